@@ -1,0 +1,221 @@
+"""Machinery: who is asking, is that enough, and which address a request came from.
+
+The rule: a token is compared as a SHA-256, against every known token, in constant time; it is
+never kept, logged or quoted. What a proxy says is believed only from a proxy the operator named.
+May import `settings` and below; knows no aiohttp type: headers are any mapping of names to values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from gateway.errors import ConfigError, Refusal
+from gateway.settings import Settings, Token
+
+TOKENS_FILE: Final = "tokens.json"
+GENERATED: Final = "generated"
+"""The name of the token that a first start with `--auth token` makes."""
+
+CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
+
+_Address = IPv4Address | IPv6Address
+
+
+def new_token() -> str:
+    """Make a token: 256 random bits, safe in a header and a URL."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(token: str) -> str:
+    """Return what is kept of a token: its SHA-256 in hex."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class Auth:
+    """The default authorization, as the settings choose it."""
+
+    def __init__(self, settings: Settings, tokens: Sequence[Token]) -> None:
+        self._mode = settings.auth
+        self._said = settings.auth_said
+        self._proxies = settings.trusted_proxies
+        self._tokens = tuple(tokens)
+
+    @property
+    def mode(self) -> str:
+        """`none` or `token`: who authorizes where no handler does."""
+        return self._mode
+
+    def authenticate(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the principal `{"name", "kind"}` of a known token, in every mode; else None.
+
+        The token stands in `Authorization: Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`.
+        """
+        found: Token | None = None
+        for presented in map(digest, _presented(headers)):
+            for token in self._tokens:  # all of them: how long it takes must not tell which one fits
+                if hmac.compare_digest(presented, token.sha256):
+                    found = token
+        return None if found is None else {"name": found.name, "kind": "token"}
+
+    def authorize(self, principal: Mapping[str, Any] | None) -> None:
+        """Apply the default authorization. Raises Refusal `unauthorized` (RFC 6750 section 3)."""
+        if self._mode != "none" and principal is None:
+            raise Refusal(
+                "unauthorized",
+                "a token is needed: send `Authorization: Bearer <token>` or `X-Auth-Token: <token>`",
+                CHALLENGE,
+            )
+
+    def refuse_unknown_proxy(self, headers: Mapping[str, str]) -> None:
+        """Where nobody chose `auth`, refuse what came through a proxy: it may have made us public.
+
+        Raises Refusal `forbidden`, written to the operator.
+        """
+        if self._said:
+            return
+        for name in headers:
+            if name.lower() == "forwarded" or name.lower().startswith("x-forwarded-"):
+                raise Refusal(
+                    "forbidden",
+                    f"this request came through a proxy ({name}), so others may reach this gateway."
+                    " Operator: start it with `--auth token`, or with `--auth none` if everyone"
+                    " may upload",
+                )
+
+    def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
+        """Return the address that a request came from, as far as trusted proxies vouch for it.
+
+        The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
+        `X-Forwarded-For`; where the two disagree neither is believed.
+        """
+        address = _parsed(peer or "")
+        if address is None or not self._trusted(address):
+            return peer
+        told = {
+            self._origin(address, chain)
+            for chain in (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
+            if chain
+        }
+        return str(told.pop()) if len(told) == 1 else peer
+
+    def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
+        """Walk from our side to the client's, up to the first address that is nobody's we trust."""
+        for text in reversed(chain):
+            address = _parsed(text)
+            if address is None:  # `unknown`, an obfuscated name or junk: who vouches ends here
+                return nearest
+            nearest = address
+            if not self._trusted(address):
+                return nearest
+        return nearest
+
+    def _trusted(self, address: _Address) -> bool:
+        return any(address in network for network in self._proxies)
+
+
+def tokens_of(settings: Settings) -> tuple[Token, ...]:
+    """Return the tokens in force: those of the settings, else the generated one.
+
+    As soon as the operator lists tokens, the generated one is void. Raises ConfigError.
+    """
+    return settings.tokens or stored_tokens(settings.state)
+
+
+def stored_tokens(state_dir: Path) -> tuple[Token, ...]:
+    """Return the tokens kept in the state folder. Raises ConfigError when the file is damaged."""
+    path = state_dir / TOKENS_FILE
+    advice = "remove it and start again to get a new token"
+    try:
+        kept = json.loads(path.read_bytes())
+        return tuple(Token.model_validate(entry) for entry in kept["tokens"])
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}; check its owner", str(path)) from None
+    except (ValueError, KeyError, TypeError, ValidationError):
+        raise ConfigError(f"is damaged; {advice}", str(path)) from None
+
+
+def ensure_token(state_dir: Path) -> str | None:
+    """Make and keep a token if the state folder has none; return it, the only time it is seen.
+
+    The file is written aside, synced, then renamed, so that a crash leaves all or nothing.
+    The caller holds the lock of the directory. Raises ConfigError for a damaged file, OSError.
+    """
+    if stored_tokens(state_dir):
+        return None
+    token = new_token()
+    entry = {"name": GENERATED, "sha256": digest(token)}
+    _write(state_dir, json.dumps({"tokens": [entry]}, indent=2) + "\n")
+    return token
+
+
+def _write(state_dir: Path, text: str) -> None:
+    state_dir.mkdir(mode=0o700, exist_ok=True)
+    descriptor, aside = tempfile.mkstemp(prefix=TOKENS_FILE, dir=state_dir)  # 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, state_dir / TOKENS_FILE)
+    except BaseException:
+        os.unlink(aside)
+        raise
+    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _presented(headers: Mapping[str, str]) -> Iterator[str]:
+    scheme, _, credentials = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        yield credentials.strip()
+    if headers.get("X-Auth-Token"):
+        yield headers["X-Auth-Token"].strip()
+
+
+def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
+    """Every line of a header in order: a client's own line must not hide the proxy's."""
+    return (value for key, value in headers.items() if key.lower() == name)
+
+
+def _listed(headers: Mapping[str, str], name: str) -> Iterator[str]:
+    for value in _values(headers, name):
+        yield from (piece.strip() for piece in value.split(","))
+
+
+def _forwarded(headers: Mapping[str, str]) -> Iterator[str]:
+    """The `for` of each element; an element without one is `unknown` (RFC 7239 section 4)."""
+    for element in _listed(headers, "forwarded"):
+        pairs = (pair.partition("=") for pair in element.split(";"))
+        named = {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
+        yield named.get("for", "unknown")
+
+
+def _parsed(text: str) -> _Address | None:
+    """An address with or without a port; IPv4 inside IPv6 (`::ffff:10.0.0.1`) counts as IPv4."""
+    bare = text.strip().strip('"')
+    if bare.startswith("["):
+        bare = bare[1:].partition("]")[0]
+    elif bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return None
+    return (address.version == 6 and address.ipv4_mapped) or address

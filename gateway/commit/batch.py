@@ -1,0 +1,263 @@
+"""Commit room: what the committer's thread does with one batch, step by step.
+
+In this order, and never another: bytes durable, one journal transaction, final names, folders
+durable. Whatever fails before the final name is undone (rows first, durably, then the body);
+whatever fails after it has no honest answer and gets none. Blocking; one thread only. May
+import events, storage, paths, model, errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import paths
+from gateway.commit import publish
+from gateway.errors import Refusal, Unanswered
+from gateway.events.outbox import Outbox, Record
+from gateway.model import UPLOADED, Identity, Stored, Upload, new_id
+from gateway.points import reach
+from gateway.storage.incoming import NO_SPACE, Body, Incoming
+from gateway.storage.tree import Parent, Tree
+
+log = logging.getLogger("gateway.commit")
+
+
+@dataclass(slots=True)
+class Order:
+    """A received body to be committed: what it is, and what its handlers will be told."""
+
+    upload: Upload
+    body: Body
+    mime: str
+    digests: dict[str, str]
+    event_body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What became of a batch's orders, by upload id, and the events that may now be delivered.
+
+    Filled as the steps go, so that it holds what is known even if a step breaks down.
+    """
+
+    outcomes: dict[str, Stored | Refusal | Unanswered] = field(default_factory=dict)
+    event_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Staged:
+    """An order whose bytes are durable, with the folder it goes to, held open."""
+
+    order: Order
+    identity: Identity
+    parent: Parent
+    segments: tuple[str, ...]
+    handlers: tuple[str, ...]
+    event_id: str
+    replaced: bool
+
+    @property
+    def upload(self) -> Upload:
+        return self.order.upload
+
+    @property
+    def path(self) -> str:
+        return publish.path_of(self.segments, self.parent)
+
+
+class Steps:
+    """The steps and what they work on. `handlers()` names those who are told of an upload."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        incoming: Incoming,
+        outbox: Outbox,
+        *,
+        slot: int,
+        durable: bool,
+        handlers: Callable[[], Sequence[str]],
+    ) -> None:
+        self._tree = tree
+        self._incoming = incoming
+        self._outbox = outbox
+        self._slot = slot
+        self._durable = durable
+        self._handlers = handlers
+        self._limbo: list[str] = []
+
+    def commit(self, orders: Sequence[Order], verdicts: Verdicts) -> None:
+        """Commit `orders` as one batch and say in `verdicts` what became of each."""
+        self._clear_limbo()
+        with contextlib.ExitStack() as folders:
+            staged = self._stage_all(orders, folders, verdicts)
+            if not staged:
+                return
+            if self._durable:
+                # Private names must be durable before the rows: recovery trusts their absence.
+                self._incoming.sync()
+            reach("before journal commit")
+            if not self._record(staged, verdicts):
+                return
+            reach("after journal commit")
+            published = [item for item in staged if self._publish(item, verdicts)]
+            reach("before directory sync")
+            self._sync_folders(published, verdicts)
+            reach("after directory sync")
+
+    def _stage_all(
+        self, orders: Sequence[Order], folders: contextlib.ExitStack, verdicts: Verdicts
+    ) -> list[_Staged]:
+        """Make the bytes durable, open the folders, settle the names."""
+        staged: list[_Staged] = []
+        taken: set[publish.Name] = set()
+        for order in orders:
+            try:
+                segments = paths.check(order.upload.path)
+                parent = folders.enter_context(self._tree.parent(segments))
+                item = self._stage(order, segments, parent, taken)
+            except Exception as fault:
+                self._discard(order, refusal_of(fault), verdicts)
+            else:
+                staged.append(item)
+                reach("after file sync")
+        return staged
+
+    def _stage(
+        self,
+        order: Order,
+        segments: tuple[str, ...],
+        parent: Parent,
+        taken: set[publish.Name],
+    ) -> _Staged:
+        replaced = publish.choose_name(order.upload, parent, taken)
+        identity = order.body.seal(durable=self._durable)
+        taken.add((*parent.folder, parent.name))
+        handlers = tuple(self._handlers())
+        return _Staged(order, identity, parent, segments, handlers, new_id(self._slot), replaced)
+
+    def _record(self, staged: list[_Staged], verdicts: Verdicts) -> bool:
+        try:
+            self._outbox.record([_record(item) for item in staged]).result()
+        except sqlite3.Error as fault:
+            log.error("the journal cannot be written: %s", fault)
+            self._undo([item.order for item in staged], refusal_of(fault), verdicts)
+            return False
+        return True
+
+    def _publish(self, item: _Staged, verdicts: Verdicts) -> bool:
+        try:
+            self._give_name(item)
+        except Exception as fault:
+            self._undo([item.order], refusal_of(fault), verdicts)
+            return False
+        if item.handlers:
+            verdicts.event_ids.append(item.event_id)
+        verdicts.outcomes[item.upload.id] = Unanswered("published, but not known to be durable")
+        reach("after rename")
+        return True
+
+    def _give_name(self, item: _Staged) -> None:
+        upload, parent = item.upload, item.parent
+        if upload.on_conflict == "replace" and not upload.must_be_new:
+            item.replaced = publish.replace(self._incoming, upload.id, parent)
+            return
+        for _ in range(publish.NUMBERED_NAMES):
+            try:
+                publish.add(self._incoming, upload.id, parent)
+                return
+            except publish.TakenError:
+                # Somebody else's process took the name after our look at it.
+                publish.choose_name(upload, parent, ())
+                self._outbox.move(upload.id, item.path).result()
+        raise Refusal("conflict", "the name was taken again and again")
+
+    def _sync_folders(self, published: list[_Staged], verdicts: Verdicts) -> None:
+        done: set[tuple[int, int]] = set()
+        for item in published:
+            try:
+                if self._durable:
+                    item.parent.sync(done)
+            except OSError as fault:
+                log.error("the folder of %s cannot be synced: %s", item.path, fault)
+                continue
+            verdicts.outcomes[item.upload.id] = Stored(
+                item.upload.id,
+                item.path,
+                item.identity.size,
+                item.order.mime,
+                item.replaced,
+                item.order.digests,
+            )
+
+    def _undo(self, orders: list[Order], reason: Refusal, verdicts: Verdicts) -> None:
+        """Take back what the journal may hold, durably; only then the bodies."""
+        ids = [order.upload.id for order in orders]
+        try:
+            self._outbox.forget(ids).result()
+        except sqlite3.Error:
+            # While an (empty) body lies there, recovery knows that the row was never published.
+            self._limbo.extend(ids)
+            for order in orders:
+                order.body.empty()
+                verdicts.outcomes[order.upload.id] = reason
+            return
+        for order in orders:
+            self._discard(order, reason, verdicts)
+
+    def _discard(self, order: Order, reason: Refusal, verdicts: Verdicts) -> None:
+        verdicts.outcomes[order.upload.id] = reason
+        discard_quietly(order.body)
+
+    def _clear_limbo(self) -> None:
+        if self._limbo:
+            with contextlib.suppress(sqlite3.Error):
+                self._outbox.forget(self._limbo).result()
+                while self._limbo:
+                    self._incoming.remove(self._limbo.pop())
+
+
+def refusal_of(fault: Exception) -> Refusal:
+    """Say in the error table's words why nothing was stored; log what is not the client's doing."""
+    if isinstance(fault, Refusal):
+        return fault
+    if isinstance(fault, OSError) and fault.errno in NO_SPACE:
+        return Refusal("no_space", "the disk is full: nothing was stored")
+    if isinstance(fault, OSError) and fault.errno == errno.EFBIG:
+        return Refusal("too_large", "the file system takes no file of this size")
+    if isinstance(fault, sqlite3.Error):
+        return Refusal("journal_unavailable", "the journal cannot be written now")
+    log.error("an upload could not be stored", exc_info=fault)
+    return Refusal("internal", "the file could not be stored; the server's log knows why")
+
+
+def discard_quietly(body: Body) -> None:
+    """Remove a body; a disk that refuses even that is logged, and the next start sweeps it."""
+    try:
+        body.discard()
+    except OSError as fault:
+        log.error("the body of %s could not be removed: %s", body.upload_id, fault)
+
+
+def _record(item: _Staged) -> Record:
+    upload, order = item.upload, item.order
+    return Record(
+        upload_id=upload.id,
+        path=item.path,
+        identity=item.identity,
+        mime=order.mime,
+        digests=order.digests,
+        principal=upload.principal,
+        remote=upload.remote,
+        created=upload.created,
+        event_id=item.event_id,
+        event_type=UPLOADED,
+        event_body={**order.event_body, "bytes": item.identity.size},
+        handlers=item.handlers,
+    )

@@ -1,0 +1,179 @@
+"""Commit room: one thread takes all uploads that wait and commits them as one batch.
+
+Here is only the crossing between the server's loop and that thread; the steps themselves are in
+`batch`. After the answers, and not before, the deliveries may be claimed. May import events,
+storage, paths, model, errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from gateway.commit.batch import Order, Steps, Verdicts, discard_quietly, refusal_of
+from gateway.errors import Refusal, Unanswered
+from gateway.events.outbox import Outbox
+from gateway.model import Stored
+from gateway.points import reach
+from gateway.storage.incoming import Body
+
+T = TypeVar("T")
+log = logging.getLogger("gateway.commit")
+
+MAX_BATCH: Final = 128
+SYNC_APART_BYTES: Final = 1 << 20
+"""Bodies from this size on are synced by a thread of their own, so that small ones need not wait."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """An order, or a function to be called between batches, and the future that waits for it."""
+
+    what: Order | Callable[[], Any]
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Any]
+
+
+_Result = tuple[_Job, Any, Exception | None]
+
+
+class Committer:
+    """The thread and its queue. `on_release()` is called when deliveries may be claimed."""
+
+    def __init__(
+        self,
+        steps: Steps,
+        outbox: Outbox,
+        *,
+        durable: bool,
+        on_release: Callable[[], None],
+        disk: Executor,
+    ) -> None:
+        self._steps = steps
+        self._outbox = outbox
+        self._durable = durable
+        self._on_release = on_release
+        self._disk = disk
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Commit what is queued and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    async def commit(self, order: Order) -> Stored:
+        """Make a received body a file. The body is the committer's from here on, come what may.
+
+        Raises `Refusal` when nothing was stored and nothing will be, `Unanswered` when nobody
+        can say.
+        """
+        if self._durable and order.body.received >= SYNC_APART_BYTES:
+            await self._sync_apart(order.body)
+        stored: Stored = await self._enqueue(order)
+        return stored
+
+    async def between_batches(self, function: Callable[[], T]) -> T:
+        """Run `function` in the committer's thread, while no upload is being published."""
+        result: T = await self._enqueue(function)
+        return result
+
+    def _enqueue(self, what: Order | Callable[[], Any]) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        job = _Job(what, loop, loop.create_future())
+        self._queue.put(job)
+        return job.answer
+
+    async def _sync_apart(self, body: Body) -> None:
+        loop = asyncio.get_running_loop()
+        syncing = loop.run_in_executor(self._disk, body.sync)
+        try:
+            await asyncio.shield(syncing)
+        except asyncio.CancelledError:
+            # The body may not be closed under the thread that syncs it.
+            syncing.add_done_callback(lambda _: discard_quietly(body))
+            raise
+        except (OSError, Refusal) as fault:
+            await loop.run_in_executor(self._disk, discard_quietly, body)
+            raise refusal_of(fault) from fault
+
+    # -- the thread
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            jobs, running = self._take()
+            self._commit([job for job in jobs if isinstance(job.what, Order)])
+            _hand_over([_call(job) for job in jobs if not isinstance(job.what, Order)])
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        jobs: list[_Job] = []
+        while (job := self._queue.get()) is not None:
+            jobs.append(job)
+            if len(jobs) >= MAX_BATCH or self._queue.empty():
+                return jobs, True
+        return jobs, False
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        orders = [job.what for job in jobs if isinstance(job.what, Order)]
+        verdicts = Verdicts()
+        try:
+            self._steps.commit(orders, verdicts)
+        except Exception:
+            log.exception("the committer failed; uploads of this batch may get no answer")
+        reach("before answer")
+        _hand_over(
+            [
+                _verdict(job, verdicts.outcomes.get(order.upload.id))
+                for job, order in zip(jobs, orders, strict=True)
+            ]
+        )
+        if verdicts.event_ids:
+            # Should this fail, the next start does it.
+            released = self._outbox.release(verdicts.event_ids)
+            released.add_done_callback(lambda _: self._on_release())
+
+
+def _verdict(job: _Job, outcome: Stored | Refusal | Unanswered | None) -> _Result:
+    if isinstance(outcome, Stored):
+        return job, outcome, None
+    return job, None, outcome or Unanswered("the committer failed")
+
+
+def _call(job: _Job) -> _Result:
+    function = job.what
+    try:
+        return job, function() if callable(function) else None, None
+    except Exception as fault:
+        return job, None, fault
+
+
+def _hand_over(results: list[_Result]) -> None:
+    """Give all results to the loops that wait for them, in one wake-up of each loop."""
+
+    def settle(mine: list[_Result]) -> None:
+        for job, result, fault in mine:
+            if job.answer.done():
+                continue
+            if fault is None:
+                job.answer.set_result(result)
+            else:
+                job.answer.set_exception(fault)
+
+    for loop in {job.loop for job, _, _ in results}:
+        # A loop that has ended waits for no answer.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, [item for item in results if item[0].loop is loop])

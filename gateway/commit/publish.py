@@ -1,0 +1,110 @@
+"""Commit room: a sealed, journalled body gets its final name, or somebody else was first.
+
+Replacing is a rename. Where nothing may be replaced it is a hard link and then the removal of
+the private name: `link` alone refuses a taken name on every POSIX file system, and recovery can
+tell the step between by the link count. Blocking; called by the committer's thread only. May
+import `storage`, `paths`, `model`, `errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Container, Sequence
+
+from gateway.errors import Refusal
+from gateway.model import Upload
+from gateway.points import reach
+from gateway.storage.incoming import Incoming
+from gateway.storage.tree import Parent
+
+Name = tuple[int, int, str]
+"""A directory entry: device and inode of the folder, and the name in it."""
+
+NUMBERED_NAMES = 20
+"""`rename` counts up this far (`a-1.bin`, `a-2.bin`), then it takes a part of the upload's id."""
+
+
+class TakenError(Exception):
+    """The name was taken between the look and the link."""
+
+
+def choose_name(upload: Upload, parent: Parent, taken: Container[Name]) -> bool:
+    """Settle the conflict policy for `parent.name`; return whether a file stands there already.
+
+    With `rename` a free name is put into `parent.name`. `taken` are names given away in the same
+    batch. Raises `Refusal`: `already_exists` (If-None-Match), `conflict` (reject, or no free name).
+    """
+    if not _exists(parent, parent.name, taken):
+        return False
+    if upload.must_be_new:
+        raise Refusal("already_exists", "If-None-Match: *, and the file exists")
+    if upload.on_conflict == "reject":
+        raise Refusal("conflict", "the file exists, and existing files are not replaced here")
+    if upload.on_conflict == "rename":
+        parent.name = free_name(upload, parent, taken)
+        return False
+    return True
+
+
+def free_name(upload: Upload, parent: Parent, taken: Container[Name]) -> str:
+    """Return a name beside `parent.name` that nobody has. Raises `Refusal("conflict")`."""
+    marks = [*map(str, range(1, NUMBERED_NAMES)), upload.id[10:26], upload.id]
+    stem, dot, suffix = parent.name.rpartition(".")
+    if not stem:
+        stem, dot, suffix = parent.name, "", ""
+    for mark in marks:
+        name = _shorten(stem, 255 - len(f"-{mark}{dot}{suffix}".encode())) + f"-{mark}{dot}{suffix}"
+        if not _exists(parent, name, taken):
+            return name
+    raise Refusal("conflict", "no free name was found beside the existing file")
+
+
+def replace(incoming: Incoming, upload_id: str, parent: Parent) -> bool:
+    """Rename the body to `parent.name`, over what stands there; return whether something did.
+
+    Raises `Refusal("conflict")` where that is no regular file, `OSError` if nothing was changed.
+    """
+    existing = parent.stat()
+    if existing is not None and not stat.S_ISREG(existing.st_mode):
+        raise Refusal("conflict", "something that is not a file has taken the name")
+    os.rename(upload_id, parent.name, src_dir_fd=incoming.fd, dst_dir_fd=parent.fd)
+    return existing is not None
+
+
+def add(incoming: Incoming, upload_id: str, parent: Parent) -> None:
+    """Give the body the name `parent.name` if nobody has it. Raises `TakenError`, or `OSError`."""
+    try:
+        os.link(
+            upload_id,
+            parent.name,
+            src_dir_fd=incoming.fd,
+            dst_dir_fd=parent.fd,
+            follow_symlinks=False,
+        )
+    except FileExistsError as fault:
+        raise TakenError from fault
+    reach("after link")
+    # The upload is published: a private name that stays behind is recovery's to remove.
+    with contextlib.suppress(OSError):
+        incoming.remove(upload_id)
+
+
+def path_of(segments: Sequence[str], parent: Parent) -> str:
+    """Return the path as clients and handlers know it, with the name that was chosen."""
+    return "/" + "/".join([*segments[:-1], parent.name])
+
+
+def _exists(parent: Parent, name: str, taken: Container[Name]) -> bool:
+    if (*parent.folder, name) in taken:
+        return True
+    try:
+        os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _shorten(stem: str, room: int) -> str:
+    return stem.encode()[: max(room, 1)].decode(errors="ignore")

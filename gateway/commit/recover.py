@@ -1,0 +1,71 @@
+"""Commit room: at start, settle what a crash left; finished before the port opens.
+
+A body that still lies in `incoming/` was never answered with a 2xx: its row goes, durably, then
+the body. A row whose body is gone was published: its deliveries become ready. Nothing is ever
+given a name here, so nothing newer can be overwritten. Blocking. May import events, storage.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.events.journal import Journal
+from gateway.storage.incoming import Incoming
+
+log = logging.getLogger("gateway.commit")
+
+_CHUNK = 500
+
+
+@dataclass(slots=True, frozen=True)
+class Recovered:
+    """What a start found: bodies swept, rows of unanswered uploads undone, deliveries revived."""
+
+    swept: int
+    undone: int
+    resumed: int
+
+
+def recover(incoming: Incoming, journal: Journal) -> Recovered:
+    """Settle every body and every unfinished delivery of this slot.
+
+    Raises `OSError` or `sqlite3.Error` when the disk does not allow it: then the server must not
+    start, for it could not keep its promise.
+    """
+    swept = undone = 0
+    for names in _chunks(incoming.names()):
+        recorded = journal.outbox.recorded(names).result()
+        unpublished = [name for name in recorded if not _was_published(incoming, name)]
+        if unpublished:
+            journal.outbox.forget(unpublished).result()
+        for name in names:
+            incoming.remove(name)
+        swept += len(names)
+        undone += len(unpublished)
+    incoming.sync()
+    held, running = journal.queue.resume().result()
+    found = Recovered(swept, undone, held + running)
+    if any((swept, undone, held, running)):
+        log.info(
+            "recovered: %d unfinished bodies swept, %d unanswered uploads undone, %d deliveries resumed",
+            found.swept,
+            found.undone,
+            found.resumed,
+        )
+    return found
+
+
+def _was_published(incoming: Incoming, upload_id: str) -> bool:
+    """Tell whether the body also has its final name: the crash came between link and unlink."""
+    return incoming.stat(upload_id).st_nlink > 1
+
+
+def _chunks(names: Iterator[str]) -> Iterator[list[str]]:
+    # Removing entries while a folder is being read may skip some: read it through first. Ids are
+    # short, and there are no more of them than there were uploads at once.
+    everything = iter(list(names))
+    while chunk := list(itertools.islice(everything, _CHUNK)):
+        yield chunk

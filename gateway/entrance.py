@@ -1,0 +1,144 @@
+"""Where every request enters: find its door, answer, count, log. One road, one writer of errors.
+
+The rule: whatever happens behind it, a request ends here with an answer from the error table, or,
+where no honest answer exists, with a closed connection. May import the doors and below.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from gateway import logs, paths
+from gateway.auth import Auth
+from gateway.errors import Refusal, Unanswered
+from gateway.metrics import Metrics
+from gateway.observe import OPEN_TO_ALL, Observe
+from gateway.points import reach
+from gateway.server import SERVER, UPLOAD_ID, abort, answer_unread, is_unread, refusal_answer
+from gateway.settings import Settings
+from gateway.uploads.body import BrokenBodyError
+from gateway.uploads.put import Uploads
+
+log = logging.getLogger("gateway.access")
+faults = logging.getLogger("gateway")
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Methods that are counted by name; a client's inventions are counted as one."""
+
+LONGEST_LOGGED: Final = 500
+
+
+@dataclass(slots=True)
+class Entrance:
+    """The road. `stopping` refuses what comes on connections that are still open at the end."""
+
+    settings: Settings
+    auth: Auth
+    uploads: Uploads
+    observe: Observe
+    metrics: Metrics
+    stopping: bool = False
+    _template: paths.Template = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._template = paths.Template.parse(self.settings.file_upload_api_path)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve a request of the network."""
+        return await self._handle(request, owner=False)
+
+    async def handle_owner(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve a request of the owner's Unix socket, which only the operator can open."""
+        return await self._handle(request, owner=True)
+
+    async def _handle(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
+        started = time.monotonic()
+        request_id = secrets.token_hex(8)
+        with logs.bind(request_id=request_id):
+            answer = await self._answer_or_refuse(request, owner=owner)
+            if answer is None:
+                abort(request)
+                self._note(request, None, started)
+                return web.Response(status=500)
+            answer.headers["Server"] = SERVER
+            answer.headers["X-Request-Id"] = request_id
+            answer.headers["X-Content-Type-Options"] = "nosniff"
+            self._note(request, answer, started)
+            await _send(request, answer)
+            return answer
+
+    async def _answer_or_refuse(
+        self, request: web.BaseRequest, *, owner: bool
+    ) -> web.StreamResponse | None:
+        """Return the answer, or None where there is no honest one."""
+        try:
+            return await self._answer(request, owner=owner)
+        except Refusal as refusal:
+            return refusal_answer(refusal)
+        except BrokenBodyError:
+            return None
+        except Unanswered as fault:
+            faults.error("no answer can be given: %s", fault)
+            return None
+        except Exception:
+            faults.exception("a request broke the server")
+            return refusal_answer(Refusal("internal", "the server made a mistake; its log knows more"))
+
+    async def _answer(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
+        if self.stopping:
+            raise Refusal("stopping", "the gateway is being stopped")
+        raw_path, raw_query = paths.split_target(request.raw_path)
+        if raw_path.startswith("/-/"):
+            return await self._own_page(request, raw_path, raw_query, owner=owner)
+        self.auth.refuse_unknown_proxy(request.headers)
+        match = self._template.match(raw_path)
+        if match is None:
+            raise Refusal("not_found", "nothing is served under this path")
+        if request.method != "PUT":
+            raise Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": "PUT"})
+        return await self.uploads.put(request, match, raw_query)
+
+    async def _own_page(
+        self, request: web.BaseRequest, raw_path: str, raw_query: str, *, owner: bool
+    ) -> web.StreamResponse:
+        segments = paths.decode(raw_path)
+        if segments not in OPEN_TO_ALL and not owner:
+            self.auth.refuse_unknown_proxy(request.headers)
+            self.auth.authorize(self.auth.authenticate(request.headers))
+        if request.method not in {"GET", "HEAD"}:
+            raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
+        return await self.observe.answer(segments, paths.parse_query(raw_query))
+
+    def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
+        """Count and log one request. The query stays out: it may hold a signature."""
+        method = request.method if request.method in METHODS else "other"
+        status = "none" if answer is None else str(answer.status)
+        self.metrics.requests.labels(method, status).inc()
+        path = request.raw_path.partition("?")[0][:LONGEST_LOGGED]
+        facts = {
+            "method": request.method[:20],
+            "path": path.encode("utf-8", "replace").decode(),
+            "status": status,
+            "ms": round((time.monotonic() - started) * 1000, 1),
+            "remote": self.auth.client_address(request.remote, request.headers),
+        }
+        if UPLOAD_ID in request:
+            facts["upload_id"] = request[UPLOAD_ID]
+        log.info("request", extra={"facts": facts})
+
+
+async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Write the answer; where the body was not read, close the connection behind it."""
+    refused = answer.status >= 400 and request.body_exists
+    if refused or is_unread(request):
+        await answer_unread(request, answer)
+    else:
+        await answer.prepare(request)
+        await answer.write_eof()
+    reach("after answer")

@@ -1,0 +1,115 @@
+"""Foundation: everything that can go wrong, in one tree and one table.
+
+Rooms raise these; only `gateway.app` turns a `Refusal` into HTTP, and only
+`gateway.commands` turns a `ConfigError` into an exit. Anything else that reaches a door is
+our own fault: a 500 with an id. May import nothing.
+
+    GatewayError
+    ├── Refusal            the request is answered with a code of TABLE
+    │   └── Terminated     ... or with the very words of a handler's `terminate()`
+    ├── Unanswered         the outcome is unknown: close the connection without a status
+    ├── ConfigError        settings or plugins are wrong: what, where (file:line), what to do
+    └── Superseded         the committed file has been replaced or removed since
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+TABLE: Mapping[str, int] = {
+    "bad_request": 400,
+    "bad_path": 400,
+    "bad_range": 400,
+    "bad_digest": 400,
+    "digest_mismatch": 400,
+    "incomplete_body": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "idle_timeout": 408,
+    "conflict": 409,
+    "length_required": 411,
+    "already_exists": 412,
+    "precondition_failed": 412,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "expectation_failed": 417,
+    "too_many_requests": 429,
+    "headers_too_large": 431,
+    "internal": 500,
+    "other_file_system": 500,
+    "bad_gateway": 502,
+    "hook_failed": 503,
+    "journal_unavailable": 503,
+    "overloaded": 503,
+    "stopping": 503,
+    "gateway_timeout": 504,
+    "no_space": 507,
+}
+"""Every error code a client can see, and its HTTP status (RFC 9110 section 15)."""
+
+RETRY_AFTER_SECONDS: Mapping[str, int] = {
+    "too_many_requests": 1,
+    "hook_failed": 5,
+    "journal_unavailable": 10,
+    "overloaded": 5,
+    "stopping": 5,
+}
+"""What a client should wait before it tries again (RFC 9110 section 10.2.3)."""
+
+
+class GatewayError(Exception):
+    """The root: whatever this project raises on purpose."""
+
+
+class Refusal(GatewayError):
+    """A request is refused: `code` stands in TABLE, `message` is written for the client.
+
+    `headers` are added to the answer (for example `Allow`); a door that knows it sets
+    `upload_id`. The message must never quote a secret. Raises `KeyError` for an unknown code.
+    """
+
+    def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = TABLE[code]
+        self.headers = dict(headers or {})
+        self.upload_id: str | None = None
+        if code in RETRY_AFTER_SECONDS:
+            self.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS[code]))
+
+
+class Terminated(Refusal):
+    """A handler called `terminate(code >= 400)`: its status and output reach the client as they are."""
+
+    def __init__(self, status: int, body: bytes, content_type: str) -> None:
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "refused"
+        super().__init__("forbidden", f"a handler refused the upload: {status} {phrase}")
+        self.code = "terminated"
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+
+
+class Unanswered(GatewayError):
+    """Nobody can say whether the upload is durable: no status is the only honest answer."""
+
+
+class ConfigError(GatewayError):
+    """Settings or plugins are wrong. `str()` is one line: where, what, what to do.
+
+    `file` and `line` (from 1) point at the cause when it has a place.
+    """
+
+    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+        place = "" if file is None else f"{file}:{line}: " if line else f"{file}: "
+        super().__init__(place + message)
+        self.file = file
+        self.line = line
+
+
+class Superseded(GatewayError):
+    """The file that an event speaks of is no longer the file under that path."""

@@ -1,0 +1,149 @@
+"""Events room: one SQLite connection, owned by one thread, written with group commit.
+
+The rule: nobody else ever opens the file while it lives here (`locking_mode=EXCLUSIVE`; SQLite
+before 3.51.3 can corrupt a WAL that two connections check-point at once). Everything that waits
+becomes one transaction, so a thousand callers pay for a few fsyncs. Knows nothing of uploads.
+May import `errors` and the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.errors import ConfigError
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+_Job = tuple[Operation[Any], "Future[Any]"]
+
+MAX_BATCH = 512
+"""Operations that share one transaction at the most."""
+
+
+class Database:
+    """Runs operations on the connection's own thread; each is durable when its future is done.
+
+    `full` makes every transaction reach stable storage before its futures resolve
+    (`synchronous=FULL`); without it they survive the process, not the power.
+    """
+
+    def __init__(self, path: Path, *, full: bool = True) -> None:
+        self._path = path
+        self._full = full
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._opened: Future[None] = Future()
+        self._closed = False
+
+    def open(self, prepare: Operation[None]) -> None:
+        """Open or create the file and run `prepare` (the schema) on it.
+
+        Raises `ConfigError` where the file is no journal of ours or cannot be opened.
+        """
+        self._prepare = prepare
+        self._thread.start()
+        self._opened.result()
+
+    def submit(self, operation: Operation[T]) -> Future[T]:
+        """Queue `operation` for the next transaction; its result comes after the commit.
+
+        The future raises what the operation raised, or `sqlite3.Error` where the transaction
+        could not be made durable: then nothing of the operation is in the file.
+        """
+        future: Future[T] = Future()
+        if self._closed:
+            future.set_exception(sqlite3.ProgrammingError("the journal is closed"))
+        else:
+            self._jobs.put((operation, future))
+        return future
+
+    def close(self) -> None:
+        """Finish what is queued, fold the WAL into the file and close it."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            connection = self._connect()
+        except BaseException as fault:
+            self._opened.set_exception(fault)
+            return
+        self._opened.set_result(None)
+        running = True
+        while running:
+            batch, running = self._take()
+            alive = [job for job in batch if job[1].set_running_or_notify_cancel()]
+            if alive:
+                _run_batch(connection, alive)
+        connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            # SQLite would let the umask decide who may read it; its WAL gets the same mode.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
+            for pragma in (
+                "locking_mode=EXCLUSIVE",
+                "journal_mode=WAL",
+                f"synchronous={'FULL' if self._full else 'NORMAL'}",
+                "foreign_keys=OFF",
+                "journal_size_limit=67108864",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("BEGIN IMMEDIATE")
+            self._prepare(connection)
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as fault:
+            raise ConfigError(
+                f"the journal cannot be opened ({fault}); free some space, check its permissions, "
+                "or see whether another process holds it",
+                str(self._path),
+            ) from fault
+        return connection
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        """Wait for work; return all that waits (bounded) and whether to go on afterwards."""
+        batch: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == MAX_BATCH or self._jobs.empty():
+                return batch, True
+            job = self._jobs.get()
+        return batch, False
+
+
+def _run_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
+    try:
+        results = _transaction(connection, batch)
+    except Exception as fault:
+        if len(batch) == 1:
+            batch[0][1].set_exception(fault)
+            return
+        # One of them is at fault, or the disk is: alone, each gets its own verdict.
+        for job in batch:
+            _run_batch(connection, [job])
+        return
+    for (_, future), result in zip(batch, results, strict=True):
+        future.set_result(result)
+
+
+def _transaction(connection: sqlite3.Connection, batch: list[_Job]) -> list[Any]:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        results = [operation(connection) for operation, _ in batch]
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return results

@@ -1,0 +1,78 @@
+"""Events room: the journal's tables, one version after the other.
+
+`MIGRATIONS[n]` takes a file from version n to n+1; a version once released is never edited.
+The version is SQLite's `user_version`, so it is in the file from its first transaction on.
+May import `errors` and the standard library.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from gateway.errors import ConfigError
+
+_VERSION_1: Final = (
+    # Every committed upload: its story and which very file it is.
+    """CREATE TABLE uploads (
+        id TEXT PRIMARY KEY, path TEXT NOT NULL, bytes INTEGER NOT NULL, mime TEXT NOT NULL,
+        digests TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL, principal TEXT, remote TEXT,
+        created REAL NOT NULL, committed REAL NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX uploads_by_age ON uploads (committed)",
+    # What handlers are told, once per event however many handlers there are.
+    """CREATE TABLE events (
+        id TEXT PRIMARY KEY, type TEXT NOT NULL, upload_id TEXT, created REAL NOT NULL,
+        body TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX events_of_upload ON events (upload_id)",
+    # One row per event and handler. held: its upload is not yet published and answered.
+    """CREATE TABLE deliveries (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, handler TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('held', 'ready', 'running', 'done', 'dead')),
+        attempt INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL, error TEXT,
+        created REAL NOT NULL, updated REAL NOT NULL,
+        UNIQUE (event_id, handler)
+    )""",
+    """CREATE INDEX deliveries_to_claim ON deliveries (handler, due)
+        WHERE state = 'ready'""",
+    """CREATE INDEX deliveries_unfinished ON deliveries (state)
+        WHERE state IN ('held', 'ready', 'running')""",
+    "CREATE INDEX deliveries_by_state ON deliveries (state, updated)",
+    # One row per attempt that ended.
+    """CREATE TABLE runs (
+        seq INTEGER PRIMARY KEY, delivery INTEGER NOT NULL, attempt INTEGER NOT NULL,
+        ended REAL NOT NULL, duration REAL NOT NULL, outcome TEXT NOT NULL, error TEXT
+    )""",
+    "CREATE INDEX runs_of_delivery ON runs (delivery)",
+    # Small facts of the journal itself.
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1,)
+VERSION: Final = len(MIGRATIONS)
+
+APPLICATION_ID: Final = 0x55504757
+"""`UPGW`: marks the file as ours (SQLite's `application_id`)."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the open transaction's file to VERSION.
+
+    Raises `ConfigError` for a file of another program or of a newer gateway.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    if version > VERSION:
+        raise ConfigError(
+            f"the journal has version {version}, this gateway knows up to {VERSION}: "
+            "start the newer gateway that wrote it"
+        )
+    if version and owner != APPLICATION_ID:
+        raise ConfigError("the journal is a SQLite file of another program: move it away")
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -1,0 +1,243 @@
+"""Hooks room: fires the events at the handlers of the plugins, from the server's side.
+
+One rule: `uploading` may refuse or change and fails closed; `deliver` and `failed` cannot. Whatever a
+handler does, the answer comes within its time-out and about a second. May import `plugins` and below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway import logs
+from gateway.errors import GatewayError, Refusal, Terminated
+from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, HandlerSpec, Upload
+from gateway.plugins import Handler, Plugins
+from gateway.scripting import (
+    Changes,
+    Event,
+    Handle,
+    Junk,
+    Lane,
+    LaneLost,
+    TimedOut,
+    failed_event,
+    read_changes,
+    uploading_event,
+)
+from gateway.scripting.trace import place_of_error, plugin_traceback
+
+FAILED_IN_FLIGHT: Final = 100
+log = logging.getLogger("gateway.hooks")
+
+
+class HandlerFailed(GatewayError):
+    """A run of a handler came to nothing. `traceback` holds the plugin's frames, secrets masked."""
+
+    def __init__(self, message: str, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class HandlerGone(GatewayError):
+    """The newest generation of plugins has no such handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of a handler: what it decided, and the exception it ended with, if any."""
+
+    handler: Handler
+    handle: Handle
+    error: Exception | None
+    milliseconds: float
+
+    @property
+    def refused(self) -> bool:
+        verdict = self.handle.verdict
+        return verdict is not None and verdict.refuses
+
+
+class Hooks:
+    """Calls handlers in two lanes: admission (`OnFileUploading`) and work (the rest)."""
+
+    def __init__(self, plugins: Plugins) -> None:
+        self._plugins = plugins
+        closers = (plugins.services.callout.close,)
+        self._admission = Lane("admission", closers)
+        self._work = Lane("work", closers)
+        self._failing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start the lanes."""
+        self._admission.start()
+        self._work.start()
+
+    async def close(self, grace: float) -> None:
+        """Let runs in flight end for `grace` seconds, then end the lanes."""
+        await asyncio.gather(self._admission.close(grace), self._work.close(grace))
+        if self._failing:
+            await asyncio.wait(self._failing, timeout=grace)
+
+    @property
+    def alive(self) -> bool:
+        """Whether both lanes can run handlers; readiness depends on it."""
+        return self._admission.alive and self._work.alive
+
+    def replaces_authorization(self) -> bool:
+        """Whether some `OnFileUploading` handler decides instead of the default authorization."""
+        handlers = self._plugins.current.handlers[UPLOADING]
+        return any(not handler.keeps_authorization for handler in handlers)
+
+    async def uploading(self, upload: Upload) -> None:
+        """Run the `OnFileUploading` handlers in name order and write their changes to `upload`.
+
+        Raises `Terminated` for the first `terminate(code >= 400)`, `Refusal("hook_failed")` for a
+        handler that failed, `Refusal("overloaded")`. The caller checks the new path.
+        """
+        handlers = self._plugins.current.handlers[UPLOADING]
+        if not handlers:
+            return
+        event = uploading_event(upload)
+        with logs.bind(upload_id=upload.id, event_id=event["id"]):
+            for handler in handlers:
+                event = await self._admit(handler, event)
+        _apply(read_changes(event), upload)
+
+    def uploaded_specs(self) -> tuple[HandlerSpec, ...]:
+        """Return what the runner must know of the newest `OnFileUploaded` handlers."""
+        return tuple(handler.spec for handler in self._plugins.current.handlers[UPLOADED])
+
+    async def deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
+        """Run one `OnFileUploaded` handler on the complete event, `attempt` included.
+
+        Raises `HandlerFailed` where it has to run again, `HandlerGone` where there is none.
+        """
+        handler = self._plugins.current.handler(delivery.event, delivery.handler)
+        if handler is None:
+            raise HandlerGone(f"there is no handler {delivery.handler} of {delivery.event} any more")
+        with logs.bind(upload_id=delivery.upload_id, event_id=delivery.event_id):
+            run = await self._run(self._work, handler, Event(event).copy())
+            message = self._message(run)
+            self._report(run, message or "done")
+        if message is not None:
+            raise HandlerFailed(message, self._traceback(run))
+
+    def failed(self, upload: Upload, reason: str, received: int) -> None:
+        """Tell the `OnFileUploadFailed` handlers, not waiting: `reason` is a code, `received` bytes."""
+        handlers = self._plugins.current.handlers[UPLOAD_FAILED]
+        if not handlers:
+            return
+        if len(self._failing) >= FAILED_IN_FLIGHT:
+            log.warning("too many failed uploads at once: no %s for upload %s", UPLOAD_FAILED, upload.id)
+            return
+        task = asyncio.create_task(self._tell(handlers, failed_event(upload, reason, received)))
+        self._failing.add(task)
+        task.add_done_callback(self._failing.discard)
+
+    async def _tell(self, handlers: tuple[Handler, ...], event: Event) -> None:
+        with logs.bind(upload_id=event["upload_id"], event_id=event["id"]):
+            for handler in handlers:
+                run = await self._run(self._work, handler, event.copy())
+                self._report(run, self._message(run) or "done")
+
+    async def _admit(self, handler: Handler, event: Event) -> Event:
+        """Run one handler on a copy; return the copy, or `event` where a failure is allowed."""
+        changed = event.copy()
+        run = await self._run(self._admission, handler, changed)
+        verdict, junk = run.handle.verdict, run.handle.junk
+        if verdict is not None and run.refused:
+            self._report(run, f"refused {verdict.code}")
+            raise Terminated(verdict.code, verdict.body, verdict.content_type)
+        if isinstance(run.error, Refusal):
+            self._report(run, run.error.message)
+            raise run.error
+        if junk is None and run.error is None:
+            junk = _junk_in(changed)
+        if junk is not None:
+            self._report(run, f"left junk: {junk}")
+            raise _hook_failed(handler)
+        if run.error is None:
+            self._report(run, "accepted")
+            return changed
+        allowed = handler.on_error == "allow"
+        self._report(run, f"{self._message(run)}{' (allowed by on_error)' if allowed else ''}")
+        if not allowed:
+            raise _hook_failed(handler)
+        return event
+
+    async def _run(self, lane: Lane, handler: Handler, event: Event) -> _Run:
+        handle, error, started = Handle(), None, time.monotonic()
+        try:
+            await lane.call(lambda: handler.function(event, handle), handler.timeout)
+        except Exception as raised:
+            error = raised
+        return _Run(handler, handle, error, (time.monotonic() - started) * 1000)
+
+    def _message(self, run: _Run) -> str | None:
+        """Say in a line why a run came to nothing, or None: it did its work."""
+        if run.handle.junk is not None:
+            return str(run.handle.junk)
+        if run.refused and run.handle.verdict is not None:
+            return f"terminated with {run.handle.verdict.code}"
+        if run.error is None:
+            return None
+        if isinstance(run.error, GatewayError | TimedOut):
+            return str(run.error)
+        return self._plugins.current.configs.mask(f"{type(run.error).__name__}: {run.error}")
+
+    def _traceback(self, run: _Run) -> str:
+        if run.error is None or isinstance(run.error, LaneLost | TimedOut | Refusal):
+            return ""
+        return self._plugins.current.configs.mask(plugin_traceback(run.error))
+
+    def _report(self, run: _Run, outcome: str) -> None:
+        failed = run.error is not None or run.handle.junk is not None or outcome.startswith("left junk")
+        facts = {
+            "plugin": run.handler.name,
+            "event": run.handler.event,
+            "ms": round(run.milliseconds, 1),
+            "outcome": outcome,
+        }
+        if failed:
+            facts["place"] = _place(run)
+        traceback = self._traceback(run)
+        log.log(
+            logging.ERROR if failed and not run.refused else logging.INFO,
+            "handler %s%s",
+            run.handler.name,
+            f" failed\n{traceback.rstrip()}" if traceback else "",
+            extra={"facts": facts},
+        )
+
+
+def _hook_failed(handler: Handler) -> Refusal:
+    return Refusal(
+        "hook_failed", f"the handler {handler.name} could not decide on the upload; try again later"
+    )
+
+
+def _place(run: _Run) -> str:
+    if isinstance(run.error, TimedOut) and run.error.place:
+        return run.error.place
+    place = place_of_error(run.error) if run.error else None
+    return f"{place[0]}:{place[1]}" if place else run.handler.place
+
+
+def _junk_in(event: Event) -> Junk | None:
+    try:
+        read_changes(event)
+    except Junk as junk:
+        return junk
+    return None
+
+
+def _apply(changes: Changes, upload: Upload) -> None:
+    upload.path = changes.path
+    if "max_bytes" in changes.asked:
+        upload.max_bytes = changes.max_bytes
+    if "on_conflict" in changes.asked:
+        upload.on_conflict = changes.on_conflict

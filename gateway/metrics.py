@@ -1,0 +1,86 @@
+"""Foundation: what is counted, and how it is called to Prometheus.
+
+One object per gateway with a registry of its own, so that two gateways in one process (as in
+tests) do not add up. May import prometheus_client only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
+
+
+class Metrics:
+    """Counters and gauges of one gateway."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, no news
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "gateway_requests",
+            "Answers by method and status",
+            ["method", "status"],
+            registry=self._registry,
+        )
+        self.uploads = Counter(
+            "gateway_uploads",
+            "Uploads by outcome (stored, or an error code)",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self.received_bytes = Counter(
+            "gateway_upload_bytes", "Bytes of committed uploads", registry=self._registry
+        )
+        self.unsent_bytes = Counter(
+            "gateway_refused_bytes",
+            "Declared bytes that early refusals kept from being sent",
+            registry=self._registry,
+        )
+        self.runs = Counter(
+            "gateway_handler_runs",
+            "Runs of event handlers by outcome",
+            ["handler", "outcome"],
+            registry=self._registry,
+        )
+        self.run_seconds = Histogram(
+            "gateway_handler_seconds",
+            "How long handlers ran",
+            ["handler"],
+            buckets=DURATIONS,
+            registry=self._registry,
+        )
+
+    def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """Add a gauge that is read when somebody asks."""
+        Gauge(name, meaning, registry=self._registry).set_function(value)
+
+    def render(self, depth: Iterable[tuple[str, str, float]] = ()) -> bytes:
+        """Return the text exposition format; `depth` is (handler, state, deliveries)."""
+        family = GaugeMetricFamily(
+            "gateway_deliveries", "Deliveries that are not done", labels=["handler", "state"]
+        )
+        for handler, state, count in depth:
+            family.add_metric([handler, state], count)
+        return generate_latest(self._registry) + generate_latest(_Once(family))
+
+
+class _Once(CollectorRegistry):
+    """A registry of one family, for figures that are fetched per scrape."""
+
+    def __init__(self, family: Metric) -> None:
+        super().__init__()
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return [self._family]

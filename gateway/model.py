@@ -1,0 +1,120 @@
+"""Foundation: the nouns that cross rooms (upload, stored file, delivery) and their ids.
+
+Plain data only: no behaviour that reads a clock, a disk or a socket except making an id.
+May import the standard library and `errors`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+UPLOADING: Final = "APIGW.OnFileUploading"
+UPLOADED: Final = "APIGW.OnFileUploaded"
+UPLOAD_FAILED: Final = "APIGW.OnFileUploadFailed"
+
+EVENT_VERSION: Final = 1
+"""Version of the events' shape; it grows when a key changes its meaning or goes away."""
+
+OnConflict = Literal["replace", "reject", "rename"]
+ON_CONFLICT: Final[tuple[OnConflict, ...]] = ("replace", "reject", "rename")
+
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def new_id(slot: int) -> str:
+    """Make a ULID (48 bits of milliseconds, 80 random bits, Crockford base 32) with `-slot` behind it.
+
+    The slot tells which journal of an installation knows the upload. Unguessable enough to
+    name a status page: 80 bits from the system's source. Source: github.com/ulid/spec.
+    """
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    text = "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return f"{text}-{slot}"
+
+
+@dataclass(slots=True)
+class Upload:
+    """One request to store a file, from admission on.
+
+    `path` starts with a slash and is relative to DIRECTORY; it is the request's until a hook
+    rewrites it. `params` values are lists. `headers` are the request's as sent: secrets are
+    redacted by whoever writes them down. `content_length` is None when the body is chunked.
+    `must_be_new` is `If-None-Match: *` (RFC 9110 section 13.1.2). `created` is a Unix time.
+    """
+
+    id: str
+    path: str
+    resources: dict[str, str] = field(default_factory=dict)
+    params: dict[str, list[str]] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    method: str = "PUT"
+    remote: str | None = None
+    principal: dict[str, Any] | None = None
+    content_length: int | None = None
+    content_type: str | None = None
+    max_bytes: int | None = None
+    on_conflict: OnConflict = "replace"
+    must_be_new: bool = False
+    created: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class Identity:
+    """Which very file was committed: device and inode, size in bytes, mtime in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(slots=True, frozen=True)
+class Stored:
+    """A committed upload: where it lies, what it is, whether it replaced an older file."""
+
+    upload_id: str
+    path: str
+    bytes: int
+    mime: str
+    replaced: bool
+    digests: dict[str, str]
+
+
+@dataclass(slots=True, frozen=True)
+class Delivery:
+    """One claimed run of one handler for one event.
+
+    `attempt` starts at 1 and is counted, durably, when the delivery is claimed. `token`
+    names the delivery to the queue that handed it out.
+    """
+
+    token: int
+    event_id: str
+    upload_id: str
+    event: str
+    handler: str
+    attempt: int
+    body: dict[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class RetryPolicy:
+    """How often a failing handler runs again: total runs, first and longest pause in seconds."""
+
+    attempts: int = 8
+    backoff: float = 1.0
+    max_backoff: float = 300.0
+
+
+@dataclass(slots=True, frozen=True)
+class HandlerSpec:
+    """What the runner must know of a handler: its event, time-out in seconds, slots, retry policy."""
+
+    name: str
+    event: str
+    timeout: float
+    concurrency: int = 4
+    retry: RetryPolicy = RetryPolicy()

@@ -1,0 +1,246 @@
+"""Foundation: what a request target means: the upload template, its variables, the legal names.
+
+One rule: a path that leaves this room has been decoded exactly once and checked, so that joined
+to any root it stays below that root. Pure text: no system call, no event loop, no HTTP library.
+May import the standard library and `errors`.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from gateway.errors import Refusal
+
+STATE_FOLDER: Final = ".gateway"
+"""The first segment that belongs to the gateway's own state."""
+
+RESERVED: Final = "-"
+"""The first segment of the gateway's own pages (`/-/health` and so on)."""
+
+UPLOAD_PREFIX: Final = "/upload/"
+MAX_SEGMENT_BYTES: Final = 255
+MAX_PATH_BYTES: Final = 3500
+MAX_SEGMENTS: Final = 100
+MAX_QUERY_FIELDS: Final = 1000
+
+_FILEPATH: Final = "filepath"
+_FILENAME: Final = "filename"
+_ABSOLUTE: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_RULES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
+    (lambda name: not name, "is empty"),
+    (lambda name: name in {".", ".."}, "is a dot segment"),
+    (lambda name: "/" in name, "contains a slash"),
+    (lambda name: "\\" in name, "contains a backslash"),
+    (lambda name: _CONTROL.search(name) is not None, "contains a control character"),
+    (lambda name: len(name.encode()) > MAX_SEGMENT_BYTES, f"is longer than {MAX_SEGMENT_BYTES} bytes"),
+)
+"""What no segment may be. The order matters: text with surrogates cannot be measured in bytes."""
+
+
+def _broken_rule(name: str) -> str | None:
+    return next((rule for breaks, rule in _RULES if breaks(name)), None)
+
+
+def check(path: str) -> tuple[str, ...]:
+    """Return the segments of `path`; the leading slash may be missing.
+
+    The same check serves the request's path and one that a hook wrote. Raises
+    `Refusal("bad_path")` naming the rule and the segment (from 1), never quoting the path.
+    """
+    segments = tuple(path.removeprefix("/").split("/"))
+    if len(segments) > MAX_SEGMENTS:
+        raise Refusal("bad_path", f"the path has more than {MAX_SEGMENTS} segments")
+    for position, name in enumerate(segments, start=1):
+        rule = _broken_rule(name)
+        if rule is not None:
+            raise Refusal("bad_path", f"segment {position} of the path {rule}")
+    if segments[0] == STATE_FOLDER:
+        raise Refusal("bad_path", "segment 1 of the path is reserved for the gateway's state")
+    if len("/".join(("", *segments)).encode()) > MAX_PATH_BYTES:
+        raise Refusal("bad_path", f"the path is longer than {MAX_PATH_BYTES} bytes")
+    return segments
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Split a raw request target into raw path and raw query; nothing is decoded.
+
+    Takes origin-form and absolute-form (RFC 9112 section 3.2). Bytes that are not UTF-8 are
+    expected as surrogate escapes. Raises `Refusal("bad_path")` for any other form.
+    """
+    if not target.startswith("/"):
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None:
+            raise Refusal("bad_path", "the request target is neither a path nor an http URL")
+        target = target[absolute.end() :]
+        if not target.startswith("/"):
+            # RFC 9110 section 4.2.3: an empty path means "/".
+            target = "/" + target
+    if "#" in target:
+        raise Refusal("bad_path", "the request target contains a fragment")
+    raw_path, _, raw_query = target.partition("?")
+    return raw_path, raw_query
+
+
+def _decode_segment(raw: str) -> str:
+    if _BAD_ESCAPE.search(raw):
+        raise Refusal("bad_path", "the path contains a bad percent-escape")
+    try:
+        return unquote_to_bytes(raw.encode("utf-8", "surrogateescape")).decode()
+    except UnicodeError:
+        raise Refusal("bad_path", "the path is not valid UTF-8") from None
+
+
+def decode(raw_path: str) -> tuple[str, ...]:
+    """Split a raw path on `/`, then percent-decode each segment exactly once (RFC 3986 section 2.4).
+
+    A decoded segment may hold a slash and is not checked. Raises `Refusal("bad_path")` for a
+    path without leading slash, for bad escapes and for anything that is not UTF-8.
+    """
+    if not raw_path.startswith("/"):
+        raise Refusal("bad_path", "the path does not start with a slash")
+    return tuple(_decode_segment(raw) for raw in raw_path[1:].split("/"))
+
+
+def parse_query(raw_query: str) -> dict[str, list[str]]:
+    """Return the fields of a raw query: every value of a name, in order, blank ones too.
+
+    `+` is a blank; an escape that is none stays as it is written. Raises
+    `Refusal("bad_request")` for more than 1000 fields or text that is not UTF-8.
+    """
+    fields: dict[str, list[str]] = {}
+    try:
+        text = raw_query.encode("utf-8", "surrogateescape").decode()
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
+    except UnicodeError:
+        raise Refusal("bad_request", "the query is not valid UTF-8") from None
+    except ValueError:
+        raise Refusal("bad_request", f"the query has more than {MAX_QUERY_FIELDS} fields") from None
+    for name, value in pairs:
+        fields.setdefault(name, []).append(value)
+    return fields
+
+
+@dataclass(slots=True, frozen=True)
+class Match:
+    """What an upload path says: `path` (checked, with leading slash) and the template's variables."""
+
+    path: str
+    resources: dict[str, str]
+
+
+@dataclass(slots=True, frozen=True)
+class _Part:
+    """One segment of a template: a literal, or the name of a variable."""
+
+    text: str
+    variable: bool = False
+
+    @property
+    def spans(self) -> bool:
+        return self.variable and self.text == _FILEPATH
+
+    def fits(self, raw: Sequence[str]) -> bool:
+        return self.variable or _decodes_to(raw[0], self.text)
+
+    def value(self, raw: Sequence[str]) -> str:
+        value = "/".join(_decode_segment(segment) for segment in raw)
+        rule = None if self.spans else _broken_rule(value)
+        if rule is not None:
+            raise Refusal("bad_path", f"{self.text!r} in the path {rule}")
+        return value
+
+
+def _decodes_to(raw: str, text: str) -> bool:
+    try:
+        return _decode_segment(raw) == text
+    except Refusal:
+        return False
+
+
+@dataclass(slots=True, frozen=True)
+class Template:
+    """The upload path template: literals and `{name}` variables; `{filepath}` may span segments."""
+
+    text: str
+    _parts: tuple[_Part, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Template:
+        """Read a template. Raises `ValueError` whose message tells the operator what is wrong."""
+        try:
+            parts = _parse_parts(text)
+        except ValueError as fault:
+            raise ValueError(f"upload path template {text!r}: {fault}") from None
+        return cls(text, parts)
+
+    def match(self, raw_path: str) -> Match | None:
+        """Return what `raw_path` (still encoded) says, or None when it is no upload path at all.
+
+        Raises `Refusal("bad_path")` for a path of the template's shape that names a bad file.
+        """
+        aligned = self._align(raw_path)
+        if aligned is None:
+            return None
+        resources = {part.text: part.value(raw) for part, raw in aligned if part.variable}
+        path = UPLOAD_PREFIX + _stored_name(resources)
+        check(path)
+        return Match(path, resources)
+
+    def _align(self, raw_path: str) -> list[tuple[_Part, Sequence[str]]] | None:
+        """Deal the raw segments out to the template's parts; None when the shape is another."""
+        first, *raw = raw_path.split("/")
+        extra = len(raw) - len(self._parts)
+        spanning = any(part.spans for part in self._parts)
+        if first or extra < 0 or (extra and not spanning) or _decodes_to(raw[0], RESERVED):
+            return None
+        aligned: list[tuple[_Part, Sequence[str]]] = []
+        start = 0
+        for part in self._parts:
+            end = start + 1 + (extra if part.spans else 0)
+            aligned.append((part, raw[start:end]))
+            start = end
+        return aligned if all(part.fits(taken) for part, taken in aligned) else None
+
+
+def _stored_name(resources: dict[str, str]) -> str:
+    for variable in (_FILEPATH, _FILENAME):
+        if variable in resources:
+            return resources[variable]
+    return str(uuid.uuid4())
+
+
+def _parse_parts(text: str) -> tuple[_Part, ...]:
+    if not text.startswith("/"):
+        raise ValueError("it must start with a slash")
+    parts = tuple(_parse_part(segment, at) for at, segment in enumerate(text[1:].split("/"), start=1))
+    if parts[0] == _Part(RESERVED):
+        raise ValueError("paths below /-/ belong to the gateway itself")
+    names = [part.text for part in parts if part.variable]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"the variable {{{repeated[0]}}} stands more than once")
+    if {_FILEPATH, _FILENAME} <= set(names):
+        raise ValueError("{filepath} and {filename} cannot stand together")
+    return parts
+
+
+def _parse_part(segment: str, position: int) -> _Part:
+    name = segment[1:-1]
+    if segment.startswith("{") and segment.endswith("}") and name.isidentifier():
+        return _Part(name, variable=True)
+    if "{" in segment or "}" in segment:
+        raise ValueError(f"segment {position}: a variable is a whole segment, like {{name}}")
+    if set(segment) & set("%?#"):
+        raise ValueError(f"segment {position}: write names as they are, without %, ? or #")
+    rule = _broken_rule(segment)
+    if rule is not None:
+        raise ValueError(f"segment {position} {rule}")
+    return _Part(segment)

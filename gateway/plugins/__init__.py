@@ -1,0 +1,22 @@
+"""Plugins room: the operator's YAML files -> checked, compiled, one generation.
+
+One rule: what is in force was loaded whole and without a fault. Knows nothing of uploads or doors.
+May import `scripting` and below.
+"""
+
+from gateway.plugins.documents import Document, PluginFaults
+from gateway.plugins.handlers import Handler
+from gateway.plugins.kinds import KINDS, Kind, Parsed, validate
+from gateway.plugins.load import Generation, Plugins
+
+__all__ = [
+    "KINDS",
+    "Document",
+    "Generation",
+    "Handler",
+    "Kind",
+    "Parsed",
+    "PluginFaults",
+    "Plugins",
+    "validate",
+]

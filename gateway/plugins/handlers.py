@@ -1,0 +1,134 @@
+"""Plugins room: a handler: what its document says, and its function.
+
+One rule: a handler that exists can be called; all that can be wrong with it was said at load. May
+import `scripting`, `model`, `errors` and this room.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any
+
+from gateway.errors import ConfigError
+from gateway.model import UPLOADING, HandlerSpec, RetryPolicy
+from gateway.plugins.documents import Document
+from gateway.plugins.models import DEFAULT_TIMEOUT, CaseModel, HandlerModel
+from gateway.scripting import Configs, Event, Handle, Services, Surroundings, run_script
+from gateway.scripting.compile import compile_source
+from gateway.scripting.modules import provide_get_session
+from gateway.scripting.trace import place_of_error
+
+Function = Callable[[Event, Handle], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins."""
+
+    name: str
+    event: str
+    timeout: float
+    on_error: str
+    keeps_authorization: bool
+    retry: RetryPolicy
+    concurrency: int
+    tests: tuple[CaseModel, ...]
+    file: str
+    line: int
+    function: Function = field(repr=False)
+    code: CodeType = field(repr=False)
+    document: Document = field(repr=False)
+
+    @property
+    def spec(self) -> HandlerSpec:
+        """What the runner of deliveries must know."""
+        return HandlerSpec(self.name, self.event, self.timeout, self.concurrency, self.retry)
+
+    @property
+    def place(self) -> str:
+        """Return `file:line`."""
+        return f"{self.file}:{self.line}"
+
+    def describe(self) -> str:
+        """Return the line that is printed at start."""
+        text = f"{self.event} -> {self.name} ({self.place})"
+        if self.event != UPLOADING:
+            return text
+        keeps = self.keeps_authorization
+        return f"{text}, {'keeps' if keeps else 'replaces'} the default authorization"
+
+
+def make_handler(
+    document: Document, model: HandlerModel, services: Services, configs: Configs, state: dict[str, Any]
+) -> Handler:
+    """Compile a handler's script and run its top-level code. Raises `ConfigError` with the line."""
+    code = compile_source(document.source("script"))
+    provide_get_session(model.script)
+    around = surroundings(document, model.name, configs, state, services)
+    return Handler(
+        name=model.name,
+        event=model.event,
+        timeout=model.timeout or DEFAULT_TIMEOUT[model.event],
+        on_error=model.on_error,
+        keeps_authorization=model.authorization == "keep",
+        retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
+        concurrency=model.concurrency,
+        tests=tuple(model.tests),
+        file=str(document.file),
+        line=document.line(),
+        function=_function(document, model.name, _run(document, code, around)),
+        code=code,
+        document=document,
+    )
+
+
+def surroundings(
+    document: Document, name: str, configs: Configs, state: dict[str, Any], services: Services
+) -> Surroundings:
+    """Say what a script of this document finds around it."""
+    return Surroundings(
+        name=name,
+        module=f"plugin.{name}",
+        folder=str(document.file.parent),
+        state=state,
+        configs=configs,
+        callout=services.callout,
+        files=services.files,
+    )
+
+
+def _run(document: Document, code: CodeType, around: Surroundings) -> dict[str, Any]:
+    try:
+        return run_script(code, around)
+    except (Exception, SystemExit, GeneratorExit) as error:
+        file, line = place_of_error(error) or (str(document.file), document.line("script"))
+        text = around.configs.mask(f"{type(error).__name__}: {error}")
+        raise ConfigError(f"the script's top-level code raised {text}", file, line) from None
+
+
+def _function(document: Document, name: str, names: dict[str, Any]) -> Function:
+    function = names.get(name)
+    if function is None:
+        raise document.fault(f"the script has no `async def {name}(event, handle)`: add it", "script")
+    if not inspect.iscoroutinefunction(function):
+        code = getattr(function, "__code__", None)
+        line = code.co_firstlineno if isinstance(code, CodeType) else document.line("script")
+        raise ConfigError(
+            f"`{name}` is not asynchronous: write `async def {name}(event, handle)`",
+            str(document.file),
+            line,
+        )
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        line = function.__code__.co_firstlineno
+        raise ConfigError(
+            f"`{name}` must take two arguments: `async def {name}(event, handle)`",
+            str(document.file),
+            line,
+        ) from None
+    checked: Function = function
+    return checked

@@ -1,0 +1,102 @@
+"""Plugins room: the table of kinds: which keys make a document which kind of plugin.
+
+One rule: a new kind is one more line: a `Kind` with its keys and its parser (which may live in a
+higher room and is handed in by `gateway.app`). May import `scripting`, `errors` and this room.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from gateway.errors import ConfigError
+from gateway.plugins.documents import Document, PluginFaults
+from gateway.plugins.models import APPLIES, ConfigModel, HandlerModel
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A document that has been checked: its kind, its name, and what its parser made of it."""
+
+    kind: str
+    name: str
+    document: Document
+    value: Any
+
+
+Parser = Callable[[Document], Parsed]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of plugin. A document is of this kind when it has one of `keys`."""
+
+    name: str
+    keys: frozenset[str]
+    parse: Parser
+
+
+def validate(document: Document, model: type[Model]) -> Model:
+    """Return the document as `model`. Raises `PluginFaults` with the line of each fault, no values."""
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise PluginFaults([_fault(document, model, fault) for fault in found]) from None
+
+
+def parse(document: Document, kinds: Sequence[Kind]) -> Parsed:
+    """Find the kind of a document and parse it. Raises `ConfigError`."""
+    for kind in kinds:
+        if kind.keys & document.data.keys():
+            return kind.parse(document)
+    signs = "; ".join(f"{kind.name}: {', '.join(sorted(kind.keys))}" for kind in kinds)
+    raise document.fault(f"no key tells which kind of plugin this is ({signs})")
+
+
+def _fault(document: Document, model: type[BaseModel], fault: Mapping[str, Any]) -> ConfigError:
+    where = fault["loc"]
+    dotted = ".".join(map(str, where))
+    if fault["type"] == "extra_forbidden":
+        return document.fault(f"unknown key `{dotted}`{_advice(model, where)}", *where)
+    if fault["type"] == "missing":
+        return document.fault(f"the key `{dotted}` is missing: add it", *where)
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return document.fault(f"`{dotted}` {message}", *where)
+
+
+def _advice(model: type[BaseModel], where: tuple[Any, ...]) -> str:
+    if len(where) > 1:
+        return ": remove it"
+    near = difflib.get_close_matches(str(where[0]), model.model_fields, 1)
+    return f": did you mean `{near[0]}`?" if near else f": the keys are {', '.join(model.model_fields)}"
+
+
+def _parse_handler(document: Document) -> Parsed:
+    model = validate(document, HandlerModel)
+    for key, event in APPLIES.items():
+        if key in document.data and model.event != event:
+            raise document.fault(f"`{key}` applies to {event} only: remove it", key)
+    return Parsed("event handler", model.name, document, model)
+
+
+def _parse_config(document: Document) -> Parsed:
+    model = validate(document, ConfigModel)
+    return Parsed("config", model.name, document, model)
+
+
+def _refuse_routing(document: Document) -> Parsed:
+    raise document.fault("this version has no routing plugins: remove this one")
+
+
+KINDS: Final = (
+    Kind("event handler", frozenset({"event"}), _parse_handler),
+    Kind("routing", frozenset({"proxy", "authorities", "target"}), _refuse_routing),
+    Kind("config", frozenset({"config"}), _parse_config),
+)
+"""Asked in this order."""

@@ -1,0 +1,129 @@
+"""Plugins room: which keys a plugin's YAML may have, and of which type.
+
+One rule: the models are the only description; the JSON Schema that editors read is made from them.
+May import `model`.
+"""
+
+from __future__ import annotations
+
+import keyword
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gateway.model import ON_CONFLICT, UPLOAD_FAILED, UPLOADED, UPLOADING
+
+OnConflictName = Literal["replace", "reject", "rename"]
+EventName = Literal["APIGW.OnFileUploading", "APIGW.OnFileUploaded", "APIGW.OnFileUploadFailed"]
+EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED)
+DEFAULT_TIMEOUT: Final = {UPLOADING: 10.0, UPLOADED: 3600.0, UPLOAD_FAILED: 60.0}
+"""Seconds that a handler of each event has where it does not say."""
+
+APPLIES: Final = {
+    "on_error": UPLOADING,
+    "authorization": UPLOADING,
+    "retry": UPLOADED,
+    "concurrency": UPLOADED,
+}
+"""Keys that have a meaning for one event only."""
+
+Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
+
+
+def _function_name(name: str) -> str:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError("must be a name that a Python function can have")
+    return name
+
+
+class Strict(BaseModel):
+    """No unknown keys, no conversions: `"10"` is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class RetryModel(Strict):
+    """How often a failing handler runs again, with pauses that double."""
+
+    attempts: int = Field(8, ge=1, le=1000, description="Total number of runs")
+    backoff: Seconds = Field(1.0, description="Seconds before the second run")
+    max_backoff: Seconds = Field(300.0, description="Longest pause in seconds")
+
+
+class AnswerModel(Strict):
+    """What a stubbed callout answers."""
+
+    code: int = Field(200, ge=100, le=599)
+    body: Any = Field(None, description="Text, or a dict or list that is sent as JSON")
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class CalledModel(Strict):
+    """What a script is expected to call; keys that are not given are not compared."""
+
+    endpoint: str | None = None
+    path: str | None = None
+    method: str | None = None
+    body: Any = None
+    headers: dict[str, str] | None = None
+
+
+class ExpectModel(Strict):
+    """What is expected of a handler; keys that are not given are not compared."""
+
+    path: str | None = Field(None, description="The path after the handler")
+    max_bytes: int | None = None
+    on_conflict: OnConflictName | None = None
+    status: int | None = Field(None, ge=100, le=599, description="The code of terminate()")
+    output: Any = Field(None, description="The output of terminate()")
+    callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
+    raises: bool = Field(False, description="The handler must fail")
+
+
+class CaseModel(Strict):
+    """A test that `gateway check` runs."""
+
+    name: str
+    event: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of the event; the others have defaults"
+    )
+    configs: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Config plugins of the test"
+    )
+    callout: list[AnswerModel] = Field(
+        default_factory=list, description="Answers of stubbed callouts, in order"
+    )
+    expect: ExpectModel
+
+
+class HandlerModel(Strict):
+    """A handler of an event."""
+
+    name: Annotated[str, AfterValidator(_function_name)] = Field(
+        description="Name of the function in the script"
+    )
+    event: EventName
+    script: str = Field(description="Python with `async def <name>(event, handle)`")
+    timeout: Seconds | None = Field(None, description="Seconds; 10, 3600 or 60 by event")
+    on_error: Literal["deny", "allow"] = Field(
+        "deny", description="OnFileUploading: what a failing handler means"
+    )
+    authorization: Literal["keep"] | None = Field(
+        None, description="OnFileUploading: the default authorization stays in force"
+    )
+    retry: RetryModel = Field(default_factory=RetryModel, description="OnFileUploaded only")
+    concurrency: int = Field(4, ge=1, le=1000, description="OnFileUploaded: runs at the same time")
+    tests: list[CaseModel] = Field(default_factory=list)
+
+
+class ConfigModel(Strict):
+    """Values that scripts read with `get_service_config`."""
+
+    name: str = Field(min_length=1)
+    config: dict[str, Any] = Field(
+        description="Strings may hold ${env:NAME} and ${file:PATH}; the path is relative to this file"
+    )
+
+
+if set(EVENTS) != set(DEFAULT_TIMEOUT) or set(ON_CONFLICT) != {"replace", "reject", "rename"}:
+    raise AssertionError("the tables of this module and of gateway.model disagree")

@@ -1,0 +1,187 @@
+"""Plugins room: runs the `tests:` of a handler: event in, expected path, status or callouts out.
+
+One rule: a test meets the real script, in a lane, with everything outside replaced; nothing is sent
+and nothing is stored. May import `scripting`, `model` and this room.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from gateway.model import EVENT_VERSION, UPLOADED, UPLOADING, Upload
+from gateway.plugins.handlers import Handler, surroundings
+from gateway.plugins.models import AnswerModel, CalledModel, CaseModel, ExpectModel
+from gateway.scripting import (
+    Answer,
+    Configs,
+    Event,
+    Handle,
+    Headers,
+    HTTPError,
+    Lane,
+    Services,
+    failed_event,
+    read_changes,
+    run_script,
+    uploading_event,
+)
+from gateway.scripting.trace import place_of_error
+
+_UPLOAD: Final = Upload(
+    id="00000000000000000000000000-0", path="/upload/file.bin", content_length=4, remote="192.0.2.1"
+)
+_UPLOADED: Final = {
+    "id": "00000000000000000000000001-0",
+    "event_version": EVENT_VERSION,
+    "upload_id": _UPLOAD.id,
+    "attempt": 1,
+    "address": "127.0.0.1",
+    "port": 8080,
+    "filepath": "/srv/upload/file.bin",
+    "path": _UPLOAD.path,
+    "mime": "application/octet-stream",
+    "bytes": 4,
+    "resources": {},
+    "params": {},
+    "headers": {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one test: no `faults` means that it passed. `place` is its `file:line`."""
+
+    handler: str
+    test: str
+    place: str
+    faults: tuple[str, ...]
+
+
+class StubbedCallout:
+    """Answers callouts from a list and notes what was called."""
+
+    def __init__(self, answers: list[AnswerModel]) -> None:
+        self._answers = iter(answers)
+        self.calls: list[dict[str, Any]] = []
+        self.beyond = False
+
+    async def __call__(
+        self,
+        endpoint: str | None = None,
+        path: str = "/",
+        method: str = "GET",
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Return the next answer. Raises as `callout` does; `AssertionError` when none is left."""
+        fields = dict(headers or {})
+        called = {"endpoint": endpoint, "path": path, "method": method, "body": body, "headers": fields}
+        self.calls.append(called)
+        answer = next(self._answers, None)
+        if answer is None:
+            self.beyond = True
+            raise AssertionError("a callout beyond the list of the test")
+        text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+        content = b"" if answer.body is None else text.encode()
+        if answer.code >= 400:
+            raise HTTPError(answer.code, content)
+        return Answer(answer.code, Headers(answer.headers), content)
+
+
+async def run_tests(handler: Handler, lane: Lane) -> list[Outcome]:
+    """Run all tests of a handler in `lane`, one after the other."""
+    return [await _run_case(handler, index, case, lane) for index, case in enumerate(handler.tests)]
+
+
+async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -> Outcome:
+    event, handle, callout = _event(handler, case), Handle(), StubbedCallout(case.callout)
+
+    async def run() -> None:
+        around = surroundings(handler.document, handler.name, Configs(case.configs), {}, Services())
+        names = run_script(handler.code, replace(around, callout=callout))
+        await names[handler.name](event, handle)
+
+    error: Exception | None = None
+    try:
+        await lane.call(run, handler.timeout)
+    except Exception as raised:
+        error = raised
+    faults = _judge(handler, case.expect, event, handle, error)
+    faults += _judge_callouts(case.expect.callouts, callout)
+    place = f"{handler.file}:{handler.document.line('tests', index)}"
+    return Outcome(handler.name, case.name, place, tuple(faults))
+
+
+def _event(handler: Handler, case: CaseModel) -> Event:
+    if handler.event == UPLOADED:
+        return Event({**_UPLOADED, **case.event})
+    event = failed_event(_UPLOAD, "incomplete_body", 2)
+    if handler.event == UPLOADING:
+        event = uploading_event(_UPLOAD)
+    return Event({**event, **case.event})
+
+
+def _judge(
+    handler: Handler, expect: ExpectModel, event: Event, handle: Handle, error: Exception | None
+) -> list[str]:
+    refused = handle.verdict is not None and handle.verdict.refuses
+    if handle.junk is None and error is not None and not refused:
+        return [] if expect.raises else [_failure(error)]
+    if handle.junk is not None:
+        return [] if expect.raises else [str(handle.junk)]
+    if expect.raises:
+        return ["it was expected to fail and did not"]
+    faults = _judge_verdict(expect, handle)
+    if handler.event == UPLOADING and not refused:
+        faults += _judge_changes(expect, event)
+    return faults
+
+
+def _judge_verdict(expect: ExpectModel, handle: Handle) -> list[str]:
+    code = handle.verdict.code if handle.verdict else 200
+    output = handle.verdict.output if handle.verdict else None
+    faults = []
+    if expect.status is None and code >= 400:
+        faults.append(f"it refused with {code}")
+    if expect.status not in (None, code):
+        faults.append(f"status is {code}, expected {expect.status}")
+    if "output" in expect.model_fields_set and output != expect.output:
+        faults.append(f"output is {output!r}, expected {expect.output!r}")
+    return faults
+
+
+def _judge_changes(expect: ExpectModel, event: Event) -> list[str]:
+    try:
+        changes = read_changes(event)
+    except Exception as junk:
+        return [str(junk)]
+    got = {"path": changes.path, "max_bytes": changes.max_bytes, "on_conflict": changes.on_conflict}
+    return [
+        f"{key} is {value!r}, expected {getattr(expect, key)!r}"
+        for key, value in got.items()
+        if key in expect.model_fields_set and value != getattr(expect, key)
+    ]
+
+
+def _judge_callouts(expected: list[CalledModel] | None, callout: StubbedCallout) -> list[str]:
+    faults = ["it made a callout beyond the list of the test"] if callout.beyond else []
+    if expected is None:
+        return faults
+    if len(expected) != len(callout.calls):
+        faults.append(f"it made {len(callout.calls)} callouts, expected {len(expected)}")
+    for number, (wanted, called) in enumerate(zip(expected, callout.calls, strict=False), start=1):
+        faults += [
+            f"{key} of callout {number} is {called[key]!r}, not as expected"
+            for key in sorted(wanted.model_fields_set)
+            if called[key] != getattr(wanted, key)
+        ]
+    return faults
+
+
+def _failure(error: Exception) -> str:
+    place = place_of_error(error)
+    where = f" at {place[0]}:{place[1]}" if place else ""
+    return f"it failed{where}: {type(error).__name__}: {error}"

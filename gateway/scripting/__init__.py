@@ -1,0 +1,38 @@
+"""Scripting room: all that a script of a plugin can see, and the threads it runs in.
+
+One rule: scripts never run on the server's loop. Knows nothing of YAML, events or doors. May import
+`storage` and below.
+"""
+
+from gateway.scripting.callout import Answer, Callout, HTTPError
+from gateway.scripting.configs import Configs
+from gateway.scripting.decision import Changes, Handle, Junk, Verdict, read_changes
+from gateway.scripting.event import MU, Event, Headers, failed_event, uploading_event
+from gateway.scripting.lane_thread import ScriptStopped, TimedOut
+from gateway.scripting.lanes import Lane, LaneLost
+from gateway.scripting.namespace import Files, Services, Surroundings, run_script
+
+__all__ = [
+    "MU",
+    "Answer",
+    "Callout",
+    "Changes",
+    "Configs",
+    "Event",
+    "Files",
+    "HTTPError",
+    "Handle",
+    "Headers",
+    "Junk",
+    "Lane",
+    "LaneLost",
+    "ScriptStopped",
+    "Services",
+    "Surroundings",
+    "TimedOut",
+    "Verdict",
+    "failed_event",
+    "read_changes",
+    "run_script",
+    "uploading_event",
+]

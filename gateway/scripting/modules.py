@@ -1,0 +1,103 @@
+"""Scripting room: what `import` finds in a script beyond the installed packages.
+
+One rule: code that lies beside a plugin is taken anew at each reload, whatever the clock or a
+`__pycache__` says. May import the standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from types import CodeType, ModuleType
+from typing import Any, Final
+
+_SESSION_LIBRARY: Final = "aiobotocore"
+
+
+def provide_get_session(text: str | bytes) -> None:
+    """Give `aiobotocore` back its `get_session()` where the code in `text` speaks of that library.
+
+    Published scripts call `aiobotocore.get_session()`; releases since 2.0 keep it in
+    `aiobotocore.session`. Looking for the name in the source is the simplest way that needs no
+    import hook. It imports the library while plugins load: importing takes half a second, which
+    at the first request would block a lane.
+    """
+    name: Any = _SESSION_LIBRARY if isinstance(text, str) else _SESSION_LIBRARY.encode()
+    if name not in text:
+        return
+    with contextlib.suppress(ImportError):
+        library = importlib.import_module(_SESSION_LIBRARY)
+        session = importlib.import_module(f"{_SESSION_LIBRARY}.session")
+        if not hasattr(library, "get_session"):
+            library.__dict__["get_session"] = session.get_session
+
+
+class _FreshLoader(importlib.machinery.SourceFileLoader):
+    """Loads source without `__pycache__`: its one-second clock would hide a quick change."""
+
+    def path_stats(self, path: Any) -> Any:
+        """Say that nothing is known of the file: then no cached code is read or written."""
+        raise OSError("cached code is not used for plugins")
+
+    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]  # the stub lacks the private argument that importlib passes
+        """Compile a module and see to what it needs."""
+        if isinstance(data, bytes):
+            provide_get_session(data)
+        code: CodeType = super().source_to_code(data, path)
+        return code
+
+
+class PluginModules:
+    """A meta path finder, the last one asked, for modules in the folders of plugins."""
+
+    def __init__(self) -> None:
+        self._folders: tuple[str, ...] = ()
+
+    def look_in(self, folders: Iterable[str]) -> None:
+        """Search these folders from now on, in this order."""
+        self._folders = tuple(dict.fromkeys(os.path.abspath(folder) for folder in folders))
+        if self not in sys.meta_path:
+            sys.meta_path.append(self)
+
+    def close(self) -> None:
+        """Search nothing any more."""
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Answer the import system (`importlib.abc.MetaPathFinder`)."""
+        for folder in self._folders if path is None else [step for step in path if self._is_ours(step)]:
+            finder = importlib.machinery.FileFinder(folder, (_FreshLoader, [".py"]))
+            spec = finder.find_spec(name)
+            if spec is not None and spec.loader is not None:
+                return spec
+        return None
+
+    def drop(self) -> dict[str, ModuleType]:
+        """Forget the modules that were loaded from the folders; return them by name."""
+        ours = {name: module for name, module in sys.modules.items() if self._is_ours(_origin(module))}
+        for name in ours:
+            del sys.modules[name]
+        return ours
+
+    def restore(self, modules: dict[str, ModuleType]) -> None:
+        """Take back what `drop` returned, instead of what has been loaded since."""
+        self.drop()
+        sys.modules.update(modules)
+
+    def _is_ours(self, place: str | None) -> bool:
+        return place is not None and any(
+            place == f or place.startswith(f + os.sep) for f in self._folders
+        )
+
+
+def _origin(module: ModuleType) -> str | None:
+    loader = getattr(module, "__loader__", None)
+    return loader.path if isinstance(loader, _FreshLoader) and isinstance(loader.path, str) else None

@@ -1,0 +1,133 @@
+"""Scripting room: the names that a script finds, and the services behind them.
+
+One rule: a script reaches the gateway through these names only; all of them are documented. May
+import `errors`, `model` and this room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any, Final, Protocol
+
+import aiofiles
+import aiohttp
+
+from gateway.scripting.callout import Callout, HTTPError
+from gateway.scripting.configs import Configs
+from gateway.scripting.event import MU
+from gateway.scripting.trace import MARK
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
+
+class Files(Protocol):
+    """The very files that were committed. Both raise `errors.Superseded` where one has been replaced."""
+
+    def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
+        """Open the file of an `APIGW.OnFileUploaded` event for reading bytes."""
+        ...
+
+    async def remove(self, event: Mapping[str, Any]) -> None:
+        """Remove the file of an `APIGW.OnFileUploaded` event."""
+        ...
+
+
+class NoFiles:
+    """Stands for `files` where no storage is at hand (`gateway check`)."""
+
+    def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
+        """Raise `RuntimeError`."""
+        raise RuntimeError("there are no files here")
+
+    async def remove(self, event: Mapping[str, Any]) -> None:
+        """Raise `RuntimeError`."""
+        raise RuntimeError("there are no files here")
+
+
+def _nowhere() -> str:
+    raise RuntimeError("this gateway has no address here: give callout() an endpoint")
+
+
+@dataclass(slots=True)
+class Services:
+    """What the gateway lends to scripts; `own_endpoint` returns `host:port` or a URL of this gateway."""
+
+    own_endpoint: Callable[[], str] = _nowhere
+    files: Files = field(default_factory=NoFiles)
+    callout: Callout = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Looked up at each call: the port is known only after the start.
+        self.callout = Callout(lambda: self.own_endpoint())  # noqa: PLW0108
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is special to one script: its names, its folder, its state, the configs it may read."""
+
+    name: str
+    module: str
+    folder: str
+    state: dict[str, Any]
+    configs: Configs
+    callout: Callable[..., Any]
+    files: Files
+
+
+def run_script(code: CodeType, around: Surroundings) -> dict[str, Any]:
+    """Run a script's top-level code in a new namespace and return that namespace."""
+    names = _names(around)
+    exec(code, names)  # noqa: S102 - plugins are the operator's own code, trusted like the gateway's
+    return names
+
+
+def _names(around: Surroundings) -> dict[str, Any]:
+    logger = logging.getLogger(f"gateway.plugin.{around.name}")
+    return {
+        "__name__": around.module,
+        MARK: around.folder,
+        **{method: method for method in METHODS},
+        "MU": MU,
+        "HTTPError": HTTPError,
+        "aiofiles": aiofiles,
+        "aiohttp": aiohttp,
+        "asyncio": asyncio,
+        "callout": around.callout,
+        "files": around.files,
+        "get_service_config": _config_reader(around.configs),
+        "json": json,
+        "logger": logger,
+        "print": _printer(logger),
+        "state": around.state,
+        "time": time,
+    }
+
+
+def _config_reader(configs: Configs) -> Callable[..., Any]:
+    async def get_service_config(name: str, mu_conversion: bool = False) -> dict[str, Any]:
+        """Return the mapping of the Config plugin `name`."""
+        return configs.get(name, mu_conversion)
+
+    return get_service_config
+
+
+def _printer(logger: logging.Logger) -> Callable[..., None]:
+    def print_to_log(*values: Any, sep: str | None = " ", end: str = "", **how: Any) -> None:
+        """Write to the plugin's log what `print` would write to the terminal."""
+        if how.get("file") is not None:
+            builtins.print(*values, sep=sep, end=end or "\n", **how)
+            return
+        text = io.StringIO()
+        builtins.print(*values, sep=sep, end=end, file=text)
+        logger.info("%s", text.getvalue().rstrip("\n"))
+
+    return print_to_log

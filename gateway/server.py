@@ -1,0 +1,161 @@
+"""Machinery: HTTP as this project speaks it, on aiohttp's low-level server.
+
+One handler gets every request right after its headers: nothing is routed, read or answered with
+`100 Continue` before it decides (aiohttp's own application would do all three). Here are the
+protocol's settings, the one writer of errors, and the bounded drain. May import `errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from gateway.errors import Refusal, Terminated
+
+log = logging.getLogger("gateway.http")
+
+READ_BUFFER: Final = 512 << 10
+KEEP_ALIVE: Final = 75.0
+"""Seconds an idle connection, or one that never sends a request, is kept."""
+
+DRAIN_BYTES: Final = 256 << 20
+DRAIN_SECONDS: Final = 10.0
+DRAIN_SECONDS_EXPECT: Final = 2.0
+"""A client that was told to wait for `100 Continue` has hardly anything on its way."""
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+SERVER: Final = "upload-gateway"
+
+UPLOAD_ID: Final = web.RequestKey("upload_id", str)
+"""Where a door leaves the id of the upload, for the log line of its request."""
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class _Protocol(web.RequestHandler):
+    """aiohttp's connection, with malformed requests answered in our own words."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Turn what the parser could not read into an error of the table."""
+        if status >= 500:
+            log.error("a request broke the server", exc_info=exc)
+            return refusal_answer(Refusal("internal", "the server made a mistake; its log knows more"))
+        first_line = (message or "it is not HTTP").strip().splitlines()[0]
+        answer = refusal_answer(Refusal("bad_request", f"malformed request: {first_line}"))
+        answer.force_close()
+        return answer
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+def make_runner(handler: Handler) -> web.ServerRunner:
+    """Return a runner whose every request goes to `handler`, body unread and undecoded."""
+    server = _Server(
+        handler,
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER,
+        keepalive_timeout=KEEP_ALIVE,
+        lingering_time=0.0,
+        access_log=None,
+        logger=log,
+        max_line_size=16384,
+        max_field_size=16384,
+    )
+    return web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
+
+
+# -- answers
+
+
+def json_answer(body: Any, status: int = 200, **headers: str) -> web.Response:
+    """Return `body` as JSON."""
+    text = json.dumps(body, ensure_ascii=False, default=str) + "\n"
+    answer = web.Response(status=status, text=text, content_type="application/json")
+    for name, value in headers.items():
+        answer.headers[name.replace("_", "-")] = value
+    return answer
+
+
+def refusal_answer(refusal: Refusal) -> web.Response:
+    """Return the answer for a refusal: the table's status and words, or the handler's own."""
+    if isinstance(refusal, Terminated):
+        answer = web.Response(status=refusal.status, body=refusal.body)
+        answer.headers["Content-Type"] = refusal.content_type
+    else:
+        body = {"error": refusal.code, "message": refusal.message}
+        if refusal.upload_id is not None:
+            body["upload_id"] = refusal.upload_id
+        answer = json_answer(body, refusal.status)
+    answer.headers.update(refusal.headers)
+    return answer
+
+
+# -- the request's body
+
+
+def expects_continue(request: web.BaseRequest) -> bool:
+    """Tell whether the client waits for `100 Continue` (RFC 9110 section 10.1.1).
+
+    Raises `Refusal("expectation_failed")` for an expectation we do not know.
+    """
+    expectation = request.headers.get("Expect")
+    if expectation is None or request.version < (1, 1):
+        return False
+    if expectation.strip().lower() != "100-continue":
+        raise Refusal("expectation_failed", "the only expectation met here is 100-continue")
+    return True
+
+
+async def send_continue(request: web.BaseRequest) -> None:
+    """Let the client send its body. Raises `ConnectionError` if it has gone."""
+    writer = request.writer
+    await writer.write(CONTINUE)
+    writer.output_size = 0
+
+
+async def answer_unread(request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Send `answer` to a request whose body was not (wholly) read, and say that we close.
+
+    Then swallow what the client still sends, bounded: closing over unread bytes would reset
+    the connection, and the client would lose the status that it is owed.
+    """
+    answer.force_close()
+    await answer.prepare(request)
+    await answer.write_eof()
+    waiting = "Expect" in request.headers
+    await _drain(request, DRAIN_SECONDS_EXPECT if waiting else DRAIN_SECONDS)
+
+
+async def _drain(request: web.BaseRequest, seconds: float) -> None:
+    left = DRAIN_BYTES
+    try:
+        async with asyncio.timeout(seconds):
+            while left > 0 and not request.content.at_eof():
+                left -= len(await request.content.readany())
+    except Exception as fault:  # a broken, slow or gone client: nothing is owed to it any more
+        log.debug("drain ended: %r", fault)
+
+
+def is_unread(request: web.BaseRequest) -> bool:
+    """Tell whether bytes of this request may still be on their way."""
+    return not request.content.is_eof()
+
+
+def abort(request: web.BaseRequest) -> None:
+    """Close the connection at once, without an answer."""
+    if request.transport is not None:
+        request.transport.abort()

@@ -1,0 +1,11 @@
+"""Settings: `python -m gateway.settings reference|example` prints the generated files.
+
+The rule: printing only. May import this room.
+"""
+
+import sys
+
+from gateway.settings import example, reference
+
+if __name__ == "__main__":
+    sys.stdout.write(example() if sys.argv[1:] == ["example"] else reference())

@@ -1,0 +1,48 @@
+"""Settings: the table as flags of the command line.
+
+The rule: a flag is a text, or a list of texts where it is repeatable; judging it is left to
+`load`, so that a bad flag and a bad line in the file are told in the same words. May import the
+table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.settings.table import settings_table
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` a flag for every setting; one that is not used leaves no trace in the namespace."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for row in settings_table():
+        if row.option.group not in groups:
+            groups[row.option.group] = parser.add_argument_group(row.option.group)
+        default = f" (default: {row.default})" if row.default else ""
+        groups[row.option.group].add_argument(
+            row.flag,
+            dest=row.name,
+            metavar=row.option.metavar,
+            action="append" if row.is_list else "store",
+            default=argparse.SUPPRESS,
+            help=(row.option.help + default).replace("%", "%%"),
+        )
+
+
+def with_hyphens(argv: Sequence[str]) -> list[str]:
+    """Spell every flag with hyphens (`--max_bytes=1` is `--max-bytes=1`); values stay."""
+    spelled: list[str] = []
+    for index, word in enumerate(argv):
+        if word == "--":
+            return [*spelled, *argv[index:]]
+        flag, equals, value = word.partition("=")
+        spelled.append(flag.replace("_", "-") + equals + value if word.startswith("--") else word)
+    return spelled
+
+
+def said_on_command_line(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings among parsed arguments, ready for `load`."""
+    names = {row.name for row in settings_table()}
+    return {name: value for name, value in vars(args).items() if name in names}

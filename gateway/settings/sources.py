@@ -1,0 +1,164 @@
+"""Settings: who said what, and where: the command line, the environment, the settings file.
+
+The rule: a source gives texts (or lists of texts) with the place they come from and judges only
+names, never values. YAML scalars are taken as they are written, so that `0640` means the same in
+all three sources. May import the table and `errors`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from gateway.errors import ConfigError
+from gateway.settings.option import PREFIX, Setting
+from gateway.settings.table import settings_table
+
+ROWS: Final[Mapping[str, Setting]] = {row.name: row for row in settings_table()}
+
+_DEEPEST: Final = 4
+_NULL: Final = "tag:yaml.org,2002:null"
+_KUBERNETES: Final = PREFIX + "SERVICE_HOST"
+
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A value as somebody wrote it. `label` names the place; a file has `lines` per inner location."""
+
+    value: Any
+    label: str
+    file: str | None = None
+    lines: Mapping[Location, int] = field(default_factory=dict)
+
+    def error(self, message: str, inner: Location = ()) -> ConfigError:
+        """Make the complaint that leads to this very place: flag, variable, or file and line."""
+        inside = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in inner)
+        line = next(
+            (self.lines[inner[:n]] for n in range(len(inner), -1, -1) if inner[:n] in self.lines), None
+        )
+        return ConfigError(f"{self.label}{inside}: {message}", self.file, line)
+
+
+def from_flags(given: Mapping[str, object]) -> dict[str, Said]:
+    """Take the command line's values; `given` is keyed by the setting's name."""
+    return {
+        name: Said(_pieces(ROWS[name], value, ","), ROWS[name].flag)
+        for name, value in given.items()
+        if name in ROWS
+    }
+
+
+def from_environment(environ: Mapping[str, str], faults: list[ConfigError]) -> dict[str, Said]:
+    """Take every `UPLOAD_GATEWAY_*` variable; unknown and empty ones go to `faults`."""
+    by_variable = {row.variable: row for row in ROWS.values()}
+    found: dict[str, Said] = {}
+    for variable in sorted(name for name in environ if name.startswith(PREFIX)):
+        row = by_variable.get(variable)
+        if row is None:
+            faults.append(ConfigError(_unknown_variable(variable, by_variable, environ)))
+        elif environ[variable] == "":
+            faults.append(ConfigError(f"{variable} is empty: give it a value or unset it"))
+        else:
+            pieces = _pieces(row, environ[variable], row.option.separator)
+            found[row.name] = Said(pieces, variable)
+    return found
+
+
+def from_file(path: Path, faults: list[ConfigError]) -> dict[str, Said]:
+    """Read the settings file; unknown, doubled and misplaced keys go to `faults`.
+
+    Raises ConfigError when it cannot be read or is no YAML mapping.
+    """
+    document = _compose(path)
+    found: dict[str, Said] = {}
+    for key, node in document:
+        line = key.start_mark.line + 1
+        name = str(key.value).replace("-", "_")
+        row = ROWS.get(name)
+        if row is None:
+            faults.append(ConfigError(_unknown(f"key {key.value!r}", name, ROWS), str(path), line))
+        elif not row.option.in_file:
+            message = f"{name} cannot be set in the settings file; use {row.flag} or {row.variable}"
+            faults.append(ConfigError(message, str(path), line))
+        elif name in found:
+            faults.append(ConfigError(f"{name} is set twice; keep one", str(path), line))
+        elif node.tag != _NULL:
+            lines: dict[Location, int] = {}
+            try:
+                found[name] = Said(_listed(row, _plain(node, (), lines)), name, str(path), lines)
+            except ValueError as error:
+                faults.append(ConfigError(f"{name}: {error}", str(path), line))
+    return found
+
+
+def _compose(path: Path) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the pairs of the file's one mapping. PyYAML's own words may quote the file: not used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}; check --config", str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError("is not UTF-8 text; save it as UTF-8", str(path)) from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise ConfigError(
+            f"is not valid YAML ({error.problem}); fix this line", str(path), line
+        ) from None
+    except yaml.YAMLError:
+        raise ConfigError(
+            "is not valid YAML; it holds a character that YAML forbids", str(path)
+        ) from None
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError("must hold `key: value` lines", str(path), root.start_mark.line + 1)
+    return list(root.value)
+
+
+def _plain(node: yaml.Node, here: Location, lines: dict[Location, int]) -> Any:
+    """Turn a node into texts, lists and dicts, noting lines. Raises ValueError when too deep."""
+    if len(here) > _DEEPEST:
+        raise ValueError("is nested too deeply")
+    lines[here] = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, (*here, index), lines) for index, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        return {str(key.value): _plain(item, (*here, str(key.value)), lines) for key, item in node.value}
+    return node.value
+
+
+def _listed(row: Setting, value: Any) -> Any:
+    return [value] if row.is_list and isinstance(value, str) else value
+
+
+def _pieces(row: Setting, value: object, separator: str) -> object:
+    """Split a list setting's text; paths on the command line are never split."""
+    if not row.is_list:
+        return value
+    texts = [str(text) for text in value] if isinstance(value, list | tuple) else [str(value)]
+    if separator == "," and row.option.path:
+        return list(texts)
+    return [piece.strip() for text in texts for piece in text.split(separator) if piece.strip()]
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else "`gateway --help` lists the settings"
+    return f"unknown {what}; {hint}"
+
+
+def _unknown_variable(variable: str, known: Iterable[str], environ: Mapping[str, str]) -> str:
+    if _KUBERNETES in environ:
+        return (
+            f"unknown environment variable {variable}, injected by Kubernetes for a Service called"
+            " upload-gateway; set `enableServiceLinks: false` in the pod"
+        )
+    return _unknown(f"environment variable {variable}", variable, known)

@@ -1,0 +1,242 @@
+"""Settings: the one table. A field here is a flag, an environment name, a file key and a doc line.
+
+The rule: everything about a setting stands beside it, in its type, its default and its `Option`;
+nothing else in the project repeats a name or a default. May import `option` and `values` of this
+room and `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from gateway.model import OnConflict
+from gateway.settings import values
+from gateway.settings.option import Option, Setting
+from gateway.settings.values import Address
+
+__all__ = ["STATE_FOLDER", "Address", "Settings", "Token", "settings_table"]
+
+STATE_FOLDER: Final = ".gateway"
+
+
+class Token(BaseModel):
+    """A known token: whom it stands for, and the SHA-256 of it (64 hex digits, never shown)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, AfterValidator(values.token_name)]
+    sha256: Annotated[str, AfterValidator(values.hex_digest), Field(repr=False)]
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_LISTEN: Final = "Listening"
+_PLACE: Final = "Folders and files"
+_UPLOADS: Final = "Uploads"
+_WHO: Final = "Who may"
+_LIMITS: Final = "Limits"
+_EVENTS: Final = "Events and storage"
+_LOGS: Final = "Logs"
+
+
+class Settings(BaseModel):
+    """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
+
+    `auth_said` tells whether somebody chose `auth`, or it is only the default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: Annotated[
+        str, BeforeValidator(values.host), Option(_LISTEN, "address to listen on", "HOST")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Field(ge=0, le=65535), Option(_LISTEN, "port to listen on; 0 picks a free one", "PORT")
+    ] = 8080
+    tls_cert: Annotated[
+        Path | None,
+        Option(_LISTEN, "certificate chain (PEM): serve HTTPS; read again on SIGHUP", "FILE", path=True),
+    ] = None
+    tls_key: Annotated[
+        Path | None, Option(_LISTEN, "private key (PEM) of the certificate", "FILE", path=True)
+    ] = None
+    public_url: Annotated[
+        str | None,
+        BeforeValidator(values.base_url),
+        Option(
+            _LISTEN,
+            "what links in answers start with",
+            "URL",
+            shown="the advertised address",
+            secret=True,
+        ),
+    ] = None
+    advertise: Annotated[
+        Address | None,
+        BeforeValidator(values.address),
+        Option(_LISTEN, "address and port that events name", "HOST:PORT", shown="the bound address"),
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[Network, ...],
+        Option(_LISTEN, "whose Forwarded and X-Forwarded-* headers are believed (repeatable)", "CIDR"),
+    ] = ()
+    grace: Annotated[
+        Seconds, Option(_LISTEN, "how long SIGTERM waits for bodies on their way", "SECONDS")
+    ] = 30.0
+
+    directory: Annotated[
+        Path,
+        Option(
+            _PLACE, "an upload with path /upload/a lands at DIRECTORY/upload/a", "DIR", ".", path=True
+        ),
+    ] = Field(default_factory=Path.cwd)
+    config: Annotated[
+        Path | None,
+        Option(
+            _PLACE,
+            "settings file",
+            "FILE",
+            "config/gateway.yaml below DIRECTORY, if there",
+            True,
+            False,
+            False,
+        ),
+    ] = None
+    plugins: Annotated[
+        tuple[Path, ...],
+        Option(
+            _PLACE,
+            "folder of YAML plugins, read recursively (repeatable)",
+            "DIR",
+            path=True,
+            separator=":",
+        ),
+    ] = ()
+    installation_key_file: Annotated[
+        Path | None,
+        Option(
+            _PLACE,
+            "key behind internal credentials and signed URLs, shared by all nodes",
+            "FILE",
+            shown="in the state folder",
+            path=True,
+        ),
+    ] = None
+
+    file_upload_api_path: Annotated[
+        str,
+        AfterValidator(values.template),
+        Option(
+            _UPLOADS, "template of the upload path: literal segments and {name} variables", "TEMPLATE"
+        ),
+    ] = "/upload/{filepath}"
+    on_conflict: Annotated[
+        OnConflict,
+        Option(
+            _UPLOADS, "when the file exists: replace it, reject (409) or rename", "replace|reject|rename"
+        ),
+    ] = "replace"
+    durability: Annotated[
+        Literal["full", "none"],
+        Option(
+            _UPLOADS,
+            "full: on stable storage before 2xx; none: no fsync, power loss may cost files",
+            "full|none",
+        ),
+    ] = "full"
+    file_mode: Annotated[
+        int,
+        Field(ge=0, le=0o777),
+        BeforeValidator(values.octal),
+        Option(_UPLOADS, "permission bits of published files, octal", "MODE", shown="0640"),
+    ] = 0o640
+
+    auth: Annotated[
+        Literal["none", "token", "jwt"],
+        BeforeValidator(values.auth_mode),
+        Option(
+            _WHO,
+            "default authorization; must be said where HOST is not loopback",
+            "none|token",
+            "none on loopback",
+        ),
+    ] = "none"
+    tokens: Annotated[
+        tuple[Annotated[Token, BeforeValidator(values.token_fields)], ...],
+        Option(
+            _WHO, "known tokens, as `gateway token` prints them (repeatable)", "NAME:SHA256", secret=True
+        ),
+    ] = ()
+    redact: Annotated[
+        tuple[Annotated[str, AfterValidator(values.header_name)], ...],
+        Option(_WHO, "more headers whose values are never written down (repeatable)", "HEADER"),
+    ] = ()
+
+    max_bytes: Annotated[
+        int | None,
+        Field(ge=1),
+        BeforeValidator(values.size_or_none),
+        Option(_LIMITS, "largest upload, such as 10G", "SIZE", shown="none"),
+    ] = None
+    min_free_bytes: Annotated[
+        int,
+        Field(ge=0),
+        BeforeValidator(values.size),
+        Option(_LIMITS, "disk space that uploads leave free", "SIZE", shown="64MiB"),
+    ] = 64 * 1024**2
+    idle_timeout: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False),
+        Option(_LIMITS, "longest silence of a client in the middle of a body", "SECONDS"),
+    ] = 60.0
+    processes: Annotated[
+        int,
+        AfterValidator(values.one_process),
+        Option(_LIMITS, "server processes (1 in this version)", "N"),
+    ] = 1
+
+    events: Annotated[
+        Literal["journal"],
+        BeforeValidator(values.embedded_journal),
+        Option(_EVENTS, "where events are queued (journal in this version)", "journal"),
+    ] = "journal"
+    storage: Annotated[
+        Literal["file"],
+        BeforeValidator(values.file_storage),
+        Option(_EVENTS, "where uploads are kept (file in this version)", "file"),
+    ] = "file"
+    retention: Annotated[
+        Seconds, Option(_EVENTS, "how long finished deliveries stay listed", "SECONDS")
+    ] = 604800.0
+
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        Option(
+            _LOGS, "one line per request and handler run", "text|json", "text on a terminal, else json"
+        ),
+    ] = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Option(_LOGS, "least weight that is logged", "debug|info|warning|error"),
+    ] = "info"
+
+    auth_said: bool = False
+
+    @property
+    def state(self) -> Path:
+        """The state folder: the journal, keys, locks and bodies on their way."""
+        return self.directory / STATE_FOLDER
+
+
+def settings_table() -> Iterator[Setting]:
+    """Yield every setting, grouped as the documentation shows them."""
+    for name, field in Settings.model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Option):
+                yield Setting(name, mark, field)

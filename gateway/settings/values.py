@@ -1,0 +1,163 @@
+"""Settings: how a text that an operator wrote becomes a value.
+
+The rule: every function takes what was written and returns the value, or raises `ValueError`
+with words that fit behind "port: ". What is no text (a value made in a program) passes through
+and is left to the model. Pure; may import `paths` only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from gateway.paths import Template
+
+_SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
+_POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEX_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
+_TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+
+
+class Address(NamedTuple):
+    """A host (name or bare IP address, IPv6 without brackets) and a TCP port."""
+
+    host: str
+    port: int
+
+
+def size(value: object) -> object:
+    """Bytes from `1048576`, `64M`, `64MiB` or `64MB`.
+
+    K, M, G, T and KiB, MiB ... count in 1024s, KB, MB ... in 1000s, as in GNU coreutils.
+    """
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value.strip())
+    if found is None:
+        raise ValueError("must be a number of bytes such as 1048576, 64M, 64MiB or 64MB")
+    letter, unit = (found[2] or "").lower(), (found[3] or "").lower()
+    return int(found[1]) * (1000 if unit == "b" else 1024) ** _POWERS.get(letter, 0)
+
+
+def size_or_none(value: object) -> object:
+    """Like `size`; the word `none` takes a limit away."""
+    return None if value == "none" else size(value)
+
+
+def octal(value: object) -> object:
+    """File permission bits from `0640`, `640` or `0o640`: always octal, never more than 0777."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"(0o)?0?[0-7]{3}", value):
+        raise ValueError("must be octal permission bits such as 0640")
+    return int(value, 8)
+
+
+def host(value: object) -> object:
+    """A host name or an IP address to listen on; brackets around IPv6 are taken off."""
+    if not isinstance(value, str):
+        return value
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if not bare or any(c.isspace() or c in "/@[]" for c in bare):
+        raise ValueError("must be a host name or an IP address, such as 127.0.0.1 or 0.0.0.0")
+    return bare
+
+
+def address(value: object) -> object:
+    """`HOST:PORT`, with IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    if not isinstance(value, str):
+        return value
+    name, colon, port = value.rpartition(":")
+    number = int(port) if port.isascii() and port.isdigit() else 0
+    if not colon or not 0 < number < 65536 or (":" in name and not name.startswith("[")):
+        raise ValueError("must be HOST:PORT, such as files.example.org:443 or [2001:db8::1]:443")
+    return Address(str(host(name)), number)
+
+
+def network(value: object) -> object:
+    """One address or a CIDR range (RFC 4632), such as 10.0.0.0/8."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ipaddress.ip_network(value.strip())
+    except ValueError as error:
+        hint = "" if "host bits" not in str(error) else "; the bits behind the prefix must be 0"
+        raise ValueError(f"must be an address or a range such as 10.0.0.0/8{hint}") from None
+
+
+def base_url(value: object) -> object:
+    """`http(s)://host[:port][/prefix]` without credentials, query or trailing slash."""
+    if not isinstance(value, str):
+        return value
+    parts = urlsplit(value)
+    plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+        raise ValueError("must look like https://files.example.org, without user, password or query")
+    _ = parts.port  # out of range raises ValueError
+    return value.rstrip("/")
+
+
+def template(value: str) -> str:
+    """An upload path template, checked by the room that will use it."""
+    Template.parse(value)
+    return value
+
+
+def header_name(value: str) -> str:
+    """The name of a header (RFC 9110 section 5.1)."""
+    if not _HEADER.fullmatch(value):
+        raise ValueError("must be the name of a header, such as X-Customer-Key")
+    return value
+
+
+def hex_digest(value: str) -> str:
+    """A SHA-256 as 64 hex digits, in lower case. The complaint never quotes the value."""
+    if not _HEX_DIGEST.fullmatch(value):
+        raise ValueError("must be 64 hex digits; `gateway token` prints a token and its line")
+    return value.lower()
+
+
+def token_name(value: str) -> str:
+    """Whom a token stands for, as it will be read in logs and events."""
+    if not _TOKEN_NAME.fullmatch(value):
+        raise ValueError("must be a name of letters, digits and . _ @ + - (at most 100)")
+    return value
+
+
+def token_fields(value: object) -> object:
+    """A token given as `NAME:SHA256` on the command line or in the environment, taken apart."""
+    if not isinstance(value, str):
+        return value
+    name, _, digest = value.partition(":")
+    return {"name": name, "sha256": digest}
+
+
+def auth_mode(value: object) -> object:
+    """The default authorization; `jwt` is planned and refused with that reason."""
+    if value == "jwt":
+        raise ValueError("this version has no jwt yet; say token or none")
+    return value
+
+
+def one_process(value: int) -> int:
+    """How many processes serve: so far one."""
+    if value != 1:
+        raise ValueError("this version runs exactly 1 process; leave it out")
+    return value
+
+
+def embedded_journal(value: object) -> object:
+    """Where events are queued: so far the embedded journal."""
+    if value != "journal":
+        raise ValueError("this version has only `journal`; NATS comes later")
+    return value
+
+
+def file_storage(value: object) -> object:
+    """Where uploads are kept: so far the file system."""
+    if value != "file":
+        raise ValueError("this version has only `file`; S3 comes later (a plugin can forward files)")
+    return value

@@ -1,0 +1,299 @@
+"""DIRECTORY as a tree in which no symlink is followed and no protected place is touched.
+
+One rule: every folder is entered through the descriptor of the one above it, so what another
+process renames meanwhile cannot lead out of the tree. All calls block; they are made from
+threads. Messages speak of paths as the client knows them, never of the server's. `OSError`s that
+tell of the machine (EACCES, EROFS, ENOSPC, EIO) pass through. May import paths and errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from gateway import paths
+from gateway.errors import ConfigError, Refusal
+
+FOLDER_MODE: Final = 0o750
+
+_ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_REMEMBERED: Final = 65_536
+_ATTEMPTS: Final = 3
+
+_Inode = tuple[int, int]
+
+
+def _inode(found: os.stat_result) -> _Inode:
+    return found.st_dev, found.st_ino
+
+
+def _shown(names: Sequence[str]) -> str:
+    return "/" + "/".join(names)
+
+
+@dataclass(slots=True, frozen=True)
+class _Protected:
+    """Protected places twice: as inodes, and as spelled for those that are absent or made anew."""
+
+    inodes: frozenset[_Inode]
+    spelled: frozenset[tuple[str, ...]]
+
+    def refuse(self, names: tuple[str, ...], found: os.stat_result | None = None) -> None:
+        if names in self.spelled or (found is not None and _inode(found) in self.inodes):
+            raise Refusal("forbidden", f"{_shown(names)} belongs to the gateway itself")
+
+
+def _protect(root: Path, places: Iterable[Path]) -> _Protected:
+    inodes, spelled = set(), set()
+    for place in places:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            inodes.add(_inode(place.stat()))
+        for spelling in (place.resolve(), place.parent.resolve() / place.name):
+            if root.is_relative_to(spelling):
+                raise ConfigError(f"the directory {root} lies in the protected folder {place}")
+            if spelling.is_relative_to(root):
+                spelled.add(spelling.relative_to(root).parts)
+    return _Protected(frozenset(inodes), frozenset(spelled))
+
+
+class _Durable(set[_Inode]):
+    """Remembers folders whose entry in the folder above is known to be on stable storage.
+
+    Without it the second of two uploads into a new folder could be answered while the first
+    one has yet to sync that folder's own entry. Forgetting costs a sync, never a promise.
+    """
+
+    def add(self, inode: _Inode) -> None:
+        if len(self) >= _MAX_REMEMBERED:
+            self.clear()
+        super().add(inode)
+
+
+class Parent:
+    """An open parent folder and the last segment `name` of a path in it. Close it, or use `with`.
+
+    `fd` stays valid, and stays this very folder, whatever happens to the names above it.
+    `folder` is its (device, inode): equal for two uploads into one folder.
+    """
+
+    def __init__(self, fd: int, name: str, folder: _Inode, unsynced: int, durable: _Durable) -> None:
+        self.fd = fd
+        self.name = name
+        self.folder = folder
+        self._unsynced = unsynced
+        self._durable = durable
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stat(self) -> os.stat_result | None:
+        """Return the lstat of `name`, None when there is no such entry."""
+        try:
+            return os.stat(self.name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as fault:
+            raise _too_long_or(fault) from None
+
+    def sync(self, done: set[_Inode] | None = None) -> None:
+        """Put this folder's entries on stable storage, and the entry of every new folder above it.
+
+        Each folder is synced once; `done` holds those that a batch has synced since its last
+        rename and is added to. Raises `OSError` when the disk refuses.
+        """
+        done = set() if done is None else done
+        _sync_once(self.fd, done)
+        below = os.dup(self.fd)
+        try:
+            for _ in range(self._unsynced):
+                # A descriptor's ".." is the folder that holds its entry now, whatever its name.
+                above = os.open("..", _ENTER, dir_fd=below)
+                entered, below = below, above
+                try:
+                    _sync_once(above, done)
+                    self._durable.add(_inode(os.fstat(entered)))
+                finally:
+                    os.close(entered)
+            self._unsynced = 0
+        finally:
+            os.close(below)
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _sync_once(fd: int, done: set[_Inode]) -> None:
+    inode = _inode(os.fstat(fd))
+    if inode not in done:
+        os.fsync(fd)
+        done.add(inode)
+
+
+class Tree:
+    """DIRECTORY, held open. `segments` are what `paths.check` returns.
+
+    `protected` names files and folders that no client may reach; `device` (a `st_dev`) is where
+    bodies are received: a file can be renamed only within it. Every method may raise
+    `Refusal`: `bad_path` (a symlink on the way, a name too long for the file system), `conflict`
+    (something that is no folder on the way, or no regular file at its end), `forbidden` (protected).
+    """
+
+    def __init__(self, root: Path, protected: Iterable[Path], device: int | None = None) -> None:
+        self._root = root.resolve()
+        self._device = device
+        self._durable = _Durable()
+        self._protected = _protect(self._root, protected)
+        self._fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def refresh(self, protected: Iterable[Path]) -> None:
+        """Look at the protected places anew, after a reload.
+
+        Raises `ConfigError`, and keeps the old ones, when one of them holds the tree itself.
+        """
+        self._protected = _protect(self._root, protected)
+
+    def close(self) -> None:
+        """Close the root; a second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def locate(self, segments: Sequence[str]) -> str:
+        """Return the absolute path as text. It is for showing: opening it would follow symlinks."""
+        return os.path.join(self._root, *_checked(segments))
+
+    def probe(self, segments: Sequence[str]) -> os.stat_result | None:
+        """Return the lstat of the file that stands there, None if there is none; creates nothing.
+
+        Raises also `Refusal("other_file_system")`.
+        """
+        try:
+            parent, found = self._walk(_checked(segments), create=False, device=self._device)
+        except FileNotFoundError:
+            return None
+        parent.close()
+        return found
+
+    def parent(self, segments: Sequence[str]) -> Parent:
+        """Walk from the root, creating missing folders (0750), and return the open parent.
+
+        Raises also `Refusal("other_file_system")`.
+        """
+        parent, _ = self._walk(_checked(segments), create=True, device=self._device)
+        return parent
+
+    def open(self, segments: Sequence[str]) -> int:
+        """Return a read-only descriptor of a regular file. Raises also `FileNotFoundError`."""
+        names = _checked(segments)
+        parent, _ = self._walk(names, create=False, device=None)
+        with parent:
+            fd = _enter(parent.fd, names, len(names), _READ)
+        try:
+            self._refuse_target(names, os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _walk(
+        self, names: tuple[str, ...], *, create: bool, device: int | None
+    ) -> tuple[Parent, os.stat_result | None]:
+        """Enter folder after folder, holding one descriptor, and look at the target."""
+        for depth in range(len(names)):
+            # By spelling, before a folder is made: a protected place need not exist yet.
+            self._protected.refuse(names[: depth + 1])
+        fd = os.dup(self._fd)
+        unsynced = 0
+        try:
+            found = self._admitted(fd, (), device)
+            for depth in range(1, len(names)):
+                fd, fresh = _descend(fd, names, depth, create=create)
+                found = self._admitted(fd, names[:depth], device)
+                if fresh:
+                    self._durable.discard(_inode(found))
+                # Counts from the highest folder in doubt: everything below it is synced again.
+                if unsynced or _inode(found) not in self._durable:
+                    unsynced += 1
+            parent = Parent(fd, names[-1], _inode(found), unsynced, self._durable)
+            target = parent.stat()
+            self._refuse_target(names, target)
+        except BaseException:
+            os.close(fd)
+            raise
+        return parent, target
+
+    def _admitted(self, fd: int, names: tuple[str, ...], device: int | None) -> os.stat_result:
+        found = os.fstat(fd)
+        self._protected.refuse(names, found)
+        if device is not None and found.st_dev != device:
+            raise Refusal("other_file_system", f"{_shown(names)} is on another file system")
+        return found
+
+    def _refuse_target(self, names: tuple[str, ...], found: os.stat_result | None) -> None:
+        self._protected.refuse(names, found)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise Refusal("conflict", f"{_shown(names)} is there and is not a file")
+
+
+def _checked(segments: Sequence[str]) -> tuple[str, ...]:
+    """Return `segments` after the check of every path: this room trusts no caller with a `..`."""
+    names = tuple(segments)
+    if paths.check("/".join(names)) != names:
+        raise Refusal("bad_path", "a segment of the path contains a slash")
+    return names
+
+
+def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool) -> tuple[int, bool]:
+    """Exchange the descriptor of a folder for that of `names[depth - 1]` in it; tell if it is new.
+
+    On a fault `fd` stays open. A folder that somebody removes meanwhile is made again, a few times.
+    """
+    fresh = False
+    for remaining in reversed(range(_ATTEMPTS)):
+        try:
+            child = _enter(fd, names, depth, _ENTER)
+            break
+        except FileNotFoundError:
+            if not create or not remaining:
+                raise
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(names[depth - 1], FOLDER_MODE, dir_fd=fd)
+            fresh = True
+    os.close(fd)
+    return child, fresh
+
+
+def _enter(fd: int, names: tuple[str, ...], depth: int, flags: int) -> int:
+    try:
+        return os.open(names[depth - 1], flags, dir_fd=fd)
+    except OSError as fault:
+        if fault.errno in {errno.ELOOP, errno.ENOTDIR}:
+            raise _obstacle(fd, names[:depth]) from None
+        raise _too_long_or(fault) from None
+
+
+def _obstacle(fd: int, names: tuple[str, ...]) -> Refusal:
+    """Say why a name could not be entered."""
+    found = os.stat(names[-1], dir_fd=fd, follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode):
+        return Refusal("bad_path", f"{_shown(names)} is a symbolic link")
+    return Refusal("conflict", f"{_shown(names)} is a file, not a folder")
+
+
+def _too_long_or(fault: OSError) -> Exception:
+    if fault.errno == errno.ENAMETOOLONG:
+        return Refusal("bad_path", "a segment of the path is too long for the file system")
+    return fault

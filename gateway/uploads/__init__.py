@@ -1,0 +1,6 @@
+"""The door for uploads: admit -> receive -> commit -> answer.
+
+`admission` decides before a byte of body, `preconditions` reads what headers demand, `body`
+receives, `put` is the road from one to the next. May import server, inflight, commit, hooks,
+auth, storage and the foundations; no other door.
+"""

@@ -1,0 +1,176 @@
+"""Uploads door: everything that is decided before a byte of body is read.
+
+In order: who asks, may they (the default authorization, or the handlers of OnFileUploading),
+is the path a good one, is the name free, is the size allowed, is there room. Each answer is a
+`Refusal`. May import hooks, auth, storage, commit.reserve and the foundations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from gateway import paths
+from gateway.auth import Auth
+from gateway.commit.reserve import Reserve, Share
+from gateway.errors import Refusal
+from gateway.hooks import Hooks
+from gateway.inflight import Inflight, Progress
+from gateway.model import Upload
+from gateway.settings import Settings
+from gateway.storage.tree import Tree
+from gateway.uploads import preconditions
+from gateway.uploads.preconditions import Expected
+
+
+@dataclass(slots=True)
+class Admitted:
+    """An upload that may send its body: its place in the reserve, and what its body must be."""
+
+    upload: Upload
+    progress: Progress
+    share: Share
+    expected: tuple[Expected, ...]
+
+
+class Admission:
+    """Admits uploads. Reads headers only; touches the disk in a thread, to look."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        auth: Auth,
+        hooks: Hooks,
+        tree: Tree,
+        reserve: Reserve,
+        inflight: Inflight,
+        disk: Executor,
+    ) -> None:
+        self._settings = settings
+        self._auth = auth
+        self._hooks = hooks
+        self._tree = tree
+        self._reserve = reserve
+        self._inflight = inflight
+        self._disk = disk
+
+    async def admit(
+        self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
+    ) -> Admitted:
+        """Decide. Raises `Refusal`; on success the caller must close the share."""
+        headers = request.headers
+        length = preconditions.declared_length(headers)
+        preconditions.check_range(headers, length)
+        expected = preconditions.expected_digests(headers)
+        upload = self._describe(request, match, query, upload_id, length)
+        progress = self._inflight.begin(upload)
+        try:
+            await self._authorize(upload)
+            segments = _segments(upload, match)
+            _check_size(upload)
+            loop = asyncio.get_running_loop()
+            share = await loop.run_in_executor(self._disk, self._look, upload, segments, match, headers)
+        except BaseException as fault:
+            self._inflight.end(progress, fault.code if isinstance(fault, Refusal) else "internal")
+            raise
+        return Admitted(upload, progress, share, expected)
+
+    def _describe(
+        self,
+        request: web.BaseRequest,
+        match: paths.Match,
+        query: str,
+        upload_id: str,
+        length: int | None,
+    ) -> Upload:
+        headers = request.headers
+        return Upload(
+            id=upload_id,
+            path=match.path,
+            resources=match.resources,
+            params=paths.parse_query(query),
+            headers=joined(headers),
+            method=request.method,
+            remote=self._auth.client_address(request.remote, headers),
+            principal=self._auth.authenticate(headers),
+            content_length=length,
+            content_type=headers.get("Content-Type"),
+            max_bytes=self._settings.max_bytes,
+            on_conflict=self._settings.on_conflict,
+            must_be_new=preconditions.must_be_new(headers),
+            created=time.time(),
+        )
+
+    async def _authorize(self, upload: Upload) -> None:
+        if not self._hooks.replaces_authorization():
+            self._auth.authorize(upload.principal)
+        await self._hooks.uploading(upload)
+
+    def _look(
+        self, upload: Upload, segments: tuple[str, ...], match: paths.Match, headers: Mapping[str, str]
+    ) -> Share:
+        """Look at the target and promise the space. Runs in a thread."""
+        try:
+            existing = self._tree.probe(segments)
+        except Refusal as refusal:
+            raise _blame(refusal, upload, match) from refusal
+        preconditions.check_if_match(headers, exists=existing is not None)
+        if existing is not None and upload.must_be_new:
+            raise Refusal("already_exists", "If-None-Match: *, and the file exists")
+        if existing is not None and upload.on_conflict == "reject":
+            raise Refusal("conflict", "the file exists, and existing files are not replaced here")
+        return self._reserve.admit(upload.content_length)
+
+
+def joined(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2)."""
+    found: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for name, value in headers.items():
+        first = names.setdefault(name.lower(), name)
+        separator = "; " if name.lower() == "cookie" else ", "
+        found[first] = f"{found[first]}{separator}{value}" if first in found else value
+    return found
+
+
+def _segments(upload: Upload, match: paths.Match) -> tuple[str, ...]:
+    try:
+        return paths.check(upload.path)
+    except Refusal as refusal:
+        raise _blame(refusal, upload, match) from refusal
+
+
+def _blame(refusal: Refusal, upload: Upload, match: paths.Match) -> Refusal:
+    """A bad path that a hook wrote is the hook's failure, not the client's (503)."""
+    if upload.path == match.path or refusal.code not in {"bad_path", "forbidden"}:
+        return refusal
+    return Refusal("hook_failed", "a handler rewrote the path to one that is not allowed")
+
+
+def _check_size(upload: Upload) -> None:
+    limit, length = upload.max_bytes, upload.content_length
+    if limit is not None and length is not None and length > limit:
+        raise Refusal("too_large", f"{length} bytes are declared, {limit} are allowed")
+
+
+def told(
+    upload: Upload, mime: str, headers: dict[str, str], params: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Return what the journal keeps for the handlers of OnFileUploaded (secrets redacted)."""
+    return {
+        "mime": mime,
+        "path": upload.path,
+        "resources": upload.resources,
+        "params": params,
+        "headers": headers,
+        "method": upload.method,
+        "remote": upload.remote,
+        "principal": upload.principal,
+        "content_type": upload.content_type,
+    }

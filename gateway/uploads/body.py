@@ -1,0 +1,133 @@
+"""Uploads door: the bytes of one body, from the connection to the disk.
+
+Pieces are gathered on the loop and written by a thread in big batches; while one batch is being
+written the connection's own buffer fills, then back-pressure stops the client. Memory is bounded
+by the batch and that buffer. Only "all declared bytes" or "a clean last chunk" is an end; all
+else raises. May import storage, commit.reserve, inflight, errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway.commit.batch import discard_quietly, refusal_of
+from gateway.commit.reserve import Share
+from gateway.errors import Refusal
+from gateway.inflight import Inflight, Progress
+from gateway.points import reach
+from gateway.storage.incoming import Body
+
+MAX_PIECES: Final = 512
+"""Pieces gathered at the most: a client that sends byte by byte must not cost an object each."""
+
+IN_MEMORY_BYTES: Final = 64 << 10
+"""A body up to this size is handed to the committer in memory."""
+
+
+class BrokenBodyError(Exception):
+    """The client went away, or sent what is no body: there is nobody to commit for."""
+
+
+class Receiver:
+    """Receives one body. `limit` is the greatest size in bytes, None for none."""
+
+    def __init__(
+        self,
+        body: Body,
+        share: Share,
+        progress: Progress,
+        *,
+        inflight: Inflight,
+        disk: Executor,
+        limit: int | None,
+        idle_timeout: float,
+    ) -> None:
+        self.body = body
+        self._share = share
+        self._progress = progress
+        self._inflight = inflight
+        self._disk = disk
+        self._limit = limit
+        self._idle_timeout = idle_timeout
+        self._on_disk: asyncio.Future[Any] | None = None
+
+    async def receive(self, request: web.BaseRequest, declared: int | None) -> None:
+        """Read the body to its end.
+
+        Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`) or
+        `BrokenBodyError` when the connection is gone.
+        """
+        pieces: list[bytes] = []
+        gathered = 0
+        while piece := await self._next(request.content):
+            self._count(len(piece))
+            pieces.append(piece)
+            gathered += len(piece)
+            if gathered >= self._inflight.batch_bytes or len(pieces) >= MAX_PIECES:
+                await self._write(pieces, gathered)
+                pieces, gathered = [], 0
+        if declared is not None and self._progress.received != declared:
+            raise Refusal("incomplete_body", "the body ended before its declared length")
+        if self._progress.received == gathered <= IN_MEMORY_BYTES and not self.body.hashing:
+            await self._keep(pieces, gathered, declared)
+        else:
+            await self._write(pieces, gathered)
+
+    async def discard(self) -> None:
+        """Remove what was received, after whatever a thread is still doing with it."""
+        pending = self._on_disk
+        if pending is not None and not pending.done():
+            await asyncio.wait([pending])
+        self._share.close()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._disk, discard_quietly, self.body)
+
+    async def _next(self, content: StreamReader) -> bytes:
+        """Return the next piece, b"" at the clean end."""
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                while not content.at_eof():
+                    if piece := await content.readany():
+                        return piece
+        except TimeoutError:
+            raise Refusal(
+                "idle_timeout", f"not a byte came for {self._idle_timeout:g} seconds"
+            ) from None
+        except OSError as fault:
+            raise BrokenBodyError(str(fault) or type(fault).__name__) from fault
+        except (web.RequestPayloadError, HttpProcessingError) as fault:
+            raise Refusal("incomplete_body", "the body is not well-formed") from fault
+        return b""
+
+    def _count(self, size: int) -> None:
+        self._progress.received += size
+        if self._limit is not None and self._progress.received > self._limit:
+            raise Refusal("too_large", f"the upload is larger than {self._limit} bytes")
+
+    async def _write(self, pieces: Sequence[bytes], size: int) -> None:
+        def write() -> None:
+            self._share.use(size)
+            self.body.write(pieces)
+
+        await self._in_thread(write)
+        reach("mid body")
+
+    async def _keep(self, pieces: Sequence[bytes], size: int, declared: int | None) -> None:
+        if declared is None:
+            await self._in_thread(lambda: self._share.use(size))
+        else:
+            self._share.use(size)
+        self.body.keep(pieces)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        self._on_disk = asyncio.get_running_loop().run_in_executor(self._disk, work)
+        try:
+            await asyncio.shield(self._on_disk)
+        except OSError as fault:
+            raise refusal_of(fault) from fault

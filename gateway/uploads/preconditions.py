@@ -1,0 +1,133 @@
+"""Uploads door: what the headers of a PUT demand, read and checked. Pure.
+
+Conditions that we do not honour are refused, never ignored: a client that sends one relies on
+it. May import `errors`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.errors import Refusal
+
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+_DIGEST: Final = re.compile(r"([a-z][a-z0-9*_.-]*)=:([A-Za-z0-9+/=]*):(?:;.*)?")
+
+ALGORITHMS: Final[Mapping[str, str]] = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}
+"""Digest algorithms by the names of RFC 9530 (section 5), and what `hashlib` calls them."""
+
+_SIZES: Final[Mapping[str, int]] = {"sha-256": 32, "sha-512": 64, "md5": 16}
+
+
+@dataclass(slots=True, frozen=True)
+class Expected:
+    """A digest that the client promised: `algorithm` as RFC 9530 names it, and the header's name."""
+
+    algorithm: str
+    value: bytes
+    header: str
+
+
+def declared_length(headers: Mapping[str, str]) -> int | None:
+    """Return the declared size in bytes, None for a chunked body.
+
+    Raises `Refusal("length_required")` where neither is said: an empty file would be a guess
+    (RFC 9110 section 15.5.12).
+    """
+    if "chunked" in headers.get("Transfer-Encoding", "").lower():
+        return None
+    length = headers.get("Content-Length")
+    if length is None:
+        raise Refusal("length_required", "send Content-Length, or Transfer-Encoding: chunked")
+    return int(length)
+
+
+def check_range(headers: Mapping[str, str], length: int | None) -> None:
+    """Accept `Content-Range` only where it is the whole file (what `curl -C -` sends at first).
+
+    Raises `Refusal("bad_range")`: a part must never be stored as a whole (RFC 9110 section 14.5).
+    """
+    text = headers.get("Content-Range")
+    if text is None:
+        return
+    found = _CONTENT_RANGE.fullmatch(text.strip())
+    if found is None:
+        raise Refusal("bad_range", "Content-Range must read `bytes FIRST-LAST/TOTAL`")
+    first, last, total = map(int, found.groups())
+    whole = first == 0 and last + 1 == total
+    if not whole or (length is not None and length != total):
+        raise Refusal("bad_range", "only a whole file can be uploaded: parts are not taken")
+
+
+def expected_digests(headers: Mapping[str, str]) -> tuple[Expected, ...]:
+    """Return every digest that the body must have: Content-MD5 (RFC 1864) and RFC 9530's fields.
+
+    Raises `Refusal("bad_digest")` for one that cannot be read, or when none is of an algorithm
+    that we know (an unknown one beside a known one may be ignored, RFC 9530 section 2).
+    """
+    found: list[Expected] = []
+    md5 = headers.get("Content-MD5")
+    if md5 is not None:
+        found.append(Expected("md5", _decoded(md5, "md5", "Content-MD5"), "Content-MD5"))
+    for header in ("Content-Digest", "Repr-Digest"):
+        if header in headers:
+            found.extend(_members(headers[header], header))
+    return tuple(found)
+
+
+def _members(text: str, header: str) -> list[Expected]:
+    found = []
+    for member in text.split(","):
+        parsed = _DIGEST.fullmatch(member.strip())
+        if parsed is None:
+            raise Refusal("bad_digest", f"{header} must read `sha-256=:BASE64:`")
+        algorithm, encoded = parsed.groups()
+        if algorithm in ALGORITHMS:
+            found.append(Expected(algorithm, _decoded(encoded, algorithm, header), header))
+    if not found:
+        raise Refusal("bad_digest", f"{header}: known algorithms are {', '.join(ALGORITHMS)}")
+    return found
+
+
+def _decoded(encoded: str, algorithm: str, header: str) -> bytes:
+    try:
+        value = base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        value = b""
+    if len(value) != _SIZES[algorithm]:
+        raise Refusal("bad_digest", f"{header}: this is no base64 {algorithm}")
+    return value
+
+
+def must_be_new(headers: Mapping[str, str]) -> bool:
+    """Tell whether `If-None-Match: *` forbids to replace. Other tags never match: files have none."""
+    return headers.get("If-None-Match", "").strip() == "*"
+
+
+def check_if_match(headers: Mapping[str, str], *, exists: bool) -> None:
+    """Honour `If-Match` (RFC 9110 section 13.1.1): `*` needs a file, a tag never matches.
+
+    Raises `Refusal("already_exists")`'s sibling by status, 412.
+    """
+    condition = headers.get("If-Match")
+    if condition is not None and not (condition.strip() == "*" and exists):
+        raise Refusal("precondition_failed", "If-Match is not met")
+
+
+def described(digests: Mapping[str, bytes]) -> dict[str, str]:
+    """Return digests as base64 text by algorithm, as the journal and the answer show them."""
+    return {name: base64.b64encode(value).decode() for name, value in digests.items()}
+
+
+def digest_field(digests: Mapping[str, str]) -> str:
+    """Return digests as one RFC 9530 field value."""
+    return ", ".join(_fields(digests))
+
+
+def _fields(digests: Mapping[str, str]) -> Iterator[str]:
+    return (f"{name}=:{value}:" for name, value in digests.items())

@@ -1,0 +1,185 @@
+"""The command line: verbs, flags in either spelling, one line and exit code 2 for a fault."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import gateway
+from gateway.commands import VERBS, main
+from gateway.errors import ConfigError
+from gateway.settings import Settings
+from gateway.settings.table import settings_table
+
+
+class Seen(ModuleType):
+    """A verb that remembers what it was run with."""
+
+    HELP = "remember"
+
+    def __init__(self) -> None:
+        super().__init__("gateway.commands.serve")
+        self.settings: list[Settings] = []
+
+    def run(self, settings: Settings, args: argparse.Namespace) -> int:
+        self.settings.append(settings)
+        return 7
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seen:
+    monkeypatch.chdir(tmp_path)
+    seen = Seen()
+    monkeypatch.setitem(sys.modules, "gateway.commands.serve", seen)
+    return seen
+
+
+def test_serve_is_the_verb_that_may_be_left_out(serve: Seen) -> None:
+    assert main(["--port", "0"]) == 7
+    assert main(["serve", "--port", "0"]) == 7
+    assert main([]) == 7
+    assert serve.settings[0] == serve.settings[1]
+    assert [settings.port for settings in serve.settings] == [0, 0, 8080]
+
+
+@pytest.mark.parametrize(
+    "spelling", ["--file_upload_api_path", "--file-upload-api-path", "--file_upload-api_path"]
+)
+@pytest.mark.parametrize("joint", [" ", "="])
+def test_flags_are_taken_with_underscores_and_with_hyphens(
+    serve: Seen, spelling: str, joint: str
+) -> None:
+    assert main(f"{spelling}{joint}/files/{{my_var}}/{{filepath}}".split(" ")) == 7
+    assert serve.settings[0].file_upload_api_path == "/files/{my_var}/{filepath}"
+
+
+def test_repeatable_flags_add_up(serve: Seen, tmp_path: Path) -> None:
+    main(["--plugins", "a_b", "--plugins=c"])
+    assert serve.settings[0].plugins == (tmp_path / "a_b", tmp_path / "c")
+
+
+def test_every_setting_has_a_flag_that_help_shows(
+    serve: Seen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    told = capsys.readouterr().out
+    assert [row.flag for row in settings_table() if row.flag not in told] == []
+    assert [verb for verb in VERBS if f"  {verb}" not in told] == []
+    assert "curl -T" in told
+
+
+def test_a_fault_is_one_line_on_stderr_and_exit_code_2(
+    serve: Seen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--port", "x"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("gateway: --port: must be")
+    assert printed.err.count("\n") == 1
+    assert serve.settings == []
+
+
+def test_several_faults_are_a_line_each(serve: Seen, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--port", "x", "--grace", "y", "--auth", "z"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("gateway: --") for line in lines)
+
+
+def test_faults_that_a_verb_finds_are_told_alike(
+    serve: Seen, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(settings: Settings) -> int:
+        raise ExceptionGroup("plugins", [ConfigError("no name", "a.yaml", 3), ConfigError("one\ntwo")])
+
+    monkeypatch.setattr(serve, "run", run)
+    assert main([]) == 2
+    assert capsys.readouterr().err == "gateway: a.yaml:3: no name\ngateway: one\ngateway: two\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["srve"], "there is no verb 'srve'; did you mean serve?"),
+        (["frobnicate"], "verbs are serve, check,"),
+        (["--prot", "1"], "unknown flag --prot; did you mean --port?"),
+        (["--toekns=alice:hunter2"], "unknown flag --toekns; did you mean --tokens?"),
+        (["--directory", "x", "token"], "an argument too many (the verb comes first)"),
+        (["--port"], "argument --port: expected one argument"),
+        (["--po", "1"], "unknown flag --po"),
+        (["--host", "0.0.0.0"], "--host: 0.0.0.0 can be reached by others"),
+    ],
+)
+def test_a_slip_is_told_with_a_way_on(
+    serve: Seen, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert "hunter2" not in err
+    assert err.count("\n") == 1
+
+
+def test_flags_may_stand_between_the_words_of_a_verb(
+    serve: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[argparse.Namespace] = []
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("action", choices=["list", "retry"])
+        parser.add_argument("ids", nargs="*")
+        parser.add_argument("--json", action="store_true")
+
+    def run(settings: Settings, args: argparse.Namespace) -> int:
+        seen.append(args)
+        return 0
+
+    monkeypatch.setattr(serve, "add_arguments", add_arguments, raising=False)
+    monkeypatch.setattr(serve, "run", run)
+    for words in (
+        "retry --directory d a b",
+        "retry a b --directory d",
+        "--directory d retry a --json b",
+    ):
+        assert main(["serve", *words.split()]) == 0
+    assert [(args.action, args.ids, args.directory) for args in seen] == [("retry", ["a", "b"], "d")] * 3
+    assert main(["serve", "list", "--jsno"]) == 2
+
+
+def test_the_environment_is_read(
+    serve: Seen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UPLOAD_GATEWAY_PORT", "4")
+    assert main([]) == 7
+    assert serve.settings[0].port == 4
+    monkeypatch.setenv("UPLOAD_GATEWAY_FOO", "4")
+    assert main([]) == 2
+    assert "UPLOAD_GATEWAY_FOO" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program_and_tells_its_version(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "gateway", "token", "--version"]
+    path = {"PYTHONPATH": str(Path(gateway.__file__).parent.parent)}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=path, check=True)
+    assert done.stdout == f"gateway {gateway.__version__}\n"
+
+
+def test_help_does_not_import_the_server() -> None:
+    program = (
+        "import sys, gateway.commands as c\n"
+        "try: c.main(['token', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'aiohttp', 'sqlite3', 'aiobotocore'} & set(sys.modules)))"
+    )
+    path = {"PYTHONPATH": str(Path(gateway.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=path, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,53 @@
+"""`gateway token`: shown once, kept nowhere, and what it prints works as settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.auth import Auth, digest
+from gateway.commands import main
+from gateway.settings import load
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_printed_lines_let_the_printed_token_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", "--name", "alice"]) == 0
+    printed = capsys.readouterr().out
+    found = re.search(r"^token \(shown only now\): (\S+)$", printed, re.MULTILINE)
+    lines = re.search(r"^auth: token\ntokens:\n- .*$", printed, re.MULTILINE)
+    assert found
+    assert lines
+    (tmp_path / "settings.yaml").write_text(lines[0] + "\n")
+    settings = load({"config": "settings.yaml"}, {})
+    guard = Auth(settings, settings.tokens)
+    assert guard.authenticate({"X-Auth-Token": found[1]}) == {"name": "alice", "kind": "token"}
+    assert settings.auth == "token"
+
+
+def test_a_token_is_kept_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["token"])
+    assert list(tmp_path.iterdir()) == []
+    assert "-T FILE http://127.0.0.1:8080/upload/FILE" in capsys.readouterr().out
+
+
+def test_a_name_that_cannot_stand_in_the_settings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "--name", "two words"]) == 2
+    assert "--name: 'two words' must be letters" in capsys.readouterr().err
+
+
+def test_a_name_that_the_settings_know_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "--name", "alice", "--tokens", f"alice:{digest('x')}"]) == 2
+    assert "choose another name" in capsys.readouterr().err
+
+
+def test_settings_that_no_server_would_start_with_do_not_keep_a_token_back() -> None:
+    assert main(["token", "--host", "0.0.0.0"]) == 0

@@ -1,0 +1,91 @@
+"""DIRECTORY under load and power loss: what is synced, and who may make the same folders at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from gateway import paths
+from gateway.storage.tree import Tree
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def tree(root: Path) -> Iterator[Tree]:
+    opened = Tree(root, protected=[])
+    yield opened
+    opened.close()
+
+
+def test_new_folders_are_synced_with_those_that_hold_them_each_once(
+    tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+
+    def sync(path: str, done: set[tuple[int, int]] | None = None) -> list[str]:
+        synced.clear()
+        with tree.parent(paths.check(path)) as parent:
+            parent.sync(done)
+            parent.sync(done)
+        names = {place.stat().st_ino: place.name for place in (root, *root.rglob("*"))}
+        return [names[inode] for inode in synced]
+
+    assert sync("a/b/c/f") == ["c", "b", "a", root.name, "c"]
+    assert sync("a/b/c/g") == ["c", "c"]
+    assert sync("a/b/d/f", set()) == ["d", "b"]
+    batch: set[tuple[int, int]] = set()
+    assert sync("a/e/f", batch) == ["e", "a"]
+    assert sync("a/g/f", batch) == ["g"]
+    (root / "made-by-another").mkdir()
+    assert sync("made-by-another/f", set()) == ["made-by-another", root.name]
+
+
+def test_a_failed_sync_is_not_taken_for_done(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+
+    def failing(fd: int) -> None:
+        synced.append(fd)
+        if len(synced) == 2:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with tree.parent(("a", "b", "f")) as parent:
+        with pytest.raises(OSError, match="Input/output"):
+            parent.sync()
+        parent.sync()
+    assert len(synced) == 2 + 3
+
+
+def test_many_threads_may_make_the_same_folders_at_once(tree: Tree, root: Path) -> None:
+    barrier = Barrier(16, timeout=30)
+
+    def work(number: int) -> None:
+        for turn in range(10):
+            barrier.wait()
+            with tree.parent(("upload", str(turn), "a", "b", "c", str(number))) as parent:
+                parent.sync()
+                os.close(os.open(parent.name, os.O_WRONLY | os.O_CREAT, dir_fd=parent.fd))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, range(16)))
+    assert sum(1 for place in root.rglob("*") if place.is_file()) == 160
+
+
+def test_a_deep_tree_needs_one_descriptor(tree: Tree) -> None:
+    deep = ("d",) * 98 + ("x", "f")
+    before = len(os.listdir("/proc/self/fd"))
+    with tree.parent(deep) as parent:
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        parent.sync()
+    parent.close()
+    assert tree.probe(deep) is None
