@@ -263,8 +263,11 @@ class Gateway:
             if self._tls is not None:
                 load_certificate(self._tls, self.settings)
             await asyncio.to_thread(self.tree.refresh, self._protected())
-        except (ConfigError, OSError) as fault:
+        except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
+            return
+        except Exception:
+            log.exception("the reload failed, all stays as it was")
             return
         await self.runner.refresh(self.hooks.uploaded_specs())
         log.info("reloaded: generation %d of the plugins", self.plugins.current.number)

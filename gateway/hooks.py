@@ -78,9 +78,13 @@ class Hooks:
 
     async def close(self, grace: float) -> None:
         """Let runs in flight end for `grace` seconds, then end the lanes."""
-        await asyncio.gather(self._admission.close(grace), self._work.close(grace))
+        until = time.monotonic() + grace
         if self._failing:
             await asyncio.wait(self._failing, timeout=grace)
+        rest = max(0.0, until - time.monotonic())
+        await asyncio.gather(self._admission.close(rest), self._work.close(rest))
+        if self._failing:  # without a lane they end at once
+            await asyncio.wait(self._failing, timeout=1)
 
     @property
     def alive(self) -> bool:

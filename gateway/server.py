@@ -51,6 +51,7 @@ class _Protocol(web.RequestHandler):
         if status >= 500:
             log.error("a request broke the server", exc_info=exc)
             return refusal_answer(Refusal("internal", "the server made a mistake; its log knows more"))
+        log.info("malformed request", extra={"facts": {"status": "400", "remote": request.remote}})
         first_line = (message or "it is not HTTP").strip().splitlines()[0]
         answer = refusal_answer(Refusal("bad_request", f"malformed request: {first_line}"))
         answer.force_close()
@@ -137,6 +138,9 @@ async def answer_unread(request: web.BaseRequest, answer: web.StreamResponse) ->
     await answer.prepare(request)
     await answer.write_eof()
     waiting = "Expect" in request.headers
+    if waiting and request.transport is not None and request.transport.can_write_eof():
+        # It need not sit out our drain to see that nothing more will come.
+        request.transport.write_eof()
     await _drain(request, DRAIN_SECONDS_EXPECT if waiting else DRAIN_SECONDS)
 
 

@@ -55,7 +55,7 @@ class Outside:
             self.printed.append(text)
             if text.startswith("listening on "):
                 return text.removeprefix("listening on ")
-        self.process.wait()
+        self.kill()
         raise AssertionError(f"the gateway did not start:\n{self.log()}")
 
     @property
@@ -238,3 +238,16 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def leftovers(directory: Path) -> list[str]:
     """Return the names of bodies that still lie in `incoming/`."""
     return [name for _, _, names in os.walk(directory / ".gateway" / "incoming") for name in names]
+
+
+async def settled(gateway: Gateway | Outside) -> None:
+    """Wait until no delivery is waiting or running."""
+    deadline = time.monotonic() + SECONDS
+    open_states: list[Any] = []
+    while time.monotonic() < deadline:
+        rows = (await get(gateway, "/-/events?limit=1000")).json["deliveries"]
+        open_states = [row for row in rows if row["state"] not in {"done", "dead"}]
+        if not open_states:
+            return
+        await asyncio.sleep(0.02)  # as above
+    raise AssertionError(f"not settled: {open_states}")

@@ -36,16 +36,16 @@ def die_at(point: str, count: int) -> None:
 def fail_at(point: str) -> None:
     """Make the first folder sync after `point` fail with EIO."""
     real = os.fsync
-    armed = False
+    armed = fired = False
 
     def listener(name: str) -> None:
         nonlocal armed
-        armed = armed or name == point
+        armed = name == point and not fired
 
     def fsync(fd: int) -> None:
-        nonlocal armed
+        nonlocal armed, fired
         if armed and stat.S_ISDIR(os.fstat(fd).st_mode):
-            armed = False
+            armed, fired = False, True
             raise OSError(errno.EIO, "the disk is dying")
         real(fd)
 

@@ -12,8 +12,9 @@ import contextlib
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -31,6 +32,9 @@ MAX_BATCH: Final = 128
 SYNC_APART_BYTES: Final = 1 << 20
 """Bodies from this size on are synced by a thread of their own, so that small ones need not wait."""
 
+RELEASE_AGAIN: Final = 1.0
+"""Seconds until a journal that could not be written is asked again to release deliveries."""
+
 
 @dataclass(slots=True)
 class _Job:
@@ -39,6 +43,10 @@ class _Job:
     what: Order | Callable[[], Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
+
+
+class _Nudge:
+    """Wakes the thread, so that it looks again how long it may sleep."""
 
 
 _Result = tuple[_Job, Any, Exception | None]
@@ -61,7 +69,8 @@ class Committer:
         self._durable = durable
         self._on_release = on_release
         self._disk = disk
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Job | _Nudge | None] = queue.SimpleQueue()
+        self._unreleased: deque[str] = deque()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> None:
@@ -114,16 +123,26 @@ class Committer:
         running = True
         while running:
             jobs, running = self._take()
+            self._release()
             self._commit([job for job in jobs if isinstance(job.what, Order)])
             _hand_over([_call(job) for job in jobs if not isinstance(job.what, Order)])
 
     def _take(self) -> tuple[list[_Job], bool]:
+        """Wait for jobs; return all that wait (bounded), and whether to go on afterwards."""
         jobs: list[_Job] = []
-        while (job := self._queue.get()) is not None:
-            jobs.append(job)
-            if len(jobs) >= MAX_BATCH or self._queue.empty():
-                return jobs, True
+        try:
+            while (job := self._queue.get(timeout=self._patience())) is not None:
+                if isinstance(job, _Nudge):
+                    continue
+                jobs.append(job)
+                if len(jobs) >= MAX_BATCH or self._queue.empty():
+                    return jobs, True
+        except queue.Empty:
+            return jobs, True
         return jobs, False
+
+    def _patience(self) -> float | None:
+        return RELEASE_AGAIN if self._unreleased else None
 
     def _commit(self, jobs: list[_Job]) -> None:
         if not jobs:
@@ -141,10 +160,22 @@ class Committer:
                 for job, order in zip(jobs, orders, strict=True)
             ]
         )
-        if verdicts.event_ids:
-            # Should this fail, the next start does it.
-            released = self._outbox.release(verdicts.event_ids)
-            released.add_done_callback(lambda _: self._on_release())
+        self._unreleased.extend(verdicts.event_ids)
+        self._release()
+
+    def _release(self) -> None:
+        """Let deliveries be claimed, without waiting; a journal that fails is asked again."""
+        event_ids = [self._unreleased.popleft() for _ in range(len(self._unreleased))]
+
+        def released(future: Future[None]) -> None:
+            if future.exception() is None:
+                self._on_release()
+            else:
+                self._unreleased.extend(event_ids)
+                self._queue.put(_Nudge())
+
+        if event_ids:
+            self._outbox.release(event_ids).add_done_callback(released)
 
 
 def _verdict(job: _Job, outcome: Stored | Refusal | Unanswered | None) -> _Result:

@@ -6,6 +6,7 @@ import `scripting`, `model`, `errors` and this room.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ def surroundings(
 def _run(document: Document, code: CodeType, around: Surroundings) -> dict[str, Any]:
     try:
         return run_script(code, around)
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:
         file, line = place_of_error(error) or (str(document.file), document.line("script"))
         text = around.configs.mask(f"{type(error).__name__}: {error}")
         raise ConfigError(f"the script's top-level code raised {text}", file, line) from None

@@ -19,7 +19,7 @@ from gateway.plugins.handlers import Handler, make_handler
 from gateway.plugins.kinds import KINDS, Kind, Parsed, parse
 from gateway.plugins.models import EVENTS, ConfigModel, HandlerModel
 from gateway.plugins.references import References
-from gateway.scripting import Configs, Lane, LaneLost, Services
+from gateway.scripting import Configs, Lane, LaneLost, ScriptStopped, Services
 from gateway.scripting.compile import show_lines
 from gateway.scripting.modules import PluginModules
 
@@ -77,6 +77,8 @@ class Plugins:
                 self._current = await lane.call(self._build_in_lane, LOADING_SECONDS)
             except (TimeoutError, LaneLost) as error:
                 raise ConfigError(f"the top-level code of a script does not end: {error}") from None
+            except ScriptStopped as error:
+                raise ConfigError(f"the top-level code of a script: {error}") from None
             finally:
                 await lane.close(0)
             return self._current

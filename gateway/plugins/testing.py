@@ -30,6 +30,9 @@ from gateway.scripting import (
 )
 from gateway.scripting.trace import place_of_error
 
+LONGEST_SECONDS: Final = 30.0
+"""A test is given up after this, however long its handler may run."""
+
 _UPLOAD: Final = Upload(
     id="00000000000000000000000000-0", path="/upload/file.bin", content_length=4, remote="192.0.2.1"
 )
@@ -106,7 +109,7 @@ async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -
 
     error: Exception | None = None
     try:
-        await lane.call(run, handler.timeout)
+        await lane.call(run, min(handler.timeout, LONGEST_SECONDS))
     except Exception as raised:
         error = raised
     faults = _judge(handler, case.expect, event, handle, error)

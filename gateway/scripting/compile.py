@@ -34,8 +34,8 @@ def compile_source(source: Source) -> CodeType:
     except SyntaxError as error:
         line = max(error.lineno or 0, source.line)
         raise ConfigError(f"syntax error in the script: {error.msg}", source.file, line) from None
-    except ValueError as error:
-        raise ConfigError(f"syntax error in the script: {error}", source.file, source.line) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"the script cannot be compiled: {error}", source.file, source.line) from None
 
 
 def show_lines(file: str, lines: Sequence[str], sources: Iterable[Source]) -> None:

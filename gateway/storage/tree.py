@@ -63,17 +63,19 @@ def _protect(root: Path, places: Iterable[Path]) -> _Protected:
     return _Protected(frozenset(inodes), frozenset(spelled))
 
 
-class _Durable(set[_Inode]):
+class _Durable(set[tuple[_Inode, int]]):
     """Remembers folders whose entry in the folder above is known to be on stable storage.
 
     Without it the second of two uploads into a new folder could be answered while the first
-    one has yet to sync that folder's own entry. Forgetting costs a sync, never a promise.
+    one has yet to sync that folder's own entry. Each stands with the mtime (nanoseconds) that
+    the folder above had: inode numbers come back, but not without a change there. Forgetting
+    costs a sync, never a promise.
     """
 
-    def add(self, inode: _Inode) -> None:
+    def add(self, entry: tuple[_Inode, int]) -> None:
         if len(self) >= _MAX_REMEMBERED:
             self.clear()
-        super().add(inode)
+        super().add(entry)
 
 
 class Parent:
@@ -109,7 +111,7 @@ class Parent:
         """Put this folder's entries on stable storage, and the entry of every new folder above it.
 
         Each folder is synced once; `done` holds those that a batch has synced since its last
-        rename and is added to. Raises `OSError` when the disk refuses.
+        `parent()` and its last rename, and is added to. Raises `OSError` when the disk refuses.
         """
         done = set() if done is None else done
         _sync_once(self.fd, done)
@@ -120,8 +122,9 @@ class Parent:
                 above = os.open("..", _ENTER, dir_fd=below)
                 entered, below = below, above
                 try:
+                    changed = os.fstat(above).st_mtime_ns
                     _sync_once(above, done)
-                    self._durable.add(_inode(os.fstat(entered)))
+                    self._durable.add((_inode(os.fstat(entered)), changed))
                 finally:
                     os.close(entered)
             self._unsynced = 0
@@ -220,12 +223,10 @@ class Tree:
         try:
             found = self._admitted(fd, (), device)
             for depth in range(1, len(names)):
-                fd, fresh = _descend(fd, names, depth, create=create)
+                fd, changed = _descend(fd, names, depth, create=create), found.st_mtime_ns
                 found = self._admitted(fd, names[:depth], device)
-                if fresh:
-                    self._durable.discard(_inode(found))
                 # Counts from the highest folder in doubt: everything below it is synced again.
-                if unsynced or _inode(found) not in self._durable:
+                if unsynced or (_inode(found), changed) not in self._durable:
                     unsynced += 1
             parent = Parent(fd, names[-1], _inode(found), unsynced, self._durable)
             target = parent.stat()
@@ -256,12 +257,11 @@ def _checked(segments: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool) -> tuple[int, bool]:
-    """Exchange the descriptor of a folder for that of `names[depth - 1]` in it; tell if it is new.
+def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool) -> int:
+    """Exchange the descriptor of a folder for that of `names[depth - 1]` in it.
 
     On a fault `fd` stays open. A folder that somebody removes meanwhile is made again, a few times.
     """
-    fresh = False
     for remaining in reversed(range(_ATTEMPTS)):
         try:
             child = _enter(fd, names, depth, _ENTER)
@@ -271,9 +271,8 @@ def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool) -> tu
                 raise
         with contextlib.suppress(FileExistsError):
             os.mkdir(names[depth - 1], FOLDER_MODE, dir_fd=fd)
-            fresh = True
     os.close(fd)
-    return child, fresh
+    return child
 
 
 def _enter(fd: int, names: tuple[str, ...], depth: int, flags: int) -> int:

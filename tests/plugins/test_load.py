@@ -228,7 +228,10 @@ async def test_a_traceback_shows_the_line_of_the_yaml_file(
     handler = plugins.load().handlers[UPLOADED][0]
     with pytest.raises(AttributeError) as caught:
         await run(handler)
-    path.write_text("name: other\n")  # what is shown is what was loaded
+    path.write_text("# another line\n" + path.read_text() + "broken: key\n")
+    with pytest.raises(PluginFaults):
+        await plugins.reload()
+    # What is shown is what was loaded, not what is on the disk now.
     text = plugin_traceback(caught.value)
     assert f'File "{path}", line {line}, in a\n    x.missing(  )\n    ^^^^^^^^^\n' in text
     assert text.count("File ") == 1

@@ -186,8 +186,9 @@ async def test_many_calls_at_once_all_get_their_own_answer(lane: Lane) -> None:
 
 
 async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
-    lane: Lane, caplog: pytest.LogCaptureFixture
+    lane: Lane, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.2)
     release = threading.Event()
 
     async def block() -> None:
@@ -205,7 +206,10 @@ async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
     release.set()
 
 
-async def test_an_endless_loop_is_broken_so_that_it_does_not_eat_the_processor(lane: Lane) -> None:
+async def test_an_endless_loop_is_broken_so_that_it_does_not_eat_the_processor(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.2)
     text = """
 import threading
 async def p(found):

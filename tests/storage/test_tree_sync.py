@@ -43,11 +43,37 @@ def test_new_folders_are_synced_with_those_that_hold_them_each_once(
     assert sync("a/b/c/f") == ["c", "b", "a", root.name, "c"]
     assert sync("a/b/c/g") == ["c", "c"]
     assert sync("a/b/d/f", set()) == ["d", "b"]
-    batch: set[tuple[int, int]] = set()
-    assert sync("a/e/f", batch) == ["e", "a"]
-    assert sync("a/g/f", batch) == ["g"]
-    (root / "made-by-another").mkdir()
-    assert sync("made-by-another/f", set()) == ["made-by-another", root.name]
+    assert sync("a/b/d/g", set()) == ["d"]
+    (root / "by-another").mkdir()
+    assert sync("by-another/f", set()) == ["by-another", root.name]
+
+
+def test_a_batch_syncs_a_folder_that_its_uploads_share_once(
+    tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    parents = [tree.parent(paths.check(path)) for path in ("a/b/f", "a/b/g", "a/c/f", "a/f")]
+    done: set[tuple[int, int]] = set()
+    for parent in parents:
+        parent.sync(done)
+        parent.close()
+    assert sorted(synced) == sorted((root / name).stat().st_ino for name in ("", "a", "a/b", "a/c"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "synced"), [("a/b", {"a/b"}), ("a", {"a/b", "a"}), ("", {"a/b", "a", ""})]
+)
+def test_a_change_by_others_makes_the_folders_below_it_doubtful_again(
+    tree: Tree, root: Path, changed: str, synced: set[str]
+) -> None:
+    with tree.parent(("a", "b", "f")) as parent:
+        parent.sync()
+    os.utime(root / changed, ns=(0, 0))  # what removing a folder and making it anew does
+    done: set[tuple[int, int]] = set()
+    with tree.parent(("a", "b", "f")) as parent:
+        parent.sync(done)
+    assert {inode for _, inode in done} == {(root / name).stat().st_ino for name in synced}
 
 
 def test_a_failed_sync_is_not_taken_for_done(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
