@@ -52,9 +52,13 @@ class Progress:
 
 
 class Inflight:
-    """All uploads between their first header and their answer."""
+    """All uploads between their first header and their answer.
+
+    `gathered` counts the bytes of all bodies that wait in memory to be written.
+    """
 
     def __init__(self) -> None:
+        self.gathered = 0
         self._active: dict[str, Progress] = {}
         self._ended: OrderedDict[str, Progress] = OrderedDict()
         self._quiet = asyncio.Event()
@@ -65,9 +69,8 @@ class Inflight:
 
     @property
     def batch_bytes(self) -> int:
-        """How much of a body to gather before it is written: less, the more uploads there are."""
-        share = BUFFERED_BYTES // max(len(self._active), 1)
-        return min(max(share, SMALLEST_BATCH), LARGEST_BATCH)
+        """How much of a body to gather before it is written: less, when all hold much already."""
+        return LARGEST_BATCH if self.gathered < BUFFERED_BYTES else SMALLEST_BATCH
 
     def begin(self, upload: Upload) -> Progress:
         """Count an upload in. Raises `Refusal("overloaded")`."""

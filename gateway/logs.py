@@ -18,6 +18,7 @@ from typing import Any
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("gateway_log_facts")
 _NOTHING: Mapping[str, Any] = {}
+_QUOTED = frozenset(' "=\n')
 
 
 def bound() -> Mapping[str, Any]:
@@ -46,17 +47,19 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`time LEVEL logger: message key=value ...`, a traceback below. Control characters are escaped."""
+    """`time LEVEL logger: message key=value ...`, a traceback below.
+
+    Control characters are escaped and further lines indented: nothing logged can look like a line.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line (and its traceback, if it has one)."""
-        message, newline, rest = _printable(record.getMessage()).partition("\n")
+        message, *rest = _printable(record.getMessage()).split("\n")
         facts = "".join(f" {key}={_value(value)}" for key, value in _facts(record).items())
-        line = f"{_timestamp(record)} {record.levelname:<7} {record.name}: {message}{facts}"
-        line += newline + rest
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
+            rest += _printable(self.formatException(record.exc_info)).split("\n")
+        first = f"{_timestamp(record)} {record.levelname:<7} {record.name}: {message}{facts}"
+        return "\n    ".join([first, *rest])
 
 
 class JsonFormatter(logging.Formatter):
@@ -84,7 +87,7 @@ def _printable(text: str) -> str:
 
 def _value(value: Any) -> str:
     text = _printable(str(value))
-    return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
+    return json.dumps(text, ensure_ascii=False) if not text or set(text) & _QUOTED else text
 
 
 def configure(style: str | None = None, level: str = "info") -> None:

@@ -93,8 +93,11 @@ class Observe:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _upload(self, upload_id: str) -> web.Response:
-        row = await asyncio.wrap_future(self.ledger.story(upload_id))
-        story = _stored(row) if row is not None else self.inflight.story(upload_id)
+        story = self.inflight.story(upload_id)
+        if story is None or story["state"] == "failed":
+            # On its way, its row may yet be undone; ended, the journal knows better than we do.
+            row = await asyncio.wrap_future(self.ledger.story(upload_id))
+            story = story if row is None else _stored(row)
         if story is None:
             raise Refusal("not_found", "no upload of this id is known (any more)")
         return json_answer(story)

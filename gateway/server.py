@@ -13,7 +13,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.web_protocol import _ErrInfo
 
 from gateway.errors import Refusal, Terminated
 
@@ -39,6 +40,23 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 class _Protocol(web.RequestHandler):
     """aiohttp's connection, with malformed requests answered in our own words."""
+
+    _latest_body: StreamReader | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came. Where the parser gives up inside a body, fail that body.
+
+        aiohttp (3.14) only queues an error behind the request, whose reader would wait in vain.
+        """
+        known = self._request_count
+        super().data_received(data)
+        if self._request_count == known:
+            return
+        message, body = self._messages[-1]
+        broken = self._latest_body
+        if isinstance(message, _ErrInfo) and broken is not None and not broken.is_eof():
+            broken.set_exception(web.RequestPayloadError("the body is not well-formed"))
+        self._latest_body = body
 
     def handle_error(
         self,

@@ -22,7 +22,7 @@ from gateway.events.journal import Journal
 from gateway.events.ledger import Row
 from gateway.observe import STATES
 from gateway.settings import Settings
-from gateway.storage.state import State
+from gateway.storage.state import OwnedError, State
 
 HELP = """\
 Look into the journal of events; works while the server runs and while it does not.
@@ -139,14 +139,15 @@ async def _source(settings: Settings) -> AsyncIterator[_Owner | _File]:
             str(settings.directory),
         )
     try:
+        state.prepare()
         state.lock()
-    except ConfigError:
+    except OwnedError:
         async with _owner(state) as owner:
             yield owner
         return
     journal = Journal(state.journal)
-    journal.open()
     try:
+        journal.open()
         yield _File(journal)
     finally:
         journal.close()

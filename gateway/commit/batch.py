@@ -99,14 +99,14 @@ class Steps:
             staged = self._stage_all(orders, folders, verdicts)
             if not staged:
                 return
-            if self._durable:
-                # Private names must be durable before the rows: recovery trusts their absence.
-                self._incoming.sync()
+            if not self._sync_incoming(staged, verdicts):
+                return
             reach("before journal commit")
-            if not self._record(staged, verdicts):
+            recorded = self._record(staged, verdicts)
+            if not recorded:
                 return
             reach("after journal commit")
-            published = [item for item in staged if self._publish(item, verdicts)]
+            published = [item for item in recorded if self._publish(item, verdicts)]
             reach("before directory sync")
             self._sync_folders(published, verdicts)
             reach("after directory sync")
@@ -142,14 +142,33 @@ class Steps:
         handlers = tuple(self._handlers())
         return _Staged(order, identity, parent, segments, handlers, new_id(self._slot), replaced)
 
-    def _record(self, staged: list[_Staged], verdicts: Verdicts) -> bool:
+    def _sync_incoming(self, staged: list[_Staged], verdicts: Verdicts) -> bool:
+        """Make the private names durable before the rows: recovery trusts their absence."""
+        try:
+            if self._durable:
+                self._incoming.sync()
+        except OSError as fault:
+            reason = refusal_of(fault)
+            for item in staged:
+                self._discard(item.order, reason, verdicts)
+            return False
+        return True
+
+    def _record(self, staged: list[_Staged], verdicts: Verdicts) -> list[_Staged]:
+        """Write the rows in one transaction; return the items whose rows are durable."""
         try:
             self._outbox.record([_record(item) for item in staged]).result()
         except sqlite3.Error as fault:
             log.error("the journal cannot be written: %s", fault)
             self._undo([item.order for item in staged], refusal_of(fault), verdicts)
-            return False
-        return True
+            return []
+        except Exception as fault:
+            # One of them cannot be written at all (say, text that is no Unicode): each for itself.
+            if len(staged) > 1:
+                return [done for item in staged for done in self._record([item], verdicts)]
+            self._undo([staged[0].order], refusal_of(fault), verdicts)
+            return []
+        return staged
 
     def _publish(self, item: _Staged, verdicts: Verdicts) -> bool:
         try:
@@ -217,10 +236,11 @@ class Steps:
 
     def _clear_limbo(self) -> None:
         if self._limbo:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, OSError):
                 self._outbox.forget(self._limbo).result()
                 while self._limbo:
-                    self._incoming.remove(self._limbo.pop())
+                    self._incoming.remove(self._limbo[-1])
+                    self._limbo.pop()
 
 
 def refusal_of(fault: Exception) -> Refusal:

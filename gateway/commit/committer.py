@@ -132,10 +132,10 @@ class Committer:
         jobs: list[_Job] = []
         try:
             while (job := self._queue.get(timeout=self._patience())) is not None:
-                if isinstance(job, _Nudge):
-                    continue
-                jobs.append(job)
-                if len(jobs) >= MAX_BATCH or self._queue.empty():
+                if not isinstance(job, _Nudge):
+                    jobs.append(job)
+                # With a job in hand it must not wait, not even behind a nudge.
+                if jobs and (len(jobs) >= MAX_BATCH or self._queue.empty()):
                     return jobs, True
         except queue.Empty:
             return jobs, True

@@ -18,7 +18,7 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway import paths
 from gateway.commit.committer import Committer
-from gateway.errors import Superseded
+from gateway.errors import Refusal, Superseded
 from gateway.events.outbox import Outbox
 from gateway.model import Identity
 from gateway.storage.tree import Tree
@@ -60,6 +60,9 @@ class CommittedFiles:
             fd = self._tree.open(paths.check(path))
         except FileNotFoundError:
             raise Superseded(f"{path} has been removed since it was uploaded") from None
+        except Refusal as refusal:
+            # A link or a folder where a file was stored.
+            raise Superseded(f"{path} is no longer what was uploaded: {refusal.message}") from None
         if _identity(os.fstat(fd)) != identity:
             os.close(fd)
             raise Superseded(f"{path} has been replaced or changed since it was uploaded")

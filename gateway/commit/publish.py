@@ -25,6 +25,9 @@ Name = tuple[int, int, str]
 NUMBERED_NAMES = 20
 """`rename` counts up this far (`a-1.bin`, `a-2.bin`), then it takes a part of the upload's id."""
 
+LONGEST_SUFFIX = 32
+"""Bytes behind the last dot that count as a suffix to be kept; more is part of the name."""
+
 
 class TakenError(Exception):
     """The name was taken between the look and the link."""
@@ -52,7 +55,7 @@ def free_name(upload: Upload, parent: Parent, taken: Container[Name]) -> str:
     """Return a name beside `parent.name` that nobody has. Raises `Refusal("conflict")`."""
     marks = [*map(str, range(1, NUMBERED_NAMES)), upload.id[10:26], upload.id]
     stem, dot, suffix = parent.name.rpartition(".")
-    if not stem:
+    if not stem or len(suffix.encode()) > LONGEST_SUFFIX:
         stem, dot, suffix = parent.name, "", ""
     for mark in marks:
         name = _shorten(stem, 255 - len(f"-{mark}{dot}{suffix}".encode())) + f"-{mark}{dot}{suffix}"

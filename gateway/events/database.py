@@ -12,10 +12,10 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.errors import ConfigError
 
@@ -25,6 +25,14 @@ _Job = tuple[Operation[Any], "Future[Any]"]
 
 MAX_BATCH = 512
 """Operations that share one transaction at the most."""
+
+_OTHERWISE: Final = "free some space and check its permissions"
+_ADVICE: Final[Mapping[str, str]] = {
+    "SQLITE_NOTADB": "move the file away, a new journal is begun",
+    "SQLITE_CORRUPT": "put back a copy, or move the file away and a new journal is begun",
+    "SQLITE_BUSY": "another process holds it, stop that one",
+}
+"""What to do about a file that cannot be opened, by SQLite's name of the fault."""
 
 
 class Database:
@@ -91,24 +99,34 @@ class Database:
             # SQLite would let the umask decide who may read it; its WAL gets the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
-            for pragma in (
-                "locking_mode=EXCLUSIVE",
-                "journal_mode=WAL",
-                f"synchronous={'FULL' if self._full else 'NORMAL'}",
-                "foreign_keys=OFF",
-                "journal_size_limit=67108864",
-            ):
-                connection.execute(f"PRAGMA {pragma}")
-            connection.execute("BEGIN IMMEDIATE")
-            self._prepare(connection)
-            connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as fault:
-            raise ConfigError(
-                f"the journal cannot be opened ({fault}); free some space, check its permissions, "
-                "or see whether another process holds it",
-                str(self._path),
-            ) from fault
+            raise self._unusable(fault) from fault
+        try:
+            self._set_up(connection)
+        except BaseException as fault:
+            # Held open by the traceback alone, it would keep its lock.
+            connection.close()
+            if isinstance(fault, sqlite3.Error | OSError):
+                raise self._unusable(fault) from fault
+            if isinstance(fault, ConfigError):
+                raise ConfigError(str(fault), str(self._path)) from fault
+            raise
         return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys=OFF")
+        connection.execute("BEGIN IMMEDIATE")
+        self._prepare(connection)
+        connection.execute("COMMIT")
+        # Only now: a file that `prepare` refuses must stay as it was.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+
+    def _unusable(self, fault: Exception) -> ConfigError:
+        advice = _ADVICE.get(getattr(fault, "sqlite_errorname", ""), _OTHERWISE)
+        return ConfigError(f"the journal cannot be opened ({fault}): {advice}", str(self._path))
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for work; return all that waits (bounded) and whether to go on afterwards."""

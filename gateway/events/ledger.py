@@ -16,6 +16,12 @@ from gateway.events.database import Database
 
 Row = dict[str, Any]
 
+_STATE = (
+    "CASE WHEN d.state = 'held' THEN 'ready'"
+    " WHEN d.state = 'ready' AND d.due > :now THEN 'delayed' ELSE d.state END AS state"
+)
+"""A delivery's state as watchers know it: what is not yet released is as good as ready."""
+
 
 class Ledger:
     """Uploads, events and deliveries, from the watcher's point of view."""
@@ -27,10 +33,10 @@ class Ledger:
         """Return an upload with each handler's deliveries and runs, or None."""
 
         def operation(db: sqlite3.Connection) -> Row | None:
-            rows = _rows(db, "SELECT * FROM uploads WHERE id = ?", upload_id)
+            rows = _rows(db, "SELECT * FROM uploads WHERE id = :id", id=upload_id)
             if not rows:
                 return None
-            events = _rows(db, "SELECT id FROM events WHERE upload_id = ?", upload_id)
+            events = _rows(db, "SELECT id FROM events WHERE upload_id = :id", id=upload_id)
             deliveries = [row for event in events for row in _history(db, event["id"])]
             return {**rows[0], "handlers": deliveries}
 
@@ -43,8 +49,8 @@ class Ledger:
             rows = _rows(
                 db,
                 "SELECT e.*, u.path FROM events e LEFT JOIN uploads u ON u.id = e.upload_id"
-                " WHERE e.id = ?",
-                event_id,
+                " WHERE e.id = :id",
+                id=event_id,
             )
             if not rows:
                 return None
@@ -63,18 +69,16 @@ class Ledger:
             rows = _rows(
                 db,
                 "SELECT * FROM (SELECT d.seq, d.event_id, e.upload_id, d.handler, e.type AS event,"
-                " u.path, CASE WHEN d.state = 'ready' AND d.due > ?1 THEN 'delayed'"
-                " WHEN d.state = 'held' THEN 'ready' ELSE d.state END AS state,"
-                " d.attempt, d.error, d.created, d.due"
+                f" u.path, {_STATE}, d.attempt, d.error, d.created, d.due"
                 " FROM deliveries d JOIN events e ON e.id = d.event_id"
-                " LEFT JOIN uploads u ON u.id = e.upload_id WHERE d.seq > ?2"
-                " AND (?3 IS NULL OR d.handler = ?3))"
-                " WHERE ?4 IS NULL OR state = ?4 ORDER BY seq LIMIT ?5",
-                time.time(),
-                after,
-                handler,
-                state,
-                limit,
+                " LEFT JOIN uploads u ON u.id = e.upload_id WHERE d.seq > :after"
+                " AND (:handler IS NULL OR d.handler = :handler))"
+                " WHERE :state IS NULL OR state = :state ORDER BY seq LIMIT :limit",
+                now=time.time(),
+                after=after,
+                handler=handler,
+                state=state,
+                limit=limit,
             )
             return rows
 
@@ -87,7 +91,9 @@ class Ledger:
             return _rows(
                 db,
                 "SELECT handler, state, count(*) AS count, min(created) AS oldest"
-                " FROM deliveries WHERE state <> 'done' GROUP BY handler, state",
+                # Each state by name: `<> 'done'` would read the whole history, at every scrape.
+                " FROM deliveries WHERE state IN ('held', 'ready', 'running', 'dead')"
+                " GROUP BY handler, state",
             )
 
         return self._database.submit(operation)
@@ -103,7 +109,8 @@ class Ledger:
     def prune(self, before: float, limit: int = 1000) -> Future[int]:
         """Delete finished deliveries (done) and quiet uploads older than `before` (Unix time).
 
-        Dead ones stay until somebody decides. Returns how many rows went, `limit` at the most.
+        Dead ones stay until somebody decides. Returns how many deliveries and uploads went:
+        `limit` of each at the most.
         """
 
         def operation(db: sqlite3.Connection) -> int:
@@ -115,16 +122,17 @@ class Ledger:
 def _history(db: sqlite3.Connection, event_id: str) -> list[Row]:
     deliveries = _rows(
         db,
-        "SELECT seq, event_id, handler, state, attempt, due, error, created, updated"
-        " FROM deliveries WHERE event_id = ? ORDER BY handler",
-        event_id,
+        f"SELECT d.seq, d.event_id, d.handler, {_STATE}, d.attempt, d.due, d.error, d.created,"
+        " d.updated FROM deliveries d WHERE d.event_id = :id ORDER BY d.handler",
+        now=time.time(),
+        id=event_id,
     )
     for delivery in deliveries:
         delivery["runs"] = _rows(
             db,
             "SELECT attempt, ended, duration, outcome, error FROM runs"
-            " WHERE delivery = ? ORDER BY seq DESC LIMIT 100",
-            delivery.pop("seq"),
+            " WHERE delivery = :delivery ORDER BY seq DESC LIMIT 100",
+            delivery=delivery.pop("seq"),
         )[::-1]
     return deliveries
 
@@ -148,7 +156,7 @@ def _prune(db: sqlite3.Connection, before: float, limit: int) -> int:
     return len(gone) + quiet
 
 
-def _rows(db: sqlite3.Connection, statement: str, *values: Any) -> list[Row]:
+def _rows(db: sqlite3.Connection, statement: str, **values: Any) -> list[Row]:
     cursor = db.execute(statement, values)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -150,10 +150,15 @@ class Runner:
             return "dead", str(fault), 0.0
         except HandlerFailed as fault:
             error = "\n".join(filter(None, (str(fault), fault.traceback)))[:MAX_ERROR]
-            if delivery.attempt >= spec.retry.attempts:
-                return "dead", error, 0.0
-            return "retry", error, pause(spec.retry, delivery.attempt)
-        return "done", None, 0.0
+        except Exception as fault:
+            # Our own mistake; unsettled, the delivery would count as running until a new start.
+            log.exception("a delivery to %s broke", spec.name)
+            error = f"the gateway failed: {type(fault).__name__}"
+        else:
+            return "done", None, 0.0
+        if delivery.attempt >= spec.retry.attempts or spec.name not in self._feeders:
+            return "dead", error, 0.0
+        return "retry", error, pause(spec.retry, delivery.attempt)
 
     async def _settle(
         self, delivery: Delivery, outcome: Outcome, duration: float, error: str | None, delay: float

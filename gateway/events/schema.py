@@ -64,13 +64,14 @@ def migrate(connection: sqlite3.Connection) -> None:
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner != APPLICATION_ID and (owner or version or tables):
+        raise ConfigError("the journal is a SQLite file of another program: move it away")
     if version > VERSION:
         raise ConfigError(
             f"the journal has version {version}, this gateway knows up to {VERSION}: "
             "start the newer gateway that wrote it"
         )
-    if version and owner != APPLICATION_ID:
-        raise ConfigError("the journal is a SQLite file of another program: move it away")
     for statements in MIGRATIONS[version:]:
         for statement in statements:
             connection.execute(statement)

@@ -97,6 +97,7 @@ class Body:
         try:
             if not self._exists:
                 self._open()
+            self._synced = False
             self.received += _write_all(self._fd, pieces)
         except OSError as fault:
             if fault.errno in NO_SPACE:

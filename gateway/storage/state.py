@@ -20,6 +20,10 @@ from pathlib import Path
 from gateway.errors import ConfigError
 
 
+class OwnedError(ConfigError):
+    """Somebody else holds the slot."""
+
+
 class State:
     """The places of one slot below `folder`. Creating the object touches nothing."""
 
@@ -58,22 +62,35 @@ class State:
     def lock(self) -> None:
         """Become the owner until `unlock` or the end of the process.
 
-        Raises `ConfigError` when somebody else is.
+        Raises `OwnedError` when somebody else is, `ConfigError` where nobody can become it.
         """
-        fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as fault:
+            raise self._unlockable(fault) from fault
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
             owner = os.read(fd, 20).decode(errors="replace").strip() or "?"
             os.close(fd)
-            raise ConfigError(
+            raise OwnedError(
                 f"another gateway (process {owner}) serves this directory: stop it, or give this "
                 "one a --directory of its own",
                 str(self.folder),
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as fault:
+            os.close(fd)
+            raise self._unlockable(fault) from fault
         self._lock_fd = fd
+
+    def _unlockable(self, fault: OSError) -> ConfigError:
+        return ConfigError(
+            f"the directory cannot be locked ({fault.strerror}): its file system must know flock, "
+            "have room, and let the user of this process write there",
+            str(self._lock_file),
+        )
 
     def unlock(self) -> None:
         """Give the slot up; a second call does nothing."""

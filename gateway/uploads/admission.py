@@ -119,7 +119,7 @@ class Admission:
         try:
             existing = self._tree.probe(segments)
         except Refusal as refusal:
-            raise _blame(refusal, upload, match) from refusal
+            raise blame(refusal, upload, match) from refusal
         preconditions.check_if_match(headers, exists=existing is not None)
         if existing is not None and upload.must_be_new:
             raise Refusal("already_exists", "If-None-Match: *, and the file exists")
@@ -143,10 +143,10 @@ def _segments(upload: Upload, match: paths.Match) -> tuple[str, ...]:
     try:
         return paths.check(upload.path)
     except Refusal as refusal:
-        raise _blame(refusal, upload, match) from refusal
+        raise blame(refusal, upload, match) from refusal
 
 
-def _blame(refusal: Refusal, upload: Upload, match: paths.Match) -> Refusal:
+def blame(refusal: Refusal, upload: Upload, match: paths.Match) -> Refusal:
     """A bad path that a hook wrote is the hook's failure, not the client's (503)."""
     if upload.path == match.path or refusal.code not in {"bad_path", "forbidden"}:
         return refusal

@@ -9,7 +9,7 @@ else raises. May import storage, commit.reserve, inflight, errors.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -56,6 +56,8 @@ class Receiver:
         self._limit = limit
         self._idle_timeout = idle_timeout
         self._on_disk: asyncio.Future[Any] | None = None
+        self._pieces: list[bytes] = []
+        self._gathered = 0
 
     async def receive(self, request: web.BaseRequest, declared: int | None) -> None:
         """Read the body to its end.
@@ -63,21 +65,17 @@ class Receiver:
         Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`) or
         `BrokenBodyError` when the connection is gone.
         """
-        pieces: list[bytes] = []
-        gathered = 0
-        while piece := await self._next(request.content):
-            self._count(len(piece))
-            pieces.append(piece)
-            gathered += len(piece)
-            if gathered >= self._inflight.batch_bytes or len(pieces) >= MAX_PIECES:
-                await self._write(pieces, gathered)
-                pieces, gathered = [], 0
-        if declared is not None and self._progress.received != declared:
-            raise Refusal("incomplete_body", "the body ended before its declared length")
-        if self._progress.received == gathered <= IN_MEMORY_BYTES and not self.body.hashing:
-            await self._keep(pieces, gathered, declared)
-        else:
-            await self._write(pieces, gathered)
+        try:
+            while piece := await self._next(request.content):
+                self._count(piece)
+                full = self._gathered >= self._inflight.batch_bytes
+                if full or len(self._pieces) >= MAX_PIECES:
+                    await self._write()
+            if declared is not None and self._progress.received != declared:
+                raise Refusal("incomplete_body", "the body ended before its declared length")
+            await self._finish(declared)
+        finally:
+            self._let_go()
 
     async def discard(self) -> None:
         """Remove what was received, after whatever a thread is still doing with it."""
@@ -105,20 +103,40 @@ class Receiver:
             raise Refusal("incomplete_body", "the body is not well-formed") from fault
         return b""
 
-    def _count(self, size: int) -> None:
+    def _count(self, piece: bytes) -> None:
+        size = len(piece)
         self._progress.received += size
         if self._limit is not None and self._progress.received > self._limit:
             raise Refusal("too_large", f"the upload is larger than {self._limit} bytes")
+        self._pieces.append(piece)
+        self._gathered += size
+        self._inflight.gathered += size
 
-    async def _write(self, pieces: Sequence[bytes], size: int) -> None:
+    def _let_go(self) -> tuple[list[bytes], int]:
+        """Take what was gathered; it counts no more."""
+        pieces, size = self._pieces, self._gathered
+        self._pieces, self._gathered = [], 0
+        self._inflight.gathered -= size
+        return pieces, size
+
+    async def _write(self) -> None:
+        pieces, size = self._pieces, self._gathered
+
         def write() -> None:
             self._share.use(size)
             self.body.write(pieces)
 
         await self._in_thread(write)
+        self._let_go()
         reach("mid body")
 
-    async def _keep(self, pieces: Sequence[bytes], size: int, declared: int | None) -> None:
+    async def _finish(self, declared: int | None) -> None:
+        """Write the rest, or leave a small body in memory for the committer."""
+        small = self._progress.received == self._gathered <= IN_MEMORY_BYTES
+        if not small or self.body.hashing:
+            await self._write()
+            return
+        pieces, size = self._let_go()
         if declared is None:
             await self._in_thread(lambda: self._share.use(size))
         else:

@@ -29,7 +29,7 @@ from gateway.server import UPLOAD_ID, expects_continue, json_answer, send_contin
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
 from gateway.uploads import preconditions
-from gateway.uploads.admission import Admission, Admitted, told
+from gateway.uploads.admission import Admission, Admitted, blame, told
 from gateway.uploads.body import BrokenBodyError, Receiver
 
 log = logging.getLogger("gateway.uploads")
@@ -94,7 +94,7 @@ class Uploads:
         try:
             order = await self._receive(request, admitted, waiting=waiting)
             admitted.progress.state = "committing"
-            stored = await self._committer.commit(order)
+            stored = await self._commit(order, match)
         except BaseException as fault:
             self._failed(admitted, fault)
             raise
@@ -131,6 +131,12 @@ class Uploads:
         params = self._redaction.params(upload.params)
         event_body = told(upload, mime, headers, params)
         return Order(upload, body, mime, preconditions.described(computed), event_body)
+
+    async def _commit(self, order: Order, match: paths.Match) -> Stored:
+        try:
+            return await self._committer.commit(order)
+        except Refusal as refusal:
+            raise blame(refusal, order.upload, match) from refusal
 
     def _failed(self, admitted: Admitted, fault: BaseException) -> None:
         reason = _reason(fault)
