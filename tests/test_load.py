@@ -20,6 +20,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 SLOW_CLIENTS = 500
 MOST_THREADS = 40
+PAIRS = 3
 
 
 class Peak:
@@ -118,17 +119,20 @@ async def test_500_slow_clients_cost_no_threads_and_little_memory_and_a_fast_one
     async def upload(name: str) -> float:
         began = time.monotonic()
         result = await curl("-T", str(source), f"{gateway.url}/upload/{name}")
-        assert result.status == 201
+        assert result.status in {200, 201}
         return time.monotonic() - began
 
     await upload("warm")
-    alone = await upload("alone")
+    pairs = []
     with Peak(gateway.process.pid) as peak:
-        async with SlowClients(gateway, SLOW_CLIENTS):
-            metrics = (await get(gateway, "/-/metrics")).body.decode()
-            assert f"gateway_uploads_active {SLOW_CLIENTS}.0" in metrics
-            beside = await upload("beside")
-    print(f"512 MiB alone {alone:.2f} s, beside {SLOW_CLIENTS} slow clients {beside:.2f} s")
+        for _ in range(PAIRS):
+            alone = await upload("alone")
+            async with SlowClients(gateway, SLOW_CLIENTS):
+                metrics = (await get(gateway, "/-/metrics")).body.decode()
+                assert f"gateway_uploads_active {SLOW_CLIENTS}.0" in metrics
+                pairs.append((alone, await upload("beside")))
+    for alone, beside in pairs:
+        print(f"512 MiB alone {alone:.2f} s, beside {SLOW_CLIENTS} slow clients {beside:.2f} s")
     print(f"threads {peak.threads}, memory +{peak.growth / MIB:.0f} MiB")
     assert peak.threads <= MOST_THREADS
     assert peak.growth < 128 * MIB

@@ -165,6 +165,14 @@ async def test_a_whole_range_is_a_whole_upload_and_a_part_is_refused(
     assert files_below(tmp_path / "data/upload") == {"f": b"0123456789"}
 
 
+async def test_a_transfer_coding_that_would_have_to_be_undone_is_refused(start: Start) -> None:
+    gateway = await start()
+    async with raw(gateway) as connection:
+        lines = ("Transfer-Encoding: gzip, chunked",)
+        await connection.send(head("PUT", "/upload/x", *lines) + b"1\r\nx\r\n0\r\n\r\n")
+        assert (await connection.answer()).status == 400
+
+
 async def test_if_match_is_honoured_not_ignored(start: Start) -> None:
     gateway = await start()
     assert (await put(gateway, "/upload/x", b"1", "If-Match: *")).status == 412

@@ -8,6 +8,7 @@ is the path a good one, is the name free, is the size allowed, is there room. Ea
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -27,6 +28,8 @@ from gateway.settings import Settings
 from gateway.storage.tree import Tree
 from gateway.uploads import preconditions
 from gateway.uploads.preconditions import Expected
+
+log = logging.getLogger("gateway.uploads")
 
 
 @dataclass(slots=True)
@@ -150,6 +153,9 @@ def blame(refusal: Refusal, upload: Upload, match: paths.Match) -> Refusal:
     """A bad path that a hook wrote is the hook's failure, not the client's (503)."""
     if upload.path == match.path or refusal.code not in {"bad_path", "forbidden"}:
         return refusal
+    log.error(
+        "a handler rewrote the path to a bad one: %s", refusal, extra={"facts": {"path": upload.path}}
+    )
     return Refusal("hook_failed", "a handler rewrote the path to one that is not allowed")
 
 

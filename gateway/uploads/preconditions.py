@@ -37,9 +37,13 @@ def declared_length(headers: Mapping[str, str]) -> int | None:
     """Return the declared size in bytes, None for a chunked body.
 
     Raises `Refusal("length_required")` where neither is said: an empty file would be a guess
-    (RFC 9110 section 15.5.12).
+    (RFC 9110 section 15.5.12); `bad_request` for another transfer coding, which would have to be
+    undone before the bytes are the file's (RFC 9112 section 6.1).
     """
-    if "chunked" in headers.get("Transfer-Encoding", "").lower():
+    coding = headers.get("Transfer-Encoding")
+    if coding is not None:
+        if coding.strip().lower() != "chunked":
+            raise Refusal("bad_request", "the only transfer coding taken is chunked")
         return None
     length = headers.get("Content-Length")
     if length is None:
