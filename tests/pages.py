@@ -8,7 +8,7 @@ How the pages are written:
   plugins/. What a block exports stays exported.
 - A line of it that begins with `gateway --` or `gateway serve` starts the page's server (an earlier
   one is stopped first); from then on `http://127.0.0.1:8080` in the page means that server.
-- A `text` or `json` block right behind a `sh` block is what that block prints; `...` stands for anything.
+- A `text` or `json` block right behind a `sh` block is what that prints; `...` stands for anything.
 - `console` blocks need another machine or a gigabyte: they are looked at, not run.
 """
 
@@ -117,11 +117,18 @@ class Reader:
             return ""
         if _NEEDS_QUIET.search(step):
             self._wait_for_handlers()
-        program = f"set -euo pipefail\n[ ! -f .exported ] || . ./.exported\n{step}\nexport -p > .exported"
+        program = (
+            f"set -euo pipefail\n[ ! -f .exported ] || . ./.exported\n{step}\nexport -p > .exported"
+        )
         done = subprocess.run(
             ["bash", "-c", program.replace(SHOWN_URL, self._url)],
-            cwd=self.folder, env=self._environ, capture_output=True, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+            cwd=self.folder,
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
         assert done.returncode == 0, f"line {block.line}: {step}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -145,8 +152,11 @@ class Reader:
         with log.open("wb") as errors:
             self._server = subprocess.Popen(
                 ["bash", "-c", program],
-                cwd=self.folder, env=self._environ, stdout=subprocess.PIPE, stderr=errors,
-            )  # fmt: skip
+                cwd=self.folder,
+                env=self._environ,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
         assert self._server.stdout is not None
         for line in self._server.stdout:
             if line.startswith(b"listening on "):
@@ -162,13 +172,16 @@ class Reader:
 
     def _wait_for_handlers(self) -> None:
         """Wait until every delivery is done or dead, as a person would before looking."""
-        socket = self._directory / ".gateway/owner-0.sock"
-        if self._server is None or not socket.exists():
+        # Relative, for a socket's path may have 108 bytes at the most.
+        socket = ".gateway/owner-0.sock"
+        if self._server is None or not (self._directory / socket).exists():
             return
-        ask = ["curl", "-sS", "--unix-socket", str(socket), "http://owner/-/events?limit=1000"]
+        ask = ["curl", "-sS", "--unix-socket", socket, "http://owner/-/events?limit=1000"]
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            told = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+            told = subprocess.run(
+                ask, cwd=self._directory, capture_output=True, text=True, check=True
+            ).stdout
             if not re.search(r'"state": "(ready|running|delayed)"', told):
                 return
             time.sleep(0.05)  # the page is the only sign; its end is what is awaited

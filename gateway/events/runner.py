@@ -70,6 +70,7 @@ class Runner:
         self._feeders: dict[str, _Feeder] = {}
         self._retired: list[_Feeder] = []
         self._janitor: asyncio.Task[None] | None = None
+        self._stopping = False
 
     async def start(self, specs: Iterable[HandlerSpec]) -> None:
         """Begin to deliver to the handlers of `specs`."""
@@ -99,7 +100,11 @@ class Runner:
             feeder.wake()
 
     async def stop(self, grace: float) -> None:
-        """Claim no more, wait up to `grace` seconds for runs, hand the unfinished ones back."""
+        """Claim no more, wait up to `grace` seconds for runs, hand the unfinished ones back.
+
+        A run that fails meanwhile is handed back too: what it needs may be stopping as well.
+        """
+        self._stopping = True
         if self._janitor is not None:
             self._janitor.cancel()
         feeders = [*self._feeders.values(), *self._retired]
@@ -111,9 +116,12 @@ class Runner:
         for run in runs:
             run.cancel()
         if unfinished:
-            log.info("%d unfinished deliveries are handed back", len(unfinished))
-            with contextlib.suppress(sqlite3.Error):
-                await asyncio.wrap_future(self._queue.hand_back(unfinished))
+            await self._hand_back(unfinished)
+
+    async def _hand_back(self, deliveries: list[Delivery]) -> None:
+        log.info("%d unfinished deliveries are handed back", len(deliveries))
+        with contextlib.suppress(sqlite3.Error):
+            await asyncio.wrap_future(self._queue.hand_back(deliveries))
 
     async def _prune(self) -> None:
         while True:
@@ -133,6 +141,9 @@ class Runner:
             started = time.monotonic()
             outcome, error, delay = await self._attempt(delivery, spec)
             duration = time.monotonic() - started
+            if self._stopping and outcome != "done":
+                await self._hand_back([delivery])
+                return
             self._observe(spec.name, outcome, duration)
             if outcome == "retry":
                 log.warning("%s runs again in %.1f s", spec.name, delay)

@@ -1,0 +1,127 @@
+"""Routing door: the nouns that its steps share. Plain data. May import `plugins` and below."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+ITSELF: Final = "0.0.0.0"  # noqa: S104 (a name in plugins, not an address that is bound)
+"""The authority that means this gateway itself: no upstream, only scripts answer."""
+
+AuthMode = Literal["axis", "none", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds and bytes: connecting, silence between bytes, the run of a script, a body read whole."""
+
+    connect: float = 10.0
+    idle: float = 60.0
+    script: float = 60.0
+    max_body: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """Who may call from a browser page of another origin (Fetch standard, CORS protocol)."""
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` requests in `seconds` for each `by`: the client's address or its principal."""
+
+    count: int
+    seconds: float
+    by: Literal["address", "principal"] = "address"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one method of a route takes and gives: JSON Schemas (None: anything) and normal codes."""
+
+    method: str
+    usage: str
+    body_schema: Mapping[str, Any] | None = None
+    headers_schema: Mapping[str, Any] | None = None
+    normal_codes: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A compiled script body as a function; `reads_body` tells whether it may look at the body."""
+
+    function: Callable[..., Awaitable[Any]]
+    reads_body: bool
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for ITSELF."""
+
+    name: str
+    place: str
+    path: str
+    target: str
+    upstreams: tuple[str, ...]
+    scheme: Literal["http", "https"]
+    auth_mode: AuthMode
+    operations: Mapping[str, Operation]
+    request_process: Process | None = None
+    response_process: Process | None = None
+    cors: Cors | None = None
+    rate: Rate | None = None
+    limits: Limits = Limits()
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way through the steps.
+
+    `headers` is what goes upstream and what scripts see (defaults filled in); `raw_query` and
+    `raw_resources` are still encoded. `body` is None while it has not been read: then it streams.
+    """
+
+    request: web.BaseRequest
+    route: Route
+    operation: Operation | None
+    resources: Mapping[str, str]
+    raw_resources: Mapping[str, str]
+    params: Mapping[str, list[str]]
+    raw_query: str
+    headers: CIMultiDict[str]
+    remote: str | None
+    principal: Mapping[str, Any] | None = None
+    body: bytes | None = None
+    waiting: bool = False
+    """The client waits for `100 Continue`, and has not been told yet."""
+
+
+Next = Callable[[Exchange], Awaitable[web.StreamResponse]]
+Step = Callable[[Exchange, Next], Awaitable[web.StreamResponse]]
+
+
+def chain(steps: Sequence[Step], last: Next) -> Next:
+    """Return `steps` put in front of `last`, the first one outermost."""
+    following = last
+    for step in reversed(steps):
+        following = _bound(step, following)
+    return following
+
+
+def _bound(step: Step, following: Next) -> Next:
+    async def run(exchange: Exchange) -> web.StreamResponse:
+        return await step(exchange, following)
+
+    return run
