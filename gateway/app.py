@@ -21,6 +21,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway import auth as authorization
+from gateway import logs
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
@@ -32,12 +33,17 @@ from gateway.events.journal import Journal
 from gateway.events.runner import Runner
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
-from gateway.listening import listening_socket, load_certificate, tls_context
+from gateway.installation import Installation, installation_key
+from gateway.listening import listening_socket, load_certificate, owner_socket, tls_context
 from gateway.metrics import Metrics
-from gateway.model import EVENT_VERSION, Delivery
+from gateway.model import Delivery
 from gateway.observe import Observe
-from gateway.plugins import Plugins
+from gateway.plugins import KINDS, Plugins
+from gateway.routing.plugin import routing_kind
+from gateway.routing.proxy import Proxy
+from gateway.routing.steps import Routing
 from gateway.scripting import Services
+from gateway.secrets import keys_of
 from gateway.server import make_runner
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
@@ -58,6 +64,7 @@ class Gateway:
 
     settings: Settings
     state: State = field(init=False)
+    installation: Installation = field(init=False)
     plugins: Plugins = field(init=False)
     hooks: Hooks = field(init=False)
     journal: Journal = field(init=False)
@@ -67,10 +74,12 @@ class Gateway:
     committer: Committer = field(init=False)
     runner: Runner = field(init=False)
     inflight: Inflight = field(init=False)
+    proxy: Proxy = field(init=False)
     entrance: Entrance = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
     generated_token: str | None = None
     _socket: socket.socket = field(init=False)
+    _bound: tuple[str, int] = field(init=False)
     _tls: ssl.SSLContext | None = None
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _servers: list[web.ServerRunner] = field(default_factory=list)
@@ -106,8 +115,13 @@ class Gateway:
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self.committer = self._make_committer()
         self._services.files = CommittedFiles(self.tree, self.journal.outbox, self.committer)
-        self._services.own_endpoint = lambda: "{}:{}".format(*self.advertised)
-        self.plugins = Plugins(settings.plugins, self._services)
+        self.installation = Installation(settings, installation_key(settings), lambda: self.address)
+        self._services.own_endpoint = lambda: self.installation.own_url
+        self._services.recognise = self.installation.recognise
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+        self.plugins = Plugins(settings.plugins, self._services, kinds, lambda: keys_of(settings))
+        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()
         self.journal.open()
@@ -116,6 +130,8 @@ class Gateway:
         recover(self.incoming, self.journal)
         self._socket = listening_socket(settings)
         opened.callback(self._socket.close)
+        host, port = self._socket.getsockname()[:2]
+        self._bound = str(host), int(port)
 
     async def start(self) -> None:
         """Start the threads and the runner, then take requests."""
@@ -127,7 +143,7 @@ class Gateway:
         await self.hooks.start()
         self.committer.start()
         self.runner = self._make_runner()
-        self.entrance = self._make_entrance()
+        self.entrance = await self._make_entrance()
         await self.runner.start(self.hooks.uploaded_specs())
         await self._listen()
 
@@ -151,22 +167,18 @@ class Gateway:
             self._loop.call_soon_threadsafe(self.runner.wake)
 
     def _make_runner(self) -> Runner:
-        def observe(handler: str, outcome: str, seconds: float) -> None:
-            self.metrics.runs.labels(handler, outcome).inc()
-            self.metrics.run_seconds.labels(handler).observe(seconds)
-
         return Runner(
             self.journal.queue,
             self.journal.ledger,
             deliver=self.hooks.deliver,
             complete=self.complete,
-            observe=observe,
+            observe=self.metrics.ran,
             retention=self.settings.retention,
         )
 
-    def _make_entrance(self) -> Entrance:
+    async def _make_entrance(self) -> Entrance:
         settings = self.settings
-        auth = authorization.Auth(settings, authorization.tokens_of(settings))
+        auth = authorization.Auth(settings, authorization.tokens_of(settings), self.installation)
         admission = Admission(
             settings, auth, self.hooks, self.tree, self.reserve, self.inflight, self._disk
         )
@@ -181,8 +193,15 @@ class Gateway:
             disk=self._disk,
             slot=self.state.slot,
         )
-        observe = Observe(self.journal.ledger, self.inflight, self.reserve, self.hooks, self.metrics)
-        return Entrance(settings, auth, uploads, observe, self.metrics)
+        self.proxy = Proxy(auth.trusts)
+        await self.proxy.start()
+        routing = Routing(
+            settings, self.plugins, auth=auth, hooks=self.hooks, proxy=self.proxy, metrics=self.metrics
+        )
+        observe = Observe(
+            self.journal.ledger, self.inflight, self.reserve, self.hooks, self.metrics, routing.openapi
+        )
+        return Entrance(settings, auth, uploads, routing, observe, self.metrics)
 
     async def _listen(self) -> None:
         """Take requests on the port, and the owner's on the Unix socket."""
@@ -191,22 +210,15 @@ class Gateway:
         self._servers = [public, owner]
         for server in self._servers:
             await server.setup()
-        with contextlib.suppress(FileNotFoundError):
-            self.state.socket.unlink()
-        with self.state.short_socket_path() as path:
-            unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            unix.bind(path)
-        self.state.socket.chmod(0o600)
-        await web.SockSite(owner, unix).start()
+        await web.SockSite(owner, owner_socket(self.state)).start()
         await web.SockSite(public, self._socket, ssl_context=self._tls, backlog=BACKLOG).start()
 
     # -- facts
 
     @property
     def address(self) -> tuple[str, int]:
-        """The address and port that are bound."""
-        host, port = self._socket.getsockname()[:2]
-        return str(host), int(port)
+        """The address and port that are (or, while stopping, were) bound."""
+        return self._bound
 
     @property
     def url(self) -> str:
@@ -225,18 +237,7 @@ class Gateway:
 
     def complete(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets: the journalled part and what is known only now."""
-        host, port = self.advertised
-        path = str(delivery.body["path"])
-        return {
-            **delivery.body,
-            "address": host,
-            "port": port,
-            "filepath": str(self.settings.directory / path.lstrip("/")),
-            "id": delivery.event_id,
-            "event_version": EVENT_VERSION,
-            "upload_id": delivery.upload_id,
-            "attempt": delivery.attempt,
-        }
+        return delivery.event_at(*self.advertised, self.settings.directory)
 
     def describe(self) -> list[str]:
         """Return what a person wants to know at start: who authorizes, which plugin does what."""
@@ -251,7 +252,7 @@ class Gateway:
     def _protected(self) -> list[Path]:
         """Places that no upload may reach, beside the state folder."""
         s = self.settings
-        singles = (s.config, s.tls_cert, s.tls_key, s.installation_key_file)
+        singles = (s.config, s.tls_cert, s.tls_key, s.installation_key_file, s.secrets_key_file)
         return [s.state, *s.plugins, *(place for place in singles if place is not None)]
 
     # -- changing and ending
@@ -262,6 +263,7 @@ class Gateway:
             await self.plugins.reload()
             if self._tls is not None:
                 load_certificate(self._tls, self.settings)
+                await asyncio.to_thread(self.installation.read_certificate)
             await asyncio.to_thread(self.tree.refresh, self._protected())
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
@@ -275,18 +277,15 @@ class Gateway:
             log.info("%s", line)
 
     async def stop(self) -> None:
-        """Stop accepting, finish bodies up to the grace time, hand unfinished events back."""
+        """Stop accepting, finish requests up to the grace time, hand unfinished events back."""
         self.entrance.stopping = True
         for server in self._servers:
             for site in list(server.sites):
                 await site.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.grace):
-                await self.inflight.quiet()
-        if len(self.inflight):
-            log.warning("%d uploads are cut off: the grace time is over", len(self.inflight))
+        grace = self.settings.grace
+        await asyncio.gather(self.entrance.quiet(grace), self.runner.stop(grace))
         await asyncio.gather(*(server.cleanup() for server in self._servers))
-        await self.runner.stop(self.settings.grace)
+        await self.proxy.close()
         await self.hooks.close(1.0)
         await asyncio.to_thread(self._close)
 

@@ -2,7 +2,7 @@
 
 The rule: a token is compared as a SHA-256, against every known token, in constant time; it is
 never kept, logged or quoted. What a proxy says is believed only from a proxy the operator named.
-May import `settings` and below; knows no aiohttp type: headers are any mapping of names to values.
+May import `installation` and below; knows no aiohttp type: headers are any mapping of names to values.
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from gateway.errors import ConfigError, Refusal
+from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, Token
+
+if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
+    from gateway.installation import Installation
 
 TOKENS_FILE: Final = "tokens.json"
 GENERATED: Final = "generated"
 """The name of the token that a first start with `--auth token` makes."""
 
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
+
+INTERNAL: Final = {"name": "internal", "kind": "internal"}
+"""The principal of a request that a gateway of this installation made."""
 
 _Address = IPv4Address | IPv6Address
 
@@ -46,7 +53,13 @@ def digest(token: str) -> str:
 class Auth:
     """The default authorization, as the settings choose it."""
 
-    def __init__(self, settings: Settings, tokens: Sequence[Token]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tokens: Sequence[Token],
+        installation: Installation | None = None,
+    ) -> None:
+        self._installation = installation
         self._mode = settings.auth
         self._said = settings.auth_said
         self._proxies = settings.trusted_proxies
@@ -57,11 +70,26 @@ class Auth:
         """`none` or `token`: who authorizes where no handler does."""
         return self._mode
 
-    def authenticate(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return the principal `{"name", "kind"}` of a known token, in every mode; else None.
+    def authenticate(
+        self, headers: Mapping[str, str], method: str = "", target: str = ""
+    ) -> dict[str, Any] | None:
+        """Return the principal `{"name", "kind"}`, in every mode, or None: nobody we know.
 
-        The token stands in `Authorization: Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`.
+        A known token in `Authorization: Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else
+        the internal credential of a gateway of this installation, which stands for exactly one
+        `method` and `target` (path and query as sent). The token goes first: a script that passes
+        on its user's token acts for that user.
         """
+        return self._bearer(headers) or self._neighbour(headers, method, target)
+
+    def _neighbour(self, headers: Mapping[str, str], method: str, target: str) -> dict[str, Any] | None:
+        credential = headers.get(INTERNAL_HEADER)
+        if credential is None or self._installation is None:
+            return None
+        known = self._installation.vouches_for(credential, method, target)
+        return dict(INTERNAL) if known else None
+
+    def _bearer(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
         found: Token | None = None
         for presented in map(digest, _presented(headers)):
             for token in self._tokens:  # all of them: how long it takes must not tell which one fits
@@ -109,6 +137,11 @@ class Auth:
             if chain
         }
         return str(told.pop()) if len(told) == 1 else peer
+
+    def trusts(self, peer: str | None) -> bool:
+        """Tell whether the peer of a connection is a proxy that the operator named."""
+        address = _parsed(peer or "")
+        return address is not None and self._trusted(address)
 
     def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
         """Walk from our side to the client's, up to the first address that is nobody's we trust."""

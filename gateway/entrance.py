@@ -6,6 +6,8 @@ where no honest answer exists, with a closed connection. May import the doors an
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -16,10 +18,13 @@ from aiohttp import web
 
 from gateway import logs, paths
 from gateway.auth import Auth
-from gateway.errors import Refusal, Unanswered
+from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.metrics import Metrics
 from gateway.observe import OPEN_TO_ALL, Observe
 from gateway.points import reach
+from gateway.redaction import Redaction
+from gateway.routing.relay import Relay
+from gateway.routing.steps import Routing
 from gateway.server import SERVER, UPLOAD_ID, abort, answer_unread, is_unread, refusal_answer
 from gateway.settings import Settings
 from gateway.uploads.body import BrokenBodyError
@@ -41,17 +46,38 @@ class Entrance:
     settings: Settings
     auth: Auth
     uploads: Uploads
+    routing: Routing
     observe: Observe
     metrics: Metrics
     stopping: bool = False
+    _serving: int = 0
+    _quiet: asyncio.Event = field(default_factory=asyncio.Event)
     _template: paths.Template = field(init=False)
+    _redaction: Redaction = field(init=False)
 
     def __post_init__(self) -> None:
+        self._quiet.set()
         self._template = paths.Template.parse(self.settings.file_upload_api_path)
+        self._redaction = Redaction(self.settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request of the network."""
-        return await self._handle(request, owner=False)
+        self._serving += 1
+        self._quiet.clear()
+        try:
+            return await self._handle(request, owner=False)
+        finally:
+            self._serving -= 1
+            if not self._serving:
+                self._quiet.set()
+
+    async def quiet(self, grace: float) -> None:
+        """Wait until no request of the network is being served, `grace` seconds at the most."""
+        try:
+            async with asyncio.timeout(grace):
+                await self._quiet.wait()
+        except TimeoutError:
+            faults.warning("%d requests are cut off: the grace time is over", self._serving)
 
     async def handle_owner(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request of the owner's Unix socket, which only the operator can open."""
@@ -61,16 +87,20 @@ class Entrance:
         started = time.monotonic()
         request_id = secrets.token_hex(8)
         with logs.bind(request_id=request_id):
-            answer = await self._answer_or_refuse(request, owner=owner)
+            hidden = self._redaction.values(request.headers, request.raw_path.partition("?")[2])
+            with logs.hide(hidden):  # not the line below: clients could hide who they are
+                answer = await self._answer_or_refuse(request, owner=owner)
             if answer is None:
                 abort(request)
                 self._note(request, None, started)
                 return web.Response(status=500)
-            answer.headers["Server"] = SERVER
             answer.headers["X-Request-Id"] = request_id
-            answer.headers["X-Content-Type-Options"] = "nosniff"
+            if not isinstance(answer, Relay):
+                answer.headers["Server"] = SERVER
+                answer.headers["X-Content-Type-Options"] = "nosniff"
             self._note(request, answer, started)
-            await _send(request, answer)
+            with contextlib.suppress(ConnectionError):  # a client that has gone misses its answer
+                await _send(request, answer)
             return answer
 
     async def _answer_or_refuse(
@@ -80,8 +110,11 @@ class Entrance:
         try:
             return await self._answer(request, owner=owner)
         except Refusal as refusal:
-            return refusal_answer(refusal)
-        except BrokenBodyError:
+            answer = refusal_answer(refusal)
+            if request.body_exists:
+                answer.force_close()
+            return answer
+        except (BrokenBodyError, ClientLeft):
             return None
         except Unanswered as fault:
             faults.error("no answer can be given: %s", fault)
@@ -99,7 +132,7 @@ class Entrance:
         self.auth.refuse_unknown_proxy(request.headers)
         match = self._template.match(raw_path)
         if match is None:
-            raise Refusal("not_found", "nothing is served under this path")
+            return await self.routing.answer(request, raw_path, raw_query)
         if request.method != "PUT":
             raise Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": "PUT"})
         return await self.uploads.put(request, match, raw_query)
@@ -110,7 +143,8 @@ class Entrance:
         segments = paths.decode(raw_path)
         if segments not in OPEN_TO_ALL and not owner:
             self.auth.refuse_unknown_proxy(request.headers)
-            self.auth.authorize(self.auth.authenticate(request.headers))
+            principal = self.auth.authenticate(request.headers, request.method, request.raw_path)
+            self.auth.authorize(principal)
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
         return await self.observe.answer(segments, paths.parse_query(raw_query))
@@ -135,7 +169,7 @@ class Entrance:
 
 async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Write the answer; where the body was not read, close the connection behind it."""
-    refused = answer.status >= 400 and request.body_exists
+    refused = answer.status >= 400 and request.body_exists and not isinstance(answer, Relay)
     if refused or is_unread(request):
         await answer_unread(request, answer)
     else:

@@ -8,6 +8,7 @@ our own fault: a 500 with an id. May import nothing.
     ├── Refusal            the request is answered with a code of TABLE
     │   └── Terminated     ... or with the very words of a handler's `terminate()`
     ├── Unanswered         the outcome is unknown: close the connection without a status
+    │   └── ClientLeft     ... and nobody is there to want one: nothing is wrong with us
     ├── ConfigError        settings or plugins are wrong: what, where (file:line), what to do
     └── Superseded         the committed file has been replaced or removed since
 """
@@ -22,6 +23,7 @@ TABLE: Mapping[str, int] = {
     "bad_path": 400,
     "bad_range": 400,
     "bad_digest": 400,
+    "bad_schema": 400,
     "digest_mismatch": 400,
     "incomplete_body": 400,
     "unauthorized": 401,
@@ -37,7 +39,6 @@ TABLE: Mapping[str, int] = {
     "unsupported_media_type": 415,
     "expectation_failed": 417,
     "too_many_requests": 429,
-    "headers_too_large": 431,
     "internal": 500,
     "other_file_system": 500,
     "bad_gateway": 502,
@@ -67,8 +68,9 @@ class GatewayError(Exception):
 class Refusal(GatewayError):
     """A request is refused: `code` stands in TABLE, `message` is written for the client.
 
-    `headers` are added to the answer (for example `Allow`); a door that knows it sets
-    `upload_id`. The message must never quote a secret. Raises `KeyError` for an unknown code.
+    `headers` are added to the answer (for example `Allow`), `details` to its JSON; a door that
+    knows it sets `upload_id`. The message must never quote a secret. Raises `KeyError` for an
+    unknown code.
     """
 
     def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -78,6 +80,7 @@ class Refusal(GatewayError):
         self.status = TABLE[code]
         self.headers = dict(headers or {})
         self.upload_id: str | None = None
+        self.details: Mapping[str, object] = {}
         if code in RETRY_AFTER_SECONDS:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS[code]))
 
@@ -96,6 +99,10 @@ class Terminated(Refusal):
 
 class Unanswered(GatewayError):
     """Nobody can say whether the upload is durable: no status is the only honest answer."""
+
+
+class ClientLeft(Unanswered):
+    """The client went away before its answer: worth a line for the curious, not an error."""
 
 
 class ConfigError(GatewayError):

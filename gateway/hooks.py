@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from gateway.scripting import (
     Changes,
     Event,
     Handle,
+    HTTPError,
     Junk,
     Lane,
     LaneLost,
@@ -31,6 +33,9 @@ from gateway.scripting import (
 from gateway.scripting.trace import place_of_error, plugin_traceback
 
 FAILED_IN_FLIGHT: Final = 100
+LONGEST_EXCERPT: Final = 1000
+"""Characters of an error answer that the journal and the log show."""
+
 log = logging.getLogger("gateway.hooks")
 
 
@@ -70,6 +75,7 @@ class Hooks:
         self._admission = Lane("admission", closers)
         self._work = Lane("work", closers)
         self._failing: set[asyncio.Task[None]] = set()
+        self._delivering: dict[tuple[str, str], Handle] = {}
 
     async def start(self) -> None:
         """Start the lanes."""
@@ -90,6 +96,10 @@ class Hooks:
     def alive(self) -> bool:
         """Whether both lanes can run handlers; readiness depends on it."""
         return self._admission.alive and self._work.alive
+
+    async def work(self, make: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+        """Run a script of another room in the lane of work; raises as `Lane.call` does."""
+        return await self._work.call(make, seconds)
 
     def replaces_authorization(self) -> bool:
         """Whether some `OnFileUploading` handler decides instead of the default authorization."""
@@ -124,11 +134,19 @@ class Hooks:
         if handler is None:
             raise HandlerGone(f"there is no handler {delivery.handler} of {delivery.event} any more")
         with logs.bind(upload_id=delivery.upload_id, event_id=delivery.event_id):
-            run = await self._run(self._work, handler, Event(event).copy())
+            run = await self._run_told(handler, Event(event).copy(), delivery.event_id)
             message = self._message(run)
             self._report(run, message or "done")
         if message is not None:
             raise HandlerFailed(message, self._traceback(run))
+
+    def progress(self, event_id: str, handler: str) -> dict[str, float] | None:
+        """Return the `done` and `total` that a running delivery told last, None if it did not."""
+        handle = self._delivering.get((event_id, handler))
+        if handle is None or handle.reported is None:
+            return None
+        done, total = handle.reported
+        return {"done": done, "total": total}
 
     def failed(self, upload: Upload, reason: str, received: int) -> None:
         """Tell the `OnFileUploadFailed` handlers, not waiting: `reason` is a code, `received` bytes."""
@@ -173,8 +191,20 @@ class Hooks:
             raise _hook_failed(handler)
         return event
 
-    async def _run(self, lane: Lane, handler: Handler, event: Event) -> _Run:
-        handle, error, started = Handle(), None, time.monotonic()
+    async def _run_told(self, handler: Handler, event: Event, event_id: str) -> _Run:
+        """Run a delivery, whose progress can be asked for meanwhile."""
+        key, handle = (event_id, handler.name), Handle()
+        self._delivering[key] = handle
+        try:
+            return await self._run(self._work, handler, event, handle)
+        finally:
+            if self._delivering.get(key) is handle:
+                del self._delivering[key]
+
+    async def _run(
+        self, lane: Lane, handler: Handler, event: Event, handle: Handle | None = None
+    ) -> _Run:
+        handle, error, started = handle or Handle(), None, time.monotonic()
         try:
             await lane.call(lambda: handler.function(event, handle), handler.timeout)
         except Exception as raised:
@@ -191,12 +221,15 @@ class Hooks:
             return None
         if isinstance(run.error, GatewayError | TimedOut):
             return str(run.error)
-        return self._plugins.current.configs.mask(f"{type(run.error).__name__}: {run.error}")
+        return self._plugins.mask(f"{type(run.error).__name__}: {run.error}")
 
     def _traceback(self, run: _Run) -> str:
         if run.error is None or isinstance(run.error, LaneLost | TimedOut | Refusal):
             return ""
-        return self._plugins.current.configs.mask(plugin_traceback(run.error))
+        traceback = plugin_traceback(run.error, self._plugins.mask)
+        if isinstance(run.error, HTTPError):
+            traceback += f"the answer: {_excerpt(run.error.body, self._plugins.mask)}\n"
+        return traceback
 
     def _report(self, run: _Run, outcome: str) -> None:
         failed = run.error is not None or run.handle.junk is not None or outcome.startswith("left junk")
@@ -222,6 +255,12 @@ def _hook_failed(handler: Handler) -> Refusal:
     return Refusal(
         "hook_failed", f"the handler {handler.name} could not decide on the upload; try again later"
     )
+
+
+def _excerpt(body: Any, mask: Callable[[str], str]) -> str:
+    """Return the beginning of what a callout was answered, as text, masked before it is cut."""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
+    return mask(text)[:LONGEST_EXCERPT]
 
 
 def _place(run: _Run) -> str:

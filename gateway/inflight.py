@@ -6,7 +6,6 @@ import `model` and `errors`.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -61,8 +60,6 @@ class Inflight:
         self.gathered = 0
         self._active: dict[str, Progress] = {}
         self._ended: OrderedDict[str, Progress] = OrderedDict()
-        self._quiet = asyncio.Event()
-        self._quiet.set()
 
     def __len__(self) -> int:
         return len(self._active)
@@ -78,14 +75,11 @@ class Inflight:
             raise Refusal("overloaded", f"{MAX_UPLOADS} uploads are on their way already")
         progress = Progress(upload, "admitting", 0, time.time())
         self._active[upload.id] = progress
-        self._quiet.clear()
         return progress
 
     def end(self, progress: Progress, error: str | None = None) -> None:
         """Count an upload out; with `error` (an error code) its end is remembered for a while."""
         self._active.pop(progress.upload.id, None)
-        if not self._active:
-            self._quiet.set()
         if error is not None:
             progress.state, progress.error = "failed", error
             self._ended[progress.upload.id] = progress
@@ -96,7 +90,3 @@ class Inflight:
         """Return the story of an upload that is active or has failed lately."""
         progress = self._active.get(upload_id) or self._ended.get(upload_id)
         return None if progress is None else progress.story()
-
-    async def quiet(self) -> None:
-        """Wait until no upload is on its way."""
-        await self._quiet.wait()

@@ -1,12 +1,25 @@
-"""Machinery: the socket and the certificate that the server listens with. May import settings."""
+"""Machinery: the socket and the certificate that we listen with. May import settings and storage."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 
 from gateway.errors import ConfigError
 from gateway.settings import Settings
+from gateway.storage.state import State
+
+
+def owner_socket(state: State) -> socket.socket:
+    """Bind the Unix socket in the state folder, instead of one that was left there; mode 0600."""
+    with contextlib.suppress(FileNotFoundError):
+        state.socket.unlink()
+    with state.short_socket_path() as path:
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound.bind(path)
+    state.socket.chmod(0o600)
+    return bound
 
 
 def listening_socket(settings: Settings) -> socket.socket:

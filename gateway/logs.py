@@ -2,7 +2,9 @@
 
 Who is being served travels in context variables (`bind`), so that every line written on the way,
 on the server's loop or in a script lane, carries `upload_id` and `event_id`. Lines go to stderr.
-Extra facts are given as `extra={"facts": {...}}`. May import the standard library only.
+Extra facts are given as `extra={"facts": {...}}`. What other libraries and asyncio have to say
+goes the same way. `mask` takes secrets out of whatever is written. May import the standard library
+only.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+Masking = Callable[[str], str]
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("gateway_log_facts")
+_hidden: ContextVar[tuple[str, ...]] = ContextVar("gateway_log_hidden", default=())
 _NOTHING: Mapping[str, Any] = {}
 _QUOTED = frozenset(' "=\n')
 
@@ -36,6 +41,16 @@ def bind(**facts: Any) -> Iterator[None]:
         _bound.reset(token)
 
 
+@contextlib.contextmanager
+def hide(texts: Iterable[str]) -> Iterator[None]:
+    """Keep these texts, such as the token of a request, out of every line written inside."""
+    token = _hidden.set((*_hidden.get(), *texts))
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
+
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
     own = getattr(record, "facts", None)
     return {**bound(), **(own if isinstance(own, Mapping) else {})}
@@ -46,7 +61,35 @@ def _timestamp(record: logging.LogRecord) -> str:
     return f"{whole}.{int(record.msecs):03d}Z"
 
 
-class TextFormatter(logging.Formatter):
+class _Masked(logging.Formatter):
+    """A formatter that masks messages, texts among the facts, and tracebacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask: Masking = str
+
+    def message(self, record: logging.LogRecord) -> str:
+        """Return what the line says."""
+        return self._masked(record.getMessage())
+
+    def facts(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the facts that the line carries."""
+        return {
+            key: self._masked(value) if isinstance(value, str) else value
+            for key, value in _facts(record).items()
+        }
+
+    def traceback(self, record: logging.LogRecord) -> str | None:
+        """Return the traceback of the line, if it has one."""
+        return self._masked(self.formatException(record.exc_info)) if record.exc_info else None
+
+    def _masked(self, text: str) -> str:
+        for hidden in _hidden.get():
+            text = text.replace(hidden, "[redacted]")
+        return self.mask(text)
+
+
+class TextFormatter(_Masked):
     """`time LEVEL logger: message key=value ...`, a traceback below.
 
     Control characters are escaped and further lines indented: nothing logged can look like a line.
@@ -54,15 +97,16 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line (and its traceback, if it has one)."""
-        message, *rest = _printable(record.getMessage()).split("\n")
-        facts = "".join(f" {key}={_value(value)}" for key, value in _facts(record).items())
-        if record.exc_info:
-            rest += _printable(self.formatException(record.exc_info)).split("\n")
+        message, *rest = _printable(self.message(record)).split("\n")
+        facts = "".join(f" {key}={_value(value)}" for key, value in self.facts(record).items())
+        traceback = self.traceback(record)
+        if traceback is not None:
+            rest += _printable(traceback).split("\n")
         first = f"{_timestamp(record)} {record.levelname:<7} {record.name}: {message}{facts}"
         return "\n    ".join([first, *rest])
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Masked):
     """One JSON object a line: `time, level, logger, message`, the facts, `traceback`."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -71,11 +115,12 @@ class JsonFormatter(logging.Formatter):
             "time": _timestamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
-            **_facts(record),
+            "message": self.message(record),
+            **self.facts(record),
         }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+        traceback = self.traceback(record)
+        if traceback is not None:
+            entry["traceback"] = traceback
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
@@ -90,13 +135,40 @@ def _value(value: Any) -> str:
     return json.dumps(text, ensure_ascii=False) if not text or set(text) & _QUOTED else text
 
 
+class _Handler(logging.StreamHandler[Any]):
+    """Ours, as told from those that a program around us may have set."""
+
+
 def configure(style: str | None = None, level: str = "info") -> None:
-    """Send the project's log to stderr: `text`, `json`, or None: text on a terminal, else JSON."""
+    """Send the log to stderr: `text`, `json`, or None: text on a terminal, else JSON.
+
+    The project's own lines from `level` on, those of others (asyncio, libraries) from warnings on.
+    """
     if style is None:
         style = "text" if sys.stderr.isatty() else "json"
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(TextFormatter() if style == "text" else JsonFormatter())
     logger = logging.getLogger("gateway")
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())
+    others = logging.getLogger()
+    others.handlers[:] = [one for one in others.handlers if not isinstance(one, _Handler)] + [handler]
+
+
+def mask_with(mask: Masking) -> None:
+    """Take secrets out of all that is logged from now on, by way of `configure`'s handler."""
+    for handler in logging.getLogger("gateway").handlers:
+        if isinstance(handler.formatter, _Masked):
+            handler.formatter.mask = mask
+
+
+def take_thread_failures() -> None:
+    """Log what ends a thread, as one line that is masked, instead of Python's words on stderr."""
+
+    def failed(what: threading.ExceptHookArgs) -> None:
+        error = what.exc_value
+        if error is not None:
+            logging.getLogger("gateway").error("a thread failed", exc_info=error)
+
+    threading.excepthook = failed

@@ -53,6 +53,12 @@ class Metrics:
             ["handler", "outcome"],
             registry=self._registry,
         )
+        self.abnormal_answers = Counter(
+            "gateway_abnormal_answers",
+            "Answers with a status that their route does not call normal",
+            ["route"],
+            registry=self._registry,
+        )
         self.run_seconds = Histogram(
             "gateway_handler_seconds",
             "How long handlers ran",
@@ -60,6 +66,11 @@ class Metrics:
             buckets=DURATIONS,
             registry=self._registry,
         )
+
+    def ran(self, handler: str, outcome: str, seconds: float) -> None:
+        """Count a run of an event handler."""
+        self.runs.labels(handler, outcome).inc()
+        self.run_seconds.labels(handler).observe(seconds)
 
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when somebody asks."""

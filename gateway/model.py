@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 UPLOADING: Final = "APIGW.OnFileUploading"
@@ -98,6 +99,19 @@ class Delivery:
     handler: str
     attempt: int
     body: dict[str, Any]
+
+    def event_at(self, address: str, port: int, directory: Path) -> dict[str, Any]:
+        """Return the event that a handler gets: the journalled part and what is known only now."""
+        return {
+            **self.body,
+            "address": address,
+            "port": port,
+            "filepath": str(directory / str(self.body["path"]).lstrip("/")),
+            "id": self.event_id,
+            "event_version": EVENT_VERSION,
+            "upload_id": self.upload_id,
+            "attempt": self.attempt,
+        }
 
 
 @dataclass(slots=True, frozen=True)

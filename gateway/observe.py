@@ -45,6 +45,7 @@ class Observe:
     reserve: Reserve
     hooks: Hooks
     metrics: Metrics
+    openapi: Callable[[], dict[str, Any]]
     _ready: tuple[float, dict[str, bool]] = (0.0, {})
 
     async def answer(self, segments: tuple[str, ...], query: Query) -> web.Response:
@@ -54,6 +55,7 @@ class Observe:
             ("-", "ready"): self._readiness,
             ("-", "metrics"): self._metrics,
             ("-", "events"): lambda: self._events(query),
+            ("-", "openapi.json"): self._openapi,
         }
         if segments in pages:
             return await pages[segments]()
@@ -97,10 +99,21 @@ class Observe:
         if story is None or story["state"] == "failed":
             # On its way, its row may yet be undone; ended, the journal knows better than we do.
             row = await asyncio.wrap_future(self.ledger.story(upload_id))
-            story = story if row is None else _stored(row)
+            story = story if row is None else self._stored(row)
         if story is None:
             raise Refusal("not_found", "no upload of this id is known (any more)")
         return json_answer(story)
+
+    def _stored(self, row: Row) -> dict[str, Any]:
+        story = _stored(row)
+        for told in story["handlers"]:
+            progress = self.hooks.progress(told["event_id"], told["handler"])
+            if progress is not None:
+                told["progress"] = progress
+        return story
+
+    async def _openapi(self) -> web.Response:
+        return json_answer(self.openapi())
 
     async def _events(self, query: Query) -> web.Response:
         state, handler = _one(query, "state"), _one(query, "handler")

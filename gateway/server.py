@@ -8,15 +8,18 @@ protocol's settings, the one writer of errors, and the bounded drain. May import
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from aiohttp.web_protocol import _ErrInfo
 
-from gateway.errors import Refusal, Terminated
+from gateway.errors import ConfigError, Refusal, Terminated
 
 log = logging.getLogger("gateway.http")
 
@@ -35,6 +38,11 @@ SERVER: Final = "upload-gateway"
 UPLOAD_ID: Final = web.RequestKey("upload_id", str)
 """Where a door leaves the id of the upload, for the log line of its request."""
 
+SPOKEN: Final = (HttpVersion10, HttpVersion11)
+
+_HOST: Final = re.compile(r"[A-Za-z0-9._~:\[\]!$&'()*+;=%-]*")
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]+)", re.IGNORECASE)
+
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -42,6 +50,16 @@ class _Protocol(web.RequestHandler):
     """aiohttp's connection, with malformed requests answered in our own words."""
 
     _latest_body: StreamReader | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.when_lost: set[Callable[[], None]] = set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell whoever waits for something else that the client has gone."""
+        super().connection_lost(exc)
+        for callback in tuple(self.when_lost):
+            callback()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came. Where the parser gives up inside a body, fail that body.
@@ -73,6 +91,8 @@ class _Protocol(web.RequestHandler):
         first_line = (message or "it is not HTTP").strip().splitlines()[0]
         answer = refusal_answer(Refusal("bad_request", f"malformed request: {first_line}"))
         answer.force_close()
+        # aiohttp takes such a request for HTTP/1.0, where closing goes without saying.
+        answer.headers["Connection"] = "close"
         return answer
 
 
@@ -82,9 +102,16 @@ class _Server(web.Server):
 
 
 def make_runner(handler: Handler) -> web.ServerRunner:
-    """Return a runner whose every request goes to `handler`, body unread and undecoded."""
+    """Return a runner whose every unambiguous request goes to `handler`, body unread and undecoded.
+
+    Raises `ConfigError` where aiohttp has only its parser in Python, which is more lenient.
+    """
+    if HttpRequestParser is HttpRequestParserPy:
+        raise ConfigError(
+            "aiohttp runs without its C parser: unset AIOHTTP_NO_EXTENSIONS, or install it from a wheel"
+        )
     server = _Server(
-        handler,
+        _refusing_ambiguous(handler),
         auto_decompress=False,
         read_bufsize=READ_BUFFER,
         keepalive_timeout=KEEP_ALIVE,
@@ -95,6 +122,44 @@ def make_runner(handler: Handler) -> web.ServerRunner:
         max_field_size=16384,
     )
     return web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
+
+
+def _refusing_ambiguous(handler: Handler) -> Handler:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        fault = _ambiguity(request)
+        if "Upgrade" in request.headers:
+            # We stay with HTTP/1.1, but aiohttp (3.14) loses bytes behind such a request: what came
+            # next could be read from its middle.
+            request._message = request._message._replace(should_close=True)
+        if fault is None:
+            return await handler(request)
+        log.info("ambiguous request", extra={"facts": {"status": "400", "remote": request.remote}})
+        if request.version not in SPOKEN:
+            # The answer's first line repeats the version, and must not claim to speak it.
+            request._cache["version"] = HttpVersion10
+        answer = refusal_answer(Refusal("bad_request", f"malformed request: {fault}"))
+        await answer_unread(request, answer)
+        return answer
+
+    return handle
+
+
+def _ambiguity(request: web.BaseRequest) -> str | None:
+    """Return what the parser lets pass, yet others might read otherwise: smuggling starts there."""
+    codings = request.headers.get("Transfer-Encoding", "chunked")
+    host = request.headers.get("Host", "")
+    absolute = _ABSOLUTE.match(request.raw_path)
+    if request.version not in SPOKEN:
+        return "only HTTP/1.0 and HTTP/1.1 are spoken here"
+    if codings.strip().lower() != "chunked":
+        return "the only transfer coding known here is chunked"
+    if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
+        return "HTTP/1.0 knows no Transfer-Encoding"  # RFC 9112 section 6.1
+    if not _HOST.fullmatch(host):
+        return "the Host is none"  # RFC 9112 section 3.2
+    if absolute is not None and absolute[1].lower() != host.lower():
+        return "the Host is another than that of the target"
+    return None
 
 
 # -- answers
@@ -115,11 +180,13 @@ def refusal_answer(refusal: Refusal) -> web.Response:
         answer = web.Response(status=refusal.status, body=refusal.body)
         answer.headers["Content-Type"] = refusal.content_type
     else:
-        body = {"error": refusal.code, "message": refusal.message}
+        body: dict[str, Any] = {"error": refusal.code, "message": refusal.message, **refusal.details}
         if refusal.upload_id is not None:
             body["upload_id"] = refusal.upload_id
         answer = json_answer(body, refusal.status)
     answer.headers.update(refusal.headers)
+    if refusal.headers.get("Connection") == "close":
+        answer.force_close()
     return answer
 
 
@@ -175,6 +242,23 @@ async def _drain(request: web.BaseRequest, seconds: float) -> None:
 def is_unread(request: web.BaseRequest) -> bool:
     """Tell whether bytes of this request may still be on their way."""
     return not request.content.is_eof()
+
+
+@contextlib.contextmanager
+def on_disconnect(request: web.BaseRequest, callback: Callable[[], None]) -> Iterator[None]:
+    """While in this context, call `callback` once the client's connection is lost, or already is.
+
+    aiohttp cancels nothing then: an upload decides for itself what the loss means.
+    """
+    if request.transport is None:
+        callback()
+    protocol = request.protocol
+    told = protocol.when_lost if isinstance(protocol, _Protocol) else set()
+    told.add(callback)
+    try:
+        yield
+    finally:
+        told.discard(callback)
 
 
 def abort(request: web.BaseRequest) -> None:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+import uvloop
 
 from gateway.app import Gateway
 from gateway.settings import load
 from tests.harness import Outside
 
 Start = Callable[..., Awaitable[Gateway]]
+LOGGERS = (logging.getLogger(), logging.getLogger("gateway"))
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Test on the loop that `gateway serve` runs."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +34,14 @@ def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("UPLOAD_GATEWAY_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def the_log_is_left_as_it_was() -> Iterator[None]:
+    before = [(logger, logger.handlers[:], logger.propagate) for logger in LOGGERS]
+    yield
+    for logger, handlers, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
 
 
 @pytest.fixture

@@ -14,11 +14,13 @@ import pytest
 from gateway.errors import Refusal, Terminated
 from gateway.hooks import HandlerFailed, HandlerGone, Hooks
 from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, RetryPolicy, Upload
-from gateway.plugins import Plugins
+from gateway.plugins import KINDS, Plugins
+from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 
 Start = Callable[..., Awaitable[Hooks]]
 GOLDEN = Path(__file__).parent / "golden" / "plugins"
+EVERY_KIND = (*KINDS, routing_kind("/upload/{filepath}"))
 
 
 def plugin(name: str, body: str, event: str = UPLOADING, more: str = "") -> str:
@@ -36,7 +38,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     async def begin(*texts: str, folder: Path = tmp_path) -> Hooks:
         for number, text in enumerate(texts):
             (tmp_path / f"{number}.yaml").write_text(text)
-        plugins = Plugins([folder], Services())
+        plugins = Plugins([folder], Services(), EVERY_KIND)
         plugins.load()
         hooks = Hooks(plugins)
         running.append((hooks, plugins))

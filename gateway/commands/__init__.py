@@ -27,7 +27,8 @@ VERBS: Final[Mapping[str, str]] = {
     "serve": "run the server (the verb may be left out)",
     "check": "load settings and plugins, run the plugins' tests",
     "token": "make a token: prints it once, and the line for the settings file",
-    "events": "look into the journal of events and steer it",
+    "events": "look into the journal of events",
+    "secrets": "make a key, encrypt values for Config plugins",
     "doctor": "tell what is wrong with this installation",
 }
 """Every verb and what it is for, in one line."""

@@ -14,28 +14,43 @@ from typing import Final
 
 from gateway import logs
 from gateway.errors import ConfigError
-from gateway.plugins import Handler, Plugins
+from gateway.plugins import KINDS, Handler, Plugins
 from gateway.plugins.models import EVENTS
 from gateway.plugins.testing import Outcome, run_tests
+from gateway.redaction import Mask
+from gateway.routing import testing
+from gateway.routing.plugin import KIND, RoutePlugin, routing_kind
 from gateway.scripting import Lane, Services
+from gateway.secrets import Keys, MakeKeys, keys_of
 from gateway.settings import Settings
 
-HELP: Final = "load settings and plugins, run the plugins' tests"
+UPLOAD_PATH: Final = str(Settings.model_fields["file_upload_api_path"].default)
+
+HELP: Final = """\
+Load settings and plugins, compile the scripts, run the plugins' `tests:`. Nothing is changed and
+nothing is sent. Exit code 1 after telling file and line of each fault."""
 
 
 def run(settings: Settings) -> int:
     """Check the plugins that `settings` name. Return 0, or 1 after telling where each fault is."""
     logs.configure("text", "warning")
-    return check(settings.plugins)
+    return check(settings.plugins, lambda: keys_of(settings), settings.file_upload_api_path)
 
 
-def check(folders: Sequence[Path]) -> int:
-    """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code."""
-    plugins = Plugins(folders, Services())
+def check(folders: Sequence[Path], keys: MakeKeys = Keys, upload_path: str = UPLOAD_PATH) -> int:
+    """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code.
+
+    `keys` open their `!secret` values; no route may take the `upload_path`, a template.
+    """
+    kinds = (*KINDS, routing_kind(upload_path))
+    plugins = Plugins(folders, Services(), kinds, keys)
+    logs.mask_with(plugins.mask)
     try:
         plugins.load()
         for line in plugins.describe():
             print(line)
+        for warning in (text for route in _routes(plugins) for text in route.warnings()):
+            print(f"warning: {warning}", file=sys.stderr)
         outcomes = asyncio.run(_run_all(plugins))
     except ConfigError as fault:
         print(fault, file=sys.stderr)
@@ -43,7 +58,7 @@ def check(folders: Sequence[Path]) -> int:
     finally:
         plugins.close()
     for outcome in outcomes:
-        _tell(outcome)
+        _tell(outcome, plugins.mask)
     failed = sum(bool(outcome.faults) for outcome in outcomes)
     print(f"{len(plugins.current.files)} files, {len(outcomes)} tests, {failed} failed")
     return 1 if failed else 0
@@ -53,13 +68,22 @@ async def _run_all(plugins: Plugins) -> list[Outcome]:
     handlers: list[Handler] = [one for event in EVENTS for one in plugins.current.handlers[event]]
     lane = Lane("check")
     try:
-        return [outcome for handler in handlers for outcome in await run_tests(handler, lane)]
+        outcomes = [outcome for handler in handlers for outcome in await run_tests(handler, lane)]
+        for route in _routes(plugins):
+            outcomes += await testing.run_tests(route, lane)
+        return outcomes
     finally:
         await lane.close(0)
 
 
-def _tell(outcome: Outcome) -> None:
+def _routes(plugins: Plugins) -> tuple[RoutePlugin, ...]:
+    routes: tuple[RoutePlugin, ...] = plugins.current.made[KIND]
+    return routes
+
+
+def _tell(outcome: Outcome, mask: Mask) -> None:
     if not outcome.faults:
         print(f"ok    {outcome.handler}: {outcome.test}")
     for fault in outcome.faults:
-        print(f"{outcome.place}: FAILED {outcome.handler}: {outcome.test}: {fault}", file=sys.stderr)
+        told = f"{outcome.place}: FAILED {outcome.handler}: {outcome.test}: {mask(fault)}"
+        print(told, file=sys.stderr)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
@@ -55,7 +58,14 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         raise ConfigError("events show needs the id of an event; `gateway events list` prints them")
     if args.action == "list" and args.event_id:
         raise ConfigError("events list takes no id; did you mean `gateway events show`?")
-    return asyncio.run(_list(settings, args) if args.action == "list" else _show(settings, args))
+    try:
+        code = asyncio.run(_list(settings, args) if args.action == "list" else _show(settings, args))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has seen enough. What is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
 
 
 async def _list(settings: Settings, args: argparse.Namespace) -> int:
@@ -109,7 +119,9 @@ class _Owner:
             return rows
 
     async def history(self, event_id: str) -> Row | None:
-        async with self._session.get(f"http://owner/-/events/{event_id}") as answer:
+        # Quoted, and kept as it is: `../uploads/x` is an id that nobody knows, not another page.
+        page = URL("http://owner/-/events/" + quote(event_id, safe=""), encoded=True)
+        async with self._session.get(page) as answer:
             if answer.status == 404:
                 return None
             answer.raise_for_status()

@@ -34,6 +34,7 @@ WANTED_FILES = 65_536
 def run(settings: Settings) -> int:
     """Serve until a signal says stop; return the exit code. Raises `ConfigError` before the start."""
     logs.configure(settings.log_format, settings.log_level)
+    logs.take_thread_failures()
     _raise_file_limit()
     gateway = Gateway(settings)
     gateway.prepare()

@@ -159,7 +159,6 @@ class Steps:
         try:
             self._outbox.record([_record(item) for item in staged]).result()
         except sqlite3.Error as fault:
-            log.error("the journal cannot be written: %s", fault)
             self._undo([item.order for item in staged], refusal_of(fault), verdicts)
             return []
         except Exception as fault:
@@ -252,6 +251,7 @@ def refusal_of(fault: Exception) -> Refusal:
     if isinstance(fault, OSError) and fault.errno == errno.EFBIG:
         return Refusal("too_large", "the file system takes no file of this size")
     if isinstance(fault, sqlite3.Error):
+        log.error("the journal cannot be written: %s", fault)
         return Refusal("journal_unavailable", "the journal cannot be written now")
     log.error("an upload could not be stored", exc_info=fault)
     return Refusal("internal", "the file could not be stored; the server's log knows why")

@@ -2,16 +2,20 @@
 
 A body that still lies in `incoming/` was never answered with a 2xx: its row goes, durably, then
 the body. A row whose body is gone was published: its deliveries become ready. Nothing is ever
-given a name here, so nothing newer can be overwritten. Blocking. May import events, storage.
+given a name here, so nothing newer can be overwritten. Blocking. May import events, storage,
+errors.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.incoming import Incoming
 
@@ -32,10 +36,23 @@ class Recovered:
 def recover(incoming: Incoming, journal: Journal) -> Recovered:
     """Settle every body and every unfinished delivery of this slot.
 
-    Raises `OSError` or `sqlite3.Error` when the disk does not allow it: then the server must not
-    start, for it could not keep its promise.
+    Raises `ConfigError` when the disk does not allow it: then the server must not start, for it
+    could not keep its promise. What was settled by then stays settled.
     """
+    try:
+        return _settle(incoming, journal)
+    except (OSError, sqlite3.Error) as fault:
+        raise ConfigError(
+            f"what an earlier run left cannot be settled ({fault}): free some space, see that the "
+            "disk is sound and that the user of this process may write to the state folder"
+        ) from fault
+
+
+def _settle(incoming: Incoming, journal: Journal) -> Recovered:
     swept = undone = 0
+    if journal.outbox.held().result():
+        # Their final names were given, maybe not made durable; handlers are about to rely on them.
+        os.sync()
     for names in _chunks(incoming.names()):
         recorded = journal.outbox.recorded(names).result()
         unpublished = [name for name in recorded if not _was_published(incoming, name)]

@@ -47,6 +47,15 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def held(self) -> Future[int]:
+        """Return how many deliveries belong to uploads that are not known to be published."""
+
+        def operation(db: sqlite3.Connection) -> int:
+            (count,) = db.execute("SELECT count(*) FROM deliveries WHERE state = 'held'").fetchone()
+            return int(count)
+
+        return self._database.submit(operation)
+
     def record(self, records: Sequence[Record]) -> Future[None]:
         """Write uploads with their held deliveries, all or none."""
 

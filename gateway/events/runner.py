@@ -160,7 +160,7 @@ class Runner:
         except HandlerGone as fault:
             return "dead", str(fault), 0.0
         except HandlerFailed as fault:
-            error = "\n".join(filter(None, (str(fault), fault.traceback)))[:MAX_ERROR]
+            error = _kept("\n".join(filter(None, (str(fault), fault.traceback))))
         except Exception as fault:
             # Our own mistake; unsettled, the delivery would count as running until a new start.
             log.exception("a delivery to %s broke", spec.name)
@@ -184,6 +184,11 @@ class Runner:
                 await asyncio.sleep(JOURNAL_PAUSE)
             else:
                 return
+
+
+def _kept(text: str) -> str:
+    """Return what the journal keeps of an error: bounded, and text that a database can hold."""
+    return text[:MAX_ERROR].encode("utf-8", "replace").decode()
 
 
 class _Feeder:

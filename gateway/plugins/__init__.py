@@ -6,7 +6,7 @@ May import `scripting` and below.
 
 from gateway.plugins.documents import Document, PluginFaults
 from gateway.plugins.handlers import Handler
-from gateway.plugins.kinds import KINDS, Kind, Parsed, validate
+from gateway.plugins.kinds import KINDS, Kind, Material, Parsed, validate
 from gateway.plugins.load import Generation, Plugins
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Generation",
     "Handler",
     "Kind",
+    "Material",
     "Parsed",
     "PluginFaults",
     "Plugins",

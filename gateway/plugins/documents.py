@@ -20,6 +20,27 @@ from gateway.scripting.compile import Source
 SUFFIXES: Final = (".yaml", ".yml")
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STANDARD_TAG: Final = "tag:yaml.org,2002:"
+_TAG: Final = "!secret"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SecretToken:
+    """A value behind the tag `!secret`: still encrypted."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return "<!secret>"
+
+
+class _Constructor(yaml.constructor.SafeConstructor):
+    """Makes Python values of nodes, as YAML's safe schema does, and tokens of `!secret`."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return the value of a node."""
+        if node.tag == _TAG:
+            return SecretToken(str(node.value))
+        return super().construct_object(node, deep)
 
 
 class PluginFaults(ConfigError):
@@ -133,8 +154,9 @@ def _document(file: Path, node: yaml.Node, lines: tuple[str, ...]) -> Document:
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError("a plugin is a mapping of keys such as `name:` to values", str(file), line)
     _check(file, node, set())
+    _check_secrets(file, node)
     try:
-        data = yaml.constructor.SafeConstructor().construct_document(node)
+        data = _Constructor().construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else line
         raise ConfigError(
@@ -150,10 +172,11 @@ def _check(file: Path, node: yaml.Node, seen: set[int]) -> None:
         return
     seen.add(id(node))
     line = node.start_mark.line + 1
-    if not node.tag.startswith(_STANDARD_TAG):
+    if node.tag == _TAG and not isinstance(node, yaml.ScalarNode):
+        raise ConfigError("!secret stands before one token: encrypt values one by one", str(file), line)
+    if not node.tag.startswith(_STANDARD_TAG) and node.tag != _TAG:
         name = node.tag.split(" ")[0]
-        advice = ": use ${env:NAME} or ${file:PATH}" if name == "!secret" else ""
-        raise ConfigError(f"this version does not know the YAML tag {name}{advice}", str(file), line)
+        raise ConfigError(f"this version does not know the YAML tag {name}", str(file), line)
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _check(file, item, seen)
@@ -163,11 +186,39 @@ def _check(file: Path, node: yaml.Node, seen: set[int]) -> None:
             _check(file, value, seen)
 
 
+def _check_secrets(file: Path, document: yaml.MappingNode) -> None:
+    """Only values of a Config are decrypted; elsewhere a script would get the token as it is."""
+    for key, value in document.value:
+        found = None if key.value == "config" else _line_of_secret(value, set())
+        if found is not None:
+            raise ConfigError(
+                "!secret belongs into a Config plugin (`config:`), from where scripts read it with"
+                " get_service_config",
+                str(file),
+                found,
+            )
+
+
+def _line_of_secret(node: yaml.Node, seen: set[int]) -> int | None:
+    if id(node) in seen:
+        return None
+    seen.add(id(node))
+    if node.tag == _TAG:
+        line: int = node.start_mark.line + 1
+        return line
+    below: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        below = node.value
+    elif isinstance(node, yaml.MappingNode):
+        below = [value for _, value in node.value]
+    return next((found for one in below if (found := _line_of_secret(one, seen))), None)
+
+
 def _check_keys(file: Path, node: yaml.MappingNode) -> None:
     keys: set[str] = set()
     for key, _ in node.value:
         line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode):
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _TAG:
             raise ConfigError("a key must be a plain word", str(file), line)
         if key.value in keys and key.value != "<<":
             raise ConfigError(f"the key `{key.value}` stands here twice", str(file), line)

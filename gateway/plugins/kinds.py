@@ -1,7 +1,8 @@
 """Plugins room: the table of kinds: which keys make a document which kind of plugin.
 
 One rule: a new kind is one more line: a `Kind` with its keys and its parser (which may live in a
-higher room and is handed in by `gateway.app`). May import `scripting`, `errors` and this room.
+higher room: routing's does, and `gateway.app` hands it in). May import `scripting`, `errors` and
+this room.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.errors import ConfigError
 from gateway.plugins.documents import Document, PluginFaults
 from gateway.plugins.models import APPLIES, ConfigModel, HandlerModel
+from gateway.scripting import Configs, Services
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +30,36 @@ class Parsed:
     value: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a plugin may be made from beside its document; `state` is its own and outlives reloads."""
+
+    services: Services
+    configs: Configs
+    state: dict[str, Any]
+
+
 Parser = Callable[[Document], Parsed]
+Maker = Callable[[Parsed, Material], Any]
+Gatherer = Callable[[Sequence[Any]], Any]
 Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of plugin. A document is of this kind when it has one of `keys`."""
+    """A kind of plugin. A document is of this kind when it has one of `keys`.
+
+    `make` turns what `parse` returned into what is used, once all configs are known; `gather` makes
+    one thing of all that were made, and says which of them contradict each other. Both raise
+    `ConfigError`. What is made tells of itself in `describe()`. `scripts` are the keys that hold code.
+    """
 
     name: str
     keys: frozenset[str]
     parse: Parser
+    make: Maker | None = None
+    gather: Gatherer | None = None
+    scripts: tuple[str, ...] = ()
 
 
 def validate(document: Document, model: type[Model]) -> Model:
@@ -90,13 +111,8 @@ def _parse_config(document: Document) -> Parsed:
     return Parsed("config", model.name, document, model)
 
 
-def _refuse_routing(document: Document) -> Parsed:
-    raise document.fault("this version has no routing plugins: remove this one")
-
-
 KINDS: Final = (
-    Kind("event handler", frozenset({"event"}), _parse_handler),
-    Kind("routing", frozenset({"proxy", "authorities", "target"}), _refuse_routing),
+    Kind("event handler", frozenset({"event"}), _parse_handler, scripts=("script",)),
     Kind("config", frozenset({"config"}), _parse_config),
 )
-"""Asked in this order."""
+"""Asked in this order; those of higher rooms come behind."""

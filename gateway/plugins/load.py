@@ -16,12 +16,14 @@ from typing import Any, Final
 from gateway.errors import ConfigError
 from gateway.plugins.documents import Document, PluginFaults, find_files, read_file
 from gateway.plugins.handlers import Handler, make_handler
-from gateway.plugins.kinds import KINDS, Kind, Parsed, parse
+from gateway.plugins.kinds import KINDS, Kind, Material, Parsed, parse
 from gateway.plugins.models import EVENTS, ConfigModel, HandlerModel
 from gateway.plugins.references import References
+from gateway.redaction import Mask
 from gateway.scripting import Configs, Lane, LaneLost, ScriptStopped, Services
-from gateway.scripting.compile import show_lines
+from gateway.scripting.compile import Source, show_lines
 from gateway.scripting.modules import PluginModules
+from gateway.secrets import Keys, MakeKeys
 
 LOADING_SECONDS: Final = 120.0
 """How long a reload may take: a script's top-level code may never end."""
@@ -29,13 +31,18 @@ LOADING_SECONDS: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """All plugins as they were loaded at one moment. Handlers of each event are in name order."""
+    """All plugins as they were loaded at one moment. Handlers of each event are in name order.
+
+    `made` holds, by the name of the kind, what the plugins of higher rooms were made into, and
+    `gathered` the one thing that their kind made of them all.
+    """
 
     number: int
     handlers: Mapping[str, tuple[Handler, ...]]
     configs: Configs
     files: tuple[Path, ...] = ()
-    others: tuple[Parsed, ...] = field(default=(), repr=False)
+    made: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    gathered: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def handler(self, event: str, name: str) -> Handler | None:
         """Return a handler by event and name."""
@@ -46,12 +53,22 @@ _NOTHING: Final = Generation(0, MappingProxyType(dict.fromkeys(EVENTS, ())), Con
 
 
 class Plugins:
-    """The plugins of some folders. `current` is the newest generation that had no fault."""
+    """The plugins of some folders. `current` is the newest generation that had no fault.
+
+    `mask` takes the secrets of all configs, also of former generations, out of a text. `keys` is
+    asked at every load.
+    """
 
     def __init__(
-        self, folders: Iterable[Path], services: Services, kinds: Sequence[Kind] = KINDS
+        self,
+        folders: Iterable[Path],
+        services: Services,
+        kinds: Sequence[Kind] = KINDS,
+        keys: MakeKeys = Keys,
     ) -> None:
         self.services = services
+        self.mask = Mask()
+        self._keys = keys
         self._folders = tuple(folders)
         self._kinds = kinds
         self._current = _NOTHING
@@ -91,6 +108,7 @@ class Plugins:
         """Return a line for each handler and config in force, for the start of the server."""
         now = self._current
         lines = [handler.describe() for event in EVENTS for handler in now.handlers[event]]
+        lines += [one.describe() for several in now.made.values() for one in several]
         return lines + [f"config {name}" for name in now.configs.names]
 
     async def _build_in_lane(self) -> Generation:
@@ -102,19 +120,33 @@ class Plugins:
         documents = [doc for file in files for doc in _try(faults, read_file, file) or []]
         parsed = [one for doc in documents if (one := _try(faults, parse, doc, self._kinds))]
         _check_names(parsed, faults)
-        configs = _configs(parsed, faults)
+        configs = self._configs(parsed, faults)
         before = self._modules.drop()
         self._modules.look_in(str(file.parent) for file in files)
         try:
             handlers = self._handlers(parsed, configs, faults)
+            made = {
+                kind.name: self._made(kind, parsed, configs, faults) for kind in self._kinds if kind.make
+            }
+            gathered = _gathered(self._kinds, made, faults)
             if faults:
                 raise PluginFaults(_in_order(faults))
         except BaseException:
             self._modules.restore(before)
             raise
-        _show_lines(documents, handlers)
-        others = tuple(one for one in parsed if not isinstance(one.value, HandlerModel | ConfigModel))
-        return Generation(self._current.number + 1, handlers, configs, tuple(files), others)
+        _show_lines(documents, self._kinds)
+        return Generation(self._current.number + 1, handlers, configs, tuple(files), made, gathered)
+
+    def _configs(self, parsed: list[Parsed], faults: list[ConfigError]) -> Configs:
+        """Resolve the values; what they hold is masked from now on, also if this load fails."""
+        values: dict[str, dict[str, Any]] = {}
+        keys: Keys | None = _try(faults, self._keys)
+        for one in parsed:
+            if isinstance(one.value, ConfigModel) and keys is not None:
+                references = References(one.document, keys)
+                values[one.name] = _try(faults, references.resolve, one.value.config, "config") or {}
+                self.mask.learn(references.secrets)
+        return Configs(values, mask=self.mask)
 
     def _handlers(
         self, parsed: list[Parsed], configs: Configs, faults: list[ConfigError]
@@ -129,12 +161,33 @@ class Plugins:
         known = sorted((one for one in made if one), key=lambda handler: handler.name)
         return MappingProxyType({event: tuple(h for h in known if h.event == event) for event in EVENTS})
 
+    def _made(
+        self, kind: Kind, parsed: list[Parsed], configs: Configs, faults: list[ConfigError]
+    ) -> tuple[Any, ...]:
+        """Make all plugins of a kind, in name order."""
+        made = []
+        for one in sorted(parsed, key=lambda one: one.name):
+            if one.kind == kind.name:
+                state = self._states.setdefault((one.kind, one.name), {})
+                material = Material(self.services, configs, state)
+                made.append(_try(faults, kind.make, one, material))
+        return tuple(one for one in made if one is not None)
 
-def _show_lines(documents: list[Document], handlers: Mapping[str, tuple[Handler, ...]]) -> None:
-    every = [handler.document for several in handlers.values() for handler in several]
+
+def _gathered(
+    kinds: Sequence[Kind], made: Mapping[str, tuple[Any, ...]], faults: list[ConfigError]
+) -> Mapping[str, Any]:
+    return {kind.name: _try(faults, kind.gather, made[kind.name]) for kind in kinds if kind.gather}
+
+
+def _show_lines(documents: list[Document], kinds: Sequence[Kind]) -> None:
+    keys = {key for kind in kinds for key in kind.scripts}
+    sources: dict[str, list[Source]] = {str(document.file): [] for document in documents}
+    for document in documents:
+        held = [key for key in keys if isinstance(document.data.get(key), str)]
+        sources[str(document.file)] += map(document.source, held)
     for file, lines in {str(document.file): document.lines for document in documents}.items():
-        sources = [document.source("script") for document in every if str(document.file) == file]
-        show_lines(file, lines, sources)
+        show_lines(file, lines, sources[file])
 
 
 def _try(faults: list[ConfigError], step: Any, *arguments: Any) -> Any:
@@ -151,21 +204,10 @@ def _check_names(parsed: list[Parsed], faults: list[ConfigError]) -> None:
     first: dict[tuple[str, str], Document] = {}
     for one in parsed:
         document = first.setdefault((one.kind, one.name), one.document)
-        if document is not one.document:
+        if document is not one.document and "name" in one.document.data:
             place = f"{document.file}:{document.line('name')}"
             message = f"there is another {one.kind} named {one.name!r} at {place}: rename one"
             faults.append(one.document.fault(message, "name"))
-
-
-def _configs(parsed: list[Parsed], faults: list[ConfigError]) -> Configs:
-    values: dict[str, dict[str, Any]] = {}
-    secrets: list[str] = []
-    for one in parsed:
-        if isinstance(one.value, ConfigModel):
-            references = References(one.document)
-            values[one.name] = _try(faults, references.resolve, one.value.config, "config") or {}
-            secrets += references.secrets
-    return Configs(values, secrets)
 
 
 def _in_order(faults: list[ConfigError]) -> list[ConfigError]:

@@ -1,7 +1,7 @@
-"""Plugins room: resolves `${env:NAME}` and `${file:PATH}` in the values of Config plugins.
+"""Plugins room: resolves `${env:NAME}`, `${file:PATH}` and `!secret` in the values of Config plugins.
 
-One rule: errors tell which reference failed and where, never what a value is. May import `errors`
-and this room.
+One rule: errors tell which reference failed and where, never what a value is. May import `secrets`,
+`errors` and this room.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from typing import Any, Final
 
 from gateway.errors import ConfigError
-from gateway.plugins.documents import Document
+from gateway.plugins.documents import Document, SecretToken
+from gateway.secrets import Keys, Unopened
 
 _REFERENCE: Final = re.compile(r"\$\{(\w+):([^}]*)\}")
 LARGEST_FILE: Final = 1024 * 1024
@@ -21,8 +22,9 @@ LARGEST_FILE: Final = 1024 * 1024
 class References:
     """Resolves the references of one document and remembers what they stood for, to mask it."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, keys: Keys) -> None:
         self._document = document
+        self._keys = keys
         self.secrets: list[str] = []
 
     def resolve(self, value: Any, *where: object) -> Any:
@@ -33,6 +35,16 @@ class References:
             return [self.resolve(item, *where, index) for index, item in enumerate(value)]
         if isinstance(value, str):
             return _REFERENCE.sub(lambda match: self._one(match, where), value)
+        if isinstance(value, SecretToken):
+            return self._open(value, where)
+        return value
+
+    def _open(self, token: SecretToken, where: tuple[object, ...]) -> str:
+        try:
+            value = self._keys.decrypt(token.text)
+        except Unopened as fault:
+            raise self._fault(str(fault), where) from None
+        self.secrets.append(value)
         return value
 
     def _one(self, match: re.Match[str], where: tuple[object, ...]) -> str:

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.plugins.models import APPLIES, EVENTS, ConfigModel, HandlerModel
+from gateway.plugins.route_models import RouteModel
 
 FILE: Final = Path(__file__).with_name("plugin.schema.json")
-_MODELS: Final[tuple[type[BaseModel], ...]] = (HandlerModel, ConfigModel)
+_MODELS: Final[tuple[type[BaseModel], ...]] = (HandlerModel, RouteModel, ConfigModel)
 
 
 def plugin_schema() -> dict[str, Any]:

@@ -113,7 +113,7 @@ async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -
     except Exception as raised:
         error = raised
     faults = _judge(handler, case.expect, event, handle, error)
-    faults += _judge_callouts(case.expect.callouts, callout)
+    faults += judge_callouts(case.expect.callouts, callout)
     place = f"{handler.file}:{handler.document.line('tests', index)}"
     return Outcome(handler.name, case.name, place, tuple(faults))
 
@@ -132,7 +132,7 @@ def _judge(
 ) -> list[str]:
     refused = handle.verdict is not None and handle.verdict.refuses
     if handle.junk is None and error is not None and not refused:
-        return [] if expect.raises else [_failure(error)]
+        return [] if expect.raises else [failure(error)]
     if handle.junk is not None:
         return [] if expect.raises else [str(handle.junk)]
     if expect.raises:
@@ -169,7 +169,8 @@ def _judge_changes(expect: ExpectModel, event: Event) -> list[str]:
     ]
 
 
-def _judge_callouts(expected: list[CalledModel] | None, callout: StubbedCallout) -> list[str]:
+def judge_callouts(expected: list[CalledModel] | None, callout: StubbedCallout) -> list[str]:
+    """Return how the callouts that were made differ from those that a test expects."""
     faults = ["it made a callout beyond the list of the test"] if callout.beyond else []
     if expected is None:
         return faults
@@ -184,7 +185,8 @@ def _judge_callouts(expected: list[CalledModel] | None, callout: StubbedCallout)
     return faults
 
 
-def _failure(error: Exception) -> str:
+def failure(error: Exception) -> str:
+    """Say in a line how a script failed, and where."""
     place = place_of_error(error)
     where = f" at {place[0]}:{place[1]}" if place else ""
     return f"it failed{where}: {type(error).__name__}: {error}"

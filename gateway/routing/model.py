@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from aiohttp import web
@@ -47,14 +47,35 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """A broken rule of a JSON Schema, where (JSON pointer, RFC 6901), never the value that broke it."""
+
+    pointer: str
+    rule: str
+    message: str
+    place: Literal["body", "headers"] = "body"
+
+
+Check = Callable[[Any], list[Fault]]
+"""A compiled JSON Schema: gives the rules that a value breaks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
-    """What one method of a route takes and gives: JSON Schemas (None: anything) and normal codes."""
+    """What one method of a route takes and gives: JSON Schemas (None: anything) and normal codes.
+
+    `check_body` and `check_headers` are the schemas compiled, there where the schema is;
+    `defaults` are the header values that the schema fills in.
+    """
 
     method: str
     usage: str
     body_schema: Mapping[str, Any] | None = None
     headers_schema: Mapping[str, Any] | None = None
     normal_codes: frozenset[int] = frozenset()
+    check_body: Check | None = None
+    check_headers: Check | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +105,26 @@ class Route:
     rate: Rate | None = None
     limits: Limits = Limits()
 
+    def operation(self, method: str) -> Operation | None:
+        """Return what is said of a method. HEAD is GET where an upstream cuts off the body."""
+        if method == "HEAD" and method not in self.operations:
+            method = "GET"
+        return self.operations.get(method)
+
+    def takes(self, method: str) -> bool:
+        """Tell whether the route answers this method; without operations it takes what it is sent."""
+        if not self.operations:
+            return method not in {"CONNECT", "TRACE"}
+        return method in self.methods
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that were named, in order, HEAD too where an upstream answers GET; or none."""
+        named = set(self.operations)
+        if "GET" in named and self.upstreams:
+            named.add("HEAD")
+        return tuple(sorted(named))
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -106,6 +147,10 @@ class Exchange:
     body: bytes | None = None
     waiting: bool = False
     """The client waits for `100 Continue`, and has not been told yet."""
+    path: str = "/"
+    """The decoded path, for scripts."""
+    held: int = 0
+    """Bytes of the body in memory, as `routing.body` counts them."""
 
 
 Next = Callable[[Exchange], Awaitable[web.StreamResponse]]

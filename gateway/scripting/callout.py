@@ -1,18 +1,23 @@
 """Scripting room: `callout`, the way a script calls another HTTP service or this gateway.
 
 One rule: an answer is bounded in bytes, the wait is bounded by the handler's own time-out. One
-client session a lane loop, closed with the lane. May import `errors`.
+client session a lane loop, closed with the lane. The credential of the installation goes to its own
+gateways and nowhere else, not even after a redirect. May import `redaction`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+from yarl import URL
+
+from gateway.redaction import INTERNAL_HEADER
 
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
 """Bytes of an answer that a script may hold in memory; larger ones are for `aiohttp` and a file."""
@@ -49,11 +54,30 @@ class Answer:
         return json.loads(self.body)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Trusted:
+    """How to call a gateway of this installation: where, with which credential, trusting whom."""
+
+    url: URL
+    credential: str
+    tls: ssl.SSLContext | bool
+
+
+Recognise = Callable[[str, URL], Trusted | None]
+"""Of a method and a URL: how to call it if it is a gateway of this installation, else None."""
+
+
+def nobody(_method: str, _url: URL) -> Trusted | None:
+    """Recognise no gateway at all."""
+    return None
+
+
 class Callout:
     """Calls HTTP services. `own_endpoint` returns `host:port` or a URL of this gateway."""
 
-    def __init__(self, own_endpoint: Callable[[], str]) -> None:
+    def __init__(self, own_endpoint: Callable[[], str], recognise: Recognise = nobody) -> None:
         self._own_endpoint = own_endpoint
+        self._recognise = recognise
         self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
     async def __call__(
@@ -68,21 +92,31 @@ class Callout:
 
         `endpoint` is `host:port`, a URL, or None for this gateway. A dict or list is sent as
         JSON. Raises `HTTPError(code, body)` from 400 on, `ValueError` for an answer over 64 MiB,
-        `aiohttp.ClientError` and `TimeoutError` where there is no answer.
+        `aiohttp.ClientError` and `TimeoutError` where there is no answer. Redirects are followed,
+        but not those of a gateway of this installation: they are answers like others.
         """
-        url = _url(endpoint or self._own_endpoint(), path)
-        fields = dict(headers or {})
+        url = URL(_url(endpoint or self._own_endpoint(), path))
+        fields = {k: v for k, v in (headers or {}).items() if k.lower() != INTERNAL_HEADER.lower()}
         if isinstance(body, dict | list):
             body = json.dumps(body).encode()
             if not any(name.lower() == "content-type" for name in fields):
                 fields["Content-Type"] = "application/json"
-        async with self._session().request(method, url, data=body, headers=fields) as response:
-            answer = Answer(response.status, response.headers, await _read(response))
+        answer = await self._send(method.upper(), url, body, fields)
         if answer.code >= 400:
             error = HTTPError(answer.code, answer.body)
-            error.add_note(f"{method} {url.partition('?')[0]}")
+            error.add_note(f"{method} {url.with_user(None).with_query(None)}")
             raise error
         return answer
+
+    async def _send(self, method: str, url: URL, body: Any, fields: dict[str, str]) -> Answer:
+        how: dict[str, Any] = {}
+        trusted = self._recognise(method, url)
+        if trusted is not None:
+            url = trusted.url
+            fields[INTERNAL_HEADER] = trusted.credential
+            how = {"allow_redirects": False, "ssl": trusted.tls}
+        async with self._session().request(method, url, data=body, headers=fields, **how) as response:
+            return Answer(response.status, response.headers, await _read(response))
 
     async def close(self) -> None:
         """Close the session of the running loop."""

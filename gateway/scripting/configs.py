@@ -7,13 +7,10 @@ May import `redaction` and this room.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
-from gateway.redaction import REDACTED
+from gateway.redaction import Mask
 from gateway.scripting.event import MU
-
-SHORTEST_SECRET: Final = 4
-"""Shorter values are not masked in texts: they would blot out ordinary words."""
 
 
 class Veiled(dict[str, Any]):
@@ -32,10 +29,15 @@ class VeiledMU(MU):
 class Configs:
     """The Config plugins of one generation: name to mapping, and the values to mask in texts."""
 
-    def __init__(self, values: Mapping[str, Mapping[str, Any]], secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Mapping[str, Any]],
+        secrets: Iterable[str] = (),
+        mask: Mask | None = None,
+    ) -> None:
         self._values = dict(values)
-        usable = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
-        self._secrets = sorted(usable, key=len, reverse=True)
+        self._mask = Mask() if mask is None else mask
+        self._mask.learn(secrets)
 
     def __repr__(self) -> str:
         return f"<Configs {', '.join(self.names)}>"
@@ -59,10 +61,8 @@ class Configs:
         return copy
 
     def mask(self, text: str) -> str:
-        """Return `text` without the values that came from `${env:}` and `${file:}`."""
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return text
+        """Return `text` without the values that came from `!secret`, `${env:}` and `${file:}`."""
+        return self._mask(text)
 
 
 def _veil(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Scripting room: what a handler decided: `handle.terminate(...)` and its changes to the event.
+"""Scripting room: what a handler decided and told: its `handle`, and its changes to the event.
 
 One rule: what is not understood refuses. A decision is noted the moment `terminate` is called, so
 that neither a forgotten `await` nor a swallowed exception lets an upload through. May import
@@ -8,6 +8,7 @@ that neither a forgotten `await` nor a swallowed exception lets an upload throug
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -41,11 +42,15 @@ class Verdict:
 
 
 class Handle:
-    """The `handle` of a script. `verdict` is what holds in the end, `junk` a call without meaning."""
+    """The `handle` of a script. `verdict` is what holds in the end, `junk` a call without meaning.
+
+    `reported` is what `progress` told last: units done and in all.
+    """
 
     def __init__(self) -> None:
         self.verdict: Verdict | None = None
         self.junk: Junk | None = None
+        self.reported: tuple[float, float] | None = None
 
     def terminate(self, code: int = 200, output: Any = None) -> _Noted:
         """Refuse (`code >= 400`) with that status and output, or accept. The first refusal is final.
@@ -61,13 +66,28 @@ class Handle:
                 raise
         return _Noted()
 
+    def progress(self, done: float, total: float) -> _Noted:
+        """Tell how far the run is, in any unit; `/-/uploads/<id>` shows the latest while it runs.
+
+        Costs nothing, so call it as often as you like. Raises `ValueError` for what are no
+        numbers from 0 on.
+        """
+        if not (_is_amount(done) and _is_amount(total)):
+            raise ValueError("progress() takes two numbers, 0 or more")
+        self.reported = (done, total)
+        return _Noted()
+
 
 class _Noted:
-    """What `await handle.terminate()` waits for: nothing, the decision has been noted."""
+    """What `await handle.terminate()` waits for: nothing, what was told has been noted."""
 
     def __await__(self) -> Generator[None, None, None]:
         return
         yield
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
 def _verdict(code: Any, output: Any) -> Verdict:

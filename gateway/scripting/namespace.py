@@ -20,8 +20,9 @@ from typing import Any, Final, Protocol
 
 import aiofiles
 import aiohttp
+from yarl import URL
 
-from gateway.scripting.callout import Callout, HTTPError
+from gateway.scripting.callout import Callout, HTTPError, Recognise, Trusted, nobody
 from gateway.scripting.configs import Configs
 from gateway.scripting.event import MU
 from gateway.scripting.trace import MARK
@@ -59,15 +60,23 @@ def _nowhere() -> str:
 
 @dataclass(slots=True)
 class Services:
-    """What the gateway lends to scripts; `own_endpoint` returns `host:port` or a URL of this gateway."""
+    """What the gateway lends to scripts.
+
+    `own_endpoint` returns `host:port` or a URL of this gateway, `recognise` how to call a gateway
+    of this installation.
+    """
 
     own_endpoint: Callable[[], str] = _nowhere
     files: Files = field(default_factory=NoFiles)
+    recognise: Recognise = nobody
     callout: Callout = field(init=False)
 
     def __post_init__(self) -> None:
-        # Looked up at each call: the port is known only after the start.
-        self.callout = Callout(lambda: self.own_endpoint())  # noqa: PLW0108
+        # Both are looked up at each call: the port is known only after the start.
+        def recognise(method: str, url: URL) -> Trusted | None:
+            return self.recognise(method, url)
+
+        self.callout = Callout(lambda: self.own_endpoint(), recognise)  # noqa: PLW0108
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CoroutineType, FrameType
 from typing import Any, Final
 
@@ -52,16 +52,16 @@ def place_of_error(error: BaseException) -> tuple[str, int] | None:
     return None
 
 
-def plugin_traceback(error: BaseException) -> str:
+def plugin_traceback(error: BaseException, mask: Callable[[str], str] = str) -> str:
     """Return the traceback of `error` and of its causes with the plugins' frames only.
 
     Frames of modules that lie beside the YAML file count as the plugin's. The end is kept
-    where the text is longer than `LONGEST`.
+    where the text is longer than `LONGEST`. `mask` goes first: half a secret would not be known.
     """
     report = traceback.TracebackException.from_exception(error, compact=True)
     folders = tuple({os.path.join(os.path.abspath(folder), "") for folder in _folders(error)})
     _keep_only(report, folders)
-    return "".join(report.format())[-LONGEST:]
+    return mask("".join(report.format()))[-LONGEST:]
 
 
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:

@@ -15,9 +15,14 @@ from gateway.settings.table import settings_table
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` a flag for every setting; one that is not used leaves no trace in the namespace."""
+    """Give `parser` a flag for every setting that may be one.
+
+    One that is not used leaves no trace in the namespace.
+    """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for row in settings_table():
+        if not row.option.in_flags:
+            continue
         if row.option.group not in groups:
             groups[row.option.group] = parser.add_argument_group(row.option.group)
         default = f" (default: {row.default})" if row.default else ""

@@ -20,7 +20,8 @@ class Option:
 
     `group` is its heading, `metavar` stands for its value, `shown` replaces the default in the
     documentation where the true one is computed. `path` values are made absolute; `secret` ones
-    are never quoted in a complaint; `in_file` is False where the key makes no sense in the file.
+    are never quoted in a complaint; `in_file` is False where the key makes no sense in the file,
+    `in_flags` where the command line is no place for it (others can read it in the process list).
     """
 
     group: str
@@ -31,6 +32,7 @@ class Option:
     secret: bool = False
     in_file: bool = True
     separator: str = ","
+    in_flags: bool = True
 
 
 @dataclass(frozen=True, slots=True)

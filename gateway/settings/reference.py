@@ -58,7 +58,8 @@ def _table_row(row: Setting) -> str:
     default = f"`{row.default}`" if row.default and row.option.shown is None else row.default or "none"
     if not row.option.in_file:
         default += " (not a key of the file)"
-    return f"| `{row.flag} {metavar}` | `{row.variable}` | {default} | {row.option.help} |"
+    flag = f"`{row.flag} {metavar}`" if row.option.in_flags else "no flag"
+    return f"| {flag} | `{row.variable}` | {default} | {row.option.help} |"
 
 
 def _example_lines(row: Setting) -> str:

@@ -85,7 +85,8 @@ def from_file(path: Path, faults: list[ConfigError]) -> dict[str, Said]:
         if row is None:
             faults.append(ConfigError(_unknown(f"key {key.value!r}", name, ROWS), str(path), line))
         elif not row.option.in_file:
-            message = f"{name} cannot be set in the settings file; use {row.flag} or {row.variable}"
+            ways = f"{row.flag} or {row.variable}" if row.option.in_flags else row.variable
+            message = f"{name} cannot be set in the settings file; use {ways}"
             faults.append(ConfigError(message, str(path), line))
         elif name in found:
             faults.append(ConfigError(f"{name} is set twice; keep one", str(path), line))

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from gateway.model import OnConflict
 from gateway.settings import values
@@ -129,6 +129,36 @@ class Settings(BaseModel):
         ),
     ] = None
 
+    peers: Annotated[
+        tuple[Annotated[Address, BeforeValidator(values.address)], ...],
+        Option(
+            _PLACE,
+            "another gateway of this installation, by the address it advertises (repeatable)",
+            "HOST:PORT",
+        ),
+    ] = ()
+    secrets_key_file: Annotated[
+        Path | None,
+        Option(
+            _PLACE,
+            "keys of !secret values, one a line; the first one encrypts. Nobody else may read it",
+            "FILE",
+            path=True,
+        ),
+    ] = None
+    secrets_key: Annotated[
+        tuple[Annotated[SecretStr, AfterValidator(values.secrets_key)], ...],
+        Field(repr=False),
+        Option(
+            _PLACE,
+            "the same keys, separated by commas; they come before those of the file",
+            "KEY",
+            secret=True,
+            in_file=False,
+            in_flags=False,
+        ),
+    ] = ()
+
     file_upload_api_path: Annotated[
         str,
         AfterValidator(values.template),
@@ -176,6 +206,15 @@ class Settings(BaseModel):
     redact: Annotated[
         tuple[Annotated[str, AfterValidator(values.header_name)], ...],
         Option(_WHO, "more headers whose values are never written down (repeatable)", "HEADER"),
+    ] = ()
+
+    cors_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(values.origin)], ...],
+        Option(
+            _WHO,
+            "origins whose pages may call routes that do not say `cors` themselves (repeatable)",
+            "ORIGIN",
+        ),
     ] = ()
 
     max_bytes: Annotated[

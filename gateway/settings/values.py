@@ -12,12 +12,16 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from gateway.paths import Template
 
 _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEX_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
+_SECRETS_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
@@ -64,6 +68,13 @@ def host(value: object) -> object:
     if not bare or any(c.isspace() or c in "/@[]" for c in bare):
         raise ValueError("must be a host name or an IP address, such as 127.0.0.1 or 0.0.0.0")
     return bare
+
+
+def origin(value: str) -> str:
+    """An origin as browsers send it (RFC 6454 section 6.2), or `*` for all."""
+    if value != "*" and not _ORIGIN.fullmatch(value):
+        raise ValueError('must be like https://app.example, without a path, or "*"')
+    return value
 
 
 def address(value: object) -> object:
@@ -118,6 +129,14 @@ def hex_digest(value: str) -> str:
     if not _HEX_DIGEST.fullmatch(value):
         raise ValueError("must be 64 hex digits; `gateway token` prints a token and its line")
     return value.lower()
+
+
+def secrets_key(value: SecretStr) -> SecretStr:
+    """A key for `!secret` values: 32 bytes in URL-safe base64 (Fernet's form). Never quoted."""
+    text = value.get_secret_value()
+    if not _SECRETS_KEY.fullmatch(text):
+        raise ValueError("must be a key of 44 characters, as `gateway secrets keygen` prints it")
+    return value
 
 
 def token_name(value: str) -> str:

@@ -24,6 +24,7 @@ from gateway.errors import Refusal
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight, Progress
 from gateway.model import Upload
+from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings
 from gateway.storage.tree import Tree
 from gateway.uploads import preconditions
@@ -101,9 +102,9 @@ class Admission:
             headers=joined(headers),
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),
-            principal=self._auth.authenticate(headers),
+            principal=self._auth.authenticate(headers, request.method, request.raw_path),
             content_length=length,
-            content_type=headers.get("Content-Type"),
+            content_type=readable(headers["Content-Type"]) if "Content-Type" in headers else None,
             max_bytes=self._settings.max_bytes,
             on_conflict=self._settings.on_conflict,
             must_be_new=preconditions.must_be_new(headers),
@@ -131,11 +132,25 @@ class Admission:
         return self._reserve.admit(upload.content_length)
 
 
+def readable(value: str) -> str:
+    """Return a header's value as proper text.
+
+    aiohttp leaves bytes that are no UTF-8 as surrogates, and those can be written down nowhere.
+    """
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def joined(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2)."""
+    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2).
+
+    An internal credential stays out: it is for `auth` alone, not for scripts.
+    """
     found: dict[str, str] = {}
     names: dict[str, str] = {}
-    for name, value in headers.items():
+    for name, raw in headers.items():
+        if name.lower() == INTERNAL_HEADER.lower():
+            continue
+        value = readable(raw)
         first = names.setdefault(name.lower(), name)
         separator = "; " if name.lower() == "cookie" else ", "
         found[first] = f"{found[first]}{separator}{value}" if first in found else value

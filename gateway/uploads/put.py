@@ -140,9 +140,10 @@ class Uploads:
 
     def _failed(self, admitted: Admitted, fault: BaseException) -> None:
         reason = _reason(fault)
+        committing = admitted.progress.state == "committing"
         self._inflight.end(admitted.progress, reason)
-        if isinstance(fault, Unanswered):
-            return  # it may well be stored: the journal tells
+        if committing and not isinstance(fault, Refusal):
+            return  # cut off or unanswered: it may well be stored, the journal tells
         log.warning(
             "upload failed",
             extra={"facts": {"reason": reason, "bytes": admitted.progress.received}},

@@ -15,13 +15,15 @@ import pytest
 
 from gateway.errors import ConfigError
 from gateway.model import UPLOADED, UPLOADING, RetryPolicy
-from gateway.plugins import Handler, PluginFaults, Plugins
+from gateway.plugins import KINDS, Handler, PluginFaults, Plugins
+from gateway.routing.plugin import routing_kind
 from gateway.scripting import Handle, Services
 from gateway.scripting.event import Event
 from gateway.scripting.trace import plugin_traceback
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plugins"
 SHIPPED = Path(__file__).parents[2] / "plugins"
+EVERY_KIND = (*KINDS, routing_kind("/upload/{filepath}"))
 Write = Callable[[str, str], Path]
 
 
@@ -64,14 +66,14 @@ def faults(plugins: Plugins) -> list[str]:
 
 
 def test_the_published_samples_load_unchanged() -> None:
-    plugins = Plugins([GOLDEN], Services())
+    plugins = Plugins([GOLDEN], Services(), EVERY_KIND)
     now = plugins.load()
     assert [one.name for one in now.handlers[UPLOADING]] == ["fileUploadingEventHandler"]
     assert [one.name for one in now.handlers[UPLOADED]] == ["fileUploadedEventHandler"]
 
 
 def test_the_shipped_plugins_load_without_any_configuration() -> None:
-    described = Plugins([SHIPPED], Services())
+    described = Plugins([SHIPPED], Services(), EVERY_KIND)
     described.load()
     lines = described.describe()
     assert any("tokenAuth" in line and "replaces the default authorization" in line for line in lines)
@@ -147,8 +149,8 @@ def test_defaults_depend_on_the_event(plugins: Plugins, write: Write) -> None:
         ),
         ("name: a\nname: b\nconfig: {}\n", "x.yaml:2: the key `name` stands here twice"),
         (
-            "name: a\nconfig: {x: !secret abc}\n",
-            "x.yaml:2: this version does not know the YAML tag !secret",
+            "name: a\nconfig: {x: !vault abc}\n",
+            "x.yaml:2: this version does not know the YAML tag !vault",
         ),
         (
             "name: a\nconfig: {x: '${env:NOT_SET_1}'}\n",
@@ -157,7 +159,6 @@ def test_defaults_depend_on_the_event(plugins: Plugins, write: Write) -> None:
         ("name: a\nconfig:\n  x:\n  - '${file:none}'\n", "x.yaml:4: the file none cannot be read"),
         ("name: a\nconfig: {x: '${vault:y}'}\n", "x.yaml:2: there is no ${vault:}"),
         ("name: a\nconfig: 5\n", "x.yaml:2: `config` should be a valid dictionary"),
-        ("authorities: [a]\nproxy: {}\n", "x.yaml:1: this version has no routing plugins"),
         ("a: [\n", "x.yaml:2: this is not YAML"),
         ("- 5\n", "x.yaml:1: a plugin is a mapping"),
         ("a: &a [*a]\nname: *b\n", "x.yaml:2: this is not YAML"),

@@ -42,13 +42,16 @@ def database(settings: Settings) -> Iterator[Finding]:
 
 def plugins(settings: Settings) -> Iterator[Finding]:
     """Every plugin is valid and compiles; their tests are left to `gateway check`."""
-    from gateway.plugins import Plugins
+    from gateway.plugins import KINDS, Plugins
+    from gateway.routing.plugin import routing_kind
     from gateway.scripting import Services
+    from gateway.secrets import keys_of
 
     if not settings.plugins:
         yield Finding("ok", "no plugins", "name folders with --plugins")
         return
-    loaded = Plugins(settings.plugins, Services())
+    kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+    loaded = Plugins(settings.plugins, Services(), kinds, lambda: keys_of(settings))
     try:
         loaded.load()
     except ConfigError as error:

@@ -1,0 +1,156 @@
+"""Machinery: the gateways of one installation, and how they recognise each other's calls.
+
+The rule: a credential is made only for a gateway that the operator named (`peers`) or for this one,
+and a call to this one goes straight to its own socket, whatever name it was called by. May import
+`signing`, `scripting`, `storage`, `settings` and below.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from yarl import URL
+
+from gateway.errors import ConfigError
+from gateway.scripting.callout import Trusted
+from gateway.settings import Address, Settings, is_loopback
+from gateway.signing import SHORTEST_KEY, Signer
+from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
+
+KEY_FILE: Final = "installation.key"
+"""The name of the key in the state folder, where no file is given."""
+
+_EVERY_INTERFACE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
+
+
+class Installation:
+    """This gateway among its peers. `bound` returns the address it listens on, once that is known."""
+
+    def __init__(self, settings: Settings, key: bytes, bound: Callable[[], tuple[str, int]]) -> None:
+        self._signer = Signer(key)
+        self._settings = settings
+        self._bound = bound
+        self._peers = frozenset(_plain(*peer) for peer in settings.peers)
+        self._certificate: ssl.SSLContext | None = None
+        self.read_certificate()
+
+    @property
+    def own(self) -> Address:
+        """Where this gateway reaches itself: never `all interfaces`."""
+        host, port = self._bound()
+        return Address(_EVERY_INTERFACE.get(host, host), port)
+
+    @property
+    def own_url(self) -> str:
+        """The same as a URL, with the scheme it serves."""
+        return f"{self.scheme}://{audience(*self.own)}"
+
+    @property
+    def scheme(self) -> str:
+        """`https` where there is a certificate."""
+        return "https" if self._certificate else "http"
+
+    def read_certificate(self) -> None:
+        """Take the certificate of `tls_cert` (again): calls to ourselves trust it and no other.
+
+        Blocking. Raises `ConfigError`.
+        """
+        if self._settings.tls_cert is not None:
+            self._certificate = _trust_only(self._settings.tls_cert)
+
+    def vouches_for(self, credential: str, method: str, target: str) -> bool:
+        """Tell whether a gateway of this installation sent exactly this request to us."""
+        return self._signer.is_valid(credential, self._audiences(), method, target)
+
+    def recognise(self, method: str, url: URL) -> Trusted | None:
+        """Say how to call `url` where it leads to a gateway of this installation, else None."""
+        called = _plain(url.host or "", url.port or 0)
+        target = url.raw_path_qs
+        if called in self._own_names():
+            straight = url.with_scheme(self.scheme).with_host(self.own.host).with_port(self.own.port)
+            signed = self._signer.credential(audience(*self.own), method, target)
+            return Trusted(straight, signed, self._certificate or True)
+        if called in self._peers:
+            return Trusted(url, self._signer.credential(audience(*called), method, target), True)
+        return None
+
+    def _audiences(self) -> set[str]:
+        """The names by which credentials may call us: the socket's, and the one that peers use."""
+        advertised = self._settings.advertise
+        return {audience(*place) for place in (self.own, advertised) if place is not None}
+
+    def _own_names(self) -> set[Address]:
+        """What scripts may call this gateway. Behind a loopback name there is us only if we listen."""
+        host, port = self._bound()
+        names = {host, self.own.host}
+        if is_loopback(self.own.host) or host in _EVERY_INTERFACE:
+            names |= {"localhost", "::1" if ":" in host else "127.0.0.1"}
+        found = {_plain(name, port) for name in names}
+        if self._settings.advertise is not None:
+            found.add(_plain(*self._settings.advertise))
+        return found
+
+
+def audience(host: str, port: int) -> str:
+    """Return `host:port` as credentials name it: lower case, IPv6 in brackets."""
+    plain = _plain(host, port)
+    return f"[{plain.host}]:{plain.port}" if ":" in plain.host else f"{plain.host}:{plain.port}"
+
+
+def installation_key(settings: Settings) -> bytes:
+    """Return the key of the installation: that of the given file, or the state folder's own.
+
+    A first start makes the latter; the caller holds the lock of the directory. A given file that is
+    missing is never made: it would be a key that the peers do not have. Raises `ConfigError`.
+    """
+    given = settings.installation_key_file
+    path = given or settings.state / KEY_FILE
+    if given is None and not path.exists():
+        _make(path)
+    key = read_key_file(path, GROUP_MAY_READ).strip()
+    if len(key) < SHORTEST_KEY:
+        raise ConfigError(
+            f"an installation key has at least {SHORTEST_KEY} bytes: make one with"
+            " `openssl rand -base64 48` and give every gateway the same",
+            str(path),
+        )
+    return key
+
+
+def _make(path: Path) -> None:
+    try:
+        write_key_file(path, base64.b64encode(secrets.token_bytes(SHORTEST_KEY)) + b"\n")
+    except FileExistsError:
+        return  # another process of this directory was faster
+    except OSError as fault:
+        raise ConfigError(
+            f"the installation key cannot be written ({fault.strerror}): check the disk and the"
+            " owner of the folder",
+            str(path),
+        ) from fault
+
+
+def _plain(host: str, port: int) -> Address:
+    return Address(host.lower().rstrip("."), port)
+
+
+def _trust_only(certificate: Path) -> ssl.SSLContext:
+    """Return a client's context that accepts the first certificate of the file, under any name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False  # the certificate itself is compared, and it names the public host
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        first, end, _ = certificate.read_text(encoding="ascii").partition(ssl.PEM_FOOTER)
+        start = first.index(ssl.PEM_HEADER)
+        context.load_verify_locations(cadata=first[start:] + end)
+    except (OSError, ValueError) as fault:
+        raise ConfigError(
+            f"the certificate cannot be read ({fault}): it must be a PEM file", str(certificate)
+        ) from fault
+    return context

@@ -1,0 +1,179 @@
+"""Plugins room: which keys a routing plugin's YAML may have, and of which type.
+
+One rule: as in `models`, these are the only description of the keys; what they mean is settled in the
+routing room. May import this room.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from gateway.plugins.models import AnswerModel, CalledModel, Seconds, Strict
+
+Scheme = Literal["http", "https", "http:", "https:"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+Code = Annotated[int, Field(ge=100, le=599)]
+JsonSchema = dict[str, Any]
+
+
+def _header_name(name: str) -> str:
+    if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("must be the name of a header")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+
+
+class AuthorizationModel(Strict):
+    """Who may call a route."""
+
+    auth_mode: Literal["axis", "none", "token", "jwt"] = Field(
+        "axis", description="axis: the gateway's default authorization; token: a token, whatever that is"
+    )
+
+
+class ProxyModel(Strict):
+    """What is served."""
+
+    path: str = Field(description="Template: literal segments, {name}, and a last {name:path}")
+    scheme: Scheme = Field("http:", description="Says nothing here: the gateway's own settings do")
+    authorization: AuthorizationModel = Field(default_factory=AuthorizationModel)
+
+
+class TargetModel(Strict):
+    """What is called upstream."""
+
+    path: str = Field(description="Template with the variables of the served path")
+    scheme: Scheme = Field("http:", description="How the upstreams are called")
+
+
+class RequestSchemaModel(Strict):
+    """What a request must be like."""
+
+    body: JsonSchema | None = Field(None, description="JSON Schema of the body")
+    headers: JsonSchema | None = Field(
+        None, description="JSON Schema of the headers; a property's `default` is filled in"
+    )
+
+
+class NormalModel(Strict):
+    """Answers that are nothing to worry about."""
+
+    codes: list[Code] = Field(default_factory=list, description="Other statuses are logged and counted")
+
+
+class ResponseSchemaModel(Strict):
+    """What an answer is like."""
+
+    normal: NormalModel = Field(default_factory=NormalModel)
+
+
+class SchemaModel(Strict):
+    """Schemas of one method."""
+
+    request: RequestSchemaModel = Field(default_factory=RequestSchemaModel)
+    response: ResponseSchemaModel = Field(default_factory=ResponseSchemaModel)
+
+
+class SpecModel(Strict):
+    """One method of a route."""
+
+    command: Literal["callout"] = "callout"
+    method: Method
+    usage: str = Field("", description="What it does, in a line")
+    schemas: SchemaModel = Field(default_factory=SchemaModel, alias="schema")
+
+
+class CorsModel(Strict):
+    """Which pages of other origins may call from a browser."""
+
+    origins: list[str] = Field(min_length=1, description='Origins such as https://a.example, or "*"')
+    methods: list[Method] = Field(default_factory=list, description="Those of `spec` if not given")
+    headers: list[HeaderName] = Field(
+        default_factory=list, description="Request headers; all that are asked for if not given"
+    )
+    expose: list[HeaderName] = Field(default_factory=list, description="Answer headers a page may read")
+    credentials: bool = Field(False, description="Cookies and authorization may be sent")
+    max_age: int = Field(600, ge=0, le=86400, description="Seconds that a preflight is remembered")
+
+
+class RateModel(Strict):
+    """How often a client may call."""
+
+    count: int = Field(ge=1, description="Requests")
+    seconds: int = Field(1, ge=1, le=86400, description="in so many seconds")
+    by: Literal["address", "principal"] = Field("address", description="What tells clients apart")
+
+
+class LimitsModel(Strict):
+    """Bounds of one request."""
+
+    connect: Seconds = Field(10.0, description="Seconds to reach an upstream")
+    idle: Seconds = Field(60.0, description="Seconds without a byte, from either side")
+    script: Seconds = Field(60.0, description="Seconds that each script may run")
+    max_body: int = Field(
+        1048576, ge=0, le=1 << 30, description="Bytes of a body that is read for a schema or a script"
+    )
+
+
+class RouteRequestModel(Strict):
+    """The request of a test."""
+
+    method: Method
+    path: str | None = Field(None, description="Made from the template and `resources` if not given")
+    headers: dict[str, str] = Field(default_factory=dict)
+    params: dict[str, list[str]] = Field(default_factory=dict)
+    resources: dict[str, str] = Field(default_factory=dict)
+    body: Any = Field(None, description="Text, or a dict or list that is sent as JSON")
+    principal: dict[str, Any] | None = None
+
+
+class RouteExpectModel(Strict):
+    """What is expected of a route; keys that are not given are not compared."""
+
+    status: int | None = Field(None, ge=100, le=599)
+    output: Any = Field(None, description="The answer's body: text, or what its JSON says")
+    headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
+    callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
+
+
+class RouteCaseModel(Strict):
+    """A test of a route that `gateway check` runs."""
+
+    name: str
+    request: RouteRequestModel
+    configs: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Config plugins of the test"
+    )
+    callout: list[AnswerModel] = Field(
+        default_factory=list, description="Answers of stubbed callouts, in order"
+    )
+    upstream: AnswerModel = Field(
+        default_factory=AnswerModel, description="Answer of the stubbed upstream, where there is one"
+    )
+    expect: RouteExpectModel
+
+
+class RouteModel(Strict):
+    """A path that is served: by upstreams, by scripts, or by both."""
+
+    name: str | None = Field(None, min_length=1, description="Methods and path if not given")
+    authorities: list[str] = Field(
+        min_length=1, description="Upstreams host[:port], in turn; 0.0.0.0: only scripts answer"
+    )
+    proxy: ProxyModel
+    target: TargetModel | None = Field(None, description="The served path if not given")
+    request_forbidden_process: str | None = Field(
+        None, description="Body of a script that runs first: what it returns is the answer"
+    )
+    response_forbidden_process: str | None = Field(
+        None, description="Body of a script that runs on the upstream's answer"
+    )
+    spec: list[SpecModel] = Field(default_factory=list, description="Methods; all if not given")
+    cors: CorsModel | None = None
+    rate_limit: RateModel | None = None
+    limits: LimitsModel = Field(default_factory=LimitsModel)
+    tests: list[RouteCaseModel] = Field(default_factory=list)

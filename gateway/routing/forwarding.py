@@ -1,0 +1,210 @@
+"""Routing door: what of a request goes to the upstream, and what of its answer comes back.
+
+The rule: what belongs to one connection, or what only a trusted proxy may say, is never passed on;
+what the gateway itself put into a request always is. Pure text: no system call, no event loop.
+May import `errors`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, unquote
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from gateway.errors import Refusal
+
+PSEUDONYM: Final = "upload-gateway"
+"""Our name in `Via` (RFC 9110 section 7.6.3)."""
+
+MOST_HOPS: Final = 10
+"""A request that has come through us this often goes round in circles."""
+
+HOP_BY_HOP: Final = frozenset(
+    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Fields of one connection only (RFC 9110 section 7.6.1); `Proxy-*` goes with them."""
+
+FRAMING: Final = frozenset({"host", "content-length", "expect"})
+"""Fields that the proxy writes anew, from what it knows and not from what the client wrote."""
+
+ORIGIN: Final = ("forwarded", "x-forwarded-", "x-real-ip")
+"""What only a trusted proxy may say about where a request came from: names, or their beginning."""
+
+OURS: Final = "x-gateway-"
+"""Credentials of the gateway, in headers and query names: for no one else's eyes."""
+
+_VARIABLE: Final = re.compile(r"\{(\w+)(?::path)?\}")
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
+_FOR: Final = re.compile(r'(?:^|;)\s*for="?\[?([^;,"\]]+)', re.IGNORECASE)
+_LITERAL: Final = "%:/?#[]@!$&'()*+,;=-._~"
+
+_Fields = CIMultiDict[str] | CIMultiDictProxy[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The connection that a request came over; `trusted`: its peer is a proxy the operator named."""
+
+    peer: str | None
+    scheme: str
+    host: str | None
+    trusted: bool = False
+
+
+# -- the way up
+
+
+def request_headers(fields: _Fields, received: _Fields, hop: Hop) -> CIMultiDict[str]:
+    """Return the header fields for the upstream, without those of FRAMING.
+
+    `fields` is what the steps made of `received`, the client's own. A field that a step set stays,
+    even if the client names it in `Connection`. Raises Refusal `bad_request` for a value that
+    cannot stand in a header, `bad_gateway` for a request that goes round in circles.
+    """
+    named = connection_options(received)
+    kept: CIMultiDict[str] = CIMultiDict()
+    for name, value in fields.items():
+        key = name.lower()
+        if _is_hop_by_hop(key) or key in FRAMING or key.startswith(OURS):
+            continue
+        from_client = received.getall(name, None) == fields.getall(name)
+        if from_client and (key in named or (key.startswith(ORIGIN) and not hop.trusted)):
+            continue
+        kept.add(name, value)
+    _tell_origin(kept, hop)
+    _sign(kept)
+    return written(kept, "bad_request")
+
+
+def connection_options(fields: _Fields) -> frozenset[str]:
+    """Return the names in `Connection`, in lower case (RFC 9110 section 7.6.1)."""
+    lines = ",".join(fields.getall("Connection", ()))
+    return frozenset(option.strip().lower() for option in lines.split(",")) - {""}
+
+
+def _is_hop_by_hop(key: str) -> bool:
+    return key in HOP_BY_HOP or key.startswith("proxy-")
+
+
+def _tell_origin(fields: CIMultiDict[str], hop: Hop) -> None:
+    """Set `Forwarded` (RFC 7239) and the older `X-Forwarded-*`, extending what was kept."""
+    _even_out(fields)
+    host = hop.host if hop.host and _HOST.fullmatch(hop.host) else None
+    element = f"for={_node(hop.peer)};proto={hop.scheme}"
+    _append(fields, "Forwarded", f'{element};host="{host}"' if host else element)
+    _append(fields, "X-Forwarded-For", hop.peer or "unknown")
+    fields.setdefault("X-Forwarded-Proto", hop.scheme)
+    if host:
+        fields.setdefault("X-Forwarded-Host", host)
+
+
+def _even_out(fields: CIMultiDict[str]) -> None:
+    """Let both chains tell the same where a trusted proxy wrote only one (RFC 7239 section 7.4)."""
+    told, older = (",".join(fields.getall(name, ())) for name in ("Forwarded", "X-Forwarded-For"))
+    if older and not told:
+        for address in older.split(","):
+            _append(fields, "Forwarded", f"for={_node(address.strip())}")
+    if told and not older:
+        for element in told.split(","):
+            named = _FOR.search(element)
+            _append(fields, "X-Forwarded-For", named[1] if named else "unknown")
+
+
+def _node(peer: str | None) -> str:
+    """RFC 7239 section 6: an IPv6 address stands in brackets and quotes."""
+    try:
+        address = ipaddress.ip_address(peer or "")
+    except ValueError:
+        return "unknown"
+    return f'"[{address}]"' if address.version == 6 else str(address)
+
+
+def _append(fields: CIMultiDict[str], name: str, value: str) -> None:
+    fields[name] = ", ".join([*fields.popall(name, ()), value])
+
+
+def _sign(fields: CIMultiDict[str]) -> None:
+    """Add ourselves to `Via`. Raises Refusal `bad_gateway` when we stand in it too often."""
+    _append(fields, "Via", f"1.1 {PSEUDONYM}")
+    if fields["Via"].count(PSEUDONYM) > MOST_HOPS:
+        raise Refusal("bad_gateway", "the request goes round in circles: a route leads back to itself")
+
+
+def target(template: str, raw_resources: Mapping[str, str], raw_query: str) -> str:
+    """Return path and query for the upstream: `template` with its `{variables}` filled in.
+
+    Values stay encoded as the client wrote them, so that nothing is decoded twice; bytes that are
+    no ASCII are escaped. Raises Refusal `bad_path` for a value that climbs out of its place.
+    """
+    filled = _VARIABLE.sub(lambda found: _value(found.group(1), raw_resources), template)
+    path, mark, own = filled.partition("?")
+    query = "&".join(part for part in (own, _foreign(raw_query)) if part)
+    return _ascii(f"{path}?{query}" if mark or query else path)
+
+
+def _value(name: str, raw_resources: Mapping[str, str]) -> str:
+    raw = raw_resources[name]
+    # Once more than we decode: servers behind us that decode twice must not be led astray either.
+    steps = re.split(r"[/\\]", unquote(unquote(raw)))
+    if any(step in {".", ".."} for step in steps):
+        raise Refusal("bad_path", f"{name!r} in the path contains a dot segment")
+    return raw.replace("?", "%3F")
+
+
+def _foreign(raw_query: str) -> str:
+    """Return the query without the fields that are the gateway's own credentials."""
+    fields = raw_query.split("&")
+    return "&".join(field for field in fields if not unquote(field).lower().startswith(OURS))
+
+
+def _ascii(text: str) -> str:
+    return quote(text.encode("utf-8", "surrogateescape"), safe=_LITERAL)
+
+
+# -- the way down
+
+
+def answer_headers(received: _Fields) -> CIMultiDict[str]:
+    """Return the header fields of an upstream's answer for the client.
+
+    Raises Refusal `bad_gateway` for a value that cannot stand in a header.
+    """
+    named = connection_options(received)
+    kept: CIMultiDict[str] = CIMultiDict()
+    for name, value in received.items():
+        key = name.lower()
+        if not _is_hop_by_hop(key) and key not in named:
+            kept.add(name, value)
+    if "Transfer-Encoding" in received:
+        # RFC 9112 section 6.3: it overrides the length, which must not be passed on beside it.
+        kept.popall("Content-Length", None)
+    _append(kept, "Via", f"1.1 {PSEUDONYM}")
+    return written(kept, "bad_gateway")
+
+
+def written(fields: CIMultiDict[str], code: str) -> CIMultiDict[str]:
+    """Return `fields` as they can be written: a byte that is no UTF-8 as its Latin-1 character.
+
+    Raises Refusal with `code` for names that are none and for control characters in values.
+    """
+    checked: CIMultiDict[str] = CIMultiDict()
+    for name, value in fields.items():
+        if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
+            raise Refusal(code, "a header field holds what no header field may hold")
+        checked.add(name, _text(value))
+    return checked
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogateescape").decode("latin-1")
+    return value

@@ -1,0 +1,102 @@
+"""Machinery: the keys of `!secret` values. Encrypted at rest, opened when plugins are loaded.
+
+The rule: neither a key nor a value leaves this file except through `encrypt` and `decrypt`. The
+cipher is not ours: Fernet of the library `cryptography` (AES-128-CBC with HMAC-SHA256, a random IV;
+github.com/fernet/spec), so a damaged or forged token is noticed. May import `settings`, `storage`
+and below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from gateway.errors import ConfigError, GatewayError
+from gateway.settings import Settings
+from gateway.storage.keyfile import read_key_file
+
+LARGEST_VALUE: Final = 64 * 1024
+"""Bytes of a value that is kept as a token."""
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
+
+
+class Unopened(GatewayError):
+    """A token could not be opened. The message says why and what to do, and never quotes it."""
+
+
+class Keys:
+    """The keys in force. The first one encrypts; any of them may open: that is how keys are changed."""
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        """Take keys of 44 characters. Raises `ValueError` for what is none."""
+        self._fernets = [Fernet(key) for key in keys]
+
+    def __repr__(self) -> str:
+        return f"<{len(self._fernets)} secrets keys>"
+
+    def __bool__(self) -> bool:
+        return bool(self._fernets)
+
+    def encrypt(self, value: str) -> str:
+        """Return the token of `value`. Raises `ConfigError` without a key, `ValueError` if too large."""
+        if not self._fernets:
+            raise ConfigError(_NO_KEY)
+        content = value.encode()
+        if len(content) > LARGEST_VALUE:
+            raise ValueError(f"the value is larger than {LARGEST_VALUE} bytes")
+        return MultiFernet(self._fernets).encrypt(content).decode()
+
+    def decrypt(self, token: str) -> str:
+        """Return what `token` was made of. White space in it does not count. Raises `Unopened`."""
+        if not self._fernets:
+            raise Unopened(f"this !secret cannot be opened: {_NO_KEY}")
+        try:
+            return MultiFernet(self._fernets).decrypt("".join(token.split())).decode()
+        except (InvalidToken, ValueError):
+            raise Unopened(
+                "this !secret cannot be opened: it is damaged, or it was made with a key that is not"
+                " set now; set that key too, or make it anew with `gateway secrets encrypt`"
+            ) from None
+
+
+MakeKeys = Callable[[], Keys]
+"""Asked at every load of the plugins, so that a changed key file counts after SIGHUP."""
+
+_NO_KEY: Final = (
+    "there is no key; set UPLOAD_GATEWAY_SECRETS_KEY or --secrets-key-file"
+    " (`gateway secrets keygen` makes one)"
+)
+
+
+def new_key() -> str:
+    """Make a key: 256 random bits, as 44 characters."""
+    return Fernet.generate_key().decode()
+
+
+def keys_of(settings: Settings) -> Keys:
+    """Return the keys of the environment, then those of the key file. Raises `ConfigError`."""
+    keys = [key.get_secret_value() for key in settings.secrets_key]
+    if settings.secrets_key_file is not None:
+        keys += _from_file(settings.secrets_key_file)
+    return Keys(keys)
+
+
+def _from_file(path: Path) -> Iterator[str]:
+    """Yield the keys of a file: one a line; empty lines and those that begin with `#` do not count."""
+    found = 0
+    for number, line in enumerate(read_key_file(path).splitlines(), start=1):
+        text = line.strip().decode("ascii", "replace")
+        if not text or text.startswith("#"):
+            continue
+        if not _KEY.fullmatch(text):
+            message = "this line is no key: `gateway secrets keygen` prints one, of 44 characters"
+            raise ConfigError(message, str(path), number)
+        found += 1
+        yield text
+    if not found:
+        raise ConfigError("there is no key in this file: `gateway secrets keygen` makes one", str(path))

@@ -1,0 +1,63 @@
+"""Builders for tests of the journal: records, journals in a folder, deliveries in a wanted state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from gateway.events.journal import Journal
+from gateway.events.outbox import Record
+from gateway.model import UPLOADED, Delivery, Identity
+
+T = TypeVar("T")
+SECONDS = 30.0
+SOME_FILE = Identity(1, 2, 3, 4)
+
+
+def now(future: Future[T]) -> T:
+    """Wait for what the journal answers."""
+    return future.result(SECONDS)
+
+
+def record(
+    name: str = "u1",
+    handlers: Sequence[str] = ("h",),
+    *,
+    path: str | None = None,
+    identity: Identity = SOME_FILE,
+    mime: str = "text/plain",
+    body: dict[str, Any] | None = None,
+) -> Record:
+    """Return a record of the upload `name` with the event `e-<name>`."""
+    return Record(
+        upload_id=name,
+        path=path or f"/upload/{name}",
+        identity=identity,
+        mime=mime,
+        digests={"sha-256": "abc"},
+        principal={"name": "alice"},
+        remote="127.0.0.1",
+        created=1000.0,
+        event_id=f"e-{name}",
+        event_type=UPLOADED,
+        event_body={"path": "/before/any/rename", "bytes": identity.size, **(body or {})},
+        handlers=handlers,
+    )
+
+
+def ready(journal: Journal, *names: str, handlers: Sequence[str] = ("h",)) -> None:
+    """Record uploads and release their events."""
+    now(journal.outbox.record([record(name, handlers) for name in names]))
+    now(journal.outbox.release([f"e-{name}" for name in names]))
+
+
+def claimed(journal: Journal, handler: str = "h", limit: int = 1) -> list[Delivery]:
+    """Claim what is due."""
+    return now(journal.queue.claim(handler, limit)).deliveries
+
+
+def states(journal: Journal) -> dict[tuple[str, str], str]:
+    """Return the state of every delivery, by event and handler, as watchers see it."""
+    rows = now(journal.ledger.page(None, None, 0, 100_000))
+    return {(row["event_id"], row["handler"]): row["state"] for row in rows}

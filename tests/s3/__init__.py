@@ -1,0 +1,1 @@
+"""Real S3 servers and what is tested against them."""

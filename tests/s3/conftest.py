@@ -1,0 +1,60 @@
+"""Fixtures: one S3 server for all tests here, and the plugin pointed at it."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.s3.servers import ACCESS_KEY, REGION, SECRET_KEY, S3Server, SeaweedFS
+
+PLUGIN = Path(__file__).parents[2] / "plugins" / "s3-forward"
+RETRY = "retry: {attempts: 40, backoff: 5.0, max_backoff: 1800.0}"
+
+Forwarder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A SeaweedFS for everybody: take a bucket of your own."""
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket() -> str:
+    """The name of a bucket that is not there."""
+    return f"bucket-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def forwarder(tmp_path: Path, bucket: str) -> Forwarder:
+    """Copy the plugin: `forwarder(server, attempts=2, script="...", **config)`; return its folder."""
+
+    def copy(server: S3Server, *, attempts: int = 40, script: str = "", **config: Any) -> Path:
+        folder = tmp_path / "s3-forward"
+        shutil.copytree(PLUGIN, folder)
+        handler = folder / "s3Forward.yaml"
+        text = handler.read_text()
+        assert RETRY in text
+        text = text.replace(RETRY, f"retry: {{attempts: {attempts}, backoff: 0.2, max_backoff: 0.5}}")
+        if script:
+            text = yaml.safe_dump({**yaml.safe_load(text), "script": script, "tests": []})
+        handler.write_text(text)
+        values = {
+            "endpoint_url": server.url,
+            "region": REGION,
+            "bucket": bucket,
+            "access_key_id": ACCESS_KEY,
+            "secret_access_key": SECRET_KEY,
+            **config,
+        }
+        (folder / "s3.yaml").write_text(yaml.safe_dump({"name": "s3", "config": values}))
+        return folder
+
+    return copy

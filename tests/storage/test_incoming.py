@@ -1,0 +1,270 @@
+"""Bodies on their way in: private, whole, and gone without a trace when they are discarded."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import Refusal
+from gateway.storage import incoming as incoming_module
+from gateway.storage.incoming import Body, Incoming
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "incoming" / "0"
+
+
+@pytest.fixture
+def incoming(folder: Path) -> Iterator[Incoming]:
+    before = len(os.listdir("/proc/self/fd"))
+    opened = Incoming(folder)
+    yield opened
+    opened.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_the_folder_is_private(incoming: Incoming, folder: Path) -> None:
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert incoming.device == folder.stat().st_dev
+
+
+def test_a_small_body_stays_in_memory_until_it_is_sealed(incoming: Incoming, folder: Path) -> None:
+    body = incoming.begin("u", 0o640)
+    body.keep([b"small ", b"body"])
+    assert list(incoming.names()) == []
+    identity = body.seal(durable=True)
+    found = (folder / "u").stat()
+    assert (folder / "u").read_bytes() == b"small body"
+    assert (identity.device, identity.inode, identity.size, identity.mtime_ns) == (
+        found.st_dev,
+        found.st_ino,
+        10,
+        found.st_mtime_ns,
+    )
+
+
+def test_what_is_kept_comes_behind_what_was_written(incoming: Incoming, folder: Path) -> None:
+    body = incoming.begin("u", 0o640)
+    body.write([b"one ", b"", b"two "])
+    body.keep([b"three"])
+    assert body.received == 8
+    assert body.seal(durable=False).size == 13
+    assert (folder / "u").read_bytes() == b"one two three"
+
+
+def test_an_empty_body_is_an_empty_file(incoming: Incoming, folder: Path) -> None:
+    assert incoming.begin("u", 0o640).seal(durable=False).size == 0
+    assert (folder / "u").read_bytes() == b""
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o604, 0o666])
+def test_a_body_has_the_mode_it_was_given_whatever_the_umask(
+    incoming: Incoming, folder: Path, mode: int
+) -> None:
+    before = os.umask(0o077)
+    try:
+        incoming.begin("u", mode).seal(durable=False)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folder / "u").stat().st_mode) == mode
+
+
+def test_a_body_never_opens_what_lies_there_already(incoming: Incoming, folder: Path) -> None:
+    (folder / "precious").write_bytes(b"precious")
+    (folder / "link").symlink_to("precious")
+    for name in ("precious", "link"):
+        body = incoming.begin(name, 0o640)
+        with pytest.raises(FileExistsError):
+            body.write([b"x"])
+        body.discard()
+    assert (folder / "precious").read_bytes() == b"precious"
+
+
+# -- writing
+
+
+def in_parts(size: int) -> Callable[[int, Sequence[bytes]], int]:
+    """Return a `writev` that takes `size` bytes at the most, as the kernel may."""
+
+    def writev(fd: int, pieces: Sequence[bytes]) -> int:
+        return os.write(fd, b"".join(pieces)[:size])
+
+    return writev
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 7, 1000])
+def test_writes_of_which_the_kernel_takes_only_a_part_are_finished(
+    incoming: Incoming, folder: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(os, "writev", in_parts(size))
+    body = incoming.begin("u", 0o640)
+    body.write([b"abc", b"", b"defg", b"h", b"ijklmnop"])
+    body.write([])
+    assert body.received == 16
+    body.seal(durable=False)
+    assert (folder / "u").read_bytes() == b"abcdefghijklmnop"
+
+
+@given(st.lists(st.binary(max_size=9), max_size=30), st.integers(1, 20))
+def test_any_pieces_in_any_parts_come_out_whole(pieces: list[bytes], size: int) -> None:
+    fd = os.memfd_create("body")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "writev", in_parts(size))
+            assert incoming_module._write_all(fd, pieces) == sum(map(len, pieces))
+        assert os.pread(fd, 1000, 0) == b"".join(pieces)
+    finally:
+        os.close(fd)
+
+
+def test_more_pieces_than_the_kernel_takes_at_once_are_written(incoming: Incoming, folder: Path) -> None:
+    pieces = [bytes([number % 256]) for number in range(5000)]
+    body = incoming.begin("u", 0o640)
+    body.write(pieces)
+    assert body.seal(durable=False).size == 5000
+    assert (folder / "u").read_bytes() == b"".join(pieces)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_in_the_words_of_the_error_table(
+    incoming: Incoming, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def writev(fd: int, pieces: Sequence[bytes]) -> int:
+        raise OSError(error, "full")
+
+    monkeypatch.setattr(os, "writev", writev)
+    body = incoming.begin("u", 0o640)
+    with pytest.raises(Refusal) as caught:
+        body.write([b"x"])
+    assert caught.value.code == "no_space"
+    body.discard()
+    assert list(incoming.names()) == []
+
+
+def test_digests_are_of_all_bytes_in_their_order(incoming: Incoming) -> None:
+    body = incoming.begin("u", 0o640, ["sha256", "md5"])
+    assert body.hashing
+    body.write([b"one", b"two"])
+    body.write([b"three"])
+    assert body.digest("sha256") == hashlib.sha256(b"onetwothree").digest()
+    assert body.digest("md5") == hashlib.md5(b"onetwothree").digest()
+    body.discard()
+    assert not incoming.begin("v", 0o640).hashing
+
+
+# -- durability
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Remember how large a file was at each sync."""
+    sizes: list[int] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        sizes.append(os.fstat(fd).st_size)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return sizes
+
+
+def test_sealing_syncs_all_bytes_once(incoming: Incoming, synced: list[int]) -> None:
+    body = incoming.begin("u", 0o640)
+    body.write([b"12345"])
+    body.keep([b"678"])
+    body.sync()
+    body.sync()
+    body.seal(durable=True)
+    assert synced == [8]
+
+
+def test_bytes_written_after_a_sync_are_synced_too(incoming: Incoming, synced: list[int]) -> None:
+    body = incoming.begin("u", 0o640)
+    body.write([b"12345"])
+    body.sync()
+    body.write([b"678"])
+    body.seal(durable=True)
+    assert synced == [5, 8]
+
+
+def test_without_durability_nothing_is_synced(incoming: Incoming, synced: list[int]) -> None:
+    body = incoming.begin("u", 0o640)
+    body.write([b"12345"])
+    body.seal(durable=False)
+    assert synced == []
+
+
+# -- the end without a file
+
+
+def fresh(body: Body) -> None:
+    """Nothing has come yet."""
+
+
+def kept(body: Body) -> None:
+    body.keep([b"small"])
+
+
+def written(body: Body) -> None:
+    body.write([b"bytes"])
+
+
+def synced_body(body: Body) -> None:
+    body.write([b"bytes"])
+    body.sync()
+
+
+def sealed(body: Body) -> None:
+    body.write([b"bytes"])
+    body.seal(durable=False)
+
+
+def removed(body: Body) -> None:
+    body.write([b"bytes"])
+    body._incoming.remove(body.upload_id)
+
+
+ENDS = [fresh, kept, written, synced_body, sealed, removed]
+
+
+@pytest.mark.parametrize("reach", ENDS, ids=lambda reach: reach.__name__)
+def test_discarding_leaves_nothing_in_whatever_state(
+    incoming: Incoming, reach: Callable[[Body], None]
+) -> None:
+    body = incoming.begin("u", 0o640)
+    reach(body)
+    body.discard()
+    body.discard()
+    assert list(incoming.names()) == []
+
+
+def test_discarding_does_not_touch_a_body_of_another(incoming: Incoming, folder: Path) -> None:
+    (folder / "u").write_bytes(b"another's")
+    incoming.begin("u", 0o640).discard()
+    assert (folder / "u").read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize("reach", [written, synced_body, sealed], ids=lambda reach: reach.__name__)
+def test_emptying_gives_the_space_back_and_keeps_the_mark(
+    incoming: Incoming, reach: Callable[[Body], None]
+) -> None:
+    body = incoming.begin("u", 0o640)
+    reach(body)
+    body.empty()
+    assert incoming.stat("u").st_size == 0
+
+
+def test_removing_what_is_gone_is_no_fault(incoming: Incoming) -> None:
+    incoming.remove("never was")
+    with pytest.raises(FileNotFoundError):
+        incoming.stat("never was")

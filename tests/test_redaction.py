@@ -1,0 +1,46 @@
+"""Redaction: what is secret is replaced whatever its spelling, and the original is left alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.redaction import REDACTED, SECRET_HEADERS, Redaction
+
+NAMES = ["Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Auth-Token", "X-Api-Key"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("spell", [str, str.lower, str.upper, str.title])
+def test_secret_headers_are_redacted_in_every_spelling(name: str, spell: type[str]) -> None:
+    given_headers = {spell(name): "hunter2", "X-Plain": "shown"}
+    assert Redaction().headers(given_headers) == {spell(name): REDACTED, "X-Plain": "shown"}
+    assert given_headers[spell(name)] == "hunter2"
+
+
+def test_the_operator_can_name_more() -> None:
+    redaction = Redaction(["X-Custom"])
+    assert redaction.headers({"x-CUSTOM": "1", "Cookie": "2", "X-Customs": "3"}) == {
+        "x-CUSTOM": REDACTED,
+        "Cookie": REDACTED,
+        "X-Customs": "3",
+    }
+    assert redaction.params({"X-custom": ["1"]}) == {"X-custom": [REDACTED]}
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Gateway-Signature", "x-amz-credential", "TOKEN", "access_token", "sig", "cookie"]
+)
+def test_secret_query_values_are_redacted_each_of_them(name: str) -> None:
+    params = {name: ["1", "2"], "page": ["3", ""]}
+    assert Redaction().params(params) == {name: [REDACTED, REDACTED], "page": ["3", ""]}
+    assert params[name] == ["1", "2"]
+
+
+@given(st.dictionaries(st.text() | st.sampled_from(NAMES), st.text()))
+def test_names_stay_and_only_secret_values_change(headers: dict[str, str]) -> None:
+    told = Redaction().headers(headers)
+    assert list(told) == list(headers)
+    for name, value in headers.items():
+        assert told[name] == (REDACTED if name.lower() in SECRET_HEADERS else value)
