@@ -61,7 +61,10 @@ async def test_retries_that_fall_due_during_a_stop_use_no_attempt(
         await asyncio.sleep(0.01)  # the page is the only sign of the first run's end
     assert story["handlers"][0]["attempt"] == 1
     async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/slow", "Content-Length: 2") + b"1")
+        await connection.send(head("PUT", "/upload/slow", "Content-Length: 2", "Expect: 100-continue"))
+        assert b"100 Continue" in await connection.line()  # it is being served
+        await connection.line()
+        await connection.send(b"1")
         gateway.signal(15)
         await until_the_port_is_closed(gateway)
         await asyncio.sleep(1.2)  # the second run would fall due in this time
