@@ -50,6 +50,7 @@ from gateway.storage.incoming import Incoming
 from gateway.storage.state import State
 from gateway.storage.tree import Tree
 from gateway.uploads.admission import Admission
+from gateway.uploads.fastpath import Roads
 from gateway.uploads.put import Uploads
 
 log = logging.getLogger("gateway")
@@ -73,6 +74,7 @@ class Gateway:
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
     runner: Runner = field(init=False)
+    roads: Roads = field(init=False)
     inflight: Inflight = field(init=False)
     proxy: Proxy = field(init=False)
     entrance: Entrance = field(init=False)
@@ -113,6 +115,7 @@ class Gateway:
         opened.callback(self.tree.close)
         self.journal = Journal(self.state.journal, full=settings.durability == "full")
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self.reserve = Reserve(self.incoming.fd, self.settings.min_free_bytes)
         self.committer = self._make_committer()
         self._services.files = CommittedFiles(self.tree, self.journal.outbox, self.committer)
         self.installation = Installation(settings, installation_key(settings), lambda: self.address)
@@ -138,7 +141,6 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self.hooks = Hooks(self.plugins)
         self.inflight = Inflight()
-        self.reserve = Reserve(self.incoming.fd, self.settings.min_free_bytes)
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         await self.hooks.start()
         self.committer.start()
@@ -153,6 +155,7 @@ class Gateway:
             self.tree,
             self.incoming,
             self.journal.outbox,
+            self.reserve,
             slot=self.state.slot,
             durable=durable,
             handlers=lambda: [spec.name for spec in self.hooks.uploaded_specs()],
@@ -182,6 +185,8 @@ class Gateway:
         admission = Admission(
             settings, auth, self.hooks, self.tree, self.reserve, self.inflight, self._disk
         )
+        self.roads = Roads(self.inflight, self._disk, settings.idle_timeout)
+        await self.roads.open()
         uploads = Uploads(
             settings,
             admission,
@@ -190,7 +195,7 @@ class Gateway:
             hooks=self.hooks,
             inflight=self.inflight,
             metrics=self.metrics,
-            disk=self._disk,
+            roads=self.roads,
             slot=self.state.slot,
         )
         self.proxy = Proxy(auth.trusts)
@@ -291,6 +296,7 @@ class Gateway:
 
     def _close(self) -> None:
         self.committer.close()
+        self.roads.close()
         self._disk.shutdown()
         with contextlib.suppress(FileNotFoundError):
             self.state.socket.unlink()

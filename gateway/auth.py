@@ -80,7 +80,8 @@ class Auth:
         `method` and `target` (path and query as sent). The token goes first: a script that passes
         on its user's token acts for that user.
         """
-        return self._bearer(headers) or self._neighbour(headers, method, target)
+        known = self._bearer(headers) if self._tokens else None
+        return known or self._neighbour(headers, method, target)
 
     def _neighbour(self, headers: Mapping[str, str], method: str, target: str) -> dict[str, Any] | None:
         credential = headers.get(INTERNAL_HEADER)
@@ -128,7 +129,7 @@ class Auth:
         The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
         `X-Forwarded-For`; where the two disagree neither is believed.
         """
-        address = _parsed(peer or "")
+        address = _parsed(peer or "") if self._proxies else None
         if address is None or not self._trusted(address):
             return peer
         told = {

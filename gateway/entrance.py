@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -20,6 +20,7 @@ from gateway import logs, paths
 from gateway.auth import Auth
 from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.metrics import Metrics
+from gateway.model import random_bytes
 from gateway.observe import OPEN_TO_ALL, Observe
 from gateway.points import reach
 from gateway.redaction import Redaction
@@ -29,6 +30,7 @@ from gateway.server import SERVER, UPLOAD_ID, abort, answer_unread, is_unread, r
 from gateway.settings import Settings
 from gateway.uploads.body import BrokenBodyError
 from gateway.uploads.put import Uploads
+from gateway.uploads.takeover import TAKEN, answer_taken
 
 log = logging.getLogger("gateway.access")
 faults = logging.getLogger("gateway")
@@ -51,28 +53,29 @@ class Entrance:
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
-    _quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    _quiet: asyncio.Event | None = None
     _template: paths.Template = field(init=False)
     _redaction: Redaction = field(init=False)
 
     def __post_init__(self) -> None:
-        self._quiet.set()
         self._template = paths.Template.parse(self.settings.file_upload_api_path)
         self._redaction = Redaction(self.settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request of the network."""
         self._serving += 1
-        self._quiet.clear()
         try:
             return await self._handle(request, owner=False)
         finally:
             self._serving -= 1
-            if not self._serving:
+            if self._quiet is not None and not self._serving:
                 self._quiet.set()
 
     async def quiet(self, grace: float) -> None:
         """Wait until no request of the network is being served, `grace` seconds at the most."""
+        self._quiet = asyncio.Event()
+        if not self._serving:
+            return
         try:
             async with asyncio.timeout(grace):
                 await self._quiet.wait()
@@ -85,10 +88,10 @@ class Entrance:
 
     async def _handle(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
         started = time.monotonic()
-        request_id = secrets.token_hex(8)
+        request_id = random_bytes(8).hex()
         with logs.bind(request_id=request_id):
-            hidden = self._redaction.values(request.headers, request.raw_path.partition("?")[2])
-            with logs.hide(hidden):  # not the line below: clients could hide who they are
+            # Not around the line below: clients could hide who they are.
+            with logs.hide(partial(self._secrets_of, request)):
                 answer = await self._answer_or_refuse(request, owner=owner)
             if answer is None:
                 abort(request)
@@ -102,6 +105,9 @@ class Entrance:
             with contextlib.suppress(ConnectionError):  # a client that has gone misses its answer
                 await _send(request, answer)
             return answer
+
+    def _secrets_of(self, request: web.BaseRequest) -> list[str]:
+        return self._redaction.values(request.headers, request.raw_path.partition("?")[2])
 
     async def _answer_or_refuse(
         self, request: web.BaseRequest, *, owner: bool
@@ -153,7 +159,9 @@ class Entrance:
         """Count and log one request. The query stays out: it may hold a signature."""
         method = request.method if request.method in METHODS else "other"
         status = "none" if answer is None else str(answer.status)
-        self.metrics.requests.labels(method, status).inc()
+        self.metrics.requests.add(method, status)
+        if not log.isEnabledFor(logging.INFO):
+            return
         path = request.raw_path.partition("?")[0][:LONGEST_LOGGED]
         facts = {
             "method": request.method[:20],
@@ -170,7 +178,9 @@ class Entrance:
 async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Write the answer; where the body was not read, close the connection behind it."""
     refused = answer.status >= 400 and request.body_exists and not isinstance(answer, Relay)
-    if refused or is_unread(request):
+    if TAKEN in request:
+        await answer_taken(request, answer)
+    elif refused or is_unread(request):
         await answer_unread(request, answer)
     else:
         await answer.prepare(request)

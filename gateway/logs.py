@@ -9,20 +9,20 @@ only.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 Masking = Callable[[str], str]
-_bound: ContextVar[Mapping[str, Any]] = ContextVar("gateway_log_facts")
-_hidden: ContextVar[tuple[str, ...]] = ContextVar("gateway_log_hidden", default=())
-_NOTHING: Mapping[str, Any] = {}
+_bound: ContextVar[dict[str, Any]] = ContextVar("gateway_log_facts")
+_hidden: ContextVar[hide | None] = ContextVar("gateway_log_hidden", default=None)
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _QUOTED = frozenset(' "=\n')
 
 
@@ -31,24 +31,51 @@ def bound() -> Mapping[str, Any]:
     return _bound.get(_NOTHING)
 
 
-@contextlib.contextmanager
-def bind(**facts: Any) -> Iterator[None]:
+class bind:  # noqa: N801 (used like a function; every request passes here, and a generator is slow)
     """Make every log line written inside carry `facts` (upload_id, event_id, plugin ...)."""
-    token = _bound.set({**bound(), **facts})
-    try:
-        yield
-    finally:
-        _bound.reset(token)
+
+    __slots__ = ("_facts", "_token")
+
+    def __init__(self, **facts: Any) -> None:
+        self._facts = facts
+
+    def __enter__(self) -> None:
+        self._token = _bound.set({**bound(), **self._facts})
+
+    def __exit__(self, *_: object) -> None:
+        _bound.reset(self._token)
 
 
-@contextlib.contextmanager
-def hide(texts: Iterable[str]) -> Iterator[None]:
-    """Keep these texts, such as the token of a request, out of every line written inside."""
-    token = _hidden.set((*_hidden.get(), *texts))
-    try:
-        yield
-    finally:
-        _hidden.reset(token)
+def add(**facts: Any) -> None:
+    """Make every further line inside the innermost `bind` carry `facts` too."""
+    _bound.get().update(facts)
+
+
+class hide:  # noqa: N801 (as above)
+    """Keep what `find` returns, such as a request's token, out of every line written inside.
+
+    `find` is called once, when the first line is written; most requests write none.
+    """
+
+    __slots__ = ("_find", "_found", "_outer", "_token")
+
+    def __init__(self, find: Callable[[], Iterable[str]]) -> None:
+        self._find = find
+        self._found: tuple[str, ...] | None = None
+
+    def __enter__(self) -> None:
+        self._outer = _hidden.get()
+        self._token = _hidden.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        _hidden.reset(self._token)
+
+    def texts(self) -> tuple[str, ...]:
+        """Return what is hidden here, and by whom this one is surrounded."""
+        if self._found is None:
+            outer = self._outer.texts() if self._outer is not None else ()
+            self._found = (*outer, *self._find())
+        return self._found
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
@@ -84,7 +111,8 @@ class _Masked(logging.Formatter):
         return self._masked(self.formatException(record.exc_info)) if record.exc_info else None
 
     def _masked(self, text: str) -> str:
-        for hidden in _hidden.get():
+        hiding = _hidden.get()
+        for hidden in hiding.texts() if hiding is not None else ():
             text = text.replace(hidden, "[redacted]")
         return self.mask(text)
 

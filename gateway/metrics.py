@@ -6,7 +6,7 @@ tests) do not add up. May import prometheus_client only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,9 +16,36 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
+
+
+class Tally(Collector):
+    """A counter for the server's loop alone: adding costs a fraction of what a `Counter` asks.
+
+    `labels` name the words that `add` gets; the words must come from bounded sets.
+    """
+
+    def __init__(
+        self, name: str, meaning: str, labels: Sequence[str], registry: CollectorRegistry
+    ) -> None:
+        self._about = name, meaning
+        self._labels = labels
+        self._counts: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+        registry.register(self)
+
+    def add(self, *words: str, amount: float = 1.0) -> None:
+        """Count one more, or `amount`, of those with these labels."""
+        self._counts[words] = self._counts.get(words, 0.0) + amount
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the counts as prometheus_client knows them; any thread may ask."""
+        family = CounterMetricFamily(*self._about, labels=self._labels)
+        for words, count in self._counts.copy().items():
+            family.add_metric(words, count)
+        yield family
 
 
 class Metrics:
@@ -27,20 +54,17 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, no news
         self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "gateway_requests",
-            "Answers by method and status",
-            ["method", "status"],
-            registry=self._registry,
+        self.requests = Tally(
+            "gateway_requests", "Answers by method and status", ["method", "status"], self._registry
         )
-        self.uploads = Counter(
+        self.uploads = Tally(
             "gateway_uploads",
             "Uploads by outcome (stored, or an error code)",
             ["outcome"],
-            registry=self._registry,
+            self._registry,
         )
-        self.received_bytes = Counter(
-            "gateway_upload_bytes", "Bytes of committed uploads", registry=self._registry
+        self.received_bytes = Tally(
+            "gateway_upload_bytes", "Bytes of committed uploads", [], self._registry
         )
         self.unsent_bytes = Counter(
             "gateway_refused_bytes",

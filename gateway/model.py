@@ -7,10 +7,11 @@ May import the standard library and `errors`.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 UPLOADING: Final = "APIGW.OnFileUploading"
 UPLOADED: Final = "APIGW.OnFileUploaded"
@@ -23,6 +24,43 @@ OnConflict = Literal["replace", "reject", "rename"]
 ON_CONFLICT: Final[tuple[OnConflict, ...]] = ("replace", "reject", "rename")
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
+_SHIFTS: Final = tuple(range(120, -1, -10))
+
+
+class _Random:
+    """Random bytes of the system, fetched many at a time.
+
+    Each visit to the system lets another thread take the interpreter, which costs more than a
+    whole small upload's share of it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = b""
+        self._used = 0
+        os.register_at_fork(after_in_child=self._forget)
+
+    def take(self, count: int) -> bytes:
+        with self._lock:
+            start = self._used
+            if start + count > len(self._bytes):
+                self._bytes, start = os.urandom(_AT_ONCE), 0
+            self._used = start + count
+            return self._bytes[start : self._used]
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = b""
+
+
+_AT_ONCE: Final = 4096
+_random = _Random()
+
+
+def random_bytes(count: int) -> bytes:
+    """Return `count` (up to 100) bytes from the system's source; for ids, not for keys."""
+    return _random.take(count)
 
 
 def new_id(slot: int) -> str:
@@ -31,9 +69,8 @@ def new_id(slot: int) -> str:
     The slot tells which journal of an installation knows the upload. Unguessable enough to
     name a status page: 80 bits from the system's source. Source: github.com/ulid/spec.
     """
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
-    text = "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
-    return f"{text}-{slot}"
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(_random.take(10), "big")
+    return f"{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}-{slot}"
 
 
 @dataclass(slots=True)
@@ -62,8 +99,7 @@ class Upload:
     created: float = 0.0
 
 
-@dataclass(slots=True, frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """Which very file was committed: device and inode, size in bytes, mtime in nanoseconds."""
 
     device: int
@@ -72,8 +108,7 @@ class Identity:
     mtime_ns: int
 
 
-@dataclass(slots=True, frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """A committed upload: where it lies, what it is, whether it replaced an older file."""
 
     upload_id: str

@@ -7,11 +7,12 @@ May import the standard library and `errors`.
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from gateway.errors import Refusal
@@ -34,6 +35,9 @@ _ABSOLUTE: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+_PLAIN: Final = re.compile(r"/?(?!\.\.?(?:/|\Z))[ -.0-[\]-~]+(?:/(?!\.\.?(?:/|\Z))[ -.0-[\]-~]+)*")
+"""ASCII paths that break no rule but maybe those of length: nearly all that ever come."""
+
 _RULES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
     (lambda name: not name, "is empty"),
     (lambda name: name in {".", ".."}, "is a dot segment"),
@@ -49,6 +53,7 @@ def _broken_rule(name: str) -> str | None:
     return next((rule for breaks, rule in _RULES if breaks(name)), None)
 
 
+@functools.lru_cache(maxsize=256)
 def check(path: str) -> tuple[str, ...]:
     """Return the segments of `path`; the leading slash may be missing.
 
@@ -58,15 +63,20 @@ def check(path: str) -> tuple[str, ...]:
     segments = tuple(path.removeprefix("/").split("/"))
     if len(segments) > MAX_SEGMENTS:
         raise Refusal("bad_path", f"the path has more than {MAX_SEGMENTS} segments")
-    for position, name in enumerate(segments, start=1):
-        rule = _broken_rule(name)
-        if rule is not None:
-            raise Refusal("bad_path", f"segment {position} of the path {rule}")
+    if len(path) > MAX_SEGMENT_BYTES or not _PLAIN.fullmatch(path):
+        _refuse_broken(segments)
     if segments[0] == STATE_FOLDER:
         raise Refusal("bad_path", "segment 1 of the path is reserved for the gateway's state")
     if len("/".join(("", *segments)).encode()) > MAX_PATH_BYTES:
         raise Refusal("bad_path", f"the path is longer than {MAX_PATH_BYTES} bytes")
     return segments
+
+
+def _refuse_broken(segments: Sequence[str]) -> None:
+    for position, name in enumerate(segments, start=1):
+        rule = _broken_rule(name)
+        if rule is not None:
+            raise Refusal("bad_path", f"segment {position} of the path {rule}")
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -90,6 +100,8 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def _decode_segment(raw: str) -> str:
+    if "%" not in raw and raw.isascii():
+        return raw
     if _BAD_ESCAPE.search(raw):
         raise Refusal("bad_path", "the path contains a bad percent-escape")
     try:
@@ -115,6 +127,8 @@ def parse_query(raw_query: str) -> dict[str, list[str]]:
     `+` is a blank; an escape that is none stays as it is written. Raises
     `Refusal("bad_request")` for more than 1000 fields or text that is not UTF-8.
     """
+    if not raw_query:
+        return {}
     fields: dict[str, list[str]] = {}
     try:
         text = raw_query.encode("utf-8", "surrogateescape").decode()
@@ -128,8 +142,7 @@ def parse_query(raw_query: str) -> dict[str, list[str]]:
     return fields
 
 
-@dataclass(slots=True, frozen=True)
-class Match:
+class Match(NamedTuple):
     """What an upload path says: `path` (checked, with leading slash) and the template's variables."""
 
     path: str
@@ -171,6 +184,8 @@ class Template:
 
     text: str
     _parts: tuple[_Part, ...]
+    _plain: str | None
+    """What stands before `{filepath}` where that is the only variable and the last part."""
 
     @classmethod
     def parse(cls, text: str) -> Template:
@@ -179,13 +194,21 @@ class Template:
             parts = _parse_parts(text)
         except ValueError as fault:
             raise ValueError(f"upload path template {text!r}: {fault}") from None
-        return cls(text, parts)
+        *before, last = parts
+        plain = last.spans and not any(part.variable for part in before)
+        return cls(text, parts, "".join(f"/{part.text}" for part in before) + "/" if plain else None)
 
     def match(self, raw_path: str) -> Match | None:
         """Return what `raw_path` (still encoded) says, or None when it is no upload path at all.
 
         Raises `Refusal("bad_path")` for a path of the template's shape that names a bad file.
         """
+        plain = self._plain
+        if plain and raw_path.startswith(plain) and "%" not in raw_path and raw_path.isascii():
+            rest = raw_path[len(plain) :]
+            path = UPLOAD_PREFIX + rest
+            check(path)
+            return Match(path, {_FILEPATH: rest})
         aligned = self._align(raw_path)
         if aligned is None:
             return None

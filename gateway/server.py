@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from aiohttp.web_protocol import _ErrInfo
 
@@ -75,6 +76,11 @@ class _Protocol(web.RequestHandler):
         if isinstance(message, _ErrInfo) and broken is not None and not broken.is_eof():
             broken.set_exception(web.RequestPayloadError("the body is not well-formed"))
         self._latest_body = body
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on reading; where reading never stopped (aiohttp asks at every piece) do nothing."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
 
     def handle_error(
         self,
@@ -146,23 +152,27 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
 
 def _ambiguity(request: web.BaseRequest) -> str | None:
     """Return what the parser lets pass, yet others might read otherwise: smuggling starts there."""
-    codings = request.headers.get("Transfer-Encoding", "chunked")
-    host = request.headers.get("Host", "")
-    absolute = _ABSOLUTE.match(request.raw_path)
     if request.version not in SPOKEN:
         return "only HTTP/1.0 and HTTP/1.1 are spoken here"
-    if codings.strip().lower() != "chunked":
+    codings = request.headers.get("Transfer-Encoding")
+    if codings is not None and codings.strip().lower() != "chunked":
         return "the only transfer coding known here is chunked"
-    if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
+    if codings is not None and request.version < HttpVersion11:
         return "HTTP/1.0 knows no Transfer-Encoding"  # RFC 9112 section 6.1
+    host = request.headers.get("Host", "")
     if not _HOST.fullmatch(host):
         return "the Host is none"  # RFC 9112 section 3.2
+    absolute = None if request.raw_path.startswith("/") else _ABSOLUTE.match(request.raw_path)
     if absolute is not None and absolute[1].lower() != host.lower():
         return "the Host is another than that of the target"
     return None
 
 
 # -- answers
+
+
+quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
+"""Return a text as JSON writes it."""
 
 
 def json_answer(body: Any, status: int = 200, **headers: str) -> web.Response:
@@ -172,6 +182,44 @@ def json_answer(body: Any, status: int = 200, **headers: str) -> web.Response:
     for name, value in headers.items():
         answer.headers[name.replace("_", "-")] = value
     return answer
+
+
+class BriefAnswer(web.StreamResponse):
+    """A short JSON text that is sent in one piece, past aiohttp's general (and slower) machinery."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status=status)
+        self.content = text.encode()
+        self._sent = False
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Note how the connection goes on; nothing is sent yet."""
+        self._request = request
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send head and body. Raises `ConnectionError` where the client has gone."""
+        request = self._request
+        if self._sent or request is None:
+            return
+        self._sent = self._eof_sent = True
+        if request.transport is None:
+            raise ConnectionResetError("the client has gone")
+        request.transport.write(self._head(request) + self.content)
+
+    def _head(self, request: web.BaseRequest) -> bytes:
+        old = request.version < HttpVersion11
+        lines = [
+            f"HTTP/1.{0 if old else 1} {self.status} {self.reason}",
+            "Content-Type: application/json; charset=utf-8",
+            f"Content-Length: {len(self.content)}",
+            f"Date: {rfc822_formatted_time()}",
+            *[f"{name}: {value}" for name, value in self.headers.items()],
+        ]
+        if self.keep_alive == old:  # otherwise it goes without saying (RFC 9112 section 9.3)
+            lines.append("Connection: keep-alive" if old else "Connection: close")
+        return "\r\n".join([*lines, "", ""]).encode()
 
 
 def refusal_answer(refusal: Refusal) -> web.Response:

@@ -65,7 +65,7 @@ async def attempt(gateway: Outside, name: str, tag: str, size: int) -> int | Non
     return answer.status
 
 
-@pytest.mark.parametrize("size", [1000, 3_000_000], ids=["small", "large"])
+@pytest.mark.parametrize("size", [1000, 3_000_000, 12_000_000], ids=["small", "large", "fast road"])
 @pytest.mark.parametrize("point", [*NOTHING, *EVERYTHING, "after answer", "mid handler"])
 async def test_a_kill_leaves_all_or_nothing(
     outside: Start, tmp_path: Path, point: str, size: int
@@ -172,23 +172,24 @@ async def test_a_second_gateway_on_the_same_directory_is_refused(outside: Start,
     assert await attempt(first, "x", "t", 10) == 201
 
 
+@pytest.mark.parametrize("size", [200_000, 12_000_000], ids=["ordinary road", "fast road"])
 async def test_a_body_on_its_way_is_finished_when_the_gateway_is_asked_to_stop(
-    outside: Start, tmp_path: Path
+    outside: Start, tmp_path: Path, size: int
 ) -> None:
     gateway = outside(*plugins(tmp_path))
-    body = body_of("late", 200_000)
+    body = body_of("late", size)
     async with raw(gateway) as connection:
         lines = ("X-Tag: late", f"Content-Length: {len(body)}", "Expect: 100-continue")
         await connection.send(head("PUT", "/upload/late", *lines))
         assert (await connection.line()).startswith(b"HTTP/1.1 100")
-        await connection.send(body[:100_000])
+        await connection.send(body[: size // 2])
         gateway.signal(15)
         while True:  # until the port is closed, the signal has not been acted on
             try:
                 await get(gateway, "/-/health")
             except (OSError, asyncio.IncompleteReadError):
                 break
-        await connection.send(body[100_000:])
+        await connection.send(body[size // 2 :])
         answer = await connection.answer()
     assert answer.status == 201
     assert gateway.wait() == 0

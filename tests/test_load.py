@@ -18,7 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 MIB = 1 << 20
 GIB = 1 << 30
-SLOW_CLIENTS = 500
+SLOW_CLIENTS = {"ordinary road": (500, 1_000_000), "fast road": (1000, 8_400_000)}
+"""How many, and how much each of them is going to send."""
+
 MOST_THREADS = 40
 PAIRS = 3
 
@@ -77,16 +79,17 @@ async def test_two_gib_are_stored_within_64_mib_of_memory(
 class SlowClients:
     """Clients that send a few bytes a second, each in the middle of a body of its own."""
 
-    def __init__(self, gateway: Outside, number: int) -> None:
+    def __init__(self, gateway: Outside, number: int, size: int) -> None:
         self._gateway = gateway
         self._number = number
+        self._size = size
         self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> SlowClients:
         host, port = self._gateway.address
         for client in range(self._number):
             reader, writer = await asyncio.open_connection(host, port)
-            lines = ("Content-Length: 1000000", "Expect: 100-continue")
+            lines = (f"Content-Length: {self._size}", "Expect: 100-continue")
             writer.write(head("PUT", f"/upload/slow-{client}", *lines))
             assert b"100 Continue" in await reader.readline()
             self._writers.append(writer)
@@ -108,8 +111,9 @@ class SlowClients:
                 await writer.wait_closed()
 
 
-async def test_500_slow_clients_cost_no_threads_and_little_memory_and_a_fast_one_gets_through(
-    outside: Callable[..., Outside], tmp_path: Path
+@pytest.mark.parametrize(("number", "size"), SLOW_CLIENTS.values(), ids=SLOW_CLIENTS.keys())
+async def test_slow_clients_cost_no_threads_and_little_memory_and_a_fast_one_gets_through(
+    outside: Callable[..., Outside], tmp_path: Path, number: int, size: int
 ) -> None:
     gateway = outside()
     source = tmp_path / "fast"
@@ -127,12 +131,12 @@ async def test_500_slow_clients_cost_no_threads_and_little_memory_and_a_fast_one
     with Peak(gateway.process.pid) as peak:
         for _ in range(PAIRS):
             alone = await upload("alone")
-            async with SlowClients(gateway, SLOW_CLIENTS):
+            async with SlowClients(gateway, number, size):
                 metrics = (await get(gateway, "/-/metrics")).body.decode()
-                assert f"gateway_uploads_active {SLOW_CLIENTS}.0" in metrics
+                assert f"gateway_uploads_active {number}.0" in metrics
                 pairs.append((alone, await upload("beside")))
     for alone, beside in pairs:
-        print(f"512 MiB alone {alone:.2f} s, beside {SLOW_CLIENTS} slow clients {beside:.2f} s")
+        print(f"512 MiB alone {alone:.2f} s, beside {number} slow clients {beside:.2f} s")
     print(f"threads {peak.threads}, memory +{peak.growth / MIB:.0f} MiB")
     assert peak.threads <= MOST_THREADS
     assert peak.growth < 128 * MIB

@@ -255,7 +255,7 @@ def test_everything_that_is_logged_goes_through_the_mask(
     try:
         logs.configure(style)
         logs.mask_with(Mask([CLEAR]))
-        with logs.bind(place=CLEAR), logs.hide(["of this request"]):
+        with logs.bind(place=CLEAR), logs.hide(lambda: ["of this request"]):
             logging.getLogger("gateway").info("the token of this request")
             logging.getLogger("gateway.plugin.x").info("it is %s", CLEAR, extra={"facts": {"f": CLEAR}})
         try:

@@ -14,10 +14,11 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from gateway import paths
 from gateway.commit import publish
+from gateway.commit.reserve import Reserve
 from gateway.errors import Refusal, Unanswered
 from gateway.events.outbox import Outbox, Record
 from gateway.model import UPLOADED, Identity, Stored, Upload, new_id
@@ -30,13 +31,18 @@ log = logging.getLogger("gateway.commit")
 
 @dataclass(slots=True)
 class Order:
-    """A received body to be committed: what it is, and what its handlers will be told."""
+    """A received body to be committed: what it is, and what its handlers will be told.
+
+    `tell` is called only where there are handlers. `looked` is False where nobody has looked yet
+    whether the disk has room for it.
+    """
 
     upload: Upload
     body: Body
     mime: str
     digests: dict[str, str]
-    event_body: dict[str, Any]
+    tell: Callable[[], dict[str, Any]]
+    looked: bool = True
 
 
 @dataclass(slots=True)
@@ -50,17 +56,20 @@ class Verdicts:
     event_ids: list[str] = field(default_factory=list)
 
 
+_UNKNOWN: Final = Identity(0, 0, 0, 0)
+
+
 @dataclass(slots=True)
 class _Staged:
-    """An order whose bytes are durable, with the folder it goes to, held open."""
+    """An order whose bytes are in its file, with the folder it goes to, held open."""
 
     order: Order
-    identity: Identity
     parent: Parent
     segments: tuple[str, ...]
     handlers: tuple[str, ...]
     event_id: str
     replaced: bool
+    identity: Identity = _UNKNOWN
 
     @property
     def upload(self) -> Upload:
@@ -68,7 +77,8 @@ class _Staged:
 
     @property
     def path(self) -> str:
-        return publish.path_of(self.segments, self.parent)
+        """The path as clients and handlers know it, with the name that was chosen."""
+        return "/" + "/".join([*self.segments[:-1], self.parent.name])
 
 
 class Steps:
@@ -79,6 +89,7 @@ class Steps:
         tree: Tree,
         incoming: Incoming,
         outbox: Outbox,
+        reserve: Reserve,
         *,
         slot: int,
         durable: bool,
@@ -87,6 +98,7 @@ class Steps:
         self._tree = tree
         self._incoming = incoming
         self._outbox = outbox
+        self._reserve = reserve
         self._slot = slot
         self._durable = durable
         self._handlers = handlers
@@ -96,10 +108,8 @@ class Steps:
         """Commit `orders` as one batch and say in `verdicts` what became of each."""
         self._clear_limbo()
         with contextlib.ExitStack() as folders:
-            staged = self._stage_all(orders, folders, verdicts)
-            if not staged:
-                return
-            if not self._sync_incoming(staged, verdicts):
+            staged = self._seal_all(self._stage_all(orders, folders, verdicts), verdicts)
+            if not staged or not self._sync_incoming(staged, verdicts):
                 return
             reach("before journal commit")
             recorded = self._record(staged, verdicts)
@@ -114,33 +124,62 @@ class Steps:
     def _stage_all(
         self, orders: Sequence[Order], folders: contextlib.ExitStack, verdicts: Verdicts
     ) -> list[_Staged]:
-        """Make the bytes durable, open the folders, settle the names."""
+        """Open the folders, settle the names, bring the bytes on their way to the disk."""
         staged: list[_Staged] = []
+        opened: dict[tuple[str, ...], Parent] = {}
         taken: set[publish.Name] = set()
+        handlers = tuple(self._handlers())
+        unlooked = sum(order.body.size for order in orders if not order.looked)
+        no_room = self._room_for(unlooked) if unlooked else None
         for order in orders:
             try:
+                if no_room is not None and not order.looked:
+                    raise no_room
                 segments = paths.check(order.upload.path)
-                parent = folders.enter_context(self._tree.parent(segments))
-                item = self._stage(order, segments, parent, taken)
+                parent = self._parent(segments, opened, folders)
+                replaced = publish.choose_name(order.upload, parent, taken)
+                order.body.flush(start=self._durable)
             except Exception as fault:
                 self._discard(order, refusal_of(fault), verdicts)
-            else:
-                staged.append(item)
-                reach("after file sync")
+                continue
+            taken.add((*parent.folder, parent.name))
+            event_id = new_id(self._slot) if handlers else ""
+            staged.append(_Staged(order, parent, segments, handlers, event_id, replaced))
         return staged
 
-    def _stage(
+    def _room_for(self, amount: int) -> Refusal | None:
+        try:
+            self._reserve.check(amount)
+        except Refusal as refusal:
+            return refusal
+        return None
+
+    def _parent(
         self,
-        order: Order,
         segments: tuple[str, ...],
-        parent: Parent,
-        taken: set[publish.Name],
-    ) -> _Staged:
-        replaced = publish.choose_name(order.upload, parent, taken)
-        identity = order.body.seal(durable=self._durable)
-        taken.add((*parent.folder, parent.name))
-        handlers = tuple(self._handlers())
-        return _Staged(order, identity, parent, segments, handlers, new_id(self._slot), replaced)
+        opened: dict[tuple[str, ...], Parent],
+        folders: contextlib.ExitStack,
+    ) -> Parent:
+        """Walk to a folder once for all uploads of the batch that go there."""
+        first = opened.get(segments[:-1])
+        if first is not None:
+            return self._tree.sibling(first, segments)
+        parent = folders.enter_context(self._tree.parent(segments))
+        opened[segments[:-1]] = parent
+        return parent
+
+    def _seal_all(self, staged: list[_Staged], verdicts: Verdicts) -> list[_Staged]:
+        """Wait for the bytes to be durable: all are on their way, so the first waits for most."""
+        sealed: list[_Staged] = []
+        for item in staged:
+            try:
+                item.identity = item.order.body.seal(durable=self._durable)
+            except Exception as fault:
+                self._discard(item.order, refusal_of(fault), verdicts)
+            else:
+                sealed.append(item)
+                reach("after file sync")
+        return sealed
 
     def _sync_incoming(self, staged: list[_Staged], verdicts: Verdicts) -> bool:
         """Make the private names durable before the rows: recovery trusts their absence."""
@@ -184,7 +223,7 @@ class Steps:
     def _give_name(self, item: _Staged) -> None:
         upload, parent = item.upload, item.parent
         if upload.on_conflict == "replace" and not upload.must_be_new:
-            item.replaced = publish.replace(self._incoming, upload.id, parent)
+            publish.replace(self._incoming, upload.id, parent)
             return
         for _ in range(publish.NUMBERED_NAMES):
             try:
@@ -192,6 +231,7 @@ class Steps:
                 return
             except publish.TakenError:
                 # Somebody else's process took the name after our look at it.
+                parent.found = parent.stat()
                 publish.choose_name(upload, parent, ())
                 self._outbox.move(upload.id, item.path).result()
         raise Refusal("conflict", "the name was taken again and again")
@@ -278,6 +318,6 @@ def _record(item: _Staged) -> Record:
         created=upload.created,
         event_id=item.event_id,
         event_type=UPLOADED,
-        event_body={**order.event_body, "bytes": item.identity.size},
+        event_body={**order.tell(), "bytes": item.identity.size} if item.handlers else {},
         handlers=item.handlers,
     )

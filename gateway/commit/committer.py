@@ -69,7 +69,8 @@ class Committer:
         self._durable = durable
         self._on_release = on_release
         self._disk = disk
-        self._queue: queue.SimpleQueue[_Job | _Nudge | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Job] | _Nudge | None] = queue.SimpleQueue()
+        self._gathered: deque[_Job] = deque()
         self._unreleased: deque[str] = deque()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
@@ -79,6 +80,7 @@ class Committer:
 
     def close(self) -> None:
         """Commit what is queued and end the thread."""
+        self._send()
         self._queue.put(None)
         self._thread.join()
 
@@ -90,19 +92,31 @@ class Committer:
         """
         if self._durable and order.body.received >= SYNC_APART_BYTES:
             await self._sync_apart(order.body)
-        stored: Stored = await self._enqueue(order)
+        loop = asyncio.get_running_loop()
+        job = _Job(order, loop, loop.create_future())
+        if not self._gathered:
+            # Handed over when the loop has served all that is ready: waking the thread costs more
+            # than a small upload, and it would take the interpreter from the loop at once.
+            loop.call_soon(self._send)
+        self._gathered.append(job)
+        stored: Stored = await job.answer
         return stored
+
+    def _send(self) -> None:
+        # The loop's, but at the end another thread's too: each job is taken once.
+        jobs: list[_Job] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                jobs.append(self._gathered.popleft())
+        self._queue.put(jobs)
 
     async def between_batches(self, function: Callable[[], T]) -> T:
         """Run `function` in the committer's thread, while no upload is being published."""
-        result: T = await self._enqueue(function)
-        return result
-
-    def _enqueue(self, what: Order | Callable[[], Any]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        job = _Job(what, loop, loop.create_future())
-        self._queue.put(job)
-        return job.answer
+        job = _Job(function, loop, loop.create_future())
+        self._queue.put([job])
+        result: T = await job.answer
+        return result
 
     async def _sync_apart(self, body: Body) -> None:
         loop = asyncio.get_running_loop()
@@ -124,16 +138,18 @@ class Committer:
         while running:
             jobs, running = self._take()
             self._release()
-            self._commit([job for job in jobs if isinstance(job.what, Order)])
+            orders = [job for job in jobs if isinstance(job.what, Order)]
+            for start in range(0, len(orders), MAX_BATCH):
+                self._commit(orders[start : start + MAX_BATCH])
             _hand_over([_call(job) for job in jobs if not isinstance(job.what, Order)])
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for jobs; return all that wait (bounded), and whether to go on afterwards."""
         jobs: list[_Job] = []
         try:
-            while (job := self._queue.get(timeout=self._patience())) is not None:
-                if not isinstance(job, _Nudge):
-                    jobs.append(job)
+            while (more := self._queue.get(timeout=self._patience())) is not None:
+                if not isinstance(more, _Nudge):
+                    jobs += more
                 # With a job in hand it must not wait, not even behind a nudge.
                 if jobs and (len(jobs) >= MAX_BATCH or self._queue.empty()):
                     return jobs, True
@@ -145,8 +161,6 @@ class Committer:
         return RELEASE_AGAIN if self._unreleased else None
 
     def _commit(self, jobs: list[_Job]) -> None:
-        if not jobs:
-            return
         orders = [job.what for job in jobs if isinstance(job.what, Order)]
         verdicts = Verdicts()
         try:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
-from collections.abc import Container, Sequence
+from collections.abc import Container
 
 from gateway.errors import Refusal
 from gateway.model import Upload
@@ -39,7 +38,7 @@ def choose_name(upload: Upload, parent: Parent, taken: Container[Name]) -> bool:
     With `rename` a free name is put into `parent.name`. `taken` are names given away in the same
     batch. Raises `Refusal`: `already_exists` (If-None-Match), `conflict` (reject, or no free name).
     """
-    if not _exists(parent, parent.name, taken):
+    if parent.found is None and (*parent.folder, parent.name) not in taken:
         return False
     if upload.must_be_new:
         raise Refusal("already_exists", "If-None-Match: *, and the file exists")
@@ -64,16 +63,15 @@ def free_name(upload: Upload, parent: Parent, taken: Container[Name]) -> str:
     raise Refusal("conflict", "no free name was found beside the existing file")
 
 
-def replace(incoming: Incoming, upload_id: str, parent: Parent) -> bool:
-    """Rename the body to `parent.name`, over what stands there; return whether something did.
+def replace(incoming: Incoming, upload_id: str, parent: Parent) -> None:
+    """Rename the body to `parent.name`, over the file, or the link itself, that stands there.
 
-    Raises `Refusal("conflict")` where that is no regular file, `OSError` if nothing was changed.
+    Raises `Refusal("conflict")` for a folder, `OSError` if nothing was changed.
     """
-    existing = parent.stat()
-    if existing is not None and not stat.S_ISREG(existing.st_mode):
-        raise Refusal("conflict", "something that is not a file has taken the name")
-    os.rename(upload_id, parent.name, src_dir_fd=incoming.fd, dst_dir_fd=parent.fd)
-    return existing is not None
+    try:
+        os.rename(upload_id, parent.name, src_dir_fd=incoming.fd, dst_dir_fd=parent.fd)
+    except IsADirectoryError:
+        raise Refusal("conflict", "a folder has taken the name") from None
 
 
 def add(incoming: Incoming, upload_id: str, parent: Parent) -> None:
@@ -92,11 +90,6 @@ def add(incoming: Incoming, upload_id: str, parent: Parent) -> None:
     # The upload is published: a private name that stays behind is recovery's to remove.
     with contextlib.suppress(OSError):
         incoming.remove(upload_id)
-
-
-def path_of(segments: Sequence[str], parent: Parent) -> str:
-    """Return the path as clients and handlers know it, with the name that was chosen."""
-    return "/" + "/".join([*segments[:-1], parent.name])
 
 
 def _exists(parent: Parent, name: str, taken: Container[Name]) -> bool:

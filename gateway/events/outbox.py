@@ -12,15 +12,13 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.events.database import Database
 from gateway.model import Identity
 
 
-@dataclass(slots=True, frozen=True)
-class Record:
+class Record(NamedTuple):
     """All that the journal keeps of one committed upload, and whom to tell.
 
     `event_body` is what handlers get (secrets already redacted); `handlers` may be empty: then
@@ -60,8 +58,7 @@ class Outbox:
         """Write uploads with their held deliveries, all or none."""
 
         def operation(db: sqlite3.Connection) -> None:
-            for record in records:
-                _insert(db, record, time.time())
+            _insert(db, records, time.time())
 
         return self._database.submit(operation)
 
@@ -115,34 +112,36 @@ class Outbox:
         return self._database.submit(operation)
 
 
-def _insert(db: sqlite3.Connection, record: Record, now: float) -> None:
-    identity = record.identity
-    principal = None if record.principal is None else json.dumps(record.principal)
-    db.execute(
+def _insert(db: sqlite3.Connection, records: Sequence[Record], now: float) -> None:
+    db.executemany(
         "INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            record.upload_id,
-            record.path,
-            identity.size,
-            record.mime,
-            json.dumps(record.digests),
-            identity.device,
-            identity.inode,
-            identity.mtime_ns,
-            principal,
-            record.remote,
-            record.created,
-            now,
-        ),
+        [_upload_row(record, now) for record in records],
     )
-    if not record.handlers:
-        return
-    db.execute(
+    told = [record for record in records if record.handlers]
+    db.executemany(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
-        (record.event_id, record.event_type, record.upload_id, now, json.dumps(record.event_body)),
+        [(r.event_id, r.event_type, r.upload_id, now, json.dumps(r.event_body)) for r in told],
     )
     db.executemany(
         "INSERT INTO deliveries (event_id, handler, state, due, created, updated)"
         " VALUES (?, ?, 'held', ?, ?, ?)",
-        [(record.event_id, handler, now, now, now) for handler in record.handlers],
+        [(r.event_id, handler, now, now, now) for r in told for handler in r.handlers],
+    )
+
+
+def _upload_row(record: Record, now: float) -> tuple[Any, ...]:
+    identity = record.identity
+    return (
+        record.upload_id,
+        record.path,
+        identity.size,
+        record.mime,
+        json.dumps(record.digests) if record.digests else "{}",
+        identity.device,
+        identity.inode,
+        identity.mtime_ns,
+        None if record.principal is None else json.dumps(record.principal),
+        record.remote,
+        record.created,
+        now,
     )

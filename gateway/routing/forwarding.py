@@ -7,6 +7,7 @@ May import `errors`.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -74,9 +75,9 @@ def request_headers(fields: _Fields, received: _Fields, hop: Hop) -> CIMultiDict
         key = name.lower()
         if _is_hop_by_hop(key) or key in FRAMING or key.startswith(OURS):
             continue
-        from_client = received.getall(name, None) == fields.getall(name)
-        if from_client and (key in named or (key.startswith(ORIGIN) and not hop.trusted)):
-            continue
+        doubtful = key in named or (key.startswith(ORIGIN) and not hop.trusted)
+        if doubtful and received.getall(name, None) == fields.getall(name):
+            continue  # the client's own, and no step's
         kept.add(name, value)
     _tell_origin(kept, hop)
     _sign(kept)
@@ -85,6 +86,8 @@ def request_headers(fields: _Fields, received: _Fields, hop: Hop) -> CIMultiDict
 
 def connection_options(fields: _Fields) -> frozenset[str]:
     """Return the names in `Connection`, in lower case (RFC 9110 section 7.6.1)."""
+    if "Connection" not in fields:
+        return frozenset()
     lines = ",".join(fields.getall("Connection", ()))
     return frozenset(option.strip().lower() for option in lines.split(",")) - {""}
 
@@ -107,6 +110,8 @@ def _tell_origin(fields: CIMultiDict[str], hop: Hop) -> None:
 
 def _even_out(fields: CIMultiDict[str]) -> None:
     """Let both chains tell the same where a trusted proxy wrote only one (RFC 7239 section 7.4)."""
+    if "Forwarded" not in fields and "X-Forwarded-For" not in fields:
+        return
     told, older = (",".join(fields.getall(name, ())) for name in ("Forwarded", "X-Forwarded-For"))
     if older and not told:
         for address in older.split(","):
@@ -117,6 +122,7 @@ def _even_out(fields: CIMultiDict[str]) -> None:
             _append(fields, "X-Forwarded-For", named[1] if named else "unknown")
 
 
+@functools.lru_cache(maxsize=1024)
 def _node(peer: str | None) -> str:
     """RFC 7239 section 6: an IPv6 address stands in brackets and quotes."""
     try:
@@ -127,7 +133,9 @@ def _node(peer: str | None) -> str:
 
 
 def _append(fields: CIMultiDict[str], name: str, value: str) -> None:
-    fields[name] = ", ".join([*fields.popall(name, ()), value])
+    if name in fields:
+        value = ", ".join([*fields.popall(name), value])
+    fields[name] = value
 
 
 def _sign(fields: CIMultiDict[str]) -> None:
@@ -151,6 +159,8 @@ def target(template: str, raw_resources: Mapping[str, str], raw_query: str) -> s
 
 def _value(name: str, raw_resources: Mapping[str, str]) -> str:
     raw = raw_resources[name]
+    if "." not in raw and "%" not in raw and "?" not in raw:
+        return raw
     # Once more than we decode: servers behind us that decode twice must not be led astray either.
     steps = re.split(r"[/\\]", unquote(unquote(raw)))
     if any(step in {".", ".."} for step in steps):
@@ -160,6 +170,8 @@ def _value(name: str, raw_resources: Mapping[str, str]) -> str:
 
 def _foreign(raw_query: str) -> str:
     """Return the query without the fields that are the gateway's own credentials."""
+    if not raw_query:
+        return ""
     fields = raw_query.split("&")
     return "&".join(field for field in fields if not unquote(field).lower().startswith(OURS))
 
@@ -203,6 +215,8 @@ def written(fields: CIMultiDict[str], code: str) -> CIMultiDict[str]:
 
 
 def _text(value: str) -> str:
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -7,6 +7,7 @@ the foundations.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -67,7 +68,6 @@ class Proxy:
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=UpstreamRequest,
             auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             read_bufsize=READ_BUFFER,
             max_line_size=LONGEST_FIELD,
             max_field_size=LONGEST_FIELD,
@@ -166,7 +166,7 @@ class Proxy:
             headers=self._headers(exchange, upstream, sending),
             data=exchange.body or None if sending is None else sending,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect),
+            timeout=_timeout(limits.connect),
         )
 
     def _headers(self, exchange: Exchange, upstream: str, sending: Sending | None) -> CIMultiDict[str]:
@@ -185,6 +185,11 @@ class Proxy:
             if exchange.waiting:
                 headers[hdrs.EXPECT] = "100-continue"
         return headers
+
+
+@functools.lru_cache(maxsize=64)
+def _timeout(connect: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
 
 def _refuse_what_is_not_proxied(request: web.BaseRequest) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
 from typing import Final
 
-from aiohttp import ClientRequest, payload, web
+from aiohttp import ClientRequest, hdrs, payload, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
 
 from gateway.errors import ClientLeft, GatewayError, Refusal
 from gateway.routing.model import Exchange
@@ -27,42 +29,96 @@ EXPECT_SECONDS: Final = 1.0
 RFC 9110 section 10.1.1: who waits for `100 Continue` must not wait for ever."""
 
 
-class Patience:
-    """A deadline that is renewed while bytes move: `idle` seconds of silence end the waiting.
+NOT_ADDED: Final = CIMultiDict({hdrs.CONTENT_TYPE: None})
+"""What aiohttp may not add to a request that came without it."""
 
-    `client_left` tells whether the waiting ended early because the client has gone.
+
+class Silence:
+    """A wait that ends with `TimeoutError` after `idle` seconds in which it was not renewed.
+
+    Renewing notes the time and no more, as it is done for every piece: one timer looks whether that
+    was long ago. `is_over` tells a silence from a `TimeoutError` of the network.
     """
 
     def __init__(self, idle: float) -> None:
         self.idle = idle
-        self.client_left = False
+        self.is_over = False
+        self._loop = asyncio.get_running_loop()
+        self._until: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._timeout: asyncio.Timeout | None = None
+
+    async def __aenter__(self) -> None:
+        self.is_over = False
+        self._timeout = asyncio.timeout(None)
+        await self._timeout.__aenter__()
+        self.renew()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        timeout, self._timeout = self._timeout, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if timeout is not None:
+            await timeout.__aexit__(kind, fault, trace)
+
+    def renew(self, extra: float = 0.0) -> None:
+        """A byte has moved: wait `idle` (and `extra`) seconds for the next one."""
+        self._until = self._loop.time() + self.idle + extra
+        if self._timer is None or self._timer.when() > self._until:
+            self._watch()
+
+    def rest(self) -> None:
+        """It is not the other side's turn: do not count."""
+        self._until = None
+
+    def end(self) -> None:
+        """End the wait now. Who reports a byte cannot know whether it is over already."""
+        if self._timeout is not None and not self.is_over:
+            self.is_over = True
+            self._timeout.reschedule(0.0)
+
+    def _watch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._timeout is not None and self._until is not None:
+            self._timer = self._loop.call_at(self._until, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._until is not None and self._until <= self._loop.time():
+            self.end()
+        else:
+            self._watch()
+
+
+class Patience(Silence):
+    """The wait for an upstream.
+
+    `client_left` tells whether the waiting ended early because the client has gone.
+    """
+
+    client_left = False
 
     @contextlib.asynccontextmanager
     async def waiting(self, request: web.BaseRequest, extra: float = 0.0) -> AsyncIterator[None]:
         """Wait at first `idle` and `extra` seconds. Raises `TimeoutError` when it is over."""
         with on_disconnect(request, self._leave):
-            async with asyncio.timeout(0 if self.client_left else self.idle + extra) as self._timeout:
+            async with self:
+                self.renew(extra)
+                if self.client_left:
+                    self.end()
                 yield
 
-    def renew(self) -> None:
-        """A byte has moved: wait `idle` seconds for the next one."""
-        self._move(asyncio.get_running_loop().time() + self.idle)
-
-    def rest(self) -> None:
-        """It is not the upstream's turn: do not count."""
-        self._move(None)
-
     def _leave(self) -> None:
-        self._move(0.0)
         self.client_left = True
-
-    def _move(self, when: float | None) -> None:
-        if self._timeout is None or self.client_left:
-            return
-        # Who reports a byte cannot know whether the wait is over already.
-        with contextlib.suppress(RuntimeError):
-            self._timeout.reschedule(when)
+        self.end()
 
 
 class Sending(payload.Payload):
@@ -109,13 +165,23 @@ class Sending(payload.Payload):
             await self._ended.wait()
 
     async def _send(self, writer: AbstractStreamWriter) -> None:
-        self._patience.rest()
+        patience, silence = self._patience, Silence(self._patience.idle)
+        patience.rest()
         if self._exchange.waiting:
             await self._go_ahead()
-        while piece := await self._next():
-            self._patience.renew()
-            await writer.write(piece)
-            self._patience.rest()
+        try:
+            async with silence:
+                while piece := await self._next():
+                    silence.rest()
+                    patience.renew()
+                    await writer.write(piece)
+                    patience.rest()
+                    silence.renew()
+        except TimeoutError as fault:
+            if not silence.is_over:
+                raise
+            words = f"not a byte came for {patience.idle:g} seconds"
+            raise Refusal("idle_timeout", words) from fault
 
     async def _go_ahead(self) -> None:
         self._exchange.waiting = False
@@ -128,14 +194,9 @@ class Sending(payload.Payload):
         """Return the next piece, b"" at the clean end."""
         content = self._exchange.request.content
         try:
-            async with asyncio.timeout(self._patience.idle):
-                while not content.at_eof():
-                    if piece := await content.readany():
-                        return piece
-        except TimeoutError:
-            raise Refusal(
-                "idle_timeout", f"not a byte came for {self._patience.idle:g} seconds"
-            ) from None
+            while not content.at_eof():
+                if piece := await content.readany():
+                    return piece
         except OSError as fault:
             raise ClientLeft("the client went away in the middle of its body") from fault
         except (web.RequestPayloadError, HttpProcessingError) as fault:
@@ -144,7 +205,11 @@ class Sending(payload.Payload):
 
 
 class UpstreamRequest(ClientRequest):
-    """aiohttp's request, whose wait for `100 Continue` has an end."""
+    """aiohttp's request: nothing is added to its header, and its wait for `100 Continue` has an end."""
+
+    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+        """Add no field; the Content-Type that `send` would add is to be left out too."""
+        self._skip_auto_headers = NOT_ADDED
 
     async def write_bytes(
         self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None

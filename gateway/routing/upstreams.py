@@ -35,6 +35,8 @@ class Upstreams:
     def order(self, upstreams: Sequence[str]) -> list[str]:
         """Return the upstreams to try, in order; of none but failed ones, the one that failed first."""
         names = tuple(upstreams)
+        if len(names) == 1:
+            return [names[0]]
         turn = self._turns.get(names, 0)
         self._turns[names] = (turn + 1) % len(names)
         now = self._clock()

@@ -24,14 +24,25 @@ if TYPE_CHECKING:
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _IOV_MAX: Final = 1024
 
+WRITE_BACK_BYTES: Final = 8 << 20
+"""The disk is set to work on a long body whenever so much of it is new."""
+
+IN_MEMORY_BYTES: Final = 64 << 10
+"""A body up to this size is handed to the committer in memory."""
+
 
 class Incoming:
-    """The folder of one slot. `device` is the file system that uploads must end on."""
+    """The folder of one slot. `device` is the file system that uploads must end on.
+
+    `umask` is the process's: it takes bits from the mode with which a body is made.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.device = os.fstat(self.fd).st_dev
+        self.umask = os.umask(0o077)
+        os.umask(self.umask)
 
     def begin(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> Body:
         """Return a new empty body; no file exists before its first bytes are written."""
@@ -71,8 +82,10 @@ class Body:
         self._mode = mode
         self._fd = -1
         self._exists = False
-        self._kept: list[bytes] = []
+        self._kept = b""
         self._synced = False
+        self._hasty = False
+        self._sent_on = 0
         self._hashes: dict[str, _Hash] = {
             name: hashlib.new(name, usedforsecurity=False) for name in algorithms
         }
@@ -82,9 +95,14 @@ class Body:
         """Tell whether digests are computed as the bytes are written."""
         return bool(self._hashes)
 
-    def keep(self, pieces: Sequence[bytes]) -> None:
-        """Hold the last bytes in memory until the body is sealed. Does not touch the disk."""
-        self._kept.extend(pieces)
+    @property
+    def size(self) -> int:
+        """Bytes written and kept."""
+        return self.received + len(self._kept)
+
+    def keep(self, content: bytes) -> None:
+        """Hold all bytes in memory until the body is sealed. Does not touch the disk."""
+        self._kept = content
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Append `pieces` to the file and feed the digests.
@@ -94,6 +112,19 @@ class Body:
         for piece in pieces if self._hashes else ():
             for digest in self._hashes.values():
                 digest.update(piece)
+        self._append(pieces)
+
+    def write_from(self, buffer: memoryview) -> None:
+        """Append the whole of `buffer`, which may be used again afterwards. Raises as `write` does."""
+        for digest in self._hashes.values():
+            digest.update(buffer)
+        self._append((buffer,))
+
+    def hasten(self) -> None:
+        """Ask that the bytes set out for the disk as they come, so that the sync at the end is short."""
+        self._hasty = True
+
+    def _append(self, pieces: Sequence[bytes | memoryview]) -> None:
         try:
             if not self._exists:
                 self._open()
@@ -103,12 +134,29 @@ class Body:
             if fault.errno in NO_SPACE:
                 raise Refusal("no_space", "the disk is full: nothing was stored") from fault
             raise
+        if self._hasty and self.received - self._sent_on >= WRITE_BACK_BYTES:
+            self._send_on()
 
-    def flush(self) -> None:
-        """Write what was kept in memory. Raises as `write` does."""
-        kept, self._kept = self._kept, []
-        if kept or not self._exists:
-            self.write(kept)
+    def _send_on(self) -> None:
+        """Start the write-back of what is not yet on its way to the disk.
+
+        "Don't need" does that for dirty pages, waits for nothing, and cannot fail.
+        """
+        fresh = self.received - self._sent_on
+        os.posix_fadvise(self._fd, self._sent_on, fresh, os.POSIX_FADV_DONTNEED)
+        self._sent_on = self.received
+
+    def flush(self, *, start: bool = False) -> None:
+        """Write what was kept in memory. Raises as `write` does.
+
+        With `start` the bytes set out for the disk at once: where many bodies are to be synced,
+        all are on their way before the first one is waited for.
+        """
+        if self._kept or not self._exists:
+            kept, self._kept = self._kept, b""
+            self.write((kept,))
+            if start:
+                self._send_on()
 
     def sync(self) -> None:
         """Flush, then force the bytes to stable storage; a second call costs nothing."""
@@ -119,9 +167,10 @@ class Body:
 
     def seal(self, *, durable: bool) -> Identity:
         """Write and (if `durable`) sync all, close the file, and say which file it is."""
-        self.flush()
         if durable:
             self.sync()
+        else:
+            self.flush()
         status = os.fstat(self._fd)
         self._close()
         return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -132,7 +181,7 @@ class Body:
 
     def discard(self) -> None:
         """Close and delete whatever there is. Never raises for a file that is gone."""
-        self._kept = []
+        self._kept = b""
         self._close()
         if self._exists:
             self._incoming.remove(self.upload_id)
@@ -145,9 +194,10 @@ class Body:
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self.upload_id, flags, 0o600, dir_fd=self._incoming.fd)
+        self._fd = os.open(self.upload_id, flags, self._mode, dir_fd=self._incoming.fd)
         self._exists = True
-        os.fchmod(self._fd, self._mode)
+        if self._mode & self._incoming.umask:
+            os.fchmod(self._fd, self._mode)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -155,10 +205,21 @@ class Body:
             os.close(fd)
 
 
-def _write_all(fd: int, pieces: Sequence[bytes]) -> int:
+def _write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
     """Write every byte of `pieces`, however often the kernel takes only a part; return how many."""
+    return _write_one(fd, pieces[0]) if len(pieces) == 1 else _write_many(fd, pieces)
+
+
+def _write_one(fd: int, piece: bytes | memoryview) -> int:
+    done = os.write(fd, piece)
+    while done < len(piece):
+        done += os.write(fd, memoryview(piece)[done:])
+    return done
+
+
+def _write_many(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
     total = 0
-    pending: list[bytes | memoryview] = [piece for piece in pieces if piece]
+    pending = [piece for piece in pieces if piece]
     while pending:
         written = os.writev(fd, pending[:_IOV_MAX])
         total += written

@@ -82,15 +82,21 @@ class Parent:
     """An open parent folder and the last segment `name` of a path in it. Close it, or use `with`.
 
     `fd` stays valid, and stays this very folder, whatever happens to the names above it.
-    `folder` is its (device, inode): equal for two uploads into one folder.
+    `folder` is its (device, inode): equal for two uploads into one folder. `found` is the lstat
+    that `name` had when the tree was walked, None when there was no such entry.
     """
 
     def __init__(self, fd: int, name: str, folder: _Inode, unsynced: int, durable: _Durable) -> None:
         self.fd = fd
         self.name = name
         self.folder = folder
+        self.found: os.stat_result | None = None
         self._unsynced = unsynced
         self._durable = durable
+
+    def sibling(self, name: str) -> Parent:
+        """Return this folder with another name in it; the descriptor stays this one's to close."""
+        return Parent(self.fd, name, self.folder, self._unsynced, self._durable)
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +120,8 @@ class Parent:
         `parent()` and its last rename, and is added to. Raises `OSError` when the disk refuses.
         """
         done = set() if done is None else done
+        if not self._unsynced and self.folder in done:
+            return
         _sync_once(self.fd, done)
         below = os.dup(self.fd)
         try:
@@ -184,25 +192,33 @@ class Tree:
         Raises also `Refusal("other_file_system")`.
         """
         try:
-            parent, found = self._walk(_checked(segments), create=False, device=self._device)
+            with self._walk(_checked(segments), create=False, device=self._device) as parent:
+                return parent.found
         except FileNotFoundError:
             return None
-        parent.close()
-        return found
 
     def parent(self, segments: Sequence[str]) -> Parent:
         """Walk from the root, creating missing folders (0750), and return the open parent.
 
         Raises also `Refusal("other_file_system")`.
         """
-        parent, _ = self._walk(_checked(segments), create=True, device=self._device)
-        return parent
+        return self._walk(_checked(segments), create=True, device=self._device)
+
+    def sibling(self, parent: Parent, segments: Sequence[str]) -> Parent:
+        """Return a parent for another name in the folder that `parent` holds open.
+
+        `segments` but for the last must be those that led there. Raises as `parent` does.
+        """
+        names = _checked(segments)
+        self._protected.refuse(names)
+        sibling = parent.sibling(names[-1])
+        self._look(sibling, names)
+        return sibling
 
     def open(self, segments: Sequence[str]) -> int:
         """Return a read-only descriptor of a regular file. Raises also `FileNotFoundError`."""
         names = _checked(segments)
-        parent, _ = self._walk(names, create=False, device=None)
-        with parent:
+        with self._walk(names, create=False, device=None) as parent:
             fd = _enter(parent.fd, names, len(names), _READ)
         try:
             self._refuse_target(names, os.fstat(fd))
@@ -211,9 +227,7 @@ class Tree:
             raise
         return fd
 
-    def _walk(
-        self, names: tuple[str, ...], *, create: bool, device: int | None
-    ) -> tuple[Parent, os.stat_result | None]:
+    def _walk(self, names: tuple[str, ...], *, create: bool, device: int | None) -> Parent:
         """Enter folder after folder, holding one descriptor, and look at the target."""
         for depth in range(len(names)):
             # By spelling, before a folder is made: a protected place need not exist yet.
@@ -229,12 +243,15 @@ class Tree:
                 if unsynced or (_inode(found), changed) not in self._durable:
                     unsynced += 1
             parent = Parent(fd, names[-1], _inode(found), unsynced, self._durable)
-            target = parent.stat()
-            self._refuse_target(names, target)
+            self._look(parent, names)
         except BaseException:
             os.close(fd)
             raise
-        return parent, target
+        return parent
+
+    def _look(self, parent: Parent, names: tuple[str, ...]) -> None:
+        parent.found = parent.stat()
+        self._refuse_target(names, parent.found)
 
     def _admitted(self, fd: int, names: tuple[str, ...], device: int | None) -> os.stat_result:
         found = os.fstat(fd)
@@ -252,7 +269,7 @@ class Tree:
 def _checked(segments: Sequence[str]) -> tuple[str, ...]:
     """Return `segments` after the check of every path: this room trusts no caller with a `..`."""
     names = tuple(segments)
-    if paths.check("/".join(names)) != names:
+    if paths.check("/" + "/".join(names)) != names:
         raise Refusal("bad_path", "a segment of the path contains a slash")
     return names
 

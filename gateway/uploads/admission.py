@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -24,22 +25,27 @@ from gateway.errors import Refusal
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight, Progress
 from gateway.model import Upload
-from gateway.redaction import INTERNAL_HEADER
+from gateway.redaction import INTERNAL_HEADER, Redaction
 from gateway.settings import Settings
 from gateway.storage.tree import Tree
 from gateway.uploads import preconditions
 from gateway.uploads.preconditions import Expected
+from gateway.uploads.small import is_here
 
 log = logging.getLogger("gateway.uploads")
 
 
 @dataclass(slots=True)
 class Admitted:
-    """An upload that may send its body: its place in the reserve, and what its body must be."""
+    """An upload that may send its body, and what its body must be.
+
+    `share` is its place in the reserve, None where a small body is here already and nobody has
+    looked at the disk: that is left to the committer.
+    """
 
     upload: Upload
     progress: Progress
-    share: Share
+    share: Share | None
     expected: tuple[Expected, ...]
 
 
@@ -78,8 +84,10 @@ class Admission:
             await self._authorize(upload)
             segments = _segments(upload, match)
             _check_size(upload)
-            loop = asyncio.get_running_loop()
-            share = await loop.run_in_executor(self._disk, self._look, upload, segments, match, headers)
+            share = None
+            if expected or not is_here(request):
+                look = partial(self._look, upload, segments, match, headers)
+                share = await asyncio.get_running_loop().run_in_executor(self._disk, look)
         except BaseException as fault:
             self._inflight.end(progress, fault.code if isinstance(fault, Refusal) else "internal")
             raise
@@ -132,6 +140,9 @@ class Admission:
         return self._reserve.admit(upload.content_length)
 
 
+_INTERNAL = INTERNAL_HEADER.lower()
+
+
 def readable(value: str) -> str:
     """Return a header's value as proper text.
 
@@ -148,12 +159,14 @@ def joined(headers: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     names: dict[str, str] = {}
     for name, raw in headers.items():
-        if name.lower() == INTERNAL_HEADER.lower():
+        lowered = name.lower()
+        if lowered == _INTERNAL:
             continue
-        value = readable(raw)
-        first = names.setdefault(name.lower(), name)
-        separator = "; " if name.lower() == "cookie" else ", "
-        found[first] = f"{found[first]}{separator}{value}" if first in found else value
+        value = raw if raw.isascii() else readable(raw)
+        first = names.setdefault(lowered, name)
+        if first in found:
+            value = f"{found[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
+        found[first] = value
     return found
 
 
@@ -180,16 +193,14 @@ def _check_size(upload: Upload) -> None:
         raise Refusal("too_large", f"{length} bytes are declared, {limit} are allowed")
 
 
-def told(
-    upload: Upload, mime: str, headers: dict[str, str], params: dict[str, list[str]]
-) -> dict[str, Any]:
-    """Return what the journal keeps for the handlers of OnFileUploaded (secrets redacted)."""
+def told(upload: Upload, mime: str, redaction: Redaction) -> dict[str, Any]:
+    """Return what the journal keeps for the handlers of OnFileUploaded, its secrets redacted."""
     return {
         "mime": mime,
         "path": upload.path,
         "resources": upload.resources,
-        "params": params,
-        "headers": headers,
+        "params": redaction.params(upload.params),
+        "headers": redaction.headers(upload.headers),
         "method": upload.method,
         "remote": upload.remote,
         "principal": upload.principal,

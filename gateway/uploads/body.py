@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import StreamReader, web
@@ -21,40 +22,34 @@ from gateway.commit.reserve import Share
 from gateway.errors import Refusal
 from gateway.inflight import Inflight, Progress
 from gateway.points import reach
-from gateway.storage.incoming import Body
+from gateway.storage.incoming import IN_MEMORY_BYTES, Body
 
 MAX_PIECES: Final = 512
 """Pieces gathered at the most: a client that sends byte by byte must not cost an object each."""
-
-IN_MEMORY_BYTES: Final = 64 << 10
-"""A body up to this size is handed to the committer in memory."""
 
 
 class BrokenBodyError(Exception):
     """The client went away, or sent what is no body: there is nobody to commit for."""
 
 
-class Receiver:
-    """Receives one body. `limit` is the greatest size in bytes, None for none."""
+@dataclass(slots=True, frozen=True)
+class Terms:
+    """What a body is received on: `limit` is its greatest size in bytes, None for none."""
 
-    def __init__(
-        self,
-        body: Body,
-        share: Share,
-        progress: Progress,
-        *,
-        inflight: Inflight,
-        disk: Executor,
-        limit: int | None,
-        idle_timeout: float,
-    ) -> None:
+    inflight: Inflight
+    disk: Executor
+    limit: int | None
+    idle_timeout: float
+
+
+class Receiver:
+    """Receives one body over the ordinary road."""
+
+    def __init__(self, body: Body, share: Share, progress: Progress, terms: Terms) -> None:
         self.body = body
         self._share = share
         self._progress = progress
-        self._inflight = inflight
-        self._disk = disk
-        self._limit = limit
-        self._idle_timeout = idle_timeout
+        self._terms = terms
         self._on_disk: asyncio.Future[Any] | None = None
         self._pieces: list[bytes] = []
         self._gathered = 0
@@ -68,7 +63,7 @@ class Receiver:
         try:
             while piece := await self._next(request.content):
                 self._count(piece)
-                full = self._gathered >= self._inflight.batch_bytes
+                full = self._gathered >= self._terms.inflight.batch_bytes
                 if full or len(self._pieces) >= MAX_PIECES:
                     await self._write()
             if declared is not None and self._progress.received != declared:
@@ -84,39 +79,40 @@ class Receiver:
             await asyncio.wait([pending])
         self._share.close()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._disk, discard_quietly, self.body)
+        await loop.run_in_executor(self._terms.disk, discard_quietly, self.body)
 
     async def _next(self, content: StreamReader) -> bytes:
         """Return the next piece, b"" at the clean end."""
         try:
-            async with asyncio.timeout(self._idle_timeout):
+            async with asyncio.timeout(self._terms.idle_timeout):
                 while not content.at_eof():
                     if piece := await content.readany():
                         return piece
         except TimeoutError:
-            raise Refusal(
-                "idle_timeout", f"not a byte came for {self._idle_timeout:g} seconds"
-            ) from None
+            raise self._idle() from None
         except OSError as fault:
             raise BrokenBodyError(str(fault) or type(fault).__name__) from fault
         except (web.RequestPayloadError, HttpProcessingError) as fault:
             raise Refusal("incomplete_body", "the body is not well-formed") from fault
         return b""
 
+    def _idle(self) -> Refusal:
+        return Refusal("idle_timeout", f"not a byte came for {self._terms.idle_timeout:g} seconds")
+
     def _count(self, piece: bytes) -> None:
         size = len(piece)
         self._progress.received += size
-        if self._limit is not None and self._progress.received > self._limit:
-            raise Refusal("too_large", f"the upload is larger than {self._limit} bytes")
+        if self._terms.limit is not None and self._progress.received > self._terms.limit:
+            raise Refusal("too_large", f"the upload is larger than {self._terms.limit} bytes")
         self._pieces.append(piece)
         self._gathered += size
-        self._inflight.gathered += size
+        self._terms.inflight.gathered += size
 
     def _let_go(self) -> tuple[list[bytes], int]:
         """Take what was gathered; it counts no more."""
         pieces, size = self._pieces, self._gathered
         self._pieces, self._gathered = [], 0
-        self._inflight.gathered -= size
+        self._terms.inflight.gathered -= size
         return pieces, size
 
     async def _write(self) -> None:
@@ -141,10 +137,11 @@ class Receiver:
             await self._in_thread(lambda: self._share.use(size))
         else:
             self._share.use(size)
-        self.body.keep(pieces)
+        self.body.keep(b"".join(pieces))
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        self._on_disk = asyncio.get_running_loop().run_in_executor(self._disk, work)
+    async def _in_thread(self, work: Callable[[], None], pool: Executor | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self._on_disk = loop.run_in_executor(pool or self._terms.disk, work)
         try:
             await asyncio.shield(self._on_disk)
         except OSError as fault:

@@ -11,13 +11,14 @@ import asyncio
 import hmac
 import logging
 import mimetypes
-from concurrent.futures import Executor
+from functools import partial
 
 from aiohttp import web
 
 from gateway import logs, paths
 from gateway.commit.batch import Order
 from gateway.commit.committer import Committer
+from gateway.commit.reserve import Share
 from gateway.errors import Refusal, Unanswered
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
@@ -25,12 +26,14 @@ from gateway.metrics import Metrics
 from gateway.model import Stored, new_id
 from gateway.points import reach
 from gateway.redaction import Redaction
-from gateway.server import UPLOAD_ID, expects_continue, json_answer, send_continue
+from gateway.server import UPLOAD_ID, BriefAnswer, expects_continue, quoted, send_continue
 from gateway.settings import Settings
-from gateway.storage.incoming import Incoming
+from gateway.storage.incoming import Body, Incoming
 from gateway.uploads import preconditions
 from gateway.uploads.admission import Admission, Admitted, blame, told
-from gateway.uploads.body import BrokenBodyError, Receiver
+from gateway.uploads.body import BrokenBodyError
+from gateway.uploads.fastpath import Roads
+from gateway.uploads.small import take
 
 log = logging.getLogger("gateway.uploads")
 
@@ -48,7 +51,7 @@ class Uploads:
         hooks: Hooks,
         inflight: Inflight,
         metrics: Metrics,
-        disk: Executor,
+        roads: Roads,
         slot: int,
     ) -> None:
         self._settings = settings
@@ -58,27 +61,27 @@ class Uploads:
         self._hooks = hooks
         self._inflight = inflight
         self._metrics = metrics
-        self._disk = disk
+        self._roads = roads
         self._slot = slot
         self._redaction = Redaction(settings.redact)
 
-    async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> web.Response:
+    async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> BriefAnswer:
         """Serve one upload. Raises `Refusal` (nothing stored), `Unanswered`, `BrokenBodyError`."""
         upload_id = new_id(self._slot)
         request[UPLOAD_ID] = upload_id
-        with logs.bind(upload_id=upload_id):
-            try:
-                stored = await self._store(request, match, query, upload_id)
-            except Refusal as refusal:
-                refusal.upload_id = upload_id
-                self._metrics.uploads.labels(refusal.code).inc()
-                raise
-            except (Unanswered, BrokenBodyError):
-                self._metrics.uploads.labels("broken").inc()
-                raise
-            self._metrics.uploads.labels("stored").inc()
-            self._metrics.received_bytes.inc(stored.bytes)
-            return _answer(stored)
+        logs.add(upload_id=upload_id)
+        try:
+            stored = await self._store(request, match, query, upload_id)
+        except Refusal as refusal:
+            refusal.upload_id = upload_id
+            self._metrics.uploads.add(refusal.code)
+            raise
+        except (Unanswered, BrokenBodyError):
+            self._metrics.uploads.add("broken")
+            raise
+        self._metrics.uploads.add("stored")
+        self._metrics.received_bytes.add(amount=stored.bytes)
+        return _answer(stored)
 
     async def _store(
         self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
@@ -92,31 +95,41 @@ class Uploads:
             raise
         reach("after admit")
         try:
-            order = await self._receive(request, admitted, waiting=waiting)
+            if admitted.share is None:
+                order = self._take(request, admitted)
+            else:
+                order = await self._receive(request, admitted, admitted.share, waiting=waiting)
             admitted.progress.state = "committing"
             stored = await self._commit(order, match)
         except BaseException as fault:
             self._failed(admitted, fault)
             raise
         finally:
-            admitted.share.close()
+            if admitted.share is not None:
+                admitted.share.close()
         self._inflight.end(admitted.progress)
         return stored
 
-    async def _receive(self, request: web.BaseRequest, admitted: Admitted, *, waiting: bool) -> Order:
+    def _take(self, request: web.BaseRequest, admitted: Admitted) -> Order:
+        """Receive over the short road: the body is small, and here."""
+        upload, content = admitted.upload, take(request)
+        admitted.progress.received = len(content)
+        if upload.max_bytes is not None and len(content) > upload.max_bytes:
+            raise Refusal("too_large", f"the upload is larger than {upload.max_bytes} bytes")
+        body = self._incoming.begin(upload.id, self._settings.file_mode)
+        body.keep(content)
+        return self._order(admitted, body, {})
+
+    async def _receive(
+        self, request: web.BaseRequest, admitted: Admitted, share: Share, *, waiting: bool
+    ) -> Order:
         upload = admitted.upload
         algorithms = {e.algorithm: preconditions.ALGORITHMS[e.algorithm] for e in admitted.expected}
         body = self._incoming.begin(upload.id, self._settings.file_mode, list(algorithms.values()))
         admitted.progress.state = "receiving"
-        receiver = Receiver(
-            body,
-            admitted.share,
-            admitted.progress,
-            inflight=self._inflight,
-            disk=self._disk,
-            limit=upload.max_bytes,
-            idle_timeout=self._settings.idle_timeout,
-        )
+        if self._settings.durability == "full":
+            body.hasten()
+        receiver = self._roads.receiver(body, share, admitted.progress, upload.max_bytes)
         try:
             if waiting:
                 await _send_continue(request)
@@ -126,11 +139,19 @@ class Uploads:
         except BaseException:
             await receiver.discard()
             raise
-        mime = upload.content_type or mimetypes.guess_type(upload.path)[0] or _UNKNOWN_MIME
-        headers = self._redaction.headers(upload.headers)
-        params = self._redaction.params(upload.params)
-        event_body = told(upload, mime, headers, params)
-        return Order(upload, body, mime, preconditions.described(computed), event_body)
+        return self._order(admitted, body, computed)
+
+    def _order(self, admitted: Admitted, body: Body, computed: dict[str, bytes]) -> Order:
+        upload = admitted.upload
+        mime = upload.content_type or _guess(upload.path) or _UNKNOWN_MIME
+        return Order(
+            upload,
+            body,
+            mime,
+            preconditions.described(computed),
+            partial(told, upload, mime, self._redaction),
+            looked=admitted.share is not None,
+        )
 
     async def _commit(self, order: Order, match: paths.Match) -> Stored:
         try:
@@ -152,6 +173,10 @@ class Uploads:
 
 
 _UNKNOWN_MIME = "application/octet-stream"
+
+
+def _guess(path: str) -> str | None:
+    return mimetypes.guess_type(path)[0] if "." in path else None
 
 
 async def _send_continue(request: web.BaseRequest) -> None:
@@ -179,14 +204,15 @@ def _reason(fault: BaseException) -> str:
     return "internal"
 
 
-def _answer(stored: Stored) -> web.Response:
-    body: dict[str, object] = {
-        "upload_id": stored.upload_id,
-        "path": stored.path,
-        "bytes": stored.bytes,
-        "mime": stored.mime,
-    }
+def _answer(stored: Stored) -> BriefAnswer:
+    fields = [
+        f'"upload_id": "{stored.upload_id}"',
+        f'"path": {quoted(stored.path)}',
+        f'"bytes": {stored.bytes}',
+        f'"mime": {quoted(stored.mime)}',
+    ]
     if stored.digests:
-        body["digest"] = preconditions.digest_field(stored.digests)
-    status = 200 if stored.replaced else 201
-    return json_answer(body, status, Location=f"/-/uploads/{stored.upload_id}")
+        fields.append(f'"digest": {quoted(preconditions.digest_field(stored.digests))}')
+    answer = BriefAnswer(200 if stored.replaced else 201, f"{{{', '.join(fields)}}}\n")
+    answer.headers["Location"] = f"/-/uploads/{stored.upload_id}"
+    return answer

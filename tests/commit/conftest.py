@@ -15,6 +15,7 @@ from gateway import points
 from gateway.commit.batch import Order, Steps
 from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
+from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.model import Stored, Upload, new_id
 from gateway.storage.incoming import Incoming
@@ -42,6 +43,7 @@ class Office:
             self.tree,
             self.incoming,
             self.journal.outbox,
+            Reserve(self.incoming.fd, 0),
             slot=0,
             durable=True,
             handlers=lambda: self.handlers,
@@ -64,8 +66,8 @@ class Office:
         mime = facts.pop("mime", "text/plain")
         upload = Upload(new_id(0), path, created=1.0, **facts)
         body = self.incoming.begin(upload.id, 0o640)
-        body.keep([content])
-        return Order(upload, body, mime, {}, {"path": path, "mime": mime})
+        body.keep(content)
+        return Order(upload, body, mime, {}, lambda: {"path": path, "mime": mime})
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
         async with asyncio.timeout(SECONDS):

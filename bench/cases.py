@@ -1,0 +1,222 @@
+"""The cases: who meets whom over what, in the order they are run.
+
+Its one rule: sizes stand here and nowhere else. Imports every room of the bench below it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from bench.contestants import (
+    Bare,
+    Contestant,
+    Copyparty,
+    Nginx,
+    NginxProxy,
+    NginxRefusing,
+    Ours,
+    OursProxy,
+    OursTls,
+    Rclone,
+    program,
+)
+from bench.entrants import Case, Entrant, probing, proxying, serving
+from bench.load import Json, Load, Refusal, Upload, Wrk, make_source
+from bench.probes import batches, dd
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done: bytes, seconds, counts."""
+
+    big: int = 2048 * MIB
+    part: int = 256 * MIB
+    middle: int = 1024 * MIB
+    seconds: int = 5
+    refusals: int = 200
+    rounds: int = 5
+
+
+FULL = Sizes()
+QUICK = Sizes(big=256 * MIB, part=32 * MIB, middle=128 * MIB, seconds=1, refusals=50, rounds=1)
+
+OURS = "gateway"
+HOOK = "gateway, OnFileUploading"
+HOOKS = "gateway, both hooks"
+NGINX = "nginx"
+LOOP = "bare aiohttp"
+AIOFILES = "bare aiohttp, aiofiles"
+COPYPARTY = "copyparty"
+RCLONE = "rclone"
+DD = "dd conv=fsync"
+DISK = "disk, batches of 64"
+
+
+class Sources:
+    """What is sent, made when first wanted; files in `folder`, which should be a tmpfs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = cache(self._file)
+        self.certificate = cache(self._certificate)
+
+    def _file(self, size: int) -> Path:
+        return make_source(self.folder / str(size), size)
+
+    def _certificate(self) -> Path:
+        """Return a file with a self-made certificate and its key."""
+        file = self.folder / "certificate.pem"
+        words = [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+        words += ["-subj", "/CN=127.0.0.1", "-keyout", "-", "-out", "-"]
+        file.write_bytes(subprocess.run(words, capture_output=True, check=True).stdout)
+        return file
+
+
+Make = Callable[[Path], Contestant]
+
+
+def _ours(*handlers: str, durability: str = "none") -> Make:
+    return lambda folder: Ours(folder, "full" if durability == "full" else "none", handlers)
+
+
+def _nginx(folder: Path) -> Contestant:
+    return Nginx(folder, "auto")
+
+
+def _nginx_single(folder: Path) -> Contestant:
+    return Nginx(folder, "1")
+
+
+def _loop(folder: Path) -> Contestant:
+    return Bare(folder, "loop")
+
+
+def _aiofiles(folder: Path) -> Contestant:
+    return Bare(folder, "aiofiles")
+
+
+def _all(load: Load, *pairs: tuple[str, Make]) -> tuple[Entrant, ...]:
+    return tuple(serving(name, make, load) for name, make in pairs)
+
+
+def big(sizes: Sizes, sources: Sources) -> Case:
+    load = Upload(sources.file(sizes.big))
+    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (RCLONE, Rclone), (COPYPARTY, Copyparty),
+               (LOOP, _loop), (AIOFILES, _aiofiles))  # fmt: skip
+    return Case(
+        "big", f"One PUT of {_size(sizes.big)}, nothing synced, tmpfs", "memory", "bytes", who, sizes.big
+    )
+
+
+def parallel(sizes: Sizes, sources: Sources) -> Case:
+    load = Upload(sources.file(sizes.part), copies=8)
+    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (RCLONE, Rclone), (COPYPARTY, Copyparty),
+               (LOOP, _loop), (AIOFILES, _aiofiles))  # fmt: skip
+    title = f"8 PUTs of {_size(sizes.part)} at once, nothing synced, tmpfs"
+    return Case("parallel", title, "memory", "bytes", who, 8 * sizes.part)
+
+
+def big_synced(sizes: Sizes, sources: Sources) -> Case:
+    source = sources.file(sizes.big)
+    who = (serving(OURS, _ours(durability="full"), Upload(source)), probing(DD, partial(dd, source)))
+    return Case(
+        "big-synced", f"One PUT of {_size(sizes.big)}, synced, disk", "disk", "bytes", who, sizes.big
+    )
+
+
+def chunked(sizes: Sizes, sources: Sources) -> Case:
+    load = Upload(sources.file(sizes.middle), chunked=True)
+    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, _loop))
+    title = f"One chunked PUT of {_size(sizes.middle)}, nothing synced, tmpfs"
+    return Case("chunked", title, "memory", "bytes", who, sizes.middle)
+
+
+def tls(sizes: Sizes, sources: Sources) -> Case:
+    load, file = Upload(sources.file(sizes.middle)), sources.certificate()
+    who = _all(load, (OURS, lambda folder: OursTls(folder, file)),
+               (NGINX, lambda folder: Nginx(folder, "auto", file)))  # fmt: skip
+    title = f"One PUT of {_size(sizes.middle)} over TLS, nothing synced, tmpfs"
+    return Case("tls", title, "memory", "bytes", who, sizes.middle)
+
+
+def small(connections: int, sizes: Sizes, sources: Sources) -> Case:
+    load = Wrk(4096, connections, sizes.seconds)
+    who = _all(load, (OURS, _ours()), (HOOK, _ours("uploading")), (LOOP, _loop), (COPYPARTY, Copyparty),
+               (NGINX, _nginx_single))  # fmt: skip
+    if connections == 64:
+        who += _all(
+            load, (HOOKS, _ours("uploading", "uploaded")), (AIOFILES, _aiofiles), (RCLONE, Rclone)
+        )
+    title = f"PUTs of 4 KiB over {_connections(connections)}, nothing synced, tmpfs"
+    return Case(f"small-{connections}", title, "memory", "requests", who)
+
+
+def small_synced(sizes: Sizes, sources: Sources) -> Case:
+    load = Wrk(4096, 64, sizes.seconds)
+    full = {"durability": "full"}
+    who = _all(load, (HOOKS, _ours("uploading", "uploaded", **full)), (OURS, _ours(**full)))
+    who += (probing(DISK, partial(batches, seconds=sizes.seconds)),)
+    title = f"PUTs of 4 KiB over {_connections(64)}, synced, disk"
+    return Case("small-synced", title, "disk", "requests", who)
+
+
+def medium(sizes: Sizes, sources: Sources) -> Case:
+    load = Wrk(MIB, 16, sizes.seconds, ring=512)
+    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, _loop), (AIOFILES, _aiofiles))
+    title = f"PUTs of 1 MiB over {_connections(16)}, nothing synced, tmpfs"
+    return Case("medium", title, "memory", "requests", who, 1024 * MIB)
+
+
+def refusal(sizes: Sizes, sources: Sources) -> Case:
+    load = Refusal(sources.file(sizes.part), sizes.refusals)
+    token = lambda folder: Ours(folder, "full", flags=("--auth", "token"))  # noqa: E731
+    who = _all(load, ("gateway, --auth token", token), ("gateway, OnFileUploading", _ours("refusing")),
+               (NGINX, lambda folder: NginxRefusing(folder, "1")))  # fmt: skip
+    return Case(
+        "refusal", "Refusing a client that sends Expect: 100-continue", "memory", "requests", who
+    )
+
+
+def proxied(sizes: Sizes, sources: Sources) -> Case:
+    load = Upload(sources.file(sizes.middle))
+    who = (proxying(OURS, OursProxy, load), proxying(NGINX, NginxProxy, load))
+    title = f"Proxying one PUT of {_size(sizes.middle)} to nginx, tmpfs"
+    return Case("proxied", title, "memory", "bytes", who, sizes.middle)
+
+
+def proxied_json(sizes: Sizes, sources: Sources) -> Case:
+    load = Json(4096, 16, sizes.seconds, ring=-1)
+    who = (proxying(OURS, OursProxy, load), proxying(NGINX, NginxProxy, load))
+    title = f"Proxying POSTs of 4 KiB of JSON, answered with as much, over {_connections(16)}"
+    return Case("proxied-json", title, "memory", "requests", who)
+
+
+def _size(size: int) -> str:
+    return f"{size // (1024 * MIB)} GiB" if size % (1024 * MIB) == 0 else f"{size // MIB} MiB"
+
+
+def _connections(number: int) -> str:
+    return "1 connection" if number == 1 else f"{number} connections"
+
+
+CASES: dict[str, Callable[[Sizes, Sources], Case]] = {
+    "big": big,
+    "parallel": parallel,
+    "big-synced": big_synced,
+    "chunked": chunked,
+    "tls": tls,
+    "small-1": partial(small, 1),
+    "small-16": partial(small, 16),
+    "small-64": partial(small, 64),
+    "small-synced": small_synced,
+    "medium": medium,
+    "refusal": refusal,
+    "proxied": proxied,
+    "proxied-json": proxied_json,
+}

@@ -1,0 +1,295 @@
+"""The contestants: how each server is set up, started and stopped.
+
+Its one rule: each one is used as its own documentation says, logs as little as it can, and is given
+the settings that make it fastest at what is measured; where that is a choice, the docstring says so.
+Imports `processes`, `samples` and the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Literal, Self
+
+from bench.processes import Server, free_port
+from bench.samples import NotInstalledError
+
+Durability = Literal["none", "full"]
+
+HANDLERS = {
+    "uploading": """\
+name: admitMost
+event: APIGW.OnFileUploading
+authorization: keep
+script: |
+  async def admitMost(event, handle):
+      if event["path"].endswith(".forbidden"):
+          await handle.terminate(code=403, output="no")
+""",
+    "uploaded": """\
+name: countAll
+event: APIGW.OnFileUploaded
+script: |
+  async def countAll(event, handle):
+      state["uploads"] = state.get("uploads", 0) + 1
+""",
+    "refusing": """\
+name: admitNone
+event: APIGW.OnFileUploading
+script: |
+  async def admitNone(event, handle):
+      await handle.terminate(code=403, output="no")
+""",
+}
+"""Handlers that do next to nothing, so that what is measured is calling them."""
+
+
+def program(name: str) -> str:
+    """Return the path of an installed program; raise NotInstalledError where there is none."""
+    beside = Path(sys.executable).parent / name
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    found = str(beside) if beside.exists() else shutil.which(name, path=path)
+    if found is None:
+        raise NotInstalledError(f"{name} is not installed: scripts/bench installs what is needed")
+    return found
+
+
+class Contestant:
+    """A server on 127.0.0.1. `PUT <url><name>` stores the body at `landed / name`.
+
+    A context manager: started on entering, ended on leaving.
+    """
+
+    prefix = "/upload/"
+    scheme = "http"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.landed = self.data / "upload"
+        self.landed.mkdir(parents=True)
+        self.port = free_port()
+
+    def command(self) -> list[str]:
+        """Return the command that starts the server; write what files it needs."""
+        raise NotImplementedError
+
+    def environ(self) -> dict[str, str]:
+        """Return what is added to the environment."""
+        return {}
+
+    @property
+    def url(self) -> str:
+        """Return what a name is put behind."""
+        return f"{self.scheme}://127.0.0.1:{self.port}{self.prefix}"
+
+    def __enter__(self) -> Self:
+        self.server = Server(self.command(), self.port, self.folder / "log", self.environ())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop()
+
+
+class Ours(Contestant):
+    """The gateway, one process. `handlers` names some of `HANDLERS`; `flags` are further flags."""
+
+    def __init__(
+        self,
+        folder: Path,
+        durability: Durability,
+        handlers: tuple[str, ...] = (),
+        flags: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(folder)
+        self._flags = ("--durability", durability, *flags)
+        for name in handlers:
+            self._plugin(name, HANDLERS[name])
+
+    def _plugin(self, name: str, text: str) -> None:
+        plugins = self.folder / "plugins"
+        plugins.mkdir(exist_ok=True)
+        (plugins / f"{name}.yaml").write_text(text)
+        if "--plugins" not in self._flags:
+            self._flags += ("--plugins", str(plugins))
+
+    def command(self) -> list[str]:
+        words = [sys.executable, "-m", "gateway", "serve", "--directory", str(self.data)]
+        return [*words, "--port", str(self.port), "--log-level", "warning", *self._flags]
+
+
+class OursTls(Ours):
+    """The gateway behind its own TLS."""
+
+    scheme = "https"
+
+    def __init__(self, folder: Path, certificate: Path) -> None:
+        flags = ("--tls-cert", str(certificate), "--tls-key", str(certificate))
+        super().__init__(folder, "none", flags=flags)
+
+
+class OursProxy(Ours):
+    """The gateway as a proxy: a routing plugin without scripts, `/proxy/...` to the upstream."""
+
+    prefix = "/proxy/"
+
+    def __init__(self, folder: Path, upstream: Contestant) -> None:
+        super().__init__(folder, "none")
+        self.landed = upstream.landed
+        self._plugin(
+            "proxy",
+            f"""\
+name: forward
+authorities: ["127.0.0.1:{upstream.port}"]
+proxy: {{path: "/proxy/{{rest:path}}"}}
+target: {{path: "/upload/{{rest}}"}}
+""",
+        )
+
+
+class Nginx(Contestant):
+    """nginx with its dav module: a body goes to a private file that is renamed; nothing is synced.
+
+    `workers` is 1 beside a single process under small requests, `auto` for large bodies. A buffer of
+    1 MiB was the fastest of 16 KiB to 4 MiB for large bodies, and makes no odds for small ones.
+    """
+
+    def __init__(
+        self, folder: Path, workers: Literal["1", "auto"], certificate: Path | None = None
+    ) -> None:
+        super().__init__(folder)
+        self._workers = workers
+        self._certificate = certificate
+        self.scheme = "https" if certificate else "http"
+
+    def command(self) -> list[str]:
+        file = self.folder / "nginx.conf"
+        file.write_text(f"""\
+daemon off;
+user root;
+worker_processes {self._workers};
+pid {self.folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  keepalive_requests 100000000;
+  client_max_body_size 0;
+  client_body_buffer_size 1m;
+  client_body_temp_path {self.data}/incoming;
+  proxy_temp_path {self.folder}/proxy;
+  fastcgi_temp_path {self.folder}/fastcgi;
+  uwsgi_temp_path {self.folder}/uwsgi;
+  scgi_temp_path {self.folder}/scgi;
+{self._more()}
+  server {{
+    listen 127.0.0.1:{self.port}{self._tls()}
+    location /upload/ {{ root {self.data}; dav_methods PUT; create_full_put_path on; }}
+{self._places()}
+  }}
+}}
+""")
+        return [program("nginx"), "-p", str(self.folder), "-e", "stderr", "-c", str(file)]
+
+    def _tls(self) -> str:
+        if self._certificate is None:
+            return ";"
+        file = self._certificate
+        return f" ssl;\n    ssl_certificate {file};\n    ssl_certificate_key {file};"
+
+    def _more(self) -> str:
+        return ""
+
+    def _places(self) -> str:
+        return "    location /refused/ { return 401; }"
+
+
+class NginxRefusing(Nginx):
+    """nginx that refuses every upload with 401."""
+
+    prefix = "/refused/"
+
+
+class NginxUpstream(Nginx):
+    """What proxies call: nginx that stores a PUT, and answers 4 KiB of JSON under `/upload/json/`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "1")
+
+    def _places(self) -> str:
+        text = '{"text": "' + "x" * 4082 + '"}'
+        return f"    location /upload/json/ {{ default_type application/json; return 200 '{text}'; }}"
+
+
+class NginxProxy(Nginx):
+    """nginx as a proxy that streams, keeping connections to the upstream; one worker."""
+
+    prefix = "/proxy/"
+
+    def __init__(self, folder: Path, upstream: Contestant) -> None:
+        super().__init__(folder, "1")
+        self.landed = upstream.landed
+        self._upstream = upstream.port
+
+    def _more(self) -> str:
+        server = f"server 127.0.0.1:{self._upstream};"
+        return f"  upstream behind {{ {server} keepalive 64; keepalive_requests 100000000; }}"
+
+    def _places(self) -> str:
+        return """\
+    location /proxy/ {
+      proxy_pass http://behind/upload/;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_request_buffering off;
+    }"""
+
+
+class Rclone(Contestant):
+    """`rclone serve webdav` over a local folder, without its cache and without checksums."""
+
+    def command(self) -> list[str]:
+        words = [
+            program("rclone"),
+            "serve",
+            "webdav",
+            str(self.data),
+            "--addr",
+            f"127.0.0.1:{self.port}",
+        ]
+        return [
+            *words,
+            "--config",
+            str(self.folder / "rclone.conf"),
+            "--no-checksum",
+            "--no-modtime",
+            "-q",
+        ]
+
+    def environ(self) -> dict[str, str]:
+        return {"XDG_CACHE_HOME": str(self.folder)}
+
+
+class Copyparty(Contestant):
+    """copyparty, told not to hash what it receives (its default is SHA-512)."""
+
+    def command(self) -> list[str]:
+        words = [sys.executable, "-m", "copyparty", "-q", "-i", "127.0.0.1", "-p", str(self.port)]
+        return [*words, "--put-ck", "no", "--no-crt", "--no-thumb", "--wram", "-v", f"{self.data}::rwd"]
+
+    def environ(self) -> dict[str, str]:
+        return {"XDG_CONFIG_HOME": str(self.folder), "HOME": str(self.folder), "PRTY_NO_TLS": "1"}
+
+
+class Bare(Contestant):
+    """One of the handlers of `bench.bare`, one process."""
+
+    def __init__(self, folder: Path, kind: Literal["loop", "aiofiles"]) -> None:
+        super().__init__(folder)
+        self._kind = kind
+
+    def command(self) -> list[str]:
+        script = str(Path(__file__).with_name("bare.py"))
+        return [sys.executable, script, self._kind, str(self.landed), str(self.port)]

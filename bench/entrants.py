@@ -1,0 +1,184 @@
+"""Who takes part in a case, and taking turns: A B C A B C, each beside the others in time.
+
+Its one rule: nothing an entrant leaves behind (work, files, unwritten pages) falls into another's turn.
+Imports `contestants`, `load`, `samples` and the standard library.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from bench.contestants import Contestant, NginxUpstream
+from bench.load import Load
+from bench.samples import BenchError, NotInstalledError, Results, Sample, Turns
+
+Place = Literal["memory", "disk"]
+Unit = Literal["bytes", "requests"]
+
+_ZEROS = bytes(1 << 20)
+
+
+class Player(Protocol):
+    """An entrant that is ready."""
+
+    def take(self, turn: str) -> Sample:
+        """Take a turn, and look at what came of it."""
+
+    def memory(self) -> tuple[int, int] | None:
+        """Return bytes resident before the first turn and the most since; None without a server."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A name and how it gets ready in a folder of its own."""
+
+    name: str
+    ready: Callable[[Path, Place], AbstractContextManager[Player]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Who meets over what. `place` is where files land; `memory` is bytes that a turn fills of it."""
+
+    key: str
+    title: str
+    place: Place
+    unit: Unit
+    entrants: tuple[Entrant, ...]
+    memory: int = 0
+
+
+# -- servers
+
+
+class _Served:
+    def __init__(self, contestant: Contestant, load: Load, place: Place) -> None:
+        self._contestant = contestant
+        self._load = load
+        # ext4 does not reuse inodes for minutes after their files were removed, and creating files
+        # beside many such costs thirty times as much: small files on disk stay until the end.
+        self._keep = place == "disk" and not load.large
+        self._idle = contestant.server.resident()
+
+    def take(self, turn: str) -> Sample:
+        server = self._contestant.server
+        before = server.cpu()
+        sample = self._load.run(self._contestant, turn)
+        server.settle()
+        cpu = server.cpu() - before
+        self._load.check(self._contestant, turn, sample)
+        if not self._keep:
+            for file in self._contestant.landed.iterdir():
+                file.unlink()
+        return Sample(sample.seconds, sample.amount, sample.p50_ms, sample.p99_ms, sample.sent, cpu)
+
+    def memory(self) -> tuple[int, int]:
+        return self._idle, self._contestant.server.peak()
+
+
+def serving(name: str, make: Callable[[Path], Contestant], load: Load) -> Entrant:
+    """Return a server under a load as an entrant."""
+
+    @contextmanager
+    def ready(folder: Path, place: Place) -> Iterator[Player]:
+        with make(folder) as contestant:
+            yield _Served(contestant, load, place)
+
+    return Entrant(name, ready)
+
+
+def proxying(name: str, make: Callable[[Path, Contestant], Contestant], load: Load) -> Entrant:
+    """Return a proxy under a load, with an upstream of its own, as an entrant."""
+
+    @contextmanager
+    def ready(folder: Path, place: Place) -> Iterator[Player]:
+        (folder / "upstream").mkdir()
+        with NginxUpstream(folder / "upstream") as upstream, make(folder, upstream) as contestant:
+            yield _Served(contestant, load, place)
+
+    return Entrant(name, ready)
+
+
+# -- probes
+
+
+class _Probed:
+    def __init__(self, probe: Callable[[Path, str], Sample], folder: Path) -> None:
+        self._probe = probe
+        self._folder = folder
+
+    def take(self, turn: str) -> Sample:
+        return self._probe(self._folder, turn)
+
+    def memory(self) -> None:
+        return None
+
+
+def probing(name: str, probe: Callable[[Path, str], Sample]) -> Entrant:
+    """Return something that is no server as an entrant: called with a folder and the turn's name."""
+
+    @contextmanager
+    def ready(folder: Path, place: Place) -> Iterator[Player]:
+        yield _Probed(probe, folder)
+
+    return Entrant(name, ready)
+
+
+# -- taking turns
+
+
+def play(
+    case: Case, folder: Path, rounds: int, say: Callable[[str], None], tmpfs: Path | None = None
+) -> Results:
+    """Let the entrants of `case` take `rounds` turns each, interleaved; return what they did.
+
+    `folder` is removed afterwards; in `tmpfs`, if given, memory is touched before each turn.
+    An entrant that is not installed is left out and told; any other fault raises BenchError.
+    """
+    results: Results = {}
+    with ExitStack() as stack:
+        players: dict[str, Player] = {}
+        for number, entrant in enumerate(case.entrants):
+            home = folder / str(number)
+            home.mkdir()
+            try:
+                players[entrant.name] = stack.enter_context(entrant.ready(home, case.place))
+            except NotInstalledError as error:
+                say(f"without {entrant.name}: {error}")
+        for name in players:
+            results[name] = Turns()
+        for number in range(rounds):
+            for name, player in players.items():
+                _calm(case, folder, tmpfs)
+                results[name].samples.append(_named(name, player, f"r{number}-"))
+        for name, player in players.items():
+            if memory := player.memory():
+                results[name].idle, results[name].peak = memory
+    shutil.rmtree(folder)
+    return results
+
+
+def _named(name: str, player: Player, turn: str) -> Sample:
+    try:
+        return player.take(turn)
+    except BenchError as error:
+        raise BenchError(f"{name}: {error}") from error
+
+
+def _calm(case: Case, folder: Path, tmpfs: Path | None) -> None:
+    if case.place == "disk":
+        subprocess.run(["sync", "-f", folder], check=True)
+    if tmpfs is not None and case.memory:
+        # A virtual machine may hand free memory back to its host within seconds; whoever touches it
+        # first then pays for all. So it is touched just before each turn.
+        file = tmpfs / "touched"
+        with file.open("wb") as out:
+            for _ in range(case.memory // len(_ZEROS)):
+                out.write(_ZEROS)
+        file.unlink()

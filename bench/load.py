@@ -1,0 +1,234 @@
+"""What drives a contestant: curl for large bodies, wrk for small ones, a plain socket for refusals.
+
+Its one rule: the client is cheap, bounded in time, and what it sent is compared with what landed.
+Each load is a class with `run`, which is timed, and `check`, which is not. Imports `contestants`,
+`samples` and the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import statistics
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bench.contestants import Contestant, program
+from bench.samples import BenchError, Sample
+
+LIMIT = 120
+"""Seconds after which a client gives up."""
+
+BLOCK = 1 << 20
+
+
+class Load(Protocol):
+    """What is done to a contestant in one turn; `turn` begins the names of the turn's files."""
+
+    large: bool
+    """Whether the files are removed after each turn even on disk."""
+
+    def run(self, contestant: Contestant, turn: str) -> Sample:
+        """Do it; raise BenchError where the contestant does not take it."""
+
+    def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
+        """Look at what landed; raise BenchError where it is not what was sent."""
+
+
+def make_source(path: Path, size: int) -> Path:
+    """Write `size` bytes, a multiple of 1 MiB, of which no two blocks are the same."""
+    noise = random_block()
+    with path.open("wb") as file:
+        for number in range(size // BLOCK):
+            file.write(number.to_bytes(8, "big") + noise[8:])
+    return path
+
+
+def random_block() -> bytes:
+    """Return 1 MiB of noise."""
+    with open("/dev/urandom", "rb") as file:
+        return file.read(BLOCK)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Tell whether two files hold the same bytes."""
+    with one.open("rb") as left, other.open("rb") as right:
+        while block := left.read(BLOCK):
+            if block != right.read(BLOCK):
+                return False
+        return not right.read(1)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """`copies` curls at once, each sending `source`; in chunks of unknown total if `chunked`."""
+
+    source: Path
+    copies: int = 1
+    chunked: bool = False
+    large = True
+
+    def run(self, contestant: Contestant, turn: str) -> Sample:
+        words = [program("curl"), "-sS", "--insecure", "--max-time", str(LIMIT), "-w", "\n%{http_code}"]
+        words += [
+            "-T",
+            str(self.source),
+            *(("-H", "Transfer-Encoding: chunked") if self.chunked else ()),
+        ]
+        started = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(_client([*words, f"{contestant.url}{turn}{number}"]))
+                for number in range(self.copies)
+            ]
+            answers = [client.communicate() for client in clients]
+        seconds = time.perf_counter() - started
+        for out, err in answers:
+            if out.rpartition("\n")[2] not in {"200", "201", "204"}:
+                raise BenchError(f"curl was not answered 2xx: {out[-300:]} {err[-300:]}")
+        return Sample(seconds, self.source.stat().st_size * self.copies)
+
+    def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
+        for number in range(self.copies):
+            landed = contestant.landed / f"{turn}{number}"
+            if not landed.exists() or not same(self.source, landed):
+                raise BenchError(f"{landed.name} does not hold the bytes that were sent")
+
+
+@contextlib.contextmanager
+def _client(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Wrk:
+    """wrk with one thread and `connections` kept alive, for `seconds`.
+
+    PUTs bodies of `size` bytes to ever new names; `ring` > 0: to so many names, again and again.
+    """
+
+    size: int
+    connections: int
+    seconds: int
+    ring: int = 0
+    large = False
+
+    def run(self, contestant: Contestant, turn: str) -> Sample:
+        return self._wrk(contestant, f"{contestant.prefix}{turn}")
+
+    def _wrk(self, contestant: Contestant, path: str) -> Sample:
+        script = str(Path(__file__).with_name("load.lua"))
+        words = [program("wrk"), "-t", "1", "-c", str(self.connections), "-d", f"{self.seconds}s"]
+        words += [
+            "--timeout",
+            "20s",
+            "-s",
+            script,
+            contestant.url,
+            "--",
+            path,
+            str(self.size),
+            str(self.ring),
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT)
+        lines = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
+        if not lines:
+            raise BenchError(f"wrk failed: {done.stdout[-300:]} {done.stderr[-300:]}")
+        told = json.loads(lines[0])
+        if told["bad_status"] or told["broken"] or not told["requests"]:
+            raise BenchError(f"not every request was answered 2xx: {told}")
+        return Sample(told["seconds"], told["requests"], told["p50_ms"], told["p99_ms"])
+
+    def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
+        names = [file.name for file in contestant.landed.iterdir() if file.name.startswith(turn)]
+        least = min(sample.amount, self.ring) if self.ring else sample.amount
+        # What was on its way when wrk stopped may have landed too.
+        if not least <= len(names) <= least + self.connections:
+            raise BenchError(f"{len(names)} files for {sample.amount} answers")
+        for number, name in enumerate(names):
+            self._look_at(contestant, name, closely=number % 101 == 0)
+
+    def _look_at(self, contestant: Contestant, name: str, *, closely: bool) -> None:
+        file = contestant.landed / name
+        if file.stat().st_size != self.size:
+            raise BenchError(f"{name} has {file.stat().st_size} bytes, {self.size} were sent")
+        if closely:
+            head = f"{contestant.prefix}{name}\n".encode()
+            filler = b"0123456789abcdef" * (self.size // 16)
+            if file.read_bytes() != head + filler[len(head) :]:
+                raise BenchError(f"{name} does not hold the bytes that were sent")
+
+
+@dataclass(frozen=True)
+class Json(Wrk):
+    """wrk that POSTs `size` bytes of JSON to `json/` again and again."""
+
+    def run(self, contestant: Contestant, turn: str) -> Sample:
+        return self._wrk(contestant, f"{contestant.prefix}json/")
+
+    def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
+        request = urllib.request.Request(f"{contestant.url}json/", b"{}")
+        with urllib.request.urlopen(request, timeout=LIMIT) as answer:
+            if len(json.loads(answer.read())["text"]) != 4082:
+                raise BenchError("the upstream's answer did not come through")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Clients that ask first (`Expect: 100-continue`), one after the other, and are refused.
+
+    `p50_ms` is from opening the connection to the refusal; `sent` is what curl sends of `source`.
+    """
+
+    source: Path
+    count: int
+    large = False
+
+    def run(self, contestant: Contestant, turn: str) -> Sample:
+        started = time.perf_counter()
+        times = sorted(self._ask(contestant, f"{turn}{number}") for number in range(self.count))
+        seconds = time.perf_counter() - started
+        p99 = times[int(len(times) * 0.99)]
+        return Sample(seconds, self.count, statistics.median(times), p99, self._sent(contestant, turn))
+
+    def _ask(self, contestant: Contestant, name: str) -> float:
+        lines = [f"PUT {contestant.prefix}{name} HTTP/1.1", "Host: bench", f"Content-Length: {1 << 30}"]
+        head = "\r\n".join([*lines, "Expect: 100-continue", "", ""]).encode()
+        started = time.perf_counter()
+        with socket.create_connection(("127.0.0.1", contestant.port), LIMIT) as client:
+            client.sendall(head)
+            answer = client.recv(1 << 16)
+            seconds = time.perf_counter() - started
+        if answer.split()[1:2] not in ([b"401"], [b"403"]):
+            raise BenchError(f"not refused: {answer[:300]!r}")
+        return seconds * 1000
+
+    def _sent(self, contestant: Contestant, name: str) -> int:
+        words = [
+            program("curl"),
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{size_upload}",
+            "--max-time",
+            str(LIMIT),
+        ]
+        words += ["-T", str(self.source), f"{contestant.url}{name}"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return int(done.stdout or -1)
+
+    def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
+        if any(contestant.landed.iterdir()):
+            raise BenchError("something of a refused body is visible")

@@ -1,0 +1,108 @@
+"""A server as a process: started, waited for, looked at, ended.
+
+Its one rule: what was started is ended, with all its children, however the bench ends. Imports
+`samples`, psutil and the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from bench.samples import BenchError
+
+PATIENCE = 30.0
+"""Seconds within which a server must start, settle or stop."""
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A command that listens on `port`; its output goes to `log`."""
+
+    def __init__(
+        self, command: Sequence[str], port: int, log: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._log = log
+        self._command = command
+        with log.open("wb") as output:
+            # A session of its own: Ctrl-C reaches the bench only, which then ends everything.
+            self._process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(environ or {})},
+                start_new_session=True,
+            )
+        try:
+            self._wait_for(port)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_for(self, port: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.02)
+        said = self._log.read_text(errors="replace")[-2000:]
+        raise BenchError(f"did not start: {' '.join(self._command)}\n{said}")
+
+    def _tree(self) -> list[psutil.Process]:
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def cpu(self) -> float:
+        """Return user and system seconds that all processes of the server have used."""
+        total = 0.0
+        for process in self._tree():
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+    def settle(self) -> None:
+        """Wait until the server has done what it does after its last answer."""
+        deadline = time.monotonic() + PATIENCE
+        before = -1.0
+        while (now := self.cpu()) != before and time.monotonic() < deadline:
+            before = now
+            time.sleep(0.15)
+
+    def resident(self) -> int:
+        """Return bytes of memory resident now, summed over all processes."""
+        return sum(process.memory_info().rss for process in self._tree())
+
+    def peak(self) -> int:
+        """Return the sum of the most that each process ever had resident, bytes."""
+        return sum(_high_water(process.pid) for process in self._tree())
+
+    def stop(self) -> None:
+        """End the server: SIGTERM, and SIGKILL for what is left of it."""
+        if self._process.poll() is not None:
+            return
+        tree = self._tree()
+        self._process.terminate()
+        _, alive = psutil.wait_procs(tree, timeout=PATIENCE)
+        for process in alive:
+            process.kill()
+        self._process.wait()
+
+
+def _high_water(pid: int) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0

@@ -1,0 +1,131 @@
+"""What the figures look like: tables for the terminal, for the README and for the page about the bench.
+
+Its one rule: the README's table is made from `bench/results.json` and nothing else, so that whoever
+reads one can check it against the other. Imports `targets`, `samples` and the standard library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.samples import Results, Sample, Spread, Turns
+from bench.targets import CONTEXT, TARGETS, Target
+
+PROJECT = Path(__file__).parent.parent
+STORE = PROJECT / "bench" / "results.json"
+README = PROJECT / "README.md"
+PAGE = PROJECT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- bench: written by scripts/bench --write -->", "<!-- /bench -->"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A case that was played: its title, what its rates count, and the turns."""
+
+    title: str
+    unit: str
+    results: Results
+
+
+Outcomes = dict[str, Outcome]
+
+
+# -- tables
+
+
+def targets_table(outcomes: Outcomes) -> str:
+    """Return what was aimed at and what was reached, as markdown, of the cases that were run."""
+    results = {key: outcome.results for key, outcome in outcomes.items()}
+    lines = ["| what | beside | median (least to most) | goal | |", "|---|---|---|---|---|"]
+    measured = ((target, target.measured(results)) for target in (*TARGETS, *CONTEXT))
+    lines += [_target_line(target, spread) for target, spread in measured if spread]
+    return "\n".join(lines)
+
+
+def _target_line(target: Target, measured: Spread) -> str:
+    beside = f"{target.peer}{', CPU' if target.figure == 'cpu' else ''}"
+    cells = [
+        target.what,
+        beside,
+        _spread(measured, target.unit),
+        target.goal(),
+        target.verdict(measured),
+    ]
+    return f"| {' | '.join(cells)} |".replace("  ", " ")
+
+
+def _spread(spread: Spread, unit: str = "") -> str:
+    least, middle, most = (_number(x) for x in (spread.least, spread.middle, spread.most))
+    return f"{middle}{unit}" if least == most else f"{middle}{unit} ({least} to {most})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or value == 0 else f"{value:.3g}"
+
+
+def case_table(outcome: Outcome) -> str:
+    """Return all figures of a case, as markdown."""
+    large = outcome.unit == "bytes"
+    rate, cost = ("MiB/s", "CPU s per GiB") if large else (f"{outcome.unit}/s", "CPU µs each")
+    lines = [
+        f"| | {rate} | {cost} | p50 ms | p99 ms | memory MiB: idle, peak |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, turns in outcome.results.items():
+        rates = [value / 2**20 if large else value for value in turns.rates()]
+        costs = [value * (2**30 if large else 1e6) for value in turns.costs()]
+        cells = [rates, costs, turns.figures("p50_ms"), turns.figures("p99_ms")]
+        shown = [_spread(Spread.of(cell)) if cell else "" for cell in cells]
+        lines.append(f"| {' | '.join([name, *shown, _memory(turns)])} |".replace("  ", " "))
+    return "\n".join(lines)
+
+
+def _memory(turns: Turns) -> str:
+    if turns.idle is None or turns.peak is None:
+        return ""
+    return f"{turns.idle / 2**20:.0f}, {turns.peak / 2**20:.0f}"
+
+
+def case_tables(outcomes: Outcomes) -> str:
+    """Return the tables of all cases under their titles, as markdown."""
+    return "\n\n".join(f"### {outcome.title}\n\n{case_table(outcome)}" for outcome in outcomes.values())
+
+
+# -- keeping
+
+
+def load(store: Path = STORE) -> Outcomes:
+    """Return the outcomes that are kept in `store`; none where there is no such file."""
+    if not store.exists():
+        return {}
+    return {key: _outcome(value) for key, value in json.loads(store.read_text()).items()}
+
+
+def _outcome(value: Mapping[str, Any]) -> Outcome:
+    results = {
+        name: Turns([Sample(**sample) for sample in turns["samples"]], turns["idle"], turns["peak"])
+        for name, turns in value["results"].items()
+    }
+    return Outcome(value["title"], value["unit"], results)
+
+
+def keep(new: Outcomes, order: Iterable[str], store: Path = STORE) -> Outcomes:
+    """Put `new` in the place of what `store` has of these cases; return all, in `order`."""
+    every = {**load(store), **new}
+    kept = {key: every[key] for key in order if key in every}
+    shown = {key: dataclasses.asdict(outcome) for key, outcome in kept.items()}
+    store.write_text(json.dumps(shown, indent=1) + "\n")
+    return kept
+
+
+def write(page: Path, text: str) -> None:
+    """Replace what stands between the markers of `page`; raise ValueError where they are missing."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page}: the markers {BEGIN} and {END} are missing")
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
