@@ -325,7 +325,7 @@ async def test_a_body_that_does_not_fit_the_file_system_is_told(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(os, "writev", failing(errno.EFBIG, lambda *_: True, os.writev))
+        patch.setattr(os, "write", failing(errno.EFBIG, lambda *_: True, os.write))
         assert (await refusal(office)).code == "too_large"
     assert nothing_left(office)
 
