@@ -118,5 +118,9 @@ class ConfigError(GatewayError):
         self.line = line
 
 
+class EngineAway(GatewayError):
+    """The engine of events cannot be reached or written now; the same may succeed a little later."""
+
+
 class Superseded(GatewayError):
     """The file that an event speaks of is no longer the file under that path."""
