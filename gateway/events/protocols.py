@@ -63,7 +63,7 @@ class Queue(Protocol):
         """Take up to `limit` due deliveries; wait up to `wait` seconds for the first.
 
         The attempt is counted here, durably: a handler that kills its process cannot loop for ever.
-        Raises `EngineAway`.
+        A claim that is cancelled gives back what it would have brought. Raises `EngineAway`.
         """
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:

@@ -21,6 +21,7 @@ from gateway.errors import Refusal, Unanswered
 from gateway.model import Stored
 from gateway.storage.incoming import Incoming
 from tests.commit.conftest import SECONDS, Listen, Office
+from tests.records import claimed
 
 STEPS = [
     "after file sync",
@@ -82,7 +83,7 @@ async def test_at_every_step_only_what_is_safe_has_happened(office: Office, list
     seen: dict[str, tuple[int, bool, int]] = {}
 
     def look(name: str) -> None:
-        claimable = len(office.journal.queue.claim("h", 1).result(SECONDS).deliveries)
+        claimable = len(claimed(office.journal))
         seen[name] = (len(office.deliveries()), "x" in office.stored(), claimable)
 
     listen(look)
