@@ -3,12 +3,23 @@
 The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
 
     commands/   one file a verb of the command line
-    app         assembles every room, turns errors into answers
+    app         puts ground and doors together into a gateway
+    worker      runs handlers only, on any machine
+    doors       makes the doors and gives each what it needs
+    delivering  who runs the handlers: a runner on the journal, or NATS behind it
+    entrance    the road of every request; turns errors into answers
+    ground      what every door stands on: directory, plugins, journal
+    premises    what exists once however many processes there are: the lock, the key, the port
+    supervisor  the processes: started, kept alive, ended together
     uploads/    the door for PUT: admit, receive, commit, answer
     routing/    the door for routes: authorize, check, run scripts, ask upstreams
     observe     health, metrics, status
+    steering    events, seen and steered over HTTP
+    siblings    the other processes of this gateway, asked through their sockets
+    handing     hands stored files to other nodes
+    fetching    the files that events speak of, here or elsewhere
     commit/     the promise: group commit, publish, recover, reserve
-    events/     the journal and the runner that delivers from it
+    events/     the journal, the runner that delivers from it, the relay to NATS
     hooks       fires the events at the handlers of the plugins
     auth        who is asking, and is that enough
     installation  the gateways of one installation, and how they know each other's calls
@@ -17,7 +28,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     secrets     the keys of !secret values
     storage/    the directory tree and the bodies on their way into it
     settings    flags, environment, file -> one frozen object
-    paths, redaction, signing, model, errors    pure foundations
+    paths, redaction, schedules, signing, model, errors    pure foundations
 """
 
 __version__ = "0.1.0"

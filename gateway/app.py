@@ -1,8 +1,7 @@
-"""Assembles every room into a gateway; the only file that knows them all.
+"""Puts ground, doors and what lives beside them together into a gateway, and takes it down again.
 
-`Gateway.start` opens things in the order in which they depend on each other, `stop` closes them in
-reverse, `handle` is the one road of every request: decide, answer, count, log. May import
-everything but the commands.
+`Gateway.prepare` opens the ground, `start` the rooms that live on the loop in the order in which
+they depend on each other, `stop` ends them in reverse. May import everything but the commands.
 """
 
 from __future__ import annotations
@@ -10,84 +9,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
-import ssl
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
-from gateway import auth as authorization
-from gateway import logs
-from gateway.commit.batch import Steps
-from gateway.commit.committer import Committer
-from gateway.commit.files import CommittedFiles
-from gateway.commit.recover import recover
-from gateway.commit.reserve import Reserve
+from gateway.delivering import Delivering
+from gateway.doors import Doors
 from gateway.entrance import Entrance
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.events.runner import Runner
+from gateway.events.timetable import Timetable
+from gateway.ground import Ground
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
-from gateway.installation import Installation, installation_key
-from gateway.listening import listening_socket, load_certificate, owner_socket, tls_context
+from gateway.listening import load_certificate, owner_socket
 from gateway.metrics import Metrics
-from gateway.model import Delivery
-from gateway.observe import Observe
-from gateway.plugins import KINDS, Plugins
-from gateway.routing.plugin import routing_kind
-from gateway.routing.proxy import Proxy
-from gateway.routing.steps import Routing
-from gateway.scripting import Services
-from gateway.secrets import keys_of
+from gateway.plugins import Plugins
+from gateway.premises import Premises, Seat
+from gateway.schedules import Schedule
 from gateway.server import make_runner
 from gateway.settings import Settings
-from gateway.storage.incoming import Incoming
 from gateway.storage.state import State
-from gateway.storage.tree import Tree
-from gateway.uploads.admission import Admission
-from gateway.uploads.fastpath import Roads
-from gateway.uploads.put import Uploads
 
 log = logging.getLogger("gateway")
 
-DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
 BACKLOG = 1024
 
 
 @dataclass(slots=True)
 class Gateway:
-    """A running gateway. `settings.port` 0 becomes a real port in `address`."""
+    """A running gateway, or one process of it. `settings.port` 0 becomes a real port in `address`.
+
+    `seat` comes from a supervisor; without one the gateway is the only process of its directory.
+    """
 
     settings: Settings
-    state: State = field(init=False)
-    installation: Installation = field(init=False)
-    plugins: Plugins = field(init=False)
-    hooks: Hooks = field(init=False)
-    journal: Journal = field(init=False)
-    incoming: Incoming = field(init=False)
-    tree: Tree = field(init=False)
-    reserve: Reserve = field(init=False)
-    committer: Committer = field(init=False)
-    runner: Runner = field(init=False)
-    roads: Roads = field(init=False)
-    inflight: Inflight = field(init=False)
-    proxy: Proxy = field(init=False)
+    seat: Seat | None = None
+    ground: Ground = field(init=False)
+    delivering: Delivering = field(init=False)
+    timetable: Timetable = field(init=False)
+    doors: Doors = field(init=False)
     entrance: Entrance = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
-    generated_token: str | None = None
-    _socket: socket.socket = field(init=False)
-    _bound: tuple[str, int] = field(init=False)
-    _tls: ssl.SSLContext | None = None
-    _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _servers: list[web.ServerRunner] = field(default_factory=list)
-    _services: Services = field(default_factory=Services)
-    _disk: ThreadPoolExecutor = field(init=False)
-    _loop: asyncio.AbstractEventLoop = field(init=False)
+    _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _house: asyncio.Task[None] = field(init=False)
 
     # -- starting
 
@@ -97,116 +63,34 @@ class Gateway:
         Blocking, before any port opens. Raises `ConfigError`.
         """
         with contextlib.ExitStack() as opened:
-            self._open(opened)
+            if self.seat is None:  # no supervisor gave us one: the premises are ours alone
+                premises = Premises(self.settings)
+                premises.open()
+                opened.callback(premises.close)
+                self.seat = premises.seat(0)
+            self.ground = Ground(self.settings, self.seat)
+            self.ground.open()
+            opened.callback(self.ground.close)
             self._opened = opened.pop_all()
-
-    def _open(self, opened: contextlib.ExitStack) -> None:
-        settings = self.settings
-        self.state = State(settings.state)
-        self.state.prepare()
-        self.state.lock()
-        opened.callback(self.state.unlock)
-        if settings.auth == "token" and not authorization.tokens_of(settings):
-            self.generated_token = authorization.ensure_token(settings.state)
-        self._tls = tls_context(settings)
-        self.incoming = Incoming(self.state.incoming)
-        opened.callback(self.incoming.close)
-        self.tree = Tree(settings.directory, self._protected(), self.incoming.device)
-        opened.callback(self.tree.close)
-        self.journal = Journal(self.state.journal, full=settings.durability == "full")
-        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
-        self.reserve = Reserve(self.incoming.fd, self.settings.min_free_bytes)
-        self.committer = self._make_committer()
-        self._services.files = CommittedFiles(self.tree, self.journal.outbox, self.committer)
-        self.installation = Installation(settings, installation_key(settings), lambda: self.address)
-        self._services.own_endpoint = lambda: self.installation.own_url
-        self._services.recognise = self.installation.recognise
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
-        self.plugins = Plugins(settings.plugins, self._services, kinds, lambda: keys_of(settings))
-        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
-        logs.mask_with(self.plugins.mask)
-        opened.callback(self.plugins.close)
-        self.plugins.load()
-        self.journal.open()
-        opened.callback(self.journal.close)
-        self.state.sync()
-        recover(self.incoming, self.journal)
-        self._socket = listening_socket(settings)
-        opened.callback(self._socket.close)
-        host, port = self._socket.getsockname()[:2]
-        self._bound = str(host), int(port)
 
     async def start(self) -> None:
         """Start the threads and the runner, then take requests."""
-        self._loop = asyncio.get_running_loop()
-        self.hooks = Hooks(self.plugins)
-        self.inflight = Inflight()
-        self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         await self.hooks.start()
-        self.committer.start()
-        self.runner = self._make_runner()
-        self.entrance = await self._make_entrance()
-        await self.runner.start(self.hooks.uploaded_specs())
+        self.ground.committer.start()
+        self.delivering = Delivering(self.ground, self.metrics)
+        self.doors = Doors(self.ground, self.metrics, self.delivering.ledgers)
+        self.entrance = await self.doors.open()
+        await self.delivering.start()
+        self.timetable = Timetable(
+            self.journal.outbox, self.journal.ticks, ledger=self.delivering.ledgers.get("nats")
+        )
+        await self.timetable.start(self._schedules())
+        self._house = asyncio.create_task(self.journal.ledger.keep_house(self.settings.retention))
         await self._listen()
 
-    def _make_committer(self) -> Committer:
-        durable = self.settings.durability == "full"
-        steps = Steps(
-            self.tree,
-            self.incoming,
-            self.journal.outbox,
-            self.reserve,
-            slot=self.state.slot,
-            durable=durable,
-            handlers=lambda: [spec.name for spec in self.hooks.uploaded_specs()],
-        )
-        return Committer(
-            steps, self.journal.outbox, durable=durable, on_release=self._released, disk=self._disk
-        )
-
-    def _released(self) -> None:
-        """Wake the runner; called in the journal's thread, maybe after the loop has ended."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.runner.wake)
-
-    def _make_runner(self) -> Runner:
-        return Runner(
-            self.journal.queue,
-            self.journal.ledger,
-            deliver=self.hooks.deliver,
-            complete=self.complete,
-            observe=self.metrics.ran,
-            retention=self.settings.retention,
-        )
-
-    async def _make_entrance(self) -> Entrance:
-        settings = self.settings
-        auth = authorization.Auth(settings, authorization.tokens_of(settings), self.installation)
-        admission = Admission(
-            settings, auth, self.hooks, self.tree, self.reserve, self.inflight, self._disk
-        )
-        self.roads = Roads(self.inflight, self._disk, settings.idle_timeout)
-        await self.roads.open()
-        uploads = Uploads(
-            settings,
-            admission,
-            self.incoming,
-            self.committer,
-            hooks=self.hooks,
-            inflight=self.inflight,
-            metrics=self.metrics,
-            roads=self.roads,
-            slot=self.state.slot,
-        )
-        self.proxy = Proxy(auth.trusts)
-        await self.proxy.start()
-        routing = Routing(
-            settings, self.plugins, auth=auth, hooks=self.hooks, proxy=self.proxy, metrics=self.metrics
-        )
-        observe = Observe(
-            self.journal.ledger, self.inflight, self.reserve, self.hooks, self.metrics, routing.openapi
-        )
-        return Entrance(settings, auth, uploads, routing, observe, self.metrics)
+    def _schedules(self) -> dict[str, Schedule]:
+        """Return what this process has to tick: one process of a node does."""
+        return self.plugins.current.schedules if self.ground.seat.slot == 0 else {}
 
     async def _listen(self) -> None:
         """Take requests on the port, and the owner's on the Unix socket."""
@@ -215,38 +99,56 @@ class Gateway:
         self._servers = [public, owner]
         for server in self._servers:
             await server.setup()
-        await web.SockSite(owner, owner_socket(self.state)).start()
-        await web.SockSite(public, self._socket, ssl_context=self._tls, backlog=BACKLOG).start()
+        await web.SockSite(owner, owner_socket(self.ground.state)).start()
+        await web.SockSite(
+            public, self.ground.seat.socket, ssl_context=self.ground.tls, backlog=BACKLOG
+        ).start()
 
     # -- facts
 
     @property
+    def hooks(self) -> Hooks:
+        """What fires events at the handlers."""
+        return self.ground.hooks
+
+    @property
+    def plugins(self) -> Plugins:
+        """The plugins, generation after generation."""
+        return self.ground.plugins
+
+    @property
+    def state(self) -> State:
+        """The places of this process in the state folder."""
+        return self.ground.state
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of this process."""
+        return self.ground.journal
+
+    @property
+    def inflight(self) -> Inflight:
+        """The uploads on their way."""
+        return self.doors.inflight
+
+    @property
+    def generated_token(self) -> str | None:
+        """The token that this very start has made, to be shown once."""
+        return self.ground.seat.token
+
+    @property
     def address(self) -> tuple[str, int]:
         """The address and port that are (or, while stopping, were) bound."""
-        return self._bound
+        return self.ground.seat.address
 
     @property
     def url(self) -> str:
         """Where a person on this machine finds the gateway."""
-        host, port = self.address
-        shown = f"[{host}]" if ":" in host else host
-        return f"{'https' if self._tls else 'http'}://{shown}:{port}"
-
-    @property
-    def advertised(self) -> tuple[str, int]:
-        """The address and port that events name: never `all interfaces`."""
-        if self.settings.advertise is not None:
-            return self.settings.advertise.host, self.settings.advertise.port
-        host, port = self.address
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
-
-    def complete(self, delivery: Delivery) -> dict[str, Any]:
-        """Return the event that a handler gets: the journalled part and what is known only now."""
-        return delivery.event_at(*self.advertised, self.settings.directory)
+        return self.ground.seat.url
 
     def describe(self) -> list[str]:
         """Return what a person wants to know at start: who authorizes, which plugin does what."""
-        lines = self.plugins.describe()
+        lines = self.ground.plugins.describe()
         if self.hooks.replaces_authorization():
             lines.append("uploads are authorized by the plugins")
         else:
@@ -254,32 +156,33 @@ class Gateway:
             lines.append(f"uploads are authorized by --auth {self.settings.auth}{said}")
         return lines
 
-    def _protected(self) -> list[Path]:
-        """Places that no upload may reach, beside the state folder."""
-        s = self.settings
-        singles = (s.config, s.tls_cert, s.tls_key, s.installation_key_file, s.secrets_key_file)
-        return [s.state, *s.plugins, *(place for place in singles if place is not None)]
+    def introduce(self) -> None:
+        """Log the description, once for all processes."""
+        if self.ground.seat.slot == 0:
+            for line in self.describe():
+                log.info("%s", line)
 
     # -- changing and ending
 
     async def reload(self) -> None:
         """Take new plugins and certificates (SIGHUP); any fault keeps the old ones and is logged."""
+        ground = self.ground
         try:
-            await self.plugins.reload()
-            if self._tls is not None:
-                load_certificate(self._tls, self.settings)
-                await asyncio.to_thread(self.installation.read_certificate)
-            await asyncio.to_thread(self.tree.refresh, self._protected())
+            await ground.plugins.reload()
+            if ground.tls is not None:
+                load_certificate(ground.tls, self.settings)
+                await asyncio.to_thread(ground.installation.read_certificate)
+            await asyncio.to_thread(ground.tree.refresh, ground.protected())
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
             return
         except Exception:
             log.exception("the reload failed, all stays as it was")
             return
-        await self.runner.refresh(self.hooks.uploaded_specs())
-        log.info("reloaded: generation %d of the plugins", self.plugins.current.number)
-        for line in self.describe():
-            log.info("%s", line)
+        await self.delivering.refresh()
+        self.timetable.refresh(self._schedules())
+        log.info("reloaded: generation %d of the plugins", ground.plugins.current.number)
+        self.introduce()
 
     async def stop(self) -> None:
         """Stop accepting, finish requests up to the grace time, hand unfinished events back."""
@@ -288,16 +191,15 @@ class Gateway:
             for site in list(server.sites):
                 await site.stop()
         grace = self.settings.grace
-        await asyncio.gather(self.entrance.quiet(grace), self.runner.stop(grace))
+        self._house.cancel()
+        await self.timetable.stop()
+        await asyncio.gather(self.entrance.quiet(grace), self.delivering.stop(grace))
         await asyncio.gather(*(server.cleanup() for server in self._servers))
-        await self.proxy.close()
+        await self.doors.close()
         await self.hooks.close(1.0)
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self.committer.close()
-        self.roads.close()
-        self._disk.shutdown()
         with contextlib.suppress(FileNotFoundError):
-            self.state.socket.unlink()
+            self.ground.state.socket.unlink()
         self._opened.close()

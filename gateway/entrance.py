@@ -19,6 +19,7 @@ from aiohttp import web
 from gateway import logs, paths
 from gateway.auth import Auth
 from gateway.errors import ClientLeft, Refusal, Unanswered
+from gateway.handing import Handing
 from gateway.metrics import Metrics
 from gateway.model import random_bytes
 from gateway.observe import OPEN_TO_ALL, Observe
@@ -28,6 +29,7 @@ from gateway.routing.relay import Relay
 from gateway.routing.steps import Routing
 from gateway.server import SERVER, UPLOAD_ID, abort, answer_unread, is_unread, refusal_answer
 from gateway.settings import Settings
+from gateway.steering import Steering
 from gateway.uploads.body import BrokenBodyError
 from gateway.uploads.put import Uploads
 from gateway.uploads.takeover import TAKEN, answer_taken
@@ -50,6 +52,8 @@ class Entrance:
     uploads: Uploads
     routing: Routing
     observe: Observe
+    steering: Steering
+    handing: Handing
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
@@ -146,14 +150,19 @@ class Entrance:
     async def _own_page(
         self, request: web.BaseRequest, raw_path: str, raw_query: str, *, owner: bool
     ) -> web.StreamResponse:
-        segments = paths.decode(raw_path)
+        segments, principal = paths.decode(raw_path), None
         if segments not in OPEN_TO_ALL and not owner:
             self.auth.refuse_unknown_proxy(request.headers)
             principal = self.auth.authenticate(request.headers, request.method, request.raw_path)
             self.auth.authorize(principal)
+        query = paths.parse_query(raw_query)
+        if segments[:2] == ("-", "events"):
+            return await self.steering.answer(request, segments, query)
+        if segments[:2] == ("-", "files") and len(segments) == 3:
+            return await self.handing.answer(request.method, segments[2], query, principal)
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
-        return await self.observe.answer(segments, paths.parse_query(raw_query))
+        return await self.observe.answer(segments, alone=query.get("scope") == ["slot"])
 
     def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
         """Count and log one request. The query stays out: it may hold a signature."""

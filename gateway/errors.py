@@ -10,6 +10,8 @@ our own fault: a 500 with an id. May import nothing.
     ├── Unanswered         the outcome is unknown: close the connection without a status
     │   └── ClientLeft     ... and nobody is there to want one: nothing is wrong with us
     ├── ConfigError        settings or plugins are wrong: what, where (file:line), what to do
+    ├── EngineAway         the engine of events cannot be reached now; try again
+    ├── HolderAway         the gateway that has the file cannot be reached now; try again
     └── Superseded         the committed file has been replaced or removed since
 """
 
@@ -32,6 +34,7 @@ TABLE: Mapping[str, int] = {
     "method_not_allowed": 405,
     "idle_timeout": 408,
     "conflict": 409,
+    "superseded": 410,
     "length_required": 411,
     "already_exists": 412,
     "precondition_failed": 412,
@@ -45,6 +48,7 @@ TABLE: Mapping[str, int] = {
     "hook_failed": 503,
     "journal_unavailable": 503,
     "overloaded": 503,
+    "process_away": 503,
     "stopping": 503,
     "gateway_timeout": 504,
     "no_space": 507,
@@ -56,6 +60,7 @@ RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "hook_failed": 5,
     "journal_unavailable": 10,
     "overloaded": 5,
+    "process_away": 2,
     "stopping": 5,
 }
 """What a client should wait before it tries again (RFC 9110 section 10.2.3)."""
@@ -116,6 +121,14 @@ class ConfigError(GatewayError):
         super().__init__(place + message)
         self.file = file
         self.line = line
+
+
+class EngineAway(GatewayError):
+    """The engine of events cannot be reached or written now; the same may succeed a little later."""
+
+
+class HolderAway(GatewayError):
+    """The gateway that has an event's file cannot be reached now: no fault of the handler's."""
 
 
 class Superseded(GatewayError):

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway import logs
-from gateway.errors import GatewayError, Refusal, Terminated
+from gateway.errors import GatewayError, HolderAway, Refusal, Terminated
 from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, HandlerSpec, Upload
 from gateway.plugins import Handler, Plugins
+from gateway.plugins.models import DELIVERED
 from gateway.scripting import (
     Changes,
     Event,
@@ -125,10 +126,16 @@ class Hooks:
         """Return what the runner must know of the newest `OnFileUploaded` handlers."""
         return tuple(handler.spec for handler in self._plugins.current.handlers[UPLOADED])
 
-    async def deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
-        """Run one `OnFileUploaded` handler on the complete event, `attempt` included.
+    def delivered_specs(self) -> tuple[HandlerSpec, ...]:
+        """Return what the runner must know of the newest handlers of all journalled events."""
+        handlers = self._plugins.current.handlers
+        return tuple(handler.spec for event in DELIVERED for handler in handlers[event])
 
-        Raises `HandlerFailed` where it has to run again, `HandlerGone` where there is none.
+    async def deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
+        """Run one handler of a journalled event on the complete event, `attempt` included.
+
+        Raises `HandlerFailed` where it has to run again, `HandlerGone` where there is none,
+        `HolderAway` where nobody is to blame.
         """
         handler = self._plugins.current.handler(delivery.event, delivery.handler)
         if handler is None:
@@ -137,8 +144,10 @@ class Hooks:
             run = await self._run_told(handler, Event(event).copy(), delivery.event_id)
             message = self._message(run)
             self._report(run, message or "done")
+        if isinstance(run.error, HolderAway):
+            raise run.error
         if message is not None:
-            raise HandlerFailed(message, self._traceback(run))
+            raise HandlerFailed(message, self._traceback(run)) from run.error
 
     def progress(self, event_id: str, handler: str) -> dict[str, float] | None:
         """Return the `done` and `total` that a running delivery told last, None if it did not."""

@@ -1,8 +1,9 @@
 """Machinery: the gateways of one installation, and how they recognise each other's calls.
 
-The rule: a credential is made only for a gateway that the operator named (`peers`) or for this one,
-and a call to this one goes straight to its own socket, whatever name it was called by. May import
-`signing`, `scripting`, `storage`, `settings` and below.
+The rule: a credential is made only for a gateway that the operator named (`peers`), that an event
+names as the holder of its file, or for this one, and a call to this one goes straight to its own
+socket, whatever name it was called by. May import `signing`, `scripting`, `storage`, `settings`
+and below.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_fil
 KEY_FILE: Final = "installation.key"
 """The name of the key in the state folder, where no file is given."""
 
+MOST_MET: Final = 1000
+"""Holders that are remembered; each delivery names its own anew."""
+
 _EVERY_INTERFACE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
 
 
@@ -36,6 +40,7 @@ class Installation:
         self._settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)
+        self._met: dict[Address, None] = {}
         self._certificate: ssl.SSLContext | None = None
         self.read_certificate()
 
@@ -67,6 +72,16 @@ class Installation:
         """Tell whether a gateway of this installation sent exactly this request to us."""
         return self._signer.is_valid(credential, self._audiences(), method, target)
 
+    def meet(self, peer: Address) -> None:
+        """Take a gateway that an event names as its file's holder for a peer, among the newest.
+
+        A credential is made for the one it is sent to, and is worth nothing to anybody else.
+        """
+        self._met.pop(plain := _plain(*peer), None)
+        self._met[plain] = None
+        while len(self._met) > MOST_MET:
+            del self._met[next(iter(self._met))]
+
     def recognise(self, method: str, url: URL) -> Trusted | None:
         """Say how to call `url` where it leads to a gateway of this installation, else None."""
         called = _plain(url.host or "", url.port or 0)
@@ -75,7 +90,7 @@ class Installation:
             straight = url.with_scheme(self.scheme).with_host(self.own.host).with_port(self.own.port)
             signed = self._signer.credential(audience(*self.own), method, target)
             return Trusted(straight, signed, self._certificate or True)
-        if called in self._peers:
+        if called in self._peers or called in self._met:
             return Trusted(url, self._signer.credential(audience(*called), method, target), True)
         return None
 

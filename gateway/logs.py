@@ -94,6 +94,7 @@ class _Masked(logging.Formatter):
     def __init__(self) -> None:
         super().__init__()
         self.mask: Masking = str
+        self.always: Mapping[str, Any] = _NOTHING
 
     def message(self, record: logging.LogRecord) -> str:
         """Return what the line says."""
@@ -103,7 +104,7 @@ class _Masked(logging.Formatter):
         """Return the facts that the line carries."""
         return {
             key: self._masked(value) if isinstance(value, str) else value
-            for key, value in _facts(record).items()
+            for key, value in {**self.always, **_facts(record)}.items()
         }
 
     def traceback(self, record: logging.LogRecord) -> str | None:
@@ -189,6 +190,13 @@ def mask_with(mask: Masking) -> None:
     for handler in logging.getLogger("gateway").handlers:
         if isinstance(handler.formatter, _Masked):
             handler.formatter.mask = mask
+
+
+def always(**facts: Any) -> None:
+    """Make every line carry `facts`, whatever context it comes from, by way of `configure`'s handler."""
+    for handler in logging.getLogger("gateway").handlers:
+        if isinstance(handler.formatter, _Masked):
+            handler.formatter.always = facts
 
 
 def take_thread_failures() -> None:

@@ -6,7 +6,8 @@ tests) do not add up. May import prometheus_client only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,6 +18,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
@@ -100,22 +102,67 @@ class Metrics:
         """Add a gauge that is read when somebody asks."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
-    def render(self, depth: Iterable[tuple[str, str, float]] = ()) -> bytes:
-        """Return the text exposition format; `depth` is (handler, state, deliveries)."""
-        family = GaugeMetricFamily(
-            "gateway_deliveries", "Deliveries that are not done", labels=["handler", "state"]
-        )
-        for handler, state, count in depth:
-            family.add_metric([handler, state], count)
-        return generate_latest(self._registry) + generate_latest(_Once(family))
+    def render(
+        self, depth: Iterable[tuple[str, str, float, float]] = (), paused: Iterable[str] = ()
+    ) -> bytes:
+        """Return the text exposition format.
+
+        `depth` is (handler, state, deliveries, birth of the oldest as a Unix time), `paused` names
+        handlers.
+        """
+        return generate_latest(self._registry) + generate_latest(_Once(_waiting(depth, paused)))
+
+
+def _waiting(
+    depth: Iterable[tuple[str, str, float, float]], paused: Iterable[str]
+) -> Sequence[GaugeMetricFamily]:
+    deliveries = GaugeMetricFamily(
+        "gateway_deliveries", "Deliveries that are not done", labels=["handler", "state"]
+    )
+    age = GaugeMetricFamily(
+        "gateway_oldest_ready_seconds", "Age of the oldest delivery that is ready", labels=["handler"]
+    )
+    held = GaugeMetricFamily(
+        "gateway_handler_paused", "1 for a handler that is paused", labels=["handler"]
+    )
+    now = time.time()
+    for handler, state, count, oldest in depth:
+        deliveries.add_metric([handler, state], count)
+        if state == "ready":
+            age.add_metric([handler], max(now - oldest, 0.0))
+    for handler in paused:
+        held.add_metric([handler], 1)
+    return deliveries, age, held
+
+
+def together(told: Mapping[int, bytes | None]) -> bytes:
+    """Merge what several processes said of themselves, by slot: each sample gets a label `process`.
+
+    Not added up: a process that starts again counts from 0, and only its own counts may say so. None
+    stands for a process that does not answer; `gateway_process_up` says so. CPU-bound.
+    """
+    families: dict[str, Metric] = {}
+    up = GaugeMetricFamily(
+        "gateway_process_up", "1 for a process whose figures are here", labels=["process"]
+    )
+    for slot, text in sorted(told.items()):
+        up.add_metric([str(slot)], float(text is not None))
+        for family in text_string_to_metric_families((text or b"").decode()):
+            kept = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            for sample in family.samples:
+                labels = {"process": str(slot), **sample.labels}
+                kept.samples.append(sample._replace(labels=labels))
+    return generate_latest(_Once([up, *families.values()]))
 
 
 class _Once(CollectorRegistry):
-    """A registry of one family, for figures that are fetched per scrape."""
+    """A registry for figures that are fetched per scrape."""
 
-    def __init__(self, family: Metric) -> None:
+    def __init__(self, families: Iterable[Metric]) -> None:
         super().__init__()
-        self._family = family
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        return [self._family]
+        return self._families

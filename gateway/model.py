@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 UPLOADING: Final = "APIGW.OnFileUploading"
 UPLOADED: Final = "APIGW.OnFileUploaded"
 UPLOAD_FAILED: Final = "APIGW.OnFileUploadFailed"
+SCHEDULE: Final = "Schedule"
 
 EVENT_VERSION: Final = 1
 """Version of the events' shape; it grows when a key changes its meaning or goes away."""
@@ -120,33 +121,50 @@ class Stored(NamedTuple):
 
 
 @dataclass(slots=True, frozen=True)
+class Origin:
+    """How a file is reached from elsewhere: the scheme its holder serves, and which very file it is."""
+
+    scheme: str
+    identity: Identity | None = None
+
+
+@dataclass(slots=True, frozen=True)
 class Delivery:
     """One claimed run of one handler for one event.
 
     `attempt` starts at 1 and is counted, durably, when the delivery is claimed. `token`
-    names the delivery to the queue that handed it out.
+    names the delivery to the queue that handed it out. `round` counts how often somebody began
+    the attempts anew. `holder` is the `HOST:PORT` that has the file, None where it is at hand;
+    `origin` tells more of it. `created` is the event's birth, a Unix time.
     """
 
-    token: int
+    token: object
     event_id: str
-    upload_id: str
+    upload_id: str | None
     event: str
     handler: str
     attempt: int
     body: dict[str, Any]
+    holder: str | None = None
+    round: int = 0
+    created: float = 0.0
+    origin: Origin | None = None
 
     def event_at(self, address: str, port: int, directory: Path) -> dict[str, Any]:
         """Return the event that a handler gets: the journalled part and what is known only now."""
-        return {
+        event = {
             **self.body,
             "address": address,
             "port": port,
-            "filepath": str(directory / str(self.body["path"]).lstrip("/")),
             "id": self.event_id,
             "event_version": EVENT_VERSION,
-            "upload_id": self.upload_id,
             "attempt": self.attempt,
         }
+        if self.upload_id is not None:
+            event["upload_id"] = self.upload_id
+        if "path" in self.body:
+            event["filepath"] = str(directory / str(self.body["path"]).lstrip("/"))
+        return event
 
 
 @dataclass(slots=True, frozen=True)

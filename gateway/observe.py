@@ -1,7 +1,8 @@
-"""Door: what the gateway tells of itself, everything below `/-/`.
+"""Door: what the gateway tells of itself, everything below `/-/` but the events (`steering`).
 
 The rule: it only reads. Liveness and readiness are open to all; whether the rest may be seen is
-settled before it gets here. May import server, inflight, commit.reserve, events, hooks and below.
+settled before it gets here. May import server, siblings, inflight, commit.reserve, events, hooks
+and below.
 """
 
 from __future__ import annotations
@@ -17,23 +18,25 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.commit.reserve import Reserve
-from gateway.errors import Refusal
-from gateway.events.ledger import Ledger, Row
+from gateway.errors import EngineAway, Refusal
+from gateway.events.ledger import Ledger
+from gateway.events.protocols import Depth
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, together
 from gateway.server import json_answer
+from gateway.siblings import Siblings
 
 OPEN_TO_ALL: Final = frozenset({("-", "health"), ("-", "ready")})
 
-STATES: Final = ("ready", "running", "delayed", "dead", "done")
-MAX_PAGE: Final = 1000
 READY_SECONDS: Final = 1.0
 """How long an answer about readiness is kept: probes must not become a load."""
 
 JOURNAL_SECONDS: Final = 5.0
 
-Query = dict[str, list[str]]
+MANY: Final = 100_000
+MANY_SECONDS: Final = 10.0
+"""From MANY waiting deliveries on a count is kept this long: it takes some tenths of a second."""
 
 
 @dataclass(slots=True)
@@ -46,23 +49,26 @@ class Observe:
     hooks: Hooks
     metrics: Metrics
     openapi: Callable[[], dict[str, Any]]
+    siblings: Siblings
+    slot: int = 0
     _ready: tuple[float, dict[str, bool]] = (0.0, {})
+    _depth: tuple[float, list[Depth]] = (0.0, [])
 
-    async def answer(self, segments: tuple[str, ...], query: Query) -> web.Response:
-        """Answer for a path below `/-/`, given as decoded segments. Raises `Refusal`."""
+    async def answer(self, segments: tuple[str, ...], *, alone: bool = False) -> web.Response:
+        """Answer for a path below `/-/`, given as decoded segments. Raises `Refusal`.
+
+        `alone`: only what this process knows itself, without its siblings.
+        """
         pages: dict[tuple[str, ...], Callable[[], Awaitable[web.Response]]] = {
             ("-", "health"): self._health,
             ("-", "ready"): self._readiness,
-            ("-", "metrics"): self._metrics,
-            ("-", "events"): lambda: self._events(query),
+            ("-", "metrics"): lambda: self._metrics(alone=alone),
             ("-", "openapi.json"): self._openapi,
         }
         if segments in pages:
             return await pages[segments]()
         if segments[:2] == ("-", "uploads") and len(segments) == 3:
-            return await self._upload(segments[2])
-        if segments[:2] == ("-", "events") and len(segments) == 3:
-            return await self._event(segments[2])
+            return await self._upload(segments[2], alone=alone)
         raise Refusal("not_found", "there is no such page")
 
     async def _health(self) -> web.Response:
@@ -88,23 +94,43 @@ class Observe:
             return False
         return True
 
-    async def _metrics(self) -> web.Response:
-        depth = await asyncio.wrap_future(self.ledger.depth())
-        rows = [(row["handler"], row["state"], row["count"]) for row in depth]
-        body = await asyncio.to_thread(self.metrics.render, rows)
+    async def _metrics(self, *, alone: bool) -> web.Response:
+        try:
+            depth, paused = await self._counted(), await self.ledger.paused()
+        except EngineAway as fault:
+            raise Refusal("journal_unavailable", str(fault)) from fault
+        rows = [(one.handler, one.state, one.count, one.oldest) for one in depth]
+        body = await asyncio.to_thread(self.metrics.render, rows, sorted(paused))
+        if self.siblings.sessions and not alone:
+            told = {self.slot: body, **await self.siblings.ask_all("/-/metrics")}
+            body = await asyncio.to_thread(together, told)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def _upload(self, upload_id: str) -> web.Response:
+    async def _counted(self) -> list[Depth]:
+        until, depth = self._depth
+        if time.monotonic() > until:
+            depth = await self.ledger.depth()
+            kept = MANY_SECONDS if sum(one.count for one in depth) >= MANY else 0.0
+            self._depth = (time.monotonic() + kept, depth)
+        return depth
+
+    async def _upload(self, upload_id: str, *, alone: bool) -> web.Response:
+        story = await self._own_story(upload_id)
+        if story is None and not alone:
+            story = await self.siblings.story(upload_id)
+        if story is None:
+            raise Refusal("not_found", "no upload of this id is known (any more)")
+        return json_answer(story)
+
+    async def _own_story(self, upload_id: str) -> dict[str, Any] | None:
         story = self.inflight.story(upload_id)
         if story is None or story["state"] == "failed":
             # On its way, its row may yet be undone; ended, the journal knows better than we do.
             row = await asyncio.wrap_future(self.ledger.story(upload_id))
             story = story if row is None else self._stored(row)
-        if story is None:
-            raise Refusal("not_found", "no upload of this id is known (any more)")
-        return json_answer(story)
+        return story
 
-    def _stored(self, row: Row) -> dict[str, Any]:
+    def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
         story = _stored(row)
         for told in story["handlers"]:
             progress = self.hooks.progress(told["event_id"], told["handler"])
@@ -115,24 +141,8 @@ class Observe:
     async def _openapi(self) -> web.Response:
         return json_answer(self.openapi())
 
-    async def _events(self, query: Query) -> web.Response:
-        state, handler = _one(query, "state"), _one(query, "handler")
-        if state is not None and state not in STATES:
-            raise Refusal("bad_request", f"state is one of {', '.join(STATES)}")
-        after, limit = _number(query, "after", 0), _number(query, "limit", 100)
-        limit = min(max(limit, 1), MAX_PAGE)
-        rows = await asyncio.wrap_future(self.ledger.page(state, handler, after, limit))
-        more = rows[-1]["seq"] if len(rows) == limit else None
-        return json_answer({"deliveries": rows, "next": more})
 
-    async def _event(self, event_id: str) -> web.Response:
-        row = await asyncio.wrap_future(self.ledger.history(event_id))
-        if row is None:
-            raise Refusal("not_found", "no event of this id is known (any more)")
-        return json_answer(row)
-
-
-def _stored(row: Row) -> dict[str, Any]:
+def _stored(row: dict[str, Any]) -> dict[str, Any]:
     """Tell of a committed upload; of a handler's error the first line: the rest is the operator's."""
     return {
         "upload_id": row["id"],
@@ -158,17 +168,3 @@ def _stored(row: Row) -> dict[str, Any]:
 
 def _first_line(text: str | None) -> str | None:
     return text.splitlines()[0] if text else text
-
-
-def _one(query: Query, name: str) -> str | None:
-    values = query.get(name)
-    return values[0] if values else None
-
-
-def _number(query: Query, name: str, default: int) -> int:
-    text = _one(query, name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Refusal("bad_request", f"{name} must be a whole number")
-    return int(text)

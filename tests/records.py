@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future
+import asyncio
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from gateway.events.journal import Journal
 from gateway.events.outbox import Record
+from gateway.events.protocols import Selection
 from gateway.model import UPLOADED, Delivery, Identity
 
 T = TypeVar("T")
@@ -18,6 +20,12 @@ SOME_FILE = Identity(1, 2, 3, 4)
 def now(future: Future[T]) -> T:
     """Wait for what the journal answers."""
     return future.result(SECONDS)
+
+
+def awaited(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Wait for a coroutine where one cannot await, or may not: on a loop of its own."""
+    with ThreadPoolExecutor(1) as elsewhere:
+        return elsewhere.submit(asyncio.run, coroutine).result(SECONDS)
 
 
 def record(
@@ -49,15 +57,27 @@ def record(
 def ready(journal: Journal, *names: str, handlers: Sequence[str] = ("h",)) -> None:
     """Record uploads and release their events."""
     now(journal.outbox.record([record(name, handlers) for name in names]))
-    now(journal.outbox.release([f"e-{name}" for name in names]))
+    journal.outbox.release([f"e-{name}" for name in names])
 
 
 def claimed(journal: Journal, handler: str = "h", limit: int = 1) -> list[Delivery]:
     """Claim what is due."""
-    return now(journal.queue.claim(handler, limit)).deliveries
+    return awaited(journal.queue.claim(handler, limit, 0.0))
+
+
+def settle(
+    journal: Journal, delivery: Delivery, outcome: str, error: str = "why", delay: float = 0.0
+) -> None:
+    """End a run, after half a second of work: done, retry or dead."""
+    if outcome == "done":
+        awaited(journal.queue.ack(delivery, 0.5))
+    elif outcome == "retry":
+        awaited(journal.queue.retry(delivery, delay, error, 0.5))
+    else:
+        awaited(journal.queue.dead(delivery, error, 0.5))
 
 
 def states(journal: Journal) -> dict[tuple[str, str], str]:
     """Return the state of every delivery, by event and handler, as watchers see it."""
-    rows = now(journal.ledger.page(None, None, 0, 100_000))
-    return {(row["event_id"], row["handler"]): row["state"] for row in rows}
+    page = awaited(journal.ledger.page(Selection(), None, 100_000))
+    return {(row.event_id, row.handler): row.state for row in page.rows}

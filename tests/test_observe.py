@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway import observe
 from gateway.app import Gateway
 from tests.conftest import Start
 from tests.harness import SECONDS, Answer, get, handlers_done, head, plugin, put, raw, settled
-from tests.records import claimed, now, ready, record
+from tests.records import claimed, now, ready, record, settle
 
 PAGES = ["/-/metrics", "/-/events", "/-/events/E1", "/-/uploads/U1"]
 
@@ -101,66 +102,6 @@ async def test_a_closed_journal_makes_it_unready_but_not_dead(start: Start) -> N
     answer = await get(gateway, "/-/ready")
     assert (answer.status, answer.json["checks"]["journal"]) == (503, False)
     assert (await get(gateway, "/-/health")).status == 200
-
-
-# -- events
-
-
-async def test_events_come_page_by_page(start: Start) -> None:
-    gateway = await start()
-    ready(gateway.journal, *(f"u{number}" for number in range(5)))
-    seen: list[str] = []
-    after: int | None = 0
-    while after is not None:
-        page = (await get(gateway, f"/-/events?limit=2&after={after}")).json
-        seen += [row["upload_id"] for row in page["deliveries"]]
-        after = page["next"]
-    assert seen == ["u0", "u1", "u2", "u3", "u4"]
-
-
-async def test_events_can_be_narrowed(start: Start) -> None:
-    gateway = await start()
-    ready(gateway.journal, "a", handlers=("h", "i"))
-    now(gateway.journal.queue.settle(claimed(gateway.journal, "i")[0], "dead", 0.1, "why"))
-    rows = (await get(gateway, "/-/events?state=dead")).json["deliveries"]
-    assert [(row["handler"], row["error"]) for row in rows] == [("i", "why")]
-    rows = (await get(gateway, "/-/events?handler=h&state=ready")).json["deliveries"]
-    assert [row["handler"] for row in rows] == ["h"]
-    assert (await get(gateway, "/-/events?handler=nobody")).json == {"deliveries": [], "next": None}
-
-
-@pytest.mark.parametrize(
-    "query",
-    ["state=held", "state=", "after=-1", "after=x", "limit=1.5", "limit=%D9%A3", f"after={'9' * 19}"],
-)
-async def test_parameters_that_make_no_sense_are_refused(start: Start, query: str) -> None:
-    gateway = await start()
-    answer = await get(gateway, f"/-/events?{query}")
-    assert (answer.status, answer.json["error"]) == (400, "bad_request")
-
-
-async def test_a_page_is_bounded_whatever_is_asked_for(start: Start) -> None:
-    gateway = await start()
-    now(gateway.journal.outbox.record([record(f"u{number}") for number in range(1100)]))
-    for limit, length in (("100000000", 1000), ("0", 1)):
-        page = (await get(gateway, f"/-/events?limit={limit}")).json
-        assert len(page["deliveries"]) == length
-        assert page["next"] is not None
-
-
-async def test_an_event_tells_its_body_and_every_run(start: Start, tmp_path: Path) -> None:
-    gateway = await start(plugins=[str(plugin(tmp_path / "p", FAILING))])
-    answer = await put(gateway, "/upload/x", b"12345")
-    story = await handlers_done(gateway, answer.json["upload_id"], state="dead")
-    event = (await get(gateway, f"/-/events/{story['handlers'][0]['event_id']}")).json
-    assert (event["type"], event["path"], event["body"]["bytes"]) == (
-        "APIGW.OnFileUploaded",
-        "/upload/x",
-        5,
-    )
-    (handler,) = event["handlers"]
-    assert [run["outcome"] for run in handler["runs"]] == ["retry", "dead"]
-    assert "line" in handler["runs"][0]["error"]
 
 
 # -- the status page of an upload
@@ -258,6 +199,45 @@ async def test_metrics_count_what_happened(start: Start, tmp_path: Path) -> None
     assert told["gateway_handler_seconds_count", ("failing",)] == 4
     assert told["gateway_deliveries", ("failing", "dead")] == 2
     assert told["gateway_uploads_active", ()] == 0
+
+
+async def test_metrics_tell_what_waits_how_long_and_who_is_paused(start: Start) -> None:
+    gateway = await start()
+    ready(gateway.journal, "a", "b", "c", "d")
+    [dead, delayed] = claimed(gateway.journal, "h", 2)
+    settle(gateway.journal, dead, "dead")
+    settle(gateway.journal, delayed, "retry", delay=900.0)
+    claimed(gateway.journal)
+    await gateway.journal.ledger.pause("h")
+    told = samples(await get(gateway, "/-/metrics"))
+    states = {labels[1]: n for (name, labels), n in told.items() if name == "gateway_deliveries"}
+    assert states == {"ready": 1, "delayed": 1, "running": 1, "dead": 1}
+    assert 0 < told["gateway_oldest_ready_seconds", ("h",)] < SECONDS
+    assert told["gateway_handler_paused", ("h",)] == 1
+
+
+async def test_very_many_are_not_counted_anew_for_every_scrape(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start()
+    monkeypatch.setattr(observe, "MANY", 2)
+
+    async def counted() -> float:
+        told = samples(await get(gateway, "/-/metrics"))
+        return told["gateway_deliveries", ("h", "ready")]
+
+    for name, count in (("a", 1), ("b", 2), ("c", 2)):
+        ready(gateway.journal, name)
+        assert await counted() == count
+    gateway.entrance.observe._depth = (0.0, [])  # as if it were long ago
+    assert await counted() == 3
+
+
+async def test_metrics_of_a_closed_journal_say_so(start: Start) -> None:
+    gateway = await start()
+    await asyncio.to_thread(gateway.journal.close)
+    answer = await get(gateway, "/-/metrics")
+    assert (answer.status, answer.json["error"]) == (503, "journal_unavailable")
 
 
 async def test_methods_that_clients_invent_do_not_become_labels(start: Start) -> None:

@@ -149,7 +149,7 @@ async def test_a_repeated_delivery_of_the_sample_fails_though_the_object_is_ther
     event = (await get(gateway, f"/-/events/{handler['event_id']}", BEARER)).json
     again = Delivery(0, event["id"], upload_id, UPLOADED, handler["handler"], 2, event["body"])
     with pytest.raises(HandlerFailed) as failed:
-        await gateway.hooks.deliver(again, gateway.complete(again))
+        await gateway.hooks.deliver(again, gateway.delivering._complete(again))
     assert "FileNotFoundError" in failed.value.traceback
     async with s3.client() as client:
         answer = await client.get_object(Bucket="qmonus", Key="uploadedFiles/b.bin")

@@ -13,13 +13,16 @@ from typing import Final
 import pytest
 
 import gateway
-from gateway import errors, inflight, observe, paths
-from gateway.commands import VERBS, events, serve
+from gateway import errors, inflight, observe, paths, steering
+from gateway.commands import VERBS, serve
 from gateway.commit import committer
-from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING
+from gateway.events.protocols import STATES, Row
+from gateway.events.timetable import tick_event
+from gateway.model import SCHEDULE, UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery
 from gateway.plugins import models, testing
 from gateway.plugins.models import Strict
 from gateway.plugins.schema import FILE
+from gateway.schedules import Every
 from gateway.scripting import Configs, Services, Surroundings, callout, run_script, watchdog
 from gateway.storage import incoming
 from tests.conftest import Start
@@ -112,12 +115,15 @@ def test_every_key_of_a_plugin_is_documented_with_its_default(model: type[Strict
 
 def test_the_timeouts_and_the_keys_of_one_event_are_documented() -> None:
     text = page("plugin-yaml.md")
-    short = {UPLOADING: "Uploading", UPLOADED: "Uploaded", UPLOAD_FAILED: "UploadFailed"}
+    short = dict(zip(models.EVENTS, ("Uploading", "Uploaded", "UploadFailed", "Schedule"), strict=True))
     for event, seconds in models.DEFAULT_TIMEOUT.items():
         assert f"{seconds:.0f} ({short[event]})" in text
         assert f"`{event}`" in text
-    for key, event in models.APPLIES.items():
-        assert re.search(rf"^\| `{key}` \| .* \| {short[event]} only", text, re.MULTILINE), key
+    for event, runs in models.DEFAULT_CONCURRENCY.items():
+        assert f"{runs} ({short[event]})" in text
+    for key, homes in models.APPLIES.items():
+        said = " and ".join(short[event] for event in homes)
+        assert re.search(rf"^\| `{key}` \| .* \| {said} only", text, re.MULTILINE), key
 
 
 def test_the_page_leads_to_the_schema() -> None:
@@ -169,6 +175,13 @@ async def test_every_key_of_a_real_event_is_documented(start: Start, tmp_path: P
     assert noted[".no-False-True"] == set(said[UPLOAD_FAILED])
 
 
+def test_every_key_of_a_tick_is_documented() -> None:
+    tick = tick_event("nightly", Every(60), 120, 0.0)
+    delivery = Delivery(0, tick.id, None, tick.type, "nightly", 1, tick.body)
+    there_are = delivery.event_at("127.0.0.1", 8080, Path("/"))
+    assert set(keys(section(page("events.md"), f"## {SCHEDULE}"))) == set(there_are)
+
+
 # -- command line and metrics
 
 
@@ -192,9 +205,9 @@ def test_every_argument_of_a_verb_is_documented(verb: str) -> None:
 def test_the_states_and_the_json_keys_of_events_are_documented() -> None:
     text = section(page("command-line.md"), "## events")
     look = (PROJECT / "docs/how-to/look-into-events.md").read_text()
-    assert sorted(keys(section(look, "## List"))) == sorted(observe.STATES)
-    assert ", ".join(f"`{name}`" for name in events.FIELDS) in text
-    assert all(f"`{state}`" in text for state in observe.STATES)
+    assert sorted(keys(section(look, "## List"))) == sorted(STATES)
+    assert ", ".join(f"`{name}`" for name in Row.__dataclass_fields__) in text
+    assert all(f"`{state}`" in text for state in STATES)
 
 
 async def test_every_metric_is_documented_with_type_and_labels(start: Start, tmp_path: Path) -> None:
@@ -252,7 +265,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),
         ("reference/http.md", f"more than {paths.MAX_SEGMENTS} segments"),
         ("reference/http.md", f"over {paths.MAX_PATH_BYTES} bytes"),
-        ("reference/http.md", f"at most {observe.MAX_PAGE}"),
+        ("reference/http.md", f"at most {steering.MAX_PAGE}"),
     ],
 )
 def test_limits_are_told_as_they_are(place: str, said: str) -> None:

@@ -26,15 +26,16 @@ from gateway.settings import Settings, add_flags, load, said_on_command_line, wi
 VERBS: Final[Mapping[str, str]] = {
     "serve": "run the server (the verb may be left out)",
     "check": "load settings and plugins, run the plugins' tests",
+    "worker": "run handlers only, for gateways elsewhere",
     "token": "make a token: prints it once, and the line for the settings file",
-    "events": "look into the journal of events",
+    "events": "see and steer events: list, retry, drop, replay, pause",
     "secrets": "make a key, encrypt values for Config plugins",
     "doctor": "tell what is wrong with this installation",
 }
 """Every verb and what it is for, in one line."""
 
 DEFAULT_VERB: Final = "serve"
-LISTENING: Final = frozenset({"serve", "check"})
+LISTENING: Final = frozenset({"serve", "check", "worker"})
 """Verbs for which the settings must be fit to open a port with."""
 
 _OVERVIEW: Final = """\
@@ -77,8 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return _call(module.run, settings, args)
     except* ConfigError as group:  # one fault counts as a group of one
-        for line in (line for error in _leaves(group) for line in str(error).splitlines()):
-            print(f"gateway: {line}", file=sys.stderr)
+        complain(group)
+    return 2
+
+
+def complain(group: BaseExceptionGroup[ConfigError]) -> int:
+    """Print each fault on stderr; return the exit code that says so."""
+    for line in (line for error in _leaves(group) for line in str(error).splitlines()):
+        print(f"gateway: {line}", file=sys.stderr)
     return 2
 
 

@@ -1,6 +1,6 @@
 """`gateway serve`: run the server until SIGTERM or SIGINT; SIGHUP reloads plugins and certificates.
 
-Only what belongs to the process stands here: its log, its limits, its signals, its exit code.
+Only what belongs to processes stands here: how many, their log, limits, signals and exit codes.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ import gc
 import logging
 import resource
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
 
 from gateway import logs
 from gateway.app import Gateway
+from gateway.commands import complain
+from gateway.errors import ConfigError
+from gateway.premises import Premises, Seat
 from gateway.settings import Settings
+from gateway.supervisor import Link, Supervisor
 
 HELP = """\
 Run the server. When it is ready it prints one line `listening on http://HOST:PORT` to stdout; the
 log goes to stderr. SIGTERM stops accepting, finishes uploads on their way (up to --grace seconds)
 and hands unfinished events back; SIGHUP reloads plugins and certificates, all or nothing.
+With --processes N a supervisor keeps N servers alive behind one port; signals go to it.
 """
 
 log = logging.getLogger("gateway")
@@ -40,14 +45,58 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_format, settings.log_level)
     logs.take_thread_failures()
     _raise_file_limit()
-    gateway = Gateway(settings)
+    premises = Premises(settings)
+    premises.open()
+    with contextlib.closing(premises):
+        if settings.processes == 1:
+            seat = premises.seat(0)
+            return _serve(settings, seat, _nothing, lambda: _greet(settings, seat))
+        return _supervise(settings, premises)
+
+
+def _supervise(settings: Settings, premises: Premises) -> int:
+    """Keep one process alive for every seat."""
+    started = False
+
+    def work(slot: int, link: Link) -> int:
+        logs.always(process=slot)
+        try:
+            return _serve(settings, premises.seat(slot), link.prepared, link.ready)
+        except* ConfigError as faults:
+            if started:
+                log.error("it cannot start: %s", "; ".join(map(str, faults.exceptions)))
+                return_code = 2
+            else:
+                return_code = complain(faults)
+        return return_code
+
+    def announce() -> None:
+        nonlocal started
+        started = True
+        _greet(settings, premises.seat(0))
+
+    def ended(slot: int) -> None:
+        premises.promises[slot] = 0
+
+    supervisor = Supervisor(
+        settings.processes, work, settings.grace, announce, ended, premises.close_port
+    )
+    return supervisor.run()
+
+
+def _serve(
+    settings: Settings, seat: Seat, prepared: Callable[[], None], ready: Callable[[], None]
+) -> int:
+    """Be one process: `prepared` may wait before the port is opened, `ready` is called after that."""
+    gateway = Gateway(settings, seat)
     gateway.prepare()
+    prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(gateway))
+        runner.run(_until_stopped(gateway, ready))
     return 0
 
 
-async def _serve(gateway: Gateway) -> None:
+async def _until_stopped(gateway: Gateway, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
@@ -55,8 +104,9 @@ async def _serve(gateway: Gateway) -> None:
         loop.add_signal_handler(number, ended.set)
     loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
     await gateway.start()
-    _calm_collector()
-    _greet(gateway)
+    calm_collector()
+    gateway.introduce()
+    ready()
     await ended.wait()
     log.info("stopping: no new requests, uploads on their way are finished")
     if reloads:
@@ -65,7 +115,7 @@ async def _serve(gateway: Gateway) -> None:
     log.info("stopped")
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Let Python look for garbage in cycles seldom, and never among what the start has made.
 
     Requests leave no cycles, yet each made enough objects to have the collector run several times.
@@ -82,17 +132,19 @@ def _spawn(tasks: set[asyncio.Task[None]], make: Any) -> None:
     task.add_done_callback(tasks.discard)
 
 
-def _greet(gateway: Gateway) -> None:
-    for line in gateway.describe():
-        log.info("%s", line)
-    if gateway.generated_token is not None:
+def _nothing() -> None:
+    """There is nobody to wait for."""
+
+
+def _greet(settings: Settings, seat: Seat) -> None:
+    if seat.token is not None:
         print(
             "a token was made; it is shown only this once, and kept hashed in "
-            f"{gateway.settings.state}:\n\n    {gateway.generated_token}\n\n"
+            f"{settings.state}:\n\n    {seat.token}\n\n"
             'use it as `curl -H "X-Auth-Token: <token>" -T FILE URL`',
             flush=True,
         )
-    print(f"listening on {gateway.url}", flush=True)
+    print(f"listening on {seat.url}", flush=True)
 
 
 def _raise_file_limit() -> None:

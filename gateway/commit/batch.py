@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from gateway import paths
 from gateway.commit import publish
+from gateway.commit.gate import Gate
 from gateway.commit.reserve import Reserve
 from gateway.errors import Refusal, Unanswered
 from gateway.events.outbox import Outbox, Record
@@ -82,7 +83,10 @@ class _Staged:
 
 
 class Steps:
-    """The steps and what they work on. `handlers()` names those who are told of an upload."""
+    """The steps and what they work on. `handlers()` names those who are told of an upload.
+
+    `gate` keeps other processes from removing files while this one gives names, None without others.
+    """
 
     def __init__(
         self,
@@ -94,6 +98,7 @@ class Steps:
         slot: int,
         durable: bool,
         handlers: Callable[[], Sequence[str]],
+        gate: Gate | None = None,
     ) -> None:
         self._tree = tree
         self._incoming = incoming
@@ -102,6 +107,7 @@ class Steps:
         self._slot = slot
         self._durable = durable
         self._handlers = handlers
+        self._passing = contextlib.nullcontext if gate is None else gate.passing
         self._limbo: list[str] = []
 
     def commit(self, orders: Sequence[Order], verdicts: Verdicts) -> None:
@@ -116,7 +122,8 @@ class Steps:
             if not recorded:
                 return
             reach("after journal commit")
-            published = [item for item in recorded if self._publish(item, verdicts)]
+            with self._passing():
+                published = [item for item in recorded if self._publish(item, verdicts)]
             reach("before directory sync")
             self._sync_folders(published, verdicts)
             reach("after directory sync")

@@ -14,7 +14,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -32,9 +32,6 @@ MAX_BATCH: Final = 128
 SYNC_APART_BYTES: Final = 1 << 20
 """Bodies from this size on are synced by a thread of their own, so that small ones need not wait."""
 
-RELEASE_AGAIN: Final = 1.0
-"""Seconds until a journal that could not be written is asked again to release deliveries."""
-
 
 @dataclass(slots=True)
 class _Job:
@@ -45,15 +42,11 @@ class _Job:
     answer: asyncio.Future[Any]
 
 
-class _Nudge:
-    """Wakes the thread, so that it looks again how long it may sleep."""
-
-
 _Result = tuple[_Job, Any, Exception | None]
 
 
 class Committer:
-    """The thread and its queue. `on_release()` is called when deliveries may be claimed."""
+    """The thread and its queue."""
 
     def __init__(
         self,
@@ -61,17 +54,14 @@ class Committer:
         outbox: Outbox,
         *,
         durable: bool,
-        on_release: Callable[[], None],
         disk: Executor,
     ) -> None:
         self._steps = steps
         self._outbox = outbox
         self._durable = durable
-        self._on_release = on_release
         self._disk = disk
-        self._queue: queue.SimpleQueue[list[_Job] | _Nudge | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._gathered: deque[_Job] = deque()
-        self._unreleased: deque[str] = deque()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> None:
@@ -137,7 +127,6 @@ class Committer:
         running = True
         while running:
             jobs, running = self._take()
-            self._release()
             orders = [job for job in jobs if isinstance(job.what, Order)]
             for start in range(0, len(orders), MAX_BATCH):
                 self._commit(orders[start : start + MAX_BATCH])
@@ -146,19 +135,11 @@ class Committer:
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for jobs; return all that wait (bounded), and whether to go on afterwards."""
         jobs: list[_Job] = []
-        try:
-            while (more := self._queue.get(timeout=self._patience())) is not None:
-                if not isinstance(more, _Nudge):
-                    jobs += more
-                # With a job in hand it must not wait, not even behind a nudge.
-                if jobs and (len(jobs) >= MAX_BATCH or self._queue.empty()):
-                    return jobs, True
-        except queue.Empty:
-            return jobs, True
+        while (more := self._queue.get()) is not None:
+            jobs += more
+            if len(jobs) >= MAX_BATCH or self._queue.empty():
+                return jobs, True
         return jobs, False
-
-    def _patience(self) -> float | None:
-        return RELEASE_AGAIN if self._unreleased else None
 
     def _commit(self, jobs: list[_Job]) -> None:
         orders = [job.what for job in jobs if isinstance(job.what, Order)]
@@ -174,22 +155,7 @@ class Committer:
                 for job, order in zip(jobs, orders, strict=True)
             ]
         )
-        self._unreleased.extend(verdicts.event_ids)
-        self._release()
-
-    def _release(self) -> None:
-        """Let deliveries be claimed, without waiting; a journal that fails is asked again."""
-        event_ids = [self._unreleased.popleft() for _ in range(len(self._unreleased))]
-
-        def released(future: Future[None]) -> None:
-            if future.exception() is None:
-                self._on_release()
-            else:
-                self._unreleased.extend(event_ids)
-                self._queue.put(_Nudge())
-
-        if event_ids:
-            self._outbox.release(event_ids).add_done_callback(released)
+        self._outbox.release(verdicts.event_ids)
 
 
 def _verdict(job: _Job, outcome: Stored | Refusal | Unanswered | None) -> _Result:

@@ -1,8 +1,8 @@
 """Commit room: disk space is promised before the bytes come, so that what is accepted can finish.
 
-Counts the bytes still to come of every admitted upload against the free space and the watermark.
-Thread-safe; `admit` and `check` ask the file system and so belong into a thread. May import
-`errors`.
+Counts the bytes still to come of every admitted upload, in all processes of the gateway, against the
+free space and the watermark. Thread-safe; `admit` and `check` ask the file system and so belong into
+a thread. May import `errors`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,29 @@ from __future__ import annotations
 import os
 import threading
 
+from gateway.commit.promises import Promises
 from gateway.errors import Refusal
 
 
 class Reserve:
-    """Space of the file system under `folder_fd`; `min_free` bytes of it are never touched."""
+    """Space of the file system under `folder_fd`; `min_free` bytes of it are never touched.
 
-    def __init__(self, folder_fd: int, min_free: int) -> None:
+    `promises` is shared with the other processes, ours stand at `slot`.
+    """
+
+    def __init__(
+        self, folder_fd: int, min_free: int, promises: Promises | None = None, slot: int = 0
+    ) -> None:
         self._fd = folder_fd
         self._min_free = min_free
-        self._promised = 0
+        self._promises = promises or Promises(slot + 1)
+        self._slot = slot
         self._lock = threading.Lock()
 
     @property
     def promised(self) -> int:
-        """Bytes that admitted uploads may still write."""
-        return self._promised
+        """Bytes that uploads admitted by this process may still write."""
+        return self._promises[self._slot]
 
     def free(self) -> int:
         """Return the bytes an unprivileged process may write, as the file system tells."""
@@ -41,21 +48,21 @@ class Reserve:
         wanted = size or 0
         free = self.free()
         with self._lock:
-            room = free - self._promised - self._min_free
+            room = free - self._promises.total() - self._min_free
             if room < max(wanted, 1):
                 raise Refusal("no_space", _message(wanted, room))
-            self._promised += wanted
+            self._promises[self._slot] += wanted
         return Share(self, wanted)
 
     def check(self, wanted: int) -> None:
         """See that `wanted` more bytes, promised to nobody, still fit. Raises `Refusal`."""
-        room = self.free() - self._promised - self._min_free
+        room = self.free() - self._promises.total() - self._min_free
         if room < wanted:
             raise Refusal("no_space", _message(wanted, room))
 
     def _give_back(self, amount: int) -> None:
         with self._lock:
-            self._promised -= amount
+            self._promises[self._slot] -= amount
 
 
 class Share:

@@ -8,11 +8,13 @@ May import `errors` and the standard library.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,6 +28,9 @@ _Job = tuple[Operation[Any], "Future[Any]"]
 MAX_BATCH = 512
 """Operations that share one transaction at the most."""
 
+ROWS: Final = 256
+"""Rows that one statement inserts at the most: SQLite takes 32,766 values."""
+
 _OTHERWISE: Final = "free some space and check its permissions"
 _ADVICE: Final[Mapping[str, str]] = {
     "SQLITE_NOTADB": "move the file away, a new journal is begun",
@@ -33,6 +38,29 @@ _ADVICE: Final[Mapping[str, str]] = {
     "SQLITE_BUSY": "another process holds it, stop that one",
 }
 """What to do about a file that cannot be opened, by SQLite's name of the fault."""
+
+
+def packed(rows: Sequence[Any]) -> str:
+    """Return rows as the JSON that `json_each` takes apart again: one statement for all of them.
+
+    Each step of SQLite gives the interpreter's lock away, and a busy loop is slow to give it back.
+    Text that is no Unicode is refused when it is bound, as a plain value would be.
+    """
+    return json.dumps(rows, ensure_ascii=False)
+
+
+def insert(
+    db: sqlite3.Connection, table: str, columns: str, rows: Sequence[Sequence[Any]], *, again: str = ""
+) -> None:
+    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason.
+
+    `again` says what becomes of rows that are there already: `ON CONFLICT DO NOTHING`.
+    """
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+        statement = f"INSERT INTO {table} {columns} VALUES {marks} {again}"  # noqa: S608 (ours)
+        db.execute(statement, [*itertools.chain.from_iterable(some)])
 
 
 class Database:
@@ -98,7 +126,9 @@ class Database:
         try:
             # SQLite would let the umask decide who may read it; its WAL gets the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
+            connection = sqlite3.connect(
+                self._path, isolation_level=None, timeout=0, cached_statements=512
+            )
         except (sqlite3.Error, OSError) as fault:
             raise self._unusable(fault) from fault
         try:

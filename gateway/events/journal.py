@@ -8,28 +8,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.events import schema
+from gateway.events import moving, schema
+from gateway.events.bell import Bell
 from gateway.events.database import Database
+from gateway.events.held import Held
 from gateway.events.ledger import Ledger
 from gateway.events.outbox import Outbox
 from gateway.events.queue import Queue
+from gateway.events.ticks import Ticks
 
 
 class Journal:
     """SQLite journal: whatever one of its futures has resolved is durable.
 
-    `full` covers power loss as well as the death of the process.
+    `full` covers power loss as well as the death of the process. `node` is written beside every
+    run, for those who look at the runs of several gateways.
     """
 
-    def __init__(self, path: Path, *, full: bool = True) -> None:
+    def __init__(self, path: Path, *, full: bool = True, node: str = "") -> None:
         self._database = Database(path, full=full)
-        self.outbox = Outbox(self._database)
-        self.queue = Queue(self._database)
-        self.ledger = Ledger(self._database)
+        held, bell = Held(), Bell()
+        self.queue = Queue(self._database, held, bell, node)
+        self.outbox = Outbox(self._database, held, bell.ring)
+        self.ticks = Ticks(self._database)
+        self.ledger = Ledger(self._database, self.queue.wake)
 
     def open(self) -> None:
         """Open, create or migrate the file. Raises `ConfigError`."""
         self._database.open(schema.migrate)
+
+    def take_over(self, other: Journal) -> int:
+        """Copy all that `other` holds, durably; return how many deliveries. May be repeated."""
+        return moving.copy(other._database, self._database)
+
+    def pause_like(self, other: Journal) -> int:
+        """Pause the handlers that `other` has paused, durably; return how many there are."""
+        return moving.copy_paused(other._database, self._database)
 
     def close(self) -> None:
         """Finish what is queued and close the file."""

@@ -1,113 +1,145 @@
-"""Events room, ledger: what the journal tells those who watch, and what it lets go of.
+"""Events room, ledger: what the journal tells those who watch, and how they steer it.
 
-Each method queues one small operation and returns its future. Every answer is bounded. May
-import `database` only.
+The rule: nothing here holds up the journal's thread: whatever is long is done in pieces, each an
+operation of its own, and commits go in between. `looking` knows the statements that read. May
+import `protocols`, `steps`, `looking`, `database`, `errors`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any, Final
 
-from gateway.events.database import Database
+from gateway.errors import EngineAway
+from gateway.events import looking
+from gateway.events.database import Database, Operation, T
+from gateway.events.looking import WINDOW, Found, Search
+from gateway.events.protocols import Depth, History, Page, Row, Selection
+from gateway.events.steps import Step, Verb, walk
 
-Row = dict[str, Any]
+CHUNK: Final = 2000
+"""Deliveries that one operation changes, at the most: some 20 ms."""
 
-_STATE = (
-    "CASE WHEN d.state = 'held' THEN 'ready'"
-    " WHEN d.state = 'ready' AND d.due > :now THEN 'delayed' ELSE d.state END AS state"
-)
-"""A delivery's state as watchers know it: what is not yet released is as good as ready."""
+PRUNE_EVERY: Final = 600.0
+"""Seconds between two rounds of pruning."""
 
-_FEW: Final[Mapping[str, str]] = {
-    "ready": " AND d.state IN ('held', 'ready')",
-    "delayed": " AND d.state = 'ready'",
-    "running": " AND d.state = 'running'",
-    "dead": " AND d.state = 'dead'",
-}
-"""How to find those in a state without reading the history of all that is done."""
+_COUNTED: Final = ("ready", "running", "dead")
 
 
 class Ledger:
-    """Uploads, events and deliveries, from the watcher's point of view."""
+    """The journal's deliveries, from the watcher's point of view. Speaks `Ledger` and `Stepwise`.
 
-    def __init__(self, database: Database) -> None:
+    `woken()` is called, in any thread, when there may be something to claim that was not there.
+    Methods that return a `Future` may be called from any thread, the others on a loop.
+    """
+
+    def __init__(self, database: Database, woken: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._woken = woken
 
-    def story(self, upload_id: str) -> Future[Row | None]:
+    # -- seeing
+
+    async def depth(self) -> list[Depth]:
+        """Count all that is not done, by handler and state. Raises `EngineAway`."""
+        told: list[Depth] = []
+        for state in _COUNTED:
+            after: int | None = 0
+            while after is not None:
+                some, after = await self._ask(_counting(state, after))
+                told += some
+        return merged(told)
+
+    async def page(self, selection: Selection, after: str | None, limit: int) -> Page:
+        """Return up to `limit` rows behind the cursor `after`, oldest first.
+
+        Raises `EngineAway`, `ValueError` for a cursor that is none.
+        """
+        search = looking.listed(selection)
+        rows: list[Row] = []
+        behind: int | None = _number(after or "0")
+        window = limit + 1
+        while behind is not None and len(rows) < limit:
+            some, behind = await self._ask(_paging(search, behind, limit - len(rows), window))
+            rows += some
+            window = min(window * 4, WINDOW)
+        return Page(rows, None if behind is None else str(behind))
+
+    async def history(self, event_id: str) -> History | None:
+        """Return an event with its stories, or None. Raises `EngineAway`."""
+        return await self._ask(lambda db: looking.history(db, event_id))
+
+    async def paused(self) -> frozenset[str]:
+        """Return the handlers that are paused. Raises `EngineAway`."""
+        rows = await self._ask(lambda db: db.execute("SELECT handler FROM paused").fetchall())
+        return frozenset(handler for (handler,) in rows)
+
+    def story(self, upload_id: str) -> Future[dict[str, Any] | None]:
         """Return an upload with each handler's deliveries and runs, or None."""
 
-        def operation(db: sqlite3.Connection) -> Row | None:
-            rows = _rows(db, "SELECT * FROM uploads WHERE id = :id", id=upload_id)
-            if not rows:
+        def operation(db: sqlite3.Connection) -> dict[str, Any] | None:
+            cursor = db.execute("SELECT * FROM uploads WHERE id = ?", (upload_id,))
+            row = cursor.fetchone()
+            if row is None:
                 return None
-            events = _rows(db, "SELECT id FROM events WHERE upload_id = :id", id=upload_id)
-            deliveries = [row for event in events for row in _history(db, event["id"])]
-            return {**rows[0], "handlers": deliveries}
+            events = db.execute("SELECT id FROM events WHERE upload_id = ? ORDER BY id", (upload_id,))
+            stories = [story for (event,) in events.fetchall() for story in looking.stories(db, event)]
+            names = [column[0] for column in cursor.description]
+            told = [{**asdict(story.row), "runs": list(map(asdict, story.runs))} for story in stories]
+            return {**dict(zip(names, row, strict=True)), "handlers": told}
 
         return self._database.submit(operation)
 
-    def history(self, event_id: str) -> Future[Row | None]:
-        """Return an event with its body, deliveries and runs, or None."""
+    # -- steering
 
-        def operation(db: sqlite3.Connection) -> Row | None:
-            rows = _rows(
-                db,
-                "SELECT e.*, u.path FROM events e LEFT JOIN uploads u ON u.id = e.upload_id"
-                " WHERE e.id = :id",
-                id=event_id,
-            )
-            if not rows:
-                return None
-            body = json.loads(rows[0].pop("body"))
-            return {**rows[0], "body": body, "handlers": _history(db, event_id)}
+    async def retry(self, selection: Selection) -> int:
+        """Make dead and delayed deliveries due now, with all their attempts. Raises `EngineAway`."""
+        return await walk(self, "retry", selection)
 
-        return self._database.submit(operation)
+    async def drop(self, selection: Selection) -> int:
+        """Delete deliveries that are neither running nor done. Raises `EngineAway`."""
+        return await walk(self, "drop", selection)
 
-    def page(self, state: str | None, handler: str | None, after: int, limit: int) -> Future[list[Row]]:
-        """Return up to `limit` deliveries with `seq` above `after`, oldest first.
+    async def replay(self, selection: Selection) -> int:
+        """Deliver again what was done, or handed to a remote engine. Raises `EngineAway`."""
+        return await walk(self, "replay", selection)
 
-        `state` may also be `delayed`: ready, but due later.
-        """
+    async def step(self, verb: Verb, selection: Selection, after: str | None) -> Step:
+        """Do one bounded piece of a verb, see `steps.Stepwise`."""
+        behind, top = (0, await self._ask(looking.newest)) if after is None else _numbers(after)
+        operation = _changing(verb, looking.touched(verb, selection), behind, top)
+        found = await self._ask(operation)
+        if found.seqs and verb != "drop":
+            self._woken()
+        return Step(len(found.seqs), None if found.next is None else f"{found.next}.{top}")
 
-        def operation(db: sqlite3.Connection) -> list[Row]:
-            rows = _rows(
-                db,
-                "SELECT * FROM (SELECT d.seq, d.event_id, e.upload_id, d.handler,"  # noqa: S608 (the part is ours)
-                " e.type AS event,"
-                f" u.path, {_STATE}, d.attempt, d.error, d.created, d.due"
-                " FROM deliveries d JOIN events e ON e.id = d.event_id"
-                " LEFT JOIN uploads u ON u.id = e.upload_id"
-                f" WHERE d.seq > :after{_FEW.get(state or '', '')}"
-                " AND (:handler IS NULL OR d.handler = :handler))"
-                " WHERE :state IS NULL OR state = :state ORDER BY seq LIMIT :limit",
-                now=time.time(),
-                after=after,
-                handler=handler,
-                state=state,
-                limit=limit,
-            )
-            return rows
+    async def pause(self, handler: str) -> None:
+        """Stop claiming for this handler until `resume`; survives restarts. Raises `EngineAway`."""
+        row = (handler, time.time())
+        await self._ask(
+            lambda db: db.execute("INSERT OR IGNORE INTO paused VALUES (?, ?)", row).rowcount
+        )
 
-        return self._database.submit(operation)
+    async def resume(self, handler: str) -> None:
+        """Claim again. Raises `EngineAway`."""
+        await self._ask(
+            lambda db: db.execute("DELETE FROM paused WHERE handler = ?", (handler,)).rowcount
+        )
+        self._woken()
 
-    def depth(self) -> Future[list[Row]]:
-        """Return `handler, state, count, oldest` of all that is not done."""
+    async def _ask(self, operation: Operation[T]) -> T:
+        try:
+            return await asyncio.wrap_future(self._database.submit(operation))
+        except sqlite3.Error as fault:
+            raise EngineAway(f"the journal: {fault}") from fault
 
-        def operation(db: sqlite3.Connection) -> list[Row]:
-            return _rows(
-                db,
-                "SELECT handler, state, count(*) AS count, min(created) AS oldest"
-                # Each state by name: `<> 'done'` would read the whole history, at every scrape.
-                " FROM deliveries WHERE state IN ('held', 'ready', 'running', 'dead')"
-                " GROUP BY handler, state",
-            )
-
-        return self._database.submit(operation)
+    # -- keeping house
 
     def check(self) -> Future[None]:
         """Write something, to know that the journal can."""
@@ -118,48 +150,95 @@ class Ledger:
         return self._database.submit(operation)
 
     def prune(self, before: float, limit: int = 1000) -> Future[int]:
-        """Delete finished deliveries (done) and quiet uploads older than `before` (Unix time).
+        """Delete finished deliveries and quiet uploads older than `before` (Unix time).
 
         Dead ones stay until somebody decides. Returns how many deliveries and uploads went:
         `limit` of each at the most.
         """
+        return self._database.submit(lambda db: _prune(db, before, limit))
 
-        def operation(db: sqlite3.Connection) -> int:
-            return _prune(db, before, limit)
+    async def keep_house(self, retention: float) -> None:
+        """Prune now and every ten minutes what ended `retention` seconds ago, until cancelled."""
+        while True:
+            with contextlib.suppress(sqlite3.Error):
+                before = time.time() - retention
+                while await asyncio.wrap_future(self.prune(before)):
+                    pass
+            await asyncio.sleep(PRUNE_EVERY)
 
-        return self._database.submit(operation)
+
+def merged(depths: Iterable[Depth]) -> list[Depth]:
+    """Add up what several windows or ledgers counted, sorted by handler and state."""
+    sums: dict[tuple[str, str], Depth] = {}
+    for depth in depths:
+        key = depth.handler, depth.state
+        known = sums.get(key, Depth(*key, 0, depth.oldest))
+        sums[key] = Depth(*key, known.count + depth.count, min(known.oldest, depth.oldest))
+    return [sums[key] for key in sorted(sums)]
 
 
-def _history(db: sqlite3.Connection, event_id: str) -> list[Row]:
-    deliveries = _rows(
-        db,
-        f"SELECT d.seq, d.event_id, d.handler, {_STATE}, d.attempt, d.due, d.error,"  # noqa: S608 (as above)
-        " d.created,"
-        " d.updated FROM deliveries d WHERE d.event_id = :id ORDER BY d.handler",
-        now=time.time(),
-        id=event_id,
+def _counting(state: str, after: int) -> Operation[tuple[list[Depth], int | None]]:
+    return lambda db: looking.count(db, state, after)
+
+
+def _paging(
+    search: Search, after: int, limit: int, window: int
+) -> Operation[tuple[list[Row], int | None]]:
+    def operation(db: sqlite3.Connection) -> tuple[list[Row], int | None]:
+        top = looking.newest(db)
+        found = looking.find(db, search, after, limit, top=top, window=window)
+        return looking.rows(db, found.seqs), found.next
+
+    return operation
+
+
+def _changing(verb: Verb, search: Search, after: int, top: int) -> Operation[Found]:
+    def operation(db: sqlite3.Connection) -> Found:
+        found = looking.find(db, search, after, CHUNK, top=top, window=WINDOW)
+        if verb == "drop":
+            _delete(db, found.seqs)
+        else:
+            _begin_again(db, found.seqs)
+        return found
+
+    return operation
+
+
+def _begin_again(db: sqlite3.Connection, seqs: Sequence[int]) -> None:
+    """A new round of attempts: nothing that is still said of an earlier one settles it."""
+    db.execute(
+        "UPDATE deliveries SET state = 'ready', attempt = 0, round = round + 1, due = :now,"
+        " error = NULL, updated = :now WHERE seq IN (SELECT value FROM json_each(:seqs))",
+        {"now": time.time(), "seqs": json.dumps(seqs)},
     )
-    for delivery in deliveries:
-        delivery["runs"] = _rows(
-            db,
-            "SELECT attempt, ended, duration, outcome, error FROM runs"
-            " WHERE delivery = :delivery ORDER BY seq DESC LIMIT 100",
-            delivery=delivery.pop("seq"),
-        )[::-1]
-    return deliveries
 
 
-def _prune(db: sqlite3.Connection, before: float, limit: int) -> int:
+def _delete(db: sqlite3.Connection, seqs: Sequence[int]) -> None:
     gone = db.execute(
-        "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries"
-        " WHERE state = 'done' AND updated < ? LIMIT ?) RETURNING seq, event_id",
-        (before, limit),
+        "DELETE FROM deliveries WHERE seq IN (SELECT value FROM json_each(?)) RETURNING seq, event_id",
+        (json.dumps(seqs),),
     ).fetchall()
+    _forget(db, gone)
+
+
+def _forget(db: sqlite3.Connection, gone: Sequence[tuple[int, str]]) -> None:
+    """Delete what hung on deliveries (seq, event id) that are gone."""
     db.executemany("DELETE FROM runs WHERE delivery = ?", [(seq,) for seq, _ in gone])
     db.executemany(
         "DELETE FROM events WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = ?1)",
         [(event_id,) for _, event_id in gone],
     )
+
+
+def _prune(db: sqlite3.Connection, before: float, limit: int) -> int:
+    gone: list[tuple[int, str]] = []
+    for state in ("done", "relayed"):
+        gone += db.execute(
+            "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries"  # noqa: S608 (ours)
+            f" WHERE state = '{state}' AND updated < ? LIMIT ?) RETURNING seq, event_id",
+            (before, limit - len(gone)),
+        ).fetchall()
+    _forget(db, gone)
     quiet = db.execute(
         "DELETE FROM uploads WHERE id IN (SELECT id FROM uploads u WHERE committed < ?"
         " AND NOT EXISTS (SELECT 1 FROM events WHERE upload_id = u.id) LIMIT ?)",
@@ -168,7 +247,12 @@ def _prune(db: sqlite3.Connection, before: float, limit: int) -> int:
     return len(gone) + quiet
 
 
-def _rows(db: sqlite3.Connection, statement: str, **values: Any) -> list[Row]:
-    cursor = db.execute(statement, values)
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
+def _number(cursor: str) -> int:
+    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
+        raise ValueError("this is no cursor of ours")
+    return int(cursor)
+
+
+def _numbers(cursor: str) -> tuple[int, int]:
+    behind, _, top = cursor.partition(".")
+    return _number(behind), _number(top)

@@ -1,8 +1,8 @@
-"""Events room, outbox: what the commit writes down before it publishes, and recovery reads back.
+"""Events room, outbox: where events go in, and what the commit writes down before it publishes.
 
-Each method queues one small operation and returns its future, durable when done. Deliveries are
-born `held`: nobody may claim them before their upload is published. May import `model`,
-`errors` and `database`.
+The commit's methods queue one small operation each and return its future, durable when done. The
+deliveries of an upload are `held` (in memory) from their recording to the release. `publish` takes
+events of others, due at once. May import `model`, `errors` and its own room.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from gateway.events.database import Database
+from gateway.events.crossing import Crossing, Gathering
+from gateway.events.database import Database, insert
+from gateway.events.held import Held
+from gateway.events.protocols import Event
 from gateway.model import Identity
+
+Ring = Callable[[Iterable[str]], None]
+
+_EVENTS: Final = "(id, type, upload_id, path, holder, created, body)"
+_DELIVERIES: Final = "(event_id, handler, state, due, created, updated)"
+_ONCE: Final = "ON CONFLICT DO NOTHING"
 
 
 class Record(NamedTuple):
@@ -40,27 +49,62 @@ class Record(NamedTuple):
 
 
 class Outbox:
-    """Uploads and their events, from the commit's point of view."""
+    """Uploads and their events. `ring` is told of handlers that have something new to claim."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, held: Held, ring: Ring) -> None:
         self._database = database
+        self._held = held
+        self._ring = ring
+        self._published: Gathering[Sequence[Event]] = Gathering(Crossing(database), _publish, self._told)
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Write events with their deliveries, due now; those that are there already stay as they are.
+
+        Raises `EngineAway`.
+        """
+        told = [event for event in events if event.handlers]
+        if told:
+            await self._published.put(told)
+
+    def _told(self, batches: list[Sequence[Event]]) -> None:
+        self._ring({handler for batch in batches for event in batch for handler in event.handlers})
 
     def held(self) -> Future[int]:
-        """Return how many deliveries belong to uploads that are not known to be published."""
+        """Return 1 where deliveries wait that may belong to unpublished uploads, else 0.
+
+        At start: nothing of what was never claimed is known to be published.
+        """
 
         def operation(db: sqlite3.Connection) -> int:
-            (count,) = db.execute("SELECT count(*) FROM deliveries WHERE state = 'held'").fetchone()
-            return int(count)
+            (found,) = db.execute(
+                "SELECT EXISTS (SELECT 1 FROM deliveries WHERE state = 'ready' AND attempt = 0)"
+            ).fetchone()
+            return int(found)
 
         return self._database.submit(operation)
 
     def record(self, records: Sequence[Record]) -> Future[None]:
-        """Write uploads with their held deliveries, all or none."""
+        """Write uploads with their deliveries, all or none; nobody claims them before the release."""
+        told = [record for record in records if record.handlers]
+        for record in told:
+            self._held.hold(record.event_id, record.upload_id, record.handlers)
 
         def operation(db: sqlite3.Connection) -> None:
-            _insert(db, records, time.time())
+            now = time.time()
+            rows = [
+                (r.event_id, handler, "ready", now, now, now) for r in told for handler in r.handlers
+            ]
+            insert(db, "uploads", "", [_upload(record, now) for record in records])
+            insert(db, "events", _EVENTS, [_event(record, now) for record in told])
+            insert(db, "deliveries", _DELIVERIES, rows)
 
-        return self._database.submit(operation)
+        def ended(future: Future[None]) -> None:
+            if future.exception() is not None:
+                self._held.release(record.event_id for record in told)
+
+        future = self._database.submit(operation)
+        future.add_done_callback(ended)
+        return future
 
     def move(self, upload_id: str, path: str) -> Future[None]:
         """Change the final path of an upload that is not yet published."""
@@ -72,28 +116,28 @@ class Outbox:
 
     def forget(self, upload_ids: Iterable[str]) -> Future[None]:
         """Delete all trace of uploads that were never published."""
-        ids = [(upload_id,) for upload_id in upload_ids]
+        ids = list(upload_ids)
 
         def operation(db: sqlite3.Connection) -> None:
+            rows = [(upload_id,) for upload_id in ids]
             db.executemany(
                 "DELETE FROM deliveries WHERE event_id IN (SELECT id FROM events WHERE upload_id = ?)",
-                ids,
+                rows,
             )
-            db.executemany("DELETE FROM events WHERE upload_id = ?", ids)
-            db.executemany("DELETE FROM uploads WHERE id = ?", ids)
+            db.executemany("DELETE FROM events WHERE upload_id = ?", rows)
+            db.executemany("DELETE FROM uploads WHERE id = ?", rows)
 
-        return self._database.submit(operation)
+        def ended(future: Future[None]) -> None:
+            if future.exception() is None:
+                self._held.forget(ids)
 
-    def release(self, event_ids: Sequence[str]) -> Future[None]:
-        """Let the deliveries of published uploads be claimed: held becomes ready."""
-        ids = [(event_id,) for event_id in event_ids]
+        future = self._database.submit(operation)
+        future.add_done_callback(ended)
+        return future
 
-        def operation(db: sqlite3.Connection) -> None:
-            db.executemany(
-                "UPDATE deliveries SET state = 'ready' WHERE event_id = ? AND state = 'held'", ids
-            )
-
-        return self._database.submit(operation)
+    def release(self, event_ids: Sequence[str]) -> None:
+        """Let the deliveries of published uploads be claimed. Costs no transaction."""
+        self._ring(self._held.release(event_ids))
 
     def recorded(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, Identity]]]:
         """Return path and identity of those of `upload_ids` that the journal knows."""
@@ -112,25 +156,9 @@ class Outbox:
         return self._database.submit(operation)
 
 
-def _insert(db: sqlite3.Connection, records: Sequence[Record], now: float) -> None:
-    db.executemany(
-        "INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_upload_row(record, now) for record in records],
-    )
-    told = [record for record in records if record.handlers]
-    db.executemany(
-        "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
-        [(r.event_id, r.event_type, r.upload_id, now, json.dumps(r.event_body)) for r in told],
-    )
-    db.executemany(
-        "INSERT INTO deliveries (event_id, handler, state, due, created, updated)"
-        " VALUES (?, ?, 'held', ?, ?, ?)",
-        [(r.event_id, handler, now, now, now) for r in told for handler in r.handlers],
-    )
-
-
-def _upload_row(record: Record, now: float) -> tuple[Any, ...]:
+def _upload(record: Record, now: float) -> tuple[Any, ...]:
     identity = record.identity
+    principal = None if record.principal is None else json.dumps(record.principal)
     return (
         record.upload_id,
         record.path,
@@ -140,8 +168,22 @@ def _upload_row(record: Record, now: float) -> tuple[Any, ...]:
         identity.device,
         identity.inode,
         identity.mtime_ns,
-        None if record.principal is None else json.dumps(record.principal),
+        principal,
         record.remote,
         record.created,
         now,
     )
+
+
+def _event(record: Record, now: float) -> tuple[Any, ...]:
+    body = json.dumps(record.event_body)
+    return record.event_id, record.event_type, record.upload_id, None, None, now, body
+
+
+def _publish(db: sqlite3.Connection, batches: list[Sequence[Event]]) -> None:
+    now = time.time()
+    events = [event for batch in batches for event in batch]
+    rows = [(e.id, e.type, e.upload_id, e.path, e.holder, e.created, json.dumps(e.body)) for e in events]
+    insert(db, "events", _EVENTS, rows, again=_ONCE)
+    due = [(e.id, handler, "ready", now, e.created, now) for e in events for handler in e.handlers]
+    insert(db, "deliveries", _DELIVERIES, due, again=_ONCE)

@@ -1,140 +1,218 @@
 """Events room, queue: deliveries are claimed, tried, and end done or dead.
 
-    held --release--> ready --claim--> running --settle--> done
-                        ^                 |------settle--> ready (retry, due later)
-                        |                 |------settle--> dead
-                        +----hand_back----+
+    ready --claim--> running --ack--> done
+      ^                 |------dead--> dead
+      |                 |------relayed--> relayed (a remote engine has it)
+      |------retry------|  (due later, the attempt is used)
+      +----hand_back----+  (as if it had not been claimed)
 
-Each method queues one small operation and returns its future, durable when done. An attempt is
-counted when it is claimed, so a handler that kills the process cannot loop for ever. May import
-`model`, `errors` and `database`.
+The rule: an attempt is counted when it is claimed, so a handler that kills the process cannot loop
+for ever. What waits together becomes one statement. May import `model`, `errors` and its own room.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Literal, NamedTuple
+from typing import Final
 
-from gateway.events.database import Database
+from gateway.errors import EngineAway
+from gateway.events import bell
+from gateway.events.bell import Bell
+from gateway.events.claims import Found, take
+from gateway.events.crossing import Crossing, Gathering
+from gateway.events.database import Database, packed
+from gateway.events.held import Held
 from gateway.model import Delivery
 
-Outcome = Literal["done", "retry", "dead"]
+_IS_CLAIMED: Final = (
+    "d.seq = json_extract(value, '$[0]') AND d.round = json_extract(value, '$[1]')"
+    " AND d.attempt = json_extract(value, '$[2]') AND +d.state = 'running'"
+)
+"""That a delivery is still in the very run that wants to settle it. (The `+` keeps SQLite from going
+through all that run, by the index of states, for each of them.)"""
 
 
-class Claim(NamedTuple):
-    """What a claim brought: deliveries now running, and when (Unix time) the next one is due."""
+_SETTLE: Final = (
+    "UPDATE deliveries AS d SET state = json_extract(value, '$[3]'), updated = :now,"  # noqa: S608 (ours)
+    " due = :now + json_extract(value, '$[4]'), error = json_extract(value, '$[5]')"
+    f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
+)
+_RUN_ENDED: Final = (
+    "INSERT OR IGNORE INTO runs SELECT d.seq, :now, d.attempt, :node,"  # noqa: S608
+    " json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[5]')"
+    f" FROM json_each(:rows) CROSS JOIN deliveries d WHERE {_IS_CLAIMED}"
+)
+_HAND_BACK: Final = (
+    "UPDATE deliveries AS d SET state = 'ready', attempt = attempt - 1, updated = :now,"  # noqa: S608
+    " due = CASE WHEN :delay > 0 THEN :now + :delay ELSE due END"
+    f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
+)
+_COUNT_DUE: Final = (
+    "SELECT count(*) FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready' AND due <= ?"
+)
+_REVIVE: Final = (
+    "UPDATE deliveries SET state = 'ready', due = ?,"
+    " error = 'the gateway stopped while the handler ran' WHERE state = 'running'"
+)
+_RELAYED: Final = (
+    "UPDATE deliveries AS d SET state = 'relayed', updated = :now"  # noqa: S608
+    f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
+)
 
-    deliveries: list[Delivery]
-    next_due: float | None
+
+_Settlement = tuple[int, int, int, str, float, str | None, float, str, str]
+"""The end of a run: row, round, attempt; the state it goes to, the pause, the error; the seconds that
+it took, its outcome, the handler."""
 
 
 class Queue:
-    """Deliveries, from the runner's point of view."""
+    """Deliveries, from the runner's point of view. `node` is written beside every run."""
 
-    def __init__(self, database: Database) -> None:
+    lease: float | None = None
+    """A claimed delivery belongs to this process until it ends; the next start revives it."""
+
+    def __init__(self, database: Database, held: Held, rung: Bell, node: str) -> None:
         self._database = database
+        self._held = held
+        self._bell = rung
+        self._crossing = Crossing(database)
+        self._settlements: Gathering[_Settlement] = Gathering(
+            self._crossing, lambda db, batch: _settle(db, batch, node), self._ended
+        )
 
-    def claim(self, handler: str, limit: int) -> Future[Claim]:
-        """Take up to `limit` due deliveries of `handler`; each attempt is counted here."""
+    async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
+        """Take up to `limit` due deliveries of `handler`; wait up to `wait` seconds for the first.
 
-        def operation(db: sqlite3.Connection) -> Claim:
-            now = time.time()
-            rows = db.execute(
-                "UPDATE deliveries SET state = 'running', attempt = attempt + 1, updated = ?"
-                " WHERE seq IN (SELECT seq FROM deliveries WHERE handler = ? AND state = 'ready'"
-                " AND due <= ? ORDER BY due, seq LIMIT ?) RETURNING seq, event_id, attempt",
-                (now, handler, now, limit),
-            ).fetchall()
-            deliveries = [_delivery(db, handler, *row) for row in rows]
-            (due,) = db.execute(
-                "SELECT min(due) FROM deliveries WHERE handler = ? AND state = 'ready'", (handler,)
-            ).fetchone()
-            return Claim(deliveries, due)
-
-        return self._database.submit(operation)
-
-    def settle(
-        self,
-        delivery: Delivery,
-        outcome: Outcome,
-        duration: float,
-        error: str | None = None,
-        delay: float = 0.0,
-    ) -> Future[None]:
-        """End an attempt: `done`, `dead`, or `retry` not before `delay` seconds from now.
-
-        `duration` is in seconds. An attempt that is no longer the running one changes nothing.
+        A claim that is cancelled gives back what it would have brought. Raises `EngineAway`.
         """
+        return await self._claim(handler, limit, wait)
+
+    async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
+        """Take due deliveries of all handlers, paused ones too: for the relay to a remote engine."""
+        return await self._claim(bell.ANY, limit, wait)
+
+    async def touch(self, deliveries: Sequence[Delivery]) -> None:
+        """Nothing to do: there is no lease."""
+
+    async def ack(self, delivery: Delivery, duration: float) -> None:
+        """The run succeeded: done."""
+        await self._settled(delivery, "done", 0.0, None, duration, "done")
+
+    async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
+        """The run failed: due again in `delay` seconds."""
+        await self._settled(delivery, "ready", delay, error, duration, "retry")
+
+    async def dead(self, delivery: Delivery, error: str, duration: float) -> None:
+        """Given up: waits until somebody decides."""
+        await self._settled(delivery, "dead", 0.0, error, duration, "dead")
+
+    async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
+        """Give running deliveries back unharmed, due in `delay` seconds: no attempt is used."""
+        rows = packed([_run_of(delivery) for delivery in deliveries])
 
         def operation(db: sqlite3.Connection) -> None:
-            now = time.time()
-            state = "ready" if outcome == "retry" else outcome
-            changed = db.execute(
-                "UPDATE deliveries SET state = ?, due = ?, error = ?, updated = ?"
-                " WHERE seq = ? AND state = 'running' AND attempt = ?",
-                (state, now + delay, error, now, delivery.token, delivery.attempt),
-            ).rowcount
-            if changed:
-                db.execute(
-                    "INSERT INTO runs (delivery, attempt, ended, duration, outcome, error)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    (delivery.token, delivery.attempt, now, duration, outcome, error),
-                )
+            db.execute(_HAND_BACK, {"now": time.time(), "delay": delay, "rows": rows})
 
-        return self._database.submit(operation)
+        await self._crossing.run(operation)
+        self._bell.ring({delivery.handler for delivery in deliveries})
 
-    def hand_back(self, deliveries: Sequence[Delivery]) -> Future[None]:
-        """Give running deliveries back unharmed: a graceful stop uses no attempt."""
-        rows = [(delivery.token, delivery.attempt) for delivery in deliveries]
+    async def relayed(self, deliveries: Sequence[Delivery]) -> None:
+        """A remote engine has them: they stay for a replay until they are pruned."""
+        rows = packed([_run_of(delivery) for delivery in deliveries])
 
         def operation(db: sqlite3.Connection) -> None:
-            db.executemany(
-                "UPDATE deliveries SET state = 'ready', attempt = attempt - 1"
-                " WHERE seq = ? AND attempt = ? AND state = 'running'",
-                rows,
-            )
+            db.execute(_RELAYED, {"now": time.time(), "rows": rows})
 
-        return self._database.submit(operation)
+        await self._crossing.run(operation)
+
+    def wake(self) -> None:
+        """Let waiting claims look again: rows were made ready. From any thread."""
+        self._bell.ring_all()
 
     def resume(self) -> Future[tuple[int, int]]:
-        """After a start: held and running deliveries are ready again; return how many of each."""
+        """After a start: what ran is ready again, nothing is held. Return how many are due, and ran."""
+        self._held.clear()
 
         def operation(db: sqlite3.Connection) -> tuple[int, int]:
-            held = db.execute("UPDATE deliveries SET state = 'ready' WHERE state = 'held'").rowcount
-            running = db.execute(
-                "UPDATE deliveries SET state = 'ready', due = ?,"
-                " error = 'the gateway stopped while the handler ran' WHERE state = 'running'",
-                (time.time(),),
-            ).rowcount
-            return held, running
+            now = time.time()
+            (due,) = db.execute(_COUNT_DUE, (now,)).fetchone()
+            ran = db.execute(_REVIVE, (now,)).rowcount
+            return int(due), ran
 
         return self._database.submit(operation)
 
-    def bury_orphans(self, handlers: Sequence[str]) -> Future[int]:
+    async def bury_orphans(self, handlers: Sequence[str]) -> int:
         """Make waiting deliveries of handlers that are not in `handlers` dead; return how many."""
 
         def operation(db: sqlite3.Connection) -> int:
             return db.execute(
                 "UPDATE deliveries SET state = 'dead', updated = ?,"
-                " error = 'no plugin has a handler of this name'"
-                " WHERE state = 'ready' AND handler NOT IN (SELECT value FROM json_each(?))",
-                (time.time(), json.dumps(list(handlers))),
+                " error = 'no plugin has a handler of this name' WHERE state = 'ready'"
+                " AND handler NOT IN (SELECT value FROM json_each(?))"
+                " AND event_id NOT IN (SELECT value FROM json_each(?))",
+                (time.time(), packed(list(handlers)), packed(self._held.event_ids())),
             ).rowcount
 
-        return self._database.submit(operation)
+        return await self._crossing.run(operation)
+
+    # -- the parts
+
+    async def _claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while True:
+            seen = self._bell.rings(handler)
+            found = await self._take(handler, limit)
+            left = until - loop.time()
+            if found.deliveries or left <= 0:
+                return found.deliveries
+            if found.next_due is not None:
+                left = min(left, max(found.next_due - time.time(), 0.0))
+            await self._bell.wait(handler, seen, left)
+
+    async def _take(self, handler: str, limit: int) -> Found:
+        whose = None if handler == bell.ANY else handler
+        taking = self._crossing.run(lambda db: take(db, whose, limit, self._held.event_ids()))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with contextlib.suppress(EngineAway):
+                found = await taking
+                if found.deliveries:
+                    await self.hand_back(found.deliveries)
+            raise
+
+    async def _settled(
+        self,
+        delivery: Delivery,
+        state: str,
+        delay: float,
+        error: str | None,
+        duration: float,
+        outcome: str,
+    ) -> None:
+        run = _run_of(delivery)
+        await self._settlements.put((*run, state, delay, error, duration, outcome, delivery.handler))
+
+    def _ended(self, batch: list[_Settlement]) -> None:
+        if again := {ended[-1] for ended in batch if ended[3] == "ready"}:
+            self._bell.ring(again)
 
 
-def _delivery(db: sqlite3.Connection, handler: str, seq: int, event_id: str, attempt: int) -> Delivery:
-    kind, upload_id, body, path = db.execute(
-        "SELECT e.type, e.upload_id, e.body, u.path FROM events e"
-        " LEFT JOIN uploads u ON u.id = e.upload_id WHERE e.id = ?",
-        (event_id,),
-    ).fetchone()
-    event = json.loads(body)
-    if path is not None:
-        event["path"] = path
-    return Delivery(seq, event_id, upload_id, kind, handler, attempt, event)
+def _run_of(delivery: Delivery) -> tuple[int, int, int]:
+    """Return what names this very run: row, round, attempt."""
+    if not isinstance(delivery.token, int):
+        raise TypeError("this delivery was handed out by another engine")
+    return delivery.token, delivery.round, delivery.attempt
+
+
+def _settle(db: sqlite3.Connection, batch: list[_Settlement], node: str) -> None:
+    """Write the runs that end and what becomes of their deliveries; a late one changes nothing."""
+    asked = {"now": time.time(), "node": node, "rows": packed(batch)}
+    db.execute(_RUN_ENDED, asked)
+    db.execute(_SETTLE, asked)

@@ -1,9 +1,8 @@
 """Events room, runner: claims due deliveries, runs their handlers, settles the outcome.
 
-One feeder task per handler, with as many runs at once as the handler has slots: it claims only
-what it can start, sleeps until it is woken or something falls due, and never polls. Lives on
-the server's loop; the handlers themselves run in a script lane. May import hooks, model, errors
-and its own room.
+Exists once, above any engine that speaks the protocol `Queue`, in a server as in a worker. It lives
+on the server's loop; the handlers run elsewhere (`deliver`, which keeps their time-outs). May
+import hooks, model, errors, points, logs and its own room.
 """
 
 from __future__ import annotations
@@ -12,34 +11,31 @@ import asyncio
 import contextlib
 import logging
 import random
-import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, Literal
 
 from gateway import logs
-from gateway.events.ledger import Ledger
-from gateway.events.queue import Outcome, Queue
+from gateway.errors import EngineAway, HolderAway
+from gateway.events.feeder import Away, Feeder
+from gateway.events.protocols import Queue
 from gateway.hooks import HandlerFailed, HandlerGone
 from gateway.model import Delivery, HandlerSpec, RetryPolicy
 from gateway.points import reach
 
 log = logging.getLogger("gateway.runner")
 
+Outcome = Literal["done", "retry", "dead"]
 Deliver = Callable[[Delivery, dict[str, Any]], Awaitable[None]]
 Complete = Callable[[Delivery], dict[str, Any]]
 Observe = Callable[[str, Outcome, float], None]
-
-LONGEST_SLEEP: Final = 60.0
-"""Seconds after which a feeder looks again in any case: a wall clock may have been set."""
-
-JOURNAL_PAUSE: Final = 1.0
-"""Seconds between attempts to reach a journal that cannot be written."""
-
-PRUNE_EVERY: Final = 600.0
+Bury = Callable[[Sequence[str]], Awaitable[int]]
 
 MAX_ERROR: Final = 8000
-"""Characters of an error, traceback included, that the journal keeps."""
+"""Characters of an error, traceback included, that the engine keeps."""
+
+HOLDER: Final = RetryPolicy(backoff=1.0, max_backoff=30.0)
+"""The pauses between visits to a holder that is away. There is no last one."""
 
 
 def pause(policy: RetryPolicy, attempt: int) -> float:
@@ -49,55 +45,52 @@ def pause(policy: RetryPolicy, attempt: int) -> float:
 
 
 class Runner:
-    """Delivers events. `complete` turns a delivery into the event that a handler gets."""
+    """Delivers events. `complete` turns a delivery into the event that a handler gets.
+
+    `deliver` ends within the handler's time-out and raises `HandlerFailed`, `HandlerGone` or
+    `HolderAway`. `orphans`, where there is one, is told the names of all handlers and makes what waits
+    for others dead. `observe` counts each run: handler, outcome, seconds.
+    """
 
     def __init__(
         self,
         queue: Queue,
-        ledger: Ledger,
         *,
         deliver: Deliver,
         complete: Complete,
         observe: Observe,
-        retention: float,
+        orphans: Bury | None = None,
     ) -> None:
         self._queue = queue
-        self._ledger = ledger
         self._deliver = deliver
         self._complete = complete
         self._observe = observe
-        self._retention = retention
-        self._feeders: dict[str, _Feeder] = {}
-        self._retired: list[_Feeder] = []
-        self._janitor: asyncio.Task[None] | None = None
+        self._orphans = orphans
+        self._away = Away()
+        self._holders: dict[str | None, int] = {}
+        self._feeders: dict[str, Feeder] = {}
+        self._retired: list[Feeder] = []
+        self._heart: asyncio.Task[None] | None = None
         self._stopping = False
 
     async def start(self, specs: Iterable[HandlerSpec]) -> None:
         """Begin to deliver to the handlers of `specs`."""
         await self.refresh(specs)
-        self._janitor = asyncio.create_task(self._prune())
+        if self._queue.lease is not None:
+            self._heart = asyncio.create_task(self._beat(self._queue.lease / 3))
 
     async def refresh(self, specs: Iterable[HandlerSpec]) -> None:
-        """Follow a reload: new handlers get a feeder, deliveries of handlers that are gone die."""
+        """Follow a reload: new handlers get a feeder, those that are gone get no more deliveries."""
         wanted = {spec.name: spec for spec in specs}
         gone = [self._feeders.pop(name) for name in list(self._feeders) if name not in wanted]
         self._retired = [feeder for feeder in self._retired if feeder.runs] + gone
         await asyncio.gather(*(feeder.stop_claiming() for feeder in gone))
-        with contextlib.suppress(sqlite3.Error):
-            buried = await asyncio.wrap_future(self._queue.bury_orphans(list(wanted)))
-            if buried:
-                log.warning("%d deliveries wait dead: no plugin has their handler", buried)
+        await self._bury(list(wanted))
         for name, spec in wanted.items():
             if name in self._feeders:
-                self._feeders[name].spec = spec
-                self._feeders[name].wake()
+                self._feeders[name].follow(spec)
             else:
-                self._feeders[name] = _Feeder(self, spec)
-
-    def wake(self) -> None:
-        """Look for new deliveries now. Call on the server's loop."""
-        for feeder in self._feeders.values():
-            feeder.wake()
+                self._feeders[name] = Feeder(self._queue, spec, self._run, self._away)
 
     async def stop(self, grace: float) -> None:
         """Claim no more, wait up to `grace` seconds for runs, hand the unfinished ones back.
@@ -105,53 +98,68 @@ class Runner:
         A run that fails meanwhile is handed back too: what it needs may be stopping as well.
         """
         self._stopping = True
-        if self._janitor is not None:
-            self._janitor.cancel()
         feeders = [*self._feeders.values(), *self._retired]
         await asyncio.gather(*(feeder.stop_claiming() for feeder in feeders))
-        runs = [run for feeder in feeders for run in feeder.runs]
+        runs = {run: delivery for feeder in feeders for run, delivery in feeder.runs.items()}
         if runs:
             await asyncio.wait(runs, timeout=grace)
-        unfinished = [d for feeder in feeders for run, d in feeder.runs.items() if not run.done()]
+        if self._heart is not None:
+            self._heart.cancel()
+        unfinished = [delivery for run, delivery in runs.items() if not run.done()]
         for run in runs:
             run.cancel()
         if unfinished:
             await self._hand_back(unfinished)
 
-    async def _hand_back(self, deliveries: list[Delivery]) -> None:
-        log.info("%d unfinished deliveries are handed back", len(deliveries))
-        with contextlib.suppress(sqlite3.Error):
-            await asyncio.wrap_future(self._queue.hand_back(deliveries))
+    async def _bury(self, handlers: list[str]) -> None:
+        if self._orphans is None:
+            return
+        with contextlib.suppress(EngineAway):
+            if buried := await self._orphans(handlers):
+                log.warning("%d deliveries wait dead: no plugin has their handler", buried)
 
-    async def _prune(self) -> None:
+    async def _hand_back(self, deliveries: list[Delivery], delay: float = 0.0) -> None:
+        log.info("%d unfinished deliveries are handed back", len(deliveries))
+        with contextlib.suppress(EngineAway):
+            await self._queue.hand_back(deliveries, delay)
+
+    async def _beat(self, seconds: float) -> None:
+        """Keep the leases of all that is not settled."""
         while True:
-            with contextlib.suppress(sqlite3.Error):
-                before = time.time() - self._retention
-                while await asyncio.wrap_future(self._ledger.prune(before)):
-                    pass
-            await asyncio.sleep(PRUNE_EVERY)
+            await asyncio.sleep(seconds)
+            feeders = [*self._feeders.values(), *self._retired]
+            if claimed := [delivery for feeder in feeders for delivery in feeder.runs.values()]:
+                try:
+                    await self._queue.touch(claimed)
+                except EngineAway:
+                    continue
+                except Exception:
+                    log.exception("the leases could not be kept")
 
     # -- one run
 
-    async def run(self, delivery: Delivery, spec: HandlerSpec) -> None:
+    async def _run(self, delivery: Delivery, feeder: Feeder) -> None:
         """Run one claimed delivery and settle it."""
         with logs.bind(
             upload_id=delivery.upload_id, event_id=delivery.event_id, attempt=delivery.attempt
         ):
             started = time.monotonic()
-            outcome, error, delay = await self._attempt(delivery, spec)
+            try:
+                outcome, error, delay = await self._attempt(delivery, feeder)
+            except HolderAway as fault:
+                await self._wait_for_holder(delivery, feeder.spec, fault)
+                return
+            finally:
+                feeder.slot_freed()
             duration = time.monotonic() - started
             if self._stopping and outcome != "done":
                 await self._hand_back([delivery])
                 return
-            self._observe(spec.name, outcome, duration)
-            if outcome == "retry":
-                log.warning("%s runs again in %.1f s", spec.name, delay)
-            elif outcome == "dead":
-                log.error("%s is given up; the delivery waits dead", spec.name)
-            await self._settle(delivery, outcome, duration, error, delay)
+            self._observe(feeder.spec.name, outcome, duration)
+            await self._settle(delivery, outcome, duration, error or "", delay)
 
-    async def _attempt(self, delivery: Delivery, spec: HandlerSpec) -> tuple[Outcome, str | None, float]:
+    async def _attempt(self, delivery: Delivery, feeder: Feeder) -> tuple[Outcome, str | None, float]:
+        spec = feeder.spec
         if delivery.attempt > spec.retry.attempts:
             return "dead", "every attempt was used up; the last one ended with the process", 0.0
         reach("mid handler")
@@ -161,85 +169,48 @@ class Runner:
             return "dead", str(fault), 0.0
         except HandlerFailed as fault:
             error = _kept("\n".join(filter(None, (str(fault), fault.traceback))))
+        except HolderAway:
+            raise
         except Exception as fault:
             # Our own mistake; unsettled, the delivery would count as running until a new start.
             log.exception("a delivery to %s broke", spec.name)
             error = f"the gateway failed: {type(fault).__name__}"
         else:
+            self._holders.pop(delivery.holder, None)
             return "done", None, 0.0
-        if delivery.attempt >= spec.retry.attempts or spec.name not in self._feeders:
+        if delivery.attempt >= spec.retry.attempts or (feeder.retired and not self._stopping):
             return "dead", error, 0.0
         return "retry", error, pause(spec.retry, delivery.attempt)
 
+    async def _wait_for_holder(self, delivery: Delivery, spec: HandlerSpec, fault: HolderAway) -> None:
+        """Give it back for a while, unharmed: a node that restarts must not use up attempts."""
+        visits = self._holders[delivery.holder] = self._holders.get(delivery.holder, 0) + 1
+        delay = pause(HOLDER, visits)
+        log.warning("%s waits %.1f s for the holder of the file: %s", spec.name, delay, fault)
+        await self._hand_back([delivery], delay)
+
     async def _settle(
-        self, delivery: Delivery, outcome: Outcome, duration: float, error: str | None, delay: float
+        self, delivery: Delivery, outcome: Outcome, duration: float, error: str, delay: float
     ) -> None:
-        """Write the outcome down, waiting for a journal that cannot be written now."""
+        """Write the outcome down, waiting for an engine that is away."""
+        if outcome == "retry":
+            log.warning("%s runs again in %.1f s", delivery.handler, delay)
+        elif outcome == "dead":
+            log.error("%s is given up; the delivery waits dead", delivery.handler)
         while True:
             try:
-                future = self._queue.settle(delivery, outcome, duration, error, delay)
-                await asyncio.wrap_future(future)
-            except sqlite3.Error as fault:
-                log.error("the outcome cannot be journalled, trying again: %s", fault)
-                await asyncio.sleep(JOURNAL_PAUSE)
+                if outcome == "done":
+                    await self._queue.ack(delivery, duration)
+                elif outcome == "retry":
+                    await self._queue.retry(delivery, delay, error, duration)
+                else:
+                    await self._queue.dead(delivery, error, duration)
+            except EngineAway as fault:
+                await self._away.rest(fault)
             else:
                 return
 
 
 def _kept(text: str) -> str:
-    """Return what the journal keeps of an error: bounded, and text that a database can hold."""
+    """Return what the engine keeps of an error: bounded, and text that a database can hold."""
     return text[:MAX_ERROR].encode("utf-8", "replace").decode()
-
-
-class _Feeder:
-    """Keeps one handler's slots busy."""
-
-    def __init__(self, runner: Runner, spec: HandlerSpec) -> None:
-        self.spec = spec
-        self.runs: dict[asyncio.Task[None], Delivery] = {}
-        self._runner = runner
-        self._woken = asyncio.Event()
-        self._claiming = True
-        self._task = asyncio.create_task(self._feed())
-
-    def wake(self) -> None:
-        self._woken.set()
-
-    async def stop_claiming(self) -> None:
-        """End the feeding, but not in the middle of a claim: what is claimed must be in `runs`."""
-        self._claiming = False
-        self._woken.set()
-        await self._task
-
-    async def _feed(self) -> None:
-        while self._claiming:
-            self._woken.clear()
-            free = self.spec.concurrency - len(self.runs)
-            sleep = LONGEST_SLEEP
-            if free > 0:
-                try:
-                    sleep = await self._claim(free)
-                except sqlite3.Error as fault:
-                    log.error("deliveries cannot be claimed, trying again: %s", fault)
-                    sleep = JOURNAL_PAUSE
-            # Woken during the claim, by new work or by the end, it does not wait.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(sleep):
-                    await self._woken.wait()
-
-    async def _claim(self, free: int) -> float:
-        """Start up to `free` runs; return how long there will be nothing more to start."""
-        claim = await asyncio.wrap_future(self._runner._queue.claim(self.spec.name, free))
-        for delivery in claim.deliveries:
-            run = asyncio.create_task(self._runner.run(delivery, self.spec))
-            self.runs[run] = delivery
-            run.add_done_callback(self._ended)
-        if claim.next_due is None:
-            return LONGEST_SLEEP
-        return min(max(claim.next_due - time.time(), 0.0), LONGEST_SLEEP)
-
-    def _ended(self, run: asyncio.Task[None]) -> None:
-        del self.runs[run]
-        if not run.cancelled() and (fault := run.exception()) is not None:
-            log.error("a delivery could not be settled", exc_info=fault)
-        self._woken.set()

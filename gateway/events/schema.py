@@ -50,7 +50,56 @@ _VERSION_1: Final = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1,)
+_VERSION_2: Final = (
+    # Bodies of a kilobyte do not fit into the pages of a table without row ids. An event may have
+    # no upload; `path` is that of such an event, `holder` the gateway that has the file.
+    """CREATE TABLE events_2 (
+        id TEXT PRIMARY KEY, type TEXT NOT NULL, upload_id TEXT, path TEXT, holder TEXT,
+        created REAL NOT NULL, body TEXT NOT NULL
+    )""",
+    "INSERT INTO events_2 SELECT id, type, upload_id, NULL, NULL, created, body FROM events ORDER BY id",
+    "DROP TABLE events",
+    "ALTER TABLE events_2 RENAME TO events",
+    "CREATE INDEX events_of_upload ON events (upload_id) WHERE upload_id IS NOT NULL",
+    # Born ready: what is not yet published is kept from the claim in memory (`held`), since a start
+    # settles it anyway. relayed: handed to a remote engine, kept for a replay. `round` grows whenever
+    # somebody starts the attempts anew: nothing of an earlier round can settle a later one.
+    """CREATE TABLE deliveries_2 (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, handler TEXT NOT NULL,
+        state TEXT NOT NULL
+            CHECK (state IN ('ready', 'running', 'relayed', 'done', 'dead')),
+        attempt INTEGER NOT NULL DEFAULT 0, round INTEGER NOT NULL DEFAULT 0,
+        due REAL NOT NULL, created REAL NOT NULL, updated REAL NOT NULL, error TEXT,
+        UNIQUE (event_id, handler)
+    )""",
+    """INSERT INTO deliveries_2 (seq, event_id, handler, state, attempt, due, error, created, updated)
+        SELECT seq, event_id, handler, CASE state WHEN 'held' THEN 'ready' ELSE state END, attempt,
+        due, error, created, updated FROM deliveries ORDER BY seq""",
+    "DROP TABLE deliveries",
+    "ALTER TABLE deliveries_2 RENAME TO deliveries",
+    # To claim, and to count what waits without looking at the rows themselves.
+    "CREATE INDEX deliveries_ready ON deliveries (handler, due, created) WHERE state = 'ready'",
+    # To list by state, oldest first. (SQLite sees that `state = 'dead'` implies this, in no other form.)
+    """CREATE INDEX deliveries_unfinished ON deliveries (state)
+        WHERE state = 'ready' OR state = 'running' OR state = 'dead'""",
+    # To prune.
+    """CREATE INDEX deliveries_ended ON deliveries (state, updated)
+        WHERE state = 'done' OR state = 'relayed'""",
+    # Rows of one delivery lie side by side; no index beside them.
+    """CREATE TABLE runs_2 (
+        delivery INTEGER NOT NULL, ended REAL NOT NULL, attempt INTEGER NOT NULL,
+        node TEXT NOT NULL, duration REAL NOT NULL, outcome TEXT NOT NULL, error TEXT,
+        PRIMARY KEY (delivery, ended, attempt)
+    ) WITHOUT ROWID""",
+    """INSERT OR IGNORE INTO runs_2
+        SELECT delivery, ended, attempt, '', duration, outcome, error FROM runs ORDER BY delivery""",
+    "DROP TABLE runs",
+    "ALTER TABLE runs_2 RENAME TO runs",
+    # Handlers that nobody claims for until they are resumed.
+    "CREATE TABLE paused (handler TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2)
 VERSION: Final = len(MIGRATIONS)
 
 APPLICATION_ID: Final = 0x55504757

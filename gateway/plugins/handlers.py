@@ -1,7 +1,7 @@
 """Plugins room: a handler: what its document says, and its function.
 
 One rule: a handler that exists can be called; all that can be wrong with it was said at load. May
-import `scripting`, `model`, `errors` and this room.
+import `scripting`, `schedules`, `model`, `errors` and this room.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from gateway.errors import ConfigError
 from gateway.model import UPLOADING, HandlerSpec, RetryPolicy
 from gateway.plugins.documents import Document
-from gateway.plugins.models import DEFAULT_TIMEOUT, CaseModel, HandlerModel
+from gateway.plugins.models import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, CaseModel, HandlerModel
+from gateway.schedules import Cron, Every, Schedule, parse_every
 from gateway.scripting import Configs, Event, Handle, Services, Surroundings, run_script
 from gateway.scripting.compile import compile_source
 from gateway.scripting.modules import provide_get_session
@@ -27,7 +28,10 @@ Function = Callable[[Event, Handle], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins."""
+    """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
+
+    `schedule` is there for the event `Schedule` only.
+    """
 
     name: str
     event: str
@@ -36,6 +40,7 @@ class Handler:
     keeps_authorization: bool
     retry: RetryPolicy
     concurrency: int
+    schedule: Schedule | None
     tests: tuple[CaseModel, ...]
     file: str
     line: int
@@ -56,6 +61,8 @@ class Handler:
     def describe(self) -> str:
         """Return the line that is printed at start."""
         text = f"{self.event} -> {self.name} ({self.place})"
+        if self.schedule is not None:
+            return f"{text}, {self.schedule}"
         if self.event != UPLOADING:
             return text
         keeps = self.keeps_authorization
@@ -76,7 +83,8 @@ def make_handler(
         on_error=model.on_error,
         keeps_authorization=model.authorization == "keep",
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
-        concurrency=model.concurrency,
+        concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
+        schedule=_schedule(model),
         tests=tuple(model.tests),
         file=str(document.file),
         line=document.line(),
@@ -84,6 +92,14 @@ def make_handler(
         code=code,
         document=document,
     )
+
+
+def _schedule(model: HandlerModel) -> Schedule | None:
+    if model.cron is not None:
+        return Cron(model.cron, model.timezone, model.catch_up)
+    if model.every is not None:
+        return Every(parse_every(model.every), model.catch_up)
+    return None
 
 
 def surroundings(

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from gateway.errors import ConfigError
+from gateway.model import SCHEDULE
 from gateway.plugins.documents import Document, PluginFaults
 from gateway.plugins.models import APPLIES, ConfigModel, HandlerModel
 from gateway.scripting import Configs, Services
@@ -100,10 +101,21 @@ def _advice(model: type[BaseModel], where: tuple[Any, ...]) -> str:
 
 def _parse_handler(document: Document) -> Parsed:
     model = validate(document, HandlerModel)
-    for key, event in APPLIES.items():
-        if key in document.data and model.event != event:
-            raise document.fault(f"`{key}` applies to {event} only: remove it", key)
+    for key, events in APPLIES.items():
+        if key in document.data and model.event not in events:
+            raise document.fault(f"`{key}` applies to {' and '.join(events)} only: remove it", key)
+    if model.event == SCHEDULE:
+        _check_schedule(document, model)
     return Parsed("event handler", model.name, document, model)
+
+
+def _check_schedule(document: Document, model: HandlerModel) -> None:
+    if model.cron is None and model.every is None:
+        raise document.fault('a Schedule needs `cron: "5 3 * * *"` or `every: 15m`: add one', "event")
+    if model.cron is not None and model.every is not None:
+        raise document.fault("`cron` and `every` exclude each other: remove one", "every")
+    if model.every is not None and "timezone" in document.data:
+        raise document.fault("`timezone` belongs to `cron`, not to `every`: remove it", "timezone")
 
 
 def _parse_config(document: Document) -> Parsed:

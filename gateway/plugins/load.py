@@ -1,7 +1,7 @@
 """Plugins room: folders of YAML -> one generation of compiled plugins, swapped in as a whole.
 
 One rule: a generation is whole or it is not there: any fault keeps the old one, and all faults are
-told at once. May import `scripting`, `model`, `errors` and this room.
+told at once. May import `scripting`, `schedules`, `model`, `errors` and this room.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.errors import ConfigError
+from gateway.model import SCHEDULE
 from gateway.plugins.documents import Document, PluginFaults, find_files, read_file
 from gateway.plugins.handlers import Handler, make_handler
 from gateway.plugins.kinds import KINDS, Kind, Material, Parsed, parse
 from gateway.plugins.models import EVENTS, ConfigModel, HandlerModel
 from gateway.plugins.references import References
 from gateway.redaction import Mask
+from gateway.schedules import Schedule
 from gateway.scripting import Configs, Lane, LaneLost, ScriptStopped, Services
 from gateway.scripting.compile import Source, show_lines
 from gateway.scripting.modules import PluginModules
@@ -43,6 +45,12 @@ class Generation:
     files: tuple[Path, ...] = ()
     made: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
     gathered: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """When each `Schedule` handler is due, by its name."""
+        handlers = self.handlers[SCHEDULE]
+        return {one.name: one.schedule for one in handlers if one.schedule is not None}
 
     def handler(self, event: str, name: str) -> Handler | None:
         """Return a handler by event and name."""

@@ -1,7 +1,7 @@
 """Plugins room: which keys a plugin's YAML may have, and of which type.
 
 One rule: the models are the only description; the JSON Schema that editors read is made from them.
-May import `model`.
+May import `schedules` and `model`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,34 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.model import ON_CONFLICT, UPLOAD_FAILED, UPLOADED, UPLOADING
+from gateway.model import ON_CONFLICT, SCHEDULE, UPLOAD_FAILED, UPLOADED, UPLOADING
+from gateway.schedules import parse_cron, parse_every, zone
 
 OnConflictName = Literal["replace", "reject", "rename"]
-EventName = Literal["APIGW.OnFileUploading", "APIGW.OnFileUploaded", "APIGW.OnFileUploadFailed"]
-EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED)
-DEFAULT_TIMEOUT: Final = {UPLOADING: 10.0, UPLOADED: 3600.0, UPLOAD_FAILED: 60.0}
+EventName = Literal[
+    "APIGW.OnFileUploading", "APIGW.OnFileUploaded", "APIGW.OnFileUploadFailed", "Schedule"
+]
+EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, SCHEDULE)
+DELIVERED: Final = (UPLOADED, SCHEDULE)
+"""Events that are journalled, and delivered at least once."""
+
+DEFAULT_TIMEOUT: Final = {UPLOADING: 10.0, UPLOADED: 3600.0, UPLOAD_FAILED: 60.0, SCHEDULE: 3600.0}
 """Seconds that a handler of each event has where it does not say."""
 
+DEFAULT_CONCURRENCY: Final = {UPLOADED: 4, SCHEDULE: 1}
+"""Runs at the same time that a handler has where it does not say; others are not limited."""
+
 APPLIES: Final = {
-    "on_error": UPLOADING,
-    "authorization": UPLOADING,
-    "retry": UPLOADED,
-    "concurrency": UPLOADED,
+    "on_error": (UPLOADING,),
+    "authorization": (UPLOADING,),
+    "retry": DELIVERED,
+    "concurrency": DELIVERED,
+    "cron": (SCHEDULE,),
+    "every": (SCHEDULE,),
+    "timezone": (SCHEDULE,),
+    "catch_up": (SCHEDULE,),
 }
-"""Keys that have a meaning for one event only."""
+"""Keys that have a meaning for some events only."""
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
 
@@ -34,6 +47,16 @@ def _function_name(name: str) -> str:
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError("must be a name that a Python function can have")
     return name
+
+
+def _zone_name(name: str) -> str:
+    zone(name)
+    return name
+
+
+def _interval(text: str) -> str:
+    parse_every(text)
+    return text
 
 
 class Strict(BaseModel):
@@ -105,14 +128,26 @@ class HandlerModel(Strict):
     event: EventName
     script: str = Field(description="Python with `async def <name>(event, handle)`")
     timeout: Seconds | None = Field(None, description="Seconds; 10, 3600 or 60 by event")
+    cron: Annotated[str, AfterValidator(parse_cron)] | None = Field(
+        None, description="Schedule: minute, hour, day of month, month, day of week"
+    )
+    every: Annotated[str, AfterValidator(_interval)] | None = Field(
+        None, description="Schedule: 10s, 15m, 1h or 7d, counted from the Unix epoch"
+    )
+    timezone: Annotated[str, AfterValidator(_zone_name)] = Field(
+        "UTC", description="Schedule: time zone of `cron`, such as Europe/Rome"
+    )
+    catch_up: bool = Field(False, description="Schedule: run once for ticks missed while stopped")
     on_error: Literal["deny", "allow"] = Field(
         "deny", description="OnFileUploading: what a failing handler means"
     )
     authorization: Literal["keep"] | None = Field(
         None, description="OnFileUploading: the default authorization stays in force"
     )
-    retry: RetryModel = Field(default_factory=RetryModel, description="OnFileUploaded only")
-    concurrency: int = Field(4, ge=1, le=1000, description="OnFileUploaded: runs at the same time")
+    retry: RetryModel = Field(default_factory=RetryModel, description="OnFileUploaded and Schedule")
+    concurrency: int | None = Field(
+        None, ge=1, le=1000, description="OnFileUploaded (4) and Schedule (1): runs at the same time"
+    )
     tests: list[CaseModel] = Field(default_factory=list)
 
 

@@ -1,7 +1,7 @@
 """Plugins room: the JSON Schema of plugin YAML, for editors.
 
 One rule: `plugin.schema.json` is made from the models; a test fails when it is stale. Run this module
-to write it anew. May import this room.
+to write it anew. May import `model` and this room.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from gateway.model import SCHEDULE
 from gateway.plugins.models import APPLIES, EVENTS, ConfigModel, HandlerModel
 from gateway.plugins.route_models import RouteModel
 
@@ -20,10 +21,26 @@ FILE: Final = Path(__file__).with_name("plugin.schema.json")
 _MODELS: Final[tuple[type[BaseModel], ...]] = (HandlerModel, RouteModel, ConfigModel)
 
 
+def _when(event: str) -> dict[str, Any]:
+    return {"properties": {"event": {"const": event}}, "required": ["event"]}
+
+
+_ONE_SCHEDULE: Final = {
+    "if": _when(SCHEDULE),
+    "then": {
+        "oneOf": [
+            {"required": ["cron"]},
+            {"required": ["every"], "properties": {"timezone": False}},
+        ]
+    },
+}
+
+
 def plugin_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12) of a document: one plugin or a list of them."""
     pairs, made = models_json_schema([(model, "validation") for model in _MODELS])
-    made["$defs"]["HandlerModel"]["allOf"] = [_only_for(event) for event in EVENTS]
+    handler = made["$defs"]["HandlerModel"]
+    handler["allOf"] = [*map(_only_for, EVENTS), _ONE_SCHEDULE]
     plugin = {"anyOf": [pairs[(model, "validation")] for model in _MODELS]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -39,9 +56,8 @@ def schema_text() -> str:
 
 
 def _only_for(event: str) -> dict[str, Any]:
-    foreign = {key: False for key, home in APPLIES.items() if home != event}
-    when = {"properties": {"event": {"const": event}}, "required": ["event"]}
-    return {"if": when, "then": {"properties": foreign}}
+    foreign = {key: False for key, homes in APPLIES.items() if event not in homes}
+    return {"if": _when(event), "then": {"properties": foreign}}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from gateway.model import EVENT_VERSION, UPLOADED, UPLOADING, Upload
+from gateway.model import EVENT_VERSION, SCHEDULE, UPLOADED, UPLOADING, Upload
 from gateway.plugins.handlers import Handler, surroundings
 from gateway.plugins.models import AnswerModel, CalledModel, CaseModel, ExpectModel
 from gateway.scripting import (
@@ -50,6 +50,15 @@ _UPLOADED: Final = {
     "resources": {},
     "params": {},
     "headers": {},
+}
+_TICK: Final = {
+    "id": "tick.handler.1767225600",
+    "event_version": EVENT_VERSION,
+    "attempt": 1,
+    "address": "127.0.0.1",
+    "port": 8080,
+    "scheduled": 1767225600,
+    "scheduled_iso": "2026-01-01T00:00:00+00:00",
 }
 
 
@@ -121,6 +130,8 @@ async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -
 def _event(handler: Handler, case: CaseModel) -> Event:
     if handler.event == UPLOADED:
         return Event({**_UPLOADED, **case.event})
+    if handler.event == SCHEDULE:
+        return Event({**_TICK, "handler": handler.name, **case.event})
     event = failed_event(_UPLOAD, "incomplete_body", 2)
     if handler.event == UPLOADING:
         event = uploading_event(_UPLOAD)

@@ -127,6 +127,8 @@ def _disagreements(settings: Settings, said: Mapping[str, Said]) -> Iterator[Con
         if not (path.is_file() and os.access(path, os.R_OK)):
             yield said[name].error(f"{path} cannot be read; check the path and its permissions")
     yield from _doubled(settings, said)
+    if settings.deliver == "workers" and settings.events == "journal":
+        yield said["deliver"].error("workers need NATS: say where it is with --events nats://HOST")
     if settings.peers and settings.advertise is None and settings.host in {"0.0.0.0", "::"}:  # noqa: S104
         yield said["peers"].error("peers must know us by a name; say it with --advertise HOST:PORT")
 

@@ -1,8 +1,8 @@
 """Settings: the one table. A field here is a flag, an environment name, a file key and a doc line.
 
 The rule: everything about a setting stands beside it, in its type, its default and its `Option`;
-nothing else in the project repeats a name or a default. May import `option` and `values` of this
-room and `model`.
+nothing else in the project repeats a name or a default. May import `option`, `values` and `events`
+of this room and `model`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gateway.model import OnConflict
 from gateway.settings import values
+from gateway.settings.events import EVENTS, EventSettings
 from gateway.settings.option import Option, Setting
 from gateway.settings.values import Address
 
@@ -41,11 +42,11 @@ _PLACE: Final = "Folders and files"
 _UPLOADS: Final = "Uploads"
 _WHO: Final = "Who may"
 _LIMITS: Final = "Limits"
-_EVENTS: Final = "Events and storage"
 _LOGS: Final = "Logs"
+_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, _WHO, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(BaseModel):
+class Settings(EventSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_said` tells whether somebody chose `auth`, or it is only the default.
@@ -236,23 +237,9 @@ class Settings(BaseModel):
     ] = 60.0
     processes: Annotated[
         int,
-        AfterValidator(values.one_process),
-        Option(_LIMITS, "server processes (1 in this version)", "N"),
+        Field(ge=1, le=64),
+        Option(_LIMITS, "server processes that share the port", "N"),
     ] = 1
-
-    events: Annotated[
-        Literal["journal"],
-        BeforeValidator(values.embedded_journal),
-        Option(_EVENTS, "where events are queued (journal in this version)", "journal"),
-    ] = "journal"
-    storage: Annotated[
-        Literal["file"],
-        BeforeValidator(values.file_storage),
-        Option(_EVENTS, "where uploads are kept (file in this version)", "file"),
-    ] = "file"
-    retention: Annotated[
-        Seconds, Option(_EVENTS, "how long finished deliveries stay listed", "SECONDS")
-    ] = 604800.0
 
     log_format: Annotated[
         Literal["text", "json"] | None,
@@ -275,7 +262,11 @@ class Settings(BaseModel):
 
 def settings_table() -> Iterator[Setting]:
     """Yield every setting, grouped as the documentation shows them."""
-    for name, field in Settings.model_fields.items():
-        for mark in field.metadata:
-            if isinstance(mark, Option):
-                yield Setting(name, mark, field)
+    rows = [
+        Setting(name, mark, field)
+        for name, field in Settings.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Option)
+    ]
+    # Inherited fields come first in the model, yet belong between the others.
+    return iter(sorted(rows, key=lambda row: _GROUPS.index(row.option.group)))

@@ -20,6 +20,9 @@ _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_PLACE: Final = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_ENGINE: Final = re.compile(rf"(?:nats|tls)://{_PLACE}(?:,{_PLACE})*", re.ASCII)
+_SUBJECT_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _HEX_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SECRETS_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
@@ -161,17 +164,24 @@ def auth_mode(value: object) -> object:
     return value
 
 
-def one_process(value: int) -> int:
-    """How many processes serve: so far one."""
-    if value != 1:
-        raise ValueError("this version runs exactly 1 process; leave it out")
+def engine(value: object) -> object:
+    """Where events are queued: `journal`, or `nats://host[:port][,host...]` (`tls://` with TLS).
+
+    A user or password in it would stand in the process list: they belong in a file.
+    """
+    if value == "journal" or not isinstance(value, str):
+        return value
+    if "@" in value:
+        raise ValueError("must not hold a user or password: put them into --events-credentials FILE")
+    if not _ENGINE.fullmatch(value):
+        raise ValueError("must be journal, or look like nats://host:4222,host2:4222 (or tls://...)")
     return value
 
 
-def embedded_journal(value: object) -> object:
-    """Where events are queued: so far the embedded journal."""
-    if value != "journal":
-        raise ValueError("this version has only `journal`; NATS comes later")
+def subject_token(value: str) -> str:
+    """What the names of an installation begin with in NATS: one token of a subject."""
+    if not _SUBJECT_TOKEN.fullmatch(value):
+        raise ValueError("must be 1 to 32 letters, digits, _ or -")
     return value
 
 

@@ -1,4 +1,4 @@
-"""`gateway events list|show`: the same answers from a running server and from the journal itself."""
+"""`gateway events ...`: the same from a running server and from the journal itself."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from gateway.commands import main
+from gateway.commands.events import asking, sources, tables
+from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.state import State
 from tests.conftest import Start
-from tests.records import claimed, now, ready, record
+from tests.records import claimed, now, ready, record, settle
 
 PROJECT = Path(__file__).parent.parent.parent
 FIELDS = [
@@ -32,8 +34,8 @@ def fill(journal: Journal) -> None:
     """Leave a delivery in each state."""
     for name, outcome, delay in (("done", "done", 0), ("dead", "dead", 0), ("delayed", "retry", 900.0)):
         ready(journal, name)
-        error = None if name == "done" else "first line\nsecond line"
-        now(journal.queue.settle(claimed(journal)[0], outcome, 0.5, error, delay))  # type: ignore[arg-type]
+        error = "first line\nsecond line"
+        settle(journal, claimed(journal)[0], outcome, error, delay)
     ready(journal, "running")
     claimed(journal)
     now(journal.outbox.record([record("ready"), record("ö", ("other",))]))
@@ -54,7 +56,7 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
 
     async def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
-        arguments = ["events", *words, "--directory", str(tmp_path / "data")]
+        arguments = ["events", "--directory", str(tmp_path / "data"), *words]
         code = await asyncio.to_thread(main, arguments)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
@@ -146,6 +148,122 @@ async def test_an_id_that_is_none_does_not_reach_another_page(
     assert err.startswith("gateway: ")
 
 
+# -- steering
+
+
+async def test_events_are_retried_dropped_and_replayed_by_their_ids(filled: str, ask: Ask) -> None:
+    assert await ask("retry", "e-dead", "e-delayed") == (0, "retried 2 deliveries\n", "")
+    assert await ask("drop", "e-dead") == (0, "dropped 1 delivery\n", "")
+    assert await ask("replay", "e-done", "--json") == (0, '{"count": 1}\n', "")
+    ready_now = [row["upload_id"] for row in await listed(ask, "--state", "ready")]
+    assert ready_now == ["done", "delayed", "ready", "ö"]
+
+
+async def test_what_is_dead_is_retried_or_dropped_at_once(filled: str, ask: Ask) -> None:
+    assert await ask("retry", "--dead", "--handler", "other") == (0, "retried 0 deliveries\n", "")
+    assert await ask("retry", "--dead", "--handler", "h") == (0, "retried 1 delivery\n", "")
+    assert await ask("drop", "--dead", "--since", "1h") == (0, "dropped 0 deliveries\n", "")
+
+
+async def test_what_was_done_since_then_is_replayed(filled: str, ask: Ask) -> None:
+    assert await ask("replay", "--since", "2099-01-01") == (0, "replayed 0 deliveries\n", "")
+    assert await ask("replay", "--since", "2h", "--handler", "h") == (0, "replayed 1 delivery\n", "")
+
+
+async def test_ids_that_nobody_knows_are_named_and_the_others_are_done(filled: str, ask: Ask) -> None:
+    code, out, err = await ask("retry", "e-none", "e-dead", "../x")
+    assert (code, out) == (1, "retried 1 delivery\n")
+    assert err == "gateway: no event e-none is known\ngateway: no event ../x is known\n"
+
+
+async def test_a_handler_is_paused_and_resumed(filled: str, ask: Ask) -> None:
+    code, out, _ = await ask("pause", "--handler", "h")
+    assert (code, out.startswith("paused h: ")) == (0, True)
+    assert (await ask("list"))[1].splitlines()[-1] == "paused: h"
+    assert await ask("resume", "--handler", "h") == (0, "resumed h\n", "")
+    code, out, _ = await ask("resume", "--handler", "h", "--json")
+    assert json.loads(out) == {"handler": "h", "paused": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("90s", 999_910.0),
+        ("2h", 992_800.0),
+        ("7d", 395_200.0),
+        ("1w", 395_200.0),
+        ("999999999d", 0.0),
+        ("0", 0.0),
+        ("12345.5", 12345.5),
+        ("1970-01-02T00:00:00Z", 86400.0),
+        ("1970-01-02T00:00:00+01:00", 82800.0),
+    ],
+)
+def test_times_are_read_as_people_write_them(text: str, moment: float) -> None:
+    assert asking.moment(text, 1_000_000.0) == moment
+
+
+@pytest.mark.parametrize("text", ["", "h", "2 h", "nan", "inf", "-1", "1e999", "2026-13-01", "soon"])
+def test_times_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="say 2h"):
+        asking.moment(text, 1_000_000.0)
+
+
+# -- at a terminal
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Make stdout and stderr, as they are captured, a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for kind in {type(sys.stdout), type(sys.stderr)}:
+        monkeypatch.setattr(kind, "isatty", lambda _: True)
+
+
+@pytest.mark.usefixtures("terminal")
+async def test_lines_fit_the_terminal_and_ids_stay_whole(tmp_path: Path, ask: Ask) -> None:
+    journal = stopped_journal(tmp_path / "data")
+    name = "01JD0000000000000000000000-0"
+    ready(journal, name, handlers=("a-handler-with-a-long-name-that-is-its-own",))
+    settle(journal, claimed(journal, "a-handler-with-a-long-name-that-is-its-own")[0], "dead", "x" * 300)
+    now(journal.outbox.move(name, "/upload/" + "deep/" * 50 + "file.bin"))
+    journal.close()
+    code, out, _ = await ask("list")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    line = out.splitlines()[1]
+    assert line.startswith(f"e-{name} a-ha")
+    assert line.endswith(".bin")
+    assert line.count("…") == 2
+
+
+@pytest.mark.usefixtures("terminal")
+async def test_long_work_tells_how_far_it_has_come(tmp_path: Path, ask: Ask) -> None:
+    journal = stopped_journal(tmp_path / "data")
+    fill(journal)
+    journal.close()
+    code, out, err = await ask("retry", "--dead")
+    assert (code, out) == (0, "retried 1 delivery\n")
+    assert err == "\rretried 1 so far\r\033[K"
+
+
+async def test_what_others_wrote_moves_no_cursor(filled: str, ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    journal = stopped_journal(tmp_path / "other")
+    ready(journal, "a")
+    settle(journal, claimed(journal)[0], "dead", "\033[2Jgone\x9b1m\nand \033]0;title\007")
+    journal.close()
+    for words in (["list"], ["show", "e-a"]):
+        _, out, _ = await ask(*words, "--directory", str(tmp_path / "other"))
+        assert "gone" in out
+        assert not {"\033", "\x9b", "\007"} & set(out)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(9, "abcdefghi"), (5, "ab…hi"), (4, "a…hi"), (1, "…")])
+def test_what_is_too_long_is_cut_in_its_middle(width: int, shown: str) -> None:
+    assert tables.cut("abcdefghi", width) == shown
+
+
 # -- nothing, and much
 
 
@@ -153,7 +271,7 @@ async def test_an_empty_list_is_an_empty_array(start: Start, ask: Ask) -> None:
     await start()
     assert await ask("list", "--json") == (0, "[]\n", "")
     assert await ask("list") == (0, "no deliveries\n", "")
-    assert await ask("list", "--state", "dead") == (0, "no deliveries in this state\n", "")
+    assert await ask("list", "--state", "dead") == (0, "no deliveries that fit\n", "")
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -207,7 +325,10 @@ async def test_the_socket_of_a_dead_server_is_not_asked(ask: Ask, tmp_path: Path
     assert len(await listed(ask)) == 6
 
 
-async def test_a_server_that_does_not_answer_is_told_as_such(ask: Ask, tmp_path: Path) -> None:
+async def test_a_server_that_does_not_answer_is_told_as_such(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SECONDS", 0.2)
     stopped_journal(tmp_path / "data").close()
     owner = State(tmp_path / "data" / ".gateway")
     owner.lock()
@@ -252,7 +373,19 @@ async def test_looking_leaves_the_journal_to_the_next_server(
     ("words", "told"),
     [
         (["show"], "needs the id of an event"),
+        (["show", "e-1", "e-2"], "needs the id of an event"),
+        (["show", "e-1", "--dead"], "takes no --dead"),
         (["list", "e-1"], "did you mean `gateway events show`?"),
+        (["list", "--since", "yesterday"], "say 2h, 7d"),
+        (["list", "--since", "-5"], "say 2h, 7d"),
+        (["retry"], "either ids of events or --dead"),
+        (["retry", "--handler", "h"], "either ids of events or --dead"),
+        (["drop", "e-1", "--dead"], "either ids of events or --dead"),
+        (["drop", "--dead", "--state", "dead"], "takes no --state"),
+        (["replay", "--handler", "h"], "--since 2h"),
+        (["replay", "e-1", "--since", "2h"], "either ids of events or --since"),
+        (["pause"], "needs --handler"),
+        (["resume", "h"], "takes no id"),
         (["list", "--state", "held"], "invalid choice"),
         ([], "required"),
     ],

@@ -15,12 +15,15 @@ from gateway import points
 from gateway.commit.batch import Order, Steps
 from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
+from gateway.commit.gate import Gate
 from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
+from gateway.events.protocols import Selection
 from gateway.model import Stored, Upload, new_id
 from gateway.storage.incoming import Incoming
 from gateway.storage.tree import Tree
 from tests.harness import files_below
+from tests.records import awaited
 
 SECONDS = 30.0
 
@@ -28,7 +31,7 @@ SECONDS = 30.0
 class Office:
     """All that commits need, assembled below `folder`. `handlers` are told of every upload."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gate: Gate | None = None) -> None:
         self.root = folder / "data"
         self.root.mkdir()
         self.incoming_folder = folder / "incoming"
@@ -38,7 +41,6 @@ class Office:
         self.journal.open()
         self.disk = ThreadPoolExecutor(2)
         self.handlers: list[str] = ["h"]
-        self.released = threading.Event()
         steps = Steps(
             self.tree,
             self.incoming,
@@ -47,12 +49,11 @@ class Office:
             slot=0,
             durable=True,
             handlers=lambda: self.handlers,
+            gate=gate,
         )
-        self.committer = Committer(
-            steps, self.journal.outbox, durable=True, on_release=self.released.set, disk=self.disk
-        )
+        self.committer = Committer(steps, self.journal.outbox, durable=True, disk=self.disk)
         self.committer.start()
-        self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer)
+        self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, gate)
 
     def close(self) -> None:
         self.committer.close()
@@ -93,15 +94,15 @@ class Office:
 
     def deliveries(self) -> list[tuple[str, str]]:
         """Return path and state of every delivery."""
-        rows = self.journal.ledger.page(None, None, 0, 1000).result(SECONDS)
-        return [(row["path"], row["state"]) for row in rows]
+        page = awaited(self.journal.ledger.page(Selection(), None, 1000))
+        return [(row.path or "", row.state) for row in page.rows]
 
     async def claimable(self) -> list[str]:
         """Claim all that is released by now, or will be without further ado; return the paths."""
         # The committer releases before it takes this up, and the journal works in order.
         await self.committer.between_batches(lambda: None)
-        claim = self.journal.queue.claim("h", 1000).result(SECONDS)
-        return sorted(delivery.body["path"] for delivery in claim.deliveries)
+        claimed = await self.journal.queue.claim("h", 1000, 0.0)
+        return sorted(delivery.body["path"] for delivery in claimed)
 
     def stored(self) -> dict[str, bytes]:
         return files_below(self.root)

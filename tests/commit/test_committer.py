@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from gateway.commit import committer as committer_module
 from gateway.commit.batch import Order
 from gateway.errors import Refusal, Unanswered
 from gateway.model import Stored
 from gateway.storage.incoming import Incoming
 from tests.commit.conftest import SECONDS, Listen, Office
+from tests.records import claimed
 
 STEPS = [
     "after file sync",
@@ -82,7 +82,7 @@ async def test_at_every_step_only_what_is_safe_has_happened(office: Office, list
     seen: dict[str, tuple[int, bool, int]] = {}
 
     def look(name: str) -> None:
-        claimable = len(office.journal.queue.claim("h", 1).result(SECONDS).deliveries)
+        claimable = len(claimed(office.journal))
         seen[name] = (len(office.deliveries()), "x" in office.stored(), claimable)
 
     listen(look)
@@ -156,7 +156,7 @@ async def test_without_handlers_there_is_nothing_to_release(office: Office) -> N
     office.handlers = []
     await office.commit()
     assert office.deliveries() == []
-    assert not office.released.is_set()
+    assert await office.claimable() == []
 
 
 # -- one bad order among good ones
@@ -272,36 +272,6 @@ async def test_a_row_that_cannot_be_taken_back_keeps_an_empty_body_as_its_mark(
     assert office.bodies() == []
     assert office.deliveries() == [("/next", "ready")]
     assert await office.claimable() == ["/next"]
-
-
-async def test_a_release_that_fails_is_tried_again(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(committer_module, "RELEASE_AGAIN", 0.001)
-    outbox = office.journal.outbox
-    monkeypatch.setattr(outbox, "release", Broken(outbox.release, 3))
-    await office.commit()
-    assert await asyncio.to_thread(office.released.wait, SECONDS)
-    assert await office.claimable() == ["/x"]
-
-
-async def test_an_upload_that_waits_behind_a_failed_release_is_committed_at_once(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(committer_module, "RELEASE_AGAIN", 1e6)
-    release: Future[None] = Future()
-    with monkeypatch.context() as patch:
-        patch.setattr(office.journal.outbox, "release", lambda _: release)
-        await office.commit("/one")
-    go_on = threading.Event()
-    holding = asyncio.create_task(office.committer.between_batches(lambda: go_on.wait(SECONDS)))
-    second = asyncio.create_task(office.commit("/two"))
-    await asyncio.sleep(0)
-    release.set_exception(sqlite3.OperationalError("disk I/O error"))
-    go_on.set()
-    await holding
-    await second
-    assert await office.claimable() == ["/one", "/two"]
 
 
 # -- the disk fails

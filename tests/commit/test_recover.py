@@ -12,7 +12,7 @@ from gateway.commit.recover import Recovered, recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.incoming import Incoming
-from tests.records import claimed, now, ready, record, states
+from tests.records import claimed, now, ready, record, settle, states
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_handler_that_was_running_is_tried_again(incoming: Incoming, journal: 
 def test_what_is_finished_is_left_alone(incoming: Incoming, journal: Journal) -> None:
     ready(journal, "done", "dead", "later")
     for delivery, outcome in zip(claimed(journal, limit=3), ("done", "dead", "retry"), strict=True):
-        now(journal.queue.settle(delivery, outcome, 0.1, None, 900.0))  # type: ignore[arg-type]
+        settle(journal, delivery, outcome, delay=900.0)
     before = states(journal)
     assert recover(incoming, journal) == Recovered(0, 0, 0)
     assert states(journal) == before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commit import reserve as reserve_module
+from gateway.commit.promises import Promises
 from gateway.commit.reserve import Reserve, Share
 from gateway.errors import Refusal
 
@@ -131,3 +134,30 @@ def test_whatever_uploads_do_the_promise_is_the_sum_of_what_is_open(
     for share, _ in open_shares:
         share.close()
     assert reserve.promised == 0
+
+
+def test_what_other_processes_have_promised_is_not_promised_again(disk: Disk) -> None:
+    promises = Promises(2)
+    first, second = Reserve(0, 100, promises, 0), Reserve(0, 100, promises, 1)
+    share = first.admit(700)
+    assert refused(second, 201)
+    other = second.admit(200)
+    assert (first.promised, second.promised, promises.total()) == (700, 200, 900)
+    share.close()
+    assert not refused(second, 700)
+    other.close()
+
+
+def test_promises_are_seen_across_a_fork() -> None:
+    program = (
+        "import os\n"
+        "from gateway.commit.promises import Promises\n"
+        "promises = Promises(2)\n"
+        "if not os.fork():\n"
+        "    promises[1] += 700\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "print(promises[0], promises[1], promises.total())\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert said.stdout == b"0 700 700\n"

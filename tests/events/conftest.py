@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.events.journal import Journal
+pytest.register_assert_rewrite("tests.events.conformance")
+
+from gateway.events.journal import Journal  # noqa: E402 (what is to be rewritten must be named first)
 
 
 @pytest.fixture

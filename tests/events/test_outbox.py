@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 
 import pytest
 
+from gateway.errors import EngineAway
 from gateway.events.journal import Journal
+from gateway.events.protocols import Event
 from gateway.model import Identity
-from tests.records import claimed, now, ready, record, states
+from tests.records import awaited, claimed, now, ready, record, states
 
 
 def count_rows(journal: Journal) -> dict[str, int]:
@@ -19,17 +22,31 @@ def count_rows(journal: Journal) -> dict[str, int]:
     return now(journal._database.submit(operation))
 
 
+def forbid_writing(journal: Journal) -> None:
+    """Let every statement that writes fail, as on a disk that fails."""
+    writing = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_UPDATE}
+
+    def verdict(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if action in writing else sqlite3.SQLITE_OK
+
+    now(journal._database.submit(lambda db: db.set_authorizer(verdict)))
+
+
+def allow_writing(journal: Journal) -> None:
+    now(journal._database.submit(lambda db: db.set_authorizer(None)))
+
+
 def test_held_deliveries_cannot_be_claimed_until_they_are_released(journal: Journal) -> None:
     now(journal.outbox.record([record("a"), record("b")]))
     assert claimed(journal, limit=10) == []
-    now(journal.outbox.release(["e-b"]))
+    journal.outbox.release(["e-b"])
     assert [delivery.upload_id for delivery in claimed(journal, limit=10)] == ["b"]
 
 
 def test_a_release_that_comes_twice_does_not_deliver_twice(journal: Journal) -> None:
     ready(journal, "a")
     assert len(claimed(journal)) == 1
-    now(journal.outbox.release(["e-a", "e-unknown"]))
+    journal.outbox.release(["e-a", "e-unknown"])
     assert claimed(journal) == []
     assert states(journal) == {("e-a", "h"): "running"}
 
@@ -46,7 +63,7 @@ def test_forgetting_leaves_no_trace_and_touches_nothing_else(journal: Journal) -
     now(journal.outbox.forget(["a", "c", "unknown"]))
     assert count_rows(journal) == {"uploads": 1, "events": 1, "deliveries": 1, "runs": 0}
     assert now(journal.ledger.story("a")) is None
-    assert now(journal.ledger.history("e-a")) is None
+    assert awaited(journal.ledger.history("e-a")) is None
     left = now(journal.outbox.recorded(["a", "b", "c"]))
     assert set(left) == {"b"}
 
@@ -71,6 +88,70 @@ def test_an_upload_that_moved_before_it_was_published_is_delivered_under_its_new
 ) -> None:
     now(journal.outbox.record([record("a")]))
     now(journal.outbox.move("a", "/upload/a-1"))
-    now(journal.outbox.release(["e-a"]))
+    journal.outbox.release(["e-a"])
     assert claimed(journal)[0].body["path"] == "/upload/a-1"
     assert now(journal.outbox.recorded(["a"]))["a"][0] == "/upload/a-1"
+
+
+def test_while_a_record_cannot_be_undone_it_stays_held(journal: Journal) -> None:
+    now(journal.outbox.record([record("a")]))
+    forbid_writing(journal)
+    assert isinstance(journal.outbox.forget(["a"]).exception(30), sqlite3.Error)
+    allow_writing(journal)
+    assert claimed(journal) == []
+    now(journal.outbox.forget(["a"]))
+    assert journal.outbox._held.event_ids() == []
+
+
+def test_what_could_not_be_recorded_is_not_held(journal: Journal) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        now(journal.outbox.record([record("a"), record("a")]))
+    assert journal.outbox._held.event_ids() == []
+
+
+def test_a_file_with_an_identity_beyond_the_journal_is_refused(journal: Journal) -> None:
+    with pytest.raises(OverflowError):
+        now(journal.outbox.record([record("a", identity=Identity(1, 2**64 - 1, 1, 1))]))
+    assert set(count_rows(journal).values()) == {0}
+
+
+# -- events of others
+
+
+def event(name: str, *handlers: str) -> Event:
+    return Event(name, "Schedule", handlers or ("h",), {"scheduled": 1.0}, 1000.0)
+
+
+async def test_what_many_publish_at_once_is_written_together(journal: Journal) -> None:
+    seen: list[str] = []
+    now(journal._database.submit(lambda db: db.set_trace_callback(seen.append)))
+    seen.clear()
+    await asyncio.gather(*(journal.outbox.publish([event(f"e{n}", "h", "i")]) for n in range(100)))
+    assert len([line for line in seen if line == "COMMIT"]) == 1
+    assert len([line for line in seen if line.startswith("INSERT")]) == 2
+    assert len(states(journal)) == 200
+
+
+async def test_an_event_that_cannot_be_written_harms_no_other(journal: Journal) -> None:
+    strange = [event("e1"), Event("e2", "Schedule", ("h",), {"x": object()}, 1.0), event("\ud800")]
+    faults = await asyncio.gather(
+        *(journal.outbox.publish([one]) for one in strange), return_exceptions=True
+    )
+    assert [type(fault) for fault in faults] == [type(None), TypeError, UnicodeEncodeError]
+    assert states(journal) == {("e1", "h"): "ready"}
+
+
+async def test_a_journal_that_cannot_be_written_is_away_and_then_back(journal: Journal) -> None:
+    forbid_writing(journal)
+    with pytest.raises(EngineAway, match="cannot be written"):
+        await journal.outbox.publish([event("e1")])
+    allow_writing(journal)
+    await journal.outbox.publish([event("e1")])
+    assert states(journal) == {("e1", "h"): "ready"}
+
+
+def test_an_event_that_is_known_gets_only_the_handlers_it_has_not(journal: Journal) -> None:
+    awaited(journal.outbox.publish([event("e1", "h")]))
+    claimed(journal)
+    awaited(journal.outbox.publish([event("e1", "h", "i")]))
+    assert states(journal) == {("e1", "h"): "running", ("e1", "i"): "ready"}

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.events import runner as runner_module
+from gateway.errors import EngineAway, HolderAway
+from gateway.events import feeder, runner
+from gateway.events.feeder import Away
 from gateway.events.journal import Journal
-from gateway.events.queue import Claim
-from gateway.events.runner import LONGEST_SLEEP, MAX_ERROR, Runner, pause
+from gateway.events.protocols import Queue, Story
+from gateway.events.runner import MAX_ERROR, Runner, pause
 from gateway.hooks import HandlerFailed, HandlerGone
 from gateway.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
-from tests.records import now, ready, record, states
+from tests.records import awaited, claimed, now, ready, states
 
 SECONDS = 30.0
 Deliver = Callable[[Delivery, dict[str, Any]], Awaitable[None]]
@@ -34,18 +34,17 @@ def spec(
 class Bench:
     """A runner with a journal, counting how its runs end; `deliver` is the test's."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, queue: Queue | None = None) -> None:
         self.journal = journal
         self.deliver: Deliver = self.nothing
         self.outcomes: list[tuple[str, str]] = []
         self._changed = asyncio.Event()
         self.runner = Runner(
-            journal.queue,
-            journal.ledger,
+            queue or journal.queue,
             deliver=self._deliver,
             complete=lambda delivery: {**delivery.body, "attempt": delivery.attempt},
             observe=self._observe,
-            retention=3600.0,
+            orphans=journal.queue.bury_orphans,
         )
 
     async def nothing(self, delivery: Delivery, event: dict[str, Any]) -> None:
@@ -60,7 +59,13 @@ class Bench:
 
     def publish(self, *names: str, handlers: tuple[str, ...] = ("h",)) -> None:
         ready(self.journal, *names, handlers=handlers)
-        self.runner.wake()
+
+    def story(self, name: str) -> Story:
+        """Return what the ledger tells of an upload's only delivery."""
+        history = awaited(self.journal.ledger.history(f"e-{name}"))
+        assert history is not None
+        (story,) = history.stories
+        return story
 
     async def ended(self, count: int) -> None:
         """Wait until `count` runs have ended."""
@@ -76,8 +81,8 @@ class Bench:
 
 @pytest.fixture
 async def bench(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(runner_module, "LONGEST_SLEEP", 1e6)
-    monkeypatch.setattr(runner_module, "JOURNAL_PAUSE", 0.001)
+    monkeypatch.setattr(feeder, "LONGEST_CLAIM", 1e6)
+    monkeypatch.setattr(Away, "LONGEST", 0.001)
     made = Bench(journal)
     yield made
     await made.stop(0)
@@ -91,25 +96,6 @@ async def test_it_is_woken_by_new_work_and_needs_no_clock(bench: Bench) -> None:
     await bench.stop()
     assert set(states(bench.journal).values()) == {"done"}
     assert bench.outcomes == [("h", "done")] * 5
-
-
-async def test_work_that_comes_while_it_looks_is_not_overlooked(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, answer, real = asyncio.Event(), Future[Claim](), bench.journal.queue.claim
-
-    def claim(handler: str, limit: int) -> Future[Claim]:
-        if asked.is_set():
-            return real(handler, limit)
-        asked.set()
-        return answer
-
-    monkeypatch.setattr(bench.journal.queue, "claim", claim)
-    await bench.runner.start([spec()])
-    await asked.wait()
-    bench.publish("a")
-    answer.set_result(Claim([], None))
-    await bench.ended(1)
 
 
 async def test_work_that_waits_at_the_start_is_done(bench: Bench) -> None:
@@ -173,11 +159,9 @@ async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench
     await bench.stop()
     assert attempts == [1, 2, 3]
     assert [outcome for _, outcome in bench.outcomes] == ["retry", "retry", "dead"]
-    history = now(bench.journal.ledger.history("e-a"))
-    assert history is not None
-    (delivery,) = history["handlers"]
-    assert (delivery["state"], delivery["error"]) == ("dead", "no 3\nthe traceback")
-    assert [run["error"][:4] for run in delivery["runs"]] == ["no 1", "no 2", "no 3"]
+    story = bench.story("a")
+    assert (story.row.state, story.row.error) == ("dead", "no 3\nthe traceback")
+    assert [(run.error or "")[:4] for run in story.runs] == ["no 1", "no 2", "no 3"]
 
 
 async def test_an_error_is_kept_bounded(bench: Bench) -> None:
@@ -189,8 +173,7 @@ async def test_an_error_is_kept_bounded(bench: Bench) -> None:
     await bench.runner.start([spec(attempts=1)])
     await bench.ended(1)
     await bench.stop()
-    (row,) = now(bench.journal.ledger.page("dead", None, 0, 1))
-    assert len(row["error"]) == MAX_ERROR
+    assert len(bench.story("a").row.error or "") == MAX_ERROR
 
 
 async def test_a_handler_that_recovers_is_done(bench: Bench) -> None:
@@ -226,14 +209,13 @@ async def test_our_own_mistake_counts_as_a_failed_attempt(bench: Bench) -> None:
     await bench.runner.start([spec(attempts=2)])
     await bench.ended(2)
     await bench.stop()
-    (row,) = now(bench.journal.ledger.page("dead", None, 0, 1))
-    assert row["error"] == "the gateway failed: KeyError"
+    assert bench.story("a").row.error == "the gateway failed: KeyError"
 
 
 async def test_an_attempt_beyond_the_last_is_not_run(bench: Bench) -> None:
     ready(bench.journal, "a")
     for _ in range(2):  # two processes died with it
-        now(bench.journal.queue.claim("h", 1))
+        claimed(bench.journal)
         now(bench.journal.queue.resume())
     told: list[Delivery] = []
 
@@ -246,38 +228,142 @@ async def test_an_attempt_beyond_the_last_is_not_run(bench: Bench) -> None:
     assert (bench.outcomes, told) == ([("h", "dead")], [])
 
 
-# -- a journal that fails for a while
+# -- an engine that is away for a while
 
 
 class Failing:
-    """Fails the first `times` calls of a method as a full disk would, then works."""
+    """A queue whose method `method` fails the first `times` calls, as on a full disk."""
 
-    def __init__(self, real: Callable[..., Future[Any]], times: int) -> None:
+    def __init__(self, real: Queue, method: str, times: int) -> None:
         self._real = real
+        self._method = method
         self.left = times
 
-    def __call__(self, *arguments: Any) -> Future[Any]:
-        if self.left:
-            self.left -= 1
-            future: Future[Any] = Future()
-            future.set_exception(sqlite3.OperationalError("database or disk is full"))
-            return future
-        return self._real(*arguments)
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._real, name)
+        if name != self._method:
+            return real
+
+        async def failing(*arguments: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                raise EngineAway("database or disk is full")
+            return await real(*arguments)
+
+        return failing
 
 
-@pytest.mark.parametrize("method", ["settle", "claim"])
-async def test_a_journal_that_fails_for_a_while_loses_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+@pytest.mark.parametrize("method", ["ack", "claim"])
+async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_once(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failing = Failing(getattr(bench.journal.queue, method), 2)
-    monkeypatch.setattr(bench.journal.queue, method, failing)
-    await bench.runner.start([spec()])
+    monkeypatch.setattr(Away, "FIRST", 0.001)
+    monkeypatch.setattr(logging.getLogger("gateway"), "propagate", True)
+    failing = Failing(journal.queue, method, 3)
+    bench = Bench(journal, failing)
+    await bench.runner.start([spec(concurrency=1)])
     bench.publish("a", "b", "c")
     await bench.ended(3)
     await bench.stop()
     assert failing.left == 0
-    assert set(states(bench.journal).values()) == {"done"}
+    assert set(states(journal).values()) == {"done"}
     assert bench.outcomes == [("h", "done")] * 3
+    lines = [line for line in caplog.messages if "the engine of events is" in line]
+    assert lines[0] == "the engine of events is away, trying again: database or disk is full"
+    assert len([line for line in lines if "away" in line]) == len(lines) - lines.count(
+        "the engine of events is back"
+    )
+
+
+async def test_a_claim_that_breaks_by_our_own_mistake_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Away, "FIRST", 0.001)
+    real, broken = bench.journal.queue.claim, [KeyError("mistake"), ValueError("mistake")]
+
+    async def claim(handler: str, limit: int, wait: float) -> list[Delivery]:
+        if broken:
+            raise broken.pop()
+        return await real(handler, limit, wait)
+
+    monkeypatch.setattr(bench.journal.queue, "claim", claim)
+    bench.publish("a")
+    await bench.runner.start([spec()])
+    await bench.ended(1)
+    assert broken == []
+
+
+async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Away, "FIRST", 0.001)
+    monkeypatch.setattr(Away, "LONGEST", 0.001)
+    failing = Failing(journal.queue, "ack", 10**9)
+    bench = Bench(journal, failing)
+    await bench.runner.start([spec(concurrency=1)])
+    bench.publish("a", "b", "c")
+    await bench.ended(3)
+    assert set(states(journal).values()) == {"running"}
+    failing.left = 0
+    await bench.stop()
+    assert set(states(journal).values()) == {"done"}
+
+
+async def test_a_holder_that_is_away_uses_up_no_attempts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "HOLDER", RetryPolicy(1, 0.001, 0.001))
+    attempts: list[int] = []
+
+    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+        attempts.append(delivery.attempt)
+        if len(attempts) < 10:
+            raise HolderAway("no connection to host:1")
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec(attempts=2)])
+    await bench.ended(1)
+    await bench.stop()
+    assert attempts == [1] * 10
+    assert bench.outcomes == [("h", "done")]
+
+
+class Leased:
+    """A queue with leases; what is touched is written down."""
+
+    lease = 0.003
+
+    def __init__(self, real: Queue) -> None:
+        self._real = real
+        self.touched: list[str] = []
+        self.again = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def touch(self, deliveries: Sequence[Delivery]) -> None:
+        """Write it down."""
+        self.touched += [delivery.event_id for delivery in deliveries]
+        if len(self.touched) > 3:
+            self.again.set()
+
+
+async def test_what_runs_keeps_its_lease(journal: Journal) -> None:
+    queue = Leased(journal.queue)
+    bench, go_on = Bench(journal, queue), asyncio.Event()  # type: ignore[arg-type]  # as above
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        await go_on.wait()
+
+    bench.deliver = deliver
+    await bench.runner.start([spec()])
+    bench.publish("a")
+    async with asyncio.timeout(SECONDS):
+        await queue.again.wait()
+    go_on.set()
+    await bench.stop()
+    assert set(queue.touched) == {"e-a"}
 
 
 # -- the end
@@ -315,31 +401,28 @@ async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt
     await bench.runner.start([spec()])
     await started.wait()
     await bench.stop(grace=0)
-    (row,) = now(bench.journal.ledger.page(None, None, 0, 1))
-    assert (row["state"], row["attempt"]) == ("ready", 0)
-    assert now(bench.journal.queue.resume()) == (0, 0)
+    row = bench.story("a").row
+    assert (row.state, row.attempt) == ("ready", 0)
+    assert now(bench.journal.queue.resume()) == (1, 0)
 
 
-async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_not_lost(
+async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_given_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = bench.journal.queue.claim
-    asked, answer = asyncio.Event(), Future[Claim]()
+    real, asked = bench.journal.queue.claim, asyncio.Event()
 
-    def claim(handler: str, limit: int) -> Future[Claim]:
-        asked.set()
-        return answer
+    async def claim(handler: str, limit: int, wait: float) -> list[Delivery]:
+        asyncio.get_running_loop().call_soon(asked.set)
+        return await real(handler, limit, wait)
 
     monkeypatch.setattr(bench.journal.queue, "claim", claim)
     bench.publish("a")
     await bench.runner.start([spec()])
     await asked.wait()
-    stopping = asyncio.create_task(bench.stop())
-    await asyncio.sleep(0)
-    answer.set_result(now(real("h", 1)))
-    await stopping
-    assert bench.outcomes == [("h", "done")]
-    assert states(bench.journal) == {("e-a", "h"): "done"}
+    await bench.stop()
+    assert bench.outcomes == []
+    assert states(bench.journal) == {("e-a", "h"): "ready"}
+    assert claimed(bench.journal)[0].attempt == 1
 
 
 # -- a reload
@@ -384,6 +467,27 @@ async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench:
     assert states(bench.journal) == {("e-a", "h"): "dead"}
 
 
+async def test_a_reload_to_fewer_slots_is_kept_by_the_claim_on_its_way(bench: Bench) -> None:
+    running, highest, go_on = 0, 0, asyncio.Event()
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        nonlocal running, highest
+        running += 1
+        highest = max(highest, running)
+        await go_on.wait()
+        running -= 1
+
+    bench.deliver = deliver
+    await bench.runner.start([spec(concurrency=4)])
+    await bench.journal.queue.claim("h", 1, 0.0)  # the runner waits in its claim by now
+    await bench.runner.refresh([spec(concurrency=1)])
+    bench.publish(*"abcd")
+    await bench.journal.queue.claim("stranger", 1, 0.0)
+    go_on.set()
+    await bench.ended(4)
+    assert highest == 1
+
+
 async def test_a_reload_changes_the_number_of_slots(bench: Bench) -> None:
     running, four, go_on = 0, asyncio.Event(), asyncio.Event()
 
@@ -403,25 +507,6 @@ async def test_a_reload_changes_the_number_of_slots(bench: Bench) -> None:
     go_on.set()
 
 
-# -- keeping house
-
-
-async def test_what_is_done_and_older_than_the_retention_is_pruned(bench: Bench) -> None:
-    old = record("old", ())
-    now(bench.journal.outbox.record([old, record("young", ())]))
-    long_ago = time.time() - 7200
-    now(
-        bench.journal._database.submit(
-            lambda db: db.execute("UPDATE uploads SET committed = ? WHERE id = 'old'", (long_ago,))
-        )
-    )
-    await bench.runner.start([])
-    async with asyncio.timeout(SECONDS):
-        while now(bench.journal.ledger.story("old")) is not None:
-            await asyncio.sleep(0)
-    assert now(bench.journal.ledger.story("young")) is not None
-
-
 # -- the pause
 
 
@@ -438,4 +523,25 @@ def test_the_pause_doubles_up_to_its_bound_and_half_of_it_is_random(
 
 def test_pauses_differ() -> None:
     assert len({pause(RetryPolicy(), 3) for _ in range(20)}) > 1
-    assert LONGEST_SLEEP <= 60
+
+
+async def test_an_engine_is_asked_again_after_growing_pauses_that_all_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    clock, real = [100.0], asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+        await real(0)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    away, fault = Away(), EngineAway("gone")
+    for _ in range(7):
+        await asyncio.gather(away.rest(fault), away.rest(fault))
+        clock[0] += 20
+    assert slept[::2] == slept[1::2] == [0.5, 1, 2, 4, 8, 15, 15]
+    away.back()
+    await away.rest(fault)
+    assert slept[-1] == 0.5

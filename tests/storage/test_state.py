@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from gateway.commands import main
 from gateway.errors import ConfigError
-from gateway.storage.state import OwnedError, State
+from gateway.storage.state import OwnedError, State, directory_lock, slots
 from tests.conftest import Start
 from tests.harness import put
 
@@ -67,6 +68,53 @@ def test_each_slot_has_an_owner_of_its_own(state: State) -> None:
     other.lock()
     other.unlock()
     assert {state.journal.name, other.journal.name} == {"journal-0.db", "journal-1.db"}
+
+
+def test_the_lock_of_the_directory_is_apart_from_those_of_the_slots(state: State) -> None:
+    state.lock()
+    whole = directory_lock(state.folder)
+    whole.take()
+    with pytest.raises(OwnedError, match=f"process {os.getpid()}"):
+        directory_lock(state.folder).take()
+    whole.drop()
+
+
+def test_a_busy_lock_is_waited_for(state: State) -> None:
+    state.lock()
+    second, freed = State(state.folder), threading.Timer(0.1, state.unlock)
+    freed.start()
+    second.lock(patience=30)
+    second.unlock()
+    freed.join()
+
+
+def test_a_lock_that_outlives_its_owner_is_waited_for_until_the_children_have_died(
+    state: State,
+) -> None:
+    program = (
+        "import os, pathlib, sys, time\n"
+        "from gateway.storage.state import directory_lock\n"
+        "directory_lock(pathlib.Path(sys.argv[1])).take()\n"
+        "parent = os.getpid()\n"
+        "if os.fork() == 0:\n"
+        "    while os.getppid() == parent: time.sleep(0.01)\n"
+        "    time.sleep(0.2)\n"
+        "else:\n"
+        "    print('locked', flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    words = [sys.executable, "-c", program, str(state.folder)]
+    subprocess.run(words, stdout=subprocess.DEVNULL, cwd=PROJECT, check=False)
+    lock = directory_lock(state.folder)
+    lock.take()
+    lock.drop()
+
+
+def test_slots_are_known_by_their_journals(state: State) -> None:
+    assert slots(state.folder) == []
+    for name in ("journal-0.db", "journal-0.db-wal", "journal-12.db", "journal-x.db", "leaving-3.db"):
+        (state.folder / name).touch()
+    assert slots(state.folder) == [0, 12]
 
 
 def test_the_death_of_the_owner_frees_the_lock(state: State) -> None:

@@ -1,0 +1,266 @@
+"""Bench of the embedded engine of events: `python -m bench.events [what ...]`.
+
+A whole life is publish + claim + a trivial handler + the outcome written down, all in this process,
+on this disk, with `synchronous=FULL`. Every figure names its set-up; run it on a quiet machine.
+
+    closed    64 publishers, each waits for its answer before it publishes again
+    paced     open loop: 2,000 events a second, whatever the answers do
+    slots     closed, with the 4 slots that a handler has unless it says otherwise
+    lane      closed, with a plugin's handler in the real lane instead of a coroutine on the loop
+    backlog   what a claim and an outcome cost while 1,000, 100,000 and 1,000,000 deliveries wait
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import logging
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway.events.journal import Journal
+from gateway.events.protocols import Event
+from gateway.events.runner import Deliver, Runner
+from gateway.hooks import Hooks
+from gateway.model import UPLOADED, Delivery, HandlerSpec
+from gateway.plugins import KINDS, Plugins
+from gateway.scripting import Services
+
+PUBLISHERS = 64
+RATE = 2000
+SECONDS = 5.0
+BODY = {"path": "/upload/a.bin", "headers": {f"X-Header-{n}": "v" * 40 for n in range(12)}, "bytes": 1}
+PLUGIN = """
+name: trivial
+event: APIGW.OnFileUploaded
+concurrency: {concurrency}
+script: |
+  async def trivial(event, handle):
+      pass
+"""
+
+_numbers = itertools.count()
+
+
+def event(handler: str) -> Event:
+    """Return a new event of about a kilobyte."""
+    return Event(f"E{next(_numbers):025}-0", UPLOADED, (handler,), BODY, time.time())
+
+
+@dataclass
+class Seen:
+    """What one run of the bench saw. Times in seconds."""
+
+    published: list[float] = field(default_factory=list)
+    started: dict[str, float] = field(default_factory=dict)
+    reached: list[float] = field(default_factory=list)
+    done: int = 0
+
+    def ran(self, handler: str, outcome: str, seconds: float) -> None:
+        """Count a run that ended."""
+        self.done += outcome == "done"
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, deliver: Deliver, seen: Seen, concurrency: int, name: str = "h"
+) -> AsyncIterator[Journal]:
+    """A journal on disk with a runner."""
+    journal = Journal(folder / "journal.db")
+    journal.open()
+    runner = Runner(
+        journal.queue, deliver=deliver, complete=lambda delivery: delivery.body, observe=seen.ran
+    )
+    await runner.start([HandlerSpec(name, UPLOADED, 10.0, concurrency)])
+    try:
+        yield journal
+    finally:
+        await runner.stop(10.0)
+        journal.close()
+
+
+def share(values: list[float], part: float) -> float:
+    """Return a quantile, in milliseconds."""
+    return sorted(values)[min(int(len(values) * part), len(values) - 1)] * 1000
+
+
+def tell(what: str, seen: Seen, seconds: float, cpu: float) -> None:
+    """Print one line of results."""
+    print(
+        f"{what:<34} {seen.done / seconds:8,.0f} ev/s   publish p50 {share(seen.published, 0.5):6.2f}"
+        f"  p99 {share(seen.published, 0.99):6.2f} ms   to handler p50 {share(seen.reached, 0.5):6.2f}"
+        f"  p99 {share(seen.reached, 0.99):6.2f} ms   CPU {cpu / seen.done * 1e6:5.0f} us/ev",
+        flush=True,
+    )
+
+
+def handler(seen: Seen) -> Deliver:
+    """Return the trivial handler, a coroutine on the loop."""
+
+    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+        seen.reached.append(time.monotonic() - seen.started.pop(delivery.event_id, time.monotonic()))
+
+    return deliver
+
+
+async def publish(journal: Journal, seen: Seen, name: str) -> None:
+    """Publish one event and note how long it took."""
+    told = event(name)
+    seen.started[told.id] = started = time.monotonic()
+    await journal.outbox.publish([told])
+    seen.published.append(time.monotonic() - started)
+
+
+async def closed(journal: Journal, seen: Seen, name: str) -> None:
+    """Publish with many who wait for their answers."""
+    end = time.monotonic() + SECONDS
+
+    async def publisher() -> None:
+        while time.monotonic() < end:
+            await publish(journal, seen, name)
+
+    await asyncio.gather(*(publisher() for _ in range(PUBLISHERS)))
+
+
+async def paced(journal: Journal, seen: Seen, name: str) -> None:
+    """Publish RATE a second whatever the answers do."""
+    started, tasks = time.monotonic(), set[asyncio.Task[None]]()
+    for number in range(int(RATE * SECONDS)):
+        wait = started + number / RATE - time.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        task = asyncio.create_task(publish(journal, seen, name))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+
+
+Load = Callable[[Journal, Seen, str], Awaitable[None]]
+
+
+async def measure(
+    what: str, folder: Path, load: Load, concurrency: int, deliver: Callable[[Seen], Deliver] = handler
+) -> None:
+    """Run a load until all of it is done."""
+    seen = Seen()
+    name = "trivial" if deliver is not handler else "h"
+    async with running(folder, deliver(seen), seen, concurrency, name) as journal:
+        started, cpu = time.monotonic(), time.process_time()
+        await load(journal, seen, name)
+        while seen.done < len(seen.published):
+            await asyncio.sleep(0.005)
+        tell(what, seen, time.monotonic() - started, time.process_time() - cpu)
+
+
+async def lane(folder: Path, load: Load, concurrency: int, what: str) -> None:
+    """Run a load with a plugin's handler in its lane."""
+    plugins = folder / "plugins"
+    plugins.mkdir()
+    (plugins / "trivial.yaml").write_text(PLUGIN.format(concurrency=concurrency))
+    loaded = Plugins([plugins], Services(), KINDS)
+    loaded.load()
+    hooks = Hooks(loaded)
+    await hooks.start()
+
+    def deliver(seen: Seen) -> Deliver:
+        on_loop = handler(seen)
+
+        async def run(delivery: Delivery, told: dict[str, Any]) -> None:
+            await on_loop(delivery, told)
+            await hooks.deliver(delivery, told)
+
+        return run
+
+    await measure(what, folder, load, concurrency, deliver)
+    await hooks.close(1.0)
+
+
+# -- backlog
+
+
+def fill(db: sqlite3.Connection, first: int, count: int) -> None:
+    """Write deliveries that wait, half of them for another handler."""
+    numbers = range(first, first + count)
+    db.executemany(
+        "INSERT INTO events (id, type, created, body) VALUES (?, 'x', 1.0, '{}')",
+        ((f"B{number:025}",) for number in numbers),
+    )
+    db.executemany(
+        "INSERT INTO deliveries (event_id, handler, state, due, created, updated)"
+        " VALUES (?, ?, 'ready', 1.0, 1.0, 1.0)",
+        ((f"B{number:025}", "h" if number % 2 else "other") for number in numbers),
+    )
+
+
+async def backlog(folder: Path) -> None:
+    """Claim and settle batches of 64 while so much waits."""
+    journal = Journal(folder / "journal.db")
+    journal.open()
+    written = 0
+    for size in (1_000, 100_000, 1_000_000):
+        while written < size:
+            count = min(20_000, size - written)
+            first = written
+            journal._database.submit(lambda db: fill(db, first, count)).result()  # noqa: B023 (waited for)
+            written += count
+        claims, ends, cpu = list[float](), list[float](), time.process_time()
+        for _ in range(7 if size == 1_000 else 100):
+            started = time.monotonic()
+            batch = await journal.queue.claim("h", 64, 0.0)
+            claimed = time.monotonic()
+            await asyncio.gather(*(journal.queue.ack(delivery, 0.0) for delivery in batch))
+            claims.append(claimed - started)
+            ends.append(time.monotonic() - claimed)
+        used = (time.process_time() - cpu) / (64 * len(claims)) * 1e6
+        print(
+            f"backlog of {size:>9,}:"
+            f" claim of 64 p50 {share(claims, 0.5):5.2f} p99 {share(claims, 0.99):5.2f} ms,"
+            f"  64 outcomes p50 {share(ends, 0.5):5.2f} p99 {share(ends, 0.99):5.2f} ms,"
+            f"  CPU {used:4.0f} us/ev",
+            flush=True,
+        )
+    journal.close()
+
+
+async def run(what: str, folder: Path) -> None:
+    """Run one measurement in a folder of its own."""
+    if what == "closed":
+        await measure("closed, 64 slots", folder, closed, 64)
+    elif what == "slots":
+        await measure("closed, 4 slots", folder, closed, 4)
+    elif what == "paced":
+        await measure(f"open loop {RATE}/s, 4 slots", folder, paced, 4)
+    elif what == "lane":
+        await lane(folder, closed, 64, "closed, 64 slots, in the lane")
+    elif what == "paced-lane":
+        await lane(folder, paced, 4, f"open loop {RATE}/s, 4 slots, in the lane")
+    else:
+        await backlog(folder)
+
+
+def main() -> int:
+    """Run what was asked for, everything if nothing was."""
+    everything = ("closed", "slots", "paced", "lane", "paced-lane", "backlog")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=[[], *everything], help="which (default: all)")
+    parser.add_argument("--directory", type=Path, default=Path(), help="a folder on the disk to measure")
+    args = parser.parse_args()
+    logging.getLogger("gateway").setLevel(logging.WARNING)
+    for what in args.what or everything:
+        with tempfile.TemporaryDirectory(dir=args.directory) as folder:
+            uvloop.run(run(what, Path(folder)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

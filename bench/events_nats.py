@@ -1,0 +1,119 @@
+"""Measures the way of events: journal, relay, NATS and back, all on this machine.
+
+    python -m bench.events_nats [--events 20000] [--servers 1|3] [--storage sync|default]
+
+Three figures, each in events per second: into the journal and out of the relay; out of NATS by a
+consumer that settles each delivery; and both at once. Servers, relay and consumer share the
+machine, so the figures are a floor. The servers sync before they say yes unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import uvloop
+
+from gateway.events.journal import Journal
+from gateway.events.nats.engine import Nats
+from gateway.events.protocols import Depth, Event
+from gateway.events.relay import Here, Relay
+from gateway.model import Identity
+from gateway.settings import load
+from tests.nats.servers import cluster_of_three, single
+
+PUBLISHERS = 64
+BODY = {"params": {"a": ["1"]}, "headers": {f"X-Header-{n}": "value" * 6 for n in range(18)}}
+
+
+async def publish(journal: Journal, count: int, first: int) -> None:
+    """Let many publish one event after the other, as uploads do."""
+    numbers = iter(range(first, first + count))
+
+    async def one() -> None:
+        for number in numbers:
+            event = Event(f"e{number}", "APIGW.OnFileUploaded", ("h",), BODY, time.time())
+            await journal.outbox.publish([event])
+
+    await asyncio.gather(*(one() for _ in range(PUBLISHERS)))
+
+
+async def consume(nats: Nats, count: int) -> None:
+    """Claim and settle, as the runner does."""
+    left = count
+    while left > 0:
+        claimed = await nats.queue.claim("h", 256, 30)
+        await asyncio.gather(*(nats.queue.ack(delivery, 0.0) for delivery in claimed))
+        left -= len(claimed)
+
+
+async def relayed(journal: Journal) -> None:
+    """Wait until the journal has nothing left."""
+    while await journal.ledger.depth():
+        await asyncio.sleep(0.005)
+
+
+async def measure(folder: Path, url: str, count: int) -> dict[str, float]:
+    """Return events per second of each part."""
+    nats = Nats(load({"directory": str(folder), "events": url}, {}), "bench")
+    nats.start()
+    await nats.wait_ready()
+    journal = Journal(folder / "journal.db")
+    journal.open()
+
+    async def identities(_: Sequence[str]) -> Mapping[str, Identity]:
+        return {}
+
+    async def depth() -> Sequence[Depth]:
+        return await journal.ledger.depth()
+
+    relay = Relay(journal.queue, nats.outbox, Here(lambda: "h:1", "http", identities, depth))
+    relay.start()
+    await publish(journal, 200, -1000)
+    await consume(nats, 200)
+    figures: dict[str, float] = {}
+
+    started = time.perf_counter()
+    await publish(journal, count, 0)
+    figures["published"] = count / (time.perf_counter() - started)
+    await relayed(journal)
+    figures["published and relayed"] = count / (time.perf_counter() - started)
+    started = time.perf_counter()
+    await consume(nats, count)
+    figures["consumed"] = count / (time.perf_counter() - started)
+    started = time.perf_counter()
+    await asyncio.gather(publish(journal, count, count), consume(nats, count))
+    figures["all at once, end to end"] = count / (time.perf_counter() - started)
+
+    await relay.stop()
+    await nats.close()
+    journal.close()
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--servers", type=int, choices=(1, 3), default=3)
+    parser.add_argument("--sync", default="always", help="sync_interval of the servers")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        running = (
+            cluster_of_three(folder / "nats")
+            if asked.servers == 3
+            else single(folder / "nats", sync=asked.sync)
+        )
+        with running as servers:
+            figures = uvloop.run(measure(folder, servers.url, asked.events))
+    for what, rate in figures.items():
+        print(f"{what:28} {rate:8,.0f} events/s")
+
+
+if __name__ == "__main__":
+    main()

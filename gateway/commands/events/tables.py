@@ -1,0 +1,119 @@
+"""The verb `events`: how its answers are shown to people.
+
+The rule: what others wrote (names, paths, errors) is shown without what could move a terminal's
+cursor. A terminal gets lines that fit its width; a pipe gets all of it. May import
+`events.protocols`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from gateway.events.protocols import History, Row
+
+_NARROWEST: Final = 8
+"""Characters that are left of a name or a path however narrow the terminal is."""
+
+_FIXED: Final = len(" delayed TRIES  29m ago  ")
+_UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+class Table:
+    """A table of deliveries that is printed while it is still being read."""
+
+    def __init__(self) -> None:
+        self._wide = not sys.stdout.isatty()
+        self._width = shutil.get_terminal_size().columns
+        self._columns: tuple[int, int] | None = None
+
+    def lines(self, row: Row, page: Sequence[Row]) -> Iterator[str]:
+        """Yield the lines of one delivery; before the first of all the header."""
+        if self._columns is None:
+            self._columns = self._measured(page)
+            yield self._line("EVENT", "HANDLER", "STATE", "TRIES", "DUE", "PATH")
+        due = when(row.due) if self._wide else _from_now(row.due)
+        path = printable(row.path or "")
+        yield self._line(row.event_id, row.handler, row.state, str(row.attempt), due, path)
+        if row.error and row.state != "done":
+            first = "    " + printable(row.error.splitlines()[0])
+            yield first if self._wide else cut(first, self._width)
+
+    def _measured(self, page: Sequence[Row]) -> tuple[int, int]:
+        """Widths of event and handler. Ids are never cut: they are there to be copied."""
+        event = max(5, *(len(row.event_id) for row in page))
+        handler = max(7, *(len(row.handler) for row in page))
+        if not self._wide:
+            handler = min(handler, max((self._width - event - _FIXED) // 2, _NARROWEST))
+        return event, handler
+
+    def _line(self, event: str, handler: str, state: str, tries: str, due: str, path: str) -> str:
+        widths = self._columns or (0, 0)
+        begin = f"{printable(event):<{widths[0]}} {cut(printable(handler), widths[1]):<{widths[1]}}"
+        begin += f" {state:<7} {tries:>5}  "
+        if self._wide:
+            return f"{begin}{due:<19}  {path}".rstrip()
+        begin += f"{due:<7}  "
+        return (begin + cut(path, max(self._width - len(begin), _NARROWEST))).rstrip()
+
+
+def event(history: History) -> Iterator[str]:
+    """Yield the lines of one event: its deliveries, their runs with their errors, its body."""
+    yield f"event    {history.id}  {history.type}  {when(history.created)}"
+    if history.upload_id is not None:
+        yield f"upload   {history.upload_id}  {printable(history.path or '')}".rstrip()
+    for story in history.stories:
+        row = story.row
+        later = f", due {when(row.due)}" if row.state == "delayed" else ""
+        yield f"handler  {printable(row.handler)}: {row.state}, tries {row.attempt}{later}"
+        for run in story.runs:
+            node = f"  on {printable(run.node)}" if run.node else ""
+            yield f"  try {run.attempt}  {when(run.ended)}  {run.duration:.3f} s  {run.outcome}{node}"
+            yield from (f"      {printable(line)}" for line in (run.error or "").splitlines())
+    body = json.dumps(history.body, indent=2, ensure_ascii=False)
+    yield from map(printable, f"body     {body}".splitlines())
+
+
+@contextmanager
+def progress(done: str) -> Iterator[Callable[[int], None] | None]:
+    """Give what tells a person at a terminal how far a long work has come; None for others."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        yield lambda count: print(f"\r{done} {count} so far", end="", file=sys.stderr, flush=True)
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return `text` without control characters: an error may hold whatever an upstream said."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return `text` in `width` characters, what is too much taken out of its middle."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def when(moment: float) -> str:
+    """Return a Unix time as local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def _from_now(moment: float) -> str:
+    """Return a Unix time as seen from now: `5m ago`, `in 20s`."""
+    away = moment - time.time()
+    for unit, seconds in _UNITS:
+        if abs(away) >= seconds:
+            number = f"{abs(away) // seconds:.0f}{unit}"
+            return f"in {number}" if away > 0 else f"{number} ago"
+    return "now"

@@ -1,0 +1,126 @@
+"""The doors, put on the ground: what answers uploads, routes, `/-/...` and `/-/events`.
+
+The rule: nothing is decided here; each door is given what it needs and nothing more. May import
+the doors and below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.auth import Auth, tokens_of
+from gateway.entrance import Entrance
+from gateway.events.gathered import Gathered
+from gateway.events.protocols import Ledger
+from gateway.events.remote import RemoteLedger
+from gateway.ground import Ground
+from gateway.handing import Handing
+from gateway.inflight import Inflight
+from gateway.metrics import Metrics
+from gateway.observe import Observe
+from gateway.redaction import Redaction
+from gateway.routing.proxy import Proxy
+from gateway.routing.steps import Routing
+from gateway.siblings import Siblings
+from gateway.steering import Steering
+from gateway.uploads.admission import Admission
+from gateway.uploads.fastpath import Roads
+from gateway.uploads.put import Uploads
+
+
+@dataclass(slots=True)
+class Doors:
+    """The doors of one process, and what they share."""
+
+    ground: Ground
+    metrics: Metrics
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    inflight: Inflight = field(default_factory=Inflight)
+    roads: Roads = field(init=False)
+    siblings: Siblings = field(init=False)
+    proxy: Proxy = field(init=False)
+
+    async def open(self) -> Entrance:
+        """Make all doors and the road to them. Nobody comes in yet."""
+        ground, seat = self.ground, self.ground.seat
+        self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
+        self.siblings = Siblings(ground.settings.state, seat.others)
+        self.siblings.start()
+        self.roads = Roads(self.inflight, ground.disk, ground.settings.idle_timeout)
+        await self.roads.open()
+        auth = Auth(ground.settings, tokens_of(ground.settings), ground.installation)
+        routing = await self._routing(auth)
+        return Entrance(
+            ground.settings,
+            auth,
+            self._uploads(auth),
+            routing,
+            self._observe(routing),
+            self._steering(),
+            Handing(ground.files),
+            self.metrics,
+        )
+
+    async def close(self) -> None:
+        """Close what the doors hold towards others."""
+        await self.proxy.close()
+        await self.siblings.close()
+        self.roads.close()
+
+    def _uploads(self, auth: Auth) -> Uploads:
+        ground, inflight = self.ground, self.inflight
+        admission = Admission(
+            ground.settings, auth, ground.hooks, ground.tree, ground.reserve, inflight, ground.disk
+        )
+        return Uploads(
+            ground.settings,
+            admission,
+            ground.incoming,
+            ground.committer,
+            hooks=ground.hooks,
+            inflight=inflight,
+            metrics=self.metrics,
+            roads=self.roads,
+            slot=ground.seat.slot,
+        )
+
+    async def _routing(self, auth: Auth) -> Routing:
+        ground = self.ground
+        self.proxy = Proxy(auth.trusts)
+        await self.proxy.start()
+        return Routing(
+            ground.settings,
+            ground.plugins,
+            auth=auth,
+            hooks=ground.hooks,
+            proxy=self.proxy,
+            metrics=self.metrics,
+        )
+
+    def _observe(self, routing: Routing) -> Observe:
+        ground = self.ground
+        return Observe(
+            ground.journal.ledger,
+            self.inflight,
+            ground.reserve,
+            ground.hooks,
+            self.metrics,
+            routing.openapi,
+            self.siblings,
+            ground.seat.slot,
+        )
+
+    def _steering(self) -> Steering:
+        redaction = Redaction(self.ground.settings.redact)
+        return Steering(self.ground.journal.ledger, self._gathered(), redaction)
+
+    def _gathered(self) -> Ledger:
+        """The ledgers of all processes as one."""
+        own, sessions = self.ground.journal.ledger, self.siblings.sessions
+        if not sessions and not self.ledgers:
+            return own
+        parts: dict[int, Ledger] = {self.ground.seat.slot: own}
+        parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
+        named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(self.ledgers)
+        return Gathered(lambda: named)

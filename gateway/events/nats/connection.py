@@ -1,0 +1,206 @@
+"""Events room, NATS: one connection to the servers, always trying, never waited for.
+
+The rule: a call that cannot be answered now raises `EngineAway` within `PATIENCE` seconds; it is
+never buffered to be sent in some unknown future. Lives on the server's loop. May import `errors`
+and `places`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from gateway.errors import EngineAway
+from gateway.events.nats.places import Servers
+
+log = logging.getLogger("gateway.nats")
+
+PATIENCE: Final = 5.0
+"""Seconds that one request may take. An election takes longer: then the caller tries again."""
+
+CONNECT_SECONDS: Final = 3
+RECONNECT_SECONDS: Final = 1
+RETRY_SECONDS: Final = 0.5
+PING_SECONDS: Final = 10
+"""A server that answers two pings in a row with nothing is left for another one."""
+
+_FAULTS: Final = (nats.errors.Error, TimeoutError, OSError)
+
+Prepare = Callable[["Connection"], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def reaching() -> AsyncIterator[None]:
+    """Turn what the client library raises into `EngineAway`."""
+    try:
+        yield
+    except _FAULTS as fault:
+        raise EngineAway(f"NATS: {describe(fault)}") from fault
+
+
+def describe(fault: BaseException) -> str:
+    """Say a fault of the client library in a line."""
+    if isinstance(fault, nats.js.errors.APIError) and fault.description:
+        return str(fault.description)
+    return str(fault).removeprefix("nats: ").strip() or type(fault).__name__
+
+
+class Connection:
+    """The connection. After each (re)connect `prepare` runs until it succeeds; only then `ready`."""
+
+    def __init__(self, servers: Servers, name: str, prepare: Prepare) -> None:
+        self._servers = servers
+        self._name = name
+        self._prepare = prepare
+        self._client: Client | None = None
+        self._context: JetStreamContext | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._stale = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._complained = False
+        self.on_change: list[Callable[[], None]] = []
+        """Called when the connection is lost, and when there is a new one."""
+        self.generation = 0
+        """Grows with each (re)connect: what was learnt before may no longer be so."""
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._keeping = asyncio.create_task(self._keep())
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls have a chance now."""
+        return self._ready.is_set() and self._client is not None and self._client.is_connected
+
+    async def wait_ready(self) -> None:
+        """Wait until the streams are there. The caller bounds it."""
+        await self._ready.wait()
+
+    @property
+    def client(self) -> Client:
+        """The connected client. Raises `EngineAway`."""
+        if self._client is None or not self._client.is_connected:
+            raise EngineAway("NATS cannot be reached")
+        return self._client
+
+    @property
+    def js(self) -> JetStreamContext:
+        """JetStream, with its streams in place. Raises `EngineAway`."""
+        if not self.ready or self._context is None:
+            raise EngineAway("NATS cannot be reached, or its streams are not there yet")
+        return self._context
+
+    @property
+    def raw_js(self) -> JetStreamContext:
+        """JetStream whatever state its streams are in, for `prepare`. Raises `EngineAway`."""
+        if self._context is None:
+            raise EngineAway("NATS cannot be reached")
+        return self._context
+
+    async def ask(self, subject: str, payload: bytes) -> None:
+        """Send and wait until the server has it. Raises `EngineAway`."""
+        async with reaching():
+            await self.client.request(subject, payload, timeout=PATIENCE)
+
+    async def api(self, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Call JetStream's API as it is on the wire. Raises `nats.js.errors.APIError` and others."""
+        answer = await self.client.request(
+            f"$JS.API.{verb}", json.dumps(request).encode(), timeout=PATIENCE
+        )
+        read: dict[str, Any] = json.loads(answer.data)
+        if "error" in read:
+            raise nats.js.errors.APIError.from_error(read["error"])
+        return read
+
+    def doubt(self) -> None:
+        """Something was missing that had been made: let `prepare` look again."""
+        self.generation += 1
+        self._ready.clear()
+        self._stale.set()
+
+    async def close(self) -> None:
+        """End the connection. Not `drain()`: that waits for pull subscriptions in vain."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        if self._client is not None:
+            with contextlib.suppress(*_FAULTS):
+                await self._client.close()
+
+    # -- staying connected
+
+    async def _keep(self) -> None:
+        await self._connect()
+        while True:
+            self._stale.clear()
+            if await self._try_prepare():
+                self._ready.set()
+                self._complained = False
+                await self._stale.wait()
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stale.wait(), RETRY_SECONDS)
+
+    async def _connect(self) -> None:
+        self._client = client = Client()
+        while True:
+            try:
+                await client.connect(
+                    **self._servers.options(),
+                    name=self._name,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=RECONNECT_SECONDS,
+                    connect_timeout=CONNECT_SECONDS,
+                    ping_interval=PING_SECONDS,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnect,
+                )
+            except _FAULTS as fault:
+                self._complain(fault)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._context = client.jetstream(timeout=PATIENCE)
+                self.generation += 1
+                return
+
+    async def _try_prepare(self) -> bool:
+        try:
+            await self._prepare(self)
+        except (EngineAway, *_FAULTS) as fault:
+            self._complain(fault)
+            return False
+        log.info("connected to %s", self._servers.shown)
+        return True
+
+    async def _on_error(self, fault: Exception) -> None:
+        self._complain(fault)
+
+    async def _on_disconnect(self) -> None:
+        self._ready.clear()
+        self._tell()
+
+    async def _on_reconnect(self) -> None:
+        self.doubt()
+        self._tell()
+
+    def _tell(self) -> None:
+        for callback in self.on_change:
+            callback()
+
+    def _complain(self, fault: BaseException) -> None:
+        """Say it once, not at every attempt."""
+        level = logging.DEBUG if self._complained else logging.WARNING
+        self._complained = True
+        log.log(level, "%s cannot be used, trying again: %s", self._servers.shown, describe(fault))

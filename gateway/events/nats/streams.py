@@ -1,0 +1,134 @@
+"""Events room, NATS: the three streams and the consumers, made and kept as they must be.
+
+    queue   a work queue: a message stays until its delivery is settled. A full one refuses, so that
+            what does not fit stays in the outbox; nothing is ever dropped silently
+    dead    what was given up, until somebody decides
+    runs    what ended and how, and what waits for its next run; the oldest go first
+
+The rule: making them again changes nothing, and nothing that an operator enlarged is made smaller.
+May import `names` and `connection`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import nats.js.errors
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+from gateway.events.nats.connection import Connection
+from gateway.events.nats.names import Names
+
+DUPLICATE_SECONDS: Final = 900.0
+"""How long the same publication is recognised: a relay that lost its answer tries again by then."""
+
+DEAD_SECONDS: Final = 30 * 86_400.0
+RUNS_SECONDS: Final = 7 * 86_400.0
+RUNS_BYTES: Final = 1 << 30
+
+MOST_REPLICAS: Final = 3
+_MUTABLE: Final = ("subjects", "discard", "max_age", "duplicate_window", "allow_msg_ttl", "allow_direct")
+
+WAITING_PULLS: Final = 8192
+"""Unanswered pulls of one consumer: one for each idle node that has its handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What the streams shall be. `replicas` None: as many as the cluster has servers, 3 at the most.
+
+    `max_bytes` bounds the queue, None leaves that to the server's own limits.
+    """
+
+    names: Names
+    replicas: int | None = None
+    max_bytes: int | None = None
+
+    async def prepare(self, connection: Connection) -> None:
+        """Make or adjust all three. Raises `nats.errors.Error` where that cannot be done now."""
+        wanted = self.replicas or min(MOST_REPLICAS, cluster_size(connection))
+        for config in self._configs():
+            await self._ensure(connection, config, wanted)
+
+    def _configs(self) -> tuple[StreamConfig, ...]:
+        names, own = self.names, self.names.prefix
+        return (
+            _stream(
+                names.queue,
+                [f"{own}.q.*.*"],
+                retention=RetentionPolicy.WORK_QUEUE,
+                discard=DiscardPolicy.NEW,
+                max_bytes=self.max_bytes or -1,
+            ),
+            _stream(names.dead, [f"{own}.dead.*.*"], max_age=DEAD_SECONDS),
+            _stream(
+                names.runs,
+                [f"{own}.run.*.*", f"{own}.wait.*.*"],
+                max_age=RUNS_SECONDS,
+                max_bytes=RUNS_BYTES,
+                allow_msg_ttl=True,
+            ),
+        )
+
+    async def _ensure(self, connection: Connection, config: StreamConfig, replicas: int) -> None:
+        js, name = connection.raw_js, str(config.name)
+        try:
+            found = (await js.stream_info(name)).config
+        except nats.js.errors.NotFoundError:
+            await js.add_stream(config, num_replicas=replicas)
+            return
+        changed: dict[str, Any] = {
+            key: getattr(config, key) for key in _MUTABLE if getattr(config, key) != getattr(found, key)
+        }
+        if self.max_bytes is not None and name == self.names.queue:
+            changed |= {"max_bytes": self.max_bytes} if found.max_bytes != self.max_bytes else {}
+        more = self.replicas not in (None, found.num_replicas) or replicas > (found.num_replicas or 1)
+        if changed or more:
+            changed["num_replicas"] = replicas if more else found.num_replicas
+            await js.update_stream(found.evolve(**changed))
+
+
+def cluster_size(connection: Connection) -> int:
+    """Return how many servers the cluster is known to have (1 for a single one)."""
+    return max(1, len(connection.client._server_info.get("connect_urls") or ()))
+
+
+async def ensure_consumer(connection: Connection, names: Names, handler: str, lease: float) -> None:
+    """Make the consumer of a handler, or adjust its lease.
+
+    Delayed retries count against `max_ack_pending`, and past `max_deliver` a server just falls
+    silent: so neither has a limit, and both are ours to mind. Raises `nats.errors.Error`.
+    """
+    await connection.js.add_consumer(
+        names.queue,
+        ConsumerConfig(
+            name=names.consumer(handler),
+            durable_name=names.consumer(handler),
+            description=handler,
+            filter_subject=names.subject(handler),
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=lease,
+            max_ack_pending=-1,
+            max_deliver=-1,
+            max_waiting=WAITING_PULLS,
+        ),
+    )
+
+
+def _stream(name: str, subjects: list[str], **special: Any) -> StreamConfig:
+    return StreamConfig(
+        name=name,
+        subjects=subjects,
+        storage=StorageType.FILE,
+        duplicate_window=DUPLICATE_SECONDS,
+        allow_direct=True,
+        **special,
+    )

@@ -1,0 +1,175 @@
+"""The ground: all that a gateway stands on, opened before it takes its first request.
+
+The rule: nothing here serves anybody. What is opened is closed in reverse, also when a later step
+fails. Blocking: it takes the directory, loads plugins, opens the journal and settles what a crash
+left. May import everything but the doors and the commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway import logs
+from gateway.commit.adopt import adopt, found
+from gateway.commit.batch import Steps
+from gateway.commit.committer import Committer
+from gateway.commit.files import CommittedFiles
+from gateway.commit.gate import Gate
+from gateway.commit.recover import recover
+from gateway.commit.reserve import Reserve
+from gateway.events.journal import Journal
+from gateway.fetching import Holders
+from gateway.hooks import Hooks
+from gateway.installation import Installation, installation_key
+from gateway.listening import tls_context
+from gateway.plugins import KINDS, Plugins
+from gateway.premises import Seat
+from gateway.routing.plugin import routing_kind
+from gateway.scripting import Services
+from gateway.secrets import keys_of
+from gateway.settings import Settings
+from gateway.storage.incoming import Incoming
+from gateway.storage.state import BUSY_SECONDS, State
+from gateway.storage.tree import Tree
+
+DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
+
+
+@dataclass(slots=True)
+class Ground:
+    """What every door needs, for the process that has this `seat`."""
+
+    settings: Settings
+    seat: Seat
+    state: State = field(init=False)
+    installation: Installation = field(init=False)
+    plugins: Plugins = field(init=False)
+    hooks: Hooks = field(init=False)
+    journal: Journal = field(init=False)
+    incoming: Incoming = field(init=False)
+    tree: Tree = field(init=False)
+    reserve: Reserve = field(init=False)
+    committer: Committer = field(init=False)
+    files: CommittedFiles = field(init=False)
+    holders: Holders = field(init=False)
+    gate: Gate | None = None
+    disk: ThreadPoolExecutor = field(init=False)
+    services: Services = field(default_factory=Services)
+    tls: ssl.SSLContext | None = None
+    _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def open(self) -> None:
+        """Open it all. Raises `ConfigError`, and then nothing stays open."""
+        with contextlib.ExitStack() as opened:
+            self._take_slot(opened)
+            self._lay_out(opened)
+            self._load_plugins(opened)
+            self._settle(opened)
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Finish what was handed to the threads, then close all of it."""
+        self.committer.close()
+        self.disk.shutdown()
+        self._opened.close()
+
+    @property
+    def advertised(self) -> tuple[str, int]:
+        """The address and port that events name: never `all interfaces`."""
+        if self.settings.advertise is not None:
+            return self.settings.advertise.host, self.settings.advertise.port
+        host, port = self.seat.address
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+    @property
+    def node(self) -> str:
+        """What runs are signed with: `HOST:PORT`, and the slot where there are several."""
+        host, port = self.advertised
+        return f"{host}:{port}" + (f"/{self.seat.slot}" if self.seat.count > 1 else "")
+
+    def protected(self) -> list[Path]:
+        """Return the places that no upload may reach."""
+        s = self.settings
+        singles = (s.config, s.tls_cert, s.tls_key, s.installation_key_file, s.secrets_key_file)
+        return [s.state, *s.plugins, *(place for place in singles if place is not None)]
+
+    def _take_slot(self, opened: contextlib.ExitStack) -> None:
+        settings = self.settings
+        self.state = State(settings.state, self.seat.slot)
+        self.state.prepare()
+        self.state.lock(BUSY_SECONDS)
+        opened.callback(self.state.unlock)
+        self.tls = tls_context(settings)
+
+    def _lay_out(self, opened: contextlib.ExitStack) -> None:
+        """Where bodies come in, where files go, who brings them there."""
+        settings = self.settings
+        self.incoming = Incoming(self.state.incoming)
+        opened.callback(self.incoming.close)
+        self.tree = Tree(settings.directory, self.protected(), self.incoming.device)
+        opened.callback(self.tree.close)
+        durable = settings.durability == "full"
+        self.journal = Journal(self.state.journal, full=durable, node=self.node)
+        self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
+        if self.gate is not None:
+            opened.callback(self.gate.close)
+        self.reserve = Reserve(
+            self.incoming.fd, settings.min_free_bytes, self.seat.promises, self.seat.slot
+        )
+        self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self.committer = self._make_committer()
+
+    def _make_committer(self) -> Committer:
+        durable = self.settings.durability == "full"
+        steps = Steps(
+            self.tree,
+            self.incoming,
+            self.journal.outbox,
+            self.reserve,
+            slot=self.state.slot,
+            durable=durable,
+            handlers=self._handlers,
+            gate=self.gate,
+        )
+        return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
+
+    def _handlers(self) -> Sequence[str]:
+        return [spec.name for spec in self.hooks.uploaded_specs()]
+
+    def _load_plugins(self, opened: contextlib.ExitStack) -> None:
+        settings, services = self.settings, self.services
+        self.installation = Installation(settings, installation_key(settings), lambda: self.seat.address)
+        self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
+        self.holders = Holders(
+            self.installation,
+            self.tree,
+            settings.directory,
+            own=lambda: self.advertised,
+            local=self.files,
+        )
+        services.files = self.holders
+        services.own_endpoint = lambda: self.installation.own_url
+        services.recognise = self.installation.recognise
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+        self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
+        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        logs.mask_with(self.plugins.mask)
+        opened.callback(self.plugins.close)
+        self.plugins.load()
+        self.hooks = Hooks(self.plugins)
+
+    def _settle(self, opened: contextlib.ExitStack) -> None:
+        """Open the journal and settle what a crash left."""
+        self.journal.open()
+        opened.callback(self.journal.close)
+        self.state.sync()
+        recover(self.incoming, self.journal)
+        if self.seat.slot == 0:
+            adopt(self.state, self.journal, self.seat.count)
+            found(self.state, self.journal, self.seat.count)

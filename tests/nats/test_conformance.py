@@ -1,0 +1,67 @@
+"""NATS JetStream against the suite that every engine must pass: one server, and three."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.events.protocols import Selection
+from gateway.model import Delivery
+from tests.events.conformance import Conformance, Engine, becomes
+from tests.nats.conftest import MakeEngine
+from tests.nats.servers import Cluster, Server
+
+LEASE = 1.0
+
+
+class Patient(Engine):
+    """Gathers what must come: the copies of a cluster give out a burst piece by piece."""
+
+    async def claim(self, handler: str = "h", limit: int = 1) -> list[Delivery]:
+        found = await super().claim(handler, limit)
+        while len(found) < limit:
+            more = await self.queue.claim(handler, limit - len(found), 0.1)
+            if not more:
+                break
+            found += more
+        return found
+
+
+async def engine_at(url: str, connect: MakeEngine, prefix: str) -> Engine:
+    """Connect; a claimer that dies is one that is silent for longer than its lease."""
+    nats = await connect(url, events_lease=str(LEASE), events_prefix=prefix)
+
+    async def crash() -> None:
+        await asyncio.sleep(LEASE + 0.3)  # nothing but time ends a lease
+
+    return Patient(nats.outbox, nats.queue, nats.ledger, crash, quiet=0.2)
+
+
+@pytest.fixture
+async def engine(server: Server, connect: MakeEngine) -> Engine:
+    return await engine_at(server.url, connect, "apigw")
+
+
+class Streams(Conformance):
+    """One difference: what is done has left the streams, so that the journals replay it."""
+
+    async def test_a_replay_delivers_again_what_was_done(self, engine: Engine) -> None:
+        (event,) = await engine.publish()
+        await engine.queue.ack(await engine.claim_one(), 0.1)
+        await becomes(engine, event, "done")
+        assert await engine.ledger.replay(Selection(events=(event.id,))) == 0
+        assert await engine.nothing_for()
+
+
+class TestOneServer(Streams):
+    """A single server."""
+
+
+@pytest.mark.slow
+class TestThreeServers(Streams):
+    """Three servers, three copies."""
+
+    @pytest.fixture
+    async def engine(self, cluster: Cluster, connect: MakeEngine) -> Engine:
+        return await engine_at(cluster.url, connect, "apigw")

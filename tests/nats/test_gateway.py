@@ -1,0 +1,110 @@
+"""A gateway with `--events nats://...`, in this process, and what it tells of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.app import Gateway
+from gateway.events.protocols import Selection
+from tests.conftest import Start
+from tests.harness import SECONDS, get, plugin, put
+from tests.nats.conftest import MakeEngine
+from tests.nats.servers import Server
+
+WRITER = """\
+name: copier
+event: APIGW.OnFileUploaded
+script: |
+  async def copier(event, handle):
+      async with files.open(event) as reader:
+          body = await reader.read()
+      with open({log!r}, "a") as log:
+          log.write(json.dumps({{**event, "body": body.decode()}}) + "\\n")
+"""
+
+
+async def comes(true: Callable[[], Any]) -> Any:
+    """Wait until it is true: what other processes do has no other sign."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it never came"
+        await asyncio.sleep(0.02)
+    return found
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+async def test_an_upload_goes_through_nats_to_a_handler_of_the_same_gateway(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start(events=server.url, plugins=[str(folder)])
+    answer = await put(gateway, "/upload/a.txt", b"hello")
+    assert answer.status == 201
+    [line] = await comes(lambda: lines(log))
+    assert '"body": "hello"' in line
+    assert f'"filepath": "{tmp_path}/data/upload/a.txt"' in line
+    told = server.ask("/jsz?streams=true")["account_details"][0]["stream_detail"]
+    assert {one["name"] for one in told} == {"apigw-queue", "apigw-dead", "apigw-runs"}
+
+
+async def test_uploads_do_not_wait_for_nats_and_are_handed_over_when_it_comes_back(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start(events=server.url, plugins=[str(folder)])
+    assert (await put(gateway, "/upload/0")).status == 201
+    await comes(lambda: len(lines(log)) == 1)
+    server.kill()
+    for number in range(1, 6):
+        assert (await put(gateway, f"/upload/{number}")).status == 201
+    assert len(lines(log)) == 1
+    metrics = (await get(gateway, "/-/metrics")).body.decode()
+    assert "gateway_engine_ready 0.0" in metrics
+    server.start()
+    await comes(lambda: len({line.split('"path"')[1][:20] for line in lines(log)}) == 6)
+
+
+async def test_a_gateway_that_starts_without_nats_takes_uploads(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    server.kill()
+    gateway = await start(events=server.url, plugins=[str(folder)])
+    assert (await put(gateway, "/upload/early")).status == 201
+    server.start()
+    await comes(lambda: lines(log))
+
+
+async def test_what_was_handed_over_is_replayed_from_the_journal(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway: Gateway = await start(events=server.url, plugins=[str(folder)])
+    await put(gateway, "/upload/again")
+    await comes(lambda: len(lines(log)) == 1)
+    assert await gateway.journal.ledger.replay(Selection(since=time.time() - 60)) == 1
+    await comes(lambda: len(lines(log)) == 2)
+
+
+async def test_a_gateway_that_leaves_handlers_to_workers_runs_none(
+    start: Start, server: Server, connect: MakeEngine, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start(events=server.url, plugins=[str(folder)], deliver="workers")
+    await put(gateway, "/upload/for-others")
+    other = await connect(server.url)
+    [delivery] = await other.queue.claim("copier", 1, SECONDS)
+    assert delivery.holder == "{}:{}".format(*gateway.address)
+    assert not lines(log)
