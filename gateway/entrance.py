@@ -17,6 +17,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway import logs, paths
+from gateway.answers import refusal_answer
 from gateway.auth import Auth
 from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.handing import Handing
@@ -27,7 +28,7 @@ from gateway.points import reach
 from gateway.redaction import Redaction
 from gateway.routing.relay import Relay
 from gateway.routing.steps import Routing
-from gateway.server import SERVER, UPLOAD_ID, abort, answer_unread, is_unread, refusal_answer
+from gateway.server import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
 from gateway.settings import Settings
 from gateway.steering import Steering
 from gateway.uploads.body import BrokenBodyError

@@ -17,6 +17,7 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from gateway.answers import json_answer
 from gateway.commit.reserve import Reserve
 from gateway.errors import EngineAway, Refusal
 from gateway.events.ledger import Ledger
@@ -24,7 +25,6 @@ from gateway.events.protocols import Depth
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
 from gateway.metrics import Metrics, together
-from gateway.server import json_answer
 from gateway.siblings import Siblings
 
 OPEN_TO_ALL: Final = frozenset({("-", "health"), ("-", "ready")})

@@ -195,7 +195,7 @@ class Template:
         except ValueError as fault:
             raise ValueError(f"upload path template {text!r}: {fault}") from None
         *before, last = parts
-        plain = last.spans and not any(part.variable for part in before)
+        plain = bool(before) and last.spans and not any(part.variable for part in before)
         return cls(text, parts, "".join(f"/{part.text}" for part in before) + "/" if plain else None)
 
     def match(self, raw_path: str) -> Match | None:

@@ -18,12 +18,13 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from gateway.answers import json_answer
 from gateway.errors import EngineAway, Refusal, Unanswered
 from gateway.events import wire
 from gateway.events.protocols import Ledger, Selection
 from gateway.events.steps import TOUCHED, VERBS, Verb, step, walk
 from gateway.redaction import Redaction
-from gateway.server import expects_continue, json_answer, send_continue
+from gateway.server import expects_continue, send_continue
 
 log = logging.getLogger("gateway.steering")
 

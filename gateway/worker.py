@@ -19,6 +19,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway import logs, paths
+from gateway.answers import json_answer, refusal_answer
 from gateway.auth import Auth, tokens_of
 from gateway.errors import ConfigError, Refusal
 from gateway.events.nats import make_engine
@@ -33,7 +34,7 @@ from gateway.plugins import KINDS, Plugins
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
-from gateway.server import json_answer, make_runner, refusal_answer
+from gateway.server import make_runner
 from gateway.settings import Settings
 from gateway.storage.tree import Tree
 

@@ -333,8 +333,10 @@ def test_the_bench_is_as_small_as_the_gateways_rooms() -> None:
 
 
 def test_the_bench_knows_the_gateway_by_its_command_line_only() -> None:
-    assert [path.name for path in MODULES if "import gateway" in path.read_text()] == []
-    assert [path.name for path in MODULES if "from gateway" in path.read_text()] == []
+    # What measures the engine of events without a server is the exception.
+    outside = [path for path in MODULES if not path.name.startswith("events")]
+    assert [path.name for path in outside if "import gateway" in path.read_text()] == []
+    assert [path.name for path in outside if "from gateway" in path.read_text()] == []
 
 
 def test_the_script_is_sound() -> None:

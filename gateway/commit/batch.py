@@ -9,77 +9,25 @@ import events, storage, paths, model, errors.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
 
 from gateway import paths
 from gateway.commit import publish
+from gateway.commit.faults import discard_quietly, refusal_of
 from gateway.commit.gate import Gate
+from gateway.commit.orders import Order, Staged, Verdicts, record_of
 from gateway.commit.reserve import Reserve
 from gateway.errors import Refusal, Unanswered
-from gateway.events.outbox import Outbox, Record
-from gateway.model import UPLOADED, Identity, Stored, Upload, new_id
+from gateway.events.outbox import Outbox
+from gateway.model import Stored, new_id
 from gateway.points import reach
-from gateway.storage.incoming import NO_SPACE, Body, Incoming
-from gateway.storage.tree import Parent, Tree
+from gateway.storage.incoming import Incoming
+from gateway.storage.parent import Parent
+from gateway.storage.tree import Tree
 
 log = logging.getLogger("gateway.commit")
-
-
-@dataclass(slots=True)
-class Order:
-    """A received body to be committed: what it is, and what its handlers will be told.
-
-    `tell` is called only where there are handlers. `looked` is False where nobody has looked yet
-    whether the disk has room for it.
-    """
-
-    upload: Upload
-    body: Body
-    mime: str
-    digests: dict[str, str]
-    tell: Callable[[], dict[str, Any]]
-    looked: bool = True
-
-
-@dataclass(slots=True)
-class Verdicts:
-    """What became of a batch's orders, by upload id, and the events that may now be delivered.
-
-    Filled as the steps go, so that it holds what is known even if a step breaks down.
-    """
-
-    outcomes: dict[str, Stored | Refusal | Unanswered] = field(default_factory=dict)
-    event_ids: list[str] = field(default_factory=list)
-
-
-_UNKNOWN: Final = Identity(0, 0, 0, 0)
-
-
-@dataclass(slots=True)
-class _Staged:
-    """An order whose bytes are in its file, with the folder it goes to, held open."""
-
-    order: Order
-    parent: Parent
-    segments: tuple[str, ...]
-    handlers: tuple[str, ...]
-    event_id: str
-    replaced: bool
-    identity: Identity = _UNKNOWN
-
-    @property
-    def upload(self) -> Upload:
-        return self.order.upload
-
-    @property
-    def path(self) -> str:
-        """The path as clients and handlers know it, with the name that was chosen."""
-        return "/" + "/".join([*self.segments[:-1], self.parent.name])
 
 
 class Steps:
@@ -130,9 +78,9 @@ class Steps:
 
     def _stage_all(
         self, orders: Sequence[Order], folders: contextlib.ExitStack, verdicts: Verdicts
-    ) -> list[_Staged]:
+    ) -> list[Staged]:
         """Open the folders, settle the names, bring the bytes on their way to the disk."""
-        staged: list[_Staged] = []
+        staged: list[Staged] = []
         opened: dict[tuple[str, ...], Parent] = {}
         taken: set[publish.Name] = set()
         handlers = tuple(self._handlers())
@@ -151,7 +99,7 @@ class Steps:
                 continue
             taken.add((*parent.folder, parent.name))
             event_id = new_id(self._slot) if handlers else ""
-            staged.append(_Staged(order, parent, segments, handlers, event_id, replaced))
+            staged.append(Staged(order, parent, segments, handlers, event_id, replaced))
         return staged
 
     def _room_for(self, amount: int) -> Refusal | None:
@@ -175,9 +123,9 @@ class Steps:
         opened[segments[:-1]] = parent
         return parent
 
-    def _seal_all(self, staged: list[_Staged], verdicts: Verdicts) -> list[_Staged]:
+    def _seal_all(self, staged: list[Staged], verdicts: Verdicts) -> list[Staged]:
         """Wait for the bytes to be durable: all are on their way, so the first waits for most."""
-        sealed: list[_Staged] = []
+        sealed: list[Staged] = []
         for item in staged:
             try:
                 item.identity = item.order.body.seal(durable=self._durable)
@@ -188,7 +136,7 @@ class Steps:
                 reach("after file sync")
         return sealed
 
-    def _sync_incoming(self, staged: list[_Staged], verdicts: Verdicts) -> bool:
+    def _sync_incoming(self, staged: list[Staged], verdicts: Verdicts) -> bool:
         """Make the private names durable before the rows: recovery trusts their absence."""
         try:
             if self._durable:
@@ -200,10 +148,10 @@ class Steps:
             return False
         return True
 
-    def _record(self, staged: list[_Staged], verdicts: Verdicts) -> list[_Staged]:
+    def _record(self, staged: list[Staged], verdicts: Verdicts) -> list[Staged]:
         """Write the rows in one transaction; return the items whose rows are durable."""
         try:
-            self._outbox.record([_record(item) for item in staged]).result()
+            self._outbox.record([record_of(item) for item in staged]).result()
         except sqlite3.Error as fault:
             self._undo([item.order for item in staged], refusal_of(fault), verdicts)
             return []
@@ -215,7 +163,7 @@ class Steps:
             return []
         return staged
 
-    def _publish(self, item: _Staged, verdicts: Verdicts) -> bool:
+    def _publish(self, item: Staged, verdicts: Verdicts) -> bool:
         try:
             self._give_name(item)
         except Exception as fault:
@@ -227,7 +175,7 @@ class Steps:
         reach("after rename")
         return True
 
-    def _give_name(self, item: _Staged) -> None:
+    def _give_name(self, item: Staged) -> None:
         upload, parent = item.upload, item.parent
         if upload.on_conflict == "replace" and not upload.must_be_new:
             publish.replace(self._incoming, upload.id, parent)
@@ -243,7 +191,7 @@ class Steps:
                 self._outbox.move(upload.id, item.path).result()
         raise Refusal("conflict", "the name was taken again and again")
 
-    def _sync_folders(self, published: list[_Staged], verdicts: Verdicts) -> None:
+    def _sync_folders(self, published: list[Staged], verdicts: Verdicts) -> None:
         done: set[tuple[int, int]] = set()
         for item in published:
             try:
@@ -287,44 +235,3 @@ class Steps:
                 while self._limbo:
                     self._incoming.remove(self._limbo[-1])
                     self._limbo.pop()
-
-
-def refusal_of(fault: Exception) -> Refusal:
-    """Say in the error table's words why nothing was stored; log what is not the client's doing."""
-    if isinstance(fault, Refusal):
-        return fault
-    if isinstance(fault, OSError) and fault.errno in NO_SPACE:
-        return Refusal("no_space", "the disk is full: nothing was stored")
-    if isinstance(fault, OSError) and fault.errno == errno.EFBIG:
-        return Refusal("too_large", "the file system takes no file of this size")
-    if isinstance(fault, sqlite3.Error):
-        log.error("the journal cannot be written: %s", fault)
-        return Refusal("journal_unavailable", "the journal cannot be written now")
-    log.error("an upload could not be stored", exc_info=fault)
-    return Refusal("internal", "the file could not be stored; the server's log knows why")
-
-
-def discard_quietly(body: Body) -> None:
-    """Remove a body; a disk that refuses even that is logged, and the next start sweeps it."""
-    try:
-        body.discard()
-    except OSError as fault:
-        log.error("the body of %s could not be removed: %s", body.upload_id, fault)
-
-
-def _record(item: _Staged) -> Record:
-    upload, order = item.upload, item.order
-    return Record(
-        upload_id=upload.id,
-        path=item.path,
-        identity=item.identity,
-        mime=order.mime,
-        digests=order.digests,
-        principal=upload.principal,
-        remote=upload.remote,
-        created=upload.created,
-        event_id=item.event_id,
-        event_type=UPLOADED,
-        event_body={**order.tell(), "bytes": item.identity.size} if item.handlers else {},
-        handlers=item.handlers,
-    )

@@ -18,7 +18,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from gateway.commit.batch import Order, Steps, Verdicts, discard_quietly, refusal_of
+from gateway.commit.batch import Steps
+from gateway.commit.faults import discard_quietly, refusal_of
+from gateway.commit.orders import Order, Verdicts
 from gateway.errors import Refusal, Unanswered
 from gateway.events.outbox import Outbox
 from gateway.model import Stored

@@ -16,7 +16,7 @@ from gateway.errors import Refusal
 from gateway.model import Upload
 from gateway.points import reach
 from gateway.storage.incoming import Incoming
-from gateway.storage.tree import Parent
+from gateway.storage.parent import Parent
 
 Name = tuple[int, int, str]
 """A directory entry: device and inode of the folder, and the name in it."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from multidict import CIMultiDict
 
+from gateway.answers import refusal_answer
 from gateway.errors import Refusal
 from gateway.plugins.handlers import surroundings
 from gateway.plugins.models import AnswerModel
@@ -24,7 +25,6 @@ from gateway.routing.script import ScriptRequest, ScriptResponse, changed
 from gateway.routing.template import LITERAL, Template
 from gateway.routing.validate import body_faults, header_faults, refusal_of
 from gateway.scripting import Configs, HTTPError, Lane, Services, Surroundings, run_script
-from gateway.server import refusal_answer
 
 
 async def run_tests(plugin: RoutePlugin, lane: Lane) -> list[Outcome]:

@@ -15,23 +15,16 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from gateway import paths
 from gateway.errors import ConfigError, Refusal
+from gateway.storage.parent import ENTER, Durable, Inode, Parent, inode, too_long_or
 
 FOLDER_MODE: Final = 0o750
 
-_ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MAX_REMEMBERED: Final = 65_536
 _ATTEMPTS: Final = 3
-
-_Inode = tuple[int, int]
-
-
-def _inode(found: os.stat_result) -> _Inode:
-    return found.st_dev, found.st_ino
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -42,11 +35,11 @@ def _shown(names: Sequence[str]) -> str:
 class _Protected:
     """Protected places twice: as inodes, and as spelled for those that are absent or made anew."""
 
-    inodes: frozenset[_Inode]
+    inodes: frozenset[Inode]
     spelled: frozenset[tuple[str, ...]]
 
     def refuse(self, names: tuple[str, ...], found: os.stat_result | None = None) -> None:
-        if names in self.spelled or (found is not None and _inode(found) in self.inodes):
+        if names in self.spelled or (found is not None and inode(found) in self.inodes):
             raise Refusal("forbidden", f"{_shown(names)} belongs to the gateway itself")
 
 
@@ -54,103 +47,13 @@ def _protect(root: Path, places: Iterable[Path]) -> _Protected:
     inodes, spelled = set(), set()
     for place in places:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            inodes.add(_inode(place.stat()))
+            inodes.add(inode(place.stat()))
         for spelling in (place.resolve(), place.parent.resolve() / place.name):
             if root.is_relative_to(spelling):
                 raise ConfigError(f"the directory {root} lies in the protected folder {place}")
             if spelling.is_relative_to(root):
                 spelled.add(spelling.relative_to(root).parts)
     return _Protected(frozenset(inodes), frozenset(spelled))
-
-
-class _Durable(set[tuple[_Inode, int]]):
-    """Remembers folders whose entry in the folder above is known to be on stable storage.
-
-    Without it the second of two uploads into a new folder could be answered while the first
-    one has yet to sync that folder's own entry. Each stands with the mtime (nanoseconds) that
-    the folder above had: inode numbers come back, but not without a change there. Forgetting
-    costs a sync, never a promise.
-    """
-
-    def add(self, entry: tuple[_Inode, int]) -> None:
-        if len(self) >= _MAX_REMEMBERED:
-            self.clear()
-        super().add(entry)
-
-
-class Parent:
-    """An open parent folder and the last segment `name` of a path in it. Close it, or use `with`.
-
-    `fd` stays valid, and stays this very folder, whatever happens to the names above it.
-    `folder` is its (device, inode): equal for two uploads into one folder. `found` is the lstat
-    that `name` had when the tree was walked, None when there was no such entry.
-    """
-
-    def __init__(self, fd: int, name: str, folder: _Inode, unsynced: int, durable: _Durable) -> None:
-        self.fd = fd
-        self.name = name
-        self.folder = folder
-        self.found: os.stat_result | None = None
-        self._unsynced = unsynced
-        self._durable = durable
-
-    def sibling(self, name: str) -> Parent:
-        """Return this folder with another name in it; the descriptor stays this one's to close."""
-        return Parent(self.fd, name, self.folder, self._unsynced, self._durable)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def stat(self) -> os.stat_result | None:
-        """Return the lstat of `name`, None when there is no such entry."""
-        try:
-            return os.stat(self.name, dir_fd=self.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        except OSError as fault:
-            raise _too_long_or(fault) from None
-
-    def sync(self, done: set[_Inode] | None = None) -> None:
-        """Put this folder's entries on stable storage, and the entry of every new folder above it.
-
-        Each folder is synced once; `done` holds those that a batch has synced since its last
-        `parent()` and its last rename, and is added to. Raises `OSError` when the disk refuses.
-        """
-        done = set() if done is None else done
-        if not self._unsynced and self.folder in done:
-            return
-        _sync_once(self.fd, done)
-        below = os.dup(self.fd)
-        try:
-            for _ in range(self._unsynced):
-                # A descriptor's ".." is the folder that holds its entry now, whatever its name.
-                above = os.open("..", _ENTER, dir_fd=below)
-                entered, below = below, above
-                try:
-                    changed = os.fstat(above).st_mtime_ns
-                    _sync_once(above, done)
-                    self._durable.add((_inode(os.fstat(entered)), changed))
-                finally:
-                    os.close(entered)
-            self._unsynced = 0
-        finally:
-            os.close(below)
-
-    def close(self) -> None:
-        """Close the descriptor; a second call does nothing."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-def _sync_once(fd: int, done: set[_Inode]) -> None:
-    inode = _inode(os.fstat(fd))
-    if inode not in done:
-        os.fsync(fd)
-        done.add(inode)
 
 
 class Tree:
@@ -165,7 +68,7 @@ class Tree:
     def __init__(self, root: Path, protected: Iterable[Path], device: int | None = None) -> None:
         self._root = root.resolve()
         self._device = device
-        self._durable = _Durable()
+        self._durable = Durable()
         self._protected = _protect(self._root, protected)
         self._fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -240,9 +143,9 @@ class Tree:
                 fd, changed = _descend(fd, names, depth, create=create), found.st_mtime_ns
                 found = self._admitted(fd, names[:depth], device)
                 # Counts from the highest folder in doubt: everything below it is synced again.
-                if unsynced or (_inode(found), changed) not in self._durable:
+                if unsynced or (inode(found), changed) not in self._durable:
                     unsynced += 1
-            parent = Parent(fd, names[-1], _inode(found), unsynced, self._durable)
+            parent = Parent(fd, names[-1], inode(found), unsynced, self._durable)
             self._look(parent, names)
         except BaseException:
             os.close(fd)
@@ -281,7 +184,7 @@ def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool) -> in
     """
     for remaining in reversed(range(_ATTEMPTS)):
         try:
-            child = _enter(fd, names, depth, _ENTER)
+            child = _enter(fd, names, depth, ENTER)
             break
         except FileNotFoundError:
             if not create or not remaining:
@@ -298,7 +201,7 @@ def _enter(fd: int, names: tuple[str, ...], depth: int, flags: int) -> int:
     except OSError as fault:
         if fault.errno in {errno.ELOOP, errno.ENOTDIR}:
             raise _obstacle(fd, names[:depth]) from None
-        raise _too_long_or(fault) from None
+        raise too_long_or(fault) from None
 
 
 def _obstacle(fd: int, names: tuple[str, ...]) -> Refusal:
@@ -307,9 +210,3 @@ def _obstacle(fd: int, names: tuple[str, ...]) -> Refusal:
     if stat.S_ISLNK(found.st_mode):
         return Refusal("bad_path", f"{_shown(names)} is a symbolic link")
     return Refusal("conflict", f"{_shown(names)} is a file, not a folder")
-
-
-def _too_long_or(fault: OSError) -> Exception:
-    if fault.errno == errno.ENAMETOOLONG:
-        return Refusal("bad_path", "a segment of the path is too long for the file system")
-    return fault

@@ -17,7 +17,7 @@ from typing import Any, Final
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.commit.batch import discard_quietly, refusal_of
+from gateway.commit.faults import discard_quietly, refusal_of
 from gateway.commit.reserve import Share
 from gateway.errors import Refusal
 from gateway.inflight import Inflight, Progress

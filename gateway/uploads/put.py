@@ -16,8 +16,9 @@ from functools import partial
 from aiohttp import web
 
 from gateway import logs, paths
-from gateway.commit.batch import Order
+from gateway.answers import BriefAnswer, quoted
 from gateway.commit.committer import Committer
+from gateway.commit.orders import Order
 from gateway.commit.reserve import Share
 from gateway.errors import Refusal, Unanswered
 from gateway.hooks import Hooks
@@ -26,7 +27,7 @@ from gateway.metrics import Metrics
 from gateway.model import Stored, new_id
 from gateway.points import reach
 from gateway.redaction import Redaction
-from gateway.server import UPLOAD_ID, BriefAnswer, expects_continue, quoted, send_continue
+from gateway.server import UPLOAD_ID, expects_continue, send_continue
 from gateway.settings import Settings
 from gateway.storage.incoming import Body, Incoming
 from gateway.uploads import preconditions

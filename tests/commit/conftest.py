@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from gateway import points
-from gateway.commit.batch import Order, Steps
+from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
+from gateway.commit.orders import Order
 from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection

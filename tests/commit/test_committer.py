@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.batch import Order
+from gateway.commit.orders import Order
 from gateway.errors import Refusal, Unanswered
 from gateway.model import Stored
 from gateway.storage.incoming import Incoming

@@ -15,7 +15,8 @@ from gateway.commit import publish
 from gateway.errors import Refusal
 from gateway.model import OnConflict, Upload, new_id
 from gateway.storage.incoming import Incoming
-from gateway.storage.tree import Parent, Tree
+from gateway.storage.parent import Parent
+from gateway.storage.tree import Tree
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway import paths
+from gateway.answers import refusal_answer
 from gateway.entrance import _send
 from gateway.errors import ClientLeft, Refusal
 from gateway.routing.model import Exchange, Limits, Route
 from gateway.routing.proxy import Proxy
-from gateway.server import abort, expects_continue, make_runner, refusal_answer
+from gateway.server import abort, expects_continue, make_runner
 from tests.harness import SECONDS, Raw
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -133,4 +133,4 @@ def _origin(read: Any) -> Origin | None:
     if read is None:
         return None
     identity = read.get("identity")
-    return Origin(read["scheme"], None if identity is None else Identity(**identity))
+    return Origin(read["scheme"], None if identity is None else Identity(*identity))

@@ -1,0 +1,121 @@
+"""Storage room: the open folder into which a file goes, and how its entries become durable.
+
+One rule: a folder is known by its descriptor, never by its name, which others may change. All calls
+block; they are made from threads. May import errors.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final, Self
+
+from gateway.errors import Refusal
+
+ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_REMEMBERED: Final = 65_536
+
+Inode = tuple[int, int]
+
+
+def inode(found: os.stat_result) -> Inode:
+    """Return what tells a file from every other: device and inode."""
+    return found.st_dev, found.st_ino
+
+
+class Durable(set[tuple[Inode, int]]):
+    """Remembers folders whose entry in the folder above is known to be on stable storage.
+
+    Without it the second of two uploads into a new folder could be answered while the first
+    one has yet to sync that folder's own entry. Each stands with the mtime (nanoseconds) that
+    the folder above had: inode numbers come back, but not without a change there. Forgetting
+    costs a sync, never a promise.
+    """
+
+    def add(self, entry: tuple[Inode, int]) -> None:
+        """Remember a folder's (device, inode) and the mtime of the folder above."""
+        if len(self) >= _MAX_REMEMBERED:
+            self.clear()
+        super().add(entry)
+
+
+class Parent:
+    """An open parent folder and the last segment `name` of a path in it. Close it, or use `with`.
+
+    `fd` stays valid, and stays this very folder, whatever happens to the names above it.
+    `folder` is its (device, inode): equal for two uploads into one folder. `found` is the lstat
+    that `name` had when the tree was walked, None when there was no such entry.
+    """
+
+    def __init__(self, fd: int, name: str, folder: Inode, unsynced: int, durable: Durable) -> None:
+        self.fd = fd
+        self.name = name
+        self.folder = folder
+        self.found: os.stat_result | None = None
+        self._unsynced = unsynced
+        self._durable = durable
+
+    def sibling(self, name: str) -> Parent:
+        """Return this folder with another name in it; the descriptor stays this one's to close."""
+        return Parent(self.fd, name, self.folder, self._unsynced, self._durable)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stat(self) -> os.stat_result | None:
+        """Return the lstat of `name`, None when there is no such entry."""
+        try:
+            return os.stat(self.name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as fault:
+            raise too_long_or(fault) from None
+
+    def sync(self, done: set[Inode] | None = None) -> None:
+        """Put this folder's entries on stable storage, and the entry of every new folder above it.
+
+        Each folder is synced once; `done` holds those that a batch has synced since its last
+        `parent()` and its last rename, and is added to. Raises `OSError` when the disk refuses.
+        """
+        done = set() if done is None else done
+        if not self._unsynced and self.folder in done:
+            return
+        _sync_once(self.fd, done)
+        below = os.dup(self.fd)
+        try:
+            for _ in range(self._unsynced):
+                # A descriptor's ".." is the folder that holds its entry now, whatever its name.
+                above = os.open("..", ENTER, dir_fd=below)
+                entered, below = below, above
+                try:
+                    changed = os.fstat(above).st_mtime_ns
+                    _sync_once(above, done)
+                    self._durable.add((inode(os.fstat(entered)), changed))
+                finally:
+                    os.close(entered)
+            self._unsynced = 0
+        finally:
+            os.close(below)
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _sync_once(fd: int, done: set[Inode]) -> None:
+    folder = inode(os.fstat(fd))
+    if folder not in done:
+        os.fsync(fd)
+        done.add(folder)
+
+
+def too_long_or(fault: OSError) -> Exception:
+    """Return the refusal of a name that is too long, or the fault as it is."""
+    if fault.errno == errno.ENAMETOOLONG:
+        return Refusal("bad_path", "a segment of the path is too long for the file system")
+    return fault
