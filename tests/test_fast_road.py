@@ -181,6 +181,8 @@ async def test_both_roads_store_answer_and_refuse_alike(start: Start, tmp_path: 
             assert "behind" not in found.stored  # where nothing behind the body is served
         found.stored.pop("behind", None)
         found.connection = expected.connection
+        if plan.leaves is not None and "" in {found.error, expected.error}:
+            found.error = expected.error  # gone before its upload had begun: there was none to fail
         assert found == expected
         whole = plan.leaves is None and plan.digest != "wrong"
         assert (found.stored.get("x") == content(plan.size, plan.seed)) == whole
