@@ -1,0 +1,68 @@
+"""Accidents at length: `python -m bench.chaos [--uploads 2000] [--every 25] [--seed N] [--lease 5]`.
+
+Two gateways, two workers and three NATS servers as processes of this machine are killed with SIGKILL,
+one after the other, in the midst of uploads, and once all of NATS; then it is counted what became
+of every upload. Then: how soon work goes on that was begun when its process was killed. Exit code 1
+if the promise was broken. Takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import uvloop
+
+from tests.chaos import storm
+from tests.interruptions import seconds_after_a_worker_died, seconds_after_restart
+from tests.nats.servers import single
+from tests.site import site
+
+ROUNDS = 3
+
+
+def accidents(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[str, object]]:
+    """Yield the rows of the storm. Raises SystemExit if the promise was broken."""
+    folder.mkdir()
+    with site(folder) as running:
+        found = uvloop.run(storm(running, asked.uploads, asked.every, asked.seed))
+    yield from found.rows()
+    if broken := [*found.missing, *found.torn, *found.orphans]:
+        raise SystemExit(f"the promise was broken: {broken[:10]}")
+
+
+def interruptions(folder: Path, lease: float) -> Iterator[tuple[str, object]]:
+    """Yield how soon interrupted work goes on, the median and the longest of some rounds."""
+    restarts = [uvloop.run(seconds_after_restart(folder / f"restart-{n}")) for n in range(ROUNDS)]
+    yield "embedded: start command after the kill to the run, s (median, longest)", shown(restarts)
+    died = []
+    for n in range(ROUNDS):
+        with single(folder / f"died-{n}/nats") as server:
+            died.append(uvloop.run(seconds_after_a_worker_died(folder / f"died-{n}", server, lease)))
+    yield f"NATS, lease {lease:g} s: death of a worker to the run elsewhere, s", shown(died)
+
+
+def shown(seconds: list[float]) -> str:
+    return f"{median(seconds):.2f}, {max(seconds):.2f}"
+
+
+def main() -> None:
+    """Do it and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--uploads", type=int, default=2000)
+    parser.add_argument("--every", type=int, default=25, help="uploads from one accident to the next")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lease", type=float, default=5.0)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in (accidents(folder / "storm", asked), interruptions(folder, asked.lease)):
+            for what, figure in part:
+                print(f"{what:70} {figure}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
