@@ -5,6 +5,7 @@
 #   docker run -p 8080:8080 -v uploads:/data upload-gateway
 #   docker run ... upload-gateway serve --plugins /plugins/quickstart     (no plugin is active by itself)
 #   docker exec CONTAINER gateway events list
+#   docker run ... upload-gateway worker --events nats://n1,n2,n3 --plugins /plugins/mine
 
 # The Python that the tests run on.
 ARG PYTHON=3.11
@@ -13,10 +14,10 @@ FROM python:${PYTHON}-slim AS build
 WORKDIR /src
 COPY pyproject.toml setup.cfg README.md ./
 COPY gateway ./gateway
-RUN pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels . \
+RUN pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels ".[nats]" \
     && python -m venv /opt/gateway \
     && /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --no-index --find-links /wheels upload-gateway
+        --no-index --find-links /wheels "upload-gateway[nats]"
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/gateway /opt/gateway
