@@ -28,6 +28,7 @@ from gateway.scripting import (
     LaneLost,
     TimedOut,
     failed_event,
+    never_waits,
     read_changes,
     uploading_event,
 )
@@ -52,7 +53,7 @@ class HandlerGone(GatewayError):
     """The newest generation of plugins has no such handler."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
     """One run of a handler: what it decided, and the exception it ended with, if any."""
 
@@ -116,11 +117,17 @@ class Hooks:
         handlers = self._plugins.current.handlers[UPLOADING]
         if not handlers:
             return
-        event = uploading_event(upload)
+        event, changes = uploading_event(upload), None
         with logs.bind(upload_id=upload.id, event_id=event["id"]):
             for handler in handlers:
-                event = await self._admit(handler, event)
-        _apply(read_changes(event), upload)
+                # The first one's is nobody else's, and nobody else's after it should it fail.
+                alone = handler is handlers[0] and handler.on_error != "allow"
+                given = event if alone else event.copy()
+                decided = await self._admit(handler, given)
+                if decided is not None:
+                    event, changes = given, decided
+        if changes is not None:
+            _apply(changes, upload)
 
     def uploaded_specs(self) -> tuple[HandlerSpec, ...]:
         """Return what the runner must know of the newest `OnFileUploaded` handlers."""
@@ -141,7 +148,7 @@ class Hooks:
         if handler is None:
             raise HandlerGone(f"there is no handler {delivery.handler} of {delivery.event} any more")
         with logs.bind(upload_id=delivery.upload_id, event_id=delivery.event_id):
-            run = await self._run_told(handler, Event(event).copy(), delivery.event_id)
+            run = await self._run_told(handler, Event(event), delivery.event_id)
             message = self._message(run)
             self._report(run, message or "done")
         if isinstance(run.error, HolderAway):
@@ -172,13 +179,13 @@ class Hooks:
     async def _tell(self, handlers: tuple[Handler, ...], event: Event) -> None:
         with logs.bind(upload_id=event["upload_id"], event_id=event["id"]):
             for handler in handlers:
-                run = await self._run(self._work, handler, event.copy())
+                run = await self._run(self._work, handler, event.copy(), Handle())
                 self._report(run, self._message(run) or "done")
 
-    async def _admit(self, handler: Handler, event: Event) -> Event:
-        """Run one handler on a copy; return the copy, or `event` where a failure is allowed."""
-        changed = event.copy()
-        run = await self._run(self._admission, handler, changed)
+    async def _admit(self, handler: Handler, event: Event) -> Changes | None:
+        """Run one handler on an event; return its changes, or None where its failure is allowed."""
+        changes = None
+        run = await self._run(self._admission, handler, event, Handle())
         verdict, junk = run.handle.verdict, run.handle.junk
         if verdict is not None and run.refused:
             self._report(run, f"refused {verdict.code}")
@@ -187,18 +194,21 @@ class Hooks:
             self._report(run, run.error.message)
             raise run.error
         if junk is None and run.error is None:
-            junk = _junk_in(changed)
+            try:
+                changes = read_changes(event)
+            except Junk as found:
+                junk = found
         if junk is not None:
             self._report(run, f"left junk: {junk}")
             raise _hook_failed(handler)
         if run.error is None:
             self._report(run, "accepted")
-            return changed
+            return changes
         allowed = handler.on_error == "allow"
         self._report(run, f"{self._message(run)}{' (allowed by on_error)' if allowed else ''}")
         if not allowed:
             raise _hook_failed(handler)
-        return event
+        return None
 
     async def _run_told(self, handler: Handler, event: Event, event_id: str) -> _Run:
         """Run a delivery, whose progress can be asked for meanwhile."""
@@ -210,12 +220,11 @@ class Hooks:
             if self._delivering.get(key) is handle:
                 del self._delivering[key]
 
-    async def _run(
-        self, lane: Lane, handler: Handler, event: Event, handle: Handle | None = None
-    ) -> _Run:
-        handle, error, started = handle or Handle(), None, time.monotonic()
+    async def _run(self, lane: Lane, handler: Handler, event: Event, handle: Handle) -> _Run:
+        error, started = None, time.monotonic()
         try:
-            await lane.call(lambda: handler.function(event, handle), handler.timeout)
+            waits = not never_waits(handler.function)
+            await lane.call(lambda: handler.function(event, handle), handler.timeout, waits=waits)
         except Exception as raised:
             error = raised
         return _Run(handler, handle, error, (time.monotonic() - started) * 1000)
@@ -242,6 +251,9 @@ class Hooks:
 
     def _report(self, run: _Run, outcome: str) -> None:
         failed = run.error is not None or run.handle.junk is not None or outcome.startswith("left junk")
+        level = logging.ERROR if failed and not run.refused else logging.INFO
+        if not log.isEnabledFor(level):
+            return
         facts = {
             "plugin": run.handler.name,
             "event": run.handler.event,
@@ -252,7 +264,7 @@ class Hooks:
             facts["place"] = _place(run)
         traceback = self._traceback(run)
         log.log(
-            logging.ERROR if failed and not run.refused else logging.INFO,
+            level,
             "handler %s%s",
             run.handler.name,
             f" failed\n{traceback.rstrip()}" if traceback else "",
@@ -277,14 +289,6 @@ def _place(run: _Run) -> str:
         return run.error.place
     place = place_of_error(run.error) if run.error else None
     return f"{place[0]}:{place[1]}" if place else run.handler.place
-
-
-def _junk_in(event: Event) -> Junk | None:
-    try:
-        read_changes(event)
-    except Junk as junk:
-        return junk
-    return None
 
 
 def _apply(changes: Changes, upload: Upload) -> None:

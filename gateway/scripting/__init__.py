@@ -8,7 +8,7 @@ from gateway.scripting.callout import Answer, Callout, HTTPError
 from gateway.scripting.configs import Configs
 from gateway.scripting.decision import Changes, Handle, Junk, Verdict, read_changes
 from gateway.scripting.event import MU, Event, Headers, failed_event, uploading_event
-from gateway.scripting.lane_thread import ScriptStopped, TimedOut
+from gateway.scripting.lane_thread import ScriptStopped, TimedOut, never_waits
 from gateway.scripting.lanes import Lane, LaneLost
 from gateway.scripting.namespace import Files, Services, Surroundings, run_script
 
@@ -32,6 +32,7 @@ __all__ = [
     "TimedOut",
     "Verdict",
     "failed_event",
+    "never_waits",
     "read_changes",
     "run_script",
     "uploading_event",

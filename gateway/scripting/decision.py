@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, NamedTuple, cast
 
 from gateway.errors import GatewayError
 from gateway.model import ON_CONFLICT, OnConflict
@@ -107,14 +107,16 @@ def _verdict(code: Any, output: Any) -> Verdict:
     raise Junk("terminate() takes an output of str, dict, list, bytes or None")
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """What an `APIGW.OnFileUploading` handler asks for; a key that it did not set is not `in asked`."""
 
     path: str
     asked: frozenset[str]
     max_bytes: int | None = None
     on_conflict: OnConflict = "replace"
+
+
+_ASKABLE: Final = frozenset({"max_bytes", "on_conflict"})
 
 
 def read_changes(event: Event) -> Changes:
@@ -132,7 +134,7 @@ def read_changes(event: Event) -> Changes:
         raise Junk(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
     return Changes(
         path=path if path.startswith("/") else f"/{path}",
-        asked=frozenset(dict.keys(event)) & {"max_bytes", "on_conflict"},
+        asked=frozenset(dict.keys(event) & _ASKABLE),
         max_bytes=max_bytes,
         on_conflict=cast(OnConflict, on_conflict),
     )

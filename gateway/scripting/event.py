@@ -47,8 +47,9 @@ class Event(dict[str, Any]):
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
-        if isinstance(values.get("headers"), Mapping):
-            self["headers"] = Headers(values["headers"])
+        headers = values.get("headers")
+        if isinstance(headers, Mapping) and not isinstance(headers, Headers):
+            self["headers"] = Headers(headers)
 
     def __missing__(self, key: str) -> Any:
         headers = self._headers_for(key)

@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import contextvars
 import ctypes
+import dis
 import functools
+import inspect
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from types import CodeType
 from typing import Any, Final
 
 from gateway.errors import GatewayError
@@ -26,6 +29,9 @@ REACTION: Final = 1.0
 
 CLEANUP: Final = 1.0
 """Seconds that cancelled tasks, and then each closer, have before the loop is closed."""
+
+_SUSPENDING: Final = frozenset({"SEND", "YIELD_VALUE", "YIELD_FROM"})
+"""What `await`, `async for` and `async with` are compiled to."""
 
 Closer = Callable[[], Awaitable[None]]
 log = logging.getLogger("gateway.lane")
@@ -53,24 +59,29 @@ class Call:
         "context",
         "deadline",
         "make",
-        "overdue",
         "seconds",
         "task",
         "timed_out",
         "timer",
+        "waits",
     )
 
     def __init__(
-        self, make: Callable[[], Awaitable[Any]], seconds: float, answer: asyncio.Future[Any]
+        self,
+        make: Callable[[], Awaitable[Any]],
+        seconds: float,
+        answer: asyncio.Future[Any],
+        *,
+        waits: bool,
     ) -> None:
         self.make = make
+        self.waits = waits
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self.context = contextvars.copy_context()
         self.answer = answer
         self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.overdue: asyncio.TimerHandle | None = None
         self.timed_out: TimedOut | None = None
 
 
@@ -173,12 +184,35 @@ class LaneThread:
 
     def _take(self) -> None:
         self._inbox_woken = False
-        while self._inbox:
+        while self._inbox and not self._stopping:
             call = self._inbox.popleft()
-            call.task = self.loop.create_task(_shielded(call.make), context=call.context)
-            call.task.add_done_callback(functools.partial(self._ended, call))
-            wait = max(0.0, call.deadline - time.monotonic())
-            call.timer = self.loop.call_later(wait, self._time_out, call)
+            if call.waits:
+                self._start(call)
+            else:
+                self._run(call)
+
+    def _start(self, call: Call) -> None:
+        call.task = self.loop.create_task(_shielded(call.make), context=call.context)
+        call.task.add_done_callback(functools.partial(self._ended, call))
+        wait = max(0.0, call.deadline - time.monotonic())
+        call.timer = self.loop.call_later(wait, self._time_out, call)
+
+    def _run(self, call: Call) -> None:
+        """Run a script that never waits, from its first line to its last."""
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            call.context.run(_shielded(call.make).send, None)
+            error = ScriptStopped("the script waits, and was not meant to")
+        except StopIteration as end:
+            value = end.value
+        except asyncio.CancelledError:
+            error = ScriptStopped("the script was cancelled")
+        except BaseException as fault:
+            error = fault
+        if time.monotonic() > call.deadline:
+            error = TimedOut(call.seconds, None)
+        self._send(call, value, _tamed(error), ended=True)
 
     def _time_out(self, call: Call) -> None:
         if call.task is None:
@@ -199,9 +233,7 @@ class LaneThread:
         if call.timer is not None:
             call.timer.cancel()
         error = ScriptStopped("the script was cancelled") if task.cancelled() else task.exception()
-        if isinstance(error, GeneratorExit):
-            error = ScriptStopped("the script raised GeneratorExit")
-        error = call.timed_out or error
+        error = call.timed_out or _tamed(error)
         self._send(call, None if error else task.result(), error, ended=True)
 
     def _send(self, call: Call, value: Any, error: BaseException | None, *, ended: bool) -> None:
@@ -212,12 +244,32 @@ class LaneThread:
                 self._home.call_soon_threadsafe(self._collect)
 
 
+def never_waits(function: Callable[..., Any]) -> bool:
+    """Tell whether an `async def` has no `await` in it, nor anything else that could suspend it."""
+    code = getattr(function, "__code__", None)
+    return isinstance(code, CodeType) and _never_suspends(code)
+
+
+@functools.lru_cache(maxsize=1024)
+def _never_suspends(code: CodeType) -> bool:
+    flags = code.co_flags & (inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
+    return flags == inspect.CO_COROUTINE and all(
+        step.opname not in _SUSPENDING for step in dis.get_instructions(code)
+    )
+
+
 async def _shielded(make: Callable[[], Awaitable[Any]]) -> Any:
     """Run a script so that nothing it raises reaches the loop (asyncio lets SystemExit through)."""
     try:
         return await make()
     except (SystemExit, KeyboardInterrupt, StopIteration) as error:
         raise ScriptStopped(f"the script raised {type(error).__name__}") from error
+
+
+def _tamed(error: BaseException | None) -> BaseException | None:
+    if isinstance(error, GeneratorExit):
+        return ScriptStopped("the script raised GeneratorExit")
+    return error
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -63,18 +64,23 @@ class Lane:
         """Start the thread now, rather than at the first call."""
         self._ready()
 
-    async def call(self, make: Callable[[], Awaitable[Result]], timeout: float) -> Result:  # noqa: ASYNC109
+    async def call(
+        self,
+        make: Callable[[], Awaitable[Result]],
+        timeout: float,  # noqa: ASYNC109
+        *,
+        waits: bool = True,
+    ) -> Result:
         """Run `make()` in the lane, in a copy of this context, and return its result.
 
+        `waits` is False where `make()` is a coroutine that never awaits: it needs no task.
         Raises what it raises, `ScriptStopped` for what would stop a program, `TimeoutError` after
         `timeout` seconds, `LaneLost`, or `Refusal("overloaded")` with `limit` calls in flight.
         """
         thread = self._ready()
         if len(thread.calls) >= self._limit:
             raise Refusal("overloaded", "too many requests are waiting for handlers")
-        loop = asyncio.get_running_loop()
-        call = Call(make, timeout, loop.create_future())
-        call.overdue = loop.call_later(timeout + REACTION, self._overdue, thread, call)
+        call = Call(make, timeout, asyncio.get_running_loop().create_future(), waits=waits)
         thread.put(call)
         self._watch()
         try:
@@ -83,8 +89,6 @@ class Lane:
         except asyncio.CancelledError:
             thread.cancel(call)
             raise
-        finally:
-            call.overdue.cancel()
 
     async def close(self, grace: float) -> None:
         """Let calls in flight end for `grace` seconds, cancel the rest, end the thread."""
@@ -112,18 +116,23 @@ class Lane:
         return self._thread
 
     def _watch(self) -> None:
-        if self._watched and self._ticking is None:
+        if self._ticking is None:
             self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def _tick(self) -> None:
+        """Look after all calls at once: a timer for each of them costs more than a short script."""
         self._ticking = None
-        if self._thread and self._watchdog and self._thread.calls:
-            self._watchdog.look(self._thread.ident)
-            self._watch()
-
-    def _overdue(self, thread: LaneThread, call: Call) -> None:
-        if call.answer.done() or thread is not self._thread:
+        thread = self._thread
+        if thread is None or not thread.calls:
             return
+        if self._watched and self._watchdog is not None:
+            self._watchdog.look(thread.ident)
+        latest = time.monotonic() - REACTION + TICK
+        if any(call.deadline < latest and not call.answer.done() for call in thread.calls):
+            self._replace(thread)
+        self._watch()
+
+    def _replace(self, thread: LaneThread) -> None:
         frames = outermost_and_innermost(sys._current_frames().get(thread.ident or 0))
         place = place_of_frame(frames[1]) if frames else "an unknown place"
         self._replaced += 1

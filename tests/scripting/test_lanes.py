@@ -49,24 +49,26 @@ async def test_a_call_sees_what_its_caller_has_bound_to_the_log(lane: Lane) -> N
     assert await lane.call(facts, 5) == {}
 
 
-async def test_an_exception_comes_back_with_its_traceback(lane: Lane) -> None:
+@pytest.mark.parametrize("waits", [True, False])
+async def test_an_exception_comes_back_with_its_traceback(lane: Lane, *, waits: bool) -> None:
     async def fail() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no") as caught:
-        await lane.call(fail, 5)
+        await lane.call(fail, 5, waits=waits)
     assert any(step.name == "fail" for step in caught.traceback)
 
 
+@pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
 async def test_what_would_stop_a_program_stops_the_script_only(
-    lane: Lane, error: type[BaseException]
+    lane: Lane, error: type[BaseException], *, waits: bool
 ) -> None:
     async def fail() -> None:
         raise error
 
     with pytest.raises(ScriptStopped):
-        await lane.call(fail, 5)
+        await lane.call(fail, 5, waits=waits)
     assert await lane.call(lambda: asyncio.sleep(0, "on"), 5) == "on"
     assert lane.alive
 
@@ -206,8 +208,9 @@ async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
     release.set()
 
 
+@pytest.mark.parametrize("waits", [True, False])
 async def test_an_endless_loop_is_broken_so_that_it_does_not_eat_the_processor(
-    lane: Lane, monkeypatch: pytest.MonkeyPatch
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, *, waits: bool
 ) -> None:
     monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.2)
     text = """
@@ -219,7 +222,7 @@ async def p(found):
     names = script(text)
     found: list[threading.Thread] = []
     with pytest.raises(LaneLost):
-        await lane.call(lambda: names["p"](found), 0.05)
+        await lane.call(lambda: names["p"](found), 0.05, waits=waits)
     await asyncio.to_thread(found[0].join, 5)
     assert not found[0].is_alive()
 

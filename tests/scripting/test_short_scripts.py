@@ -1,0 +1,66 @@
+"""Tests of gateway.scripting.lanes: scripts that never wait, which run without a task."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway import logs
+from gateway.scripting import Lane, ScriptStopped, TimedOut, never_waits
+
+
+@pytest.fixture
+async def lane() -> AsyncIterator[Lane]:
+    made = Lane("test")
+    yield made
+    await made.close(0)
+
+
+@pytest.mark.parametrize(
+    ("body", "waits"),
+    [
+        ("return 1", False),
+        ("asyncio.create_task(asyncio.sleep(0))", False),
+        ("async def inner(): await asyncio.sleep(0)", False),
+        ("await asyncio.sleep(0)", True),
+        ("async with asyncio.timeout(1): pass", True),
+        ("async for _ in found: pass", True),
+        ("return [one async for one in found]", True),
+        ("yield 1", True),
+    ],
+)
+def test_a_script_with_nothing_to_wait_for_is_known_by_its_code(body: str, *, waits: bool) -> None:
+    names: dict[str, Any] = {}
+    exec(f"import asyncio\nasync def p(found):\n    {body}\n", names)
+    assert never_waits(names["p"]) is not waits
+
+
+async def test_a_script_that_never_waits_runs_in_the_lane_in_its_callers_context(lane: Lane) -> None:
+    async def facts() -> tuple[int, dict[str, Any]]:
+        return threading.get_ident(), dict(logs.bound())
+
+    with logs.bind(upload_id="u1"):
+        thread, bound = await lane.call(facts, 5, waits=False)
+    assert thread != threading.get_ident()
+    assert bound == {"upload_id": "u1"}
+    assert lane.in_flight == 0
+
+
+async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(lane: Lane) -> None:
+    async def dawdle() -> None:
+        time.sleep(0.02)
+
+    with pytest.raises(TimedOut):
+        await lane.call(dawdle, 0.01, waits=False)
+
+
+async def test_a_script_that_waits_against_its_word_fails_and_is_not_taken_for_done(
+    lane: Lane,
+) -> None:
+    with pytest.raises(ScriptStopped, match="waits"):
+        await lane.call(lambda: asyncio.sleep(0), 5, waits=False)
