@@ -108,8 +108,9 @@ def run(keys: Sequence[str], sizes: Sizes, disk: str, *, quick: bool, memory: st
 def main(words: Sequence[str]) -> int:
     """Run the command; return its exit status: 1 where a figure could not be had."""
     wish = arguments(words)
-    # A plain SIGTERM would leave the servers behind.
+    # A plain SIGTERM would leave the servers behind, and in the background Ctrl-C may be ignored.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sizes = QUICK if wish.quick else FULL
     if wish.rounds:
         sizes = replace(sizes, rounds=wish.rounds)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvloop
 
+from gateway.events.feeder import UNSETTLED
 from gateway.events.journal import Journal
 from gateway.events.nats.engine import Nats
 from gateway.events.protocols import Depth, Event
@@ -43,12 +44,20 @@ async def publish(journal: Journal, count: int, first: int) -> None:
 
 
 async def consume(nats: Nats, count: int) -> None:
-    """Claim and settle, as the runner does."""
+    """Claim and settle, as the runner does: it claims on while outcomes are being written."""
     left = count
+    settling: set[asyncio.Task[None]] = set()
     while left > 0:
         claimed = await nats.queue.claim("h", 256, 30)
-        await asyncio.gather(*(nats.queue.ack(delivery, 0.0) for delivery in claimed))
         left -= len(claimed)
+        for delivery in claimed:
+            task = asyncio.create_task(nats.queue.ack(delivery, 0.0))
+            settling.add(task)
+            task.add_done_callback(settling.discard)
+        while len(settling) > UNSETTLED:
+            await asyncio.wait(settling, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*settling)
+    await nats.queue.written()
 
 
 async def relayed(journal: Journal) -> None:

@@ -55,9 +55,9 @@ class BriefAnswer(web.StreamResponse):
         lines = [
             f"HTTP/1.{0 if old else 1} {self.status} {self.reason}",
             "Content-Type: application/json; charset=utf-8",
+            *[f"{name}: {value}" for name, value in self.headers.items()],
             f"Content-Length: {len(self.content)}",
             f"Date: {rfc822_formatted_time()}",
-            *[f"{name}: {value}" for name, value in self.headers.items()],
         ]
         if self.keep_alive == old:  # otherwise it goes without saying (RFC 9112 section 9.3)
             lines.append("Connection: keep-alive" if old else "Connection: close")

@@ -85,7 +85,8 @@ class Gateway:
             self.journal.outbox, self.journal.ticks, ledger=self.delivering.ledgers.get("nats")
         )
         await self.timetable.start(self._schedules())
-        self._house = asyncio.create_task(self.journal.ledger.keep_house(self.settings.retention))
+        kept = self.settings.retention, self.settings.relayed_retention
+        self._house = asyncio.create_task(self.journal.ledger.keep_house(*kept))
         await self._listen()
 
     def _schedules(self) -> dict[str, Schedule]:

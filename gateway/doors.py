@@ -109,6 +109,7 @@ class Doors:
             routing.openapi,
             self.siblings,
             ground.seat.slot,
+            self.ledgers if ground.seat.slot == 0 else {},
         )
 
     def _steering(self) -> Steering:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,6 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
+
+Waiting = tuple[str, str, float, float]
+"""Handler, state, deliveries, birth of the oldest of them as a Unix time."""
+
+_NONE: Mapping[str, Sequence[Waiting] | None] = MappingProxyType({})
 
 
 class Tally(Collector):
@@ -103,18 +109,22 @@ class Metrics:
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
     def render(
-        self, depth: Iterable[tuple[str, str, float, float]] = (), paused: Iterable[str] = ()
+        self,
+        depth: Iterable[Waiting] = (),
+        paused: Iterable[str] = (),
+        engines: Mapping[str, Sequence[Waiting] | None] = _NONE,
     ) -> bytes:
         """Return the text exposition format.
 
-        `depth` is (handler, state, deliveries, birth of the oldest as a Unix time), `paused` names
-        handlers.
+        `depth` is what waits here, `paused` names handlers; `engines` is what waits in engines that
+        many share, by name, None for one that does not answer. Their samples have a label `engine`.
         """
-        return generate_latest(self._registry) + generate_latest(_Once(_waiting(depth, paused)))
+        families = [*_waiting(depth, paused, engines), *_engines_up(engines)]
+        return generate_latest(self._registry) + generate_latest(_Once(families))
 
 
 def _waiting(
-    depth: Iterable[tuple[str, str, float, float]], paused: Iterable[str]
+    depth: Iterable[Waiting], paused: Iterable[str], engines: Mapping[str, Sequence[Waiting] | None]
 ) -> Sequence[GaugeMetricFamily]:
     deliveries = GaugeMetricFamily(
         "gateway_deliveries", "Deliveries that are not done", labels=["handler", "state"]
@@ -126,13 +136,27 @@ def _waiting(
         "gateway_handler_paused", "1 for a handler that is paused", labels=["handler"]
     )
     now = time.time()
-    for handler, state, count, oldest in depth:
-        deliveries.add_metric([handler, state], count)
-        if state == "ready":
-            age.add_metric([handler], max(now - oldest, 0.0))
+    shared = [({"engine": name}, rows or ()) for name, rows in engines.items()]
+    for more, rows in [({}, depth), *shared]:
+        for handler, state, count, oldest in rows:
+            labels = {"handler": handler, **more}
+            deliveries.add_sample(deliveries.name, {**labels, "state": state}, count)
+            if state == "ready":
+                age.add_sample(age.name, labels, max(now - oldest, 0.0))
     for handler in paused:
         held.add_metric([handler], 1)
     return deliveries, age, held
+
+
+def _engines_up(engines: Mapping[str, Sequence[Waiting] | None]) -> Sequence[GaugeMetricFamily]:
+    if not engines:
+        return ()
+    up = GaugeMetricFamily(
+        "gateway_engine_up", "1 for an engine whose deliveries are here", labels=["engine"]
+    )
+    for name, rows in engines.items():
+        up.add_metric([name], float(rows is not None))
+    return (up,)
 
 
 def together(told: Mapping[int, bytes | None]) -> bytes:

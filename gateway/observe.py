@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import web
@@ -20,11 +20,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from gateway.answers import json_answer
 from gateway.commit.reserve import Reserve
 from gateway.errors import EngineAway, Refusal
+from gateway.events import protocols
 from gateway.events.ledger import Ledger
 from gateway.events.protocols import Depth
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
-from gateway.metrics import Metrics, together
+from gateway.metrics import Metrics, Waiting, together
 from gateway.siblings import Siblings
 
 OPEN_TO_ALL: Final = frozenset({("-", "health"), ("-", "ready")})
@@ -34,6 +35,9 @@ READY_SECONDS: Final = 1.0
 
 JOURNAL_SECONDS: Final = 5.0
 
+ENGINE_SECONDS: Final = 2.0
+"""How long an engine that is shared may take to count; then its figures are left out."""
+
 MANY: Final = 100_000
 MANY_SECONDS: Final = 10.0
 """From MANY waiting deliveries on a count is kept this long: it takes some tenths of a second."""
@@ -41,7 +45,10 @@ MANY_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class Observe:
-    """Answers `GET /-/...`. Lives on the server's loop."""
+    """Answers `GET /-/...`. Lives on the server's loop.
+
+    `engines`: the ledgers that many nodes share, by name, in the one process that tells of them.
+    """
 
     ledger: Ledger
     inflight: Inflight
@@ -51,6 +58,7 @@ class Observe:
     openapi: Callable[[], dict[str, Any]]
     siblings: Siblings
     slot: int = 0
+    engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
     _ready: tuple[float, dict[str, bool]] = (0.0, {})
     _depth: tuple[float, list[Depth]] = (0.0, [])
 
@@ -99,8 +107,9 @@ class Observe:
             depth, paused = await self._counted(), await self.ledger.paused()
         except EngineAway as fault:
             raise Refusal("journal_unavailable", str(fault)) from fault
-        rows = [(one.handler, one.state, one.count, one.oldest) for one in depth]
-        body = await asyncio.to_thread(self.metrics.render, rows, sorted(paused))
+        counted = await asyncio.gather(*map(_shared, self.engines.values()))
+        engines = dict(zip(self.engines, counted, strict=True))
+        body = await asyncio.to_thread(self.metrics.render, _rows(depth), sorted(paused), engines)
         if self.siblings.sessions and not alone:
             told = {self.slot: body, **await self.siblings.ask_all("/-/metrics")}
             body = await asyncio.to_thread(together, told)
@@ -140,6 +149,19 @@ class Observe:
 
     async def _openapi(self) -> web.Response:
         return json_answer(self.openapi())
+
+
+async def _shared(engine: protocols.Ledger) -> list[Waiting] | None:
+    """Count what waits in an engine; None where it does not answer now."""
+    try:
+        async with asyncio.timeout(ENGINE_SECONDS):
+            return _rows(await engine.depth())
+    except (EngineAway, TimeoutError):
+        return None
+
+
+def _rows(depth: list[Depth]) -> list[Waiting]:
+    return [(one.handler, one.state, one.count, one.oldest) for one in depth]
 
 
 def _stored(row: dict[str, Any]) -> dict[str, Any]:

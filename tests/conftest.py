@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from tests.harness import Outside
 
 Start = Callable[..., Awaitable[Gateway]]
 LOGGERS = (logging.getLogger(), logging.getLogger("gateway"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever started us in the background made us deaf to Ctrl-C, and what we start would be too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("project", deadline=None)
@@ -38,10 +43,11 @@ def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def the_log_is_left_as_it_was() -> Iterator[None]:
-    before = [(logger, logger.handlers[:], logger.propagate) for logger in LOGGERS]
+    before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in LOGGERS]
     yield
-    for logger, handlers, propagate in before:
+    for logger, handlers, propagate, level in before:
         logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture

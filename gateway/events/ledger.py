@@ -12,7 +12,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, Final
@@ -149,20 +149,26 @@ class Ledger:
 
         return self._database.submit(operation)
 
-    def prune(self, before: float, limit: int = 1000) -> Future[int]:
-        """Delete finished deliveries and quiet uploads older than `before` (Unix time).
+    def prune(self, before: float, relayed_before: float, limit: int = 1000) -> Future[int]:
+        """Delete what is done, and quiet uploads, older than `before` (Unix time).
 
-        Dead ones stay until somebody decides. Returns how many deliveries and uploads went:
-        `limit` of each at the most.
+        What a remote engine was given goes where it is older than `relayed_before`. Dead ones stay
+        until somebody decides. Returns how many deliveries and uploads went: `limit` of each at the
+        most.
         """
-        return self._database.submit(lambda db: _prune(db, before, limit))
+        edges = {"done": before, "relayed": relayed_before}
+        return self._database.submit(lambda db: _prune(db, edges, limit))
 
-    async def keep_house(self, retention: float) -> None:
-        """Prune now and every ten minutes what ended `retention` seconds ago, until cancelled."""
+    async def keep_house(self, retention: float, relayed_retention: float) -> None:
+        """Prune now and every ten minutes, until cancelled.
+
+        What is done goes `retention` seconds after its end, what was handed over to a remote engine
+        `relayed_retention` seconds after that.
+        """
         while True:
             with contextlib.suppress(sqlite3.Error):
-                before = time.time() - retention
-                while await asyncio.wrap_future(self.prune(before)):
+                now = time.time()
+                while await asyncio.wrap_future(self.prune(now - retention, now - relayed_retention)):
                     pass
             await asyncio.sleep(PRUNE_EVERY)
 
@@ -230,9 +236,9 @@ def _forget(db: sqlite3.Connection, gone: Sequence[tuple[int, str]]) -> None:
     )
 
 
-def _prune(db: sqlite3.Connection, before: float, limit: int) -> int:
+def _prune(db: sqlite3.Connection, edges: Mapping[str, float], limit: int) -> int:
     gone: list[tuple[int, str]] = []
-    for state in ("done", "relayed"):
+    for state, before in edges.items():
         gone += db.execute(
             "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries"  # noqa: S608 (ours)
             f" WHERE state = '{state}' AND updated < ? LIMIT ?) RETURNING seq, event_id",
@@ -242,7 +248,7 @@ def _prune(db: sqlite3.Connection, before: float, limit: int) -> int:
     quiet = db.execute(
         "DELETE FROM uploads WHERE id IN (SELECT id FROM uploads u WHERE committed < ?"
         " AND NOT EXISTS (SELECT 1 FROM events WHERE upload_id = u.id) LIMIT ?)",
-        (before, limit),
+        (edges["done"], limit),
     ).rowcount
     return len(gone) + quiet
 

@@ -89,6 +89,8 @@ def _search(selection: Selection, states: Sequence[str]) -> Search:
     kept_as = {_KEPT_AS.get(state) for state in states}
     if selection.events:
         path = "deliveries WHERE event_id IN (SELECT value FROM json_each(:events))"
+    elif kept_as == {"dead"} and selection.handler is not None:
+        path = "deliveries INDEXED BY deliveries_dead WHERE state = 'dead' AND handler = :handler"
     elif len(kept_as) == 1 and None not in kept_as:
         # Spelled out: only so it is clear to SQLite that the index has all of them.
         path = f"deliveries INDEXED BY deliveries_unfinished WHERE state = '{kept_as.pop()}'"

@@ -82,6 +82,8 @@ _VERSION_2: Final = (
     # To list by state, oldest first. (SQLite sees that `state = 'dead'` implies this, in no other form.)
     """CREATE INDEX deliveries_unfinished ON deliveries (state)
         WHERE state = 'ready' OR state = 'running' OR state = 'dead'""",
+    # To find the dead of one handler among many of another.
+    "CREATE INDEX deliveries_dead ON deliveries (handler) WHERE state = 'dead'",
     # To prune.
     """CREATE INDEX deliveries_ended ON deliveries (state, updated)
         WHERE state = 'done' OR state = 'relayed'""",

@@ -20,6 +20,7 @@ from gateway.events.steps import TOUCHED, VERBS, Verb
 from tests.records import awaited, claimed, now, ready, record, settle, states
 
 LATER = time.time() + 3600
+EARLIER = time.time() - 3600
 
 
 def settle_first(journal: Journal, outcome: str, handler: str = "h", delay: float = 0.0) -> None:
@@ -228,8 +229,10 @@ def plans(journal: Journal, *operations: Any) -> list[str]:
     return [plan for plan in found if re.search(r"\b(deliveries|d)\b", plan)]
 
 
-@pytest.mark.parametrize("state", ["ready", "running", "delayed", "dead"])
-@pytest.mark.parametrize("handler", [None, "h"])
+@pytest.mark.parametrize(
+    ("state", "handler"),
+    [("dead", None)] + [(s, h) for s in ("ready", "running", "delayed") for h in (None, "h")],
+)
 async def test_what_is_unfinished_is_found_without_reading_what_is_done(
     busy: Journal, state: State, handler: str | None
 ) -> None:
@@ -246,6 +249,17 @@ async def test_what_is_unfinished_is_found_without_reading_what_is_done(
     ), told
 
 
+async def test_the_dead_of_one_handler_are_found_without_reading_those_of_another(
+    busy: Journal,
+) -> None:
+    search = looking.listed(Selection("dead", "h"))
+    told = plans(busy, lambda db: looking.find(db, search, 0, 10, top=99, window=10))
+    rows = r"SEARCH \w+ USING (COVERING )?INDEX deliveries_dead \(handler=\? AND rowid"
+    assert all(re.match(rows, plan) for plan in told), told
+    assert await names(busy, state="dead", handler="h") == ["dead"]
+    assert await names(busy, state="dead", handler="i") == []
+
+
 @pytest.mark.parametrize("wanted", [Selection(), Selection("done", "h"), Selection(events=("e-dead",))])
 async def test_no_page_sorts_or_scans_all_there_is(busy: Journal, wanted: Selection) -> None:
     search = looking.listed(wanted)
@@ -259,7 +273,7 @@ async def test_no_page_sorts_or_scans_all_there_is(busy: Journal, wanted: Select
 
 
 async def test_pruning_finds_what_is_old_through_an_index(busy: Journal) -> None:
-    told = plans(busy, lambda db: ledger._prune(db, LATER, 10))
+    told = plans(busy, lambda db: ledger._prune(db, {"done": LATER, "relayed": LATER}, 10))
     assert [plan for plan in told if plan.startswith("SCAN")] == []
 
 
@@ -411,25 +425,37 @@ async def test_a_journal_that_is_closed_is_away(journal: Journal) -> None:
 def test_pruning_removes_what_is_done_and_old_with_all_that_hangs_on_it(busy: Journal) -> None:
     kept = states(busy).keys() - {("e-done", "h")}
     now(busy.outbox.record([record("silent", ())]))
-    assert now(busy.ledger.prune(LATER)) == 3  # the delivery, its upload, the one without handlers
+    assert (
+        now(busy.ledger.prune(LATER, LATER)) == 3
+    )  # the delivery, its upload, the one without handlers
     assert states(busy).keys() == kept
     assert now(busy.ledger.story("done")) is None
     assert awaited(busy.ledger.history("e-done")) is None
     assert now(busy.ledger.story("silent")) is None
     assert select(busy, "SELECT count(*) FROM runs") == [(2,)]  # of dead and delayed
-    assert now(busy.ledger.prune(LATER)) == 0
+    assert now(busy.ledger.prune(LATER, LATER)) == 0
 
 
 def test_pruning_keeps_what_is_young(busy: Journal) -> None:
-    assert now(busy.ledger.prune(time.time() - 3600)) == 0
+    assert now(busy.ledger.prune(EARLIER, EARLIER)) == 0
     assert len(states(busy)) == 7
+
+
+async def test_what_was_handed_over_stays_as_long_as_is_said_of_it_alone(journal: Journal) -> None:
+    ready(journal, "relayed", "done")
+    await journal.queue.relayed(await journal.queue.claim_any(1, 0.0))
+    settle_first(journal, "done")
+    assert now(journal.ledger.prune(LATER, EARLIER)) == 2  # what is done, and its upload
+    assert awaited(journal.ledger.history("e-relayed")) is not None
+    assert now(journal.ledger.prune(EARLIER, LATER)) == 1
+    assert awaited(journal.ledger.history("e-relayed")) is None
 
 
 def test_an_event_stays_as_long_as_one_of_its_handlers_is_not_done(journal: Journal) -> None:
     ready(journal, "a", handlers=("h", "i"))
     settle_first(journal, "done")
     settle_first(journal, "dead", "i")
-    assert now(journal.ledger.prune(LATER)) == 1
+    assert now(journal.ledger.prune(LATER, LATER)) == 1
     history = awaited(journal.ledger.history("e-a"))
     assert history is not None
     assert [story.row.handler for story in history.stories] == ["i"]
@@ -439,7 +465,7 @@ def test_pruning_takes_a_bounded_number_at_a_time(journal: Journal) -> None:
     silent: list[Record] = [record(f"s{number}", ()) for number in range(25)]
     now(journal.outbox.record(silent))
     taken = []
-    while gone := now(journal.ledger.prune(LATER, 10)):
+    while gone := now(journal.ledger.prune(LATER, LATER, 10)):
         taken.append(gone)
     assert taken == [10, 10, 5]
 
@@ -452,7 +478,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hasty")
 async def test_the_house_is_kept_until_it_is_closed(journal: Journal) -> None:
     ready(journal, "a")
-    keeping = asyncio.create_task(journal.ledger.keep_house(0.0))
+    keeping = asyncio.create_task(journal.ledger.keep_house(0.0, 3600.0))
     settle(journal, (await journal.queue.claim("h", 1, 0.0))[0], "done")
     async with asyncio.timeout(20):
         while await names(journal):

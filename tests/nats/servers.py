@@ -26,11 +26,23 @@ BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on now."""
+    with kept_ports(count) as ports:
+        return ports
+
+
+@contextlib.contextmanager
+def kept_ports(count: int) -> Iterator[list[int]]:
+    """Keep ports for servers of ours.
+
+    Bound and not listening, with `SO_REUSEADDR`, they are free for who asks for them by number, and
+    nobody else is given one, not even while a server is dead between two starts.
+    """
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        yield [int(one.getsockname()[1]) for one in sockets]
 
 
 @dataclass
@@ -148,25 +160,28 @@ class Cluster:
 @contextlib.contextmanager
 def single(folder: Path, **values: Any) -> Iterator[Server]:
     """Run one server."""
-    port, monitor = free_ports(2)
-    server = Server(folder, "n0", port, monitor, **values)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
+    with kept_ports(2) as (port, monitor):
+        server = Server(folder, "n0", port, monitor, **values)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
 
 
 @contextlib.contextmanager
 def cluster_of_three(folder: Path) -> Iterator[Cluster]:
     """Run three servers that know each other."""
-    ports = free_ports(9)
-    routes = ports[6:]
-    cluster = Cluster(
-        [Server(folder / f"n{i}", f"n{i}", ports[i], ports[3 + i], routes[i], routes) for i in range(3)]
-    )
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.kill()
+    with kept_ports(9) as ports:
+        routes = ports[6:]
+        cluster = Cluster(
+            [
+                Server(folder / f"n{i}", f"n{i}", ports[i], ports[3 + i], routes[i], routes)
+                for i in range(3)
+            ]
+        )
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.kill()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway import observe
 from gateway.app import Gateway
 from gateway.events.protocols import Selection
 from tests.conftest import Start
@@ -34,6 +39,18 @@ async def comes(true: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, "it never came"
         await asyncio.sleep(0.02)
     return found
+
+
+async def samples(gateway: Gateway) -> dict[str, float]:
+    """Scrape; return the samples about engines, by name and labels."""
+    answer = await get(gateway, "/-/metrics")
+    assert answer.status == 200
+    return {
+        " ".join((sample.name, *(value for _, value in sorted(sample.labels.items())))): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+        if sample.labels.get("engine") == "nats"
+    }
 
 
 def lines(path: Path) -> list[str]:
@@ -108,3 +125,35 @@ async def test_a_gateway_that_leaves_handlers_to_workers_runs_none(
     [delivery] = await other.queue.claim("copier", 1, SECONDS)
     assert delivery.holder == "{}:{}".format(*gateway.address)
     assert not lines(log)
+
+
+async def test_metrics_tell_what_waits_in_nats_and_for_how_long(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
+    gateway = await start(events=server.url, plugins=[str(folder)], deliver="workers")
+    await put(gateway, "/upload/one")
+    await put(gateway, "/upload/two")
+    waiting = "gateway_deliveries nats copier ready"
+    async with asyncio.timeout(SECONDS):
+        while (told := await samples(gateway)).get(waiting) != 2:
+            await asyncio.sleep(0.02)  # the relay tells nobody when it has handed over
+    assert told["gateway_engine_up nats"] == 1
+    assert 0 < told["gateway_oldest_ready_seconds nats copier"] < SECONDS
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "silent"])
+async def test_metrics_leave_out_a_nats_that_does_not_answer(
+    start: Start, server: Server, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    monkeypatch.setattr(observe, "ENGINE_SECONDS", 0.2)
+    gateway = await start(events=server.url)
+    async with asyncio.timeout(SECONDS):
+        while (await samples(gateway)) != {"gateway_engine_up nats": 1.0}:
+            await asyncio.sleep(0.02)  # connecting has no other sign
+    assert server.process is not None
+    server.process.send_signal(how)
+    async with asyncio.timeout(SECONDS):
+        while (await samples(gateway)) != {"gateway_engine_up nats": 0.0}:
+            await asyncio.sleep(0.02)  # a killed server's last answer may still be on its way
+    server.kill()

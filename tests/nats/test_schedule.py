@@ -50,5 +50,5 @@ async def test_ticks_that_fall_due_without_nats_are_run_when_it_comes(
         while not (await gateway.journal.ledger.page(Selection(handler="ticker"), None, 1)).rows:
             await asyncio.sleep(0.02)  # the journal is the only sign of a tick so far
     back = time.time()
-    server.start()
+    await asyncio.to_thread(server.start)  # the gateway lives on this very loop
     await comes(lambda: any(json.loads(line)["scheduled"] < back for line in lines(log)))

@@ -5,6 +5,7 @@
     streams      streams and consumers, made idempotently
     message      an event as a message and back
     pulls        asking a consumer for messages
+    records      what went well, written in batches
     queue        Queue          outbox   Outbox          ledger   Ledger
     sync         does the server sync before it says yes?
     engine       all of it, put together from the settings

@@ -77,11 +77,13 @@ class Ledger:
 
         Raises `ValueError` for a cursor that is none.
         """
+        await self._queue.written()
         found, cursor = await self._rows.page(selection, after, limit)
         return Page([known.row for known in found], cursor)
 
     async def history(self, event_id: str) -> History | None:
         """Return an event with its stories; its body only where it is still in a stream."""
+        await self._queue.written()
         return await self._rows.history(event_id)
 
     # -- steering

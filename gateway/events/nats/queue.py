@@ -2,7 +2,8 @@
 
 The rule: the server counts attempts and leases. A delivery whose lease has run out is somebody
 else's: settling it changes nothing. Settlements wait for the server's answer, so that what is
-done is done when the call returns. May import the rest of this package, `model`, `errors`.
+done is done when the call returns; only the record of a run that went well may come after. May
+import the rest of this package, `model`, `errors`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from gateway.events.nats.message import (
 )
 from gateway.events.nats.names import Names
 from gateway.events.nats.pulls import Pulls
+from gateway.events.nats.records import Record, Records
 from gateway.events.nats.streams import ensure_consumer
 from gateway.model import Delivery
 
@@ -53,6 +55,7 @@ class Queue:
         self._names = names
         self._node = node
         self._pulls = Pulls(connection, self._return)
+        self._records = Records(connection)
         self._consumers: dict[str, int] = {}
         self._ensuring = asyncio.Lock()
 
@@ -100,15 +103,15 @@ class Queue:
         """Done. Raises `EngineAway`."""
         claimed = _claimed(delivery)
         if claimed.ours:
-            await asyncio.gather(
-                self._record(delivery, "done", duration, None), self._end(claimed, _ACK)
-            )
+            record = self._record(delivery, self._run(delivery, "done", duration, None))
+            await self._end(claimed, _ACK)
+            await self._records.add(record)
 
     async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
         """Failed: due again in `delay` seconds. Raises `EngineAway`."""
         claimed = _claimed(delivery)
         if claimed.ours:
-            await self._record(delivery, "retry", duration, error)
+            await self._tell(self._record(delivery, self._run(delivery, "retry", duration, error)))
             await self._wait_visibly(delivery, claimed, delay, error)
             await self._end(claimed, _later(delay))
 
@@ -117,7 +120,7 @@ class Queue:
         claimed = _claimed(delivery)
         if claimed.ours:
             await self._bury(claimed.message, delivery.handler, delivery.event_id, error)
-            await self._record(delivery, "dead", duration, error)
+            await self._tell(self._record(delivery, self._run(delivery, "dead", duration, error)))
             await self._end(claimed, _TERMINATE)
 
     async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
@@ -128,8 +131,13 @@ class Queue:
                 claimed.until = NEVER
 
     async def close(self) -> None:
-        """Claim no more."""
+        """Claim no more, and let the last records be written."""
         await self._pulls.close()
+        await self._records.written()
+
+    async def written(self) -> None:
+        """Wait until what was acknowledged here can be seen; some seconds at the most."""
+        await self._records.written()
 
     # -- what arrives
 
@@ -206,11 +214,11 @@ class Queue:
                 headers={MESSAGE_ID: f"dead:{sequence}"},
             )
 
-    async def _record(
+    def _run(
         self, delivery: Delivery, outcome: str, duration: float, error: str | None
-    ) -> None:
-        """Write down a run that ended."""
-        run = {
+    ) -> dict[str, Any]:
+        """Return what is written of a run that ended."""
+        return {
             "event_id": delivery.event_id,
             "handler": delivery.handler,
             "sequence": _claimed(delivery).sequence,
@@ -225,7 +233,14 @@ class Queue:
             "path": delivery.body.get("path"),
             "created": delivery.created,
         }
-        await self._tell("run", delivery, run)
+
+    def _record(self, delivery: Delivery, told: Mapping[str, Any], kind: str = "run") -> Record:
+        """Return a message for the stream of runs. A repetition is recognised there."""
+        return Record(
+            self._names.of(kind, delivery.handler, delivery.event_id),
+            json.dumps(told, separators=(",", ":")).encode(),
+            {MESSAGE_ID: f"{kind}:{_claimed(delivery).sequence}:{delivery.attempt}"},
+        )
 
     async def _wait_visibly(
         self, delivery: Delivery, claimed: Claimed, delay: float, error: str
@@ -238,19 +253,13 @@ class Queue:
                 "attempt": delivery.attempt,
                 "error": error,
             }
-            await self._tell("wait", delivery, note, ttl=delay)
+            await self._tell(self._record(delivery, note, "wait"), ttl=delay)
 
-    async def _tell(
-        self, kind: str, delivery: Delivery, told: Mapping[str, Any], ttl: float | None = None
-    ) -> None:
-        """Publish to the stream of runs and wait: faster than it can write, it would drop them."""
-        key = f"{kind}:{_claimed(delivery).sequence}:{delivery.attempt}"
+    async def _tell(self, record: Record, ttl: float | None = None) -> None:
+        """Publish to the stream of runs and wait until the server has it."""
         async with reaching():
             await self._connection.js.publish(
-                self._names.of(kind, delivery.handler, delivery.event_id),
-                json.dumps(told, separators=(",", ":")).encode(),
-                headers={MESSAGE_ID: key},
-                msg_ttl=ttl,
+                record.subject, record.payload, headers=dict(record.headers), msg_ttl=ttl
             )
 
 
