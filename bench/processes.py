@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -30,6 +31,26 @@ def free_port() -> int:
         return port
 
 
+class _HeldSignals:
+    """Holds back what would end us between the start of a process and the note that it runs."""
+
+    def __init__(self) -> None:
+        self._came: list[int] = []
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+
+    def _note(self, number: int, _: object) -> None:
+        self._came.append(number)
+
+    def let_go(self) -> None:
+        """Let signals through again, first those that came meanwhile."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        for came in self._came:
+            signal.raise_signal(came)
+
+
 class Server:
     """A command that listens on `port`; its output goes to `log`."""
 
@@ -38,16 +59,22 @@ class Server:
     ) -> None:
         self._log = log
         self._command = command
-        with log.open("wb") as output:
-            # A session of its own: Ctrl-C reaches the bench only, which then ends everything.
-            self._process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **(environ or {})},
-                start_new_session=True,
-            )
+        held = _HeldSignals()
         try:
+            with log.open("wb") as output:
+                # A session of its own: Ctrl-C reaches the bench only, which then ends everything.
+                self._process = subprocess.Popen(
+                    command,
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, **(environ or {})},
+                    start_new_session=True,
+                )
+        except BaseException:
+            held.let_go()
+            raise
+        try:
+            held.let_go()
             self._wait_for(port)
         except BaseException:
             self.stop()
