@@ -84,8 +84,8 @@ class Steps:
         opened: dict[tuple[str, ...], Parent] = {}
         taken: set[publish.Name] = set()
         handlers = tuple(self._handlers())
-        unlooked = sum(order.body.size for order in orders if not order.looked)
-        no_room = self._room_for(unlooked) if unlooked else None
+        unlooked = [order.body.size for order in orders if not order.looked]
+        no_room = self._no_room_for(sum(unlooked)) if unlooked else None
         for order in orders:
             try:
                 if no_room is not None and not order.looked:
@@ -102,11 +102,12 @@ class Steps:
             staged.append(Staged(order, parent, segments, handlers, event_id, replaced))
         return staged
 
-    def _room_for(self, amount: int) -> Refusal | None:
+    def _no_room_for(self, amount: int) -> Refusal | None:
+        """Return why `amount` bytes cannot be taken; an empty file needs a byte of room too."""
         try:
-            self._reserve.check(amount)
-        except Refusal as refusal:
-            return refusal
+            self._reserve.check(max(amount, 1))
+        except (Refusal, OSError) as fault:
+            return refusal_of(fault)
         return None
 
     def _parent(
