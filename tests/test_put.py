@@ -188,3 +188,13 @@ async def test_every_answer_carries_a_request_id_and_forbids_sniffing(start: Sta
         assert len(answer.headers["X-Request-Id"]) == 16
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Server"] == "upload-gateway"
+
+
+@pytest.mark.parametrize("content", [b"", b"x"])
+async def test_a_disk_below_its_watermark_takes_not_even_an_empty_file(
+    start: Start, content: bytes
+) -> None:
+    gateway = await start(min_free_bytes=str(1 << 60))
+    answer = await put(gateway, "/upload/x", content)
+    assert (answer.status, answer.json["error"]) == (507, "no_space")
+    assert files_below(gateway.settings.directory / "upload") == {}
