@@ -23,6 +23,8 @@ from gateway.errors import Refusal, Superseded
 from gateway.model import Identity
 
 PIECE_BYTES: Final = 1 << 20
+SILENCE_SECONDS: Final = 60.0
+"""How long the other side may take nothing of a file."""
 
 _IDENTITY: Final = re.compile(r"(\d{1,20})-(\d{1,20})-(\d{1,20})-(-?\d{1,20})", re.ASCII)
 
@@ -38,15 +40,15 @@ class Handing:
     async def answer(
         self, method: str, upload_id: str, query: Query, principal: Mapping[str, Any] | None
     ) -> web.StreamResponse:
-        """Answer for one file; removing it takes somebody known. Raises `Refusal`."""
+        """Answer for one file, to somebody known. Raises `Refusal`."""
         if method not in {"GET", "HEAD", "DELETE"}:
             raise Refusal(
                 "method_not_allowed",
                 "a file is read with GET, removed with DELETE",
                 {"Allow": "GET, HEAD, DELETE"},
             )
-        if method == "DELETE" and principal is None:
-            raise Refusal("forbidden", "only somebody known may remove a file here")
+        if principal is None:  # `--auth none` lets anybody upload, and nobody have others' files
+            raise Refusal("forbidden", "only somebody known may have or remove a file here")
         named = _very(query) if principal == INTERNAL else None
         try:
             path, identity = named or await self._files.recorded(upload_id)
@@ -99,7 +101,11 @@ class _Handed(web.StreamResponse):
                     request.transport.abort()
                 return
             left -= len(piece)
-            await self.write(piece)
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    await self.write(piece)
+            except TimeoutError as fault:
+                raise ConnectionResetError("the other side takes no more of the file") from fault
 
     async def _close(self) -> None:
         fd, self._file = self._file, None
