@@ -45,7 +45,9 @@ async def test_removing_takes_somebody_known(start: Start, tmp_path: Path) -> No
     assert (await get(gateway, f"/-/files/{upload_id}", known)).status == 410
 
 
-async def test_without_authorization_nobody_has_or_removes_others_files(start: Start, tmp_path: Path) -> None:
+async def test_without_authorization_nobody_has_or_removes_others_files(
+    start: Start, tmp_path: Path
+) -> None:
     gateway = await start(auth="none")
     upload_id = (await put(gateway, "/upload/a")).json["upload_id"]
     assert (await get(gateway, f"/-/files/{upload_id}")).status == 403
