@@ -40,6 +40,7 @@ TABLE: Mapping[str, int] = {
     "precondition_failed": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
+    "range_not_satisfiable": 416,
     "expectation_failed": 417,
     "too_many_requests": 429,
     "internal": 500,
@@ -50,6 +51,7 @@ TABLE: Mapping[str, int] = {
     "overloaded": 503,
     "process_away": 503,
     "stopping": 503,
+    "storage_away": 503,
     "gateway_timeout": 504,
     "no_space": 507,
 }
@@ -62,6 +64,7 @@ RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "overloaded": 5,
     "process_away": 2,
     "stopping": 5,
+    "storage_away": 5,
 }
 """What a client should wait before it tries again (RFC 9110 section 10.2.3)."""
 

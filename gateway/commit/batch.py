@@ -70,8 +70,7 @@ class Steps:
             if not recorded:
                 return
             reach("after journal commit")
-            with self._passing():
-                published = [item for item in recorded if self._publish(item, verdicts)]
+            published = self._publish_all(recorded, verdicts)
             reach("before directory sync")
             self._sync_folders(published, verdicts)
             reach("after directory sync")
@@ -163,6 +162,15 @@ class Steps:
             self._undo([staged[0].order], refusal_of(fault), verdicts)
             return []
         return staged
+
+    def _publish_all(self, recorded: list[Staged], verdicts: Verdicts) -> list[Staged]:
+        with contextlib.ExitStack() as passing:
+            try:
+                passing.enter_context(self._passing())
+            except Refusal as reason:
+                self._undo([item.order for item in recorded], reason, verdicts)
+                return []
+            return [item for item in recorded if self._publish(item, verdicts)]
 
     def _publish(self, item: Staged, verdicts: Verdicts) -> bool:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.commit.gate import Gate
-from gateway.errors import Superseded
+from gateway.errors import Refusal, Superseded
 from tests.commit.conftest import Office
 
 SECONDS = 30.0
@@ -110,3 +110,24 @@ async def test_no_name_is_given_while_another_process_removes(
         assert office.stored() == {}
     await committing
     assert office.stored() == {"x": b"new"}
+
+
+async def test_a_process_that_was_stopped_in_the_gate_costs_its_siblings_a_refusal(
+    tmp_path: Path, gates: tuple[Gate, Gate, Gate]
+) -> None:
+    impatient = Gate(tmp_path, patience=0.05)
+    office = Office(tmp_path, impatient)
+    try:
+        stored = await office.commit("/x", b"old")
+        with gates[1].alone():
+            with pytest.raises(Refusal) as refused:
+                await office.commit("/x", b"new")
+            assert refused.value.status == 503
+            with pytest.raises(Refusal):
+                await office.files.remove({"upload_id": stored.upload_id})
+            assert office.stored() == {"x": b"old"}
+        await office.commit("/x", b"newer")
+        assert office.stored() == {"x": b"newer"}
+    finally:
+        await asyncio.to_thread(office.close)
+        impatient.close()

@@ -1,0 +1,110 @@
+"""Storage room: what the other rooms may ask of a storage, whichever it is.
+
+One rule: a storage that speaks these protocols passes the one contract suite (`tests/storage`), and no
+other room knows which one it has. A **path** is what events name: it starts with `/` and lies below
+DIRECTORY; its **key** is the same without that slash. May import errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Grant = Any
+"""What a signed URL allows (`gateway.signing`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """One stored file: its size in bytes, when it was last changed (Unix seconds), what it is.
+
+    `etag` is strong and stands without quotes: equal only for the same bytes (RFC 9110 section
+    8.8.3). `mime` is None where nobody said it; `metadata` names are in lower case.
+    """
+
+    path: str
+    bytes: int
+    modified: float
+    etag: str
+    mime: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A request that the storage itself will take: send `method` to `url`.
+
+    `headers` must be sent as they are; `fields` are those of a form (a POST policy), else empty.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+class Opened(Protocol):
+    """The bytes that were asked for of one version of a file, whatever happens to its name meanwhile.
+
+    Iterating gives them in pieces of up to about a megabyte, once, and raises `OSError` or `Refusal`
+    where they end too early: less than promised is never taken for all.
+    """
+
+    @property
+    def stat(self) -> Stat:
+        """The whole file."""
+        ...
+
+    @property
+    def fd(self) -> int | None:
+        """A descriptor of the file itself, at no position in particular, or None (no local file)."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Return the pieces."""
+        ...
+
+
+class Shelf(Protocol):
+    """The reading side of a storage. Callable from any event loop.
+
+    Every path passes `paths.check` and the protected places first: `Refusal` `bad_path`,
+    `forbidden`. A folder is no file: `not_found`. A storage that is away: `Refusal`
+    `storage_away` (503).
+    """
+
+    async def stat(self, path: str) -> Stat:
+        """Describe a file. Raises `Refusal("not_found")`."""
+        ...
+
+    def open(
+        self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> AbstractAsyncContextManager[Opened]:
+        """Open `length` bytes from `start` on (None: up to the end), both within the file.
+
+        Entering raises `Refusal("not_found")`, and `Superseded` where `etag` is given and the file
+        has another.
+        """
+        ...
+
+    def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stat]:
+        """Iterate over the files whose path starts with `prefix`, in the byte order of their keys.
+
+        `prefix` is text, no folder: `/a` finds `/ab` too. With `after` it begins behind that path. What
+        is added or removed meanwhile may be missed or seen; nothing is seen twice. Memory is
+        bounded whatever the number of files.
+        """
+        ...
+
+    async def delete(self, path: str, etag: str | None = None) -> None:
+        """Remove a file durably. Raises `Refusal("not_found")`, `Superseded` where `etag` differs."""
+        ...
+
+    async def sign(self, grant: Grant, *, expires: float) -> Signed | None:
+        """Let the storage itself take one request until `expires` (Unix seconds).
+
+        None: it cannot, and the gateway signs a URL of its own.
+        """
+        ...
