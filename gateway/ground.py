@@ -26,7 +26,7 @@ from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
-from gateway.installation import Installation, installation_key
+from gateway.installation import Installation, installation_keys
 from gateway.listening import tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.premises import Seat
@@ -147,7 +147,9 @@ class Ground:
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
-        self.installation = Installation(settings, installation_key(settings), lambda: self.seat.address)
+        self.installation = Installation(
+            settings, installation_keys(settings), lambda: self.seat.address
+        )
         self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
         alone = contextlib.nullcontext if self.gate is None else self.gate.alone
         self.shelf = FileShelf(self.tree, self.committer.between_batches, alone)

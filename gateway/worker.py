@@ -26,7 +26,7 @@ from gateway.events.nats import make_engine
 from gateway.events.runner import Runner
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
-from gateway.installation import KEY_FILE, Installation, installation_key
+from gateway.installation import KEY_FILE, Installation, installation_keys
 from gateway.listening import listening_socket, tls_context
 from gateway.metrics import Metrics
 from gateway.model import Delivery
@@ -79,7 +79,7 @@ class Worker:
     def _open(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, Services()
         self._socket = opened.enter_context(contextlib.closing(listening_socket(settings)))
-        installation = Installation(settings, installation_key(settings), lambda: self.address)
+        installation = Installation(settings, installation_keys(settings), lambda: self.address)
         self._auth = Auth(settings, tokens_of(settings), installation)
         tree = Tree(settings.directory, [settings.state, *settings.plugins])
         opened.callback(tree.close)

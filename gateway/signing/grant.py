@@ -38,11 +38,11 @@ class Grant:
     """One request that may be made until `expires` (Unix seconds); GET stands for HEAD too.
 
     `path` is decoded; `query` holds the request's own parameters in order, which are signed like all
-    else. For PUT, POST and PATCH: the `content_type` and the exact `length` or greatest `max_length` in bytes of
-    the body; the `metadata` that the file gets. For PUT: `once`, a name for this very grant, which
-    a stored upload uses up; `on_conflict` `reject` where no file may be replaced. For GET: the
-    `filename` under which a browser saves the answer. `cache_control` is that of the answer, or
-    of the object that a bucket keeps.
+    else. For PUT, POST and PATCH: the `content_type` and the exact `length` or greatest
+    `max_length` in bytes of the body; the `metadata` that the file gets. For PUT: `once`, a name
+    for this very grant, which a stored upload uses up; `on_conflict` `reject` where no file may be
+    replaced. For GET: the `filename` under which a browser saves the answer. `cache_control` is
+    that of the answer, or of the object that a bucket keeps.
     """
 
     method: str
