@@ -38,9 +38,9 @@ class Part(NamedTuple):
 def parts_of(header: str, size: int) -> list[Part] | None:
     """Return the parts of a file of `size` bytes that `Range` asks for, in the order asked.
 
-    None: the whole file is to be sent. A server may do so for any range (section 14.2); this one does for
-    units other than bytes, bad syntax, more than MOST_RANGES, overlapping ranges, and the end of
-    an empty file, which no `Content-Range` could express. Raises `Refusal`
+    None: the whole file is to be sent. A server may do so for any range (section 14.2); this one
+    does for units other than bytes, bad syntax, more than MOST_RANGES, overlapping ranges, and the
+    end of an empty file, which no `Content-Range` could express. Raises `Refusal`
     `range_not_satisfiable` where no part lies in the file.
     """
     unit, equals, listed = header.partition("=")

@@ -1,8 +1,8 @@
 """Settings: the table as flags of the command line.
 
 The rule: a flag is a text, or a list of texts where it is repeatable; a switch may stand bare and
-takes its value, if any, behind `=`. Judging it is left to `load`, so that a bad flag and a bad line in the file are told in the same words. May import the
-table.
+takes its value, if any, behind `=`. Judging it is left to `load`, so that a bad flag and a bad line
+in the file are told in the same words. May import the table.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def with_hyphens(argv: Sequence[str]) -> list[str]:
         flag, equals, value = word.partition("=")
         if word.startswith("--"):
             flag = flag.replace("_", "-")
-            word = f"{flag}=true" if flag in switches and not equals else flag + equals + value
-        spelled.append(word)
+            equals, value = (equals, value) if equals or flag not in switches else ("=", "true")
+        spelled.append(flag + equals + value)
     return spelled
 
 
