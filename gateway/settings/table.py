@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gateway.model import OnConflict
 from gateway.settings import values
+from gateway.settings.downloads import DOWNLOADS, DownloadSettings
 from gateway.settings.events import EVENTS, EventSettings
 from gateway.settings.option import Option, Setting
 from gateway.settings.storage import StorageSettings
@@ -44,10 +45,10 @@ _UPLOADS: Final = "Uploads"
 _WHO: Final = "Who may"
 _LIMITS: Final = "Limits"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, _WHO, _LIMITS, EVENTS, _LOGS)
+_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, DOWNLOADS, _WHO, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(EventSettings, StorageSettings):
+class Settings(EventSettings, StorageSettings, DownloadSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_said` tells whether somebody chose `auth`, or it is only the default.
