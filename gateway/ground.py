@@ -20,14 +20,15 @@ from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
-from gateway.commit.recover import recover
 from gateway.commit.orders import Audience
+from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
 from gateway.installation import Installation, installation_key
 from gateway.listening import tls_context
+from gateway.model import OBJECT_CREATED, UPLOADED
 from gateway.plugins import KINDS, Plugins
 from gateway.premises import Seat
 from gateway.routing.plugin import routing_kind
@@ -143,8 +144,8 @@ class Ground:
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
 
     def _audience(self) -> Audience:
-        uploaded = tuple(spec.name for spec in self.hooks.uploaded_specs())
-        return Audience(uploaded, self.hooks.created_specs())
+        uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
+        return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services

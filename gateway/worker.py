@@ -113,7 +113,7 @@ class Worker:
             observe=self.metrics.ran,
         )
         await self.nats.wait_ready()
-        await self.runner.start(self.hooks.delivered_specs())
+        await self.runner.start(self.hooks.specs())
 
     async def reload(self) -> None:
         """Take new plugins (SIGHUP); any fault keeps the old ones and is logged."""
@@ -122,7 +122,7 @@ class Worker:
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
             return
-        await self.runner.refresh(self.hooks.delivered_specs())
+        await self.runner.refresh(self.hooks.specs())
         log.info("reloaded: generation %d of the plugins", self.plugins.current.number)
 
     async def stop(self) -> None:
@@ -146,7 +146,7 @@ class Worker:
         """Return the line that says that it works."""
         host, port = self.address
         scheme = "https" if self.settings.tls_cert else "http"
-        count = len(self.hooks.delivered_specs())
+        count = len(self.hooks.specs())
         handlers = "1 handler" if count == 1 else f"{count} handlers"
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{where}/-/health"
