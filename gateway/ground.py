@@ -30,6 +30,7 @@ from gateway.installation import Installation, installation_key
 from gateway.listening import tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.premises import Seat
+from gateway.records import Records, open_records
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
@@ -58,6 +59,7 @@ class Ground:
     committer: Committer = field(init=False)
     files: CommittedFiles = field(init=False)
     holders: Holders = field(init=False)
+    records: Records = field(init=False)
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
     services: Services = field(default_factory=Services)
@@ -114,6 +116,8 @@ class Ground:
         opened.callback(self.incoming.close)
         self.tree = Tree(settings.directory, self.protected(), self.incoming.device)
         opened.callback(self.tree.close)
+        self.records = open_records(settings)
+        opened.callback(self.records.close)
         durable = settings.durability == "full"
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
@@ -154,6 +158,7 @@ class Ground:
             local=self.files,
         )
         services.files = self.holders
+        services.records = self.records
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))

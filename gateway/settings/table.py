@@ -1,8 +1,8 @@
 """Settings: the one table. A field here is a flag, an environment name, a file key and a doc line.
 
 The rule: everything about a setting stands beside it, in its type, its default and its `Option`;
-nothing else in the project repeats a name or a default. May import `option`, `values` and `events`
-of this room and `model`.
+nothing else in the project repeats a name or a default. May import `model` and
+this room, but not `load`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.model import OnConflict
 from gateway.settings import values
 from gateway.settings.events import EVENTS, EventSettings
 from gateway.settings.option import Option, Setting
+from gateway.settings.records import RecordSettings
 from gateway.settings.values import Address
 
 __all__ = ["STATE_FOLDER", "Address", "Settings", "Token", "settings_table"]
@@ -46,7 +47,7 @@ _LOGS: Final = "Logs"
 _GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, _WHO, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(EventSettings):
+class Settings(EventSettings, RecordSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_said` tells whether somebody chose `auth`, or it is only the default.
