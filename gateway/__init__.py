@@ -13,6 +13,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     supervisor  the processes: started, kept alive, ended together
     uploads/    the door for PUT: admit, receive, commit, answer
     routing/    the door for routes: authorize, check, run scripts, ask upstreams
+    downloads/  the door for GET: files handed out, whole, in part, many as one zip
     observe     health, metrics, status
     steering    events, seen and steered over HTTP
     siblings    the other processes of this gateway, asked through their sockets
