@@ -31,6 +31,7 @@ from gateway.listening import tls_context
 from gateway.model import OBJECT_CREATED, UPLOADED
 from gateway.plugins import KINDS, Plugins
 from gateway.premises import Seat
+from gateway.records import Records, open_records
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
@@ -62,6 +63,7 @@ class Ground:
     files: CommittedFiles = field(init=False)
     shelf: Shelf = field(init=False)
     holders: Holders = field(init=False)
+    records: Records = field(init=False)
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
     services: Services = field(default_factory=Services)
@@ -118,6 +120,8 @@ class Ground:
         opened.callback(self.incoming.close)
         self.tree = Tree(settings.directory, self.protected(), self.incoming.device)
         opened.callback(self.tree.close)
+        self.records = open_records(settings)
+        opened.callback(self.records.close)
         durable = settings.durability == "full"
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
@@ -161,6 +165,7 @@ class Ground:
             local=self.files,
         )
         services.files = self.holders
+        services.records = self.records
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))

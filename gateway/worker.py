@@ -31,6 +31,7 @@ from gateway.listening import listening_socket, tls_context
 from gateway.metrics import Metrics
 from gateway.model import Delivery
 from gateway.plugins import KINDS, Plugins
+from gateway.records import open_records
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
@@ -85,6 +86,9 @@ class Worker:
         opened.callback(tree.close)
         self._holders = Holders(installation, tree, settings.directory, own=lambda: None)
         services.files = self._holders
+        records = open_records(settings, elsewhere=True)
+        opened.callback(records.close)
+        services.records = records
         services.recognise = installation.recognise
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
