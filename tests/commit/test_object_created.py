@@ -1,4 +1,4 @@
-"""What the commit tells of an object: to whom, with which keys, in the same transaction as the upload."""
+"""What the commit tells of an object: to whom, with which keys, in the transaction of its upload."""
 
 from __future__ import annotations
 
