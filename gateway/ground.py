@@ -27,6 +27,7 @@ from gateway.events.journal import Journal
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
 from gateway.installation import Installation, installation_keys
+from gateway.linking import Links
 from gateway.listening import tls_context
 from gateway.model import OBJECT_CREATED, UPLOADED
 from gateway.plugins import KINDS, Plugins
@@ -168,6 +169,8 @@ class Ground:
         )
         services.files = self.holders
         services.records = self.records
+        links = Links(settings, self.installation.urls, lambda: self.installation.public_url)
+        services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
