@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import CodeType
@@ -64,13 +64,14 @@ class Services:
     """What the gateway lends to scripts.
 
     `own_endpoint` returns `host:port` or a URL of this gateway, `recognise` how to call a gateway
-    of this installation.
+    of this installation. `closers` run on the loop of each lane before it ends.
     """
 
     own_endpoint: Callable[[], str] = _nowhere
     files: Files = field(default_factory=NoFiles)
     records: Callable[[str], Collection] = field(default_factory=Records)
     recognise: Recognise = nobody
+    closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     callout: Callout = field(init=False)
 
     def __post_init__(self) -> None:
