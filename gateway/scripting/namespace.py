@@ -73,7 +73,7 @@ class Services:
     """What the gateway lends to scripts.
 
     `own_endpoint` returns `host:port` or a URL of this gateway, `recognise` how to call a gateway
-    of this installation.
+    of this installation. `closers` run on the loop of each lane before it ends.
     """
 
     own_endpoint: Callable[[], str] = _nowhere
@@ -81,6 +81,7 @@ class Services:
     records: Callable[[str], Collection] = field(default_factory=Records)
     recognise: Recognise = nobody
     sign_url: SignUrl = _stub_url
+    closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     callout: Callout = field(init=False)
 
     def __post_init__(self) -> None:
