@@ -71,7 +71,14 @@ class Doors:
     def _uploads(self, auth: Auth) -> Uploads:
         ground, inflight = self.ground, self.inflight
         admission = Admission(
-            ground.settings, auth, ground.hooks, ground.tree, ground.reserve, inflight, ground.disk
+            ground.settings,
+            auth,
+            ground.hooks,
+            ground.tree,
+            ground.reserve,
+            inflight,
+            ground.disk,
+            ground.once,
         )
         return Uploads(
             ground.settings,

@@ -29,6 +29,7 @@ from gateway.redaction import Redaction
 from gateway.server import joined, readable
 from gateway.settings import Settings
 from gateway.signing import Grant
+from gateway.storage.once import Once
 from gateway.storage.tree import Tree
 from gateway.uploads import preconditions
 from gateway.uploads.preconditions import Expected
@@ -63,6 +64,7 @@ class Admission:
         reserve: Reserve,
         inflight: Inflight,
         disk: Executor,
+        once: Once,
     ) -> None:
         self._settings = settings
         self._auth = auth
@@ -71,6 +73,7 @@ class Admission:
         self._reserve = reserve
         self._inflight = inflight
         self._disk = disk
+        self._once = once
 
     async def admit(
         self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
@@ -93,7 +96,7 @@ class Admission:
             segments = _segments(upload, match)
             _check_size(upload)
             share = None
-            if expected or not is_here(request):
+            if expected or _nonce(upload) or not is_here(request):
                 look = partial(self._look, upload, segments, match, headers)
                 share = await asyncio.get_running_loop().run_in_executor(self._disk, look)
         except BaseException as fault:
@@ -138,6 +141,8 @@ class Admission:
         self, upload: Upload, segments: tuple[str, ...], match: paths.Match, headers: Mapping[str, str]
     ) -> Share:
         """Look at the target and promise the space. Runs in a thread."""
+        if (nonce := _nonce(upload)) is not None:
+            self._once.check(nonce)
         try:
             existing = self._tree.probe(segments)
         except Refusal as refusal:
@@ -148,6 +153,12 @@ class Admission:
         if existing is not None and upload.on_conflict == "reject":
             raise Refusal("conflict", "the file exists, and existing files are not replaced here")
         return self._reserve.admit(upload.content_length)
+
+
+def _nonce(upload: Upload) -> str | None:
+    """Return the name of a one-time URL."""
+    grant: Grant | None = upload.grant
+    return None if grant is None else grant.once
 
 
 def _narrow(upload: Upload) -> None:
