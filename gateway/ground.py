@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +20,15 @@ from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
+from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
-from gateway.installation import Installation, installation_key
+from gateway.installation import Installation, installation_keys
 from gateway.listening import tls_context
+from gateway.model import OBJECT_CREATED, UPLOADED
 from gateway.plugins import KINDS, Plugins
 from gateway.premises import Seat
 from gateway.records import Records, open_records, secrets_of
@@ -141,17 +142,20 @@ class Ground:
             self.reserve,
             slot=self.state.slot,
             durable=durable,
-            handlers=self._handlers,
+            audience=self._audience,
             gate=self.gate,
         )
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
 
-    def _handlers(self) -> Sequence[str]:
-        return [spec.name for spec in self.hooks.uploaded_specs()]
+    def _audience(self) -> Audience:
+        uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
+        return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
-        self.installation = Installation(settings, installation_key(settings), lambda: self.seat.address)
+        self.installation = Installation(
+            settings, installation_keys(settings), lambda: self.seat.address
+        )
         self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
         alone = contextlib.nullcontext if self.gate is None else self.gate.alone
         self.shelf = FileShelf(self.tree, self.committer.between_batches, alone)

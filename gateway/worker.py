@@ -26,7 +26,7 @@ from gateway.events.nats import make_engine
 from gateway.events.runner import Runner
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
-from gateway.installation import KEY_FILE, Installation, installation_key
+from gateway.installation import KEY_FILE, Installation, installation_keys
 from gateway.listening import listening_socket, tls_context
 from gateway.metrics import Metrics
 from gateway.model import Delivery
@@ -80,7 +80,7 @@ class Worker:
     def _open(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, Services()
         self._socket = opened.enter_context(contextlib.closing(listening_socket(settings)))
-        installation = Installation(settings, installation_key(settings), lambda: self.address)
+        installation = Installation(settings, installation_keys(settings), lambda: self.address)
         self._auth = Auth(settings, tokens_of(settings), installation)
         tree = Tree(settings.directory, [settings.state, *settings.plugins])
         opened.callback(tree.close)
@@ -118,7 +118,7 @@ class Worker:
             observe=self.metrics.ran,
         )
         await self.nats.wait_ready()
-        await self.runner.start(self.hooks.delivered_specs())
+        await self.runner.start(self.hooks.specs())
 
     async def reload(self) -> None:
         """Take new plugins (SIGHUP); any fault keeps the old ones and is logged."""
@@ -127,7 +127,7 @@ class Worker:
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
             return
-        await self.runner.refresh(self.hooks.delivered_specs())
+        await self.runner.refresh(self.hooks.specs())
         log.info("reloaded: generation %d of the plugins", self.plugins.current.number)
 
     async def stop(self) -> None:
@@ -151,7 +151,7 @@ class Worker:
         """Return the line that says that it works."""
         host, port = self.address
         scheme = "https" if self.settings.tls_cert else "http"
-        count = len(self.hooks.delivered_specs())
+        count = len(self.hooks.specs())
         handlers = "1 handler" if count == 1 else f"{count} handlers"
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{where}/-/health"
