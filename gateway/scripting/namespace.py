@@ -69,7 +69,7 @@ class Services:
 
     own_endpoint: Callable[[], str] = _nowhere
     files: Files = field(default_factory=NoFiles)
-    records: Callable[[str], Collection] = field(default_factory=Records)
+    records: Records = field(default_factory=Records)
     recognise: Recognise = nobody
     callout: Callout = field(init=False)
 
