@@ -1,8 +1,8 @@
 """Settings: the one table. A field here is a flag, an environment name, a file key and a doc line.
 
 The rule: everything about a setting stands beside it, in its type, its default and its `Option`;
-nothing else in the project repeats a name or a default. May import `option`, `values` and `events`
-of this room and `model`.
+nothing else in the project repeats a name or a default. May import `option`, `values`, `events`
+and `jwt` of this room and `model`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from gateway.model import OnConflict
 from gateway.settings import values
 from gateway.settings.events import EVENTS, EventSettings
+from gateway.settings.jwt import JWT, JwtSettings
 from gateway.settings.option import Option, Setting
 from gateway.settings.values import Address
 
@@ -43,10 +44,10 @@ _UPLOADS: Final = "Uploads"
 _WHO: Final = "Who may"
 _LIMITS: Final = "Limits"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, _WHO, _LIMITS, EVENTS, _LOGS)
+_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, _WHO, JWT, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(EventSettings):
+class Settings(EventSettings, JwtSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_said` tells whether somebody chose `auth`, or it is only the default.
@@ -190,11 +191,10 @@ class Settings(EventSettings):
 
     auth: Annotated[
         Literal["none", "token", "jwt"],
-        BeforeValidator(values.auth_mode),
         Option(
             _WHO,
             "default authorization; must be said where HOST is not loopback",
-            "none|token",
+            "none|token|jwt",
             "none on loopback",
         ),
     ] = "none"
