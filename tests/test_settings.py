@@ -171,7 +171,7 @@ def test_addresses_are_taken_apart() -> None:
         ("jwt_issuer", "https://user:word@i.example", "--jwt-issuer: must look like https://"),
         ("jwt_algorithms", ["RS256", "HS256"], "--jwt-algorithms[2]: must be one of RS256"),
         ("jwt_algorithms", ["none"], "--jwt-algorithms[1]: must be one of RS256"),
-        ("jwt_token_use", "refresh", "--jwt-token-use: must be 'access' or 'id'"),
+        ("jwt_token_use", "refresh", "--jwt-token-use: must be 'any', 'access' or 'id'"),
         ("jwt_leeway", "3600", "--jwt-leeway: must be less than or equal to 300"),
         ("auth", "maybe", "--auth: must be 'none', 'token' or 'jwt' (got 'maybe')"),
         ("on_conflict", "keep", "--on-conflict: must be 'replace', 'reject' or 'rename'"),

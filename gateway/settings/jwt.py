@@ -55,9 +55,9 @@ class JwtSettings(BaseModel):
         ),
     ] = ()
     jwt_token_use: Annotated[
-        Literal["access", "id"] | None,
-        Option(JWT, "what the claim `token_use` must say (Cognito)", "access|id", shown="either"),
-    ] = None
+        Literal["any", "access", "id"],
+        Option(JWT, "what the claim `token_use` must say (Cognito)", "any|access|id"),
+    ] = "any"
     jwt_leeway: Annotated[
         float,
         Field(ge=0, le=300, allow_inf_nan=False),
