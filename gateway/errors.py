@@ -30,6 +30,7 @@ TABLE: Mapping[str, int] = {
     "incomplete_body": 400,
     "unauthorized": 401,
     "forbidden": 403,
+    "insufficient_scope": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "idle_timeout": 408,
@@ -47,6 +48,7 @@ TABLE: Mapping[str, int] = {
     "other_file_system": 500,
     "bad_gateway": 502,
     "hook_failed": 503,
+    "issuer_away": 503,
     "journal_unavailable": 503,
     "overloaded": 503,
     "process_away": 503,
@@ -60,6 +62,7 @@ TABLE: Mapping[str, int] = {
 RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "too_many_requests": 1,
     "hook_failed": 5,
+    "issuer_away": 5,
     "journal_unavailable": 10,
     "overloaded": 5,
     "process_away": 2,

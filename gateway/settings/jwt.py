@@ -57,7 +57,7 @@ class JwtSettings(BaseModel):
     jwt_token_use: Annotated[
         Literal["any", "access", "id"],
         Option(JWT, "what the claim `token_use` must say (Cognito)", "any|access|id"),
-    ] = "any"
+    ] = "any"  # noqa: S105  (no password)
     jwt_leeway: Annotated[
         float,
         Field(ge=0, le=300, allow_inf_nan=False),
