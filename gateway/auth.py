@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +37,9 @@ CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
 INTERNAL: Final = {"name": "internal", "kind": "internal"}
 """The principal of a request that a gateway of this installation made."""
 
+Verify = Callable[[str], Awaitable[dict[str, Any] | None]]
+"""Says who stands behind a bearer token that is none of ours, None: nobody we know. May wait."""
+
 _Address = IPv4Address | IPv6Address
 
 
@@ -58,8 +61,10 @@ class Auth:
         settings: Settings,
         tokens: Sequence[Token],
         installation: Installation | None = None,
+        verify: Verify | None = None,
     ) -> None:
         self._installation = installation
+        self._verify = verify
         self._mode = settings.auth
         self._said = settings.auth_said
         self._proxies = settings.trusted_proxies
@@ -70,7 +75,7 @@ class Auth:
         """`none` or `token`: who authorizes where no handler does."""
         return self._mode
 
-    def authenticate(
+    async def identify(
         self, headers: Mapping[str, str], method: str = "", target: str = ""
     ) -> dict[str, Any] | None:
         """Return the principal `{"name", "kind"}`, in every mode, or None: nobody we know.
@@ -78,10 +83,19 @@ class Auth:
         A known token in `Authorization: Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else
         the internal credential of a gateway of this installation, which stands for exactly one
         `method` and `target` (path and query as sent). The token goes first: a script that passes
-        on its user's token acts for that user.
+        on its user's token acts for that user. Waits only where a verifier has to be asked.
         """
         known = self._bearer(headers) if self._tokens else None
+        if known is None and self._verify is not None:
+            known = await self._verified(headers, self._verify)
         return known or self._neighbour(headers, method, target)
+
+    async def _verified(self, headers: Mapping[str, str], verify: Verify) -> dict[str, Any] | None:
+        for presented in _presented(headers):
+            known = await verify(presented)
+            if known is not None:
+                return known
+        return None
 
     def _neighbour(self, headers: Mapping[str, str], method: str, target: str) -> dict[str, Any] | None:
         credential = headers.get(INTERNAL_HEADER)

@@ -154,7 +154,7 @@ class Entrance:
         segments, principal = paths.decode(raw_path), None
         if segments not in OPEN_TO_ALL and not owner:
             self.auth.refuse_unknown_proxy(request.headers)
-            principal = self.auth.authenticate(request.headers, request.method, request.raw_path)
+            principal = await self.auth.identify(request.headers, request.method, request.raw_path)
             self.auth.authorize(principal)
         query = paths.parse_query(raw_query)
         if segments[:2] == ("-", "events"):

@@ -35,6 +35,8 @@ from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
+from gateway.storage.protocols import Shelf
+from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
 from gateway.storage.tree import Tree
 
@@ -57,6 +59,7 @@ class Ground:
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
     files: CommittedFiles = field(init=False)
+    shelf: Shelf = field(init=False)
     holders: Holders = field(init=False)
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
@@ -146,6 +149,8 @@ class Ground:
         settings, services = self.settings, self.services
         self.installation = Installation(settings, installation_key(settings), lambda: self.seat.address)
         self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
+        alone = contextlib.nullcontext if self.gate is None else self.gate.alone
+        self.shelf = FileShelf(self.tree, self.committer.between_batches, alone)
         self.holders = Holders(
             self.installation,
             self.tree,

@@ -178,6 +178,7 @@ class Worker:
         if raw_path != "/-/metrics":
             raise Refusal("not_found", "a worker has /-/health, /-/ready and /-/metrics")
         self._auth.refuse_unknown_proxy(request.headers)
-        self._auth.authorize(self._auth.authenticate(request.headers, request.method, request.raw_path))
+        principal = await self._auth.identify(request.headers, request.method, request.raw_path)
+        self._auth.authorize(principal)
         body = await asyncio.to_thread(self.metrics.render)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -43,14 +43,14 @@ def auth(**settings: Any) -> Auth:
         ("X-Auth-Token", ALICE.sha256, None),
     ],
 )
-def test_a_token_names_its_principal(name: str, value: str, who: str | None) -> None:
-    principal = auth(auth="token").authenticate(headers((name, value)))
+async def test_a_token_names_its_principal(name: str, value: str, who: str | None) -> None:
+    principal = await auth(auth="token").identify(headers((name, value)))
     assert principal == (None if who is None else {"name": who, "kind": "token"})
 
 
-def test_a_known_token_counts_beside_an_unknown_one() -> None:
+async def test_a_known_token_counts_beside_an_unknown_one() -> None:
     both = headers(("Authorization", "Bearer other-service"), ("X-Auth-Token", "secret-b"))
-    assert auth().authenticate(both) == {"name": "bob", "kind": "token"}
+    assert await auth().identify(both) == {"name": "bob", "kind": "token"}
 
 
 def test_mode_token_refuses_nobody_and_allows_somebody() -> None:
@@ -62,10 +62,10 @@ def test_mode_token_refuses_nobody_and_allows_somebody() -> None:
     assert caught.value.headers == {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
 
 
-def test_mode_none_allows_everybody_and_still_knows_them() -> None:
+async def test_mode_none_allows_everybody_and_still_knows_them() -> None:
     guard = auth()
     guard.authorize(None)
-    assert guard.authenticate(headers(("X-Auth-Token", "secret-a"))) == {
+    assert await guard.identify(headers(("X-Auth-Token", "secret-a"))) == {
         "name": "alice",
         "kind": "token",
     }
@@ -172,3 +172,22 @@ def test_tokens_are_long_and_never_the_same() -> None:
     tokens = {new_token() for _ in range(100)}
     assert len(tokens) == 100
     assert min(map(len, tokens)) >= 43
+
+
+async def test_a_verifier_is_asked_only_about_tokens_that_are_none_of_ours() -> None:
+    asked: list[str] = []
+
+    async def verify(token: str) -> dict[str, Any] | None:
+        asked.append(token)
+        return {"name": "carol", "kind": "jwt"} if token == "theirs" else None
+
+    guard = Auth(Settings.model_validate({}), (ALICE,), verify=verify)
+    assert await guard.identify(headers(("X-Auth-Token", "secret-a"))) == {
+        "name": "alice",
+        "kind": "token",
+    }
+    assert asked == []
+    both = headers(("Authorization", "Bearer junk"), ("X-Auth-Token", "theirs"))
+    assert await guard.identify(both) == {"name": "carol", "kind": "jwt"}
+    assert asked == ["junk", "theirs"]
+    assert await guard.identify(headers(("X-Auth-Token", "junk"))) is None

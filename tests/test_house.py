@@ -91,12 +91,14 @@ def test_the_gate_is_one_short_script() -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the scripts beside stand-ins for the environment and the server."""
+    """A copy of the scripts and plugins beside stand-ins for the environment and the server."""
     root = tmp_path / "a project"
     shutil.copytree(PROJECT / "scripts", root / "scripts")
+    shutil.copytree(PROJECT / "plugins", root / "plugins")
+    shutil.copy(PROJECT / "setup.cfg", root)
     (root / ".venv/bin").mkdir(parents=True)
     for stand_in, text in (
-        ("scripts/venv", "true"),
+        ("scripts/venv", 'echo "extras: $*" >&2'),
         (".venv/bin/gateway", 'printf "%s\\n" "$@" "pid $$"'),
     ):
         (root / stand_in).write_text(f"#!/bin/sh\n{text}\n")
@@ -118,19 +120,79 @@ def copy(tmp_path: Path) -> Path:
 def test_serve_tells_what_to_try_and_becomes_the_server_from_any_folder(
     copy: Path, tmp_path: Path, words: list[str], environ: dict[str, str], port: str
 ) -> None:
+    words_of_server, err, same = serve(copy, tmp_path, words, environ)
+    assert words_of_server == ["--plugins", f"{copy}/plugins/quickstart", *words]
+    assert same
+    assert f"curl -T {copy}/README.md http://127.0.0.1:{port}/upload/README.md" in err
+    assert "extras: \n" in err
+    assert (copy / "data").is_dir()
+
+
+def serve(
+    copy: Path, cwd: Path, words: list[str], environ: dict[str, str]
+) -> tuple[list[str], str, bool]:
+    """Run scripts/serve: the flags behind the directory, what it says, whether it became the server."""
     process = subprocess.Popen(
         [copy / "scripts/serve", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=tmp_path,
+        cwd=cwd,
         env={"PATH": os.environ["PATH"], **environ},
     )
     out, err = process.communicate(timeout=30)
-    folders = ["--directory", f"{copy}/data", "--plugins", f"{copy}/plugins/quickstart"]
-    assert out.splitlines() == ["serve", *folders, *words, f"pid {process.pid}"]
-    assert f"curl -T {copy}/README.md http://127.0.0.1:{port}/upload/README.md" in err
-    assert (copy / "data").is_dir()
+    verb, flag, directory, *flags, pid = out.splitlines()
+    assert (verb, flag, directory) == ("serve", "--directory", f"{copy}/data")
+    return flags, err, pid == f"pid {process.pid}"
+
+
+@pytest.mark.parametrize("form", [["--plugins", "{}"], ["--plugins={}"]])
+@pytest.mark.parametrize(
+    "said", ["plugins/photos", "{root}/plugins/photos", "../a project/plugins/photos"]
+)
+def test_serve_with_plugins_serves_these_alone_and_brings_what_they_need(
+    copy: Path, tmp_path: Path, form: list[str], said: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    words = [word.format(said.format(root=copy)) for word in form]
+    flags, err, _ = serve(copy, elsewhere, [*words, "--port", "9005"], {})
+    assert flags == [word.format(f"{copy}/plugins/photos") for word in form] + ["--port", "9005"]
+    assert "extras: photos\n" in err
+    assert "http://127.0.0.1:9005/photos/" in err
+
+
+def test_serve_takes_a_folder_from_where_the_user_stands_before_its_own(
+    copy: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "elsewhere/plugins/photos"
+    mine.mkdir(parents=True)
+    words = ["--plugins", "plugins/photos", "--plugins", "missing"]
+    flags, err, _ = serve(copy, tmp_path / "elsewhere", words, {})
+    assert flags == ["--plugins", str(mine), "--plugins", "missing"]
+    assert "extras: \n" in err
+
+
+def test_the_environment_keeps_what_was_installed_and_adds_what_is_asked_for(copy: Path) -> None:
+    shutil.copy(PROJECT / "scripts/venv", copy / "scripts/venv")
+    shutil.copy(PROJECT / "pyproject.toml", copy)
+    for name, text in (("python", "exit 0"), ("pip", 'echo "pip $*" >&2')):
+        (copy / ".venv/bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (copy / ".venv/bin" / name).chmod(0o755)
+
+    def installed(*extras: str) -> str:
+        words = [str(copy / "scripts/venv"), *extras]
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stderr
+        found = re.search(r"--editable (\S+)", said)
+        return found[1] if found else ""
+
+    asked = [[], [], ["photos"], [], ["photos"], ["dev", "photos"], ["dev"]]
+    assert [installed(*extras) for extras in asked] == [
+        ".", "", ".[photos]", "", "", ".[photos,dev]", "",
+    ]  # fmt: skip
+    with (copy / "setup.cfg").open("a") as setup:
+        setup.write("# changed\n")
+    assert [installed("dev"), installed("dev")] == [".[dev]", ""]
 
 
 def test_a_machine_without_a_fitting_python_is_told_what_to_install(copy: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.settings import Address, Settings, Token, example, load, reference
+from gateway.settings import Address, Bucket, Settings, Token, example, load, reference
 from gateway.settings.table import settings_table
 
 PROJECT = Path(__file__).parent.parent
@@ -137,6 +137,21 @@ def test_sizes_are_bytes_or_take_a_suffix(text: str, size: int | None) -> None:
         assert load({"max_bytes": text}, {}).max_bytes == size
 
 
+@pytest.mark.parametrize(
+    ("written_storage", "bucket", "key"),
+    [
+        ("s3://files", Bucket("files", ""), "a/b"),
+        ("s3://files/", Bucket("files", ""), "a/b"),
+        ("s3://my.files/in/here/", Bucket("my.files", "in/here"), "in/here/a/b"),
+    ],
+)
+def test_a_bucket_and_a_prefix_say_where_keys_lie(
+    written_storage: str, bucket: Bucket, key: str
+) -> None:
+    assert load({"storage": written_storage}, {}).storage == bucket
+    assert bucket.key("/a/b") == key
+
+
 def test_a_limit_of_the_file_can_be_taken_away() -> None:
     written("max_bytes: 1M\n")
     assert load({}, {}).max_bytes == 1024**2
@@ -178,7 +193,8 @@ def test_addresses_are_taken_apart() -> None:
         ("durability", "some", "--durability: must be 'full' or 'none'"),
         ("processes", "0", "--processes: must be greater than or equal to 1"),
         ("events", "redis://a", "--events: must be journal, or look like nats://"),
-        ("storage", "s3://b", "--storage: this version has only `file`"),
+        ("storage", "s3:b", "--storage: must be file, or look like s3://bucket"),
+        ("storage", "s3://bucket/a/../b", "--storage: segment 2 of the prefix"),
         ("file_mode", "888", "--file-mode: must be octal"),
         ("file_mode", "4755", "--file-mode: must be octal"),
         ("idle_timeout", "0", "--idle-timeout: must be greater than 0"),

@@ -236,15 +236,15 @@ def test_peers_need_a_name_for_a_gateway_that_listens_everywhere(tmp_path: Path)
 # -- who asks
 
 
-def test_auth_takes_a_credential_as_a_principal_for_its_own_request_only(tmp_path: Path) -> None:
+async def test_auth_takes_a_credential_as_a_principal_for_its_own_request_only(tmp_path: Path) -> None:
     ours = installation(tmp_path)
     auth = Auth(settings(tmp_path, auth="token"), (), ours)
     trusted = ours.recognise("GET", URL("http://127.0.0.1:8080/-/events"))
     assert trusted is not None
     headers = {INTERNAL_HEADER: trusted.credential}
-    principal = auth.authenticate(headers, "GET", "/-/events")
+    principal = await auth.identify(headers, "GET", "/-/events")
     assert principal == {"name": "internal", "kind": "internal"}
     auth.authorize(principal)
-    assert auth.authenticate(headers, "PUT", "/-/events") is None
-    assert auth.authenticate(headers) is None
-    assert Auth(settings(tmp_path), ()).authenticate(headers, "GET", "/-/events") is None
+    assert await auth.identify(headers, "PUT", "/-/events") is None
+    assert await auth.identify(headers) is None
+    assert await Auth(settings(tmp_path), ()).identify(headers, "GET", "/-/events") is None

@@ -28,8 +28,8 @@ class Authorize:
         """Fill the principal. Raises Refusal `unauthorized`."""
         request = exchange.request
         headers = request.headers
-        exchange.principal = self._auth.authenticate(headers, request.method, request.raw_path)
-        self._keep_credentials_here(exchange)
+        exchange.principal = await self._auth.identify(headers, request.method, request.raw_path)
+        await self._keep_credentials_here(exchange)
         mode = exchange.route.auth_mode
         if mode == "axis":
             self._auth.authorize(exchange.principal)
@@ -37,10 +37,10 @@ class Authorize:
             raise Refusal("unauthorized", "this path needs a token", CHALLENGE)
         return await following(exchange)
 
-    def _keep_credentials_here(self, exchange: Exchange) -> None:
+    async def _keep_credentials_here(self, exchange: Exchange) -> None:
         """Take our own tokens out of what goes upstream; others are the upstream's and stay."""
         exchange.headers.popall(INTERNAL_HEADER, None)
         for name in TOKEN_HEADERS:
             value = exchange.headers.get(name)
-            if value is not None and self._auth.authenticate({name: value}) is not None:
+            if value is not None and await self._auth.identify({name: value}) is not None:
                 exchange.headers.popall(name)

@@ -1,8 +1,8 @@
 """Settings: the one table. A field here is a flag, an environment name, a file key and a doc line.
 
 The rule: everything about a setting stands beside it, in its type, its default and its `Option`;
-nothing else in the project repeats a name or a default. May import `option`, `values`, `events`
-and `jwt` of this room and `model`.
+nothing else in the project repeats a name or a default. May import the other parts of the table,
+`option` and `values` of this room and `model`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from gateway.settings import values
 from gateway.settings.events import EVENTS, EventSettings
 from gateway.settings.jwt import JWT, JwtSettings
 from gateway.settings.option import Option, Setting
-from gateway.settings.values import Address
+from gateway.settings.storage import StorageSettings
+from gateway.settings.values import Address, Bucket
 
-__all__ = ["STATE_FOLDER", "Address", "Settings", "Token", "settings_table"]
+__all__ = ["STATE_FOLDER", "Address", "Bucket", "Settings", "Token", "settings_table"]
 
 STATE_FOLDER: Final = ".gateway"
 
@@ -47,7 +48,7 @@ _LOGS: Final = "Logs"
 _GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, _WHO, JWT, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(EventSettings, JwtSettings):
+class Settings(EventSettings, StorageSettings, JwtSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_said` tells whether somebody chose `auth`, or it is only the default.

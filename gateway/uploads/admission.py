@@ -78,7 +78,9 @@ class Admission:
         length = preconditions.declared_length(headers)
         preconditions.check_range(headers, length)
         expected = preconditions.expected_digests(headers)
+        principal = await self._auth.identify(headers, request.method, request.raw_path)
         upload = self._describe(request, match, query, upload_id, length)
+        upload.principal = principal
         progress = self._inflight.begin(upload)
         try:
             await self._authorize(upload)
@@ -110,7 +112,6 @@ class Admission:
             headers=joined(headers),
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),
-            principal=self._auth.authenticate(headers, request.method, request.raw_path),
             content_length=length,
             content_type=readable(headers["Content-Type"]) if "Content-Type" in headers else None,
             max_bytes=self._settings.max_bytes,

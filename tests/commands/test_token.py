@@ -17,7 +17,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_printed_lines_let_the_printed_token_in(
+async def test_the_printed_lines_let_the_printed_token_in(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["token", "--name", "alice"]) == 0
@@ -29,7 +29,7 @@ def test_the_printed_lines_let_the_printed_token_in(
     (tmp_path / "settings.yaml").write_text(lines[0] + "\n")
     settings = load({"config": "settings.yaml"}, {})
     guard = Auth(settings, settings.tokens)
-    assert guard.authenticate({"X-Auth-Token": found[1]}) == {"name": "alice", "kind": "token"}
+    assert await guard.identify({"X-Auth-Token": found[1]}) == {"name": "alice", "kind": "token"}
     assert settings.auth == "token"
 
 
