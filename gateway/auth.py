@@ -1,4 +1,4 @@
-"""Machinery: who is asking, is that enough, and which address a request came from.
+"""Machinery: who is asking, and is that enough.
 
 The rule: a token is compared as a SHA-256, against every known token, in constant time; it is
 never kept, logged or quoted. What a proxy says is believed only from a proxy the operator named.
@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import os
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from gateway.errors import ConfigError, Refusal
+from gateway.proxies import Proxies
 from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, Token
 
@@ -39,8 +38,6 @@ INTERNAL: Final = {"name": "internal", "kind": "internal"}
 
 Verify = Callable[[str], Awaitable[dict[str, Any] | None]]
 """Says who stands behind a bearer token that is none of ours, None: nobody we know. May wait."""
-
-_Address = IPv4Address | IPv6Address
 
 
 def new_token() -> str:
@@ -67,7 +64,7 @@ class Auth:
         self._verify = verify
         self._mode = settings.auth
         self._said = settings.auth_said
-        self._proxies = settings.trusted_proxies
+        self._proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
 
     @property
@@ -138,39 +135,12 @@ class Auth:
                 )
 
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
-        """Return the address that a request came from, as far as trusted proxies vouch for it.
-
-        The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
-        `X-Forwarded-For`; where the two disagree neither is believed.
-        """
-        address = _parsed(peer or "") if self._proxies else None
-        if address is None or not self._trusted(address):
-            return peer
-        told = {
-            self._origin(address, chain)
-            for chain in (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
-            if chain
-        }
-        return str(told.pop()) if len(told) == 1 else peer
+        """Return the address that a request came from, as far as trusted proxies vouch for it."""
+        return self._proxies.client_address(peer, headers)
 
     def trusts(self, peer: str | None) -> bool:
         """Tell whether the peer of a connection is a proxy that the operator named."""
-        address = _parsed(peer or "")
-        return address is not None and self._trusted(address)
-
-    def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
-        """Walk from our side to the client's, up to the first address that is nobody's we trust."""
-        for text in reversed(chain):
-            address = _parsed(text)
-            if address is None:  # `unknown`, an obfuscated name or junk: who vouches ends here
-                return nearest
-            nearest = address
-            if not self._trusted(address):
-                return nearest
-        return nearest
-
-    def _trusted(self, address: _Address) -> bool:
-        return any(address in network for network in self._proxies)
+        return self._proxies.trusts(peer)
 
 
 def tokens_of(settings: Settings) -> tuple[Token, ...]:
@@ -235,35 +205,3 @@ def _presented(headers: Mapping[str, str]) -> Iterator[str]:
         yield credentials.strip()
     if headers.get("X-Auth-Token"):
         yield headers["X-Auth-Token"].strip()
-
-
-def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
-    """Every line of a header in order: a client's own line must not hide the proxy's."""
-    return (value for key, value in headers.items() if key.lower() == name)
-
-
-def _listed(headers: Mapping[str, str], name: str) -> Iterator[str]:
-    for value in _values(headers, name):
-        yield from (piece.strip() for piece in value.split(","))
-
-
-def _forwarded(headers: Mapping[str, str]) -> Iterator[str]:
-    """The `for` of each element; an element without one is `unknown` (RFC 7239 section 4)."""
-    for element in _listed(headers, "forwarded"):
-        pairs = (pair.partition("=") for pair in element.split(";"))
-        named = {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
-        yield named.get("for", "unknown")
-
-
-def _parsed(text: str) -> _Address | None:
-    """An address with or without a port; IPv4 inside IPv6 (`::ffff:10.0.0.1`) counts as IPv4."""
-    bare = text.strip().strip('"')
-    if bare.startswith("["):
-        bare = bare[1:].partition("]")[0]
-    elif bare.count(":") == 1:
-        bare = bare.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        return None
-    return (address.version == 6 and address.ipv4_mapped) or address
