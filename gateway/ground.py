@@ -161,7 +161,8 @@ class Ground:
         services.files = self.holders
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+        issuer = settings.jwt_issuer is not None
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
         logs.mask_with(self.plugins.mask)

@@ -86,7 +86,8 @@ class Worker:
         self._holders = Holders(installation, tree, settings.directory, own=lambda: None)
         services.files = self._holders
         services.recognise = installation.recognise
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+        issuer = settings.jwt_issuer is not None
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
         logs.mask_with(self.plugins.mask)

@@ -9,7 +9,3 @@ quoted. May import `settings` and `errors`; signatures are PyJWT's.
     issuer    fetches the keys, remembers them, asks again where that may help
     verifier  token -> principal
 """
-
-from gateway.jwt.verifier import JWT_SHAPE, Verifier, make_verifier
-
-__all__ = ["JWT_SHAPE", "Verifier", "make_verifier"]

@@ -104,7 +104,7 @@ def principal_of(claims: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def kept(principal: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def kept(principal: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return what is written down of a principal: of one with very much to say only the core."""
     claims = (principal or {}).get("claims")
     if principal is None or claims is None or len(json.dumps(principal)) <= LONGEST_KEPT:

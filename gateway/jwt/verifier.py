@@ -144,11 +144,6 @@ class Verifier:
         self._remembered[hashlib.sha256(token.encode()).digest()] = json.dumps(principal), until, keys
 
 
-def make_verifier(settings: Settings) -> Verifier | None:
-    """Return what judges the tokens of the issuer that the settings name, or None without one."""
-    return None if settings.jwt_issuer is None else Verifier(settings)
-
-
 def _header(header: Mapping[str, Any], taken: frozenset[str]) -> tuple[str, str | None]:
     """Return algorithm and key name of a header (RFC 7515 section 4). Raises BadToken."""
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
