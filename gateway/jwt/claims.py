@@ -89,7 +89,7 @@ def principal_of(claims: Mapping[str, Any]) -> dict[str, Any]:
     """Return `{"name", "kind", "claims", "scopes", "groups"}`. Raises BadToken where nobody is named."""
     try:
         json.dumps(claims, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError:  # half a character, or no number: it could be written down nowhere
+    except (ValueError, RecursionError):  # half a character, no number: nowhere to be written down
         raise BadToken("unwritable") from None
     named = (claims[key] for key in _SUBJECTS if claims.get(key))
     name = next(named, None)
