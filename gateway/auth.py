@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+from gateway import paths
 from gateway.errors import ConfigError, Refusal
-from gateway.proxies import Proxies
+from gateway.forwarded import Proxies
 from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, Token
+from gateway.signing import Grant, carries_signature, check_request, check_terms
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
     from gateway.installation import Installation
@@ -38,6 +40,9 @@ INTERNAL: Final = {"name": "internal", "kind": "internal"}
 
 JWT: Final = "jwt"
 """The kind of principal, and the mode, of JSON Web Tokens."""
+
+SIGNED: Final = {"name": "signed url", "kind": "signed"}
+"""The principal of a request whose URL was signed for it."""
 
 Verify = Callable[[str], Awaitable[dict[str, Any]]]
 """Returns the principal of a JSON Web Token. May wait. Raises Refusal: `unauthorized` where it is
@@ -82,15 +87,18 @@ class Auth:
     ) -> dict[str, Any] | None:
         """Return the principal `{"name", "kind", ...}`, in every mode, or None: nobody we know.
 
-        A known token in `Authorization: Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else
-        a JSON Web Token in the former, else the internal credential of a gateway of this
-        installation, which stands for exactly one `method` and `target` (path and query as sent).
-        The token goes first: a script that passes on its user's token acts for that user.
+        A signed URL speaks for itself, whoever else asks. Then a known token in `Authorization:
+        Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else a JSON Web Token in the former,
+        else the internal credential of a gateway of this installation, which stands for exactly one
+        `method` and `target` (path and query as sent). The token goes first: a script that passes
+        on its user's token acts for that user. Raises as `granted`.
 
         `jwt` tells that a JSON Web Token is what is asked for: one that is not believed is then
         refused with the reason (Refusal `unauthorized`), else it is nobody's. Waits, and raises
         `issuer_away`, only where the issuer's keys are not here.
         """
+        if self.granted(headers, method, target) is not None:
+            return dict(SIGNED)
         known = self._bearer(headers) if self._tokens else None
         fault = None
         if known is None and self._verify is not None:
@@ -99,6 +107,30 @@ class Auth:
         if known is None and fault is not None and jwt:
             raise fault
         return known
+
+    def granted(self, headers: Mapping[str, str], method: str, target: str) -> Grant | None:
+        """Return what the URL of a request was signed for, None where it bears no signature.
+
+        Raises Refusal (403) for a signature that is not good for exactly this request:
+        `bad_signature`, `expired`, `not_granted`.
+        """
+        if "?" not in target or not carries_signature(target):
+            return None
+        if self._installation is None:
+            raise Refusal("bad_signature", "signed URLs are not known here")
+        raw_path, raw_query = paths.split_target(target)
+        grant = self._installation.urls.verify(method, f"{raw_path}?{raw_query}")
+        check_request(grant, headers)
+        return grant
+
+    def keeps_terms(self, headers: Mapping[str, str], method: str, target: str) -> None:
+        """Refuse a signed URL that says more than a door that stores no files can see to.
+
+        Raises as `granted`.
+        """
+        grant = self.granted(headers, method, target)
+        if grant is not None:
+            check_terms(grant, headers)
 
     async def _verified(
         self, headers: Mapping[str, str], verify: Verify
@@ -182,7 +214,7 @@ class Auth:
 
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
         """Return the address that a request came from, as far as trusted proxies vouch for it."""
-        return self._proxies.client_address(peer, headers)
+        return self._proxies.client_address(peer, headers) if self._proxies else peer
 
     def trusts(self, peer: str | None) -> bool:
         """Tell whether the peer of a connection is a proxy that the operator named."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
@@ -10,7 +11,18 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.settings import Address, Bucket, Settings, Token, example, load, reference
+from gateway.settings import (
+    Address,
+    Bucket,
+    Settings,
+    Token,
+    add_flags,
+    example,
+    load,
+    reference,
+    said_on_command_line,
+    with_hyphens,
+)
 from gateway.settings.table import settings_table
 
 PROJECT = Path(__file__).parent.parent
@@ -61,6 +73,34 @@ def test_flag_wins_over_environment_over_file_over_default() -> None:
         1,
         604800,
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "on"),
+    [
+        (["--downloads"], True),
+        (["--downloads=false"], False),
+        (["--downloads=yes"], True),
+        ([], False),
+    ],
+)
+def test_a_switch_stands_bare_or_takes_its_value_behind_an_equals_sign(
+    words: list[str], on: bool
+) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("word", nargs="?")
+    add_flags(parser)
+    args = parser.parse_args(with_hyphens([*words, "list"]))
+    assert args.word == "list"
+    assert load(said_on_command_line(args), {}).downloads is on
+
+
+def test_a_switch_is_taken_from_the_environment_and_the_file() -> None:
+    written("downloads: on\n")
+    assert load({}, {}).downloads
+    assert not load({}, {"UPLOAD_GATEWAY_DOWNLOADS": "0"}).downloads
+    words = complaint({}, {"UPLOAD_GATEWAY_DOWNLOADS": "maybe"})
+    assert words == "UPLOAD_GATEWAY_DOWNLOADS: must be true or false (got 'maybe')"
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -32,12 +32,13 @@ class Authorize:
         self._auth = auth
 
     async def __call__(self, exchange: Exchange, following: Next) -> web.StreamResponse:
-        """Fill the principal. Raises Refusal `unauthorized` or `insufficient_scope`."""
+        """Fill the principal. Raises Refusal `unauthorized` or `insufficient_scope`, or as `granted`."""
         request, route = exchange.request, exchange.route
         mode = self._auth.mode if route.auth_mode == "axis" else route.auth_mode
         exchange.principal = await self._auth.identify(
             request.headers, request.method, request.raw_path, jwt=mode == JWT
         )
+        self._auth.keeps_terms(request.headers, request.method, request.raw_path)
         self._keep_credentials_here(exchange)
         if route.auth_mode == "axis":
             self._auth.authorize(exchange.principal)

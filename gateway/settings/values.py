@@ -19,6 +19,10 @@ from gateway.paths import Template, check
 
 _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
+_TRUTHS: Final = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PLACE: Final = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
@@ -74,6 +78,15 @@ def size(value: object) -> object:
 def size_or_none(value: object) -> object:
     """Like `size`; the word `none` takes a limit away."""
     return None if value == "none" else size(value)
+
+
+def truth(value: object) -> object:
+    """`true` or `false`, or another word of YAML 1.1 or of the environment for one of them."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() not in _TRUTHS:
+        raise ValueError("must be true or false")
+    return _TRUTHS[value.lower()]
 
 
 def octal(value: object) -> object:

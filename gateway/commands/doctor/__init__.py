@@ -7,7 +7,7 @@ server is only asked for its health. A check is a function that yields findings.
     finding    one line of the report
     disk       the directory, its file system, rename, fsync, the clock
     tokens     the issuer of JSON Web Tokens
-    setting    plugins, address and authorization, proxies, a running server, SQLite
+    setting    SQLite, records, plugins, address and authorization, proxies, a running server
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     disk.fsync,
     disk.clock,
     setting.database,
+    setting.records,
     setting.plugins,
     setting.authorization,
     tokens.issuer,

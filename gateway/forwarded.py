@@ -1,7 +1,7 @@
-"""Foundation: which proxies are believed, and which address a request came from.
+"""Foundation: which address a request came from, where proxies stand in between.
 
 The rule: what a proxy says is believed only from a proxy the operator named. Pure: headers are any
-mapping of names to values. Source: RFC 7239. May import nothing of ours.
+mapping of names to values. May import the standard library only.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ _Address = IPv4Address | IPv6Address
 
 
 class Proxies:
-    """The proxies that the operator named."""
+    """The proxies that are trusted, by address."""
 
     def __init__(self, networks: Sequence[IPv4Network | IPv6Network]) -> None:
         self._networks = tuple(networks)
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
 
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
         """Return the address that a request came from, as far as trusted proxies vouch for it.
@@ -25,7 +28,7 @@ class Proxies:
         The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
         `X-Forwarded-For`; where the two disagree neither is believed.
         """
-        address = _parsed(peer or "") if self._networks else None
+        address = _parsed(peer or "")
         if address is None or not self._trusted(address):
             return peer
         told = {
