@@ -30,7 +30,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     secrets     the keys of !secret values
     storage/    the directory tree and the bodies on their way into it
     settings    flags, environment, file -> one frozen object
-    paths, redaction, schedules, signing, model, errors    pure foundations
+    paths, redaction, metadata, schedules, signing, model, errors    pure foundations
 """
 
 __version__ = "0.1.0"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
 from gateway.commit.recover import recover
+from gateway.commit.orders import Audience
 from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.fetching import Holders
@@ -137,13 +137,14 @@ class Ground:
             self.reserve,
             slot=self.state.slot,
             durable=durable,
-            handlers=self._handlers,
+            audience=self._audience,
             gate=self.gate,
         )
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
 
-    def _handlers(self) -> Sequence[str]:
-        return [spec.name for spec in self.hooks.uploaded_specs()]
+    def _audience(self) -> Audience:
+        uploaded = tuple(spec.name for spec in self.hooks.uploaded_specs())
+        return Audience(uploaded, self.hooks.created_specs())
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services

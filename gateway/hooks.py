@@ -15,7 +15,15 @@ from typing import Any, Final
 
 from gateway import logs
 from gateway.errors import GatewayError, HolderAway, Refusal, Terminated
-from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, HandlerSpec, Upload
+from gateway.model import (
+    OBJECT_CREATED,
+    UPLOAD_FAILED,
+    UPLOADED,
+    UPLOADING,
+    Delivery,
+    HandlerSpec,
+    Upload,
+)
 from gateway.plugins import Handler, Plugins
 from gateway.plugins.models import DELIVERED
 from gateway.scripting import (
@@ -132,6 +140,10 @@ class Hooks:
     def uploaded_specs(self) -> tuple[HandlerSpec, ...]:
         """Return what the runner must know of the newest `OnFileUploaded` handlers."""
         return tuple(handler.spec for handler in self._plugins.current.handlers[UPLOADED])
+
+    def created_specs(self) -> tuple[HandlerSpec, ...]:
+        """Return the newest `OnObjectCreated` handlers, with what keys they want to know of."""
+        return tuple(handler.spec for handler in self._plugins.current.handlers[OBJECT_CREATED])
 
     def delivered_specs(self) -> tuple[HandlerSpec, ...]:
         """Return what the runner must know of the newest handlers of all journalled events."""
