@@ -28,6 +28,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     plugins/    YAML files -> checked, compiled, one generation
     scripting/  all a script can see, and the threads it runs in
     secrets     the keys of !secret values
+    records/    small JSON items that scripts keep: SQLite or PostgreSQL
     storage/    the directory tree and the bodies on their way into it
     settings    flags, environment, file -> one frozen object
     paths, redaction, metadata, schedules, signing, model, errors    pure foundations

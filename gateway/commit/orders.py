@@ -5,7 +5,6 @@ Plain data; the steps are in `batch`. May import events, storage, model, errors.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -15,6 +14,7 @@ from gateway.events.outbox import Record, Telling
 from gateway.model import OBJECT_CREATED, UPLOADED, HandlerSpec, Identity, Stored, Upload, new_id
 from gateway.storage.incoming import Body
 from gateway.storage.parent import Parent
+from gateway.storage.shelf import etag_of
 
 
 @dataclass(slots=True)
@@ -109,12 +109,6 @@ def _tellings(item: Staged, audience: Audience, slot: int) -> Iterator[Telling]:
         if handlers := audience.of_object(path.removeprefix("/")):
             found = Found(path, item.identity.size, etag_of(item.identity), order.mime)
             yield Telling(new_id(slot), OBJECT_CREATED, created_body(order.upload, found), handlers)
-
-
-def etag_of(identity: Identity) -> str:
-    """Return the entity tag of a stored file, without quotes: another content has another one."""
-    text = f"{identity.device}-{identity.inode}-{identity.size}-{identity.mtime_ns}"
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class Found(NamedTuple):

@@ -136,6 +136,7 @@ def surroundings(
         configs=configs,
         callout=services.callout,
         files=services.files,
+        records=services.records,
     )
 
 

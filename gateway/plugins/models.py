@@ -12,7 +12,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.model import (
-    DOWNLOADING,
     OBJECT_CREATED,
     ON_CONFLICT,
     SCHEDULE,
@@ -27,17 +26,15 @@ EventName = Literal[
     "APIGW.OnFileUploading",
     "APIGW.OnFileUploaded",
     "APIGW.OnFileUploadFailed",
-    "APIGW.OnFileDownloading",
     "APIGW.OnObjectCreated",
     "Schedule",
 ]
-EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, DOWNLOADING, OBJECT_CREATED, SCHEDULE)
+EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, OBJECT_CREATED, SCHEDULE)
 DELIVERED: Final = (UPLOADED, OBJECT_CREATED, SCHEDULE)
 """Events that are journalled, and delivered at least once."""
 
 DEFAULT_TIMEOUT: Final = {
     UPLOADING: 10.0,
-    DOWNLOADING: 10.0,
     UPLOADED: 3600.0,
     OBJECT_CREATED: 3600.0,
     UPLOAD_FAILED: 60.0,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.model import (
-    DOWNLOADING,
     EVENT_VERSION,
     OBJECT_CREATED,
     SCHEDULE,
@@ -163,7 +162,7 @@ def _event(handler: Handler, case: CaseModel) -> Event:
     if handler.event == SCHEDULE:
         return Event({**_TICK, "handler": handler.name, **case.event})
     event = failed_event(_UPLOAD, "incomplete_body", 2)
-    if handler.event in {UPLOADING, DOWNLOADING}:
+    if handler.event == UPLOADING:
         event = uploading_event(_UPLOAD)
     return Event({**event, **case.event})
 

@@ -30,7 +30,10 @@ SECONDS = 30.0
 
 
 class Office:
-    """All that commits need, assembled below `folder`. `handlers` are told of every upload, `watchers` of objects."""
+    """All that commits need, assembled below `folder`.
+
+    `handlers` are told of every upload, `watchers` of objects.
+    """
 
     def __init__(self, folder: Path, gate: Gate | None = None) -> None:
         self.root = folder / "data"
