@@ -31,7 +31,6 @@ from gateway.model import OBJECT_CREATED, UPLOADED, Identity, Stored, Upload, ne
 from gateway.points import reach
 from gateway.storage.s3.body import Means, ObjectBody, Target, said_of
 from gateway.storage.s3.keys import Root
-from gateway.storage.s3.notes import Notes
 from gateway.storage.s3.writing import DoubtfulError, Head, Objects, TakenError
 
 log = logging.getLogger("gateway.commit")
@@ -49,7 +48,6 @@ class ObjectIntake:
     means: Means
     journal: Journal
     settler: Settler
-    notes: Notes
     slot: int
     audience: Callable[[], Audience]
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
