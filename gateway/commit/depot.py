@@ -24,7 +24,7 @@ from gateway.events.unsettled import Pending
 from gateway.settings import Bucket, Settings
 from gateway.storage.s3.body import Means
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.keys import Root
+from gateway.storage.s3.keys import Keys
 from gateway.storage.s3.memory import Memory
 from gateway.storage.s3.notes import Notes
 from gateway.storage.s3.sending import Gathered
@@ -56,13 +56,13 @@ class Depot:
         learn: Callable[[Iterable[str]], None],
     ) -> None:
         self._clients = Clients(learn, connections=CONNECTIONS, attempts=1)
-        self._root = Root(bucket.name, f"{bucket.prefix}/" if bucket.prefix else "")
+        self._bucket = bucket
         self.objects = Objects(self._clients, bucket.name)
         memory = Memory(settings.storage_memory)
         notes = Notes(settings.state / "multipart")
         self.settler = Settler(self.objects, journal, notes)
         self.intake = ObjectIntake(
-            self._root,
+            Keys(bucket),
             self.objects,
             Means(self.objects, memory, threads, notes, settings.idle_timeout),
             journal,
@@ -73,7 +73,7 @@ class Depot:
         self._sweeper = Sweeper(
             self.objects,
             notes,
-            self._root.prefix if slot == 0 else None,
+            bucket.key("/") if slot == 0 else None,
             self.intake.cares,
             _owned(slot, settings.processes),
         )
@@ -122,12 +122,12 @@ class Depot:
                 log.warning(
                     "%s ignores If-None-Match: where several processes or gateways store into it,"
                     " `reject`, `rename` and If-None-Match may replace an object",
-                    self._root,
+                    self._bucket,
                 )
             return
 
     async def _honours_conditions(self) -> bool:
-        key, said = self._root.key(PROBE), {"Metadata": {OWNER: "probe"}}
+        key, said = self._bucket.key(PROBE), {"Metadata": {OWNER: "probe"}}
         await self.objects.put(key, Gathered(), said, new=False)
         try:
             await self.objects.put(key, Gathered(), said, new=True)

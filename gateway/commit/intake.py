@@ -1,4 +1,4 @@
-"""Commit room: the writing side of a storage, whichever it is; the reading side is `storage.protocols.Shelf`.
+"""Commit room: the writing side of a storage, whichever it is; `storage.protocols.Shelf` is the other.
 
 One rule: whoever stores begins a body, writes it, and either commits or discards it; what is
 committed has the promise of every upload. It stands here and not in `storage` since the promise
@@ -8,7 +8,7 @@ import model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -67,6 +67,3 @@ class Intake(Protocol[LandingT]):
         Raises `Refusal` when nothing was stored and nothing will be, `Unanswered` when nobody can say.
         """
         ...
-
-
-Headers = Mapping[str, str]

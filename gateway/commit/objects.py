@@ -30,7 +30,7 @@ from gateway.events.unsettled import Pending
 from gateway.model import OBJECT_CREATED, UPLOADED, Identity, Stored, Upload, new_id
 from gateway.points import reach
 from gateway.storage.s3.body import Means, ObjectBody, Target, said_of
-from gateway.storage.s3.keys import Root
+from gateway.storage.s3.keys import Keys
 from gateway.storage.s3.writing import DoubtfulError, Head, Objects, TakenError
 
 log = logging.getLogger("gateway.commit")
@@ -43,7 +43,7 @@ ASK_PAUSES: Final = (0.0, 1.0, 3.0)
 class ObjectIntake:
     """The intake of a bucket. `audience()` says who is told of what is stored."""
 
-    root: Root
+    keys: Keys
     objects: Objects
     means: Means
     journal: Journal
@@ -68,9 +68,7 @@ class ObjectIntake:
         path = "/" + "/".join(paths.check(upload.path))
         if upload.on_conflict == "rename" and not upload.must_be_new:
             path = await self._free_path(upload, path)
-        headers = {name.lower(): value for name, value in upload.headers.items()}
-        said = said_of(upload.id, mime, upload.metadata, headers)
-        target = Target(path, self._key(path), upload.id, said)
+        target = Target(path, self._key(path), upload.id, _said(upload, mime))
         self._active.add(upload.id)
         return ObjectBody(
             self.means, target, upload.content_length, algorithms, done=lambda: self._let_go(upload.id)
@@ -94,7 +92,7 @@ class ObjectIntake:
             task.exception()
 
     def _key(self, path: str) -> str:
-        return self.root.key("/" + "/".join(paths.check(path)))
+        return self.keys.of(path)
 
     # -- the steps
 
@@ -179,11 +177,11 @@ class ObjectIntake:
             yield Telling(new_id(self.slot), UPLOADED, told, audience.uploaded)
         if handlers := audience.of_object(body.target.path.removeprefix("/")):
             found = Found(body.target.path, body.received, "", deed.mime)
-            told = created_body(case.upload, found, self.root.bucket)
+            told = created_body(case.upload, found, self.objects.bucket)
             yield Telling(new_id(self.slot), OBJECT_CREATED, told, handlers)
 
     def _place(self, body: ObjectBody) -> dict[str, Any]:
-        return {"bucket": self.root.bucket, "key": body.target.key, "multipart": body.multipart}
+        return {"bucket": self.objects.bucket, "key": body.target.key, "multipart": body.multipart}
 
     async def _publish(self, case: _Case) -> str:
         """Make it visible; return its entity tag. Raises `Refusal` (undone) or `Unanswered`."""
@@ -271,6 +269,9 @@ class ObjectIntake:
             del self._claimed[key]
 
 
+_NOTHING: Final = Pending("", "", {}, ())
+
+
 @dataclass(slots=True)
 class _Case:
     """One upload that is being committed."""
@@ -278,7 +279,7 @@ class _Case:
     upload: Upload
     body: ObjectBody
     deed: Deed
-    pending: Pending = Pending("", "", {}, ())
+    pending: Pending = _NOTHING
 
     @property
     def new(self) -> bool:
@@ -289,6 +290,16 @@ class _Case:
     def asked(self) -> str:
         """The path that was asked for."""
         return "/" + "/".join(paths.check(self.upload.path))
+
+
+def _said(upload: Upload, mime: str) -> dict[str, Any]:
+    """Return what the object says of itself; a signed URL alone may have said how long it is fresh."""
+    headers = {name.lower(): value for name, value in upload.headers.items()}
+    if upload.grant is not None:
+        headers.pop("cache-control", None)
+        if upload.grant.cache_control:
+            headers["cache-control"] = upload.grant.cache_control
+    return said_of(upload.id, mime, upload.metadata, headers)
 
 
 def _taken(upload: Upload) -> Refusal:

@@ -34,9 +34,7 @@ class Pending(NamedTuple):
 class Unsettled:
     """The rows with `pending`."""
 
-    def __init__(
-        self, database: Database, held: Held, ring: Callable[[Iterable[str]], None]
-    ) -> None:
+    def __init__(self, database: Database, held: Held, ring: Callable[[Iterable[str]], None]) -> None:
         self._database = database
         self._held = held
         self._ring = ring

@@ -22,8 +22,10 @@ from gateway.errors import Refusal
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight, Progress
 from gateway.model import Upload
-from gateway.redaction import INTERNAL_HEADER, Redaction
+from gateway.redaction import Redaction
+from gateway.server import joined, readable
 from gateway.settings import Settings
+from gateway.signing import Grant
 from gateway.uploads import preconditions
 from gateway.uploads.preconditions import Expected
 from gateway.uploads.small import is_here
@@ -75,6 +77,10 @@ class Admission:
         principal = await self._auth.identify(headers, request.method, request.raw_path)
         upload = self._describe(request, match, query, upload_id, length)
         upload.principal = principal
+        upload.grant = self._auth.granted(headers, request.method, request.raw_path)
+        if upload.grant is not None:
+            upload.metadata = dict(upload.grant.metadata)
+            _narrow(upload)
         progress = self._inflight.begin(upload)
         try:
             await self._authorize(upload)
@@ -119,6 +125,7 @@ class Admission:
         if not self._hooks.replaces_authorization():
             self._auth.authorize(upload.principal)
         await self._hooks.uploading(upload)
+        _narrow(upload)
 
     async def _look_at(
         self, upload: Upload, segments: tuple[str, ...], match: paths.Match, headers: Mapping[str, str]
@@ -129,34 +136,14 @@ class Admission:
             raise blame(refusal, upload, match) from refusal
 
 
-_INTERNAL = INTERNAL_HEADER.lower()
-
-
-def readable(value: str) -> str:
-    """Return a header's value as proper text.
-
-    aiohttp leaves bytes that are no UTF-8 as surrogates, and those can be written down nowhere.
-    """
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def joined(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2).
-
-    An internal credential stays out: it is for `auth` alone, not for scripts.
-    """
-    found: dict[str, str] = {}
-    names: dict[str, str] = {}
-    for name, raw in headers.items():
-        lowered = name.lower()
-        if lowered == _INTERNAL:
-            continue
-        value = raw if raw.isascii() else readable(raw)
-        first = names.setdefault(lowered, name)
-        if first in found:
-            value = f"{found[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
-        found[first] = value
-    return found
+def _narrow(upload: Upload) -> None:
+    """Let nobody, no handler either, allow more than the URL was signed for."""
+    grant: Grant | None = upload.grant
+    if grant is None:
+        return
+    limits = [limit for limit in (grant.greatest, upload.max_bytes) if limit is not None]
+    upload.max_bytes = min(limits, default=None)
+    upload.on_conflict = grant.on_conflict or upload.on_conflict
 
 
 def _segments(upload: Upload, match: paths.Match) -> tuple[str, ...]:

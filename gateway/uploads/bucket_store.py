@@ -1,7 +1,7 @@
 """Uploads door: bodies that become objects: they go on to S3 while they come.
 
-One rule: the client is read no faster than the storage takes. May import its own room, commit,
-inflight and the foundations.
+One rule: the client is read no faster than the storage takes. May import its own room, commit
+and the foundations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from gateway.commit.intake import Deed
 from gateway.commit.objects import ObjectIntake
 from gateway.commit.reserve import Reserve, Share
 from gateway.errors import Refusal
-from gateway.inflight import Inflight
 from gateway.model import Stored, Upload
 from gateway.redaction import Redaction
 from gateway.settings import Settings
@@ -45,19 +44,15 @@ class BucketStore:
         settings: Settings,
         intake: ObjectIntake,
         reserve: Reserve,
-        inflight: Inflight,
         disk: Executor,
     ) -> None:
         self._intake = intake
         self._reserve = reserve
-        self._inflight = inflight
         self._disk = disk
         self._idle_timeout = settings.idle_timeout
         self._redaction = Redaction(settings.redact)
 
-    async def look(
-        self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]
-    ) -> Share:
+    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
         """Look at the target and at the disk. Raises `Refusal`, also for a storage that is away."""
         exists = await self._intake.exists("/" + "/".join(segments))
         store.check_name(upload, headers, exists=exists)
@@ -113,9 +108,7 @@ class BucketStore:
         if upload.content_length is not None and progress.received != upload.content_length:
             raise Refusal("incomplete_body", "the body ended before its declared length")
 
-    def _order(
-        self, admitted: Admitted, body: ObjectBody, computed: dict[str, bytes]
-    ) -> ObjectOrder:
+    def _order(self, admitted: Admitted, body: ObjectBody, computed: dict[str, bytes]) -> ObjectOrder:
         upload = admitted.upload
         mime = store.mime_of(upload)
         tell = partial(told, upload, mime, self._redaction)

@@ -50,9 +50,7 @@ class FileStore:
         self._redaction = Redaction(settings.redact)
         self.commit_order = committer.commit
 
-    async def look(
-        self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]
-    ) -> Share:
+    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
         """Look at the target and promise the space. Raises `Refusal`."""
         look = partial(self._look, upload, segments, headers)
         return await asyncio.get_running_loop().run_in_executor(self._disk, look)

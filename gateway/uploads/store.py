@@ -27,9 +27,7 @@ UNKNOWN_MIME: Final = "application/octet-stream"
 class Store(Protocol):
     """One kind of storage, as the door sees it. What `take` and `receive` return is for `commit`."""
 
-    async def look(
-        self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]
-    ) -> Share:
+    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
         """Look whether the name may be given and there is room; see `Admission`. Raises `Refusal`."""
         ...
 

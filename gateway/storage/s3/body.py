@@ -250,9 +250,7 @@ class ObjectBody:
             await part.stream.add(b"", part.request)
         elif part.gathered is not None:
             content = part.gathered
-            part.request = asyncio.create_task(
-                self._send(part.number, multipart, content, content.size)
-            )
+            part.request = asyncio.create_task(self._send(part.number, multipart, content, content.size))
         self._sending.add(task := asyncio.create_task(self._arrive(part)))
         task.add_done_callback(self._sending.discard)
         reach("mid body")

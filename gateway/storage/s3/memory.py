@@ -47,7 +47,7 @@ class Memory:
             if isinstance(fault, TimeoutError):
                 raise Refusal(
                     "overloaded",
-                    "too many uploads of unknown length are on their way: say Content-Length, or try later",
+                    "too many uploads of unknown length: say Content-Length, or try later",
                 ) from None
             raise
 

@@ -36,9 +36,9 @@ class Patience:
         kind: type[BaseException] | None,
         fault: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         self._over = True
-        return await self._limit.__aexit__(kind, fault, traceback)
+        await self._limit.__aexit__(kind, fault, traceback)
 
     def renew(self) -> None:
         """The storage takes something: count anew."""

@@ -90,7 +90,9 @@ class Objects:
 
         return await self._persist("beginning a multipart upload", call, LOOK_SECONDS)
 
-    async def part(self, key: str, multipart: str, number: int, body: Gathered | Stream, size: int) -> str:
+    async def part(
+        self, key: str, multipart: str, number: int, body: Gathered | Stream, size: int
+    ) -> str:
         """Send one part; return its entity tag. What streams is tried once. Raises `Refusal`."""
 
         async def call(client: Client) -> str:
