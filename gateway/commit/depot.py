@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+from gateway.commit.object_names import Names
 from gateway.commit.objects import ObjectIntake
 from gateway.commit.orders import Audience
 from gateway.commit.settling import Settler
@@ -27,8 +28,10 @@ from gateway.storage.s3.client import Clients
 from gateway.storage.s3.keys import Keys
 from gateway.storage.s3.memory import Memory
 from gateway.storage.s3.notes import Notes
+from gateway.storage.s3.parts import OWNER
 from gateway.storage.s3.sending import Gathered
-from gateway.storage.s3.writing import OWNER, Objects, TakenError
+from gateway.storage.s3.trying import TakenError
+from gateway.storage.s3.writing import Objects
 
 log = logging.getLogger("gateway.commit")
 
@@ -62,7 +65,7 @@ class Depot:
         notes = Notes(settings.state / "multipart")
         self.settler = Settler(self.objects, journal, notes)
         self.intake = ObjectIntake(
-            Keys(bucket),
+            Names(Keys(bucket), self.objects),
             self.objects,
             Means(self.objects, memory, threads, notes, settings.idle_timeout),
             journal,

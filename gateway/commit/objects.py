@@ -12,16 +12,15 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from gateway import paths
 from gateway.commit.faults import refusal_of
 from gateway.commit.intake import Deed
+from gateway.commit.object_names import Names
 from gateway.commit.orders import Audience, Found, created_body
-from gateway.commit.publish import names_beside
 from gateway.commit.settling import Settler
 from gateway.errors import GatewayError, Refusal, Unanswered
 from gateway.events.journal import Journal
@@ -29,9 +28,10 @@ from gateway.events.outbox import Record, Telling
 from gateway.events.unsettled import Pending
 from gateway.model import OBJECT_CREATED, UPLOADED, Identity, Stored, Upload, new_id
 from gateway.points import reach
-from gateway.storage.s3.body import Means, ObjectBody, Target, said_of
-from gateway.storage.s3.keys import Keys
-from gateway.storage.s3.writing import DoubtfulError, Head, Objects, TakenError
+from gateway.storage.s3.body import Means, ObjectBody
+from gateway.storage.s3.parts import Target, said_of
+from gateway.storage.s3.trying import DoubtfulError, TakenError
+from gateway.storage.s3.writing import Head, Objects
 
 log = logging.getLogger("gateway.commit")
 
@@ -43,15 +43,13 @@ ASK_PAUSES: Final = (0.0, 1.0, 3.0)
 class ObjectIntake:
     """The intake of a bucket. `audience()` says who is told of what is stored."""
 
-    keys: Keys
+    names: Names
     objects: Objects
     means: Means
     journal: Journal
     settler: Settler
     slot: int
     audience: Callable[[], Audience]
-    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
-    _claimed: dict[str, str] = field(default_factory=dict)
     _active: set[str] = field(default_factory=set)
     _running: set[asyncio.Task[Stored]] = field(default_factory=set)
 
@@ -61,14 +59,14 @@ class ObjectIntake:
 
     async def exists(self, path: str) -> bool:
         """Tell whether there is an object of this path. Raises `Refusal`."""
-        return await self.objects.head(self._key(path)) is not None
+        return await self.objects.head(self.names.keys.of(path)) is not None
 
     async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> ObjectBody:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
         path = "/" + "/".join(paths.check(upload.path))
         if upload.on_conflict == "rename" and not upload.must_be_new:
-            path = await self._free_path(upload, path)
-        target = Target(path, self._key(path), upload.id, _said(upload, mime))
+            path = await self.names.free_path(upload, path)
+        target = Target(path, self.names.keys.of(path), upload.id, _said(upload, mime))
         self._active.add(upload.id)
         return ObjectBody(
             self.means, target, upload.content_length, algorithms, done=lambda: self._let_go(upload.id)
@@ -91,13 +89,10 @@ class ObjectIntake:
         if not task.cancelled():
             task.exception()
 
-    def _key(self, path: str) -> str:
-        return self.keys.of(path)
-
     # -- the steps
 
     async def _commit(self, case: _Case) -> Stored:
-        async with self._alone(case):
+        async with self.names.alone(case.body.target.key if case.new else None):
             try:
                 found = await self._look(case)
                 await self._record(case)
@@ -120,16 +115,6 @@ class ObjectIntake:
             found is not None,
             case.deed.digests,
         )
-
-    @contextlib.asynccontextmanager
-    async def _alone(self, case: _Case) -> AsyncIterator[None]:
-        """Let no two of this process that must not replace meet at one key: some stores let both in."""
-        if not case.new:
-            yield
-            return
-        lock = self._locks.setdefault(case.body.target.key, asyncio.Lock())
-        async with lock:
-            yield
 
     async def _look(self, case: _Case) -> Head | None:
         """Look at what is there. Raises `Refusal` where it may not be replaced."""
@@ -232,25 +217,13 @@ class ObjectIntake:
 
     # -- names
 
-    async def _free_path(self, upload: Upload, path: str) -> str:
-        """Return a path that nobody has, and keep it for this upload. Raises `Refusal("conflict")`."""
-        folder, _, name = path.rpartition("/")
-        for one in (name, *names_beside(name, upload.id)):
-            key = self._key(f"{folder}/{one}")
-            if self._claimed.setdefault(key, upload.id) != upload.id:
-                continue
-            if await self.objects.head(key) is None:
-                return f"{folder}/{one}"
-            del self._claimed[key]
-        raise Refusal("conflict", "no free name was found beside the existing file")
-
     async def _move(self, case: _Case) -> None:
         """Somebody else has taken the name: take the next one. Raises `Refusal`."""
         body = case.body
         if not body.movable:
             raise Refusal("conflict", "the name was taken while the body came: send it again")
-        path = await self._free_path(case.upload, case.asked)
-        body.move(Target(path, self._key(path), case.upload.id, body.target.said))
+        path = await self.names.free_path(case.upload, case.asked)
+        body.move(Target(path, self.names.keys.of(path), case.upload.id, body.target.said))
 
     async def _move_recorded(self, case: _Case) -> None:
         try:
@@ -265,8 +238,7 @@ class ObjectIntake:
     def _let_go(self, upload_id: str) -> None:
         """An upload has ended, one way or the other."""
         self._active.discard(upload_id)
-        for key in [key for key, owner in self._claimed.items() if owner == upload_id]:
-            del self._claimed[key]
+        self.names.let_go(upload_id)
 
 
 _NOTHING: Final = Pending("", "", {}, ())
