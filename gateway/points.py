@@ -21,6 +21,8 @@ POINTS: Final = (
     "after rename",
     "before directory sync",
     "after directory sync",
+    "before complete",
+    "after complete",
     "before answer",
     "after answer",
     "mid handler",
