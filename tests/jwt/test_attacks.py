@@ -387,24 +387,8 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )
-CLAIMS = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "client_id",
-    "token_use",
-    "username",
-    "cognito:username",
-    "cognito:groups",
-    "groups",
-    "roles",
-    "scope",
-    "scp",
-]
+CLAIMS = ["iss", "sub", "aud", "exp", "nbf", "iat", "client_id", "token_use", "username", "groups"]
+CLAIMS += ["cognito:username", "cognito:groups", "roles", "scope", "scp"]
 
 
 def knowing() -> Verifier:
