@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from gateway import logs
 from gateway.errors import GatewayError, HolderAway, Refusal, Terminated
-from gateway.model import UPLOAD_FAILED, UPLOADING, Delivery, HandlerSpec, Upload
+from gateway.model import DOWNLOADING, UPLOAD_FAILED, UPLOADING, Delivery, Download, HandlerSpec, Upload
 from gateway.plugins import Handler, Plugins
 from gateway.plugins.models import DELIVERED
 from gateway.scripting import (
@@ -26,10 +26,13 @@ from gateway.scripting import (
     Junk,
     Lane,
     LaneLost,
+    Served,
     TimedOut,
+    downloading_event,
     failed_event,
     never_waits,
     read_changes,
+    read_served,
     uploading_event,
 )
 from gateway.scripting.trace import place_of_error, plugin_traceback
@@ -38,6 +41,7 @@ FAILED_IN_FLIGHT: Final = 100
 LONGEST_EXCERPT: Final = 1000
 """Characters of an error answer that the journal and the log show."""
 
+T = TypeVar("T")
 log = logging.getLogger("gateway.hooks")
 
 
@@ -103,9 +107,9 @@ class Hooks:
         """Run a script of another room in the lane of work; raises as `Lane.call` does."""
         return await self._work.call(make, seconds)
 
-    def replaces_authorization(self) -> bool:
-        """Whether some `OnFileUploading` handler decides instead of the default authorization."""
-        handlers = self._plugins.current.handlers[UPLOADING]
+    def replaces_authorization(self, event: str = UPLOADING) -> bool:
+        """Whether some handler of `event` decides instead of the default authorization."""
+        handlers = self._plugins.current.handlers[event]
         return any(not handler.keeps_authorization for handler in handlers)
 
     async def uploading(self, upload: Upload) -> None:
@@ -117,17 +121,30 @@ class Hooks:
         handlers = self._plugins.current.handlers[UPLOADING]
         if not handlers:
             return
-        event, changes = uploading_event(upload), None
-        with logs.bind(upload_id=upload.id, event_id=event["id"]):
+        with logs.bind(upload_id=upload.id):
+            changes = await self._decide(handlers, uploading_event(upload), read_changes)
+        if changes is not None:
+            _apply(changes, upload)
+
+    async def downloading(self, download: Download) -> Served | None:
+        """Run the `OnFileDownloading` handlers likewise; None where there are none. Raises alike."""
+        handlers = self._plugins.current.handlers[DOWNLOADING]
+        return await self._decide(handlers, downloading_event(download), read_served)
+
+    async def _decide(
+        self, handlers: Sequence[Handler], event: Event, read: Callable[[Event], T]
+    ) -> T | None:
+        """Run handlers one after the other on what is left of an event; return the last changes."""
+        changes = None
+        with logs.bind(event_id=event["id"]):
             for handler in handlers:
                 # The first one's is nobody else's, and nobody else's after it should it fail.
                 alone = handler is handlers[0] and handler.on_error != "allow"
                 given = event if alone else event.copy()
-                decided = await self._admit(handler, given)
+                decided = await self._admit(handler, given, read)
                 if decided is not None:
                     event, changes = given, decided
-        if changes is not None:
-            _apply(changes, upload)
+        return changes
 
     def specs(self, *events: str) -> tuple[HandlerSpec, ...]:
         """Return what others must know of the newest handlers of `events`; of all journalled ones."""
@@ -178,7 +195,9 @@ class Hooks:
                 run = await self._run(self._work, handler, event.copy(), Handle())
                 self._report(run, self._message(run) or "done")
 
-    async def _admit(self, handler: Handler, event: Event) -> Changes | None:
+    async def _admit(
+        self, handler: Handler, event: Event, read: Callable[[Event], T]
+    ) -> T | None:
         """Run one handler on an event; return its changes, or None where its failure is allowed."""
         changes = None
         run = await self._run(self._admission, handler, event, Handle())
@@ -191,7 +210,7 @@ class Hooks:
             raise run.error
         if junk is None and run.error is None:
             try:
-                changes = read_changes(event)
+                changes = read(event)
             except Junk as found:
                 junk = found
         if junk is not None:
@@ -270,7 +289,7 @@ class Hooks:
 
 def _hook_failed(handler: Handler) -> Refusal:
     return Refusal(
-        "hook_failed", f"the handler {handler.name} could not decide on the upload; try again later"
+        "hook_failed", f"the handler {handler.name} could not decide; try again later"
     )
 
 
