@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.auth import Auth, tokens_of
+from gateway.downloads.door import Downloads
 from gateway.entrance import Entrance
 from gateway.events.gathered import Gathered
 from gateway.events.protocols import Ledger
@@ -40,6 +41,7 @@ class Doors:
     roads: Roads = field(init=False)
     siblings: Siblings = field(init=False)
     proxy: Proxy = field(init=False)
+    downloads: Downloads = field(init=False)
 
     async def open(self) -> Entrance:
         """Make all doors and the road to them. Nobody comes in yet."""
@@ -51,6 +53,9 @@ class Doors:
         await self.roads.open()
         auth = Auth(ground.settings, tokens_of(ground.settings), ground.installation)
         routing = await self._routing(auth)
+        self.downloads = Downloads(
+            ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
+        )
         return Entrance(
             ground.settings,
             auth,
@@ -59,6 +64,7 @@ class Doors:
             self._observe(routing),
             self._steering(),
             Handing(ground.files),
+            self.downloads,
             self.metrics,
         )
 
@@ -67,6 +73,7 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
+        self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:
         ground, inflight = self.ground, self.inflight

@@ -19,6 +19,7 @@ from aiohttp import web
 from gateway import logs, paths
 from gateway.answers import refusal_answer
 from gateway.auth import Auth
+from gateway.downloads.door import Downloads
 from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.handing import Handing
 from gateway.metrics import Metrics
@@ -55,6 +56,7 @@ class Entrance:
     observe: Observe
     steering: Steering
     handing: Handing
+    downloads: Downloads
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
@@ -144,8 +146,11 @@ class Entrance:
         match = self._template.match(raw_path)
         if match is None:
             return await self.routing.answer(request, raw_path, raw_query)
+        if request.method in {"GET", "HEAD"} and self.downloads.on:
+            return await self.downloads.get(request, match, raw_query)
         if request.method != "PUT":
-            raise Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": "PUT"})
+            allowed = {"Allow": "GET, HEAD, PUT" if self.downloads.on else "PUT"}
+            raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
         return await self.uploads.put(request, match, raw_query)
 
     async def _own_page(

@@ -110,10 +110,10 @@ class Upload:
 class Download:
     """One request to have a file, or a folder or some files of it as an archive.
 
-    `path` is that of the file, or of the folder, which then ends with a slash; it is the request's until a
-    handler rewrites it. `archive` is "zip" or None, `files` names what is wanted of the folder (None: all).
-    `filename` and `cache_control` are how the answer is to be saved and cached, None: as usual.
-    The rest is as in `Upload`.
+    `path` is that of the file, or of the folder, which then ends with a slash; it is the request's
+    until a handler rewrites it. `archive` is "zip" or None, `files` names what is wanted of the
+    folder (None: all). `filename` and `cache_control` are how the answer is to be saved and cached,
+    None: as usual. The rest is as in `Upload`.
     """
 
     id: str

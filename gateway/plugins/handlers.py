@@ -16,7 +16,13 @@ from typing import Any
 from gateway.errors import ConfigError
 from gateway.model import HandlerSpec, RetryPolicy
 from gateway.plugins.documents import Document
-from gateway.plugins.models import ADMITTING, DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, CaseModel, HandlerModel
+from gateway.plugins.models import (
+    ADMITTING,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_TIMEOUT,
+    CaseModel,
+    HandlerModel,
+)
 from gateway.schedules import Cron, Every, Schedule, parse_every
 from gateway.scripting import Configs, Event, Handle, Services, Surroundings, run_script
 from gateway.scripting.compile import compile_source

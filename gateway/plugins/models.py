@@ -169,7 +169,8 @@ class HandlerModel(Strict):
         "deny", description="OnFileUploading and OnFileDownloading: what a failing handler means"
     )
     authorization: Literal["keep"] | None = Field(
-        None, description="OnFileUploading and OnFileDownloading: the default authorization stays in force"
+        None,
+        description="OnFileUploading and OnFileDownloading: the default authorization stays in force",
     )
     prefix: Ends | None = Field(
         None, description="OnObjectCreated: what keys must begin with, or a list of such texts"

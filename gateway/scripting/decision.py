@@ -119,7 +119,8 @@ class Changes(NamedTuple):
 class Served(NamedTuple):
     """What an `APIGW.OnFileDownloading` handler decides: which file, under which name, how cached.
 
-    `allow_archive`: a handler has to say so, since the files of an archive are not asked about one by one.
+    `allow_archive`: a handler has to say so, for the files of an archive are not asked about one by
+    one.
     """
 
     path: str
@@ -152,13 +153,19 @@ def read_changes(event: Event) -> Changes:
 
 def read_served(event: Event) -> Served:
     """Read path, filename, cache_control and allow_archive likewise. Raises `Junk`."""
-    texts: list[str | None] = []
-    for key in ("filename", "cache_control"):
-        text = dict.get(event, key)
-        if text is not None and not (isinstance(text, str) and text.isprintable() and 0 < len(text) < 256):
-            raise Junk(f'event["{key}"] must be a str of one line, at most 255 characters, or None')
-        texts.append(text)
-    return Served(_path(event), *texts, allow_archive=dict.get(event, "allow_archive") is True)
+    return Served(
+        _path(event),
+        _line(event, "filename"),
+        _line(event, "cache_control"),
+        allow_archive=dict.get(event, "allow_archive") is True,
+    )
+
+
+def _line(event: Event, key: str) -> str | None:
+    text = dict.get(event, key)
+    if text is None or (isinstance(text, str) and text.isprintable() and 0 < len(text) < 256):
+        return text
+    raise Junk(f'event["{key}"] must be a str of one line, at most 255 characters, or None')
 
 
 def _path(event: Event) -> str:
