@@ -33,7 +33,7 @@ from gateway.listening import tls_context
 from gateway.model import OBJECT_CREATED, UPLOADED
 from gateway.plugins import KINDS, Plugins
 from gateway.premises import Seat
-from gateway.records import Records, open_records
+from gateway.records import Records, open_records, secrets_of
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
@@ -179,6 +179,7 @@ class Ground:
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()

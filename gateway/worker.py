@@ -32,7 +32,7 @@ from gateway.listening import listening_socket, tls_context
 from gateway.metrics import Metrics
 from gateway.model import Delivery
 from gateway.plugins import KINDS, Plugins
-from gateway.records import open_records
+from gateway.records import open_records, secrets_of
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
@@ -96,6 +96,7 @@ class Worker:
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()

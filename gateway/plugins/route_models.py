@@ -138,6 +138,9 @@ class RouteExpectModel(Strict):
     output: Any = Field(None, description="The answer's body: text, or what its JSON says")
     headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
     callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
+    records: dict[str, dict[str, Any]] | None = Field(
+        None, description="What is kept afterwards: collection to key to item, null for none"
+    )
 
 
 class RouteCaseModel(Strict):
@@ -153,6 +156,9 @@ class RouteCaseModel(Strict):
     )
     upstream: AnswerModel = Field(
         default_factory=AnswerModel, description="Answer of the stubbed upstream, where there is one"
+    )
+    records: dict[str, dict[str, dict[str, Any]]] = Field(
+        default_factory=dict, description="What is kept before: collection to key to item"
     )
     expect: RouteExpectModel
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import mimetypes
 from functools import partial
 
 from aiohttp import web
@@ -29,6 +28,7 @@ from gateway.points import reach
 from gateway.redaction import Redaction
 from gateway.server import UPLOAD_ID, expects_continue, send_continue
 from gateway.settings import Settings
+from gateway.storage.attributes import mime_of, note_of
 from gateway.storage.incoming import Body, Incoming
 from gateway.uploads import preconditions
 from gateway.uploads.admission import Admission, Admitted, blame, told
@@ -118,6 +118,7 @@ class Uploads:
         if upload.max_bytes is not None and len(content) > upload.max_bytes:
             raise Refusal("too_large", f"the upload is larger than {upload.max_bytes} bytes")
         body = self._incoming.begin(upload.id, self._settings.file_mode)
+        body.note = note_of(upload.path, upload.content_type, upload.metadata)
         body.keep(content)
         return self._order(admitted, body, {})
 
@@ -127,6 +128,7 @@ class Uploads:
         upload = admitted.upload
         algorithms = {e.algorithm: preconditions.ALGORITHMS[e.algorithm] for e in admitted.expected}
         body = self._incoming.begin(upload.id, self._settings.file_mode, list(algorithms.values()))
+        body.note = note_of(upload.path, upload.content_type, upload.metadata)
         admitted.progress.state = "receiving"
         if self._settings.durability == "full":
             body.hasten()
@@ -144,7 +146,7 @@ class Uploads:
 
     def _order(self, admitted: Admitted, body: Body, computed: dict[str, bytes]) -> Order:
         upload = admitted.upload
-        mime = upload.content_type or _guess(upload.path) or _UNKNOWN_MIME
+        mime = upload.content_type or mime_of(upload.path)
         return Order(
             upload,
             body,
@@ -171,13 +173,6 @@ class Uploads:
             extra={"facts": {"reason": reason, "bytes": admitted.progress.received}},
         )
         self._hooks.failed(admitted.upload, reason, admitted.progress.received)
-
-
-_UNKNOWN_MIME = "application/octet-stream"
-
-
-def _guess(path: str) -> str | None:
-    return mimetypes.guess_type(path)[0] if "." in path else None
 
 
 async def _send_continue(request: web.BaseRequest) -> None:

@@ -6,7 +6,7 @@ server is only asked for its health. A check is a function that yields findings.
 
     finding    one line of the report
     disk       the directory, its file system, rename, fsync, the clock
-    setting    plugins, address and authorization, proxies, a running server, SQLite
+    setting    SQLite, records, plugins, address and authorization, proxies, a running server
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     disk.fsync,
     disk.clock,
     setting.database,
+    setting.records,
     setting.plugins,
     setting.authorization,
     setting.proxy,
