@@ -176,7 +176,8 @@ class Ground:
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+        issuer = settings.jwt_issuer is not None
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
         self.plugins.mask.learn(secrets_of(settings))

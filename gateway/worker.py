@@ -93,7 +93,8 @@ class Worker:
         links = Links(settings, installation.urls, lambda: settings.public_url or nobody_signs())
         services.sign_url = links.sign_url
         services.recognise = installation.recognise
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+        issuer = settings.jwt_issuer is not None
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
         self.plugins.mask.learn(secrets_of(settings))

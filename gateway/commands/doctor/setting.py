@@ -73,7 +73,8 @@ def plugins(settings: Settings) -> Iterator[Finding]:
     if not settings.plugins:
         yield Finding("ok", "no plugins", "name folders with --plugins")
         return
-    kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+    issuer = settings.jwt_issuer is not None
+    kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
     loaded = Plugins(settings.plugins, Services(), kinds, lambda: keys_of(settings))
     try:
         loaded.load()
