@@ -27,8 +27,11 @@ from gateway.routing.steps import Routing
 from gateway.siblings import Siblings
 from gateway.steering import Steering
 from gateway.uploads.admission import Admission
+from gateway.uploads.bucket_store import BucketStore
 from gateway.uploads.fastpath import Roads
+from gateway.uploads.file_store import FileStore
 from gateway.uploads.put import Uploads
+from gateway.uploads.store import Store
 
 
 @dataclass(slots=True)
@@ -88,19 +91,29 @@ class Doors:
 
     def _uploads(self, auth: Auth) -> Uploads:
         ground, inflight = self.ground, self.inflight
-        admission = Admission(
-            ground.settings, auth, ground.hooks, ground.tree, ground.reserve, inflight, ground.disk
-        )
+        store = self._store()
         return Uploads(
-            ground.settings,
-            admission,
-            ground.incoming,
-            ground.committer,
+            Admission(ground.settings, auth, ground.hooks, inflight, store.look),
+            store,
             hooks=ground.hooks,
             inflight=inflight,
             metrics=self.metrics,
-            roads=self.roads,
             slot=ground.seat.slot,
+        )
+
+    def _store(self) -> Store:
+        """Choose, once, how bodies are taken in."""
+        ground = self.ground
+        if ground.depot is not None:
+            return BucketStore(ground.settings, ground.depot.intake, ground.reserve, ground.disk)
+        return FileStore(
+            ground.settings,
+            ground.tree,
+            ground.reserve,
+            ground.incoming,
+            ground.committer,
+            roads=self.roads,
+            disk=ground.disk,
         )
 
     async def _routing(self, auth: Auth) -> Routing:
