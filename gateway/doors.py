@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth import Auth, tokens_of
+from gateway.downloads.door import Downloads
 from gateway.entrance import Entrance
 from gateway.events.gathered import Gathered
 from gateway.events.protocols import Ledger
@@ -44,6 +45,7 @@ class Doors:
     roads: Roads = field(init=False)
     siblings: Siblings = field(init=False)
     proxy: Proxy = field(init=False)
+    downloads: Downloads = field(init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> Entrance:
@@ -56,6 +58,9 @@ class Doors:
         await self.roads.open()
         auth = await self._auth()
         routing = await self._routing(auth)
+        self.downloads = Downloads(
+            ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
+        )
         return Entrance(
             ground.settings,
             auth,
@@ -64,6 +69,7 @@ class Doors:
             self._observe(routing),
             self._steering(),
             Handing(ground.files),
+            self.downloads,
             self.metrics,
         )
 
@@ -81,6 +87,7 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
+        self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:
         ground, inflight = self.ground, self.inflight
