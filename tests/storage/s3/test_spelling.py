@@ -82,6 +82,15 @@ def test_a_key_that_s3_cannot_keep_is_refused_with_the_room_that_there_is() -> N
         keys.of("/\ud800")
 
 
+def test_the_gateways_own_objects_are_reached_by_no_path() -> None:
+    keys = Keys(Bucket("bucket", "prefix"))
+    with pytest.raises(Refusal) as refused:
+        keys.of("/.gateway/probe")
+    assert refused.value.code == "forbidden"
+    assert keys.path("prefix/.gateway/probe") is None
+    assert keys.of("/.gateways")
+
+
 @pytest.mark.parametrize("key", ["other/a", "prefix", "prefix/", "prefix/folder/", "prefix/a//b", "pre"])
 def test_what_is_no_file_of_ours_has_no_path(key: str) -> None:
     assert Keys(Bucket("bucket", "prefix")).path(key) is None
