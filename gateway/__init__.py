@@ -13,6 +13,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     supervisor  the processes: started, kept alive, ended together
     uploads/    the door for PUT: admit, receive, commit, answer
     routing/    the door for routes: authorize, check, run scripts, ask upstreams
+    downloads/  the door for GET: files handed out, whole, in part, many as one zip
     observe     health, metrics, status
     steering    events, seen and steered over HTTP
     siblings    the other processes of this gateway, asked through their sockets
@@ -27,9 +28,10 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     plugins/    YAML files -> checked, compiled, one generation
     scripting/  all a script can see, and the threads it runs in
     secrets     the keys of !secret values
+    records/    small JSON items that scripts keep: SQLite or PostgreSQL
     storage/    the directory tree and the bodies on their way into it
     settings    flags, environment, file -> one frozen object
-    paths, redaction, schedules, signing, model, errors    pure foundations
+    paths, redaction, metadata, schedules, signing, model, errors    pure foundations
 """
 
 __version__ = "0.1.0"

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+from gateway import paths
 from gateway.errors import ConfigError, Refusal
 from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, Token
+from gateway.signing import Grant, carries_signature, check_request
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
     from gateway.installation import Installation
@@ -39,6 +41,9 @@ INTERNAL: Final = {"name": "internal", "kind": "internal"}
 
 Verify = Callable[[str], Awaitable[dict[str, Any] | None]]
 """Says who stands behind a bearer token that is none of ours, None: nobody we know. May wait."""
+
+SIGNED: Final = {"name": "signed url", "kind": "signed"}
+"""The principal of a request whose URL was signed for it."""
 
 _Address = IPv4Address | IPv6Address
 
@@ -80,15 +85,33 @@ class Auth:
     ) -> dict[str, Any] | None:
         """Return the principal `{"name", "kind"}`, in every mode, or None: nobody we know.
 
-        A known token in `Authorization: Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else
-        the internal credential of a gateway of this installation, which stands for exactly one
-        `method` and `target` (path and query as sent). The token goes first: a script that passes
-        on its user's token acts for that user. Waits only where a verifier has to be asked.
+        A signed URL speaks for itself, whoever else asks. Then a known token in `Authorization:
+        Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else the internal credential of a
+        gateway of this installation, which stands for exactly one `method` and `target` (path and
+        query as sent). The token goes first: a script that passes on its user's token acts for
+        that user. Waits only where a verifier has to be asked. Raises as `granted`.
         """
+        if self.granted(headers, method, target) is not None:
+            return dict(SIGNED)
         known = self._bearer(headers) if self._tokens else None
         if known is None and self._verify is not None:
             known = await self._verified(headers, self._verify)
         return known or self._neighbour(headers, method, target)
+
+    def granted(self, headers: Mapping[str, str], method: str, target: str) -> Grant | None:
+        """Return what the URL of a request was signed for, None where it bears no signature.
+
+        Raises Refusal (403) for a signature that is not good for exactly this request:
+        `bad_signature`, `expired`, `not_granted`.
+        """
+        if "?" not in target or not carries_signature(target):
+            return None
+        if self._installation is None:
+            raise Refusal("bad_signature", "signed URLs are not known here")
+        raw_path, raw_query = paths.split_target(target)
+        grant = self._installation.urls.verify(method, f"{raw_path}?{raw_query}")
+        check_request(grant, headers)
+        return grant
 
     async def _verified(self, headers: Mapping[str, str], verify: Verify) -> dict[str, Any] | None:
         for presented in _presented(headers):

@@ -80,7 +80,7 @@ class Delivering:
             await self._nats.close()
 
     def _specs(self) -> Sequence[Any]:
-        return () if self._ground.settings.deliver == "workers" else self._ground.hooks.delivered_specs()
+        return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
 
     def _complete(self, delivery: Delivery) -> dict[str, Any]:
         return delivery.event_at(*self._ground.advertised, self._ground.settings.directory)

@@ -11,6 +11,7 @@ our own fault: a 500 with an id. May import nothing.
     │   └── ClientLeft     ... and nobody is there to want one: nothing is wrong with us
     ├── ConfigError        settings or plugins are wrong: what, where (file:line), what to do
     ├── EngineAway         the engine of events cannot be reached now; try again
+    ├── RecordsAway        the records cannot be reached now; try again
     ├── HolderAway         the gateway that has the file cannot be reached now; try again
     └── Superseded         the committed file has been replaced or removed since
 """
@@ -30,6 +31,10 @@ TABLE: Mapping[str, int] = {
     "incomplete_body": 400,
     "unauthorized": 401,
     "forbidden": 403,
+    "bad_signature": 403,
+    "expired": 403,
+    "not_granted": 403,
+    "used_up": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "idle_timeout": 408,
@@ -50,6 +55,7 @@ TABLE: Mapping[str, int] = {
     "journal_unavailable": 503,
     "overloaded": 503,
     "process_away": 503,
+    "records_away": 503,
     "stopping": 503,
     "storage_away": 503,
     "gateway_timeout": 504,
@@ -63,6 +69,7 @@ RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "journal_unavailable": 10,
     "overloaded": 5,
     "process_away": 2,
+    "records_away": 5,
     "stopping": 5,
     "storage_away": 5,
 }
@@ -128,6 +135,10 @@ class ConfigError(GatewayError):
 
 class EngineAway(GatewayError):
     """The engine of events cannot be reached or written now; the same may succeed a little later."""
+
+
+class RecordsAway(GatewayError):
+    """The records cannot be reached or written now: nobody knows whether a put was done."""
 
 
 class HolderAway(GatewayError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,20 +20,25 @@ from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
+from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
-from gateway.installation import Installation, installation_key
+from gateway.installation import Installation, installation_keys
 from gateway.listening import tls_context
+from gateway.model import OBJECT_CREATED, UPLOADED
 from gateway.plugins import KINDS, Plugins
 from gateway.premises import Seat
+from gateway.records import Records, open_records
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
+from gateway.storage.protocols import Shelf
+from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
 from gateway.storage.tree import Tree
 
@@ -57,7 +61,9 @@ class Ground:
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
     files: CommittedFiles = field(init=False)
+    shelf: Shelf = field(init=False)
     holders: Holders = field(init=False)
+    records: Records = field(init=False)
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
     services: Services = field(default_factory=Services)
@@ -114,6 +120,8 @@ class Ground:
         opened.callback(self.incoming.close)
         self.tree = Tree(settings.directory, self.protected(), self.incoming.device)
         opened.callback(self.tree.close)
+        self.records = open_records(settings)
+        opened.callback(self.records.close)
         durable = settings.durability == "full"
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
@@ -134,18 +142,23 @@ class Ground:
             self.reserve,
             slot=self.state.slot,
             durable=durable,
-            handlers=self._handlers,
+            audience=self._audience,
             gate=self.gate,
         )
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
 
-    def _handlers(self) -> Sequence[str]:
-        return [spec.name for spec in self.hooks.uploaded_specs()]
+    def _audience(self) -> Audience:
+        uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
+        return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
-        self.installation = Installation(settings, installation_key(settings), lambda: self.seat.address)
+        self.installation = Installation(
+            settings, installation_keys(settings), lambda: self.seat.address
+        )
         self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
+        alone = contextlib.nullcontext if self.gate is None else self.gate.alone
+        self.shelf = FileShelf(self.tree, self.committer.between_batches, alone)
         self.holders = Holders(
             self.installation,
             self.tree,
@@ -154,6 +167,7 @@ class Ground:
             local=self.files,
         )
         services.files = self.holders
+        services.records = self.records
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))

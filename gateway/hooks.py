@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from gateway import logs
 from gateway.errors import GatewayError, HolderAway, Refusal, Terminated
-from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, HandlerSpec, Upload
+from gateway.model import UPLOAD_FAILED, UPLOADING, Delivery, HandlerSpec, Upload
 from gateway.plugins import Handler, Plugins
 from gateway.plugins.models import DELIVERED
 from gateway.scripting import (
@@ -129,14 +129,10 @@ class Hooks:
         if changes is not None:
             _apply(changes, upload)
 
-    def uploaded_specs(self) -> tuple[HandlerSpec, ...]:
-        """Return what the runner must know of the newest `OnFileUploaded` handlers."""
-        return tuple(handler.spec for handler in self._plugins.current.handlers[UPLOADED])
-
-    def delivered_specs(self) -> tuple[HandlerSpec, ...]:
-        """Return what the runner must know of the newest handlers of all journalled events."""
+    def specs(self, *events: str) -> tuple[HandlerSpec, ...]:
+        """Return what others must know of the newest handlers of `events`; of all journalled ones."""
         handlers = self._plugins.current.handlers
-        return tuple(handler.spec for event in DELIVERED for handler in handlers[event])
+        return tuple(handler.spec for event in events or DELIVERED for handler in handlers[event])
 
     async def deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
         """Run one handler of a journalled event on the complete event, `attempt` included.

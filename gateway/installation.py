@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from yarl import URL
 from gateway.errors import ConfigError
 from gateway.scripting.callout import Trusted
 from gateway.settings import Address, Settings, is_loopback
-from gateway.signing import SHORTEST_KEY, Signer
+from gateway.signing import SHORTEST_KEY, Signer, UrlSigner
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
 KEY_FILE: Final = "installation.key"
@@ -33,10 +33,16 @@ _EVERY_INTERFACE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (c
 
 
 class Installation:
-    """This gateway among its peers. `bound` returns the address it listens on, once that is known."""
+    """This gateway among its peers. `bound` returns the address it listens on, once that is known.
 
-    def __init__(self, settings: Settings, key: bytes, bound: Callable[[], tuple[str, int]]) -> None:
-        self._signer = Signer(key)
+    The first of `keys` signs, all of them verify. `urls` signs and verifies URLs.
+    """
+
+    def __init__(
+        self, settings: Settings, keys: Sequence[bytes], bound: Callable[[], tuple[str, int]]
+    ) -> None:
+        self._signer = Signer(keys)
+        self.urls = UrlSigner(keys)
         self._settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)
@@ -54,6 +60,12 @@ class Installation:
     def own_url(self) -> str:
         """The same as a URL, with the scheme it serves."""
         return f"{self.scheme}://{audience(*self.own)}"
+
+    @property
+    def public_url(self) -> str:
+        """What links that are given to others begin with: `public_url`, else the advertised address."""
+        place = self._settings.advertise or self.own
+        return self._settings.public_url or f"{self.scheme}://{audience(*place)}"
 
     @property
     def scheme(self) -> str:
@@ -117,24 +129,32 @@ def audience(host: str, port: int) -> str:
     return f"[{plain.host}]:{plain.port}" if ":" in plain.host else f"{plain.host}:{plain.port}"
 
 
-def installation_key(settings: Settings) -> bytes:
-    """Return the key of the installation: that of the given file, or the state folder's own.
+def installation_keys(settings: Settings) -> tuple[bytes, ...]:
+    """Return the keys of the installation: those of the given file, or the state folder's own.
 
-    A first start makes the latter; the caller holds the lock of the directory. A given file that is
-    missing is never made: it would be a key that the peers do not have. Raises `ConfigError`.
+    One a line: the first signs, all of them verify. A first start makes the latter file; the caller
+    holds the lock of the directory. A given file that is missing is never made: it would be a key
+    that the peers do not have. Raises `ConfigError`.
     """
     given = settings.installation_key_file
     path = given or settings.state / KEY_FILE
     if given is None and not path.exists():
         _make(path)
-    key = read_key_file(path, GROUP_MAY_READ).strip()
-    if len(key) < SHORTEST_KEY:
-        raise ConfigError(
-            f"an installation key has at least {SHORTEST_KEY} bytes: make one with"
-            " `openssl rand -base64 48` and give every gateway the same",
-            str(path),
-        )
-    return key
+    return known_keys(path)
+
+
+def known_keys(path: Path) -> tuple[bytes, ...]:
+    """Return the keys in a file, one a line, the newest first. Raises `ConfigError`."""
+    lines = read_key_file(path, GROUP_MAY_READ).splitlines() or [b""]
+    for number, line in enumerate(lines, start=1):
+        if len(line.strip()) < SHORTEST_KEY:
+            raise ConfigError(
+                f"an installation key is a line of at least {SHORTEST_KEY} bytes: make one with"
+                " `openssl rand -base64 48` and give every gateway the same",
+                str(path),
+                number,
+            )
+    return tuple(line.strip() for line in lines)
 
 
 def _make(path: Path) -> None:

@@ -16,6 +16,8 @@ from typing import Any, Final, Literal, NamedTuple
 UPLOADING: Final = "APIGW.OnFileUploading"
 UPLOADED: Final = "APIGW.OnFileUploaded"
 UPLOAD_FAILED: Final = "APIGW.OnFileUploadFailed"
+OBJECT_CREATED: Final = "APIGW.OnObjectCreated"
+DOWNLOADING: Final = "APIGW.OnFileDownloading"
 SCHEDULE: Final = "Schedule"
 
 EVENT_VERSION: Final = 1
@@ -82,6 +84,8 @@ class Upload:
     rewrites it. `params` values are lists. `headers` are the request's as sent: secrets are
     redacted by whoever writes them down. `content_length` is None when the body is chunked.
     `must_be_new` is `If-None-Match: *` (RFC 9110 section 13.1.2). `created` is a Unix time.
+    `metadata` is kept with the file; its names are in lower case. `grant` is what a signed URL
+    allowed, None where the request had none.
     """
 
     id: str
@@ -98,6 +102,8 @@ class Upload:
     on_conflict: OnConflict = "replace"
     must_be_new: bool = False
     created: float = 0.0
+    metadata: dict[str, str] = field(default_factory=dict)
+    grant: Any | None = None
 
 
 class Identity(NamedTuple):
@@ -150,8 +156,11 @@ class Delivery:
     created: float = 0.0
     origin: Origin | None = None
 
-    def event_at(self, address: str, port: int, directory: Path) -> dict[str, Any]:
-        """Return the event that a handler gets: the journalled part and what is known only now."""
+    def event_at(self, address: str, port: int, directory: Path | None) -> dict[str, Any]:
+        """Return the event that a handler gets: the journalled part and what is known only now.
+
+        Files lie below `directory`; None where they are objects.
+        """
         event = {
             **self.body,
             "address": address,
@@ -163,7 +172,13 @@ class Delivery:
         if self.upload_id is not None:
             event["upload_id"] = self.upload_id
         if "path" in self.body:
-            event["filepath"] = str(directory / str(self.body["path"]).lstrip("/"))
+            path = self.body["path"]
+            event["filepath"] = (
+                None if directory is None or path is None else str(directory / str(path).lstrip("/"))
+            )
+        if "key" in self.body and self.upload_id is not None:
+            # The name may have been chosen after the event was written down.
+            event["key"] = str(self.body["path"]).removeprefix("/")
         return event
 
 
@@ -178,10 +193,21 @@ class RetryPolicy:
 
 @dataclass(slots=True, frozen=True)
 class HandlerSpec:
-    """What the runner must know of a handler: its event, time-out in seconds, slots, retry policy."""
+    """What the runner must know of a handler: its event, time-out in seconds, slots, retry policy.
+
+    `prefix` and `suffix` are what keys of objects must begin and end with, one of each; empty: all do.
+    """
 
     name: str
     event: str
     timeout: float
     concurrency: int = 4
     retry: RetryPolicy = RetryPolicy()
+    prefix: tuple[str, ...] = ()
+    suffix: tuple[str, ...] = ()
+
+    def wants(self, key: str) -> bool:
+        """Tell whether the handler is told of the object `key`."""
+        return (not self.prefix or key.startswith(self.prefix)) and (
+            not self.suffix or key.endswith(self.suffix)
+        )

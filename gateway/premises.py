@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from gateway import auth
 from gateway.commit.promises import Promises
-from gateway.installation import installation_key
+from gateway.installation import installation_keys
 from gateway.listening import listening_socket
 from gateway.settings import Settings
 from gateway.storage.state import State, directory_lock
@@ -70,7 +70,7 @@ class Premises:
             opened.callback(lock.drop)
             if settings.auth == "token" and not auth.tokens_of(settings):
                 self._token = auth.ensure_token(settings.state)
-            installation_key(settings)
+            installation_keys(settings)
             self._socket = listening_socket(settings)
             opened.callback(self._socket.close)
             host, port = self._socket.getsockname()[:2]

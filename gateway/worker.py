@@ -26,11 +26,12 @@ from gateway.events.nats import make_engine
 from gateway.events.runner import Runner
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
-from gateway.installation import KEY_FILE, Installation, installation_key
+from gateway.installation import KEY_FILE, Installation, installation_keys
 from gateway.listening import listening_socket, tls_context
 from gateway.metrics import Metrics
 from gateway.model import Delivery
 from gateway.plugins import KINDS, Plugins
+from gateway.records import open_records
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
@@ -79,12 +80,15 @@ class Worker:
     def _open(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, Services()
         self._socket = opened.enter_context(contextlib.closing(listening_socket(settings)))
-        installation = Installation(settings, installation_key(settings), lambda: self.address)
+        installation = Installation(settings, installation_keys(settings), lambda: self.address)
         self._auth = Auth(settings, tokens_of(settings), installation)
         tree = Tree(settings.directory, [settings.state, *settings.plugins])
         opened.callback(tree.close)
         self._holders = Holders(installation, tree, settings.directory, own=lambda: None)
         services.files = self._holders
+        records = open_records(settings, elsewhere=True)
+        opened.callback(records.close)
+        services.records = records
         services.recognise = installation.recognise
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
@@ -113,7 +117,7 @@ class Worker:
             observe=self.metrics.ran,
         )
         await self.nats.wait_ready()
-        await self.runner.start(self.hooks.delivered_specs())
+        await self.runner.start(self.hooks.specs())
 
     async def reload(self) -> None:
         """Take new plugins (SIGHUP); any fault keeps the old ones and is logged."""
@@ -122,7 +126,7 @@ class Worker:
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
             return
-        await self.runner.refresh(self.hooks.delivered_specs())
+        await self.runner.refresh(self.hooks.specs())
         log.info("reloaded: generation %d of the plugins", self.plugins.current.number)
 
     async def stop(self) -> None:
@@ -146,7 +150,7 @@ class Worker:
         """Return the line that says that it works."""
         host, port = self.address
         scheme = "https" if self.settings.tls_cert else "http"
-        count = len(self.hooks.delivered_specs())
+        count = len(self.hooks.specs())
         handlers = "1 handler" if count == 1 else f"{count} handlers"
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{where}/-/health"

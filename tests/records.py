@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from gateway.events.journal import Journal
-from gateway.events.outbox import Record
+from gateway.events.outbox import Record, Telling
 from gateway.events.protocols import Selection
 from gateway.model import UPLOADED, Delivery, Identity
 
@@ -38,6 +38,7 @@ def record(
     body: dict[str, Any] | None = None,
 ) -> Record:
     """Return a record of the upload `name` with the event `e-<name>`."""
+    told = {"path": "/before/any/rename", "bytes": identity.size, **(body or {})}
     return Record(
         upload_id=name,
         path=path or f"/upload/{name}",
@@ -47,10 +48,7 @@ def record(
         principal={"name": "alice"},
         remote="127.0.0.1",
         created=1000.0,
-        event_id=f"e-{name}",
-        event_type=UPLOADED,
-        event_body={"path": "/before/any/rename", "bytes": identity.size, **(body or {})},
-        handlers=handlers,
+        told=(Telling(f"e-{name}", UPLOADED, told, handlers),),
     )
 
 

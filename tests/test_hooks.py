@@ -331,12 +331,12 @@ async def test_the_runner_learns_the_specs_of_the_newest_generation(
     start: Start, tmp_path: Path
 ) -> None:
     hooks = await start(plugin("h", "pass", UPLOADED, more="concurrency: 2\nretry: {attempts: 3}\n"))
-    (spec,) = hooks.uploaded_specs()
+    (spec,) = hooks.specs(UPLOADED)
     assert (spec.name, spec.timeout, spec.concurrency) == ("h", 3600.0, 2)
     assert spec.retry == RetryPolicy(attempts=3)
     (tmp_path / "0.yaml").write_text(plugin("g", "pass", UPLOADED))
     await hooks._plugins.reload()
-    assert [one.name for one in hooks.uploaded_specs()] == ["g"]
+    assert [one.name for one in hooks.specs(UPLOADED)] == ["g"]
 
 
 async def test_a_failed_upload_is_told_without_waiting(

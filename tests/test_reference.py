@@ -18,7 +18,7 @@ from gateway.commands import VERBS, serve
 from gateway.commit import committer
 from gateway.events.protocols import STATES, Row
 from gateway.events.timetable import tick_event
-from gateway.model import SCHEDULE, UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery
+from gateway.model import OBJECT_CREATED, SCHEDULE, UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery
 from gateway.plugins import models, testing
 from gateway.plugins.models import Strict
 from gateway.plugins.schema import FILE
@@ -115,14 +115,15 @@ def test_every_key_of_a_plugin_is_documented_with_its_default(model: type[Strict
 
 def test_the_timeouts_and_the_keys_of_one_event_are_documented() -> None:
     text = page("plugin-yaml.md")
-    short = dict(zip(models.EVENTS, ("Uploading", "Uploaded", "UploadFailed", "Schedule"), strict=True))
+    short = {event: event.removeprefix("APIGW.On").removeprefix("File") for event in models.EVENTS}
     for event, seconds in models.DEFAULT_TIMEOUT.items():
         assert f"{seconds:.0f} ({short[event]})" in text
         assert f"`{event}`" in text
     for event, runs in models.DEFAULT_CONCURRENCY.items():
         assert f"{runs} ({short[event]})" in text
     for key, homes in models.APPLIES.items():
-        said = " and ".join(short[event] for event in homes)
+        *rest, last = [short[event] for event in homes]
+        said = f"{', '.join(rest)} and {last}" if rest else last
         assert re.search(rf"^\| `{key}` \| .* \| {said} only", text, re.MULTILINE), key
 
 
@@ -147,13 +148,16 @@ NOTE = """
   event: APIGW.OnFileUploading
   script: &script |
     def note(event):
-        with open(f"FOLDER/{event['path'][-3:]}-{'attempt' in event}-{'reason' in event}", "w") as file:
+        signs = "-".join(str(key in event) for key in ("key", "attempt", "reason"))
+        with open(f"FOLDER/{event['path'][-3:]}-{signs}", "w") as file:
             json.dump(list(event), file)
     async def noteUploading(event, handle): note(event)
     async def noteUploaded(event, handle): note(event)
     async def noteFailed(event, handle): note(event)
+    async def noteCreated(event, handle): note(event)
 - {name: noteUploaded, event: APIGW.OnFileUploaded, script: *script}
 - {name: noteFailed, event: APIGW.OnFileUploadFailed, script: *script}
+- {name: noteCreated, event: APIGW.OnObjectCreated, script: *script}
 """
 
 
@@ -170,9 +174,10 @@ async def test_every_key_of_a_real_event_is_documented(start: Start, tmp_path: P
     said = {name: keys(section(page("events.md"), f"## {name}")) for name in models.EVENTS}
     [*uploading, _max_bytes, _on_conflict] = said[UPLOADING]
     noted = {note.name: set(json.loads(note.read_text())) for note in notes.iterdir()}
-    assert noted[".ok-False-False"] == set(uploading)
-    assert noted[".ok-True-False"] == set(said[UPLOADED])
-    assert noted[".no-False-True"] == set(said[UPLOAD_FAILED])
+    assert noted[".ok-False-False-False"] == set(uploading)
+    assert noted[".ok-False-True-False"] == set(said[UPLOADED])
+    assert noted[".no-False-False-True"] == set(said[UPLOAD_FAILED])
+    assert noted[".ok-True-True-False"] == set(said[OBJECT_CREATED])
 
 
 def test_every_key_of_a_tick_is_documented() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
@@ -10,7 +11,18 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.settings import Address, Settings, Token, example, load, reference
+from gateway.settings import (
+    Address,
+    Bucket,
+    Settings,
+    Token,
+    add_flags,
+    example,
+    load,
+    reference,
+    said_on_command_line,
+    with_hyphens,
+)
 from gateway.settings.table import settings_table
 
 PROJECT = Path(__file__).parent.parent
@@ -61,6 +73,34 @@ def test_flag_wins_over_environment_over_file_over_default() -> None:
         1,
         604800,
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "on"),
+    [
+        (["--downloads"], True),
+        (["--downloads=false"], False),
+        (["--downloads=yes"], True),
+        ([], False),
+    ],
+)
+def test_a_switch_stands_bare_or_takes_its_value_behind_an_equals_sign(
+    words: list[str], on: bool
+) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("word", nargs="?")
+    add_flags(parser)
+    args = parser.parse_args(with_hyphens([*words, "list"]))
+    assert args.word == "list"
+    assert load(said_on_command_line(args), {}).downloads is on
+
+
+def test_a_switch_is_taken_from_the_environment_and_the_file() -> None:
+    written("downloads: on\n")
+    assert load({}, {}).downloads
+    assert not load({}, {"UPLOAD_GATEWAY_DOWNLOADS": "0"}).downloads
+    words = complaint({}, {"UPLOAD_GATEWAY_DOWNLOADS": "maybe"})
+    assert words == "UPLOAD_GATEWAY_DOWNLOADS: must be true or false (got 'maybe')"
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -137,6 +177,21 @@ def test_sizes_are_bytes_or_take_a_suffix(text: str, size: int | None) -> None:
         assert load({"max_bytes": text}, {}).max_bytes == size
 
 
+@pytest.mark.parametrize(
+    ("written_storage", "bucket", "key"),
+    [
+        ("s3://files", Bucket("files", ""), "a/b"),
+        ("s3://files/", Bucket("files", ""), "a/b"),
+        ("s3://my.files/in/here/", Bucket("my.files", "in/here"), "in/here/a/b"),
+    ],
+)
+def test_a_bucket_and_a_prefix_say_where_keys_lie(
+    written_storage: str, bucket: Bucket, key: str
+) -> None:
+    assert load({"storage": written_storage}, {}).storage == bucket
+    assert bucket.key("/a/b") == key
+
+
 def test_a_limit_of_the_file_can_be_taken_away() -> None:
     written("max_bytes: 1M\n")
     assert load({}, {}).max_bytes == 1024**2
@@ -170,7 +225,8 @@ def test_addresses_are_taken_apart() -> None:
         ("durability", "some", "--durability: must be 'full' or 'none'"),
         ("processes", "0", "--processes: must be greater than or equal to 1"),
         ("events", "redis://a", "--events: must be journal, or look like nats://"),
-        ("storage", "s3://b", "--storage: this version has only `file`"),
+        ("storage", "s3:b", "--storage: must be file, or look like s3://bucket"),
+        ("storage", "s3://bucket/a/../b", "--storage: segment 2 of the prefix"),
         ("file_mode", "888", "--file-mode: must be octal"),
         ("file_mode", "4755", "--file-mode: must be octal"),
         ("idle_timeout", "0", "--idle-timeout: must be greater than 0"),

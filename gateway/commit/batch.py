@@ -17,11 +17,11 @@ from gateway import paths
 from gateway.commit import publish
 from gateway.commit.faults import discard_quietly, refusal_of
 from gateway.commit.gate import Gate
-from gateway.commit.orders import Order, Staged, Verdicts, record_of
+from gateway.commit.orders import Audience, Order, Staged, Verdicts, record_of
 from gateway.commit.reserve import Reserve
 from gateway.errors import Refusal, Unanswered
 from gateway.events.outbox import Outbox
-from gateway.model import Stored, new_id
+from gateway.model import Stored
 from gateway.points import reach
 from gateway.storage.incoming import Incoming
 from gateway.storage.parent import Parent
@@ -31,7 +31,7 @@ log = logging.getLogger("gateway.commit")
 
 
 class Steps:
-    """The steps and what they work on. `handlers()` names those who are told of an upload.
+    """The steps and what they work on. `audience()` says who is told of what is stored.
 
     `gate` keeps other processes from removing files while this one gives names, None without others.
     """
@@ -45,7 +45,7 @@ class Steps:
         *,
         slot: int,
         durable: bool,
-        handlers: Callable[[], Sequence[str]],
+        audience: Callable[[], Audience],
         gate: Gate | None = None,
     ) -> None:
         self._tree = tree
@@ -54,7 +54,7 @@ class Steps:
         self._reserve = reserve
         self._slot = slot
         self._durable = durable
-        self._handlers = handlers
+        self._audience = audience
         self._passing = contextlib.nullcontext if gate is None else gate.passing
         self._limbo: list[str] = []
 
@@ -66,7 +66,7 @@ class Steps:
             if not staged or not self._sync_incoming(staged, verdicts):
                 return
             reach("before journal commit")
-            recorded = self._record(staged, verdicts)
+            recorded = self._record(staged, self._audience(), verdicts)
             if not recorded:
                 return
             reach("after journal commit")
@@ -82,7 +82,6 @@ class Steps:
         staged: list[Staged] = []
         opened: dict[tuple[str, ...], Parent] = {}
         taken: set[publish.Name] = set()
-        handlers = tuple(self._handlers())
         unlooked = [order.body.size for order in orders if not order.looked]
         no_room = self._no_room_for(sum(unlooked)) if unlooked else None
         for order in orders:
@@ -97,8 +96,7 @@ class Steps:
                 self._discard(order, refusal_of(fault), verdicts)
                 continue
             taken.add((*parent.folder, parent.name))
-            event_id = new_id(self._slot) if handlers else ""
-            staged.append(Staged(order, parent, segments, handlers, event_id, replaced))
+            staged.append(Staged(order, parent, segments, replaced))
         return staged
 
     def _no_room_for(self, amount: int) -> Refusal | None:
@@ -148,17 +146,18 @@ class Steps:
             return False
         return True
 
-    def _record(self, staged: list[Staged], verdicts: Verdicts) -> list[Staged]:
+    def _record(self, staged: list[Staged], audience: Audience, verdicts: Verdicts) -> list[Staged]:
         """Write the rows in one transaction; return the items whose rows are durable."""
         try:
-            self._outbox.record([record_of(item) for item in staged]).result()
+            records = [record_of(item, audience, self._slot) for item in staged]
+            self._outbox.record(records).result()
         except sqlite3.Error as fault:
             self._undo([item.order for item in staged], refusal_of(fault), verdicts)
             return []
         except Exception as fault:
             # One of them cannot be written at all (say, text that is no Unicode): each for itself.
             if len(staged) > 1:
-                return [done for item in staged for done in self._record([item], verdicts)]
+                return [done for item in staged for done in self._record([item], audience, verdicts)]
             self._undo([staged[0].order], refusal_of(fault), verdicts)
             return []
         return staged
@@ -178,8 +177,7 @@ class Steps:
         except Exception as fault:
             self._undo([item.order], refusal_of(fault), verdicts)
             return False
-        if item.handlers:
-            verdicts.event_ids.append(item.event_id)
+        verdicts.event_ids += [telling.event_id for telling in item.told]
         verdicts.outcomes[item.upload.id] = Unanswered("published, but not known to be durable")
         reach("after rename")
         return True

@@ -22,16 +22,30 @@ from gateway.model import Identity
 
 Ring = Callable[[Iterable[str]], None]
 
+_UPLOADS: Final = (
+    "(id, path, bytes, mime, digests, device, inode, mtime_ns, principal, remote, created, committed,"
+    " metadata, place, pending)"
+)
 _EVENTS: Final = "(id, type, upload_id, path, holder, created, body)"
 _DELIVERIES: Final = "(event_id, handler, state, due, created, updated)"
 _ONCE: Final = "ON CONFLICT DO NOTHING"
 
 
-class Record(NamedTuple):
-    """All that the journal keeps of one committed upload, and whom to tell.
+class Telling(NamedTuple):
+    """One event of an upload, and whom to tell. `body` is what they get, secrets already redacted."""
 
-    `event_body` is what handlers get (secrets already redacted); `handlers` may be empty: then
-    no event row is written.
+    event_id: str
+    type: str
+    body: dict[str, Any]
+    handlers: Sequence[str]
+
+
+class Record(NamedTuple):
+    """All that the journal keeps of one committed upload.
+
+    `told` are its events; one without handlers leaves no trace. `metadata` is what the client said of
+    the file. `place` is where it lies unless it is a file; `pending` says that nobody knows yet
+    whether it was published there.
     """
 
     upload_id: str
@@ -42,10 +56,10 @@ class Record(NamedTuple):
     principal: dict[str, Any] | None
     remote: str | None
     created: float
-    event_id: str
-    event_type: str
-    event_body: dict[str, Any]
-    handlers: Sequence[str]
+    told: Sequence[Telling] = ()
+    metadata: dict[str, str] | None = None
+    place: dict[str, Any] | None = None
+    pending: bool = False
 
 
 class Outbox:
@@ -85,22 +99,24 @@ class Outbox:
 
     def record(self, records: Sequence[Record]) -> Future[None]:
         """Write uploads with their deliveries, all or none; nobody claims them before the release."""
-        told = [record for record in records if record.handlers]
-        for record in told:
-            self._held.hold(record.event_id, record.upload_id, record.handlers)
+        told = [(r.upload_id, telling) for r in records for telling in r.told if telling.handlers]
+        for upload_id, telling in told:
+            self._held.hold(telling.event_id, upload_id, telling.handlers)
 
         def operation(db: sqlite3.Connection) -> None:
             now = time.time()
             rows = [
-                (r.event_id, handler, "ready", now, now, now) for r in told for handler in r.handlers
+                (telling.event_id, handler, "ready", now, now, now)
+                for _, telling in told
+                for handler in telling.handlers
             ]
-            insert(db, "uploads", "", [_upload(record, now) for record in records])
-            insert(db, "events", _EVENTS, [_event(record, now) for record in told])
+            insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
+            insert(db, "events", _EVENTS, [_event(upload_id, t, now) for upload_id, t in told])
             insert(db, "deliveries", _DELIVERIES, rows)
 
         def ended(future: Future[None]) -> None:
             if future.exception() is not None:
-                self._held.release(record.event_id for record in told)
+                self._held.release(telling.event_id for _, telling in told)
 
         future = self._database.submit(operation)
         future.add_done_callback(ended)
@@ -172,12 +188,14 @@ def _upload(record: Record, now: float) -> tuple[Any, ...]:
         record.remote,
         record.created,
         now,
+        json.dumps(record.metadata) if record.metadata else None,
+        None if record.place is None else json.dumps(record.place),
+        int(record.pending),
     )
 
 
-def _event(record: Record, now: float) -> tuple[Any, ...]:
-    body = json.dumps(record.event_body)
-    return record.event_id, record.event_type, record.upload_id, None, None, now, body
+def _event(upload_id: str, telling: Telling, now: float) -> tuple[Any, ...]:
+    return telling.event_id, telling.type, upload_id, None, None, now, json.dumps(telling.body)
 
 
 def _publish(db: sqlite3.Connection, batches: list[Sequence[Event]]) -> None:

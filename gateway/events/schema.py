@@ -101,7 +101,17 @@ _VERSION_2: Final = (
     "CREATE TABLE paused (handler TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2)
+_VERSION_3: Final = (
+    # What the client said of the file beside its bytes, as JSON.
+    "ALTER TABLE uploads ADD COLUMN metadata TEXT",
+    # Where it lies unless it is a file: an object's bucket, key and etag, as JSON.
+    "ALTER TABLE uploads ADD COLUMN place TEXT",
+    # 1: recorded, but nobody knows whether the object store has published it.
+    "ALTER TABLE uploads ADD COLUMN pending INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX uploads_pending ON uploads (id) WHERE pending",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2, _VERSION_3)
 VERSION: Final = len(MIGRATIONS)
 
 APPLICATION_ID: Final = 0x55504757

@@ -30,7 +30,7 @@ Function = Callable[[Event, Handle], Awaitable[Any]]
 class Handler:
     """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
 
-    `schedule` is there for the event `Schedule` only.
+    `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated`.
     """
 
     name: str
@@ -40,6 +40,8 @@ class Handler:
     keeps_authorization: bool
     retry: RetryPolicy
     concurrency: int
+    prefix: tuple[str, ...]
+    suffix: tuple[str, ...]
     schedule: Schedule | None
     tests: tuple[CaseModel, ...]
     file: str
@@ -51,7 +53,15 @@ class Handler:
     @property
     def spec(self) -> HandlerSpec:
         """What the runner of deliveries must know."""
-        return HandlerSpec(self.name, self.event, self.timeout, self.concurrency, self.retry)
+        return HandlerSpec(
+            self.name,
+            self.event,
+            self.timeout,
+            self.concurrency,
+            self.retry,
+            self.prefix,
+            self.suffix,
+        )
 
     @property
     def place(self) -> str:
@@ -63,6 +73,8 @@ class Handler:
         text = f"{self.event} -> {self.name} ({self.place})"
         if self.schedule is not None:
             return f"{text}, {self.schedule}"
+        for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
+            text += f", {word} {' or '.join(ends)}" if ends else ""
         if self.event != UPLOADING:
             return text
         keeps = self.keeps_authorization
@@ -84,6 +96,8 @@ def make_handler(
         keeps_authorization=model.authorization == "keep",
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
+        prefix=_ends(model.prefix),
+        suffix=_ends(model.suffix),
         schedule=_schedule(model),
         tests=tuple(model.tests),
         file=str(document.file),
@@ -92,6 +106,14 @@ def make_handler(
         code=code,
         document=document,
     )
+
+
+def _ends(said: str | list[str] | None) -> tuple[str, ...]:
+    """Return what keys must begin or end with: one of these, if there are any.
+
+    Objects' keys have no leading slash; who writes one means the top of the storage.
+    """
+    return tuple([said] if isinstance(said, str) else said or ())
 
 
 def _schedule(model: HandlerModel) -> Schedule | None:
@@ -114,6 +136,7 @@ def surroundings(
         configs=configs,
         callout=services.callout,
         files=services.files,
+        records=services.records,
     )
 
 

@@ -103,7 +103,9 @@ def _parse_handler(document: Document) -> Parsed:
     model = validate(document, HandlerModel)
     for key, events in APPLIES.items():
         if key in document.data and model.event not in events:
-            raise document.fault(f"`{key}` applies to {' and '.join(events)} only: remove it", key)
+            *rest, last = events
+            where = f"{', '.join(rest)} and {last}" if rest else last
+            raise document.fault(f"`{key}` applies to {where} only: remove it", key)
     if model.event == SCHEDULE:
         _check_schedule(document, model)
     return Parsed("event handler", model.name, document, model)

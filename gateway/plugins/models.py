@@ -11,26 +11,45 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.model import ON_CONFLICT, SCHEDULE, UPLOAD_FAILED, UPLOADED, UPLOADING
+from gateway.model import (
+    OBJECT_CREATED,
+    ON_CONFLICT,
+    SCHEDULE,
+    UPLOAD_FAILED,
+    UPLOADED,
+    UPLOADING,
+)
 from gateway.schedules import parse_cron, parse_every, zone
 
 OnConflictName = Literal["replace", "reject", "rename"]
 EventName = Literal[
-    "APIGW.OnFileUploading", "APIGW.OnFileUploaded", "APIGW.OnFileUploadFailed", "Schedule"
+    "APIGW.OnFileUploading",
+    "APIGW.OnFileUploaded",
+    "APIGW.OnFileUploadFailed",
+    "APIGW.OnObjectCreated",
+    "Schedule",
 ]
-EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, SCHEDULE)
-DELIVERED: Final = (UPLOADED, SCHEDULE)
+EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, OBJECT_CREATED, SCHEDULE)
+DELIVERED: Final = (UPLOADED, OBJECT_CREATED, SCHEDULE)
 """Events that are journalled, and delivered at least once."""
 
-DEFAULT_TIMEOUT: Final = {UPLOADING: 10.0, UPLOADED: 3600.0, UPLOAD_FAILED: 60.0, SCHEDULE: 3600.0}
+DEFAULT_TIMEOUT: Final = {
+    UPLOADING: 10.0,
+    UPLOADED: 3600.0,
+    OBJECT_CREATED: 3600.0,
+    UPLOAD_FAILED: 60.0,
+    SCHEDULE: 3600.0,
+}
 """Seconds that a handler of each event has where it does not say."""
 
-DEFAULT_CONCURRENCY: Final = {UPLOADED: 4, SCHEDULE: 1}
+DEFAULT_CONCURRENCY: Final = {UPLOADED: 4, OBJECT_CREATED: 4, SCHEDULE: 1}
 """Runs at the same time that a handler has where it does not say; others are not limited."""
 
 APPLIES: Final = {
     "on_error": (UPLOADING,),
     "authorization": (UPLOADING,),
+    "prefix": (OBJECT_CREATED,),
+    "suffix": (OBJECT_CREATED,),
     "retry": DELIVERED,
     "concurrency": DELIVERED,
     "cron": (SCHEDULE,),
@@ -40,6 +59,8 @@ APPLIES: Final = {
 }
 """Keys that have a meaning for some events only."""
 
+KeyPart = Annotated[str, Field(min_length=1, max_length=1024)]
+Ends = KeyPart | Annotated[list[KeyPart], Field(min_length=1, max_length=100)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
 
 
@@ -144,9 +165,20 @@ class HandlerModel(Strict):
     authorization: Literal["keep"] | None = Field(
         None, description="OnFileUploading: the default authorization stays in force"
     )
-    retry: RetryModel = Field(default_factory=RetryModel, description="OnFileUploaded and Schedule")
+    prefix: Ends | None = Field(
+        None, description="OnObjectCreated: what keys must begin with, or a list of such texts"
+    )
+    suffix: Ends | None = Field(
+        None, description="OnObjectCreated: what keys must end with, or a list of such texts"
+    )
+    retry: RetryModel = Field(
+        default_factory=RetryModel, description="OnFileUploaded, OnObjectCreated and Schedule"
+    )
     concurrency: int | None = Field(
-        None, ge=1, le=1000, description="OnFileUploaded (4) and Schedule (1): runs at the same time"
+        None,
+        ge=1,
+        le=1000,
+        description="OnFileUploaded and OnObjectCreated (4), Schedule (1): runs at the same time",
     )
     tests: list[CaseModel] = Field(default_factory=list)
 

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from gateway.model import EVENT_VERSION, SCHEDULE, UPLOADED, UPLOADING, Upload
+from gateway.model import (
+    EVENT_VERSION,
+    OBJECT_CREATED,
+    SCHEDULE,
+    UPLOADED,
+    UPLOADING,
+    Upload,
+)
 from gateway.plugins.handlers import Handler, surroundings
 from gateway.plugins.models import AnswerModel, CalledModel, CaseModel, ExpectModel
 from gateway.scripting import (
@@ -50,6 +57,26 @@ _UPLOADED: Final = {
     "resources": {},
     "params": {},
     "headers": {},
+}
+_CREATED: Final = {
+    "id": "00000000000000000000000002-0",
+    "event_version": EVENT_VERSION,
+    "upload_id": _UPLOAD.id,
+    "attempt": 1,
+    "address": "127.0.0.1",
+    "port": 8080,
+    "event_name": "ObjectCreated:Put",
+    "bucket": None,
+    "key": "upload/file.bin",
+    "path": _UPLOAD.path,
+    "filepath": "/srv/upload/file.bin",
+    "bytes": 4,
+    "etag": "0123456789abcdef01234567",
+    "mime": "application/octet-stream",
+    "metadata": {},
+    "version": None,
+    "sequencer": None,
+    "principal": None,
 }
 _TICK: Final = {
     "id": "tick.handler.1767225600",
@@ -130,12 +157,23 @@ async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -
 def _event(handler: Handler, case: CaseModel) -> Event:
     if handler.event == UPLOADED:
         return Event({**_UPLOADED, **case.event})
+    if handler.event == OBJECT_CREATED:
+        return Event(_consistent({**_CREATED, **case.event}, case.event))
     if handler.event == SCHEDULE:
         return Event({**_TICK, "handler": handler.name, **case.event})
     event = failed_event(_UPLOAD, "incomplete_body", 2)
     if handler.event == UPLOADING:
         event = uploading_event(_UPLOAD)
     return Event({**event, **case.event})
+
+
+def _consistent(event: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Let the path follow the key, or the key the path, where a test says only one of them."""
+    if "key" in said and "path" not in said:
+        event["path"] = f"/{event['key']}"
+    if "path" in said and "key" not in said:
+        event["key"] = str(event["path"]).removeprefix("/")
+    return event
 
 
 def _judge(

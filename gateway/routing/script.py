@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 
 from gateway import logs
 from gateway.auth import INTERNAL
-from gateway.errors import GatewayError, Refusal
+from gateway.errors import GatewayError, RecordsAway, Refusal
 from gateway.routing.model import Exchange, Next, Process
 from gateway.routing.returns import Reply, checked_headers, reply_of, reply_of_error
 from gateway.scripting import HTTPError, Junk, TimedOut
@@ -137,6 +137,11 @@ class Scripts:
         except TimedOut as error:
             self._report(exchange, process, error)
             raise Refusal("gateway_timeout", f"the script of this path took too long{_id()}") from error
+        except RecordsAway as error:
+            self._report(exchange, process, error)
+            raise Refusal(
+                "records_away", f"what this path needs cannot be reached now{_id()}"
+            ) from error
         except Exception as error:
             self._report(exchange, process, error)
             raise Refusal("internal", self._failure(exchange, error)) from error

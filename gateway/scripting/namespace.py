@@ -1,7 +1,7 @@
 """Scripting room: the names that a script finds, and the services behind them.
 
 One rule: a script reaches the gateway through these names only; all of them are documented. May
-import `errors`, `model` and this room.
+import `errors`, `model`, `records` and this room.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import aiofiles
 import aiohttp
 from yarl import URL
 
+from gateway.records import Collection, Records
 from gateway.scripting.callout import Callout, HTTPError, Recognise, Trusted, nobody
 from gateway.scripting.configs import Configs
 from gateway.scripting.event import MU
@@ -68,6 +69,7 @@ class Services:
 
     own_endpoint: Callable[[], str] = _nowhere
     files: Files = field(default_factory=NoFiles)
+    records: Callable[[str], Collection] = field(default_factory=Records)
     recognise: Recognise = nobody
     callout: Callout = field(init=False)
 
@@ -90,6 +92,7 @@ class Surroundings:
     configs: Configs
     callout: Callable[..., Any]
     files: Files
+    records: Callable[[str], Collection] = field(default_factory=Records)
 
 
 def run_script(code: CodeType, around: Surroundings) -> dict[str, Any]:
@@ -116,6 +119,7 @@ def _names(around: Surroundings) -> dict[str, Any]:
         "json": json,
         "logger": logger,
         "print": _printer(logger),
+        "records": around.records,
         "state": around.state,
         "time": time,
     }

@@ -19,7 +19,7 @@ _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class EventSettings(BaseModel):
-    """The settings of events and storage."""
+    """The settings of events."""
 
     events: Annotated[
         str,
@@ -78,11 +78,6 @@ class EventSettings(BaseModel):
         _Seconds,
         Option(EVENTS, "how long what NATS took stays in the journal, to be replayed", "SECONDS"),
     ] = 86400.0
-    storage: Annotated[
-        Literal["file"],
-        BeforeValidator(values.file_storage),
-        Option(EVENTS, "where uploads are kept (file in this version)", "file"),
-    ] = "file"
     retention: Annotated[
         _Seconds, Option(EVENTS, "how long finished deliveries stay listed", "SECONDS")
     ] = 604800.0

@@ -1,8 +1,8 @@
 """Settings: the table as flags of the command line.
 
-The rule: a flag is a text, or a list of texts where it is repeatable; judging it is left to
-`load`, so that a bad flag and a bad line in the file are told in the same words. May import the
-table.
+The rule: a flag is a text, or a list of texts where it is repeatable; a switch may stand bare and
+takes its value, if any, behind `=`. Judging it is left to `load`, so that a bad flag and a bad line
+in the file are told in the same words. May import the table.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             row.flag,
             dest=row.name,
             metavar=row.option.metavar,
+            nargs="?" if row.is_switch else None,
             action="append" if row.is_list else "store",
             default=argparse.SUPPRESS,
             help=(row.option.help + default).replace("%", "%%"),
@@ -37,13 +38,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def with_hyphens(argv: Sequence[str]) -> list[str]:
-    """Spell every flag with hyphens (`--max_bytes=1` is `--max-bytes=1`); values stay."""
+    """Spell every flag with hyphens (`--max_bytes=1` is `--max-bytes=1`); values stay.
+
+    A bare switch gets its `=true`, so that it never takes the next word for its value.
+    """
+    switches = {row.flag for row in settings_table() if row.is_switch}
     spelled: list[str] = []
     for index, word in enumerate(argv):
         if word == "--":
             return [*spelled, *argv[index:]]
         flag, equals, value = word.partition("=")
-        spelled.append(flag.replace("_", "-") + equals + value if word.startswith("--") else word)
+        if word.startswith("--"):
+            flag = flag.replace("_", "-")
+            equals, value = (equals, value) if equals or flag not in switches else ("=", "true")
+        spelled.append(flag + equals + value)
     return spelled
 
 

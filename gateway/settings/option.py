@@ -59,6 +59,11 @@ class Setting:
         return get_origin(self.field.annotation) is tuple
 
     @property
+    def is_switch(self) -> bool:
+        """Whether the bare flag says all: `--downloads` is `--downloads=true`."""
+        return self.field.annotation is bool
+
+    @property
     def default(self) -> str:
         """The default as an operator would write it; empty where there is none."""
         value: Any = self.field.default
@@ -66,4 +71,6 @@ class Setting:
             return self.option.shown
         if value is None or value == ():
             return ""
+        if isinstance(value, bool):
+            return str(value).lower()
         return f"{value:g}" if isinstance(value, float) and value < 1e6 else str(value)

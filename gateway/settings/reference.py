@@ -58,7 +58,8 @@ def _table_row(row: Setting) -> str:
     default = f"`{row.default}`" if row.default and row.option.shown is None else row.default or "none"
     if not row.option.in_file:
         default += " (not a key of the file)"
-    flag = f"`{row.flag} {metavar}`" if row.option.in_flags else "no flag"
+    shown = f"[={metavar}]" if row.is_switch else f" {metavar}"
+    flag = f"`{row.flag}{shown}`" if row.option.in_flags else "no flag"
     return f"| {flag} | `{row.variable}` | {default} | {row.option.help} |"
 
 

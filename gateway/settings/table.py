@@ -1,8 +1,8 @@
 """Settings: the one table. A field here is a flag, an environment name, a file key and a doc line.
 
 The rule: everything about a setting stands beside it, in its type, its default and its `Option`;
-nothing else in the project repeats a name or a default. May import `option`, `values` and `events`
-of this room and `model`.
+nothing else in the project repeats a name or a default. May import `model` and this room, but not
+`load`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gateway.model import OnConflict
 from gateway.settings import values
+from gateway.settings.downloads import DOWNLOADS, DownloadSettings
 from gateway.settings.events import EVENTS, EventSettings
 from gateway.settings.option import Option, Setting
-from gateway.settings.values import Address
+from gateway.settings.records import RecordSettings
+from gateway.settings.storage import StorageSettings
+from gateway.settings.values import Address, Bucket
 
-__all__ = ["STATE_FOLDER", "Address", "Settings", "Token", "settings_table"]
+__all__ = ["STATE_FOLDER", "Address", "Bucket", "Settings", "Token", "settings_table"]
 
 STATE_FOLDER: Final = ".gateway"
 
@@ -43,10 +46,10 @@ _UPLOADS: Final = "Uploads"
 _WHO: Final = "Who may"
 _LIMITS: Final = "Limits"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, _WHO, _LIMITS, EVENTS, _LOGS)
+_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, DOWNLOADS, _WHO, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(EventSettings):
+class Settings(EventSettings, StorageSettings, RecordSettings, DownloadSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_said` tells whether somebody chose `auth`, or it is only the default.

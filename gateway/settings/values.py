@@ -2,7 +2,7 @@
 
 The rule: every function takes what was written and returns the value, or raises `ValueError`
 with words that fit behind "port: ". What is no text (a value made in a program) passes through
-and is left to the model. Pure; may import `paths` only.
+and is left to the model. Pure; may import `paths` and `errors`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gateway.paths import Template
+from gateway.errors import Refusal
+from gateway.paths import Template, check
 
 _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
+_TRUTHS: Final = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PLACE: Final = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
 _ENGINE: Final = re.compile(rf"(?:nats|tls)://{_PLACE}(?:,{_PLACE})*", re.ASCII)
+_BUCKET: Final = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?", re.ASCII)
 _SUBJECT_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _HEX_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SECRETS_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
@@ -33,6 +39,21 @@ class Address(NamedTuple):
 
     host: str
     port: int
+
+
+class Bucket(NamedTuple):
+    """A bucket of an S3 server and the prefix below which our keys lie, without slashes at its ends."""
+
+    name: str
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return f"s3://{self.name}/{self.prefix}".rstrip("/")
+
+    def key(self, path: str) -> str:
+        """Return the key of a storage path: `/a/b` is `prefix/a/b`."""
+        plain = path.removeprefix("/")
+        return f"{self.prefix}/{plain}" if self.prefix else plain
 
 
 def size(value: object) -> object:
@@ -52,6 +73,15 @@ def size(value: object) -> object:
 def size_or_none(value: object) -> object:
     """Like `size`; the word `none` takes a limit away."""
     return None if value == "none" else size(value)
+
+
+def truth(value: object) -> object:
+    """`true` or `false`, or another word of YAML 1.1 or of the environment for one of them."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() not in _TRUTHS:
+        raise ValueError("must be true or false")
+    return _TRUTHS[value.lower()]
 
 
 def octal(value: object) -> object:
@@ -185,8 +215,18 @@ def subject_token(value: str) -> str:
     return value
 
 
-def file_storage(value: object) -> object:
-    """Where uploads are kept: so far the file system."""
-    if value != "file":
-        raise ValueError("this version has only `file`; S3 comes later (a plugin can forward files)")
-    return value
+def storage(value: object) -> object:
+    """Where uploads are kept: `file`, or `s3://bucket[/prefix]`; keys follow behind `prefix/`.
+
+    Credentials and the server's address come from the usual AWS_* variables, never from here.
+    """
+    if value == "file" or not isinstance(value, str):
+        return value
+    found = _BUCKET.fullmatch(value)
+    if found is None:
+        raise ValueError("must be file, or look like s3://bucket or s3://bucket/prefix")
+    prefix = (found[2] or "").strip("/")
+    try:
+        return Bucket(found[1], "/".join(check(prefix)) if prefix else "")
+    except Refusal as refusal:
+        raise ValueError(f"{refusal.message.replace('path', 'prefix')} of the bucket") from None

@@ -130,6 +130,35 @@ class Tree:
             raise
         return fd
 
+    def folder(self, segments: Sequence[str]) -> int:
+        """Return a descriptor of a folder, of the root for no segments. Raises as `open` does."""
+        fd = os.dup(self._fd)
+        try:
+            names = _checked(segments) if segments else ()
+            for depth in range(1, len(names) + 1):
+                below = self.below(fd, names[:depth])
+                os.close(fd)
+                fd = below
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def below(self, fd: int, names: tuple[str, ...]) -> int:
+        """Return a descriptor of the folder `names[-1]` in the folder `fd`. Raises as `open` does."""
+        self._protected.refuse(names)
+        child = _enter(fd, names, len(names), ENTER)
+        try:
+            self._protected.refuse(names, os.fstat(child))
+        except BaseException:
+            os.close(child)
+            raise
+        return child
+
+    def refuse_protected(self, names: tuple[str, ...], found: os.stat_result) -> None:
+        """Raise `Refusal("forbidden")` for a place of the gateway's own, by name or by inode."""
+        self._protected.refuse(names, found)
+
     def _walk(self, names: tuple[str, ...], *, create: bool, device: int | None) -> Parent:
         """Enter folder after folder, holding one descriptor, and look at the target."""
         for depth in range(len(names)):

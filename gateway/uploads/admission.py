@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway import paths
+from gateway import metadata, paths
 from gateway.auth import Auth
 from gateway.commit.reserve import Reserve, Share
 from gateway.errors import Refusal
@@ -104,12 +104,13 @@ class Admission:
         length: int | None,
     ) -> Upload:
         headers = request.headers
+        fields = joined(headers)
         return Upload(
             id=upload_id,
             path=match.path,
             resources=match.resources,
             params=paths.parse_query(query),
-            headers=joined(headers),
+            headers=fields,
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),
             content_length=length,
@@ -118,6 +119,7 @@ class Admission:
             on_conflict=self._settings.on_conflict,
             must_be_new=preconditions.must_be_new(headers),
             created=time.time(),
+            metadata=metadata.of_headers(fields),
         )
 
     async def _authorize(self, upload: Upload) -> None:
@@ -206,4 +208,5 @@ def told(upload: Upload, mime: str, redaction: Redaction) -> dict[str, Any]:
         "remote": upload.remote,
         "principal": upload.principal,
         "content_type": upload.content_type,
+        "metadata": upload.metadata,
     }

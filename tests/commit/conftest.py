@@ -16,11 +16,11 @@ from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
-from gateway.commit.orders import Order
+from gateway.commit.orders import Audience, Order
 from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
-from gateway.model import Stored, Upload, new_id
+from gateway.model import HandlerSpec, Stored, Upload, new_id
 from gateway.storage.incoming import Incoming
 from gateway.storage.tree import Tree
 from tests.harness import files_below
@@ -30,7 +30,10 @@ SECONDS = 30.0
 
 
 class Office:
-    """All that commits need, assembled below `folder`. `handlers` are told of every upload."""
+    """All that commits need, assembled below `folder`.
+
+    `handlers` are told of every upload, `watchers` of objects.
+    """
 
     def __init__(self, folder: Path, gate: Gate | None = None) -> None:
         self.root = folder / "data"
@@ -42,6 +45,7 @@ class Office:
         self.journal.open()
         self.disk = ThreadPoolExecutor(2)
         self.handlers: list[str] = ["h"]
+        self.watchers: list[HandlerSpec] = []
         steps = Steps(
             self.tree,
             self.incoming,
@@ -49,7 +53,7 @@ class Office:
             Reserve(self.incoming.fd, 0),
             slot=0,
             durable=True,
-            handlers=lambda: self.handlers,
+            audience=lambda: Audience(tuple(self.handlers), tuple(self.watchers)),
             gate=gate,
         )
         self.committer = Committer(steps, self.journal.outbox, durable=True, disk=self.disk)

@@ -21,7 +21,7 @@ from gateway.events.database import MAX_BATCH, Database
 from gateway.events.journal import Journal
 from tests.records import claimed, now, record, settle, states
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "journal-v1.db"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def prepare(db: sqlite3.Connection) -> None:
@@ -159,7 +159,7 @@ def test_what_a_future_has_answered_survives_the_death_of_the_process(tmp_path: 
         "os.kill(os.getpid(), 9)\n"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "j.db")]
-    assert subprocess.run(words, cwd=GOLDEN.parent.parent.parent, check=False).returncode == -9
+    assert subprocess.run(words, cwd=GOLDEN.parent.parent, check=False).returncode == -9
     journal = Journal(tmp_path / "j.db")
     journal.open()
     assert states(journal) == {("e-u1", "h"): "ready"}
@@ -272,13 +272,13 @@ def test_a_refused_file_is_let_go_of_at_once(path: Path) -> None:
     assert caught.value.file == str(path)
 
 
-# -- the journal of the first release
+# -- the journals of earlier releases
 
 
-@pytest.fixture
-def golden(tmp_path: Path) -> Iterator[Journal]:
+@pytest.fixture(params=range(1, schema.VERSION))
+def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
     copy = tmp_path / "journal-0.db"
-    shutil.copy(GOLDEN, copy)
+    shutil.copy(GOLDEN / f"journal-v{request.param}.db", copy)
     os.chmod(copy, 0o600)
     journal = Journal(copy)
     journal.open()
@@ -286,7 +286,7 @@ def golden(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def test_the_journal_of_version_1_opens_and_is_understood(golden: Journal) -> None:
+def test_the_journal_of_an_earlier_version_opens_and_is_understood(golden: Journal) -> None:
     known = states(golden)
     assert set(known.values()) == {"ready", "running", "delayed", "done", "dead"}
     story = now(golden.ledger.story("01J0000000000000000000DEAD-0"))
@@ -297,7 +297,7 @@ def test_the_journal_of_version_1_opens_and_is_understood(golden: Journal) -> No
     assert [run["outcome"] for run in delivery["runs"]] == ["retry", "dead"]
 
 
-def test_the_journal_of_version_1_goes_on_working(golden: Journal) -> None:
+def test_the_journal_of_an_earlier_version_goes_on_working(golden: Journal) -> None:
     assert now(golden.outbox.held()) == 1
     assert now(golden.queue.resume()) == (2, 1)
     first = claimed(golden, "store", 10)

@@ -66,8 +66,8 @@ def test_it_is_known_what_is_delivered_and_when(plugins: Plugins) -> None:
     write(plugins, f"{HEAD}every: 1s\n{SCRIPT}{other}")
     now = plugins.load()
     hooks = Hooks(plugins)
-    assert [spec.name for spec in hooks.uploaded_specs()] == ["other"]
-    assert [spec.name for spec in hooks.delivered_specs()] == ["other", "nightly"]
+    assert [spec.name for spec in hooks.specs(UPLOADED)] == ["other"]
+    assert [spec.name for spec in hooks.specs()] == ["other", "nightly"]
     assert now.schedules == {"nightly": Every(1)}
 
 
@@ -94,7 +94,8 @@ def test_only_a_schedule_has_a_time(plugins: Plugins) -> None:
     text = f"name: nightly\nevent: {UPLOADED}\n{CRON}{SCRIPT}"
     assert "x.yaml:3: `cron` applies to Schedule only: remove it" in complaint(plugins, text)
     text = f"name: nightly\nevent: APIGW.OnFileUploading\nretry: {{}}\n{SCRIPT}"
-    assert "`retry` applies to APIGW.OnFileUploaded and Schedule only" in complaint(plugins, text)
+    events = "APIGW.OnFileUploaded, APIGW.OnObjectCreated and Schedule"
+    assert f"`retry` applies to {events} only" in complaint(plugins, text)
 
 
 @pytest.mark.parametrize(

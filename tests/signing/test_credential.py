@@ -15,7 +15,7 @@ from yarl import URL
 
 from gateway.auth import Auth
 from gateway.errors import ConfigError
-from gateway.installation import KEY_FILE, Installation, audience, installation_key
+from gateway.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, load
 from gateway.signing import LIFETIME_SECONDS, SKEW_SECONDS, Signer
@@ -26,7 +26,7 @@ WHO = "127.0.0.1:8080"
 
 
 def signer(at: float = NOW, key: bytes = KEY) -> Signer:
-    return Signer(key, lambda: at)
+    return Signer([key], lambda: at)
 
 
 def settings(tmp_path: Path, **given: object) -> Settings:
@@ -36,7 +36,7 @@ def settings(tmp_path: Path, **given: object) -> Settings:
 def installation(
     tmp_path: Path, bound: str = "127.0.0.1", port: int = 8080, key: bytes = KEY, **given: object
 ) -> Installation:
-    return Installation(settings(tmp_path, **given), key, lambda: (bound, port))
+    return Installation(settings(tmp_path, **given), [key], lambda: (bound, port))
 
 
 # -- the credential
@@ -112,7 +112,7 @@ def test_a_line_break_is_never_signed_and_a_short_key_never_used() -> None:
     with pytest.raises(ValueError, match="line break"):
         signer().credential(WHO, "GET", "/\nx")
     with pytest.raises(ValueError, match="at least 32 bytes"):
-        Signer(b"k" * 31)
+        Signer([KEY, b"k" * 31])
     assert "kkk" not in repr(signer())
 
 
@@ -121,11 +121,11 @@ def test_a_line_break_is_never_signed_and_a_short_key_never_used() -> None:
 
 def test_a_first_start_makes_a_key_for_the_owner_alone_and_keeps_it(tmp_path: Path) -> None:
     (tmp_path / ".gateway").mkdir()
-    made = installation_key(settings(tmp_path))
+    made = installation_keys(settings(tmp_path))
     file = tmp_path / ".gateway" / KEY_FILE
-    assert len(made) >= 32
+    assert [len(key) >= 32 for key in made] == [True]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert installation_key(settings(tmp_path)) == made
+    assert installation_keys(settings(tmp_path)) == made
     assert [one.name for one in file.parent.iterdir()] == [KEY_FILE]
 
 
@@ -133,16 +133,18 @@ def test_a_given_file_is_used_and_never_made(tmp_path: Path) -> None:
     file = tmp_path / "shared.key"
     given = settings(tmp_path, installation_key_file=str(file))
     with pytest.raises(ConfigError, match=r"shared.key: the key file cannot be read \(No such file"):
-        installation_key(given)
+        installation_keys(given)
     file.write_bytes(KEY + b"\n")
     file.chmod(0o640)
-    assert installation_key(given) == KEY
+    assert installation_keys(given) == (KEY,)
 
 
 @pytest.mark.parametrize(
     ("content", "mode", "complaint"),
     [
-        (b"k" * 31 + b"\n", 0o600, "at least 32 bytes: make one with `openssl rand"),
+        (b"k" * 31 + b"\n", 0o600, "key:1: .* at least 32 bytes: make one with `openssl rand"),
+        (KEY + b"\n\n" + KEY, 0o600, "key:2: .* at least 32 bytes"),
+        (b"", 0o600, "key:1: .* at least 32 bytes"),
         (KEY, 0o644, r"others may touch the key file \(mode 0644\): run `chmod 0640`"),
         (KEY, 0o660, "mode 0660"),
         (b"k" * 70_000, 0o600, "has at most 65536 bytes"),
@@ -155,9 +157,23 @@ def test_a_key_file_that_is_weak_or_open_to_others_is_refused(
     file.write_bytes(content)
     file.chmod(mode)
     with pytest.raises(ConfigError, match=complaint) as caught:
-        installation_key(settings(tmp_path, installation_key_file=str(file)))
-    assert str(caught.value).startswith(f"{file}: ")
+        installation_keys(settings(tmp_path, installation_key_file=str(file)))
+    assert str(caught.value).startswith(f"{file}:")
     assert "kkk" not in str(caught.value)
+
+
+def test_several_keys_stand_one_a_line_and_the_first_signs(tmp_path: Path) -> None:
+    file = tmp_path / "shared.key"
+    given = settings(tmp_path, installation_key_file=str(file))
+    new, old = b"n" * 32, b"o" * 40
+    file.write_bytes(new + b"\r\n" + old + b"  \n")
+    file.chmod(0o600)
+    assert installation_keys(given) == (new, old)
+    both = Signer([new, old], lambda: NOW)
+    assert both.credential(WHO, "GET", "/") == signer(key=new).credential(WHO, "GET", "/")
+    for key in (new, old):
+        assert both.is_valid(signer(key=key).credential(WHO, "GET", "/"), [WHO], "GET", "/")
+    assert not both.is_valid(signer().credential(WHO, "GET", "/"), [WHO], "GET", "/")
 
 
 # -- who is called

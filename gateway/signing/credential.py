@@ -1,7 +1,7 @@
-"""Machinery: what the key of an installation proves, as texts. Internal credentials, so far.
+"""Signing room: internal credentials, by which the gateways of one installation know their calls.
 
-The rule: pure. No socket, no loop, no file: a key goes in, a text comes out, and a text is checked
-in constant time. May import the standard library only.
+The rule: pure. A key goes in, a text comes out, and a text is checked in constant time. May import
+the standard library and this room.
 
 An internal credential is `v1.<expiry>.<mac>`. The MAC is HMAC-SHA256 (RFC 2104) under a key that is
 derived from the installation's for this one purpose, so that no other kind of signature can ever
@@ -16,15 +16,14 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
+
+from gateway.signing.keys import derived
 
 LIFETIME_SECONDS: Final = 60
 SKEW_SECONDS: Final = 5
 """How far the clocks of two gateways may lie apart."""
-
-SHORTEST_KEY: Final = 32
-"""Bytes of an installation key: as many as the hash has (RFC 2104 section 3)."""
 
 _PURPOSE: Final = b"upload-gateway internal credential v1"
 _FORM: Final = re.compile(r"v1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
@@ -33,15 +32,13 @@ _FORM: Final = re.compile(r"v1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
 class Signer:
     """Makes and checks internal credentials. `clock` returns Unix time in seconds.
 
-    Raises `ValueError` for a key under 32 bytes.
+    The first of `keys` signs, all of them verify. Raises `ValueError` for none, or one under 32 bytes.
     """
 
-    __slots__ = ("_clock", "_key")
+    __slots__ = ("_clock", "_keys")
 
-    def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
-        if len(key) < SHORTEST_KEY:
-            raise ValueError(f"an installation key has at least {SHORTEST_KEY} bytes")
-        self._key = hmac.digest(key, _PURPOSE, hashlib.sha256)
+    def __init__(self, keys: Sequence[bytes], clock: Callable[[], float] = time.time) -> None:
+        self._keys = derived(keys, _PURPOSE)
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -54,12 +51,12 @@ class Signer:
         they go over the wire (RFC 9112 section 3.2.1). Raises `ValueError` for a line break in them.
         """
         expiry = int(self._clock()) + LIFETIME_SECONDS
-        return f"v1.{expiry}.{self._mac(audience, method, target, expiry)}"
+        return f"v1.{expiry}.{_mac(self._keys[0], audience, method, target, expiry)}"
 
     def is_valid(self, credential: str, audiences: Iterable[str], method: str, target: str) -> bool:
         """Tell whether `credential` was made for this request, by this key, for one of `audiences`.
 
-        Every audience is tried, so that the time it takes does not tell which one fits.
+        Every audience and key is tried, so that the time it takes does not tell which one fits.
         """
         form = _FORM.fullmatch(credential)
         if form is None or "\n" in method or "\n" in target:
@@ -67,14 +64,17 @@ class Signer:
         expiry = int(form[1])
         genuine = False
         for audience in audiences:
-            genuine |= hmac.compare_digest(self._mac(audience, method, target, expiry), form[2])
+            for key in self._keys:
+                made = _mac(key, audience, method, target, expiry)
+                genuine |= hmac.compare_digest(made, form[2])
         left = expiry - self._clock()
         return genuine and -SKEW_SECONDS <= left <= LIFETIME_SECONDS + SKEW_SECONDS
 
-    def _mac(self, audience: str, method: str, target: str, expiry: int) -> str:
-        lines = (audience, method, target, str(expiry))
-        if any("\n" in line for line in lines):
-            raise ValueError("a line break in what is signed")
-        signed = "\n".join(lines).encode("utf-8", "surrogateescape")
-        mac = hmac.digest(self._key, signed, hashlib.sha256)
-        return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+def _mac(key: bytes, audience: str, method: str, target: str, expiry: int) -> str:
+    lines = (audience, method, target, str(expiry))
+    if any("\n" in line for line in lines):
+        raise ValueError("a line break in what is signed")
+    signed = "\n".join(lines).encode("utf-8", "surrogateescape")
+    mac = hmac.digest(key, signed, hashlib.sha256)
+    return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()

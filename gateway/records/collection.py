@@ -1,0 +1,104 @@
+"""Records room: the side that scripts see: `records("photos")` and what can be done with it.
+
+One rule: everything a script says is checked here, so that a store meets sound values only. May
+import this room.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.records.items import INTERNAL, checked_key, checked_name, pack, unpack
+from gateway.records.query import Page, make_query
+from gateway.records.store import Memory, Store
+
+
+class Collection:
+    """Items of one name. May be used on any event loop, and kept."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"records({self._name!r})"
+
+    async def put(
+        self,
+        key: str,
+        item: dict[str, Any],
+        *,
+        only_new: bool = False,
+        replaces: dict[str, Any] | None = None,
+    ) -> bool:
+        """Keep `item` under `key`, on stable storage before this returns; tell whether it was done.
+
+        `only_new`: not where the key is taken. `replaces`: only where the item there still is this
+        one, as `get` gave it. Raises `ValueError` for what is no item, `RecordsAway` where the
+        records cannot be reached: then nobody knows whether it was done.
+        """
+        if only_new and replaces is not None:
+            raise ValueError("only_new and replaces exclude each other")
+        before = None if replaces is None else pack(key, replaces).text
+        packed = pack(key, item)
+        return await self._store.put(self._name, packed, only_new=only_new, replaces=before)
+
+    async def get(self, key: str) -> dict[str, Any] | None:
+        """Return the item under `key`, which it also holds as `key`; None where there is none."""
+        text = await self._store.get(self._name, checked_key(key))
+        return None if text is None else unpack(key, text)
+
+    async def delete(self, key: str) -> bool:
+        """Remove the item under `key`; tell whether there was one."""
+        return await self._store.delete(self._name, checked_key(key))
+
+    async def query(
+        self,
+        prefix: str = "",
+        *,
+        index: str | None = None,
+        equals: float | str | None = None,
+        since: float | str | None = None,
+        until: float | str | None = None,
+        order: str = "asc",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return the items whose key begins with `prefix`, by key, or by the field `index` and then key.
+
+        With an index only those that have the field as a number or a text (of up to 1000 bytes):
+        numbers first, then texts by code point; `since` <= field < `until`, or field == `equals`.
+        A page has up to `limit` (1 to 1000) items, fewer where they are large. Raises `ValueError`
+        that names the argument, also for a `cursor` of another query; `RecordsAway`.
+        """
+        asked = make_query(prefix, index, equals, since, until, order, limit, cursor)
+        rows, more = await self._store.select(self._name, asked)
+        items = [unpack(row.key, row.text) for row in rows]
+        return Page(items, asked.cursor(rows[-1]) if more else None)
+
+
+class Records:
+    """`records` as scripts know it; `own` is for the rooms of the gateway."""
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store: Store = Memory() if store is None else store
+
+    def __call__(self, name: str) -> Collection:
+        """Return a collection; it need not be made. Raises `ValueError` for a name that is none."""
+        if checked_name(name).startswith(INTERNAL):
+            raise ValueError(
+                f"records({name!r}): names that begin with {INTERNAL} are the gateway's own"
+            )
+        return Collection(self._store, name)
+
+    def own(self, name: str) -> Collection:
+        """Return a collection of the gateway's own, named `gateway.<name>`."""
+        return Collection(self._store, checked_name(INTERNAL + name))
+
+    async def check(self) -> str:
+        """Say what the records are kept in. Raises `RecordsAway` where that cannot be reached."""
+        return await self._store.check()
+
+    def close(self) -> None:
+        """Let go of the store. Blocking."""
+        self._store.close()

@@ -1,0 +1,36 @@
+"""Records room: from the setting `records` to a store.
+
+One rule: nothing is opened here; the first call opens it, so that who keeps no records has no file.
+May import this room, `settings` and `errors`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.errors import ConfigError
+from gateway.records.collection import Records
+from gateway.records.embedded import Embedded
+from gateway.records.store import Nowhere
+from gateway.settings import Settings
+from gateway.storage.state import slots
+
+FILE: Final = "records.db"
+
+
+def open_records(settings: Settings, *, elsewhere: bool = False) -> Records:
+    """Return the records of an installation; `elsewhere`: this process may be on another machine.
+
+    Raises `ConfigError` where the setting needs what is not installed.
+    """
+    chosen = settings.records.get_secret_value()
+    if chosen != "file":
+        raise ConfigError("records: PostgreSQL is not there yet")
+    if elsewhere and not slots(settings.state):
+        return Records(
+            Nowhere(
+                "the records are in a file of the gateway's machine, and this --directory is not that of"
+                " a gateway: give gateways and workers the same --records postgresql://..."
+            )
+        )
+    return Records(Embedded(settings.state / FILE))

@@ -1,0 +1,28 @@
+"""Foundation: what the keys of an installation prove: internal credentials and signed URLs.
+
+The rule: pure. No socket, no loop, no file: a key goes in, a text comes out, and a text is checked
+in constant time. Each purpose has a key of its own, so that nothing made for one is ever good for
+another. May import the standard library and `errors`.
+"""
+
+from gateway.signing.credential import LIFETIME_SECONDS, SKEW_SECONDS, Signer
+from gateway.signing.grant import LONGEST_LIFETIME, MOST_METADATA_BYTES, Grant, check_metadata
+from gateway.signing.keys import SHORTEST_KEY
+from gateway.signing.request import check_request
+from gateway.signing.targets import carries_signature, encoded
+from gateway.signing.urls import UrlSigner
+
+__all__ = [
+    "LIFETIME_SECONDS",
+    "LONGEST_LIFETIME",
+    "MOST_METADATA_BYTES",
+    "SHORTEST_KEY",
+    "SKEW_SECONDS",
+    "Grant",
+    "Signer",
+    "UrlSigner",
+    "carries_signature",
+    "check_metadata",
+    "check_request",
+    "encoded",
+]

@@ -1,0 +1,115 @@
+"""Signing room: what a signed URL allows, and what it may not.
+
+The rule: a grant that can be signed has a meaning for the gateway in each of its fields; one that
+says more than its method can do is refused when it is made. May import the standard library and
+this room.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+from gateway.signing.targets import PREFIX, Pairs, encoded
+
+LONGEST_LIFETIME: Final = 7 * 24 * 3600
+"""Seconds from signing to expiry; as long as presigned URLs of S3 may live."""
+
+MOST_METADATA_BYTES: Final = 2048
+"""All names and values together: what S3 takes."""
+
+METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+SENDING: Final = frozenset({"PUT", "POST", "PATCH"})
+LARGEST_LENGTH: Final = 5 << 40
+LONGEST_TEXT: Final = 255
+
+_METADATA_NAME: Final = re.compile(r"[a-z0-9-]{1,100}")
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
+_HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One request that may be made until `expires` (Unix seconds); GET stands for HEAD too.
+
+    `path` is decoded; `query` holds the request's own parameters in order, which are signed like all
+    else. For PUT, POST and PATCH: the `content_type` and the exact `length` or greatest
+    `max_length` in bytes of the body; the `metadata` that the file gets. For PUT: `once`, a name
+    for this very grant, which a stored upload uses up; `on_conflict` `reject` where no file may be
+    replaced. For GET: the `filename` under which a browser saves the answer. `cache_control` is
+    that of the answer, or of the object that a bucket keeps.
+    """
+
+    method: str
+    path: str
+    expires: int
+    content_type: str | None = None
+    length: int | None = None
+    max_length: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    once: str | None = None
+    on_conflict: Literal["reject"] | None = None
+    filename: str | None = None
+    cache_control: str | None = None
+    query: Pairs = ()
+
+    @property
+    def greatest(self) -> int | None:
+        """The bytes that the body may have at the most, None for any number."""
+        return self.length if self.length is not None else self.max_length
+
+    def check(self, now: float) -> None:
+        """Raise `ValueError`, written to whoever signs, for a grant that cannot be given at `now`."""
+        if self.method not in METHODS:
+            raise ValueError(f"the method must be one of {', '.join(sorted(METHODS))}")
+        encoded(self.path)
+        if not now < self.expires <= now + LONGEST_LIFETIME:
+            raise ValueError("a signed URL lives for at least a second and at most 7 days (604800)")
+        self._check_body()
+        check_metadata(self.metadata)
+        self._check_texts()
+        if any(name.lower().startswith(PREFIX.lower()) for name, _ in self.query):
+            raise ValueError(f"the names {PREFIX}* in a query are the signature's own")
+
+    def _check_body(self) -> None:
+        given = (self.content_type, self.length, self.max_length)
+        if self.method not in SENDING and (self.metadata or any(one is not None for one in given)):
+            raise ValueError("content type, length and metadata are said of what is sent: PUT, POST")
+        if self.method != "PUT" and (self.once is not None or self.on_conflict is not None):
+            raise ValueError("once and overwrite are said of a file that is stored: PUT")
+        if self.method not in {"GET", "HEAD"} and self.filename is not None:
+            raise ValueError("a file name is said of what is answered: GET")
+        if self.length is not None and self.max_length is not None:
+            raise ValueError("say the exact length or the greatest one, not both")
+        if self.greatest is not None and not 0 <= self.greatest <= LARGEST_LENGTH:
+            raise ValueError("a length is a number of bytes, 5 TiB at the most")
+        if self.once is not None and not _NONCE.fullmatch(self.once):
+            raise ValueError("the name of a one-time URL has 16 to 64 letters, digits, - and _")
+        if self.on_conflict not in {None, "reject"}:
+            raise ValueError("a signed URL can only forbid to replace a file: reject")
+
+    def _check_texts(self) -> None:
+        for what, text in (("content type", self.content_type), ("cache control", self.cache_control)):
+            if text is not None and (len(text) > LONGEST_TEXT or not _HEADER_VALUE.fullmatch(text)):
+                raise ValueError(f"the {what} must be a header's value of printable ASCII")
+        name = self.filename
+        if name is not None and (
+            not name or set(name) & set("/\\") or _CONTROL.search(name) or len(name) > LONGEST_TEXT
+        ):
+            raise ValueError("a file name has no slashes and no control characters")
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise `ValueError` for metadata that a file cannot have: the words say what is wrong."""
+    for name, value in metadata.items():
+        if not _METADATA_NAME.fullmatch(name):
+            raise ValueError(f"metadata names are small letters, digits and -, not {name[:100]!r}")
+        if not isinstance(value, str) or _CONTROL.search(value):
+            raise ValueError(f"the value of the metadata {name!r} must be text in one line")
+    if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > MOST_METADATA_BYTES:
+        raise ValueError(f"metadata has at most {MOST_METADATA_BYTES} bytes, names and values together")

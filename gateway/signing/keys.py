@@ -1,0 +1,25 @@
+"""Signing room: from the keys of an installation to those of one purpose.
+
+The rule: an installation key signs nothing itself; whatever is signed is signed with a key derived
+from it for that one purpose (RFC 5869 gives the reason). May import the standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Final
+
+SHORTEST_KEY: Final = 32
+"""Bytes of an installation key: as many as the hash has (RFC 2104 section 3)."""
+
+
+def derived(keys: Sequence[bytes], purpose: bytes) -> tuple[bytes, ...]:
+    """Return the key of `purpose` for each of `keys`, in order.
+
+    Raises `ValueError` for no key, or one under 32 bytes.
+    """
+    if not keys or any(len(key) < SHORTEST_KEY for key in keys):
+        raise ValueError(f"an installation key has at least {SHORTEST_KEY} bytes")
+    return tuple(hmac.digest(key, purpose, hashlib.sha256) for key in keys)

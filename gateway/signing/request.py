@@ -1,0 +1,58 @@
+"""Signing room: whether the headers of a request keep to what its signed URL allows.
+
+The rule: what was signed and not sent is wrong, and so is what was sent and contradicts what was
+signed. Pure: headers are any mapping of names to values. May import `errors` and this room.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.errors import Refusal
+from gateway.signing.grant import SENDING, Grant
+
+METADATA_PREFIX: Final = "x-amz-meta-"
+
+_LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+def check_request(grant: Grant, headers: Mapping[str, str]) -> None:
+    """Raise Refusal `not_granted` where a request is another one than its URL was signed for.
+
+    The Content-Type is the very text that was signed, once. An exact length needs that Content-Length;
+    a greatest one lets a body without a length in: whoever receives it counts.
+    """
+    lengths = _values(headers, "content-length")
+    if grant.content_type is not None and _values(headers, "content-type") != [grant.content_type]:
+        raise _not_granted(f"its Content-Type must be {grant.content_type}")
+    if grant.length is not None and lengths != [str(grant.length)]:
+        raise _not_granted(f"its Content-Length must be {grant.length}")
+    if grant.max_length is not None and any(_above(text, grant.max_length) for text in lengths):
+        raise _not_granted(f"its body may have {grant.max_length} bytes")
+    if grant.method not in SENDING:
+        return
+    for name, value in headers.items():
+        lowered = name.lower()
+        if lowered.startswith(METADATA_PREFIX):
+            signed = grant.metadata.get(lowered.removeprefix(METADATA_PREFIX))
+            if signed is None or _text(value) != signed.strip(" \t"):
+                raise _not_granted("its metadata stands in the URL, and no other is taken")
+
+
+def _above(length: str, limit: int) -> bool:
+    return not _LENGTH.fullmatch(length) or int(length) > limit
+
+
+def _values(headers: Mapping[str, str], name: str) -> list[str]:
+    """Every line of a header: a second one must not hide the first."""
+    return [value.strip(" \t") for key, value in headers.items() if key.lower() == name]
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip(" \t")
+
+
+def _not_granted(what: str) -> Refusal:
+    return Refusal("not_granted", f"this URL was signed for another request: {what}")

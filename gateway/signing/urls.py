@@ -1,0 +1,171 @@
+"""Signing room: from a grant to the query of a signed URL, and back from a request's target.
+
+The rule: authenticity first: no field of a URL is looked into before its signature has been found
+good. What is signed is a list of texts, each with its length before it, so that no two requests
+have the same; method, path, every field and every other parameter is in it. May import `errors`
+and this room.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from gateway.errors import Refusal
+from gateway.signing.grant import LONGEST_LIFETIME, Grant
+from gateway.signing.keys import derived
+from gateway.signing.targets import Pairs, decoded, encoded, read_query, write_query
+
+SKEW_SECONDS: Final = 60
+"""How far the clock of the gateway that signed may be ahead. It never lengthens a URL's life."""
+
+_PURPOSE: Final = b"upload-gateway signed url v1"
+_KEY_ID: Final = b"upload-gateway signed url v1: key id"
+_META: Final = "Meta-"
+_POLICIES: Final = (None, "reject")
+_FIELDS: Final = {
+    "Expires": "expires",
+    "Content-Type": "content_type",
+    "Length": "length",
+    "Max-Length": "max_length",
+    "Once": "once",
+    "On-Conflict": "on_conflict",
+    "Filename": "filename",
+    "Cache-Control": "cache_control",
+}
+"""The names of a URL's fields, without `X-Gateway-`, and those of the grant."""
+
+
+class UrlSigner:
+    """Signs grants and verifies requests. `clock` returns Unix time in seconds.
+
+    The first of `keys` signs, all of them verify: a new key goes before the old one, which stays until
+    its last URL has expired. Raises `ValueError` for none, or one under 32 bytes.
+    """
+
+    __slots__ = ("_clock", "_keys", "_newest")
+
+    def __init__(self, keys: Sequence[bytes], clock: Callable[[], float] = time.time) -> None:
+        known = [(_id_of(key), key) for key in derived(keys, _PURPOSE)]
+        self._newest = known[0][0]
+        self._keys = dict(known)
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return "<UrlSigner>"
+
+    def sign(self, grant: Grant) -> str:
+        """Return the query of the grant's URL: its own parameters, the `X-Gateway-*`, the signature.
+
+        Raises `ValueError`, written to whoever signs, for a grant that cannot be given.
+        """
+        grant.check(self._clock())
+        own = {"Key": self._newest, **_written(grant)}
+        signature = _mac(self._keys[self._newest], grant.method, grant.path, own, grant.query)
+        return write_query([*own.items(), ("Signature", signature)], grant.query)
+
+    def target(self, grant: Grant) -> str:
+        """Return path and query of the grant's URL, as they go over the wire. Raises as `sign`."""
+        return f"{encoded(grant.path)}?{self.sign(grant)}"
+
+    def verify(self, method: str, target: str) -> Grant:
+        """Return what the signature of a request target (RFC 9112 section 3.2.1) allows.
+
+        Raises `Refusal`: `bad_signature` where we did not sign this method, path and query, or
+        where there is no signature; `expired`.
+        """
+        raw_path, _, raw_query = target.partition("?")
+        try:
+            path = decoded(raw_path)
+            own, others = read_query(raw_query)
+            signature = own.pop("Signature")
+            key = self._keys[own["Key"]]
+            signed = _signed_method(key, signature, method, path, own, others)
+            grant = _read(signed, path, own, others)
+        except (ValueError, KeyError):
+            raise _bad() from None
+        self._check_time(grant)
+        return grant
+
+    def _check_time(self, grant: Grant) -> None:
+        left = grant.expires - self._clock()
+        if left <= 0:
+            raise Refusal("expired", "this signed URL has expired: ask for a new one")
+        if left > LONGEST_LIFETIME + SKEW_SECONDS:
+            raise _bad()
+
+
+def _bad() -> Refusal:
+    return Refusal(
+        "bad_signature", "this URL was not signed for this request: use it exactly as it was given"
+    )
+
+
+def _id_of(key: bytes) -> str:
+    return hmac.digest(key, _KEY_ID, hashlib.sha256).hex()[:8]
+
+
+def _written(grant: Grant) -> dict[str, str]:
+    """Return the grant as the fields of a URL, without key and signature."""
+    fields = {
+        name: str(value)
+        for name, attribute in _FIELDS.items()
+        if (value := getattr(grant, attribute)) is not None
+    }
+    return fields | {_META + name: value for name, value in grant.metadata.items()}
+
+
+def _read(method: str, path: str, own: Mapping[str, str], others: Pairs) -> Grant:
+    """Return the grant that `_written` wrote. Raises `ValueError`, `KeyError`."""
+    metadata = {name: value for name, value in own.items() if name.startswith(_META)}
+    if (
+        own.keys() - metadata.keys() - _FIELDS.keys() - {"Key"}
+        or own.get("On-Conflict") not in _POLICIES
+    ):
+        raise ValueError("signed by a newer version, which means more by it than we know")
+    return Grant(
+        method=method,
+        path=path,
+        expires=int(own["Expires"]),
+        content_type=own.get("Content-Type"),
+        length=_number(own.get("Length")),
+        max_length=_number(own.get("Max-Length")),
+        metadata={name.removeprefix(_META): value for name, value in metadata.items()},
+        once=own.get("Once"),
+        on_conflict="reject" if "On-Conflict" in own else None,
+        filename=own.get("Filename"),
+        cache_control=own.get("Cache-Control"),
+        query=others,
+    )
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def _signed_method(
+    key: bytes, signature: str, method: str, path: str, own: Mapping[str, str], others: Pairs
+) -> str:
+    """Return the method that was signed: the request's, or GET for a HEAD. Raises `ValueError`."""
+    signed = ""
+    for candidate in ("HEAD", "GET") if method == "HEAD" else (method,):
+        made = _mac(key, candidate, path, own, others)
+        if hmac.compare_digest(made.encode(), signature.encode()):
+            signed = candidate
+    if not signed:
+        raise ValueError("the signature is not ours")
+    return signed
+
+
+def _mac(key: bytes, method: str, path: str, own: Mapping[str, str], others: Pairs) -> str:
+    """Sign a list of texts, lengths first: the order of our own fields is of no importance."""
+    texts = [method, path, str(len(own))]
+    texts += [text for pair in sorted(own.items()) for text in pair]
+    texts += [text for pair in others for text in pair]
+    pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
+    signed = b"".join(b"%d:%s," % (len(piece), piece) for piece in pieces)
+    return base64.urlsafe_b64encode(hmac.digest(key, signed, hashlib.sha256)).rstrip(b"=").decode()

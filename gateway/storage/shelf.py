@@ -1,0 +1,207 @@
+"""Storage room: the shelf of a local directory: what is stored, read, listed and removed.
+
+One rule: a file is opened once, by descriptors and without following a link, and everything said of
+it (size, date, etag, bytes) is said of that open file, whatever its name comes to mean. All disk work
+is done in threads. May import its own room, paths, model, errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol, TypeVar
+
+from gateway import paths
+from gateway.errors import Refusal, Superseded
+from gateway.model import Identity
+from gateway.storage.attributes import read_note
+from gateway.storage.listing import Entry, Found, walk
+from gateway.storage.protocols import Grant, Signed, Stat
+from gateway.storage.tree import Tree
+
+T = TypeVar("T")
+
+PIECE_BYTES: Final = 1 << 20
+LISTED_AT_ONCE: Final = 500
+"""Files that one visit to a thread finds for a list."""
+
+
+class Between(Protocol):
+    """Runs a function while nothing is being published."""
+
+    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
+        """Return what `function` returns."""
+        ...
+
+
+def etag_of(identity: Identity) -> str:
+    """Return the entity tag of a stored file, without quotes.
+
+    Strong (RFC 9110 section 8.8.3): files get their names whole and by rename, so another content is
+    another inode or time. Hashed, since inode numbers are nobody's business.
+    """
+    text = f"{identity.device}-{identity.inode}-{identity.size}-{identity.mtime_ns}"
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+class FileShelf:
+    """DIRECTORY as a `Shelf`. Callable from any event loop.
+
+    `between` runs removals while nothing is published, `alone` keeps other processes from publishing.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        between: Between = asyncio.to_thread,
+        alone: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> None:
+        self._tree = tree
+        self._between = between
+        self._alone = alone
+
+    async def stat(self, path: str) -> Stat:
+        """Describe a file. Raises `Refusal`."""
+        return await asyncio.to_thread(self._stat, path)
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
+    ) -> AsyncIterator[OpenedFile]:
+        """Open a part of a file, see `Shelf.open`."""
+        fd, stat = await _opened(lambda: self._open(path))
+        try:
+            _same(stat, etag)
+            end = stat.bytes if length is None else min(start + length, stat.bytes)
+            yield OpenedFile(stat, fd, start, end)
+        finally:
+            await asyncio.shield(asyncio.to_thread(os.close, fd))
+
+    async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
+        """Iterate over files in the order of their keys, see `Shelf.list`. They tell no type."""
+        found = walk(self._tree, prefix.removeprefix("/"), (after or "").removeprefix("/"))
+        pages = _Pages(found)
+        try:
+            while page := await asyncio.to_thread(pages.next):
+                for entry in page:
+                    yield _described("/" + entry.key, entry.status)
+        finally:
+            await asyncio.to_thread(pages.close)
+
+    async def delete(self, path: str, etag: str | None = None) -> None:
+        """Remove a file durably. Raises `Refusal`, `Superseded`."""
+        await self._between(lambda: self._delete(path, etag))
+
+    async def sign(self, grant: Grant, *, expires: float) -> Signed | None:
+        """Return None: the gateway itself serves what is here."""
+        return None
+
+    def _stat(self, path: str) -> Stat:
+        fd, stat = self._open(path)
+        os.close(fd)
+        return stat
+
+    def _open(self, path: str) -> tuple[int, Stat]:
+        """Return a descriptor and what it is. Raises `Refusal`."""
+        segments = paths.check(path)
+        with _refusing(path):
+            fd = self._tree.open(segments)
+        try:
+            told = read_note(fd)
+            stat = _described("/" + "/".join(segments), os.fstat(fd), told.mime, told.metadata)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, stat
+
+    def _delete(self, path: str, etag: str | None) -> None:
+        with contextlib.ExitStack() as held:
+            with self._alone():
+                stat = self._stat(path)
+                _same(stat, etag)
+                parent = held.enter_context(self._tree.parent(paths.check(path)))
+                os.unlink(parent.name, dir_fd=parent.fd)
+            parent.sync()
+
+
+class OpenedFile:
+    """A part of an open file, as `Opened`."""
+
+    def __init__(self, stat: Stat, fd: int, start: int, end: int) -> None:
+        self.stat = stat
+        self.fd: int | None = fd
+        self._file, self._at, self._end = fd, start, end
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the bytes. Raises `OSError` where the file has been cut short meanwhile."""
+        while self._at < self._end:
+            wanted = min(PIECE_BYTES, self._end - self._at)
+            piece = await asyncio.to_thread(os.pread, self._file, wanted, self._at)
+            if not piece:
+                raise OSError("the file has been cut short while it was read")
+            self._at += len(piece)
+            yield piece
+
+
+class _Pages:
+    """Takes an iterator of the disk's in pages, in one thread at a time."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self._busy = threading.Lock()
+
+    def next(self) -> list[Entry]:
+        with self._busy:
+            return list(itertools.islice(self._found, LISTED_AT_ONCE))
+
+    def close(self) -> None:
+        with self._busy:
+            self._found.close()
+
+
+def _described(
+    path: str, status: os.stat_result, mime: str | None = None, metadata: dict[str, str] | None = None
+) -> Stat:
+    identity = Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return Stat(path, status.st_size, status.st_mtime, etag_of(identity), mime, metadata or {})
+
+
+def _same(stat: Stat, etag: str | None) -> None:
+    if etag is not None and stat.etag != etag:
+        raise Superseded(f"{stat.path} has been replaced or changed meanwhile")
+
+
+@contextlib.contextmanager
+def _refusing(path: str) -> Iterator[None]:
+    """Turn what the disk says into what a client is told."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise Refusal("not_found", "there is no such file") from None
+    except PermissionError:
+        raise Refusal("forbidden", "the gateway may not read this file") from None
+    except Refusal as refusal:
+        if refusal.code == "conflict":  # a folder, or a file on the way
+            raise Refusal("not_found", "there is no such file") from None
+        raise
+
+
+async def _opened(enter: Callable[[], tuple[int, Stat]]) -> tuple[int, Stat]:
+    """Open in a thread; what nobody waits for any more is closed again."""
+    opening = asyncio.get_running_loop().run_in_executor(None, enter)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_late)
+        raise
+
+
+def _close_late(opening: asyncio.Future[tuple[int, Stat]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result()[0])

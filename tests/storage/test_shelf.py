@@ -1,0 +1,222 @@
+"""The shelf of a directory: one version of a file, the order of keys, nothing but what was stored."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import Refusal, Superseded
+from gateway.storage import listing
+from gateway.storage.attributes import ATTRIBUTE, mime_of, note_of, read_note, write_note
+from gateway.storage.shelf import FileShelf
+from gateway.storage.tree import Tree
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    (tmp_path / "root").mkdir()
+    tree = Tree(tmp_path / "root", [tmp_path / "root" / "own"])
+    yield tree
+    tree.close()
+
+
+@pytest.fixture
+def root(tree: Tree, tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def shelf(tree: Tree) -> FileShelf:
+    return FileShelf(tree)
+
+
+def store(root: Path, key: str, content: bytes = b"x") -> Path:
+    file = root / key
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+async def keys(shelf: FileShelf, prefix: str, after: str | None = None) -> list[str]:
+    return [stat.path async for stat in shelf.list(prefix, after=after)]
+
+
+async def test_a_file_is_described_and_read_in_part(shelf: FileShelf, root: Path) -> None:
+    store(root, "upload/a.bin", bytes(range(100)))
+    stat = await shelf.stat("/upload/a.bin")
+    assert (stat.path, stat.bytes, stat.mime) == ("/upload/a.bin", 100, None)
+    async with shelf.open("/upload/a.bin", start=10, length=5, etag=stat.etag) as opened:
+        assert b"".join([piece async for piece in opened]) == bytes(range(10, 15))
+        assert opened.stat == stat
+        assert opened.fd is not None
+
+
+async def test_what_is_open_stays_what_it_was_while_its_name_gets_another_file(
+    shelf: FileShelf, root: Path
+) -> None:
+    store(root, "a", b"old")
+    async with shelf.open("/a") as opened:
+        os.rename(store(root, "b", b"new!"), root / "a")
+        assert b"".join([piece async for piece in opened]) == b"old"
+        with pytest.raises(Superseded):
+            async with shelf.open("/a", etag=opened.stat.etag):
+                pass
+
+
+async def test_a_file_that_is_cut_short_is_a_fault_and_no_short_file(
+    shelf: FileShelf, root: Path
+) -> None:
+    store(root, "a", b"whole")
+    async with shelf.open("/a") as opened:
+        os.truncate(root / "a", 2)
+        with pytest.raises(OSError, match="cut short"):
+            [piece async for piece in opened]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/none", "not_found"),
+        ("/folder", "not_found"),
+        ("/folder/file/below", "not_found"),
+        ("/fifo", "not_found"),
+        ("/link", "not_found"),
+        ("/linked/file", "bad_path"),
+        ("/own/key", "forbidden"),
+        ("/.gateway/journal.db", "bad_path"),
+        ("/folder/../own/key", "bad_path"),
+    ],
+)
+async def test_what_was_never_stored_is_not_read(
+    shelf: FileShelf, root: Path, path: str, code: str
+) -> None:
+    store(root, "folder/file")
+    store(root, "own/key")
+    os.mkfifo(root / "fifo")
+    (root / "link").symlink_to("folder/file")
+    (root / "linked").symlink_to("folder")
+    with pytest.raises(Refusal) as refused:
+        await shelf.stat(path)
+    assert refused.value.code == code
+
+
+async def test_a_protected_file_is_known_by_its_inode_under_another_name(tmp_path: Path) -> None:
+    store(tmp_path, "config.yaml")
+    os.link(tmp_path / "config.yaml", tmp_path / "innocent")
+    tree = Tree(tmp_path, [tmp_path / "config.yaml"])
+    with pytest.raises(Refusal, match="belongs to the gateway"):
+        await FileShelf(tree).stat("/innocent")
+    assert await keys(FileShelf(tree), "/") == []
+    tree.close()
+
+
+async def test_a_list_passes_links_protected_places_and_unspeakable_names_by(
+    shelf: FileShelf, root: Path
+) -> None:
+    store(root, "a/b")
+    store(root, "own/key")
+    store(root, ".gateway/journal.db")
+    store(root, "back\\slash")
+    (root / os.fsdecode(b"no-utf8-\xff")).write_bytes(b"")
+    (root / "link").symlink_to("a")
+    (root / "a" / "link").symlink_to("b")
+    assert await keys(shelf, "/") == ["/a/b"]
+
+
+async def test_a_list_of_a_folder_that_is_none_is_empty(shelf: FileShelf, root: Path) -> None:
+    store(root, "a/b")
+    assert await keys(shelf, "/none/") == []
+    assert await keys(shelf, "/a/b/") == []
+    assert await keys(shelf, "/a/b") == ["/a/b"]
+
+
+_NAMES = st.text(st.sampled_from("ab-.0é€😀"), min_size=1, max_size=3).filter(
+    lambda name: name not in {".", ".."}
+)
+_KEYS = st.lists(_NAMES, min_size=1, max_size=3).map("/".join)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sets(_KEYS, max_size=12), _KEYS | st.just(""), _KEYS | st.none(), st.integers(1, 3))
+def test_a_list_has_the_order_and_the_bounds_of_an_object_store(
+    tmp_path_factory: pytest.TempPathFactory, wanted: set[str], prefix: str, after: str | None, page: int
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    stored = []
+    for key in wanted:
+        try:
+            store(root, key)
+        except OSError:  # a file where a folder is needed, or the other way round
+            continue
+        stored.append(key)
+    tree = Tree(root, [])
+    whole, listing.PAGE = listing.PAGE, page  # type: ignore[misc]
+    try:
+        found = asyncio.run(keys(FileShelf(tree), "/" + prefix, after and "/" + after))
+    finally:
+        listing.PAGE = whole  # type: ignore[misc]
+        tree.close()
+    expected = [
+        key for key in stored if key.startswith(prefix) and key.encode() > (after or "").encode()
+    ]
+    assert found == ["/" + key for key in sorted(expected, key=str.encode)]
+
+
+async def test_a_list_that_is_left_early_leaves_no_folder_open(shelf: FileShelf, root: Path) -> None:
+    for number in range(700):
+        store(root, f"a/{number:04}")
+    before = len(os.listdir("/proc/self/fd"))
+    found = shelf.list("/")
+    assert (await anext(found)).path == "/a/0000"
+    assert len(os.listdir("/proc/self/fd")) > before
+    await found.aclose()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_file_is_removed_only_while_it_is_the_very_same(shelf: FileShelf, root: Path) -> None:
+    file = store(root, "a/b")
+    stat = await shelf.stat("/a/b")
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(Superseded):
+        await shelf.delete("/a/b", stat.etag)
+    assert file.exists()
+    await shelf.delete("/a/b", (await shelf.stat("/a/b")).etag)
+    with pytest.raises(Refusal, match="no such file"):
+        await shelf.delete("/a/b")
+
+
+async def test_type_and_metadata_stand_on_the_file(shelf: FileShelf, root: Path) -> None:
+    note = note_of("/a.txt", "text/x-ü", {"title": "Grüße"})
+    assert note is not None
+    with open(store(root, "a.txt"), "r+b") as file:
+        write_note(file.fileno(), note)
+        if read_note(file.fileno()).mime is None:
+            pytest.skip("this file system keeps no attributes")
+    os.rename(root / "a.txt", root / "b.txt")
+    stat = await shelf.stat("/b.txt")
+    assert (stat.mime, stat.metadata) == ("text/x-ü", {"title": "Grüße"})
+
+
+def test_what_a_name_tells_as_well_is_not_noted() -> None:
+    assert note_of("/a.txt", "text/plain", {}) is None
+    assert note_of("/a", None, {}) is None
+    assert mime_of("/a.tar.gz") == "application/gzip"
+    assert mime_of("/folder.txt/a") == "application/octet-stream"
+
+
+@pytest.mark.parametrize("junk", [b"{", b"[]", b'{"mime": 1, "metadata": {"a": 1}}', b"\xff"])
+def test_a_note_of_somebody_else_counts_as_nothing(tmp_path: Path, junk: bytes) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"")
+    with file.open("r+b") as opened:
+        try:
+            os.setxattr(opened.fileno(), ATTRIBUTE, junk)
+        except OSError:
+            pytest.skip("this file system keeps no attributes")
+        assert read_note(opened.fileno()) == (None, {})
