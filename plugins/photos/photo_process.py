@@ -29,21 +29,25 @@ async def process(
     """
     rules = Rules.of(config)
     if event["path"] is None:
-        return logger.info("%s is in another bucket: left alone", event["key"])
+        logger.info("%s is in another bucket: left alone", event["key"])
+        return
     try:
         stat = await files.stat(event["path"])
     except Refusal as refusal:
         if refusal.code != "not_found":
             raise
-        return logger.info("%s has been removed meanwhile", event["key"])
+        logger.info("%s has been removed meanwhile", event["key"])
+        return
     photo = read_back(event["metadata"] or stat.metadata, event["key"])
     if photo is None:
-        return logger.warning("%s has no metadata of a photo: left alone", event["key"])
+        logger.warning("%s has no metadata of a photo: left alone", event["key"])
+        return
     known = await photos.get(photo.record_key)
     if known is not None and known["etag"] == stat.etag:
-        return await removed(files, event["path"]) if known["state"] == REJECTED else None
+        if known["state"] == REJECTED:
+            await removed(files, event["path"])
+        return
     await _look(event, photo, stat, rules, (files, photos, logger))
-    return None
 
 
 async def _look(
@@ -66,17 +70,18 @@ async def _look(
         content = await _read(event, stat, rules, files)
         copies = await asyncio.to_thread(make_copies, content, photo.content_type, rules.sizes)
     except Superseded:
-        return logger.info("%s has been replaced or removed meanwhile", event["key"])
+        logger.info("%s has been replaced or removed meanwhile", event["key"])
+        return
     except NotAPicture as reason:
         logger.warning("%s is rejected: %s", event["key"], reason)
         await photos.put(photo.record_key, {**item, "state": REJECTED, "reason": str(reason)})
-        return await removed(files, event["path"])
+        await removed(files, event["path"])
+        return
     for key, made in ((photo.copy, copies.copy), (photo.thumb, copies.thumb)):
         await files.save(f"/{key}", made, mime=COPY_TYPE, on_conflict="replace")
     item["keys"] = {"original": photo.original, "copy": photo.copy, "thumb": photo.thumb}
     size = {"width": copies.width, "height": copies.height}
     await photos.put(photo.record_key, {**item, **size, "state": READY, "listed": stat.modified})
-    return None
 
 
 async def _read(event: Mapping[str, Any], stat: Any, rules: Rules, files: Any) -> bytes:

@@ -95,13 +95,12 @@ async def listed(request: Any, config: Mapping[str, Any], sign_url: Any, photos:
         found = [await photos.get(record_key(event, one)) for one in wanted]
         items, cursor = [item for item in found if item is not None], None
     else:
-        page = await photos.query(
-            record_prefix(event),
-            index="listed",
-            order="desc",
-            limit=_limit(request),
-            cursor=_one(request, "cursor") or None,
-        )
+        cursor = _one(request, "cursor") or None
+        sorting = {"index": "listed", "order": "desc", "limit": _limit(request)}
+        try:
+            page = await photos.query(record_prefix(event), **sorting, cursor=cursor)
+        except ValueError as fault:
+            raise Wrong(400, "bad_cursor", "the cursor is none that this list has given") from fault
         items, cursor = page.items, page.cursor
     show = _Show(Rules.of(config), sign_url, request)
     return 200, {"photos": [await show(item) for item in items], "cursor": cursor}, _PRIVATE

@@ -33,8 +33,8 @@ def scene(number: int) -> bytes:
     low, high = _SKIES[number]
     image = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(image)
-    for y in range(height):
-        draw.line([(0, y), (width, y)], fill=_between(high, low, y / height))
+    for line in range(height):
+        draw.line([(0, line), (width, line)], fill=_between(high, low, line / height))
     x, y, radius = width * chance.uniform(0.2, 0.8), height * 0.33, min(width, height) * 0.07
     draw.ellipse(
         (x - radius, y - radius, x + radius, y + radius), fill=_between(low, (255, 250, 235), 0.75)
@@ -58,8 +58,8 @@ def _ridge(
         for n in range(4)
     ]
     points = [
-        (x, base + sum(tall * math.sin(x / width * many + start) for many, start, tall in waves))
-        for x in range(0, width + 8, 8)
+        (along, base + sum(tall * math.sin(along / width * many + start) for many, start, tall in waves))
+        for along in range(0, width + 8, 8)
     ]
     draw.polygon([(0, height), *points, (width, height)], fill=colour)
 
