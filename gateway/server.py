@@ -2,7 +2,7 @@
 
 One handler gets every request right after its headers: nothing is routed, read or answered with
 `100 Continue` before it decides (aiohttp's own application would do all three). Here are the
-protocol's settings and the bounded drain. May import `answers` and `errors`.
+protocol's settings and the bounded drain. May import `answers`, `redaction` and `errors`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
@@ -20,6 +20,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from gateway.answers import refusal_answer
 from gateway.errors import ConfigError, Refusal
+from gateway.redaction import INTERNAL_HEADER
 
 log = logging.getLogger("gateway.http")
 
@@ -40,6 +41,7 @@ UPLOAD_ID: Final = web.RequestKey("upload_id", str)
 
 SPOKEN: Final = (HttpVersion10, HttpVersion11)
 
+_INTERNAL: Final = INTERNAL_HEADER.lower()
 _HOST: Final = re.compile(r"[A-Za-z0-9._~:\[\]!$&'()*+;=%-]*")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]+)", re.IGNORECASE)
 
@@ -165,6 +167,36 @@ def _ambiguity(request: web.BaseRequest) -> str | None:
     if absolute is not None and absolute[1].lower() != host.lower():
         return "the Host is another than that of the target"
     return None
+
+
+# -- the request's headers
+
+
+def readable(value: str) -> str:
+    """Return a header's value as proper text.
+
+    aiohttp leaves bytes that are no UTF-8 as surrogates, and those can be written down nowhere.
+    """
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def joined(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2).
+
+    An internal credential stays out: it is for `auth` alone, not for scripts.
+    """
+    found: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for name, raw in headers.items():
+        lowered = name.lower()
+        if lowered == _INTERNAL:
+            continue
+        value = raw if raw.isascii() else readable(raw)
+        first = names.setdefault(lowered, name)
+        if first in found:
+            value = f"{found[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
+        found[first] = value
+    return found
 
 
 # -- the request's body

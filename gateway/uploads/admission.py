@@ -25,7 +25,8 @@ from gateway.errors import Refusal
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight, Progress
 from gateway.model import Upload
-from gateway.redaction import INTERNAL_HEADER, Redaction
+from gateway.redaction import Redaction
+from gateway.server import joined, readable
 from gateway.settings import Settings
 from gateway.storage.tree import Tree
 from gateway.uploads import preconditions
@@ -141,36 +142,6 @@ class Admission:
         if existing is not None and upload.on_conflict == "reject":
             raise Refusal("conflict", "the file exists, and existing files are not replaced here")
         return self._reserve.admit(upload.content_length)
-
-
-_INTERNAL = INTERNAL_HEADER.lower()
-
-
-def readable(value: str) -> str:
-    """Return a header's value as proper text.
-
-    aiohttp leaves bytes that are no UTF-8 as surrogates, and those can be written down nowhere.
-    """
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def joined(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2).
-
-    An internal credential stays out: it is for `auth` alone, not for scripts.
-    """
-    found: dict[str, str] = {}
-    names: dict[str, str] = {}
-    for name, raw in headers.items():
-        lowered = name.lower()
-        if lowered == _INTERNAL:
-            continue
-        value = raw if raw.isascii() else readable(raw)
-        first = names.setdefault(lowered, name)
-        if first in found:
-            value = f"{found[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
-        found[first] = value
-    return found
 
 
 def _segments(upload: Upload, match: paths.Match) -> tuple[str, ...]:

@@ -2,20 +2,20 @@
 
 The one place that reaches behind aiohttp's back; `roadcheck` tries at start whether it still can.
 The rule: not one byte is lost, doubled or read beyond the body, and a connection that was taken
-never serves another request. May import `server`.
+never serves another request. May import `server` and `listening`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
+from gateway.listening import duplicate
 from gateway.server import DRAIN_BYTES, DRAIN_SECONDS, DRAIN_SECONDS_EXPECT
 
 TAKEN: Final = web.RequestKey("taken", bool)
@@ -44,7 +44,7 @@ def take(request: web.BaseRequest, declared: int, least: int) -> Taken | None:
     # A protocol that is being closed drops what comes: then there may be a hole already.
     if transport is None or transport.is_closing() or protocol._close or protocol._force_close:
         return None
-    own = _duplicate(transport)
+    own = duplicate(transport)
     if own is None:
         return None
     try:
@@ -68,21 +68,6 @@ def _parsed(request: web.BaseRequest) -> list[bytes]:
     return pieces
 
 
-def _duplicate(transport: asyncio.Transport) -> socket.socket | None:
-    """Return a socket of our own to the same connection; None where it is no plain TCP."""
-    known = transport.get_extra_info("socket")
-    if transport.get_extra_info("sslcontext") is not None or known is None:
-        return None
-    if known.family not in {socket.AF_INET, socket.AF_INET6}:
-        return None
-    try:
-        own = socket.socket(fileno=os.dup(known.fileno()))
-    except OSError:  # no descriptor is left, or the connection has gone: the ordinary road tells
-        return None
-    own.setblocking(False)
-    return own
-
-
 async def answer_taken(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Send `answer` on a connection that was taken, and say that we close.
 
@@ -95,7 +80,7 @@ async def answer_taken(request: web.BaseRequest, answer: web.StreamResponse) -> 
     transport = request.transport
     if transport is None or transport.is_closing():
         return
-    own = _duplicate(transport)
+    own = duplicate(transport)
     if own is None:
         return
     transport.write_eof()
