@@ -34,8 +34,8 @@ class Visit:
         self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         self.page.on("request", self._begin)
-        self.page.on("requestfinished", self.puts.discard)
-        self.page.on("requestfailed", self.puts.discard)
+        self.page.on("requestfinished", self._end)
+        self.page.on("requestfailed", self._end)
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
@@ -45,6 +45,9 @@ class Visit:
         if request.method == "PUT":
             self.puts.add(request)
             self.most_puts = max(self.most_puts, len(self.puts))
+
+    def _end(self, request: Request) -> None:
+        self.puts.discard(request)
 
     def __call__(self, selector: str) -> Locator:
         return self.page.locator(selector)

