@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import os
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,9 +21,10 @@ from pydantic import ValidationError
 
 from gateway import paths
 from gateway.errors import ConfigError, Refusal
+from gateway.forwarded import Proxies
 from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, Token
-from gateway.signing import Grant, carries_signature, check_request
+from gateway.signing import Grant, carries_signature, check_request, check_terms
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
     from gateway.installation import Installation
@@ -44,8 +43,6 @@ Verify = Callable[[str], Awaitable[dict[str, Any] | None]]
 
 SIGNED: Final = {"name": "signed url", "kind": "signed"}
 """The principal of a request whose URL was signed for it."""
-
-_Address = IPv4Address | IPv6Address
 
 
 def new_token() -> str:
@@ -72,7 +69,7 @@ class Auth:
         self._verify = verify
         self._mode = settings.auth
         self._said = settings.auth_said
-        self._proxies = settings.trusted_proxies
+        self._proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
 
     @property
@@ -112,6 +109,15 @@ class Auth:
         grant = self._installation.urls.verify(method, f"{raw_path}?{raw_query}")
         check_request(grant, headers)
         return grant
+
+    def keeps_terms(self, headers: Mapping[str, str], method: str, target: str) -> None:
+        """Refuse a signed URL that says more than a door that stores no files can see to.
+
+        Raises as `granted`.
+        """
+        grant = self.granted(headers, method, target)
+        if grant is not None:
+            check_terms(grant, headers)
 
     async def _verified(self, headers: Mapping[str, str], verify: Verify) -> dict[str, Any] | None:
         for presented in _presented(headers):
@@ -161,39 +167,12 @@ class Auth:
                 )
 
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
-        """Return the address that a request came from, as far as trusted proxies vouch for it.
-
-        The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
-        `X-Forwarded-For`; where the two disagree neither is believed.
-        """
-        address = _parsed(peer or "") if self._proxies else None
-        if address is None or not self._trusted(address):
-            return peer
-        told = {
-            self._origin(address, chain)
-            for chain in (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
-            if chain
-        }
-        return str(told.pop()) if len(told) == 1 else peer
+        """Return the address that a request came from, as far as trusted proxies vouch for it."""
+        return self._proxies.client_address(peer, headers) if self._proxies else peer
 
     def trusts(self, peer: str | None) -> bool:
         """Tell whether the peer of a connection is a proxy that the operator named."""
-        address = _parsed(peer or "")
-        return address is not None and self._trusted(address)
-
-    def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
-        """Walk from our side to the client's, up to the first address that is nobody's we trust."""
-        for text in reversed(chain):
-            address = _parsed(text)
-            if address is None:  # `unknown`, an obfuscated name or junk: who vouches ends here
-                return nearest
-            nearest = address
-            if not self._trusted(address):
-                return nearest
-        return nearest
-
-    def _trusted(self, address: _Address) -> bool:
-        return any(address in network for network in self._proxies)
+        return self._proxies.trusts(peer)
 
 
 def tokens_of(settings: Settings) -> tuple[Token, ...]:
@@ -258,35 +237,3 @@ def _presented(headers: Mapping[str, str]) -> Iterator[str]:
         yield credentials.strip()
     if headers.get("X-Auth-Token"):
         yield headers["X-Auth-Token"].strip()
-
-
-def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
-    """Every line of a header in order: a client's own line must not hide the proxy's."""
-    return (value for key, value in headers.items() if key.lower() == name)
-
-
-def _listed(headers: Mapping[str, str], name: str) -> Iterator[str]:
-    for value in _values(headers, name):
-        yield from (piece.strip() for piece in value.split(","))
-
-
-def _forwarded(headers: Mapping[str, str]) -> Iterator[str]:
-    """The `for` of each element; an element without one is `unknown` (RFC 7239 section 4)."""
-    for element in _listed(headers, "forwarded"):
-        pairs = (pair.partition("=") for pair in element.split(";"))
-        named = {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
-        yield named.get("for", "unknown")
-
-
-def _parsed(text: str) -> _Address | None:
-    """An address with or without a port; IPv4 inside IPv6 (`::ffff:10.0.0.1`) counts as IPv4."""
-    bare = text.strip().strip('"')
-    if bare.startswith("["):
-        bare = bare[1:].partition("]")[0]
-    elif bare.count(":") == 1:
-        bare = bare.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        return None
-    return (address.version == 6 and address.ipv4_mapped) or address

@@ -26,7 +26,9 @@ from gateway.commit.reserve import Reserve
 from gateway.events.journal import Journal
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
+from gateway.initiated import Initiated
 from gateway.installation import Installation, installation_keys
+from gateway.linking import Links
 from gateway.listening import tls_context
 from gateway.model import OBJECT_CREATED, UPLOADED
 from gateway.plugins import KINDS, Plugins
@@ -64,6 +66,7 @@ class Ground:
     shelf: Shelf = field(init=False)
     holders: Holders = field(init=False)
     records: Records = field(init=False)
+    initiated: Initiated = field(init=False)
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
     services: Services = field(default_factory=Services)
@@ -122,6 +125,7 @@ class Ground:
         opened.callback(self.tree.close)
         self.records = open_records(settings)
         opened.callback(self.records.close)
+        self.initiated = Initiated(self.records.own("initiated"))
         durable = settings.durability == "full"
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
@@ -168,6 +172,8 @@ class Ground:
         )
         services.files = self.holders
         services.records = self.records
+        links = Links(settings, self.installation.urls, lambda: self.installation.public_url)
+        services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))

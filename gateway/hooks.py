@@ -73,7 +73,7 @@ class Hooks:
 
     def __init__(self, plugins: Plugins) -> None:
         self._plugins = plugins
-        closers = (plugins.services.callout.close,)
+        closers = (plugins.services.callout.close, *plugins.services.closers)
         self._admission = Lane("admission", closers)
         self._work = Lane("work", closers)
         self._failing: set[asyncio.Task[None]] = set()

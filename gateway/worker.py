@@ -27,6 +27,7 @@ from gateway.events.runner import Runner
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
 from gateway.installation import KEY_FILE, Installation, installation_keys
+from gateway.linking import Links, nobody_signs
 from gateway.listening import listening_socket, tls_context
 from gateway.metrics import Metrics
 from gateway.model import Delivery
@@ -89,6 +90,8 @@ class Worker:
         records = open_records(settings, elsewhere=True)
         opened.callback(records.close)
         services.records = records
+        links = Links(settings, installation.urls, lambda: settings.public_url or nobody_signs())
+        services.sign_url = links.sign_url
         services.recognise = installation.recognise
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import uvloop
 from gateway.app import Gateway
 from gateway.settings import load
 from tests.harness import Outside
+from tests.s3.servers import Rclone, SeaweedFS
 
 Start = Callable[..., Awaitable[Gateway]]
 LOGGERS = (logging.getLogger(), logging.getLogger("gateway"))
@@ -37,8 +39,11 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture(autouse=True)
 def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("UPLOAD_GATEWAY_"):
+        if name.startswith(("UPLOAD_GATEWAY_", "AWS_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +87,32 @@ def outside(tmp_path: Path) -> Iterator[Callable[..., Outside]]:
     yield start_one
     for process in running:
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A SeaweedFS for everybody: take a bucket of your own."""
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    """An `rclone serve s3` for everybody: it forgets metadata and knows no preconditions."""
+    with Rclone(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket() -> str:
+    """The name of a bucket that is not there."""
+    return f"bucket-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def s3_storage(s3: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket for `--storage`: `s3://bucket/a prefix`. The environment names server and keys."""
+    await s3.make(bucket)
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{bucket}/a prefix"

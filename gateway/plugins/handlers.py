@@ -137,6 +137,7 @@ def surroundings(
         callout=services.callout,
         files=services.files,
         records=services.records,
+        sign_url=services.sign_url,
     )
 
 

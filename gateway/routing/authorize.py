@@ -29,6 +29,7 @@ class Authorize:
         request = exchange.request
         headers = request.headers
         exchange.principal = await self._auth.identify(headers, request.method, request.raw_path)
+        self._auth.keeps_terms(headers, request.method, request.raw_path)
         await self._keep_credentials_here(exchange)
         mode = exchange.route.auth_mode
         if mode == "axis":

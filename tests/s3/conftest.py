@@ -1,35 +1,21 @@
-"""Fixtures: one S3 server for all tests here, and the plugin pointed at it."""
+"""Fixtures: the plugin, pointed at a server."""
 
 from __future__ import annotations
 
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.s3.servers import ACCESS_KEY, REGION, SECRET_KEY, S3Server, SeaweedFS
+from tests.s3.servers import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 
 PLUGIN = Path(__file__).parents[2] / "plugins" / "s3-forward"
 RETRY = "retry: {attempts: 40, backoff: 5.0, max_backoff: 1800.0}"
 
 Forwarder = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    """A SeaweedFS for everybody: take a bucket of your own."""
-    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
-
-
-@pytest.fixture
-def bucket() -> str:
-    """The name of a bucket that is not there."""
-    return f"bucket-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

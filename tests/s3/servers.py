@@ -17,9 +17,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, Self
 
-from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-
 ACCESS_KEY: Final = "AKIDTEST12"
 SECRET_KEY: Final = "SECRETTEST1234"
 REGION: Final = "eu-central-1"
@@ -99,9 +96,28 @@ class S3Server:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a gateway must find in its environment to use this server."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_REGION": REGION,
+            **more,
+        }
+
+    async def make(self, bucket: str) -> None:
+        """Make a bucket."""
+        async with self.client() as client:
+            where = {"LocationConstraint": REGION}
+            await client.create_bucket(Bucket=bucket, CreateBucketConfiguration=where)
+
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
         """Open a client with the server's own identity."""
+        from aiobotocore.config import AioConfig
+        from aiobotocore.session import get_session
+
         settings = AioConfig(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
