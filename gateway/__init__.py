@@ -25,6 +25,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     hooks       fires the events at the handlers of the plugins
     auth        who is asking, and is that enough
     linking     makes signed URLs
+    jwt/        who a JSON Web Token of the configured issuer speaks for
     installation  the gateways of one installation, and how they know each other's calls
     plugins/    YAML files -> checked, compiled, one generation
     scripting/  all a script can see, and the threads it runs in

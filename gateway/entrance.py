@@ -10,15 +10,16 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from gateway import logs, paths
 from gateway.answers import refusal_answer
-from gateway.auth import INTERNAL, SIGNED, Auth
+from gateway.auth import INTERNAL, JWT, SIGNED, Auth
 from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.handing import Handing
 from gateway.linking import object_of
@@ -166,12 +167,15 @@ class Entrance:
     async def _own_page(
         self, request: web.BaseRequest, raw_path: str, raw_query: str, *, owner: bool
     ) -> web.StreamResponse:
-        segments, principal = paths.decode(raw_path), None
+        segments = paths.decode(raw_path)
+        principal: Mapping[str, Any] | None = None
         if segments not in OPEN_TO_ALL and not owner:
             self.auth.refuse_unknown_proxy(request.headers)
-            principal = await self.auth.identify(request.headers, request.method, request.raw_path)
+            principal = await self.auth.identify(
+                request.headers, request.method, request.raw_path, jwt=self.auth.mode == JWT
+            )
             self.auth.keeps_terms(request.headers, request.method, request.raw_path)
-            self.auth.authorize(principal)
+            principal = self.auth.operator(principal)
         query = paths.parse_query(raw_query)
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)

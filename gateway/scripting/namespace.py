@@ -78,7 +78,7 @@ class Services:
 
     own_endpoint: Callable[[], str] = _nowhere
     files: Files = field(default_factory=NoFiles)
-    records: Callable[[str], Collection] = field(default_factory=Records)
+    records: Records = field(default_factory=Records)
     recognise: Recognise = nobody
     sign_url: SignUrl = _stub_url
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

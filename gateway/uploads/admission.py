@@ -19,11 +19,12 @@ from typing import Any
 from aiohttp import web
 
 from gateway import metadata, paths
-from gateway.auth import Auth
+from gateway.auth import JWT, Auth
 from gateway.commit.reserve import Reserve, Share
 from gateway.errors import Refusal
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight, Progress
+from gateway.jwt.claims import kept
 from gateway.model import Upload
 from gateway.redaction import Redaction
 from gateway.server import joined, readable
@@ -80,7 +81,10 @@ class Admission:
         length = preconditions.declared_length(headers)
         preconditions.check_range(headers, length)
         expected = preconditions.expected_digests(headers)
-        principal = await self._auth.identify(headers, request.method, request.raw_path)
+        replaced = self._hooks.replaces_authorization()
+        principal = await self._auth.identify(
+            headers, request.method, request.raw_path, jwt=self._auth.mode == JWT and not replaced
+        )
         upload = self._describe(request, match, query, upload_id, length)
         upload.principal = principal
         upload.grant = self._auth.granted(headers, request.method, request.raw_path)
@@ -90,6 +94,7 @@ class Admission:
         progress = self._inflight.begin(upload)
         try:
             await self._authorize(upload)
+            upload.principal = kept(upload.principal)
             segments = _segments(upload, match)
             _check_size(upload)
             share = None
