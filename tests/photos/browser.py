@@ -101,7 +101,7 @@ async def visiting(**how: Any) -> AsyncIterator[Visit]:
     async with async_playwright() as play:
         browser = await play.chromium.launch(executable_path=program, args=["--no-sandbox"])
         try:
-            size = {"width": 1100, "height": 760}
+            size = {"width": 1100, "height": 860}
             page = await browser.new_page(**{"viewport": size, "locale": "en-GB", **how})
             visit = Visit(page)
             visit.watch()

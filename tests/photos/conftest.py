@@ -16,7 +16,7 @@ from tests.pages import PROJECT
 from tests.photos.service import Client
 
 PLUGIN = PROJECT / "plugins" / "photos"
-TOKENS = [{"name": name, "sha256": digest(f"secret-{name}")} for name in ("alice", "bob")]
+TOKENS = [f"{name}:{digest(f'secret-{name}')}" for name in ("alice", "bob")]
 
 Serve = Callable[..., Awaitable[Client]]
 

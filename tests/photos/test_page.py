@@ -41,7 +41,7 @@ async def test_photos_that_are_dropped_or_chosen_appear_as_thumbnails(serve: Ser
 
 async def test_progress_is_shown_and_an_upload_can_be_cancelled_and_tried_again(serve: Serve) -> None:
     client = await serve()
-    large = ("large.png", "image/png", picture(size=(800, 800), mode="RGB") + b"\0" * 2_000_000)
+    large = ("Lanterns.jpg", "image/jpeg", SCENES[4][2].ljust(2_000_000, b"\0"))
     async with visiting() as visit:
         await visit.open(client.url)
         slow = await visit.page.context.new_cdp_session(visit.page)
@@ -53,13 +53,13 @@ async def test_progress_is_shown_and_an_upload_can_be_cancelled_and_tried_again(
         await expect(visit("#jobs .state")).not_to_have_text("0% of 2 MB")
         assert 0 < float(await bar.get_attribute("value") or await bar.evaluate("bar => bar.value")) < 1
         await visit.take("photos-progress")
-        await visit.page.get_by_role("button", name="Cancel large.png").click()
+        await visit.page.get_by_role("button", name="Cancel Lanterns.jpg").click()
         await expect(visit("#jobs .state")).to_have_text("Cancelled")
         await expect(bar).to_be_hidden()
         assert await client.listed() == []
 
         await slow.send("Network.emulateNetworkConditions", {**limits, "uploadThroughput": -1})
-        await visit.page.get_by_role("button", name="Retry large.png").click()
+        await visit.page.get_by_role("button", name="Retry Lanterns.jpg").click()
         await visit.shows(1)
         assert visit.said == []
 
