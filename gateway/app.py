@@ -77,6 +77,8 @@ class Gateway:
         """Start the threads and the runner, then take requests."""
         await self.hooks.start()
         self.ground.committer.start()
+        if self.ground.depot is not None:
+            await self.ground.depot.start()
         self.delivering = Delivering(self.ground, self.metrics)
         self.doors = Doors(self.ground, self.metrics, self.delivering.ledgers)
         self.entrance = await self.doors.open()
@@ -197,6 +199,8 @@ class Gateway:
         await asyncio.gather(self.entrance.quiet(grace), self.delivering.stop(grace))
         await asyncio.gather(*(server.cleanup() for server in self._servers))
         await self.doors.close()
+        if self.ground.depot is not None:
+            await self.ground.depot.close()
         await self.hooks.close(1.0)
         await asyncio.to_thread(self._close)
 

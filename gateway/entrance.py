@@ -20,6 +20,7 @@ from aiohttp import web
 from gateway import logs, paths
 from gateway.answers import refusal_answer
 from gateway.auth import INTERNAL, JWT, SIGNED, Auth
+from gateway.downloads.door import Downloads
 from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.handing import Handing
 from gateway.linking import object_of
@@ -58,6 +59,7 @@ class Entrance:
     observe: Observe
     steering: Steering
     handing: Handing
+    downloads: Downloads
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
@@ -149,8 +151,11 @@ class Entrance:
         match = self._template.match(raw_path)
         if match is None:
             return await self.routing.answer(request, raw_path, raw_query)
+        if request.method in {"GET", "HEAD"} and self.downloads.on:
+            return await self.downloads.get(request, match, raw_query)
         if request.method != "PUT":
-            raise Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": "PUT"})
+            allowed = {"Allow": "GET, HEAD, PUT" if self.downloads.on else "PUT"}
+            raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
         return await self.uploads.put(request, match, raw_query)
 
     async def _object(
@@ -161,8 +166,12 @@ class Entrance:
         principal = await self.auth.identify(request.headers, request.method, request.raw_path)
         if principal not in (SIGNED, INTERNAL):
             raise Refusal("forbidden", "only signed URLs are served here")
+        if request.method in {"GET", "HEAD"}:
+            grant = self.auth.granted(request.headers, request.method, request.raw_path)
+            return await self.downloads.serve(request, match.path, grant)
         if request.method != "PUT":
-            raise Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": "PUT"})
+            allowed = {"Allow": "GET, HEAD, PUT"}
+            raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
         return await self.uploads.put(request, match, raw_query)
 
     async def _own_page(

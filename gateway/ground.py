@@ -8,6 +8,7 @@ left. May import everything but the doors and the commands.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from gateway import logs
 from gateway.commit.adopt import adopt, found
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
+from gateway.commit.depot import Depot
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
 from gateway.commit.orders import Audience
@@ -44,6 +46,8 @@ from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
 from gateway.storage.tree import Tree
 
+log = logging.getLogger("gateway")
+
 DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
 
 
@@ -62,6 +66,7 @@ class Ground:
     tree: Tree = field(init=False)
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
+    depot: Depot | None = None
     files: CommittedFiles = field(init=False)
     shelf: Shelf = field(init=False)
     holders: Holders = field(init=False)
@@ -136,6 +141,7 @@ class Ground:
         )
         self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self.committer = self._make_committer()
+        self.depot = self._make_depot()
 
     def _make_committer(self) -> Committer:
         durable = self.settings.durability == "full"
@@ -150,6 +156,22 @@ class Ground:
             gate=self.gate,
         )
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
+
+    def _make_depot(self) -> Depot | None:
+        """Where uploads go that do not become files."""
+        settings = self.settings
+        if settings.storage == "file":
+            return None
+        depot = Depot(
+            settings,
+            settings.storage,
+            self.journal,
+            threads=self.disk,
+            slot=self.seat.slot,
+            audience=self._audience,
+            learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+        )
+        return depot
 
     def _audience(self) -> Audience:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
@@ -195,3 +217,8 @@ class Ground:
         if self.seat.slot == 0:
             adopt(self.state, self.journal, self.seat.count)
             found(self.state, self.journal, self.seat.count)
+        pending = self.journal.unsettled.hold().result()
+        if self.depot is not None:
+            self.depot.prepare(pending)
+        elif pending:
+            log.error("%d uploads wait for the bucket of an earlier --storage", len(pending))

@@ -20,6 +20,8 @@ POINTS: Final = (
     "after rename",
     "before directory sync",
     "after directory sync",
+    "before complete",
+    "after complete",
     "before answer",
     "after answer",
     "mid handler",
