@@ -210,7 +210,13 @@ class Ground:
         )
         services.files = self.holders
         services.records = self.records
-        links = Links(settings, self.installation.urls, lambda: self.installation.public_url)
+        links = Links(
+            settings,
+            self.installation.urls,
+            lambda: self.installation.public_url,
+            self.shelf,
+            self.initiated.remember,
+        )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
