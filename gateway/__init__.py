@@ -24,6 +24,8 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     events/     the journal, the runner that delivers from it, the relay to NATS
     hooks       fires the events at the handlers of the plugins
     auth        who is asking, and is that enough
+    linking     makes signed URLs
+    jwt/        who a JSON Web Token of the configured issuer speaks for
     installation  the gateways of one installation, and how they know each other's calls
     plugins/    YAML files -> checked, compiled, one generation
     scripting/  all a script can see, and the threads it runs in
@@ -32,7 +34,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     records/    small JSON items that scripts keep: SQLite or PostgreSQL
     storage/    the directory tree and the bodies on their way into it
     settings    flags, environment, file -> one frozen object
-    paths, redaction, metadata, schedules, signing, model, errors    pure foundations
+    paths, redaction, forwarded, metadata, schedules, signing, model, errors    pure foundations
 """
 
 __version__ = "0.1.0"

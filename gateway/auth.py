@@ -1,7 +1,7 @@
-"""Machinery: who is asking, is that enough, and which address a request came from.
+"""Machinery: who is asking, and is that enough.
 
 The rule: a token is compared as a SHA-256, against every known token, in constant time; it is
-never kept, logged or quoted. What a proxy says is believed only from a proxy the operator named.
+never kept, logged or quoted. JSON Web Tokens count where the settings ask for them, and only there.
 May import `installation` and below; knows no aiohttp type: headers are any mapping of names to values.
 """
 
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import os
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,9 +21,10 @@ from pydantic import ValidationError
 
 from gateway import paths
 from gateway.errors import ConfigError, Refusal
+from gateway.forwarded import Proxies
 from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, Token
-from gateway.signing import Grant, carries_signature, check_request
+from gateway.signing import Grant, carries_signature, check_request, check_terms
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
     from gateway.installation import Installation
@@ -39,13 +38,15 @@ CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
 INTERNAL: Final = {"name": "internal", "kind": "internal"}
 """The principal of a request that a gateway of this installation made."""
 
-Verify = Callable[[str], Awaitable[dict[str, Any] | None]]
-"""Says who stands behind a bearer token that is none of ours, None: nobody we know. May wait."""
+JWT: Final = "jwt"
+"""The kind of principal, and the mode, of JSON Web Tokens."""
 
 SIGNED: Final = {"name": "signed url", "kind": "signed"}
 """The principal of a request whose URL was signed for it."""
 
-_Address = IPv4Address | IPv6Address
+Verify = Callable[[str], Awaitable[dict[str, Any]]]
+"""Returns the principal of a JSON Web Token. May wait. Raises Refusal: `unauthorized` where it is
+not believed, something else where nobody can say."""
 
 
 def new_token() -> str:
@@ -72,31 +73,40 @@ class Auth:
         self._verify = verify
         self._mode = settings.auth
         self._said = settings.auth_said
-        self._proxies = settings.trusted_proxies
+        self._proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
+        self._operators = frozenset(settings.jwt_operators)
 
     @property
     def mode(self) -> str:
-        """`none` or `token`: who authorizes where no handler does."""
+        """`none`, `token` or `jwt`: who authorizes where no handler does."""
         return self._mode
 
     async def identify(
-        self, headers: Mapping[str, str], method: str = "", target: str = ""
+        self, headers: Mapping[str, str], method: str = "", target: str = "", *, jwt: bool = False
     ) -> dict[str, Any] | None:
-        """Return the principal `{"name", "kind"}`, in every mode, or None: nobody we know.
+        """Return the principal `{"name", "kind", ...}`, in every mode, or None: nobody we know.
 
         A signed URL speaks for itself, whoever else asks. Then a known token in `Authorization:
-        Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else the internal credential of a
-        gateway of this installation, which stands for exactly one `method` and `target` (path and
-        query as sent). The token goes first: a script that passes on its user's token acts for
-        that user. Waits only where a verifier has to be asked. Raises as `granted`.
+        Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else a JSON Web Token in the former,
+        else the internal credential of a gateway of this installation, which stands for exactly one
+        `method` and `target` (path and query as sent). The token goes first: a script that passes
+        on its user's token acts for that user. Raises as `granted`.
+
+        `jwt` tells that a JSON Web Token is what is asked for: one that is not believed is then
+        refused with the reason (Refusal `unauthorized`), else it is nobody's. Waits, and raises
+        `issuer_away`, only where the issuer's keys are not here.
         """
         if self.granted(headers, method, target) is not None:
             return dict(SIGNED)
         known = self._bearer(headers) if self._tokens else None
+        fault = None
         if known is None and self._verify is not None:
-            known = await self._verified(headers, self._verify)
-        return known or self._neighbour(headers, method, target)
+            known, fault = await self._verified(headers, self._verify)
+        known = known or self._neighbour(headers, method, target)
+        if known is None and fault is not None and jwt:
+            raise fault
+        return known
 
     def granted(self, headers: Mapping[str, str], method: str, target: str) -> Grant | None:
         """Return what the URL of a request was signed for, None where it bears no signature.
@@ -113,12 +123,31 @@ class Auth:
         check_request(grant, headers)
         return grant
 
-    async def _verified(self, headers: Mapping[str, str], verify: Verify) -> dict[str, Any] | None:
-        for presented in _presented(headers):
-            known = await verify(presented)
-            if known is not None:
-                return known
-        return None
+    def keeps_terms(self, headers: Mapping[str, str], method: str, target: str) -> None:
+        """Refuse a signed URL that says more than a door that stores no files can see to.
+
+        Raises as `granted`.
+        """
+        grant = self.granted(headers, method, target)
+        if grant is not None:
+            check_terms(grant, headers)
+
+    async def _verified(
+        self, headers: Mapping[str, str], verify: Verify
+    ) -> tuple[dict[str, Any] | None, Refusal | None]:
+        token = _credentials(headers)
+        if not token:
+            return None, None
+        try:
+            return await verify(token), None
+        except Refusal as fault:
+            if fault.code != "unauthorized":
+                raise
+            return None, fault
+
+    def holds_token(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether a known token is among these headers: it is meant for this gateway alone."""
+        return self._bearer(headers) is not None
 
     def _neighbour(self, headers: Mapping[str, str], method: str, target: str) -> dict[str, Any] | None:
         credential = headers.get(INTERNAL_HEADER)
@@ -136,13 +165,36 @@ class Auth:
         return None if found is None else {"name": found.name, "kind": "token"}
 
     def authorize(self, principal: Mapping[str, Any] | None) -> None:
-        """Apply the default authorization. Raises Refusal `unauthorized` (RFC 6750 section 3)."""
-        if self._mode != "none" and principal is None:
-            raise Refusal(
-                "unauthorized",
-                "a token is needed: send `Authorization: Bearer <token>` or `X-Auth-Token: <token>`",
-                CHALLENGE,
-            )
+        """Apply the default authorization. Raises Refusal `unauthorized` (RFC 6750 section 3).
+
+        A JSON Web Token is enough where the mode says so; with `token` its holder is nobody.
+        """
+        if self._mode == "none" or (principal and (self._mode == JWT or principal["kind"] != JWT)):
+            return
+        what = "a JSON Web Token" if self._mode == JWT else "a token"
+        other = "" if self._mode == JWT else " or `X-Auth-Token: <token>`"
+        raise Refusal(
+            "unauthorized", f"{what} is needed: send `Authorization: Bearer <token>`{other}", CHALLENGE
+        )
+
+    def operator(self, principal: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the principal that may look behind the scenes (`/-/` pages), None: as everybody may.
+
+        Beside the default authorization: who has a JSON Web Token is one of many users, and needs
+        one of the groups of `--jwt-operators`. Raises Refusal `unauthorized` or `forbidden`.
+        """
+        self.authorize(principal)
+        if principal is None or principal["kind"] != JWT:
+            return principal
+        if self._operators.intersection(principal["groups"]):
+            return principal
+        if self._mode != JWT:
+            return None
+        raise Refusal(
+            "forbidden",
+            "this page is for operators: a known token, or a JSON Web Token with a group of"
+            " --jwt-operators",
+        )
 
     def refuse_unknown_proxy(self, headers: Mapping[str, str]) -> None:
         """Where nobody chose `auth`, refuse what came through a proxy: it may have made us public.
@@ -161,39 +213,12 @@ class Auth:
                 )
 
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
-        """Return the address that a request came from, as far as trusted proxies vouch for it.
-
-        The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
-        `X-Forwarded-For`; where the two disagree neither is believed.
-        """
-        address = _parsed(peer or "") if self._proxies else None
-        if address is None or not self._trusted(address):
-            return peer
-        told = {
-            self._origin(address, chain)
-            for chain in (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
-            if chain
-        }
-        return str(told.pop()) if len(told) == 1 else peer
+        """Return the address that a request came from, as far as trusted proxies vouch for it."""
+        return self._proxies.client_address(peer, headers) if self._proxies else peer
 
     def trusts(self, peer: str | None) -> bool:
         """Tell whether the peer of a connection is a proxy that the operator named."""
-        address = _parsed(peer or "")
-        return address is not None and self._trusted(address)
-
-    def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
-        """Walk from our side to the client's, up to the first address that is nobody's we trust."""
-        for text in reversed(chain):
-            address = _parsed(text)
-            if address is None:  # `unknown`, an obfuscated name or junk: who vouches ends here
-                return nearest
-            nearest = address
-            if not self._trusted(address):
-                return nearest
-        return nearest
-
-    def _trusted(self, address: _Address) -> bool:
-        return any(address in network for network in self._proxies)
+        return self._proxies.trusts(peer)
 
 
 def tokens_of(settings: Settings) -> tuple[Token, ...]:
@@ -252,41 +277,15 @@ def _write(state_dir: Path, text: str) -> None:
         os.close(folder)
 
 
-def _presented(headers: Mapping[str, str]) -> Iterator[str]:
+def _credentials(headers: Mapping[str, str]) -> str:
+    """Return what follows `Bearer` (RFC 6750 section 2.1), or nothing."""
     scheme, _, credentials = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and credentials.strip():
-        yield credentials.strip()
+    return credentials.strip() if scheme.lower() == "bearer" else ""
+
+
+def _presented(headers: Mapping[str, str]) -> Iterator[str]:
+    bearer = _credentials(headers)
+    if bearer:
+        yield bearer
     if headers.get("X-Auth-Token"):
         yield headers["X-Auth-Token"].strip()
-
-
-def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
-    """Every line of a header in order: a client's own line must not hide the proxy's."""
-    return (value for key, value in headers.items() if key.lower() == name)
-
-
-def _listed(headers: Mapping[str, str], name: str) -> Iterator[str]:
-    for value in _values(headers, name):
-        yield from (piece.strip() for piece in value.split(","))
-
-
-def _forwarded(headers: Mapping[str, str]) -> Iterator[str]:
-    """The `for` of each element; an element without one is `unknown` (RFC 7239 section 4)."""
-    for element in _listed(headers, "forwarded"):
-        pairs = (pair.partition("=") for pair in element.split(";"))
-        named = {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
-        yield named.get("for", "unknown")
-
-
-def _parsed(text: str) -> _Address | None:
-    """An address with or without a port; IPv4 inside IPv6 (`::ffff:10.0.0.1`) counts as IPv4."""
-    bare = text.strip().strip('"')
-    if bare.startswith("["):
-        bare = bare[1:].partition("]")[0]
-    elif bare.count(":") == 1:
-        bare = bare.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        return None
-    return (address.version == 6 and address.ipv4_mapped) or address

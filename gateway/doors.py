@@ -7,6 +7,7 @@ the doors and below.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth import Auth, tokens_of
@@ -40,6 +41,7 @@ class Doors:
     roads: Roads = field(init=False)
     siblings: Siblings = field(init=False)
     proxy: Proxy = field(init=False)
+    _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> Entrance:
         """Make all doors and the road to them. Nobody comes in yet."""
@@ -49,7 +51,7 @@ class Doors:
         self.siblings.start()
         self.roads = Roads(self.inflight, ground.disk, ground.settings.idle_timeout)
         await self.roads.open()
-        auth = Auth(ground.settings, tokens_of(ground.settings), ground.installation)
+        auth = await self._auth()
         routing = await self._routing(auth)
         return Entrance(
             ground.settings,
@@ -62,8 +64,17 @@ class Doors:
             self.metrics,
         )
 
+    async def _auth(self) -> Auth:
+        ground, verify = self.ground, None
+        if ground.settings.jwt_issuer is not None:
+            from gateway.jwt.verifier import Verifier  # most gateways have no use for its libraries
+
+            verify = (await self._opened.enter_async_context(Verifier(ground.settings))).verify
+        return Auth(ground.settings, tokens_of(ground.settings), ground.installation, verify)
+
     async def close(self) -> None:
         """Close what the doors hold towards others."""
+        await self._opened.aclose()
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()

@@ -10,17 +10,19 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from gateway import logs, paths
 from gateway.answers import refusal_answer
-from gateway.auth import Auth
+from gateway.auth import INTERNAL, JWT, SIGNED, Auth
 from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.handing import Handing
+from gateway.linking import object_of
 from gateway.metrics import Metrics
 from gateway.model import random_bytes
 from gateway.observe import OPEN_TO_ALL, Observe
@@ -138,6 +140,8 @@ class Entrance:
         if self.stopping:
             raise Refusal("stopping", "the gateway is being stopped")
         raw_path, raw_query = paths.split_target(request.raw_path)
+        if (match := object_of(raw_path)) is not None:
+            return await self._object(request, match, raw_query)
         if raw_path.startswith("/-/"):
             return await self._own_page(request, raw_path, raw_query, owner=owner)
         self.auth.refuse_unknown_proxy(request.headers)
@@ -148,14 +152,30 @@ class Entrance:
             raise Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": "PUT"})
         return await self.uploads.put(request, match, raw_query)
 
+    async def _object(
+        self, request: web.BaseRequest, match: paths.Match, raw_query: str
+    ) -> web.StreamResponse:
+        """Serve a stored path to whoever has a signature for it, and to our own kind."""
+        self.auth.refuse_unknown_proxy(request.headers)
+        principal = await self.auth.identify(request.headers, request.method, request.raw_path)
+        if principal not in (SIGNED, INTERNAL):
+            raise Refusal("forbidden", "only signed URLs are served here")
+        if request.method != "PUT":
+            raise Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": "PUT"})
+        return await self.uploads.put(request, match, raw_query)
+
     async def _own_page(
         self, request: web.BaseRequest, raw_path: str, raw_query: str, *, owner: bool
     ) -> web.StreamResponse:
-        segments, principal = paths.decode(raw_path), None
+        segments = paths.decode(raw_path)
+        principal: Mapping[str, Any] | None = None
         if segments not in OPEN_TO_ALL and not owner:
             self.auth.refuse_unknown_proxy(request.headers)
-            principal = await self.auth.identify(request.headers, request.method, request.raw_path)
-            self.auth.authorize(principal)
+            principal = await self.auth.identify(
+                request.headers, request.method, request.raw_path, jwt=self.auth.mode == JWT
+            )
+            self.auth.keeps_terms(request.headers, request.method, request.raw_path)
+            principal = self.auth.operator(principal)
         query = paths.parse_query(raw_query)
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)

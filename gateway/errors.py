@@ -31,6 +31,7 @@ TABLE: Mapping[str, int] = {
     "incomplete_body": 400,
     "unauthorized": 401,
     "forbidden": 403,
+    "insufficient_scope": 403,
     "bad_signature": 403,
     "expired": 403,
     "not_granted": 403,
@@ -52,6 +53,7 @@ TABLE: Mapping[str, int] = {
     "other_file_system": 500,
     "bad_gateway": 502,
     "hook_failed": 503,
+    "issuer_away": 503,
     "journal_unavailable": 503,
     "overloaded": 503,
     "process_away": 503,
@@ -66,6 +68,7 @@ TABLE: Mapping[str, int] = {
 RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "too_many_requests": 1,
     "hook_failed": 5,
+    "issuer_away": 5,
     "journal_unavailable": 10,
     "overloaded": 5,
     "process_away": 2,

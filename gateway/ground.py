@@ -28,11 +28,12 @@ from gateway.fetching import Holders
 from gateway.hooks import Hooks
 from gateway.initiated import Initiated
 from gateway.installation import Installation, installation_keys
+from gateway.linking import Links
 from gateway.listening import tls_context
 from gateway.model import OBJECT_CREATED, UPLOADED
 from gateway.plugins import KINDS, Plugins
 from gateway.premises import Seat
-from gateway.records import Records, open_records
+from gateway.records import Records, open_records, secrets_of
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
@@ -171,11 +172,15 @@ class Ground:
         )
         services.files = self.holders
         services.records = self.records
+        links = Links(settings, self.installation.urls, lambda: self.installation.public_url)
+        services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+        issuer = settings.jwt_issuer is not None
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()

@@ -27,11 +27,12 @@ from gateway.events.runner import Runner
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
 from gateway.installation import KEY_FILE, Installation, installation_keys
+from gateway.linking import Links, nobody_signs
 from gateway.listening import listening_socket, tls_context
 from gateway.metrics import Metrics
 from gateway.model import Delivery
 from gateway.plugins import KINDS, Plugins
-from gateway.records import open_records
+from gateway.records import open_records, secrets_of
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
@@ -89,10 +90,14 @@ class Worker:
         records = open_records(settings, elsewhere=True)
         opened.callback(records.close)
         services.records = records
+        links = Links(settings, installation.urls, lambda: settings.public_url or nobody_signs())
+        services.sign_url = links.sign_url
         services.recognise = installation.recognise
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+        issuer = settings.jwt_issuer is not None
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()

@@ -174,20 +174,26 @@ def test_tokens_are_long_and_never_the_same() -> None:
     assert min(map(len, tokens)) >= 43
 
 
-async def test_a_verifier_is_asked_only_about_tokens_that_are_none_of_ours() -> None:
+async def test_a_verifier_is_asked_only_about_bearer_tokens_that_are_none_of_ours() -> None:
     asked: list[str] = []
 
-    async def verify(token: str) -> dict[str, Any] | None:
+    async def verify(token: str) -> dict[str, Any]:
         asked.append(token)
-        return {"name": "carol", "kind": "jwt"} if token == "theirs" else None
+        if token != "theirs":
+            raise Refusal("unauthorized", "not believed")
+        return {"name": "carol", "kind": "jwt", "groups": []}
 
     guard = Auth(Settings.model_validate({}), (ALICE,), verify=verify)
-    assert await guard.identify(headers(("X-Auth-Token", "secret-a"))) == {
-        "name": "alice",
-        "kind": "token",
-    }
+    alice = {"name": "alice", "kind": "token"}
+    assert await guard.identify(headers(("X-Auth-Token", "secret-a"))) == alice
+    both = headers(("Authorization", "Bearer theirs"), ("X-Auth-Token", "secret-a"))
+    assert await guard.identify(both) == alice
+    assert await guard.identify(headers(("X-Auth-Token", "theirs"))) is None
     assert asked == []
-    both = headers(("Authorization", "Bearer junk"), ("X-Auth-Token", "theirs"))
-    assert await guard.identify(both) == {"name": "carol", "kind": "jwt"}
-    assert asked == ["junk", "theirs"]
-    assert await guard.identify(headers(("X-Auth-Token", "junk"))) is None
+    carol = await guard.identify(headers(("Authorization", "Bearer theirs")))
+    assert carol == {"name": "carol", "kind": "jwt", "groups": []}
+    junk = headers(("Authorization", "Bearer junk"))
+    assert await guard.identify(junk) is None
+    with pytest.raises(Refusal, match="not believed"):
+        await guard.identify(junk, jwt=True)
+    assert asked == ["theirs", "junk", "junk"]

@@ -34,15 +34,27 @@ nothing is sent. Exit code 1 after telling file and line of each fault."""
 def run(settings: Settings) -> int:
     """Check the plugins that `settings` name. Return 0, or 1 after telling where each fault is."""
     logs.configure("text", "warning")
-    return check(settings.plugins, lambda: keys_of(settings), settings.file_upload_api_path)
+    return check(
+        settings.plugins,
+        lambda: keys_of(settings),
+        settings.file_upload_api_path,
+        issuer=settings.jwt_issuer is not None,
+    )
 
 
-def check(folders: Sequence[Path], keys: MakeKeys = Keys, upload_path: str = UPLOAD_PATH) -> int:
+def check(
+    folders: Sequence[Path],
+    keys: MakeKeys = Keys,
+    upload_path: str = UPLOAD_PATH,
+    *,
+    issuer: bool = True,
+) -> int:
     """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code.
 
-    `keys` open their `!secret` values; no route may take the `upload_path`, a template.
+    `keys` open their `!secret` values; no route may take the `upload_path`, a template; `issuer`
+    tells whether there is one of JSON Web Tokens.
     """
-    kinds = (*KINDS, routing_kind(upload_path))
+    kinds = (*KINDS, routing_kind(upload_path, issuer=issuer))
     plugins = Plugins(folders, Services(), kinds, keys)
     logs.mask_with(plugins.mask)
     try:

@@ -136,7 +136,8 @@ def surroundings(
         configs=configs,
         callout=services.callout,
         files=services.files,
-        records=services.records,
+        records=services.records.__call__,  # and nothing else of it
+        sign_url=services.sign_url,
     )
 
 

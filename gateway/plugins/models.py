@@ -121,6 +121,9 @@ class ExpectModel(Strict):
     status: int | None = Field(None, ge=100, le=599, description="The code of terminate()")
     output: Any = Field(None, description="The output of terminate()")
     callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
+    records: dict[str, dict[str, Any]] | None = Field(
+        None, description="What is kept afterwards: collection to key to item, null for none"
+    )
     raises: bool = Field(False, description="The handler must fail")
 
 
@@ -136,6 +139,9 @@ class CaseModel(Strict):
     )
     callout: list[AnswerModel] = Field(
         default_factory=list, description="Answers of stubbed callouts, in order"
+    )
+    records: dict[str, dict[str, dict[str, Any]]] = Field(
+        default_factory=dict, description="What is kept before: collection to key to item"
     )
     expect: ExpectModel
 

@@ -6,9 +6,9 @@ routing room. May import this room.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from gateway.plugins.models import AnswerModel, CalledModel, Seconds, Strict
 
@@ -27,12 +27,35 @@ def _header_name(name: str) -> str:
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 
+def _scope_name(name: str) -> str:
+    """A scope-token of RFC 6749 section 3.3."""
+    if not name or not all("!" <= letter <= "~" and letter not in '"\\' for letter in name):
+        raise ValueError("must be a scope: visible ASCII characters, no blanks and quotes")
+    return name
+
+
+ScopeName = Annotated[str, AfterValidator(_scope_name)]
+
+
 class AuthorizationModel(Strict):
     """Who may call a route."""
 
     auth_mode: Literal["axis", "none", "token", "jwt"] = Field(
-        "axis", description="axis: the gateway's default authorization; token: a token, whatever that is"
+        "axis",
+        description="axis: the gateway's default authorization; token, jwt: that, whatever axis is",
     )
+    scopes: list[ScopeName] = Field(
+        default_factory=list, description="All of them must be in the token (JSON Web Tokens only)"
+    )
+    groups: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list, description="One of them must be in the token (JSON Web Tokens only)"
+    )
+
+    @model_validator(mode="after")
+    def _have_rights(self) -> Self:
+        if (self.scopes or self.groups) and self.auth_mode in {"none", "token"}:
+            raise ValueError("only JSON Web Tokens have scopes and groups: say `auth_mode: jwt`")
+        return self
 
 
 class ProxyModel(Strict):
@@ -138,6 +161,9 @@ class RouteExpectModel(Strict):
     output: Any = Field(None, description="The answer's body: text, or what its JSON says")
     headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
     callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
+    records: dict[str, dict[str, Any]] | None = Field(
+        None, description="What is kept afterwards: collection to key to item, null for none"
+    )
 
 
 class RouteCaseModel(Strict):
@@ -153,6 +179,9 @@ class RouteCaseModel(Strict):
     )
     upstream: AnswerModel = Field(
         default_factory=AnswerModel, description="Answer of the stubbed upstream, where there is one"
+    )
+    records: dict[str, dict[str, dict[str, Any]]] = Field(
+        default_factory=dict, description="What is kept before: collection to key to item"
     )
     expect: RouteExpectModel
 

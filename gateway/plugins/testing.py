@@ -20,6 +20,7 @@ from gateway.model import (
     Upload,
 )
 from gateway.plugins.handlers import Handler, surroundings
+from gateway.plugins.keeping import judge_records, keep
 from gateway.plugins.models import AnswerModel, CalledModel, CaseModel, ExpectModel
 from gateway.scripting import (
     Answer,
@@ -138,8 +139,11 @@ async def run_tests(handler: Handler, lane: Lane) -> list[Outcome]:
 async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -> Outcome:
     event, handle, callout = _event(handler, case), Handle(), StubbedCallout(case.callout)
 
+    services = Services()
+
     async def run() -> None:
-        around = surroundings(handler.document, handler.name, Configs(case.configs), {}, Services())
+        await keep(services.records, case.records)
+        around = surroundings(handler.document, handler.name, Configs(case.configs), {}, services)
         names = run_script(handler.code, replace(around, callout=callout))
         await names[handler.name](event, handle)
 
@@ -150,6 +154,7 @@ async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -
         error = raised
     faults = _judge(handler, case.expect, event, handle, error)
     faults += judge_callouts(case.expect.callouts, callout)
+    faults += await judge_records(case.expect.records, services.records)
     place = f"{handler.file}:{handler.document.line('tests', index)}"
     return Outcome(handler.name, case.name, place, tuple(faults))
 

@@ -5,8 +5,18 @@ nothing of files, events or doors. May import `settings`, `redaction` and `error
 """
 
 from gateway.records.collection import Collection, Records
-from gateway.records.opening import open_records
+from gateway.records.opening import FILE, open_records, secrets_of
 from gateway.records.query import Page
 from gateway.records.store import Memory, Nowhere, Store
 
-__all__ = ["Collection", "Memory", "Nowhere", "Page", "Records", "Store", "open_records"]
+__all__ = [
+    "FILE",
+    "Collection",
+    "Memory",
+    "Nowhere",
+    "Page",
+    "Records",
+    "Store",
+    "open_records",
+    "secrets_of",
+]

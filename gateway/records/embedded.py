@@ -2,7 +2,7 @@
 
 One rule: one thread writes, with group commit: all that waits becomes one transaction, and a put returns
 when that is on stable storage. Readers have threads and connections of their own. May import `sqlite`,
-`store` and what they may.
+`turns`, `store` and what they may.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gateway.errors import RecordsAway
 from gateway.records import sqlite
 from gateway.records.items import Packed
 from gateway.records.query import Query, Row
+from gateway.records.turns import Turns
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -42,7 +43,7 @@ class Embedded:
         self._writer = _Writer(path)
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="records-read")
-        self._open: list[sqlite3.Connection] = []
+        self._open: list[_Opened] = []
         self._waiting = 0
         self._counting = threading.Lock()
 
@@ -83,8 +84,8 @@ class Embedded:
         """See `Store`."""
         self._writer.close()
         self._readers.shutdown(cancel_futures=True)
-        for connection in self._open:
-            connection.close()
+        for reader in self._open:
+            reader.close()
 
     async def _write(self, operation: Operation[T]) -> T:
         return await self._answer(lambda: self._writer.submit(operation))
@@ -107,11 +108,23 @@ class Embedded:
 
     def _reading(self, operation: Operation[T]) -> T:
         """Run in a reader's thread, on its own connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = sqlite.connect(self._path)
-            self._open.append(connection)
-        return operation(connection)
+        reader = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = _Opened(self._path)
+            self._open.append(reader)
+        return reader.turns.patiently(lambda: operation(reader.connection))
+
+
+class _Opened:
+    """A connection, and its part in taking turns."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = sqlite.connect(path)
+        self.turns = Turns(path)
+
+    def close(self) -> None:
+        self.connection.close()
+        self.turns.close()
 
 
 class _Writer:
@@ -146,20 +159,21 @@ class _Writer:
             self._thread.join()
 
     def _work(self) -> None:
-        connection: sqlite3.Connection | None = None
+        opened: _Opened | None = None
         running = True
         while running:
             batch, running = self._take()
             alive = [job for job in batch if job[1].set_running_or_notify_cancel()]
             try:
-                connection = connection or sqlite.connect(self._path)
+                opened = opened or _Opened(self._path)
             except Exception as fault:  # all of these are told, the next ones try again
                 for _, future in alive:
                     future.set_exception(fault)
                 continue
-            _run_batch(connection, alive)
-        if connection is not None:
-            connection.close()
+            opened.turns.give_way()
+            _run_batch(opened, alive)
+        if opened is not None:
+            opened.close()
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for work; return all that waits (bounded) and whether to go on afterwards."""
@@ -173,28 +187,29 @@ class _Writer:
         return batch, False
 
 
-def _run_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
+def _run_batch(opened: _Opened, batch: list[_Job]) -> None:
     try:
-        results = _transaction(connection, batch)
+        results = _transaction(opened, batch)
     except Exception as fault:
         if len(batch) == 1:
             batch[0][1].set_exception(fault)
             return
         # One of them is at fault, or the disk is: alone, each gets its own verdict.
         for job in batch:
-            _run_batch(connection, [job])
+            _run_batch(opened, [job])
         return
     for (_, future), result in zip(batch, results, strict=True):
         future.set_result(result)
 
 
-def _transaction(connection: sqlite3.Connection, batch: list[_Job]) -> list[Any]:
+def _transaction(opened: _Opened, batch: list[_Job]) -> list[Any]:
     if not batch:
         return []
+    connection, patiently = opened.connection, opened.turns.patiently
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
         results = [operation(connection) for operation, _ in batch]
-        connection.execute("COMMIT")
+        patiently(lambda: connection.execute("COMMIT"))
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -7,11 +7,12 @@ May import this room, `settings` and `errors`.
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from gateway.errors import ConfigError
 from gateway.records.collection import Records
 from gateway.records.embedded import Embedded
-from gateway.records.store import Nowhere
+from gateway.records.store import Nowhere, Store
 from gateway.settings import Settings
 from gateway.storage.state import slots
 
@@ -25,7 +26,7 @@ def open_records(settings: Settings, *, elsewhere: bool = False) -> Records:
     """
     chosen = settings.records.get_secret_value()
     if chosen != "file":
-        raise ConfigError("records: PostgreSQL is not there yet")
+        return Records(_postgres(chosen))
     if elsewhere and not slots(settings.state):
         return Records(
             Nowhere(
@@ -34,3 +35,21 @@ def open_records(settings: Settings, *, elsewhere: bool = False) -> Records:
             )
         )
     return Records(Embedded(settings.state / FILE))
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Return what must be masked in texts: the URL of a database and the password in it."""
+    chosen = settings.records.get_secret_value()
+    password = urlsplit(chosen).password
+    return [chosen, password, unquote(password)] if password else []
+
+
+def _postgres(url: str) -> Store:
+    try:
+        from gateway.records.postgres import Postgres
+    except ImportError as fault:
+        raise ConfigError(
+            f"records in PostgreSQL need a package that is missing ({fault}): "
+            "pip install 'upload-gateway[postgres]'"
+        ) from fault
+    return Postgres(url)

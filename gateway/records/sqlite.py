@@ -1,7 +1,8 @@
 """Records room: the file `records.db`: its tables, and the statements that write and read them.
 
 One rule: never a WAL: several processes have the file open, and SQLite before 3.51.3 can corrupt a WAL
-that two connections check-point at once. May import `items`, `query`, `errors`.
+that two connections check-point at once. May import `items`, `query`, `turns`
+and `errors`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from typing import Any, Final
 from gateway.errors import RecordsAway
 from gateway.records.items import Packed, Value, values
 from gateway.records.query import MAX_PAGE, Query, Row
-
-BUSY_SECONDS: Final = 10.0
-"""How long another process is waited for, which writes or reads just now."""
+from gateway.records.turns import BUSY_SECONDS
 
 MAX_INDEXES: Final = 16
 """Fields of one collection that can be asked as an index."""
@@ -72,6 +71,7 @@ def _set_up(db: sqlite3.Connection, path: Path) -> None:
     # FULL syncs the journal's end too: a commit that returned survives the power.
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA journal_mode=TRUNCATE")
+    db.execute("PRAGMA busy_timeout=0")  # from here on `turns` waits
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

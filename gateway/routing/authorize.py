@@ -6,41 +6,79 @@ this gateway go no further than here. May import `routing.model`, auth and the f
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 from aiohttp import hdrs, web
 
-from gateway.auth import CHALLENGE, Auth
+from gateway.auth import CHALLENGE, JWT, Auth
 from gateway.errors import Refusal
 from gateway.redaction import INTERNAL_HEADER
-from gateway.routing.model import Exchange, Next
+from gateway.routing.model import Exchange, Next, Route
+
+KINDS: Final[Mapping[str, frozenset[str]]] = {
+    "token": frozenset({"token", "internal"}),
+    "jwt": frozenset({"jwt"}),
+}
+"""Which kinds of principals a mode means that asks for one whatever the default authorization is."""
 
 TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
 
 
 class Authorize:
-    """The step. `axis` is the default authorization, `token` asks for one even where that is none."""
+    """The step. `axis` is the default authorization; `token` and `jwt` ask for one whatever that is."""
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
 
     async def __call__(self, exchange: Exchange, following: Next) -> web.StreamResponse:
-        """Fill the principal. Raises Refusal `unauthorized`."""
-        request = exchange.request
-        headers = request.headers
-        exchange.principal = await self._auth.identify(headers, request.method, request.raw_path)
-        await self._keep_credentials_here(exchange)
-        mode = exchange.route.auth_mode
-        if mode == "axis":
+        """Fill the principal. Raises Refusal `unauthorized` or `insufficient_scope`, or as `granted`."""
+        request, route = exchange.request, exchange.route
+        mode = self._auth.mode if route.auth_mode == "axis" else route.auth_mode
+        exchange.principal = await self._auth.identify(
+            request.headers, request.method, request.raw_path, jwt=mode == JWT
+        )
+        self._auth.keeps_terms(request.headers, request.method, request.raw_path)
+        self._keep_credentials_here(exchange)
+        if route.auth_mode == "axis":
             self._auth.authorize(exchange.principal)
-        elif mode == "token" and exchange.principal is None:
-            raise Refusal("unauthorized", "this path needs a token", CHALLENGE)
+        elif route.auth_mode != "none":
+            _demand(exchange.principal, route.auth_mode)
+        if mode != "none":
+            _check_rights(exchange.principal or {}, route)
         return await following(exchange)
 
-    async def _keep_credentials_here(self, exchange: Exchange) -> None:
-        """Take our own tokens out of what goes upstream; others are the upstream's and stay."""
+    def _keep_credentials_here(self, exchange: Exchange) -> None:
+        """Take our own tokens out of what goes upstream; others are the upstream's and stay.
+
+        A JSON Web Token stays too: it is issued for the whole of an API, and upstreams read it.
+        """
         exchange.headers.popall(INTERNAL_HEADER, None)
         for name in TOKEN_HEADERS:
             value = exchange.headers.get(name)
-            if value is not None and await self._auth.identify({name: value}) is not None:
+            if value is not None and self._auth.holds_token({name: value}):
                 exchange.headers.popall(name)
+
+
+def _demand(principal: Mapping[str, Any] | None, mode: Literal["token", "jwt"]) -> None:
+    """Raise Refusal `unauthorized` unless somebody of the kinds that this mode means is asking."""
+    if principal is None or principal["kind"] not in KINDS[mode]:
+        what = "a JSON Web Token" if mode == JWT else "a token"
+        raise Refusal("unauthorized", f"this path needs {what}", CHALLENGE)
+
+
+def _check_rights(principal: Mapping[str, Any], route: Route) -> None:
+    """Raise Refusal `insufficient_scope` (RFC 6750 section 3.1) where a right of the route is missing.
+
+    All of its scopes are needed, and one of its groups. Only JSON Web Tokens have any.
+    """
+    lacks = set(route.scopes) - set(principal.get("scopes", ()))
+    outside = route.groups and not set(route.groups) & set(principal.get("groups", ()))
+    if not lacks and not outside:
+        return
+    scope = f', scope="{" ".join(route.scopes)}"' if route.scopes else ""
+    challenge = f'{CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope"{scope}'
+    message = "the token does not have the scopes" if lacks else "the token is of no group"
+    raise Refusal(
+        "insufficient_scope", f"{message} that this path needs", {"WWW-Authenticate": challenge}
+    )

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 ITSELF: Final = "0.0.0.0"  # noqa: S104 (a name in plugins, not an address that is bound)
 """The authority that means this gateway itself: no upstream, only scripts answer."""
 
-AuthMode = Literal["axis", "none", "token"]
+AuthMode = Literal["axis", "none", "token", "jwt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,10 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for ITSELF."""
+    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for ITSELF.
+
+    Who calls must have all `scopes` and one of the `groups`, if there are any.
+    """
 
     name: str
     place: str
@@ -104,6 +107,8 @@ class Route:
     cors: Cors | None = None
     rate: Rate | None = None
     limits: Limits = Limits()
+    scopes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def operation(self, method: str) -> Operation | None:
         """Return what is said of a method. HEAD is GET where an upstream cuts off the body."""

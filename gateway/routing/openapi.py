@@ -66,9 +66,11 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
     },
     "securitySchemes": {
         "bearer": {"type": "http", "scheme": "bearer"},
+        "jwt": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
         "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     },
 }
+_JWT: Final[list[dict[str, Any]]] = [{"jwt": []}]
 _TOKEN: Final[list[dict[str, Any]]] = [{"bearer": []}, {"token": []}]
 _PAGES: Final = {
     "/-/health": "Whether the process lives",
@@ -84,7 +86,7 @@ _OPEN: Final = frozenset({"/-/health", "/-/ready"})
 
 def document(routes: Iterable[Route], settings: Settings) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of `routes` and of the gateway's own pages."""
-    default = _TOKEN if settings.auth != "none" else []
+    default = {"none": [], "token": _TOKEN, "jwt": [*_JWT, *_TOKEN]}[settings.auth]
     found: dict[str, dict[str, Any]] = {}
     for path, summary in _PAGES.items():
         found[path] = {**_parameters(path), "get": _page(summary, [] if path in _OPEN else default)}
@@ -111,7 +113,7 @@ def _add_routes(
         shown = _VARIABLE.sub(r"{\1}", route.path)
         path = spelled.setdefault(Template.parse(route.path).shape, shown)
         item = found.setdefault(path, _parameters(path))
-        security = {"axis": default, "none": [], "token": _TOKEN}[route.auth_mode]
+        security = {"axis": default, "none": [], "token": _TOKEN, "jwt": _JWT}[route.auth_mode]
         for method in route.operations or ANY_METHOD:
             item[method.lower()] = _operation(route, method, security)
 

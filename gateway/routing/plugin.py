@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import CodeType
 from typing import Any, Final, TypeVar
 
@@ -65,8 +66,11 @@ class RoutePlugin:
                 )
 
 
-def routing_kind(upload_template: str) -> Kind:
-    """Return the kind of plugin that routes are; none of them may take the uploads' path."""
+def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
+    """Return the kind of plugin that routes are; none of them may take the uploads' path.
+
+    `issuer` tells whether there is one whose JSON Web Tokens are believed.
+    """
 
     def gather(plugins: Sequence[RoutePlugin]) -> Table:
         faults = [*_clashes(plugins), *_on_uploads(plugins, upload_template)]
@@ -75,7 +79,8 @@ def routing_kind(upload_template: str) -> Kind:
         return Table(plugin.route for plugin in plugins)
 
     keys = frozenset({"proxy", "authorities", "target"})
-    return Kind(KIND, keys, _parse, _make, gather, (REQUEST, RESPONSE))
+    make = partial(_make, issuer=issuer)
+    return Kind(KIND, keys, _parse, make, gather, (REQUEST, RESPONSE))
 
 
 def _parse(document: Document) -> Parsed:
@@ -85,10 +90,10 @@ def _parse(document: Document) -> Parsed:
     return Parsed(KIND, name, document, model)
 
 
-def _make(parsed: Parsed, material: Material) -> RoutePlugin:
+def _make(parsed: Parsed, material: Material, *, issuer: bool) -> RoutePlugin:
     """Make the route of a document. Raises `PluginFaults` with all that is wrong."""
     model: RouteModel = parsed.value
-    maker = _Maker(parsed, model, material)
+    maker = _Maker(parsed, model, material, issuer)
     route = maker.route()
     if maker.faults or route is None:
         raise PluginFaults(maker.faults)
@@ -98,13 +103,14 @@ def _make(parsed: Parsed, material: Material) -> RoutePlugin:
 class _Maker:
     """Makes one route and gathers the faults on the way."""
 
-    def __init__(self, parsed: Parsed, model: RouteModel, material: Material) -> None:
+    def __init__(self, parsed: Parsed, model: RouteModel, material: Material, issuer: bool) -> None:
         self.faults: list[ConfigError] = []
         self.codes: dict[str, CodeType] = {}
         self._name = parsed.name
         self._document = parsed.document
         self._model = model
         self._material = material
+        self._issuer = issuer
 
     def route(self) -> Route | None:
         """Return the route; where `faults` is not empty it is not to be used."""
@@ -116,10 +122,9 @@ class _Maker:
             operations[spec.method] = self._operation(at, spec)
         self._check_paths()
         auth_mode = model.proxy.authorization.auth_mode
-        if auth_mode == "jwt":
-            advice = "this version knows no jwt: use axis (the gateway's own), token or none"
+        if auth_mode == "jwt" and not self._issuer:
+            advice = "nobody's JSON Web Tokens are believed: name their issuer with --jwt-issuer URL"
             self._fault(advice, "proxy", "authorization", "auth_mode")
-            return None
         target = model.target
         return Route(
             name=self._name,
@@ -135,6 +140,8 @@ class _Maker:
             cors=self._cors(),
             rate=_rate(model),
             limits=Limits(**dict(model.limits)),
+            scopes=tuple(model.proxy.authorization.scopes),
+            groups=tuple(model.proxy.authorization.groups),
         )
 
     def _fault(self, message: str, *where: object) -> None:

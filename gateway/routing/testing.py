@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from gateway.answers import refusal_answer
 from gateway.errors import Refusal
 from gateway.plugins.handlers import surroundings
+from gateway.plugins.keeping import judge_records, keep
 from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import RouteCaseModel, RouteExpectModel, RouteRequestModel
 from gateway.plugins.testing import LONGEST_SECONDS, Outcome, StubbedCallout, failure, judge_callouts
@@ -40,16 +41,22 @@ async def run_tests(plugin: RoutePlugin, lane: Lane) -> list[Outcome]:
 async def _run_case(plugin: RoutePlugin, case: RouteCaseModel, lane: Lane) -> list[str]:
     request, callout = _request(plugin, case.request), StubbedCallout(case.callout)
     route, configs = plugin.route, Configs(case.configs)
-    around = surroundings(plugin.document, route.name, configs, {}, Services())
+    services = Services()
+    around = surroundings(plugin.document, route.name, configs, {}, services)
     asked = _Case(plugin, case, request, replace(around, callout=callout))
     limit = min(route.limits.script * 2, LONGEST_SECONDS)
     try:
+        await keep(services.records, case.records)
         reply = asked.refused()
         if reply is None:
             reply = await lane.call(asked.run, limit)
     except Exception as error:
         return [failure(error), *judge_callouts(case.expect.callouts, callout)]
-    return [*_judge(case.expect, reply, request), *judge_callouts(case.expect.callouts, callout)]
+    return [
+        *_judge(case.expect, reply, request),
+        *judge_callouts(case.expect.callouts, callout),
+        *await judge_records(case.expect.records, services.records),
+    ]
 
 
 class _Case:

@@ -59,6 +59,15 @@ def _nowhere() -> str:
     raise RuntimeError("this gateway has no address here: give callout() an endpoint")
 
 
+SignUrl = Callable[..., Awaitable[str | dict[str, Any]]]
+"""Makes a signed URL, or the form that a bucket takes a POST with (`gateway.linking.Links.sign_url`)."""
+
+
+async def _stub_url(method: str, path: str, **terms: Any) -> str:
+    """Stand for `sign_url` where nothing is served (`gateway check`)."""
+    return f"http://gateway.invalid/-/objects{path}?X-Gateway-Signature=stub"
+
+
 @dataclass(slots=True)
 class Services:
     """What the gateway lends to scripts.
@@ -69,8 +78,9 @@ class Services:
 
     own_endpoint: Callable[[], str] = _nowhere
     files: Files = field(default_factory=NoFiles)
-    records: Callable[[str], Collection] = field(default_factory=Records)
+    records: Records = field(default_factory=Records)
     recognise: Recognise = nobody
+    sign_url: SignUrl = _stub_url
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     callout: Callout = field(init=False)
 
@@ -94,6 +104,7 @@ class Surroundings:
     callout: Callable[..., Any]
     files: Files
     records: Callable[[str], Collection] = field(default_factory=Records)
+    sign_url: SignUrl = _stub_url
 
 
 def run_script(code: CodeType, around: Surroundings) -> dict[str, Any]:
@@ -121,6 +132,7 @@ def _names(around: Surroundings) -> dict[str, Any]:
         "logger": logger,
         "print": _printer(logger),
         "records": around.records,
+        "sign_url": around.sign_url,
         "state": around.state,
         "time": time,
     }

@@ -127,6 +127,7 @@ def _disagreements(settings: Settings, said: Mapping[str, Said]) -> Iterator[Con
         if not (path.is_file() and os.access(path, os.R_OK)):
             yield said[name].error(f"{path} cannot be read; check the path and its permissions")
     yield from _doubled(settings, said)
+    yield from _unknown_issuer(settings, said)
     if settings.deliver == "workers" and settings.events == "journal":
         yield said["deliver"].error("workers need NATS: say where it is with --events nats://HOST")
     if settings.peers and settings.advertise is None and settings.host in {"0.0.0.0", "::"}:  # noqa: S104
@@ -140,6 +141,23 @@ def _doubled(settings: Settings, said: Mapping[str, Said]) -> Iterator[ConfigErr
             inner: Location = (index, "name")
             yield said["tokens"].error(f"two tokens are called {token.name}; names are unique", inner)
         seen.add(token.name)
+
+
+def _unknown_issuer(settings: Settings, said: Mapping[str, Said]) -> Iterator[ConfigError]:
+    """Yield what is missing to judge JSON Web Tokens (RFC 8725 sections 3.8 and 3.9)."""
+    if settings.jwt_issuer is None:
+        wanting = ("jwt_jwks_url", "jwt_audience", "jwt_client_ids")
+        asking = [name for name in wanting if getattr(settings, name)]
+        if settings.auth == "jwt":
+            asking = ["auth"]
+        for name in asking[:1]:
+            words = "say whose tokens are believed, to the letter of their `iss`: --jwt-issuer URL"
+            yield said[name].error(words)
+    elif not (settings.jwt_audience or settings.jwt_client_ids):
+        yield said["jwt_issuer"].error(
+            "say whom the tokens must be for: --jwt-audience NAME (their `aud`), or --jwt-client-ids ID"
+            " where they have none (Cognito's access tokens)"
+        )
 
 
 def _raise(faults: list[ConfigError]) -> None:

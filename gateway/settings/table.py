@@ -18,6 +18,7 @@ from gateway.model import OnConflict
 from gateway.settings import values
 from gateway.settings.downloads import DOWNLOADS, DownloadSettings
 from gateway.settings.events import EVENTS, EventSettings
+from gateway.settings.jwt import JWT, JwtSettings
 from gateway.settings.option import Option, Setting
 from gateway.settings.records import RecordSettings
 from gateway.settings.storage import StorageSettings
@@ -46,10 +47,10 @@ _UPLOADS: Final = "Uploads"
 _WHO: Final = "Who may"
 _LIMITS: Final = "Limits"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, DOWNLOADS, _WHO, _LIMITS, EVENTS, _LOGS)
+_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, DOWNLOADS, _WHO, JWT, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(EventSettings, StorageSettings, RecordSettings, DownloadSettings):
+class Settings(EventSettings, StorageSettings, RecordSettings, DownloadSettings, JwtSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_said` tells whether somebody chose `auth`, or it is only the default.
@@ -193,11 +194,10 @@ class Settings(EventSettings, StorageSettings, RecordSettings, DownloadSettings)
 
     auth: Annotated[
         Literal["none", "token", "jwt"],
-        BeforeValidator(values.auth_mode),
         Option(
             _WHO,
             "default authorization; must be said where HOST is not loopback",
-            "none|token",
+            "none|token|jwt",
             "none on loopback",
         ),
     ] = "none"

@@ -31,6 +31,11 @@ _BUCKET: Final = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?"
 _SUBJECT_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _HEX_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SECRETS_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
+SIGNATURES: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+"""Signatures of JSON Web Tokens with a public key (RFC 7518 section 3.1, RFC 8037)."""
+
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
@@ -187,10 +192,22 @@ def token_fields(value: object) -> object:
     return {"name": name, "sha256": digest}
 
 
-def auth_mode(value: object) -> object:
-    """The default authorization; `jwt` is planned and refused with that reason."""
-    if value == "jwt":
-        raise ValueError("this version has no jwt yet; say token or none")
+def issuer(value: object) -> object:
+    """An issuer (OpenID Connect Discovery 1.0 section 3) or where its keys are, to the letter."""
+    if not isinstance(value, str):
+        return value
+    parts = urlsplit(value)
+    plain = not (parts.fragment or "@" in parts.netloc) and value.isascii() and value.isprintable()
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or " " in value:
+        raise ValueError("must look like https://login.example.org/pool, without user or password")
+    _ = parts.port  # out of range raises ValueError
+    return value
+
+
+def signature_algorithm(value: str) -> str:
+    """A signature of JSON Web Tokens that a public key verifies: never a shared secret, never none."""
+    if value not in SIGNATURES:
+        raise ValueError(f"must be one of {', '.join(SIGNATURES)}: signatures by public keys only")
     return value
 
 

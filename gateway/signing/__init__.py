@@ -6,9 +6,9 @@ another. May import the standard library and `errors`.
 """
 
 from gateway.signing.credential import LIFETIME_SECONDS, SKEW_SECONDS, Signer
-from gateway.signing.grant import LONGEST_LIFETIME, MOST_METADATA_BYTES, Grant, check_metadata
+from gateway.signing.grant import LONGEST_LIFETIME, MOST_METADATA_BYTES, Grant
 from gateway.signing.keys import SHORTEST_KEY
-from gateway.signing.request import check_request
+from gateway.signing.request import check_request, check_terms
 from gateway.signing.targets import carries_signature, encoded
 from gateway.signing.urls import UrlSigner
 
@@ -22,7 +22,7 @@ __all__ = [
     "Signer",
     "UrlSigner",
     "carries_signature",
-    "check_metadata",
     "check_request",
+    "check_terms",
     "encoded",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -62,6 +62,10 @@ class Grant:
     def greatest(self) -> int | None:
         """The bytes that the body may have at the most, None for any number."""
         return self.length if self.length is not None else self.max_length
+
+    def at(self, path: str) -> Grant:
+        """Return the same for another path."""
+        return replace(self, path=path)
 
     def check(self, now: float) -> None:
         """Raise `ValueError`, written to whoever signs, for a grant that cannot be given at `now`."""

@@ -41,6 +41,13 @@ def check_request(grant: Grant, headers: Mapping[str, str]) -> None:
                 raise _not_granted("its metadata stands in the URL, and no other is taken")
 
 
+def check_terms(grant: Grant, headers: Mapping[str, str]) -> None:
+    """Raise Refusal `not_granted` for what only a door that stores files could keep to."""
+    uncounted = grant.greatest is not None and not _values(headers, "content-length")
+    if uncounted or grant.once is not None or grant.on_conflict is not None or grant.metadata:
+        raise _not_granted("what it says holds for files that are stored")
+
+
 def _above(length: str, limit: int) -> bool:
     return not _LENGTH.fullmatch(length) or int(length) > limit
 

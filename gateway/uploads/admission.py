@@ -19,15 +19,17 @@ from typing import Any
 from aiohttp import web
 
 from gateway import metadata, paths
-from gateway.auth import Auth
+from gateway.auth import JWT, Auth
 from gateway.commit.reserve import Reserve, Share
 from gateway.errors import Refusal
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight, Progress
+from gateway.jwt.claims import kept
 from gateway.model import Upload
 from gateway.redaction import Redaction
 from gateway.server import joined, readable
 from gateway.settings import Settings
+from gateway.signing import Grant
 from gateway.storage.tree import Tree
 from gateway.uploads import preconditions
 from gateway.uploads.preconditions import Expected
@@ -79,12 +81,20 @@ class Admission:
         length = preconditions.declared_length(headers)
         preconditions.check_range(headers, length)
         expected = preconditions.expected_digests(headers)
-        principal = await self._auth.identify(headers, request.method, request.raw_path)
+        replaced = self._hooks.replaces_authorization()
+        principal = await self._auth.identify(
+            headers, request.method, request.raw_path, jwt=self._auth.mode == JWT and not replaced
+        )
         upload = self._describe(request, match, query, upload_id, length)
         upload.principal = principal
+        upload.grant = self._auth.granted(headers, request.method, request.raw_path)
+        if upload.grant is not None:
+            upload.metadata = dict(upload.grant.metadata)
+            _narrow(upload)
         progress = self._inflight.begin(upload)
         try:
             await self._authorize(upload)
+            upload.principal = kept(upload.principal)
             segments = _segments(upload, match)
             _check_size(upload)
             share = None
@@ -127,6 +137,7 @@ class Admission:
         if not self._hooks.replaces_authorization():
             self._auth.authorize(upload.principal)
         await self._hooks.uploading(upload)
+        _narrow(upload)
 
     def _look(
         self, upload: Upload, segments: tuple[str, ...], match: paths.Match, headers: Mapping[str, str]
@@ -142,6 +153,16 @@ class Admission:
         if existing is not None and upload.on_conflict == "reject":
             raise Refusal("conflict", "the file exists, and existing files are not replaced here")
         return self._reserve.admit(upload.content_length)
+
+
+def _narrow(upload: Upload) -> None:
+    """Let nobody, no handler either, allow more than the URL was signed for."""
+    grant: Grant | None = upload.grant
+    if grant is None:
+        return
+    limits = [limit for limit in (grant.greatest, upload.max_bytes) if limit is not None]
+    upload.max_bytes = min(limits, default=None)
+    upload.on_conflict = grant.on_conflict or upload.on_conflict
 
 
 def _segments(upload: Upload, match: paths.Match) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_network
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any, ClassVar
 import pytest
 
 from gateway.commands import doctor, main
-from gateway.commands.doctor import disk, setting
+from gateway.commands.doctor import disk, setting, tokens
 from gateway.commands.doctor.finding import Finding
 from gateway.settings import Settings, Token
+from tests.jwt.issuing import FakeIssuer, rsa_pair
 
 
 def settings_of(directory: Path, **more: Any) -> Settings:
@@ -223,3 +226,27 @@ def test_a_free_port_and_a_stranger_on_the_port_are_told_apart(tmp_path: Path) -
     assert taken == ["warn"]
     [finding] = setting.server(settings_of(tmp_path, port=port))
     assert "the port is free" in finding.what
+
+
+def told_of_issuer(directory: Path, **more: Any) -> str:
+    settings = settings_of(directory, jwt_audience=("photos",), **more)
+    return "\n".join(str(finding) for finding in tokens.issuer(settings))
+
+
+async def test_the_issuer_of_tokens_is_asked_for_its_keys(tmp_path: Path) -> None:
+    assert list(tokens.issuer(settings_of(tmp_path))) == []
+    async with FakeIssuer().serving() as issuer:
+        ask = partial(asyncio.to_thread, told_of_issuer, tmp_path, jwt_issuer=issuer.url)
+        assert await ask() == (f"ok    issuer {issuer.url}: 1 keys for RS256, asked again after 300 s")
+        issuer.pairs.append(rsa_pair("e", use="enc"))
+        assert "warn  issuer: key 2: it is not for signatures  (it is passed over)" in await ask()
+        issuer.status = 500
+        assert (await ask()).startswith(
+            f"FAIL  issuer: {issuer.url}/keys answers 500  (until it answers"
+        )
+
+
+def test_an_issuer_on_an_unencrypted_way_is_warned_of(tmp_path: Path) -> None:
+    told = told_of_issuer(tmp_path, jwt_issuer="http://issuer.invalid")
+    assert told.startswith("warn  the keys of http://issuer.invalid come unencrypted")
+    assert "FAIL  issuer: http://issuer.invalid/.well-known" in told

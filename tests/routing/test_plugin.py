@@ -95,8 +95,8 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
         (f"{HEAD}request_forbidden_process: |\n  a = '''b\n", "x:4: syntax error in the script"),
         (f"{HEAD}request_forbidden_process: |\n  yield 1\n", "x:4: a script body cannot `yield`"),
         (
-            "authorities: [up]\nproxy: {path: /a, authorization: {auth_mode: jwt}}\n",
-            "x:2: this version knows no jwt",
+            "authorities: [up]\nproxy: {path: /a, authorization: {scopes: [a], auth_mode: none}}\n",
+            "x:2: `proxy.authorization`",
         ),
         (
             f"{HEAD}spec:\n- method: PUT\n  schema:\n    request:\n      body:\n        properties:\n"

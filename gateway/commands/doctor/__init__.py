@@ -2,11 +2,12 @@
 
 The rule: look, do not disturb: probe files have hidden names and are gone at once, and a running
 server is only asked for its health. A check is a function that yields findings. May import
-`plugins`, `auth` and below.
+`plugins`, `auth`, `jwt` and below.
 
     finding    one line of the report
     disk       the directory, its file system, rename, fsync, the clock
-    setting    plugins, address and authorization, proxies, a running server, SQLite
+    tokens     the issuer of JSON Web Tokens
+    setting    SQLite, records, plugins, address and authorization, proxies, a running server
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.commands.doctor import disk, setting
+from gateway.commands.doctor import disk, setting, tokens
 from gateway.commands.doctor.finding import Finding
 from gateway.settings import Settings
 
@@ -32,8 +33,10 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     disk.fsync,
     disk.clock,
     setting.database,
+    setting.records,
     setting.plugins,
     setting.authorization,
+    tokens.issuer,
     setting.proxy,
     setting.server,
 )

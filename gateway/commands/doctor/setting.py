@@ -1,4 +1,4 @@
-"""Doctor: what surrounds the gateway: SQLite, plugins, who may upload, proxies, a running server.
+"""Doctor: what surrounds the gateway: SQLite, records, plugins, who may upload, proxies, a server.
 
 The rule: the settings are believed, their combination is judged; the network is asked only for
 this gateway's own health page. May import `plugins`, `auth`, `settings` and `finding`.
@@ -6,6 +6,7 @@ this gateway's own health page. May import `plugins`, `auth`, `settings` and `fi
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import sqlite3
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.commands.doctor.finding import Finding
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, RecordsAway
 from gateway.settings import Settings, exposed, is_loopback
 
 OLDEST_SQLITE: Final = (3, 35, 0)
@@ -40,6 +41,28 @@ def database(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", what)
 
 
+def records(settings: Settings) -> Iterator[Finding]:
+    """The records can be reached, and by all who need them. A file is made by the first record only."""
+    from gateway.records import FILE, open_records
+
+    in_file = settings.records.get_secret_value() == "file"
+    if in_file and not (settings.state / FILE).exists():
+        yield Finding("ok", "no records yet; the first one makes their file")
+        return
+    kept = open_records(settings)
+    try:
+        yield Finding("ok", f"records are {asyncio.run(kept.check())}")
+    except RecordsAway as fault:
+        yield Finding("FAIL", str(fault), "handlers fail until then: see docs/how-to/records.md")
+    finally:
+        kept.close()
+    if in_file and (settings.peers or settings.events != "journal"):
+        advice = "--records postgresql://... gives all gateways and workers the same ones"
+        yield Finding(
+            "warn", "the records are a file of this machine, which other machines lack", advice
+        )
+
+
 def plugins(settings: Settings) -> Iterator[Finding]:
     """Every plugin is valid and compiles; their tests are left to `gateway check`."""
     from gateway.plugins import KINDS, Plugins
@@ -50,7 +73,8 @@ def plugins(settings: Settings) -> Iterator[Finding]:
     if not settings.plugins:
         yield Finding("ok", "no plugins", "name folders with --plugins")
         return
-    kinds = (*KINDS, routing_kind(settings.file_upload_api_path))
+    issuer = settings.jwt_issuer is not None
+    kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
     loaded = Plugins(settings.plugins, Services(), kinds, lambda: keys_of(settings))
     try:
         loaded.load()

@@ -1,0 +1,90 @@
+"""Foundation: which address a request came from, where proxies stand in between.
+
+The rule: what a proxy says is believed only from a proxy the operator named. Pure: headers are any
+mapping of names to values. May import the standard library only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+_Address = IPv4Address | IPv6Address
+
+
+class Proxies:
+    """The proxies that are trusted, by address."""
+
+    def __init__(self, networks: Sequence[IPv4Network | IPv6Network]) -> None:
+        self._networks = tuple(networks)
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
+        """Return the address that a request came from, as far as trusted proxies vouch for it.
+
+        The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
+        `X-Forwarded-For`; where the two disagree neither is believed.
+        """
+        address = _parsed(peer or "")
+        if address is None or not self._trusted(address):
+            return peer
+        told = {
+            self._origin(address, chain)
+            for chain in (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
+            if chain
+        }
+        return str(told.pop()) if len(told) == 1 else peer
+
+    def trusts(self, peer: str | None) -> bool:
+        """Tell whether the peer of a connection is a proxy that the operator named."""
+        address = _parsed(peer or "")
+        return address is not None and self._trusted(address)
+
+    def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
+        """Walk from our side to the client's, up to the first address that is nobody's we trust."""
+        for text in reversed(chain):
+            address = _parsed(text)
+            if address is None:  # `unknown`, an obfuscated name or junk: who vouches ends here
+                return nearest
+            nearest = address
+            if not self._trusted(address):
+                return nearest
+        return nearest
+
+    def _trusted(self, address: _Address) -> bool:
+        return any(address in network for network in self._networks)
+
+
+def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
+    """Every line of a header in order: a client's own line must not hide the proxy's."""
+    return (value for key, value in headers.items() if key.lower() == name)
+
+
+def _listed(headers: Mapping[str, str], name: str) -> Iterator[str]:
+    for value in _values(headers, name):
+        yield from (piece.strip() for piece in value.split(","))
+
+
+def _forwarded(headers: Mapping[str, str]) -> Iterator[str]:
+    """The `for` of each element; an element without one is `unknown` (RFC 7239 section 4)."""
+    for element in _listed(headers, "forwarded"):
+        pairs = (pair.partition("=") for pair in element.split(";"))
+        named = {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
+        yield named.get("for", "unknown")
+
+
+def _parsed(text: str) -> _Address | None:
+    """An address with or without a port; IPv4 inside IPv6 (`::ffff:10.0.0.1`) counts as IPv4."""
+    bare = text.strip().strip('"')
+    if bare.startswith("["):
+        bare = bare[1:].partition("]")[0]
+    elif bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return None
+    return (address.version == 6 and address.ipv4_mapped) or address

@@ -1,0 +1,115 @@
+"""JSON Web Tokens: a JWKS document becomes keys, each bound to the algorithms that fit it.
+
+The rule: the key says which algorithms it serves, never the token (RFC 8725 sections 2.1 and 3.1).
+A key that we cannot use is passed over, and said. Pure; may import PyJWT.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jwt
+from jwt.algorithms import AllowedPublicKeys
+
+MOST_KEYS: Final = 100
+MOST_OF_ONE_NAME: Final = 4
+"""Keys that share a `kid`: RFC 7517 section 4.5 leaves room for it, and a token costs one look each."""
+
+LEAST_RSA_BITS: Final = 2048
+"""RFC 7518 section 3.3."""
+
+_RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_CURVES: Final[Mapping[tuple[str, str], str]] = {
+    ("EC", "P-256"): "ES256",
+    ("EC", "P-384"): "ES384",
+    ("EC", "P-521"): "ES512",
+    ("OKP", "Ed25519"): "EdDSA",
+}
+_PUBLIC: Final = ("kty", "n", "e", "crv", "x", "y")
+
+
+class BadKeysError(ValueError):
+    """The document gives no key that could be used; the message says why, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key: its name, if it has one, and the algorithms that it may verify."""
+
+    kid: str | None
+    algorithms: frozenset[str]
+    public: AllowedPublicKeys
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The keys of an issuer, and why others were passed over."""
+
+    keys: tuple[Key, ...]
+    passed_over: tuple[str, ...] = ()
+
+    def named(self, kid: str | None) -> tuple[Key, ...]:
+        """Return the keys of this name. A token without `kid` means the issuer's only key."""
+        if kid is None:
+            return self.keys if len(self.keys) == 1 else ()
+        return tuple(key for key in self.keys if key.kid == kid)[:MOST_OF_ONE_NAME]
+
+
+def read(document: bytes, allowed: frozenset[str]) -> KeySet:
+    """Read a JWKS (RFC 7517 section 5). Raises BadKeysError where nothing in it can be used.
+
+    `allowed` are the algorithms that the operator takes; a key that serves none of them is passed over.
+    """
+    try:
+        found = json.loads(document)
+        listed = found["keys"]
+    except (ValueError, RecursionError):
+        raise BadKeysError("it is no JSON") from None
+    except (KeyError, TypeError):
+        raise BadKeysError("it is no JSON Web Key Set: it has no `keys`") from None
+    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_KEYS:
+        raise BadKeysError(f"`keys` must hold 1 to {MOST_KEYS} keys")
+    keys, passed_over = [], []
+    for at, entry in enumerate(listed):
+        try:
+            keys.append(_key(entry, allowed))
+        except (ValueError, TypeError, jwt.PyJWTError) as fault:
+            passed_over.append(f"key {at + 1}: {str(fault)[:100]}")
+    if not keys:
+        raise BadKeysError(f"none of its keys can be used ({'; '.join(passed_over[:3])})")
+    return KeySet(tuple(keys), tuple(passed_over))
+
+
+def _key(entry: Any, allowed: frozenset[str]) -> Key:
+    """Return one key. Raises ValueError, TypeError or PyJWTError where it is not for us."""
+    if not isinstance(entry, dict):
+        raise TypeError("it is no object")
+    if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
+        raise ValueError("it is not for signatures")
+    if "d" in entry:
+        raise ValueError("its private half is published: nothing it signed can be believed")
+    algorithms = _family(entry) & allowed
+    if not algorithms:
+        raise ValueError("its type serves no algorithm that is taken")
+    public = {name: entry[name] for name in _PUBLIC if name in entry}
+    made: AllowedPublicKeys = jwt.PyJWK(public, min(algorithms)).key
+    if entry["kty"] == "RSA" and getattr(made, "key_size", 0) < LEAST_RSA_BITS:
+        raise ValueError(f"it has fewer than {LEAST_RSA_BITS} bits")
+    kid = entry.get("kid")
+    return Key(kid if isinstance(kid, str) else None, algorithms, made)
+
+
+def _family(entry: Mapping[str, Any]) -> frozenset[str]:
+    """Return what a key of this type, curve and `alg` may verify: no shared secrets (`oct`)."""
+    family = _RSA if entry.get("kty") == "RSA" else frozenset(_curve(entry))
+    said = entry.get("alg")
+    return family if said is None else family & {said}
+
+
+def _curve(entry: Mapping[str, Any]) -> Iterator[str]:
+    algorithm = _CURVES.get((str(entry.get("kty")), str(entry.get("crv"))))
+    if algorithm is not None:
+        yield algorithm

@@ -1,0 +1,1 @@
+"""JSON Web Tokens: whom they are believed to speak for."""
