@@ -74,6 +74,12 @@ class Metrics:
         self.received_bytes = Tally(
             "gateway_upload_bytes", "Bytes of committed uploads", [], self._registry
         )
+        self.notices = Tally(
+            "gateway_object_notices", "Notifications of objects by outcome", ["outcome"], self._registry
+        )
+        self.initiated = Tally(
+            "gateway_initiated_uploads", "Ends of presigned uploads", ["end"], self._registry
+        )
         self.unsent_bytes = Counter(
             "gateway_refused_bytes",
             "Declared bytes that early refusals kept from being sent",

@@ -19,21 +19,23 @@ from gateway.objects.arrivals import Arrivals
 from gateway.storage.protocols import Shelf
 
 PAGE: Final = 100
+LONGEST_PAUSE: Final = 30.0
+"""Seconds between two looks at what is due."""
 
 log = logging.getLogger("gateway.objects")
 
 
 class Reconcile:
-    """Looks every `every` seconds for what is due. Lives on the server's loop."""
+    """Looks for what is due, often beside the `after` seconds of a first look. On the server's loop."""
 
     def __init__(
-        self, initiated: Initiated, arrivals: Arrivals, shelf: Shelf, ends: Tally, *, every: float
+        self, initiated: Initiated, arrivals: Arrivals, shelf: Shelf, ends: Tally, after: float
     ) -> None:
         self._initiated = initiated
         self._arrivals = arrivals
         self._shelf = shelf
         self._ends = ends
-        self._every = every
+        self._every = min(after / 4, LONGEST_PAUSE)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -14,14 +14,13 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+if TYPE_CHECKING:
+    from gateway.objects.certificates import Certificate
 
 SECONDS: Final = 10.0
 MOST_BYTES: Final = 64 << 10
@@ -38,7 +37,6 @@ _SIGNED: Final[Mapping[str, tuple[str, ...]]] = {
         "Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type",
     ),
 }  # fmt: skip
-_HASHES: Final[Mapping[str, type[hashes.HashAlgorithm]]] = {"1": hashes.SHA1, "2": hashes.SHA256}
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
@@ -54,7 +52,7 @@ class Sns:
 
     def __init__(self, fetch: Fetch | None = None) -> None:
         self._fetch = fetch or _get
-        self._certificates: OrderedDict[str, x509.Certificate] = OrderedDict()
+        self._certificates: OrderedDict[str, Certificate] = OrderedDict()
 
     async def confirm(self, message: Mapping[str, Any]) -> bool:
         """Answer a `SubscriptionConfirmation` where it is Amazon's, else tell the operator the URL."""
@@ -74,39 +72,34 @@ class Sns:
     async def verify(self, message: Mapping[str, Any]) -> None:
         """Raise `NotAmazons` for a message whose signature is not good, or is of long ago."""
         signed = _SIGNED.get(str(message.get("Type")))
-        algorithm = _HASHES.get(str(message.get("SignatureVersion")))
-        if signed is None or algorithm is None:
-            raise NotAmazons("it is of no known type or version of signature")
+        if signed is None:
+            raise NotAmazons("it is of no known type")
         _check_age(message.get("Timestamp"))
-        key = await self._key(str(message.get("SigningCertURL", "")))
+        certificate = await self._certificate(str(message.get("SigningCertURL", "")))
         try:
             signature = base64.b64decode(str(message.get("Signature", "")), validate=True)
         except (binascii.Error, ValueError):
             raise NotAmazons("its signature is no base64") from None
-        try:
-            key.verify(signature, _text_of(message, signed), padding.PKCS1v15(), algorithm())
-        except InvalidSignature:
-            raise NotAmazons("its signature does not fit") from None
+        version = str(message.get("SignatureVersion"))
+        if not certificate.signed(_text_of(message, signed), signature, version):
+            raise NotAmazons("its signature does not fit")
 
-    async def _key(self, url: str) -> rsa.RSAPublicKey:
-        certificate = self._certificates.get(_amazons(url, suffix=".pem"))
-        if certificate is None:
-            try:
-                certificate = x509.load_pem_x509_certificate(await self._fetch(url))
-            except ValueError:
-                raise NotAmazons("its certificate cannot be read") from None
-            except (aiohttp.ClientError, TimeoutError, OSError) as fault:
-                raise NotAmazons(f"its certificate cannot be fetched: {type(fault).__name__}") from None
-            self._certificates[url] = certificate
-            while len(self._certificates) > CERTIFICATES:
-                self._certificates.popitem(last=False)
-        now, key = datetime.now(UTC), certificate.public_key()
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-            del self._certificates[url]
-            raise NotAmazons("its certificate has expired")
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise NotAmazons("its certificate has no RSA key")
-        return key
+    async def _certificate(self, url: str) -> Certificate:
+        from gateway.objects.certificates import Certificate
+
+        known = self._certificates.get(_amazons(url, suffix=".pem"))
+        if known is not None and known.is_good:
+            return known
+        try:
+            fetched = Certificate(await self._fetch(url))
+        except ValueError as fault:
+            raise NotAmazons(f"its certificate is not good: {fault}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as fault:
+            raise NotAmazons(f"its certificate cannot be fetched: {type(fault).__name__}") from None
+        self._certificates[url] = fetched
+        while len(self._certificates) > CERTIFICATES:
+            self._certificates.popitem(last=False)
+        return fetched
 
 
 def _amazons(url: str, *, suffix: str = "") -> str:
