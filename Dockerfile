@@ -14,10 +14,10 @@ FROM python:${PYTHON}-slim AS build
 WORKDIR /src
 COPY pyproject.toml setup.cfg README.md ./
 COPY gateway ./gateway
-RUN pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels ".[nats,photos]" \
+RUN pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels ".[nats,photos,postgres]" \
     && python -m venv /opt/gateway \
     && /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --no-index --find-links /wheels "upload-gateway[nats,photos]"
+        --no-index --find-links /wheels "upload-gateway[nats,photos,postgres]"
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/gateway /opt/gateway

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth import Auth, tokens_of
+from gateway.downloads.door import Downloads
 from gateway.entrance import Entrance
 from gateway.events.gathered import Gathered
 from gateway.events.protocols import Ledger
@@ -35,8 +36,11 @@ from gateway.settings.values import Bucket
 from gateway.siblings import Siblings
 from gateway.steering import Steering
 from gateway.uploads.admission import Admission
+from gateway.uploads.bucket_store import BucketStore
 from gateway.uploads.fastpath import Roads
+from gateway.uploads.file_store import FileStore
 from gateway.uploads.put import Uploads
+from gateway.uploads.store import Store
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class Doors:
     roads: Roads = field(init=False)
     siblings: Siblings = field(init=False)
     proxy: Proxy = field(init=False)
+    downloads: Downloads = field(init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> Entrance:
@@ -62,6 +67,9 @@ class Doors:
         await self.roads.open()
         auth = await self._auth()
         routing = await self._routing(auth)
+        self.downloads = Downloads(
+            ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
+        )
         return Entrance(
             ground.settings,
             auth,
@@ -71,6 +79,7 @@ class Doors:
             self._steering(),
             Handing(ground.files),
             await self._notifications(auth),
+            self.downloads,
             self.metrics,
         )
 
@@ -88,22 +97,33 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
+        self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:
         ground, inflight = self.ground, self.inflight
-        admission = Admission(
-            ground.settings, auth, ground.hooks, ground.tree, ground.reserve, inflight, ground.disk
-        )
+        store = self._store()
         return Uploads(
-            ground.settings,
-            admission,
-            ground.incoming,
-            ground.committer,
+            Admission(ground.settings, auth, ground.hooks, inflight, store.look, ground.once),
+            store,
             hooks=ground.hooks,
             inflight=inflight,
             metrics=self.metrics,
-            roads=self.roads,
             slot=ground.seat.slot,
+        )
+
+    def _store(self) -> Store:
+        """Choose, once, how bodies are taken in."""
+        ground = self.ground
+        if ground.depot is not None:
+            return BucketStore(ground.settings, ground.depot.intake, ground.reserve, ground.disk)
+        return FileStore(
+            ground.settings,
+            ground.tree,
+            ground.reserve,
+            ground.incoming,
+            ground.committer,
+            roads=self.roads,
+            disk=ground.disk,
         )
 
     async def _routing(self, auth: Auth) -> Routing:

@@ -8,6 +8,7 @@ left. May import everything but the doors and the commands.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from gateway import logs
 from gateway.commit.adopt import adopt, found
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
+from gateway.commit.depot import Depot
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
 from gateway.commit.orders import Audience
@@ -39,10 +41,13 @@ from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
+from gateway.storage.once import Once
 from gateway.storage.protocols import Shelf
 from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
 from gateway.storage.tree import Tree
+
+log = logging.getLogger("gateway")
 
 DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
 
@@ -59,9 +64,11 @@ class Ground:
     hooks: Hooks = field(init=False)
     journal: Journal = field(init=False)
     incoming: Incoming = field(init=False)
+    once: Once = field(init=False)
     tree: Tree = field(init=False)
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
+    depot: Depot | None = None
     files: CommittedFiles = field(init=False)
     shelf: Shelf = field(init=False)
     holders: Holders = field(init=False)
@@ -134,6 +141,8 @@ class Ground:
         opened.callback(self.records.close)
         self.initiated = Initiated(self.records.own("initiated"), first_look=settings.reconcile_after)
         durable = settings.durability == "full"
+        self.once = Once(self.state.once, durable=durable)
+        opened.callback(self.once.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
         if self.gate is not None:
@@ -143,6 +152,7 @@ class Ground:
         )
         self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self.committer = self._make_committer()
+        self.depot = self._make_depot()
 
     def _make_committer(self) -> Committer:
         durable = self.settings.durability == "full"
@@ -154,9 +164,26 @@ class Ground:
             slot=self.state.slot,
             durable=durable,
             audience=self._audience,
+            once=self.once,
             gate=self.gate,
         )
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
+
+    def _make_depot(self) -> Depot | None:
+        """Where uploads go that do not become files."""
+        settings = self.settings
+        if settings.storage == "file":
+            return None
+        depot = Depot(
+            settings,
+            settings.storage,
+            self.journal,
+            threads=self.disk,
+            slot=self.seat.slot,
+            audience=self._audience,
+            learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+        )
+        return depot
 
     def _audience(self) -> Audience:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
@@ -198,7 +225,12 @@ class Ground:
         self.journal.open()
         opened.callback(self.journal.close)
         self.state.sync()
-        recover(self.incoming, self.journal)
+        recover(self.incoming, self.journal, self.once)
         if self.seat.slot == 0:
             adopt(self.state, self.journal, self.seat.count)
             found(self.state, self.journal, self.seat.count)
+        pending = self.journal.unsettled.hold().result()
+        if self.depot is not None:
+            self.depot.prepare(pending)
+        elif pending:
+            log.error("%d uploads wait for the bucket of an earlier --storage", len(pending))

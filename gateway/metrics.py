@@ -80,6 +80,15 @@ class Metrics:
         self.initiated = Tally(
             "gateway_initiated_uploads", "Ends of presigned uploads", ["end"], self._registry
         )
+        self.downloads = Tally(
+            "gateway_downloads",
+            "Downloads by outcome (sent, not_modified, broken, or an error code)",
+            ["outcome"],
+            self._registry,
+        )
+        self.sent_bytes = Tally(
+            "gateway_download_bytes", "Bytes of files that were sent", [], self._registry
+        )
         self.unsent_bytes = Counter(
             "gateway_refused_bytes",
             "Declared bytes that early refusals kept from being sent",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import json
 import os
 import re
@@ -43,6 +44,15 @@ def test_everything_the_image_copies_exists_and_is_not_ignored() -> None:
     allowed = (PROJECT / ".dockerignore").read_text().splitlines()
     assert "*" in allowed
     assert [source for source in copied() if f"!{source.removeprefix('./')}" not in allowed] == []
+
+
+def test_the_image_has_every_extra_that_a_gateway_may_need() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(PROJECT / "setup.cfg")
+    extras = set(setup["options.extras_require"]) - {"test", "bench", "dev"}
+    installed = re.findall(r"\[([\w,]+)\]\"", " ".join(arguments("RUN")))
+    assert len(installed) == 2
+    assert [set(one.split(",")) for one in installed] == [extras, extras]
 
 
 def test_the_image_runs_as_a_fixed_user_that_is_not_root() -> None:
@@ -202,6 +212,34 @@ def test_a_machine_without_a_fitting_python_is_told_what_to_install(copy: Path) 
     done = subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Python 3.11 or newer is needed" in done.stderr
+
+
+def test_a_machine_without_what_the_tests_run_is_told_what_to_install(
+    copy: Path, tmp_path: Path
+) -> None:
+    known = tmp_path / "known"
+    known.mkdir()
+    for name in ("bash", "dirname", "curl", "wrk"):
+        (known / name).symlink_to(str(shutil.which(name)))
+    stand_in = known / "id"
+    stand_in.write_text("#!/bin/sh\necho 1000\n")
+    stand_in.chmod(0o755)
+    words = ["/usr/bin/env", "-i", f"PATH={known}", "bash", str(copy / "scripts/test")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    told, _, packages = done.stderr.strip().partition("apt-get install ")
+    assert told == "scripts/test: missing; on Debian, Ubuntu: "
+    assert (
+        {"openssl", "chromium"}
+        <= set(packages.split())
+        <= {
+            "openssl",
+            "chromium",
+            "nginx-light",
+            "postgresql",
+        }
+    )
 
 
 def test_rooms_stay_small() -> None:

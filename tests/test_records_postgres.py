@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,13 +15,19 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
+from gateway.commands.doctor import setting
 from gateway.errors import RecordsAway
 from gateway.records import Collection, Records, postgres, statements
 from gateway.records.postgres import Postgres, shown
 from gateway.records.query import make_query
+from gateway.settings import Settings
 from tests import test_records as suite
+from tests.conftest import Start
+from tests.harness import get, head, plugin, raw
 from tests.postgres import PASSWORD, Server, server
+from tests.test_records_end_to_end import KEEPER
 
 pytestmark = pytest.mark.slow
 
@@ -258,3 +265,34 @@ async def test_no_text_shows_the_password(database: Server, caplog: pytest.LogCa
 
 def test_what_is_shown_of_a_url() -> None:
     assert shown("postgresql://u:p%40@[::1]:5432/db?sslmode=require") == "[::1]:5432/db"
+
+
+# -- gateways
+
+
+async def test_gateways_with_directories_of_their_own_share_the_records(
+    database: Server, start: Start, tmp_path: Path, beside: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await beside.execute("CREATE DATABASE shared")
+    given = {"auth": "none", "plugins": [str(plugin(tmp_path / "p", KEEPER))]}
+    one, other = [
+        await start(**given, records=database.url_of("shared"), directory=str(tmp_path / name))
+        for name in ("one", "other")
+    ]
+    async with raw(one) as connection:
+        await connection.send(head("PUT", "/kept/a", "Content-Length: 1") + b"7")
+        assert (await connection.answer()).json == {"done": True}
+    assert (await get(other, "/kept/a")).json == {"n": 7, "key": "a"}
+    await asyncio.to_thread(database.stop)
+    away = await get(other, "/kept/a")
+    await asyncio.to_thread(database.start)
+    assert (away.status, away.json["error"]) == (503, "records_away")
+    assert (await get(other, "/kept/a")).json == {"n": 7, "key": "a"}
+    assert PASSWORD not in str([vars(record) for record in caplog.records])
+    assert not list(tmp_path.rglob("records.db"))
+
+
+def test_doctor_reaches_the_database(database: Server) -> None:
+    [found] = setting.records(Settings(records=SecretStr(database.url)))
+    assert found.level == "ok"
+    assert f"at 127.0.0.1:{database.port}/postgres" in str(found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from gateway.errors import Refusal
 from gateway.model import Upload
@@ -52,15 +52,20 @@ def choose_name(upload: Upload, parent: Parent, taken: Container[Name]) -> bool:
 
 def free_name(upload: Upload, parent: Parent, taken: Container[Name]) -> str:
     """Return a name beside `parent.name` that nobody has. Raises `Refusal("conflict")`."""
-    marks = [*map(str, range(1, NUMBERED_NAMES)), upload.id[10:26], upload.id]
-    stem, dot, suffix = parent.name.rpartition(".")
-    if not stem or len(suffix.encode()) > LONGEST_SUFFIX:
-        stem, dot, suffix = parent.name, "", ""
-    for mark in marks:
-        name = _shorten(stem, 255 - len(f"-{mark}{dot}{suffix}".encode())) + f"-{mark}{dot}{suffix}"
+    for name in names_beside(parent.name, upload.id):
         if not _exists(parent, name, taken):
             return name
     raise Refusal("conflict", "no free name was found beside the existing file")
+
+
+def names_beside(name: str, upload_id: str) -> Iterator[str]:
+    """Yield names to try where `name` is taken: `a-1.bin`, `a-2.bin`, then parts of the upload's id."""
+    stem, dot, suffix = name.rpartition(".")
+    if not stem or len(suffix.encode()) > LONGEST_SUFFIX:
+        stem, dot, suffix = name, "", ""
+    for mark in (*map(str, range(1, NUMBERED_NAMES)), upload_id[10:26], upload_id):
+        tail = f"-{mark}{dot}{suffix}"
+        yield _shorten(stem, 255 - len(tail.encode())) + tail
 
 
 def replace(incoming: Incoming, upload_id: str, parent: Parent) -> None:

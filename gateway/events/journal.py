@@ -16,6 +16,7 @@ from gateway.events.ledger import Ledger
 from gateway.events.outbox import Outbox
 from gateway.events.queue import Queue
 from gateway.events.ticks import Ticks
+from gateway.events.unsettled import Unsettled
 
 
 class Journal:
@@ -30,6 +31,7 @@ class Journal:
         held, bell = Held(), Bell()
         self.queue = Queue(self._database, held, bell, node)
         self.outbox = Outbox(self._database, held, bell.ring)
+        self.unsettled = Unsettled(self._database, held, bell.ring)
         self.ticks = Ticks(self._database)
         self.ledger = Ledger(self._database, self.queue.wake)
 

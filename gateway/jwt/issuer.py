@@ -180,7 +180,8 @@ class Issuer:
         except TimeoutError:
             raise IssuerFault(f"{url} takes longer than {WAIT_SECONDS:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as fault:
-            raise IssuerFault(f"{url}: {str(fault) or type(fault).__name__}") from None
+            why = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
+            raise IssuerFault(f"{url}: {why}") from None
 
 
 async def _bounded(answer: aiohttp.ClientResponse, url: str) -> bytes:

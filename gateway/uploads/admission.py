@@ -10,17 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from gateway import metadata, paths
 from gateway.auth import JWT, Auth
-from gateway.commit.reserve import Reserve, Share
+from gateway.commit.reserve import Share
 from gateway.errors import Refusal
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight, Progress
@@ -30,12 +28,14 @@ from gateway.redaction import Redaction
 from gateway.server import joined, readable
 from gateway.settings import Settings
 from gateway.signing import Grant
-from gateway.storage.tree import Tree
+from gateway.storage.once import Once
 from gateway.uploads import preconditions
 from gateway.uploads.preconditions import Expected
 from gateway.uploads.small import is_here
 
 log = logging.getLogger("gateway.uploads")
+
+Look = Callable[[Upload, tuple[str, ...], Mapping[str, str]], Awaitable[Share]]
 
 
 @dataclass(slots=True)
@@ -53,25 +53,23 @@ class Admitted:
 
 
 class Admission:
-    """Admits uploads. Reads headers only; touches the disk in a thread, to look."""
+    """Admits uploads. Reads headers only; `look` looks at the storage."""
 
     def __init__(
         self,
         settings: Settings,
         auth: Auth,
         hooks: Hooks,
-        tree: Tree,
-        reserve: Reserve,
         inflight: Inflight,
-        disk: Executor,
+        look: Look,
+        once: Once,
     ) -> None:
         self._settings = settings
         self._auth = auth
         self._hooks = hooks
-        self._tree = tree
-        self._reserve = reserve
         self._inflight = inflight
-        self._disk = disk
+        self._look = look
+        self._once = once
 
     async def admit(
         self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
@@ -98,9 +96,10 @@ class Admission:
             segments = _segments(upload, match)
             _check_size(upload)
             share = None
+            if (nonce := _nonce(upload)) is not None:
+                await asyncio.to_thread(self._once.check, nonce)
             if expected or not is_here(request):
-                look = partial(self._look, upload, segments, match, headers)
-                share = await asyncio.get_running_loop().run_in_executor(self._disk, look)
+                share = await self._look_at(upload, segments, match, headers)
         except BaseException as fault:
             self._inflight.end(progress, fault.code if isinstance(fault, Refusal) else "internal")
             raise
@@ -139,20 +138,19 @@ class Admission:
         await self._hooks.uploading(upload)
         _narrow(upload)
 
-    def _look(
+    async def _look_at(
         self, upload: Upload, segments: tuple[str, ...], match: paths.Match, headers: Mapping[str, str]
     ) -> Share:
-        """Look at the target and promise the space. Runs in a thread."""
         try:
-            existing = self._tree.probe(segments)
+            return await self._look(upload, segments, headers)
         except Refusal as refusal:
             raise blame(refusal, upload, match) from refusal
-        preconditions.check_if_match(headers, exists=existing is not None)
-        if existing is not None and upload.must_be_new:
-            raise Refusal("already_exists", "If-None-Match: *, and the file exists")
-        if existing is not None and upload.on_conflict == "reject":
-            raise Refusal("conflict", "the file exists, and existing files are not replaced here")
-        return self._reserve.admit(upload.content_length)
+
+
+def _nonce(upload: Upload) -> str | None:
+    """Return the name of a one-time URL."""
+    grant: Grant | None = upload.grant
+    return None if grant is None else grant.once
 
 
 def _narrow(upload: Upload) -> None:

@@ -42,6 +42,37 @@ class Terms:
     idle_timeout: float
 
 
+class Reader:
+    """Reads one body piece by piece; `idle_timeout` are seconds of a client's silence."""
+
+    def __init__(self, content: StreamReader, idle_timeout: float) -> None:
+        self._content = content
+        self._idle_timeout = idle_timeout
+
+    async def next(self) -> bytes:
+        """Return the next piece, b"" at the clean end.
+
+        Raises `Refusal` (`idle_timeout`, `incomplete_body`) or `BrokenBodyError`.
+        """
+        content = self._content
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                while not content.at_eof():
+                    if piece := await content.readany():
+                        return piece
+        except TimeoutError:
+            raise _idle(self._idle_timeout) from None
+        except OSError as fault:
+            raise BrokenBodyError(str(fault) or type(fault).__name__) from fault
+        except (web.RequestPayloadError, HttpProcessingError) as fault:
+            raise Refusal("incomplete_body", "the body is not well-formed") from fault
+        return b""
+
+
+def _idle(seconds: float) -> Refusal:
+    return Refusal("idle_timeout", f"not a byte came for {seconds:g} seconds")
+
+
 class Receiver:
     """Receives one body over the ordinary road."""
 
@@ -61,7 +92,8 @@ class Receiver:
         `BrokenBodyError` when the connection is gone.
         """
         try:
-            while piece := await self._next(request.content):
+            reader = Reader(request.content, self._terms.idle_timeout)
+            while piece := await reader.next():
                 self._count(piece)
                 full = self._gathered >= self._terms.inflight.batch_bytes
                 if full or len(self._pieces) >= MAX_PIECES:
@@ -81,23 +113,8 @@ class Receiver:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._terms.disk, discard_quietly, self.body)
 
-    async def _next(self, content: StreamReader) -> bytes:
-        """Return the next piece, b"" at the clean end."""
-        try:
-            async with asyncio.timeout(self._terms.idle_timeout):
-                while not content.at_eof():
-                    if piece := await content.readany():
-                        return piece
-        except TimeoutError:
-            raise self._idle() from None
-        except OSError as fault:
-            raise BrokenBodyError(str(fault) or type(fault).__name__) from fault
-        except (web.RequestPayloadError, HttpProcessingError) as fault:
-            raise Refusal("incomplete_body", "the body is not well-formed") from fault
-        return b""
-
     def _idle(self) -> Refusal:
-        return Refusal("idle_timeout", f"not a byte came for {self._terms.idle_timeout:g} seconds")
+        return _idle(self._terms.idle_timeout)
 
     def _count(self, piece: bytes) -> None:
         size = len(piece)

@@ -8,33 +8,24 @@ server, inflight and the foundations.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-import mimetypes
-from functools import partial
+from typing import Any
 
 from aiohttp import web
 
 from gateway import logs, paths
 from gateway.answers import BriefAnswer, quoted
-from gateway.commit.committer import Committer
-from gateway.commit.orders import Order
-from gateway.commit.reserve import Share
 from gateway.errors import Refusal, Unanswered
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
 from gateway.metrics import Metrics
-from gateway.model import Stored, new_id
+from gateway.model import Stored, Upload, new_id
 from gateway.points import reach
-from gateway.redaction import Redaction
-from gateway.server import UPLOAD_ID, expects_continue, send_continue
-from gateway.settings import Settings
-from gateway.storage.incoming import Body, Incoming
+from gateway.server import UPLOAD_ID, expects_continue
 from gateway.uploads import preconditions
-from gateway.uploads.admission import Admission, Admitted, blame, told
+from gateway.uploads.admission import Admission, Admitted, blame
 from gateway.uploads.body import BrokenBodyError
-from gateway.uploads.fastpath import Roads
-from gateway.uploads.small import take
+from gateway.uploads.store import Store
 
 log = logging.getLogger("gateway.uploads")
 
@@ -44,27 +35,20 @@ class Uploads:
 
     def __init__(
         self,
-        settings: Settings,
         admission: Admission,
-        incoming: Incoming,
-        committer: Committer,
+        store: Store,
         *,
         hooks: Hooks,
         inflight: Inflight,
         metrics: Metrics,
-        roads: Roads,
         slot: int,
     ) -> None:
-        self._settings = settings
         self._admission = admission
-        self._incoming = incoming
-        self._committer = committer
+        self._store = store
         self._hooks = hooks
         self._inflight = inflight
         self._metrics = metrics
-        self._roads = roads
         self._slot = slot
-        self._redaction = Redaction(settings.redact)
 
     async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> BriefAnswer:
         """Serve one upload. Raises `Refusal` (nothing stored), `Unanswered`, `BrokenBodyError`."""
@@ -72,7 +56,7 @@ class Uploads:
         request[UPLOAD_ID] = upload_id
         logs.add(upload_id=upload_id)
         try:
-            stored = await self._store(request, match, query, upload_id)
+            stored = await self._serve(request, match, query, upload_id)
         except Refusal as refusal:
             refusal.upload_id = upload_id
             self._metrics.uploads.add(refusal.code)
@@ -84,7 +68,7 @@ class Uploads:
         self._metrics.received_bytes.add(amount=stored.bytes)
         return _answer(stored)
 
-    async def _store(
+    async def _serve(
         self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
     ) -> Stored:
         waiting = expects_continue(request)
@@ -97,11 +81,11 @@ class Uploads:
         reach("after admit")
         try:
             if admitted.share is None:
-                order = self._take(request, admitted)
+                order = await self._store.take(request, admitted)
             else:
-                order = await self._receive(request, admitted, admitted.share, waiting=waiting)
+                order = await self._store.receive(request, admitted, admitted.share, waiting=waiting)
             admitted.progress.state = "committing"
-            stored = await self._commit(order, match)
+            stored = await self._commit(order, admitted.upload, match)
         except BaseException as fault:
             self._failed(admitted, fault)
             raise
@@ -111,54 +95,11 @@ class Uploads:
         self._inflight.end(admitted.progress)
         return stored
 
-    def _take(self, request: web.BaseRequest, admitted: Admitted) -> Order:
-        """Receive over the short road: the body is small, and here."""
-        upload, content = admitted.upload, take(request)
-        admitted.progress.received = len(content)
-        if upload.max_bytes is not None and len(content) > upload.max_bytes:
-            raise Refusal("too_large", f"the upload is larger than {upload.max_bytes} bytes")
-        body = self._incoming.begin(upload.id, self._settings.file_mode)
-        body.keep(content)
-        return self._order(admitted, body, {})
-
-    async def _receive(
-        self, request: web.BaseRequest, admitted: Admitted, share: Share, *, waiting: bool
-    ) -> Order:
-        upload = admitted.upload
-        algorithms = {e.algorithm: preconditions.ALGORITHMS[e.algorithm] for e in admitted.expected}
-        body = self._incoming.begin(upload.id, self._settings.file_mode, list(algorithms.values()))
-        admitted.progress.state = "receiving"
-        if self._settings.durability == "full":
-            body.hasten()
-        receiver = self._roads.receiver(body, share, admitted.progress, upload.max_bytes)
+    async def _commit(self, order: Any, upload: Upload, match: paths.Match) -> Stored:
         try:
-            if waiting:
-                await _send_continue(request)
-            await receiver.receive(request, upload.content_length)
-            computed = {name: body.digest(known) for name, known in algorithms.items()}
-            _verify(admitted, computed)
-        except BaseException:
-            await receiver.discard()
-            raise
-        return self._order(admitted, body, computed)
-
-    def _order(self, admitted: Admitted, body: Body, computed: dict[str, bytes]) -> Order:
-        upload = admitted.upload
-        mime = upload.content_type or _guess(upload.path) or _UNKNOWN_MIME
-        return Order(
-            upload,
-            body,
-            mime,
-            preconditions.described(computed),
-            partial(told, upload, mime, self._redaction),
-            looked=admitted.share is not None,
-        )
-
-    async def _commit(self, order: Order, match: paths.Match) -> Stored:
-        try:
-            return await self._committer.commit(order)
+            return await self._store.commit(order)
         except Refusal as refusal:
-            raise blame(refusal, order.upload, match) from refusal
+            raise blame(refusal, upload, match) from refusal
 
     def _failed(self, admitted: Admitted, fault: BaseException) -> None:
         reason = _reason(fault)
@@ -171,28 +112,6 @@ class Uploads:
             extra={"facts": {"reason": reason, "bytes": admitted.progress.received}},
         )
         self._hooks.failed(admitted.upload, reason, admitted.progress.received)
-
-
-_UNKNOWN_MIME = "application/octet-stream"
-
-
-def _guess(path: str) -> str | None:
-    return mimetypes.guess_type(path)[0] if "." in path else None
-
-
-async def _send_continue(request: web.BaseRequest) -> None:
-    try:
-        await send_continue(request)
-    except OSError as fault:
-        raise BrokenBodyError("the client did not wait for the go-ahead") from fault
-
-
-def _verify(admitted: Admitted, computed: dict[str, bytes]) -> None:
-    for expected in admitted.expected:
-        if not hmac.compare_digest(computed[expected.algorithm], expected.value):
-            raise Refusal(
-                "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
-            )
 
 
 def _reason(fault: BaseException) -> str:

@@ -40,14 +40,20 @@ class Clients:
     """The S3 clients of a process, made when they are asked for.
 
     Safe to call from several threads, each with its own loop. `learn` gets the credentials, to
-    be masked in whatever is written.
+    be masked in whatever is written. With `attempts` 1 a request is tried once: what publishes has to
+    know of every try.
     """
 
     def __init__(
-        self, learn: Callable[[Iterable[str]], None] = _nobody, *, connections: int = CONNECTIONS
+        self,
+        learn: Callable[[Iterable[str]], None] = _nobody,
+        *,
+        connections: int = CONNECTIONS,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self._learn = learn
         self._connections = connections
+        self._attempts = attempts
         self._made: dict[asyncio.AbstractEventLoop, asyncio.Task[Client]] = {}
 
     def __repr__(self) -> str:
@@ -107,7 +113,7 @@ class Clients:
             hide = _Hiding(credentials, self._learn)
             await hide()
         making = session.create_client(
-            "s3", region_name=_region(session), config=_config(self._connections)
+            "s3", region_name=_region(session), config=_config(self._connections, self._attempts)
         )
         client = await making.__aenter__()
         client.meta.events.register("before-sign.s3", hide)
@@ -166,7 +172,7 @@ def _region(session: Any) -> str:
     return str(named or "us-east-1")
 
 
-def _config(connections: int) -> Any:
+def _config(connections: int, attempts: int) -> Any:
     """Return the settings of every client.
 
     Signing payloads and adding checksums would hash on the loop, half a second for 300 MB; over
@@ -182,7 +188,7 @@ def _config(connections: int) -> Any:
         s3={"payload_signing_enabled": False, "addressing_style": "auto"},
         connect_timeout=CONNECT_SECONDS,
         read_timeout=SILENCE_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
         tcp_keepalive=True,
     )
