@@ -20,6 +20,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     handing     hands stored files to other nodes
     fetching    the files that events speak of, here or elsewhere
     answers     what clients are answered: JSON, refusals
+    origins     lets pages of any origin use signed URLs
     commit/     the promise: group commit, publish, recover, reserve
     events/     the journal, the runner that delivers from it, the relay to NATS
     hooks       fires the events at the handlers of the plugins

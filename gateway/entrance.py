@@ -27,6 +27,7 @@ from gateway.linking import object_of
 from gateway.metrics import Metrics
 from gateway.model import random_bytes
 from gateway.observe import OPEN_TO_ALL, Observe
+from gateway.origins import for_any_origin
 from gateway.points import reach
 from gateway.redaction import Redaction
 from gateway.routing.relay import Relay
@@ -143,7 +144,7 @@ class Entrance:
             raise Refusal("stopping", "the gateway is being stopped")
         raw_path, raw_query = paths.split_target(request.raw_path)
         if (match := object_of(raw_path)) is not None:
-            return await self._object(request, match, raw_query)
+            return await for_any_origin(request, partial(self._object, request, match, raw_query))
         if raw_path.startswith("/-/"):
             return await self._own_page(request, raw_path, raw_query, owner=owner)
         self.auth.refuse_unknown_proxy(request.headers)
