@@ -181,6 +181,7 @@ class Ground:
             settings,
             settings.storage,
             self.journal,
+            self.once,
             threads=self.disk,
             slot=self.seat.slot,
             audience=self._audience,
