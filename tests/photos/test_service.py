@@ -122,7 +122,7 @@ async def test_the_url_takes_one_body_of_that_type_and_no_larger_one(serve: Serv
     url = begun["s3PutObjectUrl"]
     assert begun["maxBytes"] == 5000
     assert await client.put(url, picture(), "image/jpeg") in {400, 403, 415}
-    assert await client.put(url, b"x" * 5001) == 413
+    assert await client.put(url, b"x" * 5001) in {403, 413}
     assert await client.put(url.replace("Keynote", "Keynoted"), picture()) == 403
     assert await client.put(url, picture()) == 201
     assert await client.put(url, picture("PNG", (9, 9))) in {409, 412}
