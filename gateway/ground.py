@@ -115,7 +115,14 @@ class Ground:
     def protected(self) -> list[Path]:
         """Return the places that no upload may reach."""
         s = self.settings
-        singles = (s.config, s.tls_cert, s.tls_key, s.installation_key_file, s.secrets_key_file)
+        singles = (
+            s.config,
+            s.tls_cert,
+            s.tls_key,
+            s.installation_key_file,
+            s.secrets_key_file,
+            s.notifications_secret_file,
+        )
         return [s.state, *s.plugins, *(place for place in singles if place is not None)]
 
     def _take_slot(self, opened: contextlib.ExitStack) -> None:
@@ -135,7 +142,7 @@ class Ground:
         opened.callback(self.tree.close)
         self.records = open_records(settings)
         opened.callback(self.records.close)
-        self.initiated = Initiated(self.records.own("initiated"))
+        self.initiated = Initiated(self.records.own("initiated"), first_look=settings.reconcile_after)
         durable = settings.durability == "full"
         self.once = Once(self.state.once, durable=durable)
         opened.callback(self.once.close)
@@ -174,6 +181,7 @@ class Ground:
             settings,
             settings.storage,
             self.journal,
+            self.once,
             threads=self.disk,
             slot=self.seat.slot,
             audience=self._audience,
