@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,6 +31,8 @@ T = TypeVar("T")
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable[bytes]
 """What can be saved: the bytes, the path of a local file, or pieces as they come."""
 
+Put = Callable[[Upload, AsyncIterator[bytes]], Awaitable[Stored]]
+
 PIECE_BYTES: Final = 1 << 20
 SCRIPT: Final = {"name": "script", "kind": "script"}
 """The principal of what a script stores."""
@@ -42,12 +45,16 @@ class Shelves:
         self._shelf = shelf
         self._slot = slot
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._intake: Intake[Any] | None = None
+        self._put: Put | None = None
 
     def serve(self, intake: Intake[Any]) -> None:
         """Store with `intake`, on the loop that runs now."""
         self._loop = asyncio.get_running_loop()
-        self._intake = intake
+        self._put = partial(self._store, intake)
+
+    def store_with(self, put: Put) -> None:
+        """Let somebody else store, called on the loop of whoever saves."""
+        self._put = put
 
     @contextlib.asynccontextmanager
     async def open_path(self, path: str, etag: str | None = None) -> AsyncIterator[AsyncBufferedReader]:
@@ -118,18 +125,17 @@ class Shelves:
             created=time.time(),
             metadata=check(metadata or {}),
         )
-        return await self._store(upload, pieces)
-
-    async def _store(self, upload: Upload, pieces: AsyncIterator[bytes]) -> Stored:
-        intake = self._intake
-        if intake is None:
+        if self._put is None:
             raise RuntimeError("nothing can be saved here")
+        return await self._put(upload, pieces)
+
+    async def _store(self, intake: Intake[Any], upload: Upload, pieces: AsyncIterator[bytes]) -> Stored:
         mime = upload.content_type or mime_of(upload.path)
         landing = await self._there(lambda: intake.begin(upload, mime))
         try:
             async for piece in pieces:
                 for part in _parts(piece):
-                    await self._there(lambda part=part: landing.write(part))
+                    await self._there(partial(landing.write, part))
             await self._there(landing.end)
         except BaseException:
             await asyncio.shield(self._there(landing.discard))
