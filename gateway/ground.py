@@ -47,6 +47,8 @@ from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
 from gateway.storage.once import Once
 from gateway.storage.protocols import Shelf
+from gateway.storage.s3.client import Clients
+from gateway.storage.s3.shelf import S3Shelf
 from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
 from gateway.storage.tree import Tree
@@ -75,6 +77,7 @@ class Ground:
     depot: Depot | None = None
     files: CommittedFiles = field(init=False)
     shelf: Shelf = field(init=False)
+    clients: Clients | None = None
     holders: Holders = field(init=False)
     records: Records = field(init=False)
     initiated: Initiated = field(init=False)
@@ -116,7 +119,14 @@ class Ground:
     def protected(self) -> list[Path]:
         """Return the places that no upload may reach."""
         s = self.settings
-        singles = (s.config, s.tls_cert, s.tls_key, s.installation_key_file, s.secrets_key_file)
+        singles = (
+            s.config,
+            s.tls_cert,
+            s.tls_key,
+            s.installation_key_file,
+            s.secrets_key_file,
+            s.notifications_secret_file,
+        )
         return [s.state, *s.plugins, *(place for place in singles if place is not None)]
 
     def _take_slot(self, opened: contextlib.ExitStack) -> None:
@@ -136,7 +146,7 @@ class Ground:
         opened.callback(self.tree.close)
         self.records = open_records(settings)
         opened.callback(self.records.close)
-        self.initiated = Initiated(self.records.own("initiated"))
+        self.initiated = Initiated(self.records.own("initiated"), first_look=settings.reconcile_after)
         durable = settings.durability == "full"
         self.once = Once(self.state.once, durable=durable)
         opened.callback(self.once.close)
@@ -175,6 +185,7 @@ class Ground:
             settings,
             settings.storage,
             self.journal,
+            self.once,
             threads=self.disk,
             slot=self.seat.slot,
             audience=self._audience,
@@ -204,14 +215,22 @@ class Ground:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
         return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
 
+    def _make_shelf(self) -> Shelf:
+        storage = self.settings.storage
+        if storage == "file":
+            alone = contextlib.nullcontext if self.gate is None else self.gate.alone
+            return FileShelf(self.tree, self.committer.between_batches, alone)
+        self.clients = Clients(lambda secrets: self.plugins.mask.learn(secrets))  # noqa: PLW0108  as above
+        self.services.closers.append(self.clients.close)
+        return S3Shelf(storage, self.clients)
+
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
         self.installation = Installation(
             settings, installation_keys(settings), lambda: self.seat.address
         )
         self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
-        alone = contextlib.nullcontext if self.gate is None else self.gate.alone
-        self.shelf = FileShelf(self.tree, self.committer.between_batches, alone)
+        self.shelf = self._make_shelf()
         self.holders = Holders(
             self.installation,
             self.tree,
@@ -224,7 +243,13 @@ class Ground:
         )
         services.files = self.holders
         services.records = self.records
-        links = Links(settings, self.installation.urls, lambda: self.installation.public_url)
+        links = Links(
+            settings,
+            self.installation.urls,
+            lambda: self.installation.public_url,
+            self.shelf,
+            self.initiated.remember,
+        )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise

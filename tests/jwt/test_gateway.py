@@ -73,6 +73,15 @@ async def test_an_upload_needs_a_token_that_is_believed(believing: Start, issuer
     assert not (gateway.settings.directory / "upload/b").exists()
 
 
+async def test_a_download_needs_one_too(believing: Start, issuer: FakeIssuer) -> None:
+    gateway = await believing(downloads=True)
+    await put(gateway, "/upload/a", b"mine", bearer(issuer.token()))
+    assert (await get(gateway, "/upload/a", bearer(issuer.token()))).body == b"mine"
+    old = await get(gateway, "/upload/a", bearer(issuer.token(exp=1)))
+    assert (old.status, old.json["message"]) == (401, "the token has expired")
+    assert challenge(await get(gateway, "/upload/a")) == ""
+
+
 async def test_refusals_do_not_tell_what_would_have_been_right(
     believing: Start, issuer: FakeIssuer
 ) -> None:
