@@ -63,6 +63,7 @@ class Doors:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.siblings = Siblings(ground.settings.state, seat.others)
         self.siblings.start()
+        ground.holders.serve(ground.intake())
         self.roads = Roads(self.inflight, ground.disk, ground.settings.idle_timeout)
         await self.roads.open()
         auth = await self._auth()
