@@ -15,8 +15,6 @@ from tests.photos.conftest import TOKENS, Serve
 from tests.photos.pictures import bomb, opened, photo, picture
 from tests.photos.service import EVENT, Client
 
-pytestmark = pytest.mark.slow  # until scripts can save files
-
 KOREAN: dict[str, Any] = {"title": "기조 연설", "description": "스티브가 무대로 나온다 · naïve “quotes”"}
 
 
