@@ -109,3 +109,15 @@ class Shelf(Protocol):
         None: it cannot, and the gateway signs a URL of its own.
         """
         ...
+
+
+class Expiring(Protocol):
+    """A storage that may remove by itself what is old."""
+
+    async def expire(self, prefix: str, seconds: float) -> Any | None:
+        """Let the storage itself remove what lies below `prefix` (text) and is that many seconds old.
+
+        Returns what it will do, for a person to read, with `days`: S3 counts in days. None: it
+        removes nothing by itself, and who asks has to sweep.
+        """
+        ...

@@ -14,11 +14,12 @@ from aiohttp import web
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
 from gateway.storage.s3 import client as client_module
+from gateway.storage.s3 import lifecycle
 from gateway.storage.s3 import shelf as module
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.shelf import S3Shelf
 from gateway.storage.s3.spelling import encoded
-from tests.s3.servers import S3Server, SeaweedFS
+from tests.s3.servers import Rclone, S3Server, SeaweedFS
 
 METADATA = {"title": "Keynote Speech", "description": "é 世界  two spaces", "percent": "100%41 + a&b=c"}
 
@@ -170,3 +171,56 @@ async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
             await act
         assert refused.value.code == "storage_away"
         assert refused.value.status == 503
+
+
+# -- expiry
+
+
+@pytest.mark.slow
+async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
+    s3_storage: str, place: Bucket, shelf: S3Shelf, clients: Clients
+) -> None:
+    client = await clients.client()
+    others = {
+        "ID": "somebody's",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "x/"},
+        "Expiration": {"Days": 3},
+    }
+    await client.put_bucket_lifecycle_configuration(
+        Bucket=place.name, LifecycleConfiguration={"Rules": [others]}
+    )
+    for seconds, days in ((900, 1), (86400, 1), (86401, 2)):
+        told = await shelf.expire("/exports/", seconds)
+        assert told is not None
+        assert told.days == days
+        assert str(told).startswith(f"s3://{place.name}/a prefix/exports/* is removed after {days} days")
+        rules = {rule["ID"]: rule for rule in await lifecycle.rules_of(client, place.name)}
+        assert set(rules) == {"somebody's", told.rule}
+        assert rules[told.rule]["Expiration"]["Days"] == days
+        assert rules[told.rule]["Filter"]["Prefix"] == "a prefix/exports/"
+        assert rules["somebody's"]["Expiration"]["Days"] == 3
+    assert (await shelf.expire("/other/", 5)) != told
+
+
+@pytest.mark.slow
+async def test_a_store_without_expiry_leaves_it_to_who_asked(
+    rclone: Rclone,
+    place: Bucket,
+    shelf: S3Shelf,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await rclone.make(place.name)
+    for name, value in rclone.environment().items():
+        monkeypatch.setenv(name, value)
+    assert await shelf.expire("/exports/", 900) is None
+    assert "knows no expiry" in caplog.text
+
+
+async def test_an_expiry_is_not_given_up_where_the_storage_is_away(
+    failing: Failing, shelf: S3Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    with pytest.raises(Refusal):
+        await shelf.expire("/exports/", 900)
