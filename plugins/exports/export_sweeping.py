@@ -6,13 +6,10 @@ standard library and this plugin.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Any, Final
 
 from export_asking import BUILDING, FOLDER, WAITING, Rules, revive
-
-from gateway.errors import Refusal, Superseded
 
 PAGE: Final = 200
 
@@ -20,25 +17,11 @@ PAGE: Final = 200
 async def sweep(rules: Rules, kept: Any, files: Any, logger: Any) -> None:
     """Remove what has expired, order again what was forgotten, and tell of it."""
     before = time.time() - rules.expire_after
-    removed = await _sweep_files(before, files)
+    removed = await files.expire(FOLDER + "/", rules.expire_after)
     forgotten = await _forget(before, kept)
     revived = await _revive(rules, kept, files)
     told = (removed, forgotten, revived)
     logger.info("exports: %d files removed, %d records forgotten, %d ordered again", *told)
-    rule = await files.expire(FOLDER + "/", rules.expire_after)
-    if rule:
-        logger.info("exports: %s", rule)
-
-
-async def _sweep_files(before: float, files: Any) -> int:
-    """Remove old files below the folder: exports, and orders that have been carried out."""
-    count = 0
-    async for stat in files.list(FOLDER + "/"):
-        if stat.modified < before:
-            with contextlib.suppress(Refusal, Superseded):
-                await files.delete(stat.path, stat.etag)
-                count += 1
-    return count
 
 
 async def _forget(before: float, kept: Any) -> int:
