@@ -8,11 +8,22 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from export_asking import Asked, Rules, Wrong, asked, bounds, folder_of, is_id, is_over, revive, share
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.records import Records
+from tests.exports.parts import (
+    Asked,
+    Rules,
+    Wrong,
+    asked,
+    bounds,
+    folder_of,
+    is_id,
+    is_over,
+    revive,
+    share,
+)
 
 RULES = Rules()
 ADA = {"name": "ada", "kind": "token"}

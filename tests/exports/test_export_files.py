@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from export_files import MAX_COLUMNS, Spool, cell
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.exports.parts import MAX_COLUMNS, Spool, cell
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 VALUES = st.one_of(

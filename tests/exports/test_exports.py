@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 import zipfile
@@ -27,7 +28,7 @@ from gateway.commands.check import check
 from gateway.records import Records, open_records
 from gateway.settings import Settings
 from tests.conftest import Start
-from tests.exports.conftest import PLUGIN
+from tests.exports.parts import PLUGIN
 from tests.harness import SECONDS, Answer, Outside, files_below, get
 
 RANGE = "/exports?from=2026-01-01&to=2026-01-31"
@@ -54,6 +55,8 @@ PHOTOS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def exporter(tmp_path: Path) -> Exporter:
     """Copy the plugin: `exporter(changes={file: [(old, new)]}, **config)`; return its folder."""
+    for name in [name for name in sys.modules if name.startswith("export_")]:
+        del sys.modules[name]  # of the copy of another test
 
     def copy(changes: dict[str, list[tuple[str, str]]] | None = None, **config: Any) -> Path:
         folder = tmp_path / "exports-plugin"
