@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth import Auth, tokens_of
+from gateway.downloads.door import Downloads
 from gateway.entrance import Entrance
 from gateway.events.gathered import Gathered
 from gateway.events.protocols import Ledger
@@ -19,10 +20,19 @@ from gateway.ground import Ground
 from gateway.handing import Handing
 from gateway.inflight import Inflight
 from gateway.metrics import Metrics
+from gateway.model import OBJECT_CREATED
+from gateway.objects.arrivals import Arrivals
+from gateway.objects.door import Notifications
+from gateway.objects.reconcile import Reconcile
+from gateway.objects.senders import Senders, secrets_in
+from gateway.objects.sns import Sns
+from gateway.objects.telling import Where
 from gateway.observe import Observe
 from gateway.redaction import Redaction
 from gateway.routing.proxy import Proxy
 from gateway.routing.steps import Routing
+from gateway.settings import is_loopback
+from gateway.settings.values import Bucket
 from gateway.siblings import Siblings
 from gateway.steering import Steering
 from gateway.uploads.admission import Admission
@@ -44,6 +54,7 @@ class Doors:
     roads: Roads = field(init=False)
     siblings: Siblings = field(init=False)
     proxy: Proxy = field(init=False)
+    downloads: Downloads = field(init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> Entrance:
@@ -52,10 +63,14 @@ class Doors:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.siblings = Siblings(ground.settings.state, seat.others)
         self.siblings.start()
+        ground.holders.serve(ground.intake())
         self.roads = Roads(self.inflight, ground.disk, ground.settings.idle_timeout)
         await self.roads.open()
         auth = await self._auth()
         routing = await self._routing(auth)
+        self.downloads = Downloads(
+            ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
+        )
         return Entrance(
             ground.settings,
             auth,
@@ -64,6 +79,8 @@ class Doors:
             self._observe(routing),
             self._steering(),
             Handing(ground.files),
+            await self._notifications(auth),
+            self.downloads,
             self.metrics,
         )
 
@@ -72,7 +89,10 @@ class Doors:
         if ground.settings.jwt_issuer is not None:
             from gateway.jwt.verifier import Verifier  # most gateways have no use for its libraries
 
-            verify = (await self._opened.enter_async_context(Verifier(ground.settings))).verify
+            verifier = await self._opened.enter_async_context(Verifier(ground.settings))
+            about = "Whether JSON Web Tokens can be judged"
+            self.metrics.gauge("gateway_issuer_ready", about, lambda: verifier.ready)
+            verify = verifier.verify
         return Auth(ground.settings, tokens_of(ground.settings), ground.installation, verify)
 
     async def close(self) -> None:
@@ -81,12 +101,13 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
+        self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:
         ground, inflight = self.ground, self.inflight
         store = self._store()
         return Uploads(
-            Admission(ground.settings, auth, ground.hooks, inflight, store.look),
+            Admission(ground.settings, auth, ground.hooks, inflight, store.look, ground.once),
             store,
             hooks=ground.hooks,
             inflight=inflight,
@@ -121,6 +142,31 @@ class Doors:
             proxy=self.proxy,
             metrics=self.metrics,
         )
+
+    async def _notifications(self, auth: Auth) -> Notifications:
+        """Make the door for notifications, and let the first process look for those that were lost."""
+        ground, settings, metrics = self.ground, self.ground.settings, self.metrics
+        secrets = secrets_in(settings.notifications_secret_file)
+        ground.plugins.mask.learn(secrets)
+        own = settings.storage if isinstance(settings.storage, Bucket) else None
+        arrivals = Arrivals(
+            Where(own, frozenset(settings.object_buckets)),
+            ground.shelf,
+            ground.initiated,
+            publish=ground.journal.outbox.publish,
+            audience=lambda: ground.hooks.specs(OBJECT_CREATED),
+            failed=ground.hooks.failed,
+            notices=metrics.notices,
+            ends=metrics.initiated,
+        )
+        if own is not None and ground.seat.slot == 0:
+            reconcile = Reconcile(
+                ground.initiated, arrivals, ground.shelf, metrics.initiated, settings.reconcile_after
+            )
+            reconcile.start()
+            self._opened.push_async_callback(reconcile.stop)
+        senders = Senders(secrets, open_here=auth.mode == "none" and is_loopback(settings.host))
+        return Notifications(senders, arrivals, Sns(), self.siblings.sessions.get(0))
 
     def _observe(self, routing: Routing) -> Observe:
         ground = self.ground

@@ -7,6 +7,7 @@ left. May import everything but the doors and the commands.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -14,14 +15,17 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway import logs
 from gateway.commit.adopt import adopt, found
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.depot import Depot
+from gateway.commit.file_intake import FileIntake
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
+from gateway.commit.intake import Intake
 from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
@@ -41,7 +45,10 @@ from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
+from gateway.storage.once import Once
 from gateway.storage.protocols import Shelf
+from gateway.storage.s3.client import Clients
+from gateway.storage.s3.shelf import S3Shelf
 from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
 from gateway.storage.tree import Tree
@@ -63,12 +70,14 @@ class Ground:
     hooks: Hooks = field(init=False)
     journal: Journal = field(init=False)
     incoming: Incoming = field(init=False)
+    once: Once = field(init=False)
     tree: Tree = field(init=False)
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
     depot: Depot | None = None
     files: CommittedFiles = field(init=False)
     shelf: Shelf = field(init=False)
+    clients: Clients | None = None
     holders: Holders = field(init=False)
     records: Records = field(init=False)
     initiated: Initiated = field(init=False)
@@ -110,7 +119,14 @@ class Ground:
     def protected(self) -> list[Path]:
         """Return the places that no upload may reach."""
         s = self.settings
-        singles = (s.config, s.tls_cert, s.tls_key, s.installation_key_file, s.secrets_key_file)
+        singles = (
+            s.config,
+            s.tls_cert,
+            s.tls_key,
+            s.installation_key_file,
+            s.secrets_key_file,
+            s.notifications_secret_file,
+        )
         return [s.state, *s.plugins, *(place for place in singles if place is not None)]
 
     def _take_slot(self, opened: contextlib.ExitStack) -> None:
@@ -130,8 +146,10 @@ class Ground:
         opened.callback(self.tree.close)
         self.records = open_records(settings)
         opened.callback(self.records.close)
-        self.initiated = Initiated(self.records.own("initiated"))
+        self.initiated = Initiated(self.records.own("initiated"), first_look=settings.reconcile_after)
         durable = settings.durability == "full"
+        self.once = Once(self.state.once, durable=durable)
+        opened.callback(self.once.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
         if self.gate is not None:
@@ -153,6 +171,7 @@ class Ground:
             slot=self.state.slot,
             durable=durable,
             audience=self._audience,
+            once=self.once,
             gate=self.gate,
         )
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
@@ -166,6 +185,7 @@ class Ground:
             settings,
             settings.storage,
             self.journal,
+            self.once,
             threads=self.disk,
             slot=self.seat.slot,
             audience=self._audience,
@@ -173,9 +193,36 @@ class Ground:
         )
         return depot
 
+    def intake(self) -> Intake[Any]:
+        """Return the writing side of the storage."""
+        if self.depot is not None:
+            return self.depot.intake
+        return FileIntake(
+            self.tree,
+            self.incoming,
+            self.committer,
+            self.reserve,
+            disk=self.disk,
+            mode=self.settings.file_mode,
+            durable=self.settings.durability == "full",
+        )
+
+    async def _placed(self, upload_id: str) -> tuple[str, str] | None:
+        found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
+        return None if found is None else (found[0], str(found[1].get("etag")))
+
     def _audience(self) -> Audience:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
         return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
+
+    def _make_shelf(self) -> Shelf:
+        storage = self.settings.storage
+        if storage == "file":
+            alone = contextlib.nullcontext if self.gate is None else self.gate.alone
+            return FileShelf(self.tree, self.committer.between_batches, alone)
+        self.clients = Clients(lambda secrets: self.plugins.mask.learn(secrets))  # noqa: PLW0108  as above
+        self.services.closers.append(self.clients.close)
+        return S3Shelf(storage, self.clients)
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
@@ -183,18 +230,26 @@ class Ground:
             settings, installation_keys(settings), lambda: self.seat.address
         )
         self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
-        alone = contextlib.nullcontext if self.gate is None else self.gate.alone
-        self.shelf = FileShelf(self.tree, self.committer.between_batches, alone)
+        self.shelf = self._make_shelf()
         self.holders = Holders(
             self.installation,
             self.tree,
             settings.directory,
             own=lambda: self.advertised,
             local=self.files,
+            shelf=self.shelf,
+            slot=self.seat.slot,
+            placed=None if self.depot is None else self._placed,
         )
         services.files = self.holders
         services.records = self.records
-        links = Links(settings, self.installation.urls, lambda: self.installation.public_url)
+        links = Links(
+            settings,
+            self.installation.urls,
+            lambda: self.installation.public_url,
+            self.shelf,
+            self.initiated.remember,
+        )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
@@ -213,7 +268,7 @@ class Ground:
         self.journal.open()
         opened.callback(self.journal.close)
         self.state.sync()
-        recover(self.incoming, self.journal)
+        recover(self.incoming, self.journal, self.once)
         if self.seat.slot == 0:
             adopt(self.state, self.journal, self.seat.count)
             found(self.state, self.journal, self.seat.count)

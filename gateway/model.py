@@ -106,6 +106,30 @@ class Upload:
     grant: Any | None = None
 
 
+@dataclass(slots=True)
+class Download:
+    """One request to have a file, or a folder or some files of it as an archive.
+
+    `path` is that of the file, or of the folder, which then ends with a slash; it is the request's
+    until a handler rewrites it. `archive` is "zip" or None, `files` names what is wanted of the
+    folder (None: all). `filename` and `cache_control` are how the answer is to be saved and cached,
+    None: as usual. The rest is as in `Upload`.
+    """
+
+    id: str
+    path: str
+    resources: dict[str, str] = field(default_factory=dict)
+    params: dict[str, list[str]] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    method: str = "GET"
+    remote: str | None = None
+    principal: dict[str, Any] | None = None
+    archive: str | None = None
+    files: list[str] | None = None
+    filename: str | None = None
+    cache_control: str | None = None
+
+
 class Identity(NamedTuple):
     """Which very file was committed: device and inode, size in bytes, mtime in nanoseconds."""
 

@@ -18,12 +18,29 @@ from gateway.commands import VERBS, serve
 from gateway.commit import committer
 from gateway.events.protocols import STATES, Row
 from gateway.events.timetable import tick_event
-from gateway.model import OBJECT_CREATED, SCHEDULE, UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery
+from gateway.model import (
+    DOWNLOADING,
+    OBJECT_CREATED,
+    SCHEDULE,
+    UPLOAD_FAILED,
+    UPLOADED,
+    UPLOADING,
+    Delivery,
+    Download,
+)
 from gateway.plugins import models, testing
 from gateway.plugins.models import Strict
 from gateway.plugins.schema import FILE
 from gateway.schedules import Every
-from gateway.scripting import Configs, Services, Surroundings, callout, run_script, watchdog
+from gateway.scripting import (
+    Configs,
+    Services,
+    Surroundings,
+    callout,
+    downloading_event,
+    run_script,
+    watchdog,
+)
 from gateway.storage import incoming
 from tests.conftest import Start
 from tests.harness import get, plugin, put, settled
@@ -178,6 +195,7 @@ async def test_every_key_of_a_real_event_is_documented(start: Start, tmp_path: P
     assert noted[".ok-False-True-False"] == set(said[UPLOADED])
     assert noted[".no-False-False-True"] == set(said[UPLOAD_FAILED])
     assert noted[".ok-True-True-False"] == set(said[OBJECT_CREATED])
+    assert said[DOWNLOADING] == list(downloading_event(Download("a", "/a")))
 
 
 def test_every_key_of_a_tick_is_documented() -> None:

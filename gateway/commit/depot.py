@@ -23,6 +23,7 @@ from gateway.errors import GatewayError, Refusal
 from gateway.events.journal import Journal
 from gateway.events.unsettled import Pending
 from gateway.settings import Bucket, Settings
+from gateway.storage.once import Once
 from gateway.storage.s3.body import Means
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.keys import Keys
@@ -52,6 +53,7 @@ class Depot:
         settings: Settings,
         bucket: Bucket,
         journal: Journal,
+        once: Once,
         *,
         threads: Executor,
         slot: int,
@@ -63,13 +65,14 @@ class Depot:
         self.objects = Objects(self._clients, bucket.name)
         memory = Memory(settings.storage_memory)
         notes = Notes(settings.state / "multipart")
-        self.settler = Settler(self.objects, journal, notes)
+        self.settler = Settler(self.objects, journal, notes, once)
         self.intake = ObjectIntake(
             Names(Keys(bucket), self.objects),
             self.objects,
             Means(self.objects, memory, threads, notes, settings.idle_timeout),
             journal,
             self.settler,
+            once,
             slot,
             audience,
         )

@@ -22,12 +22,14 @@ from gateway.commit.intake import Deed
 from gateway.commit.object_names import Names
 from gateway.commit.orders import Audience, Found, created_body
 from gateway.commit.settling import Settler
+from gateway.commit.single import give_back, use_up
 from gateway.errors import GatewayError, Refusal, Unanswered
 from gateway.events.journal import Journal
 from gateway.events.outbox import Record, Telling
 from gateway.events.unsettled import Pending
 from gateway.model import OBJECT_CREATED, UPLOADED, Identity, Stored, Upload, new_id
 from gateway.points import reach
+from gateway.storage.once import Once
 from gateway.storage.s3.body import Means, ObjectBody
 from gateway.storage.s3.parts import Target, said_of
 from gateway.storage.s3.trying import DoubtfulError, TakenError
@@ -48,6 +50,7 @@ class ObjectIntake:
     means: Means
     journal: Journal
     settler: Settler
+    once: Once
     slot: int
     audience: Callable[[], Audience]
     _active: set[str] = field(default_factory=set)
@@ -99,6 +102,7 @@ class ObjectIntake:
             except BaseException:
                 await case.body.discard()
                 raise
+            await self._use_up(case)
             tag = await self._publish(case)
             try:
                 await self.settler.published(case.pending, tag)
@@ -155,6 +159,18 @@ class ObjectIntake:
             raise refusal_of(fault) from fault
         reach("after journal commit")
 
+    async def _use_up(self, case: _Case) -> None:
+        """Use up a one-time URL. Behind the row: while that is pending, the settler may give it back."""
+        if case.upload.grant is None:
+            return
+        try:
+            if await asyncio.to_thread(use_up, self.once, case.upload):
+                await asyncio.to_thread(self.once.sync)
+                reach("after url used up")
+        except Exception as fault:
+            await self._undo(case)
+            raise refusal_of(fault) from fault
+
     def _tellings(self, case: _Case) -> Iterator[Telling]:
         audience, body, deed = self.audience(), case.body, case.deed
         if audience.uploaded and deed.tell is not None:
@@ -210,8 +226,10 @@ class ObjectIntake:
     async def _undo(self, case: _Case) -> None:
         """Take the row back, durably; only then the parts."""
         try:
+            if case.upload.grant is not None and give_back(self.once, [case.upload]):
+                await asyncio.to_thread(self.once.sync)
             await asyncio.wrap_future(self.journal.outbox.forget([case.upload.id]))
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             self.settler.add(case.pending)
         await case.body.discard()
 

@@ -14,9 +14,15 @@ from types import CodeType
 from typing import Any
 
 from gateway.errors import ConfigError
-from gateway.model import UPLOADING, HandlerSpec, RetryPolicy
+from gateway.model import HandlerSpec, RetryPolicy
 from gateway.plugins.documents import Document
-from gateway.plugins.models import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, CaseModel, HandlerModel
+from gateway.plugins.models import (
+    ADMITTING,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_TIMEOUT,
+    CaseModel,
+    HandlerModel,
+)
 from gateway.schedules import Cron, Every, Schedule, parse_every
 from gateway.scripting import Configs, Event, Handle, Services, Surroundings, run_script
 from gateway.scripting.compile import compile_source
@@ -75,7 +81,7 @@ class Handler:
             return f"{text}, {self.schedule}"
         for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
             text += f", {word} {' or '.join(ends)}" if ends else ""
-        if self.event != UPLOADING:
+        if self.event not in ADMITTING:
             return text
         keeps = self.keeps_authorization
         return f"{text}, {'keeps' if keeps else 'replaces'} the default authorization"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.model import (
+    DOWNLOADING,
     OBJECT_CREATED,
     ON_CONFLICT,
     SCHEDULE,
@@ -26,15 +27,20 @@ EventName = Literal[
     "APIGW.OnFileUploading",
     "APIGW.OnFileUploaded",
     "APIGW.OnFileUploadFailed",
+    "APIGW.OnFileDownloading",
     "APIGW.OnObjectCreated",
     "Schedule",
 ]
-EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, OBJECT_CREATED, SCHEDULE)
+EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, DOWNLOADING, OBJECT_CREATED, SCHEDULE)
+ADMITTING: Final = (UPLOADING, DOWNLOADING)
+"""Events whose handlers decide, while somebody waits for it."""
+
 DELIVERED: Final = (UPLOADED, OBJECT_CREATED, SCHEDULE)
 """Events that are journalled, and delivered at least once."""
 
 DEFAULT_TIMEOUT: Final = {
     UPLOADING: 10.0,
+    DOWNLOADING: 10.0,
     UPLOADED: 3600.0,
     OBJECT_CREATED: 3600.0,
     UPLOAD_FAILED: 60.0,
@@ -46,8 +52,8 @@ DEFAULT_CONCURRENCY: Final = {UPLOADED: 4, OBJECT_CREATED: 4, SCHEDULE: 1}
 """Runs at the same time that a handler has where it does not say; others are not limited."""
 
 APPLIES: Final = {
-    "on_error": (UPLOADING,),
-    "authorization": (UPLOADING,),
+    "on_error": ADMITTING,
+    "authorization": ADMITTING,
     "prefix": (OBJECT_CREATED,),
     "suffix": (OBJECT_CREATED,),
     "retry": DELIVERED,
@@ -166,10 +172,11 @@ class HandlerModel(Strict):
     )
     catch_up: bool = Field(False, description="Schedule: run once for ticks missed while stopped")
     on_error: Literal["deny", "allow"] = Field(
-        "deny", description="OnFileUploading: what a failing handler means"
+        "deny", description="OnFileUploading and OnFileDownloading: what a failing handler means"
     )
     authorization: Literal["keep"] | None = Field(
-        None, description="OnFileUploading: the default authorization stays in force"
+        None,
+        description="OnFileUploading and OnFileDownloading: the default authorization stays in force",
     )
     prefix: Ends | None = Field(
         None, description="OnObjectCreated: what keys must begin with, or a list of such texts"

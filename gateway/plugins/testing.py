@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.model import (
+    DOWNLOADING,
     EVENT_VERSION,
     OBJECT_CREATED,
     SCHEDULE,
     UPLOADED,
     UPLOADING,
+    Download,
     Upload,
 )
 from gateway.plugins.handlers import Handler, surroundings
 from gateway.plugins.keeping import judge_records, keep
-from gateway.plugins.models import AnswerModel, CalledModel, CaseModel, ExpectModel
+from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, CaseModel, ExpectModel
 from gateway.scripting import (
     Answer,
     Configs,
@@ -31,6 +33,7 @@ from gateway.scripting import (
     HTTPError,
     Lane,
     Services,
+    downloading_event,
     failed_event,
     read_changes,
     run_script,
@@ -44,6 +47,7 @@ LONGEST_SECONDS: Final = 30.0
 _UPLOAD: Final = Upload(
     id="00000000000000000000000000-0", path="/upload/file.bin", content_length=4, remote="192.0.2.1"
 )
+_DOWNLOAD: Final = Download(id="00000000000000000000000003-0", path=_UPLOAD.path, remote=_UPLOAD.remote)
 _UPLOADED: Final = {
     "id": "00000000000000000000000001-0",
     "event_version": EVENT_VERSION,
@@ -166,6 +170,8 @@ def _event(handler: Handler, case: CaseModel) -> Event:
         return Event(_consistent({**_CREATED, **case.event}, case.event))
     if handler.event == SCHEDULE:
         return Event({**_TICK, "handler": handler.name, **case.event})
+    if handler.event == DOWNLOADING:
+        return Event({**downloading_event(_DOWNLOAD), **case.event})
     event = failed_event(_UPLOAD, "incomplete_body", 2)
     if handler.event == UPLOADING:
         event = uploading_event(_UPLOAD)
@@ -192,7 +198,7 @@ def _judge(
     if expect.raises:
         return ["it was expected to fail and did not"]
     faults = _judge_verdict(expect, handle)
-    if handler.event == UPLOADING and not refused:
+    if handler.event in ADMITTING and not refused:
         faults += _judge_changes(expect, event)
     return faults
 

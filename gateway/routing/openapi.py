@@ -113,7 +113,8 @@ def _add_routes(
         shown = _VARIABLE.sub(r"{\1}", route.path)
         path = spelled.setdefault(Template.parse(route.path).shape, shown)
         item = found.setdefault(path, _parameters(path))
-        security = {"axis": default, "none": [], "token": _TOKEN, "jwt": _JWT}[route.auth_mode]
+        jwt = [{"jwt": list(route.scopes)}]  # specification 3.1, Security Requirement Object: roles
+        security = {"axis": default, "none": [], "token": _TOKEN, "jwt": jwt}[route.auth_mode]
         for method in route.operations or ANY_METHOD:
             item[method.lower()] = _operation(route, method, security)
 

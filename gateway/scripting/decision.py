@@ -116,14 +116,25 @@ class Changes(NamedTuple):
     on_conflict: OnConflict = "replace"
 
 
+class Served(NamedTuple):
+    """What an `APIGW.OnFileDownloading` handler decides: which file, under which name, how cached.
+
+    `allow_archive`: a handler has to say so, for the files of an archive are not asked about one by
+    one.
+    """
+
+    path: str
+    filename: str | None
+    cache_control: str | None
+    allow_archive: bool
+
+
 _ASKABLE: Final = frozenset({"max_bytes", "on_conflict"})
 
 
 def read_changes(event: Event) -> Changes:
     """Read path, max_bytes and on_conflict from an event that a handler has had. Raises `Junk`."""
-    path = dict.get(event, "path")
-    if not isinstance(path, str):
-        raise Junk('event["path"] must be a str')
+    path = _path(event)
     max_bytes = dict.get(event, "max_bytes")
     if max_bytes is not None and (
         not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0
@@ -133,8 +144,32 @@ def read_changes(event: Event) -> Changes:
     if on_conflict not in ON_CONFLICT:
         raise Junk(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
     return Changes(
-        path=path if path.startswith("/") else f"/{path}",
+        path=path,
         asked=frozenset(dict.keys(event) & _ASKABLE),
         max_bytes=max_bytes,
         on_conflict=cast(OnConflict, on_conflict),
     )
+
+
+def read_served(event: Event) -> Served:
+    """Read path, filename, cache_control and allow_archive likewise. Raises `Junk`."""
+    return Served(
+        _path(event),
+        _line(event, "filename"),
+        _line(event, "cache_control"),
+        allow_archive=dict.get(event, "allow_archive") is True,
+    )
+
+
+def _line(event: Event, key: str) -> str | None:
+    text = dict.get(event, key)
+    if text is None or (isinstance(text, str) and text.isprintable() and 0 < len(text) < 256):
+        return text
+    raise Junk(f'event["{key}"] must be a str of one line, at most 255 characters, or None')
+
+
+def _path(event: Event) -> str:
+    path = dict.get(event, "path")
+    if not isinstance(path, str):
+        raise Junk('event["path"] must be a str')
+    return path if path.startswith("/") else f"/{path}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from gateway.model import EVENT_VERSION, Upload
+from gateway.model import EVENT_VERSION, Download, Upload
 
 
 class Headers(dict[str, str]):
@@ -149,6 +149,28 @@ def uploading_event(upload: Upload) -> Event:
             "headers": Headers(upload.headers),
             "content_length": upload.content_length,
             "content_type": upload.content_type,
+        }
+    )
+
+
+def downloading_event(download: Download) -> Event:
+    """Return the event of `APIGW.OnFileDownloading`; it shares nothing with `download`."""
+    return Event(
+        {
+            "id": f"{download.id}.downloading",
+            "event_version": EVENT_VERSION,
+            "method": download.method,
+            "remote": download.remote,
+            "principal": _copy(download.principal),
+            "path": download.path,
+            "resources": dict(download.resources),
+            "params": _copy(download.params),
+            "headers": Headers(download.headers),
+            "archive": download.archive,
+            "allow_archive": False,
+            "files": _copy(download.files),
+            "filename": download.filename,
+            "cache_control": download.cache_control,
         }
     )
 

@@ -2,7 +2,7 @@
 
 A body is private until the commit renames it. Small bodies stay in memory until they are sealed,
 so that a 4 KiB upload costs the disk one visit. All methods that touch the disk block: they
-are called from writer threads, one at a time per body. May import `errors` and `model`.
+are called from writer threads, one at a time per body. May import its own room, `errors`, `model`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.errors import Refusal
 from gateway.model import Identity
+from gateway.storage.attributes import write_note
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -73,11 +74,15 @@ class Incoming:
 
 
 class Body:
-    """One body being received. `received` counts the bytes written so far."""
+    """One body being received. `received` counts the bytes written so far.
+
+    `note` is to be written on the file (`attributes`), before its first byte.
+    """
 
     def __init__(self, incoming: Incoming, upload_id: str, mode: int, algorithms: Sequence[str]) -> None:
         self.upload_id = upload_id
         self.received = 0
+        self.note: bytes | None = None
         self._incoming = incoming
         self._mode = mode
         self._fd = -1
@@ -198,6 +203,8 @@ class Body:
         self._exists = True
         if self._mode & self._incoming.umask:
             os.fchmod(self._fd, self._mode)
+        if self.note is not None:
+            write_note(self._fd, self.note)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

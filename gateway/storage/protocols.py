@@ -92,7 +92,8 @@ class Shelf(Protocol):
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stat]:
         """Iterate over the files whose path starts with `prefix`, in the byte order of their keys.
 
-        `prefix` is text, no folder: `/a` finds `/ab` too. With `after` it begins behind that path. What
+        `prefix` is text, no folder: `/a` finds `/ab` too. With `after` it begins behind that path. Of
+        a bucket the order is the store's: byte order in S3, folder by folder in SeaweedFS. What
         is added or removed meanwhile may be missed or seen; nothing is seen twice. Memory is
         bounded whatever the number of files.
         """
@@ -106,5 +107,17 @@ class Shelf(Protocol):
         """Let the storage itself take one request until `expires` (Unix seconds).
 
         None: it cannot, and the gateway signs a URL of its own.
+        """
+        ...
+
+
+class Expiring(Protocol):
+    """A storage that may remove by itself what is old."""
+
+    async def expire(self, prefix: str, seconds: float) -> Any | None:
+        """Let the storage itself remove what lies below `prefix` (text) and is that many seconds old.
+
+        Returns what it will do, for a person to read, with `days`: S3 counts in days. None: it
+        removes nothing by itself, and who asks has to sweep.
         """
         ...

@@ -19,6 +19,7 @@ from gateway.commit.reserve import Reserve, Share
 from gateway.model import Stored, Upload
 from gateway.redaction import Redaction
 from gateway.settings import Settings
+from gateway.storage.attributes import note_of
 from gateway.storage.incoming import Body, Incoming
 from gateway.storage.tree import Tree
 from gateway.uploads import preconditions, store
@@ -65,6 +66,7 @@ class FileStore:
         admitted.progress.received = len(content)
         store.check_whole(upload, len(content))
         body = self._incoming.begin(upload.id, self._settings.file_mode)
+        body.note = note_of(upload.path, upload.content_type, upload.metadata)
         body.keep(content)
         return self._order(admitted, body, {})
 
@@ -74,6 +76,7 @@ class FileStore:
         """Receive a body. Raises `Refusal`, `BrokenBodyError`."""
         upload, algorithms = admitted.upload, store.algorithms_of(admitted)
         body = self._incoming.begin(upload.id, self._settings.file_mode, list(algorithms.values()))
+        body.note = note_of(upload.path, upload.content_type, upload.metadata)
         admitted.progress.state = "receiving"
         if self._settings.durability == "full":
             body.hasten()

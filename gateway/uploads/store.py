@@ -7,9 +7,8 @@ once. May import commit, server and the foundations.
 from __future__ import annotations
 
 import hmac
-import mimetypes
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -17,11 +16,10 @@ from gateway.commit.reserve import Share
 from gateway.errors import Refusal
 from gateway.model import Stored, Upload
 from gateway.server import send_continue
+from gateway.storage import attributes
 from gateway.uploads import preconditions
 from gateway.uploads.admission import Admitted
 from gateway.uploads.body import BrokenBodyError
-
-UNKNOWN_MIME: Final = "application/octet-stream"
 
 
 class Store(Protocol):
@@ -48,8 +46,7 @@ class Store(Protocol):
 
 def mime_of(upload: Upload) -> str:
     """Return the media type: what the client says, else what the name tells."""
-    guessed = mimetypes.guess_type(upload.path)[0] if "." in upload.path else None
-    return upload.content_type or guessed or UNKNOWN_MIME
+    return upload.content_type or attributes.mime_of(upload.path)
 
 
 def algorithms_of(admitted: Admitted) -> dict[str, str]:

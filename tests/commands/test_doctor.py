@@ -139,6 +139,8 @@ def test_a_clock_that_was_never_set_fails(tmp_path: Path, monkeypatch: pytest.Mo
         ({"host": "0.0.0.0", "auth": "token", "auth_said": True}, ["warn"]),
         ({"host": "::", "auth": "token", "auth_said": True, "tls_cert": Path("c")}, ["ok"]),
         ({"tokens": (Token(name="a", sha256="0" * 64),)}, ["ok", "warn"]),
+        ({"auth": "jwt"}, ["ok", "warn"]),
+        ({"auth": "jwt", "jwt_operators": ("ops",)}, ["ok"]),
     ],
 )
 def test_address_and_authorization_are_weighed_together(

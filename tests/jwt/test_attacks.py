@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.jwt.claims import BadToken
+from gateway.jwt.claims import BadToken, kept
 from gateway.jwt.issuer import Issuer
 from gateway.jwt.keys import KeySet, read
 from gateway.jwt.verifier import Verifier
@@ -379,20 +379,48 @@ class _Known(Issuer):
 
 
 MADE = "https://i.example"
-GOOD = ed_pair("k").sign(claims(MADE))
+PAIR = ed_pair("k")
+GOOD = PAIR.sign(claims(MADE))
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+CLAIMS = ["iss", "sub", "aud", "exp", "nbf", "iat", "client_id", "token_use", "username", "groups"]
+CLAIMS += ["cognito:username", "cognito:groups", "roles", "scope", "scp"]
+
+
+def knowing() -> Verifier:
+    """A verifier that has the key of PAIR."""
+    settings = load({"jwt_issuer": MADE, "jwt_audience": [AUDIENCE]}, {})
+    keys = read(json.dumps({"keys": [PAIR.jwk]}).encode(), settings.signatures)
+    return Verifier(settings, _Known(settings, keys))
 
 
 @given(st.integers(0, len(GOOD) - 1), st.sampled_from("Ab0_-.="))
 async def test_no_letter_of_a_token_can_be_changed(at: int, letter: str) -> None:
-    settings = load({"jwt_issuer": MADE, "jwt_audience": [AUDIENCE]}, {})
-    pair = ed_pair("k")
-    keys = read(json.dumps({"keys": [pair.jwk]}).encode(), settings.signatures)
-    verifier = Verifier(settings, _Known(settings, keys))
-    token = pair.sign(claims(MADE))
-    assert (await verifier.verify(token))["name"] == "ann"
-    changed = token[:at] + letter + token[at + 1 :]
-    if changed != token:
+    verifier = knowing()
+    assert (await verifier.verify(GOOD))["name"] == "ann"
+    changed = GOOD[:at] + letter + GOOD[at + 1 :]
+    if changed != GOOD:
         await refused(verifier, changed)
+
+
+@given(st.dictionaries(st.sampled_from(CLAIMS), anything, max_size=4))
+async def test_whatever_a_token_says_it_is_believed_or_refused(said: dict[str, Any]) -> None:
+    try:
+        principal = await knowing().verify(PAIR.sign({**claims(MADE), **said}))
+    except Refusal as fault:
+        assert fault.status == 401  # noqa: PT017  (either outcome is right)
+        return
+    assert isinstance(principal["name"], str)
+    assert principal["name"]
+    for word in (*principal["scopes"], *principal["groups"]):
+        assert isinstance(word, str)
+        assert word
+    json.dumps(principal, allow_nan=False).encode()
+    json.dumps(kept(principal))
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,10 @@ def test_it_is_known_what_is_delivered_and_when(plugins: Plugins) -> None:
         ("every: 15 minutes\n", "x.yaml:3: `every` must be a number with s, m, h or d"),
         ("every: 0s\n", "x.yaml:3: `every` must be a number with s, m, h or d"),
         (f"{CRON}timezone: Mars/Olympus\n", "x.yaml:4: `timezone` is no time zone"),
-        (f"{CRON}on_error: allow\n", "x.yaml:4: `on_error` applies to APIGW.OnFileUploading only"),
+        (
+            f"{CRON}on_error: allow\n",
+            "x.yaml:4: `on_error` applies to APIGW.OnFileUploading and APIGW.OnFileDownloading only",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(plugins: Plugins, keys: str, told: str) -> None:

@@ -36,10 +36,11 @@ def texts() -> list[str]:
         route("/a/{y}/{more:path}", "return 1", "spec: [{method: GET}]\n"),
         route("/b", "return 1", REFERRING),
         route("/any", "return 1"),
+        route("/users", "return 1", "spec: [{method: GET}]\n", auth="jwt, scopes: [a, b]"),
     ]
 
 
-@pytest.mark.parametrize("auth", ["none", "token"])
+@pytest.mark.parametrize("auth", ["none", "token", "jwt"])
 def test_the_document_is_valid(tmp_path: Path, auth: str) -> None:
     made = document(
         load(tmp_path, *texts()).routes, Settings(auth=auth, public_url="https://files.example")
@@ -56,6 +57,7 @@ def test_the_document_says_methods_schemas_and_who_may(tmp_path: Path) -> None:
     shared = paths["/a/{y}/{more}"]  # of the first in name order
     assert set(shared) == {"parameters", "put", "get"}
     assert shared["get"]["security"] == []
+    assert paths["/users"]["get"]["security"] == [{"jwt": ["a", "b"]}]
     [count, flag] = shared["put"]["parameters"]
     assert (count["name"], count["required"]) == ("X-Count", True)
     assert (flag["name"], flag["required"]) == ("X-Flag", False)

@@ -103,6 +103,9 @@ def authorization(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", what)
+    if settings.auth == "jwt" and not (settings.tokens or settings.jwt_operators):
+        advice = "list a token, or name the operators' groups with --jwt-operators"
+        yield Finding("warn", "nobody may read /-/metrics and the other pages over the network", advice)
     if settings.tokens and settings.auth == "none":
         advice = "say `auth: token`, unless a plugin decides by the principal"
         yield Finding("warn", "tokens are listed but the authorization is none", advice)

@@ -37,10 +37,13 @@ class Keys:
 
     def path(self, key: str) -> str | None:
         """Return the path of an object, None for one that is no file of ours (a folder's mark)."""
-        path = "/" + key.removeprefix(self._prefix)
-        if not key.startswith(self._prefix) or path.endswith("/"):
+        if not key.startswith(self._prefix):
             return None
-        return path
+        path = "/" + key.removeprefix(self._prefix)
+        try:
+            return path if self.of(path) == key else None
+        except Refusal:
+            return None
 
     def _check(self, key: str) -> None:
         try:

@@ -1,0 +1,44 @@
+"""plugins/photos behind `--auth jwt`: who signed in at a user pool may, nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.jwt.cognito import Pool, make_pool, moto_server
+from tests.photos.conftest import Serve
+from tests.photos.pictures import picture
+from tests.photos.service import Client
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
+        yield asyncio.run(make_pool(url))
+
+
+def with_(client: Client, token: str) -> Client:
+    return dataclasses.replace(client, token=token)
+
+
+async def test_uploads_begin_with_a_token_of_the_pool_and_not_without(serve: Serve, pool: Pool) -> None:
+    client = await serve(auth="jwt", **pool.flags)
+    assert (await client.initiate())[0] == 401
+    forged = pool.id_token[:-8] + "AAAAAAAA"
+    for bad in ("", "junk", forged, pool.id_token.rpartition(".")[0]):
+        assert (await with_(client, bad).initiate())[0] == 401
+        assert (await with_(client, bad).ask("GET", client.photos))[0] == 401
+    for token in (pool.id_token, pool.access_token):
+        status, begun = await with_(client, token).initiate()
+        assert status == 201
+        # The signed URL is enough for the bytes: the published client sends no token with them.
+        assert token not in begun["s3PutObjectUrl"]
+        assert await client.put(begun["s3PutObjectUrl"], picture()) == 201
+        bare = urlsplit(begun["s3PutObjectUrl"])._replace(query="").geturl()
+        assert await client.put(bare, picture()) in {401, 403}
