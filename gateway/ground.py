@@ -7,6 +7,7 @@ left. May import everything but the doors and the commands.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -14,14 +15,17 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway import logs
 from gateway.commit.adopt import adopt, found
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.depot import Depot
+from gateway.commit.file_intake import FileIntake
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
+from gateway.commit.intake import Intake
 from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
@@ -191,6 +195,24 @@ class Ground:
         )
         return depot
 
+    def intake(self) -> Intake[Any]:
+        """Return the writing side of the storage."""
+        if self.depot is not None:
+            return self.depot.intake
+        return FileIntake(
+            self.tree,
+            self.incoming,
+            self.committer,
+            self.reserve,
+            disk=self.disk,
+            mode=self.settings.file_mode,
+            durable=self.settings.durability == "full",
+        )
+
+    async def _placed(self, upload_id: str) -> tuple[str, str] | None:
+        found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
+        return None if found is None else (found[0], str(found[1].get("etag")))
+
     def _audience(self) -> Audience:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
         return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
@@ -217,6 +239,9 @@ class Ground:
             settings.directory,
             own=lambda: self.advertised,
             local=self.files,
+            shelf=self.shelf,
+            slot=self.seat.slot,
+            placed=None if self.depot is None else self._placed,
         )
         services.files = self.holders
         services.records = self.records
