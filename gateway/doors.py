@@ -93,7 +93,10 @@ class Doors:
         if ground.settings.jwt_issuer is not None:
             from gateway.jwt.verifier import Verifier  # most gateways have no use for its libraries
 
-            verify = (await self._opened.enter_async_context(Verifier(ground.settings))).verify
+            verifier = await self._opened.enter_async_context(Verifier(ground.settings))
+            about = "Whether JSON Web Tokens can be judged"
+            self.metrics.gauge("gateway_issuer_ready", about, lambda: verifier.ready)
+            verify = verifier.verify
         return Auth(ground.settings, tokens_of(ground.settings), ground.installation, verify)
 
     async def close(self) -> None:
