@@ -344,6 +344,25 @@ async def test_what_has_expired_is_swept_with_its_record(
     assert (await get(running, told["url"].partition(":")[2].partition("/")[2])).status >= 400
 
 
+async def test_other_folders_expire_too_each_after_its_time(
+    start: Start, exporter: Exporter, tmp_path: Path
+) -> None:
+    often = {"sweep.yaml": [("every: 15m", "every: 1s")]}
+    folder = exporter(often, expire_after={"/previews/": 10, "/kept/": 1000})
+    for name in ("previews/old", "kept/old", "other/old"):
+        place = tmp_path / "data" / name
+        place.parent.mkdir(parents=True)
+        place.touch()
+        os.utime(place, (0, time.time() - 100))
+    await start(auth="none", plugins=[str(folder)])
+    deadline = time.monotonic() + SECONDS
+    while (tmp_path / "data/previews/old").exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert (tmp_path / "data/kept/old").exists()
+    assert (tmp_path / "data/other/old").exists()
+
+
 async def test_orders_are_taken_away_when_they_have_been_carried_out(
     start: Start, exporter: Exporter, tmp_path: Path
 ) -> None:
