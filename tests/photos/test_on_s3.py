@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from aiohttp import BasicAuth
+from aiohttp import encode_basic_auth
 
 from tests.photos.browser import visiting
 from tests.photos.conftest import Serve
@@ -49,7 +49,8 @@ async def notify(client: Client, bucket: str, key: str) -> None:
     described = {"bucket": {"name": bucket}, "object": {"key": f"a+prefix/{key}", "sequencer": "01"}}
     body = json.dumps({"Records": [{**told, "s3": described}]})
     where = f"{client.url}/-/notifications"
-    async with client.session.post(where, data=body, auth=BasicAuth("gateway", SECRET)) as answer:
+    shown = {"Authorization": encode_basic_auth("gateway", SECRET)}
+    async with client.session.post(where, data=body, headers=shown) as answer:
         assert answer.status == 200, await answer.text()
 
 
