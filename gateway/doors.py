@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth import Auth, tokens_of
+from gateway.downloads.archive import Archives
 from gateway.downloads.door import Downloads
 from gateway.entrance import Entrance
 from gateway.events.gathered import Gathered
@@ -55,6 +56,7 @@ class Doors:
     siblings: Siblings = field(init=False)
     proxy: Proxy = field(init=False)
     downloads: Downloads = field(init=False)
+    archives: Archives = field(init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> Entrance:
@@ -71,6 +73,7 @@ class Doors:
         self.downloads = Downloads(
             ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
         )
+        self.archives = Archives(self.downloads)
         return Entrance(
             ground.settings,
             auth,
@@ -81,6 +84,7 @@ class Doors:
             Handing(ground.files),
             await self._notifications(auth),
             self.downloads,
+            self.archives,
             self.metrics,
         )
 
@@ -101,6 +105,7 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
+        self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:
