@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth import Auth, tokens_of
+from gateway.downloads.archive import Archives
 from gateway.downloads.door import Downloads
 from gateway.entrance import Entrance
 from gateway.events.gathered import Gathered
@@ -24,7 +25,7 @@ from gateway.model import OBJECT_CREATED
 from gateway.objects.arrivals import Arrivals
 from gateway.objects.door import Notifications
 from gateway.objects.reconcile import Reconcile
-from gateway.objects.senders import Senders, secrets_in
+from gateway.objects.senders import Senders
 from gateway.objects.sns import Sns
 from gateway.objects.telling import Where
 from gateway.observe import Observe
@@ -55,6 +56,7 @@ class Doors:
     siblings: Siblings = field(init=False)
     proxy: Proxy = field(init=False)
     downloads: Downloads = field(init=False)
+    archives: Archives = field(init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> Entrance:
@@ -63,6 +65,7 @@ class Doors:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.siblings = Siblings(ground.settings.state, seat.others)
         self.siblings.start()
+        ground.holders.serve(ground.intake())
         self.roads = Roads(self.inflight, ground.disk, ground.settings.idle_timeout)
         await self.roads.open()
         auth = await self._auth()
@@ -70,6 +73,7 @@ class Doors:
         self.downloads = Downloads(
             ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
         )
+        self.archives = Archives(self.downloads)
         return Entrance(
             ground.settings,
             auth,
@@ -80,6 +84,7 @@ class Doors:
             Handing(ground.files),
             await self._notifications(auth),
             self.downloads,
+            self.archives,
             self.metrics,
         )
 
@@ -88,7 +93,10 @@ class Doors:
         if ground.settings.jwt_issuer is not None:
             from gateway.jwt.verifier import Verifier  # most gateways have no use for its libraries
 
-            verify = (await self._opened.enter_async_context(Verifier(ground.settings))).verify
+            verifier = await self._opened.enter_async_context(Verifier(ground.settings))
+            about = "Whether JSON Web Tokens can be judged"
+            self.metrics.gauge("gateway_issuer_ready", about, lambda: verifier.ready)
+            verify = verifier.verify
         return Auth(ground.settings, tokens_of(ground.settings), ground.installation, verify)
 
     async def close(self) -> None:
@@ -97,6 +105,7 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
+        self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:
@@ -142,8 +151,6 @@ class Doors:
     async def _notifications(self, auth: Auth) -> Notifications:
         """Make the door for notifications, and let the first process look for those that were lost."""
         ground, settings, metrics = self.ground, self.ground.settings, self.metrics
-        secrets = secrets_in(settings.notifications_secret_file)
-        ground.plugins.mask.learn(secrets)
         own = settings.storage if isinstance(settings.storage, Bucket) else None
         arrivals = Arrivals(
             Where(own, frozenset(settings.object_buckets)),
@@ -161,7 +168,7 @@ class Doors:
             )
             reconcile.start()
             self._opened.push_async_callback(reconcile.stop)
-        senders = Senders(secrets, open_here=auth.mode == "none" and is_loopback(settings.host))
+        senders = Senders(ground.senders, open_here=auth.mode == "none" and is_loopback(settings.host))
         return Notifications(senders, arrivals, Sns(), self.siblings.sessions.get(0))
 
     def _observe(self, routing: Routing) -> Observe:

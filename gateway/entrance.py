@@ -20,6 +20,7 @@ from aiohttp import web
 from gateway import logs, paths
 from gateway.answers import refusal_answer
 from gateway.auth import INTERNAL, JWT, SIGNED, Auth
+from gateway.downloads.archive import Archives, folder_of
 from gateway.downloads.door import Downloads
 from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.handing import Handing
@@ -62,6 +63,7 @@ class Entrance:
     handing: Handing
     notifications: Notifications
     downloads: Downloads
+    archives: Archives
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
@@ -150,6 +152,10 @@ class Entrance:
         if raw_path.startswith("/-/"):
             return await self._own_page(request, raw_path, raw_query, owner=owner)
         self.auth.refuse_unknown_proxy(request.headers)
+        if request.method in {"GET", "HEAD"} and self.downloads.on:
+            folder = folder_of(self._template, raw_path, raw_query)
+            if folder is not None:
+                return await self.archives.get(request, folder, raw_query)
         match = self._template.match(raw_path)
         if match is None:
             return await self.routing.answer(request, raw_path, raw_query)

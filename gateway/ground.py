@@ -7,6 +7,7 @@ left. May import everything but the doors and the commands.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -14,14 +15,17 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway import logs
 from gateway.commit.adopt import adopt, found
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.depot import Depot
+from gateway.commit.file_intake import FileIntake
 from gateway.commit.files import CommittedFiles
 from gateway.commit.gate import Gate
+from gateway.commit.intake import Intake
 from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
@@ -41,6 +45,7 @@ from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
+from gateway.storage.keyfile import secrets_in
 from gateway.storage.once import Once
 from gateway.storage.protocols import Shelf
 from gateway.storage.s3.client import Clients
@@ -77,6 +82,7 @@ class Ground:
     holders: Holders = field(init=False)
     records: Records = field(init=False)
     initiated: Initiated = field(init=False)
+    senders: tuple[str, ...] = ()
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
     services: Services = field(default_factory=Services)
@@ -189,6 +195,24 @@ class Ground:
         )
         return depot
 
+    def intake(self) -> Intake[Any]:
+        """Return the writing side of the storage."""
+        if self.depot is not None:
+            return self.depot.intake
+        return FileIntake(
+            self.tree,
+            self.incoming,
+            self.committer,
+            self.reserve,
+            disk=self.disk,
+            mode=self.settings.file_mode,
+            durable=self.settings.durability == "full",
+        )
+
+    async def _placed(self, upload_id: str) -> tuple[str, str] | None:
+        found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
+        return None if found is None else (found[0], str(found[1].get("etag")))
+
     def _audience(self) -> Audience:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
         return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
@@ -215,6 +239,9 @@ class Ground:
             settings.directory,
             own=lambda: self.advertised,
             local=self.files,
+            shelf=self.shelf,
+            slot=self.seat.slot,
+            placed=None if self.depot is None else self._placed,
         )
         services.files = self.holders
         services.records = self.records
@@ -232,6 +259,8 @@ class Ground:
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.senders = secrets_in(settings.notifications_secret_file)
+        self.plugins.mask.learn(self.senders)
         self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)

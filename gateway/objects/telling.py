@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ def event_of(subject: Subject, handlers: tuple[str, ...]) -> Event:
     notice, stat = subject.notice, subject.stat
     path = f"/{subject.key}"
     known = path if subject.ours and _is_path(path) else None
-    metadata = dict(stat.metadata if stat is not None else notice.metadata or {})
+    stored = dict(stat.metadata if stat is not None else notice.metadata or {})
     body: dict[str, Any] = {
         "event_name": notice.event_name,
         "bucket": notice.bucket,
@@ -77,7 +77,7 @@ def event_of(subject: Subject, handlers: tuple[str, ...]) -> Event:
         "bytes": stat.bytes if stat is not None else notice.bytes,
         "etag": notice.etag or (stat.etag if stat is not None else None),
         "mime": (stat.mime if stat is not None else None) or notice.mime,
-        "metadata": metadata or _allowed(subject.initiations),
+        "metadata": _allowed(subject.initiations, stored),
         "version": notice.version,
         "sequencer": notice.sequencer,
         "upload_id": None,
@@ -106,8 +106,16 @@ def id_of(notice: Notice, lost: float | None = None) -> str:
     return f"object.{hashlib.sha256(words.encode('utf-8', 'replace')).hexdigest()[:32]}"
 
 
-def _allowed(initiations: Sequence[Initiation]) -> Mapping[str, str]:
-    return dict(initiations[0].metadata) if initiations else {}
+def _allowed(initiations: Sequence[Initiation], stored: dict[str, str]) -> dict[str, str]:
+    """Return the metadata of the URL by which an object came; without one, what is stored.
+
+    What was signed counts, and nothing else: some stores keep none of what stands in a URL, and some
+    take from the client what nobody signed.
+    """
+    fitting = [one for one in initiations if one.metadata.items() <= stored.items()]
+    if fitting:
+        return dict(max(fitting, key=lambda one: len(one.metadata)).metadata)
+    return dict(initiations[0].metadata) if initiations else stored
 
 
 def _is_path(path: str) -> bool:

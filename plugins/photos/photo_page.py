@@ -13,10 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from photo_images import FORMATS
-from photo_rules import Rules
-
-OWN_DOOR: Final = "/-/objects/"
-"""Where signed URLs of this gateway lead; the page takes that door at its own address."""
+from photo_rules import OWN_DOOR, Rules
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",

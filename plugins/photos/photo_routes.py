@@ -12,8 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from photo_rules import (
+    OWN_DOOR,
     Photo,
     Rules,
     Wrong,
@@ -56,13 +58,14 @@ def _told(serve: Serve) -> Serve:
 async def initiate(request: Any, config: Mapping[str, Any], sign_url: Any) -> Answer:
     """Answer 201 with the id of a new photo and the URL that its bytes are PUT to.
 
-    The URL is good for one PUT of the announced type, carries the metadata, and never overwrites.
+    The URL is good for a PUT of the announced type and size, and carries the metadata.
     """
     rules = Rules.of(config)
     body = json.loads(request.body)
     photo = announced(request.resources["eventId"], body, _caller(request), rules)
     exact = body.get("bytes")
-    url = await sign_url(
+    put = functools.partial(
+        sign_url,
         "PUT",
         f"/{photo.original}",
         expires=rules.upload_seconds,
@@ -70,16 +73,28 @@ async def initiate(request: Any, config: Mapping[str, Any], sign_url: Any) -> An
         length=exact,
         max_length=rules.max_bytes if exact is None else None,
         metadata=photo.metadata,
-        overwrite=False,
     )
     answer = {
         "photoId": photo.photo_id,
-        "s3PutObjectUrl": url,
+        "s3PutObjectUrl": await _put_url(put, rules),
         "headers": {"Content-Type": photo.content_type},
         "expires": int(time.time()) + rules.upload_seconds,
         "maxBytes": rules.max_bytes,
     }
     return 201, answer, _PRIVATE
+
+
+async def _put_url(put: Callable[..., Awaitable[str]], rules: Rules) -> str:
+    """Return the bucket's own URL where the storage is one, else the gateway's, which never overwrites.
+
+    A bucket cannot be kept from overwriting by a client that sends nothing but its type; the new
+    photo would be looked at like the first one.
+    """
+    if rules.through == "storage":
+        url = await put()
+        if not urlsplit(url).path.startswith(OWN_DOOR):
+            return url
+    return await put(overwrite=False)
 
 
 @_told

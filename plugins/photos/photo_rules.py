@@ -17,7 +17,10 @@ from photo_images import COPY_SUFFIX, FORMATS, Sizes
 UPLOADS: Final = "uploads"
 LARGEST_METADATA: Final = 2048
 """Bytes that storage takes for all names and values of an object's metadata."""
+OWN_DOOR: Final = "/-/objects/"
+"""Where signed URLs of the gateway itself lead; those of a bucket lead elsewhere."""
 
+_CHOICES: Final = {"originals": ("owner", "all"), "through": ("storage", "gateway")}
 _EVENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PHOTO: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -44,6 +47,7 @@ class Rules:
     upload_seconds: int = 900
     view_seconds: int = 900
     originals: str = "owner"
+    through: str = "storage"
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Rules:
@@ -54,9 +58,9 @@ class Rules:
                 raise ValueError(
                     f"config photos: there is no key {key}; the keys are {', '.join(known)}"
                 )
-            if key == "originals":
-                if value not in ("owner", "all"):
-                    raise ValueError("config photos: originals is owner or all")
+            if key in _CHOICES:
+                if value not in _CHOICES[key]:
+                    raise ValueError(f"config photos: {key} is {' or '.join(_CHOICES[key])}")
             elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"config photos: {key} must be a whole number from 1 on")
         return cls(**config)

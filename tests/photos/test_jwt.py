@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.async_api import expect
 
 from tests.jwt.cognito import Pool, make_pool, moto_server
+from tests.photos.browser import visiting
 from tests.photos.conftest import Serve
 from tests.photos.pictures import picture
 from tests.photos.service import Client
@@ -42,3 +44,32 @@ async def test_uploads_begin_with_a_token_of_the_pool_and_not_without(serve: Ser
         assert await client.put(begun["s3PutObjectUrl"], picture()) == 201
         bare = urlsplit(begun["s3PutObjectUrl"])._replace(query="").geturl()
         assert await client.put(bare, picture()) in {401, 403}
+
+
+async def test_a_photo_is_its_users_whichever_of_the_pools_tokens_is_shown(
+    serve: Serve, pool: Pool
+) -> None:
+    client = await serve(auth="jwt", **pool.flags)
+    ann = with_(client, pool.id_token)
+    photo_id = await ann.upload()
+    [told] = await ann.looked_at(photo_id)
+    assert told["state"] == "ready"
+    again = with_(client, pool.access_token)
+    assert [(one["id"], one["removable"]) for one in await again.listed()] == [(photo_id, True)]
+    assert (await client.fetch(told["thumbnailUrl"]))[:2] == (200, "image/webp")
+    assert (await client.ask("DELETE", f"{client.photos}/{photo_id}"))[0] == 401
+    assert (await again.ask("DELETE", f"{client.photos}/{photo_id}"))[0] in {200, 204}
+    assert await again.listed() == []
+
+
+async def test_the_page_takes_a_token_of_the_pool(serve: Serve, pool: Pool) -> None:
+    client = await serve(auth="jwt", **pool.flags)
+    async with visiting() as visit:
+        await visit.open(client.url)
+        await expect(visit("#gate")).to_be_visible()
+        await visit("#token").fill(pool.access_token)
+        await visit.page.keyboard.press("Enter")
+        await expect(visit("#gate")).to_be_hidden()
+        await visit.choose(("lantern.png", "image/png", picture()))
+        await visit.shows(1)
+        assert [line for line in visit.said if "401" not in line] == []

@@ -15,8 +15,6 @@ from tests.photos.conftest import TOKENS, Serve
 from tests.photos.pictures import bomb, opened, photo, picture
 from tests.photos.service import EVENT, Client
 
-pytestmark = pytest.mark.slow  # until scripts can save files
-
 KOREAN: dict[str, Any] = {"title": "기조 연설", "description": "스티브가 무대로 나온다 · naïve “quotes”"}
 
 
@@ -122,7 +120,7 @@ async def test_the_url_takes_one_body_of_that_type_and_no_larger_one(serve: Serv
     url = begun["s3PutObjectUrl"]
     assert begun["maxBytes"] == 5000
     assert await client.put(url, picture(), "image/jpeg") in {400, 403, 415}
-    assert await client.put(url, b"x" * 5001) == 413
+    assert await client.put(url, b"x" * 5001) in {403, 413}
     assert await client.put(url.replace("Keynote", "Keynoted"), picture()) == 403
     assert await client.put(url, picture()) == 201
     assert await client.put(url, picture("PNG", (9, 9))) in {409, 412}

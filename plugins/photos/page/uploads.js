@@ -160,12 +160,17 @@ function put(job, { s3PutObjectUrl, headers }, progressed) {
   });
 }
 
+/** The gateway tells its reasons in JSON; a bucket in words that are not for people. */
 function reasonOf(request) {
-  if (request.status === 403) return "The permission to upload has run out. Try again.";
-  if (request.status === 413) return "The photo is too large.";
-  if (request.status === 507) return "The gateway has no room left.";
-  return `The storage answered ${request.status}.`;
+  try {
+    const { error, message } = JSON.parse(request.responseText);
+    return error === "expired" ? RUN_OUT : `Refused: ${message}.`;
+  } catch {
+    return request.status === 403 ? RUN_OUT : `The storage answered ${request.status}.`;
+  }
 }
+
+const RUN_OUT = "The permission to upload has run out. Try again.";
 
 function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
