@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import tempfile
 import time
@@ -25,7 +26,7 @@ from gateway.errors import Refusal, Superseded
 from gateway.metadata import check
 from gateway.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.storage.attributes import mime_of
-from gateway.storage.protocols import Opened, Shelf, Stat
+from gateway.storage.protocols import Expiring, Opened, Shelf, Stat
 
 T = TypeVar("T")
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable[bytes]
@@ -34,6 +35,10 @@ Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable
 Put = Callable[[Upload, AsyncIterator[bytes]], Awaitable[Stored]]
 
 PIECE_BYTES: Final = 1 << 20
+MOST_RULES: Final = 100
+"""Folders for which a bucket is asked for a rule: it has room for a thousand, others' included."""
+
+log = logging.getLogger("gateway.storage")
 SCRIPT: Final = {"name": "script", "kind": "script"}
 """The principal of what a script stores."""
 
@@ -46,6 +51,7 @@ class Shelves:
         self._slot = slot
         self._loop: asyncio.AbstractEventLoop | None = None
         self._put: Put | None = None
+        self._ruled: dict[str, float] = {}
 
     def serve(self, intake: Intake[Any]) -> None:
         """Store with `intake`, on the loop that runs now."""
@@ -84,7 +90,8 @@ class Shelves:
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what is stored under `prefix` and older than `seconds`; return how many that were.
 
-        What is replaced meanwhile stays. Raises `ValueError` for a prefix that is no folder.
+        What is replaced meanwhile stays. A bucket gets a rule of its own too, for the time when
+        nobody calls this any more. Raises `ValueError` for a prefix that is no folder.
         """
         if len(prefix) < 3 or not (prefix.startswith("/") and prefix.endswith("/")):
             raise ValueError("expire() takes a folder, such as /exports/")
@@ -94,7 +101,20 @@ class Shelves:
                 with contextlib.suppress(Superseded, Refusal):
                     await self._shelf.delete(stat.path, stat.etag)
                     removed += 1
+        await self._set_rule(prefix, seconds)
         return removed
+
+    async def _set_rule(self, prefix: str, seconds: float) -> None:
+        """Let the storage remove by itself, once for a prefix; it tells why where it cannot."""
+        if not isinstance(self._shelf, Expiring) or self._ruled.get(prefix) == seconds:
+            return
+        if len(self._ruled) >= MOST_RULES:
+            return
+        with contextlib.suppress(Refusal):
+            told = await self._shelf.expire(prefix, seconds)
+            self._ruled[prefix] = seconds
+            if told is not None:
+                log.info("%s", told)
 
     async def save(
         self,
