@@ -28,6 +28,7 @@ from gateway.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.storage.attributes import mime_of
 from gateway.storage.protocols import Expiring, Opened, Shelf, Stat
 
+log = logging.getLogger("gateway.storage")
 T = TypeVar("T")
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable[bytes]
 """What can be saved: the bytes, the path of a local file, or pieces as they come."""
@@ -35,10 +36,6 @@ Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable
 Put = Callable[[Upload, AsyncIterator[bytes]], Awaitable[Stored]]
 
 PIECE_BYTES: Final = 1 << 20
-MOST_RULES: Final = 100
-"""Folders for which a bucket is asked for a rule: it has room for a thousand, others' included."""
-
-log = logging.getLogger("gateway.storage")
 SCRIPT: Final = {"name": "script", "kind": "script"}
 """The principal of what a script stores."""
 
@@ -90,31 +87,32 @@ class Shelves:
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what is stored under `prefix` and older than `seconds`; return how many that were.
 
-        What is replaced meanwhile stays. A bucket gets a rule of its own too, for the time when
-        nobody calls this any more. Raises `ValueError` for a prefix that is no folder.
+        What is replaced meanwhile stays. A bucket also gets a rule by which it removes by itself, in
+        whole days, what nobody sweeps; the log tells it. Raises `ValueError` for no folder.
         """
         if len(prefix) < 3 or not (prefix.startswith("/") and prefix.endswith("/")):
             raise ValueError("expire() takes a folder, such as /exports/")
+        await self._rule(prefix, seconds)
         limit, removed = time.time() - seconds, 0
         async for stat in self._shelf.list(prefix):
             if stat.modified < limit:
                 with contextlib.suppress(Superseded, Refusal):
                     await self._shelf.delete(stat.path, stat.etag)
                     removed += 1
-        await self._set_rule(prefix, seconds)
         return removed
 
-    async def _set_rule(self, prefix: str, seconds: float) -> None:
-        """Let the storage remove by itself, once for a prefix; it tells why where it cannot."""
+    async def _rule(self, prefix: str, seconds: float) -> None:
+        """Let the storage itself remove what is old, where it can; tell of it once."""
         if not isinstance(self._shelf, Expiring) or self._ruled.get(prefix) == seconds:
             return
-        if len(self._ruled) >= MOST_RULES:
+        try:
+            rule = await self._shelf.expire(prefix, seconds)
+        except Refusal as refusal:  # whoever sweeps needs no rule, and tries again
+            log.warning("no rule by which %s expires could be set: %s", prefix, refusal)
             return
-        with contextlib.suppress(Refusal):
-            told = await self._shelf.expire(prefix, seconds)
-            self._ruled[prefix] = seconds
-            if told is not None:
-                log.info("%s", told)
+        if rule is not None:
+            log.info("%s", rule)
+        self._ruled[prefix] = seconds
 
     async def save(
         self,
