@@ -83,7 +83,7 @@ class Delivering:
         return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
 
     def _complete(self, delivery: Delivery) -> dict[str, Any]:
-        return delivery.event_at(*self._ground.advertised, self._ground.settings.directory)
+        return delivery.event_at(*self._ground.advertised, self._ground.files_below)
 
     async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
         await self._ground.holders.deliver(self._ground.hooks, delivery, event)

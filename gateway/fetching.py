@@ -24,7 +24,7 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 from yarl import URL
 
 from gateway import paths
-from gateway.commit.files import CommittedFiles, identity_of
+from gateway.commit.files import VeryFiles, identity_of
 from gateway.errors import HolderAway, Refusal, Superseded
 from gateway.hooks import HandlerFailed, Hooks
 from gateway.installation import Installation
@@ -76,17 +76,18 @@ class Holders:
     """`files` for handlers that may run far from the file. Callable from any event loop.
 
     `own` returns the `HOST:PORT` by which events name us, None for a worker, which holds nothing;
-    `local` are our own files, `tree` is the directory that we may share with a holder.
+    `local` are our own files, `tree` is the directory that we may share with a holder; `directory` is
+    where files lie, None where they are objects.
     """
 
     def __init__(
         self,
         installation: Installation,
         tree: Tree,
-        directory: Path,
+        directory: Path | None,
         *,
         own: Callable[[], tuple[str, int] | None],
-        local: CommittedFiles | None = None,
+        local: VeryFiles | None = None,
     ) -> None:
         self._installation = installation
         self._tree = tree
@@ -110,7 +111,8 @@ class Holders:
     async def deliver(self, hooks: Hooks, delivery: Delivery, event: dict[str, Any]) -> None:
         """Run the handler. Where it could not even connect to the holder, that is `HolderAway`."""
         place = self._places.get(delivery.upload_id or "")
-        if place is not None and await asyncio.to_thread(self._is_here, place):
+        here = place is not None and await asyncio.to_thread(self._is_here, place)
+        if place is not None and self._directory is not None and here:
             event["filepath"] = str(self._directory / place.path.lstrip("/"))
         try:
             await hooks.deliver(delivery, event)
@@ -183,7 +185,7 @@ class Holders:
             async with self._asking("DELETE", upload_id, place):
                 pass
 
-    def _own_files(self) -> CommittedFiles:
+    def _own_files(self) -> VeryFiles:
         if self._local is None:
             raise Superseded("this worker has no file of its own, and was told of no other")
         return self._local

@@ -20,8 +20,9 @@ from gateway.commit.adopt import adopt, found
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.depot import Depot
-from gateway.commit.files import CommittedFiles
+from gateway.commit.files import CommittedFiles, VeryFiles
 from gateway.commit.gate import Gate
+from gateway.commit.object_files import ObjectFiles
 from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
@@ -67,7 +68,7 @@ class Ground:
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
     depot: Depot | None = None
-    files: CommittedFiles = field(init=False)
+    files: VeryFiles = field(init=False)
     shelf: Shelf = field(init=False)
     holders: Holders = field(init=False)
     records: Records = field(init=False)
@@ -100,6 +101,11 @@ class Ground:
             return self.settings.advertise.host, self.settings.advertise.port
         host, port = self.seat.address
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+    @property
+    def files_below(self) -> Path | None:
+        """Where uploads become files; None where they become objects."""
+        return self.settings.directory if self.settings.storage == "file" else None
 
     @property
     def node(self) -> str:
@@ -162,7 +168,7 @@ class Ground:
         settings = self.settings
         if settings.storage == "file":
             return None
-        depot = Depot(
+        return Depot(
             settings,
             settings.storage,
             self.journal,
@@ -171,7 +177,11 @@ class Ground:
             audience=self._audience,
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
         )
-        return depot
+
+    def _make_files(self) -> VeryFiles:
+        if self.depot is not None:
+            return ObjectFiles(self.shelf, self.journal.outbox)
+        return CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
 
     def _audience(self) -> Audience:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
@@ -182,13 +192,13 @@ class Ground:
         self.installation = Installation(
             settings, installation_keys(settings), lambda: self.seat.address
         )
-        self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
         alone = contextlib.nullcontext if self.gate is None else self.gate.alone
         self.shelf = FileShelf(self.tree, self.committer.between_batches, alone)
+        self.files = self._make_files()
         self.holders = Holders(
             self.installation,
             self.tree,
-            settings.directory,
+            self.files_below,
             own=lambda: self.advertised,
             local=self.files,
         )

@@ -19,6 +19,7 @@ from typing import Any, Final
 from gateway import paths
 from gateway.commit.faults import refusal_of
 from gateway.commit.intake import Deed
+from gateway.commit.object_identity import identity_of_upload
 from gateway.commit.object_names import Names
 from gateway.commit.orders import Audience, Found, created_body
 from gateway.commit.settling import Settler
@@ -26,7 +27,7 @@ from gateway.errors import GatewayError, Refusal, Unanswered
 from gateway.events.journal import Journal
 from gateway.events.outbox import Record, Telling
 from gateway.events.unsettled import Pending
-from gateway.model import OBJECT_CREATED, UPLOADED, Identity, Stored, Upload, new_id
+from gateway.model import OBJECT_CREATED, UPLOADED, Stored, Upload, new_id
 from gateway.points import reach
 from gateway.storage.s3.body import Means, ObjectBody
 from gateway.storage.s3.parts import Target, said_of
@@ -135,7 +136,7 @@ class ObjectIntake:
         record = Record(
             upload_id=upload.id,
             path=body.target.path,
-            identity=Identity(0, 0, body.received, 0),
+            identity=identity_of_upload(upload.id, body.received),
             mime=deed.mime,
             digests=deed.digests,
             principal=upload.principal,
