@@ -34,6 +34,7 @@ from gateway.storage.state import State
 log = logging.getLogger("gateway")
 
 BACKLOG = 1024
+SWEEP_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class Gateway:
     metrics: Metrics = field(default_factory=Metrics)
     _servers: list[web.ServerRunner] = field(default_factory=list)
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _house: asyncio.Task[None] = field(init=False)
+    _house: list[asyncio.Task[None]] = field(default_factory=list)
 
     # -- starting
 
@@ -88,12 +89,20 @@ class Gateway:
         )
         await self.timetable.start(self._schedules())
         kept = self.settings.retention, self.settings.relayed_retention
-        self._house = asyncio.create_task(self.journal.ledger.keep_house(*kept))
+        chores = self.journal.ledger.keep_house(*kept), self._sweep()
+        self._house = [asyncio.create_task(chore) for chore in chores]
         await self._listen()
 
     def _schedules(self) -> dict[str, Schedule]:
         """Return what this process has to tick: one process of a node does."""
         return self.plugins.current.schedules if self.ground.seat.slot == 0 else {}
+
+    async def _sweep(self) -> None:
+        """Let go of one-time URLs that expired long ago, until cancelled: one process of a node does."""
+        while self.ground.seat.slot == 0:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.ground.once.sweep)
+            await asyncio.sleep(SWEEP_SECONDS)
 
     async def _listen(self) -> None:
         """Take requests on the port, and the owner's on the Unix socket."""
@@ -194,7 +203,8 @@ class Gateway:
             for site in list(server.sites):
                 await site.stop()
         grace = self.settings.grace
-        self._house.cancel()
+        for chore in self._house:
+            chore.cancel()
         await self.timetable.stop()
         await asyncio.gather(self.entrance.quiet(grace), self.delivering.stop(grace))
         await asyncio.gather(*(server.cleanup() for server in self._servers))

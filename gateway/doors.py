@@ -93,7 +93,7 @@ class Doors:
         ground, inflight = self.ground, self.inflight
         store = self._store()
         return Uploads(
-            Admission(ground.settings, auth, ground.hooks, inflight, store.look),
+            Admission(ground.settings, auth, ground.hooks, inflight, store.look, ground.once),
             store,
             hooks=ground.hooks,
             inflight=inflight,

@@ -42,6 +42,7 @@ from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
+from gateway.storage.once import Once
 from gateway.storage.protocols import Shelf
 from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
@@ -64,6 +65,7 @@ class Ground:
     hooks: Hooks = field(init=False)
     journal: Journal = field(init=False)
     incoming: Incoming = field(init=False)
+    once: Once = field(init=False)
     tree: Tree = field(init=False)
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
@@ -138,6 +140,8 @@ class Ground:
         opened.callback(self.records.close)
         self.initiated = Initiated(self.records.own("initiated"))
         durable = settings.durability == "full"
+        self.once = Once(self.state.once, durable=durable)
+        opened.callback(self.once.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
         if self.gate is not None:
@@ -159,6 +163,7 @@ class Ground:
             slot=self.state.slot,
             durable=durable,
             audience=self._audience,
+            once=self.once,
             gate=self.gate,
         )
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
@@ -223,7 +228,7 @@ class Ground:
         self.journal.open()
         opened.callback(self.journal.close)
         self.state.sync()
-        recover(self.incoming, self.journal)
+        recover(self.incoming, self.journal, self.once)
         if self.seat.slot == 0:
             adopt(self.state, self.journal, self.seat.count)
             found(self.state, self.journal, self.seat.count)

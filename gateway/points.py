@@ -14,6 +14,7 @@ POINTS: Final = (
     "after admit",
     "mid body",
     "after file sync",
+    "after url used up",
     "before journal commit",
     "after journal commit",
     "after link",

@@ -19,6 +19,7 @@ from gateway.commit.recover import recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.incoming import Incoming
+from gateway.storage.once import Once
 from gateway.storage.state import BUSY_SECONDS, OwnedError, State, slots
 
 log = logging.getLogger("gateway.commit")
@@ -86,14 +87,16 @@ def _leave(orphan: State) -> bool:
 
 def _recover(orphan: State) -> None:
     incoming, journal = Incoming(orphan.incoming), Journal(orphan.journal)
+    once = Once(orphan.once)
     try:
         journal.open()
         try:
-            recover(incoming, journal)
+            recover(incoming, journal, once)
         finally:
             journal.close()
     finally:
         incoming.close()
+        once.close()
     if Path(f"{orphan.journal}-wal").exists():
         raise OSError("its write-ahead log could not be folded into it")
     orphan.incoming.rmdir()

@@ -19,11 +19,13 @@ from gateway.commit.faults import discard_quietly, refusal_of
 from gateway.commit.gate import Gate
 from gateway.commit.orders import Audience, Order, Staged, Verdicts, record_of
 from gateway.commit.reserve import Reserve
+from gateway.commit.single import give_back, use_up
 from gateway.errors import Refusal, Unanswered
 from gateway.events.outbox import Outbox
 from gateway.model import Stored
 from gateway.points import reach
 from gateway.storage.incoming import Incoming
+from gateway.storage.once import Once
 from gateway.storage.parent import Parent
 from gateway.storage.tree import Tree
 
@@ -33,6 +35,7 @@ log = logging.getLogger("gateway.commit")
 class Steps:
     """The steps and what they work on. `audience()` says who is told of what is stored.
 
+    `once` holds the one-time URLs that are used up.
     `gate` keeps other processes from removing files while this one gives names, None without others.
     """
 
@@ -46,6 +49,7 @@ class Steps:
         slot: int,
         durable: bool,
         audience: Callable[[], Audience],
+        once: Once,
         gate: Gate | None = None,
     ) -> None:
         self._tree = tree
@@ -55,6 +59,7 @@ class Steps:
         self._slot = slot
         self._durable = durable
         self._audience = audience
+        self._once = once
         self._passing = contextlib.nullcontext if gate is None else gate.passing
         self._limbo: list[str] = []
 
@@ -64,6 +69,9 @@ class Steps:
         with contextlib.ExitStack() as folders:
             staged = self._seal_all(self._stage_all(orders, folders, verdicts), verdicts)
             if not staged or not self._sync_incoming(staged, verdicts):
+                return
+            staged = self._use_up(staged, verdicts)
+            if not staged:
                 return
             reach("before journal commit")
             recorded = self._record(staged, self._audience(), verdicts)
@@ -146,6 +154,27 @@ class Steps:
             return False
         return True
 
+    def _use_up(self, staged: list[Staged], verdicts: Verdicts) -> list[Staged]:
+        """Use up the one-time URLs, before anything is published; return whose URL was still good."""
+        used, good = [], []
+        for item in staged:
+            try:
+                if use_up(self._once, item.upload):
+                    used.append(item)
+            except Exception as fault:
+                self._discard(item.order, refusal_of(fault), verdicts)
+            else:
+                good.append(item)
+        if not used:
+            return good
+        try:
+            self._once.sync()
+        except OSError as fault:
+            self._undo([item.order for item in used], refusal_of(fault), verdicts)
+            return [item for item in good if item not in used]
+        reach("after url used up")
+        return good
+
     def _record(self, staged: list[Staged], audience: Audience, verdicts: Verdicts) -> list[Staged]:
         """Write the rows in one transaction; return the items whose rows are durable."""
         try:
@@ -221,8 +250,10 @@ class Steps:
         ids = [order.upload.id for order in orders]
         try:
             self._outbox.forget(ids).result()
-        except sqlite3.Error:
-            # While an (empty) body lies there, recovery knows that the row was never published.
+            if give_back(self._once, [order.upload for order in orders]):
+                self._once.sync()
+        except (sqlite3.Error, OSError):
+            # While an (empty) body lies there, recovery knows that the upload was never published.
             self._limbo.extend(ids)
             for order in orders:
                 order.body.empty()
@@ -239,6 +270,7 @@ class Steps:
         if self._limbo:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._outbox.forget(self._limbo).result()
+                self._once.forget(self._limbo)
                 while self._limbo:
                     self._incoming.remove(self._limbo[-1])
                     self._limbo.pop()

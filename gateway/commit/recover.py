@@ -1,9 +1,9 @@
 """Commit room: at start, settle what a crash left; finished before the port opens.
 
-A body that still lies in `incoming/` was never answered with a 2xx: its row goes, durably, then
-the body. A row whose body is gone was published: its deliveries become ready. Nothing is ever
-given a name here, so nothing newer can be overwritten. Blocking. May import events, storage,
-errors.
+A body that still lies in `incoming/` was never answered with a 2xx: its row goes, durably, and the
+one-time URL that it used is good again; then the body goes. A row whose body is gone was published:
+its deliveries become ready. Nothing is ever given a name here, so nothing newer can be
+overwritten. Blocking. May import events, storage, errors.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.incoming import Incoming
+from gateway.storage.once import Once
 
 log = logging.getLogger("gateway.commit")
 
@@ -33,14 +34,14 @@ class Recovered:
     resumed: int
 
 
-def recover(incoming: Incoming, journal: Journal) -> Recovered:
-    """Settle every body and every unfinished delivery of this slot.
+def recover(incoming: Incoming, journal: Journal, once: Once) -> Recovered:
+    """Settle every body, one-time URL and unfinished delivery of this slot.
 
     Raises `ConfigError` when the disk does not allow it: then the server must not start, for it
     could not keep its promise. What was settled by then stays settled.
     """
     try:
-        return _settle(incoming, journal)
+        return _settle(incoming, journal, once)
     except (OSError, sqlite3.Error) as fault:
         raise ConfigError(
             f"what an earlier run left cannot be settled ({fault}): free some space, see that the "
@@ -48,16 +49,18 @@ def recover(incoming: Incoming, journal: Journal) -> Recovered:
         ) from fault
 
 
-def _settle(incoming: Incoming, journal: Journal) -> Recovered:
+def _settle(incoming: Incoming, journal: Journal, once: Once) -> Recovered:
     swept = undone = 0
     if journal.outbox.held().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.
         os.sync()
     for names in _chunks(incoming.names()):
         recorded = journal.outbox.recorded(names).result()
-        unpublished = [name for name in recorded if not _was_published(incoming, name)]
+        private = {name for name in names if not _was_published(incoming, name)}
+        unpublished = [name for name in recorded if name in private]
         if unpublished:
             journal.outbox.forget(unpublished).result()
+        once.forget(private)
         for name in names:
             incoming.remove(name)
         swept += len(names)

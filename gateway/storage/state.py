@@ -6,6 +6,7 @@
       incoming/<n>/      bodies on their way
       journal-<n>.db     uploads and deliveries
       owner-<n>.sock     where the owner answers the command line and its siblings
+      once/              the one-time URLs that are used up (`storage.once`), of all slots
       leaving-<n>.db     a journal on its way into another one (`commit.adopt`)
       gate, turnstile    who gives names to files, who removes some (`commit.gate`)
 
@@ -121,6 +122,7 @@ class State:
         self.slot = slot
         self.journal = folder / f"journal-{slot}.db"
         self.incoming = folder / "incoming" / str(slot)
+        self.once = folder / "once"
         self.socket = folder / f"owner-{slot}.sock"
         self._lock = Lock(folder / "slots" / str(slot))
 

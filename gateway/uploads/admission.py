@@ -7,6 +7,7 @@ is the path a good one, is the name free, is the size allowed, is there room. Ea
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +28,7 @@ from gateway.redaction import Redaction
 from gateway.server import joined, readable
 from gateway.settings import Settings
 from gateway.signing import Grant
+from gateway.storage.once import Once
 from gateway.uploads import preconditions
 from gateway.uploads.preconditions import Expected
 from gateway.uploads.small import is_here
@@ -60,12 +62,14 @@ class Admission:
         hooks: Hooks,
         inflight: Inflight,
         look: Look,
+        once: Once,
     ) -> None:
         self._settings = settings
         self._auth = auth
         self._hooks = hooks
         self._inflight = inflight
         self._look = look
+        self._once = once
 
     async def admit(
         self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
@@ -92,6 +96,8 @@ class Admission:
             segments = _segments(upload, match)
             _check_size(upload)
             share = None
+            if (nonce := _nonce(upload)) is not None:
+                await asyncio.to_thread(self._once.check, nonce)
             if expected or not is_here(request):
                 share = await self._look_at(upload, segments, match, headers)
         except BaseException as fault:
@@ -139,6 +145,12 @@ class Admission:
             return await self._look(upload, segments, headers)
         except Refusal as refusal:
             raise blame(refusal, upload, match) from refusal
+
+
+def _nonce(upload: Upload) -> str | None:
+    """Return the name of a one-time URL."""
+    grant: Grant | None = upload.grant
+    return None if grant is None else grant.once
 
 
 def _narrow(upload: Upload) -> None:

@@ -22,6 +22,7 @@ from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
 from gateway.model import HandlerSpec, Stored, Upload, new_id
 from gateway.storage.incoming import Incoming
+from gateway.storage.once import Once
 from gateway.storage.tree import Tree
 from tests.harness import files_below
 from tests.records import awaited
@@ -43,6 +44,7 @@ class Office:
         self.tree = Tree(self.root, [], self.incoming.device)
         self.journal = Journal(folder / "journal.db")
         self.journal.open()
+        self.once = Once(folder / "once")
         self.disk = ThreadPoolExecutor(2)
         self.handlers: list[str] = ["h"]
         self.watchers: list[HandlerSpec] = []
@@ -54,6 +56,7 @@ class Office:
             slot=0,
             durable=True,
             audience=lambda: Audience(tuple(self.handlers), tuple(self.watchers)),
+            once=self.once,
             gate=gate,
         )
         self.committer = Committer(steps, self.journal.outbox, durable=True, disk=self.disk)
@@ -65,6 +68,7 @@ class Office:
         self.disk.shutdown()
         self.journal.close()
         self.incoming.close()
+        self.once.close()
         self.tree.close()
 
     def order(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Order:

@@ -1,0 +1,105 @@
+"""One-time URLs: used up by one upload, given back only by that one, remembered long enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import Refusal
+from gateway.storage.once import KEPT, LATEST, Once
+
+NOW = 1_750_000_000
+EXPIRES = NOW + 900
+
+
+@pytest.fixture
+def once(tmp_path: Path) -> Iterator[Once]:
+    opened = Once(tmp_path / "once", clock=lambda: NOW)
+    yield opened
+    opened.close()
+
+
+def refusal(once: Once, nonce: str, upload_id: str = "other") -> str:
+    with pytest.raises(Refusal) as caught:
+        once.take(nonce, upload_id, EXPIRES)
+    return caught.value.code
+
+
+def test_a_url_is_used_up_by_the_first_upload(once: Once) -> None:
+    once.check("n")
+    once.take("n", "first", EXPIRES)
+    assert refusal(once, "n") == "used_up"
+    with pytest.raises(Refusal, match="has been used"):
+        once.check("n")
+    once.check("another")
+
+
+def test_the_same_upload_may_take_it_again(once: Once) -> None:
+    once.take("n", "first", EXPIRES)
+    once.take("n", "first", EXPIRES)
+    assert refusal(once, "n") == "used_up"
+
+
+def test_only_the_upload_that_used_it_gives_it_back(once: Once) -> None:
+    once.take("n", "first", EXPIRES)
+    once.give_back("n", "second")
+    assert refusal(once, "n") == "used_up"
+    once.give_back("n", "first")
+    once.give_back("n", "first")
+    once.take("n", "second", EXPIRES)
+
+
+def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
+    several = [Once(tmp_path / "once") for _ in range(4)]  # as the processes of a gateway have them
+
+    def attempt(number: int) -> bool:
+        try:
+            several[number % 4].take("n", f"u{number}", 1 << 40)
+        except Refusal:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(200))) == 1
+    for one in several:
+        one.close()
+
+
+def test_it_is_remembered_over_a_restart(once: Once, tmp_path: Path) -> None:
+    once.take("n", "first", EXPIRES)
+    again = Once(tmp_path / "once", clock=lambda: NOW)
+    assert refusal(again, "n") == "used_up"
+    again.close()
+
+
+def test_uploads_that_were_never_published_are_forgotten(once: Once, tmp_path: Path) -> None:
+    for number in range(5):
+        once.take(f"n{number}", f"u{number}", EXPIRES)
+    once.forget({"u1", "u3", "unknown"})
+    assert sorted(os.listdir(tmp_path / "once")) == ["n0", "n2", "n4"]
+
+
+def test_a_mark_goes_only_when_nothing_can_ask_for_it_any_more(tmp_path: Path) -> None:
+    now = float(NOW)
+    once = Once(tmp_path / "once", clock=lambda: now)
+    once.take("n", "first", EXPIRES)
+    now = EXPIRES + LATEST
+    once.take("late", "second", EXPIRES)
+    assert once.sweep() == 0
+    now = EXPIRES + LATEST + 1
+    assert refusal(once, "later") == "expired"
+    now = EXPIRES + KEPT + 1
+    assert once.sweep() == 2
+    assert refusal(once, "n") == "expired"
+    once.close()
+
+
+def test_what_others_put_there_is_left_alone(once: Once, tmp_path: Path) -> None:
+    (tmp_path / "once/file").write_text("x")
+    (tmp_path / "once/link").symlink_to("nonsense")
+    once.forget({"nonsense"})
+    assert once.sweep() == 0
