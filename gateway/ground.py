@@ -44,6 +44,8 @@ from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
 from gateway.storage.once import Once
 from gateway.storage.protocols import Shelf
+from gateway.storage.s3.client import Clients
+from gateway.storage.s3.shelf import S3Shelf
 from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
 from gateway.storage.tree import Tree
@@ -72,6 +74,7 @@ class Ground:
     depot: Depot | None = None
     files: VeryFiles = field(init=False)
     shelf: Shelf = field(init=False)
+    clients: Clients | None = None
     holders: Holders = field(init=False)
     records: Records = field(init=False)
     initiated: Initiated = field(init=False)
@@ -192,13 +195,21 @@ class Ground:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
         return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
 
+    def _make_shelf(self) -> Shelf:
+        storage = self.settings.storage
+        if storage == "file":
+            alone = contextlib.nullcontext if self.gate is None else self.gate.alone
+            return FileShelf(self.tree, self.committer.between_batches, alone)
+        self.clients = Clients(lambda secrets: self.plugins.mask.learn(secrets))  # noqa: PLW0108  as above
+        self.services.closers.append(self.clients.close)
+        return S3Shelf(storage, self.clients)
+
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
         self.installation = Installation(
             settings, installation_keys(settings), lambda: self.seat.address
         )
-        alone = contextlib.nullcontext if self.gate is None else self.gate.alone
-        self.shelf = FileShelf(self.tree, self.committer.between_batches, alone)
+        self.shelf = self._make_shelf()
         self.files = self._make_files()
         self.holders = Holders(
             self.installation,

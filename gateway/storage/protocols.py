@@ -92,7 +92,8 @@ class Shelf(Protocol):
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stat]:
         """Iterate over the files whose path starts with `prefix`, in the byte order of their keys.
 
-        `prefix` is text, no folder: `/a` finds `/ab` too. With `after` it begins behind that path. What
+        `prefix` is text, no folder: `/a` finds `/ab` too. With `after` it begins behind that path. Of
+        a bucket the order is the store's: byte order in S3, folder by folder in SeaweedFS. What
         is added or removed meanwhile may be missed or seen; nothing is seen twice. Memory is
         bounded whatever the number of files.
         """

@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway import paths
 from gateway.errors import Refusal
+from gateway.settings.table import STATE_FOLDER
 from gateway.settings.values import Bucket
 
 LONGEST_KEY: Final = 1024
@@ -24,8 +25,14 @@ class Keys:
         self._prefix = bucket.key("/")
 
     def of(self, path: str) -> str:
-        """Return the key of a path. Raises `Refusal("bad_path")` for one that S3 cannot keep."""
-        key = self._bucket.key("/" + "/".join(paths.check(path)))
+        """Return the key of a path.
+
+        Raises `Refusal`: `bad_path` for one that S3 cannot keep, `forbidden` for the gateway's own.
+        """
+        segments = paths.check(path)
+        if segments[0] == STATE_FOLDER:
+            raise Refusal("forbidden", f"{STATE_FOLDER} is the gateway's own")
+        key = self._bucket.key("/" + "/".join(segments))
         self._check(key)
         return key
 
@@ -37,10 +44,13 @@ class Keys:
 
     def path(self, key: str) -> str | None:
         """Return the path of an object, None for one that is no file of ours (a folder's mark)."""
-        path = "/" + key.removeprefix(self._prefix)
-        if not key.startswith(self._prefix) or path.endswith("/"):
+        if not key.startswith(self._prefix):
             return None
-        return path
+        path = "/" + key.removeprefix(self._prefix)
+        try:
+            return path if self.of(path) == key else None
+        except Refusal:
+            return None
 
     def _check(self, key: str) -> None:
         try:

@@ -1,7 +1,7 @@
 """S3 room: into which parts a body is cut, where it goes, and what the object says of itself.
 
 One rule: all parts but the last are of one size (some stores demand it), and the declared length
-fits into as many as S3 takes. Pure. May import errors.
+fits into as many as S3 takes. Pure. May import errors and `spelling`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.errors import Refusal
+from gateway.storage.s3.spelling import encoded
 
 OWNER: Final = "gateway-upload-id"
 """The metadata name under which an object says which upload it is."""
@@ -61,7 +62,7 @@ def said_of(
 
     `headers` are the request's, in lower case; of them `cache-control` and `content-encoding` stay.
     """
-    said: dict[str, Any] = {"ContentType": mime, "Metadata": {**metadata, OWNER: upload_id}}
+    said: dict[str, Any] = {"ContentType": mime, "Metadata": {**encoded(metadata), OWNER: upload_id}}
     if "cache-control" in headers:
         said["CacheControl"] = headers["cache-control"]
     if "content-encoding" in headers:

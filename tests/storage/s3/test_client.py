@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,13 +16,6 @@ from gateway.storage.s3 import client as module
 from gateway.storage.s3.client import Clients, expires_in
 from gateway.storage.s3.faults import translated
 from tests.s3.servers import SECRET_KEY, SeaweedFS, free_ports
-
-
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    made = Clients()
-    yield made
-    await made.close()
 
 
 def test_a_gateway_that_keeps_files_on_a_disk_loads_no_s3_library() -> None:

@@ -1,0 +1,126 @@
+"""S3 room: requests that the bucket itself will take: presigned URLs and POST policies.
+
+One rule: a client that knows nothing but the URL and its own `Content-Type` can use it, and can change
+nothing of it. So metadata travels in the URL's query, which is signed as a whole; stores differ in
+whether they keep it there, which is why the gateway remembers it too. What a bucket cannot promise to
+such a client is not signed here. May import the protocols of `storage` and its own room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+from gateway.storage.protocols import Grant, Signed
+from gateway.storage.s3.client import Client, expires_in
+from gateway.storage.s3.spelling import disposition, encoded
+
+LARGEST_POST: Final = 5 << 30
+"""Bytes that one POST may bring (Amazon S3 API reference, "POST Object")."""
+
+_META: Final = "x-amz-meta-"
+_OPERATIONS: Final = {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object"}
+_hoisting: ContextVar[bool] = ContextVar("gateway_s3_hoisting", default=False)
+
+
+async def presigned(
+    client: Client, bucket: str, key: str, grant: Grant, expires: float
+) -> Signed | None:
+    """Return a request that is good until `expires` (Unix seconds) or the credentials' own end.
+
+    None for a method that S3 does not know, and for what a bucket cannot promise: to replace
+    nothing, and to take a PUT once, need headers that such a client does not send. Raises
+    `ValueError` where the time is over. Source: Amazon S3 API reference, "Authenticating
+    Requests: Using Query Parameters", "Browser-Based Uploads Using POST".
+    """
+    if grant.on_conflict is not None or grant.once is not None or grant.query:
+        return None
+    seconds = await _seconds(client, expires)
+    if grant.method == "POST":
+        return await _form(client, bucket, key, grant, seconds)
+    if grant.method not in _OPERATIONS:
+        return None
+    with _hoisted(client):
+        url = await client.generate_presigned_url(
+            _OPERATIONS[grant.method],
+            Params={"Bucket": bucket, "Key": key, **_parameters(grant)},
+            ExpiresIn=seconds,
+        )
+    headers = {"Content-Type": grant.content_type} if grant.content_type is not None else {}
+    return Signed(grant.method, url, headers)
+
+
+async def _seconds(client: Client, expires: float) -> int:
+    left = expires - time.time()
+    credentials = await expires_in(client)
+    seconds = int(left if credentials is None else min(left, credentials))
+    if seconds < 1:
+        raise ValueError("a signed URL lives for at least a second; the credentials may be at their end")
+    return seconds
+
+
+def _parameters(grant: Grant) -> dict[str, Any]:
+    """Return what is signed beside the key. A greatest length cannot be said of a PUT."""
+    if grant.method == "PUT":
+        said = {
+            "ContentType": grant.content_type,
+            "ContentLength": grant.length,
+            "CacheControl": grant.cache_control,
+            "Metadata": encoded(grant.metadata) or None,
+        }
+    elif grant.method == "GET":
+        said = {
+            "ResponseContentDisposition": None
+            if grant.filename is None
+            else disposition(grant.filename),
+            "ResponseCacheControl": grant.cache_control,
+        }
+    else:
+        said = {}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: int) -> Signed:
+    """Return a POST policy: every field of it is demanded as it is, the size lies in a range."""
+    if "${filename}" in key:
+        raise ValueError("a form cannot name ${filename} in its path: S3 would put another name there")
+    fields = {f"{_META}{name}": value for name, value in encoded(grant.metadata).items()}
+    if grant.content_type is not None:
+        fields["Content-Type"] = grant.content_type
+    if grant.cache_control is not None:
+        fields["Cache-Control"] = grant.cache_control
+    least = grant.length or 0
+    most = min(LARGEST_POST, LARGEST_POST if grant.greatest is None else grant.greatest)
+    conditions: list[Any] = [{name: value} for name, value in fields.items()]
+    conditions.append(["content-length-range", least, most])
+    made = await client.generate_presigned_post(
+        bucket, key, Fields=fields, Conditions=conditions, ExpiresIn=seconds
+    )
+    return Signed("POST", made["url"], {}, made["fields"])
+
+
+@contextlib.contextmanager
+def _hoisted(client: Client) -> Iterator[None]:
+    """Let what is signed inside carry metadata and `Cache-Control` in its query."""
+    client.meta.events.register("before-sign.s3.PutObject", _hoist, unique_id="gateway-hoist")
+    token = _hoisting.set(True)
+    try:
+        yield
+    finally:
+        _hoisting.reset(token)
+
+
+def _hoist(request: Any, **_: Any) -> None:
+    if not _hoisting.get():
+        return
+    moved = [n for n in request.headers if n.lower().startswith(_META) or n.lower() == "cache-control"]
+    request.params = {**_plain(request.params), **{name: request.headers[name] for name in moved}}
+    for name in moved:
+        del request.headers[name]
+
+
+def _plain(params: Any) -> Mapping[str, str]:
+    return params if isinstance(params, Mapping) else {}

@@ -1,0 +1,96 @@
+"""Texts in headers of S3: what was written is read back; names and keys are exact. No server."""
+
+from __future__ import annotations
+
+import email.header
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import Refusal
+from gateway.settings.values import Bucket
+from gateway.storage.s3.keys import LONGEST_KEY, Keys
+from gateway.storage.s3.spelling import decoded, disposition, encoded
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
+SEGMENT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1)
+
+
+@given(TEXT)
+def test_whatever_metadata_says_is_read_back(value: str) -> None:
+    spelt = encoded({"title": value})
+    assert spelt["title"].isascii()
+    assert spelt["title"] == spelt["title"].strip()
+    assert decoded(spelt) == {"title": value}
+
+
+@given(TEXT)
+def test_what_is_not_plain_is_read_by_any_program_that_reads_mail(value: str) -> None:
+    spelt = encoded({"title": value})["title"]
+    if spelt.startswith("=?"):
+        assert str(email.header.make_header(email.header.decode_header(spelt))) == value
+        assert max(map(len, spelt.split())) <= 75
+
+
+@pytest.mark.parametrize("plain", ["", "Keynote Speech", "50% off + more", "a=b?c"])
+def test_plain_texts_stay_plain(plain: str) -> None:
+    assert encoded({"title": plain}) == {"title": plain}
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("=?UTF-8?Q?caf=C3=A9_au_lait?=", "café au lait"),
+        ("=?ISO-8859-1?Q?caf=E9?=", "café"),
+        ("=?no-such-charset?B?w6k=?=", "=?no-such-charset?B?w6k=?="),
+        ("=?UTF-8?B?%%%?=", "=?UTF-8?B?%%%?="),
+        ("before =?UTF-8?B?w6k=?= after", "before é after"),
+        ("=?", "=?"),
+        ("\udce9", "?"),
+    ],
+)
+def test_what_others_have_written_is_read_as_far_as_it_can_be(sent: str, read: str) -> None:
+    assert decoded({"Title": sent}) == {"title": read}
+
+
+def test_a_file_name_reaches_old_and_new_browsers() -> None:
+    assert disposition('a "b"é.txt') == (
+        "attachment; filename=\"a _b__.txt\"; filename*=UTF-8''a%20%22b%22%C3%A9.txt"
+    )
+
+
+@given(st.lists(SEGMENT, min_size=1, max_size=3), st.sampled_from(["", "p", "a b/c"]))
+def test_a_path_has_one_key_and_a_key_one_path(segments: list[str], prefix: str) -> None:
+    keys, path = Keys(Bucket("bucket", prefix)), "/" + "/".join(segments)
+    try:
+        key = keys.of(path)
+    except Refusal:
+        return  # not every text is a path; see the tests of paths
+    assert key == (f"{prefix}/" if prefix else "") + path[1:]
+    assert keys.path(key) == path
+
+
+def test_a_key_that_s3_cannot_keep_is_refused_with_the_room_that_there_is() -> None:
+    keys = Keys(Bucket("bucket", "prefix"))
+    longest = "/" + "/".join(["é" * 100] * 5)[: (LONGEST_KEY - len("prefix/")) // 2]
+    assert keys.of(longest)
+    with pytest.raises(Refusal, match="takes 1017 bytes") as refused:
+        keys.of("/" + "/".join(["x" * 200] * 6))
+    assert refused.value.code == "bad_path"
+    with pytest.raises(Refusal):
+        keys.of("/\ud800")
+
+
+def test_the_gateways_own_objects_are_reached_by_no_path() -> None:
+    keys = Keys(Bucket("bucket", "prefix"))
+    with pytest.raises(Refusal) as refused:
+        keys.of("/.gateway/probe")
+    assert refused.value.code == "forbidden"
+    assert keys.path("prefix/.gateway/probe") is None
+    assert keys.of("/.gateways")
+
+
+@pytest.mark.parametrize("key", ["other/a", "prefix", "prefix/", "prefix/folder/", "prefix/a//b", "pre"])
+def test_what_is_no_file_of_ours_has_no_path(key: str) -> None:
+    assert Keys(Bucket("bucket", "prefix")).path(key) is None
