@@ -181,6 +181,7 @@ class Ground:
             settings.storage,
             self.journal,
             threads=self.disk,
+            once=self.once,
             slot=self.seat.slot,
             audience=self._audience,
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later

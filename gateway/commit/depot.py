@@ -23,6 +23,7 @@ from gateway.errors import GatewayError, Refusal
 from gateway.events.journal import Journal
 from gateway.events.unsettled import Pending
 from gateway.settings import Bucket, Settings
+from gateway.storage.once import Once
 from gateway.storage.s3.body import Means
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.keys import Keys
@@ -54,6 +55,7 @@ class Depot:
         journal: Journal,
         *,
         threads: Executor,
+        once: Once,
         slot: int,
         audience: Callable[[], Audience],
         learn: Callable[[Iterable[str]], None],
@@ -63,7 +65,7 @@ class Depot:
         self.objects = Objects(self._clients, bucket.name)
         memory = Memory(settings.storage_memory)
         notes = Notes(settings.state / "multipart")
-        self.settler = Settler(self.objects, journal, notes)
+        self.settler = Settler(self.objects, journal, notes, once)
         self.intake = ObjectIntake(
             Names(Keys(bucket), self.objects),
             self.objects,

@@ -19,6 +19,7 @@ from typing import Final
 from gateway.errors import GatewayError
 from gateway.events.journal import Journal
 from gateway.events.unsettled import Pending
+from gateway.storage.once import Once
 from gateway.storage.s3.notes import Notes
 from gateway.storage.s3.writing import Head, Objects
 
@@ -51,6 +52,7 @@ class Settler:
     objects: Objects
     journal: Journal
     notes: Notes
+    once: Once
     _doubts: dict[str, _Doubt] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -123,6 +125,7 @@ class Settler:
         if time.monotonic() < doubt.until:
             return False
         await asyncio.wrap_future(self.journal.outbox.forget([pending.upload_id]))
+        await asyncio.to_thread(self.once.forget, [pending.upload_id])
         await asyncio.to_thread(self.notes.remove, pending.upload_id)
         log.info("upload %s, which was never answered, did not reach the bucket", pending.upload_id)
         return True
