@@ -167,9 +167,14 @@ class Objects:
         while True:
 
             async def call(client: Client, after: Mapping[str, str] = markers) -> dict[str, Any]:
-                page: dict[str, Any] = await client.list_multipart_uploads(
-                    Bucket=self.bucket, Prefix=prefix, **after
-                )
+                try:
+                    page: dict[str, Any] = await client.list_multipart_uploads(
+                        Bucket=self.bucket, Prefix=prefix, **after
+                    )
+                except Exception as fault:
+                    if code_of(fault) == "NoSuchUpload":  # so says rclone where there is none
+                        return {}
+                    raise
                 return page
 
             page = await self._trying.persist("listing multipart uploads", call, LOOK_SECONDS)
