@@ -188,14 +188,6 @@ class Objects:
                 "UploadIdMarker": page.get("NextUploadIdMarker", ""),
             }
 
-    async def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no fault."""
-
-        async def call(client: Client) -> None:
-            await client.delete_object(Bucket=self.bucket, Key=key)
-
-        await self._trying.persist("removing an object", call, LOOK_SECONDS)
-
     async def alive(self, seconds: float) -> bool:
         """Tell whether the bucket is there and answers us within so many seconds."""
         try:
