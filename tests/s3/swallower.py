@@ -5,6 +5,7 @@ Each connection carries one request at a time; what is swallowed ends with the c
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class Swallower:
         except OSError:
             pass
         finally:
-            server.close()
+            _end(server)
 
     def _publishes(self, piece: bytes) -> bool:
         line = piece.partition(b"\r\n")[0]
@@ -77,4 +78,11 @@ class Swallower:
         except OSError:
             pass
         finally:
-            client.close()
+            _end(client)
+
+
+def _end(sock: socket.socket) -> None:
+    """End a connection, also for a thread that reads from it."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
