@@ -16,10 +16,15 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     downloads/  the door for GET: files handed out, whole, in part, many as one zip
     observe     health, metrics, status
     steering    events, seen and steered over HTTP
+    objects/    what object stores tell of, and objects that were to come
     siblings    the other processes of this gateway, asked through their sockets
     handing     hands stored files to other nodes
     fetching    the files that events speak of, here or elsewhere
+    shelves     the storage as scripts have it, by path
+    distant     a gateway elsewhere that has a file
+    distant_shelf  its storage, for a worker
     answers     what clients are answered: JSON, refusals
+    origins     lets pages of any origin use signed URLs
     commit/     the promise: group commit, publish, recover, reserve
     events/     the journal, the runner that delivers from it, the relay to NATS
     hooks       fires the events at the handlers of the plugins

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth import Auth, tokens_of
+from gateway.downloads.archive import Archives
 from gateway.downloads.door import Downloads
 from gateway.entrance import Entrance
 from gateway.events.gathered import Gathered
@@ -20,10 +21,19 @@ from gateway.ground import Ground
 from gateway.handing import Handing
 from gateway.inflight import Inflight
 from gateway.metrics import Metrics
+from gateway.model import OBJECT_CREATED
+from gateway.objects.arrivals import Arrivals
+from gateway.objects.door import Notifications
+from gateway.objects.reconcile import Reconcile
+from gateway.objects.senders import Senders
+from gateway.objects.sns import Sns
+from gateway.objects.telling import Where
 from gateway.observe import Observe
 from gateway.redaction import Redaction
 from gateway.routing.proxy import Proxy
 from gateway.routing.steps import Routing
+from gateway.settings import is_loopback
+from gateway.settings.values import Bucket
 from gateway.siblings import Siblings
 from gateway.steering import Steering
 from gateway.uploads.admission import Admission
@@ -46,6 +56,7 @@ class Doors:
     siblings: Siblings = field(init=False)
     proxy: Proxy = field(init=False)
     downloads: Downloads = field(init=False)
+    archives: Archives = field(init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> Entrance:
@@ -54,6 +65,7 @@ class Doors:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.siblings = Siblings(ground.settings.state, seat.others)
         self.siblings.start()
+        ground.holders.serve(ground.intake())
         self.roads = Roads(self.inflight, ground.disk, ground.settings.idle_timeout)
         await self.roads.open()
         auth = await self._auth()
@@ -61,6 +73,7 @@ class Doors:
         self.downloads = Downloads(
             ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
         )
+        self.archives = Archives(self.downloads)
         return Entrance(
             ground.settings,
             auth,
@@ -69,7 +82,9 @@ class Doors:
             self._observe(routing),
             self._steering(),
             Handing(ground.files),
+            await self._notifications(auth),
             self.downloads,
+            self.archives,
             self.metrics,
         )
 
@@ -78,7 +93,10 @@ class Doors:
         if ground.settings.jwt_issuer is not None:
             from gateway.jwt.verifier import Verifier  # most gateways have no use for its libraries
 
-            verify = (await self._opened.enter_async_context(Verifier(ground.settings))).verify
+            verifier = await self._opened.enter_async_context(Verifier(ground.settings))
+            about = "Whether JSON Web Tokens can be judged"
+            self.metrics.gauge("gateway_issuer_ready", about, lambda: verifier.ready)
+            verify = verifier.verify
         return Auth(ground.settings, tokens_of(ground.settings), ground.installation, verify)
 
     async def close(self) -> None:
@@ -87,6 +105,7 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
+        self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:
@@ -128,6 +147,29 @@ class Doors:
             proxy=self.proxy,
             metrics=self.metrics,
         )
+
+    async def _notifications(self, auth: Auth) -> Notifications:
+        """Make the door for notifications, and let the first process look for those that were lost."""
+        ground, settings, metrics = self.ground, self.ground.settings, self.metrics
+        own = settings.storage if isinstance(settings.storage, Bucket) else None
+        arrivals = Arrivals(
+            Where(own, frozenset(settings.object_buckets)),
+            ground.shelf,
+            ground.initiated,
+            publish=ground.journal.outbox.publish,
+            audience=lambda: ground.hooks.specs(OBJECT_CREATED),
+            failed=ground.hooks.failed,
+            notices=metrics.notices,
+            ends=metrics.initiated,
+        )
+        if own is not None and ground.seat.slot == 0:
+            reconcile = Reconcile(
+                ground.initiated, arrivals, ground.shelf, metrics.initiated, settings.reconcile_after
+            )
+            reconcile.start()
+            self._opened.push_async_callback(reconcile.stop)
+        senders = Senders(ground.senders, open_here=auth.mode == "none" and is_loopback(settings.host))
+        return Notifications(senders, arrivals, Sns(), self.siblings.sessions.get(0))
 
     def _observe(self, routing: Routing) -> Observe:
         ground = self.ground

@@ -20,13 +20,16 @@ from aiohttp import web
 from gateway import logs, paths
 from gateway.answers import refusal_answer
 from gateway.auth import INTERNAL, JWT, SIGNED, Auth
+from gateway.downloads.archive import Archives, folder_of
 from gateway.downloads.door import Downloads
 from gateway.errors import ClientLeft, Refusal, Unanswered
 from gateway.handing import Handing
 from gateway.linking import object_of
 from gateway.metrics import Metrics
 from gateway.model import random_bytes
+from gateway.objects.door import Notifications
 from gateway.observe import OPEN_TO_ALL, Observe
+from gateway.origins import for_any_origin
 from gateway.points import reach
 from gateway.redaction import Redaction
 from gateway.routing.relay import Relay
@@ -58,7 +61,9 @@ class Entrance:
     observe: Observe
     steering: Steering
     handing: Handing
+    notifications: Notifications
     downloads: Downloads
+    archives: Archives
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
@@ -143,10 +148,14 @@ class Entrance:
             raise Refusal("stopping", "the gateway is being stopped")
         raw_path, raw_query = paths.split_target(request.raw_path)
         if (match := object_of(raw_path)) is not None:
-            return await self._object(request, match, raw_query)
+            return await for_any_origin(request, partial(self._object, request, match, raw_query))
         if raw_path.startswith("/-/"):
             return await self._own_page(request, raw_path, raw_query, owner=owner)
         self.auth.refuse_unknown_proxy(request.headers)
+        if request.method in {"GET", "HEAD"} and self.downloads.on:
+            folder = folder_of(self._template, raw_path, raw_query)
+            if folder is not None:
+                return await self.archives.get(request, folder, raw_query)
         match = self._template.match(raw_path)
         if match is None:
             return await self.routing.answer(request, raw_path, raw_query)
@@ -180,11 +189,11 @@ class Entrance:
         principal: Mapping[str, Any] | None = None
         if segments not in OPEN_TO_ALL and not owner:
             self.auth.refuse_unknown_proxy(request.headers)
-            principal = await self.auth.identify(
-                request.headers, request.method, request.raw_path, jwt=self.auth.mode == JWT
-            )
-            self.auth.keeps_terms(request.headers, request.method, request.raw_path)
-            principal = self.auth.operator(principal)
+            if segments == ("-", "notifications"):
+                return await self._notifications(request)
+            principal = await self._operator(request)
+        elif segments == ("-", "notifications"):
+            return await self.notifications.answer(request, known=True)
         query = paths.parse_query(raw_query)
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)
@@ -193,6 +202,22 @@ class Entrance:
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
         return await self.observe.answer(segments, alone=query.get("scope") == ["slot"])
+
+    async def _operator(self, request: web.BaseRequest) -> Mapping[str, Any] | None:
+        """Return who asks, where he may look behind the scenes; None: anybody may. Raises `Refusal`."""
+        principal = await self.auth.identify(
+            request.headers, request.method, request.raw_path, jwt=self.auth.mode == JWT
+        )
+        self.auth.keeps_terms(request.headers, request.method, request.raw_path)
+        return self.auth.operator(principal)
+
+    async def _notifications(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Let an object store in that is known by its secret, where nobody knows it otherwise."""
+        try:
+            known = await self._operator(request) is not None
+        except Refusal:
+            known = False
+        return await self.notifications.answer(request, known=known)
 
     def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
         """Count and log one request. The query stays out: it may hold a signature."""

@@ -12,83 +12,58 @@ import contextlib
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
-from urllib.parse import urlencode
 
 import aiofiles
 import aiohttp
 from aiofiles.threadpool.binary import AsyncBufferedReader
-from yarl import URL
 
-from gateway import paths
+from gateway import distant, paths
 from gateway.commit.files import VeryFiles, identity_of
+from gateway.distant import Place
 from gateway.errors import HolderAway, Refusal, Superseded
 from gateway.hooks import HandlerFailed, Hooks
 from gateway.installation import Installation
-from gateway.model import Delivery, Identity
+from gateway.model import Delivery
 from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Address
 from gateway.settings.values import address
+from gateway.shelves import Shelves
+from gateway.storage.protocols import Shelf
 from gateway.storage.tree import Tree
 
-CONNECT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = 60.0
-"""How long a holder may send nothing while it hands a file over."""
-
-PIECE_BYTES: Final = 1 << 20
 REMEMBERED: Final = 20_000
 """Files of deliveries that were begun most recently; older ones are asked for by their id alone."""
 
-_PATIENCE: Final = aiohttp.ClientTimeout(
-    total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
-)
+Placed = Callable[[str], Awaitable[tuple[str, str] | None]]
+"""Says which object an upload has become: its path and entity tag."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the file of an upload is: who has it, how he is called, which very file it is."""
-
-    holder: Address
-    scheme: str
-    path: str
-    identity: Identity | None
-    ours: bool
-
-    @property
-    def authority(self) -> str:
-        """The holder as it stands in a URL."""
-        host, port = self.holder
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    @property
-    def very(self) -> dict[str, str]:
-        """What tells the holder which file is meant, even when its journal has forgotten."""
-        one = self.identity
-        if one is None:
-            return {}
-        return {"path": self.path, "is": f"{one.device}-{one.inode}-{one.size}-{one.mtime_ns}"}
-
-
-class Holders:
+class Holders(Shelves):
     """`files` for handlers that may run far from the file. Callable from any event loop.
 
     `own` returns the `HOST:PORT` by which events name us, None for a worker, which holds nothing;
-    `local` are our own files, `tree` is the directory that we may share with a holder; `directory` is
-    where files lie, None where they are objects.
+    `local` are our own files, `tree` is the directory that we may share with a holder. `shelf` is the
+    storage; `placed` tells of its objects, None where it keeps files.
     """
 
     def __init__(
         self,
         installation: Installation,
         tree: Tree,
-        directory: Path | None,
+        directory: Path,
         *,
         own: Callable[[], tuple[str, int] | None],
         local: VeryFiles | None = None,
+        shelf: Shelf,
+        slot: int = 0,
+        placed: Placed | None = None,
     ) -> None:
+        super().__init__(shelf, slot)
+        self._placed = placed
+        self.met: str | None = None
         self._installation = installation
         self._tree = tree
         self._directory = directory
@@ -111,8 +86,7 @@ class Holders:
     async def deliver(self, hooks: Hooks, delivery: Delivery, event: dict[str, Any]) -> None:
         """Run the handler. Where it could not even connect to the holder, that is `HolderAway`."""
         place = self._places.get(delivery.upload_id or "")
-        here = place is not None and await asyncio.to_thread(self._is_here, place)
-        if place is not None and self._directory is not None and here:
+        if place is not None and await asyncio.to_thread(self._is_here, place):
             event["filepath"] = str(self._directory / place.path.lstrip("/"))
         try:
             await hooks.deliver(delivery, event)
@@ -122,7 +96,7 @@ class Holders:
                 raise
             if (cause.host, cause.port) != place.holder:
                 raise
-            raise _away(place, cause) from failed
+            raise distant.away(place, cause) from failed
 
     def _place(self, delivery: Delivery) -> Place | None:
         """Return where the file is, and remember it; None where there is none."""
@@ -139,6 +113,7 @@ class Holders:
         )
         if not place.ours:
             self._installation.meet(holder)
+            self.met = f"{place.scheme}://{place.authority}"
         if delivery.upload_id is not None:
             self._places[delivery.upload_id] = place
             self._places.move_to_end(delivery.upload_id)
@@ -155,6 +130,11 @@ class Holders:
         One that is elsewhere is fetched into a temporary file first. Raises `Superseded` when it
         has been replaced, changed or removed since, `HolderAway`.
         """
+        known = await self._object_of(event)
+        if known is not None:
+            async with self._as_event(), self.open_path(*known) as reader:
+                yield reader
+            return
         place = self._places.get(str(event["upload_id"]))
         with contextlib.ExitStack() as held:
             fd = await self._descriptor(str(event["upload_id"]), place, held)
@@ -175,6 +155,11 @@ class Holders:
 
     async def remove(self, event: Mapping[str, Any]) -> None:
         """Let the holder delete the committed file. Raises `Superseded`, `HolderAway`."""
+        known = await self._object_of(event)
+        if known is not None:
+            async with self._as_event():
+                await self.delete(*known)
+            return
         upload_id = str(event["upload_id"])
         place = self._places.get(upload_id)
         if place is None or (place.ours and place.identity is None):
@@ -184,6 +169,27 @@ class Holders:
         else:
             async with self._asking("DELETE", upload_id, place):
                 pass
+
+    async def _object_of(self, event: Mapping[str, Any]) -> tuple[str, str | None] | None:
+        """Return path and entity tag of what an event speaks of, None for the file of an upload."""
+        upload_id, path = event.get("upload_id"), event.get("path")
+        if upload_id is not None:
+            known = None if self._placed is None else await self._placed(str(upload_id))
+            if known is not None or self._placed is None:
+                return known
+        if path is None:
+            raise Superseded("the event speaks of nothing that is stored here")
+        return str(path), event.get("etag")
+
+    @contextlib.asynccontextmanager
+    async def _as_event(self) -> AsyncIterator[None]:
+        """What an event speaks of and is there no more has been superseded."""
+        try:
+            yield
+        except Refusal as refusal:
+            if refusal.code != "not_found":
+                raise
+            raise Superseded("what the event speaks of has been removed since") from None
 
     def _own_files(self) -> VeryFiles:
         if self._local is None:
@@ -215,7 +221,7 @@ class Holders:
 
     async def _fetch(self, upload_id: str, place: Place, into: IO[bytes]) -> None:
         async with self._asking("GET", upload_id, place) as answer:
-            while piece := await _read(answer, place):
+            while piece := await distant.read(answer, place):
                 await asyncio.to_thread(into.write, piece)
         await asyncio.to_thread(into.seek, 0)
 
@@ -223,55 +229,18 @@ class Holders:
     async def _asking(
         self, method: str, upload_id: str, place: Place
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        url = _url(upload_id, place)
+        url = distant.url_of(upload_id, place)
         trusted = self._installation.recognise(method, url)
         if trusted is None:
             raise HolderAway(f"{place.authority} is no peer of this installation")
         headers = {INTERNAL_HEADER: trusted.credential}
-        async with aiohttp.ClientSession(timeout=_PATIENCE, auto_decompress=False) as session:
+        async with aiohttp.ClientSession(timeout=distant.PATIENCE, auto_decompress=False) as session:
             try:
                 answer = await session.request(
                     method, trusted.url, headers=headers, ssl=trusted.tls, allow_redirects=False
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as fault:
-                raise _away(place, fault) from fault
+                raise distant.away(place, fault) from fault
             async with answer:
-                await _check(answer, place)
+                await distant.check(answer, place)
                 yield answer
-
-
-def _url(upload_id: str, place: Place) -> URL:
-    base = f"{place.scheme}://{place.authority}/-/files/{upload_id}"
-    return URL(f"{base}?{urlencode(place.very)}" if place.very else base, encoded=True)
-
-
-async def _check(answer: aiohttp.ClientResponse, place: Place) -> None:
-    """Raise what a status means: the file is another one, or the holder has troubles of its own."""
-    if answer.status in {404, 410}:
-        raise Superseded(f"{place.path} is no longer what was uploaded, says its holder")
-    if answer.status in {401, 403}:
-        raise HolderAway(
-            f"{place.authority} does not know us: give all nodes the same"
-            " --installation-key-file and set their clocks"
-        )
-    if answer.status >= 300:
-        raise HolderAway(f"{place.authority} answers {answer.status}")
-
-
-async def _read(answer: aiohttp.ClientResponse, place: Place) -> bytes:
-    """Return about a piece of the file, nothing at its end. Cut short, it is `HolderAway`."""
-    pieces, size = [], 0
-    try:
-        while size < PIECE_BYTES and (some := await answer.content.readany()):
-            pieces.append(some)
-            size += len(some)
-    except (aiohttp.ClientError, TimeoutError, OSError) as fault:
-        raise _away(place, fault) from fault
-    return b"".join(pieces)
-
-
-def _away(place: Place, fault: BaseException) -> HolderAway:
-    return HolderAway(
-        f"the holder of the file, {place.authority}, cannot be reached:"
-        f" {str(fault) or type(fault).__name__}"
-    )

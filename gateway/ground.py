@@ -7,6 +7,7 @@ left. May import everything but the doors and the commands.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -14,14 +15,17 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway import logs
 from gateway.commit.adopt import adopt, found
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.depot import Depot
+from gateway.commit.file_intake import FileIntake
 from gateway.commit.files import CommittedFiles, VeryFiles
 from gateway.commit.gate import Gate
+from gateway.commit.intake import Intake
 from gateway.commit.object_files import ObjectFiles
 from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
@@ -42,6 +46,7 @@ from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
+from gateway.storage.keyfile import secrets_in
 from gateway.storage.once import Once
 from gateway.storage.protocols import Shelf
 from gateway.storage.s3.client import Clients
@@ -78,6 +83,7 @@ class Ground:
     holders: Holders = field(init=False)
     records: Records = field(init=False)
     initiated: Initiated = field(init=False)
+    senders: tuple[str, ...] = ()
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
     services: Services = field(default_factory=Services)
@@ -108,11 +114,6 @@ class Ground:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
 
     @property
-    def files_below(self) -> Path | None:
-        """Where uploads become files; None where they become objects."""
-        return self.settings.directory if self.settings.storage == "file" else None
-
-    @property
     def node(self) -> str:
         """What runs are signed with: `HOST:PORT`, and the slot where there are several."""
         host, port = self.advertised
@@ -121,7 +122,14 @@ class Ground:
     def protected(self) -> list[Path]:
         """Return the places that no upload may reach."""
         s = self.settings
-        singles = (s.config, s.tls_cert, s.tls_key, s.installation_key_file, s.secrets_key_file)
+        singles = (
+            s.config,
+            s.tls_cert,
+            s.tls_key,
+            s.installation_key_file,
+            s.secrets_key_file,
+            s.notifications_secret_file,
+        )
         return [s.state, *s.plugins, *(place for place in singles if place is not None)]
 
     def _take_slot(self, opened: contextlib.ExitStack) -> None:
@@ -141,7 +149,7 @@ class Ground:
         opened.callback(self.tree.close)
         self.records = open_records(settings)
         opened.callback(self.records.close)
-        self.initiated = Initiated(self.records.own("initiated"))
+        self.initiated = Initiated(self.records.own("initiated"), first_look=settings.reconcile_after)
         durable = settings.durability == "full"
         self.once = Once(self.state.once, durable=durable)
         opened.callback(self.once.close)
@@ -180,8 +188,8 @@ class Ground:
             settings,
             settings.storage,
             self.journal,
+            self.once,
             threads=self.disk,
-            once=self.once,
             slot=self.seat.slot,
             audience=self._audience,
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
@@ -191,6 +199,24 @@ class Ground:
         if self.depot is not None:
             return ObjectFiles(self.shelf, self.journal.outbox)
         return CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
+
+    def intake(self) -> Intake[Any]:
+        """Return the writing side of the storage."""
+        if self.depot is not None:
+            return self.depot.intake
+        return FileIntake(
+            self.tree,
+            self.incoming,
+            self.committer,
+            self.reserve,
+            disk=self.disk,
+            mode=self.settings.file_mode,
+            durable=self.settings.durability == "full",
+        )
+
+    async def _placed(self, upload_id: str) -> tuple[str, str] | None:
+        found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
+        return None if found is None else (found[0], str(found[1].get("etag")))
 
     def _audience(self) -> Audience:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
@@ -215,13 +241,22 @@ class Ground:
         self.holders = Holders(
             self.installation,
             self.tree,
-            self.files_below,
+            settings.directory,
             own=lambda: self.advertised,
             local=self.files,
+            shelf=self.shelf,
+            slot=self.seat.slot,
+            placed=None if self.depot is None else self._placed,
         )
         services.files = self.holders
         services.records = self.records
-        links = Links(settings, self.installation.urls, lambda: self.installation.public_url)
+        links = Links(
+            settings,
+            self.installation.urls,
+            lambda: self.installation.public_url,
+            self.shelf,
+            self.initiated.remember,
+        )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
         services.recognise = self.installation.recognise
@@ -229,6 +264,8 @@ class Ground:
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.senders = secrets_in(settings.notifications_secret_file)
+        self.plugins.mask.learn(self.senders)
         self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)

@@ -96,9 +96,9 @@ class Initiation:
 
     def later(self, now: float) -> Initiation:
         """Return it with the next look: the pauses double, the last look is at its end."""
-        pause = max(FIRST_LOOK, 2 * (self.due - self.created))
-        due = self.until if self.told is not None else min(self.created + pause, self.until)
-        return replace(self, due=max(due, now + FIRST_LOOK))
+        passed = self.due - self.created
+        due = self.until if self.told is not None else min(self.created + 2 * passed, self.until)
+        return replace(self, due=max(due, now + passed))
 
     def is_of(self, stat: Stat) -> bool:
         """Tell whether an object may have come by this URL: an older one has not."""
@@ -122,12 +122,23 @@ class Initiation:
 class Initiated:
     """The memory of all URLs by which objects may be put. `clock` returns Unix seconds.
 
-    Callable from any event loop. Every method raises `RecordsAway` where the records cannot be reached.
+    The first look comes `first_look` seconds after a URL. Callable from any event loop. Every method
+    raises `RecordsAway` where the records cannot be reached.
     """
 
-    def __init__(self, records: Collection, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        records: Collection,
+        clock: Callable[[], float] = time.time,
+        first_look: float = FIRST_LOOK,
+    ) -> None:
         self._records = records
         self._clock = clock
+        self._first_look = first_look
+
+    def now(self) -> float:
+        """Return the time by which URLs end."""
+        return self._clock()
 
     async def remember(self, grant: Given) -> None:
         """Write down what a URL allows, durably: before anybody gets the URL."""
@@ -138,7 +149,7 @@ class Initiated:
             grant.path,
             now,
             float(grant.expires),
-            now + FIRST_LOOK,
+            now + self._first_look,
             grant.content_type,
             grant.length,
             grant.max_length,

@@ -63,9 +63,8 @@ class Installation:
 
     @property
     def public_url(self) -> str:
-        """What links that are given to others begin with: `public_url`, else the advertised address."""
-        place = self._settings.advertise or self.own
-        return self._settings.public_url or f"{self.scheme}://{audience(*place)}"
+        """What links that are given to others begin with."""
+        return public_url(self._settings, self.own)
 
     @property
     def scheme(self) -> str:
@@ -121,6 +120,14 @@ class Installation:
         if self._settings.advertise is not None:
             found.add(_plain(*self._settings.advertise))
         return found
+
+
+def public_url(settings: Settings, bound: Address) -> str:
+    """Return what links begin with: the setting, else the advertised address, else the bound one."""
+    scheme = "https" if settings.tls_cert else "http"
+    host = _EVERY_INTERFACE.get(bound.host, bound.host)
+    place = settings.advertise or Address(host, bound.port)
+    return settings.public_url or f"{scheme}://{audience(*place)}"
 
 
 def audience(host: str, port: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway import metadata as metadata_rules
@@ -28,6 +28,10 @@ Given = str | dict[str, Any]
 """A URL, or `{"url", "fields"}`: the form that a bucket takes a POST with."""
 
 
+Remember = Callable[[Grant], Awaitable[None]]
+"""Writes down what a URL allows that the gateway itself will not see used."""
+
+
 def nobody_signs() -> str:
     """Stand for the base of URLs where there is no gateway. Raises `RuntimeError`."""
     raise RuntimeError("this process has no address of its own: set --public-url to the gateways' URL")
@@ -36,17 +40,24 @@ def nobody_signs() -> str:
 class Links:
     """Signs what lies in the storage. `base` returns what URLs begin with.
 
-    `shelf` is asked first, where there is one: a bucket signs for itself what it can.
+    `shelf` is asked first, where there is one: a bucket signs for itself what it can. What it lets
+    somebody put there is given to `remember` before anybody gets the URL.
     """
 
     def __init__(
-        self, settings: Settings, urls: UrlSigner, base: Callable[[], str], shelf: Shelf | None = None
+        self,
+        settings: Settings,
+        urls: UrlSigner,
+        base: Callable[[], str],
+        shelf: Shelf | None = None,
+        remember: Remember | None = None,
     ) -> None:
         self._template = paths.Template.parse(settings.file_upload_api_path)
-        self._downloads = bool(getattr(settings, "downloads", False))
+        self._downloads = settings.downloads
         self._urls = urls
         self._base = base
         self._shelf = shelf
+        self._remember = remember
 
     async def sign_url(  # noqa: PLR0913 - the names that scripts know
         self,
@@ -73,7 +84,7 @@ class Links:
         grant = Grant(
             method=method,
             path=_checked(path),
-            expires=int(time.time()) + expires,
+            expires=int(time.time()) + int(expires),
             content_type=content_type,
             length=length,
             max_length=max_length,
@@ -88,6 +99,8 @@ class Links:
         if self._shelf is not None and not once:
             signed = await self._shelf.sign(grant, expires=grant.expires)
             if signed is not None:
+                if self._remember is not None and grant.method in {"PUT", "POST"}:
+                    await self._remember(grant)
                 return (
                     {"url": signed.url, "fields": dict(signed.fields)} if signed.fields else signed.url
                 )

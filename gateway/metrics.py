@@ -62,27 +62,17 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, no news
         self._registry = CollectorRegistry()
-        self.requests = Tally(
-            "gateway_requests", "Answers by method and status", ["method", "status"], self._registry
-        )
-        self.uploads = Tally(
-            "gateway_uploads",
-            "Uploads by outcome (stored, or an error code)",
-            ["outcome"],
-            self._registry,
-        )
-        self.received_bytes = Tally(
-            "gateway_upload_bytes", "Bytes of committed uploads", [], self._registry
-        )
-        self.downloads = Tally(
-            "gateway_downloads",
+        self.requests = self._tally("requests", "Answers by method and status", "method", "status")
+        self.uploads = self._tally("uploads", "Uploads by outcome (stored, or an error code)", "outcome")
+        self.received_bytes = self._tally("upload_bytes", "Bytes of committed uploads")
+        self.notices = self._tally("object_notices", "Notifications of objects by outcome", "outcome")
+        self.initiated = self._tally("initiated_uploads", "Ends of presigned uploads", "end")
+        self.downloads = self._tally(
+            "downloads",
             "Downloads by outcome (sent, not_modified, broken, or an error code)",
-            ["outcome"],
-            self._registry,
+            "outcome",
         )
-        self.sent_bytes = Tally(
-            "gateway_download_bytes", "Bytes of files that were sent", [], self._registry
-        )
+        self.sent_bytes = self._tally("download_bytes", "Bytes of files that were sent")
         self.unsent_bytes = Counter(
             "gateway_refused_bytes",
             "Declared bytes that early refusals kept from being sent",
@@ -107,6 +97,9 @@ class Metrics:
             buckets=DURATIONS,
             registry=self._registry,
         )
+
+    def _tally(self, name: str, meaning: str, *labels: str) -> Tally:
+        return Tally(f"gateway_{name}", meaning, labels, self._registry)
 
     def ran(self, handler: str, outcome: str, seconds: float) -> None:
         """Count a run of an event handler."""

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from gateway import logs, paths
 from gateway.answers import json_answer, refusal_answer
 from gateway.auth import Auth, tokens_of
+from gateway.distant_shelf import DistantShelf
 from gateway.errors import ConfigError, Refusal
 from gateway.events.nats import make_engine
 from gateway.events.runner import Runner
 from gateway.fetching import Holders
 from gateway.hooks import Hooks
-from gateway.installation import KEY_FILE, Installation, installation_keys
+from gateway.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.linking import Links, nobody_signs
 from gateway.listening import listening_socket, tls_context
 from gateway.metrics import Metrics
@@ -37,7 +39,7 @@ from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.server import make_runner
-from gateway.settings import Settings
+from gateway.settings import Address, Settings
 from gateway.storage.tree import Tree
 
 if TYPE_CHECKING:
@@ -85,7 +87,9 @@ class Worker:
         self._auth = Auth(settings, tokens_of(settings), installation)
         tree = Tree(settings.directory, [settings.state, *settings.plugins])
         opened.callback(tree.close)
-        self._holders = Holders(installation, tree, settings.directory, own=lambda: None)
+        shelf = DistantShelf(installation, lambda: self._holders.met or _first_of(settings.peers))
+        self._holders = Holders(installation, tree, settings.directory, own=lambda: None, shelf=shelf)
+        self._holders.store_with(shelf.put)
         services.files = self._holders
         records = open_records(settings, elsewhere=True)
         opened.callback(records.close)
@@ -191,3 +195,8 @@ class Worker:
         self._auth.authorize(principal)
         body = await asyncio.to_thread(self.metrics.render)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _first_of(peers: Sequence[Address]) -> str | None:
+    """Return the base URL of the gateway that was named first."""
+    return f"http://{audience(*peers[0])}" if peers else None

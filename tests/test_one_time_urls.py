@@ -138,3 +138,38 @@ async def test_it_is_used_up_for_all_processes_and_over_a_restart(
         gateway.terminate()
     gateway = outside("--processes", "3")
     assert [await attempt(gateway, target, b"again") for _ in range(6)] == [403] * 6
+
+
+# -- in a bucket
+
+
+@pytest.mark.slow
+async def test_in_a_bucket_too_it_is_good_for_one_stored_upload(
+    outside: StartOutside, tmp_path: Path, s3_storage: str
+) -> None:
+    gateway = outside("--storage", s3_storage)
+    target = signed(tmp_path)
+    bad = await put(gateway, target, b"x", "Content-MD5: AAAAAAAAAAAAAAAAAAAAAA==")
+    assert (bad.status, code(bad)) == (400, "digest_mismatch")
+    answers = await asyncio.gather(*(put(gateway, target, b"%d" % number) for number in range(8)))
+    assert Counter(answer.status for answer in answers) == {201: 1, 403: 7}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "status"),
+    [("after journal commit", 201), ("after url used up", 403), ("after complete", 403)],
+)
+async def test_in_a_bucket_a_kill_never_lets_it_be_used_twice(
+    outside: StartOutside, tmp_path: Path, s3_storage: str, point: str, status: int
+) -> None:
+    flags = ("--storage", s3_storage)
+    with outside(*flags) as gateway:
+        pass
+    target = signed(tmp_path)
+    dying = outside(*flags, die_at=point)
+    assert await attempt(dying, target, b"body") is None
+    assert dying.wait() == -9
+    gateway = outside(*flags)
+    assert await attempt(gateway, target, b"body") == status
+    assert await attempt(gateway, target, b"body") == 403

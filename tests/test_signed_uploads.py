@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,8 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.app import Gateway
+from gateway.installation import known_keys
+from gateway.signing import Grant, UrlSigner
 from tests.conftest import Start
-from tests.harness import Answer, curl, files_below, head, plugin, put, raw, settled
+from tests.harness import Answer, Outside, curl, files_below, get, head, plugin, put, raw, settled
 
 REWRITE = """
 name: generous
@@ -22,6 +26,29 @@ script: |
       state["metadata"] = dict(event.get("metadata") or {})
       event["max_bytes"] = 10**9
       event["on_conflict"] = "replace"
+"""
+TALKATIVE = """
+- name: up
+  event: APIGW.OnFileUploading
+  authorization: keep
+  script: "async def up(event, handle): print(event)"
+- name: done
+  event: APIGW.OnFileUploaded
+  script: "async def done(event, handle): print(event)"
+- name: failed
+  event: APIGW.OnFileUploadFailed
+  script: "async def failed(event, handle): print(event)"
+- name: down
+  event: APIGW.OnFileDownloading
+  authorization: keep
+  script: "async def down(event, handle): print(event)"
+- name: route
+  authorities: [0.0.0.0]
+  proxy: {path: /v1/r, scheme: "http:", authorization: {auth_mode: axis}}
+  target: {path: /v1/r, scheme: "http:"}
+  request_forbidden_process: |
+    print(request)
+    raise ValueError(request.params)
 """
 WITNESS = """
 name: witness
@@ -47,7 +74,7 @@ def code(answer: Answer) -> str:
     return str(answer.json["error"])
 
 
-async def chunked(gateway: Gateway, target: str, *pieces: bytes) -> Answer:
+async def chunked(gateway: Gateway | Outside, target: str, *pieces: bytes) -> Answer:
     async with raw(gateway) as connection:
         await connection.send(head("PUT", target, "Transfer-Encoding: chunked"))
         for piece in (*pieces, b""):
@@ -121,30 +148,28 @@ async def test_signed_metadata_is_the_files_and_the_event_tells_no_signature(
 # -- what is not
 
 
-@pytest.mark.parametrize(
-    ("terms", "lines", "body"),
-    [
-        ({"content_type": "image/png"}, ["Content-Type: image/jpeg"], b"x"),
-        ({"content_type": "image/png"}, ["Content-Type: image/PNG"], b"x"),
-        ({"content_type": "image/png"}, ["Content-Type: image/png; a=b"], b"x"),
-        ({"content_type": "image/png"}, [], b"x"),
-        ({"length": 3}, [], b"xx"),
-        ({"length": 3}, [], b"xxxx"),
-        ({"max_length": 3}, [], b"xxxx"),
-        ({"metadata": {"a": "1"}}, ["X-Amz-Meta-A: 2"], b"x"),
-        ({"metadata": {"a": "1"}}, ["x-amz-meta-b: 1"], b"x"),
-        ({"metadata": {"a": "1"}}, ["x-amz-meta-a: 1", "x-amz-meta-a: 2"], b"x"),
-        ({}, ["X-Amz-Meta-Title: mine"], b"x"),
-    ],
+WRONG: tuple[tuple[dict[str, Any], list[str], bytes], ...] = (
+    ({"content_type": "image/png"}, ["Content-Type: image/jpeg"], b"x"),
+    ({"content_type": "image/png"}, ["Content-Type: image/PNG"], b"x"),
+    ({"content_type": "image/png"}, ["Content-Type: image/png; a=b"], b"x"),
+    ({"content_type": "image/png"}, [], b"x"),
+    ({"length": 3}, [], b"xx"),
+    ({"length": 3}, [], b"xxxx"),
+    ({"max_length": 3}, [], b"xxxx"),
+    ({"metadata": {"a": "1"}}, ["X-Amz-Meta-A: 2"], b"x"),
+    ({"metadata": {"a": "1"}}, ["x-amz-meta-b: 1"], b"x"),
+    ({"metadata": {"a": "1"}}, ["x-amz-meta-a: 1", "x-amz-meta-a: 2"], b"x"),
+    ({}, ["X-Amz-Meta-Title: mine"], b"x"),
 )
+
+
 @pytest.mark.parametrize("auth", ["none", "token"])
-async def test_a_put_that_is_not_as_signed_is_refused(
-    start: Start, tmp_path: Path, auth: str, terms: dict[str, Any], lines: list[str], body: bytes
-) -> None:
+async def test_a_put_that_is_not_as_signed_is_refused(start: Start, tmp_path: Path, auth: str) -> None:
     gateway = await start(auth=auth)
-    target = await sign(gateway, "PUT", "/upload/x", **terms)
-    answer = await put(gateway, target, body, *lines)
-    assert (answer.status, code(answer)) == (403, "not_granted")
+    for terms, lines, body in WRONG:
+        target = await sign(gateway, "PUT", "/upload/x", **terms)
+        answer = await put(gateway, target, body, *lines)
+        assert (answer.status, code(answer)) == (403, "not_granted"), (terms, lines)
     assert files_below(tmp_path / "data/upload") == {}
 
 
@@ -262,3 +287,32 @@ async def test_no_log_line_shows_a_signature(
     assert signature not in caplog.text
     stored = files_below(tmp_path / "data/.gateway")
     assert not [name for name, content in stored.items() if signature.encode() in content]
+
+
+@pytest.mark.slow
+async def test_whatever_scripts_print_no_signature_reaches_log_or_journal(
+    outside: Callable[..., Outside], tmp_path: Path
+) -> None:
+    folder = plugin(tmp_path / "plugins", TALKATIVE)
+    gateway = outside("--plugins", str(folder), "--downloads")
+    signer = UrlSigner(known_keys(tmp_path / "data/.gateway/installation.key"))
+    soon = int(time.time()) + 60
+    grants = [
+        Grant("PUT", "/upload/x", soon, once="n" * 22, metadata={"title": "hush"}),
+        Grant("PUT", "/upload/y", soon, max_length=3),
+        Grant("GET", "/upload/x", soon),
+        Grant("GET", "/-/objects/upload/x", soon),
+        Grant("GET", "/v1/r", soon, query=(("a", "1"),)),
+    ]
+    targets = [signer.target(one) for one in grants]
+    assert [(await put(gateway, target, b"long")).status for target in targets[:2]] == [201, 403]
+    assert (await chunked(gateway, targets[1], b"long")).status == 413
+    assert [(await get(gateway, target)).status for target in targets[2:]] == [200, 200, 500]
+    await settled(gateway)
+    gateway.terminate()
+    log, state = gateway.log(), files_below(tmp_path / "data/.gateway")
+    assert log.count("[redacted]") > 5
+    for target in targets:
+        signature = target.rpartition("=")[2]
+        assert signature not in log
+        assert not [name for name, content in state.items() if signature.encode() in content]

@@ -28,6 +28,7 @@ VERBS: Final[Mapping[str, str]] = {
     "check": "load settings and plugins, run the plugins' tests",
     "worker": "run handlers only, for gateways elsewhere",
     "token": "make a token: prints it once, and the line for the settings file",
+    "sign": "print a signed URL",
     "events": "see and steer events: list, retry, drop, replay, pause",
     "secrets": "make a key, encrypt values for Config plugins",
     "doctor": "tell what is wrong with this installation",

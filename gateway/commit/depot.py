@@ -53,9 +53,9 @@ class Depot:
         settings: Settings,
         bucket: Bucket,
         journal: Journal,
+        once: Once,
         *,
         threads: Executor,
-        once: Once,
         slot: int,
         audience: Callable[[], Audience],
         learn: Callable[[Iterable[str]], None],
@@ -72,6 +72,7 @@ class Depot:
             Means(self.objects, memory, threads, notes, settings.idle_timeout),
             journal,
             self.settler,
+            once,
             slot,
             audience,
         )

@@ -34,11 +34,6 @@ class Case:
         return self.upload.must_be_new or self.upload.on_conflict != "replace"
 
     @property
-    def once(self) -> str | None:
-        """What names the one-time URL that it came by, None where it did not."""
-        return None if self.upload.grant is None else self.upload.grant.once
-
-    @property
     def asked(self) -> str:
         """The path that was asked for."""
         return "/" + "/".join(paths.check(self.upload.path))

@@ -24,7 +24,7 @@ from gateway.commit.object_identity import identity_of_upload
 from gateway.commit.object_names import Names
 from gateway.commit.orders import Audience, Found, created_body
 from gateway.commit.settling import Settler
-from gateway.commit.single import use_up
+from gateway.commit.single import give_back, use_up
 from gateway.errors import GatewayError, Refusal, Unanswered
 from gateway.events.journal import Journal
 from gateway.events.outbox import Record, Telling
@@ -52,6 +52,7 @@ class ObjectIntake:
     means: Means
     journal: Journal
     settler: Settler
+    once: Once
     slot: int
     audience: Callable[[], Audience]
     _active: set[str] = field(default_factory=set)
@@ -161,11 +162,13 @@ class ObjectIntake:
         reach("after journal commit")
 
     async def _use_up(self, case: Case) -> None:
-        """Use up a one-time URL: after the row, which gives it back should nothing be published."""
-        if case.once is None:
+        """Use up a one-time URL. Behind the row: while that is pending, the settler may give it back."""
+        if case.upload.grant is None:
             return
         try:
-            await asyncio.to_thread(_used_up, self.settler.once, case.upload)
+            if await asyncio.to_thread(use_up, self.once, case.upload):
+                await asyncio.to_thread(self.once.sync)
+                reach("after url used up")
         except Exception as fault:
             await self._undo(case)
             raise refusal_of(fault) from fault
@@ -225,9 +228,9 @@ class ObjectIntake:
     async def _undo(self, case: Case) -> None:
         """Take the row back, durably; only then the parts."""
         try:
+            if case.upload.grant is not None and give_back(self.once, [case.upload]):
+                await asyncio.to_thread(self.once.sync)
             await asyncio.wrap_future(self.journal.outbox.forget([case.upload.id]))
-            if case.once is not None:
-                await asyncio.to_thread(self.settler.once.forget, [case.upload.id])
         except (sqlite3.Error, OSError):
             self.settler.add(case.pending)
         await case.body.discard()
@@ -256,8 +259,3 @@ class ObjectIntake:
         """An upload has ended, one way or the other."""
         self._active.discard(upload_id)
         self.names.let_go(upload_id)
-
-
-def _used_up(once: Once, upload: Upload) -> None:
-    if use_up(once, upload):
-        once.sync()

@@ -124,8 +124,8 @@ class Settler:
             doubt.until = time.monotonic() + DOUBT_SECONDS
         if time.monotonic() < doubt.until:
             return False
-        await asyncio.wrap_future(self.journal.outbox.forget([pending.upload_id]))
         await asyncio.to_thread(self.once.forget, [pending.upload_id])
+        await asyncio.wrap_future(self.journal.outbox.forget([pending.upload_id]))
         await asyncio.to_thread(self.notes.remove, pending.upload_id)
         log.info("upload %s, which was never answered, did not reach the bucket", pending.upload_id)
         return True

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from gateway import paths
-from gateway.auth import Auth
+from gateway.auth import JWT, Auth
 from gateway.downloads.heads import Wish
 from gateway.errors import Refusal
 from gateway.hooks import Hooks
@@ -53,7 +53,9 @@ class Deciding:
     async def _describe(self, request: web.BaseRequest, match: paths.Match, query: str) -> Download:
         """Say who asks for what. Raises `Refusal` for a signature that is not good for this."""
         headers, method, target = request.headers, request.method, request.raw_path
-        principal = await self._auth.identify(headers, method, target)
+        replaced = self._hooks.replaces_authorization(DOWNLOADING)
+        asked = self._auth.mode == JWT and not replaced
+        principal = await self._auth.identify(headers, method, target, jwt=asked)
         grant = self._auth.granted(headers, method, target)
         return Download(
             id=new_id(self._slot),

@@ -75,17 +75,18 @@ class Sender:
         """
         if opened.fd is None:
             async for piece in opened:
-                await self._piece(piece)
+                await self.piece(piece)
             return
         sock = None if part.length <= SHORT_BYTES else await self._socket()
         if sock is None:
             async for piece in _read(opened.fd, part):
-                await self._piece(piece)
+                await self.piece(piece)
             return
         with sock:
             await self._send_file(_Turns(sock, opened.fd, part))
 
-    async def _piece(self, piece: bytes) -> None:
+    async def piece(self, piece: bytes) -> None:
+        """Send some of the files' bytes. Raises `ConnectionError`."""
         view = memoryview(piece)
         for start in range(0, len(view), SLICE_BYTES):
             await self._write(view[start : start + SLICE_BYTES])

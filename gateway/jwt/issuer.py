@@ -37,6 +37,9 @@ SHORTEST_FRESH: Final = 60.0
 LONGEST_FRESH: Final = 3600.0
 """Bounds of what the issuer may say with `Cache-Control`."""
 
+RENEWED_AFTER: Final = 0.8
+"""The part of that time after which newer keys are asked for while these still serve."""
+
 STALE_SECONDS: Final = 3600.0
 """How long keys that should have been renewed still serve while the issuer is away."""
 
@@ -64,7 +67,7 @@ class Issuer:
         self._clock = clock
         self._keys: KeySet | None = None
         self._document = b""
-        self._fresh_until = self._stale_until = self._asked = float("-inf")
+        self._renew_at = self._fresh_until = self._stale_until = self._asked = float("-inf")
         self._failing = False
         self._question: asyncio.Task[None] | None = None
 
@@ -86,6 +89,11 @@ class Issuer:
         await self._session.close()
 
     @property
+    def ready(self) -> bool:
+        """Tell whether tokens can be judged, if only by keys that should have been renewed."""
+        return self._usable()
+
+    @property
     def current(self) -> KeySet | None:
         """The keys in force, or None where the issuer has to be asked first."""
         return self._keys if self._clock() < self._fresh_until else None
@@ -94,6 +102,8 @@ class Issuer:
         """Return keys in force. Raises Refusal `issuer_away` where there are none."""
         now = self._clock()
         if self._keys is not None and now < self._fresh_until:
+            if now >= max(self._renew_at, self._asked + COOL_DOWN_SECONDS):
+                self.ask()  # nobody waits: these serve until then
             return self._keys
         if self._question is not None or now >= self._asked + RETRY_SECONDS:
             question = self.ask()
@@ -140,6 +150,7 @@ class Issuer:
             for reason in keys.passed_over:
                 log.info("the issuer's keys: one is passed over: %s", reason)
         now = self._clock()
+        self._renew_at = now + seconds * RENEWED_AFTER
         self._fresh_until, self._stale_until = now + seconds, now + seconds + STALE_SECONDS
 
     async def fetch(self) -> tuple[bytes, KeySet, float]:
@@ -165,8 +176,8 @@ class Issuer:
             raise IssuerFault(f"{url} tells no `issuer` and `jwks_uri`: say --jwt-jwks-url") from None
         if name != self._name:  # section 4.3: else anybody's keys could be passed off as its own
             raise IssuerFault(f"{url} speaks of the issuer {name!r:.200}: say that in --jwt-issuer")
-        schemes = {"https", urlsplit(self._name).scheme}
-        if not isinstance(place, str) or urlsplit(place).scheme not in schemes:
+        schemes = ("https:", urlsplit(self._name).scheme + ":")
+        if not isinstance(place, str) or not place.startswith(schemes):
             raise IssuerFault(f"{url}: its `jwks_uri` is no https address")
         return place
 

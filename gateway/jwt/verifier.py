@@ -63,6 +63,11 @@ class Verifier:
     async def __aexit__(self, *_: object) -> None:
         await self._issuer.__aexit__()
 
+    @property
+    def ready(self) -> bool:
+        """Tell whether the issuer's keys are here."""
+        return self._issuer.ready
+
     def remembered(self, token: str) -> dict[str, Any] | None:
         """Return the principal of a token that was verified a moment ago, else None. Never waits."""
         name = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

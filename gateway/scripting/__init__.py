@@ -8,9 +8,10 @@ from gateway.scripting.callout import Answer, Callout, HTTPError
 from gateway.scripting.configs import Configs
 from gateway.scripting.decision import Changes, Handle, Junk, Served, Verdict, read_changes, read_served
 from gateway.scripting.event import MU, Event, Headers, downloading_event, failed_event, uploading_event
+from gateway.scripting.files import Files
 from gateway.scripting.lane_thread import ScriptStopped, TimedOut, never_waits
 from gateway.scripting.lanes import Lane, LaneLost
-from gateway.scripting.namespace import Files, Services, Surroundings, run_script
+from gateway.scripting.namespace import Services, Surroundings, run_script
 
 __all__ = [
     "MU",

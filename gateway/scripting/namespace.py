@@ -12,11 +12,10 @@ import io
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import CodeType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import aiofiles
 import aiohttp
@@ -26,33 +25,10 @@ from gateway.records import Collection, Records
 from gateway.scripting.callout import Callout, HTTPError, Recognise, Trusted, nobody
 from gateway.scripting.configs import Configs
 from gateway.scripting.event import MU
+from gateway.scripting.files import Files, FilesInMemory
 from gateway.scripting.trace import MARK
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
-
-
-class Files(Protocol):
-    """The very files that were committed. Both raise `errors.Superseded` where one has been replaced."""
-
-    def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
-        """Open the file of an `APIGW.OnFileUploaded` event for reading bytes."""
-        ...
-
-    async def remove(self, event: Mapping[str, Any]) -> None:
-        """Remove the file of an `APIGW.OnFileUploaded` event."""
-        ...
-
-
-class NoFiles:
-    """Stands for `files` where no storage is at hand (`gateway check`)."""
-
-    def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
-        """Raise `RuntimeError`."""
-        raise RuntimeError("there are no files here")
-
-    async def remove(self, event: Mapping[str, Any]) -> None:
-        """Raise `RuntimeError`."""
-        raise RuntimeError("there are no files here")
 
 
 def _nowhere() -> str:
@@ -77,7 +53,7 @@ class Services:
     """
 
     own_endpoint: Callable[[], str] = _nowhere
-    files: Files = field(default_factory=NoFiles)
+    files: Files = field(default_factory=FilesInMemory)
     records: Records = field(default_factory=Records)
     recognise: Recognise = nobody
     sign_url: SignUrl = _stub_url

@@ -19,6 +19,7 @@ from gateway.settings import values
 from gateway.settings.downloads import DOWNLOADS, DownloadSettings
 from gateway.settings.events import EVENTS, EventSettings
 from gateway.settings.jwt import JWT, JwtSettings
+from gateway.settings.objects import ObjectSettings
 from gateway.settings.option import Option, Setting
 from gateway.settings.records import RecordSettings
 from gateway.settings.storage import StorageSettings
@@ -50,7 +51,9 @@ _LOGS: Final = "Logs"
 _GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, DOWNLOADS, _WHO, JWT, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(EventSettings, StorageSettings, RecordSettings, DownloadSettings, JwtSettings):
+class Settings(
+    EventSettings, StorageSettings, ObjectSettings, RecordSettings, DownloadSettings, JwtSettings
+):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
     `auth_said` tells whether somebody chose `auth`, or it is only the default.

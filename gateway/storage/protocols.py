@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Grant = Any
 """What a signed URL allows (`gateway.signing`)."""
@@ -107,5 +107,18 @@ class Shelf(Protocol):
         """Let the storage itself take one request until `expires` (Unix seconds).
 
         None: it cannot, and the gateway signs a URL of its own.
+        """
+        ...
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """A storage that may remove by itself what is old."""
+
+    async def expire(self, prefix: str, seconds: float) -> Any | None:
+        """Let the storage itself remove what lies below `prefix` (text) and is that many seconds old.
+
+        Returns what it will do, for a person to read, with `days`: S3 counts in days. None: it
+        removes nothing by itself, and who asks has to sweep.
         """
         ...

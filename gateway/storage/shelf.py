@@ -102,6 +102,9 @@ class FileShelf:
         """Return None: the gateway itself serves what is here."""
         return None
 
+    async def expire(self, prefix: str, seconds: float) -> None:
+        """Return None: a directory removes nothing by itself."""
+
     def _stat(self, path: str) -> Stat:
         fd, stat = self._open(path)
         os.close(fd)

@@ -332,6 +332,13 @@ class Slow:
         await loop.sock_sendall(self.socket, head("GET", target, "Connection: close"))
         return await loop.sock_recv(self.socket, 4096)
 
+    async def some(self) -> bytes:
+        """Read more than any headers have."""
+        loop, pieces = asyncio.get_running_loop(), b""
+        while len(pieces) < 8192:
+            pieces += await loop.sock_recv(self.socket, 4096)
+        return pieces
+
     async def rest(self) -> bytes:
         loop, pieces = asyncio.get_running_loop(), []
         async with asyncio.timeout(60):

@@ -73,6 +73,15 @@ async def test_an_upload_needs_a_token_that_is_believed(believing: Start, issuer
     assert not (gateway.settings.directory / "upload/b").exists()
 
 
+async def test_a_download_needs_one_too(believing: Start, issuer: FakeIssuer) -> None:
+    gateway = await believing(downloads=True)
+    await put(gateway, "/upload/a", b"mine", bearer(issuer.token()))
+    assert (await get(gateway, "/upload/a", bearer(issuer.token()))).body == b"mine"
+    old = await get(gateway, "/upload/a", bearer(issuer.token(exp=1)))
+    assert (old.status, old.json["message"]) == (401, "the token has expired")
+    assert challenge(await get(gateway, "/upload/a")) == ""
+
+
 async def test_refusals_do_not_tell_what_would_have_been_right(
     believing: Start, issuer: FakeIssuer
 ) -> None:
@@ -129,6 +138,7 @@ async def test_while_nobody_knows_the_keys_the_answer_is_503_and_not_401(
     answer = await put(gateway, "/upload/a", b"x", bearer(issuer.token()))
     assert (answer.status, answer.json["error"]) == (503, "issuer_away")
     assert answer.headers["Retry-After"] == "5"
+    assert b"gateway_issuer_ready 0.0" in (await get(gateway, "/-/metrics", bearer("word"))).body
     assert (await put(gateway, "/upload/a", b"x", bearer("junk"))).status == 401
     assert (await put(gateway, "/upload/a", b"x", bearer("word"))).status == 201
 
@@ -231,6 +241,9 @@ async def test_where_everybody_may_do_everything_rights_are_not_asked_for(
 
 async def test_the_pages_are_for_operators(believing: Start, issuer: FakeIssuer) -> None:
     gateway = await believing(jwt_operators=["ops", "root"], tokens=[f"bot:{digest('word')}"])
+    await get(gateway, "/who", bearer(issuer.token()))
+    metrics = await get(gateway, "/-/metrics", bearer("word"))
+    assert b"gateway_issuer_ready 1.0" in metrics.body
     ops = bearer(issuer.token(**{"cognito:groups": ["ops"]}))
     user = bearer(issuer.token(**{"cognito:groups": ["users"]}))
     stored = (await put(gateway, "/upload/a", b"secret", user)).json["upload_id"]

@@ -88,16 +88,32 @@ async def test_a_crowd_asks_once(keys: Issuer, issuer: FakeIssuer) -> None:
     assert issuer.keys_asked == 1
 
 
-async def test_keys_serve_as_long_as_the_issuer_says_within_bounds(
+async def test_keys_serve_as_long_as_the_issuer_says(
     keys: Issuer, issuer: FakeIssuer, clock: Clock
 ) -> None:
     issuer.headers = {"Cache-Control": "public, max-age=100"}
     await keys.keys()
-    clock.now += 99
+    clock.now += 79
     await keys.keys()
     assert issuer.keys_asked == 1
-    clock.now += 1
+    clock.now += 21
+    assert keys.current is None
     await keys.keys()
+    assert issuer.keys_asked == 2
+
+
+async def test_keys_that_are_used_are_renewed_before_they_end_and_nobody_waits(
+    keys: Issuer, issuer: FakeIssuer, clock: Clock
+) -> None:
+    before = await keys.keys()
+    issuer.pairs = [NEW]
+    issuer.may_answer.clear()
+    clock.now += room.FRESH_SECONDS * room.RENEWED_AFTER
+    for _ in range(5):
+        assert await keys.keys() is before
+    issuer.may_answer.set()
+    await keys.ask()
+    assert [key.kid for key in (await keys.keys()).keys] == ["new"]
     assert issuer.keys_asked == 2
 
 
@@ -302,6 +318,8 @@ async def test_redirects_are_not_followed_and_faults_are_told(
         ({"jwks_uri": "file:///etc/passwd"}, "its `jwks_uri` is no https address"),
         ({"jwks_uri": ["http://127.0.0.1"]}, "its `jwks_uri` is no https address"),
         ({"jwks_uri": "http://"}, "http://"),
+        ({"jwks_uri": "https://["}, "https://["),
+        ({"jwks_uri": "https://x:99999/"}, "https://x:99999/"),
     ],
 )
 async def test_what_an_issuer_says_of_itself_is_checked(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.photos.conftest import PLUGIN
 from tests.photos.pictures import bomb, gif, noted_png, opened, photo, picture, written
 
-sys.path.append(str(Path(__file__).parents[2] / "plugins/photos"))
+sys.path.append(str(PLUGIN))  # while this file is read; conftest keeps it for the tests
 
 from photo_images import FORMATS, NotAPicture, Sizes, make_copies
 

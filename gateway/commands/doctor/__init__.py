@@ -6,6 +6,7 @@ server is only asked for its health. A check is a function that yields findings.
 
     finding    one line of the report
     disk       the directory, its file system, rename, fsync, the clock
+    bucket     the bucket that uploads go into
     tokens     the issuer of JSON Web Tokens
     setting    SQLite, records, plugins, address and authorization, proxies, a running server
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.commands.doctor import disk, setting, tokens
+from gateway.commands.doctor import bucket, disk, setting, tokens
 from gateway.commands.doctor.finding import Finding
 from gateway.settings import Settings
 
@@ -32,6 +33,7 @@ CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     disk.publishing,
     disk.fsync,
     disk.clock,
+    bucket.bucket,
     setting.database,
     setting.records,
     setting.plugins,

@@ -40,7 +40,7 @@ _BY_CODE: Mapping[str, tuple[str, str]] = {
 }
 """Codes of Amazon S3 (API reference, "Error responses"), Ceph and MinIO; numbers are those of HEAD."""
 
-_OPERATOR: Mapping[str, str] = {
+FOR_THE_OPERATOR: Mapping[str, str] = {
     "AccessDenied": "the credentials may not do this: docs/how-to/run-on-s3.md lists the rights",
     "403": "the credentials may not do this, or are wrong, or this machine's clock is",
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known there",
@@ -130,8 +130,13 @@ def _answered(fault: Exception, doing: str) -> Refusal:
     if code in _BY_CODE:
         ours, message = _BY_CODE[code]
         return Refusal(ours, message)
-    if code in _OPERATOR or status == 403:
-        log.error("%s: the storage says %s: %s", doing, code, _OPERATOR.get(code, _OPERATOR["403"]))
+    if code in FOR_THE_OPERATOR or status == 403:
+        log.error(
+            "%s: the storage says %s: %s",
+            doing,
+            code,
+            FOR_THE_OPERATOR.get(code, FOR_THE_OPERATOR["403"]),
+        )
         return Refusal(UNAVAILABLE, _ODD)
     if status >= 500 or status in {408, 409, 429} or code == "SlowDown":
         log.warning("%s: the storage says %s (%d)", doing, code, status)

@@ -10,7 +10,6 @@ from typing import Final
 
 from gateway import paths
 from gateway.errors import Refusal
-from gateway.settings.table import STATE_FOLDER
 from gateway.settings.values import Bucket
 
 LONGEST_KEY: Final = 1024
@@ -25,14 +24,8 @@ class Keys:
         self._prefix = bucket.key("/")
 
     def of(self, path: str) -> str:
-        """Return the key of a path.
-
-        Raises `Refusal`: `bad_path` for one that S3 cannot keep, `forbidden` for the gateway's own.
-        """
-        segments = paths.check(path)
-        if segments[0] == STATE_FOLDER:
-            raise Refusal("forbidden", f"{STATE_FOLDER} is the gateway's own")
-        key = self._bucket.key("/" + "/".join(segments))
+        """Return the key of a path. Raises `Refusal("bad_path")` for one that S3 cannot keep."""
+        key = self._bucket.key("/" + "/".join(paths.check(path)))
         self._check(key)
         return key
 

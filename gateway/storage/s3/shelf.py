@@ -8,6 +8,7 @@ May import its own room, the protocols of `storage`, settings and errors.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any, Final, Self
 
@@ -15,8 +16,9 @@ from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import Grant, Signed, Stat
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.faults import code_of, status_of, translated
+from gateway.storage.s3.faults import code_of, is_away, status_of, translated
 from gateway.storage.s3.keys import Keys
+from gateway.storage.s3.lifecycle import Expiry, expire
 from gateway.storage.s3.presign import presigned
 from gateway.storage.s3.spelling import decoded
 
@@ -25,6 +27,8 @@ PIECE_BYTES: Final = 1 << 18
 
 LISTED_AT_ONCE: Final = 1000
 """As many as one page has at the most (Amazon S3 API reference, ListObjectsV2)."""
+
+log = logging.getLogger("gateway.storage")
 
 _OTHER: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 
@@ -102,6 +106,21 @@ class S3Shelf:
         client = await self._clients.client()
         with translated(f"signing {grant.path}"):
             return await presigned(client, self._bucket, key, grant, expires)
+
+    async def expire(self, prefix: str, seconds: float) -> Expiry | None:
+        """Set a rule of the bucket, see `Expiring`. Raises `Refusal`."""
+        beginning = self._keys.beginning(prefix)
+        client = await self._clients.client()
+        with translated(f"setting the expiry of {prefix}"):
+            try:
+                return await expire(client, self._bucket, beginning, seconds)
+            except Exception as fault:
+                if (is_away(fault) and status_of(fault) != 501) or status_of(fault) == 403:
+                    raise
+                log.warning(
+                    "the bucket knows no expiry (%s): %s is left to who asked", code_of(fault), prefix
+                )
+                return None
 
     async def _nothing(self, path: str, etag: str | None) -> OpenedObject:
         """No range of HTTP is empty (RFC 9110 section 14.1.1)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,14 @@ from aiohttp import web
 
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
+from gateway.shelves import Shelves
 from gateway.storage.s3 import client as client_module
+from gateway.storage.s3 import lifecycle
 from gateway.storage.s3 import shelf as module
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.shelf import S3Shelf
 from gateway.storage.s3.spelling import encoded
-from tests.s3.servers import S3Server, SeaweedFS
+from tests.s3.servers import Rclone, S3Server, SeaweedFS
 
 METADATA = {"title": "Keynote Speech", "description": "é 世界  two spaces", "percent": "100%41 + a&b=c"}
 
@@ -170,3 +173,78 @@ async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
             await act
         assert refused.value.code == "storage_away"
         assert refused.value.status == 503
+
+
+# -- expiry
+
+
+@pytest.mark.slow
+async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
+    s3_storage: str, place: Bucket, shelf: S3Shelf, clients: Clients
+) -> None:
+    client = await clients.client()
+    others = {
+        "ID": "somebody's",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "x/"},
+        "Expiration": {"Days": 3},
+    }
+    await client.put_bucket_lifecycle_configuration(
+        Bucket=place.name, LifecycleConfiguration={"Rules": [others]}
+    )
+    for seconds, days in ((900, 1), (86400, 1), (86401, 2)):
+        told = await shelf.expire("/exports/", seconds)
+        assert told is not None
+        assert told.days == days
+        assert str(told).startswith(f"s3://{place.name}/a prefix/exports/* is removed after {days} days")
+        rules = {rule["ID"]: rule for rule in await lifecycle.rules_of(client, place.name)}
+        assert set(rules) == {"somebody's", told.rule}
+        assert rules[told.rule]["Expiration"]["Days"] == days
+        assert rules[told.rule]["Filter"]["Prefix"] == "a prefix/exports/"
+        assert rules["somebody's"]["Expiration"]["Days"] == 3
+    assert (await shelf.expire("/other/", 5)) != told
+
+
+@pytest.mark.slow
+async def test_a_store_without_expiry_leaves_it_to_who_asked(
+    rclone: Rclone,
+    place: Bucket,
+    shelf: S3Shelf,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await rclone.make(place.name)
+    for name, value in rclone.environment().items():
+        monkeypatch.setenv(name, value)
+    assert await shelf.expire("/exports/", 900) is None
+    assert "knows no expiry" in caplog.text
+
+
+async def test_an_expiry_is_not_given_up_where_the_storage_is_away(
+    failing: Failing, shelf: S3Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    with pytest.raises(Refusal):
+        await shelf.expire("/exports/", 900)
+
+
+@pytest.mark.slow
+async def test_what_scripts_let_expire_is_swept_and_the_bucket_gets_a_rule_that_is_shown(
+    s3_storage: str,
+    place: Bucket,
+    shelf: S3Shelf,
+    clients: Clients,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.storage")
+    client, files = await clients.client(), Shelves(shelf, 0)
+    for path in ("/exports/old", "/exportsx"):
+        await client.put_object(Bucket=place.name, Key=place.key(path), Body=b"x")
+    assert await files.expire("/exports/", 900) == 0
+    assert await files.expire("/exports/", -5) == 1
+    assert [stat.path async for stat in shelf.list("/")] == ["/exportsx"]
+    assert await files.expire("/exports/", 900) == 0
+    (rule,) = await lifecycle.rules_of(client, place.name)
+    assert (rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) == ("a prefix/exports/", 1)
+    shown = [record for record in caplog.records if "is removed after 1 days" in record.message]
+    assert len(shown) == 3

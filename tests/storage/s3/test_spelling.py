@@ -86,7 +86,7 @@ def test_the_gateways_own_objects_are_reached_by_no_path() -> None:
     keys = Keys(Bucket("bucket", "prefix"))
     with pytest.raises(Refusal) as refused:
         keys.of("/.gateway/probe")
-    assert refused.value.code == "forbidden"
+    assert refused.value.code == "bad_path"
     assert keys.path("prefix/.gateway/probe") is None
     assert keys.of("/.gateways")
 

@@ -1,0 +1,149 @@
+"""Objects door: `POST /-/notifications`, where object stores tell of what was put into them.
+
+One rule: a 2xx means that the events are durable; who gets another answer, or none, sends again.
+One process of a gateway takes all notifications, so that its journal knows a repetition: the others
+pass theirs on to it. May import server, siblings, answers, points, errors and its own room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway.answers import json_answer
+from gateway.errors import EngineAway, Refusal, Unanswered
+from gateway.objects.arrivals import Arrivals
+from gateway.objects.notices import Message, read
+from gateway.objects.senders import Senders, unknown
+from gateway.objects.sns import Sns
+from gateway.points import reach
+from gateway.server import expects_continue, send_continue
+
+MAX_BODY: Final = 1 << 20
+"""Bytes of one request. Amazon's messages have 256 KiB at the most."""
+
+BODY_SECONDS: Final = 10.0
+AT_ONCE: Final = 64
+"""Requests that are served at once; more are asked to come back."""
+
+PASSING: Final = aiohttp.ClientTimeout(total=60.0)
+
+log = logging.getLogger("gateway.objects")
+
+
+class Notifications:
+    """The door. `keeper` is a session with the process that takes notifications, None where we do."""
+
+    def __init__(
+        self,
+        senders: Senders,
+        arrivals: Arrivals,
+        sns: Sns,
+        keeper: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self._senders = senders
+        self._arrivals = arrivals
+        self._sns = sns
+        self._keeper = keeper
+        self._serving = 0
+
+    async def answer(self, request: web.BaseRequest, *, known: bool) -> web.Response:
+        """Answer a request; `known` tells whether the default authorization knows who asks."""
+        if request.method != "POST":
+            raise Refusal("method_not_allowed", "notifications are sent with POST", {"Allow": "POST"})
+        if self._serving >= AT_ONCE:
+            raise Refusal("overloaded", "too many notifications at once")
+        self._serving += 1
+        try:
+            return await self._take(request, known=known)
+        finally:
+            self._serving -= 1
+
+    async def _take(self, request: web.BaseRequest, *, known: bool) -> web.Response:
+        headers = request.headers
+        if "Origin" in headers or headers.get("Sec-Fetch-Site", "none") != "none":
+            raise Refusal("forbidden", "notifications are not taken from web pages")
+        trusted = True if known else self._senders.known(headers)
+        if trusted is False:
+            raise unknown()
+        body = await _body(request)
+        message = self._message(headers, body, trusted=trusted is True)
+        if self._keeper is not None:
+            return await _passed_on(self._keeper, body)
+        if message.envelope is not None and not message.notices and not message.others:
+            return await self._service(message.envelope)
+        try:
+            counts = await self._arrivals.take(message.notices)
+        except EngineAway as fault:
+            raise Refusal("journal_unavailable", f"events cannot be kept now: {fault}") from fault
+        if message.others:
+            log.debug("%d notifications of something else are ignored", message.others)
+            counts["other"] = message.others
+        reach("before answer")
+        return json_answer({"notifications": counts})
+
+    def _message(self, headers: Mapping[str, str], body: bytes, *, trusted: bool) -> Message:
+        """Read the body of somebody who may send one. Raises `Refusal`."""
+        trusted = trusted or self._senders.signed(headers, body)
+        try:
+            message = read(body)
+        except Refusal:
+            if not trusted:
+                raise unknown() from None
+            raise
+        if not trusted and not self._senders.repeated(message.secrets):
+            raise unknown()
+        return message
+
+    async def _service(self, envelope: Mapping[str, Any]) -> web.Response:
+        """Answer what Amazon's notification service says of itself."""
+        kind = str(envelope.get("Type"))
+        if kind == "SubscriptionConfirmation":
+            return json_answer({"confirmed": await self._sns.confirm(envelope)})
+        if kind not in {"Notification", "UnsubscribeConfirmation"}:
+            raise Refusal("bad_request", "this is no notification of an object store: Type is unknown")
+        return json_answer({"notifications": {}})
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    if (request.content_length or 0) > MAX_BODY:
+        raise _too_large()
+    if expects_continue(request):
+        await send_continue(request)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while not request.content.at_eof():
+                body += await request.content.readany()
+                if len(body) > MAX_BODY:
+                    raise _too_large()
+    except TimeoutError:
+        raise Refusal("idle_timeout", f"the body took more than {BODY_SECONDS:g} seconds") from None
+    except OSError as fault:
+        raise Unanswered("the client went away in the middle of its body") from fault
+    except (web.RequestPayloadError, HttpProcessingError) as fault:
+        raise Refusal("incomplete_body", "the body is not well-formed") from fault
+    return bytes(body)
+
+
+async def _passed_on(keeper: aiohttp.ClientSession, body: bytes) -> web.Response:
+    try:
+        async with keeper.post("http://sibling/-/notifications", data=body, timeout=PASSING) as answer:
+            said = await answer.read()
+            return web.Response(
+                status=answer.status, body=said, content_type=answer.content_type, charset="utf-8"
+            )
+    except (aiohttp.ClientError, TimeoutError, OSError) as fault:
+        raise Refusal(
+            "process_away", "the process that takes notifications is being started again"
+        ) from fault
+
+
+def _too_large() -> Refusal:
+    return Refusal("too_large", f"at most {MAX_BODY} bytes are taken here")

@@ -1,0 +1,78 @@
+"""S3 room: rules by which the bucket itself removes what is old.
+
+One rule: the rules of others in the bucket stay as they are. S3 counts in days, and works through its
+rules about once a day: a rule is there for what nobody else removes. May import its own room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.storage.s3.client import Client
+from gateway.storage.s3.faults import code_of
+
+DAY: Final = 86400
+
+_NONE: Final = frozenset({"NoSuchLifecycleConfiguration", "404"})
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """What a bucket removes by itself: objects below `prefix` that are `days` old; the rule's name."""
+
+    bucket: str
+    prefix: str
+    days: int
+    rule: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}* is removed after {self.days} days (rule {self.rule})"
+
+
+async def expire(client: Client, bucket: str, prefix: str, seconds: float) -> Expiry:
+    """Let the bucket remove what lies below `prefix` when it is `seconds` old, in days rounded up.
+
+    Calling it again with other seconds changes the rule. Raises what the store says, such as that
+    it knows no rules. Source: Amazon S3 API reference, PutBucketLifecycleConfiguration.
+    """
+    days = max(1, math.ceil(seconds / DAY))
+    name = f"upload-gateway-{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
+    wanted = {
+        "ID": name,
+        "Status": "Enabled",
+        "Filter": {"Prefix": prefix},
+        "Expiration": {"Days": days},
+    }
+    before = await rules_of(client, bucket)
+    after = [rule for rule in before if rule.get("ID") != name] + [wanted]
+    if wanted not in before:
+        await client.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": after}
+        )
+    return Expiry(bucket, prefix, days, name)
+
+
+async def rules_of(client: Client, bucket: str) -> Sequence[Mapping[str, Any]]:
+    """Return the rules of a bucket, none where none were ever set."""
+    try:
+        found = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
+    except Exception as fault:
+        if code_of(fault) in _NONE:
+            return ()
+        raise
+    rules: Sequence[Mapping[str, Any]] = found.get("Rules", ())
+    return rules
+
+
+def aborts_unfinished(rules: Sequence[Mapping[str, Any]], prefix: str) -> bool:
+    """Tell whether one of the rules ends multipart uploads below `prefix` that nobody finishes."""
+    return any(
+        rule.get("Status") == "Enabled"
+        and "AbortIncompleteMultipartUpload" in rule
+        and prefix.startswith(rule.get("Filter", {}).get("Prefix", rule.get("Prefix", "")))
+        for rule in rules
+    )

@@ -1,0 +1,77 @@
+"""Plugin exports: what its two routes answer.
+
+One rule: whoever calls is known by now (`auth_mode: axis`) and hears of their own exports only: all
+others are not there. May import the standard library and this plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from export_asking import (
+    DONE,
+    FAILED,
+    Item,
+    Kept,
+    Rules,
+    Wrong,
+    asked,
+    folder_of,
+    is_id,
+    revive,
+    settled,
+    share,
+)
+
+Answer = tuple[int, Any, dict[str, str]]
+
+_PRIVATE: Final = {"Cache-Control": "no-store", "Vary": "Accept"}
+_RETRY: Final = {"Retry-After": "1"}
+
+
+async def begin(request: Any, rules: Rules, kept: Kept, files: Any, sign_url: Any) -> Answer:
+    """Answer `GET /exports`: where the export is, or where to ask how far it is."""
+    try:
+        question = asked(request.params, request.principal, rules)
+    except Wrong as wrong:
+        return 400, {"error": "bad_request", "message": str(wrong)}, _PRIVATE
+    item = await share(question, rules, kept, files)
+    item = await settled(item["key"], rules.answer_within, kept) or item
+    if item["state"] == DONE:
+        return await _there(request, item, rules, sign_url)
+    if item["state"] == FAILED:
+        return 500, {"error": "export_failed", **_told(item)}, _PRIVATE
+    where = {"Location": f"/exports/{item['key']}", **_RETRY}
+    return 202, {**_told(item), "status": where["Location"]}, {**_PRIVATE, **where}
+
+
+async def status(request: Any, rules: Rules, kept: Kept, files: Any, sign_url: Any) -> Answer:
+    """Answer `GET /exports/{id}`: how far an export of the caller's is, or where."""
+    key = request.resources["id"]
+    item = await kept.get(key) if is_id(key) else None
+    if item is None or item["caller"] != folder_of(request.principal):
+        return 404, {"error": "not_found", "message": "you have no such export"}, _PRIVATE
+    item = await revive(item, rules, kept, files)
+    if item["state"] == DONE:
+        return await _there(request, item, rules, sign_url)
+    return 200, _told(item), _PRIVATE if item["state"] == FAILED else {**_PRIVATE, **_RETRY}
+
+
+async def _there(request: Any, item: Item, rules: Rules, sign_url: Any) -> Answer:
+    """Lead to the file: by a redirect, or in JSON for whoever prefers that."""
+    url = await sign_url("GET", item["path"], expires=rules.url_seconds, filename=item["filename"])
+    if not _prefers_json(request.headers):
+        return 303, f"{url}\n", {**_PRIVATE, "Location": url}
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=rules.url_seconds)
+    return 200, {**_told(item), "url": url, "expires": expires.isoformat()}, _PRIVATE
+
+
+def _told(item: Item) -> dict[str, Any]:
+    names = ("state", "from", "to", "records", "percent", "bytes", "message")
+    return {"id": item["key"], **{name: item[name] for name in names if name in item}}
+
+
+def _prefers_json(headers: Mapping[str, str]) -> bool:
+    return "application/json" in headers.get("Accept", "").lower()

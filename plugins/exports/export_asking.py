@@ -1,0 +1,236 @@
+"""Plugin exports: what a caller asks for, whose it is, and that equal questions share one export.
+
+One rule: a name that came from outside never becomes a path: folders and ids are made of hashes. May
+import the standard library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, Protocol
+
+WAITING: Final = "waiting"
+BUILDING: Final = "building"
+DONE: Final = "done"
+FAILED: Final = "failed"
+
+FOLDER: Final = "/exports"
+ORDERS: Final = f"{FOLDER}/orders"
+"""An order here is a file whose event builds an export: it outlives a crash."""
+
+SILENCE: Final = 90.0
+"""Seconds after which an export that nobody speaks of is ordered again."""
+
+TRIES: Final = 20
+
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_ID: Final = re.compile(r"[0-9a-f]{40}")
+
+Item = dict[str, Any]
+
+
+class Kept(Protocol):
+    """The records of the exports: `records("exports")`."""
+
+    async def get(self, key: str) -> Item | None:
+        """Return an item, or None."""
+        ...
+
+    async def put(
+        self, key: str, item: Item, *, only_new: bool = False, replaces: Item | None = None
+    ) -> bool:
+        """Keep an item under these conditions; tell whether that was done."""
+        ...
+
+
+class Wrong(Exception):
+    """A question that makes no sense, in words for whoever asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the config says; times in seconds."""
+
+    collection: str = "photos"
+    field: str = "created"
+    owner_field: str | None = None
+    answer_within: float = 5.0
+    reuse: float = 60.0
+    url_seconds: int = 900
+    max_days: int = 366
+    max_records: int = 1_000_000
+    expire_after: float | Mapping[str, float] = 86400.0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Rules:
+        """Read a config. Raises `ValueError` that names the key."""
+        unknown = set(config) - set(cls.__slots__)
+        if unknown:
+            raise ValueError(f"config exports: unknown keys {sorted(unknown)}")
+        rules = cls(**config)
+        for name in ("answer_within", "reuse", "url_seconds", "max_days", "max_records"):
+            _check_number(name, getattr(rules, name))
+        for folder, seconds in rules.folders.items():
+            _check_number(f"expire_after of {folder}", seconds)
+        if rules.kept_for < rules.reuse + rules.url_seconds:
+            raise ValueError("config exports: expire_after must be longer than reuse and url_seconds")
+        return rules
+
+    @property
+    def folders(self) -> Mapping[str, float]:
+        """What is kept how long: folder to seconds, that of the exports among them."""
+        if isinstance(self.expire_after, Mapping):
+            return {f"{FOLDER}/": 86400.0, **self.expire_after}
+        return {f"{FOLDER}/": self.expire_after}
+
+    @property
+    def kept_for(self) -> float:
+        """How long an export is kept."""
+        return self.folders[f"{FOLDER}/"]
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError(f"config exports: {name} is a number from 0 on")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for which days, first and last included (in UTC)."""
+
+    caller: str
+    name: str | None
+    first: date
+    last: date
+
+    def id(self, rules: Rules) -> str:
+        """Return the name of this very question of this caller."""
+        said = [self.caller, str(self.first), str(self.last), rules.collection, rules.field]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:40]
+
+
+def asked(
+    params: Mapping[str, Sequence[str]], principal: Mapping[str, Any] | None, rules: Rules
+) -> Asked:
+    """Read a query. Raises `Wrong`."""
+    first, last = _day(params, "from"), _day(params, "to")
+    if last < first:
+        raise Wrong(f"to={last} lies before from={first}")
+    if (last - first).days >= rules.max_days:
+        raise Wrong(f"from={first} to={last} is longer than {rules.max_days} days")
+    if last == date.max:
+        raise Wrong(f"to={last} is the end of time")
+    return Asked(folder_of(principal), (principal or {}).get("name"), first, last)
+
+
+def _day(params: Mapping[str, Sequence[str]], name: str) -> date:
+    values = params.get(name, [])
+    if len(values) != 1:
+        raise Wrong(f"{name} is needed, once: a date such as {name}=2026-01-31")
+    try:
+        if _DATE.fullmatch(values[0]):
+            return date.fromisoformat(values[0])
+    except ValueError:
+        pass
+    raise Wrong(f"{name}={values[0][:40]!r} is no date such as 2026-01-31")
+
+
+def folder_of(principal: Mapping[str, Any] | None) -> str:
+    """Return the folder of a caller: readable where that is safe, and nobody else's for its hash."""
+    if principal is None:
+        return "anonymous"
+    name = str(principal.get("name"))
+    digest = hashlib.sha256(f"{principal.get('kind')}\0{name}".encode("utf-8", "surrogatepass"))
+    readable = re.sub(r"[^a-z0-9]+", "-", name.lower())[:24].strip("-")
+    return f"{readable or 'caller'}-{digest.hexdigest()[:20]}"
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text could be the name of an export."""
+    return _ID.fullmatch(text) is not None
+
+
+# -- one export for all who ask the same
+
+
+async def share(asked: Asked, rules: Rules, kept: Kept, files: Any) -> Item:
+    """Return the export that answers a question: one that is there or on its way, else a new one."""
+    key = asked.id(rules)
+    for _ in range(TRIES):
+        item = await kept.get(key)
+        if item is not None and not is_over(item, rules):
+            return item
+        begun = _begun(asked, item)
+        if await (kept.put(key, begun, replaces=item) if item else kept.put(key, begun, only_new=True)):
+            await _order(key, begun, files)
+            return {**begun, "key": key}
+    raise RuntimeError("others change this export all the time")
+
+
+async def revive(item: Item, rules: Rules, kept: Kept, files: Any) -> Item:
+    """Return an export as it is; one that nobody speaks of any more is ordered again."""
+    if item["state"] in (DONE, FAILED) or not is_over(item, rules):
+        return item
+    asked = Asked(
+        item["caller"], item["name"], date.fromisoformat(item["from"]), date.fromisoformat(item["to"])
+    )
+    begun = _begun(asked, item)
+    if await kept.put(item["key"], begun, replaces=item):
+        await _order(item["key"], begun, files)
+    return {**begun, "key": item["key"]}
+
+
+def is_over(item: Item, rules: Rules) -> bool:
+    """Tell whether an export is no answer any more: told long ago, or nobody works on it."""
+    patience = rules.reuse if item["state"] in (DONE, FAILED) else SILENCE
+    return time.time() >= float(item["beat"]) + patience
+
+
+def _begun(asked: Asked, before: Item | None) -> Item:
+    now = time.time()
+    return {
+        "state": WAITING,
+        "run": before["run"] + 1 if before else 1,
+        "caller": asked.caller,
+        "name": asked.name,
+        "from": str(asked.first),
+        "to": str(asked.last),
+        "ordered": now,
+        "beat": now,
+        "records": 0,
+        "percent": 0,
+    }
+
+
+async def _order(key: str, item: Item, files: Any) -> None:
+    text = json.dumps({"export": key, "run": item["run"]}).encode()
+    await files.save(f"{ORDERS}/{key}-{item['run']}.json", text, mime="application/json")
+
+
+async def settled(key: str, seconds: float, kept: Kept) -> Item | None:
+    """Return an export as soon as it is done or failed, or as it is after so many seconds."""
+    until, pause = time.monotonic() + seconds, 0.02
+    while True:
+        item = await kept.get(key)
+        left = until - time.monotonic()
+        if item is None or item["state"] in (DONE, FAILED) or left <= 0:
+            return item
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, 0.5)
+
+
+def bounds(item: Item) -> tuple[datetime, datetime]:
+    """Return from when to when an export goes: the end is the midnight behind the last day."""
+    first, last = date.fromisoformat(item["from"]), date.fromisoformat(item["to"])
+    return _midnight(first), _midnight(last + timedelta(days=1))
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,166 @@
+"""Plugin exports: builds what was ordered, tells how far it is, and ends in done or failed.
+
+One rule: an order may come twice and its builder may be killed at any moment; whoever holds the record
+builds, and lets go when it is not his any more. May import the standard library and this plugin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import IO, Any, Final
+
+from export_asking import BUILDING, DONE, FAILED, FOLDER, ORDERS, Item, Kept, Rules, bounds
+from export_files import PIECE, Spool
+
+LEASE: Final = 30.0
+"""Seconds for which a builder that has said nothing is still believed to be at work."""
+
+BEAT: Final = 1.0
+PAGE: Final = 1000
+
+_ORDER: Final = re.compile(re.escape(f"{ORDERS}/") + r"([0-9a-f]{40})-(\d{1,9})\.json")
+
+
+class Lost(Exception):
+    """The export belongs to somebody else by now."""
+
+
+class TooMany(Exception):
+    """More records than an export may have."""
+
+
+async def build(
+    event: Mapping[str, Any], last: bool, rules: Rules, kept: Kept, source: Any, files: Any, logger: Any
+) -> None:
+    """Build what an order says; `last`: there will be no further attempt. Raises what went wrong."""
+    found = _ORDER.fullmatch(event["path"] or "")
+    if found is None:
+        return
+    job = await _claim(found[1], int(found[2]), event["id"], kept)
+    if job is not None:
+        try:
+            await _make(job, rules, source, files)
+            logger.info("export %s is done: %d records", found[1], job.item["records"])
+        except Lost:
+            logger.info("export %s goes on elsewhere", found[1])
+        except TooMany as fault:
+            await job.tell(state=FAILED, message=str(fault))
+        except Exception as fault:
+            if last:
+                logger.error("export %s has failed: %s", found[1], type(fault).__name__)
+                await job.tell(state=FAILED, message="it could not be made; the log knows more")
+            raise
+    with contextlib.suppress(Exception):  # what stays is swept with the exports
+        await files.delete(event["path"])
+
+
+class Job:
+    """An export that is ours to build."""
+
+    def __init__(self, key: str, item: Item, kept: Kept) -> None:
+        self.key = key
+        self.item = item
+        self._kept = kept
+
+    async def tell(self, **news: Any) -> None:
+        """Write down what is new. Raises `Lost` where the export is somebody else's."""
+        changed = {**self.item, **news, "beat": time.time()}
+        if not await self._kept.put(self.key, changed, replaces=self.item):
+            raise Lost
+        self.item = changed
+
+    async def beat(self, **news: Any) -> None:
+        """Say that we are at work, once a second at the most."""
+        if time.time() >= self.item["beat"] + BEAT:
+            await self.tell(**news)
+
+
+async def _claim(key: str, run: int, event_id: str, kept: Kept) -> Job | None:
+    """Make an export ours. None: it is no longer wanted, or somebody is at work on it."""
+    item = await kept.get(key)
+    if item is None or item["run"] != run or item["state"] in (DONE, FAILED):
+        return None
+    ours = item.get("by", event_id) == event_id
+    if item["state"] == BUILDING and not ours and time.time() < item["beat"] + LEASE:
+        return None
+    job = Job(key, item, kept)
+    try:
+        await job.tell(state=BUILDING, by=event_id, records=0, percent=0)
+    except Lost:
+        return None
+    return job
+
+
+async def _make(job: Job, rules: Rules, source: Any, files: Any) -> None:
+    item = job.item
+    name = f"{rules.collection}_{item['from']}_{item['to']}"
+    path = f"{FOLDER}/{item['caller']}/{name}_{job.key[:12]}-{item['run']}.zip"
+    spool = Spool()
+    try:
+        async for items, percent in _pages(item, rules, source):
+            await asyncio.to_thread(spool.add, items)
+            if spool.count > rules.max_records:
+                raise TooMany(f"there are more than {rules.max_records} records: ask for fewer days")
+            await job.beat(records=spool.count, percent=percent)
+        made = await asyncio.to_thread(spool.zipped, name)
+        with made:
+            await job.tell(records=spool.count, percent=99)
+            stored = await files.save(path, _pieces(made, job), mime="application/zip")
+    finally:
+        await asyncio.to_thread(spool.close)
+    await job.tell(
+        state=DONE,
+        percent=100,
+        path=path,
+        bytes=stored.bytes,
+        finished=time.time(),
+        filename=f"{name}.zip",
+    )
+
+
+async def _pages(item: Item, rules: Rules, source: Any) -> AsyncIterator[tuple[list[Item], int]]:
+    """Give the records of the range page by page, and the percentage that is behind us."""
+    start, end = bounds(item)
+    length = (end - start).total_seconds()
+    for since, until in _ranges(item):
+        cursor = None
+        while True:
+            page = await source.query(
+                index=rules.field, since=since, until=until, limit=PAGE, cursor=cursor
+            )
+            found = [one for one in page.items if _is_his(one, item, rules)]
+            at = _seconds(page.items[-1][rules.field], start) if page.items else 0.0
+            yield found, max(0, min(98, int(98 * at / length)))
+            cursor = page.cursor
+            if cursor is None:
+                break
+
+
+def _ranges(item: Item) -> Iterator[tuple[float, float] | tuple[str, str]]:
+    """The range as Unix seconds, and as ISO text in UTC: a field may hold either."""
+    start, end = bounds(item)
+    yield start.timestamp(), end.timestamp()
+    yield start.date().isoformat(), end.date().isoformat()
+
+
+def _is_his(one: Item, item: Item, rules: Rules) -> bool:
+    return rules.owner_field is None or one.get(rules.owner_field) == item["name"]
+
+
+def _seconds(value: float | str, start: Any) -> float:
+    """How far behind the start a record lies, as far as can be told."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float((type(start).fromisoformat(value[:10]).date() - start.date()).days * 86400)
+        return 0.0
+    return value - float(start.timestamp())
+
+
+async def _pieces(made: IO[bytes], job: Job) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(made.read, PIECE):
+        yield piece
+        await job.beat()

@@ -1,0 +1,220 @@
+"""Plugin photos: what its routes answer: an upload begun, photos listed, one shown, one removed.
+
+One rule: whoever calls is known by now (`auth_mode: axis`); this file decides whose photo it is and
+tells URLs, never bytes. May import the standard library, `gateway.errors` and this plugin.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from photo_rules import (
+    OWN_DOOR,
+    Photo,
+    Rules,
+    Wrong,
+    announced,
+    event_id,
+    nothing,
+    photo_id,
+    record_key,
+    record_prefix,
+)
+
+from gateway.errors import Refusal
+
+READY: Final = "ready"
+REJECTED: Final = "rejected"
+
+MOST_LISTED: Final = 100
+USUALLY_LISTED: Final = 50
+
+Answer = tuple[int, Any, dict[str, str]]
+Serve = Callable[..., Awaitable[Answer]]
+
+_PRIVATE: Final = {"Cache-Control": "no-store"}
+
+
+def _told(serve: Serve) -> Serve:
+    """Turn `Wrong` into the answer that it is."""
+
+    @functools.wraps(serve)
+    async def serve_or_tell(*arguments: Any) -> Answer:
+        try:
+            return await serve(*arguments)
+        except Wrong as wrong:
+            return wrong.status, wrong.body, _PRIVATE
+
+    return serve_or_tell
+
+
+@_told
+async def initiate(request: Any, config: Mapping[str, Any], sign_url: Any) -> Answer:
+    """Answer 201 with the id of a new photo and the URL that its bytes are PUT to.
+
+    The URL is good for a PUT of the announced type and size, and carries the metadata.
+    """
+    rules = Rules.of(config)
+    body = json.loads(request.body)
+    photo = announced(request.resources["eventId"], body, _caller(request), rules)
+    exact = body.get("bytes")
+    put = functools.partial(
+        sign_url,
+        "PUT",
+        f"/{photo.original}",
+        expires=rules.upload_seconds,
+        content_type=photo.content_type,
+        length=exact,
+        max_length=rules.max_bytes if exact is None else None,
+        metadata=photo.metadata,
+    )
+    answer = {
+        "photoId": photo.photo_id,
+        "s3PutObjectUrl": await _put_url(put, rules),
+        "headers": {"Content-Type": photo.content_type},
+        "expires": int(time.time()) + rules.upload_seconds,
+        "maxBytes": rules.max_bytes,
+    }
+    return 201, answer, _PRIVATE
+
+
+async def _put_url(put: Callable[..., Awaitable[str]], rules: Rules) -> str:
+    """Return the bucket's own URL where the storage is one, else the gateway's, which never overwrites.
+
+    A bucket cannot be kept from overwriting by a client that sends nothing but its type; the new
+    photo would be looked at like the first one.
+    """
+    if rules.through == "storage":
+        url = await put()
+        if not urlsplit(url).path.startswith(OWN_DOOR):
+            return url
+    return await put(overwrite=False)
+
+
+@_told
+async def listed(request: Any, config: Mapping[str, Any], sign_url: Any, photos: Any) -> Answer:
+    """Answer with the finished photos of an event, newest first, or with those that `ids` names.
+
+    `limit` (1 to 100) and `cursor` page. `ids`, up to 100 with commas between, tells of every photo
+    that has been looked at, rejected ones too; the others are still on their way.
+    """
+    event = event_id(request.resources["eventId"])
+    if "ids" in request.params:
+        wanted = [photo_id(one) for one in _one(request, "ids").split(",")][:MOST_LISTED]
+        found = [await photos.get(record_key(event, one)) for one in wanted]
+        items, cursor = [item for item in found if item is not None], None
+    else:
+        cursor = _one(request, "cursor") or None
+        sorting = {"index": "listed", "order": "desc", "limit": _limit(request)}
+        try:
+            page = await photos.query(record_prefix(event), **sorting, cursor=cursor)
+        except ValueError as fault:
+            raise Wrong(400, "bad_cursor", "the cursor is none that this list has given") from fault
+        items, cursor = page.items, page.cursor
+    show = _Show(Rules.of(config), sign_url, request)
+    return 200, {"photos": [await show(item) for item in items], "cursor": cursor}, _PRIVATE
+
+
+@_told
+async def one(request: Any, config: Mapping[str, Any], sign_url: Any, photos: Any, files: Any) -> Answer:
+    """Answer `GET` with a photo; `DELETE` removes it, where it is the caller's: 204."""
+    key = record_key(event_id(request.resources["eventId"]), photo_id(request.resources["photoId"]))
+    item = await photos.get(key)
+    if item is None:
+        raise nothing()
+    if request.method != "DELETE":
+        return 200, await _Show(Rules.of(config), sign_url, request)(item), _PRIVATE
+    if not _may_remove(request, item):
+        raise Wrong(403, "forbidden", "only its owner may remove a photo")
+    # The record goes last: where this is cut off, another DELETE finds it and goes on.
+    for place in item["keys"].values():
+        await removed(files, f"/{place}")
+    await photos.delete(key)
+    return 204, None, {}
+
+
+async def removed(files: Any, path: str) -> None:
+    """Remove a file; one that is not there is no fault."""
+    try:
+        await files.delete(path)
+    except Refusal as refusal:
+        if refusal.code != "not_found":
+            raise
+
+
+class _Show:
+    """Tells a record as clients see it, with URLs that live for a while."""
+
+    def __init__(self, rules: Rules, sign_url: Any, request: Any) -> None:
+        self._rules = rules
+        self._sign = sign_url
+        self._request = request
+        # The same URLs for a while: browsers cache pictures by their URL.
+        now = int(time.time())
+        step = max(rules.view_seconds // 3, 1)
+        self._seconds = rules.view_seconds + step - now % step
+
+    async def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        photo = Photo(
+            item["eventId"], item["id"], item["contentType"], item["title"], item["description"]
+        )
+        may_remove = _may_remove(self._request, item)
+        told = {
+            "id": photo.photo_id,
+            "eventId": photo.event_id,
+            "state": item["state"],
+            "title": photo.title,
+            "description": photo.description,
+            "contentType": photo.content_type,
+            "created": datetime.fromtimestamp(item["created"], UTC).isoformat(timespec="milliseconds"),
+            "owner": item["owner"],
+            "removable": may_remove,
+        }
+        if item["state"] == REJECTED:
+            return {**told, "reason": item["reason"]}
+        told |= {name: item[name] for name in ("bytes", "width", "height")}
+        keys = item["keys"]
+        told["url"] = await self._url(keys["copy"])
+        told["thumbnailUrl"] = await self._url(keys["thumb"])
+        # The original may still tell where it was taken: not everybody's business.
+        if may_remove or self._rules.originals == "all":
+            told["originalUrl"] = await self._url(keys["original"], filename=photo.file_name)
+        return told
+
+    async def _url(self, key: str, **more: str) -> str:
+        url: str = await self._sign(
+            "GET",
+            f"/{key}",
+            expires=self._seconds,
+            cache_control=f"private, max-age={self._rules.view_seconds}",
+            **more,
+        )
+        return url
+
+
+def _caller(request: Any) -> str | None:
+    name = (request.principal or {}).get("name")
+    return None if name is None else str(name)
+
+
+def _may_remove(request: Any, item: Mapping[str, Any]) -> bool:
+    """Its owner may; where the gateway asks nobody who they are, everybody may."""
+    return request.principal is None or _caller(request) == item["owner"]
+
+
+def _one(request: Any, name: str) -> str:
+    values = request.params.get(name, [""])
+    return str(values[-1])
+
+
+def _limit(request: Any) -> int:
+    text = _one(request, "limit") or str(USUALLY_LISTED)
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MOST_LISTED:
+        raise Wrong(400, "bad_limit", f"limit is a number from 1 to {MOST_LISTED}")
+    return int(text)

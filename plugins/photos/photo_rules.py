@@ -1,0 +1,195 @@
+"""Plugin photos: the words of the service: its settings, names of events and photos, keys, metadata.
+
+One rule: a name that leaves this file is safe in a key, and a text safe in a header. Pure: no network,
+no files. May import the standard library and `photo_images`.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from photo_images import COPY_SUFFIX, FORMATS, Sizes
+
+UPLOADS: Final = "uploads"
+LARGEST_METADATA: Final = 2048
+"""Bytes that storage takes for all names and values of an object's metadata."""
+OWN_DOOR: Final = "/-/objects/"
+"""Where signed URLs of the gateway itself lead; those of a bucket lead elsewhere."""
+
+_CHOICES: Final = {"originals": ("owner", "all"), "through": ("storage", "gateway")}
+_EVENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_PHOTO: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNTOLD: Final = re.compile(r"[^\w .()-]+")
+
+
+class Wrong(Exception):
+    """A request that cannot be served: status, code and a message that tells the client what to do."""
+
+    def __init__(self, status: int, code: str, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": code, "message": message, **facts}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The Config plugin `photos`, checked. Bytes, pixels, seconds."""
+
+    max_bytes: int = 25_000_000
+    max_pixels: int = 50_000_000
+    copy_side: int = 2048
+    thumb_side: int = 480
+    upload_seconds: int = 900
+    view_seconds: int = 900
+    originals: str = "owner"
+    through: str = "storage"
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Rules:
+        """Read a config. Raises `ValueError` that names the key that is wrong."""
+        known = {one.name: one.default for one in fields(cls)}
+        for key, value in config.items():
+            if key not in known:
+                raise ValueError(
+                    f"config photos: there is no key {key}; the keys are {', '.join(known)}"
+                )
+            if key in _CHOICES:
+                if value not in _CHOICES[key]:
+                    raise ValueError(f"config photos: {key} is {' or '.join(_CHOICES[key])}")
+            elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"config photos: {key} must be a whole number from 1 on")
+        return cls(**config)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the making of copies must know."""
+        return Sizes(self.max_pixels, self.copy_side, self.thumb_side)
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo as its uploader announced it; `owner` is None where nobody had to say who they are."""
+
+    event_id: str
+    photo_id: str
+    content_type: str
+    title: str = ""
+    description: str = ""
+    owner: str | None = None
+
+    @property
+    def record_key(self) -> str:
+        """Its place among the records."""
+        return record_key(self.event_id, self.photo_id)
+
+    @property
+    def original(self) -> str:
+        """The key of what was uploaded."""
+        return f"{UPLOADS}/event_{self.event_id}/{self.photo_id}.{FORMATS[self.content_type][0]}"
+
+    @property
+    def copy(self) -> str:
+        """The key of the optimized copy."""
+        return f"photos/event_{self.event_id}/{self.photo_id}.{COPY_SUFFIX}"
+
+    @property
+    def thumb(self) -> str:
+        """The key of the thumbnail."""
+        return f"thumbs/event_{self.event_id}/{self.photo_id}.{COPY_SUFFIX}"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What travels with the upload, signed; empty values stay at home."""
+        told = {
+            "photoid": self.photo_id,
+            "eventid": self.event_id,
+            "contenttype": self.content_type,
+            "title": self.title,
+            "description": self.description,
+            "owner": self.owner or "",
+        }
+        return {name: value for name, value in told.items() if value}
+
+    @property
+    def file_name(self) -> str:
+        """A name for who saves the original."""
+        name = _UNTOLD.sub(" ", self.title).strip(" .")[:80] or self.photo_id
+        return f"{name}.{FORMATS[self.content_type][0]}"
+
+
+def event_id(text: str) -> str:
+    """Return the id of an event. Raises `Wrong` (400) where it is not safe in a key."""
+    if not _EVENT.fullmatch(text):
+        message = "an event id has 1 to 64 letters, digits, - and _, and starts with a letter or digit"
+        raise Wrong(400, "bad_event", message)
+    return text
+
+
+def photo_id(text: str) -> str:
+    """Return the id of a photo. Raises `Wrong` (404) where none can have it."""
+    if not _PHOTO.fullmatch(text):
+        raise nothing()
+    return text
+
+
+def nothing() -> Wrong:
+    """There is no such photo."""
+    return Wrong(404, "not_found", "there is no such photo")
+
+
+def record_prefix(event: str) -> str:
+    """Where the records of an event's photos are."""
+    return f"event_{event}/"
+
+
+def record_key(event: str, photo: str) -> str:
+    """Where the record of a photo is."""
+    return record_prefix(event) + photo
+
+
+def announced(event: str, body: Mapping[str, Any], owner: str | None, rules: Rules) -> Photo:
+    """Return a new photo for the body of a request that fits the schema. Raises `Wrong`."""
+    content_type = body["contentType"]
+    if content_type not in FORMATS:
+        valid = sorted(FORMATS)
+        message = f"Invalid contentType for image. Valid values are: {', '.join(valid)}"
+        raise Wrong(400, "unsupported_content_type", message, valid=valid)
+    if body.get("bytes", 0) > rules.max_bytes:
+        message = f"a photo may have {rules.max_bytes} bytes at the most"
+        raise Wrong(413, "too_large", message, max_bytes=rules.max_bytes)
+    title, description = (_plain(name, body.get(name, "")) for name in ("title", "description"))
+    photo = Photo(event_id(event), str(uuid.uuid4()), content_type, title, description, owner)
+    size = sum(len(name) + len(value.encode()) for name, value in photo.metadata.items())
+    if size > LARGEST_METADATA:
+        over = size - LARGEST_METADATA
+        raise Wrong(400, "too_long", f"title and description are {over} bytes too long together")
+    return photo
+
+
+def _plain(name: str, text: str) -> str:
+    """Return a text in one line. Raises `Wrong` for what no header can carry."""
+    line = " ".join(text.split())
+    if _CONTROL.search(line):
+        raise Wrong(400, "bad_text", f"{name} contains a control character")
+    return line
+
+
+def read_back(metadata: Mapping[str, str], key: str) -> Photo | None:
+    """Return the photo that an object's metadata speaks of; None where it is none of this service."""
+    try:
+        photo = Photo(
+            event_id(metadata["eventid"]),
+            photo_id(metadata["photoid"]),
+            metadata["contenttype"],
+            metadata.get("title", ""),
+            metadata.get("description", ""),
+            metadata.get("owner") or None,
+        )
+        return photo if photo.original == key else None
+    except (KeyError, Wrong):
+        return None

@@ -1,0 +1,1 @@
+"""The plugin exports, end to end and part by part."""
