@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import tempfile
 import time
@@ -25,9 +26,10 @@ from gateway.errors import Refusal, Superseded
 from gateway.metadata import check
 from gateway.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.storage.attributes import mime_of
-from gateway.storage.protocols import Opened, Shelf, Stat
+from gateway.storage.protocols import Expiring, Opened, Shelf, Stat
 
 T = TypeVar("T")
+log = logging.getLogger("gateway.files")
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable[bytes]
 """What can be saved: the bytes, the path of a local file, or pieces as they come."""
 
@@ -84,10 +86,15 @@ class Shelves:
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what is stored under `prefix` and older than `seconds`; return how many that were.
 
-        What is replaced meanwhile stays. Raises `ValueError` for a prefix that is no folder.
+        What is replaced meanwhile stays. A storage that removes by itself is told to do so as well (a
+        bucket counts in days), which the log shows. Raises `ValueError` for a prefix that is no
+        folder.
         """
         if len(prefix) < 3 or not (prefix.startswith("/") and prefix.endswith("/")):
             raise ValueError("expire() takes a folder, such as /exports/")
+        if isinstance(self._shelf, Expiring):
+            rule = await self._shelf.expire(prefix, seconds)
+            log.info("%s", rule or f"{prefix} is swept by the handler alone")
         limit, removed = time.time() - seconds, 0
         async for stat in self._shelf.list(prefix):
             if stat.modified < limit:

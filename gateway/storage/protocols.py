@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Grant = Any
 """What a signed URL allows (`gateway.signing`)."""
@@ -111,6 +111,7 @@ class Shelf(Protocol):
         ...
 
 
+@runtime_checkable
 class Expiring(Protocol):
     """A storage that may remove by itself what is old."""
 
