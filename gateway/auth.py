@@ -278,8 +278,13 @@ def _write(state_dir: Path, text: str) -> None:
 
 
 def _credentials(headers: Mapping[str, str]) -> str:
-    """Return what follows `Bearer` (RFC 6750 section 2.1), or nothing."""
-    scheme, _, credentials = headers.get("Authorization", "").partition(" ")
+    """Return what follows `Bearer` (RFC 6750 section 2.1), or nothing.
+
+    A JSON Web Token may stand alone: pages made for Cognito and API Gateway send it so.
+    """
+    scheme, _, credentials = headers.get("Authorization", "").strip().partition(" ")
+    if not credentials and scheme.count(".") == 2:
+        return scheme
     return credentials.strip() if scheme.lower() == "bearer" else ""
 
 

@@ -30,6 +30,8 @@ class Delivering:
 
     def __init__(self, ground: Ground, metrics: Metrics) -> None:
         self._ground = ground
+        settings = ground.settings
+        self._files = settings.directory if settings.storage == "file" else None
         self._nats: Nats | None = None
         self._relay: Relay | None = None
         if ground.settings.events == "journal":
@@ -46,7 +48,7 @@ class Delivering:
         self.runner = Runner(
             nats.queue,
             deliver=self._deliver,
-            complete=ground.holders.complete,
+            complete=self._complete_far,
             observe=metrics.ran,
         )
         metrics.gauge(
@@ -83,7 +85,13 @@ class Delivering:
         return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
 
     def _complete(self, delivery: Delivery) -> dict[str, Any]:
-        return delivery.event_at(*self._ground.advertised, self._ground.settings.directory)
+        return delivery.event_at(*self._ground.advertised, self._files)
+
+    def _complete_far(self, delivery: Delivery) -> dict[str, Any]:
+        event = self._ground.holders.complete(delivery)
+        if self._files is None and "filepath" in event:
+            event["filepath"] = None
+        return event
 
     async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
         await self._ground.holders.deliver(self._ground.hooks, delivery, event)

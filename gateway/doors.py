@@ -25,7 +25,7 @@ from gateway.model import OBJECT_CREATED
 from gateway.objects.arrivals import Arrivals
 from gateway.objects.door import Notifications
 from gateway.objects.reconcile import Reconcile
-from gateway.objects.senders import Senders, secrets_in
+from gateway.objects.senders import Senders
 from gateway.objects.sns import Sns
 from gateway.objects.telling import Where
 from gateway.observe import Observe
@@ -151,8 +151,6 @@ class Doors:
     async def _notifications(self, auth: Auth) -> Notifications:
         """Make the door for notifications, and let the first process look for those that were lost."""
         ground, settings, metrics = self.ground, self.ground.settings, self.metrics
-        secrets = secrets_in(settings.notifications_secret_file)
-        ground.plugins.mask.learn(secrets)
         own = settings.storage if isinstance(settings.storage, Bucket) else None
         arrivals = Arrivals(
             Where(own, frozenset(settings.object_buckets)),
@@ -170,7 +168,7 @@ class Doors:
             )
             reconcile.start()
             self._opened.push_async_callback(reconcile.stop)
-        senders = Senders(secrets, open_here=auth.mode == "none" and is_loopback(settings.host))
+        senders = Senders(ground.senders, open_here=auth.mode == "none" and is_loopback(settings.host))
         return Notifications(senders, arrivals, Sns(), self.siblings.sessions.get(0))
 
     def _observe(self, routing: Routing) -> Observe:

@@ -45,6 +45,7 @@ from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.settings import Settings
 from gateway.storage.incoming import Incoming
+from gateway.storage.keyfile import secrets_in
 from gateway.storage.once import Once
 from gateway.storage.protocols import Shelf
 from gateway.storage.s3.client import Clients
@@ -81,6 +82,7 @@ class Ground:
     holders: Holders = field(init=False)
     records: Records = field(init=False)
     initiated: Initiated = field(init=False)
+    senders: tuple[str, ...] = ()
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
     services: Services = field(default_factory=Services)
@@ -257,6 +259,8 @@ class Ground:
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.senders = secrets_in(settings.notifications_secret_file)
+        self.plugins.mask.learn(self.senders)
         self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)

@@ -136,6 +136,10 @@ class Initiated:
         self._clock = clock
         self._first_look = first_look
 
+    def now(self) -> float:
+        """Return the time by which URLs end."""
+        return self._clock()
+
     async def remember(self, grant: Given) -> None:
         """Write down what a URL allows, durably: before anybody gets the URL."""
         now = self._clock()

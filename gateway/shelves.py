@@ -28,8 +28,8 @@ from gateway.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.storage.attributes import mime_of
 from gateway.storage.protocols import Expiring, Opened, Shelf, Stat
 
+log = logging.getLogger("gateway.storage")
 T = TypeVar("T")
-log = logging.getLogger("gateway.files")
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable[bytes]
 """What can be saved: the bytes, the path of a local file, or pieces as they come."""
 
@@ -48,6 +48,7 @@ class Shelves:
         self._slot = slot
         self._loop: asyncio.AbstractEventLoop | None = None
         self._put: Put | None = None
+        self._ruled: dict[str, float] = {}
 
     def serve(self, intake: Intake[Any]) -> None:
         """Store with `intake`, on the loop that runs now."""
@@ -86,15 +87,12 @@ class Shelves:
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what is stored under `prefix` and older than `seconds`; return how many that were.
 
-        What is replaced meanwhile stays. A storage that removes by itself is told to do so as well (a
-        bucket counts in days), which the log shows. Raises `ValueError` for a prefix that is no
-        folder.
+        What is replaced meanwhile stays. A bucket also gets a rule by which it removes by itself, in
+        whole days, what nobody sweeps; the log tells it. Raises `ValueError` for no folder.
         """
         if len(prefix) < 3 or not (prefix.startswith("/") and prefix.endswith("/")):
             raise ValueError("expire() takes a folder, such as /exports/")
-        if isinstance(self._shelf, Expiring):
-            rule = await self._shelf.expire(prefix, seconds)
-            log.info("%s", rule or f"{prefix} is swept by the handler alone")
+        await self._rule(prefix, seconds)
         limit, removed = time.time() - seconds, 0
         async for stat in self._shelf.list(prefix):
             if stat.modified < limit:
@@ -102,6 +100,19 @@ class Shelves:
                     await self._shelf.delete(stat.path, stat.etag)
                     removed += 1
         return removed
+
+    async def _rule(self, prefix: str, seconds: float) -> None:
+        """Let the storage itself remove what is old, where it can; tell of it once."""
+        if not isinstance(self._shelf, Expiring) or self._ruled.get(prefix) == seconds:
+            return
+        try:
+            rule = await self._shelf.expire(prefix, seconds)
+        except Refusal as refusal:  # whoever sweeps needs no rule, and tries again
+            log.warning("no rule by which %s expires could be set: %s", prefix, refusal)
+            return
+        if rule is not None:
+            log.info("%s", rule)
+        self._ruled[prefix] = seconds
 
     async def save(
         self,

@@ -121,30 +121,28 @@ async def test_signed_metadata_is_the_files_and_the_event_tells_no_signature(
 # -- what is not
 
 
-@pytest.mark.parametrize(
-    ("terms", "lines", "body"),
-    [
-        ({"content_type": "image/png"}, ["Content-Type: image/jpeg"], b"x"),
-        ({"content_type": "image/png"}, ["Content-Type: image/PNG"], b"x"),
-        ({"content_type": "image/png"}, ["Content-Type: image/png; a=b"], b"x"),
-        ({"content_type": "image/png"}, [], b"x"),
-        ({"length": 3}, [], b"xx"),
-        ({"length": 3}, [], b"xxxx"),
-        ({"max_length": 3}, [], b"xxxx"),
-        ({"metadata": {"a": "1"}}, ["X-Amz-Meta-A: 2"], b"x"),
-        ({"metadata": {"a": "1"}}, ["x-amz-meta-b: 1"], b"x"),
-        ({"metadata": {"a": "1"}}, ["x-amz-meta-a: 1", "x-amz-meta-a: 2"], b"x"),
-        ({}, ["X-Amz-Meta-Title: mine"], b"x"),
-    ],
+WRONG: tuple[tuple[dict[str, Any], list[str], bytes], ...] = (
+    ({"content_type": "image/png"}, ["Content-Type: image/jpeg"], b"x"),
+    ({"content_type": "image/png"}, ["Content-Type: image/PNG"], b"x"),
+    ({"content_type": "image/png"}, ["Content-Type: image/png; a=b"], b"x"),
+    ({"content_type": "image/png"}, [], b"x"),
+    ({"length": 3}, [], b"xx"),
+    ({"length": 3}, [], b"xxxx"),
+    ({"max_length": 3}, [], b"xxxx"),
+    ({"metadata": {"a": "1"}}, ["X-Amz-Meta-A: 2"], b"x"),
+    ({"metadata": {"a": "1"}}, ["x-amz-meta-b: 1"], b"x"),
+    ({"metadata": {"a": "1"}}, ["x-amz-meta-a: 1", "x-amz-meta-a: 2"], b"x"),
+    ({}, ["X-Amz-Meta-Title: mine"], b"x"),
 )
+
+
 @pytest.mark.parametrize("auth", ["none", "token"])
-async def test_a_put_that_is_not_as_signed_is_refused(
-    start: Start, tmp_path: Path, auth: str, terms: dict[str, Any], lines: list[str], body: bytes
-) -> None:
+async def test_a_put_that_is_not_as_signed_is_refused(start: Start, tmp_path: Path, auth: str) -> None:
     gateway = await start(auth=auth)
-    target = await sign(gateway, "PUT", "/upload/x", **terms)
-    answer = await put(gateway, target, body, *lines)
-    assert (answer.status, code(answer)) == (403, "not_granted")
+    for terms, lines, body in WRONG:
+        target = await sign(gateway, "PUT", "/upload/x", **terms)
+        answer = await put(gateway, target, body, *lines)
+        assert (answer.status, code(answer)) == (403, "not_granted"), (terms, lines)
     assert files_below(tmp_path / "data/upload") == {}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import Final
 
 from gateway.errors import EngineAway, RecordsAway, Refusal
@@ -66,7 +65,7 @@ class Reconcile:
         """
         page = await self._initiated.due(PAGE)
         for initiation in page:
-            now = time.time()
+            now = self._initiated.now()
             taken = initiation.later(now)
             if await self._initiated.change(initiation, taken):
                 await self._look_for(taken, last=now >= taken.until)

@@ -2,7 +2,7 @@
 
 One rule: whoever is known to the gateway, or shows the shared secret in one of the ways that object
 stores have; nobody else, except where all of `/-/` is open to this machine alone. Secrets are
-compared in constant time and never quoted. May import `storage.keyfile`, errors.
+compared in constant time and never quoted. May import errors.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-from gateway.errors import ConfigError, Refusal
-from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file
+from gateway.errors import Refusal
 
 SIGNATURE: Final = "X-Hub-Signature-256"
 """`sha256=` and the HMAC of the body in hex. Source: w3.org/TR/websub, section 7."""
@@ -26,23 +24,6 @@ CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="upload-gateway", Bearer re
 """Amazon SNS sends the password of its URL only to those who ask for it like this."""
 
 LONGEST: Final = 2000
-SHORTEST: Final = 16
-
-
-def secrets_in(path: Path | None) -> tuple[str, ...]:
-    """Return the secrets in a file, one a line. Raises `ConfigError` for one that can be guessed."""
-    if path is None:
-        return ()
-    lines = read_key_file(path, GROUP_MAY_READ).decode("utf-8", "replace").splitlines() or [""]
-    for number, line in enumerate(lines, start=1):
-        if len(line.strip()) < SHORTEST:
-            raise ConfigError(
-                f"a secret of notifications is a line of at least {SHORTEST} characters:"
-                " make one with `openssl rand -hex 24`",
-                str(path),
-                number,
-            )
-    return tuple(line.strip() for line in lines)
 
 
 @dataclass(frozen=True, slots=True)

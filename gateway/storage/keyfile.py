@@ -15,6 +15,7 @@ from typing import Final
 from gateway.errors import ConfigError
 
 LARGEST_BYTES: Final = 64 * 1024
+SHORTEST_SECRET: Final = 16
 
 OWNER_ONLY: Final = 0o600
 GROUP_MAY_READ: Final = 0o640
@@ -41,6 +42,25 @@ def read_key_file(path: Path, widest: int = OWNER_ONLY) -> bytes:
             f"a key file has at most {LARGEST_BYTES} bytes: is it another file?", str(path)
         )
     return content
+
+
+def secrets_in(path: Path | None) -> tuple[str, ...]:
+    """Return the shared secrets in a file, one a line; none without a file.
+
+    Raises `ConfigError` as `read_key_file` does, and for a secret that can be guessed.
+    """
+    if path is None:
+        return ()
+    lines = read_key_file(path, GROUP_MAY_READ).decode("utf-8", "replace").splitlines() or [""]
+    for number, line in enumerate(lines, start=1):
+        if len(line.strip()) < SHORTEST_SECRET:
+            raise ConfigError(
+                f"a secret is a line of at least {SHORTEST_SECRET} characters: make one with"
+                " `openssl rand -hex 24`",
+                str(path),
+                number,
+            )
+    return tuple(line.strip() for line in lines)
 
 
 def write_key_file(path: Path, content: bytes) -> None:

@@ -66,7 +66,7 @@ class Rules:
     url_seconds: int = 900
     max_days: int = 366
     max_records: int = 1_000_000
-    expire_after: float = 86400.0
+    expire_after: float | Mapping[str, float] = 86400.0
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Rules:
@@ -75,13 +75,30 @@ class Rules:
         if unknown:
             raise ValueError(f"config exports: unknown keys {sorted(unknown)}")
         rules = cls(**config)
-        for name in ("answer_within", "reuse", "url_seconds", "max_days", "max_records", "expire_after"):
-            value = getattr(rules, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-                raise ValueError(f"config exports: {name} is a number from 0 on")
-        if rules.expire_after < rules.reuse + rules.url_seconds:
+        for name in ("answer_within", "reuse", "url_seconds", "max_days", "max_records"):
+            _check_number(name, getattr(rules, name))
+        for folder, seconds in rules.folders.items():
+            _check_number(f"expire_after of {folder}", seconds)
+        if rules.kept_for < rules.reuse + rules.url_seconds:
             raise ValueError("config exports: expire_after must be longer than reuse and url_seconds")
         return rules
+
+    @property
+    def folders(self) -> Mapping[str, float]:
+        """What is kept how long: folder to seconds, that of the exports among them."""
+        if isinstance(self.expire_after, Mapping):
+            return {f"{FOLDER}/": 86400.0, **self.expire_after}
+        return {f"{FOLDER}/": self.expire_after}
+
+    @property
+    def kept_for(self) -> float:
+        """How long an export is kept."""
+        return self.folders[f"{FOLDER}/"]
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError(f"config exports: {name} is a number from 0 on")
 
 
 @dataclass(frozen=True, slots=True)

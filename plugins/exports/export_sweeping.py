@@ -9,19 +9,19 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from export_asking import BUILDING, FOLDER, WAITING, Rules, revive
+from export_asking import BUILDING, WAITING, Rules, revive
 
 PAGE: Final = 200
 
 
 async def sweep(rules: Rules, kept: Any, files: Any, logger: Any) -> None:
     """Remove what has expired, order again what was forgotten, and tell of it."""
-    before = time.time() - rules.expire_after
-    removed = await files.expire(FOLDER + "/", rules.expire_after)
-    forgotten = await _forget(before, kept)
+    for folder, seconds in rules.folders.items():
+        removed = await files.expire(folder, seconds)
+        logger.info("%d files removed from %s, older than %g s", removed, folder, seconds)
+    forgotten = await _forget(time.time() - rules.kept_for, kept)
     revived = await _revive(rules, kept, files)
-    told = (removed, forgotten, revived)
-    logger.info("exports: %d files removed, %d records forgotten, %d ordered again", *told)
+    logger.info("exports: %d records forgotten, %d ordered again", forgotten, revived)
 
 
 async def _forget(before: float, kept: Any) -> int:

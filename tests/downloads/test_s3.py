@@ -122,7 +122,7 @@ async def test_what_is_old_is_swept_and_the_bucket_is_told(
 ) -> None:
     files = (await start(auth="none", storage=s3_storage)).ground.holders
     await files.save("/exports/a", b"x")
-    with caplog.at_level("INFO", "gateway.files"):
+    with caplog.at_level("INFO", "gateway.storage"):
         assert await files.expire("/exports/", 3600) == 0
         assert await files.expire("/exports/", -60) == 1
     assert "exports/* is removed after 1 days" in caplog.text

@@ -108,6 +108,8 @@ def test_when_an_export_is_no_answer_any_more(state: str, age: float, over: bool
         ({"reuse": -1}, "reuse"),
         ({"max_days": True}, "max_days"),
         ({"expire_after": 900}, "expire_after must be longer"),
+        ({"expire_after": {"/exports/": 900}}, "expire_after must be longer"),
+        ({"expire_after": {"/a/": "1h"}}, "expire_after of /a/"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(config: dict[str, Any], words: str) -> None:

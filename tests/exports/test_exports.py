@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 import yaml
+from yarl import URL
 
 from gateway.app import Gateway
 from gateway.auth import digest
@@ -30,6 +32,7 @@ from gateway.settings import Settings
 from tests.conftest import Start
 from tests.exports.parts import PLUGIN
 from tests.harness import SECONDS, Answer, Outside, files_below, get
+from tests.s3.servers import SeaweedFS
 
 RANGE = "/exports?from=2026-01-01&to=2026-01-31"
 JSON = "Accept: application/json"
@@ -89,6 +92,14 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 async def fill(kept: Gateway | Records, items: dict[str, dict[str, Any]] = PHOTOS) -> None:
     photos = (kept.ground.records if isinstance(kept, Gateway) else kept)("photos")
     await asyncio.gather(*(photos.put(key, item) for key, item in items.items()))
+
+
+async def fill_folder(directory: Path) -> None:
+    """Fill the records of a gateway that does not run."""
+    (directory / ".gateway").mkdir(mode=0o700, parents=True)
+    records = open_records(Settings(directory=directory))
+    await fill(records)
+    await asyncio.to_thread(records.close)
 
 
 async def fetched(gateway: Gateway | Outside, url: str) -> zipfile.ZipFile:
@@ -264,10 +275,7 @@ async def test_an_export_whose_gateway_is_killed_is_built_after_the_restart(
     outside: Callable[..., Outside], exporter: Exporter, tmp_path: Path
 ) -> None:
     folder = exporter(SLOWLY, answer_within=0)
-    (tmp_path / "kept/.gateway").mkdir(mode=0o700, parents=True)
-    records = open_records(Settings(directory=tmp_path / "kept"))
-    await fill(records)
-    await asyncio.to_thread(records.close)
+    await fill_folder(tmp_path / "kept")
     flags = ("--plugins", str(folder))
     running = outside(*flags, directory=tmp_path / "kept")
     accepted = (await get(running, RANGE)).json
@@ -336,6 +344,25 @@ async def test_what_has_expired_is_swept_with_its_record(
     assert (await get(running, told["url"].partition(":")[2].partition("/")[2])).status >= 400
 
 
+async def test_other_folders_expire_too_each_after_its_time(
+    start: Start, exporter: Exporter, tmp_path: Path
+) -> None:
+    often = {"sweep.yaml": [("every: 15m", "every: 1s")]}
+    folder = exporter(often, expire_after={"/previews/": 10, "/kept/": 1000})
+    for name in ("previews/old", "kept/old", "other/old"):
+        place = tmp_path / "data" / name
+        place.parent.mkdir(parents=True)
+        place.touch()
+        os.utime(place, (0, time.time() - 100))
+    await start(auth="none", plugins=[str(folder)])
+    deadline = time.monotonic() + SECONDS
+    while (tmp_path / "data/previews/old").exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert (tmp_path / "data/kept/old").exists()
+    assert (tmp_path / "data/other/old").exists()
+
+
 async def test_orders_are_taken_away_when_they_have_been_carried_out(
     start: Start, exporter: Exporter, tmp_path: Path
 ) -> None:
@@ -345,6 +372,42 @@ async def test_orders_are_taken_away_when_they_have_been_carried_out(
     while any((tmp_path / "data/exports/orders").iterdir()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
+
+
+# -- in a bucket
+
+
+@pytest.mark.slow
+async def test_exports_lie_in_a_bucket_which_signs_for_them_and_removes_them_by_a_rule(
+    outside: Callable[..., Outside],
+    exporter: Exporter,
+    s3: SeaweedFS,
+    s3_storage: str,
+    bucket: str,
+    tmp_path: Path,
+) -> None:
+    often = {"sweep.yaml": [("every: 15m", "every: 1s")]}
+    await fill_folder(tmp_path / "data")
+    running = outside("--plugins", str(exporter(often)), "--storage", s3_storage)
+    answers = await asyncio.gather(*(get(running, RANGE, JSON) for _ in range(5)))
+    [url] = {answer.json["url"].partition("?")[0] for answer in answers}
+    assert url.startswith(f"{s3.url}/{bucket}/a%20prefix/exports/anonymous/")
+    async with aiohttp.ClientSession() as session:
+        async with session.get(URL(answers[0].json["url"], encoded=True)) as answer:
+            assert answer.status == 200
+            assert answer.headers["Content-Disposition"].startswith("attachment")
+            archive = zipfile.ZipFile(io.BytesIO(await answer.read()))
+        async with session.get(URL(url, encoded=True)) as bare:
+            assert bare.status == 403
+    assert len(json.loads(archive.read("photos_2026-01-01_2026-01-31.json"))) == 3
+    assert not (tmp_path / "data/exports").exists()
+    deadline = time.monotonic() + SECONDS
+    while "a prefix/exports/* is removed after 1 days" not in running.log():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    async with s3.client() as store:
+        rules = await store.get_bucket_lifecycle_configuration(Bucket=bucket)
+    assert [rule["Filter"]["Prefix"] for rule in rules["Rules"]] == ["a prefix/exports/"]
 
 
 def test_the_plugin_passes_its_own_tests() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.objects.senders import SIGNATURE, Senders, secrets_in
+from gateway.objects.senders import SIGNATURE, Senders
+from gateway.storage.keyfile import secrets_in
 
 SECRET = "a-secret-of-some-length"
 OLDER = "an-older-secret-that-still-holds"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from aiohttp import BasicAuth
+from aiohttp import ClientSession, encode_basic_auth
 
+from tests.harness import Outside
+from tests.pages import PROJECT, blocks
 from tests.photos.browser import visiting
 from tests.photos.conftest import Serve
 from tests.photos.pictures import opened, photo, picture
@@ -20,11 +24,7 @@ from tests.s3.servers import S3Server
 pytestmark = pytest.mark.slow
 
 SECRET = "a secret that the store shows"
-CORS = {
-    "CORSRules": [
-        {"AllowedOrigins": ["*"], "AllowedMethods": ["PUT", "GET"], "AllowedHeaders": ["*"]},
-    ]
-}
+PAGE = PROJECT / "docs/how-to/photo-service.md"
 
 
 @pytest.fixture
@@ -49,7 +49,8 @@ async def notify(client: Client, bucket: str, key: str) -> None:
     described = {"bucket": {"name": bucket}, "object": {"key": f"a+prefix/{key}", "sequencer": "01"}}
     body = json.dumps({"Records": [{**told, "s3": described}]})
     where = f"{client.url}/-/notifications"
-    async with client.session.post(where, data=body, auth=BasicAuth("gateway", SECRET)) as answer:
+    shown = {"Authorization": encode_basic_auth("gateway", SECRET)}
+    async with client.session.post(where, data=body, headers=shown) as answer:
         assert answer.status == 200, await answer.text()
 
 
@@ -119,11 +120,29 @@ async def test_photos_may_come_through_the_gateway_and_then_the_bucket_needs_not
     assert len(await keys(s3, bucket)) == 3
 
 
-async def test_the_page_sends_to_the_bucket_from_a_browser(
-    client: Client, s3: S3Server, bucket: str
+async def test_whoever_sets_a_bucket_up_as_the_page_says_sends_to_it_from_a_browser(
+    outside: Callable[..., Outside],
+    session: ClientSession,
+    s3: S3Server,
+    s3_storage: str,
+    bucket: str,
+    tmp_path: Path,
 ) -> None:
+    text = {block.language: block.text for block in blocks(PAGE) if "gateway --directory" in block.text}
+    [command] = [line for line in text["console"].splitlines() if line.startswith("gateway ")]
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    flags = command.replace(" secret", f" {tmp_path}/secret").replace(
+        "s3://event-photos/site", "STORAGE"
+    )
+    words = [s3_storage if word == "STORAGE" else word for word in shlex.split(flags)]
+    assert words[:3] == ["gateway", "--directory", "data"]
+    client = Client(session, outside(*words[3:]).url)
+
+    [rules] = [block.text for block in blocks(PAGE) if "CORSRules" in block.text]
     async with s3.client() as store:
-        await store.put_bucket_cors(Bucket=bucket, CORSConfiguration=CORS)
+        told = json.loads(rules.replace("http://127.0.0.1:8080", client.url))
+        await store.put_bucket_cors(Bucket=bucket, CORSConfiguration=told)
     sent: list[Any] = []
     async with visiting() as visit:
         await visit.open(client.url)
