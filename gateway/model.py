@@ -196,10 +196,9 @@ class Delivery:
         if self.upload_id is not None:
             event["upload_id"] = self.upload_id
         if "path" in self.body:
-            path = self.body["path"]
-            event["filepath"] = (
-                None if directory is None or path is None else str(directory / str(path).lstrip("/"))
-            )
+            # What has no upload was put into a bucket, past the gateway.
+            there = None if self.upload_id is None else directory
+            event["filepath"] = there and str(there / str(self.body["path"]).lstrip("/"))
         if "key" in self.body and self.upload_id is not None:
             # The name may have been chosen after the event was written down.
             event["key"] = str(self.body["path"]).removeprefix("/")

@@ -8,6 +8,7 @@ How the pages are written:
   plugins/. What a block exports stays exported.
 - A line of it that begins with `gateway --` or `gateway serve` starts the page's server (an earlier
   one is stopped first); from then on `http://127.0.0.1:8080` in the page means that server.
+- `http://127.0.0.1:8333` means a SeaweedFS that runs for the tests, with the keys that the page shows.
 - A `text` or `json` block right behind a `sh` block is what that prints; `...` stands for anything.
 - `console` blocks need another machine or a gigabyte: they are looked at, not run.
 """
@@ -30,6 +31,7 @@ from gateway.settings import load
 
 PROJECT: Final = Path(__file__).parent.parent
 SHOWN_URL: Final = "http://127.0.0.1:8080"
+SHOWN_S3: Final = "http://127.0.0.1:8333"
 SECONDS: Final = 30.0
 
 _FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -76,8 +78,9 @@ def file_name(block: Block) -> str:
 class Reader:
     """Does what a page says, in `folder`. A context manager: its server does not outlive it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, s3_url: str = SHOWN_S3) -> None:
         self.folder = folder
+        self._s3_url = s3_url
         self._server: subprocess.Popen[bytes] | None = None
         self._url = SHOWN_URL
         self._printed = ""
@@ -121,7 +124,7 @@ class Reader:
             f"set -euo pipefail\n[ ! -f .exported ] || . ./.exported\n{step}\nexport -p > .exported"
         )
         done = subprocess.run(
-            ["bash", "-c", program.replace(SHOWN_URL, self._url)],
+            ["bash", "-c", program.replace(SHOWN_URL, self._url).replace(SHOWN_S3, self._s3_url)],
             cwd=self.folder,
             env=self._environ,
             capture_output=True,
@@ -133,7 +136,7 @@ class Reader:
         return done.stdout
 
     def _compare(self, block: Block) -> None:
-        wanted = block.text.replace(SHOWN_URL, self._url).strip()
+        wanted = block.text.replace(SHOWN_URL, self._url).replace(SHOWN_S3, self._s3_url).strip()
         pattern = ".*?".join(re.escape(piece) for piece in wanted.split("..."))
         printed = self._printed.strip()
         assert re.fullmatch(pattern, printed, re.DOTALL), (

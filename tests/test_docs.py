@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.pages import PROJECT, Block, Reader, blocks, pages
+from tests.pages import PROJECT, SHOWN_S3, Block, Reader, blocks, pages
 
 PAGES: Final = pages()
 LANGUAGES: Final = {"sh", "console", "yaml", "json", "text", "nginx", "mermaid"}
@@ -38,8 +38,12 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=name)
-def test_whoever_follows_a_page_gets_what_it_says(page: Path, tmp_path: Path) -> None:
-    with Reader(tmp_path) as reader:
+def test_whoever_follows_a_page_gets_what_it_says(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    needs_s3 = f"={SHOWN_S3}" in page.read_text()
+    s3_url = request.getfixturevalue("s3").url if needs_s3 else SHOWN_S3
+    with Reader(tmp_path, s3_url) as reader:
         for block in blocks(page):
             reader.follow(block)
 

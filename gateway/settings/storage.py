@@ -35,6 +35,6 @@ class StorageSettings(BaseModel):
             EVENTS,
             "what uploads on their way into S3 may hold in memory, in each process",
             "SIZE",
-            shown="32MiB",
+            shown="16MiB",
         ),
-    ] = 32 << 20
+    ] = 16 << 20

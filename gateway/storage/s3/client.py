@@ -28,6 +28,8 @@ ATTEMPTS: Final = 3
 CONNECTIONS: Final = 64
 """Connections of one client; further requests wait for one."""
 
+_ASKED: Final = ("s3", "sts", "sso", "sso-oidc", "portal.sso", "signin")
+
 Client = Any
 """An S3 client of aiobotocore, which has no types of its own."""
 
@@ -160,10 +162,18 @@ def _session() -> Any:
 
 @functools.cache
 def _descriptions() -> Any:
-    """What the library knows of the services, read once for all sessions."""
+    """What the library knows of the services, read once for all sessions.
+
+    Of the endpoints of hundreds of services only those stay that are asked for an object or for
+    credentials: the others are 7 MiB in each process.
+    """
     from botocore.loaders import create_loader
 
-    return create_loader()
+    loader = create_loader()
+    for partition in loader.load_data("endpoints")["partitions"]:
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in _ASKED if name in services}
+    return loader
 
 
 def _region(session: Any) -> str:

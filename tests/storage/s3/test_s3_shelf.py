@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
+from gateway.shelves import Shelves
 from gateway.storage.s3 import client as client_module
 from gateway.storage.s3 import lifecycle
 from gateway.storage.s3 import shelf as module
@@ -224,3 +226,25 @@ async def test_an_expiry_is_not_given_up_where_the_storage_is_away(
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     with pytest.raises(Refusal):
         await shelf.expire("/exports/", 900)
+
+
+@pytest.mark.slow
+async def test_what_scripts_let_expire_is_swept_and_the_bucket_gets_a_rule_that_is_shown(
+    s3_storage: str,
+    place: Bucket,
+    shelf: S3Shelf,
+    clients: Clients,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.storage")
+    client, files = await clients.client(), Shelves(shelf, 0)
+    for path in ("/exports/old", "/exportsx"):
+        await client.put_object(Bucket=place.name, Key=place.key(path), Body=b"x")
+    assert await files.expire("/exports/", 900) == 0
+    assert await files.expire("/exports/", -5) == 1
+    assert [stat.path async for stat in shelf.list("/")] == ["/exportsx"]
+    assert await files.expire("/exports/", 900) == 0
+    (rule,) = await lifecycle.rules_of(client, place.name)
+    assert (rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) == ("a prefix/exports/", 1)
+    shown = [record for record in caplog.records if "is removed after 1 days" in record.message]
+    assert len(shown) == 3

@@ -1,0 +1,265 @@
+"""Bench of the way into a bucket: `python -m bench.s3`, beside what people use instead.
+
+One large file goes into a real S3 server on this machine: through the gateway (curl sends it there,
+the gateway sends it on while it comes), by `rclone copyto` and by `aws s3 cp`, in turns. Its one
+rule: what landed is read back and compared before a figure is told. Imports `samples` and the
+standard library; run it on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bench.samples import BenchError, NotInstalledError, Spread
+
+MIB: Final = 1 << 20
+KEY, SECRET, REGION, BUCKET = "AKIDBENCH", "SECRETBENCH1234", "us-east-1", "bench"
+OURS: Final = "gateway"
+RCLONE: Final = "rclone copyto"
+AWS: Final = "aws s3 cp"
+PATIENCE: Final = 60.0
+GOAL_MIB: Final = 120
+"""The most that a gateway may have resident while files go through it."""
+
+
+def program(name: str) -> str:
+    """Return a program of this environment. Raises `NotInstalledError`."""
+    found = Path(sys.executable).with_name(name)
+    if not found.exists():
+        raise NotInstalledError(f"{name} is not there: scripts/venv bench")
+    return str(found)
+
+
+def free_port() -> int:
+    """Return a port that is free now, and so is the one that SeaweedFS takes beside it."""
+    while True:
+        with (
+            socket.socket() as low,
+            socket.socket() as high,
+            contextlib.suppress(OSError, OverflowError),
+        ):
+            low.bind(("127.0.0.1", 0))
+            port: int = low.getsockname()[1]
+            high.bind(("127.0.0.1", port + 10_000))
+            return port
+
+
+@dataclass
+class Store:
+    """A real S3 server in a process of its own."""
+
+    name: str
+    folder: Path
+    port: int = field(default_factory=free_port)
+
+    def command(self) -> list[str]:
+        if self.name == "rclone":
+            (self.folder / BUCKET).mkdir(parents=True)
+            flags = ["--config", os.devnull, "--auth-key", f"{KEY},{SECRET}"]
+            return [program("rclone"), "serve", "s3", *flags, "--addr", self.address, str(self.folder)]
+        ports = [f"-{one}.port={free_port()}" for one in ("master", "volume", "filer", "admin")]
+        flags = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false"]
+        flags += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        flags += [f"-s3.port={self.port}", f"-dir={self.folder}"]
+        return [program("weed"), "mini", *ports, *flags]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def environ(self) -> dict[str, str]:
+        """What every program finds its way and its keys by."""
+        return {
+            **os.environ,
+            "AWS_ENDPOINT_URL_S3": f"http://{self.address}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CONFIG_FILE": os.devnull,
+            "RCLONE_CONFIG": os.devnull,
+            "RCLONE_CONFIG_STORE_TYPE": "s3",
+            "RCLONE_CONFIG_STORE_PROVIDER": "Other",
+            "RCLONE_CONFIG_STORE_ENDPOINT": f"http://{self.address}",
+            "RCLONE_CONFIG_STORE_ACCESS_KEY_ID": KEY,
+            "RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY": SECRET,
+        }
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Start it, make the bucket, end it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder.parent / f"{self.name}.log").open("wb") as log:
+            server = subprocess.Popen(
+                self.command(), env=self.environ(), stdout=log, stderr=log, cwd=self.folder
+            )
+        try:
+            _wait_for(f"http://{self.address}/", server)
+            if self.name != "rclone":
+                self.run([program("aws"), "s3api", "create-bucket", "--bucket", BUCKET])
+            yield
+        finally:
+            server.kill()
+            server.wait()
+
+    def run(self, command: Sequence[str]) -> None:
+        """Run a client. Raises `BenchError` with its last words."""
+        done = subprocess.run(
+            command, env=self.environ(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
+        if done.returncode:
+            words = done.stderr.decode(errors="replace")[-300:]
+            raise BenchError(f"{Path(command[0]).name} ended with {done.returncode}: {words}")
+
+
+class Gateway:
+    """The gateway on a store, and the most memory that it had resident."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        folder.mkdir()
+        flags = ["--directory", str(folder), "--port", "0", "--log-level", "warning"]
+        command = [sys.executable, "-m", "gateway", *flags, "--storage", f"s3://{BUCKET}/gateway"]
+        self._process = subprocess.Popen(command, env=store.environ(), stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode()
+        if not line.startswith("listening on "):
+            self.end()
+            raise BenchError("the gateway did not start")
+        self.url = line.split()[2]
+
+    def peak(self) -> int:
+        """Return the most bytes that were ever resident (proc(5), VmHWM)."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) * 1024 if found else 0
+
+    def end(self) -> None:
+        """End it at once: it has nothing to lose."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def commands(gateway: Gateway, source: Path, turn: int) -> Mapping[str, Sequence[str]]:
+    """Return who sends the file, and with which command; each turn has names of its own."""
+    aws = [program("aws"), "s3", "cp", "--only-show-errors", str(source)]
+    curl = ["curl", "-sS", "--fail", "-H", "Expect:", "-T", str(source)]
+    return {
+        OURS: [*curl, f"{gateway.url}/upload/{turn}"],
+        RCLONE: [program("rclone"), "copyto", "--s3-no-check-bucket", str(source), landed(RCLONE, turn)],
+        AWS: [*aws, f"s3://{BUCKET}/aws/{turn}"],
+    }
+
+
+def landed(who: str, turn: int) -> str:
+    """Return where the file is, as rclone calls it."""
+    return f"store:{BUCKET}/{ {OURS: 'gateway/upload', RCLONE: 'rclone', AWS: 'aws'}[who] }/{turn}"
+
+
+def check(store: Store, who: str, digest: str) -> None:
+    """Read back what landed. Raises `BenchError` where it is something else."""
+    command = [program("rclone"), "cat", landed(who, 0)]
+    with subprocess.Popen(command, env=store.environ(), stdout=subprocess.PIPE) as reading:
+        assert reading.stdout is not None
+        found = hashlib.sha256()
+        while piece := reading.stdout.read(MIB):
+            found.update(piece)
+        if found.hexdigest() != digest:
+            raise BenchError(f"{who}: other bytes have landed than were sent")
+
+
+def play(store: Store, source: Path, rounds: int) -> tuple[dict[str, list[float]], int]:
+    """Return the bytes per second of each entrant, turn by turn, and the gateway's peak in bytes."""
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    gateway = Gateway(store, store.folder.parent / f"data-{store.name}")
+    rates: dict[str, list[float]] = {}
+    try:
+        for turn in range(rounds):
+            for who, command in commands(gateway, source, turn).items():
+                began = time.monotonic()
+                store.run(command)
+                rates.setdefault(who, []).append(source.stat().st_size / (time.monotonic() - began))
+                if turn == 0:
+                    check(store, who, digest)
+        return rates, gateway.peak()
+    finally:
+        gateway.end()
+
+
+def tell(store: str, rates: Mapping[str, list[float]], peak: int) -> Iterator[str]:
+    """Yield the lines that say what came out."""
+    for who, figures in rates.items():
+        spread = Spread.of([figure / MIB for figure in figures])
+        line = (
+            f"{store:<10} {who:<14} {spread.middle:7.0f} MiB/s ({spread.least:.0f} to {spread.most:.0f})"
+        )
+        if who != OURS:
+            pairs = zip(rates[OURS], figures, strict=True)
+            line += f"   gateway is {Spread.of([ours / theirs for ours, theirs in pairs]).middle:.2f} x"
+        yield line
+    verdict = "reached" if peak <= GOAL_MIB * MIB else "missed"
+    yield f"{store:<10} gateway's peak {peak / MIB:.0f} MiB resident; goal {GOAL_MIB} MiB: {verdict}"
+
+
+def make_source(path: Path, size: int) -> None:
+    """Write a file of `size` bytes that do not repeat soon."""
+    block = os.urandom(MIB)
+    with path.open("wb") as file:
+        for number in range(0, size, MIB):
+            file.write((number.to_bytes(8, "big") + block[8:])[: size - number])
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise BenchError(f"{url} does not answer")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Play it, print it."""
+    parser = argparse.ArgumentParser("bench.s3", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="MiB of the file")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each entrant")
+    parser.add_argument("--store", choices=("seaweedfs", "rclone"), action="append")
+    parser.add_argument("--folder", default="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    given = parser.parse_args(words)
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        source = Path(folder, "source")
+        make_source(source, given.size * MIB)
+        try:
+            for name in given.store or ("seaweedfs", "rclone"):
+                store = Store(name, Path(folder, name))
+                with store.running():
+                    rates, peak = play(store, source, given.rounds)
+                for line in tell(name, rates, peak):
+                    print(line, flush=True)
+        except BenchError as error:
+            print(f"bench.s3: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
