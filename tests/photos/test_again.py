@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from aiohttp import ClientSession
 from gateway.app import Gateway
 from tests.conftest import Start
 from tests.harness import Outside, files_below, settled
+from tests.pages import PROJECT
 from tests.photos.conftest import PLUGIN, url_of
 from tests.photos.pictures import photo, picture
 from tests.photos.service import Client
@@ -77,6 +81,44 @@ async def test_another_object_under_uploads_is_left_alone(start: Start, session:
     await settled(gateway)
     assert await client.listed() == []
     assert len(lying(gateway)) == 4
+
+
+async def test_rejected_photos_are_forgotten_after_a_while_and_good_ones_never(
+    start: Start, session: ClientSession
+) -> None:
+    from photo_process import tidy
+
+    gateway = await start(auth="none", plugins=[str(PLUGIN)])
+    client = Client(session, url_of(gateway))
+    ids = [await client.upload(picture()), await client.upload(b"I am no picture")]
+    await client.looked_at(*ids)
+    await settled(gateway)
+    lent = gateway.ground.services
+    assert await tidy(lent.records("photos"), lent.files, days=7) == 0
+    assert len(await client.looked_at(*ids)) == 2
+    assert await tidy(lent.records("photos"), lent.files, days=-1) == 1
+    _, found = await client.ask("GET", f"{client.photos}?ids={','.join(ids)}")
+    assert [one["id"] for one in found["photos"]] == ids[:1]
+    assert len(lying(gateway)) == 3
+
+
+def test_without_pillow_the_plugins_are_not_loaded_and_it_is_said_what_to_install(
+    tmp_path: Path,
+) -> None:
+    missing = tmp_path / "PIL"
+    missing.mkdir()
+    (missing / "__init__.py").write_text("raise ImportError('there is no PIL here')")
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "check", "--plugins", str(PLUGIN)],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "pip install 'upload-gateway[photos]'" in done.stderr
+    assert "process.yaml:" in done.stderr
 
 
 @pytest.mark.slow

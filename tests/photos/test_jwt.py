@@ -62,6 +62,18 @@ async def test_a_photo_is_its_users_whichever_of_the_pools_tokens_is_shown(
     assert await again.listed() == []
 
 
+async def test_the_published_client_shows_its_token_without_the_word_bearer(
+    serve: Serve, pool: Pool
+) -> None:
+    client = await serve(auth="jwt", **pool.flags)
+    where = f"{client.photos}/initiate-upload"
+    facts = {"title": "my title", "description": "my description", "contentType": "image/png"}
+    for shown, status in (("", 401), (f"{pool.id_token}x", 401), (pool.id_token, 201)):
+        headers = {"Authorization": shown}
+        async with client.session.post(where, json=facts, headers=headers) as answer:
+            assert answer.status == status
+
+
 async def test_the_page_takes_a_token_of_the_pool(serve: Serve, pool: Pool) -> None:
     client = await serve(auth="jwt", **pool.flags)
     async with visiting() as visit:

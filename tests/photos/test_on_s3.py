@@ -27,13 +27,25 @@ SECRET = "a secret that the store shows"
 PAGE = PROJECT / "docs/how-to/photo-service.md"
 
 
+@pytest.fixture(params=["s3", "rclone"])
+async def server(
+    request: pytest.FixtureRequest, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> S3Server:
+    """Each kind of server in turn, with a new bucket, the environment pointed at it."""
+    found: S3Server = request.getfixturevalue(request.param)
+    await found.make(bucket)
+    for name, value in found.environment().items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
 @pytest.fixture
-async def client(serve: Serve, s3_storage: str, tmp_path: Path) -> Client:
+async def client(serve: Serve, server: S3Server, bucket: str, tmp_path: Path) -> Client:
     """A client of a gateway that keeps all in the bucket and takes its notifications."""
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     secret.chmod(0o600)
-    return await serve(storage=s3_storage, notifications_secret_file=str(secret))
+    return await serve(storage=f"s3://{bucket}/a prefix", notifications_secret_file=str(secret))
 
 
 async def keys(s3: S3Server, bucket: str) -> set[str]:
@@ -55,13 +67,13 @@ async def notify(client: Client, bucket: str, key: str) -> None:
 
 
 async def test_the_published_client_sends_straight_to_the_bucket_and_the_photo_is_looked_at(
-    client: Client, s3: S3Server, bucket: str
+    client: Client, server: S3Server, bucket: str
 ) -> None:
     facts = {"title": "기조 연설", "description": "Steve walking out on stage"}
     status, begun = await client.initiate(**facts, contentType="image/jpeg")
     assert status == 201
     url, photo_id = begun["s3PutObjectUrl"], begun["photoId"]
-    assert url.startswith(f"{s3.url}/")
+    assert url.startswith(f"{server.url}/")
     content = photo(size=(1000, 500))
     assert await client.put(url, content, "image/png") == 403
     assert await client.put(url, content, "image/jpeg") == 200
@@ -72,28 +84,28 @@ async def test_the_published_client_sends_straight_to_the_bucket_and_the_photo_i
     assert told.items() >= {**facts, "state": "ready", "width": 500, "height": 1000}.items()
     assert [one["id"] for one in await client.listed()] == [photo_id]
     for name in ("url", "thumbnailUrl", "originalUrl"):
-        assert told[name].startswith(f"{s3.url}/")
+        assert told[name].startswith(f"{server.url}/")
     assert (await client.fetch(told["originalUrl"]))[2] == content
     status, content_type, thumb = await client.fetch(told["thumbnailUrl"])
     assert (status, content_type, opened(thumb).size) == (200, "image/webp", (240, 480))
     place = f"event_{EVENT}/{photo_id}.webp"
-    assert await keys(s3, bucket) == {key, f"photos/{place}", f"thumbs/{place}"}
+    assert await keys(server, bucket) == {key, f"photos/{place}", f"thumbs/{place}"}
 
     await notify(client, bucket, key)
     assert (await client.ask("DELETE", f"{client.photos}/{photo_id}"))[0] == 204
-    assert await keys(s3, bucket) == set()
+    assert await keys(server, bucket) == set()
     assert await client.listed() == []
 
 
 async def test_what_is_no_picture_is_rejected_and_leaves_the_bucket(
-    client: Client, s3: S3Server, bucket: str
+    client: Client, server: S3Server, bucket: str
 ) -> None:
     _, begun = await client.initiate()
     assert await client.put(begun["s3PutObjectUrl"], b"I am no picture") == 200
     await notify(client, bucket, f"uploads/event_{EVENT}/{begun['photoId']}.png")
     [told] = await client.looked_at(begun["photoId"])
     assert (told["state"], "no picture" in told["reason"]) == ("rejected", True)
-    while await keys(s3, bucket):  # the record comes first
+    while await keys(server, bucket):  # the record comes first
         await client.listed()
 
 
