@@ -7,6 +7,7 @@ import the standard library.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -61,6 +62,7 @@ class Rules:
     collection: str = "photos"
     field: str = "created"
     owner_field: str | None = None
+    owner_kind_field: str | None = None
     answer_within: float = 5.0
     reuse: float = 60.0
     url_seconds: int = 900
@@ -107,6 +109,7 @@ class Asked:
 
     caller: str
     name: str | None
+    kind: str | None
     first: date
     last: date
 
@@ -127,7 +130,8 @@ def asked(
         raise Wrong(f"from={first} to={last} is longer than {rules.max_days} days")
     if last == date.max:
         raise Wrong(f"to={last} is the end of time")
-    return Asked(folder_of(principal), (principal or {}).get("name"), first, last)
+    known = principal or {}
+    return Asked(folder_of(principal), known.get("name"), known.get("kind"), first, last)
 
 
 def _day(params: Mapping[str, Sequence[str]], name: str) -> date:
@@ -169,7 +173,7 @@ async def share(asked: Asked, rules: Rules, kept: Kept, files: Any) -> Item:
             return item
         begun = _begun(asked, item)
         if await (kept.put(key, begun, replaces=item) if item else kept.put(key, begun, only_new=True)):
-            await _order(key, begun, files)
+            await _order(key, begun, kept, files)
             return {**begun, "key": key}
     raise RuntimeError("others change this export all the time")
 
@@ -178,12 +182,11 @@ async def revive(item: Item, rules: Rules, kept: Kept, files: Any) -> Item:
     """Return an export as it is; one that nobody speaks of any more is ordered again."""
     if item["state"] in (DONE, FAILED) or not is_over(item, rules):
         return item
-    asked = Asked(
-        item["caller"], item["name"], date.fromisoformat(item["from"]), date.fromisoformat(item["to"])
-    )
+    first, last = date.fromisoformat(item["from"]), date.fromisoformat(item["to"])
+    asked = Asked(item["caller"], item["name"], item["kind"], first, last)
     begun = _begun(asked, item)
     if await kept.put(item["key"], begun, replaces=item):
-        await _order(item["key"], begun, files)
+        await _order(item["key"], begun, kept, files)
     return {**begun, "key": item["key"]}
 
 
@@ -200,6 +203,7 @@ def _begun(asked: Asked, before: Item | None) -> Item:
         "run": before["run"] + 1 if before else 1,
         "caller": asked.caller,
         "name": asked.name,
+        "kind": asked.kind,
         "from": str(asked.first),
         "to": str(asked.last),
         "ordered": now,
@@ -209,9 +213,16 @@ def _begun(asked: Asked, before: Item | None) -> Item:
     }
 
 
-async def _order(key: str, item: Item, files: Any) -> None:
+async def _order(key: str, item: Item, kept: Kept, files: Any) -> None:
+    """Store an order. Where that fails, all who wait for the export are told, and the next may try."""
     text = json.dumps({"export": key, "run": item["run"]}).encode()
-    await files.save(f"{ORDERS}/{key}-{item['run']}.json", text, mime="application/json")
+    try:
+        await files.save(f"{ORDERS}/{key}-{item['run']}.json", text, mime="application/json")
+    except BaseException:
+        told = {**item, "state": FAILED, "message": "it could not be ordered", "beat": 0.0}
+        with contextlib.suppress(Exception):
+            await kept.put(key, told, replaces=item)
+        raise
 
 
 async def settled(key: str, seconds: float, kept: Kept) -> Item | None:
