@@ -87,6 +87,7 @@ class Ground:
     senders: tuple[str, ...] = ()
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
+    visitors: ThreadPoolExecutor = field(init=False)
     services: Services = field(default_factory=Services)
     tls: ssl.SSLContext | None = None
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -104,6 +105,7 @@ class Ground:
         """Finish what was handed to the threads, then close all of it."""
         self.committer.close()
         self.disk.shutdown()
+        self.visitors.shutdown()
         self._opened.close()
 
     @property
@@ -162,6 +164,7 @@ class Ground:
             self.incoming.fd, settings.min_free_bytes, self.seat.promises, self.seat.slot
         )
         self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self.visitors = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="visit")
         self.committer = self._make_committer()
         self.depot = self._make_depot()
 
@@ -227,7 +230,7 @@ class Ground:
         storage = self.settings.storage
         if storage == "file":
             alone = contextlib.nullcontext if self.gate is None else self.gate.alone
-            return FileShelf(self.tree, self.committer.between_batches, alone)
+            return FileShelf(self.tree, self.committer.between_batches, alone, self.visitors)
         reading, signing = (
             Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
             for endpoint in (None, self.settings.storage_public_url)

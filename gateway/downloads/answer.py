@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -51,6 +51,13 @@ class Held:
     async def close(self) -> None:
         """Close it; a second call does nothing."""
         await self._closing.aclose()
+
+
+class Brought(NamedTuple):
+    """What there is to send: an open file, or the bytes of each part. Nothing for HEAD and 304."""
+
+    held: Held | None = None
+    pieces: Sequence[bytes] = ()
 
 
 class Streamed(web.StreamResponse):
@@ -100,12 +107,12 @@ class Streamed(web.StreamResponse):
 
 
 class FileAnswer(Streamed):
-    """A file or some parts of it. Without `held` it is only about the file: HEAD, or not modified."""
+    """A file or some parts of it. With nothing `brought` it is only about the file."""
 
-    def __init__(self, stat: Stat, wish: Wish, status: int = 200, held: Held | None = None) -> None:
+    def __init__(self, stat: Stat, wish: Wish, status: int, brought: Brought) -> None:
         super().__init__(status=status, headers=head_of(stat, wish))
         self._stat = stat
-        self._held = held
+        self._held, self._pieces = brought
         self._sections: Sequence[Section] = [Section(b"", Part(0, stat.bytes))]
         self._tail = b""
         self.sending: Sending | None = None
@@ -118,7 +125,6 @@ class FileAnswer(Streamed):
     def take_parts(self, parts: Sequence[Part]) -> None:
         """Be an answer with these parts of the file only (206)."""
         stat, size = self._stat, self._stat.bytes
-        self.set_status(206)
         if len(parts) == 1:
             self._sections = [Section(b"", parts[0])]
             self.content_length = parts[0].length
@@ -141,17 +147,32 @@ class FileAnswer(Streamed):
 
     async def send(self, request: web.BaseRequest) -> None:
         """Send the parts."""
-        if self._held is None or self.sending is None:
+        if self.sending is None or (self._held is None and not self._pieces):
             return
         sender, whole = Sender(self.sending, request), False
         try:
-            for number, section in enumerate(self._sections):
-                await sender.text(section.before)
-                await self._send_part(sender, self._held, section.part, first=number == 0)
-            await sender.text(self._tail)
+            if self._held is None:
+                await sender.short(self._short(), sum(map(len, self._pieces)))
+            else:
+                await self._send_parts(sender, self._held)
             whole = True
         finally:
             self.ended(sender.sent, whole)
+
+    def _short(self) -> bytes:
+        """Return the body of which all pieces are here."""
+        if len(self._pieces) == 1 and not self._tail:
+            return self._pieces[0]
+        told = (
+            section.before + piece for section, piece in zip(self._sections, self._pieces, strict=True)
+        )
+        return b"".join((*told, self._tail))
+
+    async def _send_parts(self, sender: Sender, held: Held) -> None:
+        for number, section in enumerate(self._sections):
+            await sender.text(section.before)
+            await self._send_part(sender, held, section.part, first=number == 0)
+        await sender.text(self._tail)
 
     async def _send_part(self, sender: Sender, held: Held, part: Part, *, first: bool) -> None:
         """Send a part: of the file that is open, or, where that was a stream, of one opened anew."""

@@ -8,7 +8,7 @@ one by one. May import hooks, auth, server and the foundations.
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -19,6 +19,7 @@ from gateway.errors import Refusal
 from gateway.hooks import Hooks
 from gateway.model import DOWNLOADING, Download, new_id
 from gateway.server import joined
+from gateway.signing import Grant
 
 log = logging.getLogger("gateway.downloads")
 
@@ -40,6 +41,11 @@ class Deciding:
 
     async def file(self, request: web.BaseRequest, match: paths.Match, query: str) -> Decided:
         """Decide on a file. Raises `Refusal`."""
+        if not self._hooks.handles(DOWNLOADING):
+            principal, grant = await self._who(request)
+            self._auth.authorize(principal)
+            wish = Wish() if grant is None else Wish(grant.filename, grant.cache_control)
+            return Decided(match.path, wish)
         return await self._decide(await self._describe(request, match, query))
 
     async def archive(
@@ -52,23 +58,27 @@ class Deciding:
 
     async def _describe(self, request: web.BaseRequest, match: paths.Match, query: str) -> Download:
         """Say who asks for what. Raises `Refusal` for a signature that is not good for this."""
-        headers, method, target = request.headers, request.method, request.raw_path
-        replaced = self._hooks.replaces_authorization(DOWNLOADING)
-        asked = self._auth.mode == JWT and not replaced
-        principal = await self._auth.identify(headers, method, target, jwt=asked)
-        grant = self._auth.granted(headers, method, target)
+        principal, grant = await self._who(request)
+        headers = request.headers
         return Download(
             id=new_id(self._slot),
             path=match.path,
             resources=match.resources,
             params=paths.parse_query(query),
             headers=joined(headers),
-            method=method,
+            method=request.method,
             remote=self._auth.client_address(request.remote, headers),
             principal=principal,
             filename=None if grant is None else grant.filename,
             cache_control=None if grant is None else grant.cache_control,
         )
+
+    async def _who(self, request: web.BaseRequest) -> tuple[dict[str, Any] | None, Grant | None]:
+        headers, method, target = request.headers, request.method, request.raw_path
+        replaced = self._hooks.replaces_authorization(DOWNLOADING)
+        asked = self._auth.mode == JWT and not replaced
+        principal = await self._auth.identify(headers, method, target, jwt=asked)
+        return principal, self._auth.granted(headers, method, target)
 
     async def _decide(self, download: Download) -> Decided:
         if not self._hooks.replaces_authorization(DOWNLOADING):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Final
 
@@ -18,32 +17,24 @@ from aiohttp import web
 
 from gateway import paths
 from gateway.auth import Auth
-from gateway.downloads.answer import FileAnswer, Held
-from gateway.downloads.conditions import is_fresh, range_counts
+from gateway.downloads.answer import Brought, FileAnswer, Held
+from gateway.downloads.asked import Asked
 from gateway.downloads.deciding import Deciding
-from gateway.downloads.heads import Wish, modified_of
-from gateway.downloads.ranges import Part, parts_of
+from gateway.downloads.heads import Wish
+from gateway.downloads.ranges import Part
 from gateway.downloads.sending import Sending
 from gateway.errors import Refusal, Superseded
 from gateway.hooks import Hooks
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.signing import Grant
-from gateway.storage.protocols import Shelf, Stat
+from gateway.storage.protocols import Opened, Shelf, Stat, Visited
 
 log = logging.getLogger("gateway.downloads")
 
 MOST_OPEN: Final = 1000
 """Files that are sent at the same time, by one process."""
 
-_ASKING: Final = (
-    "If-Match",
-    "If-None-Match",
-    "If-Modified-Since",
-    "If-Unmodified-Since",
-    "If-Range",
-    "Range",
-)
 _ATTEMPTS: Final = 5
 """How often a file is looked at anew that is replaced between the look and the opening."""
 
@@ -63,6 +54,7 @@ class Downloads:
         self.on = settings.downloads
         self.deciding = Deciding(auth, hooks, slot)
         self.shelf = shelf
+        self._visited = shelf if isinstance(shelf, Visited) else None
         self.sending = Sending(settings.idle_timeout)
         self._metrics = metrics
         self._open = 0
@@ -104,27 +96,33 @@ class Downloads:
         raise Refusal("overloaded", "the file is being replaced again and again")
 
     async def _look(self, request: web.BaseRequest, path: str, wish: Wish) -> web.StreamResponse:
+        asked = Asked(request)
+        if self._visited is not None:
+            visit = await self._visited.visit(path, asked.choose)
+            held = None if visit.opened is None else await self._take(visit.opened)
+            return self._answer(visit.stat, wish, asked, Brought(held, visit.pieces))
         stat = await self.shelf.stat(path)
-        headers = _asked(request)
-        modified = modified_of(stat)
-        if is_fresh(headers, stat.etag, modified):
-            self._metrics.downloads.add("not_modified")
-            return FileAnswer(stat, wish, 304)
-        if request.method == "HEAD":
-            return FileAnswer(stat, wish)
-        parts = None
-        if "Range" in headers and range_counts(headers, stat.etag, modified, time.time()):
-            parts = parts_of(headers["Range"], stat.bytes)
-        return await self._answer(stat, wish, parts)
+        parts = asked.choose(stat)
+        return self._answer(
+            stat, wish, asked, Brought(await self._hold(stat, parts[0]) if parts else None)
+        )
 
-    async def _answer(self, stat: Stat, wish: Wish, parts: list[Part] | None) -> web.StreamResponse:
-        first = parts[0] if parts else Part(0, stat.bytes)
-        answer = FileAnswer(stat, wish, held=await self._hold(stat, first))
+    def _answer(self, stat: Stat, wish: Wish, asked: Asked, brought: Brought) -> web.StreamResponse:
+        if asked.status == 304:
+            self._metrics.downloads.add("not_modified")
+        answer = FileAnswer(stat, wish, asked.status, brought)
         answer.sending = self.sending
         answer.ended = self.count
-        if parts:
-            answer.take_parts(parts)
+        if asked.status == 206:
+            answer.take_parts(asked.parts)
         return answer
+
+    async def _take(self, opening: AbstractAsyncContextManager[Opened]) -> Held:
+        """Keep a file that is open already. Raises `Refusal`."""
+        async with AsyncExitStack() as closing:
+            opened = await closing.enter_async_context(opening)
+            self.occupy(closing)
+            return Held(self.shelf, opened, closing.pop_all())
 
     async def _hold(self, stat: Stat, part: Part) -> Held:
         """Open the file, this very version of it. Raises `Superseded`, `Refusal`."""
@@ -150,9 +148,3 @@ class Downloads:
         self._metrics.sent_bytes.add(amount=sent)
         if not whole:
             log.info("download broken off", extra={"facts": {"bytes": sent}})
-
-
-def _asked(request: web.BaseRequest) -> dict[str, str]:
-    """Return what the request says of ranges and conditions, under the names of the standard."""
-    headers = request.headers
-    return {name: ", ".join(headers.getall(name)) for name in _ASKING if name in headers}

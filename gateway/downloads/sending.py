@@ -21,7 +21,7 @@ from aiohttp import web
 
 from gateway.downloads.ranges import Part
 from gateway.listening import duplicate
-from gateway.storage.protocols import Opened
+from gateway.storage.protocols import SHORT_BYTES, Opened
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
 
@@ -37,9 +37,6 @@ LINGER_SECONDS: Final = 0.002
 PIECE_BYTES: Final = 1 << 20
 SLICE_BYTES: Final = 64 << 10
 """Over TLS the client must take so much in the time of a silence."""
-
-SHORT_BYTES: Final = 64 << 10
-"""Parts up to this size are read and sent with what stands before them, in one packet if it can be."""
 
 
 class Sending:
@@ -84,6 +81,12 @@ class Sender:
             return
         with sock:
             await self._send_file(_Turns(sock, opened.fd, part))
+
+    async def short(self, body: bytes, count: int) -> None:
+        """Send the rest of an answer with what stands before it; `count` bytes of it are files'."""
+        async with _within(self._sending.silence):
+            await self._request.writer.write_eof(body)
+        self.sent += count
 
     async def piece(self, piece: bytes) -> None:
         """Send some of the files' bytes. Raises `ConnectionError`."""

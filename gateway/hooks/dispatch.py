@@ -87,6 +87,10 @@ class Hooks:
         """Run a script of another room in the lane of work; raises as `Lane.call` does."""
         return await self._work.call(make, seconds)
 
+    def handles(self, event: str) -> bool:
+        """Whether there is any handler of `event`."""
+        return bool(self._plugins.current.handlers[event])
+
     def replaces_authorization(self, event: str = UPLOADING) -> bool:
         """Whether some handler of `event` decides instead of the default authorization."""
         handlers = self._plugins.current.handlers[event]
@@ -109,6 +113,8 @@ class Hooks:
     async def downloading(self, download: Download) -> Served | None:
         """Run the `OnFileDownloading` handlers likewise; None where there are none. Raises alike."""
         handlers = self._plugins.current.handlers[DOWNLOADING]
+        if not handlers:
+            return None
         return await self._decide(handlers, downloading_event(download), read_served)
 
     async def _decide(

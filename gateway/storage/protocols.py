@@ -7,13 +7,16 @@ DIRECTORY; its **key** is the same without that slash. May import errors.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 Grant = Any
 """What a signed URL allows (`gateway.signing`)."""
+
+SHORT_BYTES: Final = 64 << 10
+"""What is read while a file is looked at, rather than sent from the open file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,32 @@ class Shelf(Protocol):
         """Let the storage itself take one request until `expires` (Unix seconds).
 
         None: it cannot, and the gateway signs a URL of its own.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What one look at a file brought: what it is, and the bytes that were chosen of it.
+
+    `pieces` holds one for each part, unless they were too long to be read at once: then `opened`
+    is that very file. It is to be entered at once, as nothing else closes it.
+    """
+
+    stat: Stat
+    pieces: Sequence[bytes] = ()
+    opened: AbstractAsyncContextManager[Opened] | None = None
+
+
+@runtime_checkable
+class Visited(Protocol):
+    """A storage that looks at a file, decides, opens and reads in one go: a directory."""
+
+    async def visit(self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]) -> Visit:
+        """Open a file and take the parts of it (start, length) that `choose` wants.
+
+        `choose` is called in a thread, with what the open file is; what it raises comes out of here.
+        Raises `Refusal` as `open` does, `Superseded` for a file that is cut short meanwhile.
         """
         ...
 

@@ -13,8 +13,11 @@ import hashlib
 import itertools
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from gateway import paths
@@ -22,7 +25,7 @@ from gateway.errors import Refusal, Superseded
 from gateway.model import Identity
 from gateway.storage.attributes import read_note
 from gateway.storage.listing import Entry, Found, walk
-from gateway.storage.protocols import Grant, Signed, Stat
+from gateway.storage.protocols import SHORT_BYTES, Grant, Signed, Stat, Visit
 from gateway.storage.tree import Tree
 
 T = TypeVar("T")
@@ -54,6 +57,7 @@ class FileShelf:
     """DIRECTORY as a `Shelf`. Callable from any event loop.
 
     `between` runs removals while nothing is published, `alone` keeps other processes from publishing.
+    `visitors` are the threads of `visit`.
     """
 
     def __init__(
@@ -61,10 +65,12 @@ class FileShelf:
         tree: Tree,
         between: Between = asyncio.to_thread,
         alone: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        visitors: Executor | None = None,
     ) -> None:
         self._tree = tree
         self._between = between
         self._alone = alone
+        self._visitors = visitors
 
     async def stat(self, path: str) -> Stat:
         """Describe a file. Raises `Refusal`."""
@@ -75,13 +81,19 @@ class FileShelf:
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> AsyncIterator[OpenedFile]:
         """Open a part of a file, see `Shelf.open`."""
-        fd, stat = await _opened(lambda: self._open(path))
-        try:
+        loop = asyncio.get_running_loop()
+        fd, stat = await _caught(loop.run_in_executor(None, self._open, path), _close_opened)
+        async with _kept(fd):
             _same(stat, etag)
             end = stat.bytes if length is None else min(start + length, stat.bytes)
             yield OpenedFile(stat, fd, start, end)
-        finally:
-            await asyncio.shield(asyncio.to_thread(os.close, fd))
+
+    async def visit(self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]) -> Visit:
+        """Look at a file and take parts of it, in one visit to a thread, see `Visited.visit`."""
+        loop = asyncio.get_running_loop()
+        visiting = loop.run_in_executor(self._visitors, self._visit, path, choose)
+        fd, visit = await _caught(visiting, _close_visited)
+        return visit if fd is None else replace(visit, opened=_lent(visit.stat, fd))
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
         """Iterate over files in the order of their keys, see `Shelf.list`. They tell no type."""
@@ -109,6 +121,22 @@ class FileShelf:
         fd, stat = self._open(path)
         os.close(fd)
         return stat
+
+    def _visit(
+        self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
+    ) -> tuple[int | None, Visit]:
+        """Return what was read, or the descriptor where that would have been too much."""
+        fd, stat = self._open(path)
+        kept = False
+        try:
+            parts = choose(stat)
+            kept = sum(length for _, length in parts) > SHORT_BYTES
+            if kept:
+                return fd, Visit(stat)
+            return None, Visit(stat, [_whole(stat, fd, start, length) for start, length in parts])
+        finally:
+            if not kept:
+                os.close(fd)
 
     def _open(self, path: str) -> tuple[int, Stat]:
         """Return a descriptor and what it is. Raises `Refusal`."""
@@ -195,16 +223,46 @@ def _refusing(path: str) -> Iterator[None]:
         raise
 
 
-async def _opened(enter: Callable[[], tuple[int, Stat]]) -> tuple[int, Stat]:
-    """Open in a thread; what nobody waits for any more is closed again."""
-    opening = asyncio.get_running_loop().run_in_executor(None, enter)
+@contextlib.asynccontextmanager
+async def _kept(fd: int) -> AsyncIterator[None]:
+    """Close `fd` in the end, in a thread: the last one to close a removed file frees its blocks."""
     try:
-        return await asyncio.shield(opening)
+        yield
+    finally:
+        await asyncio.shield(asyncio.to_thread(os.close, fd))
+
+
+@contextlib.asynccontextmanager
+async def _lent(stat: Stat, fd: int) -> AsyncIterator[OpenedFile]:
+    async with _kept(fd):
+        yield OpenedFile(stat, fd, 0, stat.bytes)
+
+
+def _whole(stat: Stat, fd: int, start: int, length: int) -> bytes:
+    piece = os.pread(fd, length, start) if length else b""
+    if len(piece) < length:
+        raise Superseded(f"{stat.path} has been cut short while it was read")
+    return piece
+
+
+async def _caught(working: asyncio.Future[T], drop: Callable[[T], None]) -> T:
+    """Wait for a thread; what nobody waits for any more is dropped."""
+    try:
+        return await asyncio.shield(working)
     except asyncio.CancelledError:
-        opening.add_done_callback(_close_late)
+        working.add_done_callback(partial(_drop, drop))
         raise
 
 
-def _close_late(opening: asyncio.Future[tuple[int, Stat]]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        os.close(opening.result()[0])
+def _drop(drop: Callable[[T], None], working: asyncio.Future[T]) -> None:
+    if not working.cancelled() and working.exception() is None:
+        drop(working.result())
+
+
+def _close_opened(opened: tuple[int, Stat]) -> None:
+    os.close(opened[0])
+
+
+def _close_visited(visited: tuple[int | None, Visit]) -> None:
+    if visited[0] is not None:
+        os.close(visited[0])
