@@ -55,6 +55,7 @@ from gateway.storage.s3.shelf import S3Shelf
 from gateway.storage.shelf import FileShelf
 from gateway.storage.state import BUSY_SECONDS, State
 from gateway.storage.tree import Tree
+from gateway.storage.visitors import Visitors
 
 log = logging.getLogger("gateway")
 
@@ -87,7 +88,7 @@ class Ground:
     senders: tuple[str, ...] = ()
     gate: Gate | None = None
     disk: ThreadPoolExecutor = field(init=False)
-    visitors: ThreadPoolExecutor = field(init=False)
+    visitors: Visitors = field(init=False)
     services: Services = field(default_factory=Services)
     tls: ssl.SSLContext | None = None
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -105,7 +106,7 @@ class Ground:
         """Finish what was handed to the threads, then close all of it."""
         self.committer.close()
         self.disk.shutdown()
-        self.visitors.shutdown()
+        self.visitors.close()
         self._opened.close()
 
     @property
@@ -164,7 +165,7 @@ class Ground:
             self.incoming.fd, settings.min_free_bytes, self.seat.promises, self.seat.slot
         )
         self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
-        self.visitors = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="visit")
+        self.visitors = Visitors(DISK_THREADS)
         self.committer = self._make_committer()
         self.depot = self._make_depot()
 

@@ -14,7 +14,6 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from gateway.storage.attributes import read_note
 from gateway.storage.listing import Entry, Found, walk
 from gateway.storage.protocols import SHORT_BYTES, Grant, Signed, Stat, Visit
 from gateway.storage.tree import Tree
+from gateway.storage.visitors import Visitors
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class FileShelf:
     """DIRECTORY as a `Shelf`. Callable from any event loop.
 
     `between` runs removals while nothing is published, `alone` keeps other processes from publishing.
-    `visitors` are the threads of `visit`.
+    `visitors` are the threads of `visit`, which then belongs to their loop.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class FileShelf:
         tree: Tree,
         between: Between = asyncio.to_thread,
         alone: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
-        visitors: Executor | None = None,
+        visitors: Visitors | None = None,
     ) -> None:
         self._tree = tree
         self._between = between
@@ -90,8 +90,11 @@ class FileShelf:
 
     async def visit(self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]) -> Visit:
         """Look at a file and take parts of it, in one visit to a thread, see `Visited.visit`."""
-        loop = asyncio.get_running_loop()
-        visiting = loop.run_in_executor(self._visitors, self._visit, path, choose)
+        work = partial(self._visit, path, choose)
+        if self._visitors is None:
+            visiting = asyncio.get_running_loop().run_in_executor(None, work)
+        else:
+            visiting = self._visitors(work)
         fd, visit = await _caught(visiting, _close_visited)
         return visit if fd is None else replace(visit, opened=_lent(visit.stat, fd))
 
