@@ -18,6 +18,7 @@ from bench.contestants import (
     Nginx,
     NginxProxy,
     NginxRefusing,
+    NginxStatic,
     Ours,
     OursProxy,
     OursTls,
@@ -25,7 +26,7 @@ from bench.contestants import (
     program,
 )
 from bench.entrants import Case, Entrant, probing, proxying, serving
-from bench.load import Json, Load, Refusal, Upload, Wrk, make_source
+from bench.load import Download, Fetch, Json, Load, Refusal, Upload, Wrk, make_source
 from bench.probes import batches, dd
 
 MIB = 1 << 20
@@ -197,6 +198,22 @@ def proxied_json(sizes: Sizes, sources: Sources) -> Case:
     return Case("proxied-json", title, "memory", "requests", who)
 
 
+def get_big(sizes: Sizes, sources: Sources) -> Case:
+    load = Download(sources.file(sizes.big))
+    who = _all(load, (OURS, _downloads), (NGINX, lambda folder: NginxStatic(folder, "auto")))
+    return Case("get-big", f"One GET of {_size(sizes.big)}, tmpfs", "memory", "bytes", who, sizes.big)
+
+
+def get_16(sizes: Sizes, sources: Sources) -> Case:
+    load = Fetch(4096, 16, sizes.seconds)
+    who = _all(load, (OURS, _downloads), (NGINX, lambda folder: NginxStatic(folder, "1")))
+    return Case("get-16", f"GETs of 4 KiB over {_connections(16)}, tmpfs", "memory", "requests", who)
+
+
+def _downloads(folder: Path) -> Contestant:
+    return Ours(folder, "none", flags=("--downloads",))
+
+
 def _size(size: int) -> str:
     return f"{size // (1024 * MIB)} GiB" if size % (1024 * MIB) == 0 else f"{size // MIB} MiB"
 
@@ -219,4 +236,6 @@ CASES: dict[str, Callable[[Sizes, Sources], Case]] = {
     "refusal": refusal,
     "proxied": proxied,
     "proxied-json": proxied_json,
+    "get-big": get_big,
+    "get-16": get_16,
 }

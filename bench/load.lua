@@ -1,6 +1,7 @@
 -- What wrk sends: wrk -s load.lua URL -- PATH_PREFIX BYTES RING
 -- PUTs to ever new names: PATH_PREFIX, the thread, a counter; RING > 0 starts the counter again after
 -- so many. Each body starts with its own path, so that a file with another's bytes is found out.
+-- BYTES 0 GETs PATH_PREFIX again and again.
 -- RING < 0 POSTs the same JSON to PATH_PREFIX again and again.
 -- `done` prints one line of JSON; whatever else wrk prints may be ignored.
 
@@ -17,7 +18,9 @@ function init(arguments)
   ring = tonumber(arguments[3])
   count = 0
   filler = string.rep("0123456789abcdef", math.ceil(size / 16))
-  if ring < 0 then
+  if size == 0 then
+    fixed = wrk.format("GET", prefix)
+  elseif ring < 0 then
     wrk.headers["Content-Type"] = "application/json"
     local body = '{"text": "' .. filler:sub(1, size - 12) .. '"}'
     fixed = wrk.format("POST", prefix, nil, body)

@@ -127,7 +127,7 @@ class Wrk:
     def run(self, contestant: Contestant, turn: str) -> Sample:
         return self._wrk(contestant, f"{contestant.prefix}{turn}")
 
-    def _wrk(self, contestant: Contestant, path: str) -> Sample:
+    def _wrk(self, contestant: Contestant, path: str, *, get: bool = False) -> Sample:
         script = str(Path(__file__).with_name("load.lua"))
         words = [program("wrk"), "-t", "1", "-c", str(self.connections), "-d", f"{self.seconds}s"]
         words += [
@@ -138,7 +138,7 @@ class Wrk:
             contestant.url,
             "--",
             path,
-            str(self.size),
+            "0" if get else str(self.size),
             str(self.ring),
         ]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT)
@@ -182,6 +182,49 @@ class Json(Wrk):
         with urllib.request.urlopen(request, timeout=LIMIT) as answer:
             if len(json.loads(answer.read())["text"]) != 4082:
                 raise BenchError("the upstream's answer did not come through")
+
+
+@dataclass(frozen=True)
+class Fetch(Wrk):
+    """wrk that GETs one file of `size` bytes again and again."""
+
+    def run(self, contestant: Contestant, turn: str) -> Sample:
+        (contestant.landed / turn).write_bytes(random_block()[: self.size])
+        return self._wrk(contestant, f"{contestant.prefix}{turn}", get=True)
+
+    def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
+        with urllib.request.urlopen(f"{contestant.url}{turn}", timeout=LIMIT) as answer:
+            if answer.read() != (contestant.landed / turn).read_bytes():
+                raise BenchError("the bytes that came are not those of the file")
+
+
+@dataclass(frozen=True)
+class Download:
+    """curl fetching `source`, whose bytes are looked at when it is fetched a second time."""
+
+    source: Path
+    large = True
+
+    def run(self, contestant: Contestant, turn: str) -> Sample:
+        (contestant.landed / turn).hardlink_to(self.source)
+        started = time.perf_counter()
+        self._fetch(contestant, turn, "/dev/null")
+        return Sample(time.perf_counter() - started, self.source.stat().st_size)
+
+    def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
+        fetched = contestant.folder / "fetched"
+        self._fetch(contestant, turn, str(fetched))
+        if not same(self.source, fetched):
+            raise BenchError("the bytes that came are not those of the file")
+        fetched.unlink()
+
+    def _fetch(self, contestant: Contestant, turn: str, out: str) -> None:
+        words = [program("curl"), "-sS", "--fail", "--max-time", str(LIMIT), "-o", out]
+        done = subprocess.run(
+            [*words, f"{contestant.url}{turn}"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise BenchError(f"curl did not get the file: {done.stderr[-300:]}")
 
 
 @dataclass(frozen=True)

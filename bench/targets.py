@@ -126,6 +126,8 @@ CONTEXT = (
     Target("big", "one large PUT, not synced", OURS, "rate", None, AIOFILES),
     Target("tls", "one large PUT over TLS", OURS, "rate", None, NGINX),
     Target("proxied-json", "4 KiB of JSON through the proxy", OURS, "rate", None, NGINX),
+    Target("get-big", "one large GET", OURS, "rate", None, NGINX),
+    Target("get-16", "4 KiB GETs, 16 connections", OURS, "rate", None, NGINX),
 )
 """What is told beside them, with nothing aimed at."""
 
