@@ -20,7 +20,7 @@ from bench import report
 from bench.cases import CASES, HOOK, LOOP, NGINX, OURS, Sizes, Sources
 from bench.contestants import Bare, Contestant, Ours
 from bench.entrants import Case, Entrant, Player, play, serving
-from bench.load import Load, Refusal, Upload, Wrk, make_source, same
+from bench.load import Download, Fetch, Load, Refusal, Upload, Wrk, make_source, same
 from bench.probes import batches, dd
 from bench.report import Outcome
 from bench.samples import BenchError, NotInstalledError, Sample, Spread, Turns
@@ -92,6 +92,23 @@ def test_a_case_is_played_in_turns_and_tells_rate_cpu_and_memory(tmp_path: Path)
         assert turns.peak is not None
         assert turns.peak > 10 * MIB
     assert not (tmp_path / "play").exists()
+
+
+@pytest.mark.slow
+@needs_wrk
+def test_files_are_fetched_large_ones_with_curl_and_small_ones_again_and_again(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source", 4 * MIB)
+    ours = partial(Ours, durability="none", flags=("--downloads",))
+    loads: dict[str, Load] = {"large": Download(source), "small": Fetch(4096, 4, 1)}
+    for name, load in loads.items():
+        (tmp_path / name).mkdir()
+        entrants = case(tmp_path / name, load, (OURS, ours))
+        [sample] = play(entrants, tmp_path / name / "play", 1, silent)[OURS].samples
+        assert sample.amount >= 2
+    with Ours(tmp_path / "refused", "none") as contestant:
+        for name, load in loads.items():
+            with pytest.raises(BenchError):
+                load.run(contestant, name)
 
 
 @pytest.mark.slow
