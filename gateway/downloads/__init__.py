@@ -4,6 +4,7 @@ One rule: what is sent is one version of a file, to somebody who may have it, as
 and never to be run by a browser.
 
     ranges      which parts are asked for        conditions  is the client's copy still good
-    door        the decision                     answer      the file as an answer
+    asked       all of that for one request      door        the decision
+    answer      the file as an answer
     sending     bytes from the disk to a socket  archive     many files as one zip
 """
