@@ -53,7 +53,7 @@ class Links:
         remember: Remember | None = None,
     ) -> None:
         self._template = paths.Template.parse(settings.file_upload_api_path)
-        self._downloads = bool(getattr(settings, "downloads", False))
+        self._downloads = settings.downloads
         self._urls = urls
         self._base = base
         self._shelf = shelf
@@ -84,7 +84,7 @@ class Links:
         grant = Grant(
             method=method,
             path=_checked(path),
-            expires=int(time.time()) + expires,
+            expires=int(time.time()) + int(expires),
             content_type=content_type,
             length=length,
             max_length=max_length,

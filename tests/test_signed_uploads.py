@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,8 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.app import Gateway
+from gateway.installation import known_keys
+from gateway.signing import Grant, UrlSigner
 from tests.conftest import Start
-from tests.harness import Answer, curl, files_below, head, plugin, put, raw, settled
+from tests.harness import Answer, Outside, curl, files_below, get, head, plugin, put, raw, settled
 
 REWRITE = """
 name: generous
@@ -22,6 +26,29 @@ script: |
       state["metadata"] = dict(event.get("metadata") or {})
       event["max_bytes"] = 10**9
       event["on_conflict"] = "replace"
+"""
+TALKATIVE = """
+- name: up
+  event: APIGW.OnFileUploading
+  authorization: keep
+  script: "async def up(event, handle): print(event)"
+- name: done
+  event: APIGW.OnFileUploaded
+  script: "async def done(event, handle): print(event)"
+- name: failed
+  event: APIGW.OnFileUploadFailed
+  script: "async def failed(event, handle): print(event)"
+- name: down
+  event: APIGW.OnFileDownloading
+  authorization: keep
+  script: "async def down(event, handle): print(event)"
+- name: route
+  authorities: [0.0.0.0]
+  proxy: {path: /v1/r, scheme: "http:", authorization: {auth_mode: axis}}
+  target: {path: /v1/r, scheme: "http:"}
+  request_forbidden_process: |
+    print(request)
+    raise ValueError(request.params)
 """
 WITNESS = """
 name: witness
@@ -47,7 +74,7 @@ def code(answer: Answer) -> str:
     return str(answer.json["error"])
 
 
-async def chunked(gateway: Gateway, target: str, *pieces: bytes) -> Answer:
+async def chunked(gateway: Gateway | Outside, target: str, *pieces: bytes) -> Answer:
     async with raw(gateway) as connection:
         await connection.send(head("PUT", target, "Transfer-Encoding: chunked"))
         for piece in (*pieces, b""):
@@ -260,3 +287,32 @@ async def test_no_log_line_shows_a_signature(
     assert signature not in caplog.text
     stored = files_below(tmp_path / "data/.gateway")
     assert not [name for name, content in stored.items() if signature.encode() in content]
+
+
+@pytest.mark.slow
+async def test_whatever_scripts_print_no_signature_reaches_log_or_journal(
+    outside: Callable[..., Outside], tmp_path: Path
+) -> None:
+    folder = plugin(tmp_path / "plugins", TALKATIVE)
+    gateway = outside("--plugins", str(folder), "--downloads")
+    signer = UrlSigner(known_keys(tmp_path / "data/.gateway/installation.key"))
+    soon = int(time.time()) + 60
+    grants = [
+        Grant("PUT", "/upload/x", soon, once="n" * 22, metadata={"title": "hush"}),
+        Grant("PUT", "/upload/y", soon, max_length=3),
+        Grant("GET", "/upload/x", soon),
+        Grant("GET", "/-/objects/upload/x", soon),
+        Grant("GET", "/v1/r", soon, query=(("a", "1"),)),
+    ]
+    targets = [signer.target(one) for one in grants]
+    assert [(await put(gateway, target, b"long")).status for target in targets[:2]] == [201, 403]
+    assert (await chunked(gateway, targets[1], b"long")).status == 413
+    assert [(await get(gateway, target)).status for target in targets[2:]] == [200, 200, 500]
+    await settled(gateway)
+    gateway.terminate()
+    log, state = gateway.log(), files_below(tmp_path / "data/.gateway")
+    assert log.count("[redacted]") > 5
+    for target in targets:
+        signature = target.rpartition("=")[2]
+        assert signature not in log
+        assert not [name for name, content in state.items() if signature.encode() in content]

@@ -11,9 +11,10 @@ from typing import Any, Final, Literal
 
 from aiohttp import hdrs, web
 
-from gateway.auth import CHALLENGE, JWT, Auth
+from gateway.auth import CHALLENGE, JWT, SIGNED, Auth
 from gateway.errors import Refusal
 from gateway.redaction import INTERNAL_HEADER
+from gateway.routing.forwarding import OURS
 from gateway.routing.model import Exchange, Next, Route
 
 KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -54,6 +55,12 @@ class Authorize:
         A JSON Web Token stays too: it is issued for the whole of an API, and upstreams read it.
         """
         exchange.headers.popall(INTERNAL_HEADER, None)
+        if exchange.principal == SIGNED:
+            exchange.params = {
+                name: values
+                for name, values in exchange.params.items()
+                if not name.lower().startswith(OURS)
+            }
         for name in TOKEN_HEADERS:
             value = exchange.headers.get(name)
             if value is not None and self._auth.holds_token({name: value}):

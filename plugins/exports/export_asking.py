@@ -7,6 +7,7 @@ import the standard library.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -169,7 +170,7 @@ async def share(asked: Asked, rules: Rules, kept: Kept, files: Any) -> Item:
             return item
         begun = _begun(asked, item)
         if await (kept.put(key, begun, replaces=item) if item else kept.put(key, begun, only_new=True)):
-            await _order(key, begun, files)
+            await _order(key, begun, kept, files)
             return {**begun, "key": key}
     raise RuntimeError("others change this export all the time")
 
@@ -183,7 +184,7 @@ async def revive(item: Item, rules: Rules, kept: Kept, files: Any) -> Item:
     )
     begun = _begun(asked, item)
     if await kept.put(item["key"], begun, replaces=item):
-        await _order(item["key"], begun, files)
+        await _order(item["key"], begun, kept, files)
     return {**begun, "key": item["key"]}
 
 
@@ -209,9 +210,16 @@ def _begun(asked: Asked, before: Item | None) -> Item:
     }
 
 
-async def _order(key: str, item: Item, files: Any) -> None:
+async def _order(key: str, item: Item, kept: Kept, files: Any) -> None:
+    """Store an order. Where that fails, all who wait for the export are told, and the next may try."""
     text = json.dumps({"export": key, "run": item["run"]}).encode()
-    await files.save(f"{ORDERS}/{key}-{item['run']}.json", text, mime="application/json")
+    try:
+        await files.save(f"{ORDERS}/{key}-{item['run']}.json", text, mime="application/json")
+    except BaseException:
+        told = {**item, "state": FAILED, "message": "it could not be ordered", "beat": 0.0}
+        with contextlib.suppress(Exception):
+            await kept.put(key, told, replaces=item)
+        raise
 
 
 async def settled(key: str, seconds: float, kept: Kept) -> Item | None:

@@ -20,7 +20,7 @@ LEASE: Final = 30.0
 """Seconds for which a builder that has said nothing is still believed to be at work."""
 
 BEAT: Final = 1.0
-PAGE: Final = 1000
+PAGE: Final = 250
 
 _ORDER: Final = re.compile(re.escape(f"{ORDERS}/") + r"([0-9a-f]{40})-(\d{1,9})\.json")
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import Refusal
 from gateway.records import Records
 from tests.exports.parts import (
     Asked,
@@ -140,6 +141,22 @@ async def test_an_export_that_nobody_speaks_of_is_ordered_again_by_one_of_those_
     revived = [await revive(seen, RULES, kept, files) for _ in range(3)]
     assert [item["run"] for item in revived] == [2, 2, 2]
     assert files.saved == [f"/exports/orders/{first['key']}-{run}.json" for run in (1, 2)]
+
+
+async def test_an_order_that_cannot_be_stored_is_told_and_the_next_one_may_succeed() -> None:
+    class Full(Orders):
+        async def save(self, path: str, source: bytes, *, mime: str) -> None:
+            raise Refusal("no_space", "there is no room")
+
+    kept, question = Records()("exports"), days("2026-01-01", "2026-01-02")
+    with pytest.raises(Refusal):
+        await share(question, RULES, kept, Full())
+    item = await kept.get(question.id(RULES))
+    assert item
+    assert (item["state"], item["message"]) == ("failed", "it could not be ordered")
+    files = Orders()
+    assert (await share(question, RULES, kept, files))["run"] == 2
+    assert len(files.saved) == 1
 
 
 async def test_a_fresh_answer_is_used_again_and_an_old_one_is_made_anew() -> None:

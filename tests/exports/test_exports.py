@@ -246,7 +246,7 @@ async def test_an_export_is_there_for_its_caller_only(
 
 SLOWLY = {
     "export_building.py": [
-        ("PAGE: Final = 1000", "PAGE: Final = 1"),
+        ("PAGE: Final = 250", "PAGE: Final = 1"),
         ("BEAT: Final = 1.0", "BEAT: Final = 0.0"),
         ("            yield found,", "            await asyncio.sleep(0.2)\n            yield found,"),
     ]

@@ -70,6 +70,10 @@ CALL = """\
       tell(state=answer.json()["state"])
 """
 
+SIGN = """\
+      tell(url=await sign_url(GET, event["path"], filename="x.txt"))
+"""
+
 StartWorker = Callable[..., OutsideWorker]
 
 
@@ -78,10 +82,12 @@ def worker(tmp_path: Path, server: Server) -> Iterator[StartWorker]:
     """Start workers: `worker("name")`; they share a server, plugins and a key with the gateway."""
     running: list[OutsideWorker] = []
 
-    def start_one(name: str, directory: Path | None = None, *, hasty: bool = False) -> OutsideWorker:
+    def start_one(
+        name: str, directory: Path | None = None, *more: str, hasty: bool = False
+    ) -> OutsideWorker:
         flags = ["--events", server.url, "--plugins", str(tmp_path / "plugins")]
         flags += ["--events-lease", str(LEASE)]
-        flags += ["--installation-key-file", str(tmp_path / "data/.gateway/installation.key")]
+        flags += ["--installation-key-file", str(tmp_path / "data/.gateway/installation.key"), *more]
         running.append(OutsideWorker(directory or tmp_path / name, flags, hasty=hasty))
         return running[-1]
 
@@ -129,6 +135,18 @@ async def test_a_worker_elsewhere_fetches_the_file_from_its_holder(
         "checks": {"engine": True, "scripts": True},
     }
     assert await asyncio.to_thread(one.terminate) == 0
+
+
+async def test_a_worker_signs_urls_that_its_gateway_takes(
+    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+) -> None:
+    handler(tmp_path, SIGN)
+    gateway = await gateway_for(start, server, tmp_path, auth="token")
+    worker("elsewhere", None, "--public-url", gateway.url)
+    await put(gateway, "/upload/a", b"hello", f"X-Auth-Token: {gateway.generated_token}")
+    [run] = await comes(told)
+    answer = await get(gateway, run["url"].removeprefix(gateway.url))
+    assert (answer.status, answer.body) == (200, b"hello")
 
 
 async def test_a_worker_that_shares_the_disk_opens_the_very_file(

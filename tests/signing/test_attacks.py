@@ -164,7 +164,8 @@ async def test_nothing_is_added_to_the_query(gateway: Gateway) -> None:
 async def test_a_query_of_a_route_is_signed_as_a_whole(gateway: Gateway) -> None:
     grant = Grant("GET", "/v1/a", int(time.time()) + 60, query=(("from", "1"), ("to", "2")))
     target = signer(gateway).target(grant)
-    assert (await ask(gateway, "GET", target)).json["params"]["to"] == ["2"]
+    # The credentials themselves are none of the script's business.
+    assert (await ask(gateway, "GET", target)).json["params"] == {"from": ["1"], "to": ["2"]}
     for old, new in (("to=2", "to=3"), ("&to=2", ""), ("to=2", "to=2&to=3"), ("from=1", "from=1;to=3")):
         assert old in target
         assert await refused(gateway, "GET", target.replace(old, new, 1))

@@ -1,0 +1,135 @@
+"""Where signed URLs lead: to the door that has the path, from the base that the operator said."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import metadata, paths
+from gateway.commands.check import check
+from gateway.errors import Refusal
+from gateway.linking import Links, nobody_signs, object_of
+from gateway.settings import load
+from gateway.signing import UrlSigner
+from gateway.storage.protocols import Signed
+
+SIGNER = UrlSigner([b"k" * 32])
+
+
+def links(**said: Any) -> Links:
+    return Links(load(said, {}), SIGNER, lambda: "https://files.example")
+
+
+@pytest.mark.parametrize(
+    ("said", "method", "path", "leads_to"),
+    [
+        ({}, "PUT", "/upload/a b", "/upload/a%20b"),
+        ({}, "PUT", "upload/a", "/upload/a"),
+        ({}, "GET", "/upload/a", "/-/objects/upload/a"),
+        ({"downloads": "true"}, "GET", "/upload/a", "/upload/a"),
+        ({"downloads": "true"}, "HEAD", "/upload/a", "/upload/a"),
+        ({"downloads": "true"}, "GET", "/exports/a", "/-/objects/exports/a"),
+        ({}, "PUT", "/exports/a", "/-/objects/exports/a"),
+        ({"file_upload_api_path": "/{filepath}"}, "PUT", "/upload/a", "/-/objects/upload/a"),
+        ({"file_upload_api_path": "/upload/{id}"}, "PUT", "/upload/a", "/-/objects/upload/a"),
+    ],
+)
+async def test_a_url_leads_to_a_door_that_has_this_very_path(
+    said: dict[str, Any], method: str, path: str, leads_to: str
+) -> None:
+    url = await links(**said).sign_url(method, path)
+    assert isinstance(url, str)
+    assert url.partition("?")[0] == f"https://files.example{leads_to}"
+    assert SIGNER.verify(method, url.removeprefix("https://files.example")).expires <= time.time() + 900
+
+
+@pytest.mark.parametrize(
+    ("arguments", "terms"),
+    [
+        (("POST", "/upload/a"), {}),
+        (("DELETE", "/upload/a"), {}),
+        (("put", "/upload/a"), {}),
+        (("PUT", "/a/../b"), {}),
+        (("PUT", "/.gateway/x"), {}),
+        (("PUT", "/a"), {"expires": 0}),
+        (("PUT", "/a"), {"expires": 604_801}),
+        (("PUT", "/a"), {"metadata": {"a b": "x"}}),
+        (("PUT", "/a"), {"metadata": {"a": "x" * metadata.MAX_BYTES}}),
+        (("GET", "/a"), {"overwrite": False}),
+    ],
+)
+async def test_what_makes_no_sense_is_a_value_error(
+    arguments: tuple[str, str], terms: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        await links().sign_url(*arguments, **terms)
+
+
+async def test_names_of_metadata_are_small_and_fractions_of_seconds_are_cut() -> None:
+    url = str(await links().sign_url("PUT", "/a", metadata={"Title": "x"}, expires=60.9))  # type: ignore[arg-type]  # scripts are not checked
+    found = SIGNER.verify("PUT", url.removeprefix("https://files.example"))
+    assert found.metadata == {"title": "x"}
+
+
+async def test_a_worker_without_public_url_says_what_it_needs() -> None:
+    nowhere = Links(load({}, {}), SIGNER, nobody_signs)
+    with pytest.raises(RuntimeError, match="set --public-url"):
+        await nowhere.sign_url("PUT", "/a")
+
+
+class _Bucket:
+    """A shelf that signs whatever it is asked for."""
+
+    async def sign(self, grant: Any, *, expires: float) -> Signed | None:
+        fields = {"policy": "p"} if grant.method == "POST" else {}
+        return Signed(grant.method, f"https://bucket.example{grant.path}", {}, fields)
+
+
+async def test_a_bucket_signs_for_itself_but_not_what_has_to_be_counted() -> None:
+    there = Links(load({}, {}), SIGNER, lambda: "https://files.example", _Bucket())  # type: ignore[arg-type]  # as much of a shelf as is asked for
+    assert await there.sign_url("PUT", "/a") == "https://bucket.example/a"
+    assert await there.sign_url("POST", "/a") == {
+        "url": "https://bucket.example/a",
+        "fields": {"policy": "p"},
+    }
+    once = await there.sign_url("PUT", "/a", once=True)
+    assert str(once).startswith("https://files.example/-/objects/a?")
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ("/-/objects/a/b%20c", "/a/b c"),
+        ("/-/objects", None),
+        ("/-/objectsx/a", None),
+        ("/upload/a", None),
+    ],
+)
+def test_the_door_of_stored_paths_reads_what_stands_behind_it(raw: str, path: str | None) -> None:
+    match = object_of(raw)
+    assert match == (None if path is None else paths.Match(path, {"filepath": path[1:]}))
+
+
+@pytest.mark.parametrize(
+    "raw", ["/-/objects/", "/-/objects/a%2Fb", "/-/objects/../x", "/-/objects/a//b"]
+)
+def test_bad_paths_behind_the_door_are_refused(raw: str) -> None:
+    with pytest.raises(Refusal, match="path"):
+        object_of(raw)
+
+
+def test_scripts_under_test_get_a_url_that_leads_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "name: h\nevent: APIGW.OnFileUploading\nscript: |\n"
+        "  async def h(event, handle):\n"
+        "      url = await sign_url('GET', '/upload/x', expires=60)\n"
+        "      await handle.terminate(code=403, output=url.partition('?')[0])\n"
+        "tests:\n- name: it signs\n"
+        "  expect: {status: 403, output: 'http://gateway.invalid/-/objects/upload/x'}\n"
+    )
+    assert check([tmp_path]) == 0, capsys.readouterr()
