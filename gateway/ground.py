@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import ssl
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ class Ground:
     depot: Depot | None = None
     files: CommittedFiles = field(init=False)
     shelf: Shelf = field(init=False)
-    clients: Clients | None = None
+    clients: Sequence[Clients] = ()
     holders: Holders = field(init=False)
     records: Records = field(init=False)
     initiated: Initiated = field(init=False)
@@ -222,9 +223,13 @@ class Ground:
         if storage == "file":
             alone = contextlib.nullcontext if self.gate is None else self.gate.alone
             return FileShelf(self.tree, self.committer.between_batches, alone)
-        self.clients = Clients(lambda secrets: self.plugins.mask.learn(secrets))  # noqa: PLW0108  as above
-        self.services.closers.append(self.clients.close)
-        return S3Shelf(storage, self.clients)
+        reading, signing = (
+            Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
+            for endpoint in (None, self.settings.storage_public_url)
+        )
+        self.clients = (reading, signing)
+        self.services.closers += [clients.close for clients in self.clients]
+        return S3Shelf(storage, reading, signing)
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services

@@ -62,6 +62,7 @@ class Rules:
     collection: str = "photos"
     field: str = "created"
     owner_field: str | None = None
+    owner_kind_field: str | None = None
     answer_within: float = 5.0
     reuse: float = 60.0
     url_seconds: int = 900
@@ -108,6 +109,7 @@ class Asked:
 
     caller: str
     name: str | None
+    kind: str | None
     first: date
     last: date
 
@@ -128,7 +130,8 @@ def asked(
         raise Wrong(f"from={first} to={last} is longer than {rules.max_days} days")
     if last == date.max:
         raise Wrong(f"to={last} is the end of time")
-    return Asked(folder_of(principal), (principal or {}).get("name"), first, last)
+    known = principal or {}
+    return Asked(folder_of(principal), known.get("name"), known.get("kind"), first, last)
 
 
 def _day(params: Mapping[str, Sequence[str]], name: str) -> date:
@@ -179,9 +182,8 @@ async def revive(item: Item, rules: Rules, kept: Kept, files: Any) -> Item:
     """Return an export as it is; one that nobody speaks of any more is ordered again."""
     if item["state"] in (DONE, FAILED) or not is_over(item, rules):
         return item
-    asked = Asked(
-        item["caller"], item["name"], date.fromisoformat(item["from"]), date.fromisoformat(item["to"])
-    )
+    first, last = date.fromisoformat(item["from"]), date.fromisoformat(item["to"])
+    asked = Asked(item["caller"], item["name"], item["kind"], first, last)
     begun = _begun(asked, item)
     if await kept.put(item["key"], begun, replaces=item):
         await _order(item["key"], begun, kept, files)
@@ -201,6 +203,7 @@ def _begun(asked: Asked, before: Item | None) -> Item:
         "run": before["run"] + 1 if before else 1,
         "caller": asked.caller,
         "name": asked.name,
+        "kind": asked.kind,
         "from": str(asked.first),
         "to": str(asked.last),
         "ordered": now,

@@ -148,7 +148,10 @@ def _ranges(item: Item) -> Iterator[tuple[float, float] | tuple[str, str]]:
 
 
 def _is_his(one: Item, item: Item, rules: Rules) -> bool:
-    return rules.owner_field is None or one.get(rules.owner_field) == item["name"]
+    """Two who are called the same, one known by a token, one by an issuer, are two."""
+    named = rules.owner_field is None or one.get(rules.owner_field) == item["name"]
+    known = rules.owner_kind_field is None or one.get(rules.owner_kind_field) == item["kind"]
+    return named and known
 
 
 def _seconds(value: float | str, start: Any) -> float:

@@ -61,6 +61,7 @@ async def _look(
         "description": photo.description,
         "contentType": photo.content_type,
         "owner": photo.owner,
+        "ownerKind": photo.owner_kind,
         "created": stat.modified,
         "bytes": stat.bytes,
         "etag": stat.etag,

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from photo_rules import (
     OWN_DOOR,
+    Caller,
     Photo,
     Rules,
     Wrong,
@@ -198,14 +199,14 @@ class _Show:
         return url
 
 
-def _caller(request: Any) -> str | None:
-    name = (request.principal or {}).get("name")
-    return None if name is None else str(name)
+def _caller(request: Any) -> Caller:
+    principal = request.principal
+    return None if principal is None else (str(principal["name"]), str(principal["kind"]))
 
 
 def _may_remove(request: Any, item: Mapping[str, Any]) -> bool:
     """Its owner may; where the gateway asks nobody who they are, everybody may."""
-    return request.principal is None or _caller(request) == item["owner"]
+    return request.principal is None or _caller(request) == (item["owner"], item["ownerKind"])
 
 
 def _one(request: Any, name: str) -> str:

@@ -73,7 +73,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo as its uploader announced it; `owner` is None where nobody had to say who they are."""
+    """A photo as its uploader announced it; `owner` is None where nobody had to say who they are.
+
+    `owner_kind` tells who knows the owner by that name: two who are called the same are two.
+    """
 
     event_id: str
     photo_id: str
@@ -81,6 +84,7 @@ class Photo:
     title: str = ""
     description: str = ""
     owner: str | None = None
+    owner_kind: str | None = None
 
     @property
     def record_key(self) -> str:
@@ -112,6 +116,7 @@ class Photo:
             "title": self.title,
             "description": self.description,
             "owner": self.owner or "",
+            "ownerkind": self.owner_kind or "",
         }
         return {name: value for name, value in told.items() if value}
 
@@ -152,7 +157,11 @@ def record_key(event: str, photo: str) -> str:
     return record_prefix(event) + photo
 
 
-def announced(event: str, body: Mapping[str, Any], owner: str | None, rules: Rules) -> Photo:
+Caller = tuple[str, str] | None
+"""Name and kind of who asks, None where the gateway asks nobody."""
+
+
+def announced(event: str, body: Mapping[str, Any], caller: Caller, rules: Rules) -> Photo:
     """Return a new photo for the body of a request that fits the schema. Raises `Wrong`."""
     content_type = body["contentType"]
     if content_type not in FORMATS:
@@ -163,7 +172,7 @@ def announced(event: str, body: Mapping[str, Any], owner: str | None, rules: Rul
         message = f"a photo may have {rules.max_bytes} bytes at the most"
         raise Wrong(413, "too_large", message, max_bytes=rules.max_bytes)
     title, description = (_plain(name, body.get(name, "")) for name in ("title", "description"))
-    photo = Photo(event_id(event), str(uuid.uuid4()), content_type, title, description, owner)
+    photo = Photo(event_id(event), str(uuid.uuid4()), content_type, title, description, *(caller or ()))
     size = sum(len(name) + len(value.encode()) for name, value in photo.metadata.items())
     if size > LARGEST_METADATA:
         over = size - LARGEST_METADATA
@@ -189,6 +198,7 @@ def read_back(metadata: Mapping[str, str], key: str) -> Photo | None:
             metadata.get("title", ""),
             metadata.get("description", ""),
             metadata.get("owner") or None,
+            metadata.get("ownerkind") or None,
         )
         return photo if photo.original == key else None
     except (KeyError, Wrong):

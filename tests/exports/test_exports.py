@@ -186,6 +186,19 @@ async def test_who_owns_records_gets_their_own_only_where_the_config_says_so(
     assert (await get(running, RANGE, JSON, BOB)).json["records"] == 5
 
 
+async def test_a_namesake_who_is_known_in_another_way_gets_none_of_them(
+    start: Start, exporter: Exporter
+) -> None:
+    folder = exporter(owner_field="owner", owner_kind_field="ownerKind")
+    running = await start(auth="token", plugins=[str(folder)], tokens=TOKENS)
+    kinds = ("token", "jwt", None)
+    items = {
+        f"{n}": {"created": at(2026, 1, 2), "owner": "ada", "ownerKind": kinds[n % 3]} for n in range(9)
+    }
+    await fill(running, items)
+    assert (await get(running, RANGE, JSON, ADA)).json["records"] == 3
+
+
 # -- one for all who ask the same
 
 

@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 from gateway.app import Gateway
 from gateway.auth import digest
 from tests.conftest import Start
+from tests.jwt.issuing import FakeIssuer
 from tests.pages import PROJECT
 from tests.photos.service import Client
 
@@ -33,6 +34,13 @@ def plugin_modules() -> Any:
 async def session() -> AsyncIterator[ClientSession]:
     async with ClientSession() as opened:
         yield opened
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[FakeIssuer]:
+    """An issuer of JSON Web Tokens."""
+    async with FakeIssuer().serving() as serving:
+        yield serving
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.harness import files_below
+from tests.jwt.issuing import FakeIssuer, flags
 from tests.photos.conftest import TOKENS, Serve
 from tests.photos.pictures import bomb, opened, photo, picture
 from tests.photos.service import EVENT, Client
@@ -219,6 +220,24 @@ async def test_whoever_is_asked_for_a_token_owns_what_they_upload(serve: Serve, 
     assert await alice.listed() == []
     assert stored(tmp_path) == set()
     assert (await bob.fetch(seen["url"]))[0] == 404
+
+
+async def test_a_token_named_like_a_user_of_the_issuer_is_somebody_else(
+    serve: Serve, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    client = await serve(auth="jwt", tokens=TOKENS, **flags(issuer))
+    user = dataclasses.replace(client, token=issuer.token(sub="alice"))
+    [told] = await user.looked_at(await user.upload())
+    assert (told["owner"], told["removable"]) == ("alice", True)
+
+    alice = as_(client, "alice")
+    [seen] = await alice.listed()
+    assert not seen["removable"]
+    assert "originalUrl" not in seen
+    one = f"{client.photos}/{told['id']}"
+    assert (await alice.ask("DELETE", one))[0] == 403
+    assert (await user.ask("DELETE", one))[0] == 204
+    assert stored(tmp_path) == set()
 
 
 async def test_originals_are_for_all_where_the_operator_says_so(serve: Serve) -> None:

@@ -43,7 +43,7 @@ class Clients:
 
     Safe to call from several threads, each with its own loop. `learn` gets the credentials, to
     be masked in whatever is written. With `attempts` 1 a request is tried once: what publishes has to
-    know of every try.
+    know of every try. `endpoint` is another address than that of the environment.
     """
 
     def __init__(
@@ -52,8 +52,10 @@ class Clients:
         *,
         connections: int = CONNECTIONS,
         attempts: int = ATTEMPTS,
+        endpoint: str | None = None,
     ) -> None:
         self._learn = learn
+        self._endpoint = endpoint
         self._connections = connections
         self._attempts = attempts
         self._made: dict[asyncio.AbstractEventLoop, asyncio.Task[Client]] = {}
@@ -115,7 +117,10 @@ class Clients:
             hide = _Hiding(credentials, self._learn)
             await hide()
         making = session.create_client(
-            "s3", region_name=_region(session), config=_config(self._connections, self._attempts)
+            "s3",
+            region_name=_region(session),
+            endpoint_url=self._endpoint,
+            config=_config(self._connections, self._attempts),
         )
         client = await making.__aenter__()
         client.meta.events.register("before-sign.s3", hide)
