@@ -112,6 +112,7 @@ class Clients:
         await client.__aexit__(None, None, None)
 
     async def _make(self) -> Client:
+
         session = _session()
         with translated("looking for credentials"):
             credentials = await session.get_credentials()
