@@ -24,9 +24,10 @@ from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.depot import Depot
 from gateway.commit.file_intake import FileIntake
-from gateway.commit.files import CommittedFiles
+from gateway.commit.files import CommittedFiles, VeryFiles
 from gateway.commit.gate import Gate
 from gateway.commit.intake import Intake
+from gateway.commit.object_files import ObjectFiles
 from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
@@ -77,7 +78,7 @@ class Ground:
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
     depot: Depot | None = None
-    files: CommittedFiles = field(init=False)
+    files: VeryFiles = field(init=False)
     shelf: Shelf = field(init=False)
     clients: Sequence[Clients] = ()
     holders: Holders = field(init=False)
@@ -184,7 +185,7 @@ class Ground:
         settings = self.settings
         if settings.storage == "file":
             return None
-        depot = Depot(
+        return Depot(
             settings,
             settings.storage,
             self.journal,
@@ -194,7 +195,11 @@ class Ground:
             audience=self._audience,
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
         )
-        return depot
+
+    def _make_files(self) -> VeryFiles:
+        if self.depot is not None:
+            return ObjectFiles(self.shelf, self.journal.outbox)
+        return CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
 
     def intake(self) -> Intake[Any]:
         """Return the writing side of the storage."""
@@ -236,8 +241,8 @@ class Ground:
         self.installation = Installation(
             settings, installation_keys(settings), lambda: self.seat.address
         )
-        self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
         self.shelf = self._make_shelf()
+        self.files = self._make_files()
         self.holders = Holders(
             self.installation,
             self.tree,

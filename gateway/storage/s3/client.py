@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from gateway.errors import ConfigError, Refusal
@@ -95,7 +96,9 @@ class Clients:
         It reads megabytes of descriptions, a third of a second: before the port opens, not on the
         loop. Raises `ConfigError` where there are no credentials, or the endpoint makes no sense.
         """
-        asyncio.run(self._try_out())
+        # In a thread of its own: the caller may have a loop already.
+        with ThreadPoolExecutor(1) as alone:
+            alone.submit(asyncio.run, self._try_out()).result()
 
     async def _try_out(self) -> None:
         from botocore.exceptions import BotoCoreError
@@ -109,6 +112,7 @@ class Clients:
         await client.__aexit__(None, None, None)
 
     async def _make(self) -> Client:
+
         session = _session()
         with translated("looking for credentials"):
             credentials = await session.get_credentials()
