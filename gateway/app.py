@@ -211,8 +211,8 @@ class Gateway:
         await self.doors.close()
         if self.ground.depot is not None:
             await self.ground.depot.close()
-        if self.ground.clients is not None:
-            await self.ground.clients.close()
+        for clients in self.ground.clients:
+            await clients.close()
         await self.hooks.close(1.0)
         await asyncio.to_thread(self._close)
 

@@ -183,6 +183,7 @@ class Doors:
             self.siblings,
             ground.seat.slot,
             self.ledgers if ground.seat.slot == 0 else {},
+            None if ground.depot is None else ground.depot.alive,
         )
 
     def _steering(self) -> Steering:

@@ -21,7 +21,7 @@ import aiohttp
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway import distant, paths
-from gateway.commit.files import CommittedFiles, identity_of
+from gateway.commit.files import VeryFiles, identity_of
 from gateway.distant import Place
 from gateway.errors import HolderAway, Refusal, Superseded
 from gateway.hooks import HandlerFailed, Hooks
@@ -56,7 +56,7 @@ class Holders(Shelves):
         directory: Path,
         *,
         own: Callable[[], tuple[str, int] | None],
-        local: CommittedFiles | None = None,
+        local: VeryFiles | None = None,
         shelf: Shelf,
         slot: int = 0,
         placed: Placed | None = None,
@@ -191,7 +191,7 @@ class Holders(Shelves):
                 raise
             raise Superseded("what the event speaks of has been removed since") from None
 
-    def _own_files(self) -> CommittedFiles:
+    def _own_files(self) -> VeryFiles:
         if self._local is None:
             raise Superseded("this worker has no file of its own, and was told of no other")
         return self._local

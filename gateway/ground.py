@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import ssl
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,10 @@ from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
 from gateway.commit.depot import Depot
 from gateway.commit.file_intake import FileIntake
-from gateway.commit.files import CommittedFiles
+from gateway.commit.files import CommittedFiles, VeryFiles
 from gateway.commit.gate import Gate
 from gateway.commit.intake import Intake
+from gateway.commit.object_files import ObjectFiles
 from gateway.commit.orders import Audience
 from gateway.commit.recover import recover
 from gateway.commit.reserve import Reserve
@@ -76,9 +78,9 @@ class Ground:
     reserve: Reserve = field(init=False)
     committer: Committer = field(init=False)
     depot: Depot | None = None
-    files: CommittedFiles = field(init=False)
+    files: VeryFiles = field(init=False)
     shelf: Shelf = field(init=False)
-    clients: Clients | None = None
+    clients: Sequence[Clients] = ()
     holders: Holders = field(init=False)
     records: Records = field(init=False)
     initiated: Initiated = field(init=False)
@@ -183,7 +185,7 @@ class Ground:
         settings = self.settings
         if settings.storage == "file":
             return None
-        depot = Depot(
+        return Depot(
             settings,
             settings.storage,
             self.journal,
@@ -193,7 +195,11 @@ class Ground:
             audience=self._audience,
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
         )
-        return depot
+
+    def _make_files(self) -> VeryFiles:
+        if self.depot is not None:
+            return ObjectFiles(self.shelf, self.journal.outbox)
+        return CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
 
     def intake(self) -> Intake[Any]:
         """Return the writing side of the storage."""
@@ -222,17 +228,21 @@ class Ground:
         if storage == "file":
             alone = contextlib.nullcontext if self.gate is None else self.gate.alone
             return FileShelf(self.tree, self.committer.between_batches, alone)
-        self.clients = Clients(lambda secrets: self.plugins.mask.learn(secrets))  # noqa: PLW0108  as above
-        self.services.closers.append(self.clients.close)
-        return S3Shelf(storage, self.clients)
+        reading, signing = (
+            Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
+            for endpoint in (None, self.settings.storage_public_url)
+        )
+        self.clients = (reading, signing)
+        self.services.closers += [clients.close for clients in self.clients]
+        return S3Shelf(storage, reading, signing)
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
         self.installation = Installation(
             settings, installation_keys(settings), lambda: self.seat.address
         )
-        self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
         self.shelf = self._make_shelf()
+        self.files = self._make_files()
         self.holders = Holders(
             self.installation,
             self.tree,

@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.auth import INTERNAL
-from gateway.commit.files import CommittedFiles
+from gateway.commit.files import VeryFiles
 from gateway.errors import Refusal, Superseded
 from gateway.model import Identity
 
@@ -34,7 +34,7 @@ Query = dict[str, list[str]]
 class Handing:
     """Answers `/-/files/<upload_id>`: GET, HEAD and DELETE."""
 
-    def __init__(self, files: CommittedFiles) -> None:
+    def __init__(self, files: VeryFiles) -> None:
         self._files = files
 
     async def answer(

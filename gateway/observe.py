@@ -8,6 +8,7 @@ and below.
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -48,6 +49,7 @@ class Observe:
     """Answers `GET /-/...`. Lives on the server's loop.
 
     `engines`: the ledgers that many nodes share, by name, in the one process that tells of them.
+    `storage` tells whether the bucket can be reached, where there is one.
     """
 
     ledger: Ledger
@@ -59,6 +61,7 @@ class Observe:
     siblings: Siblings
     slot: int = 0
     engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
+    storage: Callable[[], Awaitable[bool]] | None = None
     _ready: tuple[float, dict[str, bool]] = (0.0, {})
     _depth: tuple[float, list[Depth]] = (0.0, [])
 
@@ -90,6 +93,8 @@ class Observe:
                 "disk": await asyncio.to_thread(self.reserve.above_watermark),
                 "scripts": self.hooks.alive,
             }
+            if self.storage is not None:
+                checks["storage"] = await self.storage()
             self._ready = (time.monotonic() + READY_SECONDS, checks)
         ready = all(checks.values())
         return json_answer({"ready": ready, "checks": checks}, 200 if ready else 503)
@@ -168,12 +173,13 @@ def _stored(row: dict[str, Any]) -> dict[str, Any]:
     """Tell of a committed upload; of a handler's error the first line: the rest is the operator's."""
     return {
         "upload_id": row["id"],
-        "state": "stored",
+        "state": "unsettled" if row["pending"] else "stored",
         "path": row["path"],
         "bytes": row["bytes"],
         "mime": row["mime"],
         "created": row["created"],
         "committed": row["committed"],
+        **({"place": _shown(row["place"])} if row["place"] else {}),
         "handlers": [
             {
                 "handler": delivery["handler"],
@@ -186,6 +192,12 @@ def _stored(row: dict[str, Any]) -> dict[str, Any]:
             for delivery in row["handlers"]
         ],
     }
+
+
+def _shown(place: str) -> dict[str, Any]:
+    """Tell where an object lies."""
+    told = json.loads(place)
+    return {name: told.get(name) for name in ("bucket", "key", "etag")}
 
 
 def _first_line(text: str | None) -> str | None:

@@ -64,7 +64,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         given = {"directory": str(tmp_path / "data"), "port": "0", "grace": "5", **values}
         Path(str(given["directory"])).mkdir(exist_ok=True)
         gateway = Gateway(load(given, {}))
-        gateway.prepare()
+        # Blocking, and with a loop of its own where it asks S3.
+        await asyncio.to_thread(gateway.prepare)
         await gateway.start()
         running.append(gateway)
         return gateway

@@ -116,7 +116,10 @@ class Server:
 @contextlib.contextmanager
 def server() -> Iterator[Server]:
     """A server that runs; it and its files are gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="gateway-postgres-", ignore_cleanup_errors=True) as folder:
+    # Not below a test's own folder, into which its user may not look.
+    with tempfile.TemporaryDirectory(
+        prefix="gateway-postgres-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
         made = Server(Path(folder))
         made.make()
         made.start()

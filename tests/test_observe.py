@@ -278,7 +278,7 @@ async def test_secrets_of_a_request_are_found_nowhere(
             "Proxy-Authorization",
         )
     ]
-    query = f"?token={secret}&X-Gateway-Signature={secret}&X-Amz-Credential={secret}&plain=shown"
+    query = f"?token={secret}&X-Amz-Signature={secret}&X-Amz-Credential={secret}&plain=shown"
     answer = await put(gateway, f"/upload/x{query}", b"1", *lines, "X-Plain: shown")
     story: Any = await handlers_done(gateway, answer.json["upload_id"], state="dead")
     event_id = story["handlers"][0]["event_id"]

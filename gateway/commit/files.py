@@ -8,6 +8,7 @@ model, errors.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import os
@@ -26,16 +27,11 @@ from gateway.model import Identity
 from gateway.storage.tree import Tree
 
 
-class CommittedFiles:
-    """`open` and `remove` for the file that an event speaks of. Callable from any event loop."""
+class VeryFiles(abc.ABC):
+    """`open` and `remove` for what an event speaks of, of any storage. Callable from any event loop."""
 
-    def __init__(
-        self, tree: Tree, outbox: Outbox, committer: Committer, gate: Gate | None = None
-    ) -> None:
-        self._tree = tree
+    def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._committer = committer
-        self._alone = contextlib.nullcontext if gate is None else gate.alone
 
     @contextlib.asynccontextmanager
     async def open(self, event: Mapping[str, Any]) -> AsyncIterator[AsyncBufferedReader]:
@@ -51,6 +47,33 @@ class CommittedFiles:
         """Delete the committed file, durably. Raises `Superseded` as `open` does."""
         await self.remove_very(*await self.recorded(str(event["upload_id"])))
 
+    async def recorded(self, upload_id: str) -> tuple[str, Identity]:
+        """Return the path and identity of an upload. Raises `Superseded` for one that is unknown."""
+        found = await asyncio.wrap_future(self._outbox.recorded([upload_id]))
+        if upload_id not in found:
+            raise Superseded(f"the journal knows no upload {upload_id} (any more)")
+        return found[upload_id]
+
+    @abc.abstractmethod
+    async def open_very(self, path: str, identity: Identity) -> int:
+        """Return a descriptor of this very file, to be closed by the caller. Raises `Superseded`."""
+
+    @abc.abstractmethod
+    async def remove_very(self, path: str, identity: Identity) -> None:
+        """Delete this very file, durably. Raises `Superseded`."""
+
+
+class CommittedFiles(VeryFiles):
+    """The files below DIRECTORY."""
+
+    def __init__(
+        self, tree: Tree, outbox: Outbox, committer: Committer, gate: Gate | None = None
+    ) -> None:
+        super().__init__(outbox)
+        self._tree = tree
+        self._committer = committer
+        self._alone = contextlib.nullcontext if gate is None else gate.alone
+
     async def open_very(self, path: str, identity: Identity) -> int:
         """Return a descriptor of this very file, to be closed by the caller. Raises `Superseded`."""
         return await asyncio.to_thread(self._open_same, path, identity)
@@ -58,13 +81,6 @@ class CommittedFiles:
     async def remove_very(self, path: str, identity: Identity) -> None:
         """Delete this very file, durably. Raises `Superseded`."""
         await self._committer.between_batches(lambda: self._remove_same(path, identity))
-
-    async def recorded(self, upload_id: str) -> tuple[str, Identity]:
-        """Return the path and identity of an upload. Raises `Superseded` for one that is unknown."""
-        found = await asyncio.wrap_future(self._outbox.recorded([upload_id]))
-        if upload_id not in found:
-            raise Superseded(f"the journal knows no upload {upload_id} (any more)")
-        return found[upload_id]
 
     def _open_same(self, path: str, identity: Identity) -> int:
         try:

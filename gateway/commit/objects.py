@@ -19,6 +19,8 @@ from typing import Any, Final
 from gateway import paths
 from gateway.commit.faults import refusal_of
 from gateway.commit.intake import Deed
+from gateway.commit.object_case import Case, said, taken
+from gateway.commit.object_identity import identity_of_upload
 from gateway.commit.object_names import Names
 from gateway.commit.orders import Audience, Found, created_body
 from gateway.commit.settling import Settler
@@ -27,11 +29,11 @@ from gateway.errors import GatewayError, Refusal, Unanswered
 from gateway.events.journal import Journal
 from gateway.events.outbox import Record, Telling
 from gateway.events.unsettled import Pending
-from gateway.model import OBJECT_CREATED, UPLOADED, Identity, Stored, Upload, new_id
+from gateway.model import OBJECT_CREATED, UPLOADED, Stored, Upload, new_id
 from gateway.points import reach
 from gateway.storage.once import Once
 from gateway.storage.s3.body import Means, ObjectBody
-from gateway.storage.s3.parts import Target, said_of
+from gateway.storage.s3.parts import Target
 from gateway.storage.s3.trying import DoubtfulError, TakenError
 from gateway.storage.s3.writing import Head, Objects
 
@@ -69,7 +71,7 @@ class ObjectIntake:
         path = "/" + "/".join(paths.check(upload.path))
         if upload.on_conflict == "rename" and not upload.must_be_new:
             path = await self.names.free_path(upload, path)
-        target = Target(path, self.names.keys.of(path), upload.id, _said(upload, mime))
+        target = Target(path, self.names.keys.of(path), upload.id, said(upload, mime))
         self._active.add(upload.id)
         return ObjectBody(
             self.means, target, upload.content_length, algorithms, done=lambda: self._let_go(upload.id)
@@ -77,7 +79,7 @@ class ObjectIntake:
 
     async def commit(self, upload: Upload, body: ObjectBody, deed: Deed) -> Stored:
         """Publish a body that has ended; see `Intake.commit`. Goes on where the caller is cancelled."""
-        task = asyncio.create_task(self._commit(_Case(upload, body, deed)))
+        task = asyncio.create_task(self._commit(Case(upload, body, deed)))
         self._running.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
@@ -94,7 +96,7 @@ class ObjectIntake:
 
     # -- the steps
 
-    async def _commit(self, case: _Case) -> Stored:
+    async def _commit(self, case: Case) -> Stored:
         async with self.names.alone(case.body.target.key if case.new else None):
             try:
                 found = await self._look(case)
@@ -120,7 +122,7 @@ class ObjectIntake:
             case.deed.digests,
         )
 
-    async def _look(self, case: _Case) -> Head | None:
+    async def _look(self, case: Case) -> Head | None:
         """Look at what is there. Raises `Refusal` where it may not be replaced."""
         found = await self.objects.head(case.body.target.key)
         if found is None:
@@ -128,18 +130,18 @@ class ObjectIntake:
         if not case.new:
             return found
         if case.upload.on_conflict != "rename" or case.upload.must_be_new:
-            raise _taken(case.upload)
+            raise taken(case.upload)
         await self._move(case)
         return None
 
-    async def _record(self, case: _Case) -> None:
+    async def _record(self, case: Case) -> None:
         """Write the row, pending; its deliveries are held. Raises `Refusal`."""
         upload, body, deed = case.upload, case.body, case.deed
         told = tuple(self._tellings(case))
         record = Record(
             upload_id=upload.id,
             path=body.target.path,
-            identity=Identity(0, 0, body.received, 0),
+            identity=identity_of_upload(upload.id, body.received),
             mime=deed.mime,
             digests=deed.digests,
             principal=upload.principal,
@@ -159,7 +161,7 @@ class ObjectIntake:
             raise refusal_of(fault) from fault
         reach("after journal commit")
 
-    async def _use_up(self, case: _Case) -> None:
+    async def _use_up(self, case: Case) -> None:
         """Use up a one-time URL. Behind the row: while that is pending, the settler may give it back."""
         if case.upload.grant is None:
             return
@@ -171,7 +173,7 @@ class ObjectIntake:
             await self._undo(case)
             raise refusal_of(fault) from fault
 
-    def _tellings(self, case: _Case) -> Iterator[Telling]:
+    def _tellings(self, case: Case) -> Iterator[Telling]:
         audience, body, deed = self.audience(), case.body, case.deed
         if audience.uploaded and deed.tell is not None:
             told = {**deed.tell(), "bytes": body.received}
@@ -184,7 +186,7 @@ class ObjectIntake:
     def _place(self, body: ObjectBody) -> dict[str, Any]:
         return {"bucket": self.objects.bucket, "key": body.target.key, "multipart": body.multipart}
 
-    async def _publish(self, case: _Case) -> str:
+    async def _publish(self, case: Case) -> str:
         """Make it visible; return its entity tag. Raises `Refusal` (undone) or `Unanswered`."""
         while True:
             try:
@@ -192,7 +194,7 @@ class ObjectIntake:
             except TakenError:
                 if case.upload.on_conflict != "rename" or case.upload.must_be_new:
                     await self._undo(case)
-                    raise _taken(case.upload) from None
+                    raise taken(case.upload) from None
                 await self._move_recorded(case)
             except DoubtfulError as fault:
                 return await self._ask(case, fault)
@@ -206,7 +208,7 @@ class ObjectIntake:
                 case.body.let_go()
                 return tag or await self._ask(case, None)
 
-    async def _ask(self, case: _Case, fault: Exception | None) -> str:
+    async def _ask(self, case: Case, fault: Exception | None) -> str:
         """Ask S3 whether it has the object, and for its tag. Raises `Unanswered`."""
         for pause in ASK_PAUSES:
             await asyncio.sleep(pause)
@@ -216,14 +218,14 @@ class ObjectIntake:
                     return found.etag
         raise self._unanswered(case, fault)
 
-    def _unanswered(self, case: _Case, fault: Exception | None) -> Unanswered:
+    def _unanswered(self, case: Case, fault: Exception | None) -> Unanswered:
         """Leave it to the settler: the row is there, its deliveries stay held."""
         self.settler.add(case.pending)
         case.body.let_go()
         case.body.done()
         return Unanswered(f"nobody can say whether S3 has upload {case.upload.id}: {fault}")
 
-    async def _undo(self, case: _Case) -> None:
+    async def _undo(self, case: Case) -> None:
         """Take the row back, durably; only then the parts."""
         try:
             if case.upload.grant is not None and give_back(self.once, [case.upload]):
@@ -235,7 +237,7 @@ class ObjectIntake:
 
     # -- names
 
-    async def _move(self, case: _Case) -> None:
+    async def _move(self, case: Case) -> None:
         """Somebody else has taken the name: take the next one. Raises `Refusal`."""
         body = case.body
         if not body.movable:
@@ -243,7 +245,7 @@ class ObjectIntake:
         path = await self.names.free_path(case.upload, case.asked)
         body.move(Target(path, self.names.keys.of(path), case.upload.id, body.target.said))
 
-    async def _move_recorded(self, case: _Case) -> None:
+    async def _move_recorded(self, case: Case) -> None:
         try:
             await self._move(case)
             place, path = self._place(case.body), case.body.target.path
@@ -257,42 +259,3 @@ class ObjectIntake:
         """An upload has ended, one way or the other."""
         self._active.discard(upload_id)
         self.names.let_go(upload_id)
-
-
-_NOTHING: Final = Pending("", "", {}, ())
-
-
-@dataclass(slots=True)
-class _Case:
-    """One upload that is being committed."""
-
-    upload: Upload
-    body: ObjectBody
-    deed: Deed
-    pending: Pending = _NOTHING
-
-    @property
-    def new(self) -> bool:
-        """Whether it may replace nothing."""
-        return self.upload.must_be_new or self.upload.on_conflict != "replace"
-
-    @property
-    def asked(self) -> str:
-        """The path that was asked for."""
-        return "/" + "/".join(paths.check(self.upload.path))
-
-
-def _said(upload: Upload, mime: str) -> dict[str, Any]:
-    """Return what the object says of itself; a signed URL alone may have said how long it is fresh."""
-    headers = {name.lower(): value for name, value in upload.headers.items()}
-    if upload.grant is not None:
-        headers.pop("cache-control", None)
-        if upload.grant.cache_control:
-            headers["cache-control"] = upload.grant.cache_control
-    return said_of(upload.id, mime, upload.metadata, headers)
-
-
-def _taken(upload: Upload) -> Refusal:
-    if upload.must_be_new:
-        return Refusal("already_exists", "If-None-Match: *, and the file exists")
-    return Refusal("conflict", "the file exists, and existing files are not replaced here")

@@ -122,6 +122,8 @@ class Arrivals:
         initiations = await self._remembered(path)
         if not initiations and not self._wanted(key):
             return Outcome("unwanted")
+        if notice.metadata is not None and notice.metadata.get(OWNER):
+            return Outcome("own")
         stat = await self._stat(path, notice)
         if stat is not None and stat.metadata.get(OWNER):
             return Outcome("own")

@@ -38,3 +38,13 @@ class StorageSettings(BaseModel):
             shown="16MiB",
         ),
     ] = 16 << 20
+    storage_public_url: Annotated[
+        str | None,
+        BeforeValidator(values.base_url),
+        Option(
+            EVENTS,
+            "what presigned URLs of the bucket begin with, where clients reach its server otherwise",
+            "URL",
+            shown="as the gateway reaches it",
+        ),
+    ] = None

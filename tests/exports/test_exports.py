@@ -32,6 +32,7 @@ from gateway.settings import Settings
 from tests.conftest import Start
 from tests.exports.parts import PLUGIN
 from tests.harness import SECONDS, Answer, Outside, files_below, get
+from tests.postgres import server
 from tests.s3.servers import SeaweedFS
 
 RANGE = "/exports?from=2026-01-01&to=2026-01-31"
@@ -425,3 +426,20 @@ async def test_exports_lie_in_a_bucket_which_signs_for_them_and_removes_them_by_
 
 def test_the_plugin_passes_its_own_tests() -> None:
     assert check([PLUGIN]) == 0
+
+
+# -- with PostgreSQL
+
+
+@pytest.mark.slow
+async def test_exports_are_made_of_records_in_postgresql(
+    start: Start, exporter: Exporter, tmp_path: Path
+) -> None:
+    with server() as database:
+        running = await start(auth="none", plugins=[str(exporter())], records=database.url)
+        await fill(running)
+        answers = await asyncio.gather(*(get(running, RANGE, JSON) for _ in range(8)))
+        assert {answer.json["records"] for answer in answers} == {3}
+        assert len(exports(tmp_path / "data")) == 1
+        archive = await fetched(running, answers[0].json["url"])
+        assert len(json.loads(archive.read("photos_2026-01-01_2026-01-31.json"))) == 3

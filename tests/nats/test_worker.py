@@ -70,6 +70,24 @@ CALL = """\
       tell(state=answer.json()["state"])
 """
 
+SAVE = """\
+      if event["path"].startswith("/made"):
+          return
+      stored = await files.save("/made/b c.txt", b"made", metadata={{"of": "a"}})
+      again = await files.save("/made/b c.txt", source(), mime="text/x-mine")
+      async with files.open_path("/made/b c.txt", (await files.stat("/made/b c.txt")).etag) as file:
+          body = await file.read()
+      missing = None
+      try:
+          await files.stat("/made/none")
+      except Exception as refusal:
+          missing = refusal.code
+      tell(path=stored.path, replaced=again.replaced, body=body.decode(), missing=missing)
+  async def source():
+      yield b"made "
+      yield b"again"
+"""
+
 SIGN = """\
       tell(url=await sign_url(GET, event["path"], filename="x.txt"))
 """
@@ -158,6 +176,19 @@ async def test_a_worker_that_shares_the_disk_opens_the_very_file(
     await put(gateway, "/upload/a", b"hello")
     [run] = await comes(told)
     assert (run["body"], run["filepath"]) == ("hello", f"{tmp_path}/data/upload/a")
+
+
+async def test_a_worker_saves_and_reads_by_path_at_the_gateway(
+    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+) -> None:
+    handler(tmp_path, SAVE.replace("{{", "{").replace("}}", "}"))
+    gateway = await gateway_for(start, server, tmp_path, auth="token")
+    worker("elsewhere")
+    await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.generated_token}")
+    [run, *_] = await comes(told)
+    assert (run["path"], run["replaced"], run["body"]) == ("/made/b c.txt", True, "made again")
+    assert run["missing"] == "not_found"
+    assert (tmp_path / "data" / "made" / "b c.txt").read_bytes() == b"made again"
 
 
 async def test_what_a_killed_worker_had_begun_goes_to_another(

@@ -149,6 +149,11 @@ async def test_what_the_gateway_itself_stored_is_not_told_again(scene: Scene) ->
     assert scene.told() == []
 
 
+async def test_a_store_that_tells_metadata_need_not_be_asked_who_stored_it(scene: Scene) -> None:
+    early = ceph(key="in/up/a.png", metadata=[{"key": f"x-amz-meta-{OWNER}", "val": "01ABC-0"}])
+    assert await scene.arrivals.take(read(records(early)).notices) == {"own": 1}
+
+
 async def test_other_buckets_need_a_name_and_other_prefixes_are_ignored(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:

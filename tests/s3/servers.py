@@ -82,6 +82,11 @@ class S3Server:
         """What the server has written, the end of it."""
         return (self.directory / "server.log").read_text(errors="replace")[-4000:]
 
+    def signal(self, number: int) -> None:
+        """Send a signal, such as SIGSTOP."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL; a second call does nothing."""
         if self._process is not None:

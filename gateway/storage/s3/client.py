@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from gateway.errors import ConfigError, Refusal
@@ -43,7 +44,7 @@ class Clients:
 
     Safe to call from several threads, each with its own loop. `learn` gets the credentials, to
     be masked in whatever is written. With `attempts` 1 a request is tried once: what publishes has to
-    know of every try.
+    know of every try. `endpoint` is another address than that of the environment.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Clients:
         *,
         connections: int = CONNECTIONS,
         attempts: int = ATTEMPTS,
+        endpoint: str | None = None,
     ) -> None:
         self._learn = learn
+        self._endpoint = endpoint
         self._connections = connections
         self._attempts = attempts
         self._made: dict[asyncio.AbstractEventLoop, asyncio.Task[Client]] = {}
@@ -93,7 +96,9 @@ class Clients:
         It reads megabytes of descriptions, a third of a second: before the port opens, not on the
         loop. Raises `ConfigError` where there are no credentials, or the endpoint makes no sense.
         """
-        asyncio.run(self._try_out())
+        # In a thread of its own: the caller may have a loop already.
+        with ThreadPoolExecutor(1) as alone:
+            alone.submit(asyncio.run, self._try_out()).result()
 
     async def _try_out(self) -> None:
         from botocore.exceptions import BotoCoreError
@@ -107,6 +112,7 @@ class Clients:
         await client.__aexit__(None, None, None)
 
     async def _make(self) -> Client:
+
         session = _session()
         with translated("looking for credentials"):
             credentials = await session.get_credentials()
@@ -115,7 +121,10 @@ class Clients:
             hide = _Hiding(credentials, self._learn)
             await hide()
         making = session.create_client(
-            "s3", region_name=_region(session), config=_config(self._connections, self._attempts)
+            "s3",
+            region_name=_region(session),
+            endpoint_url=self._endpoint,
+            config=_config(self._connections, self._attempts),
         )
         client = await making.__aenter__()
         client.meta.events.register("before-sign.s3", hide)

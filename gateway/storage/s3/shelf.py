@@ -34,12 +34,16 @@ _OTHER: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConfl
 
 
 class S3Shelf:
-    """A bucket, below its prefix, as a `Shelf`. Callable from any event loop."""
+    """A bucket, below its prefix, as a `Shelf`. Callable from any event loop.
 
-    def __init__(self, bucket: Bucket, clients: Clients) -> None:
+    `signing` are clients with the address by which others reach the bucket, which is signed too.
+    """
+
+    def __init__(self, bucket: Bucket, clients: Clients, signing: Clients | None = None) -> None:
         self._bucket = bucket.name
         self._keys = Keys(bucket)
         self._clients = clients
+        self._signing = signing or clients
 
     async def stat(self, path: str) -> Stat:
         """Describe an object. Raises `Refusal`."""
@@ -103,7 +107,7 @@ class S3Shelf:
     async def sign(self, grant: Grant, *, expires: float) -> Signed | None:
         """Let the bucket take one request, see `presigned`. Raises `ValueError`, `Refusal`."""
         key = self._keys.of(grant.path)
-        client = await self._clients.client()
+        client = await self._signing.client()
         with translated(f"signing {grant.path}"):
             return await presigned(client, self._bucket, key, grant, expires)
 

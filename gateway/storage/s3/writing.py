@@ -167,9 +167,14 @@ class Objects:
         while True:
 
             async def call(client: Client, after: Mapping[str, str] = markers) -> dict[str, Any]:
-                page: dict[str, Any] = await client.list_multipart_uploads(
-                    Bucket=self.bucket, Prefix=prefix, **after
-                )
+                try:
+                    page: dict[str, Any] = await client.list_multipart_uploads(
+                        Bucket=self.bucket, Prefix=prefix, **after
+                    )
+                except Exception as fault:
+                    if code_of(fault) == "NoSuchUpload":  # so says rclone where there is none
+                        return {}
+                    raise
                 return page
 
             page = await self._trying.persist("listing multipart uploads", call, LOOK_SECONDS)
@@ -182,14 +187,6 @@ class Objects:
                 "KeyMarker": page["NextKeyMarker"],
                 "UploadIdMarker": page.get("NextUploadIdMarker", ""),
             }
-
-    async def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no fault."""
-
-        async def call(client: Client) -> None:
-            await client.delete_object(Bucket=self.bucket, Key=key)
-
-        await self._trying.persist("removing an object", call, LOOK_SECONDS)
 
     async def alive(self, seconds: float) -> bool:
         """Tell whether the bucket is there and answers us within so many seconds."""

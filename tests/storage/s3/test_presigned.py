@@ -190,6 +190,19 @@ async def test_what_a_put_cannot_promise_is_left_to_the_gateway(s3_storage: str,
         assert await shelf.sign(wanted, expires=wanted.expires) is None
 
 
+@pytest.mark.slow
+async def test_clients_may_reach_the_storage_by_another_address_than_the_gateway(
+    server: S3Server, place: Bucket, clients: Clients
+) -> None:
+    outside = Clients(endpoint=server.url.replace("127.0.0.1", "localhost"))
+    url = (await signed(S3Shelf(place, clients, outside), grant())).url
+    await outside.close()
+    assert url.startswith("http://localhost:")
+    assert await put(url, b"picture", "-4") == 200
+    # The address is part of what is signed.
+    assert await put(url.replace("localhost", "127.0.0.1")) == 403
+
+
 # -- GET and HEAD
 
 
