@@ -29,7 +29,7 @@ class StorageSettings(BaseModel):
     ] = "file"
     storage_memory: Annotated[
         int,
-        Field(ge=8 << 20),
+        Field(ge=16 << 20),
         BeforeValidator(values.size),
         Option(
             EVENTS,
