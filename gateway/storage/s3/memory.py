@@ -22,7 +22,7 @@ class Memory:
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def try_take(self, size: int) -> bool:
-        """Take `size` bytes if nobody waits for some; half of all is kept for those who cannot stream."""
+        """Take `size` bytes if nobody waits for some; half of all is kept for who cannot stream."""
         return self._took(size, self._kept)
 
     def _took(self, size: int, kept: int = 0) -> bool:
