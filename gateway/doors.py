@@ -105,7 +105,7 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
-        self.archives.close()
+        await self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:

@@ -77,7 +77,7 @@ class Zipping:
             self._stop()
             await self._ended(making)
             del made
-            await self._loop.run_in_executor(self._pool, files.close)
+            await self._ended(self._loop.run_in_executor(self._pool, files.close))
 
     def _stop(self) -> None:
         self._over = True
