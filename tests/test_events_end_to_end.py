@@ -27,7 +27,8 @@ UPLOADING_KEYS = {
 }  # fmt: skip
 UPLOADED_KEYS = {
     "id", "event_version", "upload_id", "attempt", "address", "port", "filepath", "path", "mime",
-    "bytes", "resources", "params", "headers", "method", "remote", "principal", "content_type", "metadata",
+    "bytes", "resources", "params", "headers", "method", "remote", "principal", "content_type",
+    "metadata",
 }  # fmt: skip
 
 
