@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -93,9 +93,11 @@ class Arrivals:
 
     async def find(self, initiation: Initiation, stat: Stat) -> bool:
         """Tell of an object that was looked for; return whether that was news. Raises as `take` does."""
-        if stat.metadata.get(OWNER) or not initiation.is_of(stat) or initiation.told == stat.etag:
+        if not initiation.is_of(stat) or initiation.told == stat.etag:
             return False
         initiations = await self._initiated.of(initiation.path)
+        if _is_own(stat.metadata, initiations):
+            return False
         if await self._remove_wrong(initiations, stat):
             return False
         key, notice = initiation.path.removeprefix("/"), self._where.notice_of(initiation.path, stat)
@@ -122,10 +124,10 @@ class Arrivals:
         initiations = await self._remembered(path)
         if not initiations and not self._wanted(key):
             return Outcome("unwanted")
-        if notice.metadata is not None and notice.metadata.get(OWNER):
+        if _is_own(notice.metadata, initiations):
             return Outcome("own")
         stat = await self._stat(path, notice)
-        if stat is not None and stat.metadata.get(OWNER):
+        if stat is not None and _is_own(stat.metadata, initiations):
             return Outcome("own")
         if stat is not None and await self._remove_wrong(initiations, stat):
             return Outcome("removed")
@@ -208,6 +210,17 @@ class Arrivals:
                     self._ends.add("finished" if lost is None else "reconciled")
             except RecordsAway as fault:
                 log.warning("that handlers know %s is not written down: %s", one.path, fault)
+
+
+def _is_own(metadata: Mapping[str, str] | None, initiations: Sequence[Initiation]) -> bool:
+    """Tell whether an object is one that the gateway itself has stored: it is marked so.
+
+    Some stores keep headers that nobody signed, so clients can forge the mark: it is not believed of
+    what also has the metadata of a URL of the bucket.
+    """
+    if not metadata or not metadata.get(OWNER):
+        return False
+    return not any(one.metadata and one.metadata.items() <= metadata.items() for one in initiations)
 
 
 def _was_told(initiation: Initiation, notice: Notice) -> bool:
