@@ -98,9 +98,9 @@ class Arrivals:
         """Tell of an object that was looked for; return whether that was news. Raises as `take` does."""
         if not initiation.is_of(stat) or initiation.told == stat.etag:
             return False
-        if await self._is_own(stat.metadata, initiation.path, [initiation]):
-            return False
         initiations = await self._initiated.of(initiation.path)
+        if await self._is_own(stat.metadata, initiation.path, initiations):
+            return False
         if await self._remove_wrong(initiations, stat):
             return False
         key, notice = initiation.path.removeprefix("/"), self._where.notice_of(initiation.path, stat)
@@ -141,14 +141,17 @@ class Arrivals:
     async def _is_own(
         self, metadata: Mapping[str, str], path: str, initiations: Sequence[Initiation]
     ) -> bool:
-        """Tell whether the gateway stored an object, and so has told of it.
+        """Tell whether the gateway stored an object, and so has told of it: it is marked so.
 
-        Whoever was given a URL for this path may have said so himself: then our journal has to know.
+        Some stores keep headers that nobody signed, so clients can forge the mark. Of what may have come by
+        a URL of the bucket, since it has the metadata of one, it is believed only if our journal agrees.
         """
         upload_id = metadata.get(OWNER)
         if not upload_id:
             return False
-        return not initiations or await self._stored(upload_id, path)
+        if not any(one.metadata.items() <= metadata.items() for one in initiations):
+            return True
+        return await self._stored(upload_id, path)
 
     def _told(self, subject: Subject) -> Outcome:
         handlers = self._wanted(subject.key)

@@ -260,9 +260,9 @@ async def test_a_client_who_says_that_the_gateway_stored_its_object_is_not_belie
 ) -> None:
     await given(scene)
     scene.stored.add(("01ABC-0", "/up/another.png"))  # a mark may be read off another object
-    stat = await scene.object("up/a.png", b"x" * 100, metadata={OWNER: "01ABC-0"})
+    stat = await scene.object("up/a.png", b"x" * 100, metadata={OWNER: "01ABC-0", **GRANT.metadata})
     assert await scene.arrivals.take([notice(stat)]) == {"removed": 1}
-    stat = await scene.object("up/a.png", b"small", metadata={OWNER: "01ABC-0"})
+    stat = await scene.object("up/a.png", b"small", metadata={OWNER: "01ABC-0", **GRANT.metadata})
     assert await scene.arrivals.take([notice(stat)]) == {"told": 1}
 
 
@@ -339,3 +339,13 @@ async def test_amazons_notices_fit_our_storage(scene: Scene) -> None:
     await scene.arrivals.take(found)
     (delivery,) = scene.told()
     assert (delivery.body["path"], delivery.body["mime"]) == ("/up/hé llo+1.txt", "image/png")
+
+
+async def test_a_forged_mark_of_the_gateway_does_not_save_what_a_url_did_not_allow(scene: Scene) -> None:
+    await given(scene)
+    forged = {OWNER: "01ABC-0", "title": "ü"}
+    stat = await scene.object("up/a.png", b"x" * 100, metadata=forged)
+    assert await scene.arrivals.take([notice(stat)]) == {"removed": 1}
+    stat = await scene.object("up/a.png", b"x", metadata=forged)
+    assert await scene.arrivals.take([notice(stat)]) == {"told": 1}
+    assert len(scene.told()) == 1
