@@ -143,8 +143,8 @@ class Arrivals:
     ) -> bool:
         """Tell whether the gateway stored an object, and so has told of it: it is marked so.
 
-        Some stores keep headers that nobody signed, so clients can forge the mark. Of what may have come by
-        a URL of the bucket, since it has the metadata of one, it is believed only if our journal agrees.
+        Some stores keep headers that nobody signed, so clients can forge the mark. Of what may have come
+        by a URL of the bucket, for it has the metadata of one, it is believed if our journal agrees.
         """
         upload_id = metadata.get(OWNER)
         if not upload_id:
