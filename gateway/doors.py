@@ -105,7 +105,7 @@ class Doors:
         await self.proxy.close()
         await self.siblings.close()
         self.roads.close()
-        self.archives.close()
+        await self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> Uploads:
@@ -156,6 +156,7 @@ class Doors:
             Where(own, frozenset(settings.object_buckets)),
             ground.shelf,
             ground.initiated,
+            stored=ground.journal.outbox.knows,
             publish=ground.journal.outbox.publish,
             audience=lambda: ground.hooks.specs(OBJECT_CREATED),
             failed=ground.hooks.failed,

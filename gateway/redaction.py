@@ -35,6 +35,11 @@ SECRET_QUERY_NAMES: Final = frozenset({"signature", "token", "access_token", "si
 LONG_LINE: Final = 16
 """Characters from which on one line of a secret, such as that of a private key, is one by itself."""
 
+_SIGNED: Final = re.compile(
+    rf"([?&](?:{'|'.join(SECRET_QUERY_PREFIXES)})[^=&\s]*=)[^&\s\"'<>#]+", re.IGNORECASE
+)
+"""A value of a signed URL's query, wherever that URL stands."""
+
 SHORTEST_SECRET: Final = 4
 """Shorter values are not masked in texts: they would blot out ordinary words."""
 
@@ -88,9 +93,13 @@ class Redaction:
         self._headers = SECRET_HEADERS | {name.lower() for name in extra}
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return a copy of `headers` with every secret value replaced by `[redacted]`."""
+        """Return a copy of `headers` with every secret value replaced by `[redacted]`.
+
+        That of a URL too: proxies repeat it in headers of their own, browsers in `Referer`.
+        """
         return {
-            name: REDACTED if name.lower() in self._headers else value for name, value in headers.items()
+            name: REDACTED if name.lower() in self._headers else _without_signatures(value)
+            for name, value in headers.items()
         }
 
     def params(self, params: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -118,3 +127,7 @@ class Redaction:
             or lowered in self._headers
             or lowered.startswith(SECRET_QUERY_PREFIXES)
         )
+
+
+def _without_signatures(text: str) -> str:
+    return _SIGNED.sub(rf"\1{REDACTED}", text) if "=" in text else text

@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import ConfigError, GatewayError
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_key_file
+
+if TYPE_CHECKING:  # it takes 7 MB of memory, which a gateway without a key does not need
+    from cryptography.fernet import Fernet
 
 LARGEST_VALUE: Final = 64 * 1024
 """Bytes of a value that is kept as a token."""
@@ -34,7 +35,7 @@ class Keys:
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         """Take keys of 44 characters. Raises `ValueError` for what is none."""
-        self._fernets = [Fernet(key) for key in keys]
+        self._fernets = [_fernet(key) for key in keys]
 
     def __repr__(self) -> str:
         return f"<{len(self._fernets)} secrets keys>"
@@ -46,6 +47,8 @@ class Keys:
         """Return the token of `value`. Raises `ConfigError` without a key, `ValueError` if too large."""
         if not self._fernets:
             raise ConfigError(_NO_KEY)
+        from cryptography.fernet import MultiFernet
+
         content = value.encode()
         if len(content) > LARGEST_VALUE:
             raise ValueError(f"the value is larger than {LARGEST_VALUE} bytes")
@@ -55,6 +58,8 @@ class Keys:
         """Return what `token` was made of. White space in it does not count. Raises `Unopened`."""
         if not self._fernets:
             raise Unopened(f"this !secret cannot be opened: {_NO_KEY}")
+        from cryptography.fernet import InvalidToken, MultiFernet
+
         try:
             return MultiFernet(self._fernets).decrypt("".join(token.split())).decode()
         except (InvalidToken, ValueError):
@@ -75,7 +80,15 @@ _NO_KEY: Final = (
 
 def new_key() -> str:
     """Make a key: 256 random bits, as 44 characters."""
+    from cryptography.fernet import Fernet
+
     return Fernet.generate_key().decode()
+
+
+def _fernet(key: str) -> Fernet:
+    from cryptography.fernet import Fernet
+
+    return Fernet(key)
 
 
 def keys_of(settings: Settings) -> Keys:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Final
@@ -26,6 +26,9 @@ from gateway.storage.protocols import Shelf, Stat
 
 THREADS: Final = 4
 """Archives that are worked on at the same moment; more take turns, a piece each."""
+
+MOST_ARCHIVES: Final = 64
+"""Archives that are sent at the same time, by one process: each holds some MB of names and bytes."""
 
 MOST_NAMED: Final = 500
 """Files that one request may name."""
@@ -56,10 +59,11 @@ class Archives:
     def __init__(self, downloads: Downloads) -> None:
         self._downloads = downloads
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zip")
+        self._sent_now = 0
 
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
+    async def close(self) -> None:
+        """End the threads. The loop goes on meanwhile: they ask it to close their files."""
+        await asyncio.to_thread(self._pool.shutdown)
 
     async def get(
         self, request: web.BaseRequest, folder: paths.Match, raw_query: str
@@ -69,13 +73,23 @@ class Archives:
         with downloads.refusals_counted():
             wanted = _named(folder.path, paths.parse_query(raw_query))
             path, wish = await downloads.deciding.archive(request, folder, raw_query, wanted)
-            if wanted is None:
-                members = await _all_below(downloads.shelf, path)
-            else:
-                members = await _these(downloads.shelf, path, wanted)
             async with AsyncExitStack() as closing:
+                self._occupy(closing)
                 downloads.occupy(closing)
+                if wanted is None:
+                    members = await _all_below(downloads.shelf, path, closing)
+                else:
+                    members = await _these(downloads.shelf, path, wanted)
                 return _Archive(_name(path, wish), wish, members, self, closing.pop_all())
+
+    def _occupy(self, until: AsyncExitStack) -> None:
+        if self._sent_now >= MOST_ARCHIVES:
+            raise Refusal("overloaded", "too many archives are being sent; try again later")
+        self._sent_now += 1
+        until.callback(self._release)
+
+    def _release(self) -> None:
+        self._sent_now -= 1
 
     def zipping(self, members: AsyncIterator[Member]) -> Zipping:
         """Return the archive of `members`."""
@@ -149,9 +163,13 @@ async def _these(shelf: Shelf, folder: str, names: list[str]) -> AsyncIterator[M
     return members()
 
 
-async def _all_below(shelf: Shelf, folder: str) -> AsyncIterator[Member]:
-    """Return all files below a folder. Raises `Refusal("not_found")` where there is none."""
+async def _all_below(shelf: Shelf, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
+    """Return all files below a folder. Raises `Refusal("not_found")` where there is none.
+
+    The list, which holds folders open, ends with `until`.
+    """
     listed = shelf.list(folder)
+    until.push_async_callback(_ended, listed)
     first = await anext(listed, None)
     if first is None:
         raise Refusal("not_found", "there are no files below this folder")
@@ -164,3 +182,10 @@ async def _all_below(shelf: Shelf, folder: str) -> AsyncIterator[Member]:
             stat = await anext(listed, None)
 
     return members()
+
+
+async def _ended(listed: AsyncIterator[Stat]) -> None:
+    """End a list, however far it was read; one that is just being ended by its reader is let be."""
+    if isinstance(listed, AsyncGenerator):
+        with contextlib.suppress(RuntimeError):
+            await listed.aclose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,8 +17,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
-
-from stream_zip import ZIP_AUTO, Method, stream_zip
 
 from gateway.downloads.heads import type_of
 from gateway.errors import GatewayError, Refusal
@@ -29,7 +28,7 @@ PIECE_BYTES: Final = 1 << 20
 MOST_FILES: Final = 100_000
 """Files in one archive: of each the format keeps some 300 bytes for its end."""
 
-_Described = tuple[str, datetime, int, Method, Iterator[bytes]]
+_Described = tuple[str, datetime, int, Any, Iterator[bytes]]
 """A file as the library wants it: name, date, permission bits, method, bytes."""
 
 _MODE: Final = 0o100644
@@ -66,7 +65,9 @@ class Zipping:
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the archive; one piece is made while the one before is sent. Raises what goes wrong."""
         files = self._files()
-        made = iter(stream_zip(files, chunk_size=PIECE_BYTES))
+        # Four megabytes of code that most gateways never need.
+        library = await asyncio.to_thread(importlib.import_module, "stream_zip")
+        made = iter(library.stream_zip(files, chunk_size=PIECE_BYTES))
         making = self._loop.run_in_executor(self._pool, next, made, None)
         try:
             while (piece := await asyncio.shield(making)) is not None:
@@ -76,7 +77,7 @@ class Zipping:
             self._stop()
             await self._ended(making)
             del made
-            await self._loop.run_in_executor(self._pool, files.close)
+            await self._ended(self._loop.run_in_executor(self._pool, files.close))
 
     def _stop(self) -> None:
         self._over = True
@@ -117,6 +118,8 @@ class Zipping:
             raise
 
     def _described(self, name: str, opened: Opened) -> _Described:
+        from stream_zip import ZIP_AUTO
+
         stat = opened.stat
         method = ZIP_AUTO(stat.bytes, level=_level(stat))
         return name, _date(stat), _MODE, method, self._bytes(opened)

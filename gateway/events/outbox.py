@@ -7,6 +7,7 @@ events of others, due at once. May import `model`, `errors` and its own room.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import time
@@ -154,6 +155,11 @@ class Outbox:
     def release(self, event_ids: Sequence[str]) -> None:
         """Let the deliveries of published uploads be claimed. Costs no transaction."""
         self._ring(self._held.release(event_ids))
+
+    async def knows(self, upload_id: str, path: str) -> bool:
+        """Tell whether the journal has recorded this upload under this path."""
+        found = await asyncio.wrap_future(self.recorded([upload_id]))
+        return upload_id in found and found[upload_id][0] == path
 
     def recorded(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, Identity]]]:
         """Return path and identity of those of `upload_ids` that the journal knows."""

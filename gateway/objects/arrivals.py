@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -23,7 +23,7 @@ from gateway.objects.telling import Subject, Where, event_of
 from gateway.storage.protocols import Shelf, Stat
 
 OWNER: Final = "gateway-upload-id"
-"""Metadata of every object that the gateway itself has stored."""
+"""Metadata of every object that the gateway itself has stored. Some stores take it from anybody."""
 
 LOOKS: Final = 16
 """Objects that are looked at at once."""
@@ -34,6 +34,7 @@ SAME_SECOND: Final = 2.0
 log = logging.getLogger("gateway.objects")
 
 Publish = Callable[[Sequence[Event]], Awaitable[None]]
+Stored = Callable[[str, str], Awaitable[bool]]
 Failed = Callable[[Upload, str, int], None]
 
 
@@ -48,8 +49,8 @@ class Outcome(NamedTuple):
 class Arrivals:
     """Turns notices, and objects that were looked for, into events.
 
-    `shelf` is our storage; `audience` names the handlers of objects; `failed` tells those of failed
-    uploads. `notices` and `ends` count.
+    `shelf` is our storage; `stored(upload_id, path)` tells whether we stored that; `audience` names the
+    handlers of objects; `failed` tells those of failed uploads. `notices` and `ends` count.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Arrivals:
         shelf: Shelf,
         initiated: Initiated,
         *,
+        stored: Stored,
         publish: Publish,
         audience: Callable[[], Sequence[HandlerSpec]],
         failed: Failed,
@@ -67,6 +69,7 @@ class Arrivals:
         self._where = where
         self._shelf = shelf
         self._initiated = initiated
+        self._stored = stored
         self._publish = publish
         self._audience = audience
         self._failed = failed
@@ -93,9 +96,11 @@ class Arrivals:
 
     async def find(self, initiation: Initiation, stat: Stat) -> bool:
         """Tell of an object that was looked for; return whether that was news. Raises as `take` does."""
-        if stat.metadata.get(OWNER) or not initiation.is_of(stat) or initiation.told == stat.etag:
+        if not initiation.is_of(stat) or initiation.told == stat.etag:
             return False
         initiations = await self._initiated.of(initiation.path)
+        if await self._is_own(stat.metadata, initiation.path, initiations):
+            return False
         if await self._remove_wrong(initiations, stat):
             return False
         key, notice = initiation.path.removeprefix("/"), self._where.notice_of(initiation.path, stat)
@@ -122,16 +127,31 @@ class Arrivals:
         initiations = await self._remembered(path)
         if not initiations and not self._wanted(key):
             return Outcome("unwanted")
-        if notice.metadata is not None and notice.metadata.get(OWNER):
+        if await self._is_own(notice.metadata or {}, path, initiations):
             return Outcome("own")
         stat = await self._stat(path, notice)
-        if stat is not None and stat.metadata.get(OWNER):
+        if stat is not None and await self._is_own(stat.metadata, path, initiations):
             return Outcome("own")
         if stat is not None and await self._remove_wrong(initiations, stat):
             return Outcome("removed")
         if any(_was_told(one, notice) for one in initiations):
             return Outcome("duplicate")
         return self._told(Subject(notice, key, True, stat, initiations))
+
+    async def _is_own(
+        self, metadata: Mapping[str, str], path: str, initiations: Sequence[Initiation]
+    ) -> bool:
+        """Tell whether the gateway stored an object, and so has told of it: it is marked so.
+
+        Some stores keep headers that nobody signed, so clients can forge the mark. Of what may have come
+        by a URL of the bucket, for it has the metadata of one, it is believed if our journal agrees.
+        """
+        upload_id = metadata.get(OWNER)
+        if not upload_id:
+            return False
+        if not any(one.metadata.items() <= metadata.items() for one in initiations):
+            return True
+        return await self._stored(upload_id, path)
 
     def _told(self, subject: Subject) -> Outcome:
         handlers = self._wanted(subject.key)

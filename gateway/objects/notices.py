@@ -189,7 +189,8 @@ def _metadata(found: Mapping[str, Any]) -> dict[str, str] | None:
     """Return the metadata that Ceph (a list of key and val) or MinIO (a mapping) tell; None: nothing."""
     said = found.get("metadata", found.get("userMetadata"))
     if isinstance(said, list):
-        said = {one.get("key"): one.get("val") for one in said if isinstance(one, dict)}
+        named = [one for one in said if isinstance(one, dict) and isinstance(one.get("key"), str)]
+        said = {one["key"]: one.get("val") for one in named}
     if not isinstance(said, dict):
         return None
     pairs = ((str(name).lower(), value) for name, value in said.items() if isinstance(value, str))

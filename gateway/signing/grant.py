@@ -90,6 +90,8 @@ class Grant:
             raise ValueError("a file name is said of what is answered: GET")
         if self.length is not None and self.max_length is not None:
             raise ValueError("say the exact length or the greatest one, not both")
+        if any(isinstance(one, bool | float) for one in (self.length, self.max_length)):
+            raise ValueError("a length is a whole number of bytes")
         if self.greatest is not None and not 0 <= self.greatest <= LARGEST_LENGTH:
             raise ValueError("a length is a number of bytes, 5 TiB at the most")
         if self.once is not None and not _NONCE.fullmatch(self.once):

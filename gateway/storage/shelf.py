@@ -14,6 +14,7 @@ import itertools
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,10 @@ T = TypeVar("T")
 PIECE_BYTES: Final = 1 << 20
 LISTED_AT_ONCE: Final = 500
 """Files that one visit to a thread finds for a list."""
+
+_LISTING: Final = ThreadPoolExecutor(2, thread_name_prefix="list")
+"""Threads of their own: sorting a folder of many names takes long, and whoever opens a file shall not
+stand in line behind it."""
 
 
 class Between(Protocol):
@@ -101,13 +106,13 @@ class FileShelf:
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
         """Iterate over files in the order of their keys, see `Shelf.list`. They tell no type."""
         found = walk(self._tree, prefix.removeprefix("/"), (after or "").removeprefix("/"))
-        pages = _Pages(found)
+        pages, loop = _Pages(found), asyncio.get_running_loop()
         try:
-            while page := await asyncio.to_thread(pages.next):
+            while page := await loop.run_in_executor(_LISTING, pages.next):
                 for entry in page:
                     yield _described("/" + entry.key, entry.status)
         finally:
-            await asyncio.to_thread(pages.close)
+            await loop.run_in_executor(_LISTING, pages.close)
 
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove a file durably. Raises `Refusal`, `Superseded`."""

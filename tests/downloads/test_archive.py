@@ -7,16 +7,19 @@ import io
 import os
 import subprocess
 import zipfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from gateway import paths
 from gateway.app import Gateway
-from gateway.downloads.archive import folder_of
+from gateway.downloads.archive import _all_below, folder_of
+from gateway.storage.shelf import LISTED_AT_ONCE
 from tests.conftest import Start
 from tests.downloads.test_door import LARGE, MIB, Slow, metric, until_closed
-from tests.harness import curl, get, head, plugin, raw
+from tests.harness import Outside, curl, get, head, plugin, raw
 
 FILES = {
     "upload/reports/a.txt": b"text " * 50_000,
@@ -278,3 +281,55 @@ class _Sparse(io.RawIOBase):
         end = len(self._tail) if size < 0 else start + size
         self._at += len(self._tail[start:end])
         return self._tail[start:end]
+
+
+async def test_no_more_than_so_many_archives_are_sent(
+    start: Start, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.downloads.archive.MOST_ARCHIVES", 1)
+    os.truncate(stored / "reports" / "b.bin", LARGE)
+    gateway = await start(downloads=True)
+    client = Slow(gateway)
+    await client.ask("/upload/reports/?format=zip")
+    refused = await get(gateway, "/upload/?format=zip")
+    assert (refused.status, refused.json["error"]) == (503, "overloaded")
+    assert (await get(gateway, "/upload/d")).status == 200
+    client.socket.close()
+    await until_closed(gateway)
+    assert await fetched(gateway, "/upload/?format=zip&file=d", tmp_path / "d.zip") == (200, "0")
+
+
+@pytest.mark.slow
+async def test_an_archive_that_is_on_its_way_does_not_keep_the_gateway_from_stopping(
+    outside: Callable[..., Outside], stored: Path
+) -> None:
+    os.truncate(stored / "reports" / "b.bin", LARGE)
+    running = outside("--downloads", "--auth", "none", "--grace", "0.2")
+    async with raw(running) as client:
+        await client.send(b"GET /upload/?format=zip HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"200" in await client.line()
+        assert await asyncio.to_thread(running.terminate) == 0
+        assert not (await client.closed()).endswith(b"0\r\n\r\n"), "half an archive looks whole"
+
+
+async def test_the_list_of_an_archive_that_broke_off_leaves_no_folder_open(
+    start: Start, stored: Path
+) -> None:
+    for number in range(LISTED_AT_ONCE + 1):
+        (stored / "reports" / f"n{number}").touch()
+    gateway = await start(downloads=True)
+
+    def held() -> list[str]:
+        links = (Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd"))
+        return [
+            str(one)
+            for link in links
+            if link.exists() and (one := link.readlink()).is_relative_to(stored)
+        ]
+
+    async with AsyncExitStack() as until:
+        members = await _all_below(gateway.ground.shelf, "/upload/", until)
+        await anext(members)
+        assert held()
+    assert held() == []  # although somebody, such as a traceback, still holds the archive
+    del members

@@ -43,6 +43,7 @@ class Scene:
         self.now = self.root.stat().st_mtime
         self.initiated = Initiated(Records().own("initiated"), lambda: self.now)
         self.failed: list[tuple[Upload, str, int]] = []
+        self.stored: set[tuple[str, str]] = set()
         self.notices = Tally("notices", "", ["outcome"], CollectorRegistry())
         self.ends = Tally("ends", "", ["end"], CollectorRegistry())
         self.handlers = [
@@ -54,6 +55,7 @@ class Scene:
             where,
             self.shelf,
             self.initiated,
+            stored=self.has_stored,
             publish=journal.outbox.publish,
             audience=lambda: self.handlers,
             failed=lambda *what: self.failed.append(what),
@@ -76,6 +78,9 @@ class Scene:
         with place.open("rb") as file:
             write_note(file.fileno(), note_of(f"/{key}", mime, metadata or {}) or b"{}")
         return await self.shelf.stat(f"/{key}")
+
+    async def has_stored(self, upload_id: str, path: str) -> bool:
+        return (upload_id, path) in self.stored
 
     def told(self, handler: str = "all") -> list[Delivery]:
         return claimed(self.journal, handler, 100)
@@ -241,12 +246,24 @@ async def test_an_object_that_one_of_several_urls_allowed_stays(scene: Scene) ->
 
 async def test_what_the_gateway_stored_is_never_removed(scene: Scene) -> None:
     await given(scene)
+    scene.stored.add(("01ABC-0", "/up/a.png"))
     stat = await scene.object("up/a.png", b"x" * 100, metadata={OWNER: "01ABC-0"})
     assert await scene.arrivals.take([notice(stat)]) == {"own": 1}
     scene.now += 121
     await scene.reconcile.look()
     assert (scene.root / "up/a.png").exists()
     assert scene.told() == []
+
+
+async def test_a_client_who_says_that_the_gateway_stored_its_object_is_not_believed(
+    scene: Scene,
+) -> None:
+    await given(scene)
+    scene.stored.add(("01ABC-0", "/up/another.png"))  # a mark may be read off another object
+    stat = await scene.object("up/a.png", b"x" * 100, metadata={OWNER: "01ABC-0", **GRANT.metadata})
+    assert await scene.arrivals.take([notice(stat)]) == {"removed": 1}
+    stat = await scene.object("up/a.png", b"small", metadata={OWNER: "01ABC-0", **GRANT.metadata})
+    assert await scene.arrivals.take([notice(stat)]) == {"told": 1}
 
 
 async def test_an_object_whose_notification_was_lost_is_told_after_a_while(scene: Scene) -> None:
@@ -322,3 +339,13 @@ async def test_amazons_notices_fit_our_storage(scene: Scene) -> None:
     await scene.arrivals.take(found)
     (delivery,) = scene.told()
     assert (delivery.body["path"], delivery.body["mime"]) == ("/up/hé llo+1.txt", "image/png")
+
+
+async def test_a_forged_mark_of_the_gateway_does_not_save_what_a_url_did_not_allow(scene: Scene) -> None:
+    await given(scene)
+    forged = {OWNER: "01ABC-0", "title": "ü"}
+    stat = await scene.object("up/a.png", b"x" * 100, metadata=forged)
+    assert await scene.arrivals.take([notice(stat)]) == {"removed": 1}
+    stat = await scene.object("up/a.png", b"x", metadata=forged)
+    assert await scene.arrivals.take([notice(stat)]) == {"told": 1}
+    assert len(scene.told()) == 1

@@ -155,3 +155,9 @@ def test_what_has_neither_version_nor_etag_nor_sequencer_is_told_apart_by_its_da
     bare = ceph(eTag="", sequencer="")
     assert len(set(ids(bare, bare))) == 1
     assert len(set(ids(bare, bare | {"eventTime": "2026-11-21T11:00:00Z"}))) == 2
+
+
+def test_metadata_with_names_that_are_none_is_passed_over() -> None:
+    record = ceph()
+    record["s3"]["object"]["metadata"] = [{"key": [], "val": "x"}, {"key": {}}, {"key": None}, 7]
+    assert read(records(record)).notices[0].metadata == {}

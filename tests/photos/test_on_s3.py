@@ -49,10 +49,11 @@ async def client(serve: Serve, server: S3Server, bucket: str, tmp_path: Path) ->
 
 
 async def keys(s3: S3Server, bucket: str) -> set[str]:
-    """What lies in the bucket, without the prefix of the gateway."""
+    """What lies in the bucket below the gateway's prefix, without its own state."""
     async with s3.client() as store:
         found = await store.list_objects_v2(Bucket=bucket)
-    return {one["Key"].removeprefix("a prefix/") for one in found.get("Contents", ())}
+    names = {one["Key"].removeprefix("a prefix/") for one in found.get("Contents", ())}
+    return {name for name in names if not name.startswith(".gateway/")}
 
 
 async def notify(client: Client, bucket: str, key: str) -> None:

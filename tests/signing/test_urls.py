@@ -325,6 +325,8 @@ def test_neither_keys_nor_signatures_show_where_a_signer_is_printed() -> None:
         ({"cache_control": "no-store\n"}, "cache control must be"),
         ({"length": 1, "max_length": 2}, "not both"),
         ({"length": -1}, "a length is"),
+        ({"length": 5.0}, "a whole number"),
+        ({"max_length": True}, "a whole number"),
         ({"max_length": 6 << 40}, "5 TiB"),
         ({"metadata": {"Title": "x"}}, "small letters"),
         ({"metadata": {"a": "b\nc"}}, "in one line"),

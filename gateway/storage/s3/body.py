@@ -179,7 +179,7 @@ class ObjectBody:
         elif part.length <= LARGEST_GATHERED and self._means.memory.try_take(part.length):
             part.taken = part.length
             self._held += part.length
-            part.gathered = Gathered()
+            part.gathered = Gathered(part.length)
         return part
 
     @property
@@ -237,6 +237,8 @@ class ObjectBody:
             request.cancel()
             raise
         finally:
+            if part.gathered is not None:
+                part.gathered.free()
             part.gathered = part.stream = None
             taken, part.taken = part.taken, 0
             taken = min(taken, self._held)

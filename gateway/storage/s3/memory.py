@@ -18,18 +18,22 @@ class Memory:
 
     def __init__(self, total: int) -> None:
         self.left = total
+        self._kept = total // 2
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def try_take(self, size: int) -> bool:
-        """Take `size` bytes if they are there and nobody waits for some."""
-        if self._queue or size > self.left:
+        """Take `size` bytes if nobody waits for some; half of all is kept for who cannot stream."""
+        return self._took(size, self._kept)
+
+    def _took(self, size: int, kept: int = 0) -> bool:
+        if self._queue or size > self.left - kept:
             return False
         self.left -= size
         return True
 
     async def take(self, size: int, patience: float) -> None:
         """Wait up to `patience` seconds for `size` bytes. Raises `Refusal("overloaded")`."""
-        if self.try_take(size):
+        if self._took(size):
             return
         turn = asyncio.get_running_loop().create_future()
         place = size, turn

@@ -17,6 +17,8 @@ Piece = bytes | memoryview
 SILENCE_SECONDS: Final = 30.0
 """How long the storage may take nothing of a request, or not answer it."""
 
+_PIECE_BYTES: Final = 128 << 10
+
 _AHEAD: Final = 2
 """Pieces of a stream that may wait to be sent; a piece is half a megabyte at the most."""
 
@@ -55,21 +57,29 @@ class Patience:
 
 
 class Gathered:
-    """A part, or a whole small body, in memory. Can be sent any number of times."""
+    """A part, or a whole small body, in memory. Can be sent any number of times.
 
-    def __init__(self) -> None:
-        self.pieces: list[Piece] = []
+    With `room` it is one block of so many bytes, however small the pieces are that come: thousands of
+    pieces would leave holes in the memory of the process.
+    """
+
+    def __init__(self, room: int = 0) -> None:
         self.size = 0
         self.patience: Patience | None = None
+        self._block = bytearray(room)
 
     def add(self, piece: Piece) -> None:
         """Keep the next bytes."""
-        self.pieces.append(piece)
+        self._block[self.size : self.size + len(piece)] = piece
         self.size += len(piece)
+
+    def free(self) -> None:
+        """Let the bytes go at once: the client's own objects may hold this one for a while."""
+        self._block, self.size = bytearray(), 0
 
     async def read(self) -> bytes:
         """Return all of it (what the client looks for to know that this is a body)."""
-        return b"".join(self.pieces)
+        return bytes(self._block[: self.size])
 
     def seek(self, _place: int) -> None:
         """Begin anew: each iteration does."""
@@ -79,8 +89,9 @@ class Gathered:
         return 0
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        for piece in self.pieces:
-            yield piece
+        whole = memoryview(self._block)
+        for start in range(0, self.size, _PIECE_BYTES):
+            yield whole[start : min(start + _PIECE_BYTES, self.size)]
             if self.patience is not None:
                 self.patience.renew()
 
