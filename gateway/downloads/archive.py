@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Final
@@ -77,7 +77,7 @@ class Archives:
                 self._occupy(closing)
                 downloads.occupy(closing)
                 if wanted is None:
-                    members = await _all_below(downloads.shelf, path)
+                    members = await _all_below(downloads.shelf, path, closing)
                 else:
                     members = await _these(downloads.shelf, path, wanted)
                 return _Archive(_name(path, wish), wish, members, self, closing.pop_all())
@@ -163,9 +163,13 @@ async def _these(shelf: Shelf, folder: str, names: list[str]) -> AsyncIterator[M
     return members()
 
 
-async def _all_below(shelf: Shelf, folder: str) -> AsyncIterator[Member]:
-    """Return all files below a folder. Raises `Refusal("not_found")` where there is none."""
+async def _all_below(shelf: Shelf, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
+    """Return all files below a folder. Raises `Refusal("not_found")` where there is none.
+
+    The list, which holds folders open, ends with `until`.
+    """
     listed = shelf.list(folder)
+    until.push_async_callback(_ended, listed)
     first = await anext(listed, None)
     if first is None:
         raise Refusal("not_found", "there are no files below this folder")
@@ -178,3 +182,10 @@ async def _all_below(shelf: Shelf, folder: str) -> AsyncIterator[Member]:
             stat = await anext(listed, None)
 
     return members()
+
+
+async def _ended(listed: AsyncIterator[Stat]) -> None:
+    """End a list, however far it was read; one that is just being ended by its reader is let be."""
+    if isinstance(listed, AsyncGenerator):
+        with contextlib.suppress(RuntimeError):
+            await listed.aclose()

@@ -8,13 +8,15 @@ import os
 import subprocess
 import zipfile
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from gateway import paths
 from gateway.app import Gateway
-from gateway.downloads.archive import folder_of
+from gateway.downloads.archive import _all_below, folder_of
+from gateway.storage.shelf import LISTED_AT_ONCE
 from tests.conftest import Start
 from tests.downloads.test_door import LARGE, MIB, Slow, metric, until_closed
 from tests.harness import Outside, curl, get, head, plugin, raw
@@ -308,3 +310,26 @@ async def test_an_archive_that_is_on_its_way_does_not_keep_the_gateway_from_stop
         assert b"200" in await client.line()
         assert await asyncio.to_thread(running.terminate) == 0
         assert not (await client.closed()).endswith(b"0\r\n\r\n"), "half an archive looks whole"
+
+
+async def test_the_list_of_an_archive_that_broke_off_leaves_no_folder_open(
+    start: Start, stored: Path
+) -> None:
+    for number in range(LISTED_AT_ONCE + 1):
+        (stored / "reports" / f"n{number}").touch()
+    gateway = await start(downloads=True)
+
+    def held() -> list[str]:
+        links = (Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd"))
+        return [
+            str(one)
+            for link in links
+            if link.exists() and (one := link.readlink()).is_relative_to(stored)
+        ]
+
+    async with AsyncExitStack() as until:
+        members = await _all_below(gateway.ground.shelf, "/upload/", until)
+        await anext(members)
+        assert held()
+    assert held() == []  # although somebody, such as a traceback, still holds the archive
+    del members
