@@ -17,6 +17,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     observe     health, metrics, status
     steering    events, seen and steered over HTTP
     objects/    what object stores tell of, and objects that were to come
+    bodies      the bodies of small requests to the gateway itself
     siblings    the other processes of this gateway, asked through their sockets
     handing     hands stored files to other nodes
     fetching    the files that events speak of, here or elsewhere

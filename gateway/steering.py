@@ -1,13 +1,12 @@
 """Door: events seen and steered over HTTP, everything below `/-/events`.
 
 The rule: what changes something is a POST of JSON that says what is meant, and comes from no
-foreign web page; whether the caller may do it is settled before it gets here. May import server,
+foreign web page; whether the caller may do it is settled before it gets here. May import bodies,
 events, redaction and below.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,22 +15,20 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.answers import json_answer
-from gateway.errors import EngineAway, Refusal, Unanswered
+from gateway.bodies import read_whole
+from gateway.errors import EngineAway, Refusal
 from gateway.events import wire
 from gateway.events.protocols import Ledger, Selection
 from gateway.events.steps import TOUCHED, VERBS, Verb, step, walk
 from gateway.redaction import Redaction
-from gateway.server import expects_continue, send_continue
 
 log = logging.getLogger("gateway.steering")
 
 PAGE: Final = 100
 MAX_PAGE: Final = 1000
 MAX_BODY: Final = 256 << 10
-BODY_SECONDS: Final = 10.0
 
 Query = Mapping[str, list[str]]
 
@@ -174,39 +171,14 @@ def _refuse_foreign(request: web.BaseRequest) -> None:
 
 
 async def _json_body(request: web.BaseRequest) -> dict[str, Any]:
-    if (request.content_length or 0) > MAX_BODY:
-        raise _too_large()
-    if expects_continue(request):
-        await send_continue(request)
-    said = json.loads(await _body(request))
+    said = json.loads(await read_whole(request, MAX_BODY))
     if not isinstance(said, dict):
         raise ValueError("the body is a JSON object")
     return said
 
 
-async def _body(request: web.BaseRequest) -> bytes:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while not request.content.at_eof():
-                body += await request.content.readany()
-                if len(body) > MAX_BODY:
-                    raise _too_large()
-    except TimeoutError:
-        raise Refusal("idle_timeout", f"the body took more than {BODY_SECONDS:g} seconds") from None
-    except OSError as fault:
-        raise Unanswered("the client went away in the middle of its body") from fault
-    except (web.RequestPayloadError, HttpProcessingError) as fault:
-        raise Refusal("incomplete_body", "the body is not well-formed") from fault
-    return bytes(body)
-
-
 def _only(methods: str) -> Refusal:
     return Refusal("method_not_allowed", f"this page takes {methods}", {"Allow": methods})
-
-
-def _too_large() -> Refusal:
-    return Refusal("too_large", f"at most {MAX_BODY} bytes are taken here")
 
 
 def _one(query: Query, name: str) -> str | None:

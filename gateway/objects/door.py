@@ -2,33 +2,30 @@
 
 One rule: a 2xx means that the events are durable; who gets another answer, or none, sends again.
 One process of a gateway takes all notifications, so that its journal knows a repetition: the others
-pass theirs on to it. May import server, siblings, answers, points, errors and its own room.
+pass theirs on to it. May import bodies, siblings, answers, points, errors and its own room.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.answers import json_answer
-from gateway.errors import EngineAway, Refusal, Unanswered
+from gateway.bodies import read_whole
+from gateway.errors import EngineAway, Refusal
 from gateway.objects.arrivals import Arrivals
 from gateway.objects.notices import Message, read
 from gateway.objects.senders import Senders, unknown
 from gateway.objects.sns import Sns
 from gateway.points import reach
-from gateway.server import expects_continue, send_continue
 
 MAX_BODY: Final = 1 << 20
 """Bytes of one request. Amazon's messages have 256 KiB at the most."""
 
-BODY_SECONDS: Final = 10.0
 AT_ONCE: Final = 64
 """Requests that are served at once; more are asked to come back."""
 
@@ -72,7 +69,7 @@ class Notifications:
         trusted = True if known else self._senders.known(headers)
         if trusted is False:
             raise unknown()
-        body = await _body(request)
+        body = await read_whole(request, MAX_BODY)
         message = self._message(headers, body, trusted=trusted is True)
         if self._keeper is not None:
             return await _passed_on(self._keeper, body)
@@ -111,27 +108,6 @@ class Notifications:
         return json_answer({"notifications": {}})
 
 
-async def _body(request: web.BaseRequest) -> bytes:
-    if (request.content_length or 0) > MAX_BODY:
-        raise _too_large()
-    if expects_continue(request):
-        await send_continue(request)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while not request.content.at_eof():
-                body += await request.content.readany()
-                if len(body) > MAX_BODY:
-                    raise _too_large()
-    except TimeoutError:
-        raise Refusal("idle_timeout", f"the body took more than {BODY_SECONDS:g} seconds") from None
-    except OSError as fault:
-        raise Unanswered("the client went away in the middle of its body") from fault
-    except (web.RequestPayloadError, HttpProcessingError) as fault:
-        raise Refusal("incomplete_body", "the body is not well-formed") from fault
-    return bytes(body)
-
-
 async def _passed_on(keeper: aiohttp.ClientSession, body: bytes) -> web.Response:
     try:
         async with keeper.post("http://sibling/-/notifications", data=body, timeout=PASSING) as answer:
@@ -143,7 +119,3 @@ async def _passed_on(keeper: aiohttp.ClientSession, body: bytes) -> web.Response
         raise Refusal(
             "process_away", "the process that takes notifications is being started again"
         ) from fault
-
-
-def _too_large() -> Refusal:
-    return Refusal("too_large", f"at most {MAX_BODY} bytes are taken here")
