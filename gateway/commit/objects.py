@@ -206,7 +206,17 @@ class ObjectIntake:
                 return await self._ask(case, fault)
             else:
                 case.body.let_go()
-                return tag or await self._ask(case, None)
+                return await self._tag(case, tag)
+
+    async def _tag(self, case: Case, said: str) -> str:
+        """Return the entity tag that the object has: some stores name another when it is completed."""
+        if said and not case.body.multipart:
+            return said
+        with contextlib.suppress(GatewayError):
+            found = await self.settler.look(case.pending)
+            if found is not None:
+                return found.etag
+        return said or await self._ask(case, None)
 
     async def _ask(self, case: Case, fault: Exception | None) -> str:
         """Ask S3 whether it has the object, and for its tag. Raises `Unanswered`."""

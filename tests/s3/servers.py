@@ -153,6 +153,8 @@ class SeaweedFS(S3Server):
         flags = [f"-{name}.port={port}" for name, port in self._ports.items()]
         flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false"]
         flags += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        # Every bucket takes a volume of its own: small ones, so that there are enough for all tests.
+        flags += ["-master.volumeSizeLimitMB=32"]
         return ["weed", "mini", *flags, "-s3.autoCreateBucket=false", f"-dir={self.directory}"]
 
 
