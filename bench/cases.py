@@ -15,10 +15,6 @@ from bench.contestants import (
     Bare,
     Contestant,
     Copyparty,
-    Nginx,
-    NginxProxy,
-    NginxRefusing,
-    NginxStatic,
     Ours,
     OursProxy,
     OursTls,
@@ -27,6 +23,7 @@ from bench.contestants import (
 )
 from bench.entrants import Case, Entrant, probing, proxying, serving
 from bench.load import Download, Fetch, Json, Load, Refusal, Upload, Wrk, make_source
+from bench.nginx import Nginx, NginxProxy, NginxRefusing, NginxStatic
 from bench.probes import batches, dd
 
 MIB = 1 << 20

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from bench.contestants import Contestant, NginxUpstream
+from bench.contestants import Contestant
 from bench.load import Load
+from bench.nginx import NginxUpstream
 from bench.samples import BenchError, NotInstalledError, Results, Sample, Turns
 
 Place = Literal["memory", "disk"]
