@@ -13,6 +13,8 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -245,21 +247,33 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", choices=("seaweedfs", "rclone"), action="append")
     parser.add_argument("--folder", default="/dev/shm" if Path("/dev/shm").is_dir() else None)
     given = parser.parse_args(words)
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        source = Path(folder, "source")
-        make_source(source, given.size * MIB)
-        try:
-            for name in given.store or ("seaweedfs", "rclone"):
-                store = Store(name, Path(folder, name))
-                with store.running():
-                    rates, peak = play(store, source, given.rounds)
-                for line in tell(name, rates, peak):
-                    print(line, flush=True)
-        except BenchError as error:
-            print(f"bench.s3: {error}", file=sys.stderr)
-            return 1
+    try:
+        for name in given.store or ("seaweedfs", "rclone"):
+            with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+                measure(name, Path(folder), given.size * MIB, given.rounds)
+    except BenchError as error:
+        print(f"bench.s3: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
+def measure(name: str, folder: Path, size: int, rounds: int) -> None:
+    """Play with one store and print what came out. Raises `BenchError`, also for want of room."""
+    needed, free = size * (3 * rounds + 1), shutil.disk_usage(folder).free
+    if free < needed:
+        raise BenchError(
+            f"{folder.parent} has {free // MIB} MiB free and {needed // MIB} are needed:"
+            " name another --folder, a smaller --size or fewer --rounds"
+        )
+    source = folder / "source"
+    make_source(source, size)
+    store = Store(name, folder / name)
+    with store.running():
+        rates, peak = play(store, source, rounds)
+    for line in tell(name, rates, peak):
+        print(line, flush=True)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was written goes first
     sys.exit(main())

@@ -38,3 +38,11 @@ def test_other_bytes_than_were_sent_are_no_figure(tmp_path: Path) -> None:
 def test_a_source_has_the_size_that_was_asked_for(tmp_path: Path) -> None:
     bench.make_source(tmp_path / "source", (2 << 20) + 5)
     assert (tmp_path / "source").stat().st_size == (2 << 20) + 5
+
+
+def test_a_folder_that_is_too_small_is_named_before_anything_is_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert bench.main(["--size", str(1 << 30), "--store", "rclone", "--folder", str(tmp_path)]) == 1
+    assert f"{tmp_path} has" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
