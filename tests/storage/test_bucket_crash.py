@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
-from tests.harness import SECONDS, Outside, get, head, plugin, put, raw
+from tests.harness import SECONDS, Outside, Raw, get, head, plugin, put, raw
 from tests.s3.servers import SeaweedFS
 from tests.s3.swallower import Swallower
 
@@ -61,10 +64,10 @@ async def attempt(gateway: Outside, tag: str, size: int) -> int | None:
         return None
 
 
-async def in_bucket(s3: SeaweedFS, bucket: str) -> tuple[bytes, int]:
+async def in_bucket(s3: SeaweedFS, bucket: str, name: str = "x") -> tuple[bytes, int]:
     """Return the object's bytes and how many multipart uploads are unfinished."""
     async with s3.client() as client:
-        answer = await client.get_object(Bucket=bucket, Key="a prefix/upload/x")
+        answer = await client.get_object(Bucket=bucket, Key=f"a prefix/upload/{name}")
         content: bytes = await answer["Body"].read()
         unfinished = await client.list_multipart_uploads(Bucket=bucket)
     return content, len(unfinished.get("Uploads", ()))
@@ -195,24 +198,91 @@ async def test_a_storage_that_is_away_is_waited_for(
         await eventually(is_ready)
 
 
-async def test_an_upload_goes_on_when_the_storage_was_stopped_for_a_while(
+@pytest.mark.timeout(240)
+async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promise(
     outside: Start, tmp_path: Path, bucket: str, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with SeaweedFS(tmp_path / "own") as own:
-        for name, value in own.environment().items():
-            monkeypatch.setenv(name, value)
-        await own.make(bucket)
-        gateway = outside(*flags)
-        async with raw(gateway) as connection:
-            await connection.send(head("PUT", "/upload/x", f"Content-Length: {LARGE}", "X-Tag: new"))
-            await connection.send(b"n" * (LARGE // 2))
-            own.signal(signal.SIGSTOP)
-            sending = asyncio.ensure_future(connection.send(b"n" * (LARGE - LARGE // 2)))
-            await asyncio.sleep(2)  # the time that it is away
-            own.signal(signal.SIGCONT)
-            await sending
-            assert (await connection.answer()).status == 201
-        assert await in_bucket(own, bucket) == (b"n" * LARGE, 0)
+    """One storage stops answering, one dies: bodies on their way wait, new ones are refused."""
+    with SeaweedFS(tmp_path / "stopped") as stopped, SeaweedFS(tmp_path / "killed") as killed:
+        gateways = []
+        for own in (stopped, killed):
+            for name, value in own.environment().items():
+                monkeypatch.setenv(name, value)
+            await own.make(bucket)
+            directory = own.directory.with_suffix(".gateway")
+            gateways.append(outside(*flags, "--storage-memory", "64MiB", directory=directory))
+        async with AsyncExitStack() as begun:
+            clients = [
+                [await begun.enter_async_context(_halfway(g, c)) for c in KINDS] for g in gateways
+            ]
+            for own in (stopped, killed):
+                await eventually(partial(_all_begun, own, bucket))
+            stopped.signal(signal.SIGSTOP)
+            killed.kill()
+            rests = [asyncio.create_task(client.rest()) for these in clients for client in these]
+            async with asyncio.TaskGroup() as refusing:
+                refusing.create_task(asyncio.sleep(60))  # the time that both are away
+                refused = [
+                    refusing.create_task(put(g, "/upload/y", b"x" * 100_000, "X-Tag: y"))
+                    for g in gateways
+                ]
+            assert {one.result().status for one in refused} == {503}
+            assert not any(rest.done() for rest in rests)
+            stopped.signal(signal.SIGCONT)
+            await asyncio.to_thread(killed.start)
+            assert await asyncio.gather(*rests) == [201] * 4
+        for own in (stopped, killed):
+            for kind in KINDS:
+                assert await in_bucket(own, bucket, kind) == (b"n" * LARGE, 0)
+            with pytest.raises(ClientError, match="NoSuchKey"):
+                await in_bucket(own, bucket, "y")
+
+    async def told() -> bool:
+        return sorted({line["tag"] for line in handled(tmp_path)}) == sorted(KINDS)
+
+    await eventually(told)
+
+
+async def _all_begun(s3: SeaweedFS, bucket: str) -> bool:
+    async with s3.client() as client:
+        unfinished = await client.list_multipart_uploads(Bucket=bucket)
+    return len(unfinished.get("Uploads", ())) == len(KINDS)
+
+
+KINDS = ("declared", "chunked")
+
+
+class _Halfway:
+    """A client that has sent half of its body."""
+
+    def __init__(self, connection: Raw, kind: str) -> None:
+        self._connection = connection
+        self._chunked = kind == "chunked"
+
+    async def send(self, size: int) -> None:
+        content = b"n" * size
+        if self._chunked:
+            content = b"%x\r\n%b\r\n" % (size, content)
+        await self._connection.send(content)
+
+    async def rest(self) -> int:
+        """Send the other half, as fast as the gateway takes it; return the status."""
+        await self.send(LARGE - LARGE // 2)
+        if self._chunked:
+            await self._connection.send(b"0\r\n\r\n")
+        async with asyncio.timeout(120):
+            line = await self._connection.reader.readline()
+        return int(line.split()[1])
+
+
+@asynccontextmanager
+async def _halfway(gateway: Outside, kind: str) -> AsyncIterator[_Halfway]:
+    length = "Transfer-Encoding: chunked" if kind == "chunked" else f"Content-Length: {LARGE}"
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", f"/upload/{kind}", length, f"X-Tag: {kind}"))
+        client = _Halfway(connection, kind)
+        await client.send(LARGE // 2)
+        yield client
 
 
 async def test_half_a_gigabyte_passes_through_little_memory(

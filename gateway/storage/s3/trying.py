@@ -22,8 +22,9 @@ T = TypeVar("T")
 LOOK_SECONDS: Final = 10.0
 """How long a client waits to be told that the storage is away."""
 
-SEND_SECONDS: Final = 60.0
-"""How long a request is repeated, from its first fault on: a storage may be away for a minute."""
+SEND_SECONDS: Final = 90.0
+"""How long a request is repeated, from its first fault on: a storage may be away for a minute, and
+needs a while to start."""
 
 PUBLISH_SECONDS: Final = 300.0
 """How long one request that completes an upload may take: thousands of parts are put together."""
