@@ -77,6 +77,20 @@ async def test_a_record_that_cannot_be_written_holds_up_nothing(
     assert await nats.queue.claim("h", 1, 0.0) == []
 
 
+async def test_a_consumer_that_is_there_in_a_moment_is_waited_for(
+    server: Server, connect: MakeEngine
+) -> None:
+    nats = await connect(server.url)
+    queue, names = nats.queue, nats.queue._names
+    asking = asyncio.create_task(queue._pulls.pull(names.queue, names.consumer("h"), 1, 0))
+    await asyncio.wait([asking], timeout=0.2)
+    assert not asking.done()
+    await queue.ensure("h")
+    assert await asking == []
+    with pytest.raises(EngineAway, match="cannot be asked"):
+        await queue._pulls.pull(names.queue, names.consumer("never"), 1, 0)
+
+
 async def test_closing_does_not_wait_for_a_claim_that_waits(server: Server, connect: MakeEngine) -> None:
     nats = await connect(server.url)
     waiting = asyncio.create_task(nats.queue.claim("h", 1, 60))

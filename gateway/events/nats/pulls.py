@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -30,7 +31,17 @@ HEARTBEAT_SECONDS: Final = 2.0
 
 _LONG: Final = 3 * HEARTBEAT_SECONDS
 
+_NOBODY: Final = "503"
+"""Nobody answers for a consumer. So it is for a moment in a cluster, after it was made or moved."""
+
+_SETTLING_SECONDS: Final = 1.0
+_PAUSE: Final = 0.05
+
 Stray = Callable[[Msg], Awaitable[None]]
+
+
+class _NobodyError(EngineAway):
+    """No server answers for the consumer."""
 
 
 class Pulls:
@@ -50,7 +61,7 @@ class Pulls:
         """
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         async with reaching():
-            found = await self._ask(subject, {"batch": limit, "no_wait": True}, PATIENCE)
+            found = await self._ask_first(subject, {"batch": limit, "no_wait": True})
             if found or wait <= 0:
                 return found
             asked = {"batch": 1, "expires": int(wait * 1e9)}
@@ -62,6 +73,17 @@ class Pulls:
         """Listen no more."""
         for inbox in list(self._all):
             await self._drop(inbox)
+
+    async def _ask_first(self, subject: str, asked: dict[str, Any]) -> list[Msg]:
+        """Ask, and again for a moment where nobody answers for the consumer yet."""
+        until = time.monotonic() + _SETTLING_SECONDS
+        while True:
+            try:
+                return await self._ask(subject, asked, PATIENCE)
+            except _NobodyError:
+                if time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(_PAUSE)
 
     async def _ask(self, subject: str, asked: dict[str, Any], patience: float) -> list[Msg]:
         inbox = self._idle.pop() if self._idle else await self._listen()
@@ -143,7 +165,8 @@ class _Inbox:
                 break
             elif status != _HEARTBEAT:
                 why = "" if message is None else (message.headers or {}).get("Description", "")
-                raise EngineAway(f"NATS: the consumer cannot be asked ({status} {why})")
+                fault = _NobodyError if status == _NOBODY else EngineAway
+                raise fault(f"NATS: the consumer cannot be asked ({status} {why})")
         found, self._found = self._found, []
         return found
 
