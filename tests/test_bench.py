@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from bench import __main__ as command
-from bench import report
+from bench import floor, report
 from bench.cases import CASES, HOOK, LOOP, NGINX, OURS, Sizes, Sources
 from bench.contestants import Bare, Contestant, Ours
 from bench.entrants import Case, Entrant, Player, play, serving
@@ -340,6 +341,17 @@ def test_tables_are_tables() -> None:
     assert json.loads(report.STORE.read_text())
 
 
+async def test_the_least_that_a_small_upload_costs_is_told_beside_the_bare_handler(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(floor, "ROUNDS", 2)
+    await floor.play(tmp_path, ["plugins/quickstart"])
+    ours, bare = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"the gateway's loop alone +\d+\.\d us at the least, +\d+\.\d median", ours)
+    assert re.fullmatch(r"all of a bare aiohttp handler +\d+\.\d us at the least, .*", bare)
+    assert len(os.listdir(tmp_path / "bare")) == floor.CONNECTIONS
+
+
 # -- the house
 
 
@@ -350,8 +362,8 @@ def test_the_bench_is_as_small_as_the_gateways_rooms() -> None:
 
 
 def test_the_bench_knows_the_gateway_by_its_command_line_only() -> None:
-    # What measures the engine of events without a server is the exception.
-    outside = [path for path in MODULES if not path.name.startswith("events")]
+    # What measures the engine of events, or the loop, without a server is the exception.
+    outside = [path for path in MODULES if not path.name.startswith(("events", "floor"))]
     assert [path.name for path in outside if "import gateway" in path.read_text()] == []
     assert [path.name for path in outside if "from gateway" in path.read_text()] == []
 

@@ -1,0 +1,153 @@
+"""Bench of the least that a small upload costs: `python -m bench.floor [--plugins DIR]`.
+
+Processor time of the server's loop for a PUT of 4 KiB, without sockets, and with a committer that
+says yes at once: who is it, may they, which path, ids, hooks, counts, log context, the answer. Beside
+it the whole of a bare aiohttp handler, files written and all. What the gateway does for a PUT in its
+other threads comes on top, and the interpreter runs one thread at a time: while the first figure is
+as large as the second, one process of the gateway cannot be as fast as the bare handler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from unittest import mock
+
+import uvloop
+from aiohttp import web
+
+from bench.bare import in_the_loop
+from gateway.app import Gateway
+from gateway.commit.committer import Committer
+from gateway.commit.orders import Order
+from gateway.model import Stored
+from gateway.settings import load
+
+CONNECTIONS = 64
+ROUNDS = 60
+BODY = b"x" * 4096
+
+Connect = Callable[[], web.RequestHandler]
+
+
+class _Nowhere(asyncio.Transport):
+    """A connection to nobody: it counts the answers."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.answers = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.answers += bytes(data[:9]) == b"HTTP/1.1 "
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+async def at_once(_: Committer, order: Order) -> Stored:
+    """Say that an upload is stored, a turn of the loop later, as the committer does at the soonest."""
+    loop = asyncio.get_running_loop()
+    answer = loop.create_future()
+    upload = order.upload
+    loop.call_soon(
+        answer.set_result, Stored(upload.id, upload.path, order.body.size, order.mime, False, {})
+    )
+    stored: Stored = await answer
+    return stored
+
+
+async def measure(connect: Connect) -> list[float]:
+    """Return seconds of processor time for each request, round by round."""
+    clients = []
+    for number in range(CONNECTIONS):
+        protocol, transport = connect(), _Nowhere()
+        protocol.connection_made(transport)
+        fields = f"Host: bench\r\nContent-Length: {len(BODY)}\r\n\r\n"
+        request = f"PUT /upload/a-{number} HTTP/1.1\r\n{fields}".encode() + BODY
+        clients.append((protocol, transport, request))
+    spent = []
+    gc.freeze()  # as the gateway does once it serves
+    for answers in range(1, ROUNDS + 1):
+        began = time.thread_time()
+        for protocol, _, request in clients:
+            protocol.data_received(request)
+        while any(transport.answers < answers for _, transport, _ in clients):
+            await asyncio.sleep(0)
+        spent.append((time.thread_time() - began) / CONNECTIONS)
+    gc.unfreeze()
+    return spent
+
+
+@contextlib.asynccontextmanager
+async def gateway(folder: Path, plugins: Sequence[str]) -> AsyncIterator[Connect]:
+    """Start the gateway, with a committer that does nothing."""
+    given = {"directory": str(folder), "port": "0", "durability": "none", "plugins": list(plugins)}
+    with mock.patch.object(Committer, "commit", at_once):
+        running = Gateway(load(given, {}))
+        await asyncio.to_thread(running.prepare)
+        await running.start()
+        try:
+            server = running._servers[0].server
+            assert server is not None
+            yield server
+        finally:
+            await running.stop()
+
+
+@contextlib.asynccontextmanager
+async def bare(folder: Path) -> AsyncIterator[Connect]:
+    """Start the bare handler."""
+    app = web.Application()
+    app.router.add_put("/upload/{name:.+}", in_the_loop(folder))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        assert runner.server is not None
+        yield runner.server
+    finally:
+        await runner.cleanup()
+
+
+async def play(folder: Path, plugins: Sequence[str]) -> None:
+    """Measure both and print it."""
+    (folder / "gateway").mkdir()
+    (folder / "bare").mkdir()
+    entrants = {
+        "the gateway's loop alone": gateway(folder / "gateway", plugins),
+        "all of a bare aiohttp handler": bare(folder / "bare"),
+    }
+    for name, entrant in entrants.items():
+        async with entrant as connect:
+            spent = sorted(second * 1e6 for second in await measure(connect))
+        print(f"{name:<30} {spent[0]:5.1f} us at the least, {spent[len(spent) // 2]:5.1f} median")
+
+
+def main() -> None:
+    """Play it in memory, where there is such a folder."""
+    parser = argparse.ArgumentParser("bench.floor", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--plugins", action="append", default=[], metavar="DIR")
+    asked = parser.parse_args()
+    logging.getLogger().setLevel(logging.WARNING)
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        uvloop.run(play(Path(folder), asked.plugins))
+
+
+if __name__ == "__main__":
+    main()
