@@ -210,7 +210,7 @@ async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promis
                 monkeypatch.setenv(name, value)
             await own.make(bucket)
             directory = own.directory.with_suffix(".gateway")
-            gateways.append(outside(*flags, "--storage-memory", "64MiB", directory=directory))
+            gateways.append(outside(*flags, "--storage-memory", "256MiB", directory=directory))
         async with AsyncExitStack() as begun:
             clients = [
                 [await begun.enter_async_context(_halfway(g, c)) for c in KINDS] for g in gateways
