@@ -1,4 +1,4 @@
-"""Who takes part in a case, and taking turns: A B C A B C, each beside the others in time.
+"""Who takes part in a case, and taking turns: A B C, B C A, C A B, each beside the others in time.
 
 Its one rule: nothing an entrant leaves behind (work, files, unwritten pages) falls into another's turn.
 Imports `contestants`, `load`, `samples` and the standard library.
@@ -154,10 +154,12 @@ def play(
                 say(f"without {entrant.name}: {error}")
         for name in players:
             results[name] = Turns()
+        names = list(players)
         for number in range(rounds):
-            for name, player in players.items():
+            first = number % len(names)  # nobody always comes after the same one
+            for name in names[first:] + names[:first]:
                 _calm(case, folder, tmpfs)
-                results[name].samples.append(_named(name, player, f"r{number}-"))
+                results[name].samples.append(_named(name, players[name], f"r{number}-"))
         for name, player in players.items():
             if memory := player.memory():
                 results[name].idle, results[name].peak = memory
