@@ -156,7 +156,7 @@ def play(
             results[name] = Turns()
         names = list(players)
         for number in range(rounds):
-            first = number % len(names)  # nobody always comes after the same one
+            first = number % max(1, len(names))  # nobody always comes after the same one
             for name in names[first:] + names[:first]:
                 _calm(case, folder, tmpfs)
                 results[name].samples.append(_named(name, players[name], f"r{number}-"))
