@@ -36,9 +36,10 @@ LONG_LINE: Final = 16
 """Characters from which on one line of a secret, such as that of a private key, is one by itself."""
 
 _SIGNED: Final = re.compile(
-    rf"([?&](?:{'|'.join(SECRET_QUERY_PREFIXES)})[^=&\s]*=)[^&\s\"'<>#]+", re.IGNORECASE
+    rf"([?&](?:{'|'.join(SECRET_QUERY_PREFIXES)})[^=&?\s]*=)[^&\s\"'<>#]+", re.IGNORECASE
 )
-"""A value of a signed URL's query, wherever that URL stands."""
+"""A value of a signed URL's query, wherever that URL stands. No name goes on past the beginning of the
+next one: looking through a header must not cost the square of its length."""
 
 SHORTEST_SECRET: Final = 4
 """Shorter values are not masked in texts: they would blot out ordinary words."""

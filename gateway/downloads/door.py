@@ -10,7 +10,6 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -137,10 +136,10 @@ class Downloads:
         if self._open >= MOST_OPEN:
             raise Refusal("overloaded", "too many files are being sent; try again later")
         self._open += 1
-        until.callback(partial(self._release, 1))
+        until.callback(self._release)
 
-    def _release(self, count: int) -> None:
-        self._open -= count
+    def _release(self) -> None:
+        self._open -= 1
 
     def count(self, sent: int, whole: bool) -> None:
         """Count a download that has ended."""

@@ -123,8 +123,7 @@ def kept(principal: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _is_time(value: object) -> bool:
     """A NumericDate (RFC 7519 section 2) within the years that a clock may show."""
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and 0 <= value < 1e11  # type: ignore[operator]
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e11
 
 
 def _words(claims: Mapping[str, Any], names: Iterable[str], blank: str | None) -> list[str]:

@@ -49,7 +49,8 @@ class Visitors:
         return future
 
     def close(self) -> None:
-        """End the threads; work that has begun ends first."""
+        """End the threads; work that has begun ends first, other work is left undone."""
+        self._waiting.clear()
         self._pool.shutdown()
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:

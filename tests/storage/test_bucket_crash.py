@@ -238,7 +238,8 @@ async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promis
                 await in_bucket(own, bucket, "y")
 
     async def told() -> bool:
-        return sorted({line["tag"] for line in handled(tmp_path)}) == sorted(KINDS)
+        tags = {line["tag"] for line in handled(tmp_path)}
+        return tags == {f"{name} {kind}" for name in ("stopped", "killed") for kind in KINDS}
 
     await eventually(told)
 
@@ -279,7 +280,9 @@ class _Halfway:
 async def _halfway(gateway: Outside, kind: str) -> AsyncIterator[_Halfway]:
     length = "Transfer-Encoding: chunked" if kind == "chunked" else f"Content-Length: {LARGE}"
     async with raw(gateway) as connection:
-        await connection.send(head("PUT", f"/upload/{kind}", length, f"X-Tag: {kind}"))
+        await connection.send(
+            head("PUT", f"/upload/{kind}", length, f"X-Tag: {gateway.directory.stem} {kind}")
+        )
         client = _Halfway(connection, kind)
         await client.send(LARGE // 2)
         yield client

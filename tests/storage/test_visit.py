@@ -162,3 +162,25 @@ async def test_work_that_comes_while_all_threads_are_busy_is_done_after_them(
     async with asyncio.timeout(30):
         assert await late == "late"
     await asyncio.gather(*stuck)
+
+
+async def test_work_that_still_waits_when_the_threads_end_is_left_undone_and_breaks_nothing() -> None:
+    visitors, begun, go_on = Visitors(1), threading.Event(), threading.Event()
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+
+    def slow() -> bool:
+        begun.set()
+        return go_on.wait(30)
+
+    stuck, late = visitors(slow), visitors(lambda: "late")
+    await asyncio.to_thread(begun.wait, 30)
+    closing = asyncio.create_task(asyncio.to_thread(visitors.close))
+    async with asyncio.timeout(30):
+        while not visitors._pool._shutdown:
+            await asyncio.sleep(0)
+        go_on.set()
+        await closing
+        assert await stuck
+    await asyncio.sleep(0.02)  # longer than work waits for another thread
+    assert (late.done(), faults) == (False, [])

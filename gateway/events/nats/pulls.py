@@ -35,6 +35,8 @@ _NOBODY: Final = "503"
 """Nobody answers for a consumer. So it is for a moment in a cluster, after it was made or moved."""
 
 _SETTLING_SECONDS: Final = 1.0
+"""How long such a consumer is asked again, with a pause between."""
+
 _PAUSE: Final = 0.05
 
 Stray = Callable[[Msg], Awaitable[None]]
