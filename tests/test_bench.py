@@ -345,7 +345,7 @@ async def test_the_least_that_a_small_upload_costs_is_told_beside_the_bare_handl
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(floor, "ROUNDS", 2)
-    await floor.play(tmp_path, ["plugins/quickstart"])
+    await floor.play(tmp_path, [str(PROJECT / "plugins/quickstart")])
     ours, bare = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"the gateway's loop alone +\d+\.\d us at the least, +\d+\.\d median", ours)
     assert re.fullmatch(r"all of a bare aiohttp handler +\d+\.\d us at the least, .*", bare)

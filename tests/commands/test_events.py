@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -319,8 +319,7 @@ async def test_the_socket_of_a_dead_server_is_not_asked(ask: Ask, tmp_path: Path
     journal = stopped_journal(tmp_path / "data")
     fill(journal)
     journal.close()
-    with socket.socket(socket.AF_UNIX) as dead:
-        os.chdir(tmp_path / "data" / ".gateway")
+    with socket.socket(socket.AF_UNIX) as dead, contextlib.chdir(tmp_path / "data" / ".gateway"):
         dead.bind("owner-0.sock")
     assert len(await listed(ask)) == 6
 
