@@ -34,6 +34,7 @@ BUSY_SECONDS: Final = 10.0
 """How long the lock of a slot is waited for: a look into its journal takes some milliseconds."""
 
 _POLL: Final = 0.02
+_SIGNATURE_BYTES: Final = 12
 _JOURNAL: Final = re.compile(r"journal-(\d{1,4})\.db")
 
 
@@ -66,8 +67,7 @@ class Lock:
                         str(self._path.parent.parent),
                     )
                 time.sleep(_POLL)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(fd, _signature(os.getpid()), 0)
         except OSError as fault:
             os.close(fd)
             raise self._unlockable(fault) from fault
@@ -174,8 +174,16 @@ class State:
             os.close(fd)
 
 
+def _signature(pid: int) -> bytes:
+    """Return what an owner writes: as long as every other, so that who reads meanwhile finds one whole.
+
+    Line ends fill it up, since a shell's `$(cat ...)` drops them.
+    """
+    return str(pid).encode().ljust(_SIGNATURE_BYTES, b"\n")
+
+
 def _owner(fd: int) -> str:
-    return os.pread(fd, 20, 0).decode(errors="replace").strip()
+    return os.pread(fd, _SIGNATURE_BYTES, 0).decode(errors="replace").strip()
 
 
 def _alive(owner: str) -> bool:

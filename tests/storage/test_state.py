@@ -39,6 +39,26 @@ def test_the_folders_are_private_and_may_be_there_already(state: State) -> None:
     state.sync()
 
 
+def test_whoever_reads_the_owner_of_a_lock_finds_a_whole_pid_also_while_it_changes_hands(
+    state: State,
+) -> None:
+    file, done, read = state.folder / "slots" / "0", threading.Event(), set[str]()
+
+    def watch() -> None:
+        while not done.is_set():
+            read.add(file.read_text().rstrip("\n"))
+
+    state.lock()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(5_000):
+        state.unlock()
+        state.lock()
+    done.set()
+    watcher.join()
+    assert read == {str(os.getpid())}
+
+
 def test_making_the_object_touches_nothing(tmp_path: Path) -> None:
     State(tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
