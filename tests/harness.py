@@ -226,6 +226,12 @@ async def handlers_done(gateway: Gateway | Outside, upload_id: str, *, state: st
     raise AssertionError(f"handlers are not {state}: {story}")
 
 
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines of a file that somebody writes meanwhile; none where there is no file yet."""
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
 def files_below(folder: Path) -> dict[str, bytes]:
     """Return every regular file below `folder`, by relative path."""
     return {

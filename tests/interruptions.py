@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos import PATIENCE
-from tests.harness import plugin, put
+from tests.harness import plugin, put, whole_lines
 from tests.nats.servers import Server
 from tests.site import Gateway, Worker
 
@@ -39,7 +39,7 @@ class Sleeper:
 
     def begun(self) -> list[float]:
         """When each run began, in seconds since 1970."""
-        return [float(line) for line in self._log.read_text().split()] if self._log.exists() else []
+        return [float(line) for line in whole_lines(self._log)]
 
     async def run(self, number: int) -> float:
         """Wait until run `number` (from 1) has begun; return when it did."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from tests.harness import Outside, files_below, plugin
+from tests.harness import Outside, files_below, plugin, whole_lines
 from tests.nats.processes import OutsideWorker
 from tests.nats.servers import Cluster, cluster_of_three, free_ports
 
@@ -95,8 +95,7 @@ class Site:
 
     def lines(self, handler: str) -> list[str]:
         """The lines of all complete runs."""
-        log = self.folder / f"{handler}.log"
-        return log.read_text().splitlines() if log.exists() else []
+        return whole_lines(self.folder / f"{handler}.log")
 
     def stored(self) -> dict[str, bytes]:
         """The files that are to be seen in all gateways, by path."""

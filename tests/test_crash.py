@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Outside, files_below, get, head, leftovers, plugin, put, raw, settled
+from tests.harness import (
+    Outside,
+    files_below,
+    get,
+    head,
+    leftovers,
+    plugin,
+    put,
+    raw,
+    settled,
+    whole_lines,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +63,7 @@ def plugins(tmp_path: Path) -> tuple[str, str]:
 
 
 def handled(tmp_path: Path) -> list[dict[str, Any]]:
-    log = tmp_path / "handled"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [json.loads(line) for line in whole_lines(tmp_path / "handled")]
 
 
 async def attempt(gateway: Outside, name: str, tag: str, size: int) -> int | None:

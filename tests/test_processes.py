@@ -17,7 +17,19 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.harness import SECONDS, Outside, files_below, get, head, leftovers, plugin, put, raw, settled
+from tests.harness import (
+    SECONDS,
+    Outside,
+    files_below,
+    get,
+    head,
+    leftovers,
+    plugin,
+    put,
+    raw,
+    settled,
+    whole_lines,
+)
 from tests.pages import PROJECT
 
 pytestmark = pytest.mark.slow
@@ -53,8 +65,7 @@ def telling(tmp_path: Path) -> tuple[str, str]:
 
 
 def told(tmp_path: Path) -> set[str]:
-    log = tmp_path / "told"
-    return set(log.read_text().split()) if log.exists() else set()
+    return set(whole_lines(tmp_path / "told"))
 
 
 def slot_of(upload_id: str) -> int:
@@ -91,7 +102,7 @@ async def until_up(gateway: Outside, count: int, but: int = 0) -> None:
 
 
 def log_lines(gateway: Outside) -> list[dict[str, Any]]:
-    lines = gateway.log().splitlines()
+    lines = whole_lines(gateway.log_path)
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 

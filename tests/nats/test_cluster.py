@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Start
-from tests.harness import Outside, get, plugin, put
+from tests.harness import Outside, get, plugin, put, whole_lines
 from tests.nats.servers import Cluster
-from tests.nats.test_gateway import comes, lines
+from tests.nats.test_gateway import comes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -48,10 +48,10 @@ async def test_every_acknowledged_upload_is_handled_whatever_dies(
         await asyncio.gather(*(upload(first + worker, 40) for worker in range(4)))
 
     async def handled() -> bool:
-        return {json.loads(line) for line in lines(log)} >= set(stored)
+        return {json.loads(line) for line in whole_lines(log)} >= set(stored)
 
     await some(0)
-    await comes(lambda: len(lines(log)) >= 1)
+    await comes(lambda: len(whole_lines(log)) >= 1)
     # The leader dies while events are on their way.
     leader = cluster.leader_of("apigw-queue")
     uploading = asyncio.create_task(some(10))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import Start
-from tests.harness import plugin, put
+from tests.harness import plugin, put, whole_lines
 from tests.nats.servers import Server
-from tests.nats.test_gateway import comes, lines
+from tests.nats.test_gateway import comes
 
 PICKY = """\
 name: picky
@@ -52,6 +52,6 @@ async def test_what_died_in_nats_is_listed_retried_and_replayed(
     assert "not yet" in dead[0]["error"]
     fixed.touch()
     await events("retry", "--dead", *where)
-    await comes(lambda: lines(log) == ["/upload/a"])
+    await comes(lambda: whole_lines(log) == ["/upload/a"])
     await events("replay", "--since", "1h", *where)
-    await comes(lambda: lines(log) == ["/upload/a"] * 2)
+    await comes(lambda: whole_lines(log) == ["/upload/a"] * 2)

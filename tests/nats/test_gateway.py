@@ -16,7 +16,7 @@ from gateway import observe
 from gateway.app import Gateway
 from gateway.events.protocols import Selection
 from tests.conftest import Start
-from tests.harness import SECONDS, get, plugin, put
+from tests.harness import SECONDS, get, plugin, put, whole_lines
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import Server
 
@@ -53,10 +53,6 @@ async def samples(gateway: Gateway) -> dict[str, float]:
     }
 
 
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
 async def test_an_upload_goes_through_nats_to_a_handler_of_the_same_gateway(
     start: Start, server: Server, tmp_path: Path
 ) -> None:
@@ -65,7 +61,7 @@ async def test_an_upload_goes_through_nats_to_a_handler_of_the_same_gateway(
     gateway = await start(events=server.url, plugins=[str(folder)])
     answer = await put(gateway, "/upload/a.txt", b"hello")
     assert answer.status == 201
-    [line] = await comes(lambda: lines(log))
+    [line] = await comes(lambda: whole_lines(log))
     assert '"body": "hello"' in line
     assert f'"filepath": "{tmp_path}/data/upload/a.txt"' in line
     told = server.ask("/jsz?streams=true")["account_details"][0]["stream_detail"]
@@ -79,15 +75,15 @@ async def test_uploads_do_not_wait_for_nats_and_are_handed_over_when_it_comes_ba
     folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
     gateway = await start(events=server.url, plugins=[str(folder)])
     assert (await put(gateway, "/upload/0")).status == 201
-    await comes(lambda: len(lines(log)) == 1)
+    await comes(lambda: len(whole_lines(log)) == 1)
     server.kill()
     for number in range(1, 6):
         assert (await put(gateway, f"/upload/{number}")).status == 201
-    assert len(lines(log)) == 1
+    assert len(whole_lines(log)) == 1
     metrics = (await get(gateway, "/-/metrics")).body.decode()
     assert "gateway_engine_ready 0.0" in metrics
     server.start()
-    await comes(lambda: len({line.split('"path"')[1][:20] for line in lines(log)}) == 6)
+    await comes(lambda: len({line.split('"path"')[1][:20] for line in whole_lines(log)}) == 6)
 
 
 async def test_a_gateway_that_starts_without_nats_takes_uploads(
@@ -99,7 +95,7 @@ async def test_a_gateway_that_starts_without_nats_takes_uploads(
     gateway = await start(events=server.url, plugins=[str(folder)])
     assert (await put(gateway, "/upload/early")).status == 201
     server.start()
-    await comes(lambda: lines(log))
+    await comes(lambda: whole_lines(log))
 
 
 async def test_what_was_handed_over_is_replayed_from_the_journal(
@@ -109,9 +105,9 @@ async def test_what_was_handed_over_is_replayed_from_the_journal(
     folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
     gateway: Gateway = await start(events=server.url, plugins=[str(folder)])
     await put(gateway, "/upload/again")
-    await comes(lambda: len(lines(log)) == 1)
+    await comes(lambda: len(whole_lines(log)) == 1)
     assert await gateway.journal.ledger.replay(Selection(since=time.time() - 60)) == 1
-    await comes(lambda: len(lines(log)) == 2)
+    await comes(lambda: len(whole_lines(log)) == 2)
 
 
 async def test_a_gateway_that_leaves_handlers_to_workers_runs_none(
@@ -124,7 +120,7 @@ async def test_a_gateway_that_leaves_handlers_to_workers_runs_none(
     other = await connect(server.url)
     [delivery] = await other.queue.claim("copier", 1, SECONDS)
     assert delivery.holder == "{}:{}".format(*gateway.address)
-    assert not lines(log)
+    assert not whole_lines(log)
 
 
 async def test_metrics_tell_what_waits_in_nats_and_for_how_long(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from gateway.events.protocols import Selection
 from tests.conftest import Start
-from tests.harness import SECONDS, plugin
+from tests.harness import SECONDS, plugin, whole_lines
 from tests.nats.servers import Server
-from tests.nats.test_gateway import comes, lines
+from tests.nats.test_gateway import comes
 
 TICKER = """\
 name: ticker
@@ -31,8 +31,8 @@ async def test_two_gateways_tick_and_each_tick_is_run_once(
     folder = plugin(tmp_path / "plugins", TICKER.format(log=str(log)))
     for name in ("one", "two"):
         await start(directory=str(tmp_path / name), events=server.url, plugins=[str(folder)])
-    await comes(lambda: len(lines(log)) >= 3)
-    runs = [json.loads(line) for line in lines(log)]
+    await comes(lambda: len(whole_lines(log)) >= 3)
+    runs = [json.loads(line) for line in whole_lines(log)]
     assert len({run["id"] for run in runs}) == len(runs)
     assert "upload_id" not in runs[0]
     assert "filepath" not in runs[0]
@@ -51,4 +51,4 @@ async def test_ticks_that_fall_due_without_nats_are_run_when_it_comes(
             await asyncio.sleep(0.02)  # the journal is the only sign of a tick so far
     back = time.time()
     await asyncio.to_thread(server.start)  # the gateway lives on this very loop
-    await comes(lambda: any(json.loads(line)["scheduled"] < back for line in lines(log)))
+    await comes(lambda: any(json.loads(line)["scheduled"] < back for line in whole_lines(log)))

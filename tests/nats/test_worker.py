@@ -14,11 +14,11 @@ import pytest
 from gateway.app import Gateway
 from gateway.events.protocols import Selection
 from tests.conftest import Start
-from tests.harness import Outside, get, plugin, put
+from tests.harness import Outside, get, plugin, put, whole_lines
 from tests.nats.conftest import MakeEngine
 from tests.nats.processes import OutsideWorker
 from tests.nats.servers import Server, free_ports
-from tests.nats.test_gateway import comes, lines
+from tests.nats.test_gateway import comes
 
 LEASE = 1.0
 
@@ -116,7 +116,7 @@ def worker(tmp_path: Path, server: Server) -> Iterator[StartWorker]:
 
 @pytest.fixture
 def told(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    return lambda: [json.loads(line) for line in lines(tmp_path / "log")]
+    return lambda: [json.loads(line) for line in whole_lines(tmp_path / "log")]
 
 
 def handler(tmp_path: Path, body: str) -> Path:

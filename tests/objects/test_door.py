@@ -18,7 +18,7 @@ from gateway.errors import ConfigError
 from gateway.model import OBJECT_CREATED
 from gateway.objects.door import MAX_BODY
 from gateway.objects.senders import SIGNATURE
-from tests.harness import Answer, Outside, get, head, plugin, raw, settled
+from tests.harness import Answer, Outside, get, head, plugin, raw, settled, whole_lines
 from tests.objects.samples import KEY, TEST_EVENT, amazon, ceph, minio, minio_form, records, sns
 
 Start = Callable[..., Awaitable[Gateway]]
@@ -49,8 +49,7 @@ def secret(tmp_path: Path) -> str:
 
 
 def seen(tmp_path: Path) -> list[dict[str, Any]]:
-    log = tmp_path / "seen"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [json.loads(line) for line in whole_lines(tmp_path / "seen")]
 
 
 async def send(gateway: Gateway | Outside, body: bytes, *lines: str, method: str = "POST") -> Answer:

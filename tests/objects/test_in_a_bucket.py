@@ -17,7 +17,7 @@ from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.shelf import S3Shelf
-from tests.harness import Answer, Outside, get, head, plugin, put, raw, settled
+from tests.harness import Answer, Outside, get, head, plugin, put, raw, settled, whole_lines
 from tests.objects.samples import amazon, records
 
 pytestmark = pytest.mark.slow
@@ -60,8 +60,7 @@ def flags(plugins: str, storage: str) -> tuple[str, ...]:
 
 
 def lines(tmp_path: Path, name: str) -> list[dict[str, Any]]:
-    log = tmp_path / name
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [json.loads(line) for line in whole_lines(tmp_path / name)]
 
 
 async def awaited(tmp_path: Path, name: str, count: int = 1) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.harness import SECONDS, Outside, Raw, get, head, plugin, put, raw
+from tests.harness import SECONDS, Outside, Raw, get, head, plugin, put, raw, whole_lines
 from tests.s3.servers import SeaweedFS
 from tests.s3.swallower import Swallower
 
@@ -52,8 +52,7 @@ def flags(tmp_path: Path, s3_storage: str) -> list[str]:
 
 
 def handled(tmp_path: Path) -> list[dict[str, Any]]:
-    log = tmp_path / "handled"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [json.loads(line) for line in whole_lines(tmp_path / "handled")]
 
 
 async def attempt(gateway: Outside, tag: str, size: int) -> int | None:
