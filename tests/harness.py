@@ -234,11 +234,12 @@ def whole_lines(path: Path) -> list[str]:
 
 def files_below(folder: Path) -> dict[str, bytes]:
     """Return every regular file below `folder`, by relative path."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink()
-    }
+    found: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
 
 
 def leftovers(directory: Path) -> list[str]:

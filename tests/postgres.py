@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+from tests.ports import kept_ports
 
 PASSWORD: Final = "se/cret@of:records"
 READY: Final = "database system is ready to accept connections"
@@ -40,7 +41,7 @@ class Server:
     """A server in `folder`. `url` stays the same when it is started again."""
 
     folder: Path
-    port: int = 0
+    port: int
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     @property
@@ -65,9 +66,6 @@ class Server:
             "--pwfile", str(secret), "-E", "UTF8", "--locale=C.UTF-8", "--locale-provider=icu",
             "--icu-locale=en-US", "--no-sync",
         )  # fmt: skip
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -117,10 +115,13 @@ class Server:
 def server() -> Iterator[Server]:
     """A server that runs; it and its files are gone afterwards."""
     # Not below a test's own folder, into which its user may not look.
-    with tempfile.TemporaryDirectory(
-        prefix="gateway-postgres-", dir="/tmp", ignore_cleanup_errors=True
-    ) as folder:
-        made = Server(Path(folder))
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="gateway-postgres-", dir="/tmp", ignore_cleanup_errors=True
+        ) as folder,
+        kept_ports(1) as (port,),
+    ):
+        made = Server(Path(folder), port)
         made.make()
         made.start()
         try:

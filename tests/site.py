@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from tests.harness import Outside, files_below, plugin, whole_lines
 from tests.nats.processes import OutsideWorker
-from tests.nats.servers import Cluster, cluster_of_three, free_ports
+from tests.nats.servers import Cluster, cluster_of_three
+from tests.ports import kept_ports
 
 HANDLERS: Final = ("notes", "reads")
 LEASE: Final = 2.0
@@ -49,11 +50,11 @@ class Mortal(Protocol):
 
 
 class Gateway:
-    """A gateway that comes back at its old address."""
+    """A gateway. With a `port` it comes back at its old address."""
 
-    def __init__(self, directory: Path, flags: list[str]) -> None:
+    def __init__(self, directory: Path, flags: list[str], port: int = 0) -> None:
         self.directory = directory
-        self._flags = [*flags, "--port", str(free_ports(1)[0])]
+        self._flags = [*flags, "--port", str(port)]
         self.process: Outside | None = None
 
     def start(self) -> None:
@@ -116,10 +117,10 @@ def site(folder: Path, gateways: int = 2, workers: int = 2) -> Iterator[Site]:
     key = folder / "installation.key"
     key.write_text("a key for the time of a test, forty characters long\n")
     key.chmod(0o600)
-    with cluster_of_three(folder / "nats") as nats:
+    with cluster_of_three(folder / "nats") as nats, kept_ports(gateways) as ports:
         flags = ["--events", nats.url, "--plugins", str(folder / "plugins")]
         flags += ["--installation-key-file", str(key), "--events-lease", str(LEASE)]
-        all_gateways = [Gateway(folder / f"gateway-{n}", flags) for n in range(gateways)]
+        all_gateways = [Gateway(folder / f"gateway-{n}", flags, port) for n, port in enumerate(ports)]
         all_workers = [Worker(folder / f"worker-{n}", flags) for n in range(workers)]
         members: list[Mortal] = [*all_gateways, *all_workers]
         try:

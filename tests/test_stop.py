@@ -21,7 +21,7 @@ Start = Callable[..., Outside]
 FAILS = """
 name: fails
 event: APIGW.OnFileUploaded
-retry: {attempts: 3, backoff: 1}
+retry: {attempts: 3, backoff: 8}
 script: |
   async def fails(event, handle):
       raise RuntimeError("not yet")
@@ -67,7 +67,7 @@ async def test_retries_that_fall_due_during_a_stop_use_no_attempt(
         await connection.send(b"1")
         gateway.signal(15)
         await until_the_port_is_closed(gateway)
-        await asyncio.sleep(1.2)  # the second run would fall due in this time
+        await asyncio.sleep(8.2)  # the second run would fall due in this time, after 4 to 8 s
         await connection.send(b"2")
         assert (await connection.answer()).status == 201
     assert gateway.wait() == 0

@@ -47,6 +47,7 @@ class Lane:
         self._thread: LaneThread | None = None
         self._watchdog: Watchdog | None = None
         self._ticking: asyncio.TimerHandle | None = None
+        self._looked = self._awake_since = time.monotonic()
         self._replaced = 0
         self._closed = False
 
@@ -117,6 +118,7 @@ class Lane:
 
     def _watch(self) -> None:
         if self._ticking is None:
+            self._looked = time.monotonic()
             self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def _tick(self) -> None:
@@ -127,8 +129,15 @@ class Lane:
             return
         if self._watched and self._watchdog is not None:
             self._watchdog.look(thread.ident)
-        latest = time.monotonic() - REACTION + TICK
-        if any(call.deadline < latest and not call.answer.done() for call in thread.calls):
+        now = time.monotonic()
+        if now - self._looked > TICK + REACTION / 2:
+            self._awake_since = (
+                now  # this very loop was held up: what it did not see is no fault of the lane
+            )
+        latest = now - REACTION + TICK
+        if self._awake_since < latest and any(
+            call.deadline < latest and not call.answer.done() for call in thread.calls
+        ):
             self._replace(thread)
         self._watch()
 

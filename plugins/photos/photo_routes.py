@@ -156,10 +156,6 @@ class _Show:
         self._rules = rules
         self._sign = sign_url
         self._request = request
-        # The same URLs for a while: browsers cache pictures by their URL.
-        now = int(time.time())
-        step = max(rules.view_seconds // 3, 1)
-        self._seconds = rules.view_seconds + step - now % step
 
     async def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
         photo = Photo(
@@ -189,10 +185,13 @@ class _Show:
         return told
 
     async def _url(self, key: str, **more: str) -> str:
+        # The same URLs for a while: browsers cache pictures by their URL. The time is looked at for
+        # each, since a long list may be told over the end of a second.
+        step = max(self._rules.view_seconds // 3, 1)
         url: str = await self._sign(
             "GET",
             f"/{key}",
-            expires=self._seconds,
+            expires=self._rules.view_seconds + step - int(time.time()) % step,
             cache_control=f"private, max-age={self._rules.view_seconds}",
             **more,
         )

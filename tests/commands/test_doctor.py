@@ -198,7 +198,10 @@ class Health(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_running_server_is_asked_for_nothing_but_its_health(tmp_path: Path) -> None:
+def test_a_running_server_is_asked_for_nothing_but_its_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setting, "_WAIT_SECONDS", 30.0)
     Health.asked.clear()
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

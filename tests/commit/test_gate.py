@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -25,20 +27,32 @@ def gates(tmp_path: Path) -> Iterator[tuple[Gate, Gate, Gate]]:
         gate.close()
 
 
+def until_taken(lock: Path) -> None:
+    """Wait until somebody holds the flock for himself."""
+    deadline = time.monotonic() + SECONDS
+    with lock.open("rb") as probe:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            fcntl.flock(probe, fcntl.LOCK_UN)
+            time.sleep(0.01)
+    raise AssertionError(f"nobody took {lock.name}")
+
+
 def test_several_pass_at_once(gates: tuple[Gate, Gate, Gate]) -> None:
     with gates[0].passing(), gates[1].passing(), gates[2].passing():
         pass
 
 
 def test_who_is_alone_waits_for_those_who_pass_and_keeps_newcomers_out(
-    gates: tuple[Gate, Gate, Gate],
+    gates: tuple[Gate, Gate, Gate], tmp_path: Path
 ) -> None:
     first, remover, second = gates
     order: list[str] = []
-    closing = threading.Event()
 
     def remove() -> None:
-        closing.set()
         with remover.alone():
             order.append("alone")
 
@@ -49,8 +63,7 @@ def test_who_is_alone_waits_for_those_who_pass_and_keeps_newcomers_out(
     with first.passing():
         removing = threading.Thread(target=remove)
         removing.start()
-        assert closing.wait(SECONDS)
-        removing.join(0.05)  # time to close the turnstile
+        until_taken(tmp_path / "turnstile")
         passing = threading.Thread(target=pass_through)
         passing.start()
         passing.join(0.05)

@@ -72,7 +72,7 @@ def exporter(tmp_path: Path) -> Exporter:
                 text = text.replace(old, new)
             (folder / name).write_text(text)
         said = yaml.safe_load((folder / "config.yaml").read_text())
-        said["config"].update(config)
+        said["config"].update({"answer_within": 30, **config})
         (folder / "config.yaml").write_text(yaml.safe_dump(said))
         return folder
 
@@ -258,29 +258,44 @@ async def test_an_export_is_there_for_its_caller_only(
 
 # -- long ones, killed ones, failed ones
 
-SLOWLY = {
-    "export_building.py": [
-        ("PAGE: Final = 250", "PAGE: Final = 1"),
-        ("BEAT: Final = 1.0", "BEAT: Final = 0.0"),
-        ("            yield found,", "            await asyncio.sleep(0.2)\n            yield found,"),
-    ]
-}
+
+def held_up_by(go: Path) -> dict[str, list[tuple[str, str]]]:
+    """The changes for a builder that tells of one record, and goes on when `go` is there."""
+    wait = f"""\
+            while cursor is not None and not __import__("os").path.exists({str(go)!r}):
+                await asyncio.sleep(0.01)
+"""
+    return {
+        "export_building.py": [
+            ("PAGE: Final = 250", "PAGE: Final = 1"),
+            ("BEAT: Final = 1.0", "BEAT: Final = 0.0"),
+            ("            yield found,", f"{wait}            yield found,"),
+        ]
+    }
 
 
-async def test_a_long_export_is_told_of_while_it_is_built(start: Start, exporter: Exporter) -> None:
-    running = await start(auth="none", plugins=[str(exporter(SLOWLY, answer_within=0))])
+async def until_one_is_told(gateway: Gateway | Outside, status: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        while True:
+            told = (await get(gateway, status)).json
+            if (told["state"], told["records"]) == ("building", 1):
+                return
+            await asyncio.sleep(0.02)  # the page is what a client has
+
+
+async def test_a_long_export_is_told_of_while_it_is_built(
+    start: Start, exporter: Exporter, tmp_path: Path
+) -> None:
+    folder = exporter(held_up_by(tmp_path / "go"), answer_within=0)
+    running = await start(auth="none", plugins=[str(folder)])
     await fill(running)
     accepted = await get(running, RANGE)
     assert accepted.status == 202
     assert accepted.headers["Location"] == accepted.json["status"] == f"/exports/{accepted.json['id']}"
-    seen = set()
-    for _ in range(200):
-        answer = await get(running, accepted.json["status"])
-        if answer.status == 303:
-            break
-        seen.add((answer.json["state"], answer.json["records"]))
-        await asyncio.sleep(0.02)
-    assert {("building", 1), ("building", 2)} <= seen
+    await until_one_is_told(running, accepted.json["status"])
+    (tmp_path / "go").touch()
+    answer = await followed(running, accepted.json["status"])
+    assert answer.status == 303
     assert len((await fetched(running, answer.headers["Location"])).namelist()) == 2
 
 
@@ -288,18 +303,15 @@ async def test_a_long_export_is_told_of_while_it_is_built(start: Start, exporter
 async def test_an_export_whose_gateway_is_killed_is_built_after_the_restart(
     outside: Callable[..., Outside], exporter: Exporter, tmp_path: Path
 ) -> None:
-    folder = exporter(SLOWLY, answer_within=0)
+    folder = exporter(held_up_by(tmp_path / "go"), answer_within=0)
     await fill_folder(tmp_path / "kept")
     flags = ("--plugins", str(folder))
     running = outside(*flags, directory=tmp_path / "kept")
     accepted = (await get(running, RANGE)).json
-    for _ in range(500):
-        told = (await get(running, accepted["status"])).json
-        if told["state"] == "building" and told["records"] >= 1:
-            break
-        await asyncio.sleep(0.01)
+    await until_one_is_told(running, accepted["status"])
     running.kill()
     assert exports(tmp_path / "kept") == []
+    (tmp_path / "go").touch()
     again = outside(*flags, directory=tmp_path / "kept")
     answer = await followed(again, accepted["status"], JSON)
     assert (answer.json["state"], answer.json["records"]) == ("done", 3)

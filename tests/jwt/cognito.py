@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from aiobotocore.session import get_session
+
+from tests.ports import free_port
 
 SECONDS = 60.0
 REGION = "eu-central-1"
@@ -44,9 +45,7 @@ class Pool:
 @contextmanager
 def moto_server(log: Path) -> Iterator[str]:
     """Run `moto_server` until the end of the block; gives its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
@@ -63,7 +62,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             time.sleep(0.05)  # a port that is not open yet tells nothing
     raise AssertionError(f"moto did not start:\n{log.read_text()}")
 

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,31 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.ports import kept_ports
+
 SECONDS = 60.0
 """Patience with a start or an election on a busy machine."""
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    with kept_ports(count) as ports:
-        return ports
-
-
-@contextlib.contextmanager
-def kept_ports(count: int) -> Iterator[list[int]]:
-    """Keep ports for servers of ours.
-
-    Bound and not listening, with `SO_REUSEADDR`, they are free for who asks for them by number, and
-    nobody else is given one, not even while a server is dead between two starts.
-    """
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", 0))
-        yield [int(one.getsockname()[1]) for one in sockets]
 
 
 @dataclass

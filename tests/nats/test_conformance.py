@@ -12,7 +12,9 @@ from tests.events.conformance import Conformance, Engine, becomes
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import Cluster, Server
 
-LEASE = 1.0
+LEASE = 30.0
+SHORT = 3.0
+"""For the tests in which a lease ends."""
 
 
 class Patient(Engine):
@@ -28,19 +30,20 @@ class Patient(Engine):
         return found
 
 
-async def engine_at(url: str, connect: MakeEngine, prefix: str) -> Engine:
+async def engine_at(url: str, connect: MakeEngine, request: pytest.FixtureRequest) -> Engine:
     """Connect; a claimer that dies is one that is silent for longer than its lease."""
-    nats = await connect(url, events_lease=str(LEASE), events_prefix=prefix)
+    lease = SHORT if request.node.get_closest_marker("leases_end") else LEASE
+    nats = await connect(url, events_lease=str(lease), events_prefix="apigw")
 
     async def crash() -> None:
-        await asyncio.sleep(LEASE + 0.3)  # nothing but time ends a lease
+        await asyncio.sleep(lease + 0.3)  # nothing but time ends a lease
 
     return Patient(nats.outbox, nats.queue, nats.ledger, crash, quiet=0.2)
 
 
 @pytest.fixture
-async def engine(server: Server, connect: MakeEngine) -> Engine:
-    return await engine_at(server.url, connect, "apigw")
+async def engine(server: Server, connect: MakeEngine, request: pytest.FixtureRequest) -> Engine:
+    return await engine_at(server.url, connect, request)
 
 
 class Streams(Conformance):
@@ -63,5 +66,7 @@ class TestThreeServers(Streams):
     """Three servers, three copies."""
 
     @pytest.fixture
-    async def engine(self, cluster: Cluster, connect: MakeEngine) -> Engine:
-        return await engine_at(cluster.url, connect, "apigw")
+    async def engine(
+        self, cluster: Cluster, connect: MakeEngine, request: pytest.FixtureRequest
+    ) -> Engine:
+        return await engine_at(cluster.url, connect, request)

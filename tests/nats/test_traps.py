@@ -78,8 +78,9 @@ async def test_a_record_that_cannot_be_written_holds_up_nothing(
 
 
 async def test_a_consumer_that_is_there_in_a_moment_is_waited_for(
-    server: Server, connect: MakeEngine
+    server: Server, connect: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.events.nats.pulls._SETTLING_SECONDS", SECONDS)
     nats = await connect(server.url)
     queue, names = nats.queue, nats.queue._names
     asking = asyncio.create_task(queue._pulls.pull(names.queue, names.consumer("h"), 1, 0))
@@ -87,6 +88,7 @@ async def test_a_consumer_that_is_there_in_a_moment_is_waited_for(
     assert not asking.done()
     await queue.ensure("h")
     assert await asking == []
+    monkeypatch.setattr("gateway.events.nats.pulls._SETTLING_SECONDS", 0.2)
     with pytest.raises(EngineAway, match="cannot be asked"):
         await queue._pulls.pull(names.queue, names.consumer("never"), 1, 0)
 

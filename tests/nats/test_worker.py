@@ -17,10 +17,13 @@ from tests.conftest import Start
 from tests.harness import Outside, get, plugin, put, whole_lines
 from tests.nats.conftest import MakeEngine
 from tests.nats.processes import OutsideWorker
-from tests.nats.servers import Server, free_ports
+from tests.nats.servers import Server
 from tests.nats.test_gateway import comes
+from tests.ports import kept_ports
 
-LEASE = 1.0
+LEASE = 30.0
+SHORT = 3.0
+"""For the tests in which a worker dies: its lease has to end."""
 
 HANDLER = """\
 name: work
@@ -101,10 +104,14 @@ def worker(tmp_path: Path, server: Server) -> Iterator[StartWorker]:
     running: list[OutsideWorker] = []
 
     def start_one(
-        name: str, directory: Path | None = None, *more: str, hasty: bool = False
+        name: str,
+        directory: Path | None = None,
+        *more: str,
+        hasty: bool = False,
+        lease: float = LEASE,
     ) -> OutsideWorker:
         flags = ["--events", server.url, "--plugins", str(tmp_path / "plugins")]
-        flags += ["--events-lease", str(LEASE)]
+        flags += ["--events-lease", str(lease)]
         flags += ["--installation-key-file", str(tmp_path / "data/.gateway/installation.key"), *more]
         running.append(OutsideWorker(directory or tmp_path / name, flags, hasty=hasty))
         return running[-1]
@@ -112,6 +119,13 @@ def worker(tmp_path: Path, server: Server) -> Iterator[StartWorker]:
     yield start_one
     for one in running:
         one.kill()
+
+
+@pytest.fixture
+def own_port() -> Iterator[int]:
+    """A port that a gateway finds free again when it comes back."""
+    with kept_ports(1) as (port,):
+        yield port
 
 
 @pytest.fixture
@@ -123,10 +137,12 @@ def handler(tmp_path: Path, body: str) -> Path:
     return plugin(tmp_path / "plugins", HANDLER.format(log=str(tmp_path / "log"), body=body))
 
 
-async def gateway_for(start: Start, server: Server, tmp_path: Path, **more: str) -> Gateway:
+async def gateway_for(
+    start: Start, server: Server, tmp_path: Path, lease: float = LEASE, **more: str
+) -> Gateway:
     folder = str(tmp_path / "plugins")
     return await start(
-        events=server.url, plugins=[folder], deliver="workers", events_lease=str(LEASE), **more
+        events=server.url, plugins=[folder], deliver="workers", events_lease=str(lease), **more
     )
 
 
@@ -195,12 +211,12 @@ async def test_what_a_killed_worker_had_begun_goes_to_another(
     start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, HANG)
-    gateway = await gateway_for(start, server, tmp_path)
-    first = worker("first")
+    gateway = await gateway_for(start, server, tmp_path, lease=SHORT)
+    first = worker("first", lease=SHORT)
     await put(gateway, "/upload/a")
     await comes(told)
     first.kill()
-    worker("second")
+    worker("second", lease=SHORT)
     runs = await comes(lambda: told()[2:])
     assert [run["attempt"] for run in runs] == [2]
     assert runs[0]["pid"] != first.process.pid
@@ -225,13 +241,13 @@ async def test_an_event_that_kills_its_worker_ends_dead(
     start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, DIE)
-    gateway = await gateway_for(start, server, tmp_path)
+    gateway = await gateway_for(start, server, tmp_path, lease=SHORT)
     await put(gateway, "/upload/a")
     for number in range(3):
-        victim = worker("victim", hasty=True)
+        victim = worker("victim", hasty=True, lease=SHORT)
         assert await asyncio.to_thread(victim.process.wait, 30) == -signal.SIGKILL, victim.log()
         assert len(told()) == number + 1
-    worker("survivor")
+    worker("survivor", lease=SHORT)
     ledger = gateway.delivering.ledgers["nats"]
     while not (rows := (await ledger.page(Selection(state="dead"), None, 10)).rows):
         await comes(lambda: True)
@@ -246,12 +262,12 @@ async def test_a_holder_that_is_away_costs_no_attempt(
     outside: Callable[..., Outside],
     connect: MakeEngine,
     told: Told,
+    own_port: int,
     tmp_path: Path,
 ) -> None:
     folder = str(handler(tmp_path, READ))
-    [port] = free_ports(1)
     flags = ["--events", server.url, "--plugins", folder, "--deliver", "workers"]
-    gateway = outside(*flags, "--port", str(port))
+    gateway = outside(*flags, "--port", str(own_port))
     await put(gateway, "/upload/a", b"hello")
     nats = await connect(server.url)
     while not await nats.ledger.depth():
@@ -259,7 +275,7 @@ async def test_a_holder_that_is_away_costs_no_attempt(
     gateway.kill()
     one = worker("elsewhere")
     await comes(lambda: "cannot be reached" in one.log())
-    outside(*flags, "--port", str(port))
+    outside(*flags, "--port", str(own_port))
     [run] = await comes(told)
     assert (run["attempt"], run["body"]) == (1, "hello")
 

@@ -123,6 +123,9 @@ async def test_what_nobody_tells_of_is_found(
     await put_signed(gateway, "/photos/b.png", b"pixels")
     (event,) = await awaited(tmp_path, "seen")
     assert (event["path"], event["metadata"]) == ("/photos/b.png", {"title": "Sunrise"})
+    async with asyncio.timeout(SECONDS):  # handlers are told first, and only then is it noted
+        while b'{end="reconciled"} 1.0' not in (await get(gateway, "/-/metrics")).body:
+            await asyncio.sleep(0.05)
     late = await notify(gateway, bucket, "a prefix/photos/b.png", eTag=event["etag"])
     assert late.json == {"notifications": {"duplicate": 1}}
     metrics = (await get(gateway, "/-/metrics")).body.decode()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.harness import SECONDS
+from tests.ports import kept_ports
 
 CONFIG = """
 daemon off;
@@ -65,8 +66,8 @@ def nginx(folder: Path) -> Iterator[Nginx]:
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     for name in ("files", "stored/dav", "stored/small"):
         (folder / name).mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
-        port = _free_port()
+    # `silent` takes connections, and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as silent, kept_ports(1) as (port,):
         config = folder / "nginx.conf"
         known = {"folder": folder, "port": port, "silent": silent.getsockname()[1]}
         config.write_text(CONFIG.format(**known))
@@ -78,13 +79,6 @@ def nginx(folder: Path) -> Iterator[Nginx]:
             yield server
         finally:
             server.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

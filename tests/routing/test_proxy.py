@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -14,6 +13,7 @@ from aiohttp import web
 from gateway.routing.model import Exchange, Limits
 from gateway.routing.proxy import Proxy
 from tests.harness import SECONDS, curl, head
+from tests.ports import free_port
 from tests.routing.proxying import (
     Last,
     answer_all,
@@ -26,14 +26,7 @@ from tests.routing.proxying import (
 )
 
 MIB = 1 << 20
-HASTY = Limits(connect=0.2, idle=0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+HASTY = Limits(connect=5.0, idle=0.2)
 
 
 # -- what passes

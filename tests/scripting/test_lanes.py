@@ -208,6 +208,21 @@ async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
     release.set()
 
 
+async def test_a_lane_is_not_to_blame_for_what_the_callers_own_loop_slept_through(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.2)
+    innocent = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
+    late = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 0.05))
+    await lane.call(_ident, 5)
+    time.sleep(1)  # the lane answers meanwhile, and its answer cannot be taken
+    with pytest.raises(TimeoutError):
+        await late
+    assert not innocent.done()
+    assert "stuck" not in caplog.text
+    innocent.cancel()
+
+
 @pytest.mark.parametrize("waits", [True, False])
 async def test_an_endless_loop_is_broken_so_that_it_does_not_eat_the_processor(
     lane: Lane, monkeypatch: pytest.MonkeyPatch, *, waits: bool
@@ -222,8 +237,8 @@ async def p(found):
     names = script(text)
     found: list[threading.Thread] = []
     with pytest.raises(LaneLost):
-        await lane.call(lambda: names["p"](found), 0.05, waits=waits)
-    await asyncio.to_thread(found[0].join, 5)
+        await lane.call(lambda: names["p"](found), 3, waits=waits)
+    await asyncio.to_thread(found[0].join, 30)
     assert not found[0].is_alive()
 
 
@@ -247,11 +262,17 @@ async def test_after_the_last_replacement_a_lane_is_not_alive_and_says_so_at_onc
 
 
 async def test_a_script_that_blocks_is_named_once_with_file_and_line(
-    lane: Lane, caplog: pytest.LogCaptureFixture
+    lane: Lane, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = script("async def p():\n    work()\n\ndef work():\n    time.sleep(0.4)\n", line=3)
+    monkeypatch.setattr("gateway.scripting.watchdog.STAGES", (0.1,))
+    text = "async def p(release):\n    work(release)\n\ndef work(release):\n    release.wait(30)\n"
+    names, release = script(text, line=3), threading.Event()
     with caplog.at_level(logging.WARNING, "gateway.lane"):
-        await lane.call(names["p"], 5)
+        call = asyncio.create_task(lane.call(lambda: names["p"](release), 60))
+        while not caplog.records:
+            await asyncio.sleep(0.02)  # until it is told
+        release.set()
+        await call
     assert [r.getMessage().split(" ")[0] for r in caplog.records] == ["/p/plugin.yaml:7"]
 
 
@@ -265,16 +286,19 @@ async def test_scripts_that_do_not_block_are_not_named(
 
 
 async def test_the_home_loop_goes_on_while_a_script_blocks(lane: Lane) -> None:
-    turns = 0
-    blocked = asyncio.create_task(lane.call(_sleep_half_a_second, 5))
-    while not blocked.done():
+    home, begun, release = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    async def block() -> None:
+        home.call_soon_threadsafe(begun.set)
+        release.wait(30)
+
+    blocked = asyncio.create_task(lane.call(block, 60))
+    await begun.wait()
+    for _ in range(20):
         await asyncio.sleep(0.005)
-        turns += 1
-    assert turns > 10
-
-
-async def _sleep_half_a_second() -> None:
-    time.sleep(0.5)
+    assert not blocked.done()
+    release.set()
+    await blocked
 
 
 async def test_closing_lets_calls_end_within_the_grace(tmp_path: Path) -> None:
@@ -293,7 +317,10 @@ async def test_closing_cancels_what_does_not_end_and_runs_the_closers_in_the_lan
     async def closer() -> None:
         where.append(threading.get_ident())
 
+    home, started = asyncio.get_running_loop(), asyncio.Event()
+
     async def hang() -> None:
+        home.call_soon_threadsafe(started.set)
         try:
             await asyncio.sleep(60)
         finally:
@@ -302,7 +329,7 @@ async def test_closing_cancels_what_does_not_end_and_runs_the_closers_in_the_lan
     lane = Lane("closing", [closer])
     inside = await lane.call(_ident, 5)
     call = asyncio.create_task(lane.call(hang, 60))
-    await asyncio.sleep(0.01)
+    await started.wait()
     await lane.close(0.01)
     with pytest.raises(LaneLost):
         await call

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.harness import SECONDS, Outside, Raw, get, head, plugin, put, raw, whole_lines
+from tests.harness import SECONDS, Outside, Raw, get, head, plugin, put, raw, settled, whole_lines
 from tests.s3.servers import SeaweedFS
 from tests.s3.swallower import Swallower
 
@@ -92,6 +92,7 @@ async def test_a_kill_leaves_all_or_nothing(
     with outside(*flags) as gateway:
         assert await attempt(gateway, "old", 500) == 201
         await eventually(lambda: _told(tmp_path, "old"))
+        await settled(gateway)  # its end is written down too: else it would be told once more
     dying = outside(*flags, die_at=point)
     status = await attempt(dying, "new", size)
     assert dying.wait() == -9

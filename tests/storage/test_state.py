@@ -45,7 +45,7 @@ def test_whoever_reads_the_owner_of_a_lock_finds_a_whole_pid_also_while_it_chang
     file, done, read = state.folder / "slots" / "0", threading.Event(), set[str]()
 
     def watch() -> None:
-        while not done.is_set():
+        while not done.is_set() or not read:
             read.add(file.read_text().rstrip("\n"))
 
     state.lock()

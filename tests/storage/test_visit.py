@@ -129,8 +129,11 @@ async def test_an_open_file_that_nobody_waits_for_any_more_is_closed(
 
 
 async def test_what_comes_at_once_is_done_by_one_thread_each_with_its_own_end(
-    visitors: Visitors,
+    visitors: Visitors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for patience in ("TURN_SECONDS", "PATIENCE_SECONDS"):
+        monkeypatch.setattr(f"gateway.storage.visitors.{patience}", 30.0)
+
     def fail() -> int:
         raise ValueError("mine")
 

@@ -92,6 +92,7 @@ export class Gallery {
   async #show(index) {
     if (index < 0 || index >= this.#photos.length) return;
     this.#shown = index;
+    this.#unsure();
     const photo = this.#photos[index];
     this.#draw(photo, photo.thumbnailUrl);
     try {
@@ -116,9 +117,13 @@ export class Gallery {
     original.hidden = !photo.originalUrl;
     original.href = photo.originalUrl ?? "";
     remove.hidden = !photo.removable;
-    remove.textContent = "Remove";
-    delete remove.dataset.sure;
     if (!viewer.contains(document.activeElement) || document.activeElement.hidden) this.#at.close.focus();
+  }
+
+  /** Another photo: who was asked about the last one has not been asked about this one. */
+  #unsure() {
+    this.#at.remove.textContent = "Remove";
+    delete this.#at.remove.dataset.sure;
   }
 
   async #remove() {

@@ -15,7 +15,8 @@ from gateway.redaction import Mask
 from gateway.storage.s3 import client as module
 from gateway.storage.s3.client import Clients, expires_in
 from gateway.storage.s3.faults import translated
-from tests.s3.servers import SECRET_KEY, SeaweedFS, free_ports
+from tests.ports import free_port
+from tests.s3.servers import SECRET_KEY, SeaweedFS
 
 
 def test_a_gateway_that_keeps_files_on_a_disk_loads_no_s3_library() -> None:
@@ -130,7 +131,7 @@ async def test_temporary_credentials_tell_when_they_end(
 async def test_a_server_that_is_not_there_is_told_as_away(
     monkeypatch: pytest.MonkeyPatch, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
-    give_keys(monkeypatch, f"http://127.0.0.1:{free_ports(1)[0]}")
+    give_keys(monkeypatch, f"http://127.0.0.1:{free_port()}")
     monkeypatch.setattr(module, "ATTEMPTS", 1)
     client = await clients.client()
     with pytest.raises(Refusal) as refused, translated("looking"):
