@@ -265,6 +265,8 @@ class Refusal:
             "/dev/null",
             "-w",
             "%{size_upload}",
+            "--expect100-timeout",
+            "30",
             "--max-time",
             str(LIMIT),
         ]

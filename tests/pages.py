@@ -15,9 +15,11 @@ How the pages are written:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -82,6 +84,7 @@ class Reader:
         self.folder = folder
         self._s3_url = s3_url
         self._server: subprocess.Popen[bytes] | None = None
+        self._groups: list[int] = []
         self._url = SHOWN_URL
         self._printed = ""
         self._directory = folder
@@ -95,6 +98,9 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+        for group in self._groups:  # what a page leaves running does not outlive it
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGTERM)
 
     def follow(self, block: Block) -> None:
         """Do what one block says; what cannot be done raises AssertionError with the block's line."""
@@ -123,17 +129,23 @@ class Reader:
         program = (
             f"set -euo pipefail\n[ ! -f .exported ] || . ./.exported\n{step}\nexport -p > .exported"
         )
-        done = subprocess.run(
+        with subprocess.Popen(
             ["bash", "-c", program.replace(SHOWN_URL, self._url).replace(SHOWN_S3, self._s3_url)],
             cwd=self.folder,
             env=self._environ,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, f"line {block.line}: {step}\n{done.stdout}{done.stderr}"
-        return done.stdout
+            start_new_session=True,
+        ) as shell:
+            self._groups.append(shell.pid)
+            try:
+                printed, errors = shell.communicate(timeout=SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(shell.pid, signal.SIGKILL)
+                raise
+        assert shell.returncode == 0, f"line {block.line}: {step}\n{printed}{errors}"
+        return printed
 
     def _compare(self, block: Block) -> None:
         wanted = block.text.replace(SHOWN_URL, self._url).replace(SHOWN_S3, self._s3_url).strip()

@@ -158,7 +158,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_a_refused_curl_sends_not_one_byte_of_its_body(start: Start, large: Path) -> None:
     gateway = await start(auth="token")
-    result = await curl("-T", str(large), f"{gateway.url}/upload/x")
+    patient = ("--expect100-timeout", "30")
+    result = await curl(*patient, "-T", str(large), f"{gateway.url}/upload/x")
     assert (result.code, result.status, result.uploaded) == (0, 401, 0)
     metrics = (await get(gateway, "/-/metrics", *_token(gateway))).body.decode()
     assert "gateway_refused_bytes_total 2e+07" in metrics

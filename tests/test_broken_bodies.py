@@ -28,9 +28,10 @@ def ear() -> Iterator[Ear]:
 
 
 @pytest.fixture
-async def gateway(start: Start, tmp_path: Path, ear: Ear) -> Gateway:
+async def gateway(start: Start, tmp_path: Path, ear: Ear, request: pytest.FixtureRequest) -> Gateway:
     """A gateway whose handlers tell of every end, with a file there already."""
-    gateway = await start(plugins=plugins(tmp_path, ear), idle_timeout="0.3")
+    seconds = getattr(request, "param", "60")
+    gateway = await start(plugins=plugins(tmp_path, ear), idle_timeout=seconds)
     (tmp_path / "data/upload").mkdir()
     (tmp_path / "data/upload/x").write_bytes(b"before")
     return gateway
@@ -192,6 +193,7 @@ async def test_malformed_chunks_are_refused(
     assert event["upload_id"] == answer.json["upload_id"]
 
 
+@pytest.mark.parametrize("gateway", ["0.3"], indirect=True)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("line", [LENGTH, CHUNKED])
 async def test_a_body_that_stalls_is_told_that_it_took_too_long(

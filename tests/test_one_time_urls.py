@@ -30,7 +30,8 @@ async def test_a_stored_upload_uses_it_up_and_the_next_one_sends_no_byte(
     url = str(await gateway.ground.services.sign_url("PUT", "/upload/x", once=True))
     (tmp_path / "big").write_bytes(b"x" * 3_000_000)
     first = await curl("-T", str(tmp_path / "big"), url)
-    second = await curl("-H", "Expect: 100-continue", "-T", str(tmp_path / "big"), url)
+    asking = ("--expect100-timeout", "30", "-H", "Expect: 100-continue")
+    second = await curl(*asking, "-T", str(tmp_path / "big"), url)
     assert (first.status, second.status, second.uploaded) == (201, 403, 0)
     assert '"used_up"' in second.body
 

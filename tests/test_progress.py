@@ -29,12 +29,12 @@ script: |
 
 
 async def told(gateway: Gateway, upload_id: str) -> dict[str, Any]:
-    """Wait for the status page to tell of progress."""
+    """Wait for the status page to tell of the latest progress."""
     async with asyncio.timeout(SECONDS):
         while True:
             story = (await get(gateway, f"/-/uploads/{upload_id}")).json
-            if story["handlers"] and "progress" in story["handlers"][0]:
-                handler: dict[str, Any] = story["handlers"][0]
+            handler: dict[str, Any] = story["handlers"][0] if story["handlers"] else {}
+            if handler.get("progress", {}).get("done") == 3:
                 return handler
             await asyncio.sleep(0.01)  # the page is the only sign
 

@@ -49,11 +49,10 @@ class Ledger:
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state. Raises `EngineAway`."""
         told: list[Depth] = []
-        for state in _COUNTED:
-            after: int | None = 0
-            while after is not None:
-                some, after = await self._ask(_counting(state, after))
-                told += some
+        windows: Mapping[str, int] = dict.fromkeys(_COUNTED, 0)
+        while windows:  # the first look is at all states at once: what changes its own is in one of them
+            some, windows = await self._ask(_counting(windows))
+            told += some
         return merged(told)
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> Page:
@@ -183,8 +182,8 @@ def merged(depths: Iterable[Depth]) -> list[Depth]:
     return [sums[key] for key in sorted(sums)]
 
 
-def _counting(state: str, after: int) -> Operation[tuple[list[Depth], int | None]]:
-    return lambda db: looking.count(db, state, after)
+def _counting(windows: Mapping[str, int]) -> Operation[tuple[list[Depth], dict[str, int]]]:
+    return lambda db: looking.count(db, windows)
 
 
 def _paging(

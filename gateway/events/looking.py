@@ -173,8 +173,22 @@ def _runs(db: sqlite3.Connection, delivery: int) -> list[Attempt]:
     return [Attempt(*columns) for columns in reversed(latest)]
 
 
-def count(db: sqlite3.Connection, state: str, after: int) -> tuple[list[Depth], int | None]:
-    """Count a window of the unfinished in one state of the table; return where the next begins."""
+def count(db: sqlite3.Connection, windows: Mapping[str, int]) -> tuple[list[Depth], dict[str, int]]:
+    """Count the unfinished: of each state of the table, a window behind the given `seq`.
+
+    Returns the states of which there is more, with where their next window begins.
+    """
+    told: list[Depth] = []
+    rest: dict[str, int] = {}
+    for state, after in windows.items():
+        some, behind = _count_one(db, state, after)
+        told += some
+        if behind is not None:
+            rest[state] = behind
+    return told, rest
+
+
+def _count_one(db: sqlite3.Connection, state: str, after: int) -> tuple[list[Depth], int | None]:
     groups = db.execute(
         "SELECT handler, shown, count(*), min(created), max(seq) FROM"  # noqa: S608 (the state is ours)
         f" (SELECT handler, {_SHOWN} AS shown, created, seq FROM deliveries d"

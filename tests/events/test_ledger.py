@@ -188,6 +188,19 @@ async def test_depth_counts_all_that_is_not_done(busy: Journal) -> None:
 
 
 @pytest.mark.usefixtures("small_windows")
+async def test_what_changes_its_state_meanwhile_is_counted_once_all_the_same(journal: Journal) -> None:
+    ready(journal, "restless")
+
+    def work() -> None:
+        for _ in range(300):
+            settle_first(journal, "retry")
+
+    working = asyncio.create_task(asyncio.to_thread(work))
+    while not working.done():
+        assert [one.count for one in await journal.ledger.depth()] == [1]
+    await working
+
+
 async def test_depth_adds_up_what_the_windows_told(journal: Journal) -> None:
     ready(journal, *(f"u{number}" for number in range(9)), handlers=("h", "i"))
     [(born,)] = select(journal, "SELECT min(created) FROM deliveries")
@@ -241,7 +254,7 @@ async def test_what_is_unfinished_is_found_without_reading_what_is_done(
     told = plans(
         busy,
         lambda db: looking.find(db, search, 0, 10, top=99, window=10),
-        lambda db: looking.count(db, kept_as, 0),
+        lambda db: looking.count(db, {kept_as: 0}),
     )
     assert all(
         re.match(r"SEARCH \w+ USING (COVERING )?INDEX deliveries_unfinished \(state=\? AND rowid", plan)
