@@ -40,6 +40,12 @@ _ADVICE: Final[Mapping[str, str]] = {
 """What to do about a file that cannot be opened, by SQLite's name of the fault."""
 
 
+class _Connection(sqlite3.Connection):
+    """`doubtful` once a sync has failed: the transaction may stand whole in the log all the same."""
+
+    doubtful = False
+
+
 def packed(rows: Sequence[Any]) -> str:
     """Return rows as the JSON that `json_each` takes apart again: one statement for all of them.
 
@@ -122,12 +128,16 @@ class Database:
                 _run_batch(connection, alive)
         connection.close()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> _Connection:
         try:
             # SQLite would let the umask decide who may read it; its WAL gets the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(
-                self._path, isolation_level=None, timeout=0, cached_statements=512
+                self._path,
+                isolation_level=None,
+                timeout=0,
+                cached_statements=512,
+                factory=_Connection,
             )
         except (sqlite3.Error, OSError) as fault:
             raise self._unusable(fault) from fault
@@ -170,7 +180,7 @@ class Database:
         return batch, False
 
 
-def _run_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
+def _run_batch(connection: _Connection, batch: list[_Job]) -> None:
     try:
         results = _transaction(connection, batch)
     except Exception as fault:
@@ -185,13 +195,28 @@ def _run_batch(connection: sqlite3.Connection, batch: list[_Job]) -> None:
         future.set_result(result)
 
 
-def _transaction(connection: sqlite3.Connection, batch: list[_Job]) -> list[Any]:
+def _transaction(connection: _Connection, batch: list[_Job]) -> list[Any]:
     try:
         connection.execute("BEGIN IMMEDIATE")
+        if connection.doubtful:
+            _write_over(connection)
         results = [operation(connection) for operation, _ in batch]
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException as fault:
+        connection.doubtful |= getattr(fault, "sqlite_errorname", "").startswith("SQLITE_IOERR")
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    connection.doubtful = False
     return results
+
+
+def _write_over(connection: _Connection) -> None:
+    """Write to the log, even where the operations of this transaction write nothing.
+
+    What a failed transaction left there is taken for good by the next start after a crash, whatever
+    was said of it meanwhile. Any frame in its place ends that: each has the checksum of those before.
+    Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version}")

@@ -308,3 +308,24 @@ def test_the_journal_of_an_earlier_version_goes_on_working(golden: Journal) -> N
     found = now(golden.outbox.recorded(["01J0000000000000000000DEAD-0"]))
     path, identity = found["01J0000000000000000000DEAD-0"]
     assert (path, identity.device, identity.inode, identity.mtime_ns) == ("/upload/dead.bin", 7, 8, 9)
+
+
+def test_a_transaction_whose_sync_failed_is_written_over_by_the_next_one(
+    database: Database, path: Path
+) -> None:
+    log = Path(f"{path}-wal")
+    now(database.submit(lambda db: db.execute("INSERT INTO t VALUES (1)").rowcount))
+
+    def broken(_: sqlite3.Connection) -> None:
+        fault = sqlite3.OperationalError("disk I/O error")
+        fault.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+        raise fault
+
+    with pytest.raises(sqlite3.OperationalError):
+        now(database.submit(broken))
+    before = log.read_bytes()
+    assert now(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
+    assert log.read_bytes() != before  # whatever stood there behind the last good one is gone
+    before = log.read_bytes()
+    assert now(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
+    assert log.read_bytes() == before
