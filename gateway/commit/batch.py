@@ -249,9 +249,10 @@ class Steps:
         """Take back what the journal may hold, durably; only then the bodies."""
         ids = [order.upload.id for order in orders]
         try:
-            self._outbox.forget(ids).result()
+            # The URLs first: they are good again even where the rows cannot be taken back yet.
             if give_back(self._once, [order.upload for order in orders]):
                 self._once.sync()
+            self._outbox.forget(ids).result()
         except (sqlite3.Error, OSError):
             # While an (empty) body lies there, recovery knows that the upload was never published.
             self._limbo.extend(ids)

@@ -18,6 +18,7 @@ import pytest
 from gateway.commit.orders import Order
 from gateway.errors import Refusal, Unanswered
 from gateway.model import Stored
+from gateway.signing import Grant
 from gateway.storage.incoming import Incoming
 from tests.commit.conftest import SECONDS, Listen, Office
 from tests.records import claimed
@@ -272,6 +273,19 @@ async def test_a_row_that_cannot_be_taken_back_keeps_an_empty_body_as_its_mark(
     assert office.bodies() == []
     assert office.deliveries() == [("/next", "ready")]
     assert await office.claimable() == ["/next"]
+
+
+async def test_a_url_is_good_again_even_where_the_row_cannot_be_taken_back(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = office.journal.outbox
+    monkeypatch.setattr(outbox, "forget", Broken(outbox.forget, 1))
+    grant = Grant("PUT", "/x", 1 << 40, once="nonce")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", failing(errno.ENOSPC, lambda *_, **__: True, os.rename))
+        assert (await refusal(office, "/x", grant=grant)).code == "no_space"
+    office.once.check("nonce")
+    assert (await office.commit("/x", grant=grant)).path == "/x"
 
 
 # -- the disk fails
