@@ -59,7 +59,7 @@ class Inflight:
     def __init__(self) -> None:
         self.gathered = 0
         self._active: dict[str, Progress] = {}
-        self._ended: OrderedDict[str, Progress] = OrderedDict()
+        self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._active)
@@ -82,11 +82,11 @@ class Inflight:
         self._active.pop(progress.upload.id, None)
         if error is not None:
             progress.state, progress.error = "failed", error
-            self._ended[progress.upload.id] = progress
+            self._ended[progress.upload.id] = progress.story()  # without its headers: may be megabytes
             if len(self._ended) > REMEMBERED:
                 self._ended.popitem(last=False)
 
     def story(self, upload_id: str) -> dict[str, Any] | None:
         """Return the story of an upload that is active or has failed lately."""
-        progress = self._active.get(upload_id) or self._ended.get(upload_id)
-        return None if progress is None else progress.story()
+        progress = self._active.get(upload_id)
+        return self._ended.get(upload_id) if progress is None else progress.story()

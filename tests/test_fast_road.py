@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import logging
 import random
-import subprocess
 import threading
 import time
 from base64 import b64encode
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import uvloop
@@ -26,11 +26,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.app import Gateway
+from gateway.inflight import Progress
 from gateway.storage import incoming
 from gateway.uploads import fastpath, roadcheck
 from gateway.uploads.takeover import Taken, take
 from tests.conftest import Start
-from tests.harness import Raw, curl, files_below, get, head, leftovers, put, raw
+from tests.harness import Raw, certificate, curl, files_below, get, head, leftovers, put, raw
 from tests.witness import handler
 
 MIB = 1 << 20
@@ -131,29 +132,36 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
     body = content(plan.size, plan.seed)
     status, story, how = None, {}, None
     number = str(next(NUMBERS))  # an upload whose client has left may end when the next one runs
-    async with raw(gateway) as connection:
-        if plan.kept_alive:
-            await connection.send(head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
-            assert (await connection.answer()).status in {200, 201}
-        await connection.send(head("PUT", f"/upload/x?number={number}", *plan.lines))
-        if plan.expect:
-            assert b"100" in await connection.line() + await connection.line()
-        if plan.leaves is not None:
-            offset, way = plan.leaves
-            await send_in_pieces(connection, body[: int(offset * plan.size)], plan.cuts)
-            await leave(connection, way)
-        else:
-            await send_in_pieces(connection, body + BEHIND * plan.pipelined, plan.cuts)
-            answer = await connection.answer()
-            status, story, how = answer.status, answer.json, answer.headers.get("Connection")
-            assert len(story.pop("upload_id")) > 20
-            if how == "close":
-                assert await connection.closed() == b""
-    await ended(gateway)
-    ends = gateway.inflight._ended.values()
-    errors = [end.error for end in ends if end.upload.params.get("number") == [number]]
+    errors: list[str] = []
+    end = gateway.inflight.end
+
+    def note(progress: Progress, error: str | None = None) -> None:
+        if error is not None and progress.upload.params.get("number") == [number]:
+            errors.append(error)
+        end(progress, error)
+
+    with mock.patch.object(gateway.inflight, "end", note):
+        async with raw(gateway) as connection:
+            if plan.kept_alive:
+                await connection.send(head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
+                assert (await connection.answer()).status in {200, 201}
+            await connection.send(head("PUT", f"/upload/x?number={number}", *plan.lines))
+            if plan.expect:
+                assert b"100" in await connection.line() + await connection.line()
+            if plan.leaves is not None:
+                offset, way = plan.leaves
+                await send_in_pieces(connection, body[: int(offset * plan.size)], plan.cuts)
+                await leave(connection, way)
+            else:
+                await send_in_pieces(connection, body + BEHIND * plan.pipelined, plan.cuts)
+                answer = await connection.answer()
+                status, story, how = answer.status, answer.json, answer.headers.get("Connection")
+                assert len(story.pop("upload_id")) > 20
+                if how == "close":
+                    assert await connection.closed() == b""
+        await ended(gateway)
     outcome = Outcome(
-        status, story, files_below(folder / "upload"), leftovers(folder), "".join(map(str, errors)), how
+        status, story, files_below(folder / "upload"), leftovers(folder), "".join(errors), how
     )
     for path in (folder / "upload").glob("*"):
         path.unlink()
@@ -238,13 +246,8 @@ async def test_a_large_body_takes_the_fast_road_without_being_asked(start: Start
 
 
 async def test_https_goes_the_ordinary_road(start: Start, tmp_path: Path) -> None:
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-subj", "/CN=localhost", "-days", "2", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    gateway = await fast(start, tmp_path / "data", tls_cert=str(cert), tls_key=str(key))
+    cert, key = certificate(tmp_path)
+    gateway = await fast(start, tmp_path / "data", tls_cert=cert, tls_key=key)
     source = tmp_path / "source"
     source.write_bytes(content(2 * MIB))
     result = await curl("-k", "-i", "-T", str(source), f"{gateway.url}/upload/x")
@@ -302,10 +305,10 @@ async def test_a_slow_client_is_not_idle_and_a_silent_one_is(start: Start, tmp_p
             answer = await connection.answer()
             assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
             assert await connection.closed() == b""
-        *_, progress = gateway.inflight._ended.values()
+        *_, ended_so = gateway.inflight._ended.values()
         if longest < 0.6:
             break
-    assert progress.received == 6
+    assert ended_so["bytes"] == 6
     assert leftovers(tmp_path / "data") == []
 
 

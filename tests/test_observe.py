@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import observe
 from gateway.app import Gateway
+from gateway.inflight import Inflight
+from gateway.model import Upload
 from tests.conftest import Start
 from tests.harness import SECONDS, Answer, get, handlers_done, head, plugin, put, raw, settled
 from tests.records import claimed, now, ready, record, settle
@@ -136,6 +139,15 @@ async def test_an_upload_on_its_way_and_a_failed_one_have_a_page(start: Start) -
     await gateway.entrance.quiet(SECONDS)
     story = (await get(gateway, f"/-/uploads/{upload_id}")).json
     assert (story["state"], story["error"], story["handlers"]) == ("failed", "connection_lost", [])
+
+
+def test_a_failed_upload_is_remembered_without_its_headers() -> None:
+    inflight = Inflight()
+    inflight.end(inflight.begin(Upload("an id", "/x", headers={"X-Long": "x" * 16_000})), "forbidden")
+    told = inflight.story("an id")
+    assert told is not None
+    assert (told["state"], told["error"]) == ("failed", "forbidden")
+    assert not [one for one in gc.get_objects() if isinstance(one, Upload) and one.id == "an id"]
 
 
 async def test_a_refused_upload_has_a_page_too(start: Start) -> None:
