@@ -141,6 +141,28 @@ async def test_a_digest_is_verified_before_the_file_is_published(
     assert taken.json["digest"] == f"{algorithm}=:{right}:"
 
 
+@pytest.mark.parametrize("header", ["Content-Digest", "Repr-Digest"])
+async def test_digests_on_lines_of_their_own_are_all_verified(start: Start, header: str) -> None:
+    gateway = await start()
+    right = base64.b64encode(hashlib.sha256(b"1").digest()).decode()
+    wrong = base64.b64encode(hashlib.sha512(b"2").digest()).decode()
+    lines = f"{header}: sha-256=:{right}:", f"{header.lower()}: sha-512=:{wrong}:"
+    assert (await put(gateway, "/upload/x", b"1", *lines)).json["error"] == "digest_mismatch"
+    assert (await put(gateway, "/upload/x", b"1", *reversed(lines))).json["error"] == "digest_mismatch"
+    assert (await put(gateway, "/upload/x", b"1", lines[0])).status == 201
+
+
+async def test_a_condition_on_a_line_of_its_own_is_kept_too(start: Start) -> None:
+    gateway = await start()
+    assert (await put(gateway, "/upload/x", b"1")).status == 201
+    for lines in (
+        ('If-None-Match: "a"', "If-None-Match: *"),
+        ("If-Match: *", 'If-Match: "a"'),
+        ('If-Match: "a"', "If-Match: *"),
+    ):
+        assert (await put(gateway, "/upload/x", b"2", *lines)).status == 412, lines
+
+
 @pytest.mark.parametrize(
     "line", ["Content-MD5: nonsense", "Content-Digest: sha-256=abc", "Repr-Digest: crc32c=:AAAA:"]
 )

@@ -74,14 +74,21 @@ def expected_digests(headers: Mapping[str, str]) -> tuple[Expected, ...]:
     Raises `Refusal("bad_digest")` for one that cannot be read, or when none is of an algorithm
     that we know (an unknown one beside a known one may be ignored, RFC 9530 section 2).
     """
-    found: list[Expected] = []
-    md5 = headers.get("Content-MD5")
-    if md5 is not None:
-        found.append(Expected("md5", _decoded(md5, "md5", "Content-MD5"), "Content-MD5"))
+    found = [
+        Expected("md5", _decoded(line, "md5", "Content-MD5"), "Content-MD5")
+        for line in _lines(headers, "Content-MD5")
+    ]
     for header in ("Content-Digest", "Repr-Digest"):
-        if header in headers:
-            found.extend(_members(headers[header], header))
+        if lines := _lines(headers, header):
+            found.extend(_members(", ".join(lines), header))
     return tuple(found)
+
+
+def _lines(headers: Mapping[str, str], name: str) -> list[str]:
+    """Return every line of a field: together they are one list (RFC 9110 section 5.3)."""
+    if name not in headers:
+        return []
+    return [value for known, value in headers.items() if known.lower() == name.lower()]
 
 
 def _members(text: str, header: str) -> list[Expected]:
@@ -110,7 +117,7 @@ def _decoded(encoded: str, algorithm: str, header: str) -> bytes:
 
 def must_be_new(headers: Mapping[str, str]) -> bool:
     """Tell whether `If-None-Match: *` forbids to replace. Other tags never match: files have none."""
-    return headers.get("If-None-Match", "").strip() == "*"
+    return any(line.strip() == "*" for line in _lines(headers, "If-None-Match"))
 
 
 def check_if_match(headers: Mapping[str, str], *, exists: bool) -> None:
@@ -118,8 +125,8 @@ def check_if_match(headers: Mapping[str, str], *, exists: bool) -> None:
 
     Raises `Refusal("already_exists")`'s sibling by status, 412.
     """
-    condition = headers.get("If-Match")
-    if condition is not None and not (condition.strip() == "*" and exists):
+    conditions = _lines(headers, "If-Match")
+    if conditions and not (exists and all(line.strip() == "*" for line in conditions)):
         raise Refusal("precondition_failed", "If-Match is not met")
 
 
