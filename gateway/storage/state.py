@@ -130,7 +130,11 @@ class State:
     def prepare(self) -> None:
         """Create the folders. Raises `ConfigError` where that is not allowed."""
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            directory = self.folder.parent
+            made = [one for one in (directory, *directory.parents) if not one.exists()]
+            directory.mkdir(parents=True, exist_ok=True)
+            for one in made:  # else a power loss may take DIRECTORY itself, with all that was answered
+                _sync(one.parent)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             for folder in (self.incoming, self.folder / "slots"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -144,11 +148,7 @@ class State:
     def sync(self) -> None:
         """Make the folders' own entries durable, up to DIRECTORY's."""
         for folder in (self.incoming.parent, self.folder, self.folder.parent):
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _sync(folder)
 
     def lock(self, patience: float = 0.0) -> None:
         """Become the owner of the slot until `unlock` or the end of the process.
@@ -172,6 +172,14 @@ class State:
             yield str(folder / self.socket.name)
         finally:
             os.close(fd)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _signature(pid: int) -> bytes:

@@ -59,6 +59,23 @@ def test_whoever_reads_the_owner_of_a_lock_finds_a_whole_pid_also_while_it_chang
     assert read == {str(os.getpid())}
 
 
+def test_a_directory_that_is_made_at_the_start_is_synced_into_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = [], os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    state = State(tmp_path / "new/data/.gateway")
+    state.prepare()
+    assert set(synced) == {tmp_path, tmp_path / "new"}
+    state.prepare()
+    assert len(synced) == 2
+
+
 def test_making_the_object_touches_nothing(tmp_path: Path) -> None:
     State(tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
