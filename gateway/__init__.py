@@ -11,6 +11,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     ground      what every door stands on: directory, plugins, journal
     premises    what exists once however many processes there are: the lock, the key, the port
     supervisor  the processes: started, kept alive, ended together
+    link        the line between the supervisor and a process
     uploads/    the door for PUT: admit, receive, commit, answer
     routing/    the door for routes: authorize, check, run scripts, ask upstreams
     downloads/  the door for GET: files handed out, whole, in part, many as one zip

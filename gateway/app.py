@@ -22,7 +22,7 @@ from gateway.events.timetable import Timetable
 from gateway.ground import Ground
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
-from gateway.listening import load_certificate, owner_socket
+from gateway.listening import load_certificate, owner_socket, tls_context
 from gateway.metrics import Metrics
 from gateway.plugins import Plugins
 from gateway.premises import Premises, Seat
@@ -180,17 +180,20 @@ class Gateway:
         """Take new plugins and certificates (SIGHUP); any fault keeps the old ones and is logged."""
         ground = self.ground
         try:
-            await ground.plugins.reload()
-            if ground.tls is not None:
-                load_certificate(ground.tls, self.settings)
-                await asyncio.to_thread(ground.installation.read_certificate)
+            # On a context of its own: one that takes half of a pair serves nobody any more.
+            await asyncio.to_thread(tls_context, self.settings)
+            await asyncio.to_thread(ground.installation.read_certificate)
             await asyncio.to_thread(ground.tree.refresh, ground.protected())
+            await ground.plugins.reload()  # last: a fault behind it would leave new plugins unheard
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
             return
         except Exception:
             log.exception("the reload failed, all stays as it was")
             return
+        if ground.tls is not None:
+            with contextlib.suppress(ConfigError):  # it was good just now
+                load_certificate(ground.tls, self.settings)
         await self.delivering.refresh()
         self.timetable.refresh(self._schedules())
         log.info("reloaded: generation %d of the plugins", ground.plugins.current.number)

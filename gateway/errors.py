@@ -12,7 +12,8 @@ our own fault: a 500 with an id. May import nothing.
     ├── ConfigError        settings or plugins are wrong: what, where (file:line), what to do
     ├── EngineAway         the engine of events cannot be reached now; try again
     ├── RecordsAway        the records cannot be reached now; try again
-    ├── HolderAway         the gateway that has the file cannot be reached now; try again
+    ├── Postponed          a delivery cannot be run here now, and no handler is to blame; try again
+    │   └── HolderAway     ... for the gateway that has the file cannot be reached
     └── Superseded         the committed file has been replaced or removed since
 """
 
@@ -144,8 +145,12 @@ class RecordsAway(GatewayError):
     """The records cannot be reached or written now: nobody knows whether a put was done."""
 
 
-class HolderAway(GatewayError):
-    """The gateway that has an event's file cannot be reached now: no fault of the handler's."""
+class Postponed(GatewayError):
+    """A delivery cannot be run here now, and no handler is to blame: it costs no attempt."""
+
+
+class HolderAway(Postponed):
+    """The gateway that has an event's file cannot be reached now."""
 
 
 class Superseded(GatewayError):

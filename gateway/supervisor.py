@@ -1,10 +1,7 @@
 """The supervisor: several processes that share the port, kept alive and ended together.
 
 The rule: it has no thread and no event loop, so that it may fork at any time, and it serves nobody.
-A child says over its link when it is prepared (all settled, the port still closed), waits for the
-go, and says when it is ready. Should the supervisor die, its end of every link closes and the
-children kill themselves: what they promised survives that as it survives any kill -9. May import
-the standard library only.
+What it and its children say to each other is in `link`. May import `link`.
 """
 
 from __future__ import annotations
@@ -17,11 +14,12 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
+
+from gateway.link import PREPARED, READY, Link, let_go
 
 log = logging.getLogger("gateway.supervisor")
 
@@ -34,35 +32,11 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 30.0
 """Seconds before a child that dies again and again is started again, doubling between the two."""
 
+BIRTH_PAUSE: Final = 1.0
+"""Seconds after which a child that could not even be forked is tried again."""
+
 PATIENCE: Final = 15.0
 """Seconds beyond the grace time after which a child that does not end is killed."""
-
-_PREPARED, _GO, _READY = b"p", b"g", b"r"
-
-
-class Link:
-    """A child's end of the line to its supervisor. Dies with it: see the module's rule."""
-
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._go = threading.Event()
-        threading.Thread(target=self._watch, name="link", daemon=True).start()
-
-    def prepared(self) -> None:
-        """Say that everything is settled, and wait until the port may be opened."""
-        self._line.sendall(_PREPARED)
-        self._go.wait()
-
-    def ready(self) -> None:
-        """Say that requests are taken."""
-        self._line.sendall(_READY)
-
-    def _watch(self) -> None:
-        with contextlib.suppress(OSError):
-            while self._line.recv(1):
-                self._go.set()
-        os.kill(os.getpid(), signal.SIGKILL)
-
 
 Work = Callable[[int, Link], int]
 """What a child does, given its slot and its link; returns its exit code."""
@@ -129,24 +103,24 @@ class Supervisor:
             words = child.line.recv(16)
         if not words:  # it is about to be reaped
             self._selector.unregister(child.line)
-        if _PREPARED in words:
+        if PREPARED in words:
             self._prepared(child)
-        if _READY in words:
+        if READY in words:
             self._ready(child)
 
     def _prepared(self, child: _Child) -> None:
         """Let it open the port, at the first start once all are prepared."""
         child.prepared = True
         if self._opened:
-            _go(child)
+            let_go(child.line)
             return
         for slot in range(self.count):  # the first has said what is wrong with the settings, if anything
-            if slot not in self._children:
+            if slot not in self._children and slot not in self._due:
                 self._spawn(slot)
         if all(other.prepared for other in self._children.values()):
             self._opened = True
             for other in self._children.values():
-                _go(other)
+                let_go(other.line)
 
     def _ready(self, child: _Child) -> None:
         child.ready = True
@@ -231,17 +205,33 @@ class Supervisor:
     # -- births
 
     def _spawn(self, slot: int) -> None:
-        ours, theirs = socket.socketpair()
-        sys.stdout.flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child has handlers of its own
-        pid = os.fork()
-        if not pid:
-            self._be_child(slot, ours, theirs)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        theirs.close()
+        """Start a child, or try again later: the others go on where no process can be had just now."""
+        try:
+            pid, ours = self._fork(slot)
+        except OSError as fault:
+            log.error("process %d cannot be started yet, the others go on: %s", slot, fault)
+            self._due[slot] = time.monotonic() + BIRTH_PAUSE
+            return
         child = _Child(slot, pid, ours, time.monotonic())
         self._children[slot] = child
         self._selector.register(ours, selectors.EVENT_READ, child)
+
+    def _fork(self, slot: int) -> tuple[int, socket.socket]:
+        """Return a child's pid and our end of its line. Raises OSError."""
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child has handlers of its own
+        try:
+            pid = os.fork()
+            if not pid:
+                self._be_child(slot, ours, theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            theirs.close()
+        return pid, ours
 
     def _be_child(self, slot: int, ours: socket.socket, theirs: socket.socket) -> None:
         """Never returns: what stands on the stack above belongs to the supervisor."""
@@ -260,11 +250,6 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 sys.stderr.flush()
             os._exit(code)
-
-
-def _go(child: _Child) -> None:
-    with contextlib.suppress(ConnectionError):
-        child.line.sendall(_GO)
 
 
 @contextlib.contextmanager
@@ -288,7 +273,7 @@ def _signals() -> Iterator[socket.socket]:
 def _forget_signals() -> None:
     """Undo the supervisor's handling in a child, which sets its own when it serves.
 
-    Until then a reload has nothing to do, and Ctrl-C is the supervisor's to pass on.
+    Until it loads its plugins a reload has nothing to do; Ctrl-C is the supervisor's to pass on.
     """
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):

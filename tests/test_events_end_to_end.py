@@ -16,7 +16,7 @@ import pytest
 from gateway.app import Gateway
 from gateway.model import UPLOADED, UPLOADING
 from tests.conftest import Start
-from tests.harness import SECONDS, Outside, files_below, get, plugin, put
+from tests.harness import SECONDS, Outside, certificate, files_below, get, plugin, put
 from tests.witness import Ear, handler, hearing, logged
 
 GOLDEN = Path(__file__).parent / "golden/plugins"
@@ -151,6 +151,25 @@ async def test_a_hangup_takes_new_plugins_and_a_faulty_file_keeps_the_old_ones(
     handler(folder, "event['path'] = '/mended'")
     await hang_up(gateway, "reloaded: generation 3")
     assert (await put(gateway, "/upload/x", b"1")).json["path"] == "/mended"
+
+
+async def test_a_reload_whose_certificate_is_bad_takes_no_plugin_either(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = certificate(tmp_path)
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    gateway = await start(tls_cert=cert, tls_key=key, plugins=[str(folder)])
+    before = gateway.plugins.current
+    handler(folder, "pass", event="APIGW.OnFileUploaded")
+    whole = Path(cert).read_bytes()
+    Path(cert).write_bytes(b"half a certificate")
+    await gateway.reload()
+    assert gateway.plugins.current is before
+    assert "the reload failed, all stays as it was" in caplog.text
+    Path(cert).write_bytes(whole)
+    await gateway.reload()
+    assert gateway.plugins.current.number == before.number + 1
 
 
 async def hang_up(gateway: Outside, sign: str) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Refusal, Terminated
+from gateway.errors import Postponed, Refusal, Terminated
 from gateway.hooks import HandlerFailed, HandlerGone, Hooks
 from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, RetryPolicy, Upload
 from gateway.plugins import KINDS, Plugins
 from gateway.routing.plugin import routing_kind
 from gateway.scripting import Services
+from gateway.scripting.lanes import REPLACEMENTS
 
 Start = Callable[..., Awaitable[Hooks]]
 GOLDEN = Path(__file__).parent / "golden" / "plugins"
@@ -241,6 +242,19 @@ async def test_a_handler_that_blocks_for_ever_costs_its_caller_the_time_out_only
     assert caught.value.code == "hook_failed"
     await hooks.uploading(upload())
     assert hooks.alive
+
+
+async def test_a_lane_that_is_lost_for_good_uses_up_nobodys_attempts(start: Start, quick: None) -> None:
+    blocks = plugin("h", "if event['attempt'] == 1:\n    time.sleep(60)", UPLOADED, "timeout: 0.3\n")
+    hooks = await start(blocks)
+    for _ in range(REPLACEMENTS):
+        with pytest.raises(HandlerFailed):
+            await hooks.deliver(delivery(), {"attempt": 1})
+    with pytest.raises((HandlerFailed, Postponed)):
+        await hooks.deliver(delivery(), {"attempt": 1})
+    assert not hooks.alive
+    with pytest.raises(Postponed, match="restart this process"):
+        await hooks.deliver(delivery(), {"attempt": 2})
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_given_up(start: Start) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.supervisor import Supervisor
 from tests.harness import (
     SECONDS,
     Outside,
@@ -233,6 +235,65 @@ async def test_a_reload_reaches_every_process(outside: Start, tmp_path: Path) ->
     await served_by_all(gateway, 2)
     await settled(gateway)
     assert told(tmp_path) == {"again"}
+
+
+SLOW_TO_LOAD = """
+name: slow
+event: APIGW.OnFileUploading
+script: |
+  import os, pathlib, time
+  pathlib.Path("LOADING").touch()
+  while not os.path.exists("GO"):
+      time.sleep(0.01)
+  async def slow(event, handle):
+      await handle.terminate(code=STATUS)
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(
+    tmp_path: Path, processes: str
+) -> None:
+    loading, go = tmp_path / "loading", tmp_path / "go"
+    text = SLOW_TO_LOAD.replace("LOADING", str(loading)).replace("GO", str(go))
+    folder = plugin(tmp_path / "plugins", text.replace("STATUS", "401"))
+    starting = asyncio.create_task(
+        asyncio.to_thread(
+            Outside, tmp_path / "data", ("--processes", processes, "--plugins", str(folder))
+        )
+    )
+    async with asyncio.timeout(SECONDS):
+        while not loading.exists():
+            await asyncio.sleep(0.01)
+    plugin(folder, text.replace("STATUS", "402"))
+    (parent,) = (p for p in psutil.Process().children() if str(tmp_path) in " ".join(p.cmdline()))
+    parent.send_signal(signal.SIGHUP)
+    await asyncio.sleep(0.1)  # the supervisor passes it on
+    go.touch()
+    with await starting as gateway:
+        async with asyncio.timeout(SECONDS):
+            while len(messages(gateway, "reloaded")) < 1:
+                await asyncio.sleep(0.02)  # the log is the only sign of a reload
+        statuses = {(await put(gateway, f"/upload/{n}")).status for n in range(20)}
+    assert statuses == {402}
+
+
+def test_a_process_that_cannot_be_forked_now_is_tried_again_and_ends_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no process is left")
+
+    supervisor = Supervisor(2, lambda *_: 0, 1.0, lambda: None, lambda _: None, lambda: None)
+    supervisor._due[1] = 0.0
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", fork)
+        supervisor._look_at_the_clock()
+    assert list(supervisor._due) == [1]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGTERM, signal.SIGCHLD} == set()
+    assert "the others go on: [Errno 11] no process is left" in caplog.text
 
 
 async def test_bodies_on_their_way_are_finished_by_every_process_when_asked_to_stop(

@@ -20,9 +20,10 @@ from gateway import logs
 from gateway.app import Gateway
 from gateway.commands import complain
 from gateway.errors import ConfigError
+from gateway.link import Link
 from gateway.premises import Premises, Seat
 from gateway.settings import Settings
-from gateway.supervisor import Link, Supervisor
+from gateway.supervisor import Supervisor
 
 HELP = """\
 Run the server. When it is ready it prints one line `listening on http://HOST:PORT` to stdout; the
@@ -88,25 +89,31 @@ def _serve(
     settings: Settings, seat: Seat, prepared: Callable[[], None], ready: Callable[[], None]
 ) -> int:
     """Be one process: `prepared` may wait before the port is opened, `ready` is called after that."""
+    asked: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: asked.append(number))  # until the loop hears it
     gateway = Gateway(settings, seat)
     gateway.prepare()
     prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(gateway, ready))
+        runner.run(_until_stopped(gateway, ready, asked))
     return 0
 
 
-async def _until_stopped(gateway: Gateway, ready: Callable[[], None]) -> None:
+async def _until_stopped(gateway: Gateway, ready: Callable[[], None], asked: list[int]) -> None:
+    """Start, serve and stop. `asked` has the reloads that were asked for before the loop ran."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
+    loop.add_signal_handler(signal.SIGHUP, asked.append, signal.SIGHUP)
     await gateway.start()
+    loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
     calm_collector()
     gateway.introduce()
     ready()
+    if asked:  # while the plugins were being loaded: these may be the old ones
+        _spawn(reloads, gateway.reload)
     await ended.wait()
     log.info("stopping: no new requests, uploads on their way are finished")
     if reloads:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
 from gateway import logs
-from gateway.errors import EngineAway, HolderAway
+from gateway.errors import EngineAway, Postponed
 from gateway.events.feeder import Away, Feeder
 from gateway.events.protocols import Queue
 from gateway.hooks import HandlerFailed, HandlerGone
@@ -34,8 +34,8 @@ Bury = Callable[[Sequence[str]], Awaitable[int]]
 MAX_ERROR: Final = 8000
 """Characters of an error, traceback included, that the engine keeps."""
 
-HOLDER: Final = RetryPolicy(backoff=1.0, max_backoff=30.0)
-"""The pauses between visits to a holder that is away. There is no last one."""
+POSTPONED: Final = RetryPolicy(backoff=1.0, max_backoff=30.0)
+"""The pauses before what is postponed is tried again. There is no last one."""
 
 
 def pause(policy: RetryPolicy, attempt: int) -> float:
@@ -48,7 +48,7 @@ class Runner:
     """Delivers events. `complete` turns a delivery into the event that a handler gets.
 
     `deliver` ends within the handler's time-out and raises `HandlerFailed`, `HandlerGone` or
-    `HolderAway`. `orphans`, where there is one, is told the names of all handlers and makes what waits
+    `Postponed`. `orphans`, where there is one, is told the names of all handlers and makes what waits
     for others dead. `observe` counts each run: handler, outcome, seconds.
     """
 
@@ -146,8 +146,8 @@ class Runner:
             started = time.monotonic()
             try:
                 outcome, error, delay = await self._attempt(delivery, feeder)
-            except HolderAway as fault:
-                await self._wait_for_holder(delivery, feeder.spec, fault)
+            except Postponed as fault:
+                await self._postpone(delivery, feeder.spec, fault)
                 return
             finally:
                 feeder.slot_freed()
@@ -169,7 +169,7 @@ class Runner:
             return "dead", str(fault), 0.0
         except HandlerFailed as fault:
             error = _kept("\n".join(filter(None, (str(fault), fault.traceback))))
-        except HolderAway:
+        except Postponed:
             raise
         except Exception as fault:
             # Our own mistake; unsettled, the delivery would count as running until a new start.
@@ -182,11 +182,11 @@ class Runner:
             return "dead", error, 0.0
         return "retry", error, pause(spec.retry, delivery.attempt)
 
-    async def _wait_for_holder(self, delivery: Delivery, spec: HandlerSpec, fault: HolderAway) -> None:
+    async def _postpone(self, delivery: Delivery, spec: HandlerSpec, fault: Postponed) -> None:
         """Give it back for a while, unharmed: a node that restarts must not use up attempts."""
         visits = self._holders[delivery.holder] = self._holders.get(delivery.holder, 0) + 1
-        delay = pause(HOLDER, visits)
-        log.warning("%s waits %.1f s for the holder of the file: %s", spec.name, delay, fault)
+        delay = pause(POSTPONED, visits)
+        log.warning("%s is tried again in %.1f s: %s", spec.name, delay, fault)
         await self._hand_back([delivery], delay)
 
     async def _settle(

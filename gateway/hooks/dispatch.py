@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from gateway import logs
-from gateway.errors import GatewayError, HolderAway, Refusal, Terminated
+from gateway.errors import GatewayError, Postponed, Refusal, Terminated
 from gateway.hooks.report import Reporter, Run
 from gateway.model import DOWNLOADING, UPLOAD_FAILED, UPLOADING, Delivery, Download, HandlerSpec, Upload
 from gateway.plugins import Handler, Plugins
@@ -24,6 +24,7 @@ from gateway.scripting import (
     Handle,
     Junk,
     Lane,
+    LaneLost,
     Served,
     downloading_event,
     failed_event,
@@ -141,7 +142,7 @@ class Hooks:
         """Run one handler of a journalled event on the complete event, `attempt` included.
 
         Raises `HandlerFailed` where it has to run again, `HandlerGone` where there is none,
-        `HolderAway` where nobody is to blame.
+        `Postponed` where no handler is to blame.
         """
         handler = self._plugins.current.handler(delivery.event, delivery.handler)
         if handler is None:
@@ -150,8 +151,10 @@ class Hooks:
             run = await self._run_told(handler, Event(event), delivery.event_id)
             message = self._reporter.message(run)
             self._reporter.report(run, message or "done")
-        if isinstance(run.error, HolderAway):
+        if isinstance(run.error, Postponed):
             raise run.error
+        if isinstance(run.error, LaneLost) and self._work.lost:
+            raise Postponed("no lane is left to run it in: restart this process") from run.error
         if message is not None:
             raise HandlerFailed(message, self._reporter.traceback(run)) from run.error
 

@@ -53,8 +53,13 @@ class Lane:
 
     @property
     def alive(self) -> bool:
-        """False after the last replacement was lost too, and once closed."""
-        return not self._closed and self._replaced <= REPLACEMENTS
+        """False once lost or closed."""
+        return not self._closed and not self.lost
+
+    @property
+    def lost(self) -> bool:
+        """True after the last replacement was lost too."""
+        return self._replaced > REPLACEMENTS
 
     @property
     def in_flight(self) -> int:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import socket
-import subprocess
 from email.utils import formatdate
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from gateway.app import Gateway
 from tests.conftest import Start
-from tests.harness import Answer, Outside, curl, get, head, plugin, put, raw
+from tests.harness import Answer, Outside, certificate, curl, get, head, plugin, put, raw
 
 MIB = 1 << 20
 CONTENT = os.urandom(3 * MIB + 17)
@@ -215,11 +214,8 @@ async def test_curl_resumes_asks_for_parts_and_for_news(
 
 
 async def test_over_tls_the_same_bytes_come(start: Start, stored: Path, tmp_path: Path) -> None:
-    cert, key = tmp_path / "cert", tmp_path / "key"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    names = ["-nodes", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([*make, *names], check=True, capture_output=True)
-    gateway = await start(downloads=True, tls_cert=str(cert), tls_key=str(key))
+    cert, key = certificate(tmp_path)
+    gateway = await start(downloads=True, tls_cert=cert, tls_key=key)
     url, copy = f"{gateway.url}/upload/a.bin", tmp_path / "copy"
     assert (await curl("-k", "-o", str(copy), url)).status == 200
     assert copy.read_bytes() == CONTENT

@@ -312,7 +312,7 @@ async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
 async def test_a_holder_that_is_away_uses_up_no_attempts(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "HOLDER", RetryPolicy(1, 0.001, 0.001))
+    monkeypatch.setattr(runner, "POSTPONED", RetryPolicy(1, 0.001, 0.001))
     attempts: list[int] = []
 
     async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from aiohttp import web
 
 from gateway.routing.model import Exchange, Limits
 from gateway.routing.proxy import Proxy
-from tests.harness import SECONDS, curl, head
+from tests.harness import SECONDS, certificate, curl, head
 from tests.ports import free_port
 from tests.routing.proxying import (
     Last,
@@ -343,13 +342,8 @@ async def test_a_client_that_takes_nothing_is_given_up_and_little_was_read_for_i
 
 
 async def test_an_upstream_whose_certificate_nobody_vouches_for_gets_no_request(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key", tmp_path / "certificate"
-    make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
-    subprocess.run(
-        ["openssl", *make, "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(*certificate(tmp_path))
     async with (
         upstream(answer_all, tls=context) as up,
         front(up.authority, scheme="https") as gate,

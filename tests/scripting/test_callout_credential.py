@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from gateway.app import Gateway
 from gateway.redaction import INTERNAL_HEADER
 from gateway.scripting import HTTPError
 from tests.conftest import Start
-from tests.harness import SECONDS, get, plugin, put
+from tests.harness import SECONDS, certificate, get, plugin, put
 
 
 class Listener:
@@ -181,24 +180,13 @@ async def deliveries(gateway: Gateway, count: int) -> list[dict[str, str]]:
 # -- HTTPS
 
 
-def certificate(folder: Path) -> tuple[str, str]:
-    """A certificate for a public name, signed by nobody we know."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-subj", "/CN=files.example.org", "-days", "2", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return str(cert), str(key)
-
-
 async def test_over_https_a_gateway_trusts_its_own_certificate_for_itself_only(
     start: Start, tmp_path: Path
 ) -> None:
-    cert, key = certificate(tmp_path)
+    cert, key = certificate(tmp_path, "files.example.org")
     gateway = await start(auth="token", tls_cert=cert, tls_key=key)
     (tmp_path / "other").mkdir()
-    other_cert, other_key = certificate(tmp_path / "other")
+    other_cert, other_key = certificate(tmp_path / "other", "files.example.org")
     other = await start(
         auth="none", directory=str(tmp_path / "d2"), tls_cert=other_cert, tls_key=other_key
     )
