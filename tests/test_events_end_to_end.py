@@ -16,7 +16,7 @@ import pytest
 from gateway.app import Gateway
 from gateway.model import UPLOADED, UPLOADING
 from tests.conftest import Start
-from tests.harness import SECONDS, Outside, certificate, files_below, get, plugin, put
+from tests.harness import SECONDS, Outside, certificate, curl, files_below, get, plugin, put
 from tests.witness import Ear, handler, hearing, logged
 
 GOLDEN = Path(__file__).parent / "golden/plugins"
@@ -170,6 +170,18 @@ async def test_a_reload_whose_certificate_is_bad_takes_no_plugin_either(
     Path(cert).write_bytes(whole)
     await gateway.reload()
     assert gateway.plugins.current.number == before.number + 1
+
+
+async def test_a_certificate_whose_key_is_not_there_yet_does_not_end_https(
+    start: Start, tmp_path: Path
+) -> None:
+    cert, key = certificate(tmp_path)
+    gateway = await start(tls_cert=cert, tls_key=key)
+    (tmp_path / "renewed").mkdir()
+    renewed, _ = certificate(tmp_path / "renewed")
+    Path(cert).write_bytes(Path(renewed).read_bytes())
+    await gateway.reload()
+    assert (await curl("-k", f"{gateway.url}/-/health")).status == 200
 
 
 async def hang_up(gateway: Outside, sign: str) -> None:
