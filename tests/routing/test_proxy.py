@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import ssl
 import subprocess
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 from aiohttp import web
@@ -149,6 +155,50 @@ async def test_a_field_that_a_step_has_set_cannot_be_taken_away_by_the_client() 
         await client.send(head("GET", "/", "Connection: X-User, close", "X-User: root"))
         assert (await client.answer()).status == 200
     assert lines_of(up.only, "X-User") == ["ada"]
+
+
+@contextlib.contextmanager
+def wsgi() -> Iterator[str]:
+    """Start a server of the standard library's that answers with what its application is told."""
+
+    class Silent(WSGIRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    def tell(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        start("200 OK", [("Content-Type", "application/json")])
+        told = {key: value for key, value in environ.items() if key.startswith("HTTP_X_")}
+        return [json.dumps(told).encode()]
+
+    with make_server("127.0.0.1", 0, tell, handler_class=Silent) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize("trusts", [False, True])
+async def test_a_name_with_an_underscore_does_not_pass_for_one_with_a_hyphen(trusts: bool) -> None:
+    def last(proxy: Proxy) -> Last:
+        async def set_user(exchange: Exchange) -> web.StreamResponse:
+            exchange.headers["X-User"] = "ada"
+            exchange.headers["X_Step"] = "set"
+            return await proxy(exchange)
+
+        return set_user
+
+    lines = ("X_User: root", "x_forwarded_for: 6.6.6.6", "X-Forwarded_Host: evil", "X_Step: forged")
+    with wsgi() as authority:
+        async with front(authority, last=last, trusts=trusts) as gate:
+            done = await curl(*(word for line in lines for word in ("-H", line)), gate.url)
+    assert json.loads(done.body) == {
+        "HTTP_X_USER": "ada", "HTTP_X_STEP": "set", "HTTP_X_FORWARDED_FOR": "127.0.0.1",
+        "HTTP_X_FORWARDED_PROTO": "http",
+        "HTTP_X_FORWARDED_HOST": gate.url.removeprefix("http://"),
+    }  # fmt: skip
 
 
 async def test_a_client_of_http_1_0_gets_an_answer_of_unknown_length_until_the_close() -> None:
