@@ -373,6 +373,47 @@ async def test_a_kept_connection_that_dies_is_replaced_only_where_a_second_try_d
     assert sum(record.count(b" / HTTP/1.1\r\n") for record in up.received) == times
 
 
+@pytest.mark.parametrize("read_first", [False, True])
+@pytest.mark.parametrize(
+    ("method", "body", "times"),
+    [
+        ("GET", b"", 2), ("HEAD", b"", 2), ("OPTIONS", b"", 2), ("DELETE", b"", 2), ("PUT", b"", 2),
+        ("POST", b"", 1), ("PATCH", b"", 1),
+        ("GET", b"abc", 1), ("DELETE", b"abc", 1), ("PUT", b"abc", 1), ("POST", b"abc", 1),
+    ],
+)  # fmt: skip
+async def test_an_upstream_that_takes_a_request_and_hangs_up_gets_it_again_only_without_a_body(
+    method: str, body: bytes, times: int, read_first: bool
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)  # and close without an answer, on a new connection
+
+    def last(proxy: Proxy) -> Last:
+        async def ask(exchange: Exchange) -> web.StreamResponse:
+            if read_first:
+                exchange.body = await exchange.request.content.read()
+            return await proxy(exchange)
+
+        return ask
+
+    async with upstream(serve) as up, front(up.authority, last=last) as gate, gate.raw() as client:
+        lines = (f"Content-Length: {len(body)}",) if body else ()
+        await client.send(head(method, "/", *lines) + body)
+        assert (await client.answer(head=method == "HEAD")).status == 502
+    assert [bytes(record).count(b" / HTTP/1.1\r\n") for record in up.received] == [1] * times
+    assert all(record.endswith(b"\r\n\r\n" + body) for record in up.received)
+
+
+async def test_an_upstream_that_hangs_up_instead_of_asking_for_the_body_is_not_asked_again() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)  # and close: it never says `100 Continue`
+
+    async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
+        await client.send(head("PUT", "/", "Content-Length: 3", "Expect: 100-continue"))
+        assert (await client.answer()).status == 502
+    assert len(up.received) == 1
+
+
 async def test_a_client_that_takes_nothing_is_given_up_and_little_was_read_for_it() -> None:
     sent = 0
 
