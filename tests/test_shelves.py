@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator
@@ -91,6 +92,24 @@ async def test_what_is_old_expires(start: Start) -> None:
     assert [stat.path async for stat in files.list("/exports/")] == ["/exports/new"]
     with pytest.raises(ValueError, match="takes a folder"):
         await files.expire("/", 1)
+
+
+async def test_a_list_for_a_script_ends_only_where_every_folder_could_be_read(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = (await start(auth="none")).ground.holders
+    for path in ("/box/a", "/box/later/b"):
+        await files.save(path, b"x")
+    open_really = os.open
+
+    def open_or_fail(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "later":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return open_really(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr("os.open", open_or_fail)
+    with pytest.raises(OSError, match="Input/output"):
+        [stat.path async for stat in files.list("/box/")]
 
 
 async def test_a_source_that_fails_leaves_nothing(start: Start) -> None:

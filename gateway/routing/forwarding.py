@@ -39,6 +39,10 @@ ORIGIN: Final = ("forwarded", "x-forwarded-", "x-real-ip")
 OURS: Final = "x-gateway-"
 """Credentials of the gateway, in headers and query names: for no one else's eyes."""
 
+AMBIGUOUS: Final = "_"
+"""In names it is no client's: RFC 3875 section 4.1.18 makes one variable of `X-User` and `X_User`, so
+behind CGI and WSGI the one would join, or replace, what the gateway says in the other."""
+
 _VARIABLE: Final = re.compile(r"\{(\w+)(?::path)?\}")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -75,7 +79,7 @@ def request_headers(fields: _Fields, received: _Fields, hop: Hop) -> CIMultiDict
         key = name.lower()
         if _is_hop_by_hop(key) or key in FRAMING or key.startswith(OURS):
             continue
-        doubtful = key in named or (key.startswith(ORIGIN) and not hop.trusted)
+        doubtful = key in named or AMBIGUOUS in key or (key.startswith(ORIGIN) and not hop.trusted)
         if doubtful and received.getall(name, None) == fields.getall(name):
             continue  # the client's own, and no step's
         kept.add(name, value)

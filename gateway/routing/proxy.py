@@ -22,7 +22,7 @@ from gateway.routing import forwarding
 from gateway.routing.forwarding import Hop
 from gateway.routing.model import Exchange
 from gateway.routing.relay import Answered, Relay
-from gateway.routing.sending import Patience, Sending, UpstreamRequest
+from gateway.routing.sending import Held, Patience, Sending, UpstreamRequest
 from gateway.routing.upstreams import Upstreams
 
 log = logging.getLogger("gateway.routing")
@@ -164,7 +164,7 @@ class Proxy:
             request.method,
             URL(f"{route.scheme}://{upstream}{place}", encoded=True),
             headers=self._headers(exchange, upstream, sending),
-            data=exchange.body or None if sending is None else sending,
+            data=sending or _held(exchange),
             allow_redirects=False,
             timeout=_timeout(limits.connect),
         )
@@ -204,6 +204,11 @@ def _sending(exchange: Exchange, patience: Patience) -> Sending | None:
     if exchange.body is not None or not exchange.request.body_exists:
         return None
     return Sending(exchange, patience)
+
+
+def _held(exchange: Exchange) -> Held | None:
+    """The body that a step has read; None where there is none."""
+    return Held(exchange.body) if exchange.body else None
 
 
 def _told(fault: Exception, patience: Patience, sending: Sending | None) -> GatewayError:

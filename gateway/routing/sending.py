@@ -33,6 +33,12 @@ NOT_ADDED: Final = CIMultiDict({hdrs.CONTENT_TYPE: None})
 """What aiohttp may not add to a request that came without it."""
 
 
+ONCE: Final = True
+"""Bodies count as consumed from the start. aiohttp's client (3.14) repeats a PUT or DELETE when the
+upstream hangs up, on new connections too, unless its body is consumed; and who has read a body, or
+only the head before it, may have acted on it (RFC 9110 section 9.2.2)."""
+
+
 class Silence:
     """A wait that ends with `TimeoutError` after `idle` seconds in which it was not renewed.
 
@@ -128,6 +134,7 @@ class Sending(payload.Payload):
     """
 
     _autoclose = True
+    _consumed = ONCE
 
     def __init__(self, exchange: Exchange, patience: Patience) -> None:
         super().__init__(None)
@@ -147,7 +154,6 @@ class Sending(payload.Payload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """As `write`: the parser of the client's connection has seen to the declared length."""
-        self._consumed = True  # it can never be sent again: no second try behind our back
         self._task = asyncio.current_task()
         try:
             await self._send(writer)
@@ -202,6 +208,12 @@ class Sending(payload.Payload):
         except (web.RequestPayloadError, HttpProcessingError) as fault:
             raise Refusal("incomplete_body", "the body is not well-formed") from fault
         return b""
+
+
+class Held(payload.BytesPayload):
+    """A body that a step has read, as the body of a request."""
+
+    _consumed = ONCE
 
 
 class UpstreamRequest(ClientRequest):

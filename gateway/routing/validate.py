@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
@@ -19,6 +20,14 @@ from gateway.routing.model import Exchange, Fault, Next, Operation
 
 LONG: Final = 64 << 10
 """Bytes of JSON that are checked in a thread: the loop must not wait for them."""
+
+
+LONGEST_NAME: Final = 100
+"""Characters of a name that are told."""
+
+
+class _TwiceError(Exception):
+    """An object has a name twice."""
 
 
 class Validate:
@@ -62,11 +71,17 @@ def header_faults(operation: Operation | None, headers: Mapping[str, str]) -> li
 
 
 def body_faults(operation: Operation | None, body: bytes) -> list[Fault]:
-    """Return which rules the body breaks; that it is JSON (RFC 8259) in UTF-8 is the first."""
+    """Return which rules the body breaks; that it is JSON (RFC 8259) in UTF-8 is the first.
+
+    A name that an object has twice is a fault too (section 4 there): we look at the last value, and
+    who gets the body may take the first.
+    """
     if operation is None or operation.check_body is None:
         return []
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse)
+        value = json.loads(body.decode(), parse_constant=_refuse, object_pairs_hook=_object)
+    except _TwiceError as fault:
+        return [Fault("", "json", str(fault))]
     except (ValueError, RecursionError):
         return [Fault("", "json", "the body must be JSON in UTF-8")]
     return operation.check_body(value)
@@ -93,6 +108,16 @@ def _told(fault: Fault) -> dict[str, Any]:
         "rule": fault.rule,
         "message": fault.message,
     }
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        count = Counter(name for name, _ in pairs)
+        name = next(name for name, _ in pairs if count[name] > 1)
+        shown = json.dumps(name[:LONGEST_NAME])
+        raise _TwiceError(f"an object has the name {shown} more than once")
+    return found
 
 
 def _refuse(_: str) -> NoReturn:

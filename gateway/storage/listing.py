@@ -2,13 +2,12 @@
 
 One rule: what is held at a time is a page of names for each folder on the way down, never a list of
 all. A folder of more than PAGE names is read again for each page. Folders are entered by
-descriptor, no symlink is followed, protected places are passed by. Blocking; may import its own
-room, paths, errors.
+descriptor, no symlink is followed, protected places are passed by. What cannot be read is a fault,
+never a gap: a list that ends is whole. Blocking; may import its own room, paths, errors.
 """
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 import stat
@@ -33,6 +32,9 @@ class Entry(NamedTuple):
 
 Found = Generator[Entry, None, None]
 
+_VOLUMES_OWN: Final = ("lost+found",)
+"""Where DIRECTORY is the root of a volume this is the file system's: root's alone, nothing stored."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
@@ -53,7 +55,8 @@ def walk(tree: Tree, prefix: str, after: str = "") -> Found:
     """Yield the files whose key starts with `prefix`, in byte order, from behind the key `after` on.
 
     The order is that of an object store's list: a folder `a` counts as `a/`, so it comes behind
-    `a-b`. (Code points sort as their UTF-8 bytes do.) Raises `Refusal` as `Tree.folder` does.
+    `a-b`. (Code points sort as their UTF-8 bytes do.) Raises `Refusal` as `Tree.folder` does, and
+    `OSError` for what cannot be read.
     """
     above = prefix.rpartition("/")[0]
     segments = paths.check(above) if above else ()
@@ -77,14 +80,26 @@ def _below(tree: Tree, fd: int, segments: Sequence[str], wanted: _Wanted) -> Fou
             for name in page:
                 if name.endswith("/"):
                     names = (*segments, name[:-1])
-                    with contextlib.suppress(OSError, Refusal):  # gone, protected, made a link
-                        child = tree.below(fd, names)
+                    child = _entered(tree, fd, names)
+                    if child is not None:
                         yield from _below(tree, child, names, wanted)
                 else:
                     yield from _file(tree, fd, (*segments, name))
             behind = page[-1]
     finally:
         os.close(fd)
+
+
+def _entered(tree: Tree, fd: int, names: tuple[str, ...]) -> int | None:
+    """Return a descriptor of a folder, None for one that is gone, protected or made a link."""
+    try:
+        return tree.below(fd, names)
+    except (FileNotFoundError, NotADirectoryError, Refusal):
+        return None
+    except PermissionError:
+        if names == _VOLUMES_OWN:
+            return None
+        raise
 
 
 def _page(fd: int, base: str, wanted: _Wanted, behind: str) -> list[str]:
@@ -110,7 +125,7 @@ def _file(tree: Tree, fd: int, names: tuple[str, ...]) -> Iterator[Entry]:
         paths.check(key)
         status = os.stat(names[-1], dir_fd=fd, follow_symlinks=False)
         tree.refuse_protected(names, status)
-    except (OSError, Refusal):
+    except (FileNotFoundError, Refusal):
         return
     if stat.S_ISREG(status.st_mode):
         yield Entry(key, status)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
-from weakref import WeakValueDictionary
 
 from botocore.exceptions import BotoCoreError, ClientError
 from s3source import Part, Source, base64, part_size_for
 from s3target import Target
+from s3turn import turn
 
 from gateway.errors import Superseded
 
@@ -43,12 +43,15 @@ async def forward(
     """Store the file of an `APIGW.OnFileUploaded` event in the bucket of `config`, then remove it.
 
     `tell(done, total)` is called with bytes. Raises `ClientError` with the code of S3, `NotVerified`,
-    `ValueError` for a bad config. A file that was replaced meanwhile is left to its own event.
+    `ValueError` for a bad config. A file that was replaced meanwhile is left to its own event. Uploads
+    of one path go one after the other: the newer one is sent last, and they do not sweep each other's
+    parts.
     """
     target = Target.of(config)
     key = target.key(event["path"])
     try:
-        async with _turn(state, target.bucket, key), target.client() as client:
+        # Opened in the turn: who comes second finds the newer file, or none, and not the older one.
+        async with turn(state, f"s3://{target.bucket}/{key}"), target.client() as client:
             async with files.open(event) as file:
                 size = int(event["bytes"])
                 source = Source(file.fileno(), size, part_size_for(size, target.part_size))
@@ -58,15 +61,6 @@ async def forward(
         log.info("nothing more to do for upload %s: %s", event["upload_id"], reason)
     else:
         log.info("moved %s to s3://%s/%s: %d bytes", event["path"], target.bucket, key, event["bytes"])
-
-
-def _turn(state: MutableMapping[str, Any], bucket: str, key: str) -> asyncio.Lock:
-    """Return the lock of an object: two uploads of one path must not sweep each other's parts.
-
-    It lies in the plugin's state, which outlives a reload, and belongs to one event loop.
-    """
-    locks: WeakValueDictionary[Any, asyncio.Lock] = state.setdefault("locks", WeakValueDictionary())
-    return locks.setdefault((asyncio.get_running_loop(), bucket, key), asyncio.Lock())
 
 
 @dataclass(slots=True)

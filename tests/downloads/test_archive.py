@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import subprocess
@@ -10,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -194,6 +196,31 @@ async def test_a_file_that_is_cut_short_breaks_the_archive(
     assert not received.endswith(b"0\r\n\r\n")
     with pytest.raises(zipfile.BadZipFile):
         zipfile.ZipFile(io.BytesIO(received.partition(b"\r\n\r\n")[2]))
+    await until_closed(gateway)
+    assert await metric(gateway, 'gateway_downloads_total{outcome="broken"}') == "1.0"
+
+
+async def test_a_folder_that_cannot_be_read_breaks_the_archive(
+    start: Start, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(LISTED_AT_ONCE):
+        (stored / "reports" / f"3-{number}").touch()  # so many that the archive has begun by then
+    (stored / "reports" / "later").mkdir()
+    (stored / "reports" / "later" / "file").touch()
+    gateway = await start(downloads=True)
+    open_really = os.open
+
+    def open_or_fail(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "later":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return open_really(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr("os.open", open_or_fail)
+    async with raw(gateway) as connection:
+        await connection.send(head("GET", "/upload/reports/?format=zip"))
+        received = await connection.closed()
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert not received.endswith(b"0\r\n\r\n"), "an archive without a folder looks whole"
     await until_closed(gateway)
     assert await metric(gateway, 'gateway_downloads_total{outcome="broken"}') == "1.0"
 

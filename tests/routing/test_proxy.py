@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import ssl
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 from aiohttp import web
@@ -148,6 +154,50 @@ async def test_a_field_that_a_step_has_set_cannot_be_taken_away_by_the_client() 
         await client.send(head("GET", "/", "Connection: X-User, close", "X-User: root"))
         assert (await client.answer()).status == 200
     assert lines_of(up.only, "X-User") == ["ada"]
+
+
+@contextlib.contextmanager
+def wsgi() -> Iterator[str]:
+    """Start a server of the standard library's that answers with what its application is told."""
+
+    class Silent(WSGIRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    def tell(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        start("200 OK", [("Content-Type", "application/json")])
+        told = {key: value for key, value in environ.items() if key.startswith("HTTP_X_")}
+        return [json.dumps(told).encode()]
+
+    with make_server("127.0.0.1", 0, tell, handler_class=Silent) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize("trusts", [False, True])
+async def test_a_name_with_an_underscore_does_not_pass_for_one_with_a_hyphen(trusts: bool) -> None:
+    def last(proxy: Proxy) -> Last:
+        async def set_user(exchange: Exchange) -> web.StreamResponse:
+            exchange.headers["X-User"] = "ada"
+            exchange.headers["X_Step"] = "set"
+            return await proxy(exchange)
+
+        return set_user
+
+    lines = ("X_User: root", "x_forwarded_for: 6.6.6.6", "X-Forwarded_Host: evil", "X_Step: forged")
+    with wsgi() as authority:
+        async with front(authority, last=last, trusts=trusts) as gate:
+            done = await curl(*(word for line in lines for word in ("-H", line)), gate.url)
+    assert json.loads(done.body) == {
+        "HTTP_X_USER": "ada", "HTTP_X_STEP": "set", "HTTP_X_FORWARDED_FOR": "127.0.0.1",
+        "HTTP_X_FORWARDED_PROTO": "http",
+        "HTTP_X_FORWARDED_HOST": gate.url.removeprefix("http://"),
+    }  # fmt: skip
 
 
 async def test_a_client_of_http_1_0_gets_an_answer_of_unknown_length_until_the_close() -> None:
@@ -320,6 +370,47 @@ async def test_a_kept_connection_that_dies_is_replaced_only_where_a_second_try_d
         await client.send(head(method, "/", *lines) + body)
         assert (await client.answer()).status == status
     assert sum(record.count(b" / HTTP/1.1\r\n") for record in up.received) == times
+
+
+@pytest.mark.parametrize("read_first", [False, True])
+@pytest.mark.parametrize(
+    ("method", "body", "times"),
+    [
+        ("GET", b"", 2), ("HEAD", b"", 2), ("OPTIONS", b"", 2), ("DELETE", b"", 2), ("PUT", b"", 2),
+        ("POST", b"", 1), ("PATCH", b"", 1),
+        ("GET", b"abc", 1), ("DELETE", b"abc", 1), ("PUT", b"abc", 1), ("POST", b"abc", 1),
+    ],
+)  # fmt: skip
+async def test_an_upstream_that_takes_a_request_and_hangs_up_gets_it_again_only_without_a_body(
+    method: str, body: bytes, times: int, read_first: bool
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)  # and close without an answer, on a new connection
+
+    def last(proxy: Proxy) -> Last:
+        async def ask(exchange: Exchange) -> web.StreamResponse:
+            if read_first:
+                exchange.body = await exchange.request.content.read()
+            return await proxy(exchange)
+
+        return ask
+
+    async with upstream(serve) as up, front(up.authority, last=last) as gate, gate.raw() as client:
+        lines = (f"Content-Length: {len(body)}",) if body else ()
+        await client.send(head(method, "/", *lines) + body)
+        assert (await client.answer(head=method == "HEAD")).status == 502
+    assert [bytes(record).count(b" / HTTP/1.1\r\n") for record in up.received] == [1] * times
+    assert all(record.endswith(b"\r\n\r\n" + body) for record in up.received)
+
+
+async def test_an_upstream_that_hangs_up_instead_of_asking_for_the_body_is_not_asked_again() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)  # and close: it never says `100 Continue`
+
+    async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
+        await client.send(head("PUT", "/", "Content-Length: 3", "Expect: 100-continue"))
+        assert (await client.answer()).status == 502
+    assert len(up.received) == 1
 
 
 async def test_a_client_that_takes_nothing_is_given_up_and_little_was_read_for_it() -> None:

@@ -69,6 +69,32 @@ async def test_a_body_that_is_no_json_is_a_fault(serve: Serve, body: bytes) -> N
     assert [one["rule"] for one in answer.json["faults"]] == ["json"]
 
 
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ('{"name": "a", "id": 1, "name": "b"}', "name"),
+        ('{"name": "SECRET", "id": 1, "n\\u0061me": "b"}', "name"),
+        ('{"id": 1, "name": "b", "tags": [{"deep": {"é": 1, "é": "SECRET"}}]}', "\\u00e9"),
+        ('{"id": 1, "name": "b", "\\ud800": 1, "\\ud800": 1}', "\\ud800"),
+        (json.dumps({"name": "a" * 100_000})[:-1] + ', "id": 1, "id": 1}', "id"),
+    ],
+)
+async def test_a_json_name_that_is_given_twice_is_refused(serve: Serve, body: str, name: str) -> None:
+    gateway = await serve(route(script=SCRIPT, more=SPEC))
+    answer = await ask(gateway, "PUT", "/r", "X-Count: 1", body=body.encode())
+    assert (answer.status, answer.json["error"]) == (400, "bad_schema")
+    [fault] = answer.json["faults"]
+    assert (fault["in"], fault["rule"]) == ("body", "json")
+    assert fault["message"] == f'an object has the name "{name}" more than once'
+    assert b"SECRET" not in answer.body
+
+
+async def test_a_script_without_a_schema_gets_the_body_as_it_came(serve: Serve) -> None:
+    gateway = await serve(route(script="return request.body"))
+    body = b'{"name": "a", "name": "b"}'
+    assert (await ask(gateway, "PUT", "/r", body=body)).body == body
+
+
 async def test_a_large_body_is_checked_too(serve: Serve) -> None:
     gateway = await serve(route(script=SCRIPT, more=SPEC))
     body = json.dumps({"id": 1, "name": "a" * 200_000 + "1"}).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -16,9 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.harness import Outside, files_below, get, handlers_done, put
+from tests.harness import Outside, Raw, files_below, get, handlers_done, head, put, raw, settled
 from tests.s3.conftest import Forwarder
 from tests.s3.servers import Rclone, S3Server, SeaweedFS
+from tests.test_processes import slot_of
 
 pytestmark = pytest.mark.slow
 
@@ -368,6 +370,57 @@ async def test_the_newest_of_many_versions_is_the_one_that_stays(
     _, digest = await stored(s3, bucket, "upload/a.bin")
     assert digest == hashlib.sha256(b"9" * 100).hexdigest()
     assert uploads(gateway) == {}
+
+
+async def test_the_newest_version_stays_whichever_process_sends_it(
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
+) -> None:
+    script = variant(f"""
+        class Held(s3forward._Forwarding):
+            async def _put(self):
+                while "held" in event["params"] and not os.path.exists({str(tmp_path / "go")!r}):
+                    await asyncio.sleep(0.01)
+                await super()._put()
+        s3forward._Forwarding = Held
+        await forward(files)
+    """)
+    folder = str(forwarder(s3, script=script))
+    gateway = outside("--plugins", folder, "--auth", "none", "--processes", "2")
+    async with contextlib.AsyncExitStack() as open_connections:
+        first, second = await one_of_each(gateway, open_connections)
+        older = await sent_through(first, "/upload/a.bin?held=1", b"older")
+        async with asyncio.timeout(60):
+            while not await progress_of(gateway, older):
+                await asyncio.sleep(0.01)  # as above
+        newer = await sent_through(second, "/upload/a.bin", b"newer")
+    async with asyncio.timeout(60):
+        while "upload/a.bin is worked on by another" not in gateway.log() and "a.bin" in uploads(
+            gateway
+        ):
+            await asyncio.sleep(0.01)  # it waits, or else it has been sent and removed
+    (tmp_path / "go").touch()
+    await handlers_done(gateway, older)
+    await handlers_done(gateway, newer)
+    await settled(gateway)
+    told, digest = await stored(s3, bucket, "upload/a.bin")
+    assert digest == hashlib.sha256(b"newer").hexdigest()
+    assert told["Metadata"]["upload-id"] == newer
+    assert uploads(gateway) == {}
+
+
+async def one_of_each(gateway: Outside, until: contextlib.AsyncExitStack) -> tuple[Raw, Raw]:
+    """Return connections to both processes of a gateway."""
+    found: dict[int, Raw] = {}
+    async with asyncio.timeout(60):
+        while len(found) < 2:
+            connection = await until.enter_async_context(raw(gateway))
+            found[slot_of(await sent_through(connection, "/upload/probe", b"x"))] = connection
+    return found[0], found[1]
+
+
+async def sent_through(connection: Raw, target: str, body: bytes) -> str:
+    await connection.send(head("PUT", target, f"Content-Length: {len(body)}") + body)
+    return str((await connection.answer()).json["upload_id"])
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -45,6 +47,18 @@ def store(root: Path, key: str, content: bytes = b"x") -> Path:
 
 async def keys(shelf: FileShelf, prefix: str, after: str | None = None) -> list[str]:
     return [stat.path async for stat in shelf.list(prefix, after=after)]
+
+
+def fails_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Let every folder of this name be one that the disk or the system does not give."""
+    open_really = os.open
+
+    def open_or_fail(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == name:
+            raise OSError(number, os.strerror(number), name)
+        return open_really(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr("os.open", open_or_fail)
 
 
 async def test_a_file_is_described_and_read_in_part(shelf: FileShelf, root: Path) -> None:
@@ -127,6 +141,78 @@ async def test_a_list_passes_links_protected_places_and_unspeakable_names_by(
     (root / "link").symlink_to("a")
     (root / "a" / "link").symlink_to("b")
     assert await keys(shelf, "/") == ["/a/b"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+async def test_a_folder_that_cannot_be_entered_is_a_fault_of_the_list_and_no_gap(
+    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for key in ("a/1", "b/broken/2", "c/3"):
+        store(root, key)
+    fails_to_open(monkeypatch, "broken", number)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="broken") as fault:
+        await keys(shelf, "/")
+    assert fault.value.errno == number
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert await keys(shelf, "/a/") == ["/a/1"]
+
+
+async def test_a_folder_whose_names_cannot_be_read_is_a_fault_of_the_list_and_no_gap(
+    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(root, "a/1")
+    store(root, "broken/2")
+    scandir = os.scandir
+
+    def scan(fd: int) -> Any:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/broken"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(fd)
+
+    monkeypatch.setattr("os.scandir", scan)
+    with pytest.raises(OSError, match="Input/output"):
+        await keys(shelf, "/")
+
+
+async def test_a_file_that_cannot_be_described_is_a_fault_of_the_list_and_no_gap(
+    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(root, "a/broken")
+    described = os.stat
+
+    def describe(path: Any, **how: Any) -> os.stat_result:
+        if path == "broken":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return described(path, **how)
+
+    monkeypatch.setattr("os.stat", describe)
+    with pytest.raises(OSError, match="Input/output"):
+        await keys(shelf, "/")
+
+
+@pytest.mark.parametrize(("key", "passed"), [("lost+found/1", True), ("a/lost+found/1", False)])
+async def test_only_the_volumes_own_folder_is_passed_by_where_it_may_not_be_read(
+    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch, key: str, passed: bool
+) -> None:
+    store(root, key)
+    store(root, "z")
+    assert await keys(shelf, "/") == [f"/{key}", "/z"]
+    fails_to_open(monkeypatch, "lost+found", errno.EACCES)
+    if passed:
+        assert await keys(shelf, "/") == ["/z"]
+    else:
+        with pytest.raises(PermissionError):
+            await keys(shelf, "/")
+
+
+async def test_a_folder_that_goes_while_it_is_listed_is_passed_by(
+    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(root, "a/gone/1")
+    store(root, "b")
+    fails_to_open(monkeypatch, "gone", errno.ENOENT)
+    assert await keys(shelf, "/") == ["/b"]
 
 
 async def test_a_list_of_a_folder_that_is_none_is_empty(shelf: FileShelf, root: Path) -> None:
