@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,6 +28,7 @@ from gateway.metadata import check
 from gateway.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.storage.attributes import mime_of
 from gateway.storage.protocols import Expiring, Opened, Shelf, Stat
+from gateway.storage.s3.parts import given
 
 log = logging.getLogger("gateway.storage")
 T = TypeVar("T")
@@ -74,7 +76,8 @@ class Shelves:
 
     async def stat(self, path: str) -> Stat:
         """Describe what is stored at a path. Raises `Refusal` as `open_path` does."""
-        return await self._shelf.stat(path)
+        stat = await self._shelf.stat(path)
+        return replace(stat, metadata=given(stat.metadata))
 
     def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Stat]:
         """Iterate over what is stored under paths that start with `prefix`, in their byte order."""

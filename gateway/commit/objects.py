@@ -19,7 +19,7 @@ from typing import Any, Final
 from gateway import paths
 from gateway.commit.faults import refusal_of
 from gateway.commit.intake import Deed
-from gateway.commit.object_case import Case, said, taken
+from gateway.commit.object_case import Case, Mark, said, taken
 from gateway.commit.object_identity import identity_of_upload
 from gateway.commit.object_names import Names
 from gateway.commit.orders import Audience, Found, created_body
@@ -45,7 +45,7 @@ ASK_PAUSES: Final = (0.0, 1.0, 3.0)
 
 @dataclass(slots=True)
 class ObjectIntake:
-    """The intake of a bucket. `audience()` says who is told of what is stored."""
+    """The intake of a bucket. `audience()` says who is told of what is stored, `mark` signs it."""
 
     names: Names
     objects: Objects
@@ -54,6 +54,7 @@ class ObjectIntake:
     settler: Settler
     once: Once
     slot: int
+    mark: Mark
     audience: Callable[[], Audience]
     _active: set[str] = field(default_factory=set)
     _running: set[asyncio.Task[Stored]] = field(default_factory=set)
@@ -71,7 +72,7 @@ class ObjectIntake:
         path = "/" + "/".join(paths.check(upload.path))
         if upload.on_conflict == "rename" and not upload.must_be_new:
             path = await self.names.free_path(upload, path)
-        target = Target(path, self.names.keys.of(path), upload.id, said(upload, mime))
+        target = self._target(upload, path, mime)
         self._active.add(upload.id)
         return ObjectBody(
             self.means, target, upload.content_length, algorithms, done=lambda: self._let_go(upload.id)
@@ -253,7 +254,12 @@ class ObjectIntake:
         if not body.movable:
             raise Refusal("conflict", "the name was taken while the body came: send it again")
         path = await self.names.free_path(case.upload, case.asked)
-        body.move(Target(path, self.names.keys.of(path), case.upload.id, body.target.said))
+        body.move(self._target(case.upload, path, case.deed.mime))
+
+    def _target(self, upload: Upload, path: str, mime: str) -> Target:
+        """Say where a body goes. What it says of itself names the path too."""
+        mark = self.mark(upload.id, path)
+        return Target(path, self.names.keys.of(path), upload.id, said(upload, mime, mark))
 
     async def _move_recorded(self, case: Case) -> None:
         try:
