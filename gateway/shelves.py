@@ -186,7 +186,8 @@ async def _pieces(source: Source) -> tuple[AsyncIterator[bytes], int | None]:
         return _of_bytes(bytes(source)), len(bytes(source))
     if isinstance(source, str | os.PathLike):
         file = Path(source)
-        return _of_file(file), (await asyncio.to_thread(file.stat)).st_size
+        told = await asyncio.to_thread(file.stat)
+        return _of_file(file, told), told.st_size or None  # what is made as it is read has no size
     if not isinstance(source, AsyncIterable):
         raise TypeError("save() takes bytes, the path of a local file, or an async iterator of bytes")
     return aiter(source), None
@@ -196,10 +197,20 @@ async def _of_bytes(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-async def _of_file(file: Path) -> AsyncIterator[bytes]:
+async def _of_file(file: Path, told: os.stat_result) -> AsyncIterator[bytes]:
+    """Read a file as it was when it was asked for its size: what is appended meanwhile is left out."""
     with await asyncio.to_thread(file.open, "rb") as opened:
-        while piece := await asyncio.to_thread(opened.read, PIECE_BYTES):
+        left = told.st_size
+        if left and not os.path.samestat(told, os.fstat(opened.fileno())):
+            raise OSError(f"{file} was replaced while it was being saved")
+        most = min(PIECE_BYTES, left) if left else PIECE_BYTES
+        while piece := await asyncio.to_thread(opened.read, most):
             yield piece
+            if told.st_size:
+                left -= len(piece)
+                most = min(PIECE_BYTES, left)
+        if left:
+            raise OSError(f"{file} was cut short while it was being saved")
 
 
 async def _descriptor(opened: Opened, held: contextlib.ExitStack) -> int:
