@@ -107,6 +107,7 @@ class ObjectIntake:
                 raise
             await self._use_up(case)
             tag = await self._publish(case)
+            case.body.let_go()
             try:
                 await self.settler.published(case.pending, tag)
             except sqlite3.Error as fault:
@@ -206,7 +207,6 @@ class ObjectIntake:
                 log.exception("an object could not be published")
                 return await self._ask(case, fault)
             else:
-                case.body.let_go()
                 return await self._tag(case, tag)
 
     async def _tag(self, case: Case, said: str) -> str:
