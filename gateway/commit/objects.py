@@ -193,7 +193,9 @@ class ObjectIntake:
         while True:
             try:
                 tag = await case.body.publish(new=case.new)
-            except TakenError:
+            except TakenError as fault:
+                if (own := await self._own_tag(case, fault)) is not None:
+                    return own
                 if case.upload.on_conflict != "rename" or case.upload.must_be_new:
                     await self._undo(case)
                     raise taken(case.upload) from None
@@ -208,6 +210,18 @@ class ObjectIntake:
                 return await self._ask(case, fault)
             else:
                 return await self._tag(case, tag)
+
+    async def _own_tag(self, case: Case, fault: TakenError) -> str | None:
+        """Return the tag of the object that has the name if it is this very upload. Raises `Unanswered`.
+
+        The HTTP client itself sends an empty PUT again when its answer is lost: then the second one
+        meets what the first has stored.
+        """
+        try:
+            found = await self.settler.look(case.pending)
+        except GatewayError:
+            return await self._ask(case, fault)
+        return None if found is None else found.etag
 
     async def _tag(self, case: Case, said: str) -> str:
         """Return the entity tag that the object has: some stores name another when it is completed."""
