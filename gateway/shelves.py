@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from gateway.commit.intake import Deed, Intake
+from gateway.commit.intake import Deed, Intake, Landing
 from gateway.errors import Refusal, Superseded
 from gateway.metadata import check
 from gateway.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
@@ -152,14 +152,16 @@ class Shelves:
 
     async def _store(self, intake: Intake[Any], upload: Upload, pieces: AsyncIterator[bytes]) -> Stored:
         mime = upload.content_type or mime_of(upload.path)
-        landing = await self._there(lambda: intake.begin(upload, mime))
+        begun: list[Landing] = []
         try:
+            await self._there(partial(_begin, intake, upload, mime, begun))
+            (landing,) = begun
             async for piece in pieces:
                 for part in _parts(piece):
                     await self._there(partial(landing.write, part))
             await self._there(landing.end)
         except BaseException:
-            await asyncio.shield(self._there(landing.discard))
+            await asyncio.shield(self._there(partial(_discard, begun)))
             raise
         return await self._there(lambda: intake.commit(upload, landing, Deed(mime)))
 
@@ -172,6 +174,17 @@ class Shelves:
 
 async def _run(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
+
+
+async def _begin(intake: Intake[Any], upload: Upload, mime: str, begun: list[Landing]) -> None:
+    """Begin a body and keep it, also where whoever asked for it on another loop has gone meanwhile."""
+    begun.append(await intake.begin(upload, mime))
+
+
+async def _discard(begun: list[Landing]) -> None:
+    """Discard what was begun, if anything was. On the loop where that happens: it is known there."""
+    for landing in begun:
+        await landing.discard()
 
 
 def _parts(piece: bytes) -> list[bytes]:

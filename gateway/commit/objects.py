@@ -70,13 +70,15 @@ class ObjectIntake:
     async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> ObjectBody:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
         path = "/" + "/".join(paths.check(upload.path))
-        if upload.on_conflict == "rename" and not upload.must_be_new:
-            path = await self.names.free_path(upload, path)
-        target = self._target(upload, path, mime)
         self._active.add(upload.id)
-        return ObjectBody(
-            self.means, target, upload.content_length, algorithms, done=lambda: self._let_go(upload.id)
-        )
+        try:
+            if upload.on_conflict == "rename" and not upload.must_be_new:
+                path = await self.names.free_path(upload, path)
+            target, size = self._target(upload, path, mime), upload.content_length
+            return ObjectBody(self.means, target, size, algorithms, done=lambda: self._let_go(upload.id))
+        except BaseException:
+            self._let_go(upload.id)  # nobody else will: there is no body
+            raise
 
     async def commit(self, upload: Upload, body: ObjectBody, deed: Deed) -> Stored:
         """Publish a body that has ended; see `Intake.commit`. Goes on where the caller is cancelled."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from gateway.errors import Refusal
 from gateway.model import Upload
 from gateway.storage.s3.parts import MARK, OWNER
+from gateway.storage.s3.writing import Objects
 from tests.conftest import Start
+from tests.harness import head, put, raw
 from tests.s3.servers import SeaweedFS
 
 pytestmark = pytest.mark.slow
@@ -50,3 +54,34 @@ async def test_more_bytes_than_were_declared_are_refused(
         await body.write(b"y")
     assert refused.value.code == "incomplete_body"
     await body.discard()
+
+
+async def test_an_upload_that_is_refused_at_its_beginning_keeps_no_name(
+    start: Start, s3_storage: str
+) -> None:
+    gateway = await start(auth="none", storage=s3_storage, on_conflict="rename")
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", "/upload/x", "Content-Length: 60000000000000"))
+        refused = await connection.answer()
+    assert (refused.status, refused.json["error"]) == (413, "too_large")
+    stored = await put(gateway, "/upload/x", b"x")
+    assert (stored.status, stored.json["path"]) == (201, "/upload/x")
+
+
+async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
+    start: Start, s3_storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any) -> None:
+        looked.set()
+        await asyncio.Event().wait()
+
+    files = (await start(auth="none", storage=s3_storage)).ground.holders
+    looked = asyncio.Event()
+    with monkeypatch.context() as silent:
+        silent.setattr(Objects, "head", never)
+        saving = asyncio.create_task(files.save("/made/x", b"x", on_conflict="rename"))
+        await looked.wait()
+        saving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await saving
+    assert (await files.save("/made/x", b"x", on_conflict="rename")).path == "/made/x"
