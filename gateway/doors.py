@@ -156,6 +156,7 @@ class Doors:
             Where(own, frozenset(settings.object_buckets)),
             ground.shelf,
             ground.initiated,
+            genuine=ground.installation.marks.is_genuine,
             stored=ground.journal.outbox.knows,
             publish=ground.journal.outbox.publish,
             audience=lambda: ground.hooks.specs(OBJECT_CREATED),

@@ -143,6 +143,8 @@ class Ground:
         self.state.lock(BUSY_SECONDS)
         opened.callback(self.state.unlock)
         self.tls = tls_context(settings)
+        keys = installation_keys(settings)
+        self.installation = Installation(settings, keys, lambda: self.seat.address)
 
     def _lay_out(self, opened: contextlib.ExitStack) -> None:
         """Where bodies come in, where files go, who brings them there."""
@@ -196,6 +198,7 @@ class Ground:
             self.once,
             threads=self.disk,
             slot=self.seat.slot,
+            mark=self.installation.marks.mark,
             audience=self._audience,
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
         )
@@ -242,9 +245,6 @@ class Ground:
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
-        self.installation = Installation(
-            settings, installation_keys(settings), lambda: self.seat.address
-        )
         self.shelf = self._make_shelf()
         self.files = self._make_files()
         self.holders = Holders(

@@ -20,7 +20,7 @@ from yarl import URL
 from gateway.errors import ConfigError
 from gateway.scripting.callout import Trusted
 from gateway.settings import Address, Settings, is_loopback
-from gateway.signing import SHORTEST_KEY, Signer, UrlSigner
+from gateway.signing import SHORTEST_KEY, Marker, Signer, UrlSigner
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
 KEY_FILE: Final = "installation.key"
@@ -35,7 +35,8 @@ _EVERY_INTERFACE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (c
 class Installation:
     """This gateway among its peers. `bound` returns the address it listens on, once that is known.
 
-    The first of `keys` signs, all of them verify. `urls` signs and verifies URLs.
+    The first of `keys` signs, all of them verify. `urls` signs and verifies URLs,
+    `marks` what is stored where everybody may write.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Installation:
     ) -> None:
         self._signer = Signer(keys)
         self.urls = UrlSigner(keys)
+        self.marks = Marker(keys)
         self._settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)

@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,12 +22,13 @@ from typing import Any, Final, TypeVar
 import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from gateway.commit.intake import Deed, Intake
+from gateway.commit.intake import Deed, Intake, Landing
 from gateway.errors import Refusal, Superseded
 from gateway.metadata import check
 from gateway.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.storage.attributes import mime_of
 from gateway.storage.protocols import Expiring, Opened, Shelf, Stat
+from gateway.storage.s3.parts import given
 
 log = logging.getLogger("gateway.storage")
 T = TypeVar("T")
@@ -74,7 +76,8 @@ class Shelves:
 
     async def stat(self, path: str) -> Stat:
         """Describe what is stored at a path. Raises `Refusal` as `open_path` does."""
-        return await self._shelf.stat(path)
+        stat = await self._shelf.stat(path)
+        return replace(stat, metadata=given(stat.metadata))
 
     def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Stat]:
         """Iterate over what is stored under paths that start with `prefix`, in their byte order."""
@@ -149,14 +152,16 @@ class Shelves:
 
     async def _store(self, intake: Intake[Any], upload: Upload, pieces: AsyncIterator[bytes]) -> Stored:
         mime = upload.content_type or mime_of(upload.path)
-        landing = await self._there(lambda: intake.begin(upload, mime))
+        begun: list[Landing] = []
         try:
+            await self._there(partial(_begin, intake, upload, mime, begun))
+            (landing,) = begun
             async for piece in pieces:
                 for part in _parts(piece):
                     await self._there(partial(landing.write, part))
             await self._there(landing.end)
         except BaseException:
-            await asyncio.shield(self._there(landing.discard))
+            await asyncio.shield(self._there(partial(_discard, begun)))
             raise
         return await self._there(lambda: intake.commit(upload, landing, Deed(mime)))
 
@@ -171,6 +176,17 @@ async def _run(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 
 
+async def _begin(intake: Intake[Any], upload: Upload, mime: str, begun: list[Landing]) -> None:
+    """Begin a body and keep it, also where whoever asked for it on another loop has gone meanwhile."""
+    begun.append(await intake.begin(upload, mime))
+
+
+async def _discard(begun: list[Landing]) -> None:
+    """Discard what was begun, if anything was. On the loop where that happens: it is known there."""
+    for landing in begun:
+        await landing.discard()
+
+
 def _parts(piece: bytes) -> list[bytes]:
     """Cut a piece: what is on its way at a time is bounded, whatever a script hands over."""
     view = memoryview(piece)
@@ -183,7 +199,8 @@ async def _pieces(source: Source) -> tuple[AsyncIterator[bytes], int | None]:
         return _of_bytes(bytes(source)), len(bytes(source))
     if isinstance(source, str | os.PathLike):
         file = Path(source)
-        return _of_file(file), (await asyncio.to_thread(file.stat)).st_size
+        told = await asyncio.to_thread(file.stat)
+        return _of_file(file, told), told.st_size or None  # what is made as it is read has no size
     if not isinstance(source, AsyncIterable):
         raise TypeError("save() takes bytes, the path of a local file, or an async iterator of bytes")
     return aiter(source), None
@@ -193,10 +210,20 @@ async def _of_bytes(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-async def _of_file(file: Path) -> AsyncIterator[bytes]:
+async def _of_file(file: Path, told: os.stat_result) -> AsyncIterator[bytes]:
+    """Read a file as it was when it was asked for its size: what is appended meanwhile is left out."""
     with await asyncio.to_thread(file.open, "rb") as opened:
-        while piece := await asyncio.to_thread(opened.read, PIECE_BYTES):
+        left = told.st_size
+        if left and not os.path.samestat(told, os.fstat(opened.fileno())):
+            raise OSError(f"{file} was replaced while it was being saved")
+        most = min(PIECE_BYTES, left) if left else PIECE_BYTES
+        while piece := await asyncio.to_thread(opened.read, most):
             yield piece
+            if told.st_size:
+                left -= len(piece)
+                most = min(PIECE_BYTES, left)
+        if left:
+            raise OSError(f"{file} was cut short while it was being saved")
 
 
 async def _descriptor(opened: Opened, held: contextlib.ExitStack) -> int:

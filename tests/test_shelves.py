@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from gateway.scripting import Services
 from gateway.scripting.files import FilesInMemory
 from tests.conftest import Start
 from tests.harness import files_below, get, leftovers, plugin, put, settled
+from tests.s3.servers import SeaweedFS
 
 Files = Any
 
@@ -72,6 +73,79 @@ async def test_a_taken_name_is_kept_where_that_is_asked_for(files: Files) -> Non
     with pytest.raises(Superseded):
         await files.delete("/a", etag)
     assert first.path == "/a"
+
+
+class Meanwhile:
+    """An intake; when something is about to be stored, `happens` is called first."""
+
+    def __init__(self, intake: Any, happens: Callable[[], object]) -> None:
+        self._intake, self._happens = intake, happens
+        self.exists, self.commit = intake.exists, intake.commit
+
+    async def begin(self, *what: Any) -> Any:
+        self._happens()
+        return await self._intake.begin(*what)
+
+
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])
+async def gateway(
+    request: pytest.FixtureRequest, start: Start, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> Gateway:
+    """A gateway on each storage."""
+    if request.param == "file":
+        return await start(auth="none")
+    server: SeaweedFS = request.getfixturevalue("s3")
+    await server.make(bucket)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return await start(auth="none", storage=f"s3://{bucket}")
+
+
+async def read(gateway: Gateway, path: str) -> bytes:
+    async with gateway.ground.holders.open_path(path) as file:
+        return bytes(await file.read())
+
+
+@pytest.mark.parametrize("size", [1000, 2_500_000])
+async def test_a_file_that_grows_or_tells_no_size_is_saved_and_stops_nobody(
+    gateway: Gateway, tmp_path: Path, size: int
+) -> None:
+    def grows() -> None:
+        with growing.open("ab") as file:
+            file.write(b"appended" * 1000)
+
+    files, growing, content = gateway.ground.holders, tmp_path / "growing", os.urandom(size)
+    growing.write_bytes(content)
+    files.serve(Meanwhile(gateway.ground.intake(), grows))
+    assert (await files.save("/growing", growing)).bytes == size
+    assert await read(gateway, "/growing") == content
+
+    files.serve(gateway.ground.intake())
+    await files.save("/machine", "/proc/cpuinfo")
+    assert (await read(gateway, "/machine")).startswith(b"processor")
+    (tmp_path / "empty").touch()
+    assert (await files.save("/empty", tmp_path / "empty")).bytes == 0
+    assert (await put(gateway, "/upload/a", b"x")).status == 201
+
+
+@pytest.mark.parametrize("fate", ["cut short", "replaced"])
+async def test_a_file_that_loses_what_it_had_is_not_saved(
+    gateway: Gateway, tmp_path: Path, fate: str
+) -> None:
+    def loses() -> None:
+        if fate == "cut short":
+            os.truncate(local, 1_500_000)
+        else:
+            (tmp_path / "other").write_bytes(b"y" * 3_000_000)
+            os.replace(tmp_path / "other", local)
+
+    local = tmp_path / "local"
+    local.write_bytes(b"x" * 2_500_000)
+    gateway.ground.holders.serve(Meanwhile(gateway.ground.intake(), loses))
+    with pytest.raises(OSError, match=fate):
+        await gateway.ground.holders.save("/a", local)
+    with pytest.raises(Refusal, match="no such file"):
+        await gateway.ground.holders.stat("/a")
 
 
 @pytest.mark.parametrize("path", ["/../a", "/.gateway/a", "/a//b", "/a\x00", ""])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+from gateway.commit.object_case import Mark
 from gateway.commit.object_names import Names
 from gateway.commit.objects import ObjectIntake
 from gateway.commit.orders import Audience
@@ -57,6 +58,7 @@ class Depot:
         *,
         threads: Executor,
         slot: int,
+        mark: Mark,
         audience: Callable[[], Audience],
         learn: Callable[[Iterable[str]], None],
     ) -> None:
@@ -74,6 +76,7 @@ class Depot:
             self.settler,
             once,
             slot,
+            mark,
             audience,
         )
         self._sweeper = Sweeper(

@@ -5,6 +5,7 @@ One rule: plain data. May import events, storage, paths, model, errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ from gateway.events.unsettled import Pending
 from gateway.model import Upload
 from gateway.storage.s3.body import ObjectBody
 from gateway.storage.s3.parts import said_of
+
+Mark = Callable[[str, str], str]
+"""Gives an upload id and a path the mark by which the gateways know what they stored."""
 
 _NOTHING: Final = Pending("", "", {}, ())
 
@@ -39,14 +43,14 @@ class Case:
         return "/" + "/".join(paths.check(self.upload.path))
 
 
-def said(upload: Upload, mime: str) -> dict[str, Any]:
+def said(upload: Upload, mime: str, mark: str) -> dict[str, Any]:
     """Return what the object says of itself; a signed URL alone may have said how long it is fresh."""
     headers = {name.lower(): value for name, value in upload.headers.items()}
     if upload.grant is not None:
         headers.pop("cache-control", None)
         if upload.grant.cache_control:
             headers["cache-control"] = upload.grant.cache_control
-    return said_of(upload.id, mime, upload.metadata, headers)
+    return said_of(upload.id, mark, mime, upload.metadata, headers)
 
 
 def taken(upload: Upload) -> Refusal:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from gateway import paths
 from gateway.commit.faults import refusal_of
 from gateway.commit.intake import Deed
-from gateway.commit.object_case import Case, said, taken
+from gateway.commit.object_case import Case, Mark, said, taken
 from gateway.commit.object_identity import identity_of_upload
 from gateway.commit.object_names import Names
 from gateway.commit.orders import Audience, Found, created_body
@@ -45,7 +45,7 @@ ASK_PAUSES: Final = (0.0, 1.0, 3.0)
 
 @dataclass(slots=True)
 class ObjectIntake:
-    """The intake of a bucket. `audience()` says who is told of what is stored."""
+    """The intake of a bucket. `audience()` says who is told of what is stored, `mark` signs it."""
 
     names: Names
     objects: Objects
@@ -54,6 +54,7 @@ class ObjectIntake:
     settler: Settler
     once: Once
     slot: int
+    mark: Mark
     audience: Callable[[], Audience]
     _active: set[str] = field(default_factory=set)
     _running: set[asyncio.Task[Stored]] = field(default_factory=set)
@@ -69,13 +70,15 @@ class ObjectIntake:
     async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> ObjectBody:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
         path = "/" + "/".join(paths.check(upload.path))
-        if upload.on_conflict == "rename" and not upload.must_be_new:
-            path = await self.names.free_path(upload, path)
-        target = Target(path, self.names.keys.of(path), upload.id, said(upload, mime))
         self._active.add(upload.id)
-        return ObjectBody(
-            self.means, target, upload.content_length, algorithms, done=lambda: self._let_go(upload.id)
-        )
+        try:
+            if upload.on_conflict == "rename" and not upload.must_be_new:
+                path = await self.names.free_path(upload, path)
+            target, size = self._target(upload, path, mime), upload.content_length
+            return ObjectBody(self.means, target, size, algorithms, done=lambda: self._let_go(upload.id))
+        except BaseException:
+            self._let_go(upload.id)  # nobody else will: there is no body
+            raise
 
     async def commit(self, upload: Upload, body: ObjectBody, deed: Deed) -> Stored:
         """Publish a body that has ended; see `Intake.commit`. Goes on where the caller is cancelled."""
@@ -106,6 +109,7 @@ class ObjectIntake:
                 raise
             await self._use_up(case)
             tag = await self._publish(case)
+            case.body.let_go()
             try:
                 await self.settler.published(case.pending, tag)
             except sqlite3.Error as fault:
@@ -191,7 +195,9 @@ class ObjectIntake:
         while True:
             try:
                 tag = await case.body.publish(new=case.new)
-            except TakenError:
+            except TakenError as fault:
+                if (own := await self._own_tag(case, fault)) is not None:
+                    return own
                 if case.upload.on_conflict != "rename" or case.upload.must_be_new:
                     await self._undo(case)
                     raise taken(case.upload) from None
@@ -205,8 +211,19 @@ class ObjectIntake:
                 log.exception("an object could not be published")
                 return await self._ask(case, fault)
             else:
-                case.body.let_go()
                 return await self._tag(case, tag)
+
+    async def _own_tag(self, case: Case, fault: TakenError) -> str | None:
+        """Return the tag of the object that has the name if it is this very upload. Raises `Unanswered`.
+
+        The HTTP client itself sends an empty PUT again when its answer is lost: then the second one
+        meets what the first has stored.
+        """
+        try:
+            found = await self.settler.look(case.pending)
+        except GatewayError:
+            return await self._ask(case, fault)
+        return None if found is None else found.etag
 
     async def _tag(self, case: Case, said: str) -> str:
         """Return the entity tag that the object has: some stores name another when it is completed."""
@@ -253,7 +270,12 @@ class ObjectIntake:
         if not body.movable:
             raise Refusal("conflict", "the name was taken while the body came: send it again")
         path = await self.names.free_path(case.upload, case.asked)
-        body.move(Target(path, self.names.keys.of(path), case.upload.id, body.target.said))
+        body.move(self._target(case.upload, path, case.deed.mime))
+
+    def _target(self, upload: Upload, path: str, mime: str) -> Target:
+        """Say where a body goes. What it says of itself names the path too."""
+        mark = self.mark(upload.id, path)
+        return Target(path, self.names.keys.of(path), upload.id, said(upload, mime, mark))
 
     async def _move_recorded(self, case: Case) -> None:
         try:

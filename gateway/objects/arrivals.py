@@ -21,9 +21,7 @@ from gateway.model import HandlerSpec, Upload
 from gateway.objects.notices import Notice
 from gateway.objects.telling import Subject, Where, event_of
 from gateway.storage.protocols import Shelf, Stat
-
-OWNER: Final = "gateway-upload-id"
-"""Metadata of every object that the gateway itself has stored. Some stores take it from anybody."""
+from gateway.storage.s3.parts import MARK, OWNER
 
 LOOKS: Final = 16
 """Objects that are looked at at once."""
@@ -35,6 +33,7 @@ log = logging.getLogger("gateway.objects")
 
 Publish = Callable[[Sequence[Event]], Awaitable[None]]
 Stored = Callable[[str, str], Awaitable[bool]]
+Genuine = Callable[[str, str, str], bool]
 Failed = Callable[[Upload, str, int], None]
 
 
@@ -49,8 +48,9 @@ class Outcome(NamedTuple):
 class Arrivals:
     """Turns notices, and objects that were looked for, into events.
 
-    `shelf` is our storage; `stored(upload_id, path)` tells whether we stored that; `audience` names the
-    handlers of objects; `failed` tells those of failed uploads. `notices` and `ends` count.
+    `shelf` is our storage; `genuine(mark, upload_id, path)` tells whether a gateway of our installation
+    stored that, `stored(upload_id, path)` whether our journal says so; `audience` names the handlers of
+    objects; `failed` tells those of failed uploads. `notices` and `ends` count.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Arrivals:
         shelf: Shelf,
         initiated: Initiated,
         *,
+        genuine: Genuine,
         stored: Stored,
         publish: Publish,
         audience: Callable[[], Sequence[HandlerSpec]],
@@ -69,6 +70,7 @@ class Arrivals:
         self._where = where
         self._shelf = shelf
         self._initiated = initiated
+        self._genuine = genuine
         self._stored = stored
         self._publish = publish
         self._audience = audience
@@ -141,14 +143,18 @@ class Arrivals:
     async def _is_own(
         self, metadata: Mapping[str, str], path: str, initiations: Sequence[Initiation]
     ) -> bool:
-        """Tell whether the gateway stored an object, and so has told of it: it is marked so.
+        """Tell whether a gateway stored an object, and so has told of it: it is marked so.
 
-        Some stores keep headers that nobody signed, so clients can forge the mark. Of what may have come
-        by a URL of the bucket, for it has the metadata of one, it is believed if our journal agrees.
+        Some stores keep headers that nobody signed, so clients can write an upload id too, but no mark:
+        that is good on whichever machine it was made, and however long ago. Without one, as earlier
+        versions stored, the id is believed of what may have come by a URL of the bucket, for it has the
+        metadata of one, if our journal agrees.
         """
         upload_id = metadata.get(OWNER)
         if not upload_id:
             return False
+        if self._genuine(metadata.get(MARK, ""), upload_id, path):
+            return True
         if not any(one.metadata.items() <= metadata.items() for one in initiations):
             return True
         return await self._stored(upload_id, path)

@@ -21,6 +21,7 @@ from gateway.model import OBJECT_CREATED
 from gateway.objects.notices import Notice
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import Stat
+from gateway.storage.s3.parts import given
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def event_of(subject: Subject, handlers: tuple[str, ...]) -> Event:
     notice, stat = subject.notice, subject.stat
     path = f"/{subject.key}"
     known = path if subject.ours and _is_path(path) else None
-    stored = dict(stat.metadata if stat is not None else notice.metadata or {})
+    stored = given(stat.metadata if stat is not None else notice.metadata or {})
     body: dict[str, Any] = {
         "event_name": notice.event_name,
         "bucket": notice.bucket,

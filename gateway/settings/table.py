@@ -130,7 +130,7 @@ class Settings(
         Path | None,
         Option(
             _PLACE,
-            "key behind internal credentials and signed URLs, shared by all nodes",
+            "key behind internal credentials, signed URLs and marks of objects, shared by all nodes",
             "FILE",
             shown="in the state folder",
             path=True,

@@ -1,4 +1,4 @@
-"""Foundation: what the keys of an installation prove: internal credentials and signed URLs.
+"""Foundation: what the keys of an installation prove: credentials, signed URLs, marks.
 
 The rule: pure. No socket, no loop, no file: a key goes in, a text comes out, and a text is checked
 in constant time. Each purpose has a key of its own, so that nothing made for one is ever good for
@@ -8,6 +8,7 @@ another. May import the standard library and `errors`.
 from gateway.signing.credential import LIFETIME_SECONDS, SKEW_SECONDS, Signer
 from gateway.signing.grant import LONGEST_LIFETIME, MOST_METADATA_BYTES, Grant
 from gateway.signing.keys import SHORTEST_KEY
+from gateway.signing.marks import Marker
 from gateway.signing.request import check_request, check_terms
 from gateway.signing.targets import carries_signature, encoded
 from gateway.signing.urls import UrlSigner
@@ -19,6 +20,7 @@ __all__ = [
     "SHORTEST_KEY",
     "SKEW_SECONDS",
     "Grant",
+    "Marker",
     "Signer",
     "UrlSigner",
     "carries_signature",

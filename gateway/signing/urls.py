@@ -8,7 +8,6 @@ and this room.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import time
@@ -17,7 +16,7 @@ from typing import Final
 
 from gateway.errors import Refusal
 from gateway.signing.grant import LONGEST_LIFETIME, Grant
-from gateway.signing.keys import derived
+from gateway.signing.keys import derived, mac_of
 from gateway.signing.targets import Pairs, decoded, encoded, read_query, write_query
 
 SKEW_SECONDS: Final = 60
@@ -162,10 +161,8 @@ def _signed_method(
 
 
 def _mac(key: bytes, method: str, path: str, own: Mapping[str, str], others: Pairs) -> str:
-    """Sign a list of texts, lengths first: the order of our own fields is of no importance."""
+    """Sign all of it: the order of our own fields is of no importance."""
     texts = [method, path, str(len(own))]
     texts += [text for pair in sorted(own.items()) for text in pair]
     texts += [text for pair in others for text in pair]
-    pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
-    signed = b"".join(b"%d:%s," % (len(piece), piece) for piece in pieces)
-    return base64.urlsafe_b64encode(hmac.digest(key, signed, hashlib.sha256)).rstrip(b"=").decode()
+    return mac_of(key, texts)

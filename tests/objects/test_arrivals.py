@@ -17,19 +17,22 @@ from gateway.events.journal import Journal
 from gateway.initiated import GRACE, Initiated
 from gateway.metrics import Tally
 from gateway.model import OBJECT_CREATED, Delivery, HandlerSpec, Upload
-from gateway.objects.arrivals import OWNER, Arrivals
+from gateway.objects.arrivals import Arrivals
 from gateway.objects.notices import Notice, read
 from gateway.objects.reconcile import Reconcile
 from gateway.objects.telling import Where
 from gateway.records import Records
 from gateway.settings.values import Bucket
-from gateway.signing import Grant
+from gateway.signing import Grant, Marker
 from gateway.storage.attributes import note_of, write_note
 from gateway.storage.protocols import Stat
+from gateway.storage.s3.parts import MARK, OWNER
 from gateway.storage.shelf import FileShelf
 from gateway.storage.tree import Tree
 from tests.objects.samples import amazon, ceph, records
 from tests.records import claimed
+
+MARKER = Marker([b"k" * 32])
 
 
 class Scene:
@@ -55,6 +58,7 @@ class Scene:
             where,
             self.shelf,
             self.initiated,
+            genuine=MARKER.is_genuine,
             stored=self.has_stored,
             publish=journal.outbox.publish,
             audience=lambda: self.handlers,
@@ -253,6 +257,36 @@ async def test_what_the_gateway_stored_is_never_removed(scene: Scene) -> None:
     await scene.reconcile.look()
     assert (scene.root / "up/a.png").exists()
     assert scene.told() == []
+
+
+@pytest.mark.parametrize("size", [5, 100], ids=["as the URL allows", "larger"])
+@pytest.mark.parametrize("title", [{}, GRANT.metadata], ids=["no title", "the title of the URL"])
+async def test_what_another_gateway_stored_is_never_removed_and_never_told_again(
+    scene: Scene, size: int, title: dict[str, str]
+) -> None:
+    for metadata in ({}, GRANT.metadata):
+        await given(scene, metadata=metadata)
+    mark = {OWNER: "01ABC-1", MARK: MARKER.mark("01ABC-1", "/up/a.png"), **title}
+    stat = await scene.object("up/a.png", b"x" * size, metadata=mark)
+    assert await scene.arrivals.take([notice(stat)]) == {"own": 1}
+    scene.now += 121
+    await scene.reconcile.look()
+    assert (scene.root / "up/a.png").exists()
+    assert (scene.told(), scene.failed) == ([], [])
+
+
+async def test_the_mark_of_another_object_is_good_for_nothing(scene: Scene) -> None:
+    await given(scene, metadata={})
+    mark = {OWNER: "01ABC-1", MARK: MARKER.mark("01ABC-1", "/up/b.png")}
+    stat = await scene.object("up/a.png", b"x" * 100, metadata=mark)
+    assert await scene.arrivals.take([notice(stat)]) == {"removed": 1}
+
+
+async def test_handlers_are_not_told_by_what_a_gateway_knows_its_own(scene: Scene) -> None:
+    marked = {OWNER: "01ABC-0", MARK: "m", "title": "Sunrise"}
+    await scene.arrivals.take([Notice("other", "x", "ObjectCreated:Put", 1, "e", metadata=marked)])
+    (delivery,) = scene.told()
+    assert delivery.body["metadata"] == {"title": "Sunrise"}
 
 
 async def test_a_client_who_says_that_the_gateway_stored_its_object_is_not_believed(

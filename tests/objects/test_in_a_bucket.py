@@ -103,6 +103,31 @@ async def test_what_the_gateway_stores_is_told_once(
     assert len(lines(tmp_path, "seen")) == 1
 
 
+async def test_what_another_machine_stores_is_never_removed_and_never_told_again(
+    outside: Start, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
+) -> None:
+    """One gave a URL out that nobody uses; the other stores what that URL would not have allowed."""
+    key = tmp_path / "installation.key"
+    key.write_text("k" * 32)
+    key.chmod(0o600)
+    both = *flags(plugins, s3_storage), "--installation-key-file", str(key)
+    asked = outside(*both, "--reconcile-after", "1")
+    other = outside(*both, directory=tmp_path / "other")
+    await get(asked, "/sign?path=/upload/a.txt")
+    title = "X-Amz-Meta-Title: Sunrise"  # as what comes by the URL has it
+    assert (await put(other, "/upload/a.txt", b"far too many letters", title)).status == 201
+    (event,) = await awaited(tmp_path, "seen")
+    told = await notify(asked, bucket, "a prefix/upload/a.txt", eTag=event["etag"])
+    assert told.json == {"notifications": {"own": 1}}
+    await put_signed(asked, "/photos/later.png", b"pixels")  # it is looked for after the other
+    assert [one["key"] for one in await awaited(tmp_path, "seen", 2)] == [
+        "upload/a.txt",
+        "photos/later.png",
+    ]
+    assert lines(tmp_path, "failed") == []
+    assert (await put(other, "/upload/a.txt", b"again", title)).status == 200
+
+
 async def test_what_a_client_puts_there_is_told_by_the_store(
     outside: Start, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
 ) -> None:

@@ -150,6 +150,49 @@ async def test_an_answer_that_was_lost_is_found_out(
     assert await in_bucket(s3, bucket) == (b"l" * size, 0)
 
 
+async def test_a_lost_answer_costs_no_memory_for_good(
+    outside: Start, tmp_path: Path, flags: list[str], swallower: Swallower
+) -> None:
+    """A body of unknown length has taken a part's memory, of which there is enough for two."""
+    gateway = outside(*flags, "--idle-timeout", "3")
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (SMALL * 100, b"n" * SMALL * 100)
+    for number in range(3):
+        swallower.swallow(b"PUT", count=1, key=b"upload/x")
+        lines = "Transfer-Encoding: chunked", "If-None-Match: *", f"X-Tag: {number}"
+        async with raw(gateway) as connection:
+            await connection.send(head("PUT", f"/upload/x{number}", *lines) + body)
+            answer = await connection.answer()
+        assert (answer.status, swallower.count) == (201, 0)
+        await eventually(partial(_told, tmp_path, str(number)))
+
+
+@pytest.mark.parametrize("size", [0, SMALL])
+@pytest.mark.parametrize("how", ["If-None-Match", "reject", "rename"])
+async def test_an_answer_that_was_lost_is_found_out_where_nothing_may_be_replaced(
+    outside: Start,
+    tmp_path: Path,
+    s3: SeaweedFS,
+    bucket: str,
+    flags: list[str],
+    swallower: Swallower,
+    how: str,
+    size: int,
+) -> None:
+    """What is sent again meets its own object, and must not take it for somebody else's."""
+    condition = ["If-None-Match: *"] if how == "If-None-Match" else []
+    gateway = outside(*flags, *([] if condition else ["--on-conflict", how]))
+    swallower.swallow(b"PUT", count=1, key=b"upload/x")
+    answer = await put(gateway, "/upload/x", b"n" * size, "X-Tag: new", *condition)
+    assert (answer.status, swallower.count) == (201, 0)
+    assert answer.json["path"] == "/upload/x"
+    await eventually(lambda: _told(tmp_path, "new"))
+    assert await in_bucket(s3, bucket) == (b"n" * size, 0)
+
+    again = await put(gateway, "/upload/x", b"again", "X-Tag: again", *condition)
+    assert again.status == {"If-None-Match": 412, "reject": 409, "rename": 201}[how]
+    assert await in_bucket(s3, bucket) == (b"n" * size, 0)
+
+
 async def test_a_newer_object_is_never_overwritten_by_recovery(
     outside: Start, tmp_path: Path, s3: SeaweedFS, bucket: str, flags: list[str]
 ) -> None:

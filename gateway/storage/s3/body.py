@@ -99,6 +99,9 @@ class ObjectBody:
 
     async def write(self, piece: Piece) -> None:
         """Take the next bytes; waits while too much is on its way. Raises `Refusal`."""
+        if self._size is not None and self.received + len(piece) > self._size:
+            # No part has room for them.
+            raise Refusal("incomplete_body", "more bytes came than the declared length")
         if self._hashes:
             await self._hash(piece)
         self.received += len(piece)

@@ -16,6 +16,9 @@ from gateway.storage.s3.spelling import encoded
 OWNER: Final = "gateway-upload-id"
 """The metadata name under which an object says which upload it is."""
 
+MARK: Final = "gateway-upload-mark"
+"""That of the signature by which every gateway of the installation knows that it is true."""
+
 PART_BYTES: Final = 8 << 20
 """A part, unless the declared length needs larger ones; what is smaller is stored in one request."""
 
@@ -56,15 +59,21 @@ class Target:
 
 
 def said_of(
-    upload_id: str, mime: str, metadata: Mapping[str, str], headers: Mapping[str, str]
+    upload_id: str, mark: str, mime: str, metadata: Mapping[str, str], headers: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what an object is to say of itself, as the client names it.
 
     `headers` are the request's, in lower case; of them `cache-control` and `content-encoding` stay.
     """
-    said: dict[str, Any] = {"ContentType": mime, "Metadata": {**encoded(metadata), OWNER: upload_id}}
+    own = {OWNER: upload_id, MARK: mark}
+    said: dict[str, Any] = {"ContentType": mime, "Metadata": {**encoded(metadata), **own}}
     if "cache-control" in headers:
         said["CacheControl"] = headers["cache-control"]
     if "content-encoding" in headers:
         said["ContentEncoding"] = headers["content-encoding"]
     return said
+
+
+def given(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return what somebody gave an object for metadata: without what the gateway says of its own."""
+    return {name: value for name, value in metadata.items() if name not in {OWNER, MARK}}
