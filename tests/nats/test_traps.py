@@ -19,6 +19,8 @@ from gateway.settings import load
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import SECONDS, Server, single
 
+DAY = 86_400.0
+
 
 def event(number: int, *handlers: str, size: int = 1) -> Event:
     return Event(f"e{number}", "APIGW.OnSomething", handlers or ("h",), {"x": "x" * size}, time.time())
@@ -200,6 +202,27 @@ async def test_connecting_again_changes_nothing_and_never_makes_a_stream_smaller
     assert (await js.stream_info("apigw-runs")).config.max_bytes == 2 << 30
     assert (await js.stream_info("apigw-queue")).config.duplicate_window == DUPLICATE_SECONDS
     assert len(await nats.queue.claim("h", 1, SECONDS)) == 1
+
+
+async def test_connecting_again_does_not_shorten_how_long_an_operator_keeps_messages(
+    server: Server, connect: MakeEngine
+) -> None:
+    js = (await connect(server.url))._connection.js
+    for kept in (90 * DAY, 0.0):  # 0: for ever
+        config = (await js.stream_info("apigw-runs")).config
+        await js.update_stream(config.evolve(max_age=kept))
+        await connect(server.url, f"another, {kept}")
+        assert (await js.stream_info("apigw-runs")).config.max_age == kept
+
+
+async def test_what_is_dead_stays_until_somebody_decides(server: Server, connect: MakeEngine) -> None:
+    js = (await connect(server.url))._connection.js
+    config = (await js.stream_info("apigw-dead")).config
+    assert not config.max_age
+    # Earlier gateways made the stream with an end to its patience.
+    await js.update_stream(config.evolve(max_age=30 * DAY))
+    await connect(server.url, "another")
+    assert not (await js.stream_info("apigw-dead")).config.max_age
 
 
 async def test_streams_that_vanish_are_made_again(server: Server, connect: MakeEngine) -> None:

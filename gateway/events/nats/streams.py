@@ -2,7 +2,7 @@
 
     queue   a work queue: a message stays until its delivery is settled. A full one refuses, so that
             what does not fit stays in the outbox; nothing is ever dropped silently
-    dead    what was given up, until somebody decides
+    dead    what was given up: for ever, until somebody decides
     runs    what ended and how, and what waits for its next run; the oldest go first
 
 The rule: making them again changes nothing, and nothing that an operator enlarged is made smaller.
@@ -11,6 +11,7 @@ May import `names` and `connection`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +31,6 @@ from gateway.events.nats.names import Names
 DUPLICATE_SECONDS: Final = 900.0
 """How long the same publication is recognised: a relay that lost its answer tries again by then."""
 
-DEAD_SECONDS: Final = 30 * 86_400.0
 RUNS_SECONDS: Final = 7 * 86_400.0
 RUNS_BYTES: Final = 1 << 30
 
@@ -68,7 +68,7 @@ class Streams:
                 discard=DiscardPolicy.NEW,
                 max_bytes=self.max_bytes or -1,
             ),
-            _stream(names.dead, [f"{own}.dead.*.*"], max_age=DEAD_SECONDS),
+            _stream(names.dead, [f"{own}.dead.*.*"]),
             _stream(
                 names.runs,
                 [f"{own}.run.*.*", f"{own}.wait.*.*"],
@@ -88,6 +88,8 @@ class Streams:
         changed: dict[str, Any] = {
             key: getattr(config, key) for key in _MUTABLE if getattr(config, key) != getattr(found, key)
         }
+        if _lasting(found) > _lasting(config):
+            changed.pop("max_age", None)
         if self.max_bytes is not None and name == self.names.queue:
             changed |= {"max_bytes": self.max_bytes} if found.max_bytes != self.max_bytes else {}
         more = self.replicas not in (None, found.num_replicas) or replicas > (found.num_replicas or 1)
@@ -123,12 +125,18 @@ async def ensure_consumer(connection: Connection, names: Names, handler: str, le
     )
 
 
+def _lasting(config: StreamConfig) -> float:
+    """Return how many seconds a stream keeps a message. The server's word for "for ever" is 0."""
+    return config.max_age or math.inf
+
+
 def _stream(name: str, subjects: list[str], **special: Any) -> StreamConfig:
+    """Return what a stream shall be. It keeps its messages for ever where `special` does not say."""
     return StreamConfig(
         name=name,
         subjects=subjects,
         storage=StorageType.FILE,
         duplicate_window=DUPLICATE_SECONDS,
         allow_direct=True,
-        **special,
+        **{"max_age": 0.0, **special},
     )
