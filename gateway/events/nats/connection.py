@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -31,6 +33,9 @@ PATIENCE: Final = 5.0
 CONNECT_SECONDS: Final = 3
 RECONNECT_SECONDS: Final = 1
 RETRY_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 5.0
+"""How often a client that should be connected is looked at."""
+
 PING_SECONDS: Final = 10
 """A server that answers two pings in a row with nothing is left for another one."""
 
@@ -140,16 +145,36 @@ class Connection:
     # -- staying connected
 
     async def _keep(self) -> None:
-        await self._connect()
         while True:
             self._stale.clear()
-            if await self._try_prepare():
+            if self._client is None or self._client.is_closed:
+                await self._begin_again()
+            prepared = await self._try_prepare()
+            if prepared:
                 self._ready.set()
                 self._complained = False
-                await self._stale.wait()
-            else:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stale.wait(), RETRY_SECONDS)
+            await self._until_stale(None if prepared else RETRY_SECONDS)
+
+    async def _until_stale(self, patience: float | None) -> None:
+        """Wait until there is something to do; `patience` seconds at the most.
+
+        The client library does not always say that it has closed itself, so it is looked at, too.
+        """
+        until = math.inf if patience is None else time.monotonic() + patience
+        while not self._stale.is_set() and (left := until - time.monotonic()) > 0:
+            if self._client is None or self._client.is_closed:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stale.wait(), min(left, LOOK_SECONDS))
+
+    async def _begin_again(self) -> None:
+        """Connect with a new client: one that a server has told of an error never connects again."""
+        self._ready.clear()
+        if self._client is not None:
+            self._complain(self._client.last_error or nats.errors.ConnectionClosedError())
+            await asyncio.sleep(RETRY_SECONDS)
+        await self._connect()
+        self._tell()
 
     async def _connect(self) -> None:
         self._client = client = Client()
@@ -166,6 +191,7 @@ class Connection:
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
+                    closed_cb=self._on_close,
                 )
             except _FAULTS as fault:
                 self._complain(fault)
@@ -194,6 +220,10 @@ class Connection:
     async def _on_reconnect(self) -> None:
         self.doubt()
         self._tell()
+
+    async def _on_close(self) -> None:
+        self._ready.clear()
+        self._stale.set()
 
     def _tell(self) -> None:
         for callback in self.on_change:
