@@ -215,6 +215,17 @@ async def test_connecting_again_does_not_shorten_how_long_an_operator_keeps_mess
         assert (await js.stream_info("apigw-runs")).config.max_age == kept
 
 
+async def test_streams_that_are_there_are_used_though_the_server_refuses_them_more_copies(
+    server: Server, connect: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    await connect(server.url, events_replicas="1")
+    named_twice = f"{server.url},localhost:{server.port}"
+    nats = await connect(named_twice)
+    assert "apigw-queue cannot have 2 copies yet" in caplog.text
+    await nats.outbox.publish([event(1)])
+    assert len(await nats.queue.claim("h", 1, SECONDS)) == 1
+
+
 async def test_what_is_dead_stays_until_somebody_decides(server: Server, connect: MakeEngine) -> None:
     js = (await connect(server.url))._connection.js
     config = (await js.stream_info("apigw-dead")).config

@@ -33,6 +33,9 @@ PATIENCE: Final = 5.0
 CONNECT_SECONDS: Final = 3
 RECONNECT_SECONDS: Final = 1
 RETRY_SECONDS: Final = 0.5
+LATER_SECONDS: Final = 60.0
+"""In how long what was left for later is tried again."""
+
 LOOK_SECONDS: Final = 5.0
 """How often a client that should be connected is looked at."""
 
@@ -41,7 +44,8 @@ PING_SECONDS: Final = 10
 
 _FAULTS: Final = (nats.errors.Error, TimeoutError, OSError)
 
-Prepare = Callable[["Connection"], Awaitable[None]]
+Prepare = Callable[["Connection"], Awaitable[bool]]
+"""Make what is needed. False: it can be used, and there is something left to do later."""
 
 
 @contextlib.asynccontextmanager
@@ -149,18 +153,14 @@ class Connection:
             self._stale.clear()
             if self._client is None or self._client.is_closed:
                 await self._begin_again()
-            prepared = await self._try_prepare()
-            if prepared:
-                self._ready.set()
-                self._complained = False
-            await self._until_stale(None if prepared else RETRY_SECONDS)
+            await self._until_stale(await self._try_prepare())
 
-    async def _until_stale(self, patience: float | None) -> None:
+    async def _until_stale(self, patience: float) -> None:
         """Wait until there is something to do; `patience` seconds at the most.
 
         The client library does not always say that it has closed itself, so it is looked at, too.
         """
-        until = math.inf if patience is None else time.monotonic() + patience
+        until = time.monotonic() + patience
         while not self._stale.is_set() and (left := until - time.monotonic()) > 0:
             if self._client is None or self._client.is_closed:
                 return
@@ -201,14 +201,18 @@ class Connection:
                 self.generation += 1
                 return
 
-    async def _try_prepare(self) -> bool:
+    async def _try_prepare(self) -> float:
+        """Prepare; return in how many seconds that is to be done again."""
         try:
-            await self._prepare(self)
+            complete = await self._prepare(self)
         except (EngineAway, *_FAULTS) as fault:
             self._complain(fault)
-            return False
-        log.info("connected to %s", self._servers.shown)
-        return True
+            return RETRY_SECONDS
+        if not self._ready.is_set():
+            log.info("connected to %s", self._servers.shown)
+        self._ready.set()
+        self._complained = False
+        return math.inf if complete else LATER_SECONDS
 
     async def _on_error(self, fault: Exception) -> None:
         self._complain(fault)

@@ -11,11 +11,13 @@ May import `names` and `connection`.
 
 from __future__ import annotations
 
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import nats.js.errors
+from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -25,8 +27,10 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from gateway.events.nats.connection import Connection
+from gateway.events.nats.connection import Connection, describe
 from gateway.events.nats.names import Names
+
+log = logging.getLogger("gateway.nats")
 
 DUPLICATE_SECONDS: Final = 900.0
 """How long the same publication is recognised: a relay that lost its answer tries again by then."""
@@ -45,18 +49,26 @@ WAITING_PULLS: Final = 8192
 class Streams:
     """What the streams shall be. `replicas` None: as many as the cluster has servers, 3 at the most.
 
-    `max_bytes` bounds the queue, None leaves that to the server's own limits.
+    `named` is how many servers the settings name: one that is away just now counts too, else what is
+    made meanwhile would stay with fewer copies. `max_bytes` bounds the queue, None leaves that to the
+    server's own limits.
     """
 
     names: Names
     replicas: int | None = None
     max_bytes: int | None = None
+    named: int = 1
+    _told: set[str] = field(default_factory=set)
 
-    async def prepare(self, connection: Connection) -> None:
-        """Make or adjust all three. Raises `nats.errors.Error` where that cannot be done now."""
-        wanted = self.replicas or min(MOST_REPLICAS, cluster_size(connection))
-        for config in self._configs():
-            await self._ensure(connection, config, wanted)
+    async def prepare(self, connection: Connection) -> bool:
+        """Make or adjust all three. Raises `nats.errors.Error` where that cannot be done now.
+
+        Returns False where streams that were there could not be given more copies now.
+        """
+        servers = max(self.named, cluster_size(connection))
+        wanted = self.replicas or min(MOST_REPLICAS, servers)
+        done = [await self._ensure(connection, config, wanted) for config in self._configs()]
+        return all(done)
 
     def _configs(self) -> tuple[StreamConfig, ...]:
         names, own = self.names, self.names.prefix
@@ -78,13 +90,13 @@ class Streams:
             ),
         )
 
-    async def _ensure(self, connection: Connection, config: StreamConfig, replicas: int) -> None:
+    async def _ensure(self, connection: Connection, config: StreamConfig, replicas: int) -> bool:
         js, name = connection.raw_js, str(config.name)
         try:
             found = (await js.stream_info(name)).config
         except nats.js.errors.NotFoundError:
             await js.add_stream(config, num_replicas=replicas)
-            return
+            return True
         changed: dict[str, Any] = {
             key: getattr(config, key) for key in _MUTABLE if getattr(config, key) != getattr(found, key)
         }
@@ -92,10 +104,26 @@ class Streams:
             changed.pop("max_age", None)
         if self.max_bytes is not None and name == self.names.queue:
             changed |= {"max_bytes": self.max_bytes} if found.max_bytes != self.max_bytes else {}
+        if changed:
+            await js.update_stream(found := found.evolve(**changed))
         more = self.replicas not in (None, found.num_replicas) or replicas > (found.num_replicas or 1)
-        if changed or more:
-            changed["num_replicas"] = replicas if more else found.num_replicas
-            await js.update_stream(found.evolve(**changed))
+        return not more or await self._copied(js, found.evolve(num_replicas=replicas))
+
+    async def _copied(self, js: JetStreamContext, config: StreamConfig) -> bool:
+        """Change how many copies there are; False where that is refused, as while a server is away.
+
+        That is no reason to do without the stream: events go through those copies that there are.
+        """
+        try:
+            await js.update_stream(config)
+        except nats.js.errors.APIError as fault:
+            if config.name not in self._told:
+                why = describe(fault)
+                log.warning("%s cannot have %d copies yet: %s", config.name, config.num_replicas, why)
+            self._told.add(str(config.name))
+            return False
+        self._told.discard(str(config.name))
+        return True
 
 
 def cluster_size(connection: Connection) -> int:
