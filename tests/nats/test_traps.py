@@ -11,6 +11,7 @@ import pytest
 from gateway.errors import ConfigError, EngineAway
 from gateway.events.nats import places
 from gateway.events.nats.names import LONGEST_TOKEN, Names, name_of, token
+from gateway.events.nats.rows import Known
 from gateway.events.nats.streams import DUPLICATE_SECONDS
 from gateway.events.nats.sync import look_at_sync
 from gateway.events.protocols import Event, Selection
@@ -159,6 +160,30 @@ async def test_a_message_that_is_no_event_ends_dead_and_holds_up_nothing(
     assert [d.event_id for d in claimed] == ["e1"]
     [row] = (await nats.ledger.page(Selection(state="dead"), None, 5)).rows
     assert (row.handler, row.event_id) == ("h", "1")
+
+
+async def test_retrying_all_that_is_dead_ends_though_the_handler_still_fails(
+    server: Server, connect: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.events.nats.ledger._PIECE", 2)
+    nats = await connect(server.url)
+    await nats.outbox.publish([event(n) for n in range(5)])
+    retry = nats.ledger._retry
+
+    async def fail(count: int) -> None:
+        for delivery in await nats.queue.claim("h", count, SECONDS):
+            await nats.queue.dead(delivery, "away", 0.0)
+
+    async def retry_and_fail(known: Known) -> bool:
+        done = await retry(known)
+        await fail(1)
+        return done
+
+    await fail(5)
+    monkeypatch.setattr(nats.ledger, "_retry", retry_and_fail)
+    async with asyncio.timeout(SECONDS):
+        assert await nats.ledger.retry(Selection("dead")) == 5
+    assert [(d.state, d.count) for d in await nats.ledger.depth()] == [("dead", 5)]
 
 
 async def test_handlers_whose_names_mean_something_in_a_subject_are_kept_apart(
