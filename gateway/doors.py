@@ -184,7 +184,7 @@ class Doors:
             routing.openapi,
             self.siblings,
             ground.seat.slot,
-            self.ledgers if ground.seat.slot == 0 else {},
+            self.ledgers,
             None if ground.depot is None else ground.depot.alive,
         )
 
@@ -200,4 +200,4 @@ class Doors:
         parts: dict[int, Ledger] = {self.ground.seat.slot: own}
         parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
         named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(self.ledgers)
-        return Gathered(lambda: named)
+        return Gathered(lambda: named, (lambda: self.ledgers) if self.ledgers else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from prometheus_client import (
@@ -27,7 +28,17 @@ DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
 Waiting = tuple[str, str, float, float]
 """Handler, state, deliveries, birth of the oldest of them as a Unix time."""
 
-_NONE: Mapping[str, Sequence[Waiting] | None] = MappingProxyType({})
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What an engine that many share tells: what waits in it, and the handlers that it holds back."""
+
+    waiting: Sequence[Waiting]
+    paused: Sequence[str]
+
+
+Engines = Mapping[str, Shared | None]
+_NONE: Engines = MappingProxyType({})
 
 
 class Tally(Collector):
@@ -114,11 +125,11 @@ class Metrics:
         self,
         depth: Iterable[Waiting] = (),
         paused: Iterable[str] = (),
-        engines: Mapping[str, Sequence[Waiting] | None] = _NONE,
+        engines: Engines = _NONE,
     ) -> bytes:
         """Return the text exposition format.
 
-        `depth` is what waits here, `paused` names handlers; `engines` is what waits in engines that
+        `depth` is what waits here, `paused` names handlers; `engines` is the same of engines that
         many share, by name, None for one that does not answer. Their samples have a label `engine`.
         """
         families = [*_waiting(depth, paused, engines), *_engines_up(engines)]
@@ -126,7 +137,7 @@ class Metrics:
 
 
 def _waiting(
-    depth: Iterable[Waiting], paused: Iterable[str], engines: Mapping[str, Sequence[Waiting] | None]
+    depth: Iterable[Waiting], paused: Iterable[str], engines: Engines
 ) -> Sequence[GaugeMetricFamily]:
     deliveries = GaugeMetricFamily(
         "gateway_deliveries", "Deliveries that are not done", labels=["handler", "state"]
@@ -138,26 +149,26 @@ def _waiting(
         "gateway_handler_paused", "1 for a handler that is paused", labels=["handler"]
     )
     now = time.time()
-    shared = [({"engine": name}, rows or ()) for name, rows in engines.items()]
-    for more, rows in [({}, depth), *shared]:
-        for handler, state, count, oldest in rows:
+    told = [({"engine": name}, one.waiting, one.paused) for name, one in engines.items() if one]
+    for more, waiting, held_back in [({}, depth, paused), *told]:
+        for handler, state, count, oldest in waiting:
             labels = {"handler": handler, **more}
             deliveries.add_sample(deliveries.name, {**labels, "state": state}, count)
             if state == "ready":
                 age.add_sample(age.name, labels, max(now - oldest, 0.0))
-    for handler in paused:
-        held.add_metric([handler], 1)
+        for handler in held_back:
+            held.add_sample(held.name, {"handler": handler, **more}, 1)
     return deliveries, age, held
 
 
-def _engines_up(engines: Mapping[str, Sequence[Waiting] | None]) -> Sequence[GaugeMetricFamily]:
+def _engines_up(engines: Engines) -> Sequence[GaugeMetricFamily]:
     if not engines:
         return ()
     up = GaugeMetricFamily(
         "gateway_engine_up", "1 for an engine whose deliveries are here", labels=["engine"]
     )
-    for name, rows in engines.items():
-        up.add_metric([name], float(rows is not None))
+    for name, one in engines.items():
+        up.add_metric([name], float(one is not None))
     return (up,)
 
 

@@ -26,7 +26,7 @@ from gateway.events.ledger import Ledger
 from gateway.events.protocols import Depth
 from gateway.hooks import Hooks
 from gateway.inflight import Inflight
-from gateway.metrics import Metrics, Waiting, together
+from gateway.metrics import Metrics, Shared, Waiting, together
 from gateway.siblings import Siblings
 
 OPEN_TO_ALL: Final = frozenset({("-", "health"), ("-", "ready")})
@@ -48,7 +48,8 @@ MANY_SECONDS: Final = 10.0
 class Observe:
     """Answers `GET /-/...`. Lives on the server's loop.
 
-    `engines`: the ledgers that many nodes share, by name, in the one process that tells of them.
+    `engines`: the ledgers that many nodes share, by name; of several processes the one of slot 0
+    tells of them. Where there are any, they alone hold handlers back.
     `storage` tells whether the bucket can be reached, where there is one.
     """
 
@@ -109,11 +110,12 @@ class Observe:
 
     async def _metrics(self, *, alone: bool) -> web.Response:
         try:
-            depth, paused = await self._counted(), await self.ledger.paused()
+            depth = await self._counted()
+            paused = frozenset[str]() if self.engines else await self.ledger.paused()
         except EngineAway as fault:
             raise Refusal("journal_unavailable", str(fault)) from fault
-        counted = await asyncio.gather(*map(_shared, self.engines.values()))
-        engines = dict(zip(self.engines, counted, strict=True))
+        shared = self.engines if self.slot == 0 else {}
+        engines = dict(zip(shared, await asyncio.gather(*map(_shared, shared.values())), strict=True))
         body = await asyncio.to_thread(self.metrics.render, _rows(depth), sorted(paused), engines)
         if self.siblings.sessions and not alone:
             told = {self.slot: body, **await self.siblings.ask_all("/-/metrics")}
@@ -156,11 +158,12 @@ class Observe:
         return json_answer(self.openapi())
 
 
-async def _shared(engine: protocols.Ledger) -> list[Waiting] | None:
-    """Count what waits in an engine; None where it does not answer now."""
+async def _shared(engine: protocols.Ledger) -> Shared | None:
+    """Count what waits in an engine, and is paused there; None where it does not answer now."""
     try:
         async with asyncio.timeout(ENGINE_SECONDS):
-            return _rows(await engine.depth())
+            depth, paused = await asyncio.gather(engine.depth(), engine.paused())
+            return Shared(_rows(depth), sorted(paused))
     except (EngineAway, TimeoutError):
         return None
 

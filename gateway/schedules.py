@@ -86,7 +86,11 @@ class Cron:
     def latest(self, now: float) -> int:
         """Return the last tick that is not later than `now`, 0 where none came in fifty years."""
         ticks = self._ticks(int(now // 1) + 1, reverse=True)
-        return next((tick for tick in ticks if tick <= now), 0)
+        found = next((tick for tick in ticks if tick <= now), 0)
+        # Backwards from within the hour that clocks repeat, the library skips ticks of its first half.
+        while found and (following := self.next(found)) is not None and following <= now:
+            found = following
+        return found
 
     def local(self, tick: int) -> datetime:
         """Return a tick in the schedule's time zone."""

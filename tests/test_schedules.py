@@ -74,6 +74,23 @@ def test_in_the_repeated_hour_the_next_tick_is_never_one_that_is_over() -> None:
     assert following == at("2026-10-26T02:30", "Europe/Rome")
 
 
+def test_a_start_in_the_hour_that_clocks_repeat_makes_up_for_the_tick_before_it() -> None:
+    missed = datetime(2026, 10, 25, 2, 30, tzinfo=ROME).timestamp()
+    for minute in (0, 10, 29, 30, 31, 59):
+        started = datetime(2026, 10, 25, 2, minute, tzinfo=ROME, fold=1).timestamp()
+        assert Cron("30 2 * * *", "Europe/Rome", catch_up=True).latest(started) == missed
+
+
+@given(MINUTES, HOURS, DAYS, ZONES, AROUND_CHANGES)
+def test_no_tick_lies_between_the_latest_and_now(
+    minutes: str, hours: str, days: str, tz: str, now: float
+) -> None:
+    cron = Cron(f"{minutes} {hours} {days}", tz)
+    following = cron.next(cron.latest(now))
+    assert following is not None
+    assert following > now
+
+
 def test_a_line_for_every_hour_follows_the_clock_through_the_repeated_hour() -> None:
     before = datetime(2026, 10, 25, 1, 30, tzinfo=ROME).timestamp()
     assert ticks(Cron("0 * * * *", "Europe/Rome"), int(before), 3) == [

@@ -30,11 +30,13 @@ class Gathered:
     """Several ledgers as one. Speaks `Ledger` and `Stepwise`.
 
     `parts()` is asked each time: what lives now, by a name that stays (such as `slot-0`). Where two
-    parts know a delivery, the one that comes later in `parts()` has the last word.
+    parts know a delivery, the one that comes later in `parts()` has the last word. `holders()` are
+    those that hold handlers back, where not all do: an engine that many nodes share does so alone.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, holders: Parts | None = None) -> None:
         self._parts = parts
+        self._holders = holders or parts
 
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state, over all parts."""
@@ -105,16 +107,16 @@ class Gathered:
         return Step(0, None)
 
     async def pause(self, handler: str) -> None:
-        """Stop claiming for this handler in all parts."""
-        await asyncio.gather(*(part.pause(handler) for part in self._parts().values()))
+        """Stop claiming for this handler."""
+        await asyncio.gather(*(part.pause(handler) for part in self._holders().values()))
 
     async def resume(self, handler: str) -> None:
-        """Claim again in all parts."""
+        """Claim again, in all parts: what one was told before others held back alone is over, too."""
         await asyncio.gather(*(part.resume(handler) for part in self._parts().values()))
 
     async def paused(self) -> frozenset[str]:
-        """Return the handlers that are paused in any part."""
-        told = await asyncio.gather(*(part.paused() for part in self._parts().values()))
+        """Return the handlers that are held back."""
+        told = await asyncio.gather(*(part.paused() for part in self._holders().values()))
         return frozenset().union(*told)
 
 

@@ -52,7 +52,7 @@ class EventSettings(BaseModel):
     events_replicas: Annotated[
         int | None,
         Field(ge=1, le=5),
-        Option(EVENTS, "copies that NATS keeps", "N", shown="one per server, at most 3"),
+        Option(EVENTS, "copies that NATS keeps", "N", shown="one per server, away or not, at most 3"),
     ] = None
     events_max_bytes: Annotated[
         int | None,

@@ -143,6 +143,20 @@ async def test_a_pause_is_everywhere(journals: list[Journal]) -> None:
     assert await together(journals).paused() == frozenset()
 
 
+async def test_where_some_parts_hold_handlers_back_they_alone_are_asked_to_and_tell(
+    journals: list[Journal],
+) -> None:
+    named = {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)}
+    whole = Gathered(lambda: named, holders=lambda: {"slot-2": journals[2].ledger})
+    await whole.pause("h")
+    assert [await journal.ledger.paused() for journal in journals] == [set(), set(), {"h"}]
+    await journals[0].ledger.pause("left from before")
+    assert await whole.paused() == {"h"}
+    await whole.resume("h")
+    await whole.resume("left from before")
+    assert [await journal.ledger.paused() for journal in journals] == [set()] * 3
+
+
 async def test_a_part_that_cannot_be_asked_is_not_passed_over(journals: list[Journal]) -> None:
     journals[1].close()
     with pytest.raises(EngineAway):

@@ -69,6 +69,13 @@ class Server:
             self.process.wait(SECONDS)
             self.process = None
 
+    def stop(self) -> None:
+        """SIGTERM, and wait: the others of a cluster are told that this one goes."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(SECONDS)
+            self.process = None
+
     def ask(self, path: str) -> dict[str, Any]:
         """Ask the monitoring port."""
         connection = http.client.HTTPConnection("127.0.0.1", self.monitor, timeout=5)
@@ -104,9 +111,10 @@ class Cluster:
     """Three servers."""
 
     servers: list[Server]
+    started: int = 3
 
     def start(self) -> None:
-        for server in self.servers:
+        for server in self.servers[: self.started]:
             server.start()
         self.wait_formed()
 
@@ -114,10 +122,23 @@ class Cluster:
         """Wait until JetStream has a leader and every server is current."""
 
         def formed() -> bool:
-            meta = self.servers[0].ask("/jsz").get("meta_cluster") or {}
-            return bool(meta.get("leader")) and int(meta.get("cluster_size", 0)) == len(self.servers)
+            meta = self._leader().ask("/jsz")["meta_cluster"]
+            current = [one for one in meta.get("replicas", ()) if one.get("current")]
+            return int(meta.get("cluster_size", 0)) == self.started == len(current) + 1
 
         self.servers[0].wait_until(formed)
+
+    def _leader(self) -> Server:
+        """Return the server that leads JetStream. Raises `ValueError` while there is none."""
+        name = (self.servers[0].ask("/jsz").get("meta_cluster") or {}).get("leader")
+        for server in self.servers:
+            if server.name == name:
+                return server
+        raise ValueError("there is no leader")
+
+    def follower(self) -> Server:
+        """Return a server whose end costs no election."""
+        return next(one for one in reversed(self.servers) if one is not self._leader())
 
     def leader_of(self, stream: str) -> Server:
         """Return the server that leads a stream."""
@@ -150,15 +171,23 @@ def single(folder: Path, **values: Any) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def cluster_of_three(folder: Path) -> Iterator[Cluster]:
-    """Run three servers that know each other."""
+def cluster_of_three(folder: Path, started: int = 3) -> Iterator[Cluster]:
+    """Run three servers that know each other; with `started`, only the first ones, without the rest."""
     with kept_ports(9) as ports:
         routes = ports[6:]
         cluster = Cluster(
             [
-                Server(folder / f"n{i}", f"n{i}", ports[i], ports[3 + i], routes[i], routes)
+                Server(
+                    folder / f"n{i}",
+                    f"n{i}",
+                    ports[i],
+                    ports[3 + i],
+                    routes[i],
+                    routes[: max(started, i + 1)],
+                )
                 for i in range(3)
-            ]
+            ],
+            started,
         )
         try:
             cluster.start()

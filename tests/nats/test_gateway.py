@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,10 @@ from gateway import observe
 from gateway.app import Gateway
 from gateway.events.protocols import Selection
 from tests.conftest import Start
-from tests.harness import SECONDS, get, plugin, put, whole_lines
+from tests.harness import SECONDS, Outside, get, plugin, put, whole_lines
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import Server
+from tests.test_steering import post
 
 WRITER = """\
 name: copier
@@ -157,3 +159,44 @@ async def test_metrics_leave_out_a_nats_that_does_not_answer(
         while (await samples(gateway)) != {"gateway_engine_up nats": 0.0}:
             await asyncio.sleep(0.02)  # a killed server's last answer may still be on its way
     server.kill()
+
+
+async def connected(gateway: Outside) -> None:
+    """Wait until NATS tells through this gateway which handlers are paused."""
+    async with asyncio.timeout(SECONDS):
+        while (await get(gateway, "/-/events/paused")).status != 200:
+            await asyncio.sleep(0.02)  # connecting has no other sign
+
+
+async def told_paused(gateway: Outside, directory: Path, url: str) -> list[bool]:
+    """Whether `copier` is told to be paused: over HTTP, in the metrics, on the command line."""
+    over_http = (await get(gateway, "/-/events/paused")).json == {"paused": ["copier"]}
+    figures = (await get(gateway, "/-/metrics")).body.decode()
+    command = ("events", "list", "--directory", str(directory), "--events", url)
+    listed = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", *command, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await listed.communicate()
+    assert listed.returncode == 0
+    return [over_http, 'gateway_handler_paused{engine="nats"' in figures, b"paused: copier" in said]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_handler_resumed_on_another_node_is_nowhere_told_to_be_paused(
+    outside: Callable[..., Outside], server: Server, tmp_path: Path, processes: str
+) -> None:
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
+    flags = ("--events", server.url, "--plugins", str(folder), "--processes", processes)
+    folders = [tmp_path / "one", tmp_path / "other"]
+    nodes = [await asyncio.to_thread(outside, *flags, directory=folder) for folder in folders]
+
+    async def everywhere(paused: bool) -> None:
+        for node, data in zip(nodes, folders, strict=True):
+            assert await told_paused(node, data, server.url) == [paused] * 3
+
+    for node in nodes:
+        await connected(node)
+    assert (await post(nodes[0], "pause", {"handler": "copier"})).status == 200
+    await everywhere(True)
+    assert (await post(nodes[1], "resume", {"handler": "copier"})).status == 200
+    await everywhere(False)

@@ -11,6 +11,7 @@ import pytest
 from gateway.errors import ConfigError, EngineAway
 from gateway.events.nats import places
 from gateway.events.nats.names import LONGEST_TOKEN, Names, name_of, token
+from gateway.events.nats.rows import Known
 from gateway.events.nats.streams import DUPLICATE_SECONDS
 from gateway.events.nats.sync import look_at_sync
 from gateway.events.protocols import Event, Selection
@@ -18,6 +19,8 @@ from gateway.events.relay import Parcel
 from gateway.settings import load
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import SECONDS, Server, single
+
+DAY = 86_400.0
 
 
 def event(number: int, *handlers: str, size: int = 1) -> Event:
@@ -159,6 +162,30 @@ async def test_a_message_that_is_no_event_ends_dead_and_holds_up_nothing(
     assert (row.handler, row.event_id) == ("h", "1")
 
 
+async def test_retrying_all_that_is_dead_ends_though_the_handler_still_fails(
+    server: Server, connect: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.events.nats.ledger._PIECE", 2)
+    nats = await connect(server.url)
+    await nats.outbox.publish([event(n) for n in range(5)])
+    retry = nats.ledger._retry
+
+    async def fail(count: int) -> None:
+        for delivery in await nats.queue.claim("h", count, SECONDS):
+            await nats.queue.dead(delivery, "away", 0.0)
+
+    async def retry_and_fail(known: Known) -> bool:
+        done = await retry(known)
+        await fail(1)
+        return done
+
+    await fail(5)
+    monkeypatch.setattr(nats.ledger, "_retry", retry_and_fail)
+    async with asyncio.timeout(SECONDS):
+        assert await nats.ledger.retry(Selection("dead")) == 5
+    assert [(d.state, d.count) for d in await nats.ledger.depth()] == [("dead", 5)]
+
+
 async def test_handlers_whose_names_mean_something_in_a_subject_are_kept_apart(
     server: Server, connect: MakeEngine
 ) -> None:
@@ -200,6 +227,38 @@ async def test_connecting_again_changes_nothing_and_never_makes_a_stream_smaller
     assert (await js.stream_info("apigw-runs")).config.max_bytes == 2 << 30
     assert (await js.stream_info("apigw-queue")).config.duplicate_window == DUPLICATE_SECONDS
     assert len(await nats.queue.claim("h", 1, SECONDS)) == 1
+
+
+async def test_connecting_again_does_not_shorten_how_long_an_operator_keeps_messages(
+    server: Server, connect: MakeEngine
+) -> None:
+    js = (await connect(server.url))._connection.js
+    for kept in (90 * DAY, 0.0):  # 0: for ever
+        config = (await js.stream_info("apigw-runs")).config
+        await js.update_stream(config.evolve(max_age=kept))
+        await connect(server.url, f"another, {kept}")
+        assert (await js.stream_info("apigw-runs")).config.max_age == kept
+
+
+async def test_streams_that_are_there_are_used_though_the_server_refuses_them_more_copies(
+    server: Server, connect: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    await connect(server.url, events_replicas="1")
+    named_twice = f"{server.url},localhost:{server.port}"
+    nats = await connect(named_twice)
+    assert "apigw-queue cannot have 2 copies yet" in caplog.text
+    await nats.outbox.publish([event(1)])
+    assert len(await nats.queue.claim("h", 1, SECONDS)) == 1
+
+
+async def test_what_is_dead_stays_until_somebody_decides(server: Server, connect: MakeEngine) -> None:
+    js = (await connect(server.url))._connection.js
+    config = (await js.stream_info("apigw-dead")).config
+    assert not config.max_age
+    # Earlier gateways made the stream with an end to its patience.
+    await js.update_stream(config.evolve(max_age=30 * DAY))
+    await connect(server.url, "another")
+    assert not (await js.stream_info("apigw-dead")).config.max_age
 
 
 async def test_streams_that_vanish_are_made_again(server: Server, connect: MakeEngine) -> None:

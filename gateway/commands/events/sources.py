@@ -46,8 +46,7 @@ async def gathered(settings: Settings) -> AsyncIterator[Gathered]:
     }
     if settings.events != "journal":
         async with _nats(settings) as ledger:
-            parts["nats"] = ledger
-            yield Gathered(lambda: parts)
+            yield Gathered(lambda: {**parts, "nats": ledger}, holders=lambda: {"nats": ledger})
         return
     if not parts:
         raise ConfigError(

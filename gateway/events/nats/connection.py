@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -31,12 +33,19 @@ PATIENCE: Final = 5.0
 CONNECT_SECONDS: Final = 3
 RECONNECT_SECONDS: Final = 1
 RETRY_SECONDS: Final = 0.5
+LATER_SECONDS: Final = 60.0
+"""In how long what was left for later is tried again."""
+
+LOOK_SECONDS: Final = 5.0
+"""How often a client that should be connected is looked at."""
+
 PING_SECONDS: Final = 10
 """A server that answers two pings in a row with nothing is left for another one."""
 
 _FAULTS: Final = (nats.errors.Error, TimeoutError, OSError)
 
-Prepare = Callable[["Connection"], Awaitable[None]]
+Prepare = Callable[["Connection"], Awaitable[bool]]
+"""Make what is needed. False: it can be used, and there is something left to do later."""
 
 
 @contextlib.asynccontextmanager
@@ -140,16 +149,32 @@ class Connection:
     # -- staying connected
 
     async def _keep(self) -> None:
-        await self._connect()
         while True:
             self._stale.clear()
-            if await self._try_prepare():
-                self._ready.set()
-                self._complained = False
-                await self._stale.wait()
-            else:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stale.wait(), RETRY_SECONDS)
+            if self._client is None or self._client.is_closed:
+                await self._begin_again()
+            await self._until_stale(await self._try_prepare())
+
+    async def _until_stale(self, patience: float) -> None:
+        """Wait until there is something to do; `patience` seconds at the most.
+
+        The client library does not always say that it has closed itself, so it is looked at, too.
+        """
+        until = time.monotonic() + patience
+        while not self._stale.is_set() and (left := until - time.monotonic()) > 0:
+            if self._client is None or self._client.is_closed:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stale.wait(), min(left, LOOK_SECONDS))
+
+    async def _begin_again(self) -> None:
+        """Connect with a new client: one that a server has told of an error never connects again."""
+        self._ready.clear()
+        if self._client is not None:
+            self._complain(self._client.last_error or nats.errors.ConnectionClosedError())
+            await asyncio.sleep(RETRY_SECONDS)
+        await self._connect()
+        self._tell()
 
     async def _connect(self) -> None:
         self._client = client = Client()
@@ -166,6 +191,7 @@ class Connection:
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
+                    closed_cb=self._on_close,
                 )
             except _FAULTS as fault:
                 self._complain(fault)
@@ -175,14 +201,18 @@ class Connection:
                 self.generation += 1
                 return
 
-    async def _try_prepare(self) -> bool:
+    async def _try_prepare(self) -> float:
+        """Prepare; return in how many seconds that is to be done again."""
         try:
-            await self._prepare(self)
+            complete = await self._prepare(self)
         except (EngineAway, *_FAULTS) as fault:
             self._complain(fault)
-            return False
-        log.info("connected to %s", self._servers.shown)
-        return True
+            return RETRY_SECONDS
+        if not self._ready.is_set():
+            log.info("connected to %s", self._servers.shown)
+        self._ready.set()
+        self._complained = False
+        return math.inf if complete else LATER_SECONDS
 
     async def _on_error(self, fault: Exception) -> None:
         self._complain(fault)
@@ -194,6 +224,10 @@ class Connection:
     async def _on_reconnect(self) -> None:
         self.doubt()
         self._tell()
+
+    async def _on_close(self) -> None:
+        self._ready.clear()
+        self._stale.set()
 
     def _tell(self) -> None:
         for callback in self.on_change:

@@ -36,7 +36,12 @@ class Nats:
     def __init__(self, settings: Settings, node: str) -> None:
         self._servers = places.servers(settings)
         names = Names(settings.events_prefix)
-        self._streams = Streams(names, settings.events_replicas, settings.events_max_bytes)
+        self._streams = Streams(
+            names,
+            settings.events_replicas,
+            settings.events_max_bytes,
+            named=len(self._servers.urls),
+        )
         self._connection = Connection(self._servers, f"upload-gateway {node}", self._prepare)
         self.queue = Queue(self._connection, names, lease=settings.events_lease, node=node)
         self.outbox = Outbox(self._connection, names, self.queue.ensure)
@@ -66,8 +71,8 @@ class Nats:
         await self.queue.close()
         await self._connection.close()
 
-    async def _prepare(self, connection: Connection) -> None:
-        await self._streams.prepare(connection)
+    async def _prepare(self, connection: Connection) -> bool:
+        complete = await self._streams.prepare(connection)
         if not self._looked:
             self._looked = True
             version = connection.client.connected_server_version
@@ -79,3 +84,4 @@ class Nats:
                 )
             else:
                 asyncio.get_running_loop().create_task(look_at_sync(connection, self._servers))
+        return complete

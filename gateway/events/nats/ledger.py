@@ -126,9 +126,10 @@ class Ledger:
     async def _steer(
         self, verb: str, selection: Selection, step: Callable[[Known], Awaitable[bool]]
     ) -> int:
-        done, cursor = 0, None
+        # What is retried may be back at once, and would be met again and again.
+        done, cursor, tops = 0, None, await self._rows.tops()
         while True:
-            found, cursor = await self._rows.page(selection, cursor, _PIECE)
+            found, cursor = await self._rows.page(selection, cursor, _PIECE, tops)
             for known in found:
                 if known.row.state in _STEERED[verb]:
                     done += await step(known)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -88,10 +89,11 @@ class Pulls:
                 await asyncio.sleep(_PAUSE)
 
     async def _ask(self, subject: str, asked: dict[str, Any], patience: float) -> list[Msg]:
-        inbox = self._idle.pop() if self._idle else await self._listen()
+        client = self._connection.client
+        inbox = self._idle_at(client) or await self._listen(client)
         inbox.asking = True
         try:
-            await self._connection.client.publish(subject, json.dumps(asked).encode(), inbox.subject)
+            await client.publish(subject, json.dumps(asked).encode(), inbox.subject)
             found = await inbox.collect(int(asked["batch"]), patience)
         except asyncio.CancelledError:
             inbox.asking = False
@@ -111,9 +113,17 @@ class Pulls:
         for inbox in self._all:
             inbox.give_up()
 
-    async def _listen(self) -> _Inbox:
-        client = self._connection.client
-        inbox = _Inbox(client.new_inbox(), self._stray)
+    def _idle_at(self, client: Client) -> _Inbox | None:
+        """Return an inbox that this client listens at. Those of an earlier one hear nothing more."""
+        while self._idle:
+            inbox = self._idle.pop()
+            if inbox.client is client:
+                return inbox
+            self._all.discard(inbox)
+        return None
+
+    async def _listen(self, client: Client) -> _Inbox:
+        inbox = _Inbox(client, self._stray)
         inbox.subscription = await client.subscribe(inbox.subject, cb=inbox.take)
         self._all.add(inbox)
         return inbox
@@ -132,8 +142,9 @@ class Pulls:
 class _Inbox:
     """Where the answers to one request at a time arrive: they do not say which one they belong to."""
 
-    def __init__(self, subject: str, stray: Stray) -> None:
-        self.subject = subject
+    def __init__(self, client: Client, stray: Stray) -> None:
+        self.client = client
+        self.subject = client.new_inbox()
         self.subscription: Subscription | None = None
         self.asking = False
         self._stray = stray

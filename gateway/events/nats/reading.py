@@ -70,6 +70,12 @@ class Reading:
         """Return the newest message of one very subject."""
         return await self._get(stream, {"last_by_subj": subject})
 
+    async def newest(self, stream: str) -> int:
+        """Return the sequence of the last message that came into the stream, gone or not."""
+        async with reaching():
+            told = await self._connection.api(f"STREAM.INFO.{stream}", {})
+        return int(told["state"]["last_seq"])
+
     async def every(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[Stored]:
         """Yield all messages of `subject` in order; what comes meanwhile may be among them."""
         while (found := await self.next(stream, subject, after)) is not None:

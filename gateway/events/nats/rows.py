@@ -7,7 +7,7 @@ each of them stands. May import `reading`, `message` and the protocols.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,12 @@ _STATES: Final[dict[str, tuple[State, ...]]] = {
     "dead": ("dead",),
     "run": ("done",),
 }
+
+Tops = Mapping[str, int]
+"""For each area the sequence behind which nothing is looked at."""
+
+_ALL: Final[Tops] = {}
+
 MOST_LOOKED_AT: Final = 5_000
 """Messages that one page looks at, at the most: then it ends early."""
 
@@ -65,15 +71,16 @@ class Rows:
         self._reading = reading
 
     async def page(
-        self, selection: Selection, after: str | None, limit: int
+        self, selection: Selection, after: str | None, limit: int, tops: Tops = _ALL
     ) -> tuple[list[Known], str | None]:
         """Return up to `limit` rows behind the cursor, oldest first, and the next cursor.
 
-        Raises `ValueError` for a cursor that is none.
+        With `tops`, only what was there when these were asked for. Raises `ValueError` for a cursor that
+        is none.
         """
         delivered = {one.handler: one.delivered for one in await self._reading.consumers()}
         walks = [
-            _Walk(area, passed, self._walk(area, selection, passed, delivered))
+            _Walk(area, passed, self._walk(area, selection, (passed, tops.get(area)), delivered))
             for area, passed in zip(_AREAS, _cursor(after), strict=True)
         ]
         for walk in walks:
@@ -90,6 +97,14 @@ class Rows:
         if all(walk.ended for walk in walks):
             return rows, None
         return rows, ".".join(str(walk.passed) for walk in walks)
+
+    async def tops(self) -> Tops:
+        """Return where each area ends now."""
+        return {area: await self._reading.newest(self._stream(area)) for area in _AREAS}
+
+    def _stream(self, area: str) -> str:
+        names = self._reading.names
+        return {"q": names.queue, "dead": names.dead, "run": names.runs}[area]
 
     async def history(self, event_id: str) -> History | None:
         """Return an event as the streams know it, None where they do not."""
@@ -132,15 +147,16 @@ class Rows:
     # -- one area
 
     async def _walk(
-        self, area: str, selection: Selection, after: int, delivered: dict[str, int]
+        self, area: str, selection: Selection, span: tuple[int, int | None], delivered: dict[str, int]
     ) -> AsyncIterator[tuple[int, Known | None]]:
         if selection.state is not None and selection.state not in _STATES[area]:
             return
-        names = self._reading.names
-        stream = {"q": names.queue, "dead": names.dead, "run": names.runs}[area]
+        after, top = span
         event_id = selection.events[0] if len(selection.events) == 1 else None
-        subject = names.of(area, selection.handler, event_id)
-        async for message in self._reading.every(stream, subject, after):
+        subject = self._reading.names.of(area, selection.handler, event_id)
+        async for message in self._reading.every(self._stream(area), subject, after):
+            if top is not None and message.sequence > top:
+                return
             row = await self._row(area, message, delivered)
             known = Known(row, message) if row is not None and _fits(row, selection) else None
             yield message.sequence, known

@@ -2,7 +2,7 @@
 
     queue   a work queue: a message stays until its delivery is settled. A full one refuses, so that
             what does not fit stays in the outbox; nothing is ever dropped silently
-    dead    what was given up, until somebody decides
+    dead    what was given up: for ever, until somebody decides
     runs    what ended and how, and what waits for its next run; the oldest go first
 
 The rule: making them again changes nothing, and nothing that an operator enlarged is made smaller.
@@ -11,10 +11,13 @@ May import `names` and `connection`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import math
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import nats.js.errors
+from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -24,13 +27,14 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from gateway.events.nats.connection import Connection
+from gateway.events.nats.connection import Connection, describe
 from gateway.events.nats.names import Names
+
+log = logging.getLogger("gateway.nats")
 
 DUPLICATE_SECONDS: Final = 900.0
 """How long the same publication is recognised: a relay that lost its answer tries again by then."""
 
-DEAD_SECONDS: Final = 30 * 86_400.0
 RUNS_SECONDS: Final = 7 * 86_400.0
 RUNS_BYTES: Final = 1 << 30
 
@@ -45,18 +49,26 @@ WAITING_PULLS: Final = 8192
 class Streams:
     """What the streams shall be. `replicas` None: as many as the cluster has servers, 3 at the most.
 
-    `max_bytes` bounds the queue, None leaves that to the server's own limits.
+    `named` is how many servers the settings name: one that is away just now counts too, else what is
+    made meanwhile would stay with fewer copies. `max_bytes` bounds the queue, None leaves that to the
+    server's own limits.
     """
 
     names: Names
     replicas: int | None = None
     max_bytes: int | None = None
+    named: int = 1
+    _told: set[str] = field(default_factory=set)
 
-    async def prepare(self, connection: Connection) -> None:
-        """Make or adjust all three. Raises `nats.errors.Error` where that cannot be done now."""
-        wanted = self.replicas or min(MOST_REPLICAS, cluster_size(connection))
-        for config in self._configs():
-            await self._ensure(connection, config, wanted)
+    async def prepare(self, connection: Connection) -> bool:
+        """Make or adjust all three. Raises `nats.errors.Error` where that cannot be done now.
+
+        Returns False where streams that were there could not be given more copies now.
+        """
+        servers = max(self.named, cluster_size(connection))
+        wanted = self.replicas or min(MOST_REPLICAS, servers)
+        done = [await self._ensure(connection, config, wanted) for config in self._configs()]
+        return all(done)
 
     def _configs(self) -> tuple[StreamConfig, ...]:
         names, own = self.names, self.names.prefix
@@ -68,7 +80,7 @@ class Streams:
                 discard=DiscardPolicy.NEW,
                 max_bytes=self.max_bytes or -1,
             ),
-            _stream(names.dead, [f"{own}.dead.*.*"], max_age=DEAD_SECONDS),
+            _stream(names.dead, [f"{own}.dead.*.*"]),
             _stream(
                 names.runs,
                 [f"{own}.run.*.*", f"{own}.wait.*.*"],
@@ -78,22 +90,40 @@ class Streams:
             ),
         )
 
-    async def _ensure(self, connection: Connection, config: StreamConfig, replicas: int) -> None:
+    async def _ensure(self, connection: Connection, config: StreamConfig, replicas: int) -> bool:
         js, name = connection.raw_js, str(config.name)
         try:
             found = (await js.stream_info(name)).config
         except nats.js.errors.NotFoundError:
             await js.add_stream(config, num_replicas=replicas)
-            return
+            return True
         changed: dict[str, Any] = {
             key: getattr(config, key) for key in _MUTABLE if getattr(config, key) != getattr(found, key)
         }
+        if _lasting(found) > _lasting(config):
+            changed.pop("max_age", None)
         if self.max_bytes is not None and name == self.names.queue:
             changed |= {"max_bytes": self.max_bytes} if found.max_bytes != self.max_bytes else {}
+        if changed:
+            await js.update_stream(found := found.evolve(**changed))
         more = self.replicas not in (None, found.num_replicas) or replicas > (found.num_replicas or 1)
-        if changed or more:
-            changed["num_replicas"] = replicas if more else found.num_replicas
-            await js.update_stream(found.evolve(**changed))
+        return not more or await self._copied(js, found.evolve(num_replicas=replicas))
+
+    async def _copied(self, js: JetStreamContext, config: StreamConfig) -> bool:
+        """Change how many copies there are; False where that is refused, as while a server is away.
+
+        That is no reason to do without the stream: events go through those copies that there are.
+        """
+        try:
+            await js.update_stream(config)
+        except nats.js.errors.APIError as fault:
+            if config.name not in self._told:
+                why = describe(fault)
+                log.warning("%s cannot have %d copies yet: %s", config.name, config.num_replicas, why)
+            self._told.add(str(config.name))
+            return False
+        self._told.discard(str(config.name))
+        return True
 
 
 def cluster_size(connection: Connection) -> int:
@@ -123,12 +153,18 @@ async def ensure_consumer(connection: Connection, names: Names, handler: str, le
     )
 
 
+def _lasting(config: StreamConfig) -> float:
+    """Return how many seconds a stream keeps a message. The server's word for "for ever" is 0."""
+    return config.max_age or math.inf
+
+
 def _stream(name: str, subjects: list[str], **special: Any) -> StreamConfig:
+    """Return what a stream shall be. It keeps its messages for ever where `special` does not say."""
     return StreamConfig(
         name=name,
         subjects=subjects,
         storage=StorageType.FILE,
         duplicate_window=DUPLICATE_SECONDS,
         allow_direct=True,
-        **special,
+        **{"max_age": 0.0, **special},
     )
