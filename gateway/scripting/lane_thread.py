@@ -105,7 +105,7 @@ class LaneThread:
 
     @property
     def ident(self) -> int | None:
-        """The thread's id, as `sys._current_frames()` knows it."""
+        """The thread's id, as `trace.frame_of` knows it."""
         return self._thread.ident
 
     def put(self, call: Call) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from gateway.errors import GatewayError, Refusal
 from gateway.scripting.lane_thread import REACTION, Call, Closer, LaneThread
-from gateway.scripting.trace import outermost_and_innermost, place_of_frame
+from gateway.scripting.trace import frame_of, outermost_and_innermost, place_of_frame
 from gateway.scripting.watchdog import TICK, Watchdog
 
 REPLACEMENTS: Final = 3
@@ -147,7 +146,7 @@ class Lane:
         self._watch()
 
     def _replace(self, thread: LaneThread) -> None:
-        frames = outermost_and_innermost(sys._current_frames().get(thread.ident or 0))
+        frames = outermost_and_innermost(frame_of(thread.ident))
         place = place_of_frame(frames[1]) if frames else "an unknown place"
         self._replaced += 1
         self._thread = None

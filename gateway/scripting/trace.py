@@ -7,7 +7,10 @@ standard library only.
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from types import CoroutineType, FrameType
@@ -18,6 +21,25 @@ MARK: Final = "__plugin__"
 
 LONGEST: Final = 8192
 """Characters of a traceback that are kept: it may end up in the journal."""
+
+
+_listing: Final = threading.Lock()
+
+
+def frame_of(thread_id: int | None) -> FrameType | None:
+    """Return the innermost frame that a thread is running now, None for one that does not run.
+
+    Without the collector of garbage meanwhile: in CPython 3.11 the whole process stands still for ever
+    where it frees a `threading.local` while the frames are listed (python/cpython#106883).
+    """
+    with _listing:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames().get(thread_id or 0)
+        finally:
+            if collects:
+                gc.enable()
 
 
 def outermost_and_innermost(frame: FrameType | None) -> tuple[FrameType, FrameType] | None:

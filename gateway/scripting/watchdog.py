@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from typing import Final
 
-from gateway.scripting.trace import outermost_and_innermost, place_of_frame
+from gateway.scripting.trace import frame_of, outermost_and_innermost, place_of_frame
 
 TICK: Final = 0.05
 """Seconds between two looks."""
@@ -39,7 +38,7 @@ class Watchdog:
             self._asked, self._reported, self._suspect = time.monotonic(), 0, None
             self._loop.call_soon_threadsafe(self._alive)
             return
-        frames = outermost_and_innermost(sys._current_frames().get(thread_id or 0))
+        frames = outermost_and_innermost(frame_of(thread_id))
         # The same call of the same script at two looks: not many short ones that share a turn.
         suspect = id(frames[0]) if frames else None
         blocked = time.monotonic() - self._asked

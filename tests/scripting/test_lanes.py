@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +19,7 @@ from gateway.errors import Refusal
 from gateway.scripting import Configs, Lane, LaneLost, ScriptStopped, Services, Surroundings, run_script
 from gateway.scripting.compile import Source, compile_source
 from gateway.scripting.lanes import REPLACEMENTS
+from tests.pages import PROJECT
 
 
 @pytest.fixture
@@ -274,6 +277,31 @@ async def test_a_script_that_blocks_is_named_once_with_file_and_line(
         release.set()
         await call
     assert [r.getMessage().split(" ")[0] for r in caplog.records] == ["/p/plugin.yaml:7"]
+
+
+LOOKS = """
+import gc, threading
+from gateway.scripting.trace import frame_of
+
+def look():
+    return frame_of(threading.get_ident())
+
+for threshold in range(1, 40):
+    gc.set_threshold(threshold)
+    for _ in range(50):
+        local = threading.local()
+        local.x = 1
+        cycle = [local]
+        cycle.append(cycle)
+        del local, cycle
+        assert look() is not None
+assert gc.isenabled()
+"""
+
+
+def test_looking_at_threads_never_stops_the_process_whatever_is_garbage_just_then() -> None:
+    # In a process of its own: where it stands still, nothing in it goes on, not even a time-out.
+    subprocess.run([sys.executable, "-c", LOOKS], check=True, timeout=60, cwd=PROJECT)
 
 
 async def test_scripts_that_do_not_block_are_not_named(
