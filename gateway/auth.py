@@ -25,6 +25,7 @@ from gateway.forwarded import Proxies
 from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, Token
 from gateway.signing import Grant, carries_signature, check_request, check_terms
+from gateway.storage.folders import sync_folder
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
     from gateway.installation import Installation
@@ -270,11 +271,7 @@ def _write(state_dir: Path, text: str) -> None:
     except BaseException:
         os.unlink(aside)
         raise
-    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(state_dir)
 
 
 def _credentials(headers: Mapping[str, str]) -> str:

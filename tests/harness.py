@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +39,18 @@ def certificate(folder: Path, name: str = "localhost") -> tuple[str, str]:
         check=True, capture_output=True,
     )  # fmt: skip
     return str(cert), str(key)
+
+
+def failing_open(name: str) -> Callable[..., int]:
+    """Return an `os.open` to which the disk answers with a fault where `name` is opened."""
+    real = os.open
+
+    def opened(path: Any, *arguments: Any, **named: Any) -> int:
+        if path == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, *arguments, **named)
+
+    return opened
 
 
 # -- a gateway as a process of its own

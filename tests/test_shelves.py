@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +17,7 @@ from gateway.plugins import Plugins
 from gateway.scripting import Services
 from gateway.scripting.files import FilesInMemory
 from tests.conftest import Start
-from tests.harness import files_below, get, leftovers, plugin, put, settled
+from tests.harness import failing_open, files_below, get, leftovers, plugin, put, settled
 from tests.s3.servers import SeaweedFS
 
 Files = Any
@@ -174,14 +173,7 @@ async def test_a_list_for_a_script_ends_only_where_every_folder_could_be_read(
     files = (await start(auth="none")).ground.holders
     for path in ("/box/a", "/box/later/b"):
         await files.save(path, b"x")
-    open_really = os.open
-
-    def open_or_fail(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if path == "later":
-            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        return open_really(path, flags, mode, dir_fd=dir_fd)
-
-    monkeypatch.setattr("os.open", open_or_fail)
+    monkeypatch.setattr("os.open", failing_open("later"))
     with pytest.raises(OSError, match="Input/output"):
         [stat.path async for stat in files.list("/box/")]
 

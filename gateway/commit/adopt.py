@@ -18,6 +18,7 @@ from pathlib import Path
 from gateway.commit.recover import recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
+from gateway.storage.folders import sync_folder
 from gateway.storage.incoming import Incoming
 from gateway.storage.once import Once
 from gateway.storage.state import BUSY_SECONDS, OwnedError, State, slots
@@ -65,7 +66,7 @@ def found(state: State, journal: Journal, count: int) -> None:
         finally:
             new.close()
         founding.rename(place)
-        _sync(state.folder)
+        sync_folder(state.folder)
 
 
 def _leave(orphan: State) -> bool:
@@ -79,7 +80,7 @@ def _leave(orphan: State) -> bool:
     try:
         _recover(orphan)
         os.rename(orphan.journal, orphan.folder / LEAVING.replace("*", str(orphan.slot)))
-        _sync(orphan.folder)
+        sync_folder(orphan.folder)
     finally:
         orphan.unlock()
     return True
@@ -118,14 +119,6 @@ def _take_in(folder: Path, journal: Journal) -> int:
         for suffix in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{path}{suffix}")
-        _sync(folder)
+        sync_folder(folder)
         log.info("adopted: %d deliveries of a process that is no more (%s)", deliveries, path.name)
     return adopted
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -134,10 +134,9 @@ class Lane:
         if self._watched and self._watchdog is not None:
             self._watchdog.look(thread.ident)
         now = time.monotonic()
+        # Where this very loop was held up: what it did not see is no fault of the lane.
         if now - self._looked > TICK + REACTION / 2:
-            self._awake_since = (
-                now  # this very loop was held up: what it did not see is no fault of the lane
-            )
+            self._awake_since = now
         latest = now - REACTION + TICK
         if self._awake_since < latest and any(
             call.deadline < latest and not call.answer.done() for call in thread.calls

@@ -1,6 +1,6 @@
 """Storage room: small files that hold a key. Read only if nobody else can, written whole or not at all.
 
-The rule: what a key file holds never appears in a complaint. May import `errors`.
+The rule: what a key file holds never appears in a complaint. May import `folders`, `errors`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigError
+from gateway.storage.folders import sync_folder
 
 LARGEST_BYTES: Final = 64 * 1024
 SHORTEST_SECRET: Final = 16
@@ -78,11 +79,7 @@ def write_key_file(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(aside)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _check(path: Path, found: os.stat_result, widest: int) -> None:

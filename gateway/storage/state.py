@@ -11,7 +11,7 @@
       leaving-<n>.db     a journal on its way into another one (`commit.adopt`)
       gate, turnstile    who gives names to files, who removes some (`commit.gate`)
 
-The flocks go with the processes that hold them, however they end. May import `errors`.
+The flocks go with the processes that hold them, however they end. May import `folders`, `errors`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigError
+from gateway.storage.folders import sync_folder
 
 DYING_SECONDS: Final = 5.0
 """How long a lock may outlive the process that took it: its children are about to follow."""
@@ -134,7 +135,7 @@ class State:
             made = [one for one in (directory, *directory.parents) if not one.exists()]
             directory.mkdir(parents=True, exist_ok=True)
             for one in made:  # else a power loss may take DIRECTORY itself, with all that was answered
-                _sync(one.parent)
+                sync_folder(one.parent)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             for folder in (self.incoming, self.folder / "slots"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ class State:
     def sync(self) -> None:
         """Make the folders' own entries durable, up to DIRECTORY's."""
         for folder in (self.incoming.parent, self.folder, self.folder.parent):
-            _sync(folder)
+            sync_folder(folder)
 
     def lock(self, patience: float = 0.0) -> None:
         """Become the owner of the slot until `unlock` or the end of the process.
@@ -172,14 +173,6 @@ class State:
             yield str(folder / self.socket.name)
         finally:
             os.close(fd)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _signature(pid: int) -> bytes:

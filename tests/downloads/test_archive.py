@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import io
 import os
 import subprocess
@@ -11,7 +10,6 @@ import zipfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +19,7 @@ from gateway.downloads.archive import _all_below, folder_of
 from gateway.storage.shelf import LISTED_AT_ONCE
 from tests.conftest import Start
 from tests.downloads.test_door import LARGE, MIB, Slow, metric, until_closed
-from tests.harness import Outside, curl, get, head, plugin, raw
+from tests.harness import Outside, curl, failing_open, get, head, plugin, raw
 
 FILES = {
     "upload/reports/a.txt": b"text " * 50_000,
@@ -208,14 +206,7 @@ async def test_a_folder_that_cannot_be_read_breaks_the_archive(
     (stored / "reports" / "later").mkdir()
     (stored / "reports" / "later" / "file").touch()
     gateway = await start(downloads=True)
-    open_really = os.open
-
-    def open_or_fail(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if path == "later":
-            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        return open_really(path, flags, mode, dir_fd=dir_fd)
-
-    monkeypatch.setattr("os.open", open_or_fail)
+    monkeypatch.setattr("os.open", failing_open("later"))
     async with raw(gateway) as connection:
         await connection.send(head("GET", "/upload/reports/?format=zip"))
         received = await connection.closed()
