@@ -14,7 +14,9 @@ our own fault: a 500 with an id. May import nothing.
     ├── RecordsAway        the records cannot be reached now; try again
     ├── Postponed          a delivery cannot be run here now, and no handler is to blame; try again
     │   └── HolderAway     ... for the gateway that has the file cannot be reached
-    └── Superseded         the committed file has been replaced or removed since
+    ├── Superseded         the committed file has been replaced or removed since
+    ├── HandlerFailed      a run of a handler failed; the delivery is tried again
+    └── HandlerGone        no loaded plugin defines the handler of a delivery
 """
 
 from __future__ import annotations
@@ -155,3 +157,15 @@ class HolderAway(Postponed):
 
 class Superseded(GatewayError):
     """The file that an event speaks of is no longer the file under that path."""
+
+
+class HandlerFailed(GatewayError):
+    """A run of a handler failed. `traceback` holds the plugin's frames, secrets masked."""
+
+    def __init__(self, message: str, traceback: str) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class HandlerGone(GatewayError):
+    """No loaded plugin defines this handler."""

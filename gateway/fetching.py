@@ -23,8 +23,8 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 from gateway import distant, paths
 from gateway.commit.files import VeryFiles, identity_of
 from gateway.distant import Place
-from gateway.errors import HolderAway, Refusal, Superseded
-from gateway.hooks import HandlerFailed, Hooks
+from gateway.errors import HandlerFailed, HolderAway, Refusal, Superseded
+from gateway.hooks import Hooks
 from gateway.installation import Installation
 from gateway.model import Delivery
 from gateway.redaction import INTERNAL_HEADER

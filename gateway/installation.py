@@ -18,9 +18,9 @@ from typing import Final
 from yarl import URL
 
 from gateway.errors import ConfigError
-from gateway.scripting.callout import Trusted
 from gateway.settings import Address, Settings, is_loopback
 from gateway.signing import SHORTEST_KEY, Marker, Signer, UrlSigner
+from gateway.signing.credential import Trusted
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
 KEY_FILE: Final = "installation.key"

@@ -40,6 +40,7 @@ from gateway.scripting import Services
 from gateway.secrets import keys_of
 from gateway.server import make_runner
 from gateway.settings import Address, Settings
+from gateway.storage.state import slots
 from gateway.storage.tree import Tree
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Worker:
         self._holders = Holders(installation, tree, settings.directory, own=lambda: None, shelf=shelf)
         self._holders.store_with(shelf.put)
         services.files = self._holders
-        records = open_records(settings, elsewhere=True)
+        records = open_records(settings, file_is_local=bool(slots(settings.state)))
         opened.callback(records.close)
         services.records = records
         links = Links(settings, installation.urls, lambda: settings.public_url or nobody_signs())

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Postponed, Refusal, Terminated
-from gateway.hooks import HandlerFailed, HandlerGone, Hooks
+from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
+from gateway.hooks import Hooks
 from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, RetryPolicy, Upload
 from gateway.plugins import KINDS, Plugins
 from gateway.routing.plugin import routing_kind

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from aiohttp import web
 
+from gateway.errors import HandlerFailed
 from gateway.events import runner
-from gateway.hooks import HandlerFailed
 from gateway.model import UPLOADED, Delivery
 from tests.conftest import Start
 from tests.harness import SECONDS, Outside, curl, files_below, get, put

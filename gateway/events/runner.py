@@ -16,10 +16,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
 from gateway import logs
-from gateway.errors import EngineAway, Postponed
+from gateway.errors import EngineAway, HandlerFailed, HandlerGone, Postponed
 from gateway.events.feeder import Away, Feeder
 from gateway.events.protocols import Queue
-from gateway.hooks import HandlerFailed, HandlerGone
 from gateway.model import Delivery, HandlerSpec, RetryPolicy
 from gateway.points import reach
 

@@ -3,6 +3,6 @@
 dispatch    which handlers, in which lane, and what they decided        report    one run, told
 """
 
-from gateway.hooks.dispatch import FAILED_IN_FLIGHT, HandlerFailed, HandlerGone, Hooks
+from gateway.hooks.dispatch import FAILED_IN_FLIGHT, Hooks
 
-__all__ = ["FAILED_IN_FLIGHT", "HandlerFailed", "HandlerGone", "Hooks"]
+__all__ = ["FAILED_IN_FLIGHT", "Hooks"]

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from gateway import logs
-from gateway.errors import GatewayError, Postponed, Refusal, Terminated
+from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
 from gateway.hooks.report import Reporter, Run
 from gateway.model import DOWNLOADING, UPLOAD_FAILED, UPLOADING, Delivery, Download, HandlerSpec, Upload
 from gateway.plugins import Handler, Plugins
@@ -38,18 +38,6 @@ FAILED_IN_FLIGHT: Final = 100
 
 T = TypeVar("T")
 log = logging.getLogger("gateway.hooks")
-
-
-class HandlerFailed(GatewayError):
-    """A run of a handler came to nothing. `traceback` holds the plugin's frames, secrets masked."""
-
-    def __init__(self, message: str, traceback: str) -> None:
-        super().__init__(message)
-        self.traceback = traceback
-
-
-class HandlerGone(GatewayError):
-    """The newest generation of plugins has no such handler."""
 
 
 class Hooks:

@@ -14,20 +14,19 @@ from gateway.records.collection import Records
 from gateway.records.embedded import Embedded
 from gateway.records.store import Nowhere, Store
 from gateway.settings import Settings
-from gateway.storage.state import slots
 
 FILE: Final = "records.db"
 
 
-def open_records(settings: Settings, *, elsewhere: bool = False) -> Records:
-    """Return the records of an installation; `elsewhere`: this process may be on another machine.
+def open_records(settings: Settings, *, file_is_local: bool = True) -> Records:
+    """Return the records of an installation; `file_is_local`: the file is on this machine.
 
     Raises `ConfigError` where the setting needs what is not installed.
     """
     chosen = settings.records.get_secret_value()
     if chosen != "file":
         return Records(_postgres(chosen))
-    if elsewhere and not slots(settings.state):
+    if not file_is_local:
         return Records(
             Nowhere(
                 "the records are in a file of the gateway's machine, and this --directory is not that of"

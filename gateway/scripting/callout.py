@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from gateway.redaction import INTERNAL_HEADER
+from gateway.signing.credential import Recognise, Trusted
 
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
 """Bytes of an answer that a script may hold in memory; larger ones are for `aiohttp` and a file."""
@@ -52,19 +52,6 @@ class Answer:
     def json(self) -> Any:
         """Return the body as JSON. Raises `ValueError` where it is none."""
         return json.loads(self.body)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Trusted:
-    """How to call a gateway of this installation: where, with which credential, trusting whom."""
-
-    url: URL
-    credential: str
-    tls: ssl.SSLContext | bool
-
-
-Recognise = Callable[[str, URL], Trusted | None]
-"""Of a method and a URL: how to call it if it is a gateway of this installation, else None."""
 
 
 def nobody(_method: str, _url: URL) -> Trusted | None:

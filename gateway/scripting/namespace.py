@@ -22,11 +22,12 @@ import aiohttp
 from yarl import URL
 
 from gateway.records import Collection, Records
-from gateway.scripting.callout import Callout, HTTPError, Recognise, Trusted, nobody
+from gateway.scripting.callout import Callout, HTTPError, nobody
 from gateway.scripting.configs import Configs
 from gateway.scripting.event import MU
 from gateway.scripting.files import Files, FilesInMemory
 from gateway.scripting.trace import MARK
+from gateway.signing.credential import Recognise, Trusted
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 

@@ -15,9 +15,13 @@ import base64
 import hashlib
 import hmac
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
+
+from yarl import URL
 
 from gateway.signing.keys import derived
 
@@ -27,6 +31,19 @@ SKEW_SECONDS: Final = 5
 
 _PURPOSE: Final = b"upload-gateway internal credential v1"
 _FORM: Final = re.compile(r"v1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Trusted:
+    """How to call a gateway of this installation: where, with which credential, trusting whom."""
+
+    url: URL
+    credential: str
+    tls: ssl.SSLContext | bool
+
+
+Recognise = Callable[[str, URL], Trusted | None]
+"""Of a method and a URL: how to call it if it is a gateway of this installation, else None."""
 
 
 class Signer:

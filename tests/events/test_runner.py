@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import EngineAway, HolderAway
+from gateway.errors import EngineAway, HandlerFailed, HandlerGone, HolderAway
 from gateway.events import feeder, runner
 from gateway.events.feeder import Away
 from gateway.events.journal import Journal
 from gateway.events.protocols import Queue, Story
 from gateway.events.runner import MAX_ERROR, Runner, pause
-from gateway.hooks import HandlerFailed, HandlerGone
 from gateway.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
 from tests.records import awaited, claimed, now, ready, states
 
