@@ -28,13 +28,13 @@ from typing import Any
 
 import uvloop
 
+from gateway.domain.model import UPLOADED, Delivery, HandlerSpec
 from gateway.events.journal import Journal
 from gateway.events.protocols import Event
 from gateway.events.runner import Deliver, Runner
-from gateway.hooks import Hooks
-from gateway.model import UPLOADED, Delivery, HandlerSpec
 from gateway.plugins import KINDS, Plugins
-from gateway.scripting import Services
+from gateway.plugins.hooks import Hooks
+from gateway.plugins.scripting import Services
 
 PUBLISHERS = 64
 RATE = 2000

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.events.feeder import UNSETTLED
+from gateway.domain.model import Identity
+from gateway.events.handler_consumer import UNSETTLED
 from gateway.events.journal import Journal
 from gateway.events.nats.engine import Nats
 from gateway.events.protocols import Depth, Event
 from gateway.events.relay import Here, Relay
-from gateway.model import Identity
 from gateway.settings import load
 from tests.nats.servers import cluster_of_three, single
 

@@ -24,10 +24,10 @@ import uvloop
 from aiohttp import web
 
 from bench.bare import in_the_loop
-from gateway.app import Gateway
 from gateway.commit.committer import Committer
-from gateway.commit.orders import Order
-from gateway.model import Stored
+from gateway.commit.records import Order
+from gateway.domain.model import Stored
+from gateway.server.app import Gateway
 from gateway.settings import load
 
 CONNECTIONS = 64

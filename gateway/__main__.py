@@ -1,6 +1,6 @@
 """`python -m gateway` and the `gateway` command: hands over to `gateway.commands`."""
 
-from gateway.commands import main
+from gateway.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

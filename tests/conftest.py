@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 import uvloop
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from gateway.settings import load
 from tests.harness import Outside
 from tests.s3.servers import Rclone, SeaweedFS

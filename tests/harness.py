@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 
 SECONDS = 30.0
 """Patience with anything that must happen."""

@@ -13,8 +13,8 @@ import signal
 import stat
 import sys
 
-from gateway import points
-from gateway.commands import main
+from gateway.cli import main
+from gateway.domain import failpoints as points
 
 
 def die_at(point: str, count: int) -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from gateway.commands.check import check
+from gateway.cli.check import check
 from gateway.settings import load
 
 PROJECT: Final = Path(__file__).parent.parent

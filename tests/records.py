@@ -7,10 +7,10 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from gateway.domain.model import UPLOADED, Delivery, Identity
 from gateway.events.journal import Journal
 from gateway.events.outbox import Record, Telling
 from gateway.events.protocols import Selection
-from gateway.model import UPLOADED, Delivery, Identity
 
 T = TypeVar("T")
 SECONDS = 30.0

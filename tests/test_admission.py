@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import requests
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import curl, files_below, get, head, leftovers, put, raw
 from tests.witness import handler, logged

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from gateway.auth import TOKENS_FILE, Auth, digest, ensure_token, new_token, stored_tokens, tokens_of
+from gateway.auth.authenticator import (
+    TOKENS_FILE,
+    Auth,
+    digest,
+    ensure_token,
+    new_token,
+    stored_tokens,
+    tokens_of,
+)
 from gateway.errors import ConfigError, Refusal
 from gateway.settings import Settings, Token
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
-from gateway.model import UPLOAD_FAILED, UPLOADED
+from gateway.domain.model import UPLOAD_FAILED, UPLOADED
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import Answer, Raw, files_below, get, head, leftovers, put, raw
 from tests.witness import Ear, handler, hearing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import Answer, Raw, files_below, head, leftovers, put, raw
 from tests.witness import handler

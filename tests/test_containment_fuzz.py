@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import Raw, get, head, leftovers, raw
 from tests.witness import handler

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
-from gateway.model import UPLOADED, UPLOADING
+from gateway.domain.model import UPLOADED, UPLOADING
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import SECONDS, Outside, certificate, curl, files_below, get, plugin, put
 from tests.witness import Ear, handler, hearing, logged

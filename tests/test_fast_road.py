@@ -25,11 +25,12 @@ import uvloop
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.app import Gateway
-from gateway.inflight import Progress
-from gateway.storage import incoming
-from gateway.uploads import fastpath, roadcheck
-from gateway.uploads.takeover import Taken, take
+from gateway.endpoints.inflight import Progress
+from gateway.endpoints.uploads import socket_receiver as fastpath
+from gateway.endpoints.uploads import socket_selftest as roadcheck
+from gateway.endpoints.uploads.socket_takeover import Taken, take
+from gateway.server.app import Gateway
+from gateway.storage.local import incoming
 from tests.conftest import Start
 from tests.harness import Raw, certificate, curl, files_below, get, head, leftovers, put, raw
 from tests.witness import handler

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, RetryPolicy, Upload
+from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
-from gateway.hooks import Hooks
-from gateway.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, RetryPolicy, Upload
 from gateway.plugins import KINDS, Plugins
-from gateway.routing.plugin import routing_kind
-from gateway.scripting import Services
-from gateway.scripting.lanes import REPLACEMENTS
+from gateway.plugins.hooks import Hooks
+from gateway.plugins.scripting import Services
+from gateway.plugins.scripting.executor import REPLACEMENTS
 
 Start = Callable[..., Awaitable[Hooks]]
 GOLDEN = Path(__file__).parent / "golden" / "plugins"

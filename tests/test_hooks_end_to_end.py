@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import UPLOADING
+from gateway.domain.model import UPLOADING
 from tests.conftest import Start
 from tests.harness import files_below, get, head, leftovers, plugin, put, raw
 from tests.witness import Ear, handler, hearing, logged

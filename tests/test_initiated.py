@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.initiated import FIRST_LOOK, GRACE, SKEW, Initiated
+from gateway.endpoints.notifications.presigned_uploads import FIRST_LOOK, GRACE, SKEW, Initiated
 from gateway.records import Records
 from gateway.signing import Grant
 from gateway.storage.protocols import Stat

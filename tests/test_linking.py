@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway import metadata, paths
-from gateway.commands.check import check
+from gateway.auth.links import Links, nobody_signs, object_of
+from gateway.cli.check import check
+from gateway.domain import metadata, paths
 from gateway.errors import Refusal
-from gateway.linking import Links, nobody_signs, object_of
 from gateway.settings import load
 from gateway.signing import UrlSigner
 from gateway.storage.protocols import Signed

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import logs
+from gateway.telemetry import logs
 
 
 def entry(message: str, facts: object = None, fault: BaseException | None = None) -> logging.LogRecord:

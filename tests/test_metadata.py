@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import metadata
+from gateway.domain import metadata
 from gateway.errors import Refusal
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import observe
-from gateway.app import Gateway
-from gateway.inflight import Inflight
-from gateway.model import Upload
+from gateway.domain.model import Upload
+from gateway.endpoints.admin import status as observe
+from gateway.endpoints.inflight import Inflight
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import SECONDS, Answer, get, handlers_done, head, plugin, put, raw, settled
 from tests.records import claimed, now, ready, record, settle

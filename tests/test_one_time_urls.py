@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.installation import known_keys
+from gateway.auth.installation import known_keys
 from gateway.signing import Grant, UrlSigner
 from tests.conftest import Start
 from tests.harness import Outside, curl, files_below, head, leftovers, put, raw

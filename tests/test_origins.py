@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import Answer, head, put, raw
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway import paths
+from gateway.domain import paths
+from gateway.domain.paths import Match, Template
 from gateway.errors import Refusal
-from gateway.paths import Match, Template
 
 DEFAULT = Template.parse("/upload/{filepath}")
 ROOT = "/srv/data"

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from gateway.supervisor import Supervisor
+from gateway.server.supervisor import Supervisor
 from tests.harness import (
     SECONDS,
     Outside,

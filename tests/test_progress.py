@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
-from gateway.scripting import Handle
+from gateway.plugins.scripting import Handle
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import SECONDS, get, handlers_done, plugin, put
 

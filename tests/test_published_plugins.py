@@ -15,9 +15,9 @@ import pytest
 import yaml
 from aiohttp import web
 
+from gateway.domain.model import UPLOADED, Delivery
 from gateway.errors import HandlerFailed
 from gateway.events import runner
-from gateway.model import UPLOADED, Delivery
 from tests.conftest import Start
 from tests.harness import SECONDS, Outside, curl, files_below, get, put
 from tests.s3.servers import ACCESS_KEY, REGION, SECRET_KEY, SeaweedFS

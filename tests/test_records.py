@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import RecordsAway
 from gateway.records import Collection, Memory, Records
-from gateway.records.embedded import Embedded
 from gateway.records.query import MAX_PAGE
+from gateway.records.sqlite_store import Embedded
 
 FACTORIES: dict[str, Callable[[Path], Records]] = {
     "memory": lambda _: Records(Memory()),

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from gateway.commands.check import check
-from gateway.commands.doctor import setting
+from gateway.cli.check import check
+from gateway.cli.doctor import setting
 from gateway.errors import ConfigError, RecordsAway
 from gateway.records import Records, open_records, secrets_of
-from gateway.records.embedded import Embedded
+from gateway.records.sqlite_store import Embedded
 from gateway.settings import Settings, load
-from gateway.storage.state import slots
+from gateway.storage.local.state_dir import slots
 from tests.conftest import Start
 from tests.harness import Outside, get, plugin
 

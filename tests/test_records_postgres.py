@@ -17,10 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from gateway.commands.doctor import setting
+from gateway.cli.doctor import setting
 from gateway.errors import RecordsAway
-from gateway.records import Collection, Records, postgres, statements
-from gateway.records.postgres import Postgres, shown
+from gateway.records import Collection, Records
+from gateway.records import postgres_queries as statements
+from gateway.records import postgres_store as postgres
+from gateway.records.postgres_store import Postgres, shown
 from gateway.records.query import make_query
 from gateway.settings import Settings
 from tests import test_records as suite

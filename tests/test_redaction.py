@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.redaction import REDACTED, SECRET_HEADERS, Redaction
+from gateway.telemetry.redaction import REDACTED, SECRET_HEADERS, Redaction
 
 NAMES = ["Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Auth-Token", "X-Api-Key"]
 

@@ -13,12 +13,11 @@ from typing import Final
 import pytest
 
 import gateway
-from gateway import errors, inflight, observe, paths, steering
-from gateway.commands import VERBS, serve
+from gateway import errors
+from gateway.cli import VERBS, serve
 from gateway.commit import committer
-from gateway.events.protocols import STATES, Row
-from gateway.events.timetable import tick_event
-from gateway.model import (
+from gateway.domain import paths
+from gateway.domain.model import (
     DOWNLOADING,
     OBJECT_CREATED,
     SCHEDULE,
@@ -28,11 +27,16 @@ from gateway.model import (
     Delivery,
     Download,
 )
+from gateway.domain.schedules import Every
+from gateway.endpoints import inflight
+from gateway.endpoints.admin import events as steering
+from gateway.endpoints.admin import status as observe
+from gateway.events.protocols import STATES, Row
+from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
 from gateway.plugins.models import Strict
 from gateway.plugins.schema import FILE
-from gateway.schedules import Every
-from gateway.scripting import (
+from gateway.plugins.scripting import (
     Configs,
     Services,
     Surroundings,
@@ -41,7 +45,7 @@ from gateway.scripting import (
     run_script,
     watchdog,
 )
-from gateway.storage import incoming
+from gateway.storage.local import incoming
 from tests.conftest import Start
 from tests.harness import get, plugin, put, settled
 from tests.pages import PROJECT

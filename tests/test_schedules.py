@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.schedules import Cron, Every, parse_cron, parse_every, zone
+from gateway.domain.schedules import Cron, Every, parse_cron, parse_every, zone
 
 ROME = ZoneInfo("Europe/Rome")
 MINUTES = st.sampled_from(["*", "*/7", "0", "5,35", "59"])

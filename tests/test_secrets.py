@@ -12,14 +12,14 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway import logs
-from gateway.commands import main
+from gateway.cli import main
 from gateway.errors import ConfigError
 from gateway.plugins import PluginFaults, Plugins
-from gateway.redaction import MOST_SECRETS, REDACTED, Mask, Redaction
-from gateway.scripting import Services
-from gateway.secrets import LARGEST_VALUE, Keys, Unopened, keys_of, new_key
+from gateway.plugins.scripting import Services
+from gateway.plugins.secrets import LARGEST_VALUE, Keys, Unopened, keys_of, new_key
 from gateway.settings import load
+from gateway.telemetry import logs
+from gateway.telemetry.redaction import MOST_SECRETS, REDACTED, Mask, Redaction
 from tests.harness import plugin
 
 CLEAR = "hunter2-hunter2"

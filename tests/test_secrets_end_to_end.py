@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth import digest
-from gateway.redaction import REDACTED
-from gateway.secrets import Keys, new_key
+from gateway.auth.authenticator import digest
+from gateway.plugins.secrets import Keys, new_key
+from gateway.telemetry.redaction import REDACTED
 from tests.harness import SECONDS, Outside, get, plugin, put
 
 SEALED = "sealed-Wu3ohb7u"

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
 from gateway.errors import Refusal, Superseded
 from gateway.plugins import Plugins
-from gateway.scripting import Services
-from gateway.scripting.files import FilesInMemory
+from gateway.plugins.scripting import Services
+from gateway.plugins.scripting.files import FilesInMemory
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import failing_open, files_below, get, leftovers, plugin, put, settled
 from tests.s3.servers import SeaweedFS

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.app import Gateway
-from gateway.installation import known_keys
+from gateway.auth.installation import known_keys
+from gateway.server.app import Gateway
 from gateway.signing import Grant, UrlSigner
 from tests.conftest import Start
 from tests.harness import Answer, Outside, curl, files_below, get, head, plugin, put, raw, settled

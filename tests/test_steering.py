@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
-from gateway.events.gathered import Gathered
+from gateway.endpoints.admin.events import Steering
+from gateway.events.combined_ledger import Gathered
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
-from gateway.redaction import REDACTED, Redaction
-from gateway.steering import Steering
+from gateway.server.app import Gateway
+from gateway.telemetry.redaction import REDACTED, Redaction
 from tests.conftest import Start
 from tests.harness import Answer, Outside, get, handlers_done, head, plugin, put, raw, settled
 from tests.records import claimed, now, ready, record, settle, states

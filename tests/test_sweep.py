@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import SCHEDULE
+from gateway.domain.model import SCHEDULE
 from gateway.plugins import Plugins
-from gateway.scripting import Event, Handle, Services
+from gateway.plugins.scripting import Event, Handle, Services
 from tests.harness import files_below, plugin
 from tests.pages import PROJECT
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import server
-from gateway.model import UPLOADED
+from gateway.domain.model import UPLOADED
+from gateway.http import protocol as server
 from tests.conftest import Start
 from tests.harness import files_below, handlers_done, head, put, raw
 from tests.witness import handler, logged

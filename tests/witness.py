@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway.logs import JsonFormatter
-from gateway.model import UPLOADING
+from gateway.domain.model import UPLOADING
+from gateway.telemetry.logs import JsonFormatter
 from tests.harness import SECONDS, plugin
 
 

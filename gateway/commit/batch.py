@@ -13,21 +13,21 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from gateway import paths
 from gateway.commit import publish
-from gateway.commit.faults import discard_quietly, refusal_of
-from gateway.commit.gate import Gate
-from gateway.commit.orders import Audience, Order, Staged, Verdicts, record_of
-from gateway.commit.reserve import Reserve
-from gateway.commit.single import give_back, use_up
+from gateway.commit.disk_space import Reserve
+from gateway.commit.error_mapping import discard_quietly, refusal_of
+from gateway.commit.one_time_urls import give_back, use_up
+from gateway.commit.records import Audience, Order, Staged, Verdicts, record_of
+from gateway.commit.rename_lock import Gate
+from gateway.domain import paths
+from gateway.domain.failpoints import reach
+from gateway.domain.model import Stored
 from gateway.errors import Refusal, Unanswered
 from gateway.events.outbox import Outbox
-from gateway.model import Stored
-from gateway.points import reach
-from gateway.storage.incoming import Incoming
-from gateway.storage.once import Once
-from gateway.storage.parent import Parent
-from gateway.storage.tree import Tree
+from gateway.storage.local.directory import Parent
+from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.one_time_marks import Once
+from gateway.storage.local.tree import Tree
 
 log = logging.getLogger("gateway.commit")
 

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from gateway.commit.batch import Steps
-from gateway.commit.faults import discard_quietly, refusal_of
-from gateway.commit.orders import Order, Verdicts
+from gateway.commit.error_mapping import discard_quietly, refusal_of
+from gateway.commit.records import Order, Verdicts
+from gateway.domain.failpoints import reach
+from gateway.domain.model import Stored
 from gateway.errors import Refusal, Unanswered
 from gateway.events.outbox import Outbox
-from gateway.model import Stored
-from gateway.points import reach
-from gateway.storage.incoming import Body
+from gateway.storage.local.incoming import Body
 
 T = TypeVar("T")
 log = logging.getLogger("gateway.commit")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from gateway.model import Identity
+from gateway.domain.model import Identity
 
 
 def identity_of_upload(upload_id: str, size: int) -> Identity:

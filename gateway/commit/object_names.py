@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from gateway.commit.publish import names_beside
+from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.model import Upload
+from gateway.storage.s3.bucket import Objects
 from gateway.storage.s3.keys import Keys
-from gateway.storage.s3.writing import Objects
 
 
 @dataclass(slots=True)

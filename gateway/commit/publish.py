@@ -12,11 +12,11 @@ import contextlib
 import os
 from collections.abc import Container, Iterator
 
+from gateway.domain.failpoints import reach
+from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.model import Upload
-from gateway.points import reach
-from gateway.storage.incoming import Incoming
-from gateway.storage.parent import Parent
+from gateway.storage.local.directory import Parent
+from gateway.storage.local.incoming import Incoming
 
 Name = tuple[int, int, str]
 """A directory entry: device and inode of the folder, and the name in it."""

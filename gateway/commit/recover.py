@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.incoming import Incoming
-from gateway.storage.once import Once
+from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.one_time_marks import Once
 
 log = logging.getLogger("gateway.commit")
 

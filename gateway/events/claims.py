@@ -12,8 +12,8 @@ import sqlite3
 import time
 from typing import Any, Final, NamedTuple
 
+from gateway.domain.model import Delivery
 from gateway.events.database import packed
-from gateway.model import Delivery
 
 _DUE: Final = (
     "SELECT d.seq, d.attempt + 1 AS attempt, d.round, d.handler, e.id, e.type, e.upload_id,"

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.events import moving, schema
-from gateway.events.bell import Bell
+from gateway.events import journal_copy as moving
+from gateway.events import schema
 from gateway.events.database import Database
-from gateway.events.held import Held
 from gateway.events.ledger import Ledger
 from gateway.events.outbox import Outbox
+from gateway.events.pending_uploads import Unsettled
 from gateway.events.queue import Queue
-from gateway.events.ticks import Ticks
-from gateway.events.unsettled import Unsettled
+from gateway.events.schedule_state import Ticks
+from gateway.events.unpublished import Held
+from gateway.events.wakeups import Bell
 
 
 class Journal:

@@ -18,11 +18,11 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from gateway.errors import EngineAway
-from gateway.events import looking
+from gateway.events import ledger_queries as looking
+from gateway.events.bulk import Step, Verb, walk
 from gateway.events.database import Database, Operation, T
-from gateway.events.looking import WINDOW, Found, Search
+from gateway.events.ledger_queries import WINDOW, Found, Search
 from gateway.events.protocols import Depth, History, Page, Row, Selection
-from gateway.events.steps import Step, Verb, walk
 
 CHUNK: Final = 2000
 """Deliveries that one operation changes, at the most: some 20 ms."""

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
-from gateway.events.crossing import Crossing, Gathering
+from gateway.domain.model import Identity
 from gateway.events.database import Database, insert
-from gateway.events.held import Held
+from gateway.events.loop_bridge import Crossing, Gathering
 from gateway.events.protocols import Event
-from gateway.model import Identity
+from gateway.events.unpublished import Held
 
 Ring = Callable[[Iterable[str]], None]
 

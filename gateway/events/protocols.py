@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-from gateway.model import Delivery
+from gateway.domain.model import Delivery
 
 State = Literal["ready", "running", "delayed", "dead", "done"]
 STATES: Final[tuple[State, ...]] = ("ready", "running", "delayed", "dead", "done")

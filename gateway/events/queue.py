@@ -20,14 +20,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Final
 
+from gateway.domain.model import Delivery
 from gateway.errors import EngineAway
-from gateway.events import bell
-from gateway.events.bell import Bell
+from gateway.events import wakeups as bell
 from gateway.events.claims import Found, take
-from gateway.events.crossing import Crossing, Gathering
 from gateway.events.database import Database, packed
-from gateway.events.held import Held
-from gateway.model import Delivery
+from gateway.events.loop_bridge import Crossing, Gathering
+from gateway.events.unpublished import Held
+from gateway.events.wakeups import Bell
 
 _IS_CLAIMED: Final = (
     "d.seq = json_extract(value, '$[0]') AND d.round = json_extract(value, '$[1]')"

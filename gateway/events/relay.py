@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from gateway.domain.model import Delivery, Identity, Origin
 from gateway.errors import EngineAway
 from gateway.events.protocols import Depth, Event
-from gateway.model import Delivery, Identity, Origin
 
 log = logging.getLogger("gateway.relay")
 

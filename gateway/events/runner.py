@@ -15,12 +15,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
-from gateway import logs
+from gateway.domain.failpoints import reach
+from gateway.domain.model import Delivery, HandlerSpec, RetryPolicy
 from gateway.errors import EngineAway, HandlerFailed, HandlerGone, Postponed
-from gateway.events.feeder import Away, Feeder
+from gateway.events.handler_consumer import Away, Feeder
 from gateway.events.protocols import Queue
-from gateway.model import Delivery, HandlerSpec, RetryPolicy
-from gateway.points import reach
+from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.runner")
 

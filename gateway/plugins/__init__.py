@@ -4,10 +4,10 @@ One rule: what is in force was loaded whole and without a fault. Knows nothing o
 May import `scripting` and below.
 """
 
-from gateway.plugins.documents import Document, PluginFaults
 from gateway.plugins.handlers import Handler
 from gateway.plugins.kinds import KINDS, Kind, Material, Parsed, validate
-from gateway.plugins.load import Generation, Plugins
+from gateway.plugins.loader import Generation, Plugins
+from gateway.plugins.yaml_documents import Document, PluginFaults
 
 __all__ = [
     "KINDS",

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
+from gateway.domain.model import HandlerSpec, RetryPolicy
+from gateway.domain.schedules import Cron, Every, Schedule, parse_every
 from gateway.errors import ConfigError
-from gateway.model import HandlerSpec, RetryPolicy
-from gateway.plugins.documents import Document
 from gateway.plugins.models import (
     ADMITTING,
     DEFAULT_CONCURRENCY,
@@ -23,11 +23,11 @@ from gateway.plugins.models import (
     CaseModel,
     HandlerModel,
 )
-from gateway.schedules import Cron, Every, Schedule, parse_every
-from gateway.scripting import Configs, Event, Handle, Services, Surroundings, run_script
-from gateway.scripting.compile import compile_source
-from gateway.scripting.modules import provide_get_session
-from gateway.scripting.trace import place_of_error
+from gateway.plugins.scripting import Configs, Event, Handle, Services, Surroundings, run_script
+from gateway.plugins.scripting.compile import compile_source
+from gateway.plugins.scripting.modules import provide_get_session
+from gateway.plugins.scripting.trace import place_of_error
+from gateway.plugins.yaml_documents import Document
 
 Function = Callable[[Event, Handle], Awaitable[Any]]
 

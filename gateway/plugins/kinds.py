@@ -14,11 +14,11 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from gateway.domain.model import SCHEDULE
 from gateway.errors import ConfigError
-from gateway.model import SCHEDULE
-from gateway.plugins.documents import Document, PluginFaults
 from gateway.plugins.models import APPLIES, ConfigModel, HandlerModel
-from gateway.scripting import Configs, Services
+from gateway.plugins.scripting import Configs, Services
+from gateway.plugins.yaml_documents import Document, PluginFaults
 
 
 @dataclass(frozen=True, slots=True)

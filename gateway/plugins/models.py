@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.model import (
+from gateway.domain.model import (
     DOWNLOADING,
     OBJECT_CREATED,
     ON_CONFLICT,
@@ -20,7 +20,7 @@ from gateway.model import (
     UPLOADED,
     UPLOADING,
 )
-from gateway.schedules import parse_cron, parse_every, zone
+from gateway.domain.schedules import parse_cron, parse_every, zone
 
 OnConflictName = Literal["replace", "reject", "rename"]
 EventName = Literal[

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.model import SCHEDULE
+from gateway.domain.model import SCHEDULE
 from gateway.plugins.models import APPLIES, EVENTS, ConfigModel, HandlerModel
 from gateway.plugins.route_models import RouteModel
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from gateway.model import (
+from gateway.domain.model import (
     DOWNLOADING,
     EVENT_VERSION,
     OBJECT_CREATED,
@@ -22,9 +22,8 @@ from gateway.model import (
     Upload,
 )
 from gateway.plugins.handlers import Handler, surroundings
-from gateway.plugins.keeping import judge_records, keep
 from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, CaseModel, ExpectModel
-from gateway.scripting import (
+from gateway.plugins.scripting import (
     Answer,
     Configs,
     Event,
@@ -39,7 +38,8 @@ from gateway.scripting import (
     run_script,
     uploading_event,
 )
-from gateway.scripting.trace import place_of_error
+from gateway.plugins.scripting.trace import place_of_error
+from gateway.plugins.test_records import judge_records, keep
 
 LONGEST_SECONDS: Final = 30.0
 """A test is given up after this, however long its handler may run."""

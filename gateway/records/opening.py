@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.errors import ConfigError
 from gateway.records.collection import Records
-from gateway.records.embedded import Embedded
+from gateway.records.sqlite_store import Embedded
 from gateway.records.store import Nowhere, Store
 from gateway.settings import Settings
 
@@ -45,7 +45,7 @@ def secrets_of(settings: Settings) -> list[str]:
 
 def _postgres(url: str) -> Store:
     try:
-        from gateway.records.postgres import Postgres
+        from gateway.records.postgres_store import Postgres
     except ImportError as fault:
         raise ConfigError(
             f"records in PostgreSQL need a package that is missing ({fault}): "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigError
-from gateway.storage.folders import sync_folder
+from gateway.storage.local.fsync import sync_folder
 
 LARGEST_BYTES: Final = 64 * 1024
 SHORTEST_SECRET: Final = 16

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands.check import check, run
+from gateway.cli.check import check, run
 from gateway.settings import Settings
 
 SHIPPED = Path(__file__).parents[2] / "plugins"

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import gateway
-from gateway.commands import VERBS, main
+from gateway.cli import VERBS, main
 from gateway.errors import ConfigError
 from gateway.settings import Settings
 from gateway.settings.table import settings_table

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gateway.commands import doctor, main
-from gateway.commands.doctor import disk, setting, tokens
-from gateway.commands.doctor.finding import Finding
+from gateway.cli import doctor, main
+from gateway.cli.doctor import disk, setting, tokens
+from gateway.cli.doctor.finding import Finding
 from gateway.settings import Settings, Token
 from tests.jwt.issuing import FakeIssuer, rsa_pair
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands.doctor import bucket as module
-from gateway.commands.doctor.finding import Finding
+from gateway.cli.doctor import bucket as module
+from gateway.cli.doctor.finding import Finding
 from gateway.settings import Bucket, Settings
 from tests.s3.servers import Rclone, SeaweedFS
 

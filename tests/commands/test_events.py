@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from gateway.commands import main
-from gateway.commands.events import asking, sources, tables
+from gateway.cli import main
+from gateway.cli.events import arguments as asking
+from gateway.cli.events import formatting as tables
+from gateway.cli.events import sources
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.state import State
+from gateway.storage.local.state_dir import State
 from tests.conftest import Start
 from tests.records import claimed, now, ready, record, settle
 

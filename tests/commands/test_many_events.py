@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.commands import main
+from gateway.cli import main
 from gateway.events.journal import Journal
-from gateway.storage.state import State
+from gateway.storage.local.state_dir import State
 from tests.harness import Outside, get, plugin, put
 from tests.records import now, record
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands import main
-from gateway.installation import known_keys
+from gateway.auth.installation import known_keys
+from gateway.cli import main
 from gateway.signing import Grant, UrlSigner
 from tests.conftest import Start
 from tests.harness import Outside, curl, get, plugin, put

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth import Auth, digest
-from gateway.commands import main
+from gateway.auth.authenticator import Auth, digest
+from gateway.cli import main
 from gateway.settings import load
 
 

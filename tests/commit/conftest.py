@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from gateway import points
 from gateway.commit.batch import Steps
 from gateway.commit.committer import Committer
-from gateway.commit.files import CommittedFiles
-from gateway.commit.gate import Gate
-from gateway.commit.orders import Audience, Order
-from gateway.commit.reserve import Reserve
+from gateway.commit.disk_space import Reserve
+from gateway.commit.records import Audience, Order
+from gateway.commit.rename_lock import Gate
+from gateway.domain import failpoints as points
+from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
-from gateway.model import HandlerSpec, Stored, Upload, new_id
-from gateway.storage.incoming import Incoming
-from gateway.storage.once import Once
-from gateway.storage.tree import Tree
+from gateway.files.versions import CommittedFiles
+from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.one_time_marks import Once
+from gateway.storage.local.tree import Tree
 from tests.harness import files_below
 from tests.records import awaited
 

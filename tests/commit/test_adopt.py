@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commit import adopt as adoption
-from gateway.commit.adopt import adopt, found
+from gateway.commit import slot_takeover as adoption
+from gateway.commit.slot_takeover import adopt, found
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.state import State, slots
+from gateway.storage.local.state_dir import State, slots
 from tests.records import awaited, claimed, now, ready, record, settle, states
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.orders import Order
+from gateway.commit.records import Order
+from gateway.domain.model import Stored
 from gateway.errors import Refusal, Unanswered
-from gateway.model import Stored
 from gateway.signing import Grant
-from gateway.storage.incoming import Incoming
+from gateway.storage.local.incoming import Incoming
 from tests.commit.conftest import SECONDS, Listen, Office
 from tests.records import claimed
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commit.gate import Gate
+from gateway.commit.rename_lock import Gate
 from gateway.errors import Refusal, Superseded
 from tests.commit.conftest import Office
 

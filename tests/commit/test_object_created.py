@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.commit.orders import Audience
+from gateway.commit.records import Audience
+from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec
 from gateway.events.protocols import Selection
-from gateway.model import OBJECT_CREATED, UPLOADED, HandlerSpec
 from tests.commit.conftest import Office
 from tests.records import claimed
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway import paths
 from gateway.commit import publish
+from gateway.domain import paths
+from gateway.domain.model import OnConflict, Upload, new_id
 from gateway.errors import Refusal
-from gateway.model import OnConflict, Upload, new_id
-from gateway.storage.incoming import Incoming
-from gateway.storage.parent import Parent
-from gateway.storage.tree import Tree
+from gateway.storage.local.directory import Parent
+from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.tree import Tree
 
 
 @pytest.fixture

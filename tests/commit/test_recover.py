@@ -11,8 +11,8 @@ import pytest
 from gateway.commit.recover import Recovered, recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.incoming import Incoming
-from gateway.storage.once import Once
+from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.one_time_marks import Once
 from tests.records import claimed, now, ready, record, settle, states
 
 

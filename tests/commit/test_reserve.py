@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.commit import reserve as reserve_module
-from gateway.commit.promises import Promises
-from gateway.commit.reserve import Reserve, Share
+from gateway.commit import disk_space as reserve_module
+from gateway.commit.disk_space import Reserve, Share
+from gateway.commit.reservation_table import Promises
 from gateway.errors import Refusal
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.model import Stored
 from gateway.errors import Refusal, Unanswered
-from gateway.model import Stored
 from gateway.signing import Grant
 from tests.commit.conftest import Listen, Office
 
@@ -131,7 +131,7 @@ async def test_an_upload_that_nobody_can_answer_for_has_used_its_url(
 
     def break_the_disk(point: str) -> None:
         if point == "before directory sync":
-            monkeypatch.setattr("gateway.storage.parent.Parent.sync", no_sync)
+            monkeypatch.setattr("gateway.storage.local.directory.Parent.sync", no_sync)
 
     listen(break_the_disk)
     with pytest.raises(Unanswered):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import paths
-from gateway.app import Gateway
-from gateway.downloads.archive import _all_below, folder_of
-from gateway.storage.shelf import LISTED_AT_ONCE
+from gateway.domain import paths
+from gateway.endpoints.downloads.archive import _all_below, folder_of
+from gateway.server.app import Gateway
+from gateway.storage.local.storage import LISTED_AT_ONCE
 from tests.conftest import Start
 from tests.downloads.test_door import LARGE, MIB, Slow, metric, until_closed
 from tests.harness import Outside, curl, failing_open, get, head, plugin, raw
@@ -304,7 +304,7 @@ class _Sparse(io.RawIOBase):
 async def test_no_more_than_so_many_archives_are_sent(
     start: Start, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.downloads.archive.MOST_ARCHIVES", 1)
+    monkeypatch.setattr("gateway.endpoints.downloads.archive.MOST_ARCHIVES", 1)
     os.truncate(stored / "reports" / "b.bin", LARGE)
     gateway = await start(downloads=True)
     client = Slow(gateway)

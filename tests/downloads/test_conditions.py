@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.downloads.conditions import date, is_fresh, range_counts
+from gateway.endpoints.downloads.conditions import date, is_fresh, range_counts
 from gateway.errors import Refusal
 
 ETAG = "abc"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import Answer, Outside, certificate, curl, get, head, plugin, put, raw
 
@@ -421,7 +421,7 @@ async def test_of_a_huge_file_its_end_comes_at_once(start: Start, stored: Path) 
 async def test_no_more_than_so_many_files_are_open(
     start: Start, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.downloads.door.MOST_OPEN", 1)
+    monkeypatch.setattr("gateway.endpoints.downloads.handler.MOST_OPEN", 1)
     os.truncate(stored, LARGE)
     gateway = await start(downloads=True)
     client = Slow(gateway)

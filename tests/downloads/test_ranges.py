@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.downloads.ranges import MOST_RANGES, Part, parts_of
+from gateway.endpoints.downloads.ranges import MOST_RANGES, Part, parts_of
 from gateway.errors import Refusal
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from gateway.domain.model import Delivery
 from gateway.events.protocols import Depth, Event, Ledger, Outbox, Queue, Row, Selection
-from gateway.model import Delivery
 
 SECONDS = 30.0
 """How long the suite waits for what must come."""

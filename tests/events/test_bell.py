@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from gateway.events.bell import ANY, Bell
+from gateway.events.wakeups import ANY, Bell
 
 SECONDS = 30.0
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import EngineAway
-from gateway.events.gathered import Gathered
+from gateway.events.bulk import Stepwise, walk
+from gateway.events.combined_ledger import Gathered
 from gateway.events.journal import Journal
 from gateway.events.protocols import Ledger, Page, Selection, State
-from gateway.events.remote import RemoteLedger, socket_session
-from gateway.events.steps import Stepwise, walk
+from gateway.events.remote_ledger import RemoteLedger, socket_session
 from tests.conftest import Start
 from tests.records import claimed, ready, settle, states
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from gateway.errors import EngineAway
-from gateway.events import ledger, looking
+from gateway.events import ledger
+from gateway.events import ledger_queries as looking
+from gateway.events.bulk import TOUCHED, VERBS, Verb
 from gateway.events.journal import Journal
 from gateway.events.outbox import Record
 from gateway.events.protocols import STATES, Depth, Selection, State
-from gateway.events.steps import TOUCHED, VERBS, Verb
 from tests.records import awaited, claimed, now, ready, record, settle, states
 
 LATER = time.time() + 3600

@@ -7,10 +7,10 @@ import sqlite3
 
 import pytest
 
+from gateway.domain.model import Identity
 from gateway.errors import EngineAway
 from gateway.events.journal import Journal
 from gateway.events.protocols import Event
-from gateway.model import Identity
 from tests.records import awaited, claimed, now, ready, record, states
 
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from gateway.domain.model import Delivery
 from gateway.errors import EngineAway
 from gateway.events import claims, queue
 from gateway.events.journal import Journal
 from gateway.events.protocols import Attempt, Row, Selection, Story
-from gateway.model import Delivery
 from tests.records import awaited, claimed, now, ready, record, settle, states
 
 

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
 from gateway.errors import EngineAway, HandlerFailed, HandlerGone, HolderAway
-from gateway.events import feeder, runner
-from gateway.events.feeder import Away
+from gateway.events import handler_consumer as feeder
+from gateway.events import runner
+from gateway.events.handler_consumer import Away
 from gateway.events.journal import Journal
 from gateway.events.protocols import Queue, Story
 from gateway.events.runner import MAX_ERROR, Runner, pause
-from gateway.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
 from tests.records import awaited, claimed, now, ready, states
 
 SECONDS = 30.0

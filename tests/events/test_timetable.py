@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.schedules import Cron, Every, Schedule
 from gateway.errors import EngineAway
 from gateway.events.journal import Journal
 from gateway.events.protocols import Event, Ledger
-from gateway.events.timetable import AWAY_PAUSE, LATE, LONGEST_SLEEP, MOST_WAITING, Timetable, tick_event
-from gateway.schedules import Cron, Every, Schedule
+from gateway.events.scheduler import AWAY_PAUSE, LATE, LONGEST_SLEEP, MOST_WAITING, Timetable, tick_event
 from tests.harness import SECONDS
 from tests.records import now as result
 

@@ -24,10 +24,10 @@ import pytest
 import yaml
 from yarl import URL
 
-from gateway.app import Gateway
-from gateway.auth import digest
-from gateway.commands.check import check
+from gateway.auth.authenticator import digest
+from gateway.cli.check import check
 from gateway.records import Records, open_records
+from gateway.server.app import Gateway
 from gateway.settings import Settings
 from tests.conftest import Start
 from tests.exports.parts import PLUGIN

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.auth.jwt.claims import BadToken, kept
+from gateway.auth.jwt.issuer import Issuer
+from gateway.auth.jwt.keys import KeySet, read
+from gateway.auth.jwt.verifier import Verifier
 from gateway.errors import Refusal
-from gateway.jwt.claims import BadToken, kept
-from gateway.jwt.issuer import Issuer
-from gateway.jwt.keys import KeySet, read
-from gateway.jwt.verifier import Verifier
 from gateway.settings import Settings, load
 from tests.jwt.issuing import (
     AUDIENCE,
@@ -356,7 +356,7 @@ async def test_what_a_script_does_to_its_principal_reaches_no_other_request(
 async def test_a_crowd_of_tokens_fills_no_memory(
     verifier: Verifier, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.jwt.verifier.MOST_REMEMBERED", 3)
+    monkeypatch.setattr("gateway.auth.jwt.verifier.MOST_REMEMBERED", 3)
     tokens = [issuer.token(ED, jti=str(number)) for number in range(5)]
     for token in tokens:
         await verifier.verify(token)

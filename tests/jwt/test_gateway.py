@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from gateway.app import Gateway
-from gateway.auth import digest
+from gateway.auth.authenticator import digest
+from gateway.auth.jwt.claims import kept
 from gateway.errors import ConfigError
-from gateway.jwt.claims import kept
 from gateway.plugins import PluginFaults
-from gateway.redaction import INTERNAL_HEADER
+from gateway.server.app import Gateway
 from gateway.settings import load
+from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.conftest import Start
 from tests.harness import Answer, get, handlers_done, plugin, put
 from tests.jwt.issuing import FakeIssuer, flags, rsa_pair

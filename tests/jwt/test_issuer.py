@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
+from gateway.auth.jwt import issuer as room
+from gateway.auth.jwt.issuer import Issuer, IssuerFault, fresh_seconds
+from gateway.auth.jwt.verifier import Verifier
 from gateway.errors import Refusal
-from gateway.jwt import issuer as room
-from gateway.jwt.issuer import Issuer, IssuerFault, fresh_seconds
-from gateway.jwt.verifier import Verifier
 from gateway.settings import load
 from tests.jwt.issuing import FakeIssuer, ec_pair, flags, rsa_pair
 

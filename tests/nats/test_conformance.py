@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from gateway.domain.model import Delivery
 from gateway.events.protocols import Selection
-from gateway.model import Delivery
 from tests.events.conformance import Conformance, Engine, becomes
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import Cluster, Server

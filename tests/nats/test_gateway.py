@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import observe
-from gateway.app import Gateway
+from gateway.endpoints.admin import status as observe
 from gateway.events.protocols import Selection
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import SECONDS, Outside, get, plugin, put, whole_lines
 from tests.nats.conftest import MakeEngine

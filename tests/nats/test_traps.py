@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError, EngineAway
-from gateway.events.nats import places
+from gateway.events.nats import servers as places
+from gateway.events.nats.durability_check import look_at_sync
+from gateway.events.nats.ledger_rows import Known
 from gateway.events.nats.names import LONGEST_TOKEN, Names, name_of, token
-from gateway.events.nats.rows import Known
 from gateway.events.nats.streams import DUPLICATE_SECONDS
-from gateway.events.nats.sync import look_at_sync
 from gateway.events.protocols import Event, Selection
 from gateway.events.relay import Parcel
 from gateway.settings import load
@@ -83,7 +83,7 @@ async def test_a_record_that_cannot_be_written_holds_up_nothing(
 async def test_a_consumer_that_is_there_in_a_moment_is_waited_for(
     server: Server, connect: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.events.nats.pulls._SETTLING_SECONDS", SECONDS)
+    monkeypatch.setattr("gateway.events.nats.pull_requests._SETTLING_SECONDS", SECONDS)
     nats = await connect(server.url)
     queue, names = nats.queue, nats.queue._names
     asking = asyncio.create_task(queue._pulls.pull(names.queue, names.consumer("h"), 1, 0))
@@ -91,7 +91,7 @@ async def test_a_consumer_that_is_there_in_a_moment_is_waited_for(
     assert not asking.done()
     await queue.ensure("h")
     assert await asking == []
-    monkeypatch.setattr("gateway.events.nats.pulls._SETTLING_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.events.nats.pull_requests._SETTLING_SECONDS", 0.2)
     with pytest.raises(EngineAway, match="cannot be asked"):
         await queue._pulls.pull(names.queue, names.consumer("never"), 1, 0)
 
@@ -304,7 +304,7 @@ async def test_a_server_that_says_yes_too_early_is_found_out(
     with single(tmp_path / "n", sync=sync) as one:
         nats = await connect(one.url)
         assert await look_at_sync(nats._connection, nats._servers) is None
-        monkeypatch.setattr("gateway.events.nats.sync.MONITORING_PORT", one.monitor)
+        monkeypatch.setattr("gateway.events.nats.durability_check.MONITORING_PORT", one.monitor)
         assert await look_at_sync(nats._connection, nats._servers) is found
 
 

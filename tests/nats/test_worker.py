@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
 from gateway.events.protocols import Selection
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import Outside, get, plugin, put, whole_lines
 from tests.nats.conftest import MakeEngine

@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from gateway.domain.model import OBJECT_CREATED, Delivery, HandlerSpec, Upload
+from gateway.endpoints.notifications.event_builder import Where
+from gateway.endpoints.notifications.parser import Notice, read
+from gateway.endpoints.notifications.presigned_uploads import GRACE, Initiated
+from gateway.endpoints.notifications.processor import Arrivals
+from gateway.endpoints.notifications.reconcile import Reconcile
 from gateway.errors import EngineAway, Refusal
 from gateway.events.journal import Journal
-from gateway.initiated import GRACE, Initiated
-from gateway.metrics import Tally
-from gateway.model import OBJECT_CREATED, Delivery, HandlerSpec, Upload
-from gateway.objects.arrivals import Arrivals
-from gateway.objects.notices import Notice, read
-from gateway.objects.reconcile import Reconcile
-from gateway.objects.telling import Where
 from gateway.records import Records
 from gateway.settings.values import Bucket
 from gateway.signing import Grant, Marker
-from gateway.storage.attributes import note_of, write_note
+from gateway.storage.local.storage import FileShelf
+from gateway.storage.local.tree import Tree
+from gateway.storage.local.xattrs import note_of, write_note
 from gateway.storage.protocols import Stat
 from gateway.storage.s3.parts import MARK, OWNER
-from gateway.storage.shelf import FileShelf
-from gateway.storage.tree import Tree
+from gateway.telemetry.metrics import Tally
 from tests.objects.samples import amazon, ceph, records
 from tests.records import claimed
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
+from gateway.domain.model import OBJECT_CREATED
+from gateway.endpoints.notifications.authentication import SIGNATURE
+from gateway.endpoints.notifications.handler import MAX_BODY
 from gateway.errors import ConfigError
-from gateway.model import OBJECT_CREATED
-from gateway.objects.door import MAX_BODY
-from gateway.objects.senders import SIGNATURE
+from gateway.server.app import Gateway
 from tests.harness import Answer, Outside, get, head, plugin, raw, settled, whole_lines
 from tests.objects.samples import KEY, TEST_EVENT, amazon, ceph, minio, minio_form, records, sns
 

@@ -16,7 +16,7 @@ from yarl import URL
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.shelf import S3Shelf
+from gateway.storage.s3.storage import S3Shelf
 from tests.harness import Answer, Outside, get, head, plugin, put, raw, settled, whole_lines
 from tests.objects.samples import amazon, records
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.endpoints.notifications.event_builder import id_of
+from gateway.endpoints.notifications.parser import DEEPEST, MOST_RECORDS, read
 from gateway.errors import Refusal
-from gateway.objects.notices import DEEPEST, MOST_RECORDS, read
-from gateway.objects.telling import id_of
 from tests.objects.samples import KEY, TEST_EVENT, amazon, ceph, minio, minio_form, moto, records, sns
 
 

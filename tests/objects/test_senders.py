@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.endpoints.notifications.authentication import SIGNATURE, Senders
 from gateway.errors import ConfigError
-from gateway.objects.senders import SIGNATURE, Senders
 from gateway.storage.keyfile import secrets_in
 
 SECRET = "a-secret-of-some-length"

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
-from gateway.objects.sns import NotAmazons, Sns
+from gateway.endpoints.notifications.sns import NotAmazons, Sns
 from tests.objects.samples import sns
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.initiated import Initiation
-from gateway.objects.notices import read
-from gateway.objects.telling import Subject, event_of
+from gateway.endpoints.notifications.event_builder import Subject, event_of
+from gateway.endpoints.notifications.parser import read
+from gateway.endpoints.notifications.presigned_uploads import Initiation
 from gateway.storage.protocols import Stat
 from tests.objects.samples import ceph, records
 

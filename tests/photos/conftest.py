@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from gateway.app import Gateway
-from gateway.auth import digest
+from gateway.auth.authenticator import digest
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.jwt.issuing import FakeIssuer
 from tests.pages import PROJECT

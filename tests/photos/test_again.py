@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.harness import Outside, files_below, settled
 from tests.pages import PROJECT

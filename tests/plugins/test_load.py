@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.domain.model import UPLOADED, UPLOADING, RetryPolicy
+from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError
-from gateway.model import UPLOADED, UPLOADING, RetryPolicy
 from gateway.plugins import KINDS, Handler, PluginFaults, Plugins
-from gateway.routing.plugin import routing_kind
-from gateway.scripting import Handle, Services
-from gateway.scripting.event import Event
-from gateway.scripting.trace import plugin_traceback
+from gateway.plugins.scripting import Handle, Services
+from gateway.plugins.scripting.event import Event
+from gateway.plugins.scripting.trace import plugin_traceback
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plugins"
 SHIPPED = Path(__file__).parents[2] / "plugins"
@@ -285,7 +285,7 @@ async def test_a_reload_with_a_fault_keeps_the_old_generation_and_its_modules(
 async def test_a_reload_whose_script_never_ends_gives_up(
     plugins: Plugins, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.load.LOADING_SECONDS", 0.1)
+    monkeypatch.setattr("gateway.plugins.loader.LOADING_SECONDS", 0.1)
     monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.1)
     before = plugins.load()
     write("x.yaml", handler_text("a") + "  while True: pass\n")

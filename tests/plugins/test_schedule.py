@@ -9,13 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from gateway.commands.check import check
-from gateway.hooks import Hooks
-from gateway.model import SCHEDULE, UPLOADED, RetryPolicy
+from gateway.cli.check import check
+from gateway.domain.model import SCHEDULE, UPLOADED, RetryPolicy
+from gateway.domain.schedules import Cron, Every
 from gateway.plugins import PluginFaults, Plugins
+from gateway.plugins.hooks import Hooks
 from gateway.plugins.schema import plugin_schema
-from gateway.schedules import Cron, Every
-from gateway.scripting import Services
+from gateway.plugins.scripting import Services
 
 SCRIPT = "script: |\n  async def nightly(event, handle):\n    pass\n"
 HEAD = f"name: nightly\nevent: {SCHEDULE}\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.conftest import Start
 from tests.routing.scripted import Serve, write
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway import paths
-from gateway.answers import refusal_answer
-from gateway.entrance import _send
+from gateway.domain import paths
+from gateway.endpoints.dispatcher import _send
+from gateway.endpoints.routing.model import Exchange, Limits, Route
+from gateway.endpoints.routing.proxy import Proxy
 from gateway.errors import ClientLeft, Refusal
-from gateway.routing.model import Exchange, Limits, Route
-from gateway.routing.proxy import Proxy
-from gateway.server import abort, expects_continue, make_runner
+from gateway.http.protocol import abort, expects_continue, make_runner
+from gateway.http.responses import refusal_answer
 from tests.harness import SECONDS, Raw
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

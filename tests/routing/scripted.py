@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.app import Gateway
+from gateway.endpoints.routing.plugin import KIND, routing_kind
+from gateway.endpoints.routing.table import Table
 from gateway.plugins import KINDS, Plugins
-from gateway.routing.plugin import KIND, routing_kind
-from gateway.routing.table import Table
-from gateway.scripting import Services
+from gateway.plugins.scripting import Services
+from gateway.server.app import Gateway
 from tests.harness import Answer, Outside, head, plugin, raw
 
 Serve = Callable[..., Awaitable[Gateway]]

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.endpoints.routing.body import Bodies
+from gateway.endpoints.routing.model import Exchange, Limits, Route
 from gateway.errors import Refusal
-from gateway.routing.body import Bodies
-from gateway.routing.model import Exchange, Limits, Route
 from tests.harness import head, raw
 from tests.routing.scripted import Serve, route
 

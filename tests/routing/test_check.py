@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands.check import check
+from gateway.cli.check import check
 from tests.routing.scripted import route
 from tests.routing.test_validate import SPEC
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
+from gateway.endpoints.routing.forwarding import Hop, answer_headers, request_headers, target
 from gateway.errors import Refusal
-from gateway.routing.forwarding import Hop, answer_headers, request_headers, target
 
 HOP = Hop("10.0.0.9", "https", "files.example:8443")
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import GenerationMode
 
-from gateway.routing.openapi import document
+from gateway.endpoints.routing.openapi import document
 from gateway.settings import Settings
 from tests.harness import get
 from tests.routing.scripted import Serve, ask, load, route, write

@@ -15,8 +15,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 from aiohttp import web
 
-from gateway.routing.model import Exchange, Limits
-from gateway.routing.proxy import Proxy
+from gateway.endpoints.routing.model import Exchange, Limits
+from gateway.endpoints.routing.proxy import Proxy
 from tests.harness import SECONDS, certificate, curl, head
 from tests.ports import free_port
 from tests.routing.proxying import (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.harness import Outside, curl, get, head, plugin, raw
 from tests.routing.nginx import Nginx, nginx
 from tests.routing.proxying import lines_of

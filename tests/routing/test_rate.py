@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.auth import digest
-from gateway.routing.rate import Counters, _site
+from gateway.auth.authenticator import digest
+from gateway.endpoints.routing.rate_limit import Counters, _site
 from tests.harness import get
 from tests.routing.scripted import Serve, route
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import pytest
 
+from gateway.endpoints.routing.script_steps import ScriptRequest, ScriptResponse
 from gateway.plugins import route_models
 from gateway.plugins.models import Strict
-from gateway.routing.script import ScriptRequest, ScriptResponse
 from tests.test_reference import keys, page, rows, section
 
 MODELS: Final = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.routing.sending import Silence
+from gateway.endpoints.routing.proxy_request import Silence
 
 IDLE = 10.0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import Gateway
+from gateway.server.app import Gateway
 from tests.harness import SECONDS, Raw, files_below, raw
 from tests.routing.proxying import front, lines_of, read_request, respond, upstream
 

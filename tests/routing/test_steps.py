@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.app import Gateway
-from gateway.auth import digest
+from gateway.auth.authenticator import digest
+from gateway.server.app import Gateway
 from tests.harness import get
 from tests.routing.scripted import Serve, ask, route
 

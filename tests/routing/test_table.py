@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.endpoints.routing.table import MethodNotAllowed, Table
 from gateway.errors import Refusal
 from gateway.plugins import PluginFaults
-from gateway.routing.table import MethodNotAllowed, Table
 from tests.harness import get, head, raw
 from tests.routing.scripted import Serve, ask, load, route
 

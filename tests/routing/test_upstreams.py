@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.routing.upstreams import Upstreams
+from gateway.endpoints.routing.upstreams import Upstreams
 
 
 class Clock:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.routing.schemas import MOST_FAULTS, compile_headers, compile_schema
+from gateway.endpoints.routing.schemas import MOST_FAULTS, compile_headers, compile_schema
 from tests.harness import head, raw
 from tests.routing.scripted import Serve, ask, route
 

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.app import Gateway
-from gateway.redaction import INTERNAL_HEADER
-from gateway.scripting import HTTPError
+from gateway.plugins.scripting import HTTPError
+from gateway.server.app import Gateway
+from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.conftest import Start
 from tests.harness import SECONDS, certificate, get, plugin, put
 

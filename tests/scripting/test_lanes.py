@@ -14,11 +14,19 @@ from typing import Any
 
 import pytest
 
-from gateway import logs
 from gateway.errors import Refusal
-from gateway.scripting import Configs, Lane, LaneLost, ScriptStopped, Services, Surroundings, run_script
-from gateway.scripting.compile import Source, compile_source
-from gateway.scripting.lanes import REPLACEMENTS
+from gateway.plugins.scripting import (
+    Configs,
+    Lane,
+    LaneLost,
+    ScriptStopped,
+    Services,
+    Surroundings,
+    run_script,
+)
+from gateway.plugins.scripting.compile import Source, compile_source
+from gateway.plugins.scripting.executor import REPLACEMENTS
+from gateway.telemetry import logs
 from tests.pages import PROJECT
 
 
@@ -267,7 +275,7 @@ async def test_after_the_last_replacement_a_lane_is_not_alive_and_says_so_at_onc
 async def test_a_script_that_blocks_is_named_once_with_file_and_line(
     lane: Lane, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.scripting.watchdog.STAGES", (0.1,))
+    monkeypatch.setattr("gateway.plugins.scripting.watchdog.STAGES", (0.1,))
     text = "async def p(release):\n    work(release)\n\ndef work(release):\n    release.wait(30)\n"
     names, release = script(text, line=3), threading.Event()
     with caplog.at_level(logging.WARNING, "gateway.lane"):

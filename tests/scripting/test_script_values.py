@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.domain.model import Upload
 from gateway.errors import ConfigError
-from gateway.model import Upload
-from gateway.scripting import (
+from gateway.plugins.scripting import (
     MU,
     Configs,
     Event,
@@ -22,7 +22,7 @@ from gateway.scripting import (
     read_changes,
     uploading_event,
 )
-from gateway.scripting.compile import Source, compile_source
+from gateway.plugins.scripting.compile import Source, compile_source
 
 
 def upload(**values: Any) -> Upload:

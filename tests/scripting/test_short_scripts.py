@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway import logs
-from gateway.scripting import Lane, ScriptStopped, TimedOut, never_waits
+from gateway.plugins.scripting import Lane, ScriptStopped, TimedOut, never_waits
+from gateway.telemetry import logs
 
 
 @pytest.fixture

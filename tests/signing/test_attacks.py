@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
-from gateway.auth import digest
-from gateway.installation import audience
-from gateway.redaction import INTERNAL_HEADER
+from gateway.auth.authenticator import digest
+from gateway.auth.installation import audience
+from gateway.server.app import Gateway
 from gateway.signing import Grant, Signer, UrlSigner
+from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.conftest import Start
 from tests.harness import Answer, files_below, head, plugin, put, raw
 from tests.test_signed_uploads import chunked, code, sign

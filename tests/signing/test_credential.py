@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from gateway.auth import Auth
+from gateway.auth.authenticator import Auth
+from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.errors import ConfigError
-from gateway.installation import KEY_FILE, Installation, audience, installation_keys
-from gateway.redaction import INTERNAL_HEADER
 from gateway.settings import Settings, load
 from gateway.signing import LIFETIME_SECONDS, SKEW_SECONDS, Signer
+from gateway.telemetry.redaction import INTERNAL_HEADER
 
 KEY = b"k" * 32
 NOW = 1_750_000_000.0

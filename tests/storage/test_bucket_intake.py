@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.model import Upload
+from gateway.storage.s3.bucket import Objects
 from gateway.storage.s3.parts import MARK, OWNER
-from gateway.storage.s3.writing import Objects
 from tests.conftest import Start
 from tests.harness import head, put, raw
 from tests.s3.servers import SeaweedFS

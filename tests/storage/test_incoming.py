@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.storage import incoming as incoming_module
-from gateway.storage.incoming import Body, Incoming
+from gateway.storage.local import incoming as incoming_module
+from gateway.storage.local.incoming import Body, Incoming
 
 
 @pytest.fixture

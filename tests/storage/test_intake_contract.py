@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app import Gateway
-from gateway.model import OBJECT_CREATED, UPLOADED
+from gateway.domain.model import OBJECT_CREATED, UPLOADED
+from gateway.server.app import Gateway
 from tests.harness import handlers_done, head, put, raw
 from tests.s3.servers import S3Server
 from tests.witness import handler, hearing

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Refusal
-from gateway.storage.once import KEPT, LATEST, Once
+from gateway.storage.local.one_time_marks import KEPT, LATEST, Once
 
 NOW = 1_750_000_000
 EXPIRES = NOW + 900

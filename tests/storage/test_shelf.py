@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal, Superseded
-from gateway.storage import listing
-from gateway.storage.attributes import ATTRIBUTE, mime_of, note_of, read_note, write_note
-from gateway.storage.shelf import FileShelf
-from gateway.storage.tree import Tree
+from gateway.storage.local import listing
+from gateway.storage.local.storage import FileShelf
+from gateway.storage.local.tree import Tree
+from gateway.storage.local.xattrs import ATTRIBUTE, mime_of, note_of, read_note, write_note
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
+from gateway.storage.local.storage import FileShelf
+from gateway.storage.local.tree import Tree
 from gateway.storage.protocols import Shelf
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.shelf import S3Shelf
-from gateway.storage.shelf import FileShelf
-from gateway.storage.tree import Tree
+from gateway.storage.s3.storage import S3Shelf
 from tests.s3.servers import S3Server
 
 ODD = "/upload/hé llo+1%41 &=?#/ü~'(x)[y].txt"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands import main
+from gateway.cli import main
 from gateway.errors import ConfigError
-from gateway.storage.state import OwnedError, State, directory_lock, slots
+from gateway.storage.local.state_dir import OwnedError, State, directory_lock, slots
 from tests.conftest import Start
 from tests.harness import put
 

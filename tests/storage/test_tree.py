@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import paths
+from gateway.domain import paths
 from gateway.errors import ConfigError, Refusal
-from gateway.storage.tree import Tree
+from gateway.storage.local.tree import Tree
 
 CANARY = b"outside, must not change"
 

@@ -10,8 +10,8 @@ from threading import Barrier
 
 import pytest
 
-from gateway import paths
-from gateway.storage.tree import Tree
+from gateway.domain import paths
+from gateway.storage.local.tree import Tree
 
 
 @pytest.fixture

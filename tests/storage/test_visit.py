@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Refusal, Superseded
+from gateway.storage.local.read_pool import Visitors
+from gateway.storage.local.storage import FileShelf
+from gateway.storage.local.tree import Tree
 from gateway.storage.protocols import SHORT_BYTES, Stat, Visited
-from gateway.storage.shelf import FileShelf
-from gateway.storage.tree import Tree
-from gateway.storage.visitors import Visitors
 
 Choose = Callable[[Stat], Sequence[tuple[int, int]]]
 

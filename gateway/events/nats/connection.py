@@ -23,7 +23,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from gateway.errors import EngineAway
-from gateway.events.nats.places import Servers
+from gateway.events.nats.servers import Servers
 
 log = logging.getLogger("gateway.nats")
 

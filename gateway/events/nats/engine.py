@@ -10,15 +10,15 @@ import asyncio
 import logging
 from typing import Final
 
-from gateway.events.nats import places
+from gateway.events.nats import servers as places
 from gateway.events.nats.connection import Connection
+from gateway.events.nats.durability_check import look_at_sync
 from gateway.events.nats.ledger import Ledger
 from gateway.events.nats.names import Names
 from gateway.events.nats.outbox import Outbox
 from gateway.events.nats.queue import Queue
-from gateway.events.nats.reading import Reading
+from gateway.events.nats.stream_reader import Reading
 from gateway.events.nats.streams import Streams
-from gateway.events.nats.sync import look_at_sync
 from gateway.settings import Settings
 
 log = logging.getLogger("gateway.nats")

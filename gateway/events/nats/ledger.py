@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.events.nats.connection import Connection, reaching
+from gateway.events.nats.ledger_rows import Known, Rows
 from gateway.events.nats.message import MESSAGE_ID
 from gateway.events.nats.queue import Queue
-from gateway.events.nats.reading import Consumer, Reading, Stored
-from gateway.events.nats.rows import Known, Rows
+from gateway.events.nats.stream_reader import Consumer, Reading, Stored
 from gateway.events.protocols import Depth, History, Page, Row, Selection, State
 
 FOR_EVER: Final = "2999-01-01T00:00:00Z"

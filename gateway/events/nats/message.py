@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
+from gateway.domain.model import Delivery, Identity, Origin
 from gateway.events.protocols import Event
-from gateway.model import Delivery, Identity, Origin
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 ATTEMPTS: Final = "Gateway-Attempts"

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
+from gateway.domain.model import Delivery
 from gateway.errors import EngineAway
 from gateway.events.nats.connection import Connection, reaching
 from gateway.events.nats.message import (
@@ -33,10 +34,9 @@ from gateway.events.nats.message import (
     due,
 )
 from gateway.events.nats.names import Names
-from gateway.events.nats.pulls import Pulls
-from gateway.events.nats.records import Record, Records
+from gateway.events.nats.pull_requests import Pulls
+from gateway.events.nats.run_log import Record, Records
 from gateway.events.nats.streams import ensure_consumer
-from gateway.model import Delivery
 
 log = logging.getLogger("gateway.nats")
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from gateway.errors import ConfigError, Refusal
-from gateway.storage.s3.faults import NO_CREDENTIALS, no_credentials, translated
+from gateway.storage.s3.errors import NO_CREDENTIALS, no_credentials, translated
 
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 60.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway import paths
+from gateway.domain import paths
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.storage.s3.client import Client
-from gateway.storage.s3.faults import code_of
+from gateway.storage.s3.errors import code_of
 
 DAY: Final = 86400
 

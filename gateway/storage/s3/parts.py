@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.errors import Refusal
-from gateway.storage.s3.spelling import encoded
+from gateway.storage.s3.header_encoding import encoded
 
 OWNER: Final = "gateway-upload-id"
 """The metadata name under which an object says which upload it is."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gateway.storage.protocols import Grant, Signed
 from gateway.storage.s3.client import Client, expires_in
-from gateway.storage.s3.spelling import disposition, encoded
+from gateway.storage.s3.header_encoding import disposition, encoded
 
 LARGEST_POST: Final = 5 << 30
 """Bytes that one POST may bring (Amazon S3 API reference, "POST Object")."""

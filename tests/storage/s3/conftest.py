@@ -8,7 +8,7 @@ import pytest
 
 from gateway.settings.values import Bucket
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.shelf import S3Shelf
+from gateway.storage.s3.storage import S3Shelf
 from tests.s3.servers import S3Server
 
 

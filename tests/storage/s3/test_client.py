@@ -11,10 +11,10 @@ import threading
 import pytest
 
 from gateway.errors import ConfigError, Refusal
-from gateway.redaction import Mask
 from gateway.storage.s3 import client as module
 from gateway.storage.s3.client import Clients, expires_in
-from gateway.storage.s3.faults import translated
+from gateway.storage.s3.errors import translated
+from gateway.telemetry.redaction import Mask
 from tests.ports import free_port
 from tests.s3.servers import SECRET_KEY, SeaweedFS
 

@@ -18,7 +18,7 @@ from gateway.signing import Grant
 from gateway.storage.protocols import Signed
 from gateway.storage.s3 import presign
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.shelf import S3Shelf
+from gateway.storage.s3.storage import S3Shelf
 from tests.harness import curl
 from tests.s3.servers import S3Server
 

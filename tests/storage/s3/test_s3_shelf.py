@@ -13,14 +13,14 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import Refusal, Superseded
+from gateway.files.by_path import Shelves
 from gateway.settings.values import Bucket
-from gateway.shelves import Shelves
 from gateway.storage.s3 import client as client_module
 from gateway.storage.s3 import lifecycle
-from gateway.storage.s3 import shelf as module
+from gateway.storage.s3 import storage as module
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.shelf import S3Shelf
-from gateway.storage.s3.spelling import encoded
+from gateway.storage.s3.header_encoding import encoded
+from gateway.storage.s3.storage import S3Shelf
 from tests.s3.servers import Rclone, S3Server, SeaweedFS
 
 METADATA = {"title": "Keynote Speech", "description": "é 世界  two spaces", "percent": "100%41 + a&b=c"}

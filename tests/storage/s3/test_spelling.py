@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
+from gateway.storage.s3.header_encoding import decoded, disposition, encoded
 from gateway.storage.s3.keys import LONGEST_KEY, Keys
-from gateway.storage.s3.spelling import decoded, disposition, encoded
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
 SEGMENT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1)

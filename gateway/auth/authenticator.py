@@ -1,0 +1,293 @@
+"""Machinery: who is asking, and is that enough.
+
+The rule: a token is compared as a SHA-256, against every known token, in constant time; it is
+never kept, logged or quoted. JSON Web Tokens count where the settings ask for them, and only there.
+May import `installation` and below; knows no aiohttp type: headers are any mapping of names to values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from gateway.auth.trusted_proxies import Proxies
+from gateway.domain import paths
+from gateway.errors import ConfigError, Refusal
+from gateway.settings import Settings, Token
+from gateway.signing import Grant, carries_signature, check_request, check_terms
+from gateway.storage.local.fsync import sync_folder
+from gateway.telemetry.redaction import INTERNAL_HEADER
+
+if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
+    from gateway.auth.installation import Installation
+
+TOKENS_FILE: Final = "tokens.json"
+GENERATED: Final = "generated"
+"""The name of the token that a first start with `--auth token` makes."""
+
+CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
+
+INTERNAL: Final = {"name": "internal", "kind": "internal"}
+"""The principal of a request that a gateway of this installation made."""
+
+JWT: Final = "jwt"
+"""The kind of principal, and the mode, of JSON Web Tokens."""
+
+SIGNED: Final = {"name": "signed url", "kind": "signed"}
+"""The principal of a request whose URL was signed for it."""
+
+Verify = Callable[[str], Awaitable[dict[str, Any]]]
+"""Returns the principal of a JSON Web Token. May wait. Raises Refusal: `unauthorized` where it is
+not believed, something else where nobody can say."""
+
+
+def new_token() -> str:
+    """Make a token: 256 random bits, safe in a header and a URL."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(token: str) -> str:
+    """Return what is kept of a token: its SHA-256 in hex."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class Auth:
+    """The default authorization, as the settings choose it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tokens: Sequence[Token],
+        installation: Installation | None = None,
+        verify: Verify | None = None,
+    ) -> None:
+        self._installation = installation
+        self._verify = verify
+        self._mode = settings.auth
+        self._said = settings.auth_said
+        self._proxies = Proxies(settings.trusted_proxies)
+        self._tokens = tuple(tokens)
+        self._operators = frozenset(settings.jwt_operators)
+
+    @property
+    def mode(self) -> str:
+        """`none`, `token` or `jwt`: who authorizes where no handler does."""
+        return self._mode
+
+    async def identify(
+        self, headers: Mapping[str, str], method: str = "", target: str = "", *, jwt: bool = False
+    ) -> dict[str, Any] | None:
+        """Return the principal `{"name", "kind", ...}`, in every mode, or None: nobody we know.
+
+        A signed URL speaks for itself, whoever else asks. Then a known token in `Authorization:
+        Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else a JSON Web Token in the former,
+        else the internal credential of a gateway of this installation, which stands for exactly one
+        `method` and `target` (path and query as sent). The token goes first: a script that passes
+        on its user's token acts for that user. Raises as `granted`.
+
+        `jwt` tells that a JSON Web Token is what is asked for: one that is not believed is then
+        refused with the reason (Refusal `unauthorized`), else it is nobody's. Waits, and raises
+        `issuer_away`, only where the issuer's keys are not here.
+        """
+        if self.granted(headers, method, target) is not None:
+            return dict(SIGNED)
+        known = self._bearer(headers) if self._tokens else None
+        fault = None
+        if known is None and self._verify is not None:
+            known, fault = await self._verified(headers, self._verify)
+        known = known or self._neighbour(headers, method, target)
+        if known is None and fault is not None and jwt:
+            raise fault
+        return known
+
+    def granted(self, headers: Mapping[str, str], method: str, target: str) -> Grant | None:
+        """Return what the URL of a request was signed for, None where it bears no signature.
+
+        Raises Refusal (403) for a signature that is not good for exactly this request:
+        `bad_signature`, `expired`, `not_granted`.
+        """
+        if "?" not in target or not carries_signature(target):
+            return None
+        if self._installation is None:
+            raise Refusal("bad_signature", "signed URLs are not known here")
+        raw_path, raw_query = paths.split_target(target)
+        grant = self._installation.urls.verify(method, f"{raw_path}?{raw_query}")
+        check_request(grant, headers)
+        return grant
+
+    def keeps_terms(self, headers: Mapping[str, str], method: str, target: str) -> None:
+        """Refuse a signed URL that says more than a door that stores no files can see to.
+
+        Raises as `granted`.
+        """
+        grant = self.granted(headers, method, target)
+        if grant is not None:
+            check_terms(grant, headers)
+
+    async def _verified(
+        self, headers: Mapping[str, str], verify: Verify
+    ) -> tuple[dict[str, Any] | None, Refusal | None]:
+        token = _credentials(headers)
+        if not token:
+            return None, None
+        try:
+            return await verify(token), None
+        except Refusal as fault:
+            if fault.code != "unauthorized":
+                raise
+            return None, fault
+
+    def holds_token(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether a known token is among these headers: it is meant for this gateway alone."""
+        return self._bearer(headers) is not None
+
+    def _neighbour(self, headers: Mapping[str, str], method: str, target: str) -> dict[str, Any] | None:
+        credential = headers.get(INTERNAL_HEADER)
+        if credential is None or self._installation is None:
+            return None
+        known = self._installation.vouches_for(credential, method, target)
+        return dict(INTERNAL) if known else None
+
+    def _bearer(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
+        found: Token | None = None
+        for presented in map(digest, _presented(headers)):
+            for token in self._tokens:  # all of them: how long it takes must not tell which one fits
+                if hmac.compare_digest(presented, token.sha256):
+                    found = token
+        return None if found is None else {"name": found.name, "kind": "token"}
+
+    def authorize(self, principal: Mapping[str, Any] | None) -> None:
+        """Apply the default authorization. Raises Refusal `unauthorized` (RFC 6750 section 3).
+
+        A JSON Web Token is enough where the mode says so; with `token` its holder is nobody.
+        """
+        if self._mode == "none" or (principal and (self._mode == JWT or principal["kind"] != JWT)):
+            return
+        what = "a JSON Web Token" if self._mode == JWT else "a token"
+        other = "" if self._mode == JWT else " or `X-Auth-Token: <token>`"
+        raise Refusal(
+            "unauthorized", f"{what} is needed: send `Authorization: Bearer <token>`{other}", CHALLENGE
+        )
+
+    def operator(self, principal: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the principal that may look behind the scenes (`/-/` pages), None: as everybody may.
+
+        Beside the default authorization: who has a JSON Web Token is one of many users, and needs
+        one of the groups of `--jwt-operators`. Raises Refusal `unauthorized` or `forbidden`.
+        """
+        self.authorize(principal)
+        if principal is None or principal["kind"] != JWT:
+            return principal
+        if self._operators.intersection(principal["groups"]):
+            return principal
+        if self._mode != JWT:
+            return None
+        raise Refusal(
+            "forbidden",
+            "this page is for operators: a known token, or a JSON Web Token with a group of"
+            " --jwt-operators",
+        )
+
+    def refuse_unknown_proxy(self, headers: Mapping[str, str]) -> None:
+        """Where nobody chose `auth`, refuse what came through a proxy: it may have made us public.
+
+        Raises Refusal `forbidden`, written to the operator.
+        """
+        if self._said:
+            return
+        for name in headers:
+            if name.lower() == "forwarded" or name.lower().startswith("x-forwarded-"):
+                raise Refusal(
+                    "forbidden",
+                    f"this request came through a proxy ({name}), so others may reach this gateway."
+                    " Operator: start it with `--auth token`, or with `--auth none` if everyone"
+                    " may upload",
+                )
+
+    def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
+        """Return the address that a request came from, as far as trusted proxies vouch for it."""
+        return self._proxies.client_address(peer, headers) if self._proxies else peer
+
+    def trusts(self, peer: str | None) -> bool:
+        """Tell whether the peer of a connection is a proxy that the operator named."""
+        return self._proxies.trusts(peer)
+
+
+def tokens_of(settings: Settings) -> tuple[Token, ...]:
+    """Return the tokens in force: those of the settings, else the generated one.
+
+    As soon as the operator lists tokens, the generated one is void. Raises ConfigError.
+    """
+    return settings.tokens or stored_tokens(settings.state)
+
+
+def stored_tokens(state_dir: Path) -> tuple[Token, ...]:
+    """Return the tokens kept in the state folder. Raises ConfigError when the file is damaged."""
+    path = state_dir / TOKENS_FILE
+    advice = "remove it and start again to get a new token"
+    try:
+        kept = json.loads(path.read_bytes())
+        return tuple(Token.model_validate(entry) for entry in kept["tokens"])
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}; check its owner", str(path)) from None
+    except (ValueError, KeyError, TypeError, ValidationError):
+        raise ConfigError(f"is damaged; {advice}", str(path)) from None
+
+
+def ensure_token(state_dir: Path) -> str | None:
+    """Make and keep a token if the state folder has none; return it, the only time it is seen.
+
+    The file is written aside, synced, then renamed, so that a crash leaves all or nothing.
+    The caller holds the lock of the directory. Raises ConfigError for a damaged file, OSError.
+    """
+    if stored_tokens(state_dir):
+        return None
+    token = new_token()
+    entry = {"name": GENERATED, "sha256": digest(token)}
+    _write(state_dir, json.dumps({"tokens": [entry]}, indent=2) + "\n")
+    return token
+
+
+def _write(state_dir: Path, text: str) -> None:
+    state_dir.mkdir(mode=0o700, exist_ok=True)
+    descriptor, aside = tempfile.mkstemp(prefix=TOKENS_FILE, dir=state_dir)  # 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, state_dir / TOKENS_FILE)
+    except BaseException:
+        os.unlink(aside)
+        raise
+    sync_folder(state_dir)
+
+
+def _credentials(headers: Mapping[str, str]) -> str:
+    """Return what follows `Bearer` (RFC 6750 section 2.1), or nothing.
+
+    A JSON Web Token may stand alone: pages made for Cognito and API Gateway send it so.
+    """
+    scheme, _, credentials = headers.get("Authorization", "").strip().partition(" ")
+    if not credentials and scheme.count(".") == 2:
+        return scheme
+    return credentials.strip() if scheme.lower() == "bearer" else ""
+
+
+def _presented(headers: Mapping[str, str]) -> Iterator[str]:
+    bearer = _credentials(headers)
+    if bearer:
+        yield bearer
+    if headers.get("X-Auth-Token"):
+        yield headers["X-Auth-Token"].strip()

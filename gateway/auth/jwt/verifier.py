@@ -1,0 +1,168 @@
+"""JSON Web Tokens: from a token to the principal it speaks for.
+
+The rule: what is cheap comes first: length, form, algorithm, issuer, then the keys, then the
+signature, then the claims; no request of a stranger makes the issuer busy. Verified tokens are
+remembered for a minute by their SHA-256, with the keys that they were verified by. Source: RFC 8725.
+May import the rest of this room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Self
+
+import jwt
+
+from gateway.auth.jwt.claims import BadToken, Expected, principal_of
+from gateway.auth.jwt.issuer import Issuer
+from gateway.auth.jwt.keys import KeySet
+from gateway.errors import Refusal
+from gateway.settings import Settings
+from gateway.settings.values import SIGNATURES
+
+log = logging.getLogger("gateway.jwt")
+
+JWT_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+LONGEST_TOKEN: Final = 16384
+MOST_REMEMBERED: Final = 1000
+REMEMBERED_SECONDS: Final = 60.0
+
+_TYPES: Final = frozenset({"jwt", "at+jwt"})
+"""What `typ` may say: a token for access, not one of the other kinds (RFC 8725 section 3.11)."""
+
+_Verified = tuple[str, float, KeySet]
+"""The principal as JSON (scripts may change what they are given), until when, by which keys."""
+
+
+class Verifier:
+    """Judges tokens of the one issuer. A context manager; belongs to one loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        issuer: Issuer | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer or Issuer(settings)
+        self._expected = Expected(settings)
+        self._signatures = settings.signatures
+        self._clock = clock
+        self._remembered: dict[bytes, _Verified] = {}
+        self._jws = jwt.PyJWS(algorithms=list(SIGNATURES))
+
+    async def __aenter__(self) -> Self:
+        await self._issuer.__aenter__()
+        self._issuer.ask()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._issuer.__aexit__()
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether the issuer's keys are here."""
+        return self._issuer.ready
+
+    def remembered(self, token: str) -> dict[str, Any] | None:
+        """Return the principal of a token that was verified a moment ago, else None. Never waits."""
+        name = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        found = self._remembered.get(name)
+        if found is None:
+            return None
+        principal, until, keys = found
+        if self._clock() >= until or self._issuer.current is not keys:
+            del self._remembered[name]
+            return None
+        made: dict[str, Any] = json.loads(principal)
+        return made
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """Return the principal of a token.
+
+        Raises Refusal `unauthorized` with the challenge of RFC 6750 section 3 where the token is not
+        believed, `issuer_away` where nobody can say.
+        """
+        known = self.remembered(token)
+        if known is not None:
+            return known
+        try:
+            claims, keys = await self._claims(token)
+            principal = principal_of(claims)
+        except BadToken as fault:
+            log.info("a JSON Web Token is not believed", extra={"facts": {"reason": fault.reason}})
+            raise _refusal(fault) from None
+        self._remember(token, principal, claims, keys)
+        return principal
+
+    async def _claims(self, token: str) -> tuple[Mapping[str, Any], KeySet]:
+        """Return what a token says, once all of it is believed. Raises BadToken, Refusal."""
+        if len(token) > LONGEST_TOKEN:
+            raise BadToken("length")
+        if JWT_SHAPE.fullmatch(token) is None:
+            raise BadToken("form")
+        header, claims = self._look(token)
+        algorithm, kid = _header(header, self._signatures)
+        self._expected.check(claims, self._clock())
+        keys = await self._issuer.keys()
+        if not keys.named(kid):
+            keys = await self._issuer.renewed(keys)
+        self._check_signature(token, algorithm, keys, kid)
+        return claims, keys
+
+    def _look(self, token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Take a token apart; nothing of it is believed yet. Raises BadToken."""
+        try:
+            taken = self._jws.decode_complete(token, options={"verify_signature": False})
+            claims = json.loads(taken["payload"])
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise BadToken("form") from None
+        if not isinstance(claims, dict):
+            raise BadToken("form")
+        return taken["header"], claims
+
+    def _check_signature(self, token: str, algorithm: str, keys: KeySet, kid: str | None) -> None:
+        """Raise BadToken unless a key of this name, fit for this algorithm, has signed the token."""
+        named = keys.named(kid)
+        if not named:
+            raise BadToken("unknown key")
+        for key in named:
+            if algorithm not in key.algorithms:
+                continue
+            try:
+                self._jws.decode_complete(token, key.public, [algorithm])
+            except jwt.PyJWTError:
+                continue
+            return
+        raise BadToken("signature")
+
+    def _remember(
+        self, token: str, principal: Mapping[str, Any], claims: Mapping[str, Any], keys: KeySet
+    ) -> None:
+        until = min(self._expected.ends(claims), self._clock() + REMEMBERED_SECONDS)
+        while len(self._remembered) >= MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[hashlib.sha256(token.encode()).digest()] = json.dumps(principal), until, keys
+
+
+def _header(header: Mapping[str, Any], taken: frozenset[str]) -> tuple[str, str | None]:
+    """Return algorithm and key name of a header (RFC 7515 section 4). Raises BadToken."""
+    algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
+    if not isinstance(algorithm, str) or algorithm not in taken:
+        raise BadToken("algorithm")
+    if "crit" in header:  # section 4.1.11: extensions that must be understood, and we know none
+        raise BadToken("crit")
+    if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
+        raise BadToken("typ")
+    if not isinstance(kid, str | None):
+        raise BadToken("kid")
+    return algorithm, kid
+
+
+def _refusal(fault: BadToken) -> Refusal:
+    challenge = f'Bearer realm="upload-gateway", error="invalid_token", error_description="{fault.told}"'
+    return Refusal("unauthorized", fault.told, {"WWW-Authenticate": challenge})

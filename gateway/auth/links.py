@@ -1,0 +1,154 @@
+"""Machinery: makes signed URLs, for scripts and for the command line.
+
+The rule: a URL is signed for a door that will take it, or not at all; it starts with what the operator
+said (`public_url`, `advertise`), never with what a client said. May import `installation`, `storage`,
+`signing`, `settings` and below.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from gateway.domain import metadata as metadata_rules
+from gateway.domain import paths
+from gateway.errors import Refusal
+from gateway.settings import Settings
+from gateway.signing import Grant, UrlSigner, encoded
+from gateway.storage.protocols import Shelf
+
+DOOR: Final = "/-/objects"
+"""Below it every stored path has a URL that signed requests are taken at."""
+
+DEFAULT_SECONDS: Final = 900
+
+Given = str | dict[str, Any]
+"""A URL, or `{"url", "fields"}`: the form that a bucket takes a POST with."""
+
+
+Remember = Callable[[Grant], Awaitable[None]]
+"""Writes down what a URL allows that the gateway itself will not see used."""
+
+
+def nobody_signs() -> str:
+    """Stand for the base of URLs where there is no gateway. Raises `RuntimeError`."""
+    raise RuntimeError("this process has no address of its own: set --public-url to the gateways' URL")
+
+
+class Links:
+    """Signs what lies in the storage. `base` returns what URLs begin with.
+
+    `shelf` is asked first, where there is one: a bucket signs for itself what it can. What it lets
+    somebody put there is given to `remember` before anybody gets the URL.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        urls: UrlSigner,
+        base: Callable[[], str],
+        shelf: Shelf | None = None,
+        remember: Remember | None = None,
+    ) -> None:
+        self._template = paths.Template.parse(settings.file_upload_api_path)
+        self._downloads = settings.downloads
+        self._urls = urls
+        self._base = base
+        self._shelf = shelf
+        self._remember = remember
+
+    async def sign_url(  # noqa: PLR0913 - the names that scripts know
+        self,
+        method: str,
+        path: str,
+        *,
+        expires: int = DEFAULT_SECONDS,
+        content_type: str | None = None,
+        length: int | None = None,
+        max_length: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        once: bool = False,
+        overwrite: bool = True,
+        filename: str | None = None,
+        cache_control: str | None = None,
+    ) -> Given:
+        """Return a URL that allows `method` (PUT, GET, HEAD) on a stored path, as events name it.
+
+        It lives `expires` seconds, 7 days at the most. For what a PUT sends: its `content_type`,
+        its exact `length` or greatest `max_length` in bytes, the `metadata` that the file gets;
+        `once`: a stored upload uses it up; `overwrite=False`: it replaces nothing. `filename` is
+        what a browser saves a GET under. Raises `ValueError` that says what makes no sense.
+        """
+        grant = Grant(
+            method=method,
+            path=_checked(path),
+            expires=int(time.time()) + int(expires),
+            content_type=content_type,
+            length=length,
+            max_length=max_length,
+            metadata=_known(metadata or {}),
+            once=new_nonce() if once else None,
+            on_conflict=None if overwrite else "reject",
+            filename=filename,
+            cache_control=cache_control,
+        )
+        grant.check(time.time())
+        # Only the gateway itself can count how often a URL has been used.
+        if self._shelf is not None and not once:
+            signed = await self._shelf.sign(grant, expires=grant.expires)
+            if signed is not None:
+                if self._remember is not None and grant.method in {"PUT", "POST"}:
+                    await self._remember(grant)
+                return (
+                    {"url": signed.url, "fields": dict(signed.fields)} if signed.fields else signed.url
+                )
+        return self._own(grant)
+
+    def _own(self, grant: Grant) -> str:
+        """Return a URL of the gateway: the path itself where a door has it, else below `/-/objects`."""
+        if grant.method not in {"PUT", "GET", "HEAD"}:
+            raise ValueError("files are sent with PUT and read with GET or HEAD (a POST is for buckets)")
+        served = grant.method == "PUT" or self._downloads
+        path = grant.path if served and self._is_upload(grant.path) else DOOR + grant.path
+        return self._base() + self._urls.target(grant.at(path))
+
+    def _is_upload(self, path: str) -> bool:
+        """Tell whether the upload template has this very path at this very URL."""
+        match = self._template.match(encoded(path))
+        return match is not None and match.path == path
+
+
+def new_nonce() -> str:
+    """Return a name for a one-time URL: 128 random bits."""
+    return secrets.token_urlsafe(16)
+
+
+def object_of(raw_path: str) -> paths.Match | None:
+    """Return what a raw path below `/-/objects` names, None for one that is not below it.
+
+    Raises `Refusal("bad_path")`.
+    """
+    if not raw_path.startswith(DOOR + "/"):
+        return None
+    segments = paths.decode(raw_path.removeprefix(DOOR))
+    if any("/" in segment for segment in segments):
+        raise Refusal("bad_path", "a segment of the path contains a slash")
+    key = "/".join(segments)
+    paths.check(key)
+    return paths.Match(f"/{key}", {"filepath": key})
+
+
+def _checked(path: str) -> str:
+    try:
+        return "/" + "/".join(paths.check(path))
+    except Refusal as refusal:
+        raise ValueError(refusal.message) from None
+
+
+def _known(said: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return metadata_rules.check(said)
+    except Refusal as refusal:
+        raise ValueError(refusal.message) from None

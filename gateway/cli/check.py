@@ -1,0 +1,101 @@
+"""Command `gateway check`: loads the plugins, runs their tests, says what is wrong and where.
+
+One rule: it changes nothing and sends nothing; configs are named, their values never shown. May import
+everything below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.endpoints.routing import testing
+from gateway.endpoints.routing.plugin import KIND, RoutePlugin, routing_kind
+from gateway.errors import ConfigError
+from gateway.plugins import KINDS, Handler, Plugins
+from gateway.plugins.models import EVENTS
+from gateway.plugins.scripting import Lane, Services
+from gateway.plugins.secrets import Keys, MakeKeys, keys_of
+from gateway.plugins.testing import Outcome, run_tests
+from gateway.settings import Settings
+from gateway.telemetry import logs
+from gateway.telemetry.redaction import Mask
+
+UPLOAD_PATH: Final = str(Settings.model_fields["file_upload_api_path"].default)
+
+HELP: Final = """\
+Load settings and plugins, compile the scripts, run the plugins' `tests:`. Nothing is changed and
+nothing is sent. Exit code 1 after telling file and line of each fault."""
+
+
+def run(settings: Settings) -> int:
+    """Check the plugins that `settings` name. Return 0, or 1 after telling where each fault is."""
+    logs.configure("text", "warning")
+    return check(
+        settings.plugins,
+        lambda: keys_of(settings),
+        settings.file_upload_api_path,
+        issuer=settings.jwt_issuer is not None,
+    )
+
+
+def check(
+    folders: Sequence[Path],
+    keys: MakeKeys = Keys,
+    upload_path: str = UPLOAD_PATH,
+    *,
+    issuer: bool = True,
+) -> int:
+    """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code.
+
+    `keys` open their `!secret` values; no route may take the `upload_path`, a template; `issuer`
+    tells whether there is one of JSON Web Tokens.
+    """
+    kinds = (*KINDS, routing_kind(upload_path, issuer=issuer))
+    plugins = Plugins(folders, Services(), kinds, keys)
+    logs.mask_with(plugins.mask)
+    try:
+        plugins.load()
+        for line in plugins.describe():
+            print(line)
+        for warning in (text for route in _routes(plugins) for text in route.warnings()):
+            print(f"warning: {warning}", file=sys.stderr)
+        outcomes = asyncio.run(_run_all(plugins))
+    except ConfigError as fault:
+        print(fault, file=sys.stderr)
+        return 1
+    finally:
+        plugins.close()
+    for outcome in outcomes:
+        _tell(outcome, plugins.mask)
+    failed = sum(bool(outcome.faults) for outcome in outcomes)
+    print(f"{len(plugins.current.files)} files, {len(outcomes)} tests, {failed} failed")
+    return 1 if failed else 0
+
+
+async def _run_all(plugins: Plugins) -> list[Outcome]:
+    handlers: list[Handler] = [one for event in EVENTS for one in plugins.current.handlers[event]]
+    lane = Lane("check")
+    try:
+        outcomes = [outcome for handler in handlers for outcome in await run_tests(handler, lane)]
+        for route in _routes(plugins):
+            outcomes += await testing.run_tests(route, lane)
+        return outcomes
+    finally:
+        await lane.close(0)
+
+
+def _routes(plugins: Plugins) -> tuple[RoutePlugin, ...]:
+    routes: tuple[RoutePlugin, ...] = plugins.current.made[KIND]
+    return routes
+
+
+def _tell(outcome: Outcome, mask: Mask) -> None:
+    if not outcome.faults:
+        print(f"ok    {outcome.handler}: {outcome.test}")
+    for fault in outcome.faults:
+        told = f"{outcome.place}: FAILED {outcome.handler}: {outcome.test}: {mask(fault)}"
+        print(told, file=sys.stderr)

@@ -1,0 +1,137 @@
+"""Commit room: what is ordered, what became of it, and what is known of it in between.
+
+Plain data; the steps are in `batch`. May import events, storage, model, errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec, Identity, Stored, Upload, new_id
+from gateway.errors import Refusal, Unanswered
+from gateway.events.outbox import Record, Telling
+from gateway.storage.local.directory import Parent
+from gateway.storage.local.incoming import Body
+from gateway.storage.local.storage import etag_of
+
+
+@dataclass(slots=True)
+class Order:
+    """A received body to be committed: what it is, and what its handlers will be told.
+
+    `tell` is called only where there are handlers; None where no client uploaded it. `looked` is
+    False where nobody has looked yet whether the disk has room for it.
+    """
+
+    upload: Upload
+    body: Body
+    mime: str
+    digests: dict[str, str]
+    tell: Callable[[], dict[str, Any]] | None
+    looked: bool = True
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What became of a batch's orders, by upload id, and the events that may now be delivered.
+
+    Filled as the steps go, so that it holds what is known even if a step breaks down.
+    """
+
+    outcomes: dict[str, Stored | Refusal | Unanswered] = field(default_factory=dict)
+    event_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, frozen=True)
+class Audience:
+    """Who is told of what is stored: names for uploads, handlers with their filters for objects."""
+
+    uploaded: tuple[str, ...] = ()
+    created: tuple[HandlerSpec, ...] = ()
+
+    def of_object(self, key: str) -> tuple[str, ...]:
+        """Return the names of those who want to know of the object `key`."""
+        return tuple([spec.name for spec in self.created if spec.wants(key)])
+
+
+_UNKNOWN: Final = Identity(0, 0, 0, 0)
+
+
+@dataclass(slots=True)
+class Staged:
+    """An order whose bytes are in its file, with the folder it goes to, held open."""
+
+    order: Order
+    parent: Parent
+    segments: tuple[str, ...]
+    replaced: bool
+    identity: Identity = _UNKNOWN
+    told: tuple[Telling, ...] = ()
+
+    @property
+    def upload(self) -> Upload:
+        """The upload that was ordered."""
+        return self.order.upload
+
+    @property
+    def path(self) -> str:
+        """The path as clients and handlers know it, with the name that was chosen."""
+        return "/" + "/".join([*self.segments[:-1], self.parent.name])
+
+
+def record_of(item: Staged, audience: Audience, slot: int) -> Record:
+    """Return what the journal keeps of a sealed upload, and note its events in `item`."""
+    upload, order = item.upload, item.order
+    item.told = told = tuple(_tellings(item, audience, slot))
+    return Record(
+        upload_id=upload.id,
+        path=item.path,
+        identity=item.identity,
+        mime=order.mime,
+        digests=order.digests,
+        principal=upload.principal,
+        remote=upload.remote,
+        created=upload.created,
+        told=told,
+        metadata=upload.metadata,
+    )
+
+
+def _tellings(item: Staged, audience: Audience, slot: int) -> Iterator[Telling]:
+    order = item.order
+    if audience.uploaded and order.tell is not None:
+        body = {**order.tell(), "bytes": item.identity.size}
+        yield Telling(new_id(slot), UPLOADED, body, audience.uploaded)
+    if audience.created:
+        path = item.path
+        if handlers := audience.of_object(path.removeprefix("/")):
+            found = Found(path, item.identity.size, etag_of(item.identity), order.mime)
+            yield Telling(new_id(slot), OBJECT_CREATED, created_body(order.upload, found), handlers)
+
+
+class Found(NamedTuple):
+    """What is stored of an upload: its path, size, entity tag without quotes, and media type."""
+
+    path: str
+    bytes: int
+    etag: str
+    mime: str
+
+
+def created_body(upload: Upload, found: Found, bucket: str | None = None) -> dict[str, Any]:
+    """Return what `OnObjectCreated` tells of what the gateway itself has stored."""
+    return {
+        "event_name": "ObjectCreated:Put",
+        "bucket": bucket,
+        "key": found.path.removeprefix("/"),
+        "path": found.path,
+        "bytes": found.bytes,
+        "etag": found.etag,
+        "mime": found.mime,
+        "metadata": upload.metadata,
+        "version": None,
+        "sequencer": None,
+        "principal": upload.principal,
+    }

@@ -1,0 +1,253 @@
+"""Where every request enters: find its door, answer, count, log. One road, one writer of errors.
+
+The rule: whatever happens behind it, a request ends here with an answer from the error table, or,
+where no honest answer exists, with a closed connection. May import the doors and below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import web
+
+from gateway.auth.authenticator import INTERNAL, JWT, SIGNED, Auth
+from gateway.auth.links import object_of
+from gateway.domain import paths
+from gateway.domain.failpoints import reach
+from gateway.domain.model import random_bytes
+from gateway.endpoints.admin.events import Steering
+from gateway.endpoints.admin.status import OPEN_TO_ALL, Observe
+from gateway.endpoints.downloads.archive import Archives, folder_of
+from gateway.endpoints.downloads.handler import Downloads
+from gateway.endpoints.internal_files import Handing
+from gateway.endpoints.notifications.handler import Notifications
+from gateway.endpoints.routing.handler import Routing
+from gateway.endpoints.routing.proxy_response import Relay
+from gateway.endpoints.uploads.body import BrokenBodyError
+from gateway.endpoints.uploads.handler import Uploads
+from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
+from gateway.errors import ClientLeft, Refusal, Unanswered
+from gateway.http.cors import for_any_origin
+from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
+from gateway.http.responses import refusal_answer
+from gateway.settings import Settings
+from gateway.telemetry import logs
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.redaction import Redaction
+
+log = logging.getLogger("gateway.access")
+faults = logging.getLogger("gateway")
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Methods that are counted by name; a client's inventions are counted as one."""
+
+LONGEST_LOGGED: Final = 500
+
+
+@dataclass(slots=True)
+class Entrance:
+    """The road. `stopping` refuses what comes on connections that are still open at the end."""
+
+    settings: Settings
+    auth: Auth
+    uploads: Uploads
+    routing: Routing
+    observe: Observe
+    steering: Steering
+    handing: Handing
+    notifications: Notifications
+    downloads: Downloads
+    archives: Archives
+    metrics: Metrics
+    stopping: bool = False
+    _serving: int = 0
+    _quiet: asyncio.Event | None = None
+    _template: paths.Template = field(init=False)
+    _redaction: Redaction = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._template = paths.Template.parse(self.settings.file_upload_api_path)
+        self._redaction = Redaction(self.settings.redact)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve a request of the network."""
+        self._serving += 1
+        try:
+            return await self._handle(request, owner=False)
+        finally:
+            self._serving -= 1
+            if self._quiet is not None and not self._serving:
+                self._quiet.set()
+
+    async def quiet(self, grace: float) -> None:
+        """Wait until no request of the network is being served, `grace` seconds at the most."""
+        self._quiet = asyncio.Event()
+        if not self._serving:
+            return
+        try:
+            async with asyncio.timeout(grace):
+                await self._quiet.wait()
+        except TimeoutError:
+            faults.warning("%d requests are cut off: the grace time is over", self._serving)
+
+    async def handle_owner(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve a request of the owner's Unix socket, which only the operator can open."""
+        return await self._handle(request, owner=True)
+
+    async def _handle(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
+        started = time.monotonic()
+        request_id = random_bytes(8).hex()
+        with logs.bind(request_id=request_id):
+            # Not around the line below: clients could hide who they are.
+            with logs.hide(partial(self._secrets_of, request)):
+                answer = await self._answer_or_refuse(request, owner=owner)
+            if answer is None:
+                abort(request)
+                self._note(request, None, started)
+                return web.Response(status=500)
+            answer.headers["X-Request-Id"] = request_id
+            if not isinstance(answer, Relay):
+                answer.headers["Server"] = SERVER
+                answer.headers["X-Content-Type-Options"] = "nosniff"
+            self._note(request, answer, started)
+            with contextlib.suppress(ConnectionError):  # a client that has gone misses its answer
+                await _send(request, answer)
+            return answer
+
+    def _secrets_of(self, request: web.BaseRequest) -> list[str]:
+        return self._redaction.values(request.headers, request.raw_path.partition("?")[2])
+
+    async def _answer_or_refuse(
+        self, request: web.BaseRequest, *, owner: bool
+    ) -> web.StreamResponse | None:
+        """Return the answer, or None where there is no honest one."""
+        try:
+            return await self._answer(request, owner=owner)
+        except Refusal as refusal:
+            answer = refusal_answer(refusal)
+            if request.body_exists:
+                answer.force_close()
+            return answer
+        except (BrokenBodyError, ClientLeft):
+            return None
+        except Unanswered as fault:
+            faults.error("no answer can be given: %s", fault)
+            return None
+        except Exception:
+            faults.exception("a request broke the server")
+            return refusal_answer(Refusal("internal", "the server made a mistake; its log knows more"))
+
+    async def _answer(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
+        if self.stopping:
+            raise Refusal("stopping", "the gateway is being stopped")
+        raw_path, raw_query = paths.split_target(request.raw_path)
+        if (match := object_of(raw_path)) is not None:
+            return await for_any_origin(request, partial(self._object, request, match, raw_query))
+        if raw_path.startswith("/-/"):
+            return await self._own_page(request, raw_path, raw_query, owner=owner)
+        self.auth.refuse_unknown_proxy(request.headers)
+        if request.method in {"GET", "HEAD"} and self.downloads.on:
+            folder = folder_of(self._template, raw_path, raw_query)
+            if folder is not None:
+                return await self.archives.get(request, folder, raw_query)
+        match = self._template.match(raw_path)
+        if match is None:
+            return await self.routing.answer(request, raw_path, raw_query)
+        if request.method in {"GET", "HEAD"} and self.downloads.on:
+            return await self.downloads.get(request, match, raw_query)
+        if request.method != "PUT":
+            allowed = {"Allow": "GET, HEAD, PUT" if self.downloads.on else "PUT"}
+            raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
+        return await self.uploads.put(request, match, raw_query)
+
+    async def _object(
+        self, request: web.BaseRequest, match: paths.Match, raw_query: str
+    ) -> web.StreamResponse:
+        """Serve a stored path to whoever has a signature for it, and to our own kind."""
+        self.auth.refuse_unknown_proxy(request.headers)
+        principal = await self.auth.identify(request.headers, request.method, request.raw_path)
+        if principal not in (SIGNED, INTERNAL):
+            raise Refusal("forbidden", "only signed URLs are served here")
+        if request.method in {"GET", "HEAD"}:
+            grant = self.auth.granted(request.headers, request.method, request.raw_path)
+            return await self.downloads.serve(request, match.path, grant)
+        if request.method != "PUT":
+            allowed = {"Allow": "GET, HEAD, PUT"}
+            raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
+        return await self.uploads.put(request, match, raw_query)
+
+    async def _own_page(
+        self, request: web.BaseRequest, raw_path: str, raw_query: str, *, owner: bool
+    ) -> web.StreamResponse:
+        segments = paths.decode(raw_path)
+        principal: Mapping[str, Any] | None = None
+        if segments not in OPEN_TO_ALL and not owner:
+            self.auth.refuse_unknown_proxy(request.headers)
+            if segments == ("-", "notifications"):
+                return await self._notifications(request)
+            principal = await self._operator(request)
+        elif segments == ("-", "notifications"):
+            return await self.notifications.answer(request, known=True)
+        query = paths.parse_query(raw_query)
+        if segments[:2] == ("-", "events"):
+            return await self.steering.answer(request, segments, query)
+        if segments[:2] == ("-", "files") and len(segments) == 3:
+            return await self.handing.answer(request.method, segments[2], query, principal)
+        if request.method not in {"GET", "HEAD"}:
+            raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
+        return await self.observe.answer(segments, alone=query.get("scope") == ["slot"])
+
+    async def _operator(self, request: web.BaseRequest) -> Mapping[str, Any] | None:
+        """Return who asks, where he may look behind the scenes; None: anybody may. Raises `Refusal`."""
+        principal = await self.auth.identify(
+            request.headers, request.method, request.raw_path, jwt=self.auth.mode == JWT
+        )
+        self.auth.keeps_terms(request.headers, request.method, request.raw_path)
+        return self.auth.operator(principal)
+
+    async def _notifications(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Let an object store in that is known by its secret, where nobody knows it otherwise."""
+        try:
+            known = await self._operator(request) is not None
+        except Refusal:
+            known = False
+        return await self.notifications.answer(request, known=known)
+
+    def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
+        """Count and log one request. The query stays out: it may hold a signature."""
+        method = request.method if request.method in METHODS else "other"
+        status = "none" if answer is None else str(answer.status)
+        self.metrics.requests.add(method, status)
+        if not log.isEnabledFor(logging.INFO):
+            return
+        path = request.raw_path.partition("?")[0][:LONGEST_LOGGED]
+        facts = {
+            "method": request.method[:20],
+            "path": path.encode("utf-8", "replace").decode(),
+            "status": status,
+            "ms": round((time.monotonic() - started) * 1000, 1),
+            "remote": self.auth.client_address(request.remote, request.headers),
+        }
+        if UPLOAD_ID in request:
+            facts["upload_id"] = request[UPLOAD_ID]
+        log.info("request", extra={"facts": facts})
+
+
+async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Write the answer; where the body was not read, close the connection behind it."""
+    refused = answer.status >= 400 and request.body_exists and not isinstance(answer, Relay)
+    if TAKEN in request:
+        await answer_taken(request, answer)
+    elif refused or is_unread(request):
+        await answer_unread(request, answer)
+    else:
+        await answer.prepare(request)
+        await answer.write_eof()
+    reach("after answer")

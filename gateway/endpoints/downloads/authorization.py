@@ -1,0 +1,109 @@
+"""Downloads door: who asks, may they, and which file they get in the end.
+
+One rule: the default authorization decides, or the handlers of OnFileDownloading do; whatever fails
+refuses. An archive needs a handler's word, where there are handlers: its files are not asked about
+one by one. May import hooks, auth, server and the foundations.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from gateway.auth.authenticator import JWT, Auth
+from gateway.domain import paths
+from gateway.domain.model import DOWNLOADING, Download, new_id
+from gateway.endpoints.downloads.headers import Wish
+from gateway.errors import Refusal
+from gateway.http.protocol import joined
+from gateway.plugins.hooks import Hooks
+from gateway.signing import Grant
+
+log = logging.getLogger("gateway.downloads")
+
+
+class Decided(NamedTuple):
+    """What somebody may have: a file, or of an archive the folder (with a slash at its end)."""
+
+    path: str
+    wish: Wish
+
+
+class Deciding:
+    """Decides on downloads. `slot` goes into event ids."""
+
+    def __init__(self, auth: Auth, hooks: Hooks, slot: int) -> None:
+        self._auth = auth
+        self._hooks = hooks
+        self._slot = slot
+
+    async def file(self, request: web.BaseRequest, match: paths.Match, query: str) -> Decided:
+        """Decide on a file. Raises `Refusal`."""
+        if not self._hooks.handles(DOWNLOADING):
+            principal, grant = await self._who(request)
+            self._auth.authorize(principal)
+            wish = Wish() if grant is None else Wish(grant.filename, grant.cache_control)
+            return Decided(match.path, wish)
+        return await self._decide(await self._describe(request, match, query))
+
+    async def archive(
+        self, request: web.BaseRequest, folder: paths.Match, query: str, files: list[str] | None
+    ) -> Decided:
+        """Decide on a folder, or on `files` of it. Raises `Refusal`."""
+        download = await self._describe(request, folder, query)
+        download.archive, download.files = "zip", files
+        return await self._decide(download)
+
+    async def _describe(self, request: web.BaseRequest, match: paths.Match, query: str) -> Download:
+        """Say who asks for what. Raises `Refusal` for a signature that is not good for this."""
+        principal, grant = await self._who(request)
+        headers = request.headers
+        return Download(
+            id=new_id(self._slot),
+            path=match.path,
+            resources=match.resources,
+            params=paths.parse_query(query),
+            headers=joined(headers),
+            method=request.method,
+            remote=self._auth.client_address(request.remote, headers),
+            principal=principal,
+            filename=None if grant is None else grant.filename,
+            cache_control=None if grant is None else grant.cache_control,
+        )
+
+    async def _who(self, request: web.BaseRequest) -> tuple[dict[str, Any] | None, Grant | None]:
+        headers, method, target = request.headers, request.method, request.raw_path
+        replaced = self._hooks.replaces_authorization(DOWNLOADING)
+        asked = self._auth.mode == JWT and not replaced
+        principal = await self._auth.identify(headers, method, target, jwt=asked)
+        return principal, self._auth.granted(headers, method, target)
+
+    async def _decide(self, download: Download) -> Decided:
+        if not self._hooks.replaces_authorization(DOWNLOADING):
+            self._auth.authorize(download.principal)
+        served = await self._hooks.downloading(download)
+        if served is None:
+            return Decided(download.path, Wish(download.filename, download.cache_control))
+        if download.archive is not None and not served.allow_archive:
+            raise Refusal("forbidden", "files are not handed out as an archive here")
+        _check_rewritten(download, served.path)
+        return Decided(served.path, Wish(served.filename, served.cache_control))
+
+
+def _check_rewritten(download: Download, path: str) -> None:
+    """A bad path that a handler wrote is the handler's failure, not the client's (503)."""
+    if path == download.path:
+        return
+    try:
+        if download.archive is not None and not path.endswith("/"):
+            raise Refusal("bad_path", "a folder ends with a slash")
+        paths.check(path.removesuffix("/") if download.archive is not None else path)
+    except Refusal as refusal:
+        log.error(
+            "a handler rewrote the path to a bad one: %s", refusal, extra={"facts": {"path": path}}
+        )
+        raise Refusal(
+            "hook_failed", "a handler rewrote the path to one that is not allowed"
+        ) from refusal

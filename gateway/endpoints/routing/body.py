@@ -1,0 +1,87 @@
+"""Routing door: a request's body, read whole where a schema or a script needs it.
+
+One rule: never more than the route's `max_body` is held of one body, nor more than `MOST_HELD` of
+all, and the client is told to send only when its body is really wanted. May import `routing.model`,
+server and the foundations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway.endpoints.routing.model import Exchange
+from gateway.errors import Refusal, Unanswered
+from gateway.http.protocol import send_continue
+
+MOST_HELD: Final = 512 << 20
+"""Bytes of bodies that all requests together may hold; more are refused, and may come again."""
+
+
+class Bodies:
+    """Reads bodies and counts what is held. One object per gateway, on the server's loop."""
+
+    def __init__(self, most: int = MOST_HELD) -> None:
+        self._most = most
+        self._held = 0
+
+    async def read(self, exchange: Exchange) -> bytes:
+        """Return the body, and keep it in the exchange until `release`.
+
+        Raises Refusal `too_large`, `idle_timeout`, `incomplete_body`, `overloaded`; `Unanswered`: the
+        client has gone.
+        """
+        if exchange.body is None:
+            limit, declared = exchange.route.limits.max_body, exchange.request.content_length
+            if declared is not None and declared > limit:
+                raise _too_large(limit)
+            self._check(declared or 0)
+            if exchange.waiting:
+                exchange.waiting = False
+                await send_continue(exchange.request)
+            exchange.body = await self._read(exchange, limit)
+        return exchange.body
+
+    def release(self, exchange: Exchange) -> None:
+        """The exchange has ended: its body is held no more."""
+        self._held -= exchange.held
+        exchange.held = 0
+
+    async def _read(self, exchange: Exchange, limit: int) -> bytes:
+        body = bytearray()
+        try:
+            while piece := await _next(exchange.request, exchange.route.limits.idle):
+                body += piece
+                exchange.held += len(piece)
+                self._held += len(piece)
+                if len(body) > limit:
+                    raise _too_large(limit)
+                self._check(0)
+        except OSError as fault:
+            raise Unanswered("the client went away in the middle of its body") from fault
+        except (web.RequestPayloadError, HttpProcessingError) as fault:
+            raise Refusal("incomplete_body", "the body is not well-formed") from fault
+        return bytes(body)
+
+    def _check(self, coming: int) -> None:
+        if self._held + coming > self._most:
+            raise Refusal("overloaded", "too many bodies are held at once; try again later")
+
+
+async def _next(request: web.BaseRequest, idle: float) -> bytes:
+    """Return the next piece, empty at the end."""
+    try:
+        async with asyncio.timeout(idle):
+            while not request.content.at_eof():
+                if piece := await request.content.readany():
+                    return piece
+    except TimeoutError:
+        raise Refusal("idle_timeout", f"not a byte came for {idle:g} seconds") from None
+    return b""
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal("too_large", f"this path takes bodies of {limit} bytes at the most")

@@ -1,0 +1,143 @@
+"""Routing door: the order of what happens to a request that a routing plugin answers.
+
+One rule: the order stands in one list, and whatever refuses does it before the body is asked for.
+A request keeps the table of its moment. May import its own room, hooks, auth, plugins and below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any, Final
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway.auth.authenticator import Auth
+from gateway.domain import paths
+from gateway.endpoints.routing.authorize import Authorize
+from gateway.endpoints.routing.body import Bodies
+from gateway.endpoints.routing.cors import AllowOrigins, preflight_method
+from gateway.endpoints.routing.model import Cors, Exchange, Next, chain
+from gateway.endpoints.routing.openapi import document
+from gateway.endpoints.routing.plugin import KIND
+from gateway.endpoints.routing.proxy import Proxy
+from gateway.endpoints.routing.rate_limit import LimitRate
+from gateway.endpoints.routing.script_steps import Scripts
+from gateway.endpoints.routing.table import Found, MethodNotAllowed, Table
+from gateway.endpoints.routing.validate import Validate
+from gateway.http.protocol import expects_continue
+from gateway.plugins import Plugins
+from gateway.plugins.hooks import Hooks
+from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
+
+log = logging.getLogger("gateway.routing")
+
+NO_ROUTES: Final = Table()
+
+
+class Routing:
+    """The door. One object per gateway, on the server's loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        plugins: Plugins,
+        *,
+        auth: Auth,
+        hooks: Hooks,
+        proxy: Proxy,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self._auth = auth
+        self._proxy = proxy
+        self._metrics = metrics
+        self._bodies = Bodies()
+        self._origins = AllowOrigins(Cors(settings.cors_origins) if settings.cors_origins else None)
+        scripts = Scripts(hooks.work, plugins.mask, proxy.fetch_whole)
+        steps = (
+            self._origins,
+            Authorize(auth),
+            LimitRate(),
+            Validate(self._bodies),
+            self._watch,
+            scripts.before,
+            scripts.after,
+        )
+        self._serve = chain(steps, self._upstream)
+
+    @property
+    def table(self) -> Table:
+        """The routes of the newest generation of plugins."""
+        table: Table = self._plugins.current.gathered.get(KIND, NO_ROUTES)
+        return table
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document of all that is served now."""
+        return document(self.table.routes, self._settings)
+
+    async def answer(
+        self, request: web.BaseRequest, raw_path: str, raw_query: str
+    ) -> web.StreamResponse:
+        """Answer a request, or raise `Refusal` or `Unanswered`."""
+        try:
+            found = self._find(request, raw_path)
+        except MethodNotAllowed as refusal:
+            if request.method == "OPTIONS":
+                return _options(refusal)
+            raise
+        exchange = self._exchange(request, found, raw_query)
+        try:
+            return await self._serve(exchange)
+        finally:
+            self._bodies.release(exchange)
+
+    def _find(self, request: web.BaseRequest, raw_path: str) -> Found:
+        """Find the route; a preflight is for the route of the method that it asks about."""
+        table, asked = self.table, preflight_method(request)
+        if asked is not None:
+            with contextlib.suppress(MethodNotAllowed):
+                found = table.find(raw_path, asked)
+                if self._origins.of(found.route) is not None:
+                    return found
+        return table.find(raw_path, request.method)
+
+    def _exchange(self, request: web.BaseRequest, found: Found, raw_query: str) -> Exchange:
+        return Exchange(
+            request=request,
+            route=found.route,
+            operation=found.operation,
+            resources=found.resources,
+            raw_resources=found.raw_resources,
+            params=paths.parse_query(raw_query),
+            raw_query=raw_query,
+            headers=CIMultiDict(request.headers),
+            remote=self._auth.client_address(request.remote, request.headers),
+            waiting=expects_continue(request),
+            path=found.path,
+        )
+
+    async def _watch(self, exchange: Exchange, following: Next) -> web.StreamResponse:
+        """Log and count answers whose status the route does not call normal."""
+        answer = await following(exchange)
+        normal = exchange.operation.normal_codes if exchange.operation else frozenset()
+        if normal and answer.status not in normal:
+            name = exchange.route.name
+            self._metrics.abnormal_answers.labels(name).inc()
+            facts = {"route": name, "status": str(answer.status)}
+            log.warning("an answer that the route does not call normal", extra={"facts": facts})
+        return answer
+
+    async def _upstream(self, exchange: Exchange) -> web.StreamResponse:
+        if not exchange.route.upstreams:
+            return web.Response(status=204)
+        return await self._proxy(exchange)
+
+
+def _options(refusal: MethodNotAllowed) -> web.Response:
+    """Tell what may be asked for (RFC 9110 section 9.3.7)."""
+    allowed = ", ".join(sorted({*refusal.allow, "OPTIONS"}))
+    return web.Response(status=204, headers={"Allow": allowed})

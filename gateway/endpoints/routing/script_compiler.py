@@ -1,0 +1,108 @@
+"""Routing door: turns the body of a script (`return` and `await` at the top) into a function.
+
+One rule: lines stay where they stand in the YAML file, and no text inside a string is changed. No
+syntax tree is built (see `scripting.compile`): the lines move one column to the right instead. May
+import `plugins`, `scripting` and `errors`.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import io
+import tokenize
+from collections.abc import Iterator
+from dataclasses import replace
+from types import CodeType
+from typing import Any, Final
+
+from gateway.endpoints.routing.model import Process
+from gateway.errors import ConfigError
+from gateway.plugins.scripting import Surroundings, run_script
+from gateway.plugins.scripting.compile import compile_source
+from gateway.plugins.scripting.modules import provide_get_session
+from gateway.plugins.yaml_documents import Document
+
+FUNCTION: Final = "process"
+_PATH_CALLS: Final = frozenset({"open", "remove", "unlink", "rename", "rmtree", "move"})
+"""Names of calls that take the path of a file."""
+
+
+def compile_process(document: Document, key: str, arguments: str) -> CodeType:
+    """Compile the script body under `key` into a module with one function of `arguments`.
+
+    Raises `ConfigError` with the line inside the YAML.
+    """
+    source = document.source(key)
+    provide_get_session(source.text)
+    # The header stands on the line above, where the YAML has the key.
+    line = max(source.line, 2)
+    text = f"async def {FUNCTION}({arguments}):\n{_indented(source.text)}\n pass\n"
+    return compile_source(replace(source, text=text, line=line - 1))
+
+
+def make_process(code: CodeType, around: Surroundings, document: Document, key: str) -> Process:
+    """Return the function of compiled code in a namespace of its own. Raises `ConfigError`."""
+    source = document.source(key)
+    function = run_script(code, around)[FUNCTION]
+    if not inspect.iscoroutinefunction(function):
+        raise ConfigError("a script body cannot `yield`: return instead", source.file, source.line)
+    return Process(function, reads_body(code), f"{source.file}:{source.line}")
+
+
+def reads_body(code: CodeType) -> bool:
+    """Tell whether the code may look at `request.body`: it says so, or gives `request` away."""
+    for one in _codes(code):
+        steps = [step for step in dis.get_instructions(one) if step.opname != "EXTENDED_ARG"]
+        for step, following in zip(steps, [*steps[1:], None], strict=True):
+            if _loads_request(step) and not _reads_other_attribute(following):
+                return True
+    return False
+
+
+def takes_paths(code: CodeType) -> bool:
+    """Tell whether the code opens or removes files by a name that comes, perhaps, from the request."""
+    names = {name for one in _codes(code) for name in one.co_names}
+    steps = (step for one in _codes(code) for step in dis.get_instructions(one))
+    return bool(names & _PATH_CALLS) and "files" not in names and any(map(_loads_request, steps))
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _loads_request(step: dis.Instruction) -> bool:
+    if not step.opname.startswith("LOAD") or step.opname == "LOAD_CLOSURE":
+        return False  # a closure is looked at where it is read
+    several: Any = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+    return "request" in several and step.opname not in {"LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD"}
+
+
+def _reads_other_attribute(step: dis.Instruction | None) -> bool:
+    return step is not None and step.opname in {"LOAD_ATTR", "LOAD_METHOD"} and step.argval != "body"
+
+
+def _indented(text: str) -> str:
+    """Move every line a column to the right, but not those that begin inside a string."""
+    inside = set(_lines_in_strings(text))
+    lines = text.splitlines(keepends=True)
+    return "".join(line if at in inside else f" {line}" for at, line in enumerate(lines, start=1))
+
+
+def _lines_in_strings(text: str) -> Iterator[int]:
+    """Yield the lines (from 1) that begin inside a string."""
+    opened: list[int] = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            kind = tokenize.tok_name[token.type]
+            if kind.endswith("STRING_START"):
+                opened.append(token.start[0])
+            elif kind.endswith("STRING_END"):
+                yield from range(opened.pop() + 1, token.end[0] + 1)
+            elif kind == "STRING":
+                yield from range(token.start[0] + 1, token.end[0] + 1)
+    except (tokenize.TokenError, SyntaxError):
+        return  # the compiler says it better

@@ -1,0 +1,125 @@
+"""Routing door: which route answers a path and a method.
+
+One rule: the path decides first, literal before variable before rest, segment by segment; then the
+method. Segments are those of the raw path, decoded once. May import its own room, `scripting`,
+`paths` and `errors`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.domain import paths
+from gateway.endpoints.routing.model import Operation, Route
+from gateway.endpoints.routing.template import LITERAL, REST, Template
+from gateway.errors import Refusal
+from gateway.plugins.scripting.namespace import METHODS
+
+_HARMFUL: Final = re.compile("[\x00-\x1f\x7f\\\\]")
+
+
+class MethodNotAllowed(Refusal):
+    """Some route has this path, none this method. `allow` are the methods that they take."""
+
+    def __init__(self, allow: Sequence[str]) -> None:
+        text = ", ".join(allow or METHODS)
+        super().__init__("method_not_allowed", f"this path answers {text}", {"Allow": text})
+        self.allow = tuple(allow)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A route and what the path says to it. `raw_resources` are still encoded."""
+
+    route: Route
+    operation: Operation | None
+    path: str
+    resources: dict[str, str]
+    raw_resources: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Node:
+    """What may follow after some segments, and the routes that end here or take the rest."""
+
+    literals: dict[str, _Node] = field(default_factory=dict)
+    variable: _Node | None = None
+    here: list[Route] = field(default_factory=list)
+    rest: list[Route] = field(default_factory=list)
+
+
+class Table:
+    """The routes of one generation of plugins."""
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        self.routes = tuple(routes)
+        self._root = _Node()
+        self._templates = {route.name: Template.parse(route.path) for route in self.routes}
+        for route in self.routes:
+            self._add(route, self._templates[route.name])
+
+    def find(self, raw_path: str, method: str) -> Found:
+        """Return the route of a request.
+
+        Raises `Refusal` (`not_found`, `bad_path`) and `MethodNotAllowed`.
+        """
+        routes, segments = self._routes(raw_path)
+        taking = [route for route in routes if route.takes(method)]
+        if not taking:
+            raise MethodNotAllowed(sorted({name for route in routes for name in route.methods}))
+        route = taking[0]
+        template = self._templates[route.name]
+        resources = template.values(segments)
+        for part, value in zip(template.parts, segments, strict=False):
+            if part.kind != REST and "/" in value:
+                raise Refusal("bad_path", f"{part.text!r} in the path contains a slash")
+        return Found(
+            route,
+            route.operation(method),
+            "/" + "/".join(segments),
+            resources,
+            template.values(raw_path[1:].split("/")),
+        )
+
+    def _routes(self, raw_path: str) -> tuple[list[Route], tuple[str, ...]]:
+        if not self.routes:
+            raise _nothing()
+        segments = paths.decode(raw_path)
+        for position, segment in enumerate(segments, start=1):
+            if segment in {".", ".."} or _HARMFUL.search(segment):
+                raise Refusal("bad_path", f"segment {position} of the path is not a plain name")
+        found = _search(self._root, segments, 0)
+        if not found:
+            raise _nothing()
+        return found, segments
+
+    def _add(self, route: Route, template: Template) -> None:
+        node = self._root
+        for part in template.parts:
+            if part.kind == REST:
+                node.rest.append(route)
+                return
+            if part.kind == LITERAL:
+                node = node.literals.setdefault(part.text, _Node())
+            else:
+                node.variable = node.variable or _Node()
+                node = node.variable
+        node.here.append(route)
+
+
+def _search(node: _Node, segments: Sequence[str], at: int) -> list[Route]:
+    if at == len(segments):
+        return node.here
+    literal = node.literals.get(segments[at])
+    if literal is not None and (found := _search(literal, segments, at + 1)):
+        return found
+    if node.variable and segments[at] and (found := _search(node.variable, segments, at + 1)):
+        return found
+    return node.rest
+
+
+def _nothing() -> Refusal:
+    return Refusal("not_found", "nothing is served under this path")

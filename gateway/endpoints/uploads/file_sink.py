@@ -1,0 +1,110 @@
+"""Uploads door: bodies that become files: over the short road, the ordinary or the fast one.
+
+One rule: nothing here waits for the disk on the loop. May import its own room, commit, storage and
+the foundations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from functools import partial
+
+from aiohttp import web
+
+from gateway.commit.committer import Committer
+from gateway.commit.disk_space import Reserve, Share
+from gateway.commit.records import Order
+from gateway.domain.model import Stored, Upload
+from gateway.endpoints.uploads import preconditions
+from gateway.endpoints.uploads import sink as store
+from gateway.endpoints.uploads.admission import Admitted, told
+from gateway.endpoints.uploads.buffered import take
+from gateway.endpoints.uploads.socket_receiver import Roads
+from gateway.settings import Settings
+from gateway.storage.local.incoming import Body, Incoming
+from gateway.storage.local.tree import Tree
+from gateway.storage.local.xattrs import note_of
+from gateway.telemetry.redaction import Redaction
+
+
+class FileStore:
+    """DIRECTORY, as the door sees it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tree: Tree,
+        reserve: Reserve,
+        incoming: Incoming,
+        committer: Committer,
+        *,
+        roads: Roads,
+        disk: Executor,
+    ) -> None:
+        self._settings = settings
+        self._tree = tree
+        self._reserve = reserve
+        self._incoming = incoming
+        self._roads = roads
+        self._disk = disk
+        self._redaction = Redaction(settings.redact)
+        self.commit_order = committer.commit
+
+    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
+        """Look at the target and promise the space. Raises `Refusal`."""
+        look = partial(self._look, upload, segments, headers)
+        return await asyncio.get_running_loop().run_in_executor(self._disk, look)
+
+    def _look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
+        store.check_name(upload, headers, exists=self._tree.probe(segments) is not None)
+        return self._reserve.admit(upload.content_length)
+
+    async def take(self, request: web.BaseRequest, admitted: Admitted) -> Order:
+        """Receive over the short road: the body is small, and here. Raises `Refusal`."""
+        upload, content = admitted.upload, take(request)
+        admitted.progress.received = len(content)
+        store.check_whole(upload, len(content))
+        body = self._incoming.begin(upload.id, self._settings.file_mode)
+        body.note = note_of(upload.path, upload.content_type, upload.metadata)
+        body.keep(content)
+        return self._order(admitted, body, {})
+
+    async def receive(
+        self, request: web.BaseRequest, admitted: Admitted, share: Share, *, waiting: bool
+    ) -> Order:
+        """Receive a body. Raises `Refusal`, `BrokenBodyError`."""
+        upload, algorithms = admitted.upload, store.algorithms_of(admitted)
+        body = self._incoming.begin(upload.id, self._settings.file_mode, list(algorithms.values()))
+        body.note = note_of(upload.path, upload.content_type, upload.metadata)
+        admitted.progress.state = "receiving"
+        if self._settings.durability == "full":
+            body.hasten()
+        receiver = self._roads.receiver(body, share, admitted.progress, upload.max_bytes)
+        try:
+            if waiting:
+                await store.let_in(request)
+            await receiver.receive(request, upload.content_length)
+            computed = {name: body.digest(known) for name, known in algorithms.items()}
+            store.verify(admitted, computed)
+        except BaseException:
+            await receiver.discard()
+            raise
+        return self._order(admitted, body, computed)
+
+    async def commit(self, order: Order) -> Stored:
+        """Hand the body to the committer. Raises `Refusal`, `Unanswered`."""
+        return await self.commit_order(order)
+
+    def _order(self, admitted: Admitted, body: Body, computed: dict[str, bytes]) -> Order:
+        upload = admitted.upload
+        mime = store.mime_of(upload)
+        return Order(
+            upload,
+            body,
+            mime,
+            preconditions.described(computed),
+            partial(told, upload, mime, self._redaction),
+            looked=admitted.share is not None,
+        )

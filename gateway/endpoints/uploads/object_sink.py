@@ -1,0 +1,116 @@
+"""Uploads door: bodies that become objects: they go on to S3 while they come.
+
+One rule: the client is read no faster than the storage takes. May import its own room, commit
+and the foundations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from functools import partial
+from typing import NamedTuple
+
+from aiohttp import web
+
+from gateway.commit.disk_space import Reserve, Share
+from gateway.commit.object_writer import ObjectIntake
+from gateway.commit.writer import Deed
+from gateway.domain.model import Stored, Upload
+from gateway.endpoints.uploads import preconditions
+from gateway.endpoints.uploads import sink as store
+from gateway.endpoints.uploads.admission import Admitted, told
+from gateway.endpoints.uploads.body import Reader
+from gateway.endpoints.uploads.buffered import take
+from gateway.errors import Refusal
+from gateway.settings import Settings
+from gateway.storage.s3.upload import ObjectBody
+from gateway.telemetry.redaction import Redaction
+
+
+class ObjectOrder(NamedTuple):
+    """A body that has arrived and is to be committed."""
+
+    upload: Upload
+    body: ObjectBody
+    deed: Deed
+
+
+class BucketStore:
+    """A bucket, as the door sees it. The disk must have room for the journal."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        intake: ObjectIntake,
+        reserve: Reserve,
+        disk: Executor,
+    ) -> None:
+        self._intake = intake
+        self._reserve = reserve
+        self._disk = disk
+        self._idle_timeout = settings.idle_timeout
+        self._redaction = Redaction(settings.redact)
+
+    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
+        """Look at the target and at the disk. Raises `Refusal`, also for a storage that is away."""
+        exists = await self._intake.exists("/" + "/".join(segments))
+        store.check_name(upload, headers, exists=exists)
+        return await asyncio.get_running_loop().run_in_executor(self._disk, self._reserve.admit, None)
+
+    async def take(self, request: web.BaseRequest, admitted: Admitted) -> ObjectOrder:
+        """Take a small body that is here. Raises `Refusal`."""
+        content = take(request)
+        admitted.progress.received = len(content)
+        store.check_whole(admitted.upload, len(content))
+        body = await self._begin(admitted, [])
+        try:
+            await body.write(content)
+        except BaseException:
+            await body.discard()
+            raise
+        return self._order(admitted, body, {})
+
+    async def receive(
+        self, request: web.BaseRequest, admitted: Admitted, share: Share, *, waiting: bool
+    ) -> ObjectOrder:
+        """Receive a body. Raises `Refusal`, `BrokenBodyError`."""
+        algorithms = store.algorithms_of(admitted)
+        body = await self._begin(admitted, list(algorithms.values()))
+        try:
+            if waiting:
+                await store.let_in(request)
+            await self._read(request, admitted, body)
+            await body.end()
+            computed = {name: body.digest(known) for name, known in algorithms.items()}
+            store.verify(admitted, computed)
+        except BaseException:
+            await body.discard()
+            raise
+        return self._order(admitted, body, computed)
+
+    async def commit(self, order: ObjectOrder) -> Stored:
+        """Publish the object. Raises `Refusal`, `Unanswered`."""
+        return await self._intake.commit(*order)
+
+    async def _begin(self, admitted: Admitted, algorithms: list[str]) -> ObjectBody:
+        admitted.progress.state = "receiving"
+        return await self._intake.begin(admitted.upload, store.mime_of(admitted.upload), algorithms)
+
+    async def _read(self, request: web.BaseRequest, admitted: Admitted, body: ObjectBody) -> None:
+        """Read the body to its end. Raises as `Receiver.receive` does."""
+        upload, progress = admitted.upload, admitted.progress
+        reader = Reader(request.content, self._idle_timeout)
+        while piece := await reader.next():
+            progress.received += len(piece)
+            store.check_whole(upload, progress.received)
+            await body.write(piece)
+        if upload.content_length is not None and progress.received != upload.content_length:
+            raise Refusal("incomplete_body", "the body ended before its declared length")
+
+    def _order(self, admitted: Admitted, body: ObjectBody, computed: dict[str, bytes]) -> ObjectOrder:
+        upload = admitted.upload
+        mime = store.mime_of(upload)
+        tell = partial(told, upload, mime, self._redaction)
+        return ObjectOrder(upload, body, Deed(mime, preconditions.described(computed), tell))

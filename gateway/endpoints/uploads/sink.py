@@ -1,0 +1,86 @@
+"""Uploads door: what it asks of the storage that was chosen at start, files or a bucket.
+
+One rule: whatever differs between storages lies behind `Store`; what a body must be is checked here,
+once. May import commit, server and the foundations.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from gateway.commit.disk_space import Share
+from gateway.domain.model import Stored, Upload
+from gateway.endpoints.uploads import preconditions
+from gateway.endpoints.uploads.admission import Admitted
+from gateway.endpoints.uploads.body import BrokenBodyError
+from gateway.errors import Refusal
+from gateway.http.protocol import send_continue
+from gateway.storage.local import xattrs as attributes
+
+
+class Store(Protocol):
+    """One kind of storage, as the door sees it. What `take` and `receive` return is for `commit`."""
+
+    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
+        """Look whether the name may be given and there is room; see `Admission`. Raises `Refusal`."""
+        ...
+
+    async def take(self, request: web.BaseRequest, admitted: Admitted) -> Any:
+        """Take a small body that is here. Raises `Refusal`."""
+        ...
+
+    async def receive(
+        self, request: web.BaseRequest, admitted: Admitted, share: Share, *, waiting: bool
+    ) -> Any:
+        """Receive a body; `waiting` for the go-ahead. Raises `Refusal`, `BrokenBodyError`."""
+        ...
+
+    async def commit(self, order: Any) -> Stored:
+        """Commit what was taken or received. Raises `Refusal`, `Unanswered`."""
+        ...
+
+
+def mime_of(upload: Upload) -> str:
+    """Return the media type: what the client says, else what the name tells."""
+    return upload.content_type or attributes.mime_of(upload.path)
+
+
+def algorithms_of(admitted: Admitted) -> dict[str, str]:
+    """Return the digests to compute: `hashlib`'s names by those of RFC 9530."""
+    return {e.algorithm: preconditions.ALGORITHMS[e.algorithm] for e in admitted.expected}
+
+
+def check_whole(upload: Upload, size: int) -> None:
+    """See that a body that is here is not too large. Raises `Refusal`."""
+    if upload.max_bytes is not None and size > upload.max_bytes:
+        raise Refusal("too_large", f"the upload is larger than {upload.max_bytes} bytes")
+
+
+def check_name(upload: Upload, headers: Mapping[str, str], *, exists: bool) -> None:
+    """See that the name may be given. Raises `Refusal`."""
+    preconditions.check_if_match(headers, exists=exists)
+    if exists and upload.must_be_new:
+        raise Refusal("already_exists", "If-None-Match: *, and the file exists")
+    if exists and upload.on_conflict == "reject":
+        raise Refusal("conflict", "the file exists, and existing files are not replaced here")
+
+
+async def let_in(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to go on. Raises `BrokenBodyError`."""
+    try:
+        await send_continue(request)
+    except OSError as fault:
+        raise BrokenBodyError("the client did not wait for the go-ahead") from fault
+
+
+def verify(admitted: Admitted, computed: Mapping[str, bytes]) -> None:
+    """Compare digests with those that were promised. Raises `Refusal`."""
+    for expected in admitted.expected:
+        if not hmac.compare_digest(computed[expected.algorithm], expected.value):
+            raise Refusal(
+                "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
+            )

@@ -1,0 +1,201 @@
+"""Events room, looking: how the journal's tables are read for those who watch.
+
+The rule: every function reads a bounded number of rows, for while it runs no upload can commit.
+What is looked for among many is looked for in windows, by `seq`. May import `protocols`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from gateway.events.bulk import TOUCHED, Verb
+from gateway.events.protocols import STATES, Attempt, Depth, History, Row, Selection, Story
+
+WINDOW: Final = 20_000
+"""Rows that one operation looks at, at the most: some 10 ms."""
+
+MOST_RUNS: Final = 100
+"""Runs of a delivery that are told: the latest."""
+
+_IS: Final[Mapping[str, str]] = {
+    "ready": "state = 'ready' AND due <= :now",
+    "delayed": "state = 'ready' AND due > :now",
+    "running": "state = 'running'",
+    "dead": "state = 'dead'",
+    "done": "state = 'done'",
+    "relayed": "state = 'relayed'",
+}
+"""What watchers call a state. `relayed` ones are listed by the engine that has them."""
+
+_KEPT_AS: Final[Mapping[str, str]] = {
+    "ready": "ready",
+    "delayed": "ready",
+    "running": "running",
+    "dead": "dead",
+}
+"""States whose rows the index of the unfinished finds, by their name in the table."""
+
+_SHOWN: Final = (
+    "CASE WHEN d.state = 'ready' AND d.due > :now THEN 'delayed'"
+    " WHEN d.state = 'relayed' THEN 'done' ELSE d.state END"
+)
+_ROW: Final = (
+    "SELECT d.event_id, e.upload_id, d.handler, e.type, coalesce(u.path, e.path),"  # noqa: S608 (ours)
+    f" {_SHOWN}, d.attempt, d.error, d.created, d.due, d.seq FROM deliveries d"
+    " JOIN events e ON e.id = d.event_id LEFT JOIN uploads u ON u.id = e.upload_id"
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Search:
+    """A selection as the tables understand it: `path` leads to candidates, `wanted` sifts them."""
+
+    path: str
+    wanted: str
+    values: Mapping[str, Any]
+
+
+class Found(NamedTuple):
+    """The `seq`s that fit, in order, and behind which one to go on (None: nothing is left)."""
+
+    seqs: list[int]
+    next: int | None
+
+
+def listed(selection: Selection) -> Search:
+    """Return the search for what a page may show."""
+    return _search(selection, (selection.state,) if selection.state else STATES)
+
+
+def touched(verb: Verb, selection: Selection) -> Search:
+    """Return the search for what `verb` may change."""
+    may = TOUCHED[verb]
+    states = [state for state in may if selection.state in {None, state}]
+    # What a remote engine was given counts as done here.
+    return _search(selection, [*states, "relayed"] if "done" in states else states)
+
+
+def _search(selection: Selection, states: Sequence[str]) -> Search:
+    wanted = "(" + (" OR ".join(_IS[state] for state in states) or "FALSE") + ")"
+    if selection.handler is not None:
+        wanted += " AND handler = :handler"
+    if selection.since is not None:
+        wanted += " AND created >= :since"
+    kept_as = {_KEPT_AS.get(state) for state in states}
+    if selection.events:
+        path = "deliveries WHERE event_id IN (SELECT value FROM json_each(:events))"
+    elif kept_as == {"dead"} and selection.handler is not None:
+        path = "deliveries INDEXED BY deliveries_dead WHERE state = 'dead' AND handler = :handler"
+    elif len(kept_as) == 1 and None not in kept_as:
+        # Spelled out: only so it is clear to SQLite that the index has all of them.
+        path = f"deliveries INDEXED BY deliveries_unfinished WHERE state = '{kept_as.pop()}'"
+    else:
+        path = "deliveries WHERE TRUE"
+    values = {
+        "handler": selection.handler,
+        "since": selection.since,
+        "events": json.dumps(selection.events),
+        "now": time.time(),
+    }
+    return Search(path, wanted, values)
+
+
+def find(
+    db: sqlite3.Connection, search: Search, after: int, limit: int, *, top: int, window: int
+) -> Found:
+    """Look at `window` candidates with `after` < seq <= `top` for up to `limit` that fit."""
+    values = {**search.values, "after": after, "top": top, "window": window, "limit": limit}
+    edge, candidates = db.execute(
+        f"SELECT max(seq), count(*) FROM (SELECT seq FROM {search.path}"  # noqa: S608 (ours)
+        " AND seq > :after AND seq <= :top ORDER BY seq LIMIT :window)",
+        values,
+    ).fetchone()
+    if not candidates:
+        return Found([], None)
+    rows = db.execute(
+        f"SELECT seq FROM {search.path} AND seq > :after AND seq <= :edge AND {search.wanted}"  # noqa: S608
+        " ORDER BY seq LIMIT :limit",
+        {**values, "edge": edge},
+    ).fetchall()
+    seqs = [seq for (seq,) in rows]
+    if len(seqs) == limit and seqs[-1] < edge:
+        return Found(seqs, seqs[-1])
+    return Found(seqs, edge if candidates == window else None)
+
+
+def newest(db: sqlite3.Connection) -> int:
+    """Return the greatest `seq` there is, 0 in an empty journal."""
+    (seq,) = db.execute("SELECT max(seq) FROM deliveries").fetchone()
+    return seq or 0
+
+
+def rows(db: sqlite3.Connection, seqs: Sequence[int]) -> list[Row]:
+    """Return deliveries as watchers see them, in the order of `seq`."""
+    found = db.execute(
+        f"{_ROW} WHERE d.seq IN (SELECT value FROM json_each(:seqs)) ORDER BY d.seq",  # noqa: S608
+        {"now": time.time(), "seqs": json.dumps(seqs)},
+    )
+    return [Row(*columns[:-1]) for columns in found]
+
+
+def history(db: sqlite3.Connection, event_id: str) -> History | None:
+    """Return an event with its stories, sorted by handler."""
+    row = db.execute(
+        "SELECT e.id, e.type, e.upload_id, coalesce(u.path, e.path), e.created, e.body FROM events e"
+        " LEFT JOIN uploads u ON u.id = e.upload_id WHERE e.id = ?",
+        (event_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    event, kind, upload_id, path, created, body = row
+    return History(event, kind, upload_id, path, created, json.loads(body), stories(db, event_id))
+
+
+def stories(db: sqlite3.Connection, event_id: str) -> list[Story]:
+    """Return the deliveries of an event with their latest runs, sorted by handler."""
+    found = db.execute(
+        f"{_ROW} WHERE d.event_id = :id ORDER BY d.handler", {"now": time.time(), "id": event_id}
+    ).fetchall()
+    return [Story(Row(*columns[:-1]), _runs(db, columns[-1])) for columns in found]
+
+
+def _runs(db: sqlite3.Connection, delivery: int) -> list[Attempt]:
+    latest = db.execute(
+        "SELECT attempt, node, ended, duration, outcome, error FROM runs WHERE delivery = ?"
+        " ORDER BY ended DESC, attempt DESC LIMIT ?",
+        (delivery, MOST_RUNS),
+    ).fetchall()
+    return [Attempt(*columns) for columns in reversed(latest)]
+
+
+def count(db: sqlite3.Connection, windows: Mapping[str, int]) -> tuple[list[Depth], dict[str, int]]:
+    """Count the unfinished: of each state of the table, a window behind the given `seq`.
+
+    Returns the states of which there is more, with where their next window begins.
+    """
+    told: list[Depth] = []
+    rest: dict[str, int] = {}
+    for state, after in windows.items():
+        some, behind = _count_one(db, state, after)
+        told += some
+        if behind is not None:
+            rest[state] = behind
+    return told, rest
+
+
+def _count_one(db: sqlite3.Connection, state: str, after: int) -> tuple[list[Depth], int | None]:
+    groups = db.execute(
+        "SELECT handler, shown, count(*), min(created), max(seq) FROM"  # noqa: S608 (the state is ours)
+        f" (SELECT handler, {_SHOWN} AS shown, created, seq FROM deliveries d"
+        f" INDEXED BY deliveries_unfinished WHERE state = '{state}' AND seq > :after"
+        " ORDER BY seq LIMIT :window) GROUP BY handler, shown",
+        {"now": time.time(), "after": after, "window": WINDOW},
+    ).fetchall()
+    told = [Depth(*columns[:-1]) for columns in groups]
+    whole = sum(depth.count for depth in told) == WINDOW
+    return told, max(columns[-1] for columns in groups) if whole else None

@@ -1,0 +1,84 @@
+"""Machinery: the sockets and the certificate that we listen with. May import settings and storage."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+
+from gateway.errors import ConfigError
+from gateway.settings import Settings
+from gateway.storage.local.state_dir import State
+
+
+def owner_socket(state: State) -> socket.socket:
+    """Bind the Unix socket in the state folder, instead of one that was left there; mode 0600."""
+    with contextlib.suppress(FileNotFoundError):
+        state.socket.unlink()
+    with state.short_socket_path() as path:
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound.bind(path)
+    state.socket.chmod(0o600)
+    return bound
+
+
+def listening_socket(settings: Settings) -> socket.socket:
+    """Bind, but do not listen yet: the port must be known before the first event is delivered.
+
+    Raises `ConfigError` for an address that cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as fault:
+        raise ConfigError(
+            f"{settings.host}:{settings.port} cannot be bound ({fault.strerror}): stop what uses it, "
+            "or choose another --port (0 picks a free one)"
+        ) from fault
+    return bound
+
+
+def duplicate(transport: asyncio.Transport) -> socket.socket | None:
+    """Return a socket of our own to the same connection; None where it is no plain TCP.
+
+    Not blocking. With it a thread may read or send past the loop, whatever becomes of the transport.
+    """
+    known = transport.get_extra_info("socket")
+    if transport.get_extra_info("sslcontext") is not None or known is None:
+        return None
+    if known.family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    try:
+        own = socket.socket(fileno=os.dup(known.fileno()))
+    except OSError:  # no descriptor is left, or the connection has gone: the ordinary road tells
+        return None
+    own.setblocking(False)
+    return own
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return what HTTPS needs, None where plain HTTP is served. Raises `ConfigError`."""
+    if settings.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificate(context, settings)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
+    """Read the certificate and key (again): new connections get them. Raises `ConfigError`."""
+    try:
+        context.load_cert_chain(str(settings.tls_cert), str(settings.tls_key))
+    except (ssl.SSLError, OSError) as fault:
+        raise ConfigError(
+            f"the certificate and its key cannot be used ({fault}): check that they are PEM files "
+            "and belong together",
+            str(settings.tls_cert),
+        ) from fault

@@ -1,0 +1,58 @@
+"""Scripting room: all that a script of a plugin can see, and the threads it runs in.
+
+One rule: scripts never run on the server's loop. Knows nothing of YAML, events or doors. May import
+`storage` and below.
+"""
+
+from gateway.plugins.scripting.callout import Answer, Callout, HTTPError
+from gateway.plugins.scripting.configs import Configs
+from gateway.plugins.scripting.decision import (
+    Changes,
+    Handle,
+    Junk,
+    Served,
+    Verdict,
+    read_changes,
+    read_served,
+)
+from gateway.plugins.scripting.event import (
+    MU,
+    Event,
+    Headers,
+    downloading_event,
+    failed_event,
+    uploading_event,
+)
+from gateway.plugins.scripting.executor import Lane, LaneLost
+from gateway.plugins.scripting.executor_thread import ScriptStopped, TimedOut, never_waits
+from gateway.plugins.scripting.files import Files
+from gateway.plugins.scripting.namespace import Services, Surroundings, run_script
+
+__all__ = [
+    "MU",
+    "Answer",
+    "Callout",
+    "Changes",
+    "Configs",
+    "Event",
+    "Files",
+    "HTTPError",
+    "Handle",
+    "Headers",
+    "Junk",
+    "Lane",
+    "LaneLost",
+    "ScriptStopped",
+    "Served",
+    "Services",
+    "Surroundings",
+    "TimedOut",
+    "Verdict",
+    "downloading_event",
+    "failed_event",
+    "never_waits",
+    "read_changes",
+    "read_served",
+    "run_script",
+    "uploading_event",
+]

@@ -1,0 +1,73 @@
+"""Scripting room: what Config plugins say, as scripts may read it.
+
+One rule: a value leaves only through `get_service_config`; no repr, log line or error shows one.
+May import `redaction` and this room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.plugins.scripting.event import MU
+from gateway.telemetry.redaction import Mask
+
+
+class Veiled(dict[str, Any]):
+    """A config as a dict. Its repr shows the keys only."""
+
+    def __repr__(self) -> str:
+        return f"<config with keys {', '.join(map(str, self))}>"
+
+
+class VeiledMU(MU):
+    """A config with attribute access. Its repr shows the keys only."""
+
+    __repr__ = Veiled.__repr__
+
+
+class Configs:
+    """The Config plugins of one generation: name to mapping, and the values to mask in texts."""
+
+    def __init__(
+        self,
+        values: Mapping[str, Mapping[str, Any]],
+        secrets: Iterable[str] = (),
+        mask: Mask | None = None,
+    ) -> None:
+        self._values = dict(values)
+        self._mask = Mask() if mask is None else mask
+        self._mask.learn(secrets)
+
+    def __repr__(self) -> str:
+        return f"<Configs {', '.join(self.names)}>"
+
+    @property
+    def names(self) -> list[str]:
+        """The names there are, in order."""
+        return sorted(self._values)
+
+    def get(self, name: str, mu_conversion: bool = False) -> dict[str, Any]:
+        """Return a copy of a config, with attribute access where `mu_conversion` asks for it.
+
+        Raises `LookupError` that tells the names there are.
+        """
+        if name not in self._values:
+            known = ", ".join(self.names) or "none"
+            raise LookupError(f"there is no Config plugin named {name!r}; the names are: {known}")
+        if mu_conversion:
+            return VeiledMU(_veil(self._values[name]))
+        copy: dict[str, Any] = _veil(self._values[name])
+        return copy
+
+    def mask(self, text: str) -> str:
+        """Return `text` without the values that came from `!secret`, `${env:}` and `${file:}`."""
+        return self._mask(text)
+
+
+def _veil(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Veiled({key: _veil(item) for key, item in value.items()})
+    if isinstance(value, list):
+        return [_veil(item) for item in value]
+    return value

@@ -1,0 +1,175 @@
+"""Scripting room: what a handler decided and told: its `handle`, and its changes to the event.
+
+One rule: what is not understood refuses. A decision is noted the moment `terminate` is called, so
+that neither a forgotten `await` nor a swallowed exception lets an upload through. May import
+`model`, `errors` and this room.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, cast
+
+from gateway.domain.model import ON_CONFLICT, OnConflict
+from gateway.errors import GatewayError
+from gateway.plugins.scripting.event import Event
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+BYTES = "application/octet-stream"
+
+
+class Junk(GatewayError):
+    """A handler left something that has no meaning; the text tells the plugin's author what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One `terminate()`: the status and the body of the answer; below 400 the upload goes on."""
+
+    code: int
+    body: bytes
+    content_type: str
+    output: Any
+
+    @property
+    def refuses(self) -> bool:
+        """True where the upload is turned away."""
+        return self.code >= 400
+
+
+class Handle:
+    """The `handle` of a script. `verdict` is what holds in the end, `junk` a call without meaning.
+
+    `reported` is what `progress` told last: units done and in all.
+    """
+
+    def __init__(self) -> None:
+        self.verdict: Verdict | None = None
+        self.junk: Junk | None = None
+        self.reported: tuple[float, float] | None = None
+
+    def terminate(self, code: int = 200, output: Any = None) -> _Noted:
+        """Refuse (`code >= 400`) with that status and output, or accept. The first refusal is final.
+
+        `output`: str is text, dict and list are JSON, bytes are themselves, None is empty. Raises
+        `Junk` for a code outside 100..599 or another output.
+        """
+        if self.junk is None and not (self.verdict and self.verdict.refuses):
+            try:
+                self.verdict = _verdict(code, output)
+            except Junk as junk:
+                self.junk = junk
+                raise
+        return _Noted()
+
+    def progress(self, done: float, total: float) -> _Noted:
+        """Tell how far the run is, in any unit; `/-/uploads/<id>` shows the latest while it runs.
+
+        Costs nothing, so call it as often as you like. Raises `ValueError` for what are no
+        numbers from 0 on.
+        """
+        if not (_is_amount(done) and _is_amount(total)):
+            raise ValueError("progress() takes two numbers, 0 or more")
+        self.reported = (done, total)
+        return _Noted()
+
+
+class _Noted:
+    """What `await handle.terminate()` waits for: nothing, what was told has been noted."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
+
+def _verdict(code: Any, output: Any) -> Verdict:
+    if not isinstance(code, int) or isinstance(code, bool) or not 100 <= code <= 599:
+        raise Junk("terminate() takes a code from 100 to 599")
+    if output is None:
+        return Verdict(code, b"", TEXT, None)
+    if isinstance(output, bytes):
+        return Verdict(code, output, BYTES, output)
+    try:
+        if isinstance(output, str):
+            return Verdict(code, output.encode(), TEXT, output)
+        if isinstance(output, dict | list):
+            return Verdict(code, json.dumps(output, ensure_ascii=False).encode(), JSON, output)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Junk(f"terminate() cannot write its output: {type(error).__name__}") from None
+    raise Junk("terminate() takes an output of str, dict, list, bytes or None")
+
+
+class Changes(NamedTuple):
+    """What an `APIGW.OnFileUploading` handler asks for; a key that it did not set is not `in asked`."""
+
+    path: str
+    asked: frozenset[str]
+    max_bytes: int | None = None
+    on_conflict: OnConflict = "replace"
+
+
+class Served(NamedTuple):
+    """What an `APIGW.OnFileDownloading` handler decides: which file, under which name, how cached.
+
+    `allow_archive`: a handler has to say so, for the files of an archive are not asked about one by
+    one.
+    """
+
+    path: str
+    filename: str | None
+    cache_control: str | None
+    allow_archive: bool
+
+
+_ASKABLE: Final = frozenset({"max_bytes", "on_conflict"})
+
+
+def read_changes(event: Event) -> Changes:
+    """Read path, max_bytes and on_conflict from an event that a handler has had. Raises `Junk`."""
+    path = _path(event)
+    max_bytes = dict.get(event, "max_bytes")
+    if max_bytes is not None and (
+        not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0
+    ):
+        raise Junk('event["max_bytes"] must be a whole number of bytes, 0 or more, or None')
+    on_conflict = dict.get(event, "on_conflict", "replace")
+    if on_conflict not in ON_CONFLICT:
+        raise Junk(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
+    return Changes(
+        path=path,
+        asked=frozenset(dict.keys(event) & _ASKABLE),
+        max_bytes=max_bytes,
+        on_conflict=cast(OnConflict, on_conflict),
+    )
+
+
+def read_served(event: Event) -> Served:
+    """Read path, filename, cache_control and allow_archive likewise. Raises `Junk`."""
+    return Served(
+        _path(event),
+        _line(event, "filename"),
+        _line(event, "cache_control"),
+        allow_archive=dict.get(event, "allow_archive") is True,
+    )
+
+
+def _line(event: Event, key: str) -> str | None:
+    text = dict.get(event, key)
+    if text is None or (isinstance(text, str) and text.isprintable() and 0 < len(text) < 256):
+        return text
+    raise Junk(f'event["{key}"] must be a str of one line, at most 255 characters, or None')
+
+
+def _path(event: Event) -> str:
+    path = dict.get(event, "path")
+    if not isinstance(path, str):
+        raise Junk('event["path"] must be a str')
+    return path if path.startswith("/") else f"/{path}"

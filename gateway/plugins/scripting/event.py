@@ -1,0 +1,192 @@
+"""Scripting room: the values that handlers are given: the event, its headers, `MU`.
+
+One rule: everything here is an ordinary dict underneath, so that `json.dumps` writes it as one.
+May import `model` and `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from gateway.domain.model import EVENT_VERSION, Download, Upload
+
+
+class Headers(dict[str, str]):
+    """Request headers: looked up, set and deleted without regard to case (RFC 9110 section 5.1)."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(self._spelling(name))
+
+    def __setitem__(self, name: str, value: str) -> None:
+        super().__setitem__(self._spelling(name), value)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(self._spelling(name))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(self._spelling(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a header in whatever case it was sent, or `default`."""
+        return super().get(self._spelling(name), default)
+
+    def _spelling(self, name: str) -> str:
+        if super().__contains__(name):
+            return name
+        lowered = name.lower()
+        return next((known for known in self if known.lower() == lowered), name)
+
+
+class Event(dict[str, Any]):
+    """What happened, as the handler sees it.
+
+    A missing key whose name has a hyphen is looked up among the request headers, without
+    regard to case: `event.get("X-Auth-Token")`. Other names never are.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        headers = values.get("headers")
+        if isinstance(headers, Mapping) and not isinstance(headers, Headers):
+            self["headers"] = Headers(headers)
+
+    def __missing__(self, key: str) -> Any:
+        headers = self._headers_for(key)
+        if headers is None or key not in headers:
+            raise KeyError(key)
+        return headers[key]
+
+    def __contains__(self, key: object) -> bool:
+        if super().__contains__(key):
+            return True
+        headers = self._headers_for(key)
+        return headers is not None and key in headers
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, the header of that name, or `default`."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def copy(self) -> Event:
+        """Return a copy that shares no dict and no list with this one."""
+        return Event({key: _copy(value) for key, value in self.items()})
+
+    def _headers_for(self, key: object) -> Headers | None:
+        if not isinstance(key, str) or "-" not in key or not super().__contains__("headers"):
+            return None
+        headers = super().__getitem__("headers")
+        return headers if isinstance(headers, Headers) else None
+
+
+class MU(dict[str, Any]):
+    """A dict whose keys can be read and written as attributes, the dicts and lists inside too.
+
+    Reading a key that is not there as an attribute raises `AttributeError` and tells the keys
+    there are.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.update(*args, **kwargs)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, self._wrap(value))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            keys = ", ".join(map(str, self)) or "none"
+            raise AttributeError(f"there is no key {name!r}; the keys are: {keys}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del self[name]
+        except KeyError:
+            raise AttributeError(f"there is no key {name!r}") from None
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Take over the keys of a mapping, as `dict.update` does."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`; store `default` first where there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def _wrap(self, value: Any) -> Any:
+        if isinstance(value, dict) and not isinstance(value, MU):
+            return type(self)(value)
+        if isinstance(value, list):
+            return [self._wrap(item) for item in value]
+        return value
+
+    def __copy__(self) -> Self:
+        return type(self)(self)
+
+
+def uploading_event(upload: Upload) -> Event:
+    """Return the event of `APIGW.OnFileUploading` for a request; it shares nothing with `upload`."""
+    return Event(
+        {
+            "id": f"{upload.id}.uploading",
+            "event_version": EVENT_VERSION,
+            "upload_id": upload.id,
+            "method": upload.method,
+            "remote": upload.remote,
+            "principal": _copy(upload.principal),
+            "path": upload.path,
+            "resources": dict(upload.resources),
+            "params": _copy(upload.params),
+            "headers": Headers(upload.headers),
+            "content_length": upload.content_length,
+            "content_type": upload.content_type,
+        }
+    )
+
+
+def downloading_event(download: Download) -> Event:
+    """Return the event of `APIGW.OnFileDownloading`; it shares nothing with `download`."""
+    return Event(
+        {
+            "id": f"{download.id}.downloading",
+            "event_version": EVENT_VERSION,
+            "method": download.method,
+            "remote": download.remote,
+            "principal": _copy(download.principal),
+            "path": download.path,
+            "resources": dict(download.resources),
+            "params": _copy(download.params),
+            "headers": Headers(download.headers),
+            "archive": download.archive,
+            "allow_archive": False,
+            "files": _copy(download.files),
+            "filename": download.filename,
+            "cache_control": download.cache_control,
+        }
+    )
+
+
+def failed_event(upload: Upload, reason: str, received: int) -> Event:
+    """Return the event of `APIGW.OnFileUploadFailed`: `reason` is a code, `received` counts bytes."""
+    event = uploading_event(upload)
+    event.update(id=f"{upload.id}.failed", reason=reason, bytes=received)
+    return event
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Headers):
+        return Headers(value)
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value

@@ -1,0 +1,168 @@
+"""Scripting room: `files`: what every storage does for scripts, and one in memory (`gateway check`).
+
+One rule: in memory nothing touches a disk but what the script itself names as a source, and what is
+not there is refused as the real thing refuses it. May import storage, model and errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncBufferedReader
+
+from gateway.domain import paths
+from gateway.domain.model import OnConflict, Stored, new_id
+from gateway.errors import Refusal, Superseded
+from gateway.storage.local.xattrs import mime_of
+from gateway.storage.protocols import Stat
+
+NOTHING = "there are no files here but those that the script has saved"
+
+
+class Files(Protocol):
+    """What is stored, for scripts: by event the very file that was committed, else by path.
+
+    By event both raise `errors.Superseded` where it has been replaced. `gateway.shelves` says more.
+    """
+
+    def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
+        """Open the file that an event speaks of for reading bytes."""
+        ...
+
+    async def remove(self, event: Mapping[str, Any]) -> None:
+        """Remove the file that an event speaks of."""
+        ...
+
+    def open_path(self, path: str, etag: str | None = None) -> AbstractAsyncContextManager[Any]:
+        """Open what is stored at a path for reading bytes."""
+        ...
+
+    async def save(
+        self,
+        path: str,
+        source: Any,
+        *,
+        mime: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        on_conflict: OnConflict = "replace",
+    ) -> Stored:
+        """Store a file."""
+        ...
+
+    async def stat(self, path: str) -> Any:
+        """Describe what is stored at a path."""
+        ...
+
+    def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Any]:
+        """Iterate over what is stored under a prefix."""
+        ...
+
+    async def delete(self, path: str, etag: str | None = None) -> None:
+        """Remove what is stored at a path."""
+        ...
+
+    async def expire(self, prefix: str, seconds: float) -> int:
+        """Remove what is stored in a folder and older."""
+        ...
+
+
+class FilesInMemory:
+    """`files` for the tests of plugins, empty at first."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[bytes, Stat]] = {}
+
+    @contextlib.asynccontextmanager
+    async def open(self, event: Mapping[str, Any]) -> AsyncIterator[AsyncBufferedReader]:
+        """Open what a script has saved at the event's path; nothing else is there."""
+        if str(event.get("path")) not in self._kept:
+            raise RuntimeError(NOTHING)
+        async with self.open_path(str(event["path"])) as reader:
+            yield reader
+
+    async def remove(self, event: Mapping[str, Any]) -> None:
+        """Remove what a script has saved at the event's path."""
+        if self._kept.pop(str(event.get("path")), None) is None:
+            raise RuntimeError(NOTHING)
+
+    @contextlib.asynccontextmanager
+    async def open_path(self, path: str, etag: str | None = None) -> AsyncIterator[AsyncBufferedReader]:
+        """Open what was saved at a path. Raises `Refusal("not_found")`, `Superseded`."""
+        content, _ = self._found(path, etag)
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.seek(0)
+            async with aiofiles.open(os.dup(file.fileno()), "rb") as reader:
+                yield reader
+
+    async def save(
+        self,
+        path: str,
+        source: Any,
+        *,
+        mime: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        on_conflict: OnConflict = "replace",
+    ) -> Stored:
+        """Keep it. Raises `Refusal`: `bad_path`, `conflict`."""
+        path = "/" + "/".join(paths.check(path))
+        replaced = path in self._kept
+        if replaced and on_conflict == "reject":
+            raise Refusal("conflict", "the file exists, and existing files are not replaced here")
+        content = await _content(source)
+        etag = hashlib.blake2b(content, digest_size=12).hexdigest()
+        kind = mime or mime_of(path)
+        self._kept[path] = content, Stat(path, len(content), time.time(), etag, kind, metadata or {})
+        return Stored(new_id(0), path, len(content), kind, replaced, {})
+
+    async def stat(self, path: str) -> Stat:
+        """Describe what was saved at a path."""
+        return self._found(path)[1]
+
+    async def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Stat]:
+        """Iterate over what was saved."""
+        for path in sorted(self._kept):
+            if path.startswith(prefix) and path > (after or ""):
+                yield self._kept[path][1]
+
+    async def delete(self, path: str, etag: str | None = None) -> None:
+        """Remove what was saved at a path."""
+        del self._kept[self._found(path, etag)[1].path]
+
+    async def expire(self, prefix: str, seconds: float) -> int:
+        """Remove what was saved in a folder and is older; return how many that were."""
+        limit = time.time() - seconds
+        old = [
+            path
+            for path, (_, stat) in self._kept.items()
+            if path.startswith(prefix) and stat.modified < limit
+        ]
+        for path in old:
+            del self._kept[path]
+        return len(old)
+
+    def _found(self, path: str, etag: str | None = None) -> tuple[bytes, Stat]:
+        found = self._kept.get("/" + "/".join(paths.check(path)))
+        if found is None:
+            raise Refusal("not_found", "there is no such file")
+        if etag is not None and found[1].etag != etag:
+            raise Superseded(f"{path} has been replaced or changed meanwhile")
+        return found
+
+
+async def _content(source: Any) -> bytes:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return await asyncio.to_thread(Path(source).read_bytes)
+    return b"".join([piece async for piece in source])

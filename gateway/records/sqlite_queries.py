@@ -1,0 +1,237 @@
+"""Records room: the file `records.db`: its tables, and the statements that write and read them.
+
+One rule: never a WAL: several processes have the file open, and SQLite before 3.51.3 can corrupt a WAL
+that two connections check-point at once. May import `items`, `query`, `turns`
+and `errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.errors import RecordsAway
+from gateway.records.items import Packed, Value, values
+from gateway.records.query import MAX_PAGE, Query, Row
+from gateway.records.write_turns import BUSY_SECONDS
+
+MAX_INDEXES: Final = 16
+"""Fields of one collection that can be asked as an index."""
+
+_APPLICATION: Final = 0x67775263
+_VERSION: Final = 1
+_SCHEMA: Final = (
+    """CREATE TABLE items (
+        collection TEXT NOT NULL, key TEXT NOT NULL, item TEXT NOT NULL,
+        PRIMARY KEY (collection, key))""",
+    """CREATE TABLE indexes (
+        collection TEXT NOT NULL, field TEXT NOT NULL,
+        PRIMARY KEY (collection, field)) WITHOUT ROWID""",
+    # `value` has no type: numbers stay doubles and come before texts.
+    """CREATE TABLE entries (
+        collection TEXT NOT NULL, field TEXT NOT NULL, value NOT NULL, key TEXT NOT NULL,
+        PRIMARY KEY (collection, field, value, key)) WITHOUT ROWID""",
+    f"PRAGMA application_id={_APPLICATION}",
+    f"PRAGMA user_version={_VERSION}",
+)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file, or make it. Raises `sqlite3.Error`, `OSError`, `RecordsAway` for a foreign file."""
+    # Opened and closed by hand only where it is new: a close drops the locks of this whole process.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
+    )
+    try:
+        _set_up(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(db: sqlite3.Connection, path: Path) -> None:
+    if _pragma(db, "user_version") != _VERSION:
+        db.execute("BEGIN IMMEDIATE")
+        version, made = _pragma(db, "user_version"), _pragma(db, "schema_version") > 0
+        if version not in {0, _VERSION} or (made and version == 0):
+            raise RecordsAway(f"{path} is no file of records of this version: move it away")
+        for statement in () if version else _SCHEMA:
+            db.execute(statement)
+        db.execute("COMMIT")
+    if _pragma(db, "application_id") != _APPLICATION:
+        raise RecordsAway(f"{path} is no file of records: move it away")
+    # FULL syncs the journal's end too: a commit that returned survives the power.
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA journal_mode=TRUNCATE")
+    db.execute("PRAGMA busy_timeout=0")  # from here on `turns` waits
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+# -- writing, each within a transaction
+
+
+def put(
+    db: sqlite3.Connection, collection: str, item: Packed, *, only_new: bool, replaces: str | None
+) -> bool:
+    """See `Store.put`."""
+    before = get(db, collection, item.key)
+    if (only_new and before is not None) or (replaces is not None and before != replaces):
+        return False
+    _unlist(db, collection, item.key, before)
+    db.execute(
+        "INSERT INTO items VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET item = excluded.item",
+        (collection, item.key, item.text),
+    )
+    listed = _listed(db, collection, item.key, item.values)
+    db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", listed)
+    return True
+
+
+def delete(db: sqlite3.Connection, collection: str, key: str) -> bool:
+    """See `Store.delete`."""
+    before = get(db, collection, key)
+    _unlist(db, collection, key, before)
+    db.execute("DELETE FROM items WHERE collection = ? AND key = ?", (collection, key))
+    return before is not None
+
+
+def make_index(db: sqlite3.Connection, collection: str, field: str) -> None:
+    """Index a field of all items there are, unless it is. Raises `ValueError` for one too many."""
+    fields = indexes(db, collection)
+    if field in fields:
+        return
+    if len(fields) >= MAX_INDEXES:
+        raise ValueError(f"index={field!r}: {MAX_INDEXES} fields are indexed already: {sorted(fields)}")
+    db.execute("INSERT INTO indexes VALUES (?, ?)", (collection, field))
+    items = db.execute("SELECT key, item FROM items WHERE collection = ?", (collection,))
+    listed = ((key, values(json.loads(text)).get(field)) for key, text in items)
+    db.executemany(
+        "INSERT INTO entries VALUES (?, ?, ?, ?)",
+        ((collection, field, value, key) for key, value in listed if value is not None),
+    )
+
+
+def _unlist(db: sqlite3.Connection, collection: str, key: str, text: str | None) -> None:
+    """Take an item that is about to go out of its indexes."""
+    if text is not None:
+        db.executemany(
+            "DELETE FROM entries WHERE collection = ? AND field = ? AND value = ? AND key = ?",
+            _listed(db, collection, key, values(json.loads(text))),
+        )
+
+
+def _listed(
+    db: sqlite3.Connection, collection: str, key: str, fields: dict[str, Value]
+) -> list[tuple[str, str, Value, str]]:
+    there_are = indexes(db, collection) & fields.keys()
+    return [(collection, field, fields[field], key) for field in there_are]
+
+
+# -- reading
+
+
+def get(db: sqlite3.Connection, collection: str, key: str) -> str | None:
+    """See `Store.get`."""
+    found = db.execute("SELECT item FROM items WHERE collection = ? AND key = ?", (collection, key))
+    row = found.fetchone()
+    return None if row is None else row[0]
+
+
+def indexes(db: sqlite3.Connection, collection: str) -> set[str]:
+    """Return the fields that are indexed."""
+    rows = db.execute("SELECT field FROM indexes WHERE collection = ?", (collection,))
+    return {field for (field,) in rows}
+
+
+def select(db: sqlite3.Connection, collection: str, query: Query) -> tuple[list[Row], bool]:
+    """See `Store.select`; the index must have been made."""
+    statement, arguments = (
+        _by_key(collection, query) if query.index is None else _by_index(collection, query)
+    )
+    found = db.execute(statement, arguments)
+    rows: list[Row] = []
+    size = 0
+    with contextlib.closing(found):
+        for key, text, value in found:
+            if len(rows) == query.limit or size >= MAX_PAGE:
+                return rows, True
+            rows.append(Row(key, text, value))
+            size += len(text.encode())
+    return rows, False
+
+
+def _by_key(collection: str, query: Query) -> tuple[str, list[Any]]:
+    clauses = [("collection = ?", collection), *_prefix("key", query)]
+    if query.after is not None:
+        clauses.append((f"key {_beyond(query)} ?", query.after[1]))
+    return (
+        f"SELECT key, item, NULL FROM items WHERE {_and(clauses)}"  # noqa: S608 (all values are bound)
+        f" ORDER BY key {_direction(query)} LIMIT ?",
+        [*(value for _, value in clauses), query.limit + 1],
+    )
+
+
+def _by_index(collection: str, query: Query) -> tuple[str, list[Any]]:
+    clauses = [
+        ("e.collection = ?", collection),
+        ("e.field = ?", query.index),
+        *_range(query),
+        *_prefix("e.key", query),
+    ]
+    arguments: list[Any] = [value for _, value in clauses]
+    where = _and(clauses)
+    if query.after is not None:
+        where += f" AND (e.value, e.key) {_beyond(query)} (?, ?)"
+        arguments += query.after
+    way = _direction(query)
+    # CROSS JOIN keeps SQLite from turning the two around.
+    return (
+        "SELECT e.key, i.item, e.value FROM entries e CROSS JOIN items i"  # noqa: S608
+        " ON i.collection = e.collection AND i.key = e.key"
+        f" WHERE {where} ORDER BY e.value {way}, e.key {way} LIMIT ?",
+        [*arguments, query.limit + 1],
+    )
+
+
+def _range(query: Query) -> Iterator[tuple[str, Any]]:
+    if query.equals is not None:
+        yield "e.value = ?", query.equals
+        return
+    if query.since is not None:
+        yield "e.value >= ?", query.since
+    elif query.kind is str:
+        yield "e.value >= ?", ""
+    if query.until is not None:
+        yield "e.value < ?", query.until
+    elif query.kind is float:
+        yield "e.value < ?", ""
+
+
+def _prefix(column: str, query: Query) -> Iterator[tuple[str, Any]]:
+    if query.prefix:
+        yield f"{column} >= ?", query.prefix
+        if query.prefix_end is not None:
+            yield f"{column} < ?", query.prefix_end
+
+
+def _and(clauses: list[tuple[str, Any]]) -> str:
+    return " AND ".join(clause for clause, _ in clauses)
+
+
+def _beyond(query: Query) -> str:
+    return "<" if query.descending else ">"
+
+
+def _direction(query: Query) -> str:
+    return "DESC" if query.descending else "ASC"

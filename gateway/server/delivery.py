@@ -1,0 +1,113 @@
+"""Who runs the handlers of this process: a runner on the journal, or NATS with the journal before it.
+
+The rule: uploads never wait for what stands here. With NATS every event leaves through the relay
+and comes back, to us or to another node, as a delivery of NATS. May import the ground and below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gateway.domain.model import Delivery, Identity
+from gateway.events.nats import make_engine
+from gateway.events.protocols import Depth, Ledger
+from gateway.events.relay import Here, Relay
+from gateway.events.runner import Runner
+from gateway.server.resources import Ground
+from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.events.nats.engine import Nats
+
+
+class Delivering:
+    """The runner, and with `--events nats://...` also the engine and the relay to it.
+
+    Raises `ConfigError` for credentials that cannot be read.
+    """
+
+    def __init__(self, ground: Ground, metrics: Metrics) -> None:
+        self._ground = ground
+        settings = ground.settings
+        self._files = settings.directory if settings.storage == "file" else None
+        self._nats: Nats | None = None
+        self._relay: Relay | None = None
+        if ground.settings.events == "journal":
+            self.runner = Runner(
+                ground.journal.queue,
+                deliver=ground.hooks.deliver,
+                complete=self._complete,
+                observe=metrics.ran,
+                orphans=ground.journal.queue.bury_orphans,
+            )
+            return
+        self._nats = nats = make_engine(ground.settings, ground.node)
+        self._relay = relay = Relay(ground.journal.queue, nats.outbox, self._here())
+        self.runner = Runner(
+            nats.queue,
+            deliver=self._deliver,
+            complete=self._complete_far,
+            observe=metrics.ran,
+        )
+        metrics.gauge(
+            "gateway_relay_waiting", "Deliveries not yet handed to NATS", lambda: relay.waiting
+        )
+        metrics.gauge("gateway_relay_lag_seconds", "Age of the oldest of them", lambda: relay.lag)
+        metrics.gauge("gateway_engine_ready", "Whether NATS can be reached", lambda: nats.ready)
+
+    @property
+    def ledgers(self) -> Mapping[str, Ledger]:
+        """What knows of deliveries beside the journals, by name."""
+        return {} if self._nats is None else {"nats": self._nats.ledger}
+
+    async def start(self) -> None:
+        """Begin to deliver; waits for no server."""
+        if self._nats is not None and self._relay is not None:
+            self._nats.start()
+            self._relay.start()
+        await self.runner.start(self._specs())
+
+    async def refresh(self) -> None:
+        """Follow a reload of the plugins."""
+        await self.runner.refresh(self._specs())
+
+    async def stop(self, grace: float) -> None:
+        """Claim no more, wait up to `grace` seconds for runs, hand the unfinished ones back."""
+        if self._relay is not None:
+            await self._relay.stop()
+        await self.runner.stop(grace)
+        if self._nats is not None:
+            await self._nats.close()
+
+    def _specs(self) -> Sequence[Any]:
+        return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
+
+    def _complete(self, delivery: Delivery) -> dict[str, Any]:
+        return delivery.event_at(*self._ground.advertised, self._files)
+
+    def _complete_far(self, delivery: Delivery) -> dict[str, Any]:
+        event = self._ground.holders.complete(delivery)
+        if self._files is None and "filepath" in event:
+            event["filepath"] = None
+        return event
+
+    async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
+        await self._ground.holders.deliver(self._ground.hooks, delivery, event)
+
+    def _here(self) -> Here:
+        ground = self._ground
+
+        async def identities(upload_ids: Sequence[str]) -> Mapping[str, Identity]:
+            found = await asyncio.wrap_future(ground.journal.outbox.recorded(upload_ids))
+            return {upload_id: identity for upload_id, (_, identity) in found.items()}
+
+        async def depth() -> Sequence[Depth]:
+            return await ground.journal.ledger.depth()
+
+        def holder() -> str:
+            host, port = ground.advertised
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+        return Here(holder, ground.installation.scheme, identities, depth)

@@ -1,0 +1,203 @@
+"""The doors, put on the ground: what answers uploads, routes, `/-/...` and `/-/events`.
+
+The rule: nothing is decided here; each door is given what it needs and nothing more. May import
+the doors and below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from gateway.auth.authenticator import Auth, tokens_of
+from gateway.domain.model import OBJECT_CREATED
+from gateway.endpoints.admin.events import Steering
+from gateway.endpoints.admin.processes import Siblings
+from gateway.endpoints.admin.status import Observe
+from gateway.endpoints.dispatcher import Entrance
+from gateway.endpoints.downloads.archive import Archives
+from gateway.endpoints.downloads.handler import Downloads
+from gateway.endpoints.inflight import Inflight
+from gateway.endpoints.internal_files import Handing
+from gateway.endpoints.notifications.authentication import Senders
+from gateway.endpoints.notifications.event_builder import Where
+from gateway.endpoints.notifications.handler import Notifications
+from gateway.endpoints.notifications.processor import Arrivals
+from gateway.endpoints.notifications.reconcile import Reconcile
+from gateway.endpoints.notifications.sns import Sns
+from gateway.endpoints.routing.handler import Routing
+from gateway.endpoints.routing.proxy import Proxy
+from gateway.endpoints.uploads.admission import Admission
+from gateway.endpoints.uploads.file_sink import FileStore
+from gateway.endpoints.uploads.handler import Uploads
+from gateway.endpoints.uploads.object_sink import BucketStore
+from gateway.endpoints.uploads.sink import Store
+from gateway.endpoints.uploads.socket_receiver import Roads
+from gateway.events.combined_ledger import Gathered
+from gateway.events.protocols import Ledger
+from gateway.events.remote_ledger import RemoteLedger
+from gateway.server.resources import Ground
+from gateway.settings import is_loopback
+from gateway.settings.values import Bucket
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.redaction import Redaction
+
+
+@dataclass(slots=True)
+class Doors:
+    """The doors of one process, and what they share."""
+
+    ground: Ground
+    metrics: Metrics
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    inflight: Inflight = field(default_factory=Inflight)
+    roads: Roads = field(init=False)
+    siblings: Siblings = field(init=False)
+    proxy: Proxy = field(init=False)
+    downloads: Downloads = field(init=False)
+    archives: Archives = field(init=False)
+    _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def open(self) -> Entrance:
+        """Make all doors and the road to them. Nobody comes in yet."""
+        ground, seat = self.ground, self.ground.seat
+        self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
+        self.siblings = Siblings(ground.settings.state, seat.others)
+        self.siblings.start()
+        ground.holders.serve(ground.intake())
+        self.roads = Roads(self.inflight, ground.disk, ground.settings.idle_timeout)
+        await self.roads.open()
+        auth = await self._auth()
+        routing = await self._routing(auth)
+        self.downloads = Downloads(
+            ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
+        )
+        self.archives = Archives(self.downloads)
+        return Entrance(
+            ground.settings,
+            auth,
+            self._uploads(auth),
+            routing,
+            self._observe(routing),
+            self._steering(),
+            Handing(ground.files),
+            await self._notifications(auth),
+            self.downloads,
+            self.archives,
+            self.metrics,
+        )
+
+    async def _auth(self) -> Auth:
+        ground, verify = self.ground, None
+        if ground.settings.jwt_issuer is not None:
+            from gateway.auth.jwt.verifier import Verifier  # most gateways have no use for its libraries
+
+            verifier = await self._opened.enter_async_context(Verifier(ground.settings))
+            about = "Whether JSON Web Tokens can be judged"
+            self.metrics.gauge("gateway_issuer_ready", about, lambda: verifier.ready)
+            verify = verifier.verify
+        return Auth(ground.settings, tokens_of(ground.settings), ground.installation, verify)
+
+    async def close(self) -> None:
+        """Close what the doors hold towards others."""
+        await self._opened.aclose()
+        await self.proxy.close()
+        await self.siblings.close()
+        self.roads.close()
+        await self.archives.close()
+        self.downloads.close()
+
+    def _uploads(self, auth: Auth) -> Uploads:
+        ground, inflight = self.ground, self.inflight
+        store = self._store()
+        return Uploads(
+            Admission(ground.settings, auth, ground.hooks, inflight, store.look, ground.once),
+            store,
+            hooks=ground.hooks,
+            inflight=inflight,
+            metrics=self.metrics,
+            slot=ground.seat.slot,
+        )
+
+    def _store(self) -> Store:
+        """Choose, once, how bodies are taken in."""
+        ground = self.ground
+        if ground.depot is not None:
+            return BucketStore(ground.settings, ground.depot.intake, ground.reserve, ground.disk)
+        return FileStore(
+            ground.settings,
+            ground.tree,
+            ground.reserve,
+            ground.incoming,
+            ground.committer,
+            roads=self.roads,
+            disk=ground.disk,
+        )
+
+    async def _routing(self, auth: Auth) -> Routing:
+        ground = self.ground
+        self.proxy = Proxy(auth.trusts)
+        await self.proxy.start()
+        return Routing(
+            ground.settings,
+            ground.plugins,
+            auth=auth,
+            hooks=ground.hooks,
+            proxy=self.proxy,
+            metrics=self.metrics,
+        )
+
+    async def _notifications(self, auth: Auth) -> Notifications:
+        """Make the door for notifications, and let the first process look for those that were lost."""
+        ground, settings, metrics = self.ground, self.ground.settings, self.metrics
+        own = settings.storage if isinstance(settings.storage, Bucket) else None
+        arrivals = Arrivals(
+            Where(own, frozenset(settings.object_buckets)),
+            ground.shelf,
+            ground.initiated,
+            genuine=ground.installation.marks.is_genuine,
+            stored=ground.journal.outbox.knows,
+            publish=ground.journal.outbox.publish,
+            audience=lambda: ground.hooks.specs(OBJECT_CREATED),
+            failed=ground.hooks.failed,
+            notices=metrics.notices,
+            ends=metrics.initiated,
+        )
+        if own is not None and ground.seat.slot == 0:
+            reconcile = Reconcile(
+                ground.initiated, arrivals, ground.shelf, metrics.initiated, settings.reconcile_after
+            )
+            reconcile.start()
+            self._opened.push_async_callback(reconcile.stop)
+        senders = Senders(ground.senders, open_here=auth.mode == "none" and is_loopback(settings.host))
+        return Notifications(senders, arrivals, Sns(), self.siblings.sessions.get(0))
+
+    def _observe(self, routing: Routing) -> Observe:
+        ground = self.ground
+        return Observe(
+            ground.journal.ledger,
+            self.inflight,
+            ground.reserve,
+            ground.hooks,
+            self.metrics,
+            routing.openapi,
+            self.siblings,
+            ground.seat.slot,
+            self.ledgers,
+            None if ground.depot is None else ground.depot.alive,
+        )
+
+    def _steering(self) -> Steering:
+        redaction = Redaction(self.ground.settings.redact)
+        return Steering(self.ground.journal.ledger, self._gathered(), redaction)
+
+    def _gathered(self) -> Ledger:
+        """The ledgers of all processes as one."""
+        own, sessions = self.ground.journal.ledger, self.siblings.sessions
+        if not sessions and not self.ledgers:
+            return own
+        parts: dict[int, Ledger] = {self.ground.seat.slot: own}
+        parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
+        named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(self.ledgers)
+        return Gathered(lambda: named, (lambda: self.ledgers) if self.ledgers else None)

@@ -1,0 +1,297 @@
+"""The ground: all that a gateway stands on, opened before it takes its first request.
+
+The rule: nothing here serves anybody. What is opened is closed in reverse, also when a later step
+fails. Blocking: it takes the directory, loads plugins, opens the journal and settles what a crash
+left. May import everything but the doors and the commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import ssl
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.auth.installation import Installation, installation_keys
+from gateway.auth.links import Links
+from gateway.commit.batch import Steps
+from gateway.commit.committer import Committer
+from gateway.commit.disk_space import Reserve
+from gateway.commit.file_writer import FileIntake
+from gateway.commit.object_backend import Depot
+from gateway.commit.records import Audience
+from gateway.commit.recover import recover
+from gateway.commit.rename_lock import Gate
+from gateway.commit.slot_takeover import adopt, found
+from gateway.commit.writer import Intake
+from gateway.domain.model import OBJECT_CREATED, UPLOADED
+from gateway.endpoints.notifications.presigned_uploads import Initiated
+from gateway.endpoints.routing.plugin import routing_kind
+from gateway.events.journal import Journal
+from gateway.files.object_versions import ObjectFiles
+from gateway.files.service import Holders
+from gateway.files.versions import CommittedFiles, VeryFiles
+from gateway.http.sockets import tls_context
+from gateway.plugins import KINDS, Plugins
+from gateway.plugins.hooks import Hooks
+from gateway.plugins.scripting import Services
+from gateway.plugins.secrets import keys_of
+from gateway.records import Records, open_records, secrets_of
+from gateway.server.shared import Seat
+from gateway.settings import Settings
+from gateway.storage.keyfile import secrets_in
+from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.one_time_marks import Once
+from gateway.storage.local.read_pool import Visitors
+from gateway.storage.local.state_dir import BUSY_SECONDS, State
+from gateway.storage.local.storage import FileShelf
+from gateway.storage.local.tree import Tree
+from gateway.storage.protocols import Shelf
+from gateway.storage.s3.client import Clients
+from gateway.storage.s3.storage import S3Shelf
+from gateway.telemetry import logs
+
+log = logging.getLogger("gateway")
+
+DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
+
+
+@dataclass(slots=True)
+class Ground:
+    """What every door needs, for the process that has this `seat`."""
+
+    settings: Settings
+    seat: Seat
+    state: State = field(init=False)
+    installation: Installation = field(init=False)
+    plugins: Plugins = field(init=False)
+    hooks: Hooks = field(init=False)
+    journal: Journal = field(init=False)
+    incoming: Incoming = field(init=False)
+    once: Once = field(init=False)
+    tree: Tree = field(init=False)
+    reserve: Reserve = field(init=False)
+    committer: Committer = field(init=False)
+    depot: Depot | None = None
+    files: VeryFiles = field(init=False)
+    shelf: Shelf = field(init=False)
+    clients: Sequence[Clients] = ()
+    holders: Holders = field(init=False)
+    records: Records = field(init=False)
+    initiated: Initiated = field(init=False)
+    senders: tuple[str, ...] = ()
+    gate: Gate | None = None
+    disk: ThreadPoolExecutor = field(init=False)
+    visitors: Visitors = field(init=False)
+    services: Services = field(default_factory=Services)
+    tls: ssl.SSLContext | None = None
+    _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def open(self) -> None:
+        """Open it all. Raises `ConfigError`, and then nothing stays open."""
+        with contextlib.ExitStack() as opened:
+            self._take_slot(opened)
+            self._lay_out(opened)
+            self._load_plugins(opened)
+            self._settle(opened)
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Finish what was handed to the threads, then close all of it."""
+        self.committer.close()
+        self.disk.shutdown()
+        self.visitors.close()
+        self._opened.close()
+
+    @property
+    def advertised(self) -> tuple[str, int]:
+        """The address and port that events name: never `all interfaces`."""
+        if self.settings.advertise is not None:
+            return self.settings.advertise.host, self.settings.advertise.port
+        host, port = self.seat.address
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+    @property
+    def node(self) -> str:
+        """What runs are signed with: `HOST:PORT`, and the slot where there are several."""
+        host, port = self.advertised
+        return f"{host}:{port}" + (f"/{self.seat.slot}" if self.seat.count > 1 else "")
+
+    def protected(self) -> list[Path]:
+        """Return the places that no upload may reach."""
+        s = self.settings
+        singles = (
+            s.config,
+            s.tls_cert,
+            s.tls_key,
+            s.installation_key_file,
+            s.secrets_key_file,
+            s.notifications_secret_file,
+        )
+        return [s.state, *s.plugins, *(place for place in singles if place is not None)]
+
+    def _take_slot(self, opened: contextlib.ExitStack) -> None:
+        settings = self.settings
+        self.state = State(settings.state, self.seat.slot)
+        self.state.prepare()
+        self.state.lock(BUSY_SECONDS)
+        opened.callback(self.state.unlock)
+        self.tls = tls_context(settings)
+        keys = installation_keys(settings)
+        self.installation = Installation(settings, keys, lambda: self.seat.address)
+
+    def _lay_out(self, opened: contextlib.ExitStack) -> None:
+        """Where bodies come in, where files go, who brings them there."""
+        settings = self.settings
+        self.incoming = Incoming(self.state.incoming)
+        opened.callback(self.incoming.close)
+        self.tree = Tree(settings.directory, self.protected(), self.incoming.device)
+        opened.callback(self.tree.close)
+        self.records = open_records(settings)
+        opened.callback(self.records.close)
+        self.initiated = Initiated(self.records.own("initiated"), first_look=settings.reconcile_after)
+        durable = settings.durability == "full"
+        self.once = Once(self.state.once, durable=durable)
+        opened.callback(self.once.close)
+        self.journal = Journal(self.state.journal, full=durable, node=self.node)
+        self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
+        if self.gate is not None:
+            opened.callback(self.gate.close)
+        self.reserve = Reserve(
+            self.incoming.fd, settings.min_free_bytes, self.seat.promises, self.seat.slot
+        )
+        self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self.visitors = Visitors(DISK_THREADS)
+        self.committer = self._make_committer()
+        self.depot = self._make_depot()
+
+    def _make_committer(self) -> Committer:
+        durable = self.settings.durability == "full"
+        steps = Steps(
+            self.tree,
+            self.incoming,
+            self.journal.outbox,
+            self.reserve,
+            slot=self.state.slot,
+            durable=durable,
+            audience=self._audience,
+            once=self.once,
+            gate=self.gate,
+        )
+        return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
+
+    def _make_depot(self) -> Depot | None:
+        """Where uploads go that do not become files."""
+        settings = self.settings
+        if settings.storage == "file":
+            return None
+        return Depot(
+            settings,
+            settings.storage,
+            self.journal,
+            self.once,
+            threads=self.disk,
+            slot=self.seat.slot,
+            mark=self.installation.marks.mark,
+            audience=self._audience,
+            learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+        )
+
+    def _make_files(self) -> VeryFiles:
+        if self.depot is not None:
+            return ObjectFiles(self.shelf, self.journal.outbox)
+        return CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
+
+    def intake(self) -> Intake[Any]:
+        """Return the writing side of the storage."""
+        if self.depot is not None:
+            return self.depot.intake
+        return FileIntake(
+            self.tree,
+            self.incoming,
+            self.committer,
+            self.reserve,
+            disk=self.disk,
+            mode=self.settings.file_mode,
+            durable=self.settings.durability == "full",
+        )
+
+    async def _placed(self, upload_id: str) -> tuple[str, str] | None:
+        found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
+        return None if found is None else (found[0], str(found[1].get("etag")))
+
+    def _audience(self) -> Audience:
+        uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
+        return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
+
+    def _make_shelf(self) -> Shelf:
+        storage = self.settings.storage
+        if storage == "file":
+            alone = contextlib.nullcontext if self.gate is None else self.gate.alone
+            return FileShelf(self.tree, self.committer.between_batches, alone, self.visitors)
+        reading, signing = (
+            Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
+            for endpoint in (None, self.settings.storage_public_url)
+        )
+        self.clients = (reading, signing)
+        self.services.closers += [clients.close for clients in self.clients]
+        return S3Shelf(storage, reading, signing)
+
+    def _load_plugins(self, opened: contextlib.ExitStack) -> None:
+        settings, services = self.settings, self.services
+        self.shelf = self._make_shelf()
+        self.files = self._make_files()
+        self.holders = Holders(
+            self.installation,
+            self.tree,
+            settings.directory,
+            own=lambda: self.advertised,
+            local=self.files,
+            shelf=self.shelf,
+            slot=self.seat.slot,
+            placed=None if self.depot is None else self._placed,
+        )
+        services.files = self.holders
+        services.records = self.records
+        links = Links(
+            settings,
+            self.installation.urls,
+            lambda: self.installation.public_url,
+            self.shelf,
+            self.initiated.remember,
+        )
+        services.sign_url = links.sign_url
+        services.own_endpoint = lambda: self.installation.own_url
+        services.recognise = self.installation.recognise
+        issuer = settings.jwt_issuer is not None
+        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
+        self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
+        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.senders = secrets_in(settings.notifications_secret_file)
+        self.plugins.mask.learn(self.senders)
+        self.plugins.mask.learn(secrets_of(settings))
+        logs.mask_with(self.plugins.mask)
+        opened.callback(self.plugins.close)
+        self.plugins.load()
+        self.hooks = Hooks(self.plugins)
+
+    def _settle(self, opened: contextlib.ExitStack) -> None:
+        """Open the journal and settle what a crash left."""
+        self.journal.open()
+        opened.callback(self.journal.close)
+        self.state.sync()
+        recover(self.incoming, self.journal, self.once)
+        if self.seat.slot == 0:
+            adopt(self.state, self.journal, self.seat.count)
+            found(self.state, self.journal, self.seat.count)
+        pending = self.journal.unsettled.hold().result()
+        if self.depot is not None:
+            self.depot.prepare(pending)
+        elif pending:
+            log.error("%d uploads wait for the bucket of an earlier --storage", len(pending))

@@ -1,0 +1,240 @@
+"""Storage room: bodies on their way in, each a file of its own in `.gateway/incoming/<slot>/`.
+
+A body is private until the commit renames it. Small bodies stay in memory until they are sealed,
+so that a 4 KiB upload costs the disk one visit. All methods that touch the disk block: they
+are called from writer threads, one at a time per body. May import its own room, `errors`, `model`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway.domain.model import Identity
+from gateway.errors import Refusal
+from gateway.storage.local.xattrs import write_note
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_IOV_MAX: Final = 1024
+
+WRITE_BACK_BYTES: Final = 8 << 20
+"""The disk is set to work on a long body whenever so much of it is new."""
+
+IN_MEMORY_BYTES: Final = 64 << 10
+"""A body up to this size is handed to the committer in memory."""
+
+
+class Incoming:
+    """The folder of one slot. `device` is the file system that uploads must end on.
+
+    `umask` is the process's: it takes bits from the mode with which a body is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.device = os.fstat(self.fd).st_dev
+        self.umask = os.umask(0o077)
+        os.umask(self.umask)
+
+    def begin(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> Body:
+        """Return a new empty body; no file exists before its first bytes are written."""
+        return Body(self, upload_id, mode, algorithms)
+
+    def names(self) -> Iterator[str]:
+        """Iterate over the upload ids whose bodies lie here."""
+        with os.scandir(self.fd) as entries:
+            for entry in entries:
+                yield entry.name
+
+    def stat(self, upload_id: str) -> os.stat_result:
+        """Return the lstat of a body. Raises `FileNotFoundError`."""
+        return os.stat(upload_id, dir_fd=self.fd, follow_symlinks=False)
+
+    def remove(self, upload_id: str) -> None:
+        """Delete a body; one that is gone already is no fault."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(upload_id, dir_fd=self.fd)
+
+    def sync(self) -> None:
+        """Make the folder's entries durable."""
+        os.fsync(self.fd)
+
+    def close(self) -> None:
+        """Close the folder."""
+        os.close(self.fd)
+
+
+class Body:
+    """One body being received. `received` counts the bytes written so far.
+
+    `note` is to be written on the file (`attributes`), before its first byte.
+    """
+
+    def __init__(self, incoming: Incoming, upload_id: str, mode: int, algorithms: Sequence[str]) -> None:
+        self.upload_id = upload_id
+        self.received = 0
+        self.note: bytes | None = None
+        self._incoming = incoming
+        self._mode = mode
+        self._fd = -1
+        self._exists = False
+        self._kept = b""
+        self._synced = False
+        self._hasty = False
+        self._sent_on = 0
+        self._hashes: dict[str, _Hash] = {
+            name: hashlib.new(name, usedforsecurity=False) for name in algorithms
+        }
+
+    @property
+    def hashing(self) -> bool:
+        """Tell whether digests are computed as the bytes are written."""
+        return bool(self._hashes)
+
+    @property
+    def size(self) -> int:
+        """Bytes written and kept."""
+        return self.received + len(self._kept)
+
+    def keep(self, content: bytes) -> None:
+        """Hold all bytes in memory until the body is sealed. Does not touch the disk."""
+        self._kept = content
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Append `pieces` to the file and feed the digests.
+
+        Raises `Refusal("no_space")` when the disk is full, `OSError` for any other fault.
+        """
+        for piece in pieces if self._hashes else ():
+            for digest in self._hashes.values():
+                digest.update(piece)
+        self._append(pieces)
+
+    def write_from(self, buffer: memoryview) -> None:
+        """Append the whole of `buffer`, which may be used again afterwards. Raises as `write` does."""
+        for digest in self._hashes.values():
+            digest.update(buffer)
+        self._append((buffer,))
+
+    def hasten(self) -> None:
+        """Ask that the bytes set out for the disk as they come, so that the sync at the end is short."""
+        self._hasty = True
+
+    def _append(self, pieces: Sequence[bytes | memoryview]) -> None:
+        try:
+            if not self._exists:
+                self._open()
+            self._synced = False
+            self.received += _write_all(self._fd, pieces)
+        except OSError as fault:
+            if fault.errno in NO_SPACE:
+                raise Refusal("no_space", "the disk is full: nothing was stored") from fault
+            raise
+        if self._hasty and self.received - self._sent_on >= WRITE_BACK_BYTES:
+            self._send_on()
+
+    def _send_on(self) -> None:
+        """Start the write-back of what is not yet on its way to the disk.
+
+        "Don't need" does that for dirty pages, waits for nothing, and cannot fail.
+        """
+        fresh = self.received - self._sent_on
+        os.posix_fadvise(self._fd, self._sent_on, fresh, os.POSIX_FADV_DONTNEED)
+        self._sent_on = self.received
+
+    def flush(self, *, start: bool = False) -> None:
+        """Write what was kept in memory. Raises as `write` does.
+
+        With `start` the bytes set out for the disk at once: where many bodies are to be synced,
+        all are on their way before the first one is waited for.
+        """
+        if self._kept or not self._exists:
+            kept, self._kept = self._kept, b""
+            self.write((kept,))
+            if start:
+                self._send_on()
+
+    def sync(self) -> None:
+        """Flush, then force the bytes to stable storage; a second call costs nothing."""
+        self.flush()
+        if not self._synced:
+            os.fsync(self._fd)
+            self._synced = True
+
+    def seal(self, *, durable: bool) -> Identity:
+        """Write and (if `durable`) sync all, close the file, and say which file it is."""
+        if durable:
+            self.sync()
+        else:
+            self.flush()
+        status = os.fstat(self._fd)
+        self._close()
+        return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def digest(self, algorithm: str) -> bytes:
+        """Return the digest of all bytes written so far, by its `hashlib` name."""
+        return self._hashes[algorithm].digest()
+
+    def discard(self) -> None:
+        """Close and delete whatever there is. Never raises for a file that is gone."""
+        self._kept = b""
+        self._close()
+        if self._exists:
+            self._incoming.remove(self.upload_id)
+
+    def empty(self) -> None:
+        """Give the bytes' space back but keep the (empty) file as a mark for recovery."""
+        self._close()
+        with contextlib.suppress(OSError):
+            os.close(os.open(self.upload_id, os.O_WRONLY | os.O_TRUNC, dir_fd=self._incoming.fd))
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self.upload_id, flags, self._mode, dir_fd=self._incoming.fd)
+        self._exists = True
+        if self._mode & self._incoming.umask:
+            os.fchmod(self._fd, self._mode)
+        if self.note is not None:
+            write_note(self._fd, self.note)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
+    """Write every byte of `pieces`, however often the kernel takes only a part; return how many."""
+    return _write_one(fd, pieces[0]) if len(pieces) == 1 else _write_many(fd, pieces)
+
+
+def _write_one(fd: int, piece: bytes | memoryview) -> int:
+    done = os.write(fd, piece)
+    while done < len(piece):
+        done += os.write(fd, memoryview(piece)[done:])
+    return done
+
+
+def _write_many(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
+    total = 0
+    pending = [piece for piece in pieces if piece]
+    while pending:
+        written = os.writev(fd, pending[:_IOV_MAX])
+        total += written
+        done = 0
+        while done < len(pending) and written >= len(pending[done]):
+            written -= len(pending[done])
+            done += 1
+        del pending[:done]
+        if written:
+            pending[0] = memoryview(pending[0])[written:]
+    return total

@@ -1,0 +1,205 @@
+"""S3 room: the writing requests of S3, in the gateway's own words.
+
+One rule: `put` and `complete` make an object visible, nothing else does; how each may end is told
+in `trying`. On the server's loop. May import errors and its own room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gateway.errors import Refusal
+from gateway.storage.s3.client import Client, Clients
+from gateway.storage.s3.errors import code_of, refusal_of, status_of
+from gateway.storage.s3.part_body import Gathered, Patience, Stream
+from gateway.storage.s3.parts import OWNER
+from gateway.storage.s3.retries import LOOK_SECONDS, SEND_SECONDS, Trying
+
+
+@dataclass(slots=True, frozen=True)
+class Head:
+    """An object: its entity tag without quotes, its size in bytes, the upload that it is, if ours."""
+
+    etag: str
+    bytes: int
+    upload_id: str | None
+
+
+class Objects:
+    """Writes into one bucket."""
+
+    def __init__(self, clients: Clients, bucket: str) -> None:
+        self.bucket = bucket
+        self._trying = Trying(clients)
+
+    async def head(self, key: str, patience: float = LOOK_SECONDS) -> Head | None:
+        """Look at an object; None where there is none. Raises `Refusal`."""
+
+        async def call(client: Client) -> Head | None:
+            try:
+                found = await client.head_object(Bucket=self.bucket, Key=key)
+            except Exception as fault:
+                if status_of(fault) == 404 and code_of(fault) != "NoSuchBucket":
+                    return None
+                raise
+            return Head(_plain(found), found["ContentLength"], found["Metadata"].get(OWNER))
+
+        return await self._trying.persist("looking at an object", call, patience)
+
+    async def begin(self, key: str, said: Mapping[str, Any]) -> str:
+        """Begin a multipart upload; return its id. `said` are headers, as the client names them."""
+
+        async def call(client: Client) -> str:
+            made = await client.create_multipart_upload(Bucket=self.bucket, Key=key, **said)
+            return str(made["UploadId"])
+
+        return await self._trying.persist("beginning a multipart upload", call, LOOK_SECONDS)
+
+    async def part(
+        self, key: str, multipart: str, number: int, body: Gathered | Stream, size: int
+    ) -> str:
+        """Send one part; return its entity tag. What streams is tried once. Raises `Refusal`."""
+
+        async def call(client: Client) -> str:
+            body.patience = Patience()
+            async with body.patience:
+                sent = await client.upload_part(
+                    Bucket=self.bucket,
+                    Key=key,
+                    UploadId=multipart,
+                    PartNumber=number,
+                    Body=body,
+                    ContentLength=size,
+                )
+            return str(sent["ETag"])
+
+        again = SEND_SECONDS if isinstance(body, Gathered) else 0.0
+        return await self._trying.persist("sending a part", call, again, attempt=None)
+
+    async def put(self, key: str, body: Gathered, said: Mapping[str, Any], *, new: bool) -> str:
+        """Publish a small object; return its entity tag. Ends as `Trying.publish` does."""
+        condition = {"IfNoneMatch": "*"} if new else {}
+
+        async def call(client: Client) -> str:
+            body.patience = Patience()
+            async with body.patience:
+                done = await client.put_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=body if body.size else b"",
+                    ContentLength=body.size,
+                    **said,
+                    **condition,
+                )
+            return _plain(done)
+
+        return await self._trying.publish("storing an object", call)
+
+    async def complete(self, key: str, multipart: str, tags: Mapping[int, str], *, new: bool) -> str:
+        """Publish a multipart upload of these parts; return the object's tag, "" where none is told."""
+        parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
+        condition = {"IfNoneMatch": "*"} if new else {}
+
+        async def call(client: Client) -> str:
+            done = await client.complete_multipart_upload(
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=multipart,
+                MultipartUpload={"Parts": parts},
+                **condition,
+            )
+            return _plain(done)
+
+        return await self._trying.publish("completing a multipart upload", call)
+
+    async def abort(self, key: str, multipart: str, patience: float = LOOK_SECONDS) -> bool:
+        """Take a multipart upload back; False where there is none of this id (any more)."""
+
+        async def call(client: Client) -> bool:
+            try:
+                await client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=multipart)
+            except Exception as fault:
+                if status_of(fault) == 404 and code_of(fault) != "NoSuchBucket":
+                    return False
+                raise
+            return True
+
+        return await self._trying.persist("aborting a multipart upload", call, patience)
+
+    async def newest_part(self, key: str, multipart: str) -> datetime | None:
+        """Return when the latest part of a multipart upload came; None where there is none."""
+        newest: datetime | None = None
+        marker = 0
+        while True:
+            page = await self._parts(key, multipart, marker)
+            for part in page.get("Parts", ()):
+                newest = max(newest or part["LastModified"], part["LastModified"])
+            if not page.get("IsTruncated"):
+                return newest
+            marker = page["NextPartNumberMarker"]
+
+    async def _parts(self, key: str, multipart: str, marker: int) -> dict[str, Any]:
+        async def call(client: Client) -> dict[str, Any]:
+            page: dict[str, Any] = await client.list_parts(
+                Bucket=self.bucket, Key=key, UploadId=multipart, PartNumberMarker=marker
+            )
+            return page
+
+        return await self._trying.persist("listing parts", call, LOOK_SECONDS)
+
+    async def is_open(self, key: str, multipart: str) -> bool:
+        """Tell whether a multipart upload is neither complete nor aborted. Raises `Refusal`."""
+        try:
+            await self._parts(key, multipart, 0)
+        except Refusal as refusal:
+            if isinstance(refusal.__cause__, Exception) and status_of(refusal.__cause__) == 404:
+                return False
+            raise
+        return True
+
+    async def unfinished(self, prefix: str) -> AsyncIterator[tuple[str, str, datetime]]:
+        """Iterate over multipart uploads below a prefix: key, id, and when it was begun."""
+        markers: dict[str, str] = {}
+        while True:
+
+            async def call(client: Client, after: Mapping[str, str] = markers) -> dict[str, Any]:
+                try:
+                    page: dict[str, Any] = await client.list_multipart_uploads(
+                        Bucket=self.bucket, Prefix=prefix, **after
+                    )
+                except Exception as fault:
+                    if code_of(fault) == "NoSuchUpload":  # so says rclone where there is none
+                        return {}
+                    raise
+                return page
+
+            page = await self._trying.persist("listing multipart uploads", call, LOOK_SECONDS)
+            for one in page.get("Uploads", ()):
+                if one["Key"].startswith(prefix):
+                    yield one["Key"], one["UploadId"], one["Initiated"]
+            if not page.get("IsTruncated") or not page.get("NextKeyMarker"):
+                return
+            markers = {
+                "KeyMarker": page["NextKeyMarker"],
+                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+            }
+
+    async def alive(self, seconds: float) -> bool:
+        """Tell whether the bucket is there and answers us within so many seconds."""
+        try:
+            client = await self._trying.clients.client()
+            async with asyncio.timeout(seconds):
+                await client.head_bucket(Bucket=self.bucket)
+        except Exception as fault:
+            refusal_of(fault, "looking at the bucket")
+            return False
+        return True
+
+
+def _plain(answer: Mapping[str, Any]) -> str:
+    """Return the entity tag of an answer without its quotes; Ceph leaves one of them empty."""
+    return str(answer.get("ETag") or "").strip('"')
