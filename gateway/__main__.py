@@ -1,4 +1,4 @@
-"""`python -m gateway` and the `gateway` command: hands over to `gateway.commands`."""
+"""`python -m gateway` and the `gateway` command: hands over to `gateway.cli`."""
 
 from gateway.cli import main
 

@@ -1,7 +1,7 @@
 """Foundation: everything that can go wrong, in one tree and one table.
 
-Rooms raise these; only `gateway.app` turns a `Refusal` into HTTP, and only
-`gateway.commands` turns a `ConfigError` into an exit. Anything else that reaches a door is
+Rooms raise these; only `gateway.server.app` turns a `Refusal` into HTTP, and only
+`gateway.cli` turns a `ConfigError` into an exit. Anything else that reaches a door is
 our own fault: a 500 with an id. May import nothing.
 
     GatewayError

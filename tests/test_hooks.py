@@ -1,4 +1,4 @@
-"""Tests of gateway.hooks: handlers that behave, fail, hang, block and leave junk."""
+"""Tests of gateway.plugins.hooks: handlers that behave, fail, hang, block and leave junk."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Call a lane stuck after 0.2 s rather than 1 s."""
-    monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.2)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
 
 
 def upload(**values: Any) -> Upload:

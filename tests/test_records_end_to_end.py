@@ -42,7 +42,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from gateway.records import Records
-from gateway.records.embedded import Embedded
+from gateway.records.sqlite_store import Embedded
 
 async def main():
     kept = Records(Embedded(Path(sys.argv[1])))("a")

@@ -219,7 +219,7 @@ def test_every_verb_has_a_section() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_argument_of_a_verb_is_documented(verb: str) -> None:
-    module = importlib.import_module(f"gateway.commands.{verb}")
+    module = importlib.import_module(f"gateway.cli.{verb}")
     parser = argparse.ArgumentParser(add_help=False)
     if hasattr(module, "add_arguments"):
         module.add_arguments(parser)

@@ -1,4 +1,4 @@
-"""Tests of gateway.schedules: which ticks a cron line and an interval have."""
+"""Tests of gateway.domain.schedules: which ticks a cron line and an interval have."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         verb, rest = _verb(list(sys.argv[1:] if argv is None else argv))
-        module = importlib.import_module(f"gateway.commands.{verb or DEFAULT_VERB}")
+        module = importlib.import_module(f"gateway.cli.{verb or DEFAULT_VERB}")
         args = _parsed(_parser(verb, module), rest)
         settings = load(
             said_on_command_line(args), os.environ, listening=(verb or DEFAULT_VERB) in LISTENING

@@ -206,4 +206,4 @@ class ConfigModel(Strict):
 
 
 if set(EVENTS) != set(DEFAULT_TIMEOUT) or set(ON_CONFLICT) != {"replace", "reject", "rename"}:
-    raise AssertionError("the tables of this module and of gateway.model disagree")
+    raise AssertionError("the tables of this module and of gateway.domain.model disagree")

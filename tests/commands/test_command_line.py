@@ -23,7 +23,7 @@ class Seen(ModuleType):
     HELP = "remember"
 
     def __init__(self) -> None:
-        super().__init__("gateway.commands.serve")
+        super().__init__("gateway.cli.serve")
         self.settings: list[Settings] = []
 
     def run(self, settings: Settings, args: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ class Seen(ModuleType):
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seen:
     monkeypatch.chdir(tmp_path)
     seen = Seen()
-    monkeypatch.setitem(sys.modules, "gateway.commands.serve", seen)
+    monkeypatch.setitem(sys.modules, "gateway.cli.serve", seen)
     return seen
 
 
@@ -173,7 +173,7 @@ def test_the_module_runs_as_a_program_and_tells_its_version(tmp_path: Path) -> N
 
 def test_help_does_not_import_the_server() -> None:
     program = (
-        "import sys, gateway.commands as c\n"
+        "import sys, gateway.cli as c\n"
         "try: c.main(['token', '--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'aiohttp', 'sqlite3', 'aiobotocore'} & set(sys.modules)))"

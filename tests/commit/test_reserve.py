@@ -151,7 +151,7 @@ def test_what_other_processes_have_promised_is_not_promised_again(disk: Disk) ->
 def test_promises_are_seen_across_a_fork() -> None:
     program = (
         "import os\n"
-        "from gateway.commit.promises import Promises\n"
+        "from gateway.commit.reservation_table import Promises\n"
         "promises = Promises(2)\n"
         "if not os.fork():\n"
         "    promises[1] += 700\n"

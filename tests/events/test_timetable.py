@@ -1,4 +1,4 @@
-"""Tests of gateway.events.timetable: ticks reach the journal once, in time, and never in heaps."""
+"""Tests of gateway.events.scheduler: ticks reach the journal once, in time, and never in heaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of gateway.scripting.callout against a real server."""
+"""Tests of gateway.plugins.scripting.callout against a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of gateway.scripting.lanes: whatever a script does, the caller gets its answer."""
+"""Tests of gateway.plugins.scripting.executor: whatever a script does, the caller gets its answer."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ async def test_many_calls_at_once_all_get_their_own_answer(lane: Lane) -> None:
 async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
     lane: Lane, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.2)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
     release = threading.Event()
 
     async def block() -> None:
@@ -222,7 +222,7 @@ async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
 async def test_a_lane_is_not_to_blame_for_what_the_callers_own_loop_slept_through(
     lane: Lane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.2)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
     innocent = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
     late = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 0.05))
     await lane.call(_ident, 5)
@@ -238,7 +238,7 @@ async def test_a_lane_is_not_to_blame_for_what_the_callers_own_loop_slept_throug
 async def test_an_endless_loop_is_broken_so_that_it_does_not_eat_the_processor(
     lane: Lane, monkeypatch: pytest.MonkeyPatch, *, waits: bool
 ) -> None:
-    monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.2)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
     text = """
 import threading
 async def p(found):
@@ -256,7 +256,7 @@ async def p(found):
 async def test_after_the_last_replacement_a_lane_is_not_alive_and_says_so_at_once(
     lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.scripting.lanes.REACTION", 0.05)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.05)
     release = threading.Event()
 
     async def block() -> None:
@@ -289,7 +289,7 @@ async def test_a_script_that_blocks_is_named_once_with_file_and_line(
 
 LOOKS = """
 import gc, threading
-from gateway.scripting.trace import frame_of
+from gateway.plugins.scripting.trace import frame_of
 
 def look():
     return frame_of(threading.get_ident())

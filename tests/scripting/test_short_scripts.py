@@ -1,4 +1,4 @@
-"""Tests of gateway.scripting.lanes: scripts that never wait, which run without a task."""
+"""Tests of gateway.plugins.scripting.executor: scripts that never wait, which run without a task."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_a_lock_that_outlives_its_owner_is_waited_for_until_the_children_have_di
 ) -> None:
     program = (
         "import os, pathlib, sys, time\n"
-        "from gateway.storage.state import directory_lock\n"
+        "from gateway.storage.local.state_dir import directory_lock\n"
         "directory_lock(pathlib.Path(sys.argv[1])).take()\n"
         "parent = os.getpid()\n"
         "if os.fork() == 0:\n"
@@ -157,7 +157,7 @@ def test_slots_are_known_by_their_journals(state: State) -> None:
 def test_the_death_of_the_owner_frees_the_lock(state: State) -> None:
     program = (
         "import pathlib, sys, time\n"
-        "from gateway.storage.state import State\n"
+        "from gateway.storage.local.state_dir import State\n"
         "state = State(pathlib.Path(sys.argv[1]))\n"
         "state.lock()\n"
         "print('locked', flush=True)\n"

@@ -132,7 +132,7 @@ async def test_what_comes_at_once_is_done_by_one_thread_each_with_its_own_end(
     visitors: Visitors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for patience in ("TURN_SECONDS", "PATIENCE_SECONDS"):
-        monkeypatch.setattr(f"gateway.storage.visitors.{patience}", 30.0)
+        monkeypatch.setattr(f"gateway.storage.local.read_pool.{patience}", 30.0)
 
     def fail() -> int:
         raise ValueError("mine")

@@ -37,7 +37,7 @@ def _nowhere() -> str:
 
 
 SignUrl = Callable[..., Awaitable[str | dict[str, Any]]]
-"""Makes a signed URL, or the form that a bucket takes a POST with (`gateway.linking.Links.sign_url`)."""
+"""Makes a signed URL, or the form that a bucket takes a POST with (`gateway.auth.links.Links.sign_url`)."""
 
 
 async def _stub_url(method: str, path: str, **terms: Any) -> str:
