@@ -30,7 +30,7 @@ import uvloop
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec
 from gateway.events.journal import Journal
-from gateway.events.protocols import Event
+from gateway.events.protocols import NewEvent
 from gateway.events.runner import Deliver, Runner
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
@@ -52,9 +52,9 @@ script: |
 _numbers = itertools.count()
 
 
-def event(handler: str) -> Event:
+def event(handler: str) -> NewEvent:
     """Return a new event of about a kilobyte."""
-    return Event(f"E{next(_numbers):025}-0", UPLOADED, (handler,), BODY, time.time())
+    return NewEvent(f"E{next(_numbers):025}-0", UPLOADED, (handler,), BODY, time.time())
 
 
 @dataclass

@@ -21,9 +21,9 @@ import uvloop
 from gateway.domain.model import Identity
 from gateway.events.handler_consumer import UNSETTLED
 from gateway.events.journal import Journal
-from gateway.events.nats.engine import Nats
-from gateway.events.protocols import Depth, Event
-from gateway.events.relay import Here, Relay
+from gateway.events.nats.engine import NatsEngine
+from gateway.events.protocols import Depth, NewEvent
+from gateway.events.relay import Relay, RelayContext
 from gateway.settings import load
 from tests.nats.servers import cluster_of_three, single
 
@@ -37,13 +37,13 @@ async def publish(journal: Journal, count: int, first: int) -> None:
 
     async def one() -> None:
         for number in numbers:
-            event = Event(f"e{number}", "APIGW.OnFileUploaded", ("h",), BODY, time.time())
+            event = NewEvent(f"e{number}", "APIGW.OnFileUploaded", ("h",), BODY, time.time())
             await journal.outbox.publish([event])
 
     await asyncio.gather(*(one() for _ in range(PUBLISHERS)))
 
 
-async def consume(nats: Nats, count: int) -> None:
+async def consume(nats: NatsEngine, count: int) -> None:
     """Claim and settle, as the runner does: it claims on while outcomes are being written."""
     left = count
     settling: set[asyncio.Task[None]] = set()
@@ -68,7 +68,7 @@ async def relayed(journal: Journal) -> None:
 
 async def measure(folder: Path, url: str, count: int) -> dict[str, float]:
     """Return events per second of each part."""
-    nats = Nats(load({"directory": str(folder), "events": url}, {}), "bench")
+    nats = NatsEngine(load({"directory": str(folder), "events": url}, {}), "bench")
     nats.start()
     await nats.wait_ready()
     journal = Journal(folder / "journal.db")
@@ -80,7 +80,7 @@ async def measure(folder: Path, url: str, count: int) -> dict[str, float]:
     async def depth() -> Sequence[Depth]:
         return await journal.ledger.depth()
 
-    relay = Relay(journal.queue, nats.outbox, Here(lambda: "h:1", "http", identities, depth))
+    relay = Relay(journal.queue, nats.outbox, RelayContext(lambda: "h:1", "http", identities, depth))
     relay.start()
     await publish(journal, 200, -1000)
     await consume(nats, 200)

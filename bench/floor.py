@@ -25,7 +25,7 @@ from aiohttp import web
 
 from bench.bare import in_the_loop
 from gateway.commit.committer import Committer
-from gateway.commit.records import Order
+from gateway.commit.records import CommitRequest
 from gateway.domain.model import Stored
 from gateway.server.app import Gateway
 from gateway.settings import load
@@ -60,7 +60,7 @@ class _Nowhere(asyncio.Transport):
         return 0
 
 
-async def at_once(_: Committer, order: Order) -> Stored:
+async def at_once(_: Committer, order: CommitRequest) -> Stored:
     """Say that an upload is stored, a turn of the loop later, as the committer does at the soonest."""
     loop = asyncio.get_running_loop()
     answer = loop.create_future()

@@ -118,11 +118,11 @@ class Terminated(Refusal):
         self.content_type = content_type
 
 
-class Unanswered(GatewayError):
+class UnknownOutcome(GatewayError):
     """Nobody can say whether the upload is durable: no status is the only honest answer."""
 
 
-class ClientLeft(Unanswered):
+class ClientDisconnected(UnknownOutcome):
     """The client went away before its answer: worth a line for the curious, not an error."""
 
 
@@ -139,11 +139,11 @@ class ConfigError(GatewayError):
         self.line = line
 
 
-class EngineAway(GatewayError):
+class EventEngineUnavailable(GatewayError):
     """The engine of events cannot be reached or written now; the same may succeed a little later."""
 
 
-class RecordsAway(GatewayError):
+class RecordStoreUnavailable(GatewayError):
     """The records cannot be reached or written now: nobody knows whether a put was done."""
 
 
@@ -151,7 +151,7 @@ class Postponed(GatewayError):
     """A delivery cannot be run here now, and no handler is to blame: it costs no attempt."""
 
 
-class HolderAway(Postponed):
+class FileHolderUnavailable(Postponed):
     """The gateway that has an event's file cannot be reached now."""
 
 

@@ -1,7 +1,7 @@
 """A gateway that can be told to die: `python -m tests.mortal POINT[:N] serve ...`.
 
-POINT is one of `gateway.domain.failpoints.POINTS`; at its N-th reaching (1 if not said) the process kills
-itself with SIGKILL, so that not a byte more is written. `POINT=eio` lets the next fsync of a
+POINT is one of `gateway.domain.failpoints.POINTS`; at its N-th reaching (1 if not said) the process
+kills itself with SIGKILL, so that not a byte more is written. `POINT=eio` lets the next fsync of a
 folder fail instead, as a dying disk would.
 """
 

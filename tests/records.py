@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from gateway.domain.model import UPLOADED, Delivery, Identity
 from gateway.events.journal import Journal
-from gateway.events.outbox import Record, Telling
+from gateway.events.outbox import EventRecord, UploadRecord
 from gateway.events.protocols import Selection
 
 T = TypeVar("T")
@@ -36,10 +36,10 @@ def record(
     identity: Identity = SOME_FILE,
     mime: str = "text/plain",
     body: dict[str, Any] | None = None,
-) -> Record:
+) -> UploadRecord:
     """Return a record of the upload `name` with the event `e-<name>`."""
     told = {"path": "/before/any/rename", "bytes": identity.size, **(body or {})}
-    return Record(
+    return UploadRecord(
         upload_id=name,
         path=path or f"/upload/{name}",
         identity=identity,
@@ -48,7 +48,7 @@ def record(
         principal={"name": "alice"},
         remote="127.0.0.1",
         created=1000.0,
-        told=(Telling(f"e-{name}", UPLOADED, told, handlers),),
+        told=(EventRecord(f"e-{name}", UPLOADED, told, handlers),),
     )
 
 

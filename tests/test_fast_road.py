@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads import socket_receiver as fastpath
 from gateway.endpoints.uploads import socket_selftest as roadcheck
-from gateway.endpoints.uploads.socket_takeover import Taken, take
+from gateway.endpoints.uploads.socket_takeover import TakenSocket, take
 from gateway.server.app import Gateway
 from gateway.storage.local import incoming
 from tests.conftest import Start
@@ -424,7 +424,7 @@ async def test_ground_that_has_moved_is_noticed_and_uploads_go_the_ordinary_road
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
 
-    def losing(*arguments: Any) -> Taken | None:
+    def losing(*arguments: Any) -> TakenSocket | None:
         taken = take(*arguments)
         assert taken is not None
         taken.parsed[:] = [piece[:-1] + b"?" for piece in taken.parsed]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.endpoints.notifications.presigned_uploads import FIRST_LOOK, GRACE, SKEW, Initiated
+from gateway.endpoints.notifications.presigned_uploads import FIRST_LOOK, GRACE, SKEW, PresignedUploads
 from gateway.records import Records
 from gateway.signing import Grant
 from gateway.storage.protocols import Stat
@@ -25,14 +25,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def initiated(clock: Clock) -> Initiated:
-    return Initiated(Records().own("initiated"), clock)
+def initiated(clock: Clock) -> PresignedUploads:
+    return PresignedUploads(Records().own("initiated"), clock)
 
 
 GRANT = Grant("PUT", "/a/b.bin", 1_000_900, "image/png", max_length=10, metadata={"title": "ü"})
 
 
-async def test_a_url_is_remembered_with_all_that_it_allows(initiated: Initiated) -> None:
+async def test_a_url_is_remembered_with_all_that_it_allows(initiated: PresignedUploads) -> None:
     await initiated.remember(GRANT)
     await initiated.remember(replace(GRANT, path="/a/b.bin2"))
     (one,) = await initiated.of("/a/b.bin")
@@ -40,7 +40,7 @@ async def test_a_url_is_remembered_with_all_that_it_allows(initiated: Initiated)
     assert (one.content_type, one.metadata) == ("image/png", {"title": "ü"})
 
 
-async def test_the_latest_url_of_a_path_comes_first(initiated: Initiated, clock: Clock) -> None:
+async def test_the_latest_url_of_a_path_comes_first(initiated: PresignedUploads, clock: Clock) -> None:
     await initiated.remember(GRANT)
     clock.now += 5
     await initiated.remember(replace(GRANT, content_type="text/plain"))
@@ -48,7 +48,7 @@ async def test_the_latest_url_of_a_path_comes_first(initiated: Initiated, clock:
 
 
 async def test_looks_come_with_growing_pauses_and_the_last_one_at_the_end(
-    initiated: Initiated, clock: Clock
+    initiated: PresignedUploads, clock: Clock
 ) -> None:
     await initiated.remember(GRANT)
     assert await initiated.due(10) == []
@@ -64,7 +64,9 @@ async def test_looks_come_with_growing_pauses_and_the_last_one_at_the_end(
     assert last.due >= last.until
 
 
-async def test_only_one_of_two_that_look_at_once_gets_it(initiated: Initiated, clock: Clock) -> None:
+async def test_only_one_of_two_that_look_at_once_gets_it(
+    initiated: PresignedUploads, clock: Clock
+) -> None:
     await initiated.remember(GRANT)
     clock.now += FIRST_LOOK + 1
     (one,) = await initiated.due(10)
@@ -73,14 +75,14 @@ async def test_only_one_of_two_that_look_at_once_gets_it(initiated: Initiated, c
 
 
 async def test_what_was_told_is_looked_at_once_more_at_its_end(
-    initiated: Initiated, clock: Clock
+    initiated: PresignedUploads, clock: Clock
 ) -> None:
     await initiated.remember(GRANT)
     (one,) = await initiated.of(GRANT.path)
     assert replace(one, told="abc").later(clock.now).due == 1_000_900 + GRACE
 
 
-async def test_forgetting_leaves_nothing(initiated: Initiated) -> None:
+async def test_forgetting_leaves_nothing(initiated: PresignedUploads) -> None:
     await initiated.remember(GRANT)
     (one,) = await initiated.of(GRANT.path)
     assert await initiated.forget(one)
@@ -102,7 +104,11 @@ async def test_forgetting_leaves_nothing(initiated: Initiated) -> None:
     ],
 )
 async def test_an_object_is_compared_with_what_its_url_allowed(
-    initiated: Initiated, limits: dict[str, object], size: int, mime: str | None, fault: str | None
+    initiated: PresignedUploads,
+    limits: dict[str, object],
+    size: int,
+    mime: str | None,
+    fault: str | None,
 ) -> None:
     await initiated.remember(Grant("PUT", "/x", 1_000_900, **limits))  # type: ignore[arg-type]  # of a table
     (one,) = await initiated.of("/x")
@@ -110,7 +116,7 @@ async def test_an_object_is_compared_with_what_its_url_allowed(
 
 
 async def test_an_object_that_was_there_before_is_none_of_its(
-    initiated: Initiated, clock: Clock
+    initiated: PresignedUploads, clock: Clock
 ) -> None:
     await initiated.remember(GRANT)
     (one,) = await initiated.of(GRANT.path)

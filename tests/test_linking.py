@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.links import Links, nobody_signs, object_of
+from gateway.auth.links import SignedUrlFactory, nobody_signs, object_of
 from gateway.cli.check import check
 from gateway.domain import metadata, paths
 from gateway.errors import Refusal
 from gateway.settings import load
 from gateway.signing import UrlSigner
-from gateway.storage.protocols import Signed
+from gateway.storage.protocols import PresignedRequest
 
 SIGNER = UrlSigner([b"k" * 32])
 
 
-def links(**said: Any) -> Links:
-    return Links(load(said, {}), SIGNER, lambda: "https://files.example")
+def links(**said: Any) -> SignedUrlFactory:
+    return SignedUrlFactory(load(said, {}), SIGNER, lambda: "https://files.example")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ async def test_names_of_metadata_are_small_and_fractions_of_seconds_are_cut() ->
 
 
 async def test_a_worker_without_public_url_says_what_it_needs() -> None:
-    nowhere = Links(load({}, {}), SIGNER, nobody_signs)
+    nowhere = SignedUrlFactory(load({}, {}), SIGNER, nobody_signs)
     with pytest.raises(RuntimeError, match="set --public-url"):
         await nowhere.sign_url("PUT", "/a")
 
@@ -83,13 +83,13 @@ async def test_a_worker_without_public_url_says_what_it_needs() -> None:
 class _Bucket:
     """A shelf that signs whatever it is asked for."""
 
-    async def sign(self, grant: Any, *, expires: float) -> Signed | None:
+    async def sign(self, grant: Any, *, expires: float) -> PresignedRequest | None:
         fields = {"policy": "p"} if grant.method == "POST" else {}
-        return Signed(grant.method, f"https://bucket.example{grant.path}", {}, fields)
+        return PresignedRequest(grant.method, f"https://bucket.example{grant.path}", {}, fields)
 
 
 async def test_a_bucket_signs_for_itself_but_not_what_has_to_be_counted() -> None:
-    there = Links(load({}, {}), SIGNER, lambda: "https://files.example", _Bucket())  # type: ignore[arg-type]  # as much of a shelf as is asked for
+    there = SignedUrlFactory(load({}, {}), SIGNER, lambda: "https://files.example", _Bucket())  # type: ignore[arg-type]  # as much of a shelf as is asked for
     assert await there.sign_url("PUT", "/a") == "https://bucket.example/a"
     assert await there.sign_url("POST", "/a") == {
         "url": "https://bucket.example/a",

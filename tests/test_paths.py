@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.domain import paths
-from gateway.domain.paths import Match, Template
+from gateway.domain.paths import Match, UploadPathTemplate
 from gateway.errors import Refusal
 
-DEFAULT = Template.parse("/upload/{filepath}")
+DEFAULT = UploadPathTemplate.parse("/upload/{filepath}")
 ROOT = "/srv/data"
 BAD_NAMES = (
     " .. ../x . a//b a/ a/../b %2e%2e/x %2E./x ..%2fx a%2F%2Fb %2F a%00b a%0ab a%7f a%C2%85"
@@ -121,14 +121,14 @@ def test_a_query_is_bounded_and_must_be_utf8() -> None:
 def test_a_path_of_the_templates_shape_gives_its_variables(
     template: str, raw: str, path: str, resources: dict[str, str]
 ) -> None:
-    assert Template.parse(template).match(raw) == Match(path, resources)
+    assert UploadPathTemplate.parse(template).match(raw) == Match(path, resources)
 
 
 @pytest.mark.parametrize(("template", "resources"), [("/in/{t}", {"t": "x"}), ("/in/x", {})])
 def test_without_a_file_variable_the_name_is_a_new_uuid(
     template: str, resources: dict[str, str]
 ) -> None:
-    first, second = (Template.parse(template).match("/in/x") for _ in range(2))
+    first, second = (UploadPathTemplate.parse(template).match("/in/x") for _ in range(2))
     assert first is not None
     assert second is not None
     assert first.resources == resources
@@ -160,7 +160,7 @@ def test_without_a_file_variable_the_name_is_a_new_uuid(
     ],
 )
 def test_a_path_of_another_shape_is_no_upload_path(template: str, raw: str) -> None:
-    assert Template.parse(template).match(raw) is None
+    assert UploadPathTemplate.parse(template).match(raw) is None
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_bad_file_name_below_the_upload_path_is_refused(name: str) -> None:
 @pytest.mark.parametrize("raw", ["/in//x", "/in/a%2Fb/x", "/in/../x", "/in/%2e%2e/x", "/in/a/..%2fx"])
 def test_every_single_segment_variable_is_checked_like_a_segment(raw: str) -> None:
     with refused():
-        Template.parse("/in/{t}/{filename}").match(raw)
+        UploadPathTemplate.parse("/in/{t}/{filename}").match(raw)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_every_single_segment_variable_is_checked_like_a_segment(raw: str) -> No
 )
 def test_a_bad_template_is_refused_with_its_reason(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match="upload path template") as caught:
-        Template.parse(text)
+        UploadPathTemplate.parse(text)
     assert reason in str(caught.value)
 
 
@@ -259,8 +259,8 @@ def test_whatever_check_accepts_stays_below_any_root(path: str) -> None:
 def test_whatever_match_accepts_stays_below_any_root(name: str) -> None:
     for template in (
         DEFAULT,
-        Template.parse("/{t}/{filename}"),
-        Template.parse("/upload/{filepath}/{t}"),
+        UploadPathTemplate.parse("/{t}/{filename}"),
+        UploadPathTemplate.parse("/upload/{filepath}/{t}"),
     ):
         with suppress(Refusal):
             match = template.match("/upload/" + name)

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import RecordsAway
-from gateway.records import Collection, Memory, Records
+from gateway.errors import RecordStoreUnavailable
+from gateway.records import Collection, MemoryStore, Records
 from gateway.records.query import MAX_PAGE
-from gateway.records.sqlite_store import Embedded
+from gateway.records.sqlite_store import SqliteStore
 
 FACTORIES: dict[str, Callable[[Path], Records]] = {
-    "memory": lambda _: Records(Memory()),
-    "embedded": lambda folder: Records(Embedded(folder / "records.db")),
+    "memory": lambda _: Records(MemoryStore()),
+    "embedded": lambda folder: Records(SqliteStore(folder / "records.db")),
 }
 
 
@@ -314,7 +314,7 @@ async def compare(
     collection: Collection, steps: list[tuple[str, str, dict[str, Any]]], questions: list[dict[str, Any]]
 ) -> None:
     """Do the same to a collection and to the model, and ask both the same."""
-    model = Records(Memory())("model")
+    model = Records(MemoryStore())("model")
     for at, (verb, key, item) in enumerate(steps):
         if verb == "put":
             assert await collection.put(key, item) == await model.put(key, item)
@@ -344,7 +344,7 @@ def test_the_embedded_file_answers_as_the_model_does(
     tmp_path: Path, steps: list[tuple[str, str, dict[str, Any]]], questions: list[dict[str, Any]]
 ) -> None:
     path = tmp_path / "records.db"
-    store = Embedded(path)
+    store = SqliteStore(path)
     try:
         asyncio.run(compare(Records(store)("c"), steps, questions))
     finally:
@@ -356,7 +356,7 @@ def test_the_embedded_file_answers_as_the_model_does(
 
 
 async def test_nothing_is_made_before_the_first_call(tmp_path: Path) -> None:
-    store = Embedded(tmp_path / "records.db")
+    store = SqliteStore(tmp_path / "records.db")
     assert list(tmp_path.iterdir()) == []
     await Records(store)("a").put("a", {})
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
@@ -364,7 +364,7 @@ async def test_nothing_is_made_before_the_first_call(tmp_path: Path) -> None:
 
 
 async def test_several_loops_in_several_threads_share_a_store(tmp_path: Path) -> None:
-    records = Records(Embedded(tmp_path / "records.db"))
+    records = Records(SqliteStore(tmp_path / "records.db"))
 
     def work(name: str) -> None:
         async def puts() -> None:
@@ -382,7 +382,7 @@ async def test_several_loops_in_several_threads_share_a_store(tmp_path: Path) ->
 
 
 async def test_a_caller_that_is_cancelled_harms_no_other(tmp_path: Path) -> None:
-    records = Records(Embedded(tmp_path / "records.db"))
+    records = Records(SqliteStore(tmp_path / "records.db"))
     tasks = [asyncio.create_task(records("a").put(f"{n:03}", {})) for n in range(100)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
@@ -404,11 +404,11 @@ async def test_a_foreign_file_is_refused_and_stays_as_it_was(
     else:
         path.write_bytes(content)
     before = path.read_bytes()
-    records = Records(Embedded(path))
+    records = Records(SqliteStore(path))
     for _ in range(2):
-        with pytest.raises(RecordsAway, match=r"records\.db"):
+        with pytest.raises(RecordStoreUnavailable, match=r"records\.db"):
             await records("a").put("a", {})
-        with pytest.raises(RecordsAway, match=r"records\.db"):
+        with pytest.raises(RecordStoreUnavailable, match=r"records\.db"):
             await records("a").get("a")
     assert path.read_bytes() == before
     await asyncio.to_thread(records.close)
@@ -416,8 +416,8 @@ async def test_a_foreign_file_is_refused_and_stays_as_it_was(
 
 async def test_records_that_could_not_be_opened_are_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "later"
-    records = Records(Embedded(folder / "records.db"))
-    with pytest.raises(RecordsAway):
+    records = Records(SqliteStore(folder / "records.db"))
+    with pytest.raises(RecordStoreUnavailable):
         await records("a").put("a", {})
     folder.mkdir()
     assert await records("a").put("a", {})
@@ -425,7 +425,7 @@ async def test_records_that_could_not_be_opened_are_tried_again(tmp_path: Path) 
 
 
 async def test_too_many_indexes_are_refused(tmp_path: Path) -> None:
-    records = Records(Embedded(tmp_path / "records.db"))
+    records = Records(SqliteStore(tmp_path / "records.db"))
     for number in range(16):
         await records("a").query(index=f"f{number}")
     with pytest.raises(ValueError, match="16 fields are indexed already"):
@@ -435,7 +435,7 @@ async def test_too_many_indexes_are_refused(tmp_path: Path) -> None:
 
 
 async def test_it_never_keeps_a_wal(tmp_path: Path) -> None:
-    records = Records(Embedded(tmp_path / "records.db"))
+    records = Records(SqliteStore(tmp_path / "records.db"))
     await records("a").put("a", {})
     assert {path.name for path in tmp_path.iterdir()} <= {
         "records.db",

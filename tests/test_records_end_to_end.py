@@ -14,9 +14,9 @@ from pydantic import SecretStr
 
 from gateway.cli.check import check
 from gateway.cli.doctor import setting
-from gateway.errors import ConfigError, RecordsAway
+from gateway.errors import ConfigError, RecordStoreUnavailable
 from gateway.records import Records, open_records, secrets_of
-from gateway.records.sqlite_store import Embedded
+from gateway.records.sqlite_store import SqliteStore
 from gateway.settings import Settings, load
 from gateway.storage.local.state_dir import slots
 from tests.conftest import Start
@@ -82,7 +82,7 @@ async def test_what_two_processes_put_before_sigkill_is_there(tmp_path: Path) ->
             writer.wait()
             writer.stdout.close()
         assert len(said) >= 50
-        store = Embedded(path)
+        store = SqliteStore(path)
         kept = Records(store)("a")
         found = await asyncio.gather(*(kept.get(key) for key in said))
         assert [key for key, item in zip(said, found, strict=True) if item is None] == []
@@ -136,7 +136,7 @@ async def test_a_gateway_without_records_makes_no_file(start: Start, tmp_path: P
 
 async def test_a_worker_on_another_machine_is_told_to_use_postgresql(tmp_path: Path) -> None:
     here = Settings(directory=tmp_path)
-    with pytest.raises(RecordsAway, match="same --records postgresql://"):
+    with pytest.raises(RecordStoreUnavailable, match="same --records postgresql://"):
         await open_records(here, file_is_local=bool(slots(here.state)))("a").get("a")
     (tmp_path / ".gateway").mkdir()
     (tmp_path / ".gateway/journal-0.db").touch()

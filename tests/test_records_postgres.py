@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from gateway.cli.doctor import setting
-from gateway.errors import RecordsAway
+from gateway.errors import RecordStoreUnavailable
 from gateway.records import Collection, Records
 from gateway.records import postgres_queries as statements
 from gateway.records import postgres_store as postgres
-from gateway.records.postgres_store import Postgres, shown
+from gateway.records.postgres_store import PostgresStore, shown
 from gateway.records.query import make_query
 from gateway.settings import Settings
 from tests import test_records as suite
@@ -43,9 +43,9 @@ def database() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def store(database: Server) -> Iterator[Postgres]:
+def store(database: Server) -> Iterator[PostgresStore]:
     """A store for all tests of this module: each uses a collection of its own."""
-    made = Postgres(database.url)
+    made = PostgresStore(database.url)
     yield made
     made.close()
 
@@ -53,7 +53,7 @@ def store(database: Server) -> Iterator[Postgres]:
 class _Fresh(Records):
     """Collections whose names no other test has."""
 
-    def __init__(self, store: Postgres) -> None:
+    def __init__(self, store: PostgresStore) -> None:
         super().__init__(store)
         self._number = next(_numbers)
 
@@ -62,7 +62,7 @@ class _Fresh(Records):
 
 
 @pytest.fixture
-def records(store: Postgres) -> Records:
+def records(store: PostgresStore) -> Records:
     return _Fresh(store)
 
 
@@ -93,7 +93,7 @@ def test_the_suite_is_not_empty() -> None:
 )
 @given(suite.STEPS, st.lists(suite.QUESTIONS, max_size=6))
 def test_postgresql_answers_as_the_model_does(
-    store: Postgres, steps: list[tuple[str, str, dict[str, Any]]], questions: list[dict[str, Any]]
+    store: PostgresStore, steps: list[tuple[str, str, dict[str, Any]]], questions: list[dict[str, Any]]
 ) -> None:
     async def run() -> None:
         collection = Records(store)("model")
@@ -118,7 +118,7 @@ async def beside(database: Server) -> AsyncIterator[Any]:
 
 @pytest.mark.parametrize("asked", [{"since": 3, "until": 9}, {"equals": "x"}, {}])
 async def test_a_question_about_an_index_is_answered_from_it(
-    store: Postgres, photos: Collection, beside: Any, asked: dict[str, Any]
+    store: PostgresStore, photos: Collection, beside: Any, asked: dict[str, Any]
 ) -> None:
     await photos.put("a", {"n": 5})
     await photos.query(index="n")
@@ -139,7 +139,7 @@ async def test_several_gateways_make_one_table_and_one_index_at_once(
     database: Server, beside: Any
 ) -> None:
     await beside.execute("CREATE DATABASE several")
-    stores = [Postgres(database.url_of("several")) for _ in range(6)]
+    stores = [PostgresStore(database.url_of("several")) for _ in range(6)]
     await asyncio.gather(*(Records(one)("a").put(str(at), {"n": at}) for at, one in enumerate(stores)))
     pages = await asyncio.gather(*(Records(one)("a").query(index="n") for one in stores))
     assert {len(page.items) for page in pages} == {6}
@@ -148,13 +148,13 @@ async def test_several_gateways_make_one_table_and_one_index_at_once(
 
 
 async def test_whoever_may_make_no_tables_uses_those_there_are(
-    database: Server, store: Postgres, beside: Any
+    database: Server, store: PostgresStore, beside: Any
 ) -> None:
     await Records(store)("grant").put("a", {"n": 1})
     await beside.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
     await beside.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     await beside.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON gateway_records TO plain")
-    own = Postgres(f"postgresql://plain:plain@127.0.0.1:{database.port}/postgres")
+    own = PostgresStore(f"postgresql://plain:plain@127.0.0.1:{database.port}/postgres")
     assert await Records(own)("grant").get("a") == {"n": 1, "key": "a"}
     await asyncio.to_thread(own.close)
 
@@ -162,7 +162,7 @@ async def test_whoever_may_make_no_tables_uses_those_there_are(
 async def test_a_database_that_may_lose_commits_is_told_not_to(database: Server, beside: Any) -> None:
     await beside.execute("CREATE DATABASE hasty")
     await beside.execute("ALTER DATABASE hasty SET synchronous_commit = off")
-    hasty = Postgres(database.url_of("hasty"))
+    hasty = PostgresStore(database.url_of("hasty"))
     assert await hasty._ask(lambda db: db.fetchval("SHOW synchronous_commit")) == "on"
     assert await hasty._ask(lambda db: db.fetchval("SHOW synchronous_commit")) == "on"
     await asyncio.to_thread(hasty.close)
@@ -172,8 +172,8 @@ async def test_a_database_of_another_encoding_is_refused(database: Server, besid
     await beside.execute(
         "CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0"
     )
-    latin = Postgres(database.url_of("latin"))
-    with pytest.raises(RecordsAway, match="encoding UTF8"):
+    latin = PostgresStore(database.url_of("latin"))
+    with pytest.raises(RecordStoreUnavailable, match="encoding UTF8"):
         await Records(latin)("a").get("a")
     await asyncio.to_thread(latin.close)
 
@@ -189,7 +189,7 @@ async def test_too_many_indexes_are_refused(photos: Collection) -> None:
 
 
 async def test_many_loops_share_a_few_connections(
-    database: Server, store: Postgres, photos: Collection, beside: Any
+    database: Server, store: PostgresStore, photos: Collection, beside: Any
 ) -> None:
     def work(name: str) -> None:
         async def puts() -> None:
@@ -221,7 +221,7 @@ async def test_a_server_that_was_away_is_used_again(photos: Collection, database
     await asyncio.to_thread(database.stop)
     try:
         for _ in range(3):
-            with pytest.raises(RecordsAway) as away:
+            with pytest.raises(RecordStoreUnavailable) as away:
                 await photos.get("a")
             assert f"127.0.0.1:{database.port}/postgres" in str(away.value)
     finally:
@@ -240,7 +240,7 @@ async def test_a_server_that_hangs_is_not_waited_for_without_end(
         answers = await asyncio.gather(*asked, return_exceptions=True)
     finally:
         database.freeze(on=False)
-    assert {type(answer) for answer in answers} == {RecordsAway}
+    assert {type(answer) for answer in answers} == {RecordStoreUnavailable}
     monkeypatch.undo()
     assert await photos.get("a") == {"n": 1, "key": "a"}
 
@@ -254,8 +254,8 @@ async def test_no_text_shows_the_password(database: Server, caplog: pytest.LogCa
         database.url + "?sslmode=no-such-mode",
         database.url_of("no_such_database"),
     ):
-        wrong = Postgres(url)
-        with pytest.raises(RecordsAway) as away:
+        wrong = PostgresStore(url)
+        with pytest.raises(RecordStoreUnavailable) as away:
             await Records(wrong)("a").get("a")
         said.append(f"{away.value!r} {away.value.__cause__!r} {wrong.shown}")
         await asyncio.to_thread(wrong.close)

@@ -31,15 +31,15 @@ from gateway.domain.schedules import Every
 from gateway.endpoints import inflight
 from gateway.endpoints.admin import events as steering
 from gateway.endpoints.admin import status as observe
-from gateway.events.protocols import STATES, Row
+from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
 from gateway.plugins.models import Strict
 from gateway.plugins.schema import FILE
 from gateway.plugins.scripting import (
     Configs,
+    ScriptContext,
     Services,
-    Surroundings,
     callout,
     downloading_event,
     run_script,
@@ -107,7 +107,7 @@ def test_the_pages_that_are_open_to_all_are_documented_as_such() -> None:
 def test_the_templates_of_the_page_give_the_paths_it_says() -> None:
     for row in rows(section(page("http.md"), "## Paths")):
         template, target, path = (cell.strip("`") for cell in row)
-        match = paths.Template.parse(template).match(target)
+        match = paths.UploadPathTemplate.parse(template).match(target)
         assert match is not None
         pattern = re.escape(path).replace(re.escape("<a new UUID>"), "[0-9a-f-]{36}")
         assert re.fullmatch(pattern, match.path), match.path
@@ -154,7 +154,7 @@ def test_the_page_leads_to_the_schema() -> None:
 
 def test_every_name_of_the_script_namespace_is_documented() -> None:
     services = Services()
-    around = Surroundings("a", "a", "", {}, Configs({}), services.callout, services.files)
+    around = ScriptContext("a", "a", "", {}, Configs({}), services.callout, services.files)
     there_are = {name for name in run_script(compile("", "", "exec"), around) if name[0] != "_"}
     text = page("script-names.md").partition("\n## ")[0]
     said = {name for row in rows(text) for name in re.findall(r"`(\w+)`", row[0])}
@@ -233,7 +233,7 @@ def test_the_states_and_the_json_keys_of_events_are_documented() -> None:
     text = section(page("command-line.md"), "## events")
     look = (PROJECT / "docs/how-to/look-into-events.md").read_text()
     assert sorted(keys(section(look, "## List"))) == sorted(STATES)
-    assert ", ".join(f"`{name}`" for name in Row.__dataclass_fields__) in text
+    assert ", ".join(f"`{name}`" for name in DeliveryRow.__dataclass_fields__) in text
     assert all(f"`{state}`" in text for state in STATES)
 
 

@@ -16,7 +16,7 @@ from gateway.cli import main
 from gateway.errors import ConfigError
 from gateway.plugins import PluginFaults, Plugins
 from gateway.plugins.scripting import Services
-from gateway.plugins.secrets import LARGEST_VALUE, Keys, Unopened, keys_of, new_key
+from gateway.plugins.secrets import LARGEST_VALUE, DecryptionError, SecretKeys, keys_of, new_key
 from gateway.settings import load
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import MOST_SECRETS, REDACTED, Mask, Redaction
@@ -34,13 +34,13 @@ def typed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def loaded(folder: Path, keys: Keys) -> Plugins:
+def loaded(folder: Path, keys: SecretKeys) -> Plugins:
     plugins = Plugins([folder], Services(), keys=lambda: keys)
     plugins.load()
     return plugins
 
 
-def faults(folder: Path, keys: Keys) -> list[str]:
+def faults(folder: Path, keys: SecretKeys) -> list[str]:
     with pytest.raises(PluginFaults) as caught:
         loaded(folder, keys)
     return [str(fault).replace(f"{folder}/", "") for fault in caught.value.faults]
@@ -50,21 +50,21 @@ def faults(folder: Path, keys: Keys) -> list[str]:
 
 
 def test_the_first_key_encrypts_and_every_key_opens(key: str) -> None:
-    older = Keys([key])
-    rotated = Keys([new_key(), key])
+    older = SecretKeys([key])
+    rotated = SecretKeys([new_key(), key])
     assert rotated.decrypt(older.encrypt(CLEAR)) == CLEAR
-    with pytest.raises(Unopened, match="a key that is not set now"):
+    with pytest.raises(DecryptionError, match="a key that is not set now"):
         older.decrypt(rotated.encrypt(CLEAR))
     assert older.encrypt(CLEAR) != older.encrypt(CLEAR)
 
 
 @pytest.mark.parametrize("change", ["", "x", "cut", "flip"])
 def test_a_damaged_token_is_noticed_and_never_quoted(key: str, change: str) -> None:
-    token = Keys([key]).encrypt(CLEAR)
+    token = SecretKeys([key]).encrypt(CLEAR)
     middle = "A" if token[60] != "A" else "B"
     damaged = {"cut": token[:-8], "flip": token[:60] + middle + token[61:]}.get(change, change)
-    with pytest.raises(Unopened, match="it is damaged") as caught:
-        Keys([key]).decrypt(damaged)
+    with pytest.raises(DecryptionError, match="it is damaged") as caught:
+        SecretKeys([key]).decrypt(damaged)
     assert token[:20] not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -77,9 +77,9 @@ def test_keys_come_from_the_environment_and_then_from_the_file(tmp_path: Path) -
     environ = {"UPLOAD_GATEWAY_SECRETS_KEY": f"{first}, {second}"}
     settings = load({"secrets_key_file": str(file), "directory": str(tmp_path)}, environ)
     keys = keys_of(settings)
-    assert Keys([first]).decrypt(keys.encrypt(CLEAR)) == CLEAR
+    assert SecretKeys([first]).decrypt(keys.encrypt(CLEAR)) == CLEAR
     for one in (second, third):
-        assert keys.decrypt(Keys([one]).encrypt(CLEAR)) == CLEAR
+        assert keys.decrypt(SecretKeys([one]).encrypt(CLEAR)) == CLEAR
     assert not any(one in repr(settings) + repr(keys) for one in (first, second, third))
 
 
@@ -139,7 +139,7 @@ def test_a_key_is_never_taken_from_the_command_line_or_the_settings_file(
 
 
 def test_a_secret_is_opened_at_load_wherever_it_stands_in_a_config(tmp_path: Path, key: str) -> None:
-    keys = Keys([key])
+    keys = SecretKeys([key])
     token = keys.encrypt(CLEAR)
     half = len(token) // 2
     plugin(
@@ -158,14 +158,14 @@ def test_a_secret_is_opened_at_load_wherever_it_stands_in_a_config(tmp_path: Pat
 
 
 def test_what_cannot_be_opened_is_told_with_file_and_line(tmp_path: Path, key: str) -> None:
-    token = Keys([new_key()]).encrypt(CLEAR)
+    token = SecretKeys([new_key()]).encrypt(CLEAR)
     plugin(tmp_path, f"name: a\nconfig:\n  x:\n  - !secret {token}\n", "a.yaml")
     plugin(tmp_path, "# b\nname: b\nconfig: {y: !secret junk}\n", "b.yaml")
-    told = faults(tmp_path, Keys([key]))
+    told = faults(tmp_path, SecretKeys([key]))
     assert [line.split(" ")[0] for line in told] == ["a.yaml:4:", "b.yaml:3:"]
     assert all("cannot be opened: it is damaged" in line for line in told)
     assert token[:20] not in "".join(told)
-    assert "there is no key; set UPLOAD_GATEWAY_SECRETS_KEY" in faults(tmp_path, Keys())[0]
+    assert "there is no key; set UPLOAD_GATEWAY_SECRETS_KEY" in faults(tmp_path, SecretKeys())[0]
 
 
 @pytest.mark.parametrize(
@@ -183,14 +183,14 @@ def test_what_cannot_be_opened_is_told_with_file_and_line(tmp_path: Path, key: s
 )
 def test_a_secret_elsewhere_is_a_fault(tmp_path: Path, text: str, complaint: str) -> None:
     plugin(tmp_path, text)
-    [told] = faults(tmp_path, Keys())
+    [told] = faults(tmp_path, SecretKeys())
     assert told.startswith(complaint)
 
 
 def test_a_faulty_key_file_is_told_once_however_many_secrets_there_are(tmp_path: Path) -> None:
     plugin(tmp_path / "p", "name: a\nconfig: {x: !secret a, y: !secret b}\n")
 
-    def broken() -> Keys:
+    def broken() -> SecretKeys:
         raise ConfigError("is open to others", "keys")
 
     with pytest.raises(PluginFaults) as caught:
@@ -199,7 +199,7 @@ def test_a_faulty_key_file_is_told_once_however_many_secrets_there_are(tmp_path:
 
 
 async def test_a_reload_asks_for_the_keys_anew_and_old_values_stay_masked(tmp_path: Path) -> None:
-    old, new = Keys([new_key()]), Keys([new_key()])
+    old, new = SecretKeys([new_key()]), SecretKeys([new_key()])
     in_force = [old]
     plugin(tmp_path, f"name: a\nconfig: {{x: !secret {old.encrypt(CLEAR)}}}\n")
     plugins = Plugins([tmp_path], Services(), keys=lambda: in_force[-1])
@@ -285,7 +285,7 @@ def test_encrypt_reads_the_value_from_stdin_and_what_it_prints_works(
     assert printed.startswith("!secret gAAAA")
     assert CLEAR not in printed
     plugin(tmp_path / "p", f"name: a\nconfig:\n  x: {printed}")
-    assert loaded(tmp_path / "p", Keys([key])).current.configs.get("a") == {"x": CLEAR}
+    assert loaded(tmp_path / "p", SecretKeys([key])).current.configs.get("a") == {"x": CLEAR}
     assert main(["check", "--plugins", str(tmp_path / "p")]) == 0
     assert CLEAR not in capsys.readouterr().out
 
@@ -298,7 +298,7 @@ def test_encrypt_asks_on_a_terminal_without_showing_what_is_typed(
     monkeypatch.setattr("getpass.getpass", lambda prompt: CLEAR)
     assert main(["secrets", "encrypt"]) == 0
     token = capsys.readouterr().out.split()[1]
-    assert Keys([key]).decrypt(token) == CLEAR
+    assert SecretKeys([key]).decrypt(token) == CLEAR
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_encrypt_takes_no_value_as_an_argument_and_needs_a_key(
 def test_keygen_prints_a_key_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["secrets", "keygen"]) == 0
     printed = capsys.readouterr()
-    assert Keys([printed.out.strip()])
+    assert SecretKeys([printed.out.strip()])
     assert "a copy in a safe place" in printed.err
 
 

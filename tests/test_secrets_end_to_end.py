@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.auth.authenticator import digest
-from gateway.plugins.secrets import Keys, new_key
+from gateway.plugins.secrets import SecretKeys, new_key
 from gateway.telemetry.redaction import REDACTED
 from tests.harness import SECONDS, Outside, get, plugin, put
 
@@ -88,7 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UPLOAD_GATEWAY_SECRETS_KEY", key)
     monkeypatch.setenv("LEAK_TEST_VALUE", FROM_ENV)
     plugin(tmp_path / "p", FROM_FILE, "key.pem")
-    return plugin(tmp_path / "p", PLUGINS.replace("TOKEN", Keys([key]).encrypt(SEALED)))
+    return plugin(tmp_path / "p", PLUGINS.replace("TOKEN", SecretKeys([key]).encrypt(SEALED)))
 
 
 def leaks(what: str, content: bytes) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.endpoints.admin.events import Steering
-from gateway.events.combined_ledger import Gathered
+from gateway.endpoints.admin.events import EventsEndpoint
+from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
 from gateway.server.app import Gateway
@@ -327,8 +327,8 @@ async def test_a_request_for_the_slot_is_answered_without_the_others(
     other = Journal(tmp_path / "other.db", full=False)
     other.open()
     own = gateway.journal.ledger
-    whole = Gathered(lambda: {"slot-0": own, "slot-1": other.ledger})
-    gateway.entrance.steering = Steering(own, whole, Redaction())
+    whole = CombinedLedger(lambda: {"slot-0": own, "slot-1": other.ledger})
+    gateway.entrance.steering = EventsEndpoint(own, whole, Redaction())
     ready(other, "theirs")
     for page, names in (("/-/events", {"mine", "theirs"}), ("/-/events?scope=slot", {"mine"})):
         rows = (await get(gateway, page)).json["deliveries"]

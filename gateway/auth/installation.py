@@ -19,8 +19,8 @@ from yarl import URL
 
 from gateway.errors import ConfigError
 from gateway.settings import Address, Settings, is_loopback
-from gateway.signing import SHORTEST_KEY, Marker, Signer, UrlSigner
-from gateway.signing.credential import Trusted
+from gateway.signing import SHORTEST_KEY, CredentialSigner, ObjectMarker, UrlSigner
+from gateway.signing.credential import TrustedCall
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
 KEY_FILE: Final = "installation.key"
@@ -42,9 +42,9 @@ class Installation:
     def __init__(
         self, settings: Settings, keys: Sequence[bytes], bound: Callable[[], tuple[str, int]]
     ) -> None:
-        self._signer = Signer(keys)
+        self._signer = CredentialSigner(keys)
         self.urls = UrlSigner(keys)
-        self.marks = Marker(keys)
+        self.marks = ObjectMarker(keys)
         self._settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)
@@ -95,16 +95,16 @@ class Installation:
         while len(self._met) > MOST_MET:
             del self._met[next(iter(self._met))]
 
-    def recognise(self, method: str, url: URL) -> Trusted | None:
+    def recognise(self, method: str, url: URL) -> TrustedCall | None:
         """Say how to call `url` where it leads to a gateway of this installation, else None."""
         called = _plain(url.host or "", url.port or 0)
         target = url.raw_path_qs
         if called in self._own_names():
             straight = url.with_scheme(self.scheme).with_host(self.own.host).with_port(self.own.port)
             signed = self._signer.credential(audience(*self.own), method, target)
-            return Trusted(straight, signed, self._certificate or True)
+            return TrustedCall(straight, signed, self._certificate or True)
         if called in self._peers or called in self._met:
-            return Trusted(url, self._signer.credential(audience(*called), method, target), True)
+            return TrustedCall(url, self._signer.credential(audience(*called), method, target), True)
         return None
 
     def _audiences(self) -> set[str]:

@@ -17,7 +17,7 @@ from gateway.domain import paths
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.signing import Grant, UrlSigner, encoded
-from gateway.storage.protocols import Shelf
+from gateway.storage.protocols import Storage
 
 DOOR: Final = "/-/objects"
 """Below it every stored path has a URL that signed requests are taken at."""
@@ -37,7 +37,7 @@ def nobody_signs() -> str:
     raise RuntimeError("this process has no address of its own: set --public-url to the gateways' URL")
 
 
-class Links:
+class SignedUrlFactory:
     """Signs what lies in the storage. `base` returns what URLs begin with.
 
     `shelf` is asked first, where there is one: a bucket signs for itself what it can. What it lets
@@ -49,10 +49,10 @@ class Links:
         settings: Settings,
         urls: UrlSigner,
         base: Callable[[], str],
-        shelf: Shelf | None = None,
+        shelf: Storage | None = None,
         remember: Remember | None = None,
     ) -> None:
-        self._template = paths.Template.parse(settings.file_upload_api_path)
+        self._template = paths.UploadPathTemplate.parse(settings.file_upload_api_path)
         self._downloads = settings.downloads
         self._urls = urls
         self._base = base

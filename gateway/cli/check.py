@@ -17,9 +17,9 @@ from gateway.endpoints.routing.plugin import KIND, RoutePlugin, routing_kind
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Handler, Plugins
 from gateway.plugins.models import EVENTS
-from gateway.plugins.scripting import Lane, Services
-from gateway.plugins.secrets import Keys, MakeKeys, keys_of
-from gateway.plugins.testing import Outcome, run_tests
+from gateway.plugins.scripting import ScriptExecutor, Services
+from gateway.plugins.secrets import MakeKeys, SecretKeys, keys_of
+from gateway.plugins.testing import TestResult, run_tests
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import Mask
@@ -44,7 +44,7 @@ def run(settings: Settings) -> int:
 
 def check(
     folders: Sequence[Path],
-    keys: MakeKeys = Keys,
+    keys: MakeKeys = SecretKeys,
     upload_path: str = UPLOAD_PATH,
     *,
     issuer: bool = True,
@@ -76,9 +76,9 @@ def check(
     return 1 if failed else 0
 
 
-async def _run_all(plugins: Plugins) -> list[Outcome]:
+async def _run_all(plugins: Plugins) -> list[TestResult]:
     handlers: list[Handler] = [one for event in EVENTS for one in plugins.current.handlers[event]]
-    lane = Lane("check")
+    lane = ScriptExecutor("check")
     try:
         outcomes = [outcome for handler in handlers for outcome in await run_tests(handler, lane)]
         for route in _routes(plugins):
@@ -93,7 +93,7 @@ def _routes(plugins: Plugins) -> tuple[RoutePlugin, ...]:
     return routes
 
 
-def _tell(outcome: Outcome, mask: Mask) -> None:
+def _tell(outcome: TestResult, mask: Mask) -> None:
     if not outcome.faults:
         print(f"ok    {outcome.handler}: {outcome.test}")
     for fault in outcome.faults:

@@ -19,9 +19,9 @@ import uvloop
 from gateway.cli import complain
 from gateway.errors import ConfigError
 from gateway.server.app import Gateway
-from gateway.server.shared import Premises, Seat
+from gateway.server.shared import ProcessContext, SharedResources
 from gateway.server.supervisor import Supervisor
-from gateway.server.supervisor_channel import Link
+from gateway.server.supervisor_channel import SupervisorChannel
 from gateway.settings import Settings
 from gateway.telemetry import logs
 
@@ -46,7 +46,7 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_format, settings.log_level)
     logs.take_thread_failures()
     _raise_file_limit()
-    premises = Premises(settings)
+    premises = SharedResources(settings)
     premises.open()
     with contextlib.closing(premises):
         if settings.processes == 1:
@@ -55,11 +55,11 @@ def run(settings: Settings) -> int:
         return _supervise(settings, premises)
 
 
-def _supervise(settings: Settings, premises: Premises) -> int:
+def _supervise(settings: Settings, premises: SharedResources) -> int:
     """Keep one process alive for every seat."""
     started = False
 
-    def work(slot: int, link: Link) -> int:
+    def work(slot: int, link: SupervisorChannel) -> int:
         logs.always(process=slot)
         try:
             return _serve(settings, premises.seat(slot), link.prepared, link.ready)
@@ -86,7 +86,7 @@ def _supervise(settings: Settings, premises: Premises) -> int:
 
 
 def _serve(
-    settings: Settings, seat: Seat, prepared: Callable[[], None], ready: Callable[[], None]
+    settings: Settings, seat: ProcessContext, prepared: Callable[[], None], ready: Callable[[], None]
 ) -> int:
     """Be one process: `prepared` may wait before the port is opened, `ready` is called after that."""
     asked: list[int] = []
@@ -143,7 +143,7 @@ def _nothing() -> None:
     """There is nobody to wait for."""
 
 
-def _greet(settings: Settings, seat: Seat) -> None:
+def _greet(settings: Settings, seat: ProcessContext) -> None:
     if seat.token is not None:
         print(
             "a token was made; it is shown only this once, and kept hashed in "

@@ -18,7 +18,7 @@ from gateway.auth.installation import KEY_FILE, known_keys, public_url
 from gateway.auth.links import DEFAULT_SECONDS, DOOR, new_nonce, object_of
 from gateway.domain import metadata, paths
 from gateway.endpoints.routing.model import Operation, Route
-from gateway.endpoints.routing.table import Table
+from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError, Refusal
 from gateway.plugins.yaml_documents import find_files, read_file
 from gateway.settings import Address, Settings
@@ -48,7 +48,7 @@ PAGES: Final = frozenset({"events", "files", "health", "metrics", "openapi.json"
 """What there is below `/-/`, by the second segment."""
 
 
-class _Asked(NamedTuple):
+class _RequestToSign(NamedTuple):
     """What is to be signed: a path still encoded, and its query."""
 
     method: str
@@ -93,7 +93,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(method: str, path: str) -> _Asked:
+def _asked(method: str, path: str) -> _RequestToSign:
     if not path.startswith("/"):
         raise ConfigError("PATH must start with a slash: it is what stands behind the host of the URL")
     if carries_signature(path):
@@ -105,7 +105,7 @@ def _asked(method: str, path: str) -> _Asked:
     except (Refusal, ValueError) as fault:
         raise ConfigError(f"PATH: {fault}") from None
     query = parse_qsl(raw_query, keep_blank_values=True)
-    return _Asked(method.upper(), raw_path, tuple(query))
+    return _RequestToSign(method.upper(), raw_path, tuple(query))
 
 
 def _plain(segment: str) -> str:
@@ -114,7 +114,7 @@ def _plain(segment: str) -> str:
     return segment
 
 
-def _grant(asked: _Asked, args: argparse.Namespace) -> Grant:
+def _grant(asked: _RequestToSign, args: argparse.Namespace) -> Grant:
     """Return what is signed. Raises `ValueError`."""
     said = [pair.partition("=") for pair in args.meta]
     if any(not equals for _, equals, _ in said):
@@ -160,12 +160,12 @@ def _base(settings: Settings) -> str:
 # -- doors
 
 
-def _check_door(settings: Settings, asked: _Asked) -> bool:
+def _check_door(settings: Settings, asked: _RequestToSign) -> bool:
     """Return whether the door stores files.
 
     Raises ConfigError, with a better path where there is one, for what no door takes.
     """
-    template = paths.Template.parse(settings.file_upload_api_path)
+    template = paths.UploadPathTemplate.parse(settings.file_upload_api_path)
     try:
         stored, upload = object_of(asked.raw_path), template.match(asked.raw_path)
     except Refusal as refusal:
@@ -187,14 +187,14 @@ def _check_door(settings: Settings, asked: _Asked) -> bool:
     return stored is not None or upload is not None
 
 
-def _check_method(asked: _Asked, methods: Sequence[str]) -> None:
+def _check_method(asked: _RequestToSign, methods: Sequence[str]) -> None:
     if asked.method not in methods:
         raise ConfigError(f"METHOD: this path takes {', '.join(methods)}, not {asked.method}")
 
 
-def _check_route(settings: Settings, asked: _Asked) -> None:
+def _check_route(settings: Settings, asked: _RequestToSign) -> None:
     try:
-        Table(_routes(settings)).find(asked.raw_path, asked.method)
+        RouteTable(_routes(settings)).find(asked.raw_path, asked.method)
     except Refusal as refusal:
         if refusal.code == "method_not_allowed":
             raise ConfigError(f"METHOD: {refusal.message}, not {asked.method}") from None
@@ -225,7 +225,7 @@ def _routes(settings: Settings) -> list[Route]:
     return found
 
 
-def _no_door(asked: _Asked, settings: Settings) -> ConfigError:
+def _no_door(asked: _RequestToSign, settings: Settings) -> ConfigError:
     return ConfigError(
         f"{asked.raw_path} is no URL of this gateway. Files are uploaded with PUT"
         f" {settings.file_upload_api_path}; a stored file has the URL {DOOR}/... ; a route must be in"

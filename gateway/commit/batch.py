@@ -14,25 +14,25 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from gateway.commit import publish
-from gateway.commit.disk_space import Reserve
+from gateway.commit.disk_space import DiskSpace
 from gateway.commit.error_mapping import discard_quietly, refusal_of
 from gateway.commit.one_time_urls import give_back, use_up
-from gateway.commit.records import Audience, Order, Staged, Verdicts, record_of
-from gateway.commit.rename_lock import Gate
+from gateway.commit.records import BatchResult, CommitRequest, StagedUpload, Subscribers, record_of
+from gateway.commit.rename_lock import RenameLock
 from gateway.domain import paths
 from gateway.domain.failpoints import reach
 from gateway.domain.model import Stored
-from gateway.errors import Refusal, Unanswered
-from gateway.events.outbox import Outbox
-from gateway.storage.local.directory import Parent
+from gateway.errors import Refusal, UnknownOutcome
+from gateway.events.outbox import JournalOutbox
+from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import Incoming
-from gateway.storage.local.one_time_marks import Once
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.tree import DirectoryTree
 
 log = logging.getLogger("gateway.commit")
 
 
-class Steps:
+class BatchCommitter:
     """The steps and what they work on. `audience()` says who is told of what is stored.
 
     `once` holds the one-time URLs that are used up.
@@ -41,16 +41,16 @@ class Steps:
 
     def __init__(
         self,
-        tree: Tree,
+        tree: DirectoryTree,
         incoming: Incoming,
-        outbox: Outbox,
-        reserve: Reserve,
+        outbox: JournalOutbox,
+        reserve: DiskSpace,
         *,
         slot: int,
         durable: bool,
-        audience: Callable[[], Audience],
-        once: Once,
-        gate: Gate | None = None,
+        audience: Callable[[], Subscribers],
+        once: OneTimeMarks,
+        gate: RenameLock | None = None,
     ) -> None:
         self._tree = tree
         self._incoming = incoming
@@ -63,7 +63,7 @@ class Steps:
         self._passing = contextlib.nullcontext if gate is None else gate.passing
         self._limbo: list[str] = []
 
-    def commit(self, orders: Sequence[Order], verdicts: Verdicts) -> None:
+    def commit(self, orders: Sequence[CommitRequest], verdicts: BatchResult) -> None:
         """Commit `orders` as one batch and say in `verdicts` what became of each."""
         self._clear_limbo()
         with contextlib.ExitStack() as folders:
@@ -84,11 +84,11 @@ class Steps:
             reach("after directory sync")
 
     def _stage_all(
-        self, orders: Sequence[Order], folders: contextlib.ExitStack, verdicts: Verdicts
-    ) -> list[Staged]:
+        self, orders: Sequence[CommitRequest], folders: contextlib.ExitStack, verdicts: BatchResult
+    ) -> list[StagedUpload]:
         """Open the folders, settle the names, bring the bytes on their way to the disk."""
-        staged: list[Staged] = []
-        opened: dict[tuple[str, ...], Parent] = {}
+        staged: list[StagedUpload] = []
+        opened: dict[tuple[str, ...], OpenDirectory] = {}
         taken: set[publish.Name] = set()
         unlooked = [order.body.size for order in orders if not order.looked]
         no_room = self._no_room_for(sum(unlooked)) if unlooked else None
@@ -104,7 +104,7 @@ class Steps:
                 self._discard(order, refusal_of(fault), verdicts)
                 continue
             taken.add((*parent.folder, parent.name))
-            staged.append(Staged(order, parent, segments, replaced))
+            staged.append(StagedUpload(order, parent, segments, replaced))
         return staged
 
     def _no_room_for(self, amount: int) -> Refusal | None:
@@ -118,9 +118,9 @@ class Steps:
     def _parent(
         self,
         segments: tuple[str, ...],
-        opened: dict[tuple[str, ...], Parent],
+        opened: dict[tuple[str, ...], OpenDirectory],
         folders: contextlib.ExitStack,
-    ) -> Parent:
+    ) -> OpenDirectory:
         """Walk to a folder once for all uploads of the batch that go there."""
         first = opened.get(segments[:-1])
         if first is not None:
@@ -129,9 +129,9 @@ class Steps:
         opened[segments[:-1]] = parent
         return parent
 
-    def _seal_all(self, staged: list[Staged], verdicts: Verdicts) -> list[Staged]:
+    def _seal_all(self, staged: list[StagedUpload], verdicts: BatchResult) -> list[StagedUpload]:
         """Wait for the bytes to be durable: all are on their way, so the first waits for most."""
-        sealed: list[Staged] = []
+        sealed: list[StagedUpload] = []
         for item in staged:
             try:
                 item.identity = item.order.body.seal(durable=self._durable)
@@ -142,7 +142,7 @@ class Steps:
                 reach("after file sync")
         return sealed
 
-    def _sync_incoming(self, staged: list[Staged], verdicts: Verdicts) -> bool:
+    def _sync_incoming(self, staged: list[StagedUpload], verdicts: BatchResult) -> bool:
         """Make the private names durable before the rows: recovery trusts their absence."""
         try:
             if self._durable:
@@ -154,7 +154,7 @@ class Steps:
             return False
         return True
 
-    def _use_up(self, staged: list[Staged], verdicts: Verdicts) -> list[Staged]:
+    def _use_up(self, staged: list[StagedUpload], verdicts: BatchResult) -> list[StagedUpload]:
         """Use up the one-time URLs, before anything is published; return whose URL was still good."""
         used, good = [], []
         for item in staged:
@@ -175,7 +175,9 @@ class Steps:
         reach("after url used up")
         return good
 
-    def _record(self, staged: list[Staged], audience: Audience, verdicts: Verdicts) -> list[Staged]:
+    def _record(
+        self, staged: list[StagedUpload], audience: Subscribers, verdicts: BatchResult
+    ) -> list[StagedUpload]:
         """Write the rows in one transaction; return the items whose rows are durable."""
         try:
             records = [record_of(item, audience, self._slot) for item in staged]
@@ -191,7 +193,7 @@ class Steps:
             return []
         return staged
 
-    def _publish_all(self, recorded: list[Staged], verdicts: Verdicts) -> list[Staged]:
+    def _publish_all(self, recorded: list[StagedUpload], verdicts: BatchResult) -> list[StagedUpload]:
         with contextlib.ExitStack() as passing:
             try:
                 passing.enter_context(self._passing())
@@ -200,18 +202,18 @@ class Steps:
                 return []
             return [item for item in recorded if self._publish(item, verdicts)]
 
-    def _publish(self, item: Staged, verdicts: Verdicts) -> bool:
+    def _publish(self, item: StagedUpload, verdicts: BatchResult) -> bool:
         try:
             self._give_name(item)
         except Exception as fault:
             self._undo([item.order], refusal_of(fault), verdicts)
             return False
         verdicts.event_ids += [telling.event_id for telling in item.told]
-        verdicts.outcomes[item.upload.id] = Unanswered("published, but not known to be durable")
+        verdicts.outcomes[item.upload.id] = UnknownOutcome("published, but not known to be durable")
         reach("after rename")
         return True
 
-    def _give_name(self, item: Staged) -> None:
+    def _give_name(self, item: StagedUpload) -> None:
         upload, parent = item.upload, item.parent
         if upload.on_conflict == "replace" and not upload.must_be_new:
             publish.replace(self._incoming, upload.id, parent)
@@ -220,14 +222,14 @@ class Steps:
             try:
                 publish.add(self._incoming, upload.id, parent)
                 return
-            except publish.TakenError:
+            except publish.NameTakenError:
                 # Somebody else's process took the name after our look at it.
                 parent.found = parent.stat()
                 publish.choose_name(upload, parent, ())
                 self._outbox.move(upload.id, item.path).result()
         raise Refusal("conflict", "the name was taken again and again")
 
-    def _sync_folders(self, published: list[Staged], verdicts: Verdicts) -> None:
+    def _sync_folders(self, published: list[StagedUpload], verdicts: BatchResult) -> None:
         done: set[tuple[int, int]] = set()
         for item in published:
             try:
@@ -245,7 +247,7 @@ class Steps:
                 item.order.digests,
             )
 
-    def _undo(self, orders: list[Order], reason: Refusal, verdicts: Verdicts) -> None:
+    def _undo(self, orders: list[CommitRequest], reason: Refusal, verdicts: BatchResult) -> None:
         """Take back what the journal may hold, durably; only then the bodies."""
         ids = [order.upload.id for order in orders]
         try:
@@ -263,7 +265,7 @@ class Steps:
         for order in orders:
             self._discard(order, reason, verdicts)
 
-    def _discard(self, order: Order, reason: Refusal, verdicts: Verdicts) -> None:
+    def _discard(self, order: CommitRequest, reason: Refusal, verdicts: BatchResult) -> None:
         verdicts.outcomes[order.upload.id] = reason
         discard_quietly(order.body)
 

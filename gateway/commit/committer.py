@@ -18,14 +18,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from gateway.commit.batch import Steps
+from gateway.commit.batch import BatchCommitter
 from gateway.commit.error_mapping import discard_quietly, refusal_of
-from gateway.commit.records import Order, Verdicts
+from gateway.commit.records import BatchResult, CommitRequest
 from gateway.domain.failpoints import reach
 from gateway.domain.model import Stored
-from gateway.errors import Refusal, Unanswered
-from gateway.events.outbox import Outbox
-from gateway.storage.local.incoming import Body
+from gateway.errors import Refusal, UnknownOutcome
+from gateway.events.outbox import JournalOutbox
+from gateway.storage.local.incoming import IncomingFile
 
 T = TypeVar("T")
 log = logging.getLogger("gateway.commit")
@@ -39,7 +39,7 @@ SYNC_APART_BYTES: Final = 1 << 20
 class _Job:
     """An order, or a function to be called between batches, and the future that waits for it."""
 
-    what: Order | Callable[[], Any]
+    what: CommitRequest | Callable[[], Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
 
@@ -52,8 +52,8 @@ class Committer:
 
     def __init__(
         self,
-        steps: Steps,
-        outbox: Outbox,
+        steps: BatchCommitter,
+        outbox: JournalOutbox,
         *,
         durable: bool,
         disk: Executor,
@@ -76,10 +76,10 @@ class Committer:
         self._queue.put(None)
         self._thread.join()
 
-    async def commit(self, order: Order) -> Stored:
+    async def commit(self, order: CommitRequest) -> Stored:
         """Make a received body a file. The body is the committer's from here on, come what may.
 
-        Raises `Refusal` when nothing was stored and nothing will be, `Unanswered` when nobody
+        Raises `Refusal` when nothing was stored and nothing will be, `UnknownOutcome` when nobody
         can say.
         """
         if self._durable and order.body.received >= SYNC_APART_BYTES:
@@ -110,7 +110,7 @@ class Committer:
         result: T = await job.answer
         return result
 
-    async def _sync_apart(self, body: Body) -> None:
+    async def _sync_apart(self, body: IncomingFile) -> None:
         loop = asyncio.get_running_loop()
         syncing = loop.run_in_executor(self._disk, body.sync)
         try:
@@ -129,10 +129,10 @@ class Committer:
         running = True
         while running:
             jobs, running = self._take()
-            orders = [job for job in jobs if isinstance(job.what, Order)]
+            orders = [job for job in jobs if isinstance(job.what, CommitRequest)]
             for start in range(0, len(orders), MAX_BATCH):
                 self._commit(orders[start : start + MAX_BATCH])
-            _hand_over([_call(job) for job in jobs if not isinstance(job.what, Order)])
+            _hand_over([_call(job) for job in jobs if not isinstance(job.what, CommitRequest)])
 
     def _take(self) -> tuple[list[_Job], bool]:
         """Wait for jobs; return all that wait (bounded), and whether to go on afterwards."""
@@ -144,8 +144,8 @@ class Committer:
         return jobs, False
 
     def _commit(self, jobs: list[_Job]) -> None:
-        orders = [job.what for job in jobs if isinstance(job.what, Order)]
-        verdicts = Verdicts()
+        orders = [job.what for job in jobs if isinstance(job.what, CommitRequest)]
+        verdicts = BatchResult()
         try:
             self._steps.commit(orders, verdicts)
         except Exception:
@@ -160,10 +160,10 @@ class Committer:
         self._outbox.release(verdicts.event_ids)
 
 
-def _verdict(job: _Job, outcome: Stored | Refusal | Unanswered | None) -> _Result:
+def _verdict(job: _Job, outcome: Stored | Refusal | UnknownOutcome | None) -> _Result:
     if isinstance(outcome, Stored):
         return job, outcome, None
-    return job, None, outcome or Unanswered("the committer failed")
+    return job, None, outcome or UnknownOutcome("the committer failed")
 
 
 def _call(job: _Job) -> _Result:

@@ -10,22 +10,22 @@ from __future__ import annotations
 import os
 import threading
 
-from gateway.commit.reservation_table import Promises
+from gateway.commit.reservation_table import ReservationTable
 from gateway.errors import Refusal
 
 
-class Reserve:
+class DiskSpace:
     """Space of the file system under `folder_fd`; `min_free` bytes of it are never touched.
 
     `promises` is shared with the other processes, ours stand at `slot`.
     """
 
     def __init__(
-        self, folder_fd: int, min_free: int, promises: Promises | None = None, slot: int = 0
+        self, folder_fd: int, min_free: int, promises: ReservationTable | None = None, slot: int = 0
     ) -> None:
         self._fd = folder_fd
         self._min_free = min_free
-        self._promises = promises or Promises(slot + 1)
+        self._promises = promises or ReservationTable(slot + 1)
         self._slot = slot
         self._lock = threading.Lock()
 
@@ -43,7 +43,7 @@ class Reserve:
         """Tell whether new uploads can be taken at all."""
         return self.free() > self._min_free
 
-    def admit(self, size: int | None) -> Share:
+    def admit(self, size: int | None) -> Reservation:
         """Promise `size` bytes (None: not declared). Raises `Refusal("no_space")`."""
         wanted = size or 0
         free = self.free()
@@ -52,7 +52,7 @@ class Reserve:
             if room < max(wanted, 1):
                 raise Refusal("no_space", _message(wanted, room))
             self._promises[self._slot] += wanted
-        return Share(self, wanted)
+        return Reservation(self, wanted)
 
     def check(self, wanted: int) -> None:
         """See that `wanted` more bytes, promised to nobody, still fit. Raises `Refusal`."""
@@ -65,10 +65,10 @@ class Reserve:
             self._promises[self._slot] -= amount
 
 
-class Share:
+class Reservation:
     """One upload's part of the promise."""
 
-    def __init__(self, reserve: Reserve, left: int) -> None:
+    def __init__(self, reserve: DiskSpace, left: int) -> None:
         self._reserve = reserve
         self._left = left
 

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 
 from gateway.errors import Refusal
-from gateway.storage.local.incoming import NO_SPACE, Body
+from gateway.storage.local.incoming import NO_SPACE, IncomingFile
 
 log = logging.getLogger("gateway.commit")
 
@@ -30,7 +30,7 @@ def refusal_of(fault: Exception) -> Refusal:
     return Refusal("internal", "the file could not be stored; the server's log knows why")
 
 
-def discard_quietly(body: Body) -> None:
+def discard_quietly(body: IncomingFile) -> None:
     """Remove a body; a disk that refuses even that is logged, and the next start sweeps it."""
     try:
         body.discard()

@@ -12,22 +12,22 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from gateway.commit.committer import Committer
-from gateway.commit.disk_space import Reserve, Share
-from gateway.commit.records import Order
-from gateway.commit.writer import Deed
+from gateway.commit.disk_space import DiskSpace, Reservation
+from gateway.commit.records import CommitRequest
+from gateway.commit.writer import WriteMetadata
 from gateway.domain import paths
 from gateway.domain.model import Stored, Upload
-from gateway.storage.local.incoming import Body, Incoming
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.incoming import Incoming, IncomingFile
+from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import note_of
 
 T = TypeVar("T")
 
 
-class FileLanding:
+class LocalPendingWrite:
     """One body on its way to a file, as `Landing`."""
 
-    def __init__(self, body: Body, share: Share, disk: Executor) -> None:
+    def __init__(self, body: IncomingFile, share: Reservation, disk: Executor) -> None:
         self.body = body
         self.share = share
         self._disk = disk
@@ -62,15 +62,15 @@ class FileLanding:
             raise
 
 
-class FileIntake:
+class LocalWriter:
     """DIRECTORY as an `Intake`. `mode` are the permission bits of published files."""
 
     def __init__(
         self,
-        tree: Tree,
+        tree: DirectoryTree,
         incoming: Incoming,
         committer: Committer,
-        reserve: Reserve,
+        reserve: DiskSpace,
         *,
         disk: Executor,
         mode: int,
@@ -89,7 +89,9 @@ class FileIntake:
         segments = paths.check(path)
         return await self._in_thread(lambda: self._tree.probe(segments) is not None)
 
-    async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> FileLanding:
+    async def begin(
+        self, upload: Upload, mime: str, algorithms: Sequence[str] = ()
+    ) -> LocalPendingWrite:
         """Begin the body of an upload. Raises `Refusal`: a bad or protected path, no space."""
         await self.exists(upload.path)
         share = await self._in_thread(lambda: self._reserve.admit(upload.content_length))
@@ -97,12 +99,12 @@ class FileIntake:
         body.note = note_of(upload.path, mime, upload.metadata)
         if self._durable:
             body.hasten()
-        return FileLanding(body, share, self._disk)
+        return LocalPendingWrite(body, share, self._disk)
 
-    async def commit(self, upload: Upload, body: FileLanding, deed: Deed) -> Stored:
+    async def commit(self, upload: Upload, body: LocalPendingWrite, deed: WriteMetadata) -> Stored:
         """Make a body that has ended a file; see `Intake.commit`."""
         try:
-            order = Order(upload, body.body, deed.mime, deed.digests, deed.tell)
+            order = CommitRequest(upload, body.body, deed.mime, deed.digests, deed.tell)
             return await self._committer.commit(order)
         finally:
             body.share.close()

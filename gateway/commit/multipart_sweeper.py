@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.storage.s3.bucket import Objects
-from gateway.storage.s3.multipart_log import Note, Notes
+from gateway.storage.s3.bucket import BucketClient
+from gateway.storage.s3.multipart_log import MultipartLog, UnfinishedMultipart
 
 log = logging.getLogger("gateway.commit")
 
@@ -29,15 +29,15 @@ AGAIN_SECONDS: Final = 30.0
 
 
 @dataclass(slots=True)
-class Sweeper:
+class MultipartSweeper:
     """Sweeps for one process.
 
     `cares` tells whether somebody else takes care of an upload id, `mine` whether its slot is ours;
     `prefix` is where those without a note are looked for, None: nowhere.
     """
 
-    objects: Objects
-    notes: Notes
+    objects: BucketClient
+    notes: MultipartLog
     prefix: str | None
     cares: Callable[[str], bool]
     mine: Callable[[str], bool]
@@ -66,7 +66,7 @@ class Sweeper:
                 if now - begun > IDLE:
                     await self._take_back_idle(key, multipart, now)
 
-    async def _take_back(self, note: Note) -> None:
+    async def _take_back(self, note: UnfinishedMultipart) -> None:
         if note.bucket != self.objects.bucket:
             return
         if await self.objects.abort(note.key, note.multipart):

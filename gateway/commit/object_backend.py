@@ -13,26 +13,26 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
-from gateway.commit.multipart_sweeper import Sweeper
+from gateway.commit.multipart_sweeper import MultipartSweeper
 from gateway.commit.object_commit import Mark
-from gateway.commit.object_names import Names
-from gateway.commit.object_reconciler import Settler
-from gateway.commit.object_writer import ObjectIntake
-from gateway.commit.records import Audience
+from gateway.commit.object_names import ReservedNames
+from gateway.commit.object_reconciler import UploadReconciler
+from gateway.commit.object_writer import ObjectWriter
+from gateway.commit.records import Subscribers
 from gateway.errors import GatewayError
 from gateway.events.journal import Journal
-from gateway.events.pending_uploads import Pending
+from gateway.events.pending_uploads import PendingUpload
 from gateway.settings import Bucket, Settings
-from gateway.storage.local.one_time_marks import Once
-from gateway.storage.s3.bucket import Objects
+from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.keys import Keys
-from gateway.storage.s3.memory_budget import Memory
-from gateway.storage.s3.multipart_log import Notes
-from gateway.storage.s3.part_body import Gathered
+from gateway.storage.s3.keys import PrefixedKeys
+from gateway.storage.s3.memory_budget import MemoryBudget
+from gateway.storage.s3.multipart_log import MultipartLog
+from gateway.storage.s3.part_body import BufferedPart
 from gateway.storage.s3.parts import OWNER
-from gateway.storage.s3.retries import TakenError
-from gateway.storage.s3.upload import Means
+from gateway.storage.s3.retries import KeyTakenError
+from gateway.storage.s3.upload import UploadContext
 
 log = logging.getLogger("gateway.commit")
 
@@ -46,7 +46,7 @@ PROBE: Final = "/.gateway/probe"
 stays: `rclone serve s3` is at times stuck when one is removed while its neighbour comes."""
 
 
-class Depot:
+class ObjectBackend:
     """The writing side of one bucket, for the process of a slot. `learn` gets secrets to be masked."""
 
     def __init__(
@@ -54,24 +54,24 @@ class Depot:
         settings: Settings,
         bucket: Bucket,
         journal: Journal,
-        once: Once,
+        once: OneTimeMarks,
         *,
         threads: Executor,
         slot: int,
         mark: Mark,
-        audience: Callable[[], Audience],
+        audience: Callable[[], Subscribers],
         learn: Callable[[Iterable[str]], None],
     ) -> None:
         self._clients = Clients(learn, connections=CONNECTIONS, attempts=1)
         self._bucket = bucket
-        self.objects = Objects(self._clients, bucket.name)
-        memory = Memory(settings.storage_memory)
-        notes = Notes(settings.state / "multipart")
-        self.settler = Settler(self.objects, journal, notes, once)
-        self.intake = ObjectIntake(
-            Names(Keys(bucket), self.objects),
+        self.objects = BucketClient(self._clients, bucket.name)
+        memory = MemoryBudget(settings.storage_memory)
+        notes = MultipartLog(settings.state / "multipart")
+        self.settler = UploadReconciler(self.objects, journal, notes, once)
+        self.intake = ObjectWriter(
+            ReservedNames(PrefixedKeys(bucket), self.objects),
             self.objects,
-            Means(self.objects, memory, threads, notes, settings.idle_timeout),
+            UploadContext(self.objects, memory, threads, notes, settings.idle_timeout),
             journal,
             self.settler,
             once,
@@ -79,7 +79,7 @@ class Depot:
             mark,
             audience,
         )
-        self._sweeper = Sweeper(
+        self._sweeper = MultipartSweeper(
             self.objects,
             notes,
             bucket.key("/") if slot == 0 else None,
@@ -88,7 +88,7 @@ class Depot:
         )
         self._background: list[asyncio.Task[None]] = []
 
-    def prepare(self, pending: Sequence[Pending]) -> None:
+    def prepare(self, pending: Sequence[PendingUpload]) -> None:
         """See that there are credentials; take care of what an earlier run left in doubt.
 
         Blocking, after recovery. Raises `ConfigError`.
@@ -139,8 +139,8 @@ class Depot:
         key, said = self._bucket.key(PROBE), {"Metadata": {OWNER: "probe"}}
         try:
             for _ in range(2):  # at the first start there is none
-                await self.objects.put(key, Gathered(), said, new=True)
-        except TakenError:
+                await self.objects.put(key, BufferedPart(), said, new=True)
+        except KeyTakenError:
             return True
         return False
 

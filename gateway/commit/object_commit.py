@@ -9,28 +9,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.commit.writer import Deed
+from gateway.commit.writer import WriteMetadata
 from gateway.domain import paths
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.events.pending_uploads import Pending
+from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.parts import said_of
-from gateway.storage.s3.upload import ObjectBody
+from gateway.storage.s3.upload import MultipartUpload
 
 Mark = Callable[[str, str], str]
 """Gives an upload id and a path the mark by which the gateways know what they stored."""
 
-_NOTHING: Final = Pending("", "", {}, ())
+_NOTHING: Final = PendingUpload("", "", {}, ())
 
 
 @dataclass(slots=True)
-class Case:
+class ObjectCommit:
     """One upload that is being committed."""
 
     upload: Upload
-    body: ObjectBody
-    deed: Deed
-    pending: Pending = _NOTHING
+    body: MultipartUpload
+    deed: WriteMetadata
+    pending: PendingUpload = _NOTHING
 
     @property
     def new(self) -> bool:

@@ -15,16 +15,16 @@ from weakref import WeakValueDictionary
 from gateway.commit.publish import names_beside
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.storage.s3.bucket import Objects
-from gateway.storage.s3.keys import Keys
+from gateway.storage.s3.bucket import BucketClient
+from gateway.storage.s3.keys import PrefixedKeys
 
 
 @dataclass(slots=True)
-class Names:
+class ReservedNames:
     """The names that uploads of this process are about to get."""
 
-    keys: Keys
-    objects: Objects
+    keys: PrefixedKeys
+    objects: BucketClient
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _claimed: dict[str, str] = field(default_factory=dict)
 

@@ -18,10 +18,10 @@ from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.events.journal import Journal
-from gateway.events.pending_uploads import Pending
-from gateway.storage.local.one_time_marks import Once
-from gateway.storage.s3.bucket import Head, Objects
-from gateway.storage.s3.multipart_log import Notes
+from gateway.events.pending_uploads import PendingUpload
+from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.s3.bucket import BucketClient, ObjectHead
+from gateway.storage.s3.multipart_log import MultipartLog
 
 log = logging.getLogger("gateway.commit")
 
@@ -39,20 +39,20 @@ LONGEST_PAUSE: Final = 60.0
 class _Doubt:
     """An upload, when to look again, and when (both monotonic) to give it up."""
 
-    pending: Pending
+    pending: PendingUpload
     due: float
     until: float | None = None
     pause: float = FIRST_PAUSE
 
 
 @dataclass(slots=True)
-class Settler:
+class UploadReconciler:
     """Settles what is pending, in the background."""
 
-    objects: Objects
+    objects: BucketClient
     journal: Journal
-    notes: Notes
-    once: Once
+    notes: MultipartLog
+    once: OneTimeMarks
     _doubts: dict[str, _Doubt] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -62,7 +62,7 @@ class Settler:
     def __contains__(self, upload_id: str) -> bool:
         return upload_id in self._doubts
 
-    def add(self, pending: Pending) -> None:
+    def add(self, pending: PendingUpload) -> None:
         """Take care of an upload; its deliveries are held."""
         if pending.place.get("bucket") != self.objects.bucket:
             log.error(
@@ -74,12 +74,12 @@ class Settler:
         self._doubts[pending.upload_id] = _Doubt(pending, time.monotonic())
         self._news.set()
 
-    async def look(self, pending: Pending) -> Head | None:
+    async def look(self, pending: PendingUpload) -> ObjectHead | None:
         """Return the object if it is this very upload. Raises `Refusal`."""
         found = await self.objects.head(pending.place["key"])
         return found if found is not None and found.upload_id == pending.upload_id else None
 
-    async def published(self, pending: Pending, etag: str) -> None:
+    async def published(self, pending: PendingUpload, etag: str) -> None:
         """Write down that it was published. Raises `sqlite3.Error`."""
         await asyncio.wrap_future(self.journal.unsettled.settle(pending.upload_id, etag))
         await asyncio.to_thread(self.notes.remove, pending.upload_id)

@@ -17,25 +17,25 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.commit.error_mapping import refusal_of
-from gateway.commit.object_commit import Case, Mark, said, taken
+from gateway.commit.object_commit import Mark, ObjectCommit, said, taken
 from gateway.commit.object_identity import identity_of_upload
-from gateway.commit.object_names import Names
-from gateway.commit.object_reconciler import Settler
+from gateway.commit.object_names import ReservedNames
+from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.one_time_urls import give_back, use_up
-from gateway.commit.records import Audience, Found, created_body
-from gateway.commit.writer import Deed
+from gateway.commit.records import StoredFile, Subscribers, created_body
+from gateway.commit.writer import WriteMetadata
 from gateway.domain import paths
 from gateway.domain.failpoints import reach
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, Stored, Upload, new_id
-from gateway.errors import GatewayError, Refusal, Unanswered
+from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.journal import Journal
-from gateway.events.outbox import Record, Telling
-from gateway.events.pending_uploads import Pending
-from gateway.storage.local.one_time_marks import Once
-from gateway.storage.s3.bucket import Head, Objects
-from gateway.storage.s3.parts import Target
-from gateway.storage.s3.retries import DoubtfulError, TakenError
-from gateway.storage.s3.upload import Means, ObjectBody
+from gateway.events.outbox import EventRecord, UploadRecord
+from gateway.events.pending_uploads import PendingUpload
+from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.s3.bucket import BucketClient, ObjectHead
+from gateway.storage.s3.parts import ObjectTarget
+from gateway.storage.s3.retries import DoubtfulError, KeyTakenError
+from gateway.storage.s3.upload import MultipartUpload, UploadContext
 
 log = logging.getLogger("gateway.commit")
 
@@ -44,18 +44,18 @@ ASK_PAUSES: Final = (0.0, 1.0, 3.0)
 
 
 @dataclass(slots=True)
-class ObjectIntake:
+class ObjectWriter:
     """The intake of a bucket. `audience()` says who is told of what is stored, `mark` signs it."""
 
-    names: Names
-    objects: Objects
-    means: Means
+    names: ReservedNames
+    objects: BucketClient
+    means: UploadContext
     journal: Journal
-    settler: Settler
-    once: Once
+    settler: UploadReconciler
+    once: OneTimeMarks
     slot: int
     mark: Mark
-    audience: Callable[[], Audience]
+    audience: Callable[[], Subscribers]
     _active: set[str] = field(default_factory=set)
     _running: set[asyncio.Task[Stored]] = field(default_factory=set)
 
@@ -67,7 +67,7 @@ class ObjectIntake:
         """Tell whether there is an object of this path. Raises `Refusal`."""
         return await self.objects.head(self.names.keys.of(path)) is not None
 
-    async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> ObjectBody:
+    async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> MultipartUpload:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
         path = "/" + "/".join(paths.check(upload.path))
         self._active.add(upload.id)
@@ -75,14 +75,16 @@ class ObjectIntake:
             if upload.on_conflict == "rename" and not upload.must_be_new:
                 path = await self.names.free_path(upload, path)
             target, size = self._target(upload, path, mime), upload.content_length
-            return ObjectBody(self.means, target, size, algorithms, done=lambda: self._let_go(upload.id))
+            return MultipartUpload(
+                self.means, target, size, algorithms, done=lambda: self._let_go(upload.id)
+            )
         except BaseException:
             self._let_go(upload.id)  # nobody else will: there is no body
             raise
 
-    async def commit(self, upload: Upload, body: ObjectBody, deed: Deed) -> Stored:
+    async def commit(self, upload: Upload, body: MultipartUpload, deed: WriteMetadata) -> Stored:
         """Publish a body that has ended; see `Intake.commit`. Goes on where the caller is cancelled."""
-        task = asyncio.create_task(self._commit(Case(upload, body, deed)))
+        task = asyncio.create_task(self._commit(ObjectCommit(upload, body, deed)))
         self._running.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
@@ -99,7 +101,7 @@ class ObjectIntake:
 
     # -- the steps
 
-    async def _commit(self, case: Case) -> Stored:
+    async def _commit(self, case: ObjectCommit) -> Stored:
         async with self.names.alone(case.body.target.key if case.new else None):
             try:
                 found = await self._look(case)
@@ -126,7 +128,7 @@ class ObjectIntake:
             case.deed.digests,
         )
 
-    async def _look(self, case: Case) -> Head | None:
+    async def _look(self, case: ObjectCommit) -> ObjectHead | None:
         """Look at what is there. Raises `Refusal` where it may not be replaced."""
         found = await self.objects.head(case.body.target.key)
         if found is None:
@@ -138,11 +140,11 @@ class ObjectIntake:
         await self._move(case)
         return None
 
-    async def _record(self, case: Case) -> None:
+    async def _record(self, case: ObjectCommit) -> None:
         """Write the row, pending; its deliveries are held. Raises `Refusal`."""
         upload, body, deed = case.upload, case.body, case.deed
         told = tuple(self._tellings(case))
-        record = Record(
+        record = UploadRecord(
             upload_id=upload.id,
             path=body.target.path,
             identity=identity_of_upload(upload.id, body.received),
@@ -157,7 +159,7 @@ class ObjectIntake:
             pending=True,
         )
         events = tuple(telling.event_id for telling in told)
-        case.pending = Pending(upload.id, body.target.path, self._place(body), events)
+        case.pending = PendingUpload(upload.id, body.target.path, self._place(body), events)
         reach("before journal commit")
         try:
             await asyncio.wrap_future(self.journal.outbox.record([record]))
@@ -165,7 +167,7 @@ class ObjectIntake:
             raise refusal_of(fault) from fault
         reach("after journal commit")
 
-    async def _use_up(self, case: Case) -> None:
+    async def _use_up(self, case: ObjectCommit) -> None:
         """Use up a one-time URL. Behind the row: while that is pending, the settler may give it back."""
         if case.upload.grant is None:
             return
@@ -177,25 +179,25 @@ class ObjectIntake:
             await self._undo(case)
             raise refusal_of(fault) from fault
 
-    def _tellings(self, case: Case) -> Iterator[Telling]:
+    def _tellings(self, case: ObjectCommit) -> Iterator[EventRecord]:
         audience, body, deed = self.audience(), case.body, case.deed
         if audience.uploaded and deed.tell is not None:
             told = {**deed.tell(), "bytes": body.received}
-            yield Telling(new_id(self.slot), UPLOADED, told, audience.uploaded)
+            yield EventRecord(new_id(self.slot), UPLOADED, told, audience.uploaded)
         if handlers := audience.of_object(body.target.path.removeprefix("/")):
-            found = Found(body.target.path, body.received, "", deed.mime)
+            found = StoredFile(body.target.path, body.received, "", deed.mime)
             told = created_body(case.upload, found, self.objects.bucket)
-            yield Telling(new_id(self.slot), OBJECT_CREATED, told, handlers)
+            yield EventRecord(new_id(self.slot), OBJECT_CREATED, told, handlers)
 
-    def _place(self, body: ObjectBody) -> dict[str, Any]:
+    def _place(self, body: MultipartUpload) -> dict[str, Any]:
         return {"bucket": self.objects.bucket, "key": body.target.key, "multipart": body.multipart}
 
-    async def _publish(self, case: Case) -> str:
-        """Make it visible; return its entity tag. Raises `Refusal` (undone) or `Unanswered`."""
+    async def _publish(self, case: ObjectCommit) -> str:
+        """Make it visible; return its entity tag. Raises `Refusal` (undone) or `UnknownOutcome`."""
         while True:
             try:
                 tag = await case.body.publish(new=case.new)
-            except TakenError as fault:
+            except KeyTakenError as fault:
                 if (own := await self._own_tag(case, fault)) is not None:
                     return own
                 if case.upload.on_conflict != "rename" or case.upload.must_be_new:
@@ -213,8 +215,9 @@ class ObjectIntake:
             else:
                 return await self._tag(case, tag)
 
-    async def _own_tag(self, case: Case, fault: TakenError) -> str | None:
-        """Return the tag of the object that has the name if it is this very upload. Raises `Unanswered`.
+    async def _own_tag(self, case: ObjectCommit, fault: KeyTakenError) -> str | None:
+        """Return the tag of the object that has the name if it is this very upload. Raises
+        `UnknownOutcome`.
 
         The HTTP client itself sends an empty PUT again when its answer is lost: then the second one
         meets what the first has stored.
@@ -225,7 +228,7 @@ class ObjectIntake:
             return await self._ask(case, fault)
         return None if found is None else found.etag
 
-    async def _tag(self, case: Case, said: str) -> str:
+    async def _tag(self, case: ObjectCommit, said: str) -> str:
         """Return the entity tag that the object has: some stores name another when it is completed."""
         if said and not case.body.multipart:
             return said
@@ -235,8 +238,8 @@ class ObjectIntake:
                 return found.etag
         return said or await self._ask(case, None)
 
-    async def _ask(self, case: Case, fault: Exception | None) -> str:
-        """Ask S3 whether it has the object, and for its tag. Raises `Unanswered`."""
+    async def _ask(self, case: ObjectCommit, fault: Exception | None) -> str:
+        """Ask S3 whether it has the object, and for its tag. Raises `UnknownOutcome`."""
         for pause in ASK_PAUSES:
             await asyncio.sleep(pause)
             with contextlib.suppress(GatewayError):
@@ -245,14 +248,14 @@ class ObjectIntake:
                     return found.etag
         raise self._unanswered(case, fault)
 
-    def _unanswered(self, case: Case, fault: Exception | None) -> Unanswered:
+    def _unanswered(self, case: ObjectCommit, fault: Exception | None) -> UnknownOutcome:
         """Leave it to the settler: the row is there, its deliveries stay held."""
         self.settler.add(case.pending)
         case.body.let_go()
         case.body.done()
-        return Unanswered(f"nobody can say whether S3 has upload {case.upload.id}: {fault}")
+        return UnknownOutcome(f"nobody can say whether S3 has upload {case.upload.id}: {fault}")
 
-    async def _undo(self, case: Case) -> None:
+    async def _undo(self, case: ObjectCommit) -> None:
         """Take the row back, durably; only then the parts."""
         try:
             if case.upload.grant is not None and give_back(self.once, [case.upload]):
@@ -264,7 +267,7 @@ class ObjectIntake:
 
     # -- names
 
-    async def _move(self, case: Case) -> None:
+    async def _move(self, case: ObjectCommit) -> None:
         """Somebody else has taken the name: take the next one. Raises `Refusal`."""
         body = case.body
         if not body.movable:
@@ -272,12 +275,12 @@ class ObjectIntake:
         path = await self.names.free_path(case.upload, case.asked)
         body.move(self._target(case.upload, path, case.deed.mime))
 
-    def _target(self, upload: Upload, path: str, mime: str) -> Target:
+    def _target(self, upload: Upload, path: str, mime: str) -> ObjectTarget:
         """Say where a body goes. What it says of itself names the path too."""
         mark = self.mark(upload.id, path)
-        return Target(path, self.names.keys.of(path), upload.id, said(upload, mime, mark))
+        return ObjectTarget(path, self.names.keys.of(path), upload.id, said(upload, mime, mark))
 
-    async def _move_recorded(self, case: Case) -> None:
+    async def _move_recorded(self, case: ObjectCommit) -> None:
         try:
             await self._move(case)
             place, path = self._place(case.body), case.body.target.path

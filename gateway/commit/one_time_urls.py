@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from gateway.domain.model import Upload
 from gateway.signing import Grant
-from gateway.storage.local.one_time_marks import Once
+from gateway.storage.local.one_time_marks import OneTimeMarks
 
 
-def use_up(once: Once, upload: Upload) -> bool:
+def use_up(once: OneTimeMarks, upload: Upload) -> bool:
     """Use up the one-time URL of an upload; return whether it had one. `once.sync` makes it durable.
 
     Raises Refusal `used_up`, `expired` (a day late), `OSError`.
@@ -25,7 +25,7 @@ def use_up(once: Once, upload: Upload) -> bool:
     return True
 
 
-def give_back(once: Once, uploads: Iterable[Upload]) -> bool:
+def give_back(once: OneTimeMarks, uploads: Iterable[Upload]) -> bool:
     """Give the one-time URLs of uploads back; return whether there were any to be made durable."""
     given = False
     for upload in uploads:

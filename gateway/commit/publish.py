@@ -15,7 +15,7 @@ from collections.abc import Container, Iterator
 from gateway.domain.failpoints import reach
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.storage.local.directory import Parent
+from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import Incoming
 
 Name = tuple[int, int, str]
@@ -28,11 +28,11 @@ LONGEST_SUFFIX = 32
 """Bytes behind the last dot that count as a suffix to be kept; more is part of the name."""
 
 
-class TakenError(Exception):
+class NameTakenError(Exception):
     """The name was taken between the look and the link."""
 
 
-def choose_name(upload: Upload, parent: Parent, taken: Container[Name]) -> bool:
+def choose_name(upload: Upload, parent: OpenDirectory, taken: Container[Name]) -> bool:
     """Settle the conflict policy for `parent.name`; return whether a file stands there already.
 
     With `rename` a free name is put into `parent.name`. `taken` are names given away in the same
@@ -50,7 +50,7 @@ def choose_name(upload: Upload, parent: Parent, taken: Container[Name]) -> bool:
     return True
 
 
-def free_name(upload: Upload, parent: Parent, taken: Container[Name]) -> str:
+def free_name(upload: Upload, parent: OpenDirectory, taken: Container[Name]) -> str:
     """Return a name beside `parent.name` that nobody has. Raises `Refusal("conflict")`."""
     for name in names_beside(parent.name, upload.id):
         if not _exists(parent, name, taken):
@@ -68,7 +68,7 @@ def names_beside(name: str, upload_id: str) -> Iterator[str]:
         yield _shorten(stem, 255 - len(tail.encode())) + tail
 
 
-def replace(incoming: Incoming, upload_id: str, parent: Parent) -> None:
+def replace(incoming: Incoming, upload_id: str, parent: OpenDirectory) -> None:
     """Rename the body to `parent.name`, over the file, or the link itself, that stands there.
 
     Raises `Refusal("conflict")` for a folder, `OSError` if nothing was changed.
@@ -79,8 +79,8 @@ def replace(incoming: Incoming, upload_id: str, parent: Parent) -> None:
         raise Refusal("conflict", "a folder has taken the name") from None
 
 
-def add(incoming: Incoming, upload_id: str, parent: Parent) -> None:
-    """Give the body the name `parent.name` if nobody has it. Raises `TakenError`, or `OSError`."""
+def add(incoming: Incoming, upload_id: str, parent: OpenDirectory) -> None:
+    """Give the body the name `parent.name` if nobody has it. Raises `NameTakenError`, or `OSError`."""
     try:
         os.link(
             upload_id,
@@ -90,14 +90,14 @@ def add(incoming: Incoming, upload_id: str, parent: Parent) -> None:
             follow_symlinks=False,
         )
     except FileExistsError as fault:
-        raise TakenError from fault
+        raise NameTakenError from fault
     reach("after link")
     # The upload is published: a private name that stays behind is recovery's to remove.
     with contextlib.suppress(OSError):
         incoming.remove(upload_id)
 
 
-def _exists(parent: Parent, name: str, taken: Container[Name]) -> bool:
+def _exists(parent: OpenDirectory, name: str, taken: Container[Name]) -> bool:
     if (*parent.folder, name) in taken:
         return True
     try:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec, Identity, Stored, Upload, new_id
-from gateway.errors import Refusal, Unanswered
-from gateway.events.outbox import Record, Telling
-from gateway.storage.local.directory import Parent
-from gateway.storage.local.incoming import Body
+from gateway.errors import Refusal, UnknownOutcome
+from gateway.events.outbox import EventRecord, UploadRecord
+from gateway.storage.local.directory import OpenDirectory
+from gateway.storage.local.incoming import IncomingFile
 from gateway.storage.local.storage import etag_of
 
 
 @dataclass(slots=True)
-class Order:
+class CommitRequest:
     """A received body to be committed: what it is, and what its handlers will be told.
 
     `tell` is called only where there are handlers; None where no client uploaded it. `looked` is
@@ -26,7 +26,7 @@ class Order:
     """
 
     upload: Upload
-    body: Body
+    body: IncomingFile
     mime: str
     digests: dict[str, str]
     tell: Callable[[], dict[str, Any]] | None
@@ -34,18 +34,18 @@ class Order:
 
 
 @dataclass(slots=True)
-class Verdicts:
+class BatchResult:
     """What became of a batch's orders, by upload id, and the events that may now be delivered.
 
     Filled as the steps go, so that it holds what is known even if a step breaks down.
     """
 
-    outcomes: dict[str, Stored | Refusal | Unanswered] = field(default_factory=dict)
+    outcomes: dict[str, Stored | Refusal | UnknownOutcome] = field(default_factory=dict)
     event_ids: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
-class Audience:
+class Subscribers:
     """Who is told of what is stored: names for uploads, handlers with their filters for objects."""
 
     uploaded: tuple[str, ...] = ()
@@ -60,15 +60,15 @@ _UNKNOWN: Final = Identity(0, 0, 0, 0)
 
 
 @dataclass(slots=True)
-class Staged:
+class StagedUpload:
     """An order whose bytes are in its file, with the folder it goes to, held open."""
 
-    order: Order
-    parent: Parent
+    order: CommitRequest
+    parent: OpenDirectory
     segments: tuple[str, ...]
     replaced: bool
     identity: Identity = _UNKNOWN
-    told: tuple[Telling, ...] = ()
+    told: tuple[EventRecord, ...] = ()
 
     @property
     def upload(self) -> Upload:
@@ -81,11 +81,11 @@ class Staged:
         return "/" + "/".join([*self.segments[:-1], self.parent.name])
 
 
-def record_of(item: Staged, audience: Audience, slot: int) -> Record:
+def record_of(item: StagedUpload, audience: Subscribers, slot: int) -> UploadRecord:
     """Return what the journal keeps of a sealed upload, and note its events in `item`."""
     upload, order = item.upload, item.order
     item.told = told = tuple(_tellings(item, audience, slot))
-    return Record(
+    return UploadRecord(
         upload_id=upload.id,
         path=item.path,
         identity=item.identity,
@@ -99,19 +99,19 @@ def record_of(item: Staged, audience: Audience, slot: int) -> Record:
     )
 
 
-def _tellings(item: Staged, audience: Audience, slot: int) -> Iterator[Telling]:
+def _tellings(item: StagedUpload, audience: Subscribers, slot: int) -> Iterator[EventRecord]:
     order = item.order
     if audience.uploaded and order.tell is not None:
         body = {**order.tell(), "bytes": item.identity.size}
-        yield Telling(new_id(slot), UPLOADED, body, audience.uploaded)
+        yield EventRecord(new_id(slot), UPLOADED, body, audience.uploaded)
     if audience.created:
         path = item.path
         if handlers := audience.of_object(path.removeprefix("/")):
-            found = Found(path, item.identity.size, etag_of(item.identity), order.mime)
-            yield Telling(new_id(slot), OBJECT_CREATED, created_body(order.upload, found), handlers)
+            found = StoredFile(path, item.identity.size, etag_of(item.identity), order.mime)
+            yield EventRecord(new_id(slot), OBJECT_CREATED, created_body(order.upload, found), handlers)
 
 
-class Found(NamedTuple):
+class StoredFile(NamedTuple):
     """What is stored of an upload: its path, size, entity tag without quotes, and media type."""
 
     path: str
@@ -120,7 +120,7 @@ class Found(NamedTuple):
     mime: str
 
 
-def created_body(upload: Upload, found: Found, bucket: str | None = None) -> dict[str, Any]:
+def created_body(upload: Upload, found: StoredFile, bucket: str | None = None) -> dict[str, Any]:
     """Return what `OnObjectCreated` tells of what the gateway itself has stored."""
     return {
         "event_name": "ObjectCreated:Put",

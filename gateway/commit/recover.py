@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.incoming import Incoming
-from gateway.storage.local.one_time_marks import Once
+from gateway.storage.local.one_time_marks import OneTimeMarks
 
 log = logging.getLogger("gateway.commit")
 
@@ -34,7 +34,7 @@ class Recovered:
     resumed: int
 
 
-def recover(incoming: Incoming, journal: Journal, once: Once) -> Recovered:
+def recover(incoming: Incoming, journal: Journal, once: OneTimeMarks) -> Recovered:
     """Settle every body, one-time URL and unfinished delivery of this slot.
 
     Raises `ConfigError` when the disk does not allow it: then the server must not start, for it
@@ -49,7 +49,7 @@ def recover(incoming: Incoming, journal: Journal, once: Once) -> Recovered:
         ) from fault
 
 
-def _settle(incoming: Incoming, journal: Journal, once: Once) -> Recovered:
+def _settle(incoming: Incoming, journal: Journal, once: OneTimeMarks) -> Recovered:
     swept = undone = 0
     if journal.outbox.held().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.

@@ -25,7 +25,7 @@ PATIENCE_SECONDS: Final = 15.0
 _PAUSE_SECONDS: Final = 0.002
 
 
-class Gate:
+class RenameLock:
     """Two flocks in the state folder, which end with the process that holds them.
 
     Both ways raise `Refusal("process_away")` when another process keeps us out for `patience` seconds.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 
 
-class Promises:
+class ReservationTable:
     """One cell for each of `count` processes, in bytes."""
 
     def __init__(self, count: int) -> None:

@@ -20,8 +20,8 @@ from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.fsync import sync_folder
 from gateway.storage.local.incoming import Incoming
-from gateway.storage.local.one_time_marks import Once
-from gateway.storage.local.state_dir import BUSY_SECONDS, OwnedError, State, slots
+from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.state_dir import BUSY_SECONDS, OwnedError, StateDirectory, slots
 
 log = logging.getLogger("gateway.commit")
 
@@ -29,7 +29,7 @@ LEAVING = "leaving-*.db"
 """Journals whose rows are on their way into another one."""
 
 
-def adopt(state: State, journal: Journal, count: int) -> int:
+def adopt(state: StateDirectory, journal: Journal, count: int) -> int:
     """Move into `journal` what slots from `count` on have left; return how many deliveries came.
 
     The caller holds the lock of the directory. Raises `ConfigError` when the disk does not allow it.
@@ -37,7 +37,7 @@ def adopt(state: State, journal: Journal, count: int) -> int:
     try:
         adopted = _take_in(state.folder, journal)  # what a crash interrupted
         for slot in slots(state.folder):
-            if slot >= count and _leave(State(state.folder, slot)):
+            if slot >= count and _leave(StateDirectory(state.folder, slot)):
                 adopted += _take_in(state.folder, journal)
     except (OSError, sqlite3.Error) as fault:
         raise ConfigError(
@@ -48,13 +48,13 @@ def adopt(state: State, journal: Journal, count: int) -> int:
     return adopted
 
 
-def found(state: State, journal: Journal, count: int) -> None:
+def found(state: StateDirectory, journal: Journal, count: int) -> None:
     """Begin the journals of new slots below `count` where there is something they must know at once.
 
     The caller holds the lock of the directory. Raises `ConfigError`.
     """
     for slot in range(count):
-        place = State(state.folder, slot).journal
+        place = StateDirectory(state.folder, slot).journal
         if place.exists():
             continue
         founding = place.with_name(f"founding-{slot}.db")
@@ -69,7 +69,7 @@ def found(state: State, journal: Journal, count: int) -> None:
         sync_folder(state.folder)
 
 
-def _leave(orphan: State) -> bool:
+def _leave(orphan: StateDirectory) -> bool:
     """Recover a slot and rename its journal; return whether that was done."""
     try:
         orphan.prepare()
@@ -86,9 +86,9 @@ def _leave(orphan: State) -> bool:
     return True
 
 
-def _recover(orphan: State) -> None:
+def _recover(orphan: StateDirectory) -> None:
     incoming, journal = Incoming(orphan.incoming), Journal(orphan.journal)
-    once = Once(orphan.once)
+    once = OneTimeMarks(orphan.once)
     try:
         journal.open()
         try:

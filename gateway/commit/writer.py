@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from gateway.domain.model import Stored, Upload
 
 
-class Landing(Protocol):
+class PendingWrite(Protocol):
     """One body on its way in; nobody can see it. Used by one task at a time."""
 
     async def write(self, piece: bytes) -> None:
@@ -39,7 +39,7 @@ LandingT = TypeVar("LandingT")
 
 
 @dataclass(slots=True)
-class Deed:
+class WriteMetadata:
     """What is known of a body that has landed, when it is committed.
 
     `tell` gives what OnFileUploaded's handlers are told; None where no client uploaded it.
@@ -50,7 +50,7 @@ class Deed:
     tell: Callable[[], dict[str, Any]] | None = None
 
 
-class Intake(Protocol[LandingT]):
+class StorageWriter(Protocol[LandingT]):
     """What every storage can do for whoever stores. Lives on the server's loop."""
 
     async def exists(self, path: str) -> bool:
@@ -61,7 +61,7 @@ class Intake(Protocol[LandingT]):
         """Begin the body of an upload; `algorithms` are digests to compute. Raises `Refusal`."""
         ...
 
-    async def commit(self, upload: Upload, body: LandingT, deed: Deed) -> Stored:
+    async def commit(self, upload: Upload, body: LandingT, deed: WriteMetadata) -> Stored:
         """Publish a body that has ended. It is the intake's from here on, come what may.
 
         Raises `Refusal` when nothing was stored and nothing will be, `Unanswered` when nobody can say.

@@ -150,7 +150,7 @@ class Match(NamedTuple):
 
 
 @dataclass(slots=True, frozen=True)
-class _Part:
+class _UploadPathSegment:
     """One segment of a template: a literal, or the name of a variable."""
 
     text: str
@@ -179,16 +179,16 @@ def _decodes_to(raw: str, text: str) -> bool:
 
 
 @dataclass(slots=True, frozen=True)
-class Template:
+class UploadPathTemplate:
     """The upload path template: literals and `{name}` variables; `{filepath}` may span segments."""
 
     text: str
-    _parts: tuple[_Part, ...]
+    _parts: tuple[_UploadPathSegment, ...]
     _plain: str | None
     """What stands before `{filepath}` where that is the only variable and the last part."""
 
     @classmethod
-    def parse(cls, text: str) -> Template:
+    def parse(cls, text: str) -> UploadPathTemplate:
         """Read a template. Raises `ValueError` whose message tells the operator what is wrong."""
         try:
             parts = _parse_parts(text)
@@ -217,14 +217,14 @@ class Template:
         check(path)
         return Match(path, resources)
 
-    def _align(self, raw_path: str) -> list[tuple[_Part, Sequence[str]]] | None:
+    def _align(self, raw_path: str) -> list[tuple[_UploadPathSegment, Sequence[str]]] | None:
         """Deal the raw segments out to the template's parts; None when the shape is another."""
         first, *raw = raw_path.split("/")
         extra = len(raw) - len(self._parts)
         spanning = any(part.spans for part in self._parts)
         if first or extra < 0 or (extra and not spanning) or _decodes_to(raw[0], RESERVED):
             return None
-        aligned: list[tuple[_Part, Sequence[str]]] = []
+        aligned: list[tuple[_UploadPathSegment, Sequence[str]]] = []
         start = 0
         for part in self._parts:
             end = start + 1 + (extra if part.spans else 0)
@@ -240,11 +240,11 @@ def _stored_name(resources: dict[str, str]) -> str:
     return str(uuid.uuid4())
 
 
-def _parse_parts(text: str) -> tuple[_Part, ...]:
+def _parse_parts(text: str) -> tuple[_UploadPathSegment, ...]:
     if not text.startswith("/"):
         raise ValueError("it must start with a slash")
     parts = tuple(_parse_part(segment, at) for at, segment in enumerate(text[1:].split("/"), start=1))
-    if parts[0] == _Part(RESERVED):
+    if parts[0] == _UploadPathSegment(RESERVED):
         raise ValueError("paths below /-/ belong to the gateway itself")
     names = [part.text for part in parts if part.variable]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -255,10 +255,10 @@ def _parse_parts(text: str) -> tuple[_Part, ...]:
     return parts
 
 
-def _parse_part(segment: str, position: int) -> _Part:
+def _parse_part(segment: str, position: int) -> _UploadPathSegment:
     name = segment[1:-1]
     if segment.startswith("{") and segment.endswith("}") and name.isidentifier():
-        return _Part(name, variable=True)
+        return _UploadPathSegment(name, variable=True)
     if "{" in segment or "}" in segment:
         raise ValueError(f"segment {position}: a variable is a whole segment, like {{name}}")
     if set(segment) & set("%?#"):
@@ -266,4 +266,4 @@ def _parse_part(segment: str, position: int) -> _Part:
     rule = _broken_rule(segment)
     if rule is not None:
         raise ValueError(f"segment {position} {rule}")
-    return _Part(segment)
+    return _UploadPathSegment(segment)

@@ -22,18 +22,18 @@ from gateway.auth.links import object_of
 from gateway.domain import paths
 from gateway.domain.failpoints import reach
 from gateway.domain.model import random_bytes
-from gateway.endpoints.admin.events import Steering
-from gateway.endpoints.admin.status import OPEN_TO_ALL, Observe
-from gateway.endpoints.downloads.archive import Archives, folder_of
-from gateway.endpoints.downloads.handler import Downloads
-from gateway.endpoints.internal_files import Handing
-from gateway.endpoints.notifications.handler import Notifications
+from gateway.endpoints.admin.events import EventsEndpoint
+from gateway.endpoints.admin.status import OPEN_TO_ALL, StatusEndpoint
+from gateway.endpoints.downloads.archive import ArchiveHandler, folder_of
+from gateway.endpoints.downloads.handler import DownloadHandler
+from gateway.endpoints.internal_files import InternalFilesEndpoint
+from gateway.endpoints.notifications.handler import NotificationHandler
 from gateway.endpoints.routing.handler import Routing
-from gateway.endpoints.routing.proxy_response import Relay
+from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.body import BrokenBodyError
-from gateway.endpoints.uploads.handler import Uploads
+from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
-from gateway.errors import ClientLeft, Refusal, Unanswered
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.cors import for_any_origin
 from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
 from gateway.http.responses import refusal_answer
@@ -52,28 +52,28 @@ LONGEST_LOGGED: Final = 500
 
 
 @dataclass(slots=True)
-class Entrance:
+class Dispatcher:
     """The road. `stopping` refuses what comes on connections that are still open at the end."""
 
     settings: Settings
     auth: Auth
-    uploads: Uploads
+    uploads: UploadHandler
     routing: Routing
-    observe: Observe
-    steering: Steering
-    handing: Handing
-    notifications: Notifications
-    downloads: Downloads
-    archives: Archives
+    observe: StatusEndpoint
+    steering: EventsEndpoint
+    handing: InternalFilesEndpoint
+    notifications: NotificationHandler
+    downloads: DownloadHandler
+    archives: ArchiveHandler
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
     _quiet: asyncio.Event | None = None
-    _template: paths.Template = field(init=False)
+    _template: paths.UploadPathTemplate = field(init=False)
     _redaction: Redaction = field(init=False)
 
     def __post_init__(self) -> None:
-        self._template = paths.Template.parse(self.settings.file_upload_api_path)
+        self._template = paths.UploadPathTemplate.parse(self.settings.file_upload_api_path)
         self._redaction = Redaction(self.settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -113,7 +113,7 @@ class Entrance:
                 self._note(request, None, started)
                 return web.Response(status=500)
             answer.headers["X-Request-Id"] = request_id
-            if not isinstance(answer, Relay):
+            if not isinstance(answer, ProxyResponse):
                 answer.headers["Server"] = SERVER
                 answer.headers["X-Content-Type-Options"] = "nosniff"
             self._note(request, answer, started)
@@ -135,9 +135,9 @@ class Entrance:
             if request.body_exists:
                 answer.force_close()
             return answer
-        except (BrokenBodyError, ClientLeft):
+        except (BrokenBodyError, ClientDisconnected):
             return None
-        except Unanswered as fault:
+        except UnknownOutcome as fault:
             faults.error("no answer can be given: %s", fault)
             return None
         except Exception:
@@ -242,7 +242,7 @@ class Entrance:
 
 async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Write the answer; where the body was not read, close the connection behind it."""
-    refused = answer.status >= 400 and request.body_exists and not isinstance(answer, Relay)
+    refused = answer.status >= 400 and request.body_exists and not isinstance(answer, ProxyResponse)
     if TAKEN in request:
         await answer_taken(request, answer)
     elif refused or is_unread(request):

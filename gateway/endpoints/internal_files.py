@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 from gateway.auth.authenticator import INTERNAL
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
-from gateway.files.versions import VeryFiles
+from gateway.files.versions import FileVersions
 
 PIECE_BYTES: Final = 1 << 20
 SILENCE_SECONDS: Final = 60.0
@@ -31,10 +31,10 @@ _IDENTITY: Final = re.compile(r"(\d{1,20})-(\d{1,20})-(\d{1,20})-(-?\d{1,20})", 
 Query = dict[str, list[str]]
 
 
-class Handing:
+class InternalFilesEndpoint:
     """Answers `/-/files/<upload_id>`: GET, HEAD and DELETE."""
 
-    def __init__(self, files: VeryFiles) -> None:
+    def __init__(self, files: FileVersions) -> None:
         self._files = files
 
     async def answer(
@@ -58,12 +58,14 @@ class Handing:
             if method == "DELETE":
                 await self._files.remove_very(path, identity)
                 return web.Response(status=204)
-            return _Handed(await self._files.open_very(path, identity), path, identity.size)
+            return _InternalFileResponse(
+                await self._files.open_very(path, identity), path, identity.size
+            )
         except Superseded as fault:
             raise Refusal("superseded", str(fault)) from None
 
 
-class _Handed(web.StreamResponse):
+class _InternalFileResponse(web.StreamResponse):
     """The file as an answer; its descriptor is closed with it."""
 
     def __init__(self, fd: int, path: str, size: int) -> None:

@@ -27,7 +27,7 @@ Report = Callable[[int], None]
 
 
 @dataclass(slots=True, frozen=True)
-class Step:
+class BulkStep:
     """What one piece did, and where the next one begins (None: that was all)."""
 
     count: int
@@ -35,10 +35,10 @@ class Step:
 
 
 @runtime_checkable
-class Stepwise(Protocol):
+class BulkLedger(Protocol):
     """A ledger that can retry, drop and replay piece by piece."""
 
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> Step:
+    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
         """Do one bounded piece of `verb` behind the cursor `after`, None for the first.
 
         Deliveries that come to fit only after the first piece are left alone. Raises `EngineAway`,
@@ -46,11 +46,11 @@ class Stepwise(Protocol):
         """
 
 
-async def step(ledger: Ledger, verb: Verb, selection: Selection, after: str | None) -> Step:
+async def step(ledger: Ledger, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
     """Do one piece; a ledger that knows no pieces does it all at once."""
-    if isinstance(ledger, Stepwise):
+    if isinstance(ledger, BulkLedger):
         return await ledger.step(verb, selection, after)
-    return Step(await getattr(ledger, verb)(selection), None)
+    return BulkStep(await getattr(ledger, verb)(selection), None)
 
 
 async def walk(ledger: Ledger, verb: Verb, selection: Selection, report: Report | None = None) -> int:

@@ -46,14 +46,14 @@ _NEXT_DUE_OF_ANY: Final = (
 )
 
 
-class Found(NamedTuple):
+class ClaimResult(NamedTuple):
     """What a claim brought: deliveries now running, and when (Unix time) the next one is due."""
 
     deliveries: list[Delivery]
     next_due: float | None
 
 
-def take(db: sqlite3.Connection, handler: str | None, limit: int, held: list[str]) -> Found:
+def take(db: sqlite3.Connection, handler: str | None, limit: int, held: list[str]) -> ClaimResult:
     """Make up to `limit` due deliveries of `handler` (None: of all) running, without those of `held`."""
     now = time.time()
     one = handler is not None
@@ -66,9 +66,9 @@ def take(db: sqlite3.Connection, handler: str | None, limit: int, held: list[str
             " WHERE seq IN (SELECT value FROM json_each(?))",
             (now, packed([row[0] for row in rows])),
         )
-        return Found([_delivery(row) for row in rows], None)
+        return ClaimResult([_delivery(row) for row in rows], None)
     (due,) = db.execute(_NEXT_DUE if one else _NEXT_DUE_OF_ANY, asked).fetchone()
-    return Found([], due)
+    return ClaimResult([], due)
 
 
 def _delivery(row: list[Any]) -> Delivery:

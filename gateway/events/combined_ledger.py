@@ -14,9 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.events.bulk import Step, Verb, step, walk
+from gateway.events.bulk import BulkStep, Verb, step, walk
 from gateway.events.ledger import merged
-from gateway.events.protocols import Depth, History, Ledger, Page, Selection, Story
+from gateway.events.protocols import (
+    DeliveryHistory,
+    DeliveryPage,
+    Depth,
+    EventHistory,
+    Ledger,
+    Selection,
+)
 
 Parts = Callable[[], Mapping[str, Ledger]]
 
@@ -26,7 +33,7 @@ _END: Final = "-"
 Cursors = dict[str, str | None]
 
 
-class Gathered:
+class CombinedLedger:
     """Several ledgers as one. Speaks `Ledger` and `Stepwise`.
 
     `parts()` is asked each time: what lives now, by a name that stays (such as `slot-0`). Where two
@@ -43,7 +50,7 @@ class Gathered:
         counted = await asyncio.gather(*(part.depth() for part in self._parts().values()))
         return merged(depth for part in counted for depth in part)
 
-    async def page(self, selection: Selection, after: str | None, limit: int) -> Page:
+    async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows of all parts behind the cursor `after`, oldest first.
 
         Raises `ValueError` for a cursor that is none.
@@ -52,7 +59,7 @@ class Gathered:
         cursors = _read(after)
         left = {name: part for name, part in parts.items() if cursors.get(name) != _END}
         if not left:
-            return Page([], None)
+            return DeliveryPage([], None)
         fetched = await asyncio.gather(
             *(part.page(selection, cursors.get(name), limit) for name, part in left.items())
         )
@@ -67,20 +74,20 @@ class Gathered:
         rows = [row for name in left for row in pages[name].rows if taken[name]]
         rows.sort(key=lambda row: row.created)
         done = all(cursors.get(name) == _END for name in parts)
-        return Page(rows, None if done else _write(cursors))
+        return DeliveryPage(rows, None if done else _write(cursors))
 
-    async def history(self, event_id: str) -> History | None:
+    async def history(self, event_id: str) -> EventHistory | None:
         """Return an event as all parts together know it, or None."""
         told = await asyncio.gather(*(part.history(event_id) for part in self._parts().values()))
         known = [history for history in told if history is not None]
         if not known:
             return None
-        stories: dict[str, Story] = {}
+        stories: dict[str, DeliveryHistory] = {}
         for history in known:
             for story in history.stories:
-                earlier = stories.get(story.row.handler, Story(story.row, [])).runs
+                earlier = stories.get(story.row.handler, DeliveryHistory(story.row, [])).runs
                 runs = sorted({*earlier, *story.runs}, key=lambda run: run.ended)
-                stories[story.row.handler] = Story(story.row, runs)
+                stories[story.row.handler] = DeliveryHistory(story.row, runs)
         return replace(known[0], stories=[stories[handler] for handler in sorted(stories)])
 
     async def retry(self, selection: Selection) -> int:
@@ -95,7 +102,7 @@ class Gathered:
         """Deliver again what was done, in all parts."""
         return await walk(self, "replay", selection)
 
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> Step:
+    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
         """Do one bounded piece of a verb: part after part."""
         cursors = _read(after)
         left = {name: part for name, part in self._parts().items() if cursors.get(name) != _END}
@@ -103,8 +110,8 @@ class Gathered:
             done = await step(part, verb, selection, cursors.get(name))
             cursors[name] = done.next or _END
             last = done.next is None and len(left) == 1
-            return Step(done.count, None if last else _write(cursors))
-        return Step(0, None)
+            return BulkStep(done.count, None if last else _write(cursors))
+        return BulkStep(0, None)
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""
@@ -120,7 +127,7 @@ class Gathered:
         return frozenset().union(*told)
 
 
-def _shares(pages: Mapping[str, Page], limit: int) -> dict[str, int]:
+def _shares(pages: Mapping[str, DeliveryPage], limit: int) -> dict[str, int]:
     """Return how many rows of each part are among the `limit` oldest of all.
 
     Behind the end of a part's page there may be more that is older than what others show, so it

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Final
 
 from gateway.domain.model import Delivery, HandlerSpec
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.protocols import Queue
 
 log = logging.getLogger("gateway.runner")
@@ -25,10 +25,10 @@ LONGEST_CLAIM: Final = 60.0
 UNSETTLED: Final = 1000
 """Ended runs of a handler whose outcome is not yet written down, at the most."""
 
-Run = Callable[[Delivery, "Feeder"], Coroutine[None, None, None]]
+Run = Callable[[Delivery, "HandlerConsumer"], Coroutine[None, None, None]]
 
 
-class Away:
+class EngineBackoff:
     """An engine that is away: said once, asked again after growing pauses, said when it is back."""
 
     FIRST = 0.5
@@ -39,7 +39,7 @@ class Away:
         self._pause = 0.0
         self._until = 0.0
 
-    async def rest(self, fault: EngineAway) -> None:
+    async def rest(self, fault: EventEngineUnavailable) -> None:
         """Wait before the next attempt."""
         now = asyncio.get_running_loop().time()
         if not self._pause:
@@ -56,10 +56,10 @@ class Away:
             log.info("the engine of events is back")
 
 
-class Feeder:
+class HandlerConsumer:
     """One handler's claims and runs. `runs` has every claimed delivery until it is settled."""
 
-    def __init__(self, queue: Queue, spec: HandlerSpec, run: Run, away: Away) -> None:
+    def __init__(self, queue: Queue, spec: HandlerSpec, run: Run, away: EngineBackoff) -> None:
         self.spec = spec
         self.runs: dict[asyncio.Task[None], Delivery] = {}
         self.busy = 0
@@ -102,13 +102,13 @@ class Feeder:
     async def _claim(self, free: int) -> None:
         try:
             claimed = await self._queue.claim(self.spec.name, free, LONGEST_CLAIM)
-        except EngineAway as fault:
+        except EventEngineUnavailable as fault:
             await self._away.rest(fault)
             return
         except Exception as fault:
             # Our own mistake; a feeder that ended would leave its handler without deliveries.
             log.exception("a claim for %s broke", self.spec.name)
-            await self._away.rest(EngineAway(str(fault)))
+            await self._away.rest(EventEngineUnavailable(str(fault)))
             return
         self._away.back()
         # No `await` from here on: what is claimed must be in `runs` when the end comes.

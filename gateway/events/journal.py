@@ -11,13 +11,13 @@ from pathlib import Path
 from gateway.events import journal_copy as moving
 from gateway.events import schema
 from gateway.events.database import Database
-from gateway.events.ledger import Ledger
-from gateway.events.outbox import Outbox
-from gateway.events.pending_uploads import Unsettled
-from gateway.events.queue import Queue
-from gateway.events.schedule_state import Ticks
-from gateway.events.unpublished import Held
-from gateway.events.wakeups import Bell
+from gateway.events.ledger import JournalLedger
+from gateway.events.outbox import JournalOutbox
+from gateway.events.pending_uploads import PendingUploads
+from gateway.events.queue import JournalQueue
+from gateway.events.schedule_state import ScheduleState
+from gateway.events.unpublished import UnpublishedEvents
+from gateway.events.wakeups import Wakeups
 
 
 class Journal:
@@ -29,12 +29,12 @@ class Journal:
 
     def __init__(self, path: Path, *, full: bool = True, node: str = "") -> None:
         self._database = Database(path, full=full)
-        held, bell = Held(), Bell()
-        self.queue = Queue(self._database, held, bell, node)
-        self.outbox = Outbox(self._database, held, bell.ring)
-        self.unsettled = Unsettled(self._database, held, bell.ring)
-        self.ticks = Ticks(self._database)
-        self.ledger = Ledger(self._database, self.queue.wake)
+        held, bell = UnpublishedEvents(), Wakeups()
+        self.queue = JournalQueue(self._database, held, bell, node)
+        self.outbox = JournalOutbox(self._database, held, bell.ring)
+        self.unsettled = PendingUploads(self._database, held, bell.ring)
+        self.ticks = ScheduleState(self._database)
+        self.ledger = JournalLedger(self._database, self.queue.wake)
 
     def open(self) -> None:
         """Open, create or migrate the file. Raises `ConfigError`."""

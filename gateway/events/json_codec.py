@@ -11,8 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final, get_args
 
-from gateway.events.bulk import VERBS, Step
-from gateway.events.protocols import STATES, Attempt, Depth, History, Page, Row, Selection, State, Story
+from gateway.events.bulk import VERBS, BulkStep
+from gateway.events.protocols import (
+    STATES,
+    Attempt,
+    DeliveryHistory,
+    DeliveryPage,
+    DeliveryRow,
+    Depth,
+    EventHistory,
+    Selection,
+    State,
+)
 
 MOST_EVENTS: Final = 1000
 """Events that one selection may name."""
@@ -28,17 +38,17 @@ _SELECTS: Final = frozenset({"state", "handler", "since", "events"})
 Json = dict[str, Any]
 
 
-def page_said(page: Page) -> Json:
+def page_said(page: DeliveryPage) -> Json:
     """Return a page as JSON: `deliveries` and the cursor `next`."""
     return {"deliveries": [asdict(row) for row in page.rows], "next": page.next}
 
 
-def page(said: Any) -> Page:
+def page(said: Any) -> DeliveryPage:
     """Read a page."""
-    return Page([Row(**row) for row in said["deliveries"]], said["next"])
+    return DeliveryPage([DeliveryRow(**row) for row in said["deliveries"]], said["next"])
 
 
-def history_said(history: History) -> Json:
+def history_said(history: EventHistory) -> Json:
     """Return an event as JSON: its deliveries are its `handlers`, each with its `runs`."""
     handlers = [
         {**asdict(story.row), "runs": list(map(asdict, story.runs))} for story in history.stories
@@ -48,15 +58,15 @@ def history_said(history: History) -> Json:
     return {**said, "handlers": handlers}
 
 
-def history(said: Any) -> History:
+def history(said: Any) -> EventHistory:
     """Read an event."""
     known = {key: value for key, value in said.items() if key != "handlers"}
-    return History(**known, stories=[_story(handler) for handler in said["handlers"]])
+    return EventHistory(**known, stories=[_story(handler) for handler in said["handlers"]])
 
 
-def _story(said: Any) -> Story:
+def _story(said: Any) -> DeliveryHistory:
     row = {key: value for key, value in said.items() if key != "runs"}
-    return Story(Row(**row), [Attempt(**run) for run in said["runs"]])
+    return DeliveryHistory(DeliveryRow(**row), [Attempt(**run) for run in said["runs"]])
 
 
 def depth_said(depth: list[Depth]) -> Json:
@@ -69,9 +79,9 @@ def depth(said: Any) -> list[Depth]:
     return [Depth(**one) for one in said["depth"]]
 
 
-def step(said: Any) -> Step:
+def step(said: Any) -> BulkStep:
     """Read what one piece of steering did."""
-    return Step(int(said["count"]), said["next"])
+    return BulkStep(int(said["count"]), said["next"])
 
 
 def selection_said(selection: Selection) -> Json:

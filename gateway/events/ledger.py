@@ -17,12 +17,12 @@ from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, Final
 
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events import ledger_queries as looking
-from gateway.events.bulk import Step, Verb, walk
+from gateway.events.bulk import BulkStep, Verb, walk
 from gateway.events.database import Database, Operation, T
-from gateway.events.ledger_queries import WINDOW, Found, Search
-from gateway.events.protocols import Depth, History, Page, Row, Selection
+from gateway.events.ledger_queries import WINDOW, LedgerQuery, MatchedRows
+from gateway.events.protocols import DeliveryPage, DeliveryRow, Depth, EventHistory, Selection
 
 CHUNK: Final = 2000
 """Deliveries that one operation changes, at the most: some 20 ms."""
@@ -33,8 +33,8 @@ PRUNE_EVERY: Final = 600.0
 _COUNTED: Final = ("ready", "running", "dead")
 
 
-class Ledger:
-    """The journal's deliveries, from the watcher's point of view. Speaks `Ledger` and `Stepwise`.
+class JournalLedger:
+    """The journal's deliveries, from the watcher's point of view. Speaks `JournalLedger` and `Stepwise`.
 
     `woken()` is called, in any thread, when there may be something to claim that was not there.
     Methods that return a `Future` may be called from any thread, the others on a loop.
@@ -47,7 +47,7 @@ class Ledger:
     # -- seeing
 
     async def depth(self) -> list[Depth]:
-        """Count all that is not done, by handler and state. Raises `EngineAway`."""
+        """Count all that is not done, by handler and state. Raises `EventEngineUnavailable`."""
         told: list[Depth] = []
         windows: Mapping[str, int] = dict.fromkeys(_COUNTED, 0)
         while windows:  # the first look is at all states at once: what changes its own is in one of them
@@ -55,27 +55,27 @@ class Ledger:
             told += some
         return merged(told)
 
-    async def page(self, selection: Selection, after: str | None, limit: int) -> Page:
+    async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows behind the cursor `after`, oldest first.
 
-        Raises `EngineAway`, `ValueError` for a cursor that is none.
+        Raises `EventEngineUnavailable`, `ValueError` for a cursor that is none.
         """
         search = looking.listed(selection)
-        rows: list[Row] = []
+        rows: list[DeliveryRow] = []
         behind: int | None = _number(after or "0")
         window = limit + 1
         while behind is not None and len(rows) < limit:
             some, behind = await self._ask(_paging(search, behind, limit - len(rows), window))
             rows += some
             window = min(window * 4, WINDOW)
-        return Page(rows, None if behind is None else str(behind))
+        return DeliveryPage(rows, None if behind is None else str(behind))
 
-    async def history(self, event_id: str) -> History | None:
-        """Return an event with its stories, or None. Raises `EngineAway`."""
+    async def history(self, event_id: str) -> EventHistory | None:
+        """Return an event with its stories, or None. Raises `EventEngineUnavailable`."""
         return await self._ask(lambda db: looking.history(db, event_id))
 
     async def paused(self) -> frozenset[str]:
-        """Return the handlers that are paused. Raises `EngineAway`."""
+        """Return the handlers that are paused. Raises `EventEngineUnavailable`."""
         rows = await self._ask(lambda db: db.execute("SELECT handler FROM paused").fetchall())
         return frozenset(handler for (handler,) in rows)
 
@@ -98,35 +98,37 @@ class Ledger:
     # -- steering
 
     async def retry(self, selection: Selection) -> int:
-        """Make dead and delayed deliveries due now, with all their attempts. Raises `EngineAway`."""
+        """Make dead and delayed deliveries due now, with all their attempts. Raises
+        `EventEngineUnavailable`."""
         return await walk(self, "retry", selection)
 
     async def drop(self, selection: Selection) -> int:
-        """Delete deliveries that are neither running nor done. Raises `EngineAway`."""
+        """Delete deliveries that are neither running nor done. Raises `EventEngineUnavailable`."""
         return await walk(self, "drop", selection)
 
     async def replay(self, selection: Selection) -> int:
-        """Deliver again what was done, or handed to a remote engine. Raises `EngineAway`."""
+        """Deliver again what was done, or handed to a remote engine. Raises `EventEngineUnavailable`."""
         return await walk(self, "replay", selection)
 
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> Step:
+    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
         """Do one bounded piece of a verb, see `steps.Stepwise`."""
         behind, top = (0, await self._ask(looking.newest)) if after is None else _numbers(after)
         operation = _changing(verb, looking.touched(verb, selection), behind, top)
         found = await self._ask(operation)
         if found.seqs and verb != "drop":
             self._woken()
-        return Step(len(found.seqs), None if found.next is None else f"{found.next}.{top}")
+        return BulkStep(len(found.seqs), None if found.next is None else f"{found.next}.{top}")
 
     async def pause(self, handler: str) -> None:
-        """Stop claiming for this handler until `resume`; survives restarts. Raises `EngineAway`."""
+        """Stop claiming for this handler until `resume`; survives restarts. Raises
+        `EventEngineUnavailable`."""
         row = (handler, time.time())
         await self._ask(
             lambda db: db.execute("INSERT OR IGNORE INTO paused VALUES (?, ?)", row).rowcount
         )
 
     async def resume(self, handler: str) -> None:
-        """Claim again. Raises `EngineAway`."""
+        """Claim again. Raises `EventEngineUnavailable`."""
         await self._ask(
             lambda db: db.execute("DELETE FROM paused WHERE handler = ?", (handler,)).rowcount
         )
@@ -136,7 +138,7 @@ class Ledger:
         try:
             return await asyncio.wrap_future(self._database.submit(operation))
         except sqlite3.Error as fault:
-            raise EngineAway(f"the journal: {fault}") from fault
+            raise EventEngineUnavailable(f"the journal: {fault}") from fault
 
     # -- keeping house
 
@@ -187,9 +189,9 @@ def _counting(windows: Mapping[str, int]) -> Operation[tuple[list[Depth], dict[s
 
 
 def _paging(
-    search: Search, after: int, limit: int, window: int
-) -> Operation[tuple[list[Row], int | None]]:
-    def operation(db: sqlite3.Connection) -> tuple[list[Row], int | None]:
+    search: LedgerQuery, after: int, limit: int, window: int
+) -> Operation[tuple[list[DeliveryRow], int | None]]:
+    def operation(db: sqlite3.Connection) -> tuple[list[DeliveryRow], int | None]:
         top = looking.newest(db)
         found = looking.find(db, search, after, limit, top=top, window=window)
         return looking.rows(db, found.seqs), found.next
@@ -197,8 +199,8 @@ def _paging(
     return operation
 
 
-def _changing(verb: Verb, search: Search, after: int, top: int) -> Operation[Found]:
-    def operation(db: sqlite3.Connection) -> Found:
+def _changing(verb: Verb, search: LedgerQuery, after: int, top: int) -> Operation[MatchedRows]:
+    def operation(db: sqlite3.Connection) -> MatchedRows:
         found = looking.find(db, search, after, CHUNK, top=top, window=WINDOW)
         if verb == "drop":
             _delete(db, found.seqs)

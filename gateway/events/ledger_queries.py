@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from gateway.events.bulk import TOUCHED, Verb
-from gateway.events.protocols import STATES, Attempt, Depth, History, Row, Selection, Story
+from gateway.events.protocols import (
+    STATES,
+    Attempt,
+    DeliveryHistory,
+    DeliveryRow,
+    Depth,
+    EventHistory,
+    Selection,
+)
 
 WINDOW: Final = 20_000
 """Rows that one operation looks at, at the most: some 10 ms."""
@@ -52,7 +60,7 @@ _ROW: Final = (
 
 
 @dataclass(slots=True, frozen=True)
-class Search:
+class LedgerQuery:
     """A selection as the tables understand it: `path` leads to candidates, `wanted` sifts them."""
 
     path: str
@@ -60,19 +68,19 @@ class Search:
     values: Mapping[str, Any]
 
 
-class Found(NamedTuple):
+class MatchedRows(NamedTuple):
     """The `seq`s that fit, in order, and behind which one to go on (None: nothing is left)."""
 
     seqs: list[int]
     next: int | None
 
 
-def listed(selection: Selection) -> Search:
+def listed(selection: Selection) -> LedgerQuery:
     """Return the search for what a page may show."""
     return _search(selection, (selection.state,) if selection.state else STATES)
 
 
-def touched(verb: Verb, selection: Selection) -> Search:
+def touched(verb: Verb, selection: Selection) -> LedgerQuery:
     """Return the search for what `verb` may change."""
     may = TOUCHED[verb]
     states = [state for state in may if selection.state in {None, state}]
@@ -80,7 +88,7 @@ def touched(verb: Verb, selection: Selection) -> Search:
     return _search(selection, [*states, "relayed"] if "done" in states else states)
 
 
-def _search(selection: Selection, states: Sequence[str]) -> Search:
+def _search(selection: Selection, states: Sequence[str]) -> LedgerQuery:
     wanted = "(" + (" OR ".join(_IS[state] for state in states) or "FALSE") + ")"
     if selection.handler is not None:
         wanted += " AND handler = :handler"
@@ -102,12 +110,12 @@ def _search(selection: Selection, states: Sequence[str]) -> Search:
         "events": json.dumps(selection.events),
         "now": time.time(),
     }
-    return Search(path, wanted, values)
+    return LedgerQuery(path, wanted, values)
 
 
 def find(
-    db: sqlite3.Connection, search: Search, after: int, limit: int, *, top: int, window: int
-) -> Found:
+    db: sqlite3.Connection, search: LedgerQuery, after: int, limit: int, *, top: int, window: int
+) -> MatchedRows:
     """Look at `window` candidates with `after` < seq <= `top` for up to `limit` that fit."""
     values = {**search.values, "after": after, "top": top, "window": window, "limit": limit}
     edge, candidates = db.execute(
@@ -116,7 +124,7 @@ def find(
         values,
     ).fetchone()
     if not candidates:
-        return Found([], None)
+        return MatchedRows([], None)
     rows = db.execute(
         f"SELECT seq FROM {search.path} AND seq > :after AND seq <= :edge AND {search.wanted}"  # noqa: S608
         " ORDER BY seq LIMIT :limit",
@@ -124,8 +132,8 @@ def find(
     ).fetchall()
     seqs = [seq for (seq,) in rows]
     if len(seqs) == limit and seqs[-1] < edge:
-        return Found(seqs, seqs[-1])
-    return Found(seqs, edge if candidates == window else None)
+        return MatchedRows(seqs, seqs[-1])
+    return MatchedRows(seqs, edge if candidates == window else None)
 
 
 def newest(db: sqlite3.Connection) -> int:
@@ -134,16 +142,16 @@ def newest(db: sqlite3.Connection) -> int:
     return seq or 0
 
 
-def rows(db: sqlite3.Connection, seqs: Sequence[int]) -> list[Row]:
+def rows(db: sqlite3.Connection, seqs: Sequence[int]) -> list[DeliveryRow]:
     """Return deliveries as watchers see them, in the order of `seq`."""
     found = db.execute(
         f"{_ROW} WHERE d.seq IN (SELECT value FROM json_each(:seqs)) ORDER BY d.seq",  # noqa: S608
         {"now": time.time(), "seqs": json.dumps(seqs)},
     )
-    return [Row(*columns[:-1]) for columns in found]
+    return [DeliveryRow(*columns[:-1]) for columns in found]
 
 
-def history(db: sqlite3.Connection, event_id: str) -> History | None:
+def history(db: sqlite3.Connection, event_id: str) -> EventHistory | None:
     """Return an event with its stories, sorted by handler."""
     row = db.execute(
         "SELECT e.id, e.type, e.upload_id, coalesce(u.path, e.path), e.created, e.body FROM events e"
@@ -153,15 +161,15 @@ def history(db: sqlite3.Connection, event_id: str) -> History | None:
     if row is None:
         return None
     event, kind, upload_id, path, created, body = row
-    return History(event, kind, upload_id, path, created, json.loads(body), stories(db, event_id))
+    return EventHistory(event, kind, upload_id, path, created, json.loads(body), stories(db, event_id))
 
 
-def stories(db: sqlite3.Connection, event_id: str) -> list[Story]:
+def stories(db: sqlite3.Connection, event_id: str) -> list[DeliveryHistory]:
     """Return the deliveries of an event with their latest runs, sorted by handler."""
     found = db.execute(
         f"{_ROW} WHERE d.event_id = :id ORDER BY d.handler", {"now": time.time(), "id": event_id}
     ).fetchall()
-    return [Story(Row(*columns[:-1]), _runs(db, columns[-1])) for columns in found]
+    return [DeliveryHistory(DeliveryRow(*columns[:-1]), _runs(db, columns[-1])) for columns in found]
 
 
 def _runs(db: sqlite3.Connection, delivery: int) -> list[Attempt]:

@@ -1,8 +1,9 @@
 """Events room: the crossing from an event loop to the journal's thread and back.
 
 The rule: a batch crosses at the price of one. What several coroutines want to write is gathered into
-one operation, and one wake-up of the loop brings all answers. `sqlite3.Error` becomes `EngineAway`
-here: the same may succeed a little later. May import `errors` and `database`.
+one operation, and one wake-up of the loop brings all answers. `sqlite3.Error` becomes
+`EventEngineUnavailable` here: the same may succeed a little later. May import `errors` and
+`database`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.database import Database, Operation
 
 T = TypeVar("T")
 _Waiting = tuple["asyncio.Future[Any]", "Future[Any]"]
 
 
-class _Home:
+class _LoopQueue:
     """A loop to which answers are brought, with one wake-up for all that wait."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -51,34 +52,34 @@ def _answer(future: asyncio.Future[Any], ended: Future[Any]) -> None:
     if fault is None:
         future.set_result(ended.result())
     elif isinstance(fault, sqlite3.Error):
-        future.set_exception(EngineAway(f"the journal cannot be written: {fault}"))
+        future.set_exception(EventEngineUnavailable(f"the journal cannot be written: {fault}"))
     else:
         future.set_exception(fault)
 
 
-class Crossing:
+class LoopBridge:
     """Runs operations for coroutines, each on the loop that asks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._home: _Home | None = None
+        self._home: _LoopQueue | None = None
 
     def run(self, operation: Operation[T]) -> asyncio.Future[T]:
         """Queue an operation; the future has its result once that is durable.
 
-        Raises `EngineAway` (through the future) where the journal cannot be written.
+        Raises `EventEngineUnavailable` (through the future) where the journal cannot be written.
         """
         loop = asyncio.get_running_loop()
         home = self._home
         if home is None or home.loop is not loop:
-            home = self._home = _Home(loop)
+            home = self._home = _LoopQueue(loop)
         future: asyncio.Future[T] = loop.create_future()
         bring = home.bring
         self._database.submit(operation).add_done_callback(lambda ended: bring(future, ended))
         return future
 
 
-class Gathering(Generic[T]):
+class BatchWriter(Generic[T]):
     """Writes single items of many coroutines in as few operations as possible.
 
     `write` gets all that came together, `written` is told of them (on the loop) when they are durable.
@@ -88,7 +89,7 @@ class Gathering(Generic[T]):
 
     def __init__(
         self,
-        crossing: Crossing,
+        crossing: LoopBridge,
         write: Callable[[sqlite3.Connection, list[T]], None],
         written: Callable[[list[T]], None],
     ) -> None:
@@ -117,7 +118,7 @@ class Gathering(Generic[T]):
 
     def _settle(self, items: list[tuple[T, asyncio.Future[None]]], ended: asyncio.Future[None]) -> None:
         fault = ended.exception()
-        if fault is not None and len(items) > 1 and not isinstance(fault, EngineAway):
+        if fault is not None and len(items) > 1 and not isinstance(fault, EventEngineUnavailable):
             for item in items:
                 self._send([item])
             return

@@ -17,9 +17,9 @@ from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import Identity
 from gateway.events.database import Database, insert
-from gateway.events.loop_bridge import Crossing, Gathering
-from gateway.events.protocols import Event
-from gateway.events.unpublished import Held
+from gateway.events.loop_bridge import BatchWriter, LoopBridge
+from gateway.events.protocols import NewEvent
+from gateway.events.unpublished import UnpublishedEvents
 
 Ring = Callable[[Iterable[str]], None]
 
@@ -32,7 +32,7 @@ _DELIVERIES: Final = "(event_id, handler, state, due, created, updated)"
 _ONCE: Final = "ON CONFLICT DO NOTHING"
 
 
-class Telling(NamedTuple):
+class EventRecord(NamedTuple):
     """One event of an upload, and whom to tell. `body` is what they get, secrets already redacted."""
 
     event_id: str
@@ -41,7 +41,7 @@ class Telling(NamedTuple):
     handlers: Sequence[str]
 
 
-class Record(NamedTuple):
+class UploadRecord(NamedTuple):
     """All that the journal keeps of one committed upload.
 
     `told` are its events; one without handlers leaves no trace. `metadata` is what the client said of
@@ -57,22 +57,24 @@ class Record(NamedTuple):
     principal: dict[str, Any] | None
     remote: str | None
     created: float
-    told: Sequence[Telling] = ()
+    told: Sequence[EventRecord] = ()
     metadata: dict[str, str] | None = None
     place: dict[str, Any] | None = None
     pending: bool = False
 
 
-class Outbox:
+class JournalOutbox:
     """Uploads and their events. `ring` is told of handlers that have something new to claim."""
 
-    def __init__(self, database: Database, held: Held, ring: Ring) -> None:
+    def __init__(self, database: Database, held: UnpublishedEvents, ring: Ring) -> None:
         self._database = database
         self._held = held
         self._ring = ring
-        self._published: Gathering[Sequence[Event]] = Gathering(Crossing(database), _publish, self._told)
+        self._published: BatchWriter[Sequence[NewEvent]] = BatchWriter(
+            LoopBridge(database), _publish, self._told
+        )
 
-    async def publish(self, events: Sequence[Event]) -> None:
+    async def publish(self, events: Sequence[NewEvent]) -> None:
         """Write events with their deliveries, due now; those that are there already stay as they are.
 
         Raises `EngineAway`.
@@ -81,7 +83,7 @@ class Outbox:
         if told:
             await self._published.put(told)
 
-    def _told(self, batches: list[Sequence[Event]]) -> None:
+    def _told(self, batches: list[Sequence[NewEvent]]) -> None:
         self._ring({handler for batch in batches for event in batch for handler in event.handlers})
 
     def held(self) -> Future[int]:
@@ -98,7 +100,7 @@ class Outbox:
 
         return self._database.submit(operation)
 
-    def record(self, records: Sequence[Record]) -> Future[None]:
+    def record(self, records: Sequence[UploadRecord]) -> Future[None]:
         """Write uploads with their deliveries, all or none; nobody claims them before the release."""
         told = [(r.upload_id, telling) for r in records for telling in r.told if telling.handlers]
         for upload_id, telling in told:
@@ -178,7 +180,7 @@ class Outbox:
         return self._database.submit(operation)
 
 
-def _upload(record: Record, now: float) -> tuple[Any, ...]:
+def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
     identity = record.identity
     principal = None if record.principal is None else json.dumps(record.principal)
     return (
@@ -200,11 +202,11 @@ def _upload(record: Record, now: float) -> tuple[Any, ...]:
     )
 
 
-def _event(upload_id: str, telling: Telling, now: float) -> tuple[Any, ...]:
+def _event(upload_id: str, telling: EventRecord, now: float) -> tuple[Any, ...]:
     return telling.event_id, telling.type, upload_id, None, None, now, json.dumps(telling.body)
 
 
-def _publish(db: sqlite3.Connection, batches: list[Sequence[Event]]) -> None:
+def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
     now = time.time()
     events = [event for batch in batches for event in batch]
     rows = [(e.id, e.type, e.upload_id, e.path, e.holder, e.created, json.dumps(e.body)) for e in events]

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import OBJECT_CREATED
 from gateway.events.database import Database
-from gateway.events.unpublished import Held
+from gateway.events.unpublished import UnpublishedEvents
 
 _HANDLERS: Final = (
     "SELECT e.upload_id, e.id, d.handler FROM uploads u JOIN events e ON e.upload_id = u.id"
@@ -22,7 +22,7 @@ _HANDLERS: Final = (
 )
 
 
-class Pending(NamedTuple):
+class PendingUpload(NamedTuple):
     """A recorded upload: its id, its path, where it may lie, and its events."""
 
     upload_id: str
@@ -31,18 +31,20 @@ class Pending(NamedTuple):
     event_ids: tuple[str, ...]
 
 
-class Unsettled:
+class PendingUploads:
     """The rows with `pending`."""
 
-    def __init__(self, database: Database, held: Held, ring: Callable[[Iterable[str]], None]) -> None:
+    def __init__(
+        self, database: Database, held: UnpublishedEvents, ring: Callable[[Iterable[str]], None]
+    ) -> None:
         self._database = database
         self._held = held
         self._ring = ring
 
-    def hold(self) -> Future[list[Pending]]:
+    def hold(self) -> Future[list[PendingUpload]]:
         """After a start: return all of them, and keep their deliveries from being claimed."""
 
-        def operation(db: sqlite3.Connection) -> list[Pending]:
+        def operation(db: sqlite3.Connection) -> list[PendingUpload]:
             handlers: dict[str, dict[str, list[str]]] = {}
             for upload_id, event_id, handler in db.execute(_HANDLERS):
                 handlers.setdefault(upload_id, {}).setdefault(event_id, []).append(handler)
@@ -53,7 +55,7 @@ class Unsettled:
                 events = handlers.get(upload_id, {})
                 for event_id, names in events.items():
                     self._held.hold(event_id, upload_id, names)
-                found.append(Pending(upload_id, path, json.loads(place), tuple(events)))
+                found.append(PendingUpload(upload_id, path, json.loads(place), tuple(events)))
             return found
 
         return self._database.submit(operation)

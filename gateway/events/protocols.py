@@ -22,7 +22,7 @@ STATES: Final[tuple[State, ...]] = ("ready", "running", "delayed", "dead", "done
 
 
 @dataclass(slots=True, frozen=True)
-class Event:
+class NewEvent:
     """Something that happened, to be told to `handlers`. `id` is unique for ever.
 
     `path` is the file's, where the event is about one. `body` is what handlers get, secrets
@@ -43,7 +43,7 @@ class Event:
 class Outbox(Protocol):
     """Where events go in."""
 
-    async def publish(self, events: Sequence[Event]) -> None:
+    async def publish(self, events: Sequence[NewEvent]) -> None:
         """Return only when all are durable. The same (id, handler) twice is one delivery.
 
         Raises `EngineAway` when that cannot be done now; then it may be tried again.
@@ -93,7 +93,7 @@ class Selection:
 
 
 @dataclass(slots=True, frozen=True)
-class Row:
+class DeliveryRow:
     """One delivery as watchers see it. Times are Unix times; `error` may have many lines."""
 
     event_id: str
@@ -109,10 +109,10 @@ class Row:
 
 
 @dataclass(slots=True, frozen=True)
-class Page:
+class DeliveryPage:
     """Some rows, oldest first, and where the next page begins (None: there is none)."""
 
-    rows: list[Row]
+    rows: list[DeliveryRow]
     next: str | None
 
 
@@ -129,15 +129,15 @@ class Attempt:
 
 
 @dataclass(slots=True, frozen=True)
-class Story:
+class DeliveryHistory:
     """One delivery with all its runs."""
 
-    row: Row
+    row: DeliveryRow
     runs: list[Attempt]
 
 
 @dataclass(slots=True, frozen=True)
-class History:
+class EventHistory:
     """An event, its body as the handlers got it, and each handler's story."""
 
     id: str
@@ -146,7 +146,7 @@ class History:
     path: str | None
     created: float
     body: dict[str, Any]
-    stories: list[Story] = field(default_factory=list)
+    stories: list[DeliveryHistory] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
@@ -165,10 +165,10 @@ class Ledger(Protocol):
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state."""
 
-    async def page(self, selection: Selection, after: str | None, limit: int) -> Page:
+    async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows behind the cursor `after`, oldest first."""
 
-    async def history(self, event_id: str) -> History | None:
+    async def history(self, event_id: str) -> EventHistory | None:
         """Return an event with its stories, None for one that nobody knows (any more)."""
 
     async def retry(self, selection: Selection) -> int:

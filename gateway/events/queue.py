@@ -21,13 +21,13 @@ from concurrent.futures import Future
 from typing import Final
 
 from gateway.domain.model import Delivery
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events import wakeups as bell
-from gateway.events.claims import Found, take
+from gateway.events.claims import ClaimResult, take
 from gateway.events.database import Database, packed
-from gateway.events.loop_bridge import Crossing, Gathering
-from gateway.events.unpublished import Held
-from gateway.events.wakeups import Bell
+from gateway.events.loop_bridge import BatchWriter, LoopBridge
+from gateway.events.unpublished import UnpublishedEvents
+from gateway.events.wakeups import Wakeups
 
 _IS_CLAIMED: Final = (
     "d.seq = json_extract(value, '$[0]') AND d.round = json_extract(value, '$[1]')"
@@ -70,25 +70,25 @@ _Settlement = tuple[int, int, int, str, float, str | None, float, str, str]
 it took, its outcome, the handler."""
 
 
-class Queue:
+class JournalQueue:
     """Deliveries, from the runner's point of view. `node` is written beside every run."""
 
     lease: float | None = None
     """A claimed delivery belongs to this process until it ends; the next start revives it."""
 
-    def __init__(self, database: Database, held: Held, rung: Bell, node: str) -> None:
+    def __init__(self, database: Database, held: UnpublishedEvents, rung: Wakeups, node: str) -> None:
         self._database = database
         self._held = held
         self._bell = rung
-        self._crossing = Crossing(database)
-        self._settlements: Gathering[_Settlement] = Gathering(
+        self._crossing = LoopBridge(database)
+        self._settlements: BatchWriter[_Settlement] = BatchWriter(
             self._crossing, lambda db, batch: _settle(db, batch, node), self._ended
         )
 
     async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
         """Take up to `limit` due deliveries of `handler`; wait up to `wait` seconds for the first.
 
-        A claim that is cancelled gives back what it would have brought. Raises `EngineAway`.
+        A claim that is cancelled gives back what it would have brought. Raises `EventEngineUnavailable`.
         """
         return await self._claim(handler, limit, wait)
 
@@ -175,13 +175,13 @@ class Queue:
                 left = min(left, max(found.next_due - time.time(), 0.0))
             await self._bell.wait(handler, seen, left)
 
-    async def _take(self, handler: str, limit: int) -> Found:
+    async def _take(self, handler: str, limit: int) -> ClaimResult:
         whose = None if handler == bell.ANY else handler
         taking = self._crossing.run(lambda db: take(db, whose, limit, self._held.event_ids()))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
-            with contextlib.suppress(EngineAway):
+            with contextlib.suppress(EventEngineUnavailable):
                 found = await taking
                 if found.deliveries:
                     await self.hand_back(found.deliveries)

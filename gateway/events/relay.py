@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.domain.model import Delivery, Identity, Origin
-from gateway.errors import EngineAway
-from gateway.events.protocols import Depth, Event
+from gateway.errors import EventEngineUnavailable
+from gateway.events.protocols import Depth, NewEvent
 
 log = logging.getLogger("gateway.relay")
 
@@ -35,17 +35,17 @@ LONGEST_PAUSE: Final = 5.0
 
 
 @dataclass(slots=True, frozen=True)
-class Parcel:
+class OutgoingDelivery:
     """One delivery to be handed over. `key` recognises a repetition."""
 
-    event: Event
+    event: NewEvent
     handler: str
     key: str
     origin: Origin | None = None
 
 
-class Source(Protocol):
-    """The journal, as far as a relay needs it. All raise `EngineAway`."""
+class RelaySource(Protocol):
+    """The journal, as far as a relay needs it. All raise `EventEngineUnavailable`."""
 
     async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
         """Take due deliveries of all handlers."""
@@ -60,18 +60,18 @@ class Source(Protocol):
         """This one can never be handed over."""
 
 
-class Remote(Protocol):
+class RelayTarget(Protocol):
     """The engine that takes them."""
 
     async def wait_ready(self) -> None:
         """Wait until it can be reached."""
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Exception | None]:
+    async def send(self, parcels: Sequence[OutgoingDelivery]) -> list[Exception | None]:
         """Publish all; say of each None where it is acknowledged, else why it is not."""
 
 
 @dataclass(slots=True, frozen=True)
-class Here:
+class RelayContext:
     """What others must know of us, and we of the journal.
 
     `holder` returns the `HOST:PORT` that events name, `scheme` is what is served there,
@@ -87,7 +87,7 @@ class Here:
 class Relay:
     """Hands over what `source` has. Lives on the server's loop."""
 
-    def __init__(self, source: Source, remote: Remote, here: Here) -> None:
+    def __init__(self, source: RelaySource, remote: RelayTarget, here: RelayContext) -> None:
         self._source = source
         self._remote = remote
         self._here = here
@@ -120,7 +120,7 @@ class Relay:
             await self._slots.acquire()
             try:
                 claimed = await self._source.claim_any(BATCH, CLAIM_SECONDS)
-            except EngineAway as fault:
+            except EventEngineUnavailable as fault:
                 self._slots.release()
                 log.error("the journal cannot be read, trying again: %s", fault)
                 await asyncio.sleep(LONGEST_PAUSE)
@@ -157,17 +157,17 @@ class Relay:
                     log.error("%s for %s: %s", delivery.event_id, delivery.handler, fault)
                     await self._source.dead(delivery, str(fault), 0.0)
                     del left[id(delivery)]
-            self._mind(next((f for f in outcomes if isinstance(f, EngineAway)), None))
+            self._mind(next((f for f in outcomes if isinstance(f, EventEngineUnavailable)), None))
         finally:
             if left:
                 await self._give_back(list(left.values()))
 
     async def _give_back(self, deliveries: list[Delivery]) -> None:
         # Where the journal fails as well, the next start finds them running and revives them.
-        with contextlib.suppress(EngineAway):
+        with contextlib.suppress(EventEngineUnavailable):
             await self._source.hand_back(deliveries)
 
-    def _mind(self, fault: EngineAway | None) -> None:
+    def _mind(self, fault: EventEngineUnavailable | None) -> None:
         """Pause, longer and longer, while the engine takes nothing."""
         if fault is None:
             self._pause = 0.0
@@ -176,15 +176,15 @@ class Relay:
             log.warning("events wait in the journal: %s", fault)
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
 
-    async def _packed(self, claimed: Sequence[Delivery]) -> list[Parcel]:
+    async def _packed(self, claimed: Sequence[Delivery]) -> list[OutgoingDelivery]:
         uploads = list({d.upload_id for d in claimed if d.upload_id is not None})
         identities = await self._here.identities(uploads) if uploads else {}
         return [self._parcel(delivery, identities) for delivery in claimed]
 
-    def _parcel(self, delivery: Delivery, identities: Mapping[str, Identity]) -> Parcel:
+    def _parcel(self, delivery: Delivery, identities: Mapping[str, Identity]) -> OutgoingDelivery:
         about_file = delivery.upload_id is not None
         identity = identities.get(delivery.upload_id or "")
-        event = Event(
+        event = NewEvent(
             id=delivery.event_id,
             type=delivery.event,
             handlers=(delivery.handler,),
@@ -196,12 +196,12 @@ class Relay:
         )
         key = f"{delivery.event_id}:{delivery.handler}:{delivery.round}"
         origin = Origin(self._here.scheme, identity) if about_file else None
-        return Parcel(event, delivery.handler, key, origin)
+        return OutgoingDelivery(event, delivery.handler, key, origin)
 
     async def _look(self) -> None:
         """Keep an eye on how far behind we are."""
         while True:
-            with contextlib.suppress(EngineAway):
+            with contextlib.suppress(EventEngineUnavailable):
                 depth = [one for one in await self._here.depth() if one.state != "dead"]
                 self.waiting = sum(one.count for one in depth)
                 self._oldest = min((one.oldest for one in depth), default=None)

@@ -1,8 +1,8 @@
 """Events room, remote: the ledger of another process, over HTTP.
 
 The rule: every request is bounded and may be asked again; whoever made the session closes it. The
-other side is `gateway.endpoints.admin.events`, behind an owner's Unix socket or a URL with a token. May import
-`protocols`, `steps`, `wire`, `errors`.
+other side is `gateway.endpoints.admin.events`, behind an owner's Unix socket or a URL with a token.
+May import `protocols`, `steps`, `wire`, `errors`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from gateway.errors import ConfigError, EngineAway
+from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events import json_codec as wire
-from gateway.events.bulk import Step, Verb, walk
-from gateway.events.protocols import Depth, History, Page, Selection
+from gateway.events.bulk import BulkStep, Verb, walk
+from gateway.events.protocols import DeliveryPage, Depth, EventHistory, Selection
 
 SECONDS: Final = 30.0
 """How long one request may take. Each asks for a bounded piece of work."""
@@ -43,8 +43,8 @@ class RemoteLedger:
     """A ledger over HTTP. Speaks `Ledger` and `Stepwise`.
 
     `base` is the URL without a path. `alone`: ask that process for what it has itself, without
-    its siblings. Every method raises `EngineAway` where no fitting answer comes, `ConfigError` where we
-    may not ask, `ValueError` for what makes no sense.
+    its siblings. Every method raises `EventEngineUnavailable` where no fitting answer comes,
+    `ConfigError` where we may not ask, `ValueError` for what makes no sense.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RemoteLedger:
         """Count all that is not done, by handler and state."""
         return wire.depth(await self._get("depth"))
 
-    async def page(self, selection: Selection, after: str | None, limit: int) -> Page:
+    async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows behind the cursor `after`."""
         said = wire.selection_said(selection)
         events = [("event", event) for event in said.pop("events", ())]
@@ -66,7 +66,7 @@ class RemoteLedger:
         query = [*events, *((name, str(value)) for name, value in given.items())]
         return wire.page(await self._get("", query))
 
-    async def history(self, event_id: str) -> History | None:
+    async def history(self, event_id: str) -> EventHistory | None:
         """Return an event with its stories, or None."""
         if event_id in wire.PAGES:
             return None
@@ -89,7 +89,7 @@ class RemoteLedger:
         """Deliver again what was done."""
         return await walk(self, "replay", selection)
 
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> Step:
+    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
         """Do one bounded piece of a verb."""
         return wire.step(await self._post(verb, {**wire.selection_said(selection), "after": after}))
 
@@ -128,7 +128,9 @@ class RemoteLedger:
                 return await _read(answer)
         except (aiohttp.ClientError, TimeoutError, OSError, LookupError, TypeError) as fault:
             told = str(fault) or type(fault).__name__
-            raise EngineAway(f"{self._base} does not answer as it should ({told})") from fault
+            raise EventEngineUnavailable(
+                f"{self._base} does not answer as it should ({told})"
+            ) from fault
 
     def _page(self, name: str) -> URL:
         """Quoted, and kept as it is: `../uploads/x` is an id that nobody knows, not another page."""
@@ -145,4 +147,4 @@ async def _read(answer: aiohttp.ClientResponse) -> Any:
         raise ValueError(said["message"])
     if answer.status in {401, 403}:
         raise ConfigError(told)
-    raise EngineAway(told)
+    raise EventEngineUnavailable(told)

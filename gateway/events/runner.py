@@ -17,8 +17,8 @@ from typing import Any, Final, Literal
 
 from gateway.domain.failpoints import reach
 from gateway.domain.model import Delivery, HandlerSpec, RetryPolicy
-from gateway.errors import EngineAway, HandlerFailed, HandlerGone, Postponed
-from gateway.events.handler_consumer import Away, Feeder
+from gateway.errors import EventEngineUnavailable, HandlerFailed, HandlerGone, Postponed
+from gateway.events.handler_consumer import EngineBackoff, HandlerConsumer
 from gateway.events.protocols import Queue
 from gateway.telemetry import logs
 
@@ -65,10 +65,10 @@ class Runner:
         self._complete = complete
         self._observe = observe
         self._orphans = orphans
-        self._away = Away()
+        self._away = EngineBackoff()
         self._holders: dict[str | None, int] = {}
-        self._feeders: dict[str, Feeder] = {}
-        self._retired: list[Feeder] = []
+        self._feeders: dict[str, HandlerConsumer] = {}
+        self._retired: list[HandlerConsumer] = []
         self._heart: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -89,7 +89,7 @@ class Runner:
             if name in self._feeders:
                 self._feeders[name].follow(spec)
             else:
-                self._feeders[name] = Feeder(self._queue, spec, self._run, self._away)
+                self._feeders[name] = HandlerConsumer(self._queue, spec, self._run, self._away)
 
     async def stop(self, grace: float) -> None:
         """Claim no more, wait up to `grace` seconds for runs, hand the unfinished ones back.
@@ -113,13 +113,13 @@ class Runner:
     async def _bury(self, handlers: list[str]) -> None:
         if self._orphans is None:
             return
-        with contextlib.suppress(EngineAway):
+        with contextlib.suppress(EventEngineUnavailable):
             if buried := await self._orphans(handlers):
                 log.warning("%d deliveries wait dead: no plugin has their handler", buried)
 
     async def _hand_back(self, deliveries: list[Delivery], delay: float = 0.0) -> None:
         log.info("%d unfinished deliveries are handed back", len(deliveries))
-        with contextlib.suppress(EngineAway):
+        with contextlib.suppress(EventEngineUnavailable):
             await self._queue.hand_back(deliveries, delay)
 
     async def _beat(self, seconds: float) -> None:
@@ -130,14 +130,14 @@ class Runner:
             if claimed := [delivery for feeder in feeders for delivery in feeder.runs.values()]:
                 try:
                     await self._queue.touch(claimed)
-                except EngineAway:
+                except EventEngineUnavailable:
                     continue
                 except Exception:
                     log.exception("the leases could not be kept")
 
     # -- one run
 
-    async def _run(self, delivery: Delivery, feeder: Feeder) -> None:
+    async def _run(self, delivery: Delivery, feeder: HandlerConsumer) -> None:
         """Run one claimed delivery and settle it."""
         with logs.bind(
             upload_id=delivery.upload_id, event_id=delivery.event_id, attempt=delivery.attempt
@@ -157,7 +157,9 @@ class Runner:
             self._observe(feeder.spec.name, outcome, duration)
             await self._settle(delivery, outcome, duration, error or "", delay)
 
-    async def _attempt(self, delivery: Delivery, feeder: Feeder) -> tuple[Outcome, str | None, float]:
+    async def _attempt(
+        self, delivery: Delivery, feeder: HandlerConsumer
+    ) -> tuple[Outcome, str | None, float]:
         spec = feeder.spec
         if delivery.attempt > spec.retry.attempts:
             return "dead", "every attempt was used up; the last one ended with the process", 0.0
@@ -204,7 +206,7 @@ class Runner:
                     await self._queue.retry(delivery, delay, error, duration)
                 else:
                     await self._queue.dead(delivery, error, duration)
-            except EngineAway as fault:
+            except EventEngineUnavailable as fault:
                 await self._away.rest(fault)
             else:
                 return

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.events.database import Database
-from gateway.events.loop_bridge import Crossing
+from gateway.events.loop_bridge import LoopBridge
 
 Memory = Mapping[str, tuple[str, float]]
 """By handler: the schedule in words, and the Unix time up to which it is dealt with."""
@@ -22,11 +22,11 @@ Memory = Mapping[str, tuple[str, float]]
 _FACT: Final = "timetable"
 
 
-class Ticks:
+class ScheduleState:
     """The timetable, from the journal's point of view. Every method raises `EngineAway`."""
 
     def __init__(self, database: Database) -> None:
-        self._crossing = Crossing(database)
+        self._crossing = LoopBridge(database)
 
     async def remembered(self) -> Memory:
         """Return what `remember` was given last; nothing in a new journal."""

@@ -18,9 +18,9 @@ from typing import Final
 
 from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
-from gateway.errors import EngineAway
-from gateway.events.protocols import Event, Ledger, Outbox
-from gateway.events.schedule_state import Memory, Ticks
+from gateway.errors import EventEngineUnavailable
+from gateway.events.protocols import Ledger, NewEvent, Outbox
+from gateway.events.schedule_state import Memory, ScheduleState
 
 LATE: Final = 60.0
 """Seconds after which a tick counts as missed: a quick restart must not lose the one it fell into."""
@@ -38,7 +38,7 @@ log = logging.getLogger("gateway.timetable")
 
 
 @dataclass(slots=True)
-class _Entry:
+class _ScheduledHandler:
     """A handler's schedule, and how far it has been dealt with.
 
     `seen`: no tick up to here is published any more. `looked`, `due`: nothing happens between
@@ -52,7 +52,7 @@ class _Entry:
     trying: int | None = None
 
 
-class Timetable:
+class Scheduler:
     """Ticks for one installation; on every node one process has it (slot 0).
 
     `ledger` is asked whether somebody else has published a tick that is made up for late. `clock`
@@ -62,7 +62,7 @@ class Timetable:
     def __init__(
         self,
         outbox: Outbox,
-        ticks: Ticks,
+        ticks: ScheduleState,
         *,
         ledger: Ledger | None = None,
         clock: Callable[[], float] = time.time,
@@ -72,7 +72,7 @@ class Timetable:
         self._ledger = ledger
         self._clock = clock
         self._schedules: Mapping[str, Schedule] = {}
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _ScheduledHandler] = {}
         self._memory: Memory | None = None
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -110,7 +110,7 @@ class Timetable:
         """Publish what is due; return in how many seconds to look again, None for never."""
         try:
             await self._follow()
-        except EngineAway as fault:
+        except EventEngineUnavailable as fault:
             log.warning("the last ticks are not known, trying again: %s", fault)
             return AWAY_PAUSE
         published = [await self._attend(name, entry) for name, entry in list(self._entries.items())]
@@ -135,7 +135,7 @@ class Timetable:
             if entry is None or entry.schedule != schedule:
                 words, seen = self._memory.get(name, ("", now)) if first else ("", now)
                 seen = min(seen, now) if words == str(schedule) else now
-                self._entries[name] = _Entry(schedule, seen)
+                self._entries[name] = _ScheduledHandler(schedule, seen)
 
     async def _remember(self) -> bool:
         """Keep how far all is dealt with; say whether that could be done now."""
@@ -143,13 +143,13 @@ class Timetable:
         if memory != self._memory:
             try:
                 await self._ticks.remember(memory)
-            except EngineAway as fault:
+            except EventEngineUnavailable as fault:
                 log.warning("the last ticks cannot be kept, trying again: %s", fault)
                 return False
             self._memory = memory
         return True
 
-    async def _attend(self, name: str, entry: _Entry) -> bool:
+    async def _attend(self, name: str, entry: _ScheduledHandler) -> bool:
         """Look at one handler; what is wrong with its schedule must not silence the others."""
         try:
             return await self._look_at(name, entry)
@@ -159,7 +159,7 @@ class Timetable:
             entry.due = entry.looked + LONGEST_SLEEP
             return True
 
-    async def _look_at(self, name: str, entry: _Entry) -> bool:
+    async def _look_at(self, name: str, entry: _ScheduledHandler) -> bool:
         """Publish the latest tick of a handler if it is new; say whether all is dealt with."""
         now = self._clock()
         if entry.looked <= now < entry.due:
@@ -173,7 +173,7 @@ class Timetable:
                 entry.trying = latest
                 try:
                     await self._publish(name, entry.schedule, latest, now)
-                except EngineAway as fault:
+                except EventEngineUnavailable as fault:
                     log.warning("a tick of %s cannot be published, trying again: %s", name, fault)
                     return False
             else:
@@ -184,7 +184,8 @@ class Timetable:
         return True
 
     async def _publish(self, name: str, schedule: Schedule, tick: int, now: float) -> None:
-        """Publish a tick, unless others did so long ago or too many wait. Raises `EngineAway`."""
+        """Publish a tick, unless others did so long ago or too many wait. Raises
+        `EventEngineUnavailable`."""
         event = tick_event(name, schedule, tick, now)
         late = now - tick > LATE
         if late and self._ledger is not None and await self._ledger.history(event.id) is not None:
@@ -195,9 +196,9 @@ class Timetable:
         await self._outbox.publish([event])
 
 
-def tick_event(handler: str, schedule: Schedule, tick: int, now: float) -> Event:
+def tick_event(handler: str, schedule: Schedule, tick: int, now: float) -> NewEvent:
     """Return the event of a handler's tick; all gateways make the same one of it."""
-    return Event(
+    return NewEvent(
         id=f"tick.{handler}.{tick}",
         type=SCHEDULE,
         handlers=(handler,),

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Sequence
 
 
-class Held:
+class UnpublishedEvents:
     """Events of uploads on their way. Any thread may ask and change it."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ ANY: Final = "*"
 """The name under which one waits for every handler; no handler can have it."""
 
 
-class Bell:
+class Wakeups:
     """One bell per handler. `ring` comes from any thread; all else belongs to one loop."""
 
     def __init__(self) -> None:

@@ -22,12 +22,12 @@ from typing import Any, Final, TypeVar
 import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from gateway.commit.writer import Deed, Intake, Landing
+from gateway.commit.writer import PendingWrite, StorageWriter, WriteMetadata
 from gateway.domain.metadata import check
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local.xattrs import mime_of
-from gateway.storage.protocols import Expiring, Opened, Shelf, Stat
+from gateway.storage.protocols import ExpiringStorage, OpenFile, Stat, Storage
 from gateway.storage.s3.parts import given
 
 log = logging.getLogger("gateway.storage")
@@ -42,17 +42,17 @@ SCRIPT: Final = {"name": "script", "kind": "script"}
 """The principal of what a script stores."""
 
 
-class Shelves:
+class FilesByPath:
     """What `files` does by path. Nothing can be saved before `serve` has told with what."""
 
-    def __init__(self, shelf: Shelf, slot: int) -> None:
+    def __init__(self, shelf: Storage, slot: int) -> None:
         self._shelf = shelf
         self._slot = slot
         self._loop: asyncio.AbstractEventLoop | None = None
         self._put: Put | None = None
         self._ruled: dict[str, float] = {}
 
-    def serve(self, intake: Intake[Any]) -> None:
+    def serve(self, intake: StorageWriter[Any]) -> None:
         """Store with `intake`, on the loop that runs now."""
         self._loop = asyncio.get_running_loop()
         self._put = partial(self._store, intake)
@@ -106,7 +106,7 @@ class Shelves:
 
     async def _rule(self, prefix: str, seconds: float) -> None:
         """Let the storage itself remove what is old, where it can; tell of it once."""
-        if not isinstance(self._shelf, Expiring) or self._ruled.get(prefix) == seconds:
+        if not isinstance(self._shelf, ExpiringStorage) or self._ruled.get(prefix) == seconds:
             return
         try:
             rule = await self._shelf.expire(prefix, seconds)
@@ -150,9 +150,11 @@ class Shelves:
             raise RuntimeError("nothing can be saved here")
         return await self._put(upload, pieces)
 
-    async def _store(self, intake: Intake[Any], upload: Upload, pieces: AsyncIterator[bytes]) -> Stored:
+    async def _store(
+        self, intake: StorageWriter[Any], upload: Upload, pieces: AsyncIterator[bytes]
+    ) -> Stored:
         mime = upload.content_type or mime_of(upload.path)
-        begun: list[Landing] = []
+        begun: list[PendingWrite] = []
         try:
             await self._there(partial(_begin, intake, upload, mime, begun))
             (landing,) = begun
@@ -163,7 +165,7 @@ class Shelves:
         except BaseException:
             await asyncio.shield(self._there(partial(_discard, begun)))
             raise
-        return await self._there(lambda: intake.commit(upload, landing, Deed(mime)))
+        return await self._there(lambda: intake.commit(upload, landing, WriteMetadata(mime)))
 
     async def _there(self, work: Callable[[], Awaitable[T]]) -> T:
         """Have work done on the server's loop."""
@@ -176,12 +178,14 @@ async def _run(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 
 
-async def _begin(intake: Intake[Any], upload: Upload, mime: str, begun: list[Landing]) -> None:
+async def _begin(
+    intake: StorageWriter[Any], upload: Upload, mime: str, begun: list[PendingWrite]
+) -> None:
     """Begin a body and keep it, also where whoever asked for it on another loop has gone meanwhile."""
     begun.append(await intake.begin(upload, mime))
 
 
-async def _discard(begun: list[Landing]) -> None:
+async def _discard(begun: list[PendingWrite]) -> None:
     """Discard what was begun, if anything was. On the loop where that happens: it is known there."""
     for landing in begun:
         await landing.discard()
@@ -226,7 +230,7 @@ async def _of_file(file: Path, told: os.stat_result) -> AsyncIterator[bytes]:
             raise OSError(f"{file} was cut short while it was being saved")
 
 
-async def _descriptor(opened: Opened, held: contextlib.ExitStack) -> int:
+async def _descriptor(opened: OpenFile, held: contextlib.ExitStack) -> int:
     """Return a descriptor of an open file that outlives it; what is no local file is fetched."""
     if opened.fd is not None:
         return os.dup(opened.fd)

@@ -15,16 +15,16 @@ from typing import IO
 from gateway.commit.object_identity import identity_of_upload
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
-from gateway.events.outbox import Outbox
-from gateway.files.versions import VeryFiles
-from gateway.storage.protocols import Shelf, Stat
+from gateway.events.outbox import JournalOutbox
+from gateway.files.versions import FileVersions
+from gateway.storage.protocols import Stat, Storage
 from gateway.storage.s3.parts import OWNER
 
 
-class ObjectFiles(VeryFiles):
+class ObjectVersions(FileVersions):
     """`open` and `remove` for the object that an event speaks of."""
 
-    def __init__(self, shelf: Shelf, outbox: Outbox) -> None:
+    def __init__(self, shelf: Storage, outbox: JournalOutbox) -> None:
         super().__init__(outbox)
         self._shelf = shelf
 

@@ -1,7 +1,7 @@
 """Machinery: a gateway elsewhere that has a file: who it is, what is asked of it, how it answers.
 
-One rule: a holder that cannot be reached is nobody's fault: `HolderAway`; one that has another file
-now says so: `Superseded`. May import installation, model, errors, settings.
+One rule: a holder that cannot be reached is nobody's fault: `FileHolderUnavailable`; one that has
+another file now says so: `Superseded`. May import installation, model, errors, settings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from gateway.domain.model import Identity
-from gateway.errors import HolderAway, Superseded
+from gateway.errors import FileHolderUnavailable, Superseded
 from gateway.settings import Address
 
 CONNECT_SECONDS: Final = 5.0
@@ -28,7 +28,7 @@ PATIENCE: Final = aiohttp.ClientTimeout(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FileLocation:
     """Where the file of an upload is: who has it, how he is called, which very file it is."""
 
     holder: Address
@@ -52,27 +52,27 @@ class Place:
         return {"path": self.path, "is": f"{one.device}-{one.inode}-{one.size}-{one.mtime_ns}"}
 
 
-def url_of(upload_id: str, place: Place) -> URL:
+def url_of(upload_id: str, place: FileLocation) -> URL:
     """Return where the file of an upload is handed out."""
     base = f"{place.scheme}://{place.authority}/-/files/{upload_id}"
     return URL(f"{base}?{urlencode(place.very)}" if place.very else base, encoded=True)
 
 
-async def check(answer: aiohttp.ClientResponse, place: Place) -> None:
+async def check(answer: aiohttp.ClientResponse, place: FileLocation) -> None:
     """Raise what a status means: the file is another one, or the holder has troubles of its own."""
     if answer.status in {404, 410}:
         raise Superseded(f"{place.path} is no longer what was uploaded, says its holder")
     if answer.status in {401, 403}:
-        raise HolderAway(
+        raise FileHolderUnavailable(
             f"{place.authority} does not know us: give all nodes the same"
             " --installation-key-file and set their clocks"
         )
     if answer.status >= 300:
-        raise HolderAway(f"{place.authority} answers {answer.status}")
+        raise FileHolderUnavailable(f"{place.authority} answers {answer.status}")
 
 
-async def read(answer: aiohttp.ClientResponse, place: Place) -> bytes:
-    """Return about a piece of the file, nothing at its end. Cut short, it is `HolderAway`."""
+async def read(answer: aiohttp.ClientResponse, place: FileLocation) -> bytes:
+    """Return about a piece of the file, nothing at its end. Cut short, it is `FileHolderUnavailable`."""
     pieces, size = [], 0
     try:
         while size < PIECE_BYTES and (some := await answer.content.readany()):
@@ -83,9 +83,9 @@ async def read(answer: aiohttp.ClientResponse, place: Place) -> bytes:
     return b"".join(pieces)
 
 
-def away(place: Place, fault: BaseException) -> HolderAway:
+def away(place: FileLocation, fault: BaseException) -> FileHolderUnavailable:
     """Say that a holder could not be reached."""
-    return HolderAway(
+    return FileHolderUnavailable(
         f"the holder of the file, {place.authority}, cannot be reached:"
         f" {str(fault) or type(fault).__name__}"
     )

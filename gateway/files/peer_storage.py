@@ -20,16 +20,16 @@ from gateway.auth.installation import Installation
 from gateway.domain import paths
 from gateway.domain.metadata import HEADER
 from gateway.domain.model import Stored, Upload
-from gateway.errors import TABLE, HolderAway, Refusal, Superseded, Unanswered
+from gateway.errors import TABLE, FileHolderUnavailable, Refusal, Superseded, UnknownOutcome
 from gateway.files.peer import PATIENCE, PIECE_BYTES
-from gateway.storage.protocols import Grant, Signed, Stat
+from gateway.storage.protocols import Grant, PresignedRequest, Stat
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 NO_GATEWAY = "this worker knows no gateway: name one with --peers HOST:PORT"
 NOT_FROM_HERE = "a worker cannot list, expire or remove by path: let a gateway run this handler"
 
 
-class DistantShelf:
+class PeerStorage:
     """A gateway's storage as a `Shelf`. `gateway` returns its base URL, None where none is known."""
 
     def __init__(self, installation: Installation, gateway: Callable[[], str | None]) -> None:
@@ -37,23 +37,24 @@ class DistantShelf:
         self._gateway = gateway
 
     async def stat(self, path: str) -> Stat:
-        """Describe a file. Raises `Refusal`, `HolderAway`."""
+        """Describe a file. Raises `Refusal`, `FileHolderUnavailable`."""
         async with self._asking("HEAD", path) as answer:
             return _described(path, answer)
 
     @contextlib.asynccontextmanager
     async def open(
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
-    ) -> AsyncIterator[OpenedElsewhere]:
-        """Open a part of a file, see `Shelf.open`. Raises also `HolderAway`."""
+    ) -> AsyncIterator[PeerFile]:
+        """Open a part of a file, see `Shelf.open`. Raises also `FileHolderUnavailable`."""
         headers = {} if etag is None else {"If-Match": f'"{etag}"'}
         if start or length is not None:
             headers["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
         async with self._asking("GET", path, headers) as answer:
-            yield OpenedElsewhere(_described(path, answer), answer)
+            yield PeerFile(_described(path, answer), answer)
 
     async def put(self, upload: Upload, pieces: AsyncIterator[bytes]) -> Stored:
-        """Store a file there. The gateway takes it as any upload. Raises as `_asking`, `Unanswered`."""
+        """Store a file there. The gateway takes it as any upload. Raises as `_asking`,
+        `UnknownOutcome`."""
         headers = {f"{HEADER}{name}": value for name, value in upload.metadata.items()}
         if upload.content_type is not None:
             headers["Content-Type"] = upload.content_type
@@ -75,7 +76,7 @@ class DistantShelf:
         """Raise `RuntimeError`."""
         raise RuntimeError(NOT_FROM_HERE)
 
-    async def sign(self, grant: Grant, *, expires: float) -> Signed | None:
+    async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Return None: the gateway signs URLs of its own."""
         return None
 
@@ -90,11 +91,11 @@ class DistantShelf:
         segments = paths.check(path)
         base = self._gateway()
         if base is None:
-            raise HolderAway(NO_GATEWAY)
+            raise FileHolderUnavailable(NO_GATEWAY)
         url = URL(f"{base}/-/objects/{quote('/'.join(segments))}", encoded=True)
         trusted = self._installation.recognise(method, url)
         if trusted is None:
-            raise HolderAway(f"{url.host}:{url.port} is no peer of this installation")
+            raise FileHolderUnavailable(f"{url.host}:{url.port} is no peer of this installation")
         sent = {**(headers or {}), INTERNAL_HEADER: trusted.credential}
         async with aiohttp.ClientSession(timeout=PATIENCE, auto_decompress=False) as session:
             try:
@@ -103,15 +104,15 @@ class DistantShelf:
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as fault:
                 if method == "PUT":
-                    raise Unanswered(f"{url.host} did not say whether it stored the file") from fault
-                raise HolderAway(f"{url.host} cannot be reached: {fault}") from fault
+                    raise UnknownOutcome(f"{url.host} did not say whether it stored the file") from fault
+                raise FileHolderUnavailable(f"{url.host} cannot be reached: {fault}") from fault
             async with answer:
                 if answer.status >= 300:
                     await _refuse(answer, path)
                 yield answer
 
 
-class OpenedElsewhere:
+class PeerFile:
     """Bytes of a file on another machine, as `Opened`."""
 
     def __init__(self, stat: Stat, answer: aiohttp.ClientResponse) -> None:
@@ -120,12 +121,14 @@ class OpenedElsewhere:
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the bytes. Raises `HolderAway` where they end too early."""
+        """Yield the bytes. Raises `FileHolderUnavailable` where they end too early."""
         try:
             async for piece in self._answer.content.iter_chunked(PIECE_BYTES):
                 yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as fault:
-            raise HolderAway(f"the gateway broke off in the middle of the file: {fault}") from fault
+            raise FileHolderUnavailable(
+                f"the gateway broke off in the middle of the file: {fault}"
+            ) from fault
 
 
 async def _refuse(answer: aiohttp.ClientResponse, path: str) -> NoReturn:
@@ -140,7 +143,7 @@ async def _refuse(answer: aiohttp.ClientResponse, path: str) -> NoReturn:
     code = str(said.get("error", "not_found" if answer.status == 404 else ""))
     if code in TABLE:
         raise Refusal(code, str(said.get("message", "there is no such file")))
-    raise HolderAway(f"{answer.host} answers {answer.status}")
+    raise FileHolderUnavailable(f"{answer.host} answers {answer.status}")
 
 
 def _described(path: str, answer: aiohttp.ClientResponse) -> Stat:

@@ -2,7 +2,8 @@
 
 The rule: a script sees one `files`, whether the file is here, on a disk that we share with its
 holder, or on another machine; it is always the very file, never a newer one. A holder that cannot
-be reached is nobody's fault: `HolderAway`. May import commit, installation, hooks, storage and below.
+be reached is nobody's fault: `FileHolderUnavailable`. May import commit, installation, hooks,
+storage and below.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 from gateway.auth.installation import Installation
 from gateway.domain import paths
 from gateway.domain.model import Delivery
-from gateway.errors import HandlerFailed, HolderAway, Refusal, Superseded
+from gateway.errors import FileHolderUnavailable, HandlerFailed, Refusal, Superseded
 from gateway.files import peer as distant
-from gateway.files.by_path import Shelves
-from gateway.files.peer import Place
-from gateway.files.versions import VeryFiles, identity_of
+from gateway.files.by_path import FilesByPath
+from gateway.files.peer import FileLocation
+from gateway.files.versions import FileVersions, identity_of
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Address
 from gateway.settings.values import address
-from gateway.storage.local.tree import Tree
-from gateway.storage.protocols import Shelf
+from gateway.storage.local.tree import DirectoryTree
+from gateway.storage.protocols import Storage
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 REMEMBERED: Final = 20_000
@@ -42,7 +43,7 @@ Placed = Callable[[str], Awaitable[tuple[str, str] | None]]
 """Says which object an upload has become: its path and entity tag."""
 
 
-class Holders(Shelves):
+class FilesService(FilesByPath):
     """`files` for handlers that may run far from the file. Callable from any event loop.
 
     `own` returns the `HOST:PORT` by which events name us, None for a worker, which holds nothing;
@@ -53,12 +54,12 @@ class Holders(Shelves):
     def __init__(
         self,
         installation: Installation,
-        tree: Tree,
+        tree: DirectoryTree,
         directory: Path,
         *,
         own: Callable[[], tuple[str, int] | None],
-        local: VeryFiles | None = None,
-        shelf: Shelf,
+        local: FileVersions | None = None,
+        shelf: Storage,
         slot: int = 0,
         placed: Placed | None = None,
     ) -> None:
@@ -70,7 +71,7 @@ class Holders(Shelves):
         self._directory = directory
         self._own = own
         self._local = local
-        self._places: OrderedDict[str, Place] = OrderedDict()
+        self._places: OrderedDict[str, FileLocation] = OrderedDict()
 
     # -- what handlers are told
 
@@ -85,7 +86,8 @@ class Holders(Shelves):
         return event
 
     async def deliver(self, hooks: Hooks, delivery: Delivery, event: dict[str, Any]) -> None:
-        """Run the handler. Where it could not even connect to the holder, that is `HolderAway`."""
+        """Run the handler. Where it could not even connect to the holder, that is
+        `FileHolderUnavailable`."""
         place = self._places.get(delivery.upload_id or "")
         if place is not None and await asyncio.to_thread(self._is_here, place):
             event["filepath"] = str(self._directory / place.path.lstrip("/"))
@@ -99,13 +101,13 @@ class Holders(Shelves):
                 raise
             raise distant.away(place, cause) from failed
 
-    def _place(self, delivery: Delivery) -> Place | None:
+    def _place(self, delivery: Delivery) -> FileLocation | None:
         """Return where the file is, and remember it; None where there is none."""
         holder = address(delivery.holder)
         if not isinstance(holder, Address):
             return None
         own, origin = self._own(), delivery.origin
-        place = Place(
+        place = FileLocation(
             holder=holder,
             scheme=origin.scheme if origin else "http",
             path=str(delivery.body.get("path", "")),
@@ -129,7 +131,7 @@ class Holders(Shelves):
         """Open the committed file for reading, as `aiofiles.open(..., "rb")` would.
 
         One that is elsewhere is fetched into a temporary file first. Raises `Superseded` when it
-        has been replaced, changed or removed since, `HolderAway`.
+        has been replaced, changed or removed since, `FileHolderUnavailable`.
         """
         known = await self._object_of(event)
         if known is not None:
@@ -142,7 +144,9 @@ class Holders(Shelves):
             async with aiofiles.open(fd, "rb") as reader:
                 yield reader
 
-    async def _descriptor(self, upload_id: str, place: Place | None, held: contextlib.ExitStack) -> int:
+    async def _descriptor(
+        self, upload_id: str, place: FileLocation | None, held: contextlib.ExitStack
+    ) -> int:
         if place is None or (place.ours and place.identity is None):
             return await self._own_files().open_very(*await self._own_files().recorded(upload_id))
         if place.ours and place.identity is not None:
@@ -155,7 +159,7 @@ class Holders(Shelves):
         return os.dup(fetched.fileno())
 
     async def remove(self, event: Mapping[str, Any]) -> None:
-        """Let the holder delete the committed file. Raises `Superseded`, `HolderAway`."""
+        """Let the holder delete the committed file. Raises `Superseded`, `FileHolderUnavailable`."""
         known = await self._object_of(event)
         if known is not None:
             async with self._as_event():
@@ -192,20 +196,20 @@ class Holders(Shelves):
                 raise
             raise Superseded("what the event speaks of has been removed since") from None
 
-    def _own_files(self) -> VeryFiles:
+    def _own_files(self) -> FileVersions:
         if self._local is None:
             raise Superseded("this worker has no file of its own, and was told of no other")
         return self._local
 
     # -- a disk that we share
 
-    def _is_here(self, place: Place) -> bool:
+    def _is_here(self, place: FileLocation) -> bool:
         fd = self._open_here(place)
         if fd is not None:
             os.close(fd)
         return fd is not None
 
-    def _open_here(self, place: Place) -> int | None:
+    def _open_here(self, place: FileLocation) -> int | None:
         """Open the file where the very same one lies below our directory."""
         if place.identity is None:
             return None
@@ -220,7 +224,7 @@ class Holders(Shelves):
 
     # -- another machine
 
-    async def _fetch(self, upload_id: str, place: Place, into: IO[bytes]) -> None:
+    async def _fetch(self, upload_id: str, place: FileLocation, into: IO[bytes]) -> None:
         async with self._asking("GET", upload_id, place) as answer:
             while piece := await distant.read(answer, place):
                 await asyncio.to_thread(into.write, piece)
@@ -228,12 +232,12 @@ class Holders(Shelves):
 
     @contextlib.asynccontextmanager
     async def _asking(
-        self, method: str, upload_id: str, place: Place
+        self, method: str, upload_id: str, place: FileLocation
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         url = distant.url_of(upload_id, place)
         trusted = self._installation.recognise(method, url)
         if trusted is None:
-            raise HolderAway(f"{place.authority} is no peer of this installation")
+            raise FileHolderUnavailable(f"{place.authority} is no peer of this installation")
         headers = {INTERNAL_HEADER: trusted.credential}
         async with aiohttp.ClientSession(timeout=distant.PATIENCE, auto_decompress=False) as session:
             try:

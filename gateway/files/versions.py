@@ -19,18 +19,18 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway.commit.committer import Committer
-from gateway.commit.rename_lock import Gate
+from gateway.commit.rename_lock import RenameLock
 from gateway.domain import paths
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
-from gateway.events.outbox import Outbox
-from gateway.storage.local.tree import Tree
+from gateway.events.outbox import JournalOutbox
+from gateway.storage.local.tree import DirectoryTree
 
 
-class VeryFiles(abc.ABC):
+class FileVersions(abc.ABC):
     """`open` and `remove` for what an event speaks of, of any storage. Callable from any event loop."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: JournalOutbox) -> None:
         self._outbox = outbox
 
     @contextlib.asynccontextmanager
@@ -63,11 +63,15 @@ class VeryFiles(abc.ABC):
         """Delete this very file, durably. Raises `Superseded`."""
 
 
-class CommittedFiles(VeryFiles):
+class LocalFileVersions(FileVersions):
     """The files below DIRECTORY."""
 
     def __init__(
-        self, tree: Tree, outbox: Outbox, committer: Committer, gate: Gate | None = None
+        self,
+        tree: DirectoryTree,
+        outbox: JournalOutbox,
+        committer: Committer,
+        gate: RenameLock | None = None,
     ) -> None:
         super().__init__(outbox)
         self._tree = tree

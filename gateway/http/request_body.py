@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.errors import Refusal, Unanswered
+from gateway.errors import Refusal, UnknownOutcome
 from gateway.http.protocol import expects_continue, send_continue
 
 SECONDS: Final = 10.0
@@ -21,7 +21,8 @@ SECONDS: Final = 10.0
 async def read_whole(request: web.BaseRequest, most: int) -> bytes:
     """Return the body, of at most `most` bytes.
 
-    Raises `Refusal`: `too_large`, `idle_timeout`, `incomplete_body`; `Unanswered`: the client has gone.
+    Raises `Refusal`: `too_large`, `idle_timeout`, `incomplete_body`; `UnknownOutcome`: the client
+    has gone.
     """
     if (request.content_length or 0) > most:
         raise _too_large(most)
@@ -37,7 +38,7 @@ async def read_whole(request: web.BaseRequest, most: int) -> bytes:
     except TimeoutError:
         raise Refusal("idle_timeout", f"the body took more than {SECONDS:g} seconds") from None
     except OSError as fault:
-        raise Unanswered("the client went away in the middle of its body") from fault
+        raise UnknownOutcome("the client went away in the middle of its body") from fault
     except (web.RequestPayloadError, HttpProcessingError) as fault:
         raise Refusal("incomplete_body", "the body is not well-formed") from fault
     return bytes(body)

@@ -26,7 +26,7 @@ def json_answer(body: Any, status: int = 200, **headers: str) -> web.Response:
     return answer
 
 
-class BriefAnswer(web.StreamResponse):
+class SmallJsonResponse(web.StreamResponse):
     """A short JSON text that is sent in one piece, past aiohttp's general (and slower) machinery."""
 
     def __init__(self, status: int, text: str) -> None:

@@ -10,10 +10,10 @@ import ssl
 
 from gateway.errors import ConfigError
 from gateway.settings import Settings
-from gateway.storage.local.state_dir import State
+from gateway.storage.local.state_dir import StateDirectory
 
 
-def owner_socket(state: State) -> socket.socket:
+def owner_socket(state: StateDirectory) -> socket.socket:
     """Bind the Unix socket in the state folder, instead of one that was left there; mode 0600."""
     with contextlib.suppress(FileNotFoundError):
         state.socket.unlink()

@@ -5,19 +5,19 @@ May import `scripting` and below.
 """
 
 from gateway.plugins.handlers import Handler
-from gateway.plugins.kinds import KINDS, Kind, Material, Parsed, validate
-from gateway.plugins.loader import Generation, Plugins
+from gateway.plugins.kinds import KINDS, Kind, Parsed, PluginContext, validate
+from gateway.plugins.loader import Plugins, PluginSet
 from gateway.plugins.yaml_documents import Document, PluginFaults
 
 __all__ = [
     "KINDS",
     "Document",
-    "Generation",
     "Handler",
     "Kind",
-    "Material",
     "Parsed",
+    "PluginContext",
     "PluginFaults",
+    "PluginSet",
     "Plugins",
     "validate",
 ]

@@ -23,7 +23,7 @@ from gateway.plugins.models import (
     CaseModel,
     HandlerModel,
 )
-from gateway.plugins.scripting import Configs, Event, Handle, Services, Surroundings, run_script
+from gateway.plugins.scripting import Configs, Event, Handle, ScriptContext, Services, run_script
 from gateway.plugins.scripting.compile import compile_source
 from gateway.plugins.scripting.modules import provide_get_session
 from gateway.plugins.scripting.trace import place_of_error
@@ -132,9 +132,9 @@ def _schedule(model: HandlerModel) -> Schedule | None:
 
 def surroundings(
     document: Document, name: str, configs: Configs, state: dict[str, Any], services: Services
-) -> Surroundings:
+) -> ScriptContext:
     """Say what a script of this document finds around it."""
-    return Surroundings(
+    return ScriptContext(
         name=name,
         module=f"plugin.{name}",
         folder=str(document.file.parent),
@@ -147,7 +147,7 @@ def surroundings(
     )
 
 
-def _run(document: Document, code: CodeType, around: Surroundings) -> dict[str, Any]:
+def _run(document: Document, code: CodeType, around: ScriptContext) -> dict[str, Any]:
     try:
         return run_script(code, around)
     except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:

@@ -11,7 +11,7 @@ import re
 from typing import Any, Final
 
 from gateway.errors import ConfigError
-from gateway.plugins.secrets import Keys, Unopened
+from gateway.plugins.secrets import DecryptionError, SecretKeys
 from gateway.plugins.yaml_documents import Document, SecretToken
 
 _REFERENCE: Final = re.compile(r"\$\{(\w+):([^}]*)\}")
@@ -22,7 +22,7 @@ LARGEST_FILE: Final = 1024 * 1024
 class References:
     """Resolves the references of one document and remembers what they stood for, to mask it."""
 
-    def __init__(self, document: Document, keys: Keys) -> None:
+    def __init__(self, document: Document, keys: SecretKeys) -> None:
         self._document = document
         self._keys = keys
         self.secrets: list[str] = []
@@ -42,7 +42,7 @@ class References:
     def _open(self, token: SecretToken, where: tuple[object, ...]) -> str:
         try:
             value = self._keys.decrypt(token.text)
-        except Unopened as fault:
+        except DecryptionError as fault:
             raise self._fault(str(fault), where) from None
         self.secrets.append(value)
         return value

@@ -32,7 +32,7 @@ class Parsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class PluginContext:
     """What a plugin may be made from beside its document; `state` is its own and outlives reloads."""
 
     services: Services
@@ -41,7 +41,7 @@ class Material:
 
 
 Parser = Callable[[Document], Parsed]
-Maker = Callable[[Parsed, Material], Any]
+Maker = Callable[[Parsed, PluginContext], Any]
 Gatherer = Callable[[Sequence[Any]], Any]
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -18,12 +18,12 @@ from gateway.domain.schedules import Schedule
 from gateway.errors import ConfigError
 from gateway.plugins.handlers import Handler, make_handler
 from gateway.plugins.interpolation import References
-from gateway.plugins.kinds import KINDS, Kind, Material, Parsed, parse
+from gateway.plugins.kinds import KINDS, Kind, Parsed, PluginContext, parse
 from gateway.plugins.models import EVENTS, ConfigModel, HandlerModel
-from gateway.plugins.scripting import Configs, Lane, LaneLost, ScriptStopped, Services
-from gateway.plugins.scripting.compile import Source, show_lines
+from gateway.plugins.scripting import Configs, ExecutorLost, ScriptExecutor, ScriptStopped, Services
+from gateway.plugins.scripting.compile import ScriptSource, show_lines
 from gateway.plugins.scripting.modules import PluginModules
-from gateway.plugins.secrets import Keys, MakeKeys
+from gateway.plugins.secrets import MakeKeys, SecretKeys
 from gateway.plugins.yaml_documents import Document, PluginFaults, find_files, read_file
 from gateway.telemetry.redaction import Mask
 
@@ -32,7 +32,7 @@ LOADING_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class PluginSet:
     """All plugins as they were loaded at one moment. Handlers of each event are in name order.
 
     `made` holds, by the name of the kind, what the plugins of higher rooms were made into, and
@@ -57,7 +57,7 @@ class Generation:
         return next((one for one in self.handlers.get(event, ()) if one.name == name), None)
 
 
-_NOTHING: Final = Generation(0, MappingProxyType(dict.fromkeys(EVENTS, ())), Configs({}))
+_NOTHING: Final = PluginSet(0, MappingProxyType(dict.fromkeys(EVENTS, ())), Configs({}))
 
 
 class Plugins:
@@ -72,7 +72,7 @@ class Plugins:
         folders: Iterable[Path],
         services: Services,
         kinds: Sequence[Kind] = KINDS,
-        keys: MakeKeys = Keys,
+        keys: MakeKeys = SecretKeys,
     ) -> None:
         self.services = services
         self.mask = Mask()
@@ -85,22 +85,22 @@ class Plugins:
         self._reloading = asyncio.Lock()
 
     @property
-    def current(self) -> Generation:
+    def current(self) -> PluginSet:
         """The generation in force: one reference, so that whoever reads it has all of one moment."""
         return self._current
 
-    def load(self) -> Generation:
+    def load(self) -> PluginSet:
         """Load all plugins, before the server runs. Raises `ConfigError` with a line for each fault."""
         self._current = self._build()
         return self._current
 
-    async def reload(self) -> Generation:
+    async def reload(self) -> PluginSet:
         """Load all plugins anew, in another thread. Raises `ConfigError`; then the old ones stay."""
         async with self._reloading:
-            lane = Lane("loading", watched=False)
+            lane = ScriptExecutor("loading", watched=False)
             try:
                 self._current = await lane.call(self._build_in_lane, LOADING_SECONDS)
-            except (TimeoutError, LaneLost) as error:
+            except (TimeoutError, ExecutorLost) as error:
                 raise ConfigError(f"the top-level code of a script does not end: {error}") from None
             except ScriptStopped as error:
                 raise ConfigError(f"the top-level code of a script: {error}") from None
@@ -119,10 +119,10 @@ class Plugins:
         lines += [one.describe() for several in now.made.values() for one in several]
         return lines + [f"config {name}" for name in now.configs.names]
 
-    async def _build_in_lane(self) -> Generation:
+    async def _build_in_lane(self) -> PluginSet:
         return self._build()
 
-    def _build(self) -> Generation:
+    def _build(self) -> PluginSet:
         files = find_files(self._folders)
         faults: list[ConfigError] = []
         documents = [doc for file in files for doc in _try(faults, read_file, file) or []]
@@ -143,12 +143,12 @@ class Plugins:
             self._modules.restore(before)
             raise
         _show_lines(documents, self._kinds)
-        return Generation(self._current.number + 1, handlers, configs, tuple(files), made, gathered)
+        return PluginSet(self._current.number + 1, handlers, configs, tuple(files), made, gathered)
 
     def _configs(self, parsed: list[Parsed], faults: list[ConfigError]) -> Configs:
         """Resolve the values; what they hold is masked from now on, also if this load fails."""
         values: dict[str, dict[str, Any]] = {}
-        keys: Keys | None = _try(faults, self._keys)
+        keys: SecretKeys | None = _try(faults, self._keys)
         for one in parsed:
             if isinstance(one.value, ConfigModel) and keys is not None:
                 references = References(one.document, keys)
@@ -177,7 +177,7 @@ class Plugins:
         for one in sorted(parsed, key=lambda one: one.name):
             if one.kind == kind.name:
                 state = self._states.setdefault((one.kind, one.name), {})
-                material = Material(self.services, configs, state)
+                material = PluginContext(self.services, configs, state)
                 made.append(_try(faults, kind.make, one, material))
         return tuple(one for one in made if one is not None)
 
@@ -190,7 +190,7 @@ def _gathered(
 
 def _show_lines(documents: list[Document], kinds: Sequence[Kind]) -> None:
     keys = {key for kind in kinds for key in kind.scripts}
-    sources: dict[str, list[Source]] = {str(document.file): [] for document in documents}
+    sources: dict[str, list[ScriptSource]] = {str(document.file): [] for document in documents}
     for document in documents:
         held = [key for key in keys if isinstance(document.data.get(key), str)]
         sources[str(document.file)] += map(document.source, held)

@@ -26,11 +26,11 @@ LARGEST_VALUE: Final = 64 * 1024
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
 
 
-class Unopened(GatewayError):
+class DecryptionError(GatewayError):
     """A token could not be opened. The message says why and what to do, and never quotes it."""
 
 
-class Keys:
+class SecretKeys:
     """The keys in force. The first one encrypts; any of them may open: that is how keys are changed."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -55,21 +55,22 @@ class Keys:
         return MultiFernet(self._fernets).encrypt(content).decode()
 
     def decrypt(self, token: str) -> str:
-        """Return what `token` was made of. White space in it does not count. Raises `Unopened`."""
+        """Return what `token` was made of. White space in it does not count. Raises
+        `DecryptionError`."""
         if not self._fernets:
-            raise Unopened(f"this !secret cannot be opened: {_NO_KEY}")
+            raise DecryptionError(f"this !secret cannot be opened: {_NO_KEY}")
         from cryptography.fernet import InvalidToken, MultiFernet
 
         try:
             return MultiFernet(self._fernets).decrypt("".join(token.split())).decode()
         except (InvalidToken, ValueError):
-            raise Unopened(
+            raise DecryptionError(
                 "this !secret cannot be opened: it is damaged, or it was made with a key that is not"
                 " set now; set that key too, or make it anew with `gateway secrets encrypt`"
             ) from None
 
 
-MakeKeys = Callable[[], Keys]
+MakeKeys = Callable[[], SecretKeys]
 """Asked at every load of the plugins, so that a changed key file counts after SIGHUP."""
 
 _NO_KEY: Final = (
@@ -91,12 +92,12 @@ def _fernet(key: str) -> Fernet:
     return Fernet(key)
 
 
-def keys_of(settings: Settings) -> Keys:
+def keys_of(settings: Settings) -> SecretKeys:
     """Return the keys of the environment, then those of the key file. Raises `ConfigError`."""
     keys = [key.get_secret_value() for key in settings.secrets_key]
     if settings.secrets_key_file is not None:
         keys += _from_file(settings.secrets_key_file)
-    return Keys(keys)
+    return SecretKeys(keys)
 
 
 def _from_file(path: Path) -> Iterator[str]:

@@ -24,13 +24,13 @@ from gateway.domain.model import (
 from gateway.plugins.handlers import Handler, surroundings
 from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, CaseModel, ExpectModel
 from gateway.plugins.scripting import (
-    Answer,
+    CalloutResponse,
     Configs,
     Event,
     Handle,
     Headers,
     HTTPError,
-    Lane,
+    ScriptExecutor,
     Services,
     downloading_event,
     failed_event,
@@ -95,7 +95,7 @@ _TICK: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TestResult:
     """What came of one test: no `faults` means that it passed. `place` is its `file:line`."""
 
     handler: str
@@ -119,7 +119,7 @@ class StubbedCallout:
         method: str = "GET",
         body: Any = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> CalloutResponse:
         """Return the next answer. Raises as `callout` does; `AssertionError` when none is left."""
         fields = dict(headers or {})
         called = {"endpoint": endpoint, "path": path, "method": method, "body": body, "headers": fields}
@@ -132,15 +132,15 @@ class StubbedCallout:
         content = b"" if answer.body is None else text.encode()
         if answer.code >= 400:
             raise HTTPError(answer.code, content)
-        return Answer(answer.code, Headers(answer.headers), content)
+        return CalloutResponse(answer.code, Headers(answer.headers), content)
 
 
-async def run_tests(handler: Handler, lane: Lane) -> list[Outcome]:
+async def run_tests(handler: Handler, lane: ScriptExecutor) -> list[TestResult]:
     """Run all tests of a handler in `lane`, one after the other."""
     return [await _run_case(handler, index, case, lane) for index, case in enumerate(handler.tests)]
 
 
-async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -> Outcome:
+async def _run_case(handler: Handler, index: int, case: CaseModel, lane: ScriptExecutor) -> TestResult:
     event, handle, callout = _event(handler, case), Handle(), StubbedCallout(case.callout)
 
     services = Services()
@@ -160,7 +160,7 @@ async def _run_case(handler: Handler, index: int, case: CaseModel, lane: Lane) -
     faults += judge_callouts(case.expect.callouts, callout)
     faults += await judge_records(case.expect.records, services.records)
     place = f"{handler.file}:{handler.document.line('tests', index)}"
-    return Outcome(handler.name, case.name, place, tuple(faults))
+    return TestResult(handler.name, case.name, place, tuple(faults))
 
 
 def _event(handler: Handler, case: CaseModel) -> Event:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 
 from gateway.errors import ConfigError
-from gateway.plugins.scripting.compile import Source
+from gateway.plugins.scripting.compile import ScriptSource
 
 SUFFIXES: Final = (".yaml", ".yml")
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -77,14 +77,16 @@ class Document:
         """Make the error that says `message` of the key that `where` leads to."""
         return ConfigError(message, str(self.file), self.line(*where))
 
-    def source(self, key: str) -> Source:
+    def source(self, key: str) -> ScriptSource:
         """Return the script under `key` with its place. In a block scalar it begins a line below."""
         text: str = self.data[key]
         found = _child(self.node, key)
         node = found[1] if found else self.node
         style = node.style if isinstance(node, yaml.ScalarNode) else None
         first = node.start_mark.line + (2 if style in ("|", ">") else 1)
-        return Source(text, str(self.file), first, self._margin(text, first) if style == "|" else 0)
+        return ScriptSource(
+            text, str(self.file), first, self._margin(text, first) if style == "|" else 0
+        )
 
     def _margin(self, text: str, first: int) -> int:
         for offset, line in enumerate(text.splitlines()):

@@ -6,17 +6,17 @@ nothing of files, events or doors. May import `settings`, `redaction` and `error
 
 from gateway.records.collection import Collection, Records
 from gateway.records.opening import FILE, open_records, secrets_of
-from gateway.records.query import Page
-from gateway.records.store import Memory, Nowhere, Store
+from gateway.records.query import ItemPage
+from gateway.records.store import MemoryStore, RecordStore, UnavailableStore
 
 __all__ = [
     "FILE",
     "Collection",
-    "Memory",
-    "Nowhere",
-    "Page",
+    "ItemPage",
+    "MemoryStore",
+    "RecordStore",
     "Records",
-    "Store",
+    "UnavailableStore",
     "open_records",
     "secrets_of",
 ]

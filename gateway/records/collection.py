@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.records.items import INTERNAL, checked_key, checked_name, pack, unpack
-from gateway.records.query import Page, make_query
-from gateway.records.store import Memory, Store
+from gateway.records.query import ItemPage, make_query
+from gateway.records.store import MemoryStore, RecordStore
 
 
 class Collection:
     """Items of one name. May be used on any event loop, and kept."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: RecordStore, name: str) -> None:
         self._store = store
         self._name = name
 
@@ -63,7 +63,7 @@ class Collection:
         order: str = "asc",
         limit: int = 100,
         cursor: str | None = None,
-    ) -> Page:
+    ) -> ItemPage:
         """Return the items whose key begins with `prefix`, by key, or by the field `index` and then key.
 
         With an index only those that have the field as a number or a text (of up to 1000 bytes):
@@ -74,14 +74,14 @@ class Collection:
         asked = make_query(prefix, index, equals, since, until, order, limit, cursor)
         rows, more = await self._store.select(self._name, asked)
         items = [unpack(row.key, row.text) for row in rows]
-        return Page(items, asked.cursor(rows[-1]) if more else None)
+        return ItemPage(items, asked.cursor(rows[-1]) if more else None)
 
 
 class Records:
     """`records` as scripts know it; `own` is for the rooms of the gateway."""
 
-    def __init__(self, store: Store | None = None) -> None:
-        self._store: Store = Memory() if store is None else store
+    def __init__(self, store: RecordStore | None = None) -> None:
+        self._store: RecordStore = MemoryStore() if store is None else store
 
     def __call__(self, name: str) -> Collection:
         """Return a collection; it need not be made. Raises `ValueError` for a name that is none."""

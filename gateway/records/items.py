@@ -36,7 +36,7 @@ _LARGEST: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class EncodedItem:
     """An item ready to be stored: its key, its JSON, and the values of its fields that can be sorted."""
 
     key: str
@@ -74,7 +74,7 @@ def checked_key(key: object) -> str:
     return key
 
 
-def pack(key: object, item: object) -> Packed:
+def pack(key: object, item: object) -> EncodedItem:
     """Check a key and an item (a mapping of JSON values) and return them ready to be stored.
 
     A field `key` may only repeat the key: queries add it. Integers beyond 64 bits, NaN and the
@@ -90,7 +90,7 @@ def pack(key: object, item: object) -> Packed:
     text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
     if len(text.encode()) > MAX_ITEM:
         raise ValueError(f"an item has at most {MAX_ITEM} bytes as JSON, not {len(text.encode())}")
-    return Packed(key, text, values(kept))
+    return EncodedItem(key, text, values(kept))
 
 
 def unpack(key: str, text: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.errors import ConfigError
 from gateway.records.collection import Records
-from gateway.records.sqlite_store import Embedded
-from gateway.records.store import Nowhere, Store
+from gateway.records.sqlite_store import SqliteStore
+from gateway.records.store import RecordStore, UnavailableStore
 from gateway.settings import Settings
 
 FILE: Final = "records.db"
@@ -28,12 +28,12 @@ def open_records(settings: Settings, *, file_is_local: bool = True) -> Records:
         return Records(_postgres(chosen))
     if not file_is_local:
         return Records(
-            Nowhere(
+            UnavailableStore(
                 "the records are in a file of the gateway's machine, and this --directory is not that of"
                 " a gateway: give gateways and workers the same --records postgresql://..."
             )
         )
-    return Records(Embedded(settings.state / FILE))
+    return Records(SqliteStore(settings.state / FILE))
 
 
 def secrets_of(settings: Settings) -> list[str]:
@@ -43,12 +43,12 @@ def secrets_of(settings: Settings) -> list[str]:
     return [chosen, password, unquote(password)] if password else []
 
 
-def _postgres(url: str) -> Store:
+def _postgres(url: str) -> RecordStore:
     try:
-        from gateway.records.postgres_store import Postgres
+        from gateway.records.postgres_store import PostgresStore
     except ImportError as fault:
         raise ConfigError(
             f"records in PostgreSQL need a package that is missing ({fault}): "
             "pip install 'upload-gateway[postgres]'"
         ) from fault
-    return Postgres(url)
+    return PostgresStore(url)

@@ -10,7 +10,7 @@ import hashlib
 from typing import Any, Final
 
 from gateway.records.items import MAX_TEXT, Value
-from gateway.records.query import MAX_PAGE, Query, Row
+from gateway.records.query import MAX_PAGE, ItemRow, Query
 
 MAX_INDEXES: Final = 16
 """Fields of one collection that can be asked as an index."""
@@ -64,9 +64,9 @@ def names(collection: str, field: str) -> list[str]:
     return [f"gateway_records_{digest}" for digest in digests]
 
 
-async def select(db: Any, collection: str, query: Query) -> tuple[list[Row], bool]:
+async def select(db: Any, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
     """See `Store.select`; `db` is a connection. The indexes must have been made."""
-    rows: list[Row] = []
+    rows: list[ItemRow] = []
     size = 0
     for kind in _kinds(query):
         left, room = query.limit - len(rows), MAX_PAGE - size
@@ -75,7 +75,7 @@ async def select(db: Any, collection: str, query: Query) -> tuple[list[Row], boo
         found = await db.fetch(statement, *arguments)
         if full and found:
             return rows, True
-        rows += [Row(key, item, value) for value, key, item, _ in found[:left]]
+        rows += [ItemRow(key, item, value) for value, key, item, _ in found[:left]]
         size = sum(len(row.text.encode()) for row in rows)
         if found and found[0]["total"] > len(found[:left]):
             return rows, True
@@ -91,7 +91,7 @@ def page(
     """
     template, cast = _KINDS[kind] if kind else ("NULL", "text")
     value = template.format(query.index)
-    asked = _Asked(collection)
+    asked = _WhereClause(collection)
     asked.prefix(query)
     if kind is not None:
         asked.range(query, value, cast)
@@ -122,7 +122,7 @@ def _kinds(query: Query) -> list[type | None]:
     return kinds
 
 
-class _Asked:
+class _WhereClause:
     """The clauses of a WHERE, and the values they are bound to."""
 
     def __init__(self, collection: str) -> None:

@@ -1,8 +1,8 @@
 """Records room: records in PostgreSQL, for installations of several machines.
 
-One rule: every wait is bounded, and what cannot be reached now is `RecordsAway`. One pool, on a loop in
-a thread of its own: the loops that ask come and go. No password in any text. May import `statements`,
-`store` and what they may, and asyncpg.
+One rule: every wait is bounded, and what cannot be reached now is `RecordStoreUnavailable`. One
+pool, on a loop in a thread of its own: the loops that ask come and go. No password in any text. May
+import `statements`, `store` and what they may, and asyncpg.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from gateway.errors import RecordsAway
+from gateway.errors import RecordStoreUnavailable
 from gateway.records import postgres_queries as statements
-from gateway.records.items import Packed
-from gateway.records.query import Query, Row
+from gateway.records.items import EncodedItem
+from gateway.records.query import ItemRow, Query
 
 log = logging.getLogger("gateway.records")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ _AWAY: Final = (
 )
 
 
-class Postgres:
+class PostgresStore:
     """The records in the database at `url`, connected with the first call."""
 
     def __init__(self, url: str) -> None:
@@ -64,7 +64,7 @@ class Postgres:
         self._waiting = 0
 
     async def put(
-        self, collection: str, item: Packed, *, only_new: bool = False, replaces: str | None = None
+        self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
         """See `Store`."""
         asked = (collection, item.key, item.text)
@@ -81,13 +81,13 @@ class Postgres:
         """See `Store`."""
         return await self._changed(statements.DELETE, collection, key)
 
-    async def select(self, collection: str, query: Query) -> tuple[list[Row], bool]:
+    async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
         """See `Store`. The first question about a field makes its indexes."""
         field = query.index
         if field is not None and (collection, field) not in self._indexed:
             await self._here(lambda: self._index(collection, field), INDEX_SECONDS)
 
-        async def ask(db: Any) -> tuple[list[Row], bool]:
+        async def ask(db: Any) -> tuple[list[ItemRow], bool]:
             return await statements.select(db, collection, query)
 
         return await self._ask(ask)
@@ -127,7 +127,7 @@ class Postgres:
 
         with self._starting:
             if self._closed or self._waiting >= WAITING:
-                raise RecordsAway("the records are closed or overloaded")
+                raise RecordStoreUnavailable("the records are closed or overloaded")
             self._waiting += 1
             loop = self._started()
         try:
@@ -147,13 +147,13 @@ class Postgres:
             self._thread.start()
         return self._loop
 
-    def _away(self, fault: Exception) -> RecordsAway:
+    def _away(self, fault: Exception) -> RecordStoreUnavailable:
         """Say what is wrong. Words of the server come without the values of a statement."""
         said = (
             str(fault).partition("\n")[0] if isinstance(fault, asyncpg.PostgresError | OSError) else ""
         )
         why = f"{type(fault).__name__}: {said}" if said else type(fault).__name__
-        return RecordsAway(f"the records at {self.shown} cannot be reached: {why}")
+        return RecordStoreUnavailable(f"the records at {self.shown} cannot be reached: {why}")
 
     # -- from here on: on the pool's loop
 
@@ -202,7 +202,9 @@ class Postgres:
             await pool
             async with pool.acquire() as connection:
                 if await connection.fetchval("SHOW server_encoding") != "UTF8":
-                    raise RecordsAway(f"the database at {self.shown} must have the encoding UTF8")
+                    raise RecordStoreUnavailable(
+                        f"the database at {self.shown} must have the encoding UTF8"
+                    )
                 # Who may not make tables can still use those there are.
                 if not await connection.fetchval(statements.MADE):
                     await _make_tables(connection)

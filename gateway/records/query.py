@@ -25,7 +25,7 @@ _DIGEST: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ItemPage:
     """Some items in their order, each with its key under `key`; `cursor` leads to the next page.
 
     `cursor` is None where there are no more.
@@ -36,7 +36,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ItemRow:
     """One item as a store found it. `value` is that of the index, or None without one."""
 
     key: str
@@ -93,7 +93,7 @@ class Query:
                 return self.prefix[:at] + chr(following)
         return None
 
-    def cursor(self, last: Row) -> str:
+    def cursor(self, last: ItemRow) -> str:
         """Return what leads to the page behind `last`."""
         where = json.dumps([last.value, last.key]).encode()
         return base64.urlsafe_b64encode(self._digest(where) + where).decode().rstrip("=")

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.errors import RecordsAway
-from gateway.records.items import Packed, Value, values
-from gateway.records.query import MAX_PAGE, Query, Row
+from gateway.errors import RecordStoreUnavailable
+from gateway.records.items import EncodedItem, Value, values
+from gateway.records.query import MAX_PAGE, ItemRow, Query
 from gateway.records.write_turns import BUSY_SECONDS
 
 MAX_INDEXES: Final = 16
@@ -42,7 +42,8 @@ _SCHEMA: Final = (
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, or make it. Raises `sqlite3.Error`, `OSError`, `RecordsAway` for a foreign file."""
+    """Open the file, or make it. Raises `sqlite3.Error`, `OSError`, `RecordStoreUnavailable` for a
+    foreign file."""
     # Opened and closed by hand only where it is new: a close drops the locks of this whole process.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -62,12 +63,12 @@ def _set_up(db: sqlite3.Connection, path: Path) -> None:
         db.execute("BEGIN IMMEDIATE")
         version, made = _pragma(db, "user_version"), _pragma(db, "schema_version") > 0
         if version not in {0, _VERSION} or (made and version == 0):
-            raise RecordsAway(f"{path} is no file of records of this version: move it away")
+            raise RecordStoreUnavailable(f"{path} is no file of records of this version: move it away")
         for statement in () if version else _SCHEMA:
             db.execute(statement)
         db.execute("COMMIT")
     if _pragma(db, "application_id") != _APPLICATION:
-        raise RecordsAway(f"{path} is no file of records: move it away")
+        raise RecordStoreUnavailable(f"{path} is no file of records: move it away")
     # FULL syncs the journal's end too: a commit that returned survives the power.
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA journal_mode=TRUNCATE")
@@ -82,7 +83,7 @@ def _pragma(db: sqlite3.Connection, name: str) -> int:
 
 
 def put(
-    db: sqlite3.Connection, collection: str, item: Packed, *, only_new: bool, replaces: str | None
+    db: sqlite3.Connection, collection: str, item: EncodedItem, *, only_new: bool, replaces: str | None
 ) -> bool:
     """See `Store.put`."""
     before = get(db, collection, item.key)
@@ -154,19 +155,19 @@ def indexes(db: sqlite3.Connection, collection: str) -> set[str]:
     return {field for (field,) in rows}
 
 
-def select(db: sqlite3.Connection, collection: str, query: Query) -> tuple[list[Row], bool]:
+def select(db: sqlite3.Connection, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
     """See `Store.select`; the index must have been made."""
     statement, arguments = (
         _by_key(collection, query) if query.index is None else _by_index(collection, query)
     )
     found = db.execute(statement, arguments)
-    rows: list[Row] = []
+    rows: list[ItemRow] = []
     size = 0
     with contextlib.closing(found):
         for key, text, value in found:
             if len(rows) == query.limit or size >= MAX_PAGE:
                 return rows, True
-            rows.append(Row(key, text, value))
+            rows.append(ItemRow(key, text, value))
             size += len(text.encode())
     return rows, False
 

@@ -17,11 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from gateway.errors import RecordsAway
+from gateway.errors import RecordStoreUnavailable
 from gateway.records import sqlite_queries as sqlite
-from gateway.records.items import Packed
-from gateway.records.query import Query, Row
-from gateway.records.write_turns import Turns
+from gateway.records.items import EncodedItem
+from gateway.records.query import ItemRow, Query
+from gateway.records.write_turns import WriteTurns
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -35,7 +35,7 @@ WAITING: Final = 10_000
 """Calls that wait at the most; one more is refused."""
 
 
-class Embedded:
+class SqliteStore:
     """The records in the file `path`, which is made with the first call."""
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class Embedded:
         self._counting = threading.Lock()
 
     async def put(
-        self, collection: str, item: Packed, *, only_new: bool = False, replaces: str | None = None
+        self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
         """See `Store`."""
         return await self._write(
@@ -65,7 +65,7 @@ class Embedded:
         """See `Store`."""
         return await self._write(functools.partial(sqlite.delete, collection=collection, key=key))
 
-    async def select(self, collection: str, query: Query) -> tuple[list[Row], bool]:
+    async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
         """See `Store`. The first question about a field makes its index, in one transaction."""
         field = query.index
         if field is not None:
@@ -96,12 +96,14 @@ class Embedded:
     async def _answer(self, submit: Callable[[], Future[T]]) -> T:
         with self._counting:
             if self._waiting >= WAITING:
-                raise RecordsAway(f"{WAITING} calls wait for the records already")
+                raise RecordStoreUnavailable(f"{WAITING} calls wait for the records already")
             self._waiting += 1
         try:
             return await asyncio.wrap_future(submit())
         except (sqlite3.Error, OSError) as fault:
-            raise RecordsAway(f"the records in {self._path} cannot be reached: {fault}") from fault
+            raise RecordStoreUnavailable(
+                f"the records in {self._path} cannot be reached: {fault}"
+            ) from fault
         finally:
             with self._counting:
                 self._waiting -= 1
@@ -120,7 +122,7 @@ class _Opened:
 
     def __init__(self, path: Path) -> None:
         self.connection = sqlite.connect(path)
-        self.turns = Turns(path)
+        self.turns = WriteTurns(path)
 
     def close(self) -> None:
         self.connection.close()
@@ -142,7 +144,7 @@ class _Writer:
         future: Future[T] = Future()
         with self._starting:
             if self._closed:
-                future.set_exception(RecordsAway("the records are closed"))
+                future.set_exception(RecordStoreUnavailable("the records are closed"))
                 return future
             self._jobs.put((operation, future))
             if self._thread is None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gateway.errors import RecordsAway
-from gateway.records.items import Packed, Value
-from gateway.records.query import MAX_PAGE, Query, Row
+from gateway.errors import RecordStoreUnavailable
+from gateway.records.items import EncodedItem, Value
+from gateway.records.query import MAX_PAGE, ItemRow, Query
 
 
-class Store(Protocol):
-    """Keeps items, for any event loop. Every method raises `RecordsAway` where it cannot be reached."""
+class RecordStore(Protocol):
+    """Keeps items, for any event loop. Every method raises `RecordStoreUnavailable` where it cannot
+    be reached."""
 
     async def put(
-        self, collection: str, item: Packed, *, only_new: bool = False, replaces: str | None = None
+        self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
         """Keep an item, on stable storage before this returns; tell whether it was done.
 
@@ -34,7 +35,7 @@ class Store(Protocol):
         """Remove an item; tell whether there was one."""
         ...
 
-    async def select(self, collection: str, query: Query) -> tuple[list[Row], bool]:
+    async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
         """Return a page, and whether there is more behind it."""
         ...
 
@@ -47,16 +48,16 @@ class Store(Protocol):
         ...
 
 
-class Memory:
+class MemoryStore:
     """Records in memory: for `gateway check`, and what the other stores are compared with."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[str, Packed]] = {}
+        self._kept: dict[str, dict[str, EncodedItem]] = {}
 
     async def put(
-        self, collection: str, item: Packed, *, only_new: bool = False, replaces: str | None = None
+        self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
-        """See `Store`."""
+        """See `RecordStore`."""
         items = self._kept.setdefault(collection, {})
         now = items.get(item.key)
         if (only_new and now is not None) or (
@@ -67,63 +68,64 @@ class Memory:
         return True
 
     async def get(self, collection: str, key: str) -> str | None:
-        """See `Store`."""
+        """See `RecordStore`."""
         item = self._kept.get(collection, {}).get(key)
         return None if item is None else item.text
 
     async def delete(self, collection: str, key: str) -> bool:
-        """See `Store`."""
+        """See `RecordStore`."""
         return self._kept.get(collection, {}).pop(key, None) is not None
 
-    async def select(self, collection: str, query: Query) -> tuple[list[Row], bool]:
-        """See `Store`."""
+    async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
+        """See `RecordStore`."""
         rows = []
         for key, item in self._kept.get(collection, {}).items():
             value = item.values.get(query.index) if query.index else None
             if query.holds(key, value):
-                rows.append(Row(key, item.text, value))
+                rows.append(ItemRow(key, item.text, value))
         rows.sort(key=_place, reverse=query.descending)
         return page_of([row for row in rows if _behind(row, query)], query)
 
     async def check(self) -> str:
-        """See `Store`."""
+        """See `RecordStore`."""
         return "in memory"
 
     def close(self) -> None:
-        """See `Store`."""
+        """See `RecordStore`."""
 
 
-class Nowhere(Memory):
-    """Stands where no records can be reached: every call raises `RecordsAway` with the reason."""
+class UnavailableStore(MemoryStore):
+    """Stands where no records can be reached: every call raises `RecordStoreUnavailable` with the
+    reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
         self._reason = reason
 
     async def put(
-        self, collection: str, item: Packed, *, only_new: bool = False, replaces: str | None = None
+        self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
-        """Raise `RecordsAway`."""
-        raise RecordsAway(self._reason)
+        """Raise `RecordStoreUnavailable`."""
+        raise RecordStoreUnavailable(self._reason)
 
     async def get(self, collection: str, key: str) -> str | None:
-        """Raise `RecordsAway`."""
-        raise RecordsAway(self._reason)
+        """Raise `RecordStoreUnavailable`."""
+        raise RecordStoreUnavailable(self._reason)
 
     async def delete(self, collection: str, key: str) -> bool:
-        """Raise `RecordsAway`."""
-        raise RecordsAway(self._reason)
+        """Raise `RecordStoreUnavailable`."""
+        raise RecordStoreUnavailable(self._reason)
 
-    async def select(self, collection: str, query: Query) -> tuple[list[Row], bool]:
-        """Raise `RecordsAway`."""
-        raise RecordsAway(self._reason)
+    async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
+        """Raise `RecordStoreUnavailable`."""
+        raise RecordStoreUnavailable(self._reason)
 
     async def check(self) -> str:
-        """Raise `RecordsAway`."""
-        raise RecordsAway(self._reason)
+        """Raise `RecordStoreUnavailable`."""
+        raise RecordStoreUnavailable(self._reason)
 
 
-def page_of(rows: list[Row], query: Query) -> tuple[list[Row], bool]:
+def page_of(rows: list[ItemRow], query: Query) -> tuple[list[ItemRow], bool]:
     """Cut rows to a page: at most `limit`, and full from `MAX_PAGE` bytes on; never none at all."""
     taken, size = 0, 0
     for row in rows[: query.limit]:
@@ -133,13 +135,13 @@ def page_of(rows: list[Row], query: Query) -> tuple[list[Row], bool]:
     return rows[:taken], taken < len(rows)
 
 
-def _place(row: Row) -> tuple[bool, Value, str]:
+def _place(row: ItemRow) -> tuple[bool, Value, str]:
     return isinstance(row.value, str), 0.0 if row.value is None else row.value, row.key
 
 
-def _behind(row: Row, query: Query) -> bool:
+def _behind(row: ItemRow, query: Query) -> bool:
     if query.after is None:
         return True
     value, key = query.after
-    here, there = _place(row), _place(Row(key, "", value))
+    here, there = _place(row), _place(ItemRow(key, "", value))
     return here < there if query.descending else here > there

@@ -27,7 +27,7 @@ PAUSE: Final = 0.003
 """Long enough for a look to fall into it."""
 
 
-class Turns:
+class WriteTurns:
     """One connection's part in it."""
 
     def __init__(self, database: Path) -> None:

@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from gateway.domain.schedules import Schedule
-from gateway.endpoints.dispatcher import Entrance
+from gateway.endpoints.dispatcher import Dispatcher
 from gateway.endpoints.inflight import Inflight
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.events.scheduler import Timetable
+from gateway.events.scheduler import Scheduler
 from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
-from gateway.server.delivery import Delivering
-from gateway.server.endpoints import Doors
-from gateway.server.resources import Ground
-from gateway.server.shared import Premises, Seat
+from gateway.server.delivery import EventDelivery
+from gateway.server.endpoints import Endpoints
+from gateway.server.resources import Resources
+from gateway.server.shared import ProcessContext, SharedResources
 from gateway.settings import Settings
-from gateway.storage.local.state_dir import State
+from gateway.storage.local.state_dir import StateDirectory
 from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway")
@@ -45,12 +45,12 @@ class Gateway:
     """
 
     settings: Settings
-    seat: Seat | None = None
-    ground: Ground = field(init=False)
-    delivering: Delivering = field(init=False)
-    timetable: Timetable = field(init=False)
-    doors: Doors = field(init=False)
-    entrance: Entrance = field(init=False)
+    seat: ProcessContext | None = None
+    ground: Resources = field(init=False)
+    delivering: EventDelivery = field(init=False)
+    timetable: Scheduler = field(init=False)
+    doors: Endpoints = field(init=False)
+    entrance: Dispatcher = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
     _servers: list[web.ServerRunner] = field(default_factory=list)
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -65,11 +65,11 @@ class Gateway:
         """
         with contextlib.ExitStack() as opened:
             if self.seat is None:  # no supervisor gave us one: the premises are ours alone
-                premises = Premises(self.settings)
+                premises = SharedResources(self.settings)
                 premises.open()
                 opened.callback(premises.close)
                 self.seat = premises.seat(0)
-            self.ground = Ground(self.settings, self.seat)
+            self.ground = Resources(self.settings, self.seat)
             self.ground.open()
             opened.callback(self.ground.close)
             self._opened = opened.pop_all()
@@ -80,11 +80,11 @@ class Gateway:
         self.ground.committer.start()
         if self.ground.depot is not None:
             await self.ground.depot.start()
-        self.delivering = Delivering(self.ground, self.metrics)
-        self.doors = Doors(self.ground, self.metrics, self.delivering.ledgers)
+        self.delivering = EventDelivery(self.ground, self.metrics)
+        self.doors = Endpoints(self.ground, self.metrics, self.delivering.ledgers)
         self.entrance = await self.doors.open()
         await self.delivering.start()
-        self.timetable = Timetable(
+        self.timetable = Scheduler(
             self.journal.outbox, self.journal.ticks, ledger=self.delivering.ledgers.get("nats")
         )
         await self.timetable.start(self._schedules())
@@ -129,7 +129,7 @@ class Gateway:
         return self.ground.plugins
 
     @property
-    def state(self) -> State:
+    def state(self) -> StateDirectory:
         """The places of this process in the state folder."""
         return self.ground.state
 

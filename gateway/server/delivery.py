@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING, Any
 from gateway.domain.model import Delivery, Identity
 from gateway.events.nats import make_engine
 from gateway.events.protocols import Depth, Ledger
-from gateway.events.relay import Here, Relay
+from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
-from gateway.server.resources import Ground
+from gateway.server.resources import Resources
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gateway.events.nats.engine import Nats
+    from gateway.events.nats.engine import NatsEngine
 
 
-class Delivering:
+class EventDelivery:
     """The runner, and with `--events nats://...` also the engine and the relay to it.
 
     Raises `ConfigError` for credentials that cannot be read.
     """
 
-    def __init__(self, ground: Ground, metrics: Metrics) -> None:
+    def __init__(self, ground: Resources, metrics: Metrics) -> None:
         self._ground = ground
         settings = ground.settings
         self._files = settings.directory if settings.storage == "file" else None
-        self._nats: Nats | None = None
+        self._nats: NatsEngine | None = None
         self._relay: Relay | None = None
         if ground.settings.events == "journal":
             self.runner = Runner(
@@ -96,7 +96,7 @@ class Delivering:
     async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
         await self._ground.holders.deliver(self._ground.hooks, delivery, event)
 
-    def _here(self) -> Here:
+    def _here(self) -> RelayContext:
         ground = self._ground
 
         async def identities(upload_ids: Sequence[str]) -> Mapping[str, Identity]:
@@ -110,4 +110,4 @@ class Delivering:
             host, port = ground.advertised
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-        return Here(holder, ground.installation.scheme, identities, depth)
+        return RelayContext(holder, ground.installation.scheme, identities, depth)

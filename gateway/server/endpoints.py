@@ -12,32 +12,32 @@ from dataclasses import dataclass, field
 
 from gateway.auth.authenticator import Auth, tokens_of
 from gateway.domain.model import OBJECT_CREATED
-from gateway.endpoints.admin.events import Steering
-from gateway.endpoints.admin.processes import Siblings
-from gateway.endpoints.admin.status import Observe
-from gateway.endpoints.dispatcher import Entrance
-from gateway.endpoints.downloads.archive import Archives
-from gateway.endpoints.downloads.handler import Downloads
+from gateway.endpoints.admin.events import EventsEndpoint
+from gateway.endpoints.admin.processes import ProcessClients
+from gateway.endpoints.admin.status import StatusEndpoint
+from gateway.endpoints.dispatcher import Dispatcher
+from gateway.endpoints.downloads.archive import ArchiveHandler
+from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
-from gateway.endpoints.internal_files import Handing
-from gateway.endpoints.notifications.authentication import Senders
-from gateway.endpoints.notifications.event_builder import Where
-from gateway.endpoints.notifications.handler import Notifications
-from gateway.endpoints.notifications.processor import Arrivals
-from gateway.endpoints.notifications.reconcile import Reconcile
-from gateway.endpoints.notifications.sns import Sns
+from gateway.endpoints.internal_files import InternalFilesEndpoint
+from gateway.endpoints.notifications.authentication import NotificationAuthenticator
+from gateway.endpoints.notifications.event_builder import NotificationScope
+from gateway.endpoints.notifications.handler import NotificationHandler
+from gateway.endpoints.notifications.processor import NotificationProcessor
+from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
+from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.uploads.admission import Admission
-from gateway.endpoints.uploads.file_sink import FileStore
-from gateway.endpoints.uploads.handler import Uploads
-from gateway.endpoints.uploads.object_sink import BucketStore
-from gateway.endpoints.uploads.sink import Store
-from gateway.endpoints.uploads.socket_receiver import Roads
-from gateway.events.combined_ledger import Gathered
+from gateway.endpoints.uploads.file_sink import FileSink
+from gateway.endpoints.uploads.handler import UploadHandler
+from gateway.endpoints.uploads.object_sink import ObjectSink
+from gateway.endpoints.uploads.sink import UploadSink
+from gateway.endpoints.uploads.socket_receiver import ReceiverFactory
+from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
-from gateway.server.resources import Ground
+from gateway.server.resources import Resources
 from gateway.settings import is_loopback
 from gateway.settings.values import Bucket
 from gateway.telemetry.metrics import Metrics
@@ -45,43 +45,43 @@ from gateway.telemetry.redaction import Redaction
 
 
 @dataclass(slots=True)
-class Doors:
+class Endpoints:
     """The doors of one process, and what they share."""
 
-    ground: Ground
+    ground: Resources
     metrics: Metrics
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     inflight: Inflight = field(default_factory=Inflight)
-    roads: Roads = field(init=False)
-    siblings: Siblings = field(init=False)
+    roads: ReceiverFactory = field(init=False)
+    siblings: ProcessClients = field(init=False)
     proxy: Proxy = field(init=False)
-    downloads: Downloads = field(init=False)
-    archives: Archives = field(init=False)
+    downloads: DownloadHandler = field(init=False)
+    archives: ArchiveHandler = field(init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def open(self) -> Entrance:
+    async def open(self) -> Dispatcher:
         """Make all doors and the road to them. Nobody comes in yet."""
         ground, seat = self.ground, self.ground.seat
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
-        self.siblings = Siblings(ground.settings.state, seat.others)
+        self.siblings = ProcessClients(ground.settings.state, seat.others)
         self.siblings.start()
         ground.holders.serve(ground.intake())
-        self.roads = Roads(self.inflight, ground.disk, ground.settings.idle_timeout)
+        self.roads = ReceiverFactory(self.inflight, ground.disk, ground.settings.idle_timeout)
         await self.roads.open()
         auth = await self._auth()
         routing = await self._routing(auth)
-        self.downloads = Downloads(
+        self.downloads = DownloadHandler(
             ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
         )
-        self.archives = Archives(self.downloads)
-        return Entrance(
+        self.archives = ArchiveHandler(self.downloads)
+        return Dispatcher(
             ground.settings,
             auth,
             self._uploads(auth),
             routing,
             self._observe(routing),
             self._steering(),
-            Handing(ground.files),
+            InternalFilesEndpoint(ground.files),
             await self._notifications(auth),
             self.downloads,
             self.archives,
@@ -108,10 +108,10 @@ class Doors:
         await self.archives.close()
         self.downloads.close()
 
-    def _uploads(self, auth: Auth) -> Uploads:
+    def _uploads(self, auth: Auth) -> UploadHandler:
         ground, inflight = self.ground, self.inflight
         store = self._store()
-        return Uploads(
+        return UploadHandler(
             Admission(ground.settings, auth, ground.hooks, inflight, store.look, ground.once),
             store,
             hooks=ground.hooks,
@@ -120,12 +120,12 @@ class Doors:
             slot=ground.seat.slot,
         )
 
-    def _store(self) -> Store:
+    def _store(self) -> UploadSink:
         """Choose, once, how bodies are taken in."""
         ground = self.ground
         if ground.depot is not None:
-            return BucketStore(ground.settings, ground.depot.intake, ground.reserve, ground.disk)
-        return FileStore(
+            return ObjectSink(ground.settings, ground.depot.intake, ground.reserve, ground.disk)
+        return FileSink(
             ground.settings,
             ground.tree,
             ground.reserve,
@@ -148,12 +148,12 @@ class Doors:
             metrics=self.metrics,
         )
 
-    async def _notifications(self, auth: Auth) -> Notifications:
+    async def _notifications(self, auth: Auth) -> NotificationHandler:
         """Make the door for notifications, and let the first process look for those that were lost."""
         ground, settings, metrics = self.ground, self.ground.settings, self.metrics
         own = settings.storage if isinstance(settings.storage, Bucket) else None
-        arrivals = Arrivals(
-            Where(own, frozenset(settings.object_buckets)),
+        arrivals = NotificationProcessor(
+            NotificationScope(own, frozenset(settings.object_buckets)),
             ground.shelf,
             ground.initiated,
             genuine=ground.installation.marks.is_genuine,
@@ -165,17 +165,19 @@ class Doors:
             ends=metrics.initiated,
         )
         if own is not None and ground.seat.slot == 0:
-            reconcile = Reconcile(
+            reconcile = PresignedUploadReconciler(
                 ground.initiated, arrivals, ground.shelf, metrics.initiated, settings.reconcile_after
             )
             reconcile.start()
             self._opened.push_async_callback(reconcile.stop)
-        senders = Senders(ground.senders, open_here=auth.mode == "none" and is_loopback(settings.host))
-        return Notifications(senders, arrivals, Sns(), self.siblings.sessions.get(0))
+        senders = NotificationAuthenticator(
+            ground.senders, open_here=auth.mode == "none" and is_loopback(settings.host)
+        )
+        return NotificationHandler(senders, arrivals, SnsVerifier(), self.siblings.sessions.get(0))
 
-    def _observe(self, routing: Routing) -> Observe:
+    def _observe(self, routing: Routing) -> StatusEndpoint:
         ground = self.ground
-        return Observe(
+        return StatusEndpoint(
             ground.journal.ledger,
             self.inflight,
             ground.reserve,
@@ -188,9 +190,9 @@ class Doors:
             None if ground.depot is None else ground.depot.alive,
         )
 
-    def _steering(self) -> Steering:
+    def _steering(self) -> EventsEndpoint:
         redaction = Redaction(self.ground.settings.redact)
-        return Steering(self.ground.journal.ledger, self._gathered(), redaction)
+        return EventsEndpoint(self.ground.journal.ledger, self._gathered(), redaction)
 
     def _gathered(self) -> Ledger:
         """The ledgers of all processes as one."""
@@ -200,4 +202,4 @@ class Doors:
         parts: dict[int, Ledger] = {self.ground.seat.slot: own}
         parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
         named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(self.ledgers)
-        return Gathered(lambda: named, (lambda: self.ledgers) if self.ledgers else None)
+        return CombinedLedger(lambda: named, (lambda: self.ledgers) if self.ledgers else None)

@@ -19,42 +19,42 @@ from pathlib import Path
 from typing import Any
 
 from gateway.auth.installation import Installation, installation_keys
-from gateway.auth.links import Links
-from gateway.commit.batch import Steps
+from gateway.auth.links import SignedUrlFactory
+from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
-from gateway.commit.disk_space import Reserve
-from gateway.commit.file_writer import FileIntake
-from gateway.commit.object_backend import Depot
-from gateway.commit.records import Audience
+from gateway.commit.disk_space import DiskSpace
+from gateway.commit.file_writer import LocalWriter
+from gateway.commit.object_backend import ObjectBackend
+from gateway.commit.records import Subscribers
 from gateway.commit.recover import recover
-from gateway.commit.rename_lock import Gate
+from gateway.commit.rename_lock import RenameLock
 from gateway.commit.slot_takeover import adopt, found
-from gateway.commit.writer import Intake
+from gateway.commit.writer import StorageWriter
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
-from gateway.endpoints.notifications.presigned_uploads import Initiated
+from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.events.journal import Journal
-from gateway.files.object_versions import ObjectFiles
-from gateway.files.service import Holders
-from gateway.files.versions import CommittedFiles, VeryFiles
+from gateway.files.object_versions import ObjectVersions
+from gateway.files.service import FilesService
+from gateway.files.versions import FileVersions, LocalFileVersions
 from gateway.http.sockets import tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
 from gateway.plugins.secrets import keys_of
 from gateway.records import Records, open_records, secrets_of
-from gateway.server.shared import Seat
+from gateway.server.shared import ProcessContext
 from gateway.settings import Settings
 from gateway.storage.keyfile import secrets_in
 from gateway.storage.local.incoming import Incoming
-from gateway.storage.local.one_time_marks import Once
-from gateway.storage.local.read_pool import Visitors
-from gateway.storage.local.state_dir import BUSY_SECONDS, State
-from gateway.storage.local.storage import FileShelf
-from gateway.storage.local.tree import Tree
-from gateway.storage.protocols import Shelf
+from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.read_pool import ReadPool
+from gateway.storage.local.state_dir import BUSY_SECONDS, StateDirectory
+from gateway.storage.local.storage import LocalStorage
+from gateway.storage.local.tree import DirectoryTree
+from gateway.storage.protocols import Storage
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.storage import S3Shelf
+from gateway.storage.s3.storage import S3Storage
 from gateway.telemetry import logs
 
 log = logging.getLogger("gateway")
@@ -63,32 +63,32 @@ DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
 
 
 @dataclass(slots=True)
-class Ground:
+class Resources:
     """What every door needs, for the process that has this `seat`."""
 
     settings: Settings
-    seat: Seat
-    state: State = field(init=False)
+    seat: ProcessContext
+    state: StateDirectory = field(init=False)
     installation: Installation = field(init=False)
     plugins: Plugins = field(init=False)
     hooks: Hooks = field(init=False)
     journal: Journal = field(init=False)
     incoming: Incoming = field(init=False)
-    once: Once = field(init=False)
-    tree: Tree = field(init=False)
-    reserve: Reserve = field(init=False)
+    once: OneTimeMarks = field(init=False)
+    tree: DirectoryTree = field(init=False)
+    reserve: DiskSpace = field(init=False)
     committer: Committer = field(init=False)
-    depot: Depot | None = None
-    files: VeryFiles = field(init=False)
-    shelf: Shelf = field(init=False)
+    depot: ObjectBackend | None = None
+    files: FileVersions = field(init=False)
+    shelf: Storage = field(init=False)
     clients: Sequence[Clients] = ()
-    holders: Holders = field(init=False)
+    holders: FilesService = field(init=False)
     records: Records = field(init=False)
-    initiated: Initiated = field(init=False)
+    initiated: PresignedUploads = field(init=False)
     senders: tuple[str, ...] = ()
-    gate: Gate | None = None
+    gate: RenameLock | None = None
     disk: ThreadPoolExecutor = field(init=False)
-    visitors: Visitors = field(init=False)
+    visitors: ReadPool = field(init=False)
     services: Services = field(default_factory=Services)
     tls: ssl.SSLContext | None = None
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -138,7 +138,7 @@ class Ground:
 
     def _take_slot(self, opened: contextlib.ExitStack) -> None:
         settings = self.settings
-        self.state = State(settings.state, self.seat.slot)
+        self.state = StateDirectory(settings.state, self.seat.slot)
         self.state.prepare()
         self.state.lock(BUSY_SECONDS)
         opened.callback(self.state.unlock)
@@ -151,29 +151,31 @@ class Ground:
         settings = self.settings
         self.incoming = Incoming(self.state.incoming)
         opened.callback(self.incoming.close)
-        self.tree = Tree(settings.directory, self.protected(), self.incoming.device)
+        self.tree = DirectoryTree(settings.directory, self.protected(), self.incoming.device)
         opened.callback(self.tree.close)
         self.records = open_records(settings)
         opened.callback(self.records.close)
-        self.initiated = Initiated(self.records.own("initiated"), first_look=settings.reconcile_after)
+        self.initiated = PresignedUploads(
+            self.records.own("initiated"), first_look=settings.reconcile_after
+        )
         durable = settings.durability == "full"
-        self.once = Once(self.state.once, durable=durable)
+        self.once = OneTimeMarks(self.state.once, durable=durable)
         opened.callback(self.once.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
-        self.gate = Gate(self.state.folder) if self.seat.count > 1 else None
+        self.gate = RenameLock(self.state.folder) if self.seat.count > 1 else None
         if self.gate is not None:
             opened.callback(self.gate.close)
-        self.reserve = Reserve(
+        self.reserve = DiskSpace(
             self.incoming.fd, settings.min_free_bytes, self.seat.promises, self.seat.slot
         )
         self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
-        self.visitors = Visitors(DISK_THREADS)
+        self.visitors = ReadPool(DISK_THREADS)
         self.committer = self._make_committer()
         self.depot = self._make_depot()
 
     def _make_committer(self) -> Committer:
         durable = self.settings.durability == "full"
-        steps = Steps(
+        steps = BatchCommitter(
             self.tree,
             self.incoming,
             self.journal.outbox,
@@ -186,12 +188,12 @@ class Ground:
         )
         return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
 
-    def _make_depot(self) -> Depot | None:
+    def _make_depot(self) -> ObjectBackend | None:
         """Where uploads go that do not become files."""
         settings = self.settings
         if settings.storage == "file":
             return None
-        return Depot(
+        return ObjectBackend(
             settings,
             settings.storage,
             self.journal,
@@ -203,16 +205,16 @@ class Ground:
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
         )
 
-    def _make_files(self) -> VeryFiles:
+    def _make_files(self) -> FileVersions:
         if self.depot is not None:
-            return ObjectFiles(self.shelf, self.journal.outbox)
-        return CommittedFiles(self.tree, self.journal.outbox, self.committer, self.gate)
+            return ObjectVersions(self.shelf, self.journal.outbox)
+        return LocalFileVersions(self.tree, self.journal.outbox, self.committer, self.gate)
 
-    def intake(self) -> Intake[Any]:
+    def intake(self) -> StorageWriter[Any]:
         """Return the writing side of the storage."""
         if self.depot is not None:
             return self.depot.intake
-        return FileIntake(
+        return LocalWriter(
             self.tree,
             self.incoming,
             self.committer,
@@ -226,28 +228,28 @@ class Ground:
         found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
         return None if found is None else (found[0], str(found[1].get("etag")))
 
-    def _audience(self) -> Audience:
+    def _audience(self) -> Subscribers:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
-        return Audience(uploaded, self.hooks.specs(OBJECT_CREATED))
+        return Subscribers(uploaded, self.hooks.specs(OBJECT_CREATED))
 
-    def _make_shelf(self) -> Shelf:
+    def _make_shelf(self) -> Storage:
         storage = self.settings.storage
         if storage == "file":
             alone = contextlib.nullcontext if self.gate is None else self.gate.alone
-            return FileShelf(self.tree, self.committer.between_batches, alone, self.visitors)
+            return LocalStorage(self.tree, self.committer.between_batches, alone, self.visitors)
         reading, signing = (
             Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
             for endpoint in (None, self.settings.storage_public_url)
         )
         self.clients = (reading, signing)
         self.services.closers += [clients.close for clients in self.clients]
-        return S3Shelf(storage, reading, signing)
+        return S3Storage(storage, reading, signing)
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
         self.shelf = self._make_shelf()
         self.files = self._make_files()
-        self.holders = Holders(
+        self.holders = FilesService(
             self.installation,
             self.tree,
             settings.directory,
@@ -259,7 +261,7 @@ class Ground:
         )
         services.files = self.holders
         services.records = self.records
-        links = Links(
+        links = SignedUrlFactory(
             settings,
             self.installation.urls,
             lambda: self.installation.public_url,

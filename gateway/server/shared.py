@@ -1,7 +1,7 @@
 """The premises: what exists once for a directory, however many processes serve it.
 
 The rule: whoever opens them, the supervisor or the only process, makes nothing that needs a thread
-or a loop; the processes get a `Seat` each and find all else done: the directory is theirs, the
+or a loop; the processes get a `ProcessContext` each and find all else done: the directory is theirs, the
 token and the installation key are there, the port is bound. May import `auth`, `installation`,
 `listening`, `storage`, `commit.promises`, `settings`.
 """
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from gateway.auth import authenticator as auth
 from gateway.auth.installation import installation_keys
-from gateway.commit.reservation_table import Promises
+from gateway.commit.reservation_table import ReservationTable
 from gateway.http.sockets import listening_socket
 from gateway.settings import Settings
-from gateway.storage.local.state_dir import State, directory_lock
+from gateway.storage.local.state_dir import StateDirectory, directory_lock
 
 
 @dataclass(slots=True, frozen=True)
-class Seat:
+class ProcessContext:
     """What one process is given: its slot, how many there are, and what all of them share.
 
     `address` is what is bound: port 0 has become a real one. `token` was made by this very start,
@@ -32,7 +32,7 @@ class Seat:
     count: int
     socket: socket.socket
     address: tuple[str, int]
-    promises: Promises
+    promises: ReservationTable
     scheme: str
     token: str | None = None
 
@@ -49,13 +49,13 @@ class Seat:
         return f"{self.scheme}://{shown}:{port}"
 
 
-class Premises:
+class SharedResources:
     """Opens what the processes share, and gives them their seats."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._opened = contextlib.ExitStack()
-        self.promises = Promises(settings.processes)
+        self.promises = ReservationTable(settings.processes)
         self._socket: socket.socket
         self._address: tuple[str, int]
         self._token: str | None = None
@@ -64,7 +64,7 @@ class Premises:
         """Take the directory and bind the port. Raises `ConfigError`, and nothing stays open."""
         settings = self._settings
         with contextlib.ExitStack() as opened:
-            State(settings.state).prepare()
+            StateDirectory(settings.state).prepare()
             lock = directory_lock(settings.state)
             lock.take()
             opened.callback(lock.drop)
@@ -77,10 +77,10 @@ class Premises:
             self._address = str(host), int(port)
             self._opened = opened.pop_all()
 
-    def seat(self, slot: int) -> Seat:
+    def seat(self, slot: int) -> ProcessContext:
         """Return what the process of this slot gets."""
         scheme = "https" if self._settings.tls_cert else "http"
-        return Seat(
+        return ProcessContext(
             slot,
             self._settings.processes,
             self._socket,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.server.supervisor_channel import PREPARED, READY, Link, let_go
+from gateway.server.supervisor_channel import PREPARED, READY, SupervisorChannel, let_go
 
 log = logging.getLogger("gateway.supervisor")
 
@@ -38,7 +38,7 @@ BIRTH_PAUSE: Final = 1.0
 PATIENCE: Final = 15.0
 """Seconds beyond the grace time after which a child that does not end is killed."""
 
-Work = Callable[[int, Link], int]
+Work = Callable[[int, SupervisorChannel], int]
 """What a child does, given its slot and its link; returns its exit code."""
 
 
@@ -241,7 +241,7 @@ class Supervisor:
                 line.close()  # held here too, they would hide the supervisor's death from the others
             self._selector.close()
             _forget_signals()
-            code = self.work(slot, Link(theirs))
+            code = self.work(slot, SupervisorChannel(theirs))
         except BaseException:
             log.exception("process %d broke", slot)
         finally:

@@ -20,7 +20,7 @@ READY: Final = b"r"
 _GO: Final = b"g"
 
 
-class Link:
+class SupervisorChannel:
     """A child's end of the line. Dies with it: see the module's rule."""
 
     def __init__(self, line: socket.socket) -> None:

@@ -21,15 +21,15 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.auth.authenticator import Auth, tokens_of
 from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
-from gateway.auth.links import Links, nobody_signs
+from gateway.auth.links import SignedUrlFactory, nobody_signs
 from gateway.domain import paths
 from gateway.domain.model import Delivery
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError, Refusal
 from gateway.events.nats import make_engine
 from gateway.events.runner import Runner
-from gateway.files.peer_storage import DistantShelf
-from gateway.files.service import Holders
+from gateway.files.peer_storage import PeerStorage
+from gateway.files.service import FilesService
 from gateway.http.protocol import make_runner
 from gateway.http.responses import json_answer, refusal_answer
 from gateway.http.sockets import listening_socket, tls_context
@@ -40,12 +40,12 @@ from gateway.plugins.secrets import keys_of
 from gateway.records import open_records, secrets_of
 from gateway.settings import Address, Settings
 from gateway.storage.local.state_dir import slots
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.tree import DirectoryTree
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gateway.events.nats.engine import Nats
+    from gateway.events.nats.engine import NatsEngine
 
 log = logging.getLogger("gateway")
 
@@ -59,11 +59,11 @@ class Worker:
     settings: Settings
     plugins: Plugins = field(init=False)
     hooks: Hooks = field(init=False)
-    nats: Nats = field(init=False)
+    nats: NatsEngine = field(init=False)
     runner: Runner = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
     _auth: Auth = field(init=False)
-    _holders: Holders = field(init=False)
+    _holders: FilesService = field(init=False)
     _socket: socket.socket = field(init=False)
     _server: web.ServerRunner = field(init=False)
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -87,16 +87,20 @@ class Worker:
         self._socket = opened.enter_context(contextlib.closing(listening_socket(settings)))
         installation = Installation(settings, installation_keys(settings), lambda: self.address)
         self._auth = Auth(settings, tokens_of(settings), installation)
-        tree = Tree(settings.directory, [settings.state, *settings.plugins])
+        tree = DirectoryTree(settings.directory, [settings.state, *settings.plugins])
         opened.callback(tree.close)
-        shelf = DistantShelf(installation, lambda: self._holders.met or _first_of(settings.peers))
-        self._holders = Holders(installation, tree, settings.directory, own=lambda: None, shelf=shelf)
+        shelf = PeerStorage(installation, lambda: self._holders.met or _first_of(settings.peers))
+        self._holders = FilesService(
+            installation, tree, settings.directory, own=lambda: None, shelf=shelf
+        )
         self._holders.store_with(shelf.put)
         services.files = self._holders
         records = open_records(settings, file_is_local=bool(slots(settings.state)))
         opened.callback(records.close)
         services.records = records
-        links = Links(settings, installation.urls, lambda: settings.public_url or nobody_signs())
+        links = SignedUrlFactory(
+            settings, installation.urls, lambda: settings.public_url or nobody_signs()
+        )
         services.sign_url = links.sign_url
         services.recognise = installation.recognise
         issuer = settings.jwt_issuer is not None

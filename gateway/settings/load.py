@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pydantic import ValidationError
 
 from gateway.errors import ConfigError
-from gateway.settings.sources import ROWS, Location, Said, from_environment, from_file, from_flags
+from gateway.settings.sources import (
+    ROWS,
+    Location,
+    SourcedValue,
+    from_environment,
+    from_file,
+    from_flags,
+)
 from gateway.settings.table import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +86,7 @@ def exposed(settings: Settings) -> str | None:
     )
 
 
-def _config_file(outer: Mapping[str, Said], start: Path) -> Path | None:
+def _config_file(outer: Mapping[str, SourcedValue], start: Path) -> Path | None:
     """Return the settings file: the one that was named, or the default one if it is there."""
     if "config" in outer:
         return Path.cwd() / str(outer["config"].value)
@@ -96,7 +103,7 @@ def _absolute(name: str, value: Any, base: Path) -> Any:
 
 
 def _validated(
-    plain: Mapping[str, Any], said: Mapping[str, Said], faults: list[ConfigError]
+    plain: Mapping[str, Any], said: Mapping[str, SourcedValue], faults: list[ConfigError]
 ) -> Settings | None:
     try:
         return Settings.model_validate(plain)
@@ -116,7 +123,7 @@ def _words(detail: ErrorDetails, name: str) -> str:
     return f"{words} (got {detail['input']!r})" if quotable else words
 
 
-def _disagreements(settings: Settings, said: Mapping[str, Said]) -> Iterator[ConfigError]:
+def _disagreements(settings: Settings, said: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
     """Yield what is wrong only in combination, or with what a path points at."""
     pair = [name for name in ("tls_cert", "tls_key") if getattr(settings, name) is not None]
     if len(pair) == 1:
@@ -134,7 +141,7 @@ def _disagreements(settings: Settings, said: Mapping[str, Said]) -> Iterator[Con
         yield said["peers"].error("peers must know us by a name; say it with --advertise HOST:PORT")
 
 
-def _doubled(settings: Settings, said: Mapping[str, Said]) -> Iterator[ConfigError]:
+def _doubled(settings: Settings, said: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
     seen: set[str] = set()
     for index, token in enumerate(settings.tokens):
         if token.name in seen:
@@ -143,7 +150,7 @@ def _doubled(settings: Settings, said: Mapping[str, Said]) -> Iterator[ConfigErr
         seen.add(token.name)
 
 
-def _unknown_issuer(settings: Settings, said: Mapping[str, Said]) -> Iterator[ConfigError]:
+def _unknown_issuer(settings: Settings, said: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
     """Yield what is missing to judge JSON Web Tokens (RFC 8725 sections 3.8 and 3.9)."""
     if settings.jwt_issuer is None:
         wanting = ("jwt_jwks_url", "jwt_audience", "jwt_client_ids")

@@ -29,7 +29,7 @@ Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SourcedValue:
     """A value as somebody wrote it. `label` names the place; a file has `lines` per inner location."""
 
     value: Any
@@ -46,19 +46,19 @@ class Said:
         return ConfigError(f"{self.label}{inside}: {message}", self.file, line)
 
 
-def from_flags(given: Mapping[str, object]) -> dict[str, Said]:
+def from_flags(given: Mapping[str, object]) -> dict[str, SourcedValue]:
     """Take the command line's values; `given` is keyed by the setting's name."""
     return {
-        name: Said(_pieces(ROWS[name], value, ","), ROWS[name].flag)
+        name: SourcedValue(_pieces(ROWS[name], value, ","), ROWS[name].flag)
         for name, value in given.items()
         if name in ROWS
     }
 
 
-def from_environment(environ: Mapping[str, str], faults: list[ConfigError]) -> dict[str, Said]:
+def from_environment(environ: Mapping[str, str], faults: list[ConfigError]) -> dict[str, SourcedValue]:
     """Take every `UPLOAD_GATEWAY_*` variable; unknown and empty ones go to `faults`."""
     by_variable = {row.variable: row for row in ROWS.values()}
-    found: dict[str, Said] = {}
+    found: dict[str, SourcedValue] = {}
     for variable in sorted(name for name in environ if name.startswith(PREFIX)):
         row = by_variable.get(variable)
         if row is None:
@@ -67,17 +67,17 @@ def from_environment(environ: Mapping[str, str], faults: list[ConfigError]) -> d
             faults.append(ConfigError(f"{variable} is empty: give it a value or unset it"))
         else:
             pieces = _pieces(row, environ[variable], row.option.separator)
-            found[row.name] = Said(pieces, variable)
+            found[row.name] = SourcedValue(pieces, variable)
     return found
 
 
-def from_file(path: Path, faults: list[ConfigError]) -> dict[str, Said]:
+def from_file(path: Path, faults: list[ConfigError]) -> dict[str, SourcedValue]:
     """Read the settings file; unknown, doubled and misplaced keys go to `faults`.
 
     Raises ConfigError when it cannot be read or is no YAML mapping.
     """
     document = _compose(path)
-    found: dict[str, Said] = {}
+    found: dict[str, SourcedValue] = {}
     for key, node in document:
         line = key.start_mark.line + 1
         name = str(key.value).replace("-", "_")
@@ -93,7 +93,7 @@ def from_file(path: Path, faults: list[ConfigError]) -> dict[str, Said]:
         elif node.tag != _NULL:
             lines: dict[Location, int] = {}
             try:
-                found[name] = Said(_listed(row, _plain(node, (), lines)), name, str(path), lines)
+                found[name] = SourcedValue(_listed(row, _plain(node, (), lines)), name, str(path), lines)
             except ValueError as error:
                 faults.append(ConfigError(f"{name}: {error}", str(path), line))
     return found

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from gateway.domain.paths import Template, check
+from gateway.domain.paths import UploadPathTemplate, check
 from gateway.errors import Refusal
 
 _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
@@ -151,7 +151,7 @@ def base_url(value: object) -> object:
 
 def template(value: str) -> str:
     """An upload path template, checked by the room that will use it."""
-    Template.parse(value)
+    UploadPathTemplate.parse(value)
     return value
 
 

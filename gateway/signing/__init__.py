@@ -5,10 +5,10 @@ in constant time. Each purpose has a key of its own, so that nothing made for on
 another. May import the standard library and `errors`.
 """
 
-from gateway.signing.credential import LIFETIME_SECONDS, SKEW_SECONDS, Signer
+from gateway.signing.credential import LIFETIME_SECONDS, SKEW_SECONDS, CredentialSigner
 from gateway.signing.grant import LONGEST_LIFETIME, MOST_METADATA_BYTES, Grant
 from gateway.signing.keys import SHORTEST_KEY
-from gateway.signing.marks import Marker
+from gateway.signing.marks import ObjectMarker
 from gateway.signing.request import check_request, check_terms
 from gateway.signing.targets import carries_signature, encoded
 from gateway.signing.urls import UrlSigner
@@ -19,9 +19,9 @@ __all__ = [
     "MOST_METADATA_BYTES",
     "SHORTEST_KEY",
     "SKEW_SECONDS",
+    "CredentialSigner",
     "Grant",
-    "Marker",
-    "Signer",
+    "ObjectMarker",
     "UrlSigner",
     "carries_signature",
     "check_request",

@@ -34,7 +34,7 @@ _FORM: Final = re.compile(r"v1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Trusted:
+class TrustedCall:
     """How to call a gateway of this installation: where, with which credential, trusting whom."""
 
     url: URL
@@ -42,11 +42,11 @@ class Trusted:
     tls: ssl.SSLContext | bool
 
 
-Recognise = Callable[[str, URL], Trusted | None]
+Recognise = Callable[[str, URL], TrustedCall | None]
 """Of a method and a URL: how to call it if it is a gateway of this installation, else None."""
 
 
-class Signer:
+class CredentialSigner:
     """Makes and checks internal credentials. `clock` returns Unix time in seconds.
 
     The first of `keys` signs, all of them verify. Raises `ValueError` for none, or one under 32 bytes.

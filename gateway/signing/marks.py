@@ -15,7 +15,7 @@ from gateway.signing.keys import derived, mac_of
 _PURPOSE: Final = b"upload-gateway stored object v1"
 
 
-class Marker:
+class ObjectMarker:
     """Makes and checks marks.
 
     The first of `keys` signs, all of them verify. Raises `ValueError` for none, or one under 32 bytes.

@@ -36,7 +36,7 @@ class Stat:
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class PresignedRequest:
     """A request that the storage itself will take: send `method` to `url`.
 
     `headers` must be sent as they are; `fields` are those of a form (a POST policy), else empty.
@@ -48,7 +48,7 @@ class Signed:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-class Opened(Protocol):
+class OpenFile(Protocol):
     """The bytes that were asked for of one version of a file, whatever happens to its name meanwhile.
 
     Iterating gives them in pieces of up to about a megabyte, once, and raises `OSError` or `Refusal`
@@ -70,7 +70,7 @@ class Opened(Protocol):
         ...
 
 
-class Shelf(Protocol):
+class Storage(Protocol):
     """The reading side of a storage. Callable from any event loop.
 
     Every path passes `paths.check` and the protected places first: `Refusal` `bad_path`,
@@ -84,7 +84,7 @@ class Shelf(Protocol):
 
     def open(
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
-    ) -> AbstractAsyncContextManager[Opened]:
+    ) -> AbstractAsyncContextManager[OpenFile]:
         """Open `length` bytes from `start` on (None: up to the end), both within the file.
 
         Entering raises `Refusal("not_found")`, and `Superseded` where `etag` is given and the file
@@ -106,7 +106,7 @@ class Shelf(Protocol):
         """Remove a file durably. Raises `Refusal("not_found")`, `Superseded` where `etag` differs."""
         ...
 
-    async def sign(self, grant: Grant, *, expires: float) -> Signed | None:
+    async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Let the storage itself take one request until `expires` (Unix seconds).
 
         None: it cannot, and the gateway signs a URL of its own.
@@ -115,7 +115,7 @@ class Shelf(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class SinglePassRead:
     """What one look at a file brought: what it is, and the bytes that were chosen of it.
 
     `pieces` holds one for each part, unless they were too long to be read at once: then `opened`
@@ -124,14 +124,16 @@ class Visit:
 
     stat: Stat
     pieces: Sequence[bytes] = ()
-    opened: AbstractAsyncContextManager[Opened] | None = None
+    opened: AbstractAsyncContextManager[OpenFile] | None = None
 
 
 @runtime_checkable
-class Visited(Protocol):
+class SinglePassReader(Protocol):
     """A storage that looks at a file, decides, opens and reads in one go: a directory."""
 
-    async def visit(self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]) -> Visit:
+    async def visit(
+        self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
+    ) -> SinglePassRead:
         """Open a file and take the parts of it (start, length) that `choose` wants.
 
         `choose` is called in a thread, with what the open file is; what it raises comes out of here.
@@ -141,7 +143,7 @@ class Visited(Protocol):
 
 
 @runtime_checkable
-class Expiring(Protocol):
+class ExpiringStorage(Protocol):
     """A storage that may remove by itself what is old."""
 
     async def expire(self, prefix: str, seconds: float) -> Any | None:

@@ -30,18 +30,18 @@ Waiting = tuple[str, str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedQueueDepth:
     """What an engine that many share tells: what waits in it, and the handlers that it holds back."""
 
     waiting: Sequence[Waiting]
     paused: Sequence[str]
 
 
-Engines = Mapping[str, Shared | None]
+Engines = Mapping[str, SharedQueueDepth | None]
 _NONE: Engines = MappingProxyType({})
 
 
-class Tally(Collector):
+class LoopCounter(Collector):
     """A counter for the server's loop alone: adding costs a fraction of what a `Counter` asks.
 
     `labels` name the words that `add` gets; the words must come from bounded sets.
@@ -109,8 +109,8 @@ class Metrics:
             registry=self._registry,
         )
 
-    def _tally(self, name: str, meaning: str, *labels: str) -> Tally:
-        return Tally(f"gateway_{name}", meaning, labels, self._registry)
+    def _tally(self, name: str, meaning: str, *labels: str) -> LoopCounter:
+        return LoopCounter(f"gateway_{name}", meaning, labels, self._registry)
 
     def ran(self, handler: str, outcome: str, seconds: float) -> None:
         """Count a run of an event handler."""
@@ -133,7 +133,7 @@ class Metrics:
         many share, by name, None for one that does not answer. Their samples have a label `engine`.
         """
         families = [*_waiting(depth, paused, engines), *_engines_up(engines)]
-        return generate_latest(self._registry) + generate_latest(_Once(families))
+        return generate_latest(self._registry) + generate_latest(_MetricsSnapshot(families))
 
 
 def _waiting(
@@ -191,10 +191,10 @@ def together(told: Mapping[int, bytes | None]) -> bytes:
             for sample in family.samples:
                 labels = {"process": str(slot), **sample.labels}
                 kept.samples.append(sample._replace(labels=labels))
-    return generate_latest(_Once([up, *families.values()]))
+    return generate_latest(_MetricsSnapshot([up, *families.values()]))
 
 
-class _Once(CollectorRegistry):
+class _MetricsSnapshot(CollectorRegistry):
     """A registry for figures that are fetched per scrape."""
 
     def __init__(self, families: Iterable[Metric]) -> None:

@@ -20,7 +20,7 @@ from gateway.cli.events import formatting as tables
 from gateway.cli.events import sources
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.state_dir import State
+from gateway.storage.local.state_dir import StateDirectory
 from tests.conftest import Start
 from tests.records import claimed, now, ready, record, settle
 
@@ -45,7 +45,7 @@ def fill(journal: Journal) -> None:
 
 def stopped_journal(directory: Path) -> Journal:
     """Return an open journal as a server that has ended left it."""
-    state = State(directory / ".gateway")
+    state = StateDirectory(directory / ".gateway")
     state.prepare()
     journal = Journal(state.journal, full=False)
     journal.open()
@@ -331,7 +331,7 @@ async def test_a_server_that_does_not_answer_is_told_as_such(
 ) -> None:
     monkeypatch.setattr(sources, "SECONDS", 0.2)
     stopped_journal(tmp_path / "data").close()
-    owner = State(tmp_path / "data" / ".gateway")
+    owner = StateDirectory(tmp_path / "data" / ".gateway")
     owner.lock()
     code, out, err = await ask("list", "--json")
     owner.unlock()
@@ -349,7 +349,7 @@ async def test_a_journal_without_its_other_folders_can_be_read(ask: Ask, tmp_pat
 
 async def test_a_journal_that_cannot_be_read_is_told_and_let_go_of(ask: Ask, tmp_path: Path) -> None:
     stopped_journal(tmp_path / "data").close()
-    state = State(tmp_path / "data" / ".gateway")
+    state = StateDirectory(tmp_path / "data" / ".gateway")
     state.journal.write_bytes(b"no database" * 100)
     code, _, err = await ask("list")
     assert code == 2

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.events.journal import Journal
-from gateway.storage.local.state_dir import State
+from gateway.storage.local.state_dir import StateDirectory
 from tests.harness import Outside, get, plugin, put
 from tests.records import now, record
 
@@ -29,7 +29,7 @@ script: |
 
 def fill(directory: Path, count: int) -> None:
     """Leave `count` dead deliveries of `h`, which is paused, as a server that has ended left them."""
-    state = State(directory / ".gateway")
+    state = StateDirectory(directory / ".gateway")
     state.prepare()
     journal = Journal(state.journal, full=False)
     journal.open()
@@ -45,7 +45,7 @@ def fill(directory: Path, count: int) -> None:
 
 def depth(directory: Path) -> dict[str, int]:
     """Count the deliveries by state in a journal that nobody owns."""
-    journal = Journal(State(directory / ".gateway").journal)
+    journal = Journal(StateDirectory(directory / ".gateway").journal)
     journal.open()
     count = "SELECT state, count(*) FROM deliveries GROUP BY state"
     told = now(journal._database.submit(lambda db: db.execute(count).fetchall()))

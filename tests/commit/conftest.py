@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.batch import Steps
+from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
-from gateway.commit.disk_space import Reserve
-from gateway.commit.records import Audience, Order
-from gateway.commit.rename_lock import Gate
+from gateway.commit.disk_space import DiskSpace
+from gateway.commit.records import CommitRequest, Subscribers
+from gateway.commit.rename_lock import RenameLock
 from gateway.domain import failpoints as points
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
-from gateway.files.versions import CommittedFiles
+from gateway.files.versions import LocalFileVersions
 from gateway.storage.local.incoming import Incoming
-from gateway.storage.local.one_time_marks import Once
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.tree import DirectoryTree
 from tests.harness import files_below
 from tests.records import awaited
 
@@ -36,32 +36,32 @@ class Office:
     `handlers` are told of every upload, `watchers` of objects.
     """
 
-    def __init__(self, folder: Path, gate: Gate | None = None) -> None:
+    def __init__(self, folder: Path, gate: RenameLock | None = None) -> None:
         self.root = folder / "data"
         self.root.mkdir()
         self.incoming_folder = folder / "incoming"
         self.incoming = Incoming(self.incoming_folder)
-        self.tree = Tree(self.root, [], self.incoming.device)
+        self.tree = DirectoryTree(self.root, [], self.incoming.device)
         self.journal = Journal(folder / "journal.db")
         self.journal.open()
-        self.once = Once(folder / "once")
+        self.once = OneTimeMarks(folder / "once")
         self.disk = ThreadPoolExecutor(2)
         self.handlers: list[str] = ["h"]
         self.watchers: list[HandlerSpec] = []
-        steps = Steps(
+        steps = BatchCommitter(
             self.tree,
             self.incoming,
             self.journal.outbox,
-            Reserve(self.incoming.fd, 0),
+            DiskSpace(self.incoming.fd, 0),
             slot=0,
             durable=True,
-            audience=lambda: Audience(tuple(self.handlers), tuple(self.watchers)),
+            audience=lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)),
             once=self.once,
             gate=gate,
         )
         self.committer = Committer(steps, self.journal.outbox, durable=True, disk=self.disk)
         self.committer.start()
-        self.files = CommittedFiles(self.tree, self.journal.outbox, self.committer, gate)
+        self.files = LocalFileVersions(self.tree, self.journal.outbox, self.committer, gate)
 
     def close(self) -> None:
         self.committer.close()
@@ -71,19 +71,19 @@ class Office:
         self.once.close()
         self.tree.close()
 
-    def order(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Order:
+    def order(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> CommitRequest:
         """Receive a body and return the order to commit it."""
         mime = facts.pop("mime", "text/plain")
         upload = Upload(new_id(0), path, created=1.0, **facts)
         body = self.incoming.begin(upload.id, 0o640)
         body.keep(content)
-        return Order(upload, body, mime, {}, lambda: {"path": path, "mime": mime})
+        return CommitRequest(upload, body, mime, {}, lambda: {"path": path, "mime": mime})
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
         async with asyncio.timeout(SECONDS):
             return await self.committer.commit(self.order(path, content, **facts))
 
-    async def batch(self, *orders: Order) -> list[Stored | BaseException]:
+    async def batch(self, *orders: CommitRequest) -> list[Stored | BaseException]:
         """Commit `orders` as one batch."""
         entered, go_on = asyncio.Event(), threading.Event()
         loop = asyncio.get_running_loop()

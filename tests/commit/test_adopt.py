@@ -13,53 +13,53 @@ from gateway.commit import slot_takeover as adoption
 from gateway.commit.slot_takeover import adopt, found
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.state_dir import State, slots
+from gateway.storage.local.state_dir import StateDirectory, slots
 from tests.records import awaited, claimed, now, ready, record, settle, states
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> State:
-    made = State(tmp_path / "data" / ".gateway")
+def state(tmp_path: Path) -> StateDirectory:
+    made = StateDirectory(tmp_path / "data" / ".gateway")
     made.prepare()
     return made
 
 
 @pytest.fixture
-def journal(state: State) -> Iterator[Journal]:
+def journal(state: StateDirectory) -> Iterator[Journal]:
     opened = Journal(state.journal, full=False)
     opened.open()
     yield opened
     opened.close()
 
 
-def orphan(state: State, slot: int = 2) -> Journal:
+def orphan(state: StateDirectory, slot: int = 2) -> Journal:
     """Open the journal of another slot; the test closes it."""
-    place = State(state.folder, slot)
+    place = StateDirectory(state.folder, slot)
     place.prepare()
     opened = Journal(place.journal, full=False)
     opened.open()
     return opened
 
 
-def left(state: State, *names: str, slot: int = 2) -> None:
+def left(state: StateDirectory, *names: str, slot: int = 2) -> None:
     """Leave published uploads whose deliveries nobody has run."""
     journal = orphan(state, slot)
     ready(journal, *names)
     journal.close()
 
 
-def remains(state: State) -> list[str]:
+def remains(state: StateDirectory) -> list[str]:
     return sorted(path.name for path in state.folder.iterdir() if "-0" not in path.name)
 
 
-def test_without_orphans_nothing_happens(state: State, journal: Journal) -> None:
+def test_without_orphans_nothing_happens(state: StateDirectory, journal: Journal) -> None:
     ready(journal, "a")
     assert adopt(state, journal, 1) == 0
     assert states(journal) == {("e-a", "h"): "ready"}
 
 
 def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
-    state: State, journal: Journal
+    state: StateDirectory, journal: Journal
 ) -> None:
     other = orphan(state)
     ready(other, "done", "failed", "dead", "waiting", handlers=("h",))
@@ -84,13 +84,13 @@ def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
     assert sorted(path.name for path in state.incoming.parent.iterdir()) == ["0"]
 
 
-def test_more_rows_than_one_step_takes_move(state: State, journal: Journal) -> None:
+def test_more_rows_than_one_step_takes_move(state: StateDirectory, journal: Journal) -> None:
     left(state, *(f"u{number:04}" for number in range(1234)))
     assert adopt(state, journal, 1) == 1234
     assert len(states(journal)) == 1234
 
 
-def test_slots_that_are_still_served_are_left_alone(state: State, journal: Journal) -> None:
+def test_slots_that_are_still_served_are_left_alone(state: StateDirectory, journal: Journal) -> None:
     left(state, "a", slot=1)
     left(state, "b", slot=2)
     assert adopt(state, journal, 2) == 1
@@ -98,7 +98,9 @@ def test_slots_that_are_still_served_are_left_alone(state: State, journal: Journ
     assert slots(state.folder) == [0, 1]
 
 
-def test_a_run_that_the_crash_interrupted_has_used_its_attempt(state: State, journal: Journal) -> None:
+def test_a_run_that_the_crash_interrupted_has_used_its_attempt(
+    state: StateDirectory, journal: Journal
+) -> None:
     other = orphan(state)
     ready(other, "a")
     claimed(other)
@@ -109,12 +111,12 @@ def test_a_run_that_the_crash_interrupted_has_used_its_attempt(state: State, jou
 
 
 def test_what_was_never_published_goes_with_its_row_and_is_never_published_later(
-    state: State, journal: Journal
+    state: StateDirectory, journal: Journal
 ) -> None:
     other = orphan(state)
     now(other.outbox.record([record("unanswered")]))
     other.close()
-    body = State(state.folder, 2).incoming / "unanswered"
+    body = StateDirectory(state.folder, 2).incoming / "unanswered"
     body.write_bytes(b"whole, but unanswered")
     assert adopt(state, journal, 1) == 0
     assert states(journal) == {}
@@ -123,7 +125,7 @@ def test_what_was_never_published_goes_with_its_row_and_is_never_published_later
 
 @pytest.mark.parametrize("point", ["rename", "take_over", "unlink"])
 def test_a_crash_on_the_way_is_repeated_and_nothing_is_there_twice(
-    state: State, journal: Journal, monkeypatch: pytest.MonkeyPatch, point: str
+    state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     left(state, "a", "b")
 
@@ -141,7 +143,7 @@ def test_a_crash_on_the_way_is_repeated_and_nothing_is_there_twice(
 
 
 def test_a_slot_that_lives_again_after_a_crash_on_the_way_does_not_have_the_rows_too(
-    state: State, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left(state, "a")
     with monkeypatch.context() as broken:
@@ -153,9 +155,11 @@ def test_a_slot_that_lives_again_after_a_crash_on_the_way_does_not_have_the_rows
     assert states(journal) == {("e-a", "h"): "ready"}
 
 
-def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(state: State, journal: Journal) -> None:
+def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(
+    state: StateDirectory, journal: Journal
+) -> None:
     left(state, "a")
-    source = State(state.folder, 2).journal
+    source = StateDirectory(state.folder, 2).journal
     kept = shutil.copy(source, source.with_name("kept"))
     adopt(state, journal, 1)
     (delivery,) = claimed(journal)
@@ -166,18 +170,18 @@ def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(state: State, jour
 
 
 def test_a_slot_that_somebody_holds_is_left_for_the_next_start(
-    state: State, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left(state, "a")
     monkeypatch.setattr(adoption, "BUSY_SECONDS", 0.01)
-    holder = State(state.folder, 2)
+    holder = StateDirectory(state.folder, 2)
     holder.lock()
     assert adopt(state, journal, 1) == 0
     holder.unlock()
     assert adopt(state, journal, 1) == 1
 
 
-def test_pauses_move_too_and_new_slots_begin_with_them(state: State, journal: Journal) -> None:
+def test_pauses_move_too_and_new_slots_begin_with_them(state: StateDirectory, journal: Journal) -> None:
     other = orphan(state)
     awaited(other.ledger.pause("slow"))
     other.close()

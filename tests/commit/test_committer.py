@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.records import Order
+from gateway.commit.records import CommitRequest
 from gateway.domain.model import Stored
-from gateway.errors import Refusal, Unanswered
+from gateway.errors import Refusal, UnknownOutcome
 from gateway.signing import Grant
 from gateway.storage.local.incoming import Incoming
 from tests.commit.conftest import SECONDS, Listen, Office
@@ -451,7 +451,7 @@ async def test_a_committer_that_breaks_down_gives_no_answer_and_goes_on_with_the
 
     listen(breaks)
     if point == "after file sync":
-        with pytest.raises(Unanswered):
+        with pytest.raises(UnknownOutcome):
             await office.commit("/x")
     else:
         outcomes = await office.batch(office.order("/x"), office.order("/y"))
@@ -492,7 +492,7 @@ async def test_functions_run_between_batches_and_their_faults_come_back(office: 
 async def test_an_upload_nobody_waits_for_any_more_is_committed_all_the_same(office: Office) -> None:
     go_on = threading.Event()
     holding = asyncio.create_task(office.committer.between_batches(lambda: go_on.wait(SECONDS)))
-    order: Order = office.order("/x")
+    order: CommitRequest = office.order("/x")
     commit = asyncio.create_task(office.committer.commit(order))
     await asyncio.sleep(0)
     commit.cancel()

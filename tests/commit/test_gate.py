@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commit.rename_lock import Gate
+from gateway.commit.rename_lock import RenameLock
 from gateway.errors import Refusal, Superseded
 from tests.commit.conftest import Office
 
@@ -19,9 +19,9 @@ SECONDS = 30.0
 
 
 @pytest.fixture
-def gates(tmp_path: Path) -> Iterator[tuple[Gate, Gate, Gate]]:
+def gates(tmp_path: Path) -> Iterator[tuple[RenameLock, RenameLock, RenameLock]]:
     """The gates of three processes: flocks of descriptors that were opened apart do not know them."""
-    opened = Gate(tmp_path), Gate(tmp_path), Gate(tmp_path)
+    opened = RenameLock(tmp_path), RenameLock(tmp_path), RenameLock(tmp_path)
     yield opened
     for gate in opened:
         gate.close()
@@ -41,13 +41,13 @@ def until_taken(lock: Path) -> None:
     raise AssertionError(f"nobody took {lock.name}")
 
 
-def test_several_pass_at_once(gates: tuple[Gate, Gate, Gate]) -> None:
+def test_several_pass_at_once(gates: tuple[RenameLock, RenameLock, RenameLock]) -> None:
     with gates[0].passing(), gates[1].passing(), gates[2].passing():
         pass
 
 
 def test_who_is_alone_waits_for_those_who_pass_and_keeps_newcomers_out(
-    gates: tuple[Gate, Gate, Gate], tmp_path: Path
+    gates: tuple[RenameLock, RenameLock, RenameLock], tmp_path: Path
 ) -> None:
     first, remover, second = gates
     order: list[str] = []
@@ -74,7 +74,7 @@ def test_who_is_alone_waits_for_those_who_pass_and_keeps_newcomers_out(
     assert order == ["first", "alone", "second"]
 
 
-def test_nobody_passes_while_somebody_is_alone(gates: tuple[Gate, Gate, Gate]) -> None:
+def test_nobody_passes_while_somebody_is_alone(gates: tuple[RenameLock, RenameLock, RenameLock]) -> None:
     passed = threading.Event()
 
     def pass_through() -> None:
@@ -90,7 +90,9 @@ def test_nobody_passes_while_somebody_is_alone(gates: tuple[Gate, Gate, Gate]) -
 
 
 @pytest.fixture
-async def office(tmp_path: Path, gates: tuple[Gate, Gate, Gate]) -> AsyncIterator[Office]:
+async def office(
+    tmp_path: Path, gates: tuple[RenameLock, RenameLock, RenameLock]
+) -> AsyncIterator[Office]:
     """A committer of one process, which goes through the first gate."""
     opened = Office(tmp_path, gates[0])
     yield opened
@@ -98,7 +100,7 @@ async def office(tmp_path: Path, gates: tuple[Gate, Gate, Gate]) -> AsyncIterato
 
 
 async def test_a_file_that_another_process_replaces_meanwhile_is_not_removed(
-    office: Office, gates: tuple[Gate, Gate, Gate]
+    office: Office, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
     stored = await office.commit("/x", b"old")
     with gates[1].passing():
@@ -114,7 +116,7 @@ async def test_a_file_that_another_process_replaces_meanwhile_is_not_removed(
 
 
 async def test_no_name_is_given_while_another_process_removes(
-    office: Office, gates: tuple[Gate, Gate, Gate]
+    office: Office, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
     with gates[1].alone():
         committing = asyncio.create_task(office.commit("/x", b"new"))
@@ -126,9 +128,9 @@ async def test_no_name_is_given_while_another_process_removes(
 
 
 async def test_a_process_that_was_stopped_in_the_gate_costs_its_siblings_a_refusal(
-    tmp_path: Path, gates: tuple[Gate, Gate, Gate]
+    tmp_path: Path, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
-    impatient = Gate(tmp_path, patience=0.05)
+    impatient = RenameLock(tmp_path, patience=0.05)
     office = Office(tmp_path, impatient)
     try:
         stored = await office.commit("/x", b"old")

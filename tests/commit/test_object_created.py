@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.commit.records import Audience
+from gateway.commit.records import Subscribers
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec
 from gateway.events.protocols import Selection
 from tests.commit.conftest import Office
@@ -54,5 +54,5 @@ async def test_the_key_follows_a_name_that_was_chosen(office: Office) -> None:
 def test_a_filter_lets_through_what_fits_both_ends(
     prefix: tuple[str, ...], suffix: tuple[str, ...], key: str, told: bool
 ) -> None:
-    audience = Audience(created=(watcher("w", prefix=prefix, suffix=suffix),))
+    audience = Subscribers(created=(watcher("w", prefix=prefix, suffix=suffix),))
     assert audience.of_object(key) == (("w",) if told else ())

@@ -14,15 +14,15 @@ from gateway.commit import publish
 from gateway.domain import paths
 from gateway.domain.model import OnConflict, Upload, new_id
 from gateway.errors import Refusal
-from gateway.storage.local.directory import Parent
+from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import Incoming
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.tree import DirectoryTree
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
+def tree(tmp_path: Path) -> Iterator[DirectoryTree]:
     (tmp_path / "data").mkdir()
-    opened = Tree(tmp_path / "data", [])
+    opened = DirectoryTree(tmp_path / "data", [])
     yield opened
     opened.close()
 
@@ -40,7 +40,7 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def parent(tree: Tree) -> Iterator[Parent]:
+def parent(tree: DirectoryTree) -> Iterator[OpenDirectory]:
     with tree.parent(("f.txt",)) as opened:
         yield opened
 
@@ -61,20 +61,24 @@ def receive(incoming: Incoming, content: bytes) -> str:
 
 @pytest.mark.parametrize("policy", ["replace", "reject", "rename"])
 @pytest.mark.parametrize("must_be_new", [False, True])
-def test_a_free_name_is_taken_as_it_is(parent: Parent, policy: OnConflict, must_be_new: bool) -> None:
+def test_a_free_name_is_taken_as_it_is(
+    parent: OpenDirectory, policy: OnConflict, must_be_new: bool
+) -> None:
     assert publish.choose_name(upload(policy, must_be_new=must_be_new), parent, ()) is False
     assert parent.name == "f.txt"
 
 
 @pytest.mark.parametrize("policy", ["replace", "reject", "rename"])
-def test_if_none_match_wins_over_every_policy(tree: Tree, target: Path, policy: OnConflict) -> None:
+def test_if_none_match_wins_over_every_policy(
+    tree: DirectoryTree, target: Path, policy: OnConflict
+) -> None:
     target.touch()
     with tree.parent(("f.txt",)) as parent, pytest.raises(Refusal) as caught:
         publish.choose_name(upload(policy, must_be_new=True), parent, ())
     assert caught.value.code == "already_exists"
 
 
-def test_a_taken_name_is_replaced_rejected_or_gone_round(parent: Parent, target: Path) -> None:
+def test_a_taken_name_is_replaced_rejected_or_gone_round(parent: OpenDirectory, target: Path) -> None:
     target.touch()
     parent.found = parent.stat()
     assert publish.choose_name(upload("replace"), parent, ()) is True
@@ -85,13 +89,13 @@ def test_a_taken_name_is_replaced_rejected_or_gone_round(parent: Parent, target:
     assert parent.name == "f-1.txt"
 
 
-def test_a_name_given_away_in_the_same_batch_is_taken(parent: Parent) -> None:
+def test_a_name_given_away_in_the_same_batch_is_taken(parent: OpenDirectory) -> None:
     taken = {(*parent.folder, "f.txt"), (*parent.folder, "f-1.txt")}
     assert publish.choose_name(upload("rename"), parent, taken) is False
     assert parent.name == "f-2.txt"
 
 
-def test_a_dangling_link_takes_a_name_too(parent: Parent, target: Path) -> None:
+def test_a_dangling_link_takes_a_name_too(parent: OpenDirectory, target: Path) -> None:
     target.symlink_to("nowhere")
     parent.found = parent.stat()
     with pytest.raises(Refusal):
@@ -101,7 +105,7 @@ def test_a_dangling_link_takes_a_name_too(parent: Parent, target: Path) -> None:
 # -- names made up by us
 
 
-def free_name(tree: Tree, name: str, taken: int = 1) -> list[str]:
+def free_name(tree: DirectoryTree, name: str, taken: int = 1) -> list[str]:
     """Return `taken` names in a row that are given beside `name`."""
     with tree.parent((name,)) as parent:
         given_away = {(*parent.folder, name)}
@@ -128,11 +132,13 @@ def free_name(tree: Tree, name: str, taken: int = 1) -> list[str]:
         ("a." + "b" * 253, "a." + "b" * 251 + "-1"),
     ],
 )
-def test_the_number_stands_before_the_suffix(tree: Tree, name: str, renamed: str) -> None:
+def test_the_number_stands_before_the_suffix(tree: DirectoryTree, name: str, renamed: str) -> None:
     assert free_name(tree, name) == [renamed]
 
 
-def test_after_twenty_numbers_a_part_of_the_id_is_taken_and_then_all_is_over(tree: Tree) -> None:
+def test_after_twenty_numbers_a_part_of_the_id_is_taken_and_then_all_is_over(
+    tree: DirectoryTree,
+) -> None:
     names = free_name(tree, "a.bin", 19)
     assert names == [f"a-{number}.bin" for number in range(1, 20)]
     one = upload("rename")
@@ -148,8 +154,8 @@ def test_after_twenty_numbers_a_part_of_the_id_is_taken_and_then_all_is_over(tre
 
 
 @pytest.fixture(scope="module")
-def empty_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    opened = Tree(tmp_path_factory.mktemp("data"), [])
+def empty_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DirectoryTree]:
+    opened = DirectoryTree(tmp_path_factory.mktemp("data"), [])
     yield opened
     opened.close()
 
@@ -162,7 +168,9 @@ LONG_NAMES = st.builds(lambda name, times: name * times, NAMES, st.integers(1, 2
 
 
 @given(LONG_NAMES, st.integers(1, 22))
-def test_any_name_leads_to_new_legal_names_of_its_kind(empty_tree: Tree, name: str, count: int) -> None:
+def test_any_name_leads_to_new_legal_names_of_its_kind(
+    empty_tree: DirectoryTree, name: str, count: int
+) -> None:
     while len(name.encode()) > 255:
         name = name[:-1]
     assume(name not in {".", "..", ".gateway"})
@@ -178,7 +186,9 @@ def test_any_name_leads_to_new_legal_names_of_its_kind(empty_tree: Tree, name: s
 # -- giving the name
 
 
-def test_replacing_puts_the_body_over_the_file(incoming: Incoming, parent: Parent, target: Path) -> None:
+def test_replacing_puts_the_body_over_the_file(
+    incoming: Incoming, parent: OpenDirectory, target: Path
+) -> None:
     publish.replace(incoming, receive(incoming, b"one"), parent)
     publish.replace(incoming, receive(incoming, b"two"), parent)
     assert target.read_bytes() == b"two"
@@ -186,7 +196,7 @@ def test_replacing_puts_the_body_over_the_file(incoming: Incoming, parent: Paren
 
 
 def test_a_folder_that_took_the_name_is_not_replaced(
-    incoming: Incoming, parent: Parent, target: Path
+    incoming: Incoming, parent: OpenDirectory, target: Path
 ) -> None:
     target.mkdir()
     upload_id = receive(incoming, b"one")
@@ -197,11 +207,11 @@ def test_a_folder_that_took_the_name_is_not_replaced(
 
 
 def test_a_link_that_took_the_name_is_not_followed(
-    incoming: Incoming, parent: Parent, target: Path, tmp_path: Path
+    incoming: Incoming, parent: OpenDirectory, target: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "precious").write_bytes(b"precious")
     target.symlink_to(tmp_path / "precious")
-    with pytest.raises(publish.TakenError):
+    with pytest.raises(publish.NameTakenError):
         publish.add(incoming, receive(incoming, b"two"), parent)
     publish.replace(incoming, receive(incoming, b"one"), parent)
     assert target.read_bytes() == b"one"
@@ -209,10 +219,10 @@ def test_a_link_that_took_the_name_is_not_followed(
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
-def test_adding_takes_a_free_name_only(incoming: Incoming, parent: Parent, target: Path) -> None:
+def test_adding_takes_a_free_name_only(incoming: Incoming, parent: OpenDirectory, target: Path) -> None:
     publish.add(incoming, receive(incoming, b"one"), parent)
     second = receive(incoming, b"two")
-    with pytest.raises(publish.TakenError):
+    with pytest.raises(publish.NameTakenError):
         publish.add(incoming, second, parent)
     assert target.read_bytes() == b"one"
     assert target.stat().st_nlink == 1
@@ -220,7 +230,7 @@ def test_adding_takes_a_free_name_only(incoming: Incoming, parent: Parent, targe
 
 
 def test_a_private_name_that_cannot_be_removed_is_left_to_recovery(
-    incoming: Incoming, parent: Parent, target: Path, monkeypatch: pytest.MonkeyPatch
+    incoming: Incoming, parent: OpenDirectory, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unlink(*_: object, **__: object) -> None:
         raise OSError(5, "the disk is dying")

@@ -12,7 +12,7 @@ from gateway.commit.recover import Recovered, recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.incoming import Incoming
-from gateway.storage.local.one_time_marks import Once
+from gateway.storage.local.one_time_marks import OneTimeMarks
 from tests.records import claimed, now, ready, record, settle, states
 
 
@@ -32,8 +32,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def once(tmp_path: Path) -> Iterator[Once]:
-    opened = Once(tmp_path / "once")
+def once(tmp_path: Path) -> Iterator[OneTimeMarks]:
+    opened = OneTimeMarks(tmp_path / "once")
     yield opened
     opened.close()
 
@@ -46,14 +46,14 @@ def leave(tmp_path: Path, name: str, content: bytes = b"left") -> Path:
 
 
 def test_after_a_clean_end_there_is_nothing_to_do(
-    incoming: Incoming, journal: Journal, once: Once, caplog: pytest.LogCaptureFixture
+    incoming: Incoming, journal: Journal, once: OneTimeMarks, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert recover(incoming, journal, once) == Recovered(0, 0, 0)
     assert caplog.records == []
 
 
 def test_a_body_that_no_row_knows_is_swept(
-    incoming: Incoming, journal: Journal, once: Once, tmp_path: Path
+    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
     leave(tmp_path, "unknown")
     assert recover(incoming, journal, once) == Recovered(1, 0, 0)
@@ -62,7 +62,7 @@ def test_a_body_that_no_row_knows_is_swept(
 
 @pytest.mark.parametrize("content", [b"left", b""])
 def test_a_body_with_a_row_was_never_answered_and_goes_with_its_row(
-    incoming: Incoming, journal: Journal, once: Once, tmp_path: Path, content: bytes
+    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path, content: bytes
 ) -> None:
     now(journal.outbox.record([record("u", ("h", "i"))]))
     leave(tmp_path, "u", content)
@@ -73,7 +73,7 @@ def test_a_body_with_a_row_was_never_answered_and_goes_with_its_row(
 
 
 def test_a_row_without_a_body_was_published_and_is_delivered(
-    incoming: Incoming, journal: Journal, once: Once
+    incoming: Incoming, journal: Journal, once: OneTimeMarks
 ) -> None:
     now(journal.outbox.record([record("u")]))
     assert recover(incoming, journal, once) == Recovered(0, 0, 1)
@@ -81,7 +81,7 @@ def test_a_row_without_a_body_was_published_and_is_delivered(
 
 
 def test_a_body_with_a_second_name_was_published_and_loses_the_private_one(
-    incoming: Incoming, journal: Journal, once: Once, tmp_path: Path
+    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
     now(journal.outbox.record([record("u")]))
     final = tmp_path / "final"
@@ -94,7 +94,7 @@ def test_a_body_with_a_second_name_was_published_and_loses_the_private_one(
 
 
 def test_a_handler_that_was_running_is_tried_again(
-    incoming: Incoming, journal: Journal, once: Once
+    incoming: Incoming, journal: Journal, once: OneTimeMarks
 ) -> None:
     ready(journal, "u")
     claimed(journal)
@@ -102,7 +102,9 @@ def test_a_handler_that_was_running_is_tried_again(
     assert [delivery.attempt for delivery in claimed(journal)] == [2]
 
 
-def test_what_is_finished_is_left_alone(incoming: Incoming, journal: Journal, once: Once) -> None:
+def test_what_is_finished_is_left_alone(
+    incoming: Incoming, journal: Journal, once: OneTimeMarks
+) -> None:
     ready(journal, "done", "dead", "later")
     for delivery, outcome in zip(claimed(journal, limit=3), ("done", "dead", "retry"), strict=True):
         settle(journal, delivery, outcome, delay=900.0)
@@ -112,7 +114,7 @@ def test_what_is_finished_is_left_alone(incoming: Incoming, journal: Journal, on
 
 
 def test_thousands_of_bodies_of_all_kinds_are_settled(
-    incoming: Incoming, journal: Journal, once: Once, tmp_path: Path
+    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
     for number in range(2000):
         leave(tmp_path, f"unknown{number}", b"")
@@ -125,7 +127,11 @@ def test_thousands_of_bodies_of_all_kinds_are_settled(
 
 
 def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
-    incoming: Incoming, journal: Journal, once: Once, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    incoming: Incoming,
+    journal: Journal,
+    once: OneTimeMarks,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now(journal.outbox.record([record("a"), record("b")]))
     leave(tmp_path, "a")
@@ -139,7 +145,7 @@ def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
 
 
 def test_a_one_time_url_is_good_again_where_its_upload_was_never_published(
-    incoming: Incoming, journal: Journal, once: Once, tmp_path: Path
+    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
     now(journal.outbox.record([record("recorded", ()), record("linked", ()), record("stored", ())]))
     for name in ("unrecorded", "recorded", "linked", "stored"):

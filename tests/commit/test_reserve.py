@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commit import disk_space as reserve_module
-from gateway.commit.disk_space import Reserve, Share
-from gateway.commit.reservation_table import Promises
+from gateway.commit.disk_space import DiskSpace, Reservation
+from gateway.commit.reservation_table import ReservationTable
 from gateway.errors import Refusal
 
 
@@ -36,7 +36,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return made
 
 
-def refused(reserve: Reserve, size: int | None) -> bool:
+def refused(reserve: DiskSpace, size: int | None) -> bool:
     try:
         reserve.admit(size)
     except Refusal as refusal:
@@ -46,7 +46,7 @@ def refused(reserve: Reserve, size: int | None) -> bool:
 
 def test_the_figures_are_those_of_the_file_system(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
-    free = Reserve(fd, 0).free()
+    free = DiskSpace(fd, 0).free()
     status = os.statvfs(tmp_path)
     os.close(fd)
     assert abs(free - status.f_bavail * status.f_frsize) < 1 << 30
@@ -54,7 +54,7 @@ def test_the_figures_are_those_of_the_file_system(tmp_path: Path) -> None:
 
 
 def test_what_fits_is_promised_and_what_does_not_is_refused(disk: Disk) -> None:
-    reserve = Reserve(0, 100)
+    reserve = DiskSpace(0, 100)
     assert refused(reserve, 901)
     reserve.admit(900)
     assert reserve.promised == 900
@@ -62,16 +62,16 @@ def test_what_fits_is_promised_and_what_does_not_is_refused(disk: Disk) -> None:
 
 
 def test_an_empty_or_undeclared_body_needs_a_byte_of_room(disk: Disk) -> None:
-    reserve = Reserve(0, 1000)
+    reserve = DiskSpace(0, 1000)
     assert refused(reserve, 0)
     assert refused(reserve, None)
     assert not reserve.above_watermark()
-    assert Reserve(0, 999).above_watermark()
-    Reserve(0, 999).admit(None)
+    assert DiskSpace(0, 999).above_watermark()
+    DiskSpace(0, 999).admit(None)
 
 
 def test_promised_bytes_are_not_counted_again_when_they_are_written(disk: Disk) -> None:
-    reserve = Reserve(0, 0)
+    reserve = DiskSpace(0, 0)
     share = reserve.admit(800)
     share.use(300)
     disk.left -= 300
@@ -81,7 +81,7 @@ def test_promised_bytes_are_not_counted_again_when_they_are_written(disk: Disk) 
 
 
 def test_bytes_beyond_the_promise_are_checked_against_the_disk(disk: Disk) -> None:
-    reserve = Reserve(0, 100)
+    reserve = DiskSpace(0, 100)
     share = reserve.admit(None)
     share.use(900)
     with pytest.raises(Refusal, match="901 more bytes are needed, 900 can be taken"):
@@ -94,7 +94,7 @@ def test_bytes_beyond_the_promise_are_checked_against_the_disk(disk: Disk) -> No
 
 
 def test_closing_gives_back_what_was_not_used_once(disk: Disk) -> None:
-    reserve = Reserve(0, 0)
+    reserve = DiskSpace(0, 0)
     share = reserve.admit(500)
     share.use(200)
     share.close()
@@ -114,8 +114,8 @@ def steady() -> Iterator[None]:
 def test_whatever_uploads_do_the_promise_is_the_sum_of_what_is_open(
     uploads: list[tuple[int, list[int]]],
 ) -> None:
-    reserve = Reserve(0, 50)
-    open_shares: list[tuple[Share, int]] = []
+    reserve = DiskSpace(0, 50)
+    open_shares: list[tuple[Reservation, int]] = []
     for size, writes in uploads:
         room = 1000 - 50 - reserve.promised
         if max(size, 1) > room:
@@ -137,8 +137,8 @@ def test_whatever_uploads_do_the_promise_is_the_sum_of_what_is_open(
 
 
 def test_what_other_processes_have_promised_is_not_promised_again(disk: Disk) -> None:
-    promises = Promises(2)
-    first, second = Reserve(0, 100, promises, 0), Reserve(0, 100, promises, 1)
+    promises = ReservationTable(2)
+    first, second = DiskSpace(0, 100, promises, 0), DiskSpace(0, 100, promises, 1)
     share = first.admit(700)
     assert refused(second, 201)
     other = second.admit(200)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.model import Stored
-from gateway.errors import Refusal, Unanswered
+from gateway.errors import Refusal, UnknownOutcome
 from gateway.signing import Grant
 from tests.commit.conftest import Listen, Office
 
@@ -131,10 +131,10 @@ async def test_an_upload_that_nobody_can_answer_for_has_used_its_url(
 
     def break_the_disk(point: str) -> None:
         if point == "before directory sync":
-            monkeypatch.setattr("gateway.storage.local.directory.Parent.sync", no_sync)
+            monkeypatch.setattr("gateway.storage.local.directory.OpenDirectory.sync", no_sync)
 
     listen(break_the_disk)
-    with pytest.raises(Unanswered):
+    with pytest.raises(UnknownOutcome):
         await office.commit("/x", grant=granted("n"))
     assert marks(office) == ["n"]
     assert office.stored() == {"x": b"body"}

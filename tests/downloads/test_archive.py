@@ -143,9 +143,9 @@ async def test_off_is_off_and_head_has_no_body(start: Start, stored: Path) -> No
     ],
 )
 def test_a_folder_is_where_its_files_would_be(template: str, raw_path: str, path: str | None) -> None:
-    found = folder_of(paths.Template.parse(template), raw_path, "format=zip")
+    found = folder_of(paths.UploadPathTemplate.parse(template), raw_path, "format=zip")
     assert (found and found.path) == path
-    assert folder_of(paths.Template.parse(template), raw_path, "format=tar") is None
+    assert folder_of(paths.UploadPathTemplate.parse(template), raw_path, "format=tar") is None
 
 
 DECIDING = """

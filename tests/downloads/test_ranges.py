@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.endpoints.downloads.ranges import MOST_RANGES, Part, parts_of
+from gateway.endpoints.downloads.ranges import MOST_RANGES, ByteRange, parts_of
 from gateway.errors import Refusal
 
 
@@ -32,7 +32,7 @@ from gateway.errors import Refusal
     ],
 )
 def test_the_ranges_of_the_standard_are_understood(header: str, parts: list[tuple[int, int]]) -> None:
-    assert parts_of(header, 10000) == [Part(*part) for part in parts]
+    assert parts_of(header, 10000) == [ByteRange(*part) for part in parts]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from gateway.domain.model import Delivery
-from gateway.events.protocols import Depth, Event, Ledger, Outbox, Queue, Row, Selection
+from gateway.events.protocols import DeliveryRow, Depth, Ledger, NewEvent, Outbox, Queue, Selection
 
 SECONDS = 30.0
 """How long the suite waits for what must come."""
@@ -39,7 +39,7 @@ class Engine:
     crash: Callable[[], Awaitable[None]]
     quiet: float = 0.0
 
-    async def publish(self, *handlers: str, count: int = 1) -> list[Event]:
+    async def publish(self, *handlers: str, count: int = 1) -> list[NewEvent]:
         """Publish new events for these handlers (`h`, if none is named)."""
         events = [_event(handlers or ("h",)) for _ in range(count)]
         await self.outbox.publish(events)
@@ -57,12 +57,12 @@ class Engine:
         """Whether nothing can be claimed now."""
         return await self.queue.claim(handler, 10, self.quiet) == []
 
-    async def row(self, event: Event, handler: str = "h") -> Row | None:
+    async def row(self, event: NewEvent, handler: str = "h") -> DeliveryRow | None:
         """Return what the ledger shows of a delivery."""
         page = await self.ledger.page(Selection(handler=handler, events=(event.id,)), None, 10)
         return page.rows[0] if page.rows else None
 
-    async def state(self, event: Event, handler: str = "h") -> str | None:
+    async def state(self, event: NewEvent, handler: str = "h") -> str | None:
         row = await self.row(event, handler)
         return row.state if row else None
 
@@ -82,17 +82,17 @@ async def until() -> AsyncIterator[Callable[[bool], Awaitable[bool]]]:
     yield enough
 
 
-async def becomes(engine: Engine, event: Event, state: str | None, handler: str = "h") -> None:
+async def becomes(engine: Engine, event: NewEvent, state: str | None, handler: str = "h") -> None:
     """Wait until the ledger shows a delivery in a state (None: not at all)."""
     async with until() as enough:
         while not await enough(await engine.state(event, handler) == state):
             pass
 
 
-def _event(handlers: tuple[str, ...]) -> Event:
+def _event(handlers: tuple[str, ...]) -> NewEvent:
     number = next(_numbers)
     body = {"number": number, "text": "ü\n\x00", "list": [1, None, {"a": 1.5}]}
-    return Event(f"event-{number:06}", "APIGW.OnSomething", handlers, body, time.time())
+    return NewEvent(f"event-{number:06}", "APIGW.OnSomething", handlers, body, time.time())
 
 
 class Conformance:

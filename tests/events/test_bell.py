@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from gateway.events.wakeups import ANY, Bell
+from gateway.events.wakeups import ANY, Wakeups
 
 SECONDS = 30.0
 
@@ -16,14 +16,14 @@ async def answered(waiting: asyncio.Task[None]) -> None:
 
 
 async def test_a_ring_between_look_and_wait_is_not_missed() -> None:
-    bell = Bell()
+    bell = Wakeups()
     seen = bell.rings("h")
     bell.ring(["h"])
     await answered(asyncio.create_task(bell.wait("h", seen, 1e6)))
 
 
 async def test_a_ring_from_another_thread_wakes_all_who_wait_for_that_handler_and_no_other() -> None:
-    bell = Bell()
+    bell = Wakeups()
     mine = [asyncio.create_task(bell.wait("h", 0, 1e6)) for _ in range(3)]
     other = asyncio.create_task(bell.wait("i", 0, 1e6))
     anything = asyncio.create_task(bell.wait(ANY, 0, 1e6))
@@ -39,13 +39,13 @@ async def test_a_ring_from_another_thread_wakes_all_who_wait_for_that_handler_an
 
 
 async def test_without_a_ring_it_waits_for_its_seconds_only() -> None:
-    bell = Bell()
+    bell = Wakeups()
     await answered(asyncio.create_task(bell.wait("h", 0, 0.01)))
     assert bell.rings("h") == 0
 
 
 def test_it_goes_on_ringing_when_a_loop_has_ended() -> None:
-    bell = Bell()
+    bell = Wakeups()
 
     async def interrupted() -> None:
         waiting = asyncio.create_task(bell.wait("h", 0, 1e6))

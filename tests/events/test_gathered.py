@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import EngineAway
-from gateway.events.bulk import Stepwise, walk
-from gateway.events.combined_ledger import Gathered
+from gateway.errors import EventEngineUnavailable
+from gateway.events.bulk import BulkLedger, walk
+from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.journal import Journal
-from gateway.events.protocols import Ledger, Page, Selection, State
+from gateway.events.protocols import DeliveryPage, Ledger, Selection, State
 from gateway.events.remote_ledger import RemoteLedger, socket_session
 from tests.conftest import Start
 from tests.records import claimed, ready, settle, states
@@ -27,8 +27,8 @@ def journals(tmp_path: Path) -> Iterator[list[Journal]]:
         journal.close()
 
 
-def together(journals: list[Journal]) -> Gathered:
-    return Gathered(lambda: {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)})
+def together(journals: list[Journal]) -> CombinedLedger:
+    return CombinedLedger(lambda: {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)})
 
 
 def dead(journal: Journal, *names: str) -> None:
@@ -37,8 +37,8 @@ def dead(journal: Journal, *names: str) -> None:
         settle(journal, delivery, "dead")
 
 
-async def pages(ledger: Ledger, limit: int, state: State | None = None) -> list[Page]:
-    found: list[Page] = []
+async def pages(ledger: Ledger, limit: int, state: State | None = None) -> list[DeliveryPage]:
+    found: list[DeliveryPage] = []
     after: str | None = None
     while not found or after is not None:
         found.append(await ledger.page(Selection(state), after, limit))
@@ -68,7 +68,7 @@ async def test_pages_of_several_come_in_order_of_birth_without_gap_or_overlap(
 async def test_a_part_that_is_empty_or_comes_later_is_no_hindrance(journals: list[Journal]) -> None:
     ready(journals[0], "a", "b")
     parts: dict[str, Ledger] = {"slot-0": journals[0].ledger}
-    whole = Gathered(lambda: parts)
+    whole = CombinedLedger(lambda: parts)
     first = await whole.page(Selection(), None, 1)
     ready(journals[1], "c")
     parts["slot-1"] = journals[1].ledger
@@ -76,7 +76,7 @@ async def test_a_part_that_is_empty_or_comes_later_is_no_hindrance(journals: lis
     second = await whole.page(Selection(), first.next, 9)
     assert [row.upload_id for row in second.rows] == ["b", "c"]
     assert second.next is None
-    assert await Gathered(dict).page(Selection(), None, 9) == Page([], None)
+    assert await CombinedLedger(dict).page(Selection(), None, 9) == DeliveryPage([], None)
 
 
 @pytest.mark.parametrize("cursor", ["x", "e30x", "W10", "eyJhIjogMX0", "", "\x00", "ä"])
@@ -125,12 +125,12 @@ async def test_steering_reaches_every_part_and_counts_them_all(journals: list[Jo
     for at, journal in enumerate(journals):
         dead(journal, *(f"u{at}{number}" for number in range(at + 1)))
     whole, told = together(journals), list[int]()
-    assert isinstance(whole, Stepwise)
+    assert isinstance(whole, BulkLedger)
     assert await walk(whole, "retry", Selection("dead"), told.append) == 6
     assert told == [1, 3, 6]
     assert await whole.drop(Selection("ready")) == 6
     assert await whole.replay(Selection(handler="h")) == 0
-    assert await Gathered(dict).retry(Selection("dead")) == 0
+    assert await CombinedLedger(dict).retry(Selection("dead")) == 0
 
 
 async def test_a_pause_is_everywhere(journals: list[Journal]) -> None:
@@ -147,7 +147,7 @@ async def test_where_some_parts_hold_handlers_back_they_alone_are_asked_to_and_t
     journals: list[Journal],
 ) -> None:
     named = {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)}
-    whole = Gathered(lambda: named, holders=lambda: {"slot-2": journals[2].ledger})
+    whole = CombinedLedger(lambda: named, holders=lambda: {"slot-2": journals[2].ledger})
     await whole.pause("h")
     assert [await journal.ledger.paused() for journal in journals] == [set(), set(), {"h"}]
     await journals[0].ledger.pause("left from before")
@@ -159,9 +159,9 @@ async def test_where_some_parts_hold_handlers_back_they_alone_are_asked_to_and_t
 
 async def test_a_part_that_cannot_be_asked_is_not_passed_over(journals: list[Journal]) -> None:
     journals[1].close()
-    with pytest.raises(EngineAway):
+    with pytest.raises(EventEngineUnavailable):
         await together(journals).page(Selection(), None, 9)
-    with pytest.raises(EngineAway):
+    with pytest.raises(EventEngineUnavailable):
         await together(journals).retry(Selection("dead"))
 
 
@@ -223,5 +223,5 @@ async def test_nonsense_is_told_as_such(remote: Remote) -> None:
 
 async def test_nobody_there_is_away(tmp_path: Path) -> None:
     async with socket_session(tmp_path / "nobody.sock") as session:
-        with pytest.raises(EngineAway, match="does not answer"):
+        with pytest.raises(EventEngineUnavailable, match="does not answer"):
             await RemoteLedger(session).depth()

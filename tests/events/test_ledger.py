@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events import ledger
 from gateway.events import ledger_queries as looking
 from gateway.events.bulk import TOUCHED, VERBS, Verb
 from gateway.events.journal import Journal
-from gateway.events.outbox import Record
+from gateway.events.outbox import UploadRecord
 from gateway.events.protocols import STATES, Depth, Selection, State
 from tests.records import awaited, claimed, now, ready, record, settle, states
 
@@ -432,7 +432,7 @@ def test_a_check_writes(journal: Journal) -> None:
 async def test_a_journal_that_is_closed_is_away(journal: Journal) -> None:
     await asyncio.to_thread(journal.close)
     for question in (journal.ledger.depth(), journal.ledger.retry(Selection("dead"))):
-        with pytest.raises(EngineAway):
+        with pytest.raises(EventEngineUnavailable):
             await question
 
 
@@ -476,7 +476,7 @@ def test_an_event_stays_as_long_as_one_of_its_handlers_is_not_done(journal: Jour
 
 
 def test_pruning_takes_a_bounded_number_at_a_time(journal: Journal) -> None:
-    silent: list[Record] = [record(f"s{number}", ()) for number in range(25)]
+    silent: list[UploadRecord] = [record(f"s{number}", ()) for number in range(25)]
     now(journal.outbox.record(silent))
     taken = []
     while gone := now(journal.ledger.prune(LATER, LATER, 10)):

@@ -8,9 +8,9 @@ import sqlite3
 import pytest
 
 from gateway.domain.model import Identity
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.journal import Journal
-from gateway.events.protocols import Event
+from gateway.events.protocols import NewEvent
 from tests.records import awaited, claimed, now, ready, record, states
 
 
@@ -118,8 +118,8 @@ def test_a_file_with_an_identity_beyond_the_journal_is_refused(journal: Journal)
 # -- events of others
 
 
-def event(name: str, *handlers: str) -> Event:
-    return Event(name, "Schedule", handlers or ("h",), {"scheduled": 1.0}, 1000.0)
+def event(name: str, *handlers: str) -> NewEvent:
+    return NewEvent(name, "Schedule", handlers or ("h",), {"scheduled": 1.0}, 1000.0)
 
 
 async def test_what_many_publish_at_once_is_written_together(journal: Journal) -> None:
@@ -133,7 +133,7 @@ async def test_what_many_publish_at_once_is_written_together(journal: Journal) -
 
 
 async def test_an_event_that_cannot_be_written_harms_no_other(journal: Journal) -> None:
-    strange = [event("e1"), Event("e2", "Schedule", ("h",), {"x": object()}, 1.0), event("\ud800")]
+    strange = [event("e1"), NewEvent("e2", "Schedule", ("h",), {"x": object()}, 1.0), event("\ud800")]
     faults = await asyncio.gather(
         *(journal.outbox.publish([one]) for one in strange), return_exceptions=True
     )
@@ -143,7 +143,7 @@ async def test_an_event_that_cannot_be_written_harms_no_other(journal: Journal) 
 
 async def test_a_journal_that_cannot_be_written_is_away_and_then_back(journal: Journal) -> None:
     forbid_writing(journal)
-    with pytest.raises(EngineAway, match="cannot be written"):
+    with pytest.raises(EventEngineUnavailable, match="cannot be written"):
         await journal.outbox.publish([event("e1")])
     allow_writing(journal)
     await journal.outbox.publish([event("e1")])

@@ -15,14 +15,14 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from gateway.domain.model import Delivery
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events import claims, queue
 from gateway.events.journal import Journal
-from gateway.events.protocols import Attempt, Row, Selection, Story
+from gateway.events.protocols import Attempt, DeliveryHistory, DeliveryRow, Selection
 from tests.records import awaited, claimed, now, ready, record, settle, states
 
 
-def row_of(journal: Journal, name: str, handler: str = "h") -> Row:
+def row_of(journal: Journal, name: str, handler: str = "h") -> DeliveryRow:
     """Return what the ledger shows of a delivery."""
     page = awaited(journal.ledger.page(Selection(handler=handler), None, 1000))
     (row,) = (row for row in page.rows if row.upload_id == name)
@@ -35,7 +35,7 @@ def runs_of(journal: Journal, name: str) -> list[Attempt]:
     return story.runs
 
 
-def stories_of(journal: Journal, name: str) -> list[Story]:
+def stories_of(journal: Journal, name: str) -> list[DeliveryHistory]:
     history = awaited(journal.ledger.history(f"e-{name}"))
     assert history is not None
     return history.stories
@@ -163,7 +163,7 @@ def test_a_closed_journal_is_away(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db")
     journal.open()
     journal.close()
-    with pytest.raises(EngineAway, match="closed"):
+    with pytest.raises(EventEngineUnavailable, match="closed"):
         claimed(journal)
 
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
-from gateway.errors import EngineAway, HandlerFailed, HandlerGone, HolderAway
+from gateway.errors import EventEngineUnavailable, FileHolderUnavailable, HandlerFailed, HandlerGone
 from gateway.events import handler_consumer as feeder
 from gateway.events import runner
-from gateway.events.handler_consumer import Away
+from gateway.events.handler_consumer import EngineBackoff
 from gateway.events.journal import Journal
-from gateway.events.protocols import Queue, Story
+from gateway.events.protocols import DeliveryHistory, Queue
 from gateway.events.runner import MAX_ERROR, Runner, pause
 from tests.records import awaited, claimed, now, ready, states
 
@@ -60,7 +60,7 @@ class Bench:
     def publish(self, *names: str, handlers: tuple[str, ...] = ("h",)) -> None:
         ready(self.journal, *names, handlers=handlers)
 
-    def story(self, name: str) -> Story:
+    def story(self, name: str) -> DeliveryHistory:
         """Return what the ledger tells of an upload's only delivery."""
         history = awaited(self.journal.ledger.history(f"e-{name}"))
         assert history is not None
@@ -82,7 +82,7 @@ class Bench:
 @pytest.fixture
 async def bench(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr(feeder, "LONGEST_CLAIM", 1e6)
-    monkeypatch.setattr(Away, "LONGEST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "LONGEST", 0.001)
     made = Bench(journal)
     yield made
     await made.stop(0)
@@ -247,7 +247,7 @@ class Failing:
         async def failing(*arguments: Any) -> Any:
             if self.left:
                 self.left -= 1
-                raise EngineAway("database or disk is full")
+                raise EventEngineUnavailable("database or disk is full")
             return await real(*arguments)
 
         return failing
@@ -257,7 +257,7 @@ class Failing:
 async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_once(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Away, "FIRST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
     monkeypatch.setattr(logging.getLogger("gateway"), "propagate", True)
     failing = Failing(journal.queue, method, 3)
     bench = Bench(journal, failing)
@@ -278,7 +278,7 @@ async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_o
 async def test_a_claim_that_breaks_by_our_own_mistake_is_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Away, "FIRST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
     real, broken = bench.journal.queue.claim, [KeyError("mistake"), ValueError("mistake")]
 
     async def claim(handler: str, limit: int, wait: float) -> list[Delivery]:
@@ -296,8 +296,8 @@ async def test_a_claim_that_breaks_by_our_own_mistake_is_tried_again(
 async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Away, "FIRST", 0.001)
-    monkeypatch.setattr(Away, "LONGEST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "LONGEST", 0.001)
     failing = Failing(journal.queue, "ack", 10**9)
     bench = Bench(journal, failing)
     await bench.runner.start([spec(concurrency=1)])
@@ -318,7 +318,7 @@ async def test_a_holder_that_is_away_uses_up_no_attempts(
     async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
         attempts.append(delivery.attempt)
         if len(attempts) < 10:
-            raise HolderAway("no connection to host:1")
+            raise FileHolderUnavailable("no connection to host:1")
 
     bench.deliver = deliver
     bench.publish("a")
@@ -537,7 +537,7 @@ async def test_an_engine_is_asked_again_after_growing_pauses_that_all_share(
 
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    away, fault = Away(), EngineAway("gone")
+    away, fault = EngineBackoff(), EventEngineUnavailable("gone")
     for _ in range(7):
         await asyncio.gather(away.rest(fault), away.rest(fault))
         clock[0] += 20

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from gateway.domain.schedules import Cron, Every, Schedule
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.journal import Journal
-from gateway.events.protocols import Event, Ledger
-from gateway.events.scheduler import AWAY_PAUSE, LATE, LONGEST_SLEEP, MOST_WAITING, Timetable, tick_event
+from gateway.events.protocols import Ledger, NewEvent
+from gateway.events.scheduler import AWAY_PAUSE, LATE, LONGEST_SLEEP, MOST_WAITING, Scheduler, tick_event
 from tests.harness import SECONDS
 from tests.records import now as result
 
@@ -38,16 +38,16 @@ class Clock:
 
 
 class Moody:
-    """The journal's outbox; raises `EngineAway` while it is `away`."""
+    """The journal's outbox; raises `EventEngineUnavailable` while it is `away`."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.away = False
         self.published = asyncio.Event()
 
-    async def publish(self, events: Sequence[Event]) -> None:
+    async def publish(self, events: Sequence[NewEvent]) -> None:
         if self.away:
-            raise EngineAway("gone for lunch")
+            raise EventEngineUnavailable("gone for lunch")
         await self._journal.outbox.publish(events)
         self.published.set()
 
@@ -62,15 +62,15 @@ def outbox(journal: Journal) -> Moody:
     return Moody(journal)
 
 
-Make = Callable[..., Timetable]
+Make = Callable[..., Scheduler]
 
 
 @pytest.fixture
 def make(journal: Journal, outbox: Moody, clock: Clock) -> Make:
     """Make a timetable that has taken its schedules over, but looks only when told to."""
 
-    def make(ledger: Ledger | None = None, **schedules: Schedule) -> Timetable:
-        timetable = Timetable(outbox, journal.ticks, ledger=ledger, clock=clock)
+    def make(ledger: Ledger | None = None, **schedules: Schedule) -> Scheduler:
+        timetable = Scheduler(outbox, journal.ticks, ledger=ledger, clock=clock)
         timetable.refresh(schedules)
         return timetable
 
@@ -242,7 +242,7 @@ async def test_a_handler_whose_tick_cannot_be_published_holds_up_no_other(
 ) -> None:
     class Away:
         async def history(self, event_id: str) -> None:
-            raise EngineAway("gone for lunch")
+            raise EventEngineUnavailable("gone for lunch")
 
     schedules: Mapping[str, Schedule] = {"a": Every(HOUR, catch_up=True), "b": Every(HOUR)}
     await make(**schedules).look()
@@ -304,7 +304,7 @@ async def test_a_reload_brings_new_schedules_and_ends_those_that_are_gone(
 async def test_a_running_timetable_ticks_by_itself_and_follows_a_reload(
     journal: Journal, outbox: Moody
 ) -> None:
-    timetable = Timetable(outbox, journal.ticks)
+    timetable = Scheduler(outbox, journal.ticks)
     await timetable.start({})
     timetable.refresh({"often": Every(1)})
     async with asyncio.timeout(SECONDS):
@@ -335,7 +335,7 @@ async def test_a_crash_between_the_tick_and_its_note_makes_no_second_delivery(
     make: Make, journal: Journal, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(memory: object) -> None:
-        raise EngineAway("gone for lunch")
+        raise EventEngineUnavailable("gone for lunch")
 
     await make(often=Every(10)).look()
     clock.time += 10

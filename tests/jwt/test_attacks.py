@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.jwt.claims import BadToken, kept
+from gateway.auth.jwt.claims import InvalidToken, kept
 from gateway.auth.jwt.issuer import Issuer
 from gateway.auth.jwt.keys import KeySet, read
 from gateway.auth.jwt.verifier import Verifier
@@ -51,7 +51,7 @@ async def refused(verifier: Verifier, token: str) -> str:
     assert (caught.value.code, caught.value.status) == ("unauthorized", 401)
     challenge = caught.value.headers["WWW-Authenticate"]
     assert challenge.startswith('Bearer realm="upload-gateway", error="invalid_token", ')
-    with pytest.raises(BadToken) as inner:
+    with pytest.raises(InvalidToken) as inner:
         await verifier._claims(token)
     return inner.value.reason
 

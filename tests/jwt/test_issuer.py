@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from gateway.auth.jwt import issuer as room
-from gateway.auth.jwt.issuer import Issuer, IssuerFault, fresh_seconds
+from gateway.auth.jwt.issuer import Issuer, IssuerError, fresh_seconds
 from gateway.auth.jwt.verifier import Verifier
 from gateway.errors import Refusal
 from gateway.settings import load
@@ -257,7 +257,7 @@ async def test_an_issuer_that_is_too_slow_is_not_waited_for(
     monkeypatch.setattr(room, "WAIT_SECONDS", 0.05)
     issuer.may_answer.clear()
     async with Issuer(load(flags(issuer), {})) as keys:
-        with pytest.raises(IssuerFault, match=r"takes longer than 0\.05 s"):
+        with pytest.raises(IssuerError, match=r"takes longer than 0\.05 s"):
             await keys.fetch()
 
 
@@ -284,7 +284,7 @@ async def test_keys_that_are_none_change_nothing(
 ) -> None:
     before = await keys.keys()
     issuer.document = document
-    with pytest.raises(IssuerFault) as caught:
+    with pytest.raises(IssuerError) as caught:
         await keys.fetch()
     assert words in str(caught.value)
     clock.now += room.FRESH_SECONDS
@@ -294,7 +294,7 @@ async def test_keys_that_are_none_change_nothing(
 async def test_a_compressed_answer_is_not_blown_up(keys: Issuer, issuer: FakeIssuer) -> None:
     issuer.headers = {"Content-Encoding": "gzip"}
     issuer.document = b"\x1f\x8b" + b"x" * 100
-    with pytest.raises(IssuerFault, match="it is no JSON"):
+    with pytest.raises(IssuerError, match="it is no JSON"):
         await keys.fetch()
 
 
@@ -304,7 +304,7 @@ async def test_redirects_are_not_followed_and_faults_are_told(
 ) -> None:
     issuer.status = status
     issuer.headers = {"Location": f"{issuer.url}/elsewhere"}
-    with pytest.raises(IssuerFault, match=f"/keys answers {status}"):
+    with pytest.raises(IssuerError, match=f"/keys answers {status}"):
         await keys.fetch()
     assert "/elsewhere" not in issuer.asked
 
@@ -326,7 +326,7 @@ async def test_what_an_issuer_says_of_itself_is_checked(
     keys: Issuer, issuer: FakeIssuer, said: dict[str, object], words: str
 ) -> None:
     issuer.discovery = said
-    with pytest.raises(IssuerFault) as caught:
+    with pytest.raises(IssuerError) as caught:
         await keys.fetch()
     assert words in str(caught.value)
     assert issuer.keys_asked == 0
@@ -340,7 +340,7 @@ async def test_an_https_issuer_cannot_send_us_to_plain_http(monkeypatch: pytest.
         return json.dumps(said).encode(), ""
 
     monkeypatch.setattr(Issuer, "_get", answer)
-    with pytest.raises(IssuerFault, match="its `jwks_uri` is no https address"):
+    with pytest.raises(IssuerError, match="its `jwks_uri` is no https address"):
         await Issuer(settings).fetch()
 
 
@@ -353,7 +353,7 @@ async def test_a_discovery_that_is_no_object_is_told_with_what_to_do() -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = "http://{}:{}".format(*runner.addresses[0])
     async with Issuer(load({"jwt_issuer": url, "jwt_audience": ["a"]}, {})) as keys:
-        with pytest.raises(IssuerFault, match="say --jwt-jwks-url"):
+        with pytest.raises(IssuerError, match="say --jwt-jwks-url"):
             await keys.fetch()
     await runner.cleanup()
 

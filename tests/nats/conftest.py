@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.events.nats.engine import Nats
+from gateway.events.nats.engine import NatsEngine
 from gateway.settings import load
 from tests.nats.servers import SECONDS, Cluster, Server, cluster_of_three, single
 
-MakeEngine = Callable[..., Awaitable[Nats]]
+MakeEngine = Callable[..., Awaitable[NatsEngine]]
 
 
 @pytest.fixture
@@ -32,11 +32,13 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture
 async def connect(tmp_path: Path) -> AsyncIterator[MakeEngine]:
     """Connect engines: `await connect(server.url, events_lease="2")`."""
-    engines: list[Nats] = []
+    engines: list[NatsEngine] = []
 
-    async def connect_one(url: str, node: str = "here", *, wait: bool = True, **values: str) -> Nats:
+    async def connect_one(
+        url: str, node: str = "here", *, wait: bool = True, **values: str
+    ) -> NatsEngine:
         settings = load({"directory": str(tmp_path), "events": url, **values}, {})
-        engine = Nats(settings, node)
+        engine = NatsEngine(settings, node)
         engine.start()
         engines.append(engine)
         if wait:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.errors import EngineAway
-from gateway.events.protocols import Event
+from gateway.errors import EventEngineUnavailable
+from gateway.events.protocols import NewEvent
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import SECONDS, Server
 
@@ -87,14 +87,14 @@ async def test_a_server_that_ends_the_connection_with_an_error_is_connected_to_a
     waiting = asyncio.create_task(nats.queue.claim("h", 1, SECONDS))
     await nats.queue.claim("i", 1, 0.1)  # leaves an inbox to the next claim
     await between.end("User Authentication Expired")
-    with pytest.raises(EngineAway):
+    with pytest.raises(EventEngineUnavailable):
         async with asyncio.timeout(SECONDS):
             await waiting
     assert not nats.ready
     async with asyncio.timeout(SECONDS):
         await nats.wait_ready()
     assert "cannot be used, trying again: user authentication expired" in caplog.text
-    await nats.outbox.publish([Event("e1", "APIGW.OnSomething", ("h",), {}, time.time())])
+    await nats.outbox.publish([NewEvent("e1", "APIGW.OnSomething", ("h",), {}, time.time())])
     async with asyncio.timeout(SECONDS):
         [delivery] = await nats.queue.claim("h", 1, SECONDS)
         await nats.queue.ack(delivery, 0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.events.nats.engine import Nats
+from gateway.events.nats.engine import NatsEngine
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import SECONDS, Cluster, cluster_of_three
 from tests.nats.test_gateway import comes
@@ -15,7 +15,7 @@ from tests.nats.test_gateway import comes
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-async def copies(nats: Nats) -> set[int | None]:
+async def copies(nats: NatsEngine) -> set[int | None]:
     js = nats._connection.raw_js
     streams = [await js.stream_info(f"apigw-{name}") for name in ("queue", "dead", "runs")]
     return {stream.config.num_replicas for stream in streams}

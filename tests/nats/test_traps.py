@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import ConfigError, EngineAway
+from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.nats import servers as places
 from gateway.events.nats.durability_check import look_at_sync
-from gateway.events.nats.ledger_rows import Known
-from gateway.events.nats.names import LONGEST_TOKEN, Names, name_of, token
+from gateway.events.nats.ledger_rows import ReadRow
+from gateway.events.nats.names import LONGEST_TOKEN, StreamNames, name_of, token
 from gateway.events.nats.streams import DUPLICATE_SECONDS
-from gateway.events.protocols import Event, Selection
-from gateway.events.relay import Parcel
+from gateway.events.protocols import NewEvent, Selection
+from gateway.events.relay import OutgoingDelivery
 from gateway.settings import load
 from tests.nats.conftest import MakeEngine
 from tests.nats.servers import SECONDS, Server, single
@@ -23,8 +23,10 @@ from tests.nats.servers import SECONDS, Server, single
 DAY = 86_400.0
 
 
-def event(number: int, *handlers: str, size: int = 1) -> Event:
-    return Event(f"e{number}", "APIGW.OnSomething", handlers or ("h",), {"x": "x" * size}, time.time())
+def event(number: int, *handlers: str, size: int = 1) -> NewEvent:
+    return NewEvent(
+        f"e{number}", "APIGW.OnSomething", handlers or ("h",), {"x": "x" * size}, time.time()
+    )
 
 
 async def test_delayed_retries_do_not_hold_up_fresh_deliveries(
@@ -92,7 +94,7 @@ async def test_a_consumer_that_is_there_in_a_moment_is_waited_for(
     await queue.ensure("h")
     assert await asking == []
     monkeypatch.setattr("gateway.events.nats.pull_requests._SETTLING_SECONDS", 0.2)
-    with pytest.raises(EngineAway, match="cannot be asked"):
+    with pytest.raises(EventEngineUnavailable, match="cannot be asked"):
         await queue._pulls.pull(names.queue, names.consumer("never"), 1, 0)
 
 
@@ -110,12 +112,12 @@ async def test_what_does_not_fit_into_a_full_stream_stays_outside(
     server: Server, connect: MakeEngine
 ) -> None:
     nats = await connect(server.url, events_max_bytes="128K")
-    parcels = [Parcel(event(n, size=4000), "h", f"k{n}") for n in range(100)]
+    parcels = [OutgoingDelivery(event(n, size=4000), "h", f"k{n}") for n in range(100)]
     outcomes = await nats.outbox.send(parcels)
     fitted = outcomes.count(None)
     assert 10 < fitted < 40
     faults = [fault for fault in outcomes if fault is not None]
-    assert {type(fault) for fault in faults} == {EngineAway}
+    assert {type(fault) for fault in faults} == {EventEngineUnavailable}
     assert "maximum bytes" in str(faults[0])
     # Nothing old was thrown away for something new.
     assert sum(d.count for d in await nats.ledger.depth()) == fitted
@@ -129,7 +131,7 @@ async def test_handing_back_into_a_full_stream_loses_nothing(
     server: Server, connect: MakeEngine
 ) -> None:
     nats = await connect(server.url, events_max_bytes="128K")
-    with pytest.raises(EngineAway):
+    with pytest.raises(EventEngineUnavailable):
         await nats.outbox.publish([event(n, size=4000) for n in range(100)])
     [delivery] = await nats.queue.claim("h", 1, SECONDS)
     await nats.queue.hand_back([delivery])
@@ -144,8 +146,8 @@ async def test_an_event_that_never_fits_is_told_from_one_that_does_not_fit_now(
     server: Server, connect: MakeEngine
 ) -> None:
     nats = await connect(server.url)
-    huge = Parcel(event(1, size=2 << 20), "h", "k")
-    [fault, good] = await nats.outbox.send([huge, Parcel(event(2), "h", "k2")])
+    huge = OutgoingDelivery(event(1, size=2 << 20), "h", "k")
+    [fault, good] = await nats.outbox.send([huge, OutgoingDelivery(event(2), "h", "k2")])
     assert isinstance(fault, ValueError)
     assert good is None
 
@@ -174,7 +176,7 @@ async def test_retrying_all_that_is_dead_ends_though_the_handler_still_fails(
         for delivery in await nats.queue.claim("h", count, SECONDS):
             await nats.queue.dead(delivery, "away", 0.0)
 
-    async def retry_and_fail(known: Known) -> bool:
+    async def retry_and_fail(known: ReadRow) -> bool:
         done = await retry(known)
         await fail(1)
         return done
@@ -211,8 +213,11 @@ def test_long_names_stay_apart() -> None:
 
 
 def test_two_installations_share_nothing() -> None:
-    assert Names("one").subject("h", "e") == "one.q.h.e"
-    assert {Names("one").queue, Names("one").dead} & {Names("two").queue, Names("two").dead} == set()
+    assert StreamNames("one").subject("h", "e") == "one.q.h.e"
+    assert {StreamNames("one").queue, StreamNames("one").dead} & {
+        StreamNames("two").queue,
+        StreamNames("two").dead,
+    } == set()
 
 
 async def test_connecting_again_changes_nothing_and_never_makes_a_stream_smaller(
@@ -266,14 +271,14 @@ async def test_streams_that_vanish_are_made_again(server: Server, connect: MakeE
     await nats.outbox.publish([event(1)])
     for name in ("apigw-queue", "apigw-dead", "apigw-runs"):
         await nats._connection.js.delete_stream(name)
-    with pytest.raises(EngineAway):
+    with pytest.raises(EventEngineUnavailable):
         await nats.outbox.publish([event(2)])
     async with asyncio.timeout(SECONDS):
         while True:
             try:
                 await nats.outbox.publish([event(2)])
                 break
-            except EngineAway:
+            except EventEngineUnavailable:
                 await nats.wait_ready()
                 await asyncio.sleep(0.01)
     assert [d.event_id for d in await nats.queue.claim("h", 5, SECONDS)] == ["e2"]
@@ -284,7 +289,7 @@ async def test_a_claim_survives_the_restart_of_the_server(server: Server, connec
     waiting = asyncio.create_task(nats.queue.claim("h", 1, 60))
     await nats.queue.claim("i", 1, 0.1)
     server.kill()
-    with pytest.raises(EngineAway):
+    with pytest.raises(EventEngineUnavailable):
         async with asyncio.timeout(SECONDS):
             await waiting
     await asyncio.to_thread(server.start)
@@ -320,7 +325,7 @@ async def test_a_user_and_password_come_from_a_file(tmp_path: Path, connect: Mak
         nats = await connect(one.url, events_credentials=str(secret))
         await nats.outbox.publish([event(1)])
         refused = await connect(one.url, "stranger", wait=False)
-        with pytest.raises(EngineAway):
+        with pytest.raises(EventEngineUnavailable):
             await refused.outbox.publish([event(2)])
         assert "pass" not in nats.shown + repr(nats._servers)
 

@@ -13,26 +13,26 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.domain.model import OBJECT_CREATED, Delivery, HandlerSpec, Upload
-from gateway.endpoints.notifications.event_builder import Where
-from gateway.endpoints.notifications.parser import Notice, read
-from gateway.endpoints.notifications.presigned_uploads import GRACE, Initiated
-from gateway.endpoints.notifications.processor import Arrivals
-from gateway.endpoints.notifications.reconcile import Reconcile
-from gateway.errors import EngineAway, Refusal
+from gateway.endpoints.notifications.event_builder import NotificationScope
+from gateway.endpoints.notifications.parser import ObjectNotification, read
+from gateway.endpoints.notifications.presigned_uploads import GRACE, PresignedUploads
+from gateway.endpoints.notifications.processor import NotificationProcessor
+from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
+from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events.journal import Journal
 from gateway.records import Records
 from gateway.settings.values import Bucket
-from gateway.signing import Grant, Marker
-from gateway.storage.local.storage import FileShelf
-from gateway.storage.local.tree import Tree
+from gateway.signing import Grant, ObjectMarker
+from gateway.storage.local.storage import LocalStorage
+from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import note_of, write_note
 from gateway.storage.protocols import Stat
 from gateway.storage.s3.parts import MARK, OWNER
-from gateway.telemetry.metrics import Tally
+from gateway.telemetry.metrics import LoopCounter
 from tests.objects.samples import amazon, ceph, records
 from tests.records import claimed
 
-MARKER = Marker([b"k" * 32])
+MARKER = ObjectMarker([b"k" * 32])
 
 
 class Scene:
@@ -41,20 +41,20 @@ class Scene:
     def __init__(self, folder: Path, journal: Journal) -> None:
         self.root, self.journal = folder / "bucket", journal
         self.root.mkdir()
-        self.tree = Tree(self.root, [], self.root.stat().st_dev)
-        self.shelf = FileShelf(self.tree)
+        self.tree = DirectoryTree(self.root, [], self.root.stat().st_dev)
+        self.shelf = LocalStorage(self.tree)
         self.now = self.root.stat().st_mtime
-        self.initiated = Initiated(Records().own("initiated"), lambda: self.now)
+        self.initiated = PresignedUploads(Records().own("initiated"), lambda: self.now)
         self.failed: list[tuple[Upload, str, int]] = []
         self.stored: set[tuple[str, str]] = set()
-        self.notices = Tally("notices", "", ["outcome"], CollectorRegistry())
-        self.ends = Tally("ends", "", ["end"], CollectorRegistry())
+        self.notices = LoopCounter("notices", "", ["outcome"], CollectorRegistry())
+        self.ends = LoopCounter("ends", "", ["end"], CollectorRegistry())
         self.handlers = [
             HandlerSpec("all", OBJECT_CREATED, 10.0),
             HandlerSpec("images", OBJECT_CREATED, 10.0, prefix=("up/",), suffix=(".png",)),
         ]
-        where = Where(Bucket("photos", "in"), frozenset({"other"}))
-        self.arrivals = Arrivals(
+        where = NotificationScope(Bucket("photos", "in"), frozenset({"other"}))
+        self.arrivals = NotificationProcessor(
             where,
             self.shelf,
             self.initiated,
@@ -66,7 +66,9 @@ class Scene:
             notices=self.notices,
             ends=self.ends,
         )
-        self.reconcile = Reconcile(self.initiated, self.arrivals, self.shelf, self.ends, 120.0)
+        self.reconcile = PresignedUploadReconciler(
+            self.initiated, self.arrivals, self.shelf, self.ends, 120.0
+        )
 
     async def object(
         self,
@@ -110,9 +112,11 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened.close()
 
 
-def notice(stat: Stat, **changes: Any) -> Notice:
+def notice(stat: Stat, **changes: Any) -> ObjectNotification:
     """What a store would tell of an object: no type, no metadata."""
-    said = Notice("photos", f"in{stat.path}", "ObjectCreated:Put", stat.bytes, stat.etag, None, "01")
+    said = ObjectNotification(
+        "photos", f"in{stat.path}", "ObjectCreated:Put", stat.bytes, stat.etag, None, "01"
+    )
     return replace(said, **{"at": stat.modified, **changes})
 
 
@@ -166,7 +170,7 @@ async def test_a_store_that_tells_metadata_need_not_be_asked_who_stored_it(scene
 async def test_other_buckets_need_a_name_and_other_prefixes_are_ignored(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = Notice("other", "x//../y", "ObjectCreated:Copy", 1, "e")
+    other = ObjectNotification("other", "x//../y", "ObjectCreated:Copy", 1, "e")
     strange, outside = replace(other, bucket="strange"), replace(other, bucket="photos", key="inside")
     taken = await scene.arrivals.take([other, strange, strange, outside])
     assert taken == {"told": 1, "strange": 2, "outside": 1}
@@ -205,7 +209,7 @@ async def test_where_the_journal_or_the_storage_is_away_nothing_is_taken(
         with pytest.raises(Refusal):
             await scene.arrivals.take([said])
     scene.journal.close()
-    with pytest.raises(EngineAway):
+    with pytest.raises(EventEngineUnavailable):
         await scene.arrivals.take([said])
 
 
@@ -284,7 +288,9 @@ async def test_the_mark_of_another_object_is_good_for_nothing(scene: Scene) -> N
 
 async def test_handlers_are_not_told_by_what_a_gateway_knows_its_own(scene: Scene) -> None:
     marked = {OWNER: "01ABC-0", MARK: "m", "title": "Sunrise"}
-    await scene.arrivals.take([Notice("other", "x", "ObjectCreated:Put", 1, "e", metadata=marked)])
+    await scene.arrivals.take(
+        [ObjectNotification("other", "x", "ObjectCreated:Put", 1, "e", metadata=marked)]
+    )
     (delivery,) = scene.told()
     assert delivery.body["metadata"] == {"title": "Sunrise"}
 

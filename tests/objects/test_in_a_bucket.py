@@ -16,7 +16,7 @@ from yarl import URL
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.storage import S3Shelf
+from gateway.storage.s3.storage import S3Storage
 from tests.harness import Answer, Outside, get, head, plugin, put, raw, settled, whole_lines
 from tests.objects.samples import amazon, records
 
@@ -166,6 +166,6 @@ async def test_what_is_larger_than_allowed_is_removed_and_told_as_failed(
     assert (event["path"], event["reason"], event["bytes"]) == ("/photos/c.png", "too_large", 19)
     clients = Clients()
     with pytest.raises(Refusal, match="no such file"):
-        await S3Shelf(Bucket(bucket, "a prefix"), clients).stat("/photos/c.png")
+        await S3Storage(Bucket(bucket, "a prefix"), clients).stat("/photos/c.png")
     await clients.close()
     assert lines(tmp_path, "seen") == []

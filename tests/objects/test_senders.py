@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.endpoints.notifications.authentication import SIGNATURE, Senders
+from gateway.endpoints.notifications.authentication import SIGNATURE, NotificationAuthenticator
 from gateway.errors import ConfigError
 from gateway.storage.keyfile import secrets_in
 
 SECRET = "a-secret-of-some-length"
 OLDER = "an-older-secret-that-still-holds"
-SENDERS = Senders((SECRET, OLDER))
+SENDERS = NotificationAuthenticator((SECRET, OLDER))
 
 
 def basic(words: str) -> dict[str, str]:
@@ -70,10 +70,10 @@ def test_every_record_has_to_repeat_the_secret() -> None:
 
 
 def test_without_a_secret_it_is_open_or_closed_and_no_body_helps() -> None:
-    assert Senders(open_here=True).known({}) is True
-    assert Senders().known({"Authorization": "Bearer "}) is False
-    assert not Senders().signed({SIGNATURE: ""}, b"")
-    assert not Senders().repeated([""])
+    assert NotificationAuthenticator(open_here=True).known({}) is True
+    assert NotificationAuthenticator().known({"Authorization": "Bearer "}) is False
+    assert not NotificationAuthenticator().signed({SIGNATURE: ""}, b"")
+    assert not NotificationAuthenticator().repeated([""])
 
 
 def test_secrets_are_not_shown() -> None:

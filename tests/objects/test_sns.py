@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
-from gateway.endpoints.notifications.sns import NotAmazons, Sns
+from gateway.endpoints.notifications.sns import InvalidSnsMessage, SnsVerifier
 from tests.objects.samples import sns
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -57,13 +57,13 @@ class Amazon:
 @pytest.mark.parametrize("version", ["1", "2"])
 async def test_a_signed_subscription_is_confirmed(version: str) -> None:
     amazon = Amazon()
-    assert await Sns(amazon).confirm(signed(version=version))
+    assert await SnsVerifier(amazon).confirm(signed(version=version))
     assert amazon.asked == [CERTIFICATE, CONFIRM]
 
 
 async def test_the_certificate_is_fetched_once() -> None:
     amazon = Amazon()
-    service = Sns(amazon)
+    service = SnsVerifier(amazon)
     await service.verify(signed("Notification"))
     await service.verify(signed())
     assert amazon.asked == [CERTIFICATE]
@@ -94,7 +94,7 @@ async def test_what_is_not_amazons_is_not_followed(
 ) -> None:
     amazon = Amazon()
     with caplog.at_level(logging.WARNING):
-        assert not await Sns(amazon).confirm(signed() | changes)
+        assert not await SnsVerifier(amazon).confirm(signed() | changes)
     assert CONFIRM not in amazon.asked
     assert set(amazon.asked) <= {CERTIFICATE}
     assert CONFIRM in caplog.text  # for the operator to open
@@ -102,19 +102,21 @@ async def test_what_is_not_amazons_is_not_followed(
 
 async def test_a_signed_message_that_leads_elsewhere_is_not_followed() -> None:
     amazon = Amazon()
-    assert not await Sns(amazon).confirm(signed(SubscribeURL="https://evil.example/"))
+    assert not await SnsVerifier(amazon).confirm(signed(SubscribeURL="https://evil.example/"))
     assert amazon.asked == [CERTIFICATE]
 
 
 @pytest.mark.parametrize("certificate", [pem(timedelta(days=-1)), b"junk"], ids=["expired", "junk"])
 async def test_a_bad_certificate_proves_nothing(certificate: bytes) -> None:
-    with pytest.raises(NotAmazons):
-        await Sns(Amazon(certificate)).verify(signed())
+    with pytest.raises(InvalidSnsMessage):
+        await SnsVerifier(Amazon(certificate)).verify(signed())
 
 
 async def test_a_url_in_the_log_cannot_begin_a_line_of_its_own(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        await Sns(Amazon()).confirm({"Type": "SubscriptionConfirmation", "SubscribeURL": "x\nERROR all"})
+        await SnsVerifier(Amazon()).confirm(
+            {"Type": "SubscriptionConfirmation", "SubscribeURL": "x\nERROR all"}
+        )
     assert "\nERROR" not in caplog.text

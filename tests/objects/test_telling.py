@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.endpoints.notifications.event_builder import Subject, event_of
+from gateway.endpoints.notifications.event_builder import NotifiedObject, event_of
 from gateway.endpoints.notifications.parser import read
-from gateway.endpoints.notifications.presigned_uploads import Initiation
+from gateway.endpoints.notifications.presigned_uploads import PresignedUpload
 from gateway.storage.protocols import Stat
 from tests.objects.samples import ceph, records
 
@@ -18,8 +18,12 @@ def told(stored: Metadata, *signed: Metadata) -> Metadata:
     """The metadata in the event of an object that has `stored`, where URLs with `signed` were given."""
     [notice] = read(records(ceph())).notices
     stat = Stat("/a.png", 8, 7.0, "e", "image/png", stored)
-    urls = [Initiation(str(n), "/a.png", 1.0, 9.0, 2.0, metadata=one) for n, one in enumerate(signed)]
-    found: Metadata = event_of(Subject(notice, "a.png", True, stat, urls), ("h",)).body["metadata"]
+    urls = [
+        PresignedUpload(str(n), "/a.png", 1.0, 9.0, 2.0, metadata=one) for n, one in enumerate(signed)
+    ]
+    found: Metadata = event_of(NotifiedObject(notice, "a.png", True, stat, urls), ("h",)).body[
+        "metadata"
+    ]
     return found
 
 

@@ -14,16 +14,16 @@ from multidict import CIMultiDict
 
 from gateway.domain import paths
 from gateway.endpoints.dispatcher import _send
-from gateway.endpoints.routing.model import Exchange, Limits, Route
+from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.endpoints.routing.proxy import Proxy
-from gateway.errors import ClientLeft, Refusal
+from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.protocol import abort, expects_continue, make_runner
 from gateway.http.responses import refusal_answer
 from tests.harness import SECONDS, Raw
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PATIENT = Limits(connect=5.0, idle=20.0)
-Last = Callable[[Exchange], Awaitable[web.StreamResponse]]
+Last = Callable[[RequestContext], Awaitable[web.StreamResponse]]
 
 
 @dataclass
@@ -55,10 +55,10 @@ def make_route(upstreams: Sequence[str], scheme: Literal["http", "https"], limit
     return Route("test", "test:1", target, target, tuple(upstreams), scheme, "none", {}, limits=limits)
 
 
-def make_exchange(request: web.BaseRequest, route: Route) -> Exchange:
+def make_exchange(request: web.BaseRequest, route: Route) -> RequestContext:
     raw_path, raw_query = paths.split_target(request.raw_path)
     rest = {"rest": raw_path.removeprefix("/")}
-    return Exchange(
+    return RequestContext(
         request=request,
         route=route,
         operation=None,
@@ -92,7 +92,7 @@ async def front(
         except Refusal as refusal:
             gate.outcomes.append(refusal.code)
             answer = refusal_answer(refusal)
-        except ClientLeft:
+        except ClientDisconnected:
             gate.outcomes.append("client left")
             abort(request)
             return web.Response(status=500)

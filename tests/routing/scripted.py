@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.endpoints.routing.plugin import KIND, routing_kind
-from gateway.endpoints.routing.table import Table
+from gateway.endpoints.routing.table import RouteTable
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting import Services
 from gateway.server.app import Gateway
@@ -36,11 +36,11 @@ def write(folder: Path, *texts: str) -> Path:
     return folder
 
 
-def load(folder: Path, *texts: str, uploads: str = UPLOADS) -> Table:
+def load(folder: Path, *texts: str, uploads: str = UPLOADS) -> RouteTable:
     """Load routing plugins without a server. Raises `PluginFaults`."""
     plugins = Plugins([write(folder, *texts)], Services(), (*KINDS, routing_kind(uploads)))
     try:
-        table: Table = plugins.load().gathered[KIND]
+        table: RouteTable = plugins.load().gathered[KIND]
         return table
     finally:
         plugins.close()

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.endpoints.routing.body import Bodies
-from gateway.endpoints.routing.model import Exchange, Limits, Route
+from gateway.endpoints.routing.body import BodyReader
+from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.errors import Refusal
 from tests.harness import head, raw
 from tests.routing.scripted import Serve, route
@@ -28,13 +28,13 @@ class Content:
         return self._pieces.pop(0)
 
 
-def exchange(*pieces: bytes) -> Exchange:
+def exchange(*pieces: bytes) -> RequestContext:
     served = Route("r", "x:1", "/r", "/r", (), "http", "none", {}, limits=Limits(max_body=8))
-    return Exchange(cast(Any, Content(*pieces)), served, None, {}, {}, {}, "", cast(Any, {}), None)
+    return RequestContext(cast(Any, Content(*pieces)), served, None, {}, {}, {}, "", cast(Any, {}), None)
 
 
 async def test_all_bodies_together_are_bounded_until_they_are_released() -> None:
-    bodies = Bodies(most=10)
+    bodies = BodyReader(most=10)
     first, second = exchange(b"12", b"", b"345678"), exchange(b"123")
     assert await bodies.read(first) == b"12345678"
     with pytest.raises(Refusal) as caught:

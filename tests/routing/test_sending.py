@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.endpoints.routing.proxy_request import Silence
+from gateway.endpoints.routing.proxy_request import IdleTimeout
 
 IDLE = 10.0
 
@@ -33,11 +33,11 @@ class _Loop(asyncio.SelectorEventLoop):
         return self.clock.now
 
 
-def ended_after(step: Callable[[Silence], Awaitable[object]], times: int = 1) -> float | None:
+def ended_after(step: Callable[[IdleTimeout], Awaitable[object]], times: int = 1) -> float | None:
     """Run `step` in as many waits of one Silence; return when the last was over, None if it was not."""
 
     async def run() -> float | None:
-        silence, loop = Silence(IDLE), asyncio.get_running_loop()
+        silence, loop = IdleTimeout(IDLE), asyncio.get_running_loop()
         ended: float | None = None
         for _ in range(times):
             ended, started = None, loop.time()
@@ -65,7 +65,7 @@ def test_a_wait_that_is_shorter_than_the_silence_allowed_leaves_nothing_behind()
 
 
 def test_bytes_prolong_a_wait_and_silence_counts_from_the_last() -> None:
-    async def trickle(silence: Silence) -> None:
+    async def trickle(silence: IdleTimeout) -> None:
         for _ in range(8):
             await asyncio.sleep(9)
             silence.renew()
@@ -75,7 +75,7 @@ def test_bytes_prolong_a_wait_and_silence_counts_from_the_last() -> None:
 
 
 def test_the_other_sides_turn_does_not_count() -> None:
-    async def turn(silence: Silence) -> None:
+    async def turn(silence: IdleTimeout) -> None:
         silence.rest()
         await asyncio.sleep(1000)
         silence.renew()
@@ -85,7 +85,7 @@ def test_the_other_sides_turn_does_not_count() -> None:
 
 
 def test_a_first_wait_may_be_longer_and_the_next_is_not() -> None:
-    async def connect(silence: Silence) -> None:
+    async def connect(silence: IdleTimeout) -> None:
         silence.renew(100)
         await asyncio.sleep(50)
         silence.renew()
@@ -95,7 +95,7 @@ def test_a_first_wait_may_be_longer_and_the_next_is_not() -> None:
 
 
 def test_a_wait_can_be_ended_at_once_and_a_late_byte_changes_nothing() -> None:
-    async def leave(silence: Silence) -> None:
+    async def leave(silence: IdleTimeout) -> None:
         silence.end()
         silence.renew()
         silence.end()
@@ -106,7 +106,7 @@ def test_a_wait_can_be_ended_at_once_and_a_late_byte_changes_nothing() -> None:
 
 def test_a_timeout_of_the_network_is_no_silence() -> None:
     async def run() -> bool:
-        silence = Silence(IDLE)
+        silence = IdleTimeout(IDLE)
         with pytest.raises(TimeoutError):
             async with silence:
                 raise TimeoutError("the network gave up")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.endpoints.routing.table import MethodNotAllowed, Table
+from gateway.endpoints.routing.table import MethodNotAllowed, RouteTable
 from gateway.errors import Refusal
 from gateway.plugins import PluginFaults
 from tests.harness import get, head, raw
@@ -77,7 +77,7 @@ def test_routes_of_one_path_share_it_by_method(tmp_path: Path) -> None:
 
 def test_no_routes_is_a_404() -> None:
     with pytest.raises(Refusal) as caught:
-        Table().find("/%zz", "GET")
+        RouteTable().find("/%zz", "GET")
     assert caught.value.code == "not_found"
 
 

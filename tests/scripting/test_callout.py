@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.plugins.scripting import Callout, HTTPError, Lane
+from gateway.plugins.scripting import Callout, HTTPError, ScriptExecutor
 
 
 async def _echo(request: web.Request) -> web.Response:
@@ -101,7 +101,7 @@ async def test_an_answer_without_bound_is_cut_off(
 
 async def test_a_lane_closes_the_session_that_was_opened_in_it(server: TestServer) -> None:
     callout = Callout(lambda: f"127.0.0.1:{server.port}")
-    lane = Lane("calling", [callout.close])
+    lane = ScriptExecutor("calling", [callout.close])
     assert (await lane.call(callout, 5)).code == 200
     assert len(callout._sessions) == 1
     await lane.close(1)

@@ -17,33 +17,33 @@ import pytest
 from gateway.errors import Refusal
 from gateway.plugins.scripting import (
     Configs,
-    Lane,
-    LaneLost,
+    ExecutorLost,
+    ScriptContext,
+    ScriptExecutor,
     ScriptStopped,
     Services,
-    Surroundings,
     run_script,
 )
-from gateway.plugins.scripting.compile import Source, compile_source
+from gateway.plugins.scripting.compile import ScriptSource, compile_source
 from gateway.plugins.scripting.executor import REPLACEMENTS
 from gateway.telemetry import logs
 from tests.pages import PROJECT
 
 
 @pytest.fixture
-async def lane() -> AsyncIterator[Lane]:
-    made = Lane("test")
+async def lane() -> AsyncIterator[ScriptExecutor]:
+    made = ScriptExecutor("test")
     yield made
     await made.close(0)
 
 
 def script(text: str, name: str = "plugin.yaml", line: int = 1) -> dict[str, Any]:
     services = Services()
-    around = Surroundings("p", "plugin.p", "/p", {}, Configs({}), services.callout, services.files)
-    return run_script(compile_source(Source(text, f"/p/{name}", line)), around)
+    around = ScriptContext("p", "plugin.p", "/p", {}, Configs({}), services.callout, services.files)
+    return run_script(compile_source(ScriptSource(text, f"/p/{name}", line)), around)
 
 
-async def test_a_call_runs_in_another_thread_and_returns_its_result(lane: Lane) -> None:
+async def test_a_call_runs_in_another_thread_and_returns_its_result(lane: ScriptExecutor) -> None:
     async def where() -> int:
         await asyncio.sleep(0)
         return threading.get_ident()
@@ -51,7 +51,7 @@ async def test_a_call_runs_in_another_thread_and_returns_its_result(lane: Lane) 
     assert await lane.call(where, 5) != threading.get_ident()
 
 
-async def test_a_call_sees_what_its_caller_has_bound_to_the_log(lane: Lane) -> None:
+async def test_a_call_sees_what_its_caller_has_bound_to_the_log(lane: ScriptExecutor) -> None:
     async def facts() -> dict[str, Any]:
         return dict(logs.bound())
 
@@ -61,7 +61,7 @@ async def test_a_call_sees_what_its_caller_has_bound_to_the_log(lane: Lane) -> N
 
 
 @pytest.mark.parametrize("waits", [True, False])
-async def test_an_exception_comes_back_with_its_traceback(lane: Lane, *, waits: bool) -> None:
+async def test_an_exception_comes_back_with_its_traceback(lane: ScriptExecutor, *, waits: bool) -> None:
     async def fail() -> None:
         raise ValueError("no")
 
@@ -73,7 +73,7 @@ async def test_an_exception_comes_back_with_its_traceback(lane: Lane, *, waits: 
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
 async def test_what_would_stop_a_program_stops_the_script_only(
-    lane: Lane, error: type[BaseException], *, waits: bool
+    lane: ScriptExecutor, error: type[BaseException], *, waits: bool
 ) -> None:
     async def fail() -> None:
         raise error
@@ -85,7 +85,7 @@ async def test_what_would_stop_a_program_stops_the_script_only(
 
 
 async def test_a_task_left_behind_that_raises_system_exit_does_not_end_the_lane(
-    lane: Lane, caplog: pytest.LogCaptureFixture
+    lane: ScriptExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     left = []
 
@@ -101,7 +101,7 @@ async def test_a_task_left_behind_that_raises_system_exit_does_not_end_the_lane(
     assert isinstance(left[0].exception(), SystemExit)
 
 
-async def test_a_call_that_waits_for_ever_times_out_and_leaves_nothing(lane: Lane) -> None:
+async def test_a_call_that_waits_for_ever_times_out_and_leaves_nothing(lane: ScriptExecutor) -> None:
     cleaned = threading.Event()
 
     async def hang() -> None:
@@ -116,7 +116,7 @@ async def test_a_call_that_waits_for_ever_times_out_and_leaves_nothing(lane: Lan
     assert lane.in_flight == 0
 
 
-async def test_a_time_out_tells_the_line_at_which_the_script_waits(lane: Lane) -> None:
+async def test_a_time_out_tells_the_line_at_which_the_script_waits(lane: ScriptExecutor) -> None:
     names = script(
         "async def p():\n    await inner()\nasync def inner():\n    await asyncio.sleep(60)\n", line=7
     )
@@ -124,7 +124,9 @@ async def test_a_time_out_tells_the_line_at_which_the_script_waits(lane: Lane) -
         await lane.call(names["p"], 0.05)
 
 
-async def test_a_script_that_swallows_its_cancellation_does_not_keep_its_caller(lane: Lane) -> None:
+async def test_a_script_that_swallows_its_cancellation_does_not_keep_its_caller(
+    lane: ScriptExecutor,
+) -> None:
     released = asyncio.Event()
 
     async def stubborn() -> str:
@@ -150,7 +152,7 @@ async def test_a_script_that_swallows_its_cancellation_does_not_keep_its_caller(
     assert lane.in_flight == 0
 
 
-async def test_a_caller_that_goes_away_cancels_its_call(lane: Lane) -> None:
+async def test_a_caller_that_goes_away_cancels_its_call(lane: ScriptExecutor) -> None:
     home, started, cancelled = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     async def hang() -> None:
@@ -166,7 +168,7 @@ async def test_a_caller_that_goes_away_cancels_its_call(lane: Lane) -> None:
     await asyncio.wait_for(cancelled.wait(), 5)
 
 
-async def test_a_call_cancelled_before_it_began_is_forgotten(lane: Lane) -> None:
+async def test_a_call_cancelled_before_it_began_is_forgotten(lane: ScriptExecutor) -> None:
     lane.start()
     task = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
     await asyncio.sleep(0)
@@ -178,7 +180,7 @@ async def test_a_call_cancelled_before_it_began_is_forgotten(lane: Lane) -> None
 
 
 async def test_calls_beyond_the_limit_are_refused_as_overload() -> None:
-    lane = Lane("small", limit=1)
+    lane = ScriptExecutor("small", limit=1)
     first = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
     await asyncio.sleep(0)
     with pytest.raises(Refusal) as caught:
@@ -188,7 +190,7 @@ async def test_calls_beyond_the_limit_are_refused_as_overload() -> None:
     await lane.close(0)
 
 
-async def test_many_calls_at_once_all_get_their_own_answer(lane: Lane) -> None:
+async def test_many_calls_at_once_all_get_their_own_answer(lane: ScriptExecutor) -> None:
     async def echo(number: int) -> int:
         await asyncio.sleep(0)
         return number
@@ -199,7 +201,7 @@ async def test_many_calls_at_once_all_get_their_own_answer(lane: Lane) -> None:
 
 
 async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
-    lane: Lane, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    lane: ScriptExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
     release = threading.Event()
@@ -209,9 +211,9 @@ async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
 
     innocent = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
     await asyncio.sleep(0.01)
-    with pytest.raises(LaneLost):
+    with pytest.raises(ExecutorLost):
         await lane.call(block, 0.05)
-    with pytest.raises(LaneLost):
+    with pytest.raises(ExecutorLost):
         await innocent
     assert await lane.call(lambda: asyncio.sleep(0, "on"), 5) == "on"
     assert lane.alive
@@ -220,7 +222,7 @@ async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
 
 
 async def test_a_lane_is_not_to_blame_for_what_the_callers_own_loop_slept_through(
-    lane: Lane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    lane: ScriptExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
     innocent = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
@@ -236,7 +238,7 @@ async def test_a_lane_is_not_to_blame_for_what_the_callers_own_loop_slept_throug
 
 @pytest.mark.parametrize("waits", [True, False])
 async def test_an_endless_loop_is_broken_so_that_it_does_not_eat_the_processor(
-    lane: Lane, monkeypatch: pytest.MonkeyPatch, *, waits: bool
+    lane: ScriptExecutor, monkeypatch: pytest.MonkeyPatch, *, waits: bool
 ) -> None:
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
     text = """
@@ -247,14 +249,14 @@ async def p(found):
 """
     names = script(text)
     found: list[threading.Thread] = []
-    with pytest.raises(LaneLost):
+    with pytest.raises(ExecutorLost):
         await lane.call(lambda: names["p"](found), 3, waits=waits)
     await asyncio.to_thread(found[0].join, 30)
     assert not found[0].is_alive()
 
 
 async def test_after_the_last_replacement_a_lane_is_not_alive_and_says_so_at_once(
-    lane: Lane, monkeypatch: pytest.MonkeyPatch
+    lane: ScriptExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.05)
     release = threading.Event()
@@ -264,16 +266,16 @@ async def test_after_the_last_replacement_a_lane_is_not_alive_and_says_so_at_onc
 
     for _ in range(REPLACEMENTS + 1):
         assert lane.alive
-        with pytest.raises(LaneLost):
+        with pytest.raises(ExecutorLost):
             await lane.call(block, 0.01)
     assert not lane.alive
-    with pytest.raises(LaneLost):
+    with pytest.raises(ExecutorLost):
         await lane.call(lambda: asyncio.sleep(0), 5)
     release.set()
 
 
 async def test_a_script_that_blocks_is_named_once_with_file_and_line(
-    lane: Lane, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    lane: ScriptExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.plugins.scripting.watchdog.STAGES", (0.1,))
     text = "async def p(release):\n    work(release)\n\ndef work(release):\n    release.wait(30)\n"
@@ -313,7 +315,7 @@ def test_looking_at_threads_never_stops_the_process_whatever_is_garbage_just_the
 
 
 async def test_scripts_that_do_not_block_are_not_named(
-    lane: Lane, caplog: pytest.LogCaptureFixture
+    lane: ScriptExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = script("async def p():\n    for _ in range(20): await asyncio.sleep(0.01)\n")
     with caplog.at_level(logging.WARNING, "gateway.lane"):
@@ -321,7 +323,7 @@ async def test_scripts_that_do_not_block_are_not_named(
     assert not caplog.records
 
 
-async def test_the_home_loop_goes_on_while_a_script_blocks(lane: Lane) -> None:
+async def test_the_home_loop_goes_on_while_a_script_blocks(lane: ScriptExecutor) -> None:
     home, begun, release = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     async def block() -> None:
@@ -338,12 +340,12 @@ async def test_the_home_loop_goes_on_while_a_script_blocks(lane: Lane) -> None:
 
 
 async def test_closing_lets_calls_end_within_the_grace(tmp_path: Path) -> None:
-    lane = Lane("closing")
+    lane = ScriptExecutor("closing")
     call = asyncio.create_task(lane.call(lambda: asyncio.sleep(0.05, "done"), 60))
     await asyncio.sleep(0)
     await lane.close(5)
     assert await call == "done"
-    with pytest.raises(LaneLost):
+    with pytest.raises(ExecutorLost):
         await lane.call(lambda: asyncio.sleep(0), 5)
 
 
@@ -362,12 +364,12 @@ async def test_closing_cancels_what_does_not_end_and_runs_the_closers_in_the_lan
         finally:
             cleaned.set()
 
-    lane = Lane("closing", [closer])
+    lane = ScriptExecutor("closing", [closer])
     inside = await lane.call(_ident, 5)
     call = asyncio.create_task(lane.call(hang, 60))
     await started.wait()
     await lane.close(0.01)
-    with pytest.raises(LaneLost):
+    with pytest.raises(ExecutorLost):
         await call
     assert cleaned.is_set()
     assert where == [inside]

@@ -18,11 +18,11 @@ from gateway.plugins.scripting import (
     Event,
     Handle,
     Headers,
-    Junk,
+    InvalidResult,
     read_changes,
     uploading_event,
 )
-from gateway.plugins.scripting.compile import Source, compile_source
+from gateway.plugins.scripting.compile import ScriptSource, compile_source
 
 
 def upload(**values: Any) -> Upload:
@@ -159,7 +159,7 @@ def test_terminate_without_meaning_is_noted_even_if_the_script_swallows_the_erro
     code: Any, output: Any
 ) -> None:
     handle = Handle()
-    with pytest.raises(Junk):
+    with pytest.raises(InvalidResult):
         handle.terminate(code, output)
     handle.terminate(200)
     assert handle.junk is not None
@@ -181,14 +181,14 @@ def test_terminate_without_meaning_is_noted_even_if_the_script_swallows_the_erro
 def test_changes_without_meaning_are_junk(change: dict[str, Any]) -> None:
     event = uploading_event(upload())
     event.update(change)
-    with pytest.raises(Junk):
+    with pytest.raises(InvalidResult):
         read_changes(event)
 
 
 def test_a_deleted_path_is_junk_and_a_header_does_not_stand_in_for_it() -> None:
     event = uploading_event(upload())
     del event["path"]
-    with pytest.raises(Junk):
+    with pytest.raises(InvalidResult):
         read_changes(event)
 
 
@@ -205,11 +205,11 @@ def test_only_what_was_set_counts_as_asked() -> None:
 )
 def test_a_syntax_error_tells_the_line_of_the_file(text: str, line: int) -> None:
     with pytest.raises(ConfigError) as caught:
-        compile_source(Source(text, "p.yaml", 11, 2))
+        compile_source(ScriptSource(text, "p.yaml", 11, 2))
     assert (caught.value.file, caught.value.line) == ("p.yaml", line)
 
 
 def test_strings_over_several_lines_keep_their_text() -> None:
     names: dict[str, Any] = {}
-    exec(compile_source(Source('s = """a\n b"""\nf = f"{s}\\n{1:>{2}}"\n', "p.yaml", 3, 4)), names)
+    exec(compile_source(ScriptSource('s = """a\n b"""\nf = f"{s}\\n{1:>{2}}"\n', "p.yaml", 3, 4)), names)
     assert (names["s"], names["f"]) == ("a\n b", "a\n b\n 1")

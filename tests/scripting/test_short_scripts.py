@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from gateway.plugins.scripting import Lane, ScriptStopped, TimedOut, never_waits
+from gateway.plugins.scripting import ScriptExecutor, ScriptStopped, TimedOut, never_waits
 from gateway.telemetry import logs
 
 
 @pytest.fixture
-async def lane() -> AsyncIterator[Lane]:
-    made = Lane("test")
+async def lane() -> AsyncIterator[ScriptExecutor]:
+    made = ScriptExecutor("test")
     yield made
     await made.close(0)
 
@@ -40,7 +40,9 @@ def test_a_script_with_nothing_to_wait_for_is_known_by_its_code(body: str, *, wa
     assert never_waits(names["p"]) is not waits
 
 
-async def test_a_script_that_never_waits_runs_in_the_lane_in_its_callers_context(lane: Lane) -> None:
+async def test_a_script_that_never_waits_runs_in_the_lane_in_its_callers_context(
+    lane: ScriptExecutor,
+) -> None:
     async def facts() -> tuple[int, dict[str, Any]]:
         return threading.get_ident(), dict(logs.bound())
 
@@ -51,7 +53,7 @@ async def test_a_script_that_never_waits_runs_in_the_lane_in_its_callers_context
     assert lane.in_flight == 0
 
 
-async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(lane: Lane) -> None:
+async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(lane: ScriptExecutor) -> None:
     async def dawdle() -> None:
         time.sleep(0.02)
 
@@ -60,7 +62,7 @@ async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(lane: L
 
 
 async def test_a_script_that_waits_against_its_word_fails_and_is_not_taken_for_done(
-    lane: Lane,
+    lane: ScriptExecutor,
 ) -> None:
     with pytest.raises(ScriptStopped, match="waits"):
         await lane.call(lambda: asyncio.sleep(0), 5, waits=False)

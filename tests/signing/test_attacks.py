@@ -12,7 +12,7 @@ import pytest
 from gateway.auth.authenticator import digest
 from gateway.auth.installation import audience
 from gateway.server.app import Gateway
-from gateway.signing import Grant, Signer, UrlSigner
+from gateway.signing import CredentialSigner, Grant, UrlSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.conftest import Start
 from tests.harness import Answer, files_below, head, plugin, put, raw
@@ -236,7 +236,7 @@ async def test_a_signature_is_no_internal_credential_and_the_other_way_round(gat
     own = audience(*gateway.address)
     keys = [(Path(gateway.settings.state) / "installation.key").read_bytes().strip()]
     target = "/-/objects/upload/x"
-    credential = Signer(keys).credential(own, "GET", target)
+    credential = CredentialSigner(keys).credential(own, "GET", target)
     assert (await ask(gateway, "GET", target, f"{INTERNAL_HEADER}: {credential}")).body == b"stored"
     _, expiry, mac = credential.split(".")
     url = await sign(gateway, "GET", "/upload/x")

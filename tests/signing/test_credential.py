@@ -17,7 +17,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.errors import ConfigError
 from gateway.settings import Settings, load
-from gateway.signing import LIFETIME_SECONDS, SKEW_SECONDS, Signer
+from gateway.signing import LIFETIME_SECONDS, SKEW_SECONDS, CredentialSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 KEY = b"k" * 32
@@ -25,8 +25,8 @@ NOW = 1_750_000_000.0
 WHO = "127.0.0.1:8080"
 
 
-def signer(at: float = NOW, key: bytes = KEY) -> Signer:
-    return Signer([key], lambda: at)
+def signer(at: float = NOW, key: bytes = KEY) -> CredentialSigner:
+    return CredentialSigner([key], lambda: at)
 
 
 def settings(tmp_path: Path, **given: object) -> Settings:
@@ -112,7 +112,7 @@ def test_a_line_break_is_never_signed_and_a_short_key_never_used() -> None:
     with pytest.raises(ValueError, match="line break"):
         signer().credential(WHO, "GET", "/\nx")
     with pytest.raises(ValueError, match="at least 32 bytes"):
-        Signer([KEY, b"k" * 31])
+        CredentialSigner([KEY, b"k" * 31])
     assert "kkk" not in repr(signer())
 
 
@@ -169,7 +169,7 @@ def test_several_keys_stand_one_a_line_and_the_first_signs(tmp_path: Path) -> No
     file.write_bytes(new + b"\r\n" + old + b"  \n")
     file.chmod(0o600)
     assert installation_keys(given) == (new, old)
-    both = Signer([new, old], lambda: NOW)
+    both = CredentialSigner([new, old], lambda: NOW)
     assert both.credential(WHO, "GET", "/") == signer(key=new).credential(WHO, "GET", "/")
     for key in (new, old):
         assert both.is_valid(signer(key=key).credential(WHO, "GET", "/"), [WHO], "GET", "/")

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.storage.s3.bucket import Objects
+from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.parts import MARK, OWNER
 from tests.conftest import Start
 from tests.harness import head, put, raw
@@ -78,7 +78,7 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
     files = (await start(auth="none", storage=s3_storage)).ground.holders
     looked = asyncio.Event()
     with monkeypatch.context() as silent:
-        silent.setattr(Objects, "head", never)
+        silent.setattr(BucketClient, "head", never)
         saving = asyncio.create_task(files.save("/made/x", b"x", on_conflict="rename"))
         await looked.wait()
         saving.cancel()

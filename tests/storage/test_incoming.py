@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.storage.local import incoming as incoming_module
-from gateway.storage.local.incoming import Body, Incoming
+from gateway.storage.local.incoming import Incoming, IncomingFile
 
 
 @pytest.fixture
@@ -207,29 +207,29 @@ def test_without_durability_nothing_is_synced(incoming: Incoming, synced: list[i
 # -- the end without a file
 
 
-def fresh(body: Body) -> None:
+def fresh(body: IncomingFile) -> None:
     """Nothing has come yet."""
 
 
-def kept(body: Body) -> None:
+def kept(body: IncomingFile) -> None:
     body.keep(b"small")
 
 
-def written(body: Body) -> None:
+def written(body: IncomingFile) -> None:
     body.write([b"bytes"])
 
 
-def synced_body(body: Body) -> None:
+def synced_body(body: IncomingFile) -> None:
     body.write([b"bytes"])
     body.sync()
 
 
-def sealed(body: Body) -> None:
+def sealed(body: IncomingFile) -> None:
     body.write([b"bytes"])
     body.seal(durable=False)
 
 
-def removed(body: Body) -> None:
+def removed(body: IncomingFile) -> None:
     body.write([b"bytes"])
     body._incoming.remove(body.upload_id)
 
@@ -239,7 +239,7 @@ ENDS = [fresh, kept, written, synced_body, sealed, removed]
 
 @pytest.mark.parametrize("reach", ENDS, ids=lambda reach: reach.__name__)
 def test_discarding_leaves_nothing_in_whatever_state(
-    incoming: Incoming, reach: Callable[[Body], None]
+    incoming: Incoming, reach: Callable[[IncomingFile], None]
 ) -> None:
     body = incoming.begin("u", 0o640)
     reach(body)
@@ -256,7 +256,7 @@ def test_discarding_does_not_touch_a_body_of_another(incoming: Incoming, folder:
 
 @pytest.mark.parametrize("reach", [written, synced_body, sealed], ids=lambda reach: reach.__name__)
 def test_emptying_gives_the_space_back_and_keeps_the_mark(
-    incoming: Incoming, reach: Callable[[Body], None]
+    incoming: Incoming, reach: Callable[[IncomingFile], None]
 ) -> None:
     body = incoming.begin("u", 0o640)
     reach(body)

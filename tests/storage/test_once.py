@@ -10,26 +10,26 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Refusal
-from gateway.storage.local.one_time_marks import KEPT, LATEST, Once
+from gateway.storage.local.one_time_marks import KEPT, LATEST, OneTimeMarks
 
 NOW = 1_750_000_000
 EXPIRES = NOW + 900
 
 
 @pytest.fixture
-def once(tmp_path: Path) -> Iterator[Once]:
-    opened = Once(tmp_path / "once", clock=lambda: NOW)
+def once(tmp_path: Path) -> Iterator[OneTimeMarks]:
+    opened = OneTimeMarks(tmp_path / "once", clock=lambda: NOW)
     yield opened
     opened.close()
 
 
-def refusal(once: Once, nonce: str, upload_id: str = "other") -> str:
+def refusal(once: OneTimeMarks, nonce: str, upload_id: str = "other") -> str:
     with pytest.raises(Refusal) as caught:
         once.take(nonce, upload_id, EXPIRES)
     return caught.value.code
 
 
-def test_a_url_is_used_up_by_the_first_upload(once: Once) -> None:
+def test_a_url_is_used_up_by_the_first_upload(once: OneTimeMarks) -> None:
     once.check("n")
     once.take("n", "first", EXPIRES)
     assert refusal(once, "n") == "used_up"
@@ -38,13 +38,13 @@ def test_a_url_is_used_up_by_the_first_upload(once: Once) -> None:
     once.check("another")
 
 
-def test_the_same_upload_may_take_it_again(once: Once) -> None:
+def test_the_same_upload_may_take_it_again(once: OneTimeMarks) -> None:
     once.take("n", "first", EXPIRES)
     once.take("n", "first", EXPIRES)
     assert refusal(once, "n") == "used_up"
 
 
-def test_only_the_upload_that_used_it_gives_it_back(once: Once) -> None:
+def test_only_the_upload_that_used_it_gives_it_back(once: OneTimeMarks) -> None:
     once.take("n", "first", EXPIRES)
     once.give_back("n", "second")
     assert refusal(once, "n") == "used_up"
@@ -54,7 +54,9 @@ def test_only_the_upload_that_used_it_gives_it_back(once: Once) -> None:
 
 
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
-    several = [Once(tmp_path / "once") for _ in range(4)]  # as the processes of a gateway have them
+    several = [
+        OneTimeMarks(tmp_path / "once") for _ in range(4)
+    ]  # as the processes of a gateway have them
 
     def attempt(number: int) -> bool:
         try:
@@ -69,14 +71,14 @@ def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
         one.close()
 
 
-def test_it_is_remembered_over_a_restart(once: Once, tmp_path: Path) -> None:
+def test_it_is_remembered_over_a_restart(once: OneTimeMarks, tmp_path: Path) -> None:
     once.take("n", "first", EXPIRES)
-    again = Once(tmp_path / "once", clock=lambda: NOW)
+    again = OneTimeMarks(tmp_path / "once", clock=lambda: NOW)
     assert refusal(again, "n") == "used_up"
     again.close()
 
 
-def test_uploads_that_were_never_published_are_forgotten(once: Once, tmp_path: Path) -> None:
+def test_uploads_that_were_never_published_are_forgotten(once: OneTimeMarks, tmp_path: Path) -> None:
     for number in range(5):
         once.take(f"n{number}", f"u{number}", EXPIRES)
     once.forget({"u1", "u3", "unknown"})
@@ -85,7 +87,7 @@ def test_uploads_that_were_never_published_are_forgotten(once: Once, tmp_path: P
 
 def test_a_mark_goes_only_when_nothing_can_ask_for_it_any_more(tmp_path: Path) -> None:
     now = float(NOW)
-    once = Once(tmp_path / "once", clock=lambda: now)
+    once = OneTimeMarks(tmp_path / "once", clock=lambda: now)
     once.take("n", "first", EXPIRES)
     now = EXPIRES + LATEST
     once.take("late", "second", EXPIRES)
@@ -98,7 +100,7 @@ def test_a_mark_goes_only_when_nothing_can_ask_for_it_any_more(tmp_path: Path) -
     once.close()
 
 
-def test_what_others_put_there_is_left_alone(once: Once, tmp_path: Path) -> None:
+def test_what_others_put_there_is_left_alone(once: OneTimeMarks, tmp_path: Path) -> None:
     (tmp_path / "once/file").write_text("x")
     (tmp_path / "once/link").symlink_to("nonsense")
     once.forget({"nonsense"})

@@ -15,27 +15,27 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local import listing
-from gateway.storage.local.storage import FileShelf
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.storage import LocalStorage
+from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import ATTRIBUTE, mime_of, note_of, read_note, write_note
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
+def tree(tmp_path: Path) -> Iterator[DirectoryTree]:
     (tmp_path / "root").mkdir()
-    tree = Tree(tmp_path / "root", [tmp_path / "root" / "own"])
+    tree = DirectoryTree(tmp_path / "root", [tmp_path / "root" / "own"])
     yield tree
     tree.close()
 
 
 @pytest.fixture
-def root(tree: Tree, tmp_path: Path) -> Path:
+def root(tree: DirectoryTree, tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
 @pytest.fixture
-def shelf(tree: Tree) -> FileShelf:
-    return FileShelf(tree)
+def shelf(tree: DirectoryTree) -> LocalStorage:
+    return LocalStorage(tree)
 
 
 def store(root: Path, key: str, content: bytes = b"x") -> Path:
@@ -45,7 +45,7 @@ def store(root: Path, key: str, content: bytes = b"x") -> Path:
     return file
 
 
-async def keys(shelf: FileShelf, prefix: str, after: str | None = None) -> list[str]:
+async def keys(shelf: LocalStorage, prefix: str, after: str | None = None) -> list[str]:
     return [stat.path async for stat in shelf.list(prefix, after=after)]
 
 
@@ -61,7 +61,7 @@ def fails_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> No
     monkeypatch.setattr("os.open", open_or_fail)
 
 
-async def test_a_file_is_described_and_read_in_part(shelf: FileShelf, root: Path) -> None:
+async def test_a_file_is_described_and_read_in_part(shelf: LocalStorage, root: Path) -> None:
     store(root, "upload/a.bin", bytes(range(100)))
     stat = await shelf.stat("/upload/a.bin")
     assert (stat.path, stat.bytes, stat.mime) == ("/upload/a.bin", 100, None)
@@ -72,7 +72,7 @@ async def test_a_file_is_described_and_read_in_part(shelf: FileShelf, root: Path
 
 
 async def test_what_is_open_stays_what_it_was_while_its_name_gets_another_file(
-    shelf: FileShelf, root: Path
+    shelf: LocalStorage, root: Path
 ) -> None:
     store(root, "a", b"old")
     async with shelf.open("/a") as opened:
@@ -84,7 +84,7 @@ async def test_what_is_open_stays_what_it_was_while_its_name_gets_another_file(
 
 
 async def test_a_file_that_is_cut_short_is_a_fault_and_no_short_file(
-    shelf: FileShelf, root: Path
+    shelf: LocalStorage, root: Path
 ) -> None:
     store(root, "a", b"whole")
     async with shelf.open("/a") as opened:
@@ -108,7 +108,7 @@ async def test_a_file_that_is_cut_short_is_a_fault_and_no_short_file(
     ],
 )
 async def test_what_was_never_stored_is_not_read(
-    shelf: FileShelf, root: Path, path: str, code: str
+    shelf: LocalStorage, root: Path, path: str, code: str
 ) -> None:
     store(root, "folder/file")
     store(root, "own/key")
@@ -123,15 +123,15 @@ async def test_what_was_never_stored_is_not_read(
 async def test_a_protected_file_is_known_by_its_inode_under_another_name(tmp_path: Path) -> None:
     store(tmp_path, "config.yaml")
     os.link(tmp_path / "config.yaml", tmp_path / "innocent")
-    tree = Tree(tmp_path, [tmp_path / "config.yaml"])
+    tree = DirectoryTree(tmp_path, [tmp_path / "config.yaml"])
     with pytest.raises(Refusal, match="belongs to the gateway"):
-        await FileShelf(tree).stat("/innocent")
-    assert await keys(FileShelf(tree), "/") == []
+        await LocalStorage(tree).stat("/innocent")
+    assert await keys(LocalStorage(tree), "/") == []
     tree.close()
 
 
 async def test_a_list_passes_links_protected_places_and_unspeakable_names_by(
-    shelf: FileShelf, root: Path
+    shelf: LocalStorage, root: Path
 ) -> None:
     store(root, "a/b")
     store(root, "own/key")
@@ -145,7 +145,7 @@ async def test_a_list_passes_links_protected_places_and_unspeakable_names_by(
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
 async def test_a_folder_that_cannot_be_entered_is_a_fault_of_the_list_and_no_gap(
-    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     for key in ("a/1", "b/broken/2", "c/3"):
         store(root, key)
@@ -159,7 +159,7 @@ async def test_a_folder_that_cannot_be_entered_is_a_fault_of_the_list_and_no_gap
 
 
 async def test_a_folder_whose_names_cannot_be_read_is_a_fault_of_the_list_and_no_gap(
-    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/1")
     store(root, "broken/2")
@@ -176,7 +176,7 @@ async def test_a_folder_whose_names_cannot_be_read_is_a_fault_of_the_list_and_no
 
 
 async def test_a_file_that_cannot_be_described_is_a_fault_of_the_list_and_no_gap(
-    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/broken")
     described = os.stat
@@ -193,7 +193,7 @@ async def test_a_file_that_cannot_be_described_is_a_fault_of_the_list_and_no_gap
 
 @pytest.mark.parametrize(("key", "passed"), [("lost+found/1", True), ("a/lost+found/1", False)])
 async def test_only_the_volumes_own_folder_is_passed_by_where_it_may_not_be_read(
-    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch, key: str, passed: bool
+    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, key: str, passed: bool
 ) -> None:
     store(root, key)
     store(root, "z")
@@ -207,7 +207,7 @@ async def test_only_the_volumes_own_folder_is_passed_by_where_it_may_not_be_read
 
 
 async def test_a_folder_that_goes_while_it_is_listed_is_passed_by(
-    shelf: FileShelf, root: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/gone/1")
     store(root, "b")
@@ -215,7 +215,7 @@ async def test_a_folder_that_goes_while_it_is_listed_is_passed_by(
     assert await keys(shelf, "/") == ["/b"]
 
 
-async def test_a_list_of_a_folder_that_is_none_is_empty(shelf: FileShelf, root: Path) -> None:
+async def test_a_list_of_a_folder_that_is_none_is_empty(shelf: LocalStorage, root: Path) -> None:
     store(root, "a/b")
     assert await keys(shelf, "/none/") == []
     assert await keys(shelf, "/a/b/") == []
@@ -241,10 +241,10 @@ def test_a_list_has_the_order_and_the_bounds_of_an_object_store(
         except OSError:  # a file where a folder is needed, or the other way round
             continue
         stored.append(key)
-    tree = Tree(root, [])
+    tree = DirectoryTree(root, [])
     whole, listing.PAGE = listing.PAGE, page  # type: ignore[misc]
     try:
-        found = asyncio.run(keys(FileShelf(tree), "/" + prefix, after and "/" + after))
+        found = asyncio.run(keys(LocalStorage(tree), "/" + prefix, after and "/" + after))
     finally:
         listing.PAGE = whole  # type: ignore[misc]
         tree.close()
@@ -254,7 +254,7 @@ def test_a_list_has_the_order_and_the_bounds_of_an_object_store(
     assert found == ["/" + key for key in sorted(expected, key=str.encode)]
 
 
-async def test_a_list_that_is_left_early_leaves_no_folder_open(shelf: FileShelf, root: Path) -> None:
+async def test_a_list_that_is_left_early_leaves_no_folder_open(shelf: LocalStorage, root: Path) -> None:
     for number in range(700):
         store(root, f"a/{number:04}")
     before = len(os.listdir("/proc/self/fd"))
@@ -265,7 +265,7 @@ async def test_a_list_that_is_left_early_leaves_no_folder_open(shelf: FileShelf,
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_a_file_is_removed_only_while_it_is_the_very_same(shelf: FileShelf, root: Path) -> None:
+async def test_a_file_is_removed_only_while_it_is_the_very_same(shelf: LocalStorage, root: Path) -> None:
     file = store(root, "a/b")
     stat = await shelf.stat("/a/b")
     os.utime(file, ns=(1, 1))
@@ -277,7 +277,7 @@ async def test_a_file_is_removed_only_while_it_is_the_very_same(shelf: FileShelf
         await shelf.delete("/a/b")
 
 
-async def test_type_and_metadata_stand_on_the_file(shelf: FileShelf, root: Path) -> None:
+async def test_type_and_metadata_stand_on_the_file(shelf: LocalStorage, root: Path) -> None:
     note = note_of("/a.txt", "text/x-ü", {"title": "Grüße"})
     assert note is not None
     with open(store(root, "a.txt"), "r+b") as file:

@@ -12,11 +12,11 @@ import pytest
 
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
-from gateway.storage.local.storage import FileShelf
-from gateway.storage.local.tree import Tree
-from gateway.storage.protocols import Shelf
+from gateway.storage.local.storage import LocalStorage
+from gateway.storage.local.tree import DirectoryTree
+from gateway.storage.protocols import Storage
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.storage import S3Shelf
+from gateway.storage.s3.storage import S3Storage
 from tests.s3.servers import S3Server
 
 ODD = "/upload/hé llo+1%41 &=?#/ü~'(x)[y].txt"
@@ -26,7 +26,7 @@ ODD = "/upload/hé llo+1%41 &=?#/ü~'(x)[y].txt"
 class Stocked:
     """A shelf, and how something comes onto it without the gateway."""
 
-    shelf: Shelf
+    shelf: Storage
     put: Callable[[str, bytes], Awaitable[None]]
     order: Callable[[str], Any] = str.encode
 
@@ -50,7 +50,7 @@ async def stocked(
 ) -> AsyncIterator[Stocked]:
     if request.param == "file":
         (tmp_path / "root").mkdir()
-        tree = Tree(tmp_path / "root", [])
+        tree = DirectoryTree(tmp_path / "root", [])
 
         async def store(path: str, content: bytes) -> None:
             file = tmp_path / "root" / path[1:]
@@ -58,7 +58,7 @@ async def stocked(
             (tmp_path / "new").write_bytes(content)
             (tmp_path / "new").rename(file)
 
-        yield Stocked(FileShelf(tree), store)
+        yield Stocked(LocalStorage(tree), store)
         tree.close()
         return
     server: S3Server = request.getfixturevalue(request.param)
@@ -73,7 +73,7 @@ async def stocked(
 
     # SeaweedFS lists folder by folder, unlike S3: `a/b` comes before `a-b`.
     order = _by_folders if request.param == "s3" else str.encode
-    yield Stocked(S3Shelf(place, clients), put, order)
+    yield Stocked(S3Storage(place, clients), put, order)
     await clients.close()
 
 

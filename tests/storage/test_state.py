@@ -17,7 +17,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.errors import ConfigError
-from gateway.storage.local.state_dir import OwnedError, State, directory_lock, slots
+from gateway.storage.local.state_dir import OwnedError, StateDirectory, directory_lock, slots
 from tests.conftest import Start
 from tests.harness import put
 
@@ -25,14 +25,14 @@ PROJECT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    opened = State(tmp_path / "data" / ".gateway")
+def state(tmp_path: Path) -> Iterator[StateDirectory]:
+    opened = StateDirectory(tmp_path / "data" / ".gateway")
     opened.prepare()
     yield opened
     opened.unlock()
 
 
-def test_the_folders_are_private_and_may_be_there_already(state: State) -> None:
+def test_the_folders_are_private_and_may_be_there_already(state: StateDirectory) -> None:
     state.prepare()
     folders = [state.folder, state.incoming, state.folder / "slots"]
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
@@ -40,7 +40,7 @@ def test_the_folders_are_private_and_may_be_there_already(state: State) -> None:
 
 
 def test_whoever_reads_the_owner_of_a_lock_finds_a_whole_pid_also_while_it_changes_hands(
-    state: State,
+    state: StateDirectory,
 ) -> None:
     file, done, read = state.folder / "slots" / "0", threading.Event(), set[str]()
 
@@ -69,7 +69,7 @@ def test_a_directory_that_is_made_at_the_start_is_synced_into_its_parent(
         real(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    state = State(tmp_path / "new/data/.gateway")
+    state = StateDirectory(tmp_path / "new/data/.gateway")
     state.prepare()
     assert set(synced) == {tmp_path, tmp_path / "new"}
     state.prepare()
@@ -77,19 +77,19 @@ def test_a_directory_that_is_made_at_the_start_is_synced_into_its_parent(
 
 
 def test_making_the_object_touches_nothing(tmp_path: Path) -> None:
-    State(tmp_path / "absent")
+    StateDirectory(tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_told_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match="let the user of this process write"):
-        State(tmp_path / "file" / ".gateway").prepare()
+        StateDirectory(tmp_path / "file" / ".gateway").prepare()
 
 
-def test_a_second_owner_is_refused_and_told_who_the_first_is(state: State) -> None:
+def test_a_second_owner_is_refused_and_told_who_the_first_is(state: StateDirectory) -> None:
     state.lock()
-    second = State(state.folder)
+    second = StateDirectory(state.folder)
     with pytest.raises(OwnedError, match=rf"another gateway \(process {os.getpid()}\) serves"):
         second.lock()
     state.unlock()
@@ -98,16 +98,16 @@ def test_a_second_owner_is_refused_and_told_who_the_first_is(state: State) -> No
     second.unlock()
 
 
-def test_each_slot_has_an_owner_of_its_own(state: State) -> None:
+def test_each_slot_has_an_owner_of_its_own(state: StateDirectory) -> None:
     state.lock()
-    other = State(state.folder, 1)
+    other = StateDirectory(state.folder, 1)
     other.prepare()
     other.lock()
     other.unlock()
     assert {state.journal.name, other.journal.name} == {"journal-0.db", "journal-1.db"}
 
 
-def test_the_lock_of_the_directory_is_apart_from_those_of_the_slots(state: State) -> None:
+def test_the_lock_of_the_directory_is_apart_from_those_of_the_slots(state: StateDirectory) -> None:
     state.lock()
     whole = directory_lock(state.folder)
     whole.take()
@@ -116,9 +116,9 @@ def test_the_lock_of_the_directory_is_apart_from_those_of_the_slots(state: State
     whole.drop()
 
 
-def test_a_busy_lock_is_waited_for(state: State) -> None:
+def test_a_busy_lock_is_waited_for(state: StateDirectory) -> None:
     state.lock()
-    second, freed = State(state.folder), threading.Timer(0.1, state.unlock)
+    second, freed = StateDirectory(state.folder), threading.Timer(0.1, state.unlock)
     freed.start()
     second.lock(patience=30)
     second.unlock()
@@ -126,7 +126,7 @@ def test_a_busy_lock_is_waited_for(state: State) -> None:
 
 
 def test_a_lock_that_outlives_its_owner_is_waited_for_until_the_children_have_died(
-    state: State,
+    state: StateDirectory,
 ) -> None:
     program = (
         "import os, pathlib, sys, time\n"
@@ -147,14 +147,14 @@ def test_a_lock_that_outlives_its_owner_is_waited_for_until_the_children_have_di
     lock.drop()
 
 
-def test_slots_are_known_by_their_journals(state: State) -> None:
+def test_slots_are_known_by_their_journals(state: StateDirectory) -> None:
     assert slots(state.folder) == []
     for name in ("journal-0.db", "journal-0.db-wal", "journal-12.db", "journal-x.db", "leaving-3.db"):
         (state.folder / name).touch()
     assert slots(state.folder) == [0, 12]
 
 
-def test_the_death_of_the_owner_frees_the_lock(state: State) -> None:
+def test_the_death_of_the_owner_frees_the_lock(state: StateDirectory) -> None:
     program = (
         "import pathlib, sys, time\n"
         "from gateway.storage.local.state_dir import State\n"
@@ -175,14 +175,14 @@ def test_the_death_of_the_owner_frees_the_lock(state: State) -> None:
 
 
 def test_a_lock_that_nobody_can_take_is_not_told_as_an_owner(tmp_path: Path) -> None:
-    state = State(tmp_path / "never prepared")
+    state = StateDirectory(tmp_path / "never prepared")
     with pytest.raises(ConfigError, match="cannot be locked") as caught:
         state.lock()
     assert not isinstance(caught.value, OwnedError)
 
 
 def test_a_socket_far_down_gets_a_path_that_the_kernel_takes(tmp_path: Path) -> None:
-    state = State(tmp_path / ("long" * 30) / ".gateway")
+    state = StateDirectory(tmp_path / ("long" * 30) / ".gateway")
     state.prepare()
     assert len(str(state.socket)) > 108
     with state.short_socket_path() as path:

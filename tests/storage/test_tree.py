@@ -14,7 +14,7 @@ import pytest
 
 from gateway.domain import paths
 from gateway.errors import ConfigError, Refusal
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.tree import DirectoryTree
 
 CANARY = b"outside, must not change"
 
@@ -41,8 +41,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tree(root: Path) -> Iterator[Tree]:
-    opened = Tree(root, protected=[])
+def tree(root: Path) -> Iterator[DirectoryTree]:
+    opened = DirectoryTree(root, protected=[])
     yield opened
     opened.close()
 
@@ -58,7 +58,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def refused_by_all(tree: Tree, path: str, code: str) -> None:
+def refused_by_all(tree: DirectoryTree, path: str, code: str) -> None:
     for call in (tree.probe, tree.parent, tree.open):
         with pytest.raises(Refusal) as caught:
             call(paths.check(path))
@@ -66,14 +66,14 @@ def refused_by_all(tree: Tree, path: str, code: str) -> None:
         assert tree.locate(("x",)).removesuffix("/x") not in caught.value.message
 
 
-def store(tree: Tree, path: str, content: bytes = b"x") -> None:
+def store(tree: DirectoryTree, path: str, content: bytes = b"x") -> None:
     with tree.parent(paths.check(path)) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with os.fdopen(os.open(parent.name, flags, 0o640, dir_fd=parent.fd), "wb") as file:
             file.write(content)
 
 
-def test_missing_folders_are_made_at_commit_and_not_at_probe(tree: Tree, root: Path) -> None:
+def test_missing_folders_are_made_at_commit_and_not_at_probe(tree: DirectoryTree, root: Path) -> None:
     assert tree.probe(("upload", "a", "f")) is None
     assert os.listdir(root) == []
     previous = os.umask(0)
@@ -85,7 +85,7 @@ def test_missing_folders_are_made_at_commit_and_not_at_probe(tree: Tree, root: P
     assert stat.S_IMODE((root / "upload/a").stat().st_mode) == 0o750
 
 
-def test_an_existing_file_is_found_located_and_opened(tree: Tree, root: Path) -> None:
+def test_an_existing_file_is_found_located_and_opened(tree: DirectoryTree, root: Path) -> None:
     store(tree, "/upload/f", b"hello")
     found = tree.probe(("upload", "f"))
     assert found is not None
@@ -101,7 +101,7 @@ def test_an_existing_file_is_found_located_and_opened(tree: Tree, root: Path) ->
     assert again.st_ino == found.st_ino
 
 
-def test_opening_what_is_not_there_says_so(tree: Tree) -> None:
+def test_opening_what_is_not_there_says_so(tree: DirectoryTree) -> None:
     for path in ("f", "a/b/f"):
         with pytest.raises(FileNotFoundError):
             tree.open(paths.check(path))
@@ -110,7 +110,9 @@ def test_opening_what_is_not_there_says_so(tree: Tree) -> None:
 @pytest.mark.parametrize(
     "segments", [("..", "x"), ("a/b",), ("a", ""), (), ("", "a"), (".gateway", "k")]
 )
-def test_segments_that_no_check_has_seen_are_refused(tree: Tree, segments: tuple[str, ...]) -> None:
+def test_segments_that_no_check_has_seen_are_refused(
+    tree: DirectoryTree, segments: tuple[str, ...]
+) -> None:
     for call in (tree.probe, tree.parent, tree.open, tree.locate):
         with pytest.raises(Refusal) as caught:
             call(segments)
@@ -118,14 +120,18 @@ def test_segments_that_no_check_has_seen_are_refused(tree: Tree, segments: tuple
 
 
 @pytest.mark.parametrize("path", ["link/canary", "link/new/f", "upload/link/canary"])
-def test_a_symlink_on_the_way_is_refused(tree: Tree, root: Path, outside: Path, path: str) -> None:
+def test_a_symlink_on_the_way_is_refused(
+    tree: DirectoryTree, root: Path, outside: Path, path: str
+) -> None:
     (root / "upload").mkdir()
     (root / "link").symlink_to(outside)
     (root / "upload/link").symlink_to("../link")
     refused_by_all(tree, path, "bad_path")
 
 
-def test_a_target_that_is_no_regular_file_is_a_conflict(tree: Tree, root: Path, outside: Path) -> None:
+def test_a_target_that_is_no_regular_file_is_a_conflict(
+    tree: DirectoryTree, root: Path, outside: Path
+) -> None:
     (root / "link").symlink_to(outside / "canary")
     (root / "dangling").symlink_to(outside / "new")
     (root / "folder").mkdir()
@@ -137,7 +143,7 @@ def test_a_target_that_is_no_regular_file_is_a_conflict(tree: Tree, root: Path, 
 
 
 def test_a_file_on_the_way_is_a_conflict_that_names_only_the_clients_path(
-    tree: Tree, root: Path
+    tree: DirectoryTree, root: Path
 ) -> None:
     store(tree, "/upload/f")
     os.mkfifo(root / "fifo")
@@ -148,7 +154,7 @@ def test_a_file_on_the_way_is_a_conflict_that_names_only_the_clients_path(
 
 
 def test_a_folder_swapped_for_a_symlink_after_the_probe_is_refused(
-    tree: Tree, root: Path, outside: Path
+    tree: DirectoryTree, root: Path, outside: Path
 ) -> None:
     store(tree, "/upload/a/f")
     assert tree.probe(("upload", "a", "canary")) is None
@@ -158,7 +164,7 @@ def test_a_folder_swapped_for_a_symlink_after_the_probe_is_refused(
 
 
 def test_an_open_parent_stays_the_same_folder_when_its_name_is_swapped(
-    tree: Tree, root: Path, outside: Path
+    tree: DirectoryTree, root: Path, outside: Path
 ) -> None:
     with tree.parent(("upload", "a", "canary")) as parent:
         (root / "upload").rename(root.parent / "moved")
@@ -174,7 +180,7 @@ def test_a_protected_place_is_forbidden_by_any_spelling(root: Path) -> None:
     config = root / "config/gateway.yaml"
     config.write_text("x")
     os.link(config, root / "innocent")
-    tree = Tree(root, [root / "plugins", root / "config/../config/gateway.yaml"])
+    tree = DirectoryTree(root, [root / "plugins", root / "config/../config/gateway.yaml"])
     for path in ("config/gateway.yaml", "innocent", "plugins/x.yaml", "plugins/new/x.yaml", "plugins"):
         refused_by_all(tree, path, "forbidden")
     (root / "plugins").rename(root / "renamed")
@@ -187,7 +193,7 @@ def test_a_protected_place_is_forbidden_by_any_spelling(root: Path) -> None:
 
 def test_a_protected_place_that_is_absent_or_made_anew_is_forbidden_too(root: Path) -> None:
     (root / "key").write_text("old")
-    tree = Tree(root, [root / "config/gateway.yaml", root / "plugins", root / "key"])
+    tree = DirectoryTree(root, [root / "config/gateway.yaml", root / "plugins", root / "key"])
     (root / "new").write_text("new")
     (root / "new").rename(root / "key")
     for path in ("config/gateway.yaml", "plugins/x.yaml", "key"):
@@ -196,7 +202,7 @@ def test_a_protected_place_that_is_absent_or_made_anew_is_forbidden_too(root: Pa
     assert os.listdir(root) == ["key"]
 
 
-def test_a_reload_changes_what_is_protected(tree: Tree, root: Path) -> None:
+def test_a_reload_changes_what_is_protected(tree: DirectoryTree, root: Path) -> None:
     store(tree, "/plugins/f")
     tree.refresh([root / "plugins"])
     refused_by_all(tree, "plugins/f", "forbidden")
@@ -204,10 +210,12 @@ def test_a_reload_changes_what_is_protected(tree: Tree, root: Path) -> None:
     tree.parent(("plugins", "f")).close()
 
 
-def test_a_protected_folder_that_holds_the_tree_is_a_config_error(tree: Tree, root: Path) -> None:
+def test_a_protected_folder_that_holds_the_tree_is_a_config_error(
+    tree: DirectoryTree, root: Path
+) -> None:
     for place in (root, root.parent):
         with pytest.raises(ConfigError, match="lies in the protected folder"):
-            Tree(root, [place])
+            DirectoryTree(root, [place])
         with pytest.raises(ConfigError):
             tree.refresh([place])
 
@@ -215,7 +223,7 @@ def test_a_protected_folder_that_holds_the_tree_is_a_config_error(tree: Tree, ro
 def test_a_folder_on_another_file_system_is_refused_for_storing_only(root: Path) -> None:
     (root / "a").mkdir()
     (root / "a/f").write_text("x")
-    tree = Tree(root, [], device=root.stat().st_dev + 1)
+    tree = DirectoryTree(root, [], device=root.stat().st_dev + 1)
     for call in (tree.probe, tree.parent):
         with pytest.raises(Refusal) as caught:
             call(("a", "f"))
@@ -226,7 +234,7 @@ def test_a_folder_on_another_file_system_is_refused_for_storing_only(root: Path)
 
 def test_a_tree_reached_through_a_symlink_is_the_operators_choice(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
-    tree = Tree(tmp_path / "link", [tmp_path / "link/key"])
+    tree = DirectoryTree(tmp_path / "link", [tmp_path / "link/key"])
     store(tree, "/upload/f")
     refused_by_all(tree, "key", "forbidden")
     assert tree.locate(("upload", "f")) == str(root / "upload/f")
@@ -234,7 +242,7 @@ def test_a_tree_reached_through_a_symlink_is_the_operators_choice(root: Path, tm
 
 
 def test_a_name_too_long_for_the_file_system_is_refused(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch
+    tree: DirectoryTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "MAX_SEGMENT_BYTES", 1000)
     for path in ("a" * 256, "a" * 256 + "/f"):
@@ -242,14 +250,14 @@ def test_a_name_too_long_for_the_file_system_is_refused(
 
 
 def test_a_closed_tree_answers_nothing(root: Path) -> None:
-    tree = Tree(root, [])
+    tree = DirectoryTree(root, [])
     tree.close()
     tree.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         tree.probe(("f",))
 
 
-def attempt(tree: Tree, template: paths.Template, raw: str) -> str:
+def attempt(tree: DirectoryTree, template: paths.UploadPathTemplate, raw: str) -> str:
     try:
         match = template.match(raw)
         assert match is not None
@@ -260,11 +268,11 @@ def attempt(tree: Tree, template: paths.Template, raw: str) -> str:
 
 
 def test_every_short_spelling_of_traversal_stores_below_the_root_or_nowhere(
-    tree: Tree, root: Path, outside: Path
+    tree: DirectoryTree, root: Path, outside: Path
 ) -> None:
     (root / "upload").mkdir()
     (root / "upload/25").symlink_to(outside)
-    template = paths.Template.parse("/upload/{filepath}")
+    template = paths.UploadPathTemplate.parse("/upload/{filepath}")
     outcomes: Counter[str] = Counter()
     for length in range(1, 6):
         for spelling in product(("%", "25", "2e", "2f", ".", "/", "\\", "a"), repeat=length):

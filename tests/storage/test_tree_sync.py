@@ -11,7 +11,7 @@ from threading import Barrier
 import pytest
 
 from gateway.domain import paths
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.tree import DirectoryTree
 
 
 @pytest.fixture
@@ -20,14 +20,14 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tree(root: Path) -> Iterator[Tree]:
-    opened = Tree(root, protected=[])
+def tree(root: Path) -> Iterator[DirectoryTree]:
+    opened = DirectoryTree(root, protected=[])
     yield opened
     opened.close()
 
 
 def test_new_folders_are_synced_with_those_that_hold_them_each_once(
-    tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
+    tree: DirectoryTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
@@ -49,7 +49,7 @@ def test_new_folders_are_synced_with_those_that_hold_them_each_once(
 
 
 def test_a_batch_syncs_a_folder_that_its_uploads_share_once(
-    tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
+    tree: DirectoryTree, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
@@ -65,7 +65,7 @@ def test_a_batch_syncs_a_folder_that_its_uploads_share_once(
     ("changed", "synced"), [("a/b", {"a/b"}), ("a", {"a/b", "a"}), ("", {"a/b", "a", ""})]
 )
 def test_a_change_by_others_makes_the_folders_below_it_doubtful_again(
-    tree: Tree, root: Path, changed: str, synced: set[str]
+    tree: DirectoryTree, root: Path, changed: str, synced: set[str]
 ) -> None:
     with tree.parent(("a", "b", "f")) as parent:
         parent.sync()
@@ -76,7 +76,9 @@ def test_a_change_by_others_makes_the_folders_below_it_doubtful_again(
     assert {inode for _, inode in done} == {(root / name).stat().st_ino for name in synced}
 
 
-def test_a_failed_sync_is_not_taken_for_done(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_is_not_taken_for_done(
+    tree: DirectoryTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[int] = []
 
     def failing(fd: int) -> None:
@@ -92,7 +94,7 @@ def test_a_failed_sync_is_not_taken_for_done(tree: Tree, monkeypatch: pytest.Mon
     assert len(synced) == 2 + 3
 
 
-def test_many_threads_may_make_the_same_folders_at_once(tree: Tree, root: Path) -> None:
+def test_many_threads_may_make_the_same_folders_at_once(tree: DirectoryTree, root: Path) -> None:
     barrier = Barrier(16, timeout=30)
 
     def work(number: int) -> None:
@@ -107,7 +109,7 @@ def test_many_threads_may_make_the_same_folders_at_once(tree: Tree, root: Path) 
     assert sum(1 for place in root.rglob("*") if place.is_file()) == 160
 
 
-def test_a_deep_tree_needs_one_descriptor(tree: Tree) -> None:
+def test_a_deep_tree_needs_one_descriptor(tree: DirectoryTree) -> None:
     deep = ("d",) * 98 + ("x", "f")
     before = len(os.listdir("/proc/self/fd"))
     with tree.parent(deep) as parent:

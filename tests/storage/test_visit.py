@@ -11,25 +11,25 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Refusal, Superseded
-from gateway.storage.local.read_pool import Visitors
-from gateway.storage.local.storage import FileShelf
-from gateway.storage.local.tree import Tree
-from gateway.storage.protocols import SHORT_BYTES, Stat, Visited
+from gateway.storage.local.read_pool import ReadPool
+from gateway.storage.local.storage import LocalStorage
+from gateway.storage.local.tree import DirectoryTree
+from gateway.storage.protocols import SHORT_BYTES, SinglePassReader, Stat
 
 Choose = Callable[[Stat], Sequence[tuple[int, int]]]
 
 
 @pytest.fixture
-def visitors() -> Iterator[Visitors]:
-    visitors = Visitors(4)
+def visitors() -> Iterator[ReadPool]:
+    visitors = ReadPool(4)
     yield visitors
     visitors.close()
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, visitors: Visitors) -> Iterator[FileShelf]:
-    tree = Tree(tmp_path, [tmp_path / "own"])
-    yield FileShelf(tree, visitors=visitors)
+def shelf(tmp_path: Path, visitors: ReadPool) -> Iterator[LocalStorage]:
+    tree = DirectoryTree(tmp_path, [tmp_path / "own"])
+    yield LocalStorage(tree, visitors=visitors)
     tree.close()
 
 
@@ -41,18 +41,18 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_a_short_file_is_read_and_closed_in_one_visit(shelf: FileShelf, tmp_path: Path) -> None:
+async def test_a_short_file_is_read_and_closed_in_one_visit(shelf: LocalStorage, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(100)))
     before = descriptors()
     visit = await shelf.visit("/a", lambda stat: ((0, 3), (stat.bytes - 2, 2)))
-    assert isinstance(shelf, Visited)
+    assert isinstance(shelf, SinglePassReader)
     assert (visit.pieces, visit.opened) == ([b"\0\1\2", b"bc"], None)
     assert visit.stat == await shelf.stat("/a")
     assert descriptors() == before
 
 
 async def test_of_a_long_file_short_parts_are_read_and_long_ones_left_to_the_open_file(
-    shelf: FileShelf, tmp_path: Path
+    shelf: LocalStorage, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(b"x" * (SHORT_BYTES + 1))
     before = descriptors()
@@ -66,7 +66,9 @@ async def test_of_a_long_file_short_parts_are_read_and_long_ones_left_to_the_ope
     assert descriptors() == before
 
 
-async def test_what_is_decided_and_what_is_read_is_one_version(shelf: FileShelf, tmp_path: Path) -> None:
+async def test_what_is_decided_and_what_is_read_is_one_version(
+    shelf: LocalStorage, tmp_path: Path
+) -> None:
     (tmp_path / "a").write_bytes(b"old")
 
     def replace(stat: Stat) -> Sequence[tuple[int, int]]:
@@ -79,7 +81,7 @@ async def test_what_is_decided_and_what_is_read_is_one_version(shelf: FileShelf,
 
 
 async def test_a_refusal_or_a_file_cut_short_leaves_nothing_open(
-    shelf: FileShelf, tmp_path: Path
+    shelf: LocalStorage, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(b"whole")
     os.mkfifo(tmp_path / "fifo")
@@ -105,7 +107,7 @@ async def test_a_refusal_or_a_file_cut_short_leaves_nothing_open(
 
 
 async def test_an_open_file_that_nobody_waits_for_any_more_is_closed(
-    shelf: FileShelf, tmp_path: Path
+    shelf: LocalStorage, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(b"x" * (SHORT_BYTES + 1))
     begun, go_on = threading.Event(), threading.Event()
@@ -129,7 +131,7 @@ async def test_an_open_file_that_nobody_waits_for_any_more_is_closed(
 
 
 async def test_what_comes_at_once_is_done_by_one_thread_each_with_its_own_end(
-    visitors: Visitors, monkeypatch: pytest.MonkeyPatch
+    visitors: ReadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for patience in ("TURN_SECONDS", "PATIENCE_SECONDS"):
         monkeypatch.setattr(f"gateway.storage.local.read_pool.{patience}", 30.0)
@@ -144,7 +146,7 @@ async def test_what_comes_at_once_is_done_by_one_thread_each_with_its_own_end(
         await failed
 
 
-async def test_slow_work_keeps_no_other_waiting(visitors: Visitors) -> None:
+async def test_slow_work_keeps_no_other_waiting(visitors: ReadPool) -> None:
     go_on = threading.Event()
     stuck = [visitors(lambda: go_on.wait(30)) for _ in range(3)]
     async with asyncio.timeout(30):
@@ -154,7 +156,7 @@ async def test_slow_work_keeps_no_other_waiting(visitors: Visitors) -> None:
 
 
 async def test_work_that_comes_while_all_threads_are_busy_is_done_after_them(
-    visitors: Visitors,
+    visitors: ReadPool,
 ) -> None:
     go_on = threading.Event()
     stuck = [visitors(lambda: go_on.wait(30)) for _ in range(4)]
@@ -168,7 +170,7 @@ async def test_work_that_comes_while_all_threads_are_busy_is_done_after_them(
 
 
 async def test_work_that_still_waits_when_the_threads_end_is_left_undone_and_breaks_nothing() -> None:
-    visitors, begun, go_on = Visitors(1), threading.Event(), threading.Event()
+    visitors, begun, go_on = ReadPool(1), threading.Event(), threading.Event()
     faults: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
 

@@ -26,7 +26,7 @@ _ALWAYS_KEPT: Final = ("iss", "sub", "aud", "client_id", "token_use", "iat", "ex
 _TIMES: Final = ("exp", "nbf", "iat")
 
 
-class BadToken(Exception):
+class InvalidToken(Exception):
     """A token is not believed. `reason` is a word for the log, `told` a sentence for the client."""
 
     def __init__(self, reason: str, told: str = "the token is not accepted here") -> None:
@@ -35,7 +35,7 @@ class BadToken(Exception):
         self.told = told
 
 
-class Expected:
+class ClaimRequirements:
     """What the settings ask of every token, the signature aside."""
 
     def __init__(self, settings: Settings) -> None:
@@ -52,11 +52,11 @@ class Expected:
     def check(self, claims: Mapping[str, Any], now: float) -> None:
         """Judge the claims at this Unix time. Raises BadToken."""
         if not self.comes_from_us(claims):
-            raise BadToken("issuer")
+            raise InvalidToken("issuer")
         self._check_times(claims, now)
         self._check_audience(claims)
         if self._use != "any" and claims.get("token_use") != self._use:
-            raise BadToken("token_use")
+            raise InvalidToken("token_use")
 
     def ends(self, claims: Mapping[str, Any]) -> float:
         """Return the Unix time from which on the token is no longer believed."""
@@ -65,13 +65,13 @@ class Expected:
     def _check_times(self, claims: Mapping[str, Any], now: float) -> None:
         for name in _TIMES:
             if name in claims and not _is_time(claims[name]):
-                raise BadToken(name)
+                raise InvalidToken(name)
         if "exp" not in claims:
-            raise BadToken("exp")
+            raise InvalidToken("exp")
         if now >= self.ends(claims):
-            raise BadToken("expired", "the token has expired")
+            raise InvalidToken("expired", "the token has expired")
         if max(claims.get("nbf", 0), claims.get("iat", 0)) > now + self._leeway:
-            raise BadToken("too early", "the token is not valid yet")
+            raise InvalidToken("too early", "the token is not valid yet")
 
     def _check_audience(self, claims: Mapping[str, Any]) -> None:
         """Cognito's access tokens have no `aud`: there the client that they were given to counts."""
@@ -82,7 +82,7 @@ class Expected:
             client = claims.get("client_id")
             fits = isinstance(client, str) and client in self._clients
         if not fits:
-            raise BadToken("audience")
+            raise InvalidToken("audience")
 
 
 def principal_of(claims: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,11 +90,11 @@ def principal_of(claims: Mapping[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(claims, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):  # half a character, no number: nowhere to be written down
-        raise BadToken("unwritable") from None
+        raise InvalidToken("unwritable") from None
     named = (claims[key] for key in _SUBJECTS if claims.get(key))
     name = next(named, None)
     if not isinstance(name, str) or len(name) > LONGEST_NAME:
-        raise BadToken("subject")
+        raise InvalidToken("subject")
     return {
         "name": name,
         "kind": "jwt",

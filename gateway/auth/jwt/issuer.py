@@ -53,7 +53,7 @@ _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORE
 _NO_STORE: Final = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])", re.IGNORECASE)
 
 
-class IssuerFault(GatewayError):
+class IssuerError(GatewayError):
     """The issuer cannot be reached or says nonsense; the message is for the operator."""
 
 
@@ -137,7 +137,7 @@ class Issuer:
     async def _renew(self) -> None:
         try:
             document, keys, seconds = await self.fetch()
-        except IssuerFault as fault:
+        except IssuerError as fault:
             if not self._failing:
                 log.warning("the keys of JSON Web Tokens cannot be had: %s", fault)
             self._failing = True
@@ -163,7 +163,7 @@ class Issuer:
         try:
             return document, read(document, self._allowed), fresh_seconds(cache)
         except BadKeysError as fault:
-            raise IssuerFault(f"{url}: {fault}") from None
+            raise IssuerError(f"{url}: {fault}") from None
 
     async def _discover(self) -> str:
         """Return where the issuer says that its keys are (OpenID Connect Discovery 1.0 section 4)."""
@@ -173,12 +173,12 @@ class Issuer:
             said = json.loads(document)
             name, place = said["issuer"], said["jwks_uri"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise IssuerFault(f"{url} tells no `issuer` and `jwks_uri`: say --jwt-jwks-url") from None
+            raise IssuerError(f"{url} tells no `issuer` and `jwks_uri`: say --jwt-jwks-url") from None
         if name != self._name:  # section 4.3: else anybody's keys could be passed off as its own
-            raise IssuerFault(f"{url} speaks of the issuer {name!r:.200}: say that in --jwt-issuer")
+            raise IssuerError(f"{url} speaks of the issuer {name!r:.200}: say that in --jwt-issuer")
         schemes = ("https:", urlsplit(self._name).scheme + ":")
         if not isinstance(place, str) or not place.startswith(schemes):
-            raise IssuerFault(f"{url}: its `jwks_uri` is no https address")
+            raise IssuerError(f"{url}: its `jwks_uri` is no https address")
         return place
 
     async def _get(self, url: str) -> tuple[bytes, str]:
@@ -186,13 +186,13 @@ class Issuer:
         try:
             async with self._session.get(url, allow_redirects=False) as answer:
                 if answer.status != 200:
-                    raise IssuerFault(f"{url} answers {answer.status}")
+                    raise IssuerError(f"{url} answers {answer.status}")
                 return await _bounded(answer, url), answer.headers.get("Cache-Control", "")
         except TimeoutError:
-            raise IssuerFault(f"{url} takes longer than {WAIT_SECONDS:g} s") from None
+            raise IssuerError(f"{url} takes longer than {WAIT_SECONDS:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as fault:
             why = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
-            raise IssuerFault(f"{url}: {why}") from None
+            raise IssuerError(f"{url}: {why}") from None
 
 
 async def _bounded(answer: aiohttp.ClientResponse, url: str) -> bytes:
@@ -200,7 +200,7 @@ async def _bounded(answer: aiohttp.ClientResponse, url: str) -> bytes:
     async for piece in answer.content.iter_any():
         document += piece
         if len(document) > LONGEST_ANSWER:
-            raise IssuerFault(f"{url} sends more than {LONGEST_ANSWER >> 10} KiB")
+            raise IssuerError(f"{url} sends more than {LONGEST_ANSWER >> 10} KiB")
     return bytes(document)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 import jwt
 
-from gateway.auth.jwt.claims import BadToken, Expected, principal_of
+from gateway.auth.jwt.claims import ClaimRequirements, InvalidToken, principal_of
 from gateway.auth.jwt.issuer import Issuer
 from gateway.auth.jwt.keys import KeySet
 from gateway.errors import Refusal
@@ -49,7 +49,7 @@ class Verifier:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._issuer = issuer or Issuer(settings)
-        self._expected = Expected(settings)
+        self._expected = ClaimRequirements(settings)
         self._signatures = settings.signatures
         self._clock = clock
         self._remembered: dict[bytes, _Verified] = {}
@@ -93,7 +93,7 @@ class Verifier:
         try:
             claims, keys = await self._claims(token)
             principal = principal_of(claims)
-        except BadToken as fault:
+        except InvalidToken as fault:
             log.info("a JSON Web Token is not believed", extra={"facts": {"reason": fault.reason}})
             raise _refusal(fault) from None
         self._remember(token, principal, claims, keys)
@@ -102,9 +102,9 @@ class Verifier:
     async def _claims(self, token: str) -> tuple[Mapping[str, Any], KeySet]:
         """Return what a token says, once all of it is believed. Raises BadToken, Refusal."""
         if len(token) > LONGEST_TOKEN:
-            raise BadToken("length")
+            raise InvalidToken("length")
         if JWT_SHAPE.fullmatch(token) is None:
-            raise BadToken("form")
+            raise InvalidToken("form")
         header, claims = self._look(token)
         algorithm, kid = _header(header, self._signatures)
         self._expected.check(claims, self._clock())
@@ -120,16 +120,16 @@ class Verifier:
             taken = self._jws.decode_complete(token, options={"verify_signature": False})
             claims = json.loads(taken["payload"])
         except (jwt.PyJWTError, ValueError, RecursionError):
-            raise BadToken("form") from None
+            raise InvalidToken("form") from None
         if not isinstance(claims, dict):
-            raise BadToken("form")
+            raise InvalidToken("form")
         return taken["header"], claims
 
     def _check_signature(self, token: str, algorithm: str, keys: KeySet, kid: str | None) -> None:
         """Raise BadToken unless a key of this name, fit for this algorithm, has signed the token."""
         named = keys.named(kid)
         if not named:
-            raise BadToken("unknown key")
+            raise InvalidToken("unknown key")
         for key in named:
             if algorithm not in key.algorithms:
                 continue
@@ -138,7 +138,7 @@ class Verifier:
             except jwt.PyJWTError:
                 continue
             return
-        raise BadToken("signature")
+        raise InvalidToken("signature")
 
     def _remember(
         self, token: str, principal: Mapping[str, Any], claims: Mapping[str, Any], keys: KeySet
@@ -153,16 +153,16 @@ def _header(header: Mapping[str, Any], taken: frozenset[str]) -> tuple[str, str 
     """Return algorithm and key name of a header (RFC 7515 section 4). Raises BadToken."""
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if not isinstance(algorithm, str) or algorithm not in taken:
-        raise BadToken("algorithm")
+        raise InvalidToken("algorithm")
     if "crit" in header:  # section 4.1.11: extensions that must be understood, and we know none
-        raise BadToken("crit")
+        raise InvalidToken("crit")
     if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
-        raise BadToken("typ")
+        raise InvalidToken("typ")
     if not isinstance(kid, str | None):
-        raise BadToken("kid")
+        raise InvalidToken("kid")
     return algorithm, kid
 
 
-def _refusal(fault: BadToken) -> Refusal:
+def _refusal(fault: InvalidToken) -> Refusal:
     challenge = f'Bearer realm="upload-gateway", error="invalid_token", error_description="{fault.told}"'
     return Refusal("unauthorized", fault.told, {"WWW-Authenticate": challenge})

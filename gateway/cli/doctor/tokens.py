@@ -26,12 +26,12 @@ def issuer(settings: Settings) -> Iterator[Finding]:
 
 
 async def _ask(settings: Settings) -> list[Finding]:
-    from gateway.auth.jwt.issuer import Issuer, IssuerFault
+    from gateway.auth.jwt.issuer import Issuer, IssuerError
 
     try:
         async with Issuer(settings) as asked:
             _, keys, seconds = await asked.fetch()
-    except IssuerFault as fault:
+    except IssuerError as fault:
         advice = "until it answers, tokens get 503: check --jwt-issuer and --jwt-jwks-url"
         return [Finding("FAIL", f"issuer: {fault}", advice)]
     usable = sorted({name for key in keys.keys for name in key.algorithms})

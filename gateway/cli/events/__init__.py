@@ -21,9 +21,9 @@ from typing import Final
 from gateway.cli.events import formatting as tables
 from gateway.cli.events.arguments import ACTIONS, checked, selected
 from gateway.cli.events.sources import gathered
-from gateway.errors import ConfigError, EngineAway
+from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.bulk import VERBS, Verb, walk
-from gateway.events.combined_ledger import Gathered
+from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.json_codec import MOST_EVENTS, history_said
 from gateway.events.protocols import STATES, Selection
 from gateway.settings import Settings
@@ -79,7 +79,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\ngateway: stopped; what was done stays, run it again for the rest", file=sys.stderr)
         return 130
-    except (EngineAway, ValueError) as fault:
+    except (EventEngineUnavailable, ValueError) as fault:
         raise ConfigError(str(fault)) from fault
     return code
 
@@ -89,7 +89,7 @@ async def _run(settings: Settings, args: argparse.Namespace) -> int:
         return await _do(ledger, args)
 
 
-async def _do(ledger: Gathered, args: argparse.Namespace) -> int:
+async def _do(ledger: CombinedLedger, args: argparse.Namespace) -> int:
     if args.action == "list":
         return await _list(ledger, selected(args), for_programs=args.json)
     if args.action == "show":
@@ -100,9 +100,9 @@ async def _do(ledger: Gathered, args: argparse.Namespace) -> int:
     return await _steer(ledger, verb, args)
 
 
-async def _list(ledger: Gathered, selection: Selection, *, for_programs: bool) -> int:
+async def _list(ledger: CombinedLedger, selection: Selection, *, for_programs: bool) -> int:
     """Print deliveries page by page, so that a long journal needs no memory."""
-    table, shown = tables.Table(), 0
+    table, shown = tables.DeliveryTable(), 0
     after: str | None = None
     while True:
         page = await ledger.page(selection, after, PAGE)
@@ -126,7 +126,7 @@ async def _list(ledger: Gathered, selection: Selection, *, for_programs: bool) -
     return 0
 
 
-async def _show(ledger: Gathered, event_id: str, *, for_programs: bool) -> int:
+async def _show(ledger: CombinedLedger, event_id: str, *, for_programs: bool) -> int:
     history = await ledger.history(event_id)
     if history is None:
         return _unknown([event_id])
@@ -137,7 +137,7 @@ async def _show(ledger: Gathered, event_id: str, *, for_programs: bool) -> int:
     return 0
 
 
-async def _hold(ledger: Gathered, args: argparse.Namespace) -> int:
+async def _hold(ledger: CombinedLedger, args: argparse.Namespace) -> int:
     handler = args.handler
     if args.action == "pause":
         await ledger.pause(handler)
@@ -149,7 +149,7 @@ async def _hold(ledger: Gathered, args: argparse.Namespace) -> int:
     return 0
 
 
-async def _steer(ledger: Gathered, verb: Verb, args: argparse.Namespace) -> int:
+async def _steer(ledger: CombinedLedger, verb: Verb, args: argparse.Namespace) -> int:
     unknown = [event for event in args.event_ids if await ledger.history(event) is None]
     known = [event for event in args.event_ids if event not in unknown]
     count = 0

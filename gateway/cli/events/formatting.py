@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from gateway.events.protocols import History, Row
+from gateway.events.protocols import DeliveryRow, EventHistory
 
 _NARROWEST: Final = 8
 """Characters that are left of a name or a path however narrow the terminal is."""
@@ -24,7 +24,7 @@ _FIXED: Final = len(" delayed TRIES  29m ago  ")
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
-class Table:
+class DeliveryTable:
     """A table of deliveries that is printed while it is still being read."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Table:
         self._width = shutil.get_terminal_size().columns
         self._columns: tuple[int, int] | None = None
 
-    def lines(self, row: Row, page: Sequence[Row]) -> Iterator[str]:
+    def lines(self, row: DeliveryRow, page: Sequence[DeliveryRow]) -> Iterator[str]:
         """Yield the lines of one delivery; before the first of all the header."""
         if self._columns is None:
             self._columns = self._measured(page)
@@ -44,7 +44,7 @@ class Table:
             first = "    " + printable(row.error.splitlines()[0])
             yield first if self._wide else cut(first, self._width)
 
-    def _measured(self, page: Sequence[Row]) -> tuple[int, int]:
+    def _measured(self, page: Sequence[DeliveryRow]) -> tuple[int, int]:
         """Widths of event and handler. Ids are never cut: they are there to be copied."""
         event = max(5, *(len(row.event_id) for row in page))
         handler = max(7, *(len(row.handler) for row in page))
@@ -62,7 +62,7 @@ class Table:
         return (begin + cut(path, max(self._width - len(begin), _NARROWEST))).rstrip()
 
 
-def event(history: History) -> Iterator[str]:
+def event(history: EventHistory) -> Iterator[str]:
     """Yield the lines of one event: its deliveries, their runs with their errors, its body."""
     yield f"event    {history.id}  {history.type}  {when(history.created)}"
     if history.upload_id is not None:

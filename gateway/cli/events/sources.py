@@ -15,15 +15,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from gateway.errors import ConfigError, EngineAway
-from gateway.events.bulk import Step, Verb, step, walk
-from gateway.events.combined_ledger import Gathered
+from gateway.errors import ConfigError, EventEngineUnavailable
+from gateway.events.bulk import BulkStep, Verb, step, walk
+from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.journal import Journal
 from gateway.events.nats import make_engine
-from gateway.events.protocols import Depth, History, Ledger, Page, Selection
+from gateway.events.protocols import DeliveryPage, Depth, EventHistory, Ledger, Selection
 from gateway.events.remote_ledger import RemoteLedger, socket_session
 from gateway.settings import Settings
-from gateway.storage.local.state_dir import OwnedError, State, slots
+from gateway.storage.local.state_dir import OwnedError, StateDirectory, slots
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ Question = Callable[[Ledger], Awaitable[T]]
 
 
 @asynccontextmanager
-async def gathered(settings: Settings) -> AsyncIterator[Gathered]:
+async def gathered(settings: Settings) -> AsyncIterator[CombinedLedger]:
     """Give all that is known of the events of a directory, and of its NATS where it has one.
 
     Raises `ConfigError` where there is nothing to ask, or NATS cannot be reached.
@@ -46,14 +46,14 @@ async def gathered(settings: Settings) -> AsyncIterator[Gathered]:
     }
     if settings.events != "journal":
         async with _nats(settings) as ledger:
-            yield Gathered(lambda: {**parts, "nats": ledger}, holders=lambda: {"nats": ledger})
+            yield CombinedLedger(lambda: {**parts, "nats": ledger}, holders=lambda: {"nats": ledger})
         return
     if not parts:
         raise ConfigError(
             "there is no journal: no gateway has served this directory yet; give its --directory",
             str(settings.directory),
         )
-    yield Gathered(lambda: parts)
+    yield CombinedLedger(lambda: parts)
 
 
 @asynccontextmanager
@@ -75,21 +75,21 @@ class SlotLedger:
     """The ledger of one slot, whoever has it just now. Speaks `Ledger` and `Stepwise`."""
 
     def __init__(self, folder: Path, slot: int) -> None:
-        self._state = State(folder, slot)
+        self._state = StateDirectory(folder, slot)
 
     async def depth(self) -> list[Depth]:
         """Count all that is not done."""
         return await self._ask(lambda ledger: ledger.depth())
 
-    async def page(self, selection: Selection, after: str | None, limit: int) -> Page:
+    async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows behind the cursor `after`."""
         return await self._ask(lambda ledger: ledger.page(selection, after, limit))
 
-    async def history(self, event_id: str) -> History | None:
+    async def history(self, event_id: str) -> EventHistory | None:
         """Return an event with its stories, or None."""
         return await self._ask(lambda ledger: ledger.history(event_id))
 
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> Step:
+    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
         """Do one bounded piece of a verb."""
         return await self._ask(lambda ledger: step(ledger, verb, selection, after))
 
@@ -129,7 +129,7 @@ class SlotLedger:
             try:
                 async with self._owners() as ledger:
                     return await question(ledger)
-            except EngineAway as fault:
+            except EventEngineUnavailable as fault:
                 if time.monotonic() > deadline:
                     raise self._silent(fault) from fault
             await asyncio.sleep(_AGAIN)
@@ -142,7 +142,7 @@ class SlotLedger:
         try:
             if not self._state.journal.exists():
                 # Another slot has adopted it meanwhile.
-                yield Gathered(dict)
+                yield CombinedLedger(dict)
                 return
             journal = Journal(self._state.journal)
             try:
@@ -160,7 +160,7 @@ class SlotLedger:
             async with socket_session(path) as session:
                 yield RemoteLedger(session, alone=True)
 
-    def _silent(self, fault: EngineAway) -> ConfigError:
+    def _silent(self, fault: EventEngineUnavailable) -> ConfigError:
         return ConfigError(
             f"the server that owns the directory does not answer ({fault}); is it starting or stopping?",
             str(self._state.socket),

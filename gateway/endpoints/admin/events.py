@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gateway.errors import EngineAway, Refusal
+from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import json_codec as wire
 from gateway.events.bulk import TOUCHED, VERBS, Verb, step, walk
 from gateway.events.protocols import Ledger, Selection
@@ -34,7 +34,7 @@ Query = Mapping[str, list[str]]
 
 
 @dataclass(slots=True, frozen=True)
-class Steering:
+class EventsEndpoint:
     """Answers `/-/events...`. `own` is what this process has, `whole` what the installation has."""
 
     own: Ledger
@@ -52,7 +52,7 @@ class Steering:
             if request.method not in {"GET", "HEAD"}:
                 raise _only("GET, HEAD")
             return await self._look(ledger, segments[2:], query)
-        except EngineAway as fault:
+        except EventEngineUnavailable as fault:
             raise Refusal("journal_unavailable", f"events cannot be reached now: {fault}") from fault
         except ValueError as fault:
             raise Refusal("bad_request", str(fault)) from fault

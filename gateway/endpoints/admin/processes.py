@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from gateway.errors import Refusal
-from gateway.storage.local.state_dir import State
+from gateway.storage.local.state_dir import StateDirectory
 
 SECONDS: Final = 5.0
 """How long a question may take."""
@@ -27,11 +27,11 @@ SECONDS: Final = 5.0
 SCOPE: Final = {"scope": "slot"}
 
 
-class SiblingAway(Exception):
+class ProcessUnreachable(Exception):
     """The process does not answer now."""
 
 
-class Siblings:
+class ProcessClients:
     """The processes of `slots`, by slot. Without any it answers at once."""
 
     def __init__(self, folder: Path, slots: Iterable[int] = ()) -> None:
@@ -49,7 +49,7 @@ class Siblings:
         through_fd = f"/proc/self/fd/{self._fd}"
         folder = through_fd if os.path.exists(through_fd) else self._folder
         for slot in self._slots:
-            path = os.path.join(folder, State(self._folder, slot).socket.name)
+            path = os.path.join(folder, StateDirectory(self._folder, slot).socket.name)
             # A connection that was kept would belong to a process that may have died since.
             connector = aiohttp.UnixConnector(path=path, force_close=True)
             timeout = aiohttp.ClientTimeout(total=SECONDS)
@@ -71,14 +71,14 @@ class Siblings:
     async def ask(self, slot: int, path: str) -> tuple[int, bytes]:
         """Return the status and body of a page of one sibling; `path` is quoted already.
 
-        Raises `SiblingAway`.
+        Raises `ProcessUnreachable`.
         """
         url = URL(f"http://sibling{path}", encoded=True).update_query(SCOPE)
         try:
             async with self._sessions[slot].get(url) as answer:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError, KeyError) as fault:
-            raise SiblingAway(f"process {slot} does not answer: {fault}") from fault
+            raise ProcessUnreachable(f"process {slot} does not answer: {fault}") from fault
 
     async def ask_all(self, path: str) -> dict[int, bytes | None]:
         """Return what each sibling has on a page, None where it does not answer 200."""
@@ -86,7 +86,7 @@ class Siblings:
         async def one(slot: int) -> bytes | None:
             try:
                 status, body = await self.ask(slot, path)
-            except SiblingAway:
+            except ProcessUnreachable:
                 return None
             return body if status == 200 else None
 
@@ -102,7 +102,7 @@ class Siblings:
         for slot in self._likeliest(upload_id):
             try:
                 status, body = await self.ask(slot, page)
-            except SiblingAway:
+            except ProcessUnreachable:
                 away = True
                 continue
             if status == 200:

@@ -18,16 +18,16 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gateway.commit.disk_space import Reserve
-from gateway.endpoints.admin.processes import Siblings
+from gateway.commit.disk_space import DiskSpace
+from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.inflight import Inflight
-from gateway.errors import EngineAway, Refusal
+from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
-from gateway.events.ledger import Ledger
+from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
 from gateway.http.responses import json_answer
 from gateway.plugins.hooks import Hooks
-from gateway.telemetry.metrics import Metrics, Shared, Waiting, together
+from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, together
 
 OPEN_TO_ALL: Final = frozenset({("-", "health"), ("-", "ready")})
 
@@ -45,7 +45,7 @@ MANY_SECONDS: Final = 10.0
 
 
 @dataclass(slots=True)
-class Observe:
+class StatusEndpoint:
     """Answers `GET /-/...`. Lives on the server's loop.
 
     `engines`: the ledgers that many nodes share, by name; of several processes the one of slot 0
@@ -53,13 +53,13 @@ class Observe:
     `storage` tells whether the bucket can be reached, where there is one.
     """
 
-    ledger: Ledger
+    ledger: JournalLedger
     inflight: Inflight
-    reserve: Reserve
+    reserve: DiskSpace
     hooks: Hooks
     metrics: Metrics
     openapi: Callable[[], dict[str, Any]]
-    siblings: Siblings
+    siblings: ProcessClients
     slot: int = 0
     engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
     storage: Callable[[], Awaitable[bool]] | None = None
@@ -112,7 +112,7 @@ class Observe:
         try:
             depth = await self._counted()
             paused = frozenset[str]() if self.engines else await self.ledger.paused()
-        except EngineAway as fault:
+        except EventEngineUnavailable as fault:
             raise Refusal("journal_unavailable", str(fault)) from fault
         shared = self.engines if self.slot == 0 else {}
         engines = dict(zip(shared, await asyncio.gather(*map(_shared, shared.values())), strict=True))
@@ -158,13 +158,13 @@ class Observe:
         return json_answer(self.openapi())
 
 
-async def _shared(engine: protocols.Ledger) -> Shared | None:
+async def _shared(engine: protocols.Ledger) -> SharedQueueDepth | None:
     """Count what waits in an engine, and is paused there; None where it does not answer now."""
     try:
         async with asyncio.timeout(ENGINE_SECONDS):
             depth, paused = await asyncio.gather(engine.depth(), engine.paused())
-            return Shared(_rows(depth), sorted(paused))
-    except (EngineAway, TimeoutError):
+            return SharedQueueDepth(_rows(depth), sorted(paused))
+    except (EventEngineUnavailable, TimeoutError):
         return None
 
 

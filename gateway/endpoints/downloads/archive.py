@@ -16,13 +16,13 @@ from typing import Final
 from aiohttp import web
 
 from gateway.domain import paths
-from gateway.endpoints.downloads.handler import Downloads
-from gateway.endpoints.downloads.headers import Wish, head_of_any
-from gateway.endpoints.downloads.response import Streamed
-from gateway.endpoints.downloads.transfer import Sender
-from gateway.endpoints.downloads.zip_stream import Member, Zipping
+from gateway.endpoints.downloads.handler import DownloadHandler
+from gateway.endpoints.downloads.headers import ResponseOptions, head_of_any
+from gateway.endpoints.downloads.response import StreamedResponse
+from gateway.endpoints.downloads.transfer import FileSender
+from gateway.endpoints.downloads.zip_stream import Member, ZipStream
 from gateway.errors import Refusal
-from gateway.storage.protocols import Shelf, Stat
+from gateway.storage.protocols import Stat, Storage
 
 THREADS: Final = 4
 """Archives that are worked on at the same moment; more take turns, a piece each."""
@@ -37,7 +37,7 @@ LOOKED_AT_ONCE: Final = 16
 _PROBE: Final = "x"
 
 
-def folder_of(template: paths.Template, raw_path: str, raw_query: str) -> paths.Match | None:
+def folder_of(template: paths.UploadPathTemplate, raw_path: str, raw_query: str) -> paths.Match | None:
     """Return the folder that is asked for as an archive: `GET /upload/reports/?format=zip`.
 
     Its path ends with a slash. None where it is no such request. Raises `Refusal("bad_path")`.
@@ -53,10 +53,10 @@ def folder_of(template: paths.Template, raw_path: str, raw_query: str) -> paths.
     return paths.Match(match.path.removesuffix(_PROBE), names)
 
 
-class Archives:
+class ArchiveHandler:
     """Answers with archives. One object per process; lives on the server's loop."""
 
-    def __init__(self, downloads: Downloads) -> None:
+    def __init__(self, downloads: DownloadHandler) -> None:
         self._downloads = downloads
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zip")
         self._sent_now = 0
@@ -91,13 +91,13 @@ class Archives:
     def _release(self) -> None:
         self._sent_now -= 1
 
-    def zipping(self, members: AsyncIterator[Member]) -> Zipping:
+    def zipping(self, members: AsyncIterator[Member]) -> ZipStream:
         """Return the archive of `members`."""
-        return Zipping(members, self._pool)
+        return ZipStream(members, self._pool)
 
     async def sent(self, request: web.BaseRequest, members: AsyncIterator[Member]) -> None:
         """Send an archive; count it. Raises `ConnectionError`, `OSError`, `GatewayError`."""
-        sender, whole = Sender(self._downloads.sending, request), False
+        sender, whole = FileSender(self._downloads.sending, request), False
         try:
             async with contextlib.aclosing(self.zipping(members).pieces()) as pieces:
                 async for piece in pieces:
@@ -107,15 +107,15 @@ class Archives:
             self._downloads.count(sender.sent, whole)
 
 
-class _Archive(Streamed):
+class _Archive(StreamedResponse):
     """The answer. Its length is not known before its end."""
 
     def __init__(
         self,
         name: str,
-        wish: Wish,
+        wish: ResponseOptions,
         members: AsyncIterator[Member],
-        archives: Archives,
+        archives: ArchiveHandler,
         closing: AsyncExitStack,
     ) -> None:
         super().__init__(headers={**head_of_any(name, wish), "Content-Type": "application/zip"})
@@ -146,11 +146,11 @@ def _named(folder: str, query: dict[str, list[str]]) -> list[str] | None:
     return names
 
 
-def _name(path: str, wish: Wish) -> str:
+def _name(path: str, wish: ResponseOptions) -> str:
     return wish.filename or f"{path.rstrip('/').rpartition('/')[2] or 'files'}.zip"
 
 
-async def _these(shelf: Shelf, folder: str, names: list[str]) -> AsyncIterator[Member]:
+async def _these(shelf: Storage, folder: str, names: list[str]) -> AsyncIterator[Member]:
     """Return named files of a folder, all of which are there. Raises `Refusal`."""
     for start in range(0, len(names), LOOKED_AT_ONCE):
         some = names[start : start + LOOKED_AT_ONCE]
@@ -163,7 +163,7 @@ async def _these(shelf: Shelf, folder: str, names: list[str]) -> AsyncIterator[M
     return members()
 
 
-async def _all_below(shelf: Shelf, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
+async def _all_below(shelf: Storage, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
     """Return all files below a folder. Raises `Refusal("not_found")` where there is none.
 
     The list, which holds folders open, ends with `until`.

@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway.auth.authenticator import JWT, Auth
 from gateway.domain import paths
 from gateway.domain.model import DOWNLOADING, Download, new_id
-from gateway.endpoints.downloads.headers import Wish
+from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.errors import Refusal
 from gateway.http.protocol import joined
 from gateway.plugins.hooks import Hooks
@@ -24,14 +24,14 @@ from gateway.signing import Grant
 log = logging.getLogger("gateway.downloads")
 
 
-class Decided(NamedTuple):
+class AuthorizedDownload(NamedTuple):
     """What somebody may have: a file, or of an archive the folder (with a slash at its end)."""
 
     path: str
-    wish: Wish
+    wish: ResponseOptions
 
 
-class Deciding:
+class DownloadAuthorizer:
     """Decides on downloads. `slot` goes into event ids."""
 
     def __init__(self, auth: Auth, hooks: Hooks, slot: int) -> None:
@@ -39,18 +39,22 @@ class Deciding:
         self._hooks = hooks
         self._slot = slot
 
-    async def file(self, request: web.BaseRequest, match: paths.Match, query: str) -> Decided:
+    async def file(self, request: web.BaseRequest, match: paths.Match, query: str) -> AuthorizedDownload:
         """Decide on a file. Raises `Refusal`."""
         if not self._hooks.handles(DOWNLOADING):
             principal, grant = await self._who(request)
             self._auth.authorize(principal)
-            wish = Wish() if grant is None else Wish(grant.filename, grant.cache_control)
-            return Decided(match.path, wish)
+            wish = (
+                ResponseOptions()
+                if grant is None
+                else ResponseOptions(grant.filename, grant.cache_control)
+            )
+            return AuthorizedDownload(match.path, wish)
         return await self._decide(await self._describe(request, match, query))
 
     async def archive(
         self, request: web.BaseRequest, folder: paths.Match, query: str, files: list[str] | None
-    ) -> Decided:
+    ) -> AuthorizedDownload:
         """Decide on a folder, or on `files` of it. Raises `Refusal`."""
         download = await self._describe(request, folder, query)
         download.archive, download.files = "zip", files
@@ -80,16 +84,18 @@ class Deciding:
         principal = await self._auth.identify(headers, method, target, jwt=asked)
         return principal, self._auth.granted(headers, method, target)
 
-    async def _decide(self, download: Download) -> Decided:
+    async def _decide(self, download: Download) -> AuthorizedDownload:
         if not self._hooks.replaces_authorization(DOWNLOADING):
             self._auth.authorize(download.principal)
         served = await self._hooks.downloading(download)
         if served is None:
-            return Decided(download.path, Wish(download.filename, download.cache_control))
+            return AuthorizedDownload(
+                download.path, ResponseOptions(download.filename, download.cache_control)
+            )
         if download.archive is not None and not served.allow_archive:
             raise Refusal("forbidden", "files are not handed out as an archive here")
         _check_rewritten(download, served.path)
-        return Decided(served.path, Wish(served.filename, served.cache_control))
+        return AuthorizedDownload(served.path, ResponseOptions(served.filename, served.cache_control))
 
 
 def _check_rewritten(download: Download, path: str) -> None:

@@ -16,17 +16,17 @@ from aiohttp import web
 
 from gateway.auth.authenticator import Auth
 from gateway.domain import paths
-from gateway.endpoints.downloads.authorization import Deciding
-from gateway.endpoints.downloads.headers import Wish
-from gateway.endpoints.downloads.negotiation import Asked
-from gateway.endpoints.downloads.ranges import Part
-from gateway.endpoints.downloads.response import Brought, FileAnswer, Held
-from gateway.endpoints.downloads.transfer import Sending
+from gateway.endpoints.downloads.authorization import DownloadAuthorizer
+from gateway.endpoints.downloads.headers import ResponseOptions
+from gateway.endpoints.downloads.negotiation import ConditionalRequest
+from gateway.endpoints.downloads.ranges import ByteRange
+from gateway.endpoints.downloads.response import FileResponse, OpenResponseFile, ResponseBody
+from gateway.endpoints.downloads.transfer import TransferPool
 from gateway.errors import Refusal, Superseded
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.signing import Grant
-from gateway.storage.protocols import Opened, Shelf, Stat, Visited
+from gateway.storage.protocols import OpenFile, SinglePassReader, Stat, Storage
 from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.downloads")
@@ -38,7 +38,7 @@ _ATTEMPTS: Final = 5
 """How often a file is looked at anew that is replaced between the look and the opening."""
 
 
-class Downloads:
+class DownloadHandler:
     """The door. One object per process; lives on the server's loop. `slot` goes into event ids."""
 
     def __init__(
@@ -46,15 +46,15 @@ class Downloads:
         settings: Settings,
         auth: Auth,
         hooks: Hooks,
-        shelf: Shelf,
+        shelf: Storage,
         metrics: Metrics,
         slot: int,
     ) -> None:
         self.on = settings.downloads
-        self.deciding = Deciding(auth, hooks, slot)
+        self.deciding = DownloadAuthorizer(auth, hooks, slot)
         self.shelf = shelf
-        self._visited = shelf if isinstance(shelf, Visited) else None
-        self.sending = Sending(settings.idle_timeout)
+        self._visited = shelf if isinstance(shelf, SinglePassReader) else None
+        self.sending = TransferPool(settings.idle_timeout)
         self._metrics = metrics
         self._open = 0
 
@@ -75,7 +75,9 @@ class Downloads:
 
         A `grant` says how it is to be saved and cached. Works whether downloads are on or off.
         """
-        wish = Wish() if grant is None else Wish(grant.filename, grant.cache_control)
+        wish = (
+            ResponseOptions() if grant is None else ResponseOptions(grant.filename, grant.cache_control)
+        )
         with self.refusals_counted():
             return await self._serve(request, path, wish)
 
@@ -88,48 +90,54 @@ class Downloads:
             self._metrics.downloads.add(refusal.code)
             raise
 
-    async def _serve(self, request: web.BaseRequest, path: str, wish: Wish) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.BaseRequest, path: str, wish: ResponseOptions
+    ) -> web.StreamResponse:
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(Superseded):
                 return await self._look(request, path, wish)
         raise Refusal("overloaded", "the file is being replaced again and again")
 
-    async def _look(self, request: web.BaseRequest, path: str, wish: Wish) -> web.StreamResponse:
-        asked = Asked(request)
+    async def _look(
+        self, request: web.BaseRequest, path: str, wish: ResponseOptions
+    ) -> web.StreamResponse:
+        asked = ConditionalRequest(request)
         if self._visited is not None:
             visit = await self._visited.visit(path, asked.choose)
             held = None if visit.opened is None else await self._take(visit.opened)
-            return self._answer(visit.stat, wish, asked, Brought(held, visit.pieces))
+            return self._answer(visit.stat, wish, asked, ResponseBody(held, visit.pieces))
         stat = await self.shelf.stat(path)
         parts = asked.choose(stat)
         return self._answer(
-            stat, wish, asked, Brought(await self._hold(stat, parts[0]) if parts else None)
+            stat, wish, asked, ResponseBody(await self._hold(stat, parts[0]) if parts else None)
         )
 
-    def _answer(self, stat: Stat, wish: Wish, asked: Asked, brought: Brought) -> web.StreamResponse:
+    def _answer(
+        self, stat: Stat, wish: ResponseOptions, asked: ConditionalRequest, brought: ResponseBody
+    ) -> web.StreamResponse:
         if asked.status == 304:
             self._metrics.downloads.add("not_modified")
-        answer = FileAnswer(stat, wish, asked.status, brought)
+        answer = FileResponse(stat, wish, asked.status, brought)
         answer.sending = self.sending
         answer.ended = self.count
         if asked.status == 206:
             answer.take_parts(asked.parts)
         return answer
 
-    async def _take(self, opening: AbstractAsyncContextManager[Opened]) -> Held:
+    async def _take(self, opening: AbstractAsyncContextManager[OpenFile]) -> OpenResponseFile:
         """Keep a file that is open already. Raises `Refusal`."""
         async with AsyncExitStack() as closing:
             opened = await closing.enter_async_context(opening)
             self.occupy(closing)
-            return Held(self.shelf, opened, closing.pop_all())
+            return OpenResponseFile(self.shelf, opened, closing.pop_all())
 
-    async def _hold(self, stat: Stat, part: Part) -> Held:
+    async def _hold(self, stat: Stat, part: ByteRange) -> OpenResponseFile:
         """Open the file, this very version of it. Raises `Superseded`, `Refusal`."""
         async with AsyncExitStack() as closing:
             self.occupy(closing)
             opening = self.shelf.open(stat.path, start=part.start, length=part.length, etag=stat.etag)
             opened = await closing.enter_async_context(opening)
-            return Held(self.shelf, opened, closing.pop_all())
+            return OpenResponseFile(self.shelf, opened, closing.pop_all())
 
     def occupy(self, until: AsyncExitStack) -> None:
         """Count as one that is open until `until` is closed. Raises `Refusal("overloaded")`."""

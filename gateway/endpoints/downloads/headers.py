@@ -25,7 +25,7 @@ _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 !#$&'()+,.;=@^_`{}~\[\]-]")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ResponseOptions:
     """How a file is to be handed out: the name to save it under, how it may be cached.
 
     What is None is as usual.
@@ -35,7 +35,7 @@ class Wish:
     cache_control: str | None = None
 
 
-def head_of(stat: Stat, wish: Wish) -> dict[str, str]:
+def head_of(stat: Stat, wish: ResponseOptions) -> dict[str, str]:
     """Return the headers of an answer with this file, or about it."""
     return {
         **head_of_any(wish.filename or stat.path.rpartition("/")[2], wish),
@@ -51,7 +51,7 @@ def modified_of(stat: Stat) -> int:
     return max(0, min(int(stat.modified), int(time.time())))
 
 
-def head_of_any(filename: str, wish: Wish) -> dict[str, str]:
+def head_of_any(filename: str, wish: ResponseOptions) -> dict[str, str]:
     """Return the headers that all downloads have."""
     cached = wish.cache_control
     return {

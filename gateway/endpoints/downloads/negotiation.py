@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.endpoints.downloads.conditions import is_fresh, range_counts
 from gateway.endpoints.downloads.headers import modified_of
-from gateway.endpoints.downloads.ranges import Part, parts_of
+from gateway.endpoints.downloads.ranges import ByteRange, parts_of
 from gateway.storage.protocols import Stat
 
 _HEADERS: Final = (
@@ -27,7 +27,7 @@ _HEADERS: Final = (
 )
 
 
-class Asked:
+class ConditionalRequest:
     """One request. After `choose`, `status` is that of the answer (200, 206 or 304)."""
 
     def __init__(self, request: web.BaseRequest) -> None:
@@ -35,19 +35,19 @@ class Asked:
         self._headers = {name: ", ".join(headers.getall(name)) for name in _HEADERS if name in headers}
         self._head = request.method == "HEAD"
         self.status = 200
-        self.parts: Sequence[Part] = ()
+        self.parts: Sequence[ByteRange] = ()
 
-    def choose(self, stat: Stat) -> Sequence[Part]:
+    def choose(self, stat: Stat) -> Sequence[ByteRange]:
         """Return, and keep, the parts of this version that are to be sent; none for HEAD and 304.
 
         Raises `Refusal` `precondition_failed`, `range_not_satisfiable`.
         """
         self.status, parts = self._chosen(stat) if self._headers else (200, None)
-        whole = () if self._head else (Part(0, stat.bytes),)
+        whole = () if self._head else (ByteRange(0, stat.bytes),)
         self.parts = whole if parts is None else parts
         return self.parts
 
-    def _chosen(self, stat: Stat) -> tuple[int, Sequence[Part] | None]:
+    def _chosen(self, stat: Stat) -> tuple[int, Sequence[ByteRange] | None]:
         """Return the status and the parts, None for the whole file."""
         headers, modified = self._headers, modified_of(stat)
         if is_fresh(headers, stat.etag, modified):

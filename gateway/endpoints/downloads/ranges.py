@@ -19,7 +19,7 @@ _RANGE: Final = re.compile(r"(\d*)-(\d*)", re.ASCII)
 _LONGEST_NUMBER: Final = 20
 
 
-class Part(NamedTuple):
+class ByteRange(NamedTuple):
     """`length` bytes from `start` on; never empty."""
 
     start: int
@@ -35,7 +35,7 @@ class Part(NamedTuple):
         return f"bytes {self.start}-{self.end - 1}/{size}"
 
 
-def parts_of(header: str, size: int) -> list[Part] | None:
+def parts_of(header: str, size: int) -> list[ByteRange] | None:
     """Return the parts of a file of `size` bytes that `Range` asks for, in the order asked.
 
     None: the whole file is to be sent. A server may do so for any range (section 14.2); this one
@@ -62,7 +62,7 @@ def parts_of(header: str, size: int) -> list[Part] | None:
     return parts
 
 
-def _parse(text: str, size: int) -> Part | tuple[()] | None:
+def _parse(text: str, size: int) -> ByteRange | tuple[()] | None:
     """Return one range; nothing, `()`, for one that is not satisfiable, None for bad syntax."""
     found = _RANGE.fullmatch(text)
     if found is None or text == "-":
@@ -71,11 +71,11 @@ def _parse(text: str, size: int) -> Part | tuple[()] | None:
     if not first:
         length = min(_number(last), size)
         # The end of an empty file is nothing, yet satisfiable (section 14.1.2).
-        return Part(size - length, length) if _number(last) else ()
+        return ByteRange(size - length, length) if _number(last) else ()
     start, end = _number(first), _number(last) if last else size - 1
     if last and end < start:
         return None
-    return Part(start, min(end, size - 1) + 1 - start) if start < size else ()
+    return ByteRange(start, min(end, size - 1) + 1 - start) if start < size else ()
 
 
 def _number(digits: str) -> int:

@@ -17,12 +17,12 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.domain.model import random_bytes
-from gateway.endpoints.downloads.headers import Wish, head_of, type_of
-from gateway.endpoints.downloads.ranges import Part
-from gateway.endpoints.downloads.transfer import Sender, Sending
+from gateway.endpoints.downloads.headers import ResponseOptions, head_of, type_of
+from gateway.endpoints.downloads.ranges import ByteRange
+from gateway.endpoints.downloads.transfer import FileSender, TransferPool
 from gateway.errors import GatewayError
 from gateway.http.protocol import abort
-from gateway.storage.protocols import Opened, Shelf, Stat
+from gateway.storage.protocols import OpenFile, Stat, Storage
 
 log = logging.getLogger("gateway.downloads")
 
@@ -37,13 +37,13 @@ class Section:
     """A part of a file and the text in front of it (multipart, RFC 9110 section 14.6)."""
 
     before: bytes
-    part: Part
+    part: ByteRange
 
 
-class Held:
+class OpenResponseFile:
     """An open file and what is to be done when it is closed."""
 
-    def __init__(self, shelf: Shelf, opened: Opened, closing: AsyncExitStack) -> None:
+    def __init__(self, shelf: Storage, opened: OpenFile, closing: AsyncExitStack) -> None:
         self.shelf = shelf
         self.opened = opened
         self._closing = closing
@@ -53,14 +53,14 @@ class Held:
         await self._closing.aclose()
 
 
-class Brought(NamedTuple):
+class ResponseBody(NamedTuple):
     """What there is to send: an open file, or the bytes of each part. Nothing for HEAD and 304."""
 
-    held: Held | None = None
+    held: OpenResponseFile | None = None
     pieces: Sequence[bytes] = ()
 
 
-class Streamed(web.StreamResponse):
+class StreamedResponse(web.StreamResponse):
     """An answer whose body comes from a storage. `send` brings it; `close` is called in any case."""
 
     _over = False
@@ -106,23 +106,23 @@ class Streamed(web.StreamResponse):
             raise
 
 
-class FileAnswer(Streamed):
+class FileResponse(StreamedResponse):
     """A file or some parts of it. With nothing `brought` it is only about the file."""
 
-    def __init__(self, stat: Stat, wish: Wish, status: int, brought: Brought) -> None:
+    def __init__(self, stat: Stat, wish: ResponseOptions, status: int, brought: ResponseBody) -> None:
         super().__init__(status=status, headers=head_of(stat, wish))
         self._stat = stat
         self._held, self._pieces = brought
-        self._sections: Sequence[Section] = [Section(b"", Part(0, stat.bytes))]
+        self._sections: Sequence[Section] = [Section(b"", ByteRange(0, stat.bytes))]
         self._tail = b""
-        self.sending: Sending | None = None
+        self.sending: TransferPool | None = None
         self.ended: Ended = lambda sent, whole: None
         if status == 304:
             del self.headers["Content-Type"]  # RFC 9110 section 15.4.5
         else:
             self.content_length = stat.bytes
 
-    def take_parts(self, parts: Sequence[Part]) -> None:
+    def take_parts(self, parts: Sequence[ByteRange]) -> None:
         """Be an answer with these parts of the file only (206)."""
         stat, size = self._stat, self._stat.bytes
         if len(parts) == 1:
@@ -149,7 +149,7 @@ class FileAnswer(Streamed):
         """Send the parts."""
         if self.sending is None or (self._held is None and not self._pieces):
             return
-        sender, whole = Sender(self.sending, request), False
+        sender, whole = FileSender(self.sending, request), False
         try:
             if self._held is None:
                 await sender.short(self._short(), sum(map(len, self._pieces)))
@@ -168,13 +168,15 @@ class FileAnswer(Streamed):
         )
         return b"".join((*told, self._tail))
 
-    async def _send_parts(self, sender: Sender, held: Held) -> None:
+    async def _send_parts(self, sender: FileSender, held: OpenResponseFile) -> None:
         for number, section in enumerate(self._sections):
             await sender.text(section.before)
             await self._send_part(sender, held, section.part, first=number == 0)
         await sender.text(self._tail)
 
-    async def _send_part(self, sender: Sender, held: Held, part: Part, *, first: bool) -> None:
+    async def _send_part(
+        self, sender: FileSender, held: OpenResponseFile, part: ByteRange, *, first: bool
+    ) -> None:
         """Send a part: of the file that is open, or, where that was a stream, of one opened anew."""
         if first or held.opened.fd is not None:
             await sender.part(held.opened, part)

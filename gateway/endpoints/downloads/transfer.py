@@ -19,9 +19,9 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.endpoints.downloads.ranges import Part
+from gateway.endpoints.downloads.ranges import ByteRange
 from gateway.http.sockets import duplicate
-from gateway.storage.protocols import SHORT_BYTES, Opened
+from gateway.storage.protocols import SHORT_BYTES, OpenFile
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
 
@@ -39,7 +39,7 @@ SLICE_BYTES: Final = 64 << 10
 """Over TLS the client must take so much in the time of a silence."""
 
 
-class Sending:
+class TransferPool:
     """The threads of a gateway that send files, and how long a client may take nothing (seconds)."""
 
     def __init__(self, silence: float) -> None:
@@ -51,10 +51,10 @@ class Sending:
         self.pool.shutdown()
 
 
-class Sender:
+class FileSender:
     """Sends to one client. `sent` counts the bytes of files (those that left for the network)."""
 
-    def __init__(self, sending: Sending, request: web.BaseRequest) -> None:
+    def __init__(self, sending: TransferPool, request: web.BaseRequest) -> None:
         self.sent = 0
         self._sending = sending
         self._request = request
@@ -64,7 +64,7 @@ class Sender:
         if data:
             await self._write(memoryview(data))
 
-    async def part(self, opened: Opened, part: Part) -> None:
+    async def part(self, opened: OpenFile, part: ByteRange) -> None:
         """Send a part of an open file.
 
         Raises `ConnectionError` where the client has gone or takes no more, `OSError` or
@@ -80,7 +80,7 @@ class Sender:
                 await self.piece(piece)
             return
         with sock:
-            await self._send_file(_Turns(sock, opened.fd, part))
+            await self._send_file(_SendTurns(sock, opened.fd, part))
 
     async def short(self, body: bytes, count: int) -> None:
         """Send the rest of an answer with what stands before it; `count` bytes of it are files'."""
@@ -122,7 +122,7 @@ class Sender:
             raise
         return own
 
-    async def _send_file(self, turns: _Turns) -> None:
+    async def _send_file(self, turns: _SendTurns) -> None:
         loop = asyncio.get_running_loop()
         try:
             while turns.rest:
@@ -134,14 +134,14 @@ class Sender:
             self.sent += turns.sent
 
 
-class _Turns:
+class _SendTurns:
     """The thread's side of one part. Touched by one thread at a time, but for `over`.
 
     `rest` bytes are to be sent, `full` tells that the socket takes no more for now, `over` ends a
     turn early.
     """
 
-    def __init__(self, sock: socket.socket, fd: int, part: Part) -> None:
+    def __init__(self, sock: socket.socket, fd: int, part: ByteRange) -> None:
         self.socket = sock
         self.rest = part.length
         self.sent = 0
@@ -173,7 +173,7 @@ class _Turns:
             busy += size
 
 
-async def _to_its_end(turn: asyncio.Future[None], turns: _Turns) -> None:
+async def _to_its_end(turn: asyncio.Future[None], turns: _SendTurns) -> None:
     """Wait for a turn. Whoever is cancelled meanwhile still waits: the thread uses our descriptors."""
     try:
         await asyncio.shield(turn)
@@ -185,7 +185,7 @@ async def _to_its_end(turn: asyncio.Future[None], turns: _Turns) -> None:
         raise
 
 
-async def _read(fd: int, part: Part) -> AsyncIterator[bytes]:
+async def _read(fd: int, part: ByteRange) -> AsyncIterator[bytes]:
     at = part.start
     while at < part.end:
         piece = await asyncio.to_thread(os.pread, fd, min(PIECE_BYTES, part.end - at), at)

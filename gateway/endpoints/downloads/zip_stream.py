@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.endpoints.downloads.headers import type_of
 from gateway.errors import GatewayError, Refusal
-from gateway.storage.protocols import Opened, Stat
+from gateway.storage.protocols import OpenFile, Stat
 
 T = TypeVar("T")
 
@@ -48,11 +48,11 @@ class Member:
     """
 
     name: str
-    opening: AbstractAsyncContextManager[Opened]
+    opening: AbstractAsyncContextManager[OpenFile]
     may_be_gone: bool = False
 
 
-class Zipping:
+class ZipStream:
     """One archive on its way. `members` may be endless for all we know; it is asked one by one."""
 
     def __init__(self, members: AsyncIterator[Member], pool: ThreadPoolExecutor) -> None:
@@ -109,7 +109,7 @@ class Zipping:
             finally:
                 self._ask(closing.aclose(), always=True)
 
-    def _opened(self, member: Member, closing: AsyncExitStack) -> Opened | None:
+    def _opened(self, member: Member, closing: AsyncExitStack) -> OpenFile | None:
         try:
             return self._ask(closing.enter_async_context(member.opening))
         except Refusal as refusal:
@@ -117,14 +117,14 @@ class Zipping:
                 return None
             raise
 
-    def _described(self, name: str, opened: Opened) -> _Described:
+    def _described(self, name: str, opened: OpenFile) -> _Described:
         from stream_zip import ZIP_AUTO
 
         stat = opened.stat
         method = ZIP_AUTO(stat.bytes, level=_level(stat))
         return name, _date(stat), _MODE, method, self._bytes(opened)
 
-    def _bytes(self, opened: Opened) -> Iterator[bytes]:
+    def _bytes(self, opened: OpenFile) -> Iterator[bytes]:
         if opened.fd is None:
             pieces = aiter(opened)
             while (piece := self._ask(_next_of(pieces))) is not None:

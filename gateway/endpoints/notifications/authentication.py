@@ -27,7 +27,7 @@ LONGEST: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Senders:
+class NotificationAuthenticator:
     """`secrets` are those in force, any of them good; `open_here` admits all where there is none."""
 
     secrets: Sequence[str] = field(default=(), repr=False)

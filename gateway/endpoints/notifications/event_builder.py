@@ -15,17 +15,17 @@ from typing import Any
 
 from gateway.domain import paths
 from gateway.domain.model import OBJECT_CREATED
-from gateway.endpoints.notifications.parser import Notice
-from gateway.endpoints.notifications.presigned_uploads import Initiation
+from gateway.endpoints.notifications.parser import ObjectNotification
+from gateway.endpoints.notifications.presigned_uploads import PresignedUpload
 from gateway.errors import Refusal
-from gateway.events.protocols import Event
+from gateway.events.protocols import NewEvent
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import Stat
 from gateway.storage.s3.parts import given
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class NotificationScope:
     """Which objects are told of: those of our storage, if it is a bucket, and those of `others`."""
 
     own: Bucket | None
@@ -42,29 +42,29 @@ class Where:
         prefix = f"{self.own.prefix}/" if self.own.prefix else ""
         return key[len(prefix) :] if key.startswith(prefix) and key != prefix else None
 
-    def notice_of(self, path: str, stat: Stat) -> Notice:
+    def notice_of(self, path: str, stat: Stat) -> ObjectNotification:
         """Return what a notification of an object of our storage would have said."""
         bucket, key = ("", path) if self.own is None else (self.own.name, self.own.key(path))
-        return Notice(bucket, key, "ObjectCreated:Put", stat.bytes, stat.etag)
+        return ObjectNotification(bucket, key, "ObjectCreated:Put", stat.bytes, stat.etag)
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class NotifiedObject:
     """An object to tell of: `key` is relative to our storage, else the bucket's (then `ours` is False).
 
     `stat` is what it was found to be, None where nobody looked; `lost` is its date where no notification
     came. `initiations` are the URLs by which it may have come.
     """
 
-    notice: Notice
+    notice: ObjectNotification
     key: str
     ours: bool
     stat: Stat | None = None
-    initiations: Sequence[Initiation] = ()
+    initiations: Sequence[PresignedUpload] = ()
     lost: float | None = None
 
 
-def event_of(subject: Subject, handlers: tuple[str, ...]) -> Event:
+def event_of(subject: NotifiedObject, handlers: tuple[str, ...]) -> NewEvent:
     """Return the event of an object."""
     notice, stat = subject.notice, subject.stat
     path = f"/{subject.key}"
@@ -85,10 +85,10 @@ def event_of(subject: Subject, handlers: tuple[str, ...]) -> Event:
         "principal": None,
     }
     event_id = id_of(notice, subject.lost)
-    return Event(event_id, OBJECT_CREATED, handlers, body, time.time(), path=known)
+    return NewEvent(event_id, OBJECT_CREATED, handlers, body, time.time(), path=known)
 
 
-def id_of(notice: Notice, lost: float | None = None) -> str:
+def id_of(notice: ObjectNotification, lost: float | None = None) -> str:
     """Return the id of the event of an object: equal for every notification of the same one.
 
     A version names an object for good; without one its etag and the sequencer do. (Some senders
@@ -107,7 +107,7 @@ def id_of(notice: Notice, lost: float | None = None) -> str:
     return f"object.{hashlib.sha256(words.encode('utf-8', 'replace')).hexdigest()[:32]}"
 
 
-def _allowed(initiations: Sequence[Initiation], stored: dict[str, str]) -> dict[str, str]:
+def _allowed(initiations: Sequence[PresignedUpload], stored: dict[str, str]) -> dict[str, str]:
     """Return the metadata of the URL by which an object came; without one, what is stored.
 
     What was signed counts, and nothing else: some stores keep none of what stands in a URL, and some

@@ -15,11 +15,11 @@ import aiohttp
 from aiohttp import web
 
 from gateway.domain.failpoints import reach
-from gateway.endpoints.notifications.authentication import Senders, unknown
-from gateway.endpoints.notifications.parser import Message, read
-from gateway.endpoints.notifications.processor import Arrivals
-from gateway.endpoints.notifications.sns import Sns
-from gateway.errors import EngineAway, Refusal
+from gateway.endpoints.notifications.authentication import NotificationAuthenticator, unknown
+from gateway.endpoints.notifications.parser import NotificationMessage, read
+from gateway.endpoints.notifications.processor import NotificationProcessor
+from gateway.endpoints.notifications.sns import SnsVerifier
+from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.http.request_body import read_whole
 from gateway.http.responses import json_answer
 
@@ -34,14 +34,14 @@ PASSING: Final = aiohttp.ClientTimeout(total=60.0)
 log = logging.getLogger("gateway.objects")
 
 
-class Notifications:
+class NotificationHandler:
     """The door. `keeper` is a session with the process that takes notifications, None where we do."""
 
     def __init__(
         self,
-        senders: Senders,
-        arrivals: Arrivals,
-        sns: Sns,
+        senders: NotificationAuthenticator,
+        arrivals: NotificationProcessor,
+        sns: SnsVerifier,
         keeper: aiohttp.ClientSession | None = None,
     ) -> None:
         self._senders = senders
@@ -77,7 +77,7 @@ class Notifications:
             return await self._service(message.envelope)
         try:
             counts = await self._arrivals.take(message.notices)
-        except EngineAway as fault:
+        except EventEngineUnavailable as fault:
             raise Refusal("journal_unavailable", f"events cannot be kept now: {fault}") from fault
         if message.others:
             log.debug("%d notifications of something else are ignored", message.others)
@@ -85,7 +85,7 @@ class Notifications:
         reach("before answer")
         return json_answer({"notifications": counts})
 
-    def _message(self, headers: Mapping[str, str], body: bytes, *, trusted: bool) -> Message:
+    def _message(self, headers: Mapping[str, str], body: bytes, *, trusted: bool) -> NotificationMessage:
         """Read the body of somebody who may send one. Raises `Refusal`."""
         trusted = trusted or self._senders.signed(headers, body)
         try:

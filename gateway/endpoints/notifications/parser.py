@@ -38,7 +38,7 @@ _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class ObjectNotification:
     """One object that was created, as its store tells it.
 
     `key` is the object's, decoded. What a store does not tell is None; `metadata` has names without
@@ -58,31 +58,31 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class NotificationMessage:
     """What one request said: the objects that were created, and how many other things were told of.
 
     `envelope` is that of Amazon's notification service, where there was one; `secrets` are the
     texts of all records, also of those that tell of something else.
     """
 
-    notices: tuple[Notice, ...] = ()
+    notices: tuple[ObjectNotification, ...] = ()
     others: int = 0
     envelope: Mapping[str, Any] | None = None
     secrets: tuple[str | None, ...] = ()
 
 
-def read(body: bytes) -> Message:
+def read(body: bytes) -> NotificationMessage:
     """Read a request's body. Raises `Refusal("bad_request")` that names what is wrong, and where."""
     said = _object(body, "the body")
     kind = said.get("Type")
     envelope = said if isinstance(kind, str) and "TopicArn" in said else None
     if envelope is not None and kind != "Notification":
-        return Message(envelope=envelope)
+        return NotificationMessage(envelope=envelope)
     records = list(_records(said, "the body", 0))
     if len(records) > MOST_RECORDS:
         raise _bad(f"there are more than {MOST_RECORDS} records")
     notices = [_notice(record, place) for record, place in records if _is_created(record, place)]
-    return Message(
+    return NotificationMessage(
         tuple(notices),
         len(records) - len(notices),
         envelope,
@@ -142,7 +142,7 @@ def _is_created(record: Mapping[str, Any], place: str) -> bool:
     return name.removeprefix("s3:").startswith("ObjectCreated:")
 
 
-def _notice(record: Mapping[str, Any], place: str) -> Notice:
+def _notice(record: Mapping[str, Any], place: str) -> ObjectNotification:
     s3 = _part(record, "s3", place)
     bucket = _text(_part(s3, "bucket", f"{place}.s3").get("name"))
     found = _part(s3, "object", f"{place}.s3")
@@ -150,7 +150,7 @@ def _notice(record: Mapping[str, Any], place: str) -> Notice:
         raise _bad(f"{place}.s3.bucket.name is missing")
     version = _text(found.get("versionId"))
     told = _metadata(found)
-    return Notice(
+    return ObjectNotification(
         bucket=bucket,
         key=_key(found.get("key"), str(record.get("eventSource", "")), f"{place}.s3.object.key"),
         event_name=str(record["eventName"]).removeprefix("s3:")[:100],

@@ -30,7 +30,7 @@ MOST_OF_A_PATH: Final = 100
 """URLs of one path that a notification is compared with: the latest."""
 
 
-class Given(Protocol):
+class GrantTerms(Protocol):
     """What a signed URL allows, as far as it matters here; see `gateway.signing.Grant`."""
 
     @property
@@ -65,7 +65,7 @@ class Given(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Initiation:
+class PresignedUpload:
     """One URL that was given out. Times are Unix seconds: at `due` somebody looks for its object.
 
     `told` is the etag of the object that handlers were told of last; `lost` the date of the object
@@ -94,7 +94,7 @@ class Initiation:
         said = asdict(self)
         return {name: value for name, value in said.items() if value is not None}
 
-    def later(self, now: float) -> Initiation:
+    def later(self, now: float) -> PresignedUpload:
         """Return it with the next look: the pauses double, the last look is at its end."""
         passed = self.due - self.created
         due = self.until if self.told is not None else min(self.created + 2 * passed, self.until)
@@ -119,7 +119,7 @@ class Initiation:
         return None
 
 
-class Initiated:
+class PresignedUploads:
     """The memory of all URLs by which objects may be put. `clock` returns Unix seconds.
 
     The first look comes `first_look` seconds after a URL. Callable from any event loop. Every method
@@ -140,11 +140,11 @@ class Initiated:
         """Return the time by which URLs end."""
         return self._clock()
 
-    async def remember(self, grant: Given) -> None:
+    async def remember(self, grant: GrantTerms) -> None:
         """Write down what a URL allows, durably: before anybody gets the URL."""
         now = self._clock()
         key = f"{_marks(grant.path)}.{now:017.6f}.{secrets.token_hex(4)}"
-        made = Initiation(
+        made = PresignedUpload(
             key,
             grant.path,
             now,
@@ -157,21 +157,21 @@ class Initiated:
         )
         await self._records.put(key, made.item())
 
-    async def of(self, path: str) -> list[Initiation]:
+    async def of(self, path: str) -> list[PresignedUpload]:
         """Return the URLs by which something may have been put at `path`, the latest first."""
         page = await self._records.query(_marks(path), order="desc", limit=MOST_OF_A_PATH)
-        return [Initiation(**item) for item in page.items]
+        return [PresignedUpload(**item) for item in page.items]
 
-    async def due(self, limit: int) -> list[Initiation]:
+    async def due(self, limit: int) -> list[PresignedUpload]:
         """Return those whose object is to be looked for now, the longest waiting first."""
         page = await self._records.query(index="due", until=self._clock(), limit=limit)
-        return [Initiation(**item) for item in page.items]
+        return [PresignedUpload(**item) for item in page.items]
 
-    async def change(self, before: Initiation, after: Initiation) -> bool:
+    async def change(self, before: PresignedUpload, after: PresignedUpload) -> bool:
         """Replace what is remembered, unless somebody else has changed it; tell whether it was done."""
         return await self._records.put(before.key, after.item(), replaces=before.item())
 
-    async def forget(self, initiation: Initiation) -> bool:
+    async def forget(self, initiation: PresignedUpload) -> bool:
         """Forget a URL; tell whether it was still known."""
         return await self._records.delete(initiation.key)
 

@@ -14,14 +14,14 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from gateway.domain.model import HandlerSpec, Upload
-from gateway.endpoints.notifications.event_builder import Subject, Where, event_of
-from gateway.endpoints.notifications.parser import Notice
-from gateway.endpoints.notifications.presigned_uploads import Initiated, Initiation
-from gateway.errors import RecordsAway, Refusal, Superseded
-from gateway.events.protocols import Event
-from gateway.storage.protocols import Shelf, Stat
+from gateway.endpoints.notifications.event_builder import NotificationScope, NotifiedObject, event_of
+from gateway.endpoints.notifications.parser import ObjectNotification
+from gateway.endpoints.notifications.presigned_uploads import PresignedUpload, PresignedUploads
+from gateway.errors import RecordStoreUnavailable, Refusal, Superseded
+from gateway.events.protocols import NewEvent
+from gateway.storage.protocols import Stat, Storage
 from gateway.storage.s3.parts import MARK, OWNER
-from gateway.telemetry.metrics import Tally
+from gateway.telemetry.metrics import LoopCounter
 
 LOOKS: Final = 16
 """Objects that are looked at at once."""
@@ -31,21 +31,21 @@ SAME_SECOND: Final = 2.0
 
 log = logging.getLogger("gateway.objects")
 
-Publish = Callable[[Sequence[Event]], Awaitable[None]]
+Publish = Callable[[Sequence[NewEvent]], Awaitable[None]]
 Stored = Callable[[str, str], Awaitable[bool]]
 Genuine = Callable[[str, str, str], bool]
 Failed = Callable[[Upload, str, int], None]
 
 
-class Outcome(NamedTuple):
+class NotificationResult(NamedTuple):
     """What became of a notice: a word for the count, and the event where there is one to tell."""
 
     word: str
-    event: Event | None = None
-    initiations: Sequence[Initiation] = ()
+    event: NewEvent | None = None
+    initiations: Sequence[PresignedUpload] = ()
 
 
-class Arrivals:
+class NotificationProcessor:
     """Turns notices, and objects that were looked for, into events.
 
     `shelf` is our storage; `genuine(mark, upload_id, path)` tells whether a gateway of our installation
@@ -55,17 +55,17 @@ class Arrivals:
 
     def __init__(
         self,
-        where: Where,
-        shelf: Shelf,
-        initiated: Initiated,
+        where: NotificationScope,
+        shelf: Storage,
+        initiated: PresignedUploads,
         *,
         genuine: Genuine,
         stored: Stored,
         publish: Publish,
         audience: Callable[[], Sequence[HandlerSpec]],
         failed: Failed,
-        notices: Tally,
-        ends: Tally,
+        notices: LoopCounter,
+        ends: LoopCounter,
     ) -> None:
         self._where = where
         self._shelf = shelf
@@ -80,7 +80,7 @@ class Arrivals:
         self._looks = asyncio.Semaphore(LOOKS)
         self._strange: set[str] = set()
 
-    async def take(self, notices: Sequence[Notice]) -> dict[str, int]:
+    async def take(self, notices: Sequence[ObjectNotification]) -> dict[str, int]:
         """Tell handlers what is new; return how many notices came to what, when all is durable.
 
         Raises `EngineAway`, and `Refusal` where the storage cannot be asked: then it may be repeated.
@@ -96,7 +96,7 @@ class Arrivals:
                 await self._note(outcome.initiations, outcome.event.body["etag"])
         return counts
 
-    async def find(self, initiation: Initiation, stat: Stat) -> bool:
+    async def find(self, initiation: PresignedUpload, stat: Stat) -> bool:
         """Tell of an object that was looked for; return whether that was news. Raises as `take` does."""
         if not initiation.is_of(stat) or initiation.told == stat.etag:
             return False
@@ -107,41 +107,41 @@ class Arrivals:
             return False
         key, notice = initiation.path.removeprefix("/"), self._where.notice_of(initiation.path, stat)
         if handlers := self._wanted(key):
-            subject = Subject(notice, key, True, stat, initiations, stat.modified)
+            subject = NotifiedObject(notice, key, True, stat, initiations, stat.modified)
             await self._publish([event_of(subject, handlers)])
         await self._note([initiation], stat.etag, lost=stat.modified)
         return True
 
     # -- one notice
 
-    async def _look(self, notice: Notice) -> Outcome:
+    async def _look(self, notice: ObjectNotification) -> NotificationResult:
         key = self._where.inside(notice.bucket, notice.key)
         if key is not None:
             return await self._look_inside(notice, key)
         if not self._where.takes(notice.bucket):
             return self._strange_bucket(notice.bucket)
         if notice.bucket not in self._where.others:
-            return Outcome("outside")
-        return self._told(Subject(notice, notice.key, False))
+            return NotificationResult("outside")
+        return self._told(NotifiedObject(notice, notice.key, False))
 
-    async def _look_inside(self, notice: Notice, key: str) -> Outcome:
+    async def _look_inside(self, notice: ObjectNotification, key: str) -> NotificationResult:
         path = f"/{key}"
         initiations = await self._remembered(path)
         if not initiations and not self._wanted(key):
-            return Outcome("unwanted")
+            return NotificationResult("unwanted")
         if await self._is_own(notice.metadata or {}, path, initiations):
-            return Outcome("own")
+            return NotificationResult("own")
         stat = await self._stat(path, notice)
         if stat is not None and await self._is_own(stat.metadata, path, initiations):
-            return Outcome("own")
+            return NotificationResult("own")
         if stat is not None and await self._remove_wrong(initiations, stat):
-            return Outcome("removed")
+            return NotificationResult("removed")
         if any(_was_told(one, notice) for one in initiations):
-            return Outcome("duplicate")
-        return self._told(Subject(notice, key, True, stat, initiations))
+            return NotificationResult("duplicate")
+        return self._told(NotifiedObject(notice, key, True, stat, initiations))
 
     async def _is_own(
-        self, metadata: Mapping[str, str], path: str, initiations: Sequence[Initiation]
+        self, metadata: Mapping[str, str], path: str, initiations: Sequence[PresignedUpload]
     ) -> bool:
         """Tell whether a gateway stored an object, and so has told of it: it is marked so.
 
@@ -159,32 +159,32 @@ class Arrivals:
             return True
         return await self._stored(upload_id, path)
 
-    def _told(self, subject: Subject) -> Outcome:
+    def _told(self, subject: NotifiedObject) -> NotificationResult:
         handlers = self._wanted(subject.key)
         if not handlers:
-            return Outcome("unwanted")
-        return Outcome("told", event_of(subject, handlers), subject.initiations)
+            return NotificationResult("unwanted")
+        return NotificationResult("told", event_of(subject, handlers), subject.initiations)
 
-    def _strange_bucket(self, bucket: str) -> Outcome:
+    def _strange_bucket(self, bucket: str) -> NotificationResult:
         if bucket not in self._strange and len(self._strange) < 100:
             self._strange.add(bucket)
             log.warning(
                 "notifications of the bucket %r are ignored: name it in --object-buckets to take them",
                 bucket[:100],
             )
-        return Outcome("strange")
+        return NotificationResult("strange")
 
     def _wanted(self, key: str) -> tuple[str, ...]:
         return tuple([spec.name for spec in self._audience() if spec.wants(key)])
 
-    async def _remembered(self, path: str) -> list[Initiation]:
+    async def _remembered(self, path: str) -> list[PresignedUpload]:
         try:
             return await self._initiated.of(path)
-        except RecordsAway as fault:
+        except RecordStoreUnavailable as fault:
             log.warning("what was allowed for %s is not known now: %s", path, fault)
             return []
 
-    async def _stat(self, path: str, notice: Notice) -> Stat | None:
+    async def _stat(self, path: str, notice: ObjectNotification) -> Stat | None:
         """Look at the object; None where it is gone, or another one by now."""
         try:
             async with self._looks:
@@ -197,7 +197,7 @@ class Arrivals:
 
     # -- what was allowed
 
-    async def _remove_wrong(self, initiations: Sequence[Initiation], stat: Stat) -> bool:
+    async def _remove_wrong(self, initiations: Sequence[PresignedUpload], stat: Stat) -> bool:
         """Remove an object that none of the URLs allows by which it may have come."""
         possible = [one for one in initiations if one.is_of(stat)]
         faults = [one.fault_of(stat.bytes, stat.mime) for one in possible]
@@ -222,7 +222,7 @@ class Arrivals:
         return True
 
     async def _note(
-        self, initiations: Sequence[Initiation], etag: str | None, lost: float | None = None
+        self, initiations: Sequence[PresignedUpload], etag: str | None, lost: float | None = None
     ) -> None:
         """Remember that handlers were told. Where that fails, they may be told once more."""
         for one in initiations:
@@ -232,11 +232,11 @@ class Arrivals:
                 after = replace(one, told=etag, lost=lost, due=one.until)
                 if await self._initiated.change(one, after):
                     self._ends.add("finished" if lost is None else "reconciled")
-            except RecordsAway as fault:
+            except RecordStoreUnavailable as fault:
                 log.warning("that handlers know %s is not written down: %s", one.path, fault)
 
 
-def _was_told(initiation: Initiation, notice: Notice) -> bool:
+def _was_told(initiation: PresignedUpload, notice: ObjectNotification) -> bool:
     """Tell whether this is the late notification of an object that was found without one."""
     return (
         initiation.lost is not None

@@ -11,11 +11,11 @@ import asyncio
 import logging
 from typing import Final
 
-from gateway.endpoints.notifications.presigned_uploads import Initiated, Initiation
-from gateway.endpoints.notifications.processor import Arrivals
-from gateway.errors import EngineAway, RecordsAway, Refusal
-from gateway.storage.protocols import Shelf
-from gateway.telemetry.metrics import Tally
+from gateway.endpoints.notifications.presigned_uploads import PresignedUpload, PresignedUploads
+from gateway.endpoints.notifications.processor import NotificationProcessor
+from gateway.errors import EventEngineUnavailable, RecordStoreUnavailable, Refusal
+from gateway.storage.protocols import Storage
+from gateway.telemetry.metrics import LoopCounter
 
 PAGE: Final = 100
 LONGEST_PAUSE: Final = 30.0
@@ -24,11 +24,16 @@ LONGEST_PAUSE: Final = 30.0
 log = logging.getLogger("gateway.objects")
 
 
-class Reconcile:
+class PresignedUploadReconciler:
     """Looks for what is due, often beside the `after` seconds of a first look. On the server's loop."""
 
     def __init__(
-        self, initiated: Initiated, arrivals: Arrivals, shelf: Shelf, ends: Tally, after: float
+        self,
+        initiated: PresignedUploads,
+        arrivals: NotificationProcessor,
+        shelf: Storage,
+        ends: LoopCounter,
+        after: float,
     ) -> None:
         self._initiated = initiated
         self._arrivals = arrivals
@@ -53,7 +58,7 @@ class Reconcile:
             try:
                 while await self.look() == PAGE:
                     pass
-            except (EngineAway, RecordsAway, Refusal) as fault:
+            except (EventEngineUnavailable, RecordStoreUnavailable, Refusal) as fault:
                 log.warning("objects that were to come are looked for later: %s", fault)
             except Exception:
                 log.exception("looking for objects that were to come failed")
@@ -61,7 +66,8 @@ class Reconcile:
     async def look(self) -> int:
         """Look for all that is due, a page of it; return how many those were.
 
-        Raises `RecordsAway`, `EngineAway`, `Refusal` where something cannot be reached.
+        Raises `RecordStoreUnavailable`, `EventEngineUnavailable`, `Refusal` where something cannot
+        be reached.
         """
         page = await self._initiated.due(PAGE)
         for initiation in page:
@@ -71,7 +77,7 @@ class Reconcile:
                 await self._look_for(taken, last=now >= taken.until)
         return len(page)
 
-    async def _look_for(self, initiation: Initiation, *, last: bool) -> None:
+    async def _look_for(self, initiation: PresignedUpload, *, last: bool) -> None:
         try:
             stat = await self._shelf.stat(initiation.path)
         except Refusal as refusal:

@@ -43,11 +43,11 @@ Fetch = Callable[[str], Awaitable[bytes]]
 log = logging.getLogger("gateway.objects")
 
 
-class NotAmazons(Exception):
+class InvalidSnsMessage(Exception):
     """A message that is not, or not provably, Amazon's. The words are for the operator's log."""
 
 
-class Sns:
+class SnsVerifier:
     """Verifies messages and confirms subscriptions. `fetch` gets a URL of Amazon's."""
 
     def __init__(self, fetch: Fetch | None = None) -> None:
@@ -60,7 +60,7 @@ class Sns:
         try:
             await self.verify(message)
             await self._fetch(_amazons(url))
-        except (NotAmazons, aiohttp.ClientError, TimeoutError, OSError) as fault:
+        except (InvalidSnsMessage, aiohttp.ClientError, TimeoutError, OSError) as fault:
             log.warning(
                 "a subscription to %r was not confirmed: %s. Where it is yours, open its URL: %r",
                 str(message.get("TopicArn", ""))[:300], fault, url,
@@ -70,19 +70,19 @@ class Sns:
         return True
 
     async def verify(self, message: Mapping[str, Any]) -> None:
-        """Raise `NotAmazons` for a message whose signature is not good, or is of long ago."""
+        """Raise `InvalidSnsMessage` for a message whose signature is not good, or is of long ago."""
         signed = _SIGNED.get(str(message.get("Type")))
         if signed is None:
-            raise NotAmazons("it is of no known type")
+            raise InvalidSnsMessage("it is of no known type")
         _check_age(message.get("Timestamp"))
         certificate = await self._certificate(str(message.get("SigningCertURL", "")))
         try:
             signature = base64.b64decode(str(message.get("Signature", "")), validate=True)
         except (binascii.Error, ValueError):
-            raise NotAmazons("its signature is no base64") from None
+            raise InvalidSnsMessage("its signature is no base64") from None
         version = str(message.get("SignatureVersion"))
         if not certificate.signed(_text_of(message, signed), signature, version):
-            raise NotAmazons("its signature does not fit")
+            raise InvalidSnsMessage("its signature does not fit")
 
     async def _certificate(self, url: str) -> Certificate:
         from gateway.endpoints.notifications.certificates import Certificate
@@ -93,9 +93,11 @@ class Sns:
         try:
             fetched = Certificate(await self._fetch(url))
         except ValueError as fault:
-            raise NotAmazons(f"its certificate is not good: {fault}") from None
+            raise InvalidSnsMessage(f"its certificate is not good: {fault}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as fault:
-            raise NotAmazons(f"its certificate cannot be fetched: {type(fault).__name__}") from None
+            raise InvalidSnsMessage(
+                f"its certificate cannot be fetched: {type(fault).__name__}"
+            ) from None
         self._certificates[url] = fetched
         while len(self._certificates) > CERTIFICATES:
             self._certificates.popitem(last=False)
@@ -103,14 +105,14 @@ class Sns:
 
 
 def _amazons(url: str, *, suffix: str = "") -> str:
-    """Return a URL of Amazon's notification service. Raises `NotAmazons` for any other."""
+    """Return a URL of Amazon's notification service. Raises `InvalidSnsMessage` for any other."""
     try:
         parts = urlsplit(url)
         plain = parts.scheme == "https" and parts.netloc == parts.hostname and url.isascii()
     except ValueError:
         plain = False
     if not plain or not _HOST.fullmatch(parts.netloc) or not parts.path.endswith(suffix):
-        raise NotAmazons("it leads to a host that is not Amazon's, or not over HTTPS")
+        raise InvalidSnsMessage("it leads to a host that is not Amazon's, or not over HTTPS")
     return url
 
 
@@ -118,9 +120,9 @@ def _check_age(said: Any) -> None:
     try:
         age = datetime.now(UTC) - datetime.fromisoformat(str(said))
     except (ValueError, TypeError):
-        raise NotAmazons("it has no date") from None
+        raise InvalidSnsMessage("it has no date") from None
     if abs(age) > FRESH:
-        raise NotAmazons("it is more than an hour old")
+        raise InvalidSnsMessage("it is more than an hour old")
 
 
 def _text_of(message: Mapping[str, Any], names: tuple[str, ...]) -> bytes:

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 
 from gateway.auth.authenticator import CHALLENGE, JWT, SIGNED, Auth
 from gateway.endpoints.routing.forwarding import OURS
-from gateway.endpoints.routing.model import Exchange, Next, Route
+from gateway.endpoints.routing.model import Next, RequestContext, Route
 from gateway.errors import Refusal
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
@@ -26,13 +26,13 @@ KINDS: Final[Mapping[str, frozenset[str]]] = {
 TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
 
 
-class Authorize:
+class AuthorizeStep:
     """The step. `axis` is the default authorization; `token` and `jwt` ask for one whatever that is."""
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
 
-    async def __call__(self, exchange: Exchange, following: Next) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Fill the principal. Raises Refusal `unauthorized` or `insufficient_scope`, or as `granted`."""
         request, route = exchange.request, exchange.route
         mode = self._auth.mode if route.auth_mode == "axis" else route.auth_mode
@@ -49,7 +49,7 @@ class Authorize:
             _check_rights(exchange.principal or {}, route)
         return await following(exchange)
 
-    def _keep_credentials_here(self, exchange: Exchange) -> None:
+    def _keep_credentials_here(self, exchange: RequestContext) -> None:
         """Take our own tokens out of what goes upstream; others are the upstream's and stay.
 
         A JSON Web Token stays too: it is issued for the whole of an API, and upstreams read it.

@@ -13,26 +13,26 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.endpoints.routing.model import Exchange
-from gateway.errors import Refusal, Unanswered
+from gateway.endpoints.routing.model import RequestContext
+from gateway.errors import Refusal, UnknownOutcome
 from gateway.http.protocol import send_continue
 
 MOST_HELD: Final = 512 << 20
 """Bytes of bodies that all requests together may hold; more are refused, and may come again."""
 
 
-class Bodies:
+class BodyReader:
     """Reads bodies and counts what is held. One object per gateway, on the server's loop."""
 
     def __init__(self, most: int = MOST_HELD) -> None:
         self._most = most
         self._held = 0
 
-    async def read(self, exchange: Exchange) -> bytes:
+    async def read(self, exchange: RequestContext) -> bytes:
         """Return the body, and keep it in the exchange until `release`.
 
-        Raises Refusal `too_large`, `idle_timeout`, `incomplete_body`, `overloaded`; `Unanswered`: the
-        client has gone.
+        Raises Refusal `too_large`, `idle_timeout`, `incomplete_body`, `overloaded`;
+        `UnknownOutcome`: the client has gone.
         """
         if exchange.body is None:
             limit, declared = exchange.route.limits.max_body, exchange.request.content_length
@@ -45,12 +45,12 @@ class Bodies:
             exchange.body = await self._read(exchange, limit)
         return exchange.body
 
-    def release(self, exchange: Exchange) -> None:
+    def release(self, exchange: RequestContext) -> None:
         """The exchange has ended: its body is held no more."""
         self._held -= exchange.held
         exchange.held = 0
 
-    async def _read(self, exchange: Exchange, limit: int) -> bytes:
+    async def _read(self, exchange: RequestContext, limit: int) -> bytes:
         body = bytearray()
         try:
             while piece := await _next(exchange.request, exchange.route.limits.idle):
@@ -61,7 +61,7 @@ class Bodies:
                     raise _too_large(limit)
                 self._check(0)
         except OSError as fault:
-            raise Unanswered("the client went away in the middle of its body") from fault
+            raise UnknownOutcome("the client went away in the middle of its body") from fault
         except (web.RequestPayloadError, HttpProcessingError) as fault:
             raise Refusal("incomplete_body", "the body is not well-formed") from fault
         return bytes(body)

@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from gateway.endpoints.routing.model import Cors, Exchange, Next, Route
+from gateway.endpoints.routing.model import CorsPolicy, Next, RequestContext, Route
 from gateway.errors import Refusal
 from gateway.plugins.scripting.namespace import METHODS
 
@@ -31,17 +31,17 @@ def preflight_method(request: web.BaseRequest) -> str | None:
     return request.headers.get(ASKED_METHOD)
 
 
-class AllowOrigins:
+class CorsStep:
     """The step. `everywhere` holds for routes that do not say `cors`; None leaves them alone."""
 
-    def __init__(self, everywhere: Cors | None) -> None:
+    def __init__(self, everywhere: CorsPolicy | None) -> None:
         self._everywhere = everywhere
 
-    def of(self, route: Route) -> Cors | None:
+    def of(self, route: Route) -> CorsPolicy | None:
         """Return what holds for a route."""
         return route.cors or self._everywhere
 
-    async def __call__(self, exchange: Exchange, following: Next) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Answer a preflight; else put the headers on whatever answer there is."""
         cors = self.of(exchange.route)
         if cors is None:
@@ -59,7 +59,7 @@ class AllowOrigins:
         return answer
 
 
-def _preflight(exchange: Exchange, cors: Cors) -> web.Response:
+def _preflight(exchange: RequestContext, cors: CorsPolicy) -> web.Response:
     answer = web.Response(status=204)
     asked = exchange.request.headers
     if not _allow(exchange, cors, answer.headers):
@@ -74,7 +74,7 @@ def _preflight(exchange: Exchange, cors: Cors) -> web.Response:
     return answer
 
 
-def _allow(exchange: Exchange, cors: Cors, headers: MutableMapping[str, str]) -> bool:
+def _allow(exchange: RequestContext, cors: CorsPolicy, headers: MutableMapping[str, str]) -> bool:
     """Write what holds for the caller's origin; tell whether it is welcome."""
     headers[hdrs.VARY] = _with_origin(headers.get(hdrs.VARY))
     origin = exchange.request.headers.get(hdrs.ORIGIN)

@@ -15,17 +15,17 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
 from gateway.domain import paths
-from gateway.endpoints.routing.authorize import Authorize
-from gateway.endpoints.routing.body import Bodies
-from gateway.endpoints.routing.cors import AllowOrigins, preflight_method
-from gateway.endpoints.routing.model import Cors, Exchange, Next, chain
+from gateway.endpoints.routing.authorize import AuthorizeStep
+from gateway.endpoints.routing.body import BodyReader
+from gateway.endpoints.routing.cors import CorsStep, preflight_method
+from gateway.endpoints.routing.model import CorsPolicy, Next, RequestContext, chain
 from gateway.endpoints.routing.openapi import document
 from gateway.endpoints.routing.plugin import KIND
 from gateway.endpoints.routing.proxy import Proxy
-from gateway.endpoints.routing.rate_limit import LimitRate
-from gateway.endpoints.routing.script_steps import Scripts
-from gateway.endpoints.routing.table import Found, MethodNotAllowed, Table
-from gateway.endpoints.routing.validate import Validate
+from gateway.endpoints.routing.rate_limit import RateLimitStep
+from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
+from gateway.endpoints.routing.validate import ValidateStep
 from gateway.http.protocol import expects_continue
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
@@ -34,7 +34,7 @@ from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.routing")
 
-NO_ROUTES: Final = Table()
+NO_ROUTES: Final = RouteTable()
 
 
 class Routing:
@@ -55,14 +55,14 @@ class Routing:
         self._auth = auth
         self._proxy = proxy
         self._metrics = metrics
-        self._bodies = Bodies()
-        self._origins = AllowOrigins(Cors(settings.cors_origins) if settings.cors_origins else None)
-        scripts = Scripts(hooks.work, plugins.mask, proxy.fetch_whole)
+        self._bodies = BodyReader()
+        self._origins = CorsStep(CorsPolicy(settings.cors_origins) if settings.cors_origins else None)
+        scripts = ScriptSteps(hooks.work, plugins.mask, proxy.fetch_whole)
         steps = (
             self._origins,
-            Authorize(auth),
-            LimitRate(),
-            Validate(self._bodies),
+            AuthorizeStep(auth),
+            RateLimitStep(),
+            ValidateStep(self._bodies),
             self._watch,
             scripts.before,
             scripts.after,
@@ -70,9 +70,9 @@ class Routing:
         self._serve = chain(steps, self._upstream)
 
     @property
-    def table(self) -> Table:
+    def table(self) -> RouteTable:
         """The routes of the newest generation of plugins."""
-        table: Table = self._plugins.current.gathered.get(KIND, NO_ROUTES)
+        table: RouteTable = self._plugins.current.gathered.get(KIND, NO_ROUTES)
         return table
 
     def openapi(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Routing:
         finally:
             self._bodies.release(exchange)
 
-    def _find(self, request: web.BaseRequest, raw_path: str) -> Found:
+    def _find(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
         """Find the route; a preflight is for the route of the method that it asks about."""
         table, asked = self.table, preflight_method(request)
         if asked is not None:
@@ -105,8 +105,8 @@ class Routing:
                     return found
         return table.find(raw_path, request.method)
 
-    def _exchange(self, request: web.BaseRequest, found: Found, raw_query: str) -> Exchange:
-        return Exchange(
+    def _exchange(self, request: web.BaseRequest, found: RouteMatch, raw_query: str) -> RequestContext:
+        return RequestContext(
             request=request,
             route=found.route,
             operation=found.operation,
@@ -120,7 +120,7 @@ class Routing:
             path=found.path,
         )
 
-    async def _watch(self, exchange: Exchange, following: Next) -> web.StreamResponse:
+    async def _watch(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Log and count answers whose status the route does not call normal."""
         answer = await following(exchange)
         normal = exchange.operation.normal_codes if exchange.operation else frozenset()
@@ -131,7 +131,7 @@ class Routing:
             log.warning("an answer that the route does not call normal", extra={"facts": facts})
         return answer
 
-    async def _upstream(self, exchange: Exchange) -> web.StreamResponse:
+    async def _upstream(self, exchange: RequestContext) -> web.StreamResponse:
         if not exchange.route.upstreams:
             return web.Response(status=204)
         return await self._proxy(exchange)

@@ -26,7 +26,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Cors:
+class CorsPolicy:
     """Who may call from a browser page of another origin (Fetch standard, CORS protocol)."""
 
     origins: tuple[str, ...]
@@ -47,7 +47,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SchemaFault:
     """A broken rule of a JSON Schema, where (JSON pointer, RFC 6901), never the value that broke it."""
 
     pointer: str
@@ -56,7 +56,7 @@ class Fault:
     place: Literal["body", "headers"] = "body"
 
 
-Check = Callable[[Any], list[Fault]]
+Check = Callable[[Any], list[SchemaFault]]
 """A compiled JSON Schema: gives the rules that a value breaks."""
 
 
@@ -104,7 +104,7 @@ class Route:
     operations: Mapping[str, Operation]
     request_process: Process | None = None
     response_process: Process | None = None
-    cors: Cors | None = None
+    cors: CorsPolicy | None = None
     rate: Rate | None = None
     limits: Limits = Limits()
     scopes: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ class Route:
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """One request on its way through the steps.
 
     `headers` is what goes upstream and what scripts see (defaults filled in); `raw_query` and
@@ -158,8 +158,8 @@ class Exchange:
     """Bytes of the body in memory, as `routing.body` counts them."""
 
 
-Next = Callable[[Exchange], Awaitable[web.StreamResponse]]
-Step = Callable[[Exchange, Next], Awaitable[web.StreamResponse]]
+Next = Callable[[RequestContext], Awaitable[web.StreamResponse]]
+Step = Callable[[RequestContext, Next], Awaitable[web.StreamResponse]]
 
 
 def chain(steps: Sequence[Step], last: Next) -> Next:
@@ -171,7 +171,7 @@ def chain(steps: Sequence[Step], last: Next) -> Next:
 
 
 def _bound(step: Step, following: Next) -> Next:
-    async def run(exchange: Exchange) -> web.StreamResponse:
+    async def run(exchange: RequestContext) -> web.StreamResponse:
         return await step(exchange, following)
 
     return run

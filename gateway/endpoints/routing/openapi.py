@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway import __version__
 from gateway.endpoints.routing.model import Operation, Route
-from gateway.endpoints.routing.template import Template
+from gateway.endpoints.routing.template import RouteTemplate
 from gateway.settings import Settings
 
 ANY_METHOD: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -111,7 +111,7 @@ def _add_routes(
     for route in routes:
         # Paths that differ in the names of their variables only are the same to OpenAPI.
         shown = _VARIABLE.sub(r"{\1}", route.path)
-        path = spelled.setdefault(Template.parse(route.path).shape, shown)
+        path = spelled.setdefault(RouteTemplate.parse(route.path).shape, shown)
         item = found.setdefault(path, _parameters(path))
         jwt = [{"jwt": list(route.scopes)}]  # specification 3.1, Security Requirement Object: roles
         security = {"axis": default, "none": [], "token": _TOKEN, "jwt": jwt}[route.auth_mode]

@@ -14,12 +14,12 @@ from types import CodeType
 from typing import Any, Final, TypeVar
 
 from gateway.endpoints.routing import schemas
-from gateway.endpoints.routing.model import ITSELF, Cors, Limits, Operation, Process, Rate, Route
+from gateway.endpoints.routing.model import ITSELF, CorsPolicy, Limits, Operation, Process, Rate, Route
 from gateway.endpoints.routing.script_compiler import compile_process, make_process, takes_paths
-from gateway.endpoints.routing.table import Table
-from gateway.endpoints.routing.template import LITERAL, REST, VARIABLE, Template, meet
+from gateway.endpoints.routing.table import RouteTable
+from gateway.endpoints.routing.template import LITERAL, REST, VARIABLE, RouteTemplate, meet
 from gateway.errors import ConfigError
-from gateway.plugins import Document, Kind, Material, Parsed, PluginFaults, validate
+from gateway.plugins import Document, Kind, Parsed, PluginContext, PluginFaults, validate
 from gateway.plugins.handlers import surroundings
 from gateway.plugins.route_models import RouteCaseModel, RouteModel, SpecModel
 
@@ -72,11 +72,11 @@ def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
     `issuer` tells whether there is one whose JSON Web Tokens are believed.
     """
 
-    def gather(plugins: Sequence[RoutePlugin]) -> Table:
+    def gather(plugins: Sequence[RoutePlugin]) -> RouteTable:
         faults = [*_clashes(plugins), *_on_uploads(plugins, upload_template)]
         if faults:
             raise PluginFaults(faults)
-        return Table(plugin.route for plugin in plugins)
+        return RouteTable(plugin.route for plugin in plugins)
 
     keys = frozenset({"proxy", "authorities", "target"})
     make = partial(_make, issuer=issuer)
@@ -90,7 +90,7 @@ def _parse(document: Document) -> Parsed:
     return Parsed(KIND, name, document, model)
 
 
-def _make(parsed: Parsed, material: Material, *, issuer: bool) -> RoutePlugin:
+def _make(parsed: Parsed, material: PluginContext, *, issuer: bool) -> RoutePlugin:
     """Make the route of a document. Raises `PluginFaults` with all that is wrong."""
     model: RouteModel = parsed.value
     maker = _Maker(parsed, model, material, issuer)
@@ -103,7 +103,7 @@ def _make(parsed: Parsed, material: Material, *, issuer: bool) -> RoutePlugin:
 class _Maker:
     """Makes one route and gathers the faults on the way."""
 
-    def __init__(self, parsed: Parsed, model: RouteModel, material: Material, issuer: bool) -> None:
+    def __init__(self, parsed: Parsed, model: RouteModel, material: PluginContext, issuer: bool) -> None:
         self.faults: list[ConfigError] = []
         self.codes: dict[str, CodeType] = {}
         self._name = parsed.name
@@ -163,9 +163,9 @@ class _Maker:
         if unknown:
             self._fault(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
 
-    def _template(self, key: str, text: str) -> Template | None:
+    def _template(self, key: str, text: str) -> RouteTemplate | None:
         try:
-            return Template.parse(text)
+            return RouteTemplate.parse(text)
         except ValueError as fault:
             self._fault(f"`{key}.path` {fault}", key, "path")
         return None
@@ -217,7 +217,7 @@ class _Maker:
             self._fault(str(fault), *place, *fault.where)
         return None
 
-    def _cors(self) -> Cors | None:
+    def _cors(self) -> CorsPolicy | None:
         model = self._model.cors
         if model is None:
             return None
@@ -227,7 +227,7 @@ class _Maker:
         if model.credentials and "*" in model.origins:
             # Fetch standard, CORS protocol and credentials: browsers refuse the pair.
             self._fault('with credentials, origins are named: "*" is not allowed', "cors", "credentials")
-        return Cors(
+        return CorsPolicy(
             tuple(model.origins),
             tuple(model.methods),
             tuple(model.headers),
@@ -246,7 +246,7 @@ def _clashes(plugins: Sequence[RoutePlugin]) -> Iterator[ConfigError]:
     """Two routes that could both answer, with nothing to choose between them."""
     by_shape: dict[object, list[RoutePlugin]] = {}
     for plugin in plugins:
-        by_shape.setdefault(Template.parse(plugin.route.path).shape, []).append(plugin)
+        by_shape.setdefault(RouteTemplate.parse(plugin.route.path).shape, []).append(plugin)
     for several in by_shape.values():
         for at, plugin in enumerate(several):
             for earlier in several[:at]:
@@ -268,7 +268,7 @@ def _on_uploads(plugins: Sequence[RoutePlugin], upload: str) -> Iterator[ConfigE
     """Routes that would be hidden by the uploads' path, or hide it; a more general one may stand."""
     pattern = [_upload_part(segment) for segment in upload[1:].split("/")]
     for plugin in plugins:
-        parts = Template.parse(plugin.route.path).parts
+        parts = RouteTemplate.parse(plugin.route.path).parts
         own = [part.text if part.kind == LITERAL else part.kind for part in parts]
         if meet(own, pattern) and not _yields(own, pattern):
             yield plugin.document.fault(

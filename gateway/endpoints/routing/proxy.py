@@ -19,11 +19,16 @@ from yarl import URL
 
 from gateway.endpoints.routing import forwarding
 from gateway.endpoints.routing.forwarding import Hop
-from gateway.endpoints.routing.model import Exchange
-from gateway.endpoints.routing.proxy_request import Held, Patience, Sending, UpstreamRequest
-from gateway.endpoints.routing.proxy_response import Answered, Relay
+from gateway.endpoints.routing.model import RequestContext
+from gateway.endpoints.routing.proxy_request import (
+    BufferedRequestBody,
+    ProxyRequestBody,
+    UpstreamRequest,
+    UpstreamTimeout,
+)
+from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.upstreams import Upstreams
-from gateway.errors import ClientLeft, GatewayError, Refusal
+from gateway.errors import ClientDisconnected, GatewayError, Refusal
 
 log = logging.getLogger("gateway.routing")
 
@@ -41,7 +46,7 @@ NEVER_PROXIED: Final = frozenset({"CONNECT", "TRACE"})
 _Unreachable = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-class Whole(NamedTuple):
+class BufferedResponse(NamedTuple):
     """An upstream's answer, read to its end."""
 
     status: int
@@ -77,21 +82,21 @@ class Proxy:
         """Close every connection to an upstream."""
         await self._session.close()
 
-    async def __call__(self, exchange: Exchange) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext) -> web.StreamResponse:
         """Return the upstream's answer; its body is fetched while it is sent to the client.
 
         Raises Refusal `bad_gateway` (no upstream can be reached, or it does not speak HTTP),
         `gateway_timeout`, `idle_timeout` (the client is silent), `bad_request` (what is not
-        proxied), `bad_path`; `ClientLeft`.
+        proxied), `bad_path`; `ClientDisconnected`.
         """
         answered = await self._ask(exchange)
         try:
-            return Relay(answered)
+            return ProxyResponse(answered)
         except BaseException:
             await answered.close()
             raise
 
-    async def fetch_whole(self, exchange: Exchange, limit: int) -> Whole:
+    async def fetch_whole(self, exchange: RequestContext, limit: int) -> BufferedResponse:
         """Return the upstream's answer, read into memory.
 
         Raises as `__call__`, and Refusal `bad_gateway` for more than `limit` bytes.
@@ -102,7 +107,7 @@ class Proxy:
             async with patience.waiting(exchange.request):
                 body = await _read(answered, limit)
             response = answered.response
-            return Whole(response.status, forwarding.answer_headers(response.headers), body)
+            return BufferedResponse(response.status, forwarding.answer_headers(response.headers), body)
         except (aiohttp.ClientError, OSError) as fault:
             raise _told(fault, patience, None) from fault
         finally:
@@ -110,7 +115,7 @@ class Proxy:
 
     # -- asking
 
-    async def _ask(self, exchange: Exchange) -> Answered:
+    async def _ask(self, exchange: RequestContext) -> UpstreamResponse:
         _refuse_what_is_not_proxied(exchange.request)
         fault: Exception | None = None
         for upstream in self.upstreams.order(exchange.route.upstreams):
@@ -129,10 +134,10 @@ class Proxy:
             raise Refusal("gateway_timeout", "the upstream could not be reached in time") from fault
         raise Refusal("bad_gateway", "the upstream cannot be reached") from fault
 
-    async def _ask_one(self, exchange: Exchange, upstream: str) -> Answered:
+    async def _ask_one(self, exchange: RequestContext, upstream: str) -> UpstreamResponse:
         """Ask `upstream`. Raises what `_Unreachable` names, before a byte of the body is read."""
         limits = exchange.route.limits
-        patience = Patience(limits.idle)
+        patience = UpstreamTimeout(limits.idle)
         sending = _sending(exchange, patience)
         try:
             async with patience.waiting(exchange.request, limits.connect):
@@ -149,14 +154,14 @@ class Proxy:
                 kind = type(fault).__name__
                 log.warning("an upstream did not answer: %s", kind, extra={"facts": facts})
             raise told from fault
-        answered = Answered(response, exchange.request, patience, sending)
+        answered = UpstreamResponse(response, exchange.request, patience, sending)
         if response.status == 101:
             await answered.close()
             raise Refusal("bad_gateway", "the upstream switched protocols, which nobody asked for")
         return answered
 
     async def _request(
-        self, exchange: Exchange, upstream: str, sending: Sending | None
+        self, exchange: RequestContext, upstream: str, sending: ProxyRequestBody | None
     ) -> aiohttp.ClientResponse:
         limits, route, request = exchange.route.limits, exchange.route, exchange.request
         place = forwarding.target(route.target, exchange.raw_resources, exchange.raw_query)
@@ -169,7 +174,9 @@ class Proxy:
             timeout=_timeout(limits.connect),
         )
 
-    def _headers(self, exchange: Exchange, upstream: str, sending: Sending | None) -> CIMultiDict[str]:
+    def _headers(
+        self, exchange: RequestContext, upstream: str, sending: ProxyRequestBody | None
+    ) -> CIMultiDict[str]:
         request = exchange.request
         hop = Hop(
             request.remote or None,
@@ -199,30 +206,30 @@ def _refuse_what_is_not_proxied(request: web.BaseRequest) -> None:
         raise Refusal("bad_request", f"{request.method} requests are not proxied")
 
 
-def _sending(exchange: Exchange, patience: Patience) -> Sending | None:
+def _sending(exchange: RequestContext, patience: UpstreamTimeout) -> ProxyRequestBody | None:
     """The body still to come; None where there is none or it has been read."""
     if exchange.body is not None or not exchange.request.body_exists:
         return None
-    return Sending(exchange, patience)
+    return ProxyRequestBody(exchange, patience)
 
 
-def _held(exchange: Exchange) -> Held | None:
+def _held(exchange: RequestContext) -> BufferedRequestBody | None:
     """The body that a step has read; None where there is none."""
-    return Held(exchange.body) if exchange.body else None
+    return BufferedRequestBody(exchange.body) if exchange.body else None
 
 
-def _told(fault: Exception, patience: Patience, sending: Sending | None) -> GatewayError:
+def _told(fault: Exception, patience: UpstreamTimeout, sending: ProxyRequestBody | None) -> GatewayError:
     """Return in the table's words why there is no answer."""
     if sending is not None and sending.fault is not None:
         return sending.fault
     if patience.client_left:
-        return ClientLeft("the client went away before the upstream's answer")
+        return ClientDisconnected("the client went away before the upstream's answer")
     if isinstance(fault, TimeoutError):
         return Refusal("gateway_timeout", f"the upstream was silent for {patience.idle:g} seconds")
     return Refusal("bad_gateway", "the upstream broke off, or what it said is not HTTP")
 
 
-async def _read(answered: Answered, limit: int) -> bytes:
+async def _read(answered: UpstreamResponse, limit: int) -> bytes:
     body = bytearray()
     async for piece in answered.response.content.iter_any():
         answered.patience.renew()

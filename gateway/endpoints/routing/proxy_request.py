@@ -19,8 +19,8 @@ from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing.model import Exchange
-from gateway.errors import ClientLeft, GatewayError, Refusal
+from gateway.endpoints.routing.model import RequestContext
+from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.protocol import on_disconnect, send_continue
 
 EXPECT_SECONDS: Final = 1.0
@@ -39,7 +39,7 @@ upstream hangs up, on new connections too, unless its body is consumed; and who 
 only the head before it, may have acted on it (RFC 9110 section 9.2.2)."""
 
 
-class Silence:
+class IdleTimeout:
     """A wait that ends with `TimeoutError` after `idle` seconds in which it was not renewed.
 
     Renewing notes the time and no more, as it is done for every piece: one timer looks whether that
@@ -104,7 +104,7 @@ class Silence:
             self._watch()
 
 
-class Patience(Silence):
+class UpstreamTimeout(IdleTimeout):
     """The wait for an upstream.
 
     `client_left` tells whether the waiting ended early because the client has gone.
@@ -127,7 +127,7 @@ class Patience(Silence):
         self.end()
 
 
-class Sending(payload.Payload):
+class ProxyRequestBody(payload.Payload):
     """The body of an exchange, piece by piece, in the client's own framing.
 
     `fault` tells why it broke off, where that was the client's doing.
@@ -136,7 +136,7 @@ class Sending(payload.Payload):
     _autoclose = True
     _consumed = ONCE
 
-    def __init__(self, exchange: Exchange, patience: Patience) -> None:
+    def __init__(self, exchange: RequestContext, patience: UpstreamTimeout) -> None:
         super().__init__(None)
         self.fault: GatewayError | None = None
         self._exchange = exchange
@@ -171,7 +171,7 @@ class Sending(payload.Payload):
             await self._ended.wait()
 
     async def _send(self, writer: AbstractStreamWriter) -> None:
-        patience, silence = self._patience, Silence(self._patience.idle)
+        patience, silence = self._patience, IdleTimeout(self._patience.idle)
         patience.rest()
         if self._exchange.waiting:
             await self._go_ahead()
@@ -194,7 +194,7 @@ class Sending(payload.Payload):
         try:
             await send_continue(self._exchange.request)
         except OSError as fault:
-            raise ClientLeft("the client did not wait for the go-ahead") from fault
+            raise ClientDisconnected("the client did not wait for the go-ahead") from fault
 
     async def _next(self) -> bytes:
         """Return the next piece, b"" at the clean end."""
@@ -204,13 +204,13 @@ class Sending(payload.Payload):
                 if piece := await content.readany():
                     return piece
         except OSError as fault:
-            raise ClientLeft("the client went away in the middle of its body") from fault
+            raise ClientDisconnected("the client went away in the middle of its body") from fault
         except (web.RequestPayloadError, HttpProcessingError) as fault:
             raise Refusal("incomplete_body", "the body is not well-formed") from fault
         return b""
 
 
-class Held(payload.BytesPayload):
+class BufferedRequestBody(payload.BytesPayload):
     """A body that a step has read, as the body of a request."""
 
     _consumed = ONCE

@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from gateway.endpoints.routing.forwarding import answer_headers
-from gateway.endpoints.routing.proxy_request import Patience, Sending
+from gateway.endpoints.routing.proxy_request import ProxyRequestBody, UpstreamTimeout
 from gateway.http.protocol import abort
 
 log = logging.getLogger("gateway.routing")
@@ -24,15 +24,15 @@ SHORT: Final = 32 << 10
 """Bytes of a body that the client's connection takes without waiting."""
 
 
-class Answered:
+class UpstreamResponse:
     """What an upstream said: the status and headers are here, the body is still to be read."""
 
     def __init__(
         self,
         response: aiohttp.ClientResponse,
         request: web.BaseRequest,
-        patience: Patience,
-        sending: Sending | None,
+        patience: UpstreamTimeout,
+        sending: ProxyRequestBody | None,
     ) -> None:
         self.response = response
         self.request = request
@@ -62,10 +62,10 @@ class Answered:
             self.response.close()
 
 
-class Relay(web.StreamResponse):
+class ProxyResponse(web.StreamResponse):
     """The answer for the client. Its body moves in `write_eof`, after whatever the steps changed."""
 
-    def __init__(self, answered: Answered) -> None:
+    def __init__(self, answered: UpstreamResponse) -> None:
         response = answered.response
         reason = response.reason or ""
         super().__init__(

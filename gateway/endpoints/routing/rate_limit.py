@@ -17,7 +17,7 @@ from limits import RateLimitItemPerSecond
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from gateway.endpoints.routing.model import Exchange, Next, Rate
+from gateway.endpoints.routing.model import Next, Rate, RequestContext
 from gateway.errors import Refusal
 
 MOST_COUNTERS: Final = 100_000
@@ -74,13 +74,13 @@ class Counters(Storage):
         self._counts.pop(key, None)
 
 
-class LimitRate:
+class RateLimitStep:
     """The step: 429 with `Retry-After` for too much, `RateLimit-*` headers on what passes."""
 
     def __init__(self) -> None:
         self._limiter = FixedWindowRateLimiter(Counters())
 
-    async def __call__(self, exchange: Exchange, following: Next) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Count the request. Raises Refusal `too_many_requests`."""
         rate = exchange.route.rate
         if rate is None:
@@ -94,7 +94,7 @@ class LimitRate:
             answer.headers[name] = value
         return answer
 
-    async def _count(self, exchange: Exchange, rate: Rate) -> tuple[dict[str, str], bool]:
+    async def _count(self, exchange: RequestContext, rate: Rate) -> tuple[dict[str, str], bool]:
         item = RateLimitItemPerSecond(rate.count, int(rate.seconds))
         who = (exchange.route.name, _client(exchange, rate))
         passes = await self._limiter.hit(item, *who)
@@ -107,7 +107,7 @@ class LimitRate:
         return headers, passes
 
 
-def _client(exchange: Exchange, rate: Rate) -> str:
+def _client(exchange: RequestContext, rate: Rate) -> str:
     principal = exchange.principal
     if rate.by == "principal" and principal is not None:
         return f"principal {principal['kind']} {principal['name']}"

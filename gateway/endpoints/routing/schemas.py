@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import jsonschema_rs
 
-from gateway.endpoints.routing.model import Check, Fault
+from gateway.endpoints.routing.model import Check, SchemaFault
 
 MOST_FAULTS: Final = 100
 """Faults of one request that are told; a long list of wrong items must not become a longer answer."""
@@ -39,12 +39,12 @@ def compile_schema(schema: Mapping[str, Any], place: Literal["body", "headers"] 
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise BadSchemaError(f"this JSON Schema cannot be used: {first}", ()) from None
 
-    def check(value: Any) -> list[Fault]:
+    def check(value: Any) -> list[SchemaFault]:
         try:
             found = itertools.islice(validator.iter_errors(value), MOST_FAULTS)
             return [_fault(error, place) for error in found]
         except (ValueError, TypeError, OverflowError, RecursionError):
-            return [Fault("", "type", "holds something that cannot be checked", place)]
+            return [SchemaFault("", "type", "holds something that cannot be checked", place)]
 
     return check
 
@@ -62,7 +62,7 @@ def compile_headers(schema: Mapping[str, Any]) -> Check:
         if isinstance(wanted, Mapping)
     }
 
-    def check_headers(headers: Mapping[str, str]) -> list[Fault]:
+    def check_headers(headers: Mapping[str, str]) -> list[SchemaFault]:
         lowered: dict[str, Any] = {}
         for name, value in headers.items():
             key = name.lower()
@@ -113,9 +113,9 @@ def _written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _fault(error: jsonschema_rs.ValidationError, place: Literal["body", "headers"]) -> Fault:
+def _fault(error: jsonschema_rs.ValidationError, place: Literal["body", "headers"]) -> SchemaFault:
     pointer = "".join(f"/{_escaped(step)}" for step in error.instance_path)
-    return Fault(pointer, _rule(error), error.message, place)
+    return SchemaFault(pointer, _rule(error), error.message, place)
 
 
 def _rule(error: jsonschema_rs.ValidationError) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from gateway.endpoints.routing.model import Process
 from gateway.errors import ConfigError
-from gateway.plugins.scripting import Surroundings, run_script
+from gateway.plugins.scripting import ScriptContext, run_script
 from gateway.plugins.scripting.compile import compile_source
 from gateway.plugins.scripting.modules import provide_get_session
 from gateway.plugins.yaml_documents import Document
@@ -41,7 +41,7 @@ def compile_process(document: Document, key: str, arguments: str) -> CodeType:
     return compile_source(replace(source, text=text, line=line - 1))
 
 
-def make_process(code: CodeType, around: Surroundings, document: Document, key: str) -> Process:
+def make_process(code: CodeType, around: ScriptContext, document: Document, key: str) -> Process:
     """Return the function of compiled code in a namespace of its own. Raises `ConfigError`."""
     source = document.source(key)
     function = run_script(code, around)[FUNCTION]

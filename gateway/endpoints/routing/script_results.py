@@ -1,6 +1,6 @@
 """Routing door: what the value means that a script returned, or the `HTTPError` that it raised.
 
-One rule: what is not understood is `Junk`, never half an answer. Pure. May import `scripting`,
+One rule: what is not understood is `InvalidResult`, never half an answer. Pure. May import `scripting`,
 `errors` and the standard library.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 from multidict import CIMultiDict
 
 from gateway.errors import TABLE
-from gateway.plugins.scripting import HTTPError, Junk
+from gateway.plugins.scripting import HTTPError, InvalidResult
 from gateway.plugins.scripting.decision import BYTES, JSON, TEXT
 
 _CODES: Final = {status: code for code, status in reversed(list(TABLE.items()))}
@@ -23,7 +23,7 @@ _CODES: Final = {status: code for code, status in reversed(list(TABLE.items()))}
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ScriptReply:
     """An answer as a script gave it: status, body, headers. `output` is the body before it was bytes."""
 
     code: int
@@ -32,26 +32,26 @@ class Reply:
     output: Any = None
 
 
-def reply_of(value: Any) -> Reply:
+def reply_of(value: Any) -> ScriptReply:
     """Return what a script's value says: a body, `(code, body)` or `(code, body, headers)`.
 
     str is text, dict and list are JSON, bytes are themselves; the status is 200 unless said. Raises
-    `Junk` for anything else, None too.
+    `InvalidResult` for anything else, None too.
     """
     if not isinstance(value, tuple):
         if value is None:
-            raise Junk("a script returned None where an answer is needed")
+            raise InvalidResult("a script returned None where an answer is needed")
         return _reply(200, value, {})
     if len(value) not in (2, 3):
-        raise Junk("a script returns a body, (code, body) or (code, body, headers)")
+        raise InvalidResult("a script returns a body, (code, body) or (code, body, headers)")
     code, body, *rest = value
     return _reply(code, body, rest[0] if rest else {})
 
 
-def reply_of_error(error: HTTPError) -> Reply:
+def reply_of_error(error: HTTPError) -> ScriptReply:
     """Return what `raise HTTPError(code, body)` says; without a body the answer explains its status.
 
-    Raises `Junk`.
+    Raises `InvalidResult`.
     """
     body = error.body
     if body is None and isinstance(error.code, int) and error.code >= 400:
@@ -61,9 +61,10 @@ def reply_of_error(error: HTTPError) -> Reply:
 
 
 def checked_headers(headers: Any) -> CIMultiDict[str]:
-    """Return headers that a script gave. Raises `Junk` for names or values HTTP cannot carry."""
+    """Return headers that a script gave. Raises `InvalidResult` for names or values HTTP cannot
+    carry."""
     if not isinstance(headers, Mapping):
-        raise Junk("headers are a mapping of names to texts")
+        raise InvalidResult("headers are a mapping of names to texts")
     checked: CIMultiDict[str] = CIMultiDict()
     for name, value in headers.items():
         _check_header(name, value)
@@ -74,9 +75,9 @@ def checked_headers(headers: Any) -> CIMultiDict[str]:
 def _check_header(name: Any, value: Any) -> None:
     """RFC 9110 section 5.5: no line breaks and no NUL; section 5.1: a name is a token."""
     if not isinstance(name, str) or not name or not set(name) <= _TOKEN:
-        raise Junk("the name of a header must be a token such as Content-Type")
+        raise InvalidResult("the name of a header must be a token such as Content-Type")
     if not isinstance(value, str) or set(value) & _BREAKS:
-        raise Junk(f"the value of the header {name} must be a text without line breaks")
+        raise InvalidResult(f"the value of the header {name} must be a text without line breaks")
 
 
 _BREAKS: Final = frozenset("\r\n\0")
@@ -85,14 +86,14 @@ _TOKEN: Final = frozenset(
 )
 
 
-def _reply(code: Any, body: Any, headers: Any) -> Reply:
+def _reply(code: Any, body: Any, headers: Any) -> ScriptReply:
     if not isinstance(code, int) or isinstance(code, bool) or not 200 <= code <= 599:
-        raise Junk("the status of an answer is a whole number from 200 to 599")
+        raise InvalidResult("the status of an answer is a whole number from 200 to 599")
     content, mime = _content(body)
     fields = checked_headers(headers)
     if mime:
         fields.setdefault("Content-Type", mime)
-    return Reply(int(code), content, fields, body)
+    return ScriptReply(int(code), content, fields, body)
 
 
 def _content(body: Any) -> tuple[bytes, str | None]:
@@ -106,5 +107,9 @@ def _content(body: Any) -> tuple[bytes, str | None]:
         if isinstance(body, dict | list):
             return json.dumps(body, ensure_ascii=False).encode(), JSON
     except (TypeError, ValueError, RecursionError) as error:
-        raise Junk(f"the body of the answer cannot be written: {type(error).__name__}") from None
-    raise Junk(f"the body of an answer is str, dict, list, bytes or None, not {type(body).__name__}")
+        raise InvalidResult(
+            f"the body of the answer cannot be written: {type(error).__name__}"
+        ) from None
+    raise InvalidResult(
+        f"the body of an answer is str, dict, list, bytes or None, not {type(body).__name__}"
+    )

@@ -16,10 +16,15 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import INTERNAL
-from gateway.endpoints.routing.model import Exchange, Next, Process
-from gateway.endpoints.routing.script_results import Reply, checked_headers, reply_of, reply_of_error
-from gateway.errors import GatewayError, RecordsAway, Refusal
-from gateway.plugins.scripting import HTTPError, Junk, TimedOut
+from gateway.endpoints.routing.model import Next, Process, RequestContext
+from gateway.endpoints.routing.script_results import (
+    ScriptReply,
+    checked_headers,
+    reply_of,
+    reply_of_error,
+)
+from gateway.errors import GatewayError, RecordStoreUnavailable, Refusal
+from gateway.plugins.scripting import HTTPError, InvalidResult, TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 from gateway.telemetry import logs
 
@@ -57,15 +62,17 @@ class ScriptResponse:
     body: Any
 
 
-class FetchWhole(Protocol):
+class FetchResponse(Protocol):
     """Asks the upstream and reads its answer to the end."""
 
-    async def __call__(self, exchange: Exchange, limit: int) -> tuple[int, CIMultiDict[str], bytes]:
+    async def __call__(
+        self, exchange: RequestContext, limit: int
+    ) -> tuple[int, CIMultiDict[str], bytes]:
         """Return status, headers and body. Raises `Refusal`."""
         ...
 
 
-def script_request(exchange: Exchange) -> ScriptRequest:
+def script_request(exchange: RequestContext) -> ScriptRequest:
     """Return `request` for the scripts of an exchange; it shares nothing with it."""
     return ScriptRequest(
         method=exchange.request.method,
@@ -79,31 +86,31 @@ def script_request(exchange: Exchange) -> ScriptRequest:
     )
 
 
-class Scripts:
+class ScriptSteps:
     """Both steps. `mask` takes secret values out of texts for the log."""
 
-    def __init__(self, run: Run, mask: Mask, fetch: FetchWhole) -> None:
+    def __init__(self, run: Run, mask: Mask, fetch: FetchResponse) -> None:
         self._run = run
         self._mask = mask
         self._fetch = fetch
 
-    async def before(self, exchange: Exchange, following: Next) -> web.StreamResponse:
+    async def before(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Run `request_forbidden_process`: what it returns is the answer, None goes on."""
         process = exchange.route.request_process
         if process is None:
             return await following(exchange)
         request = script_request(exchange)
 
-        def judge(value: Any) -> Reply | CIMultiDict[str]:
+        def judge(value: Any) -> ScriptReply | CIMultiDict[str]:
             return checked_headers(request.headers) if value is None else reply_of(value)
 
         outcome = await self._outcome(exchange, process, lambda: process.function(request), judge)
-        if isinstance(outcome, Reply):
+        if isinstance(outcome, ScriptReply):
             return answer_of(outcome)
         exchange.headers = outcome
         return await following(exchange)
 
-    async def after(self, exchange: Exchange, following: Next) -> web.StreamResponse:
+    async def after(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Run `response_forbidden_process` on the upstream's answer, or on an empty 204."""
         process = exchange.route.response_process
         if process is None:
@@ -114,7 +121,7 @@ class Scripts:
         request = script_request(exchange)
         response = ScriptResponse(status, CIMultiDict(headers), body)
 
-        def judge(value: Any) -> Reply:
+        def judge(value: Any) -> ScriptReply:
             return changed(response) if value is None else reply_of(value)
 
         make = lambda: process.function(request, response)  # noqa: E731
@@ -122,7 +129,7 @@ class Scripts:
 
     async def _outcome(
         self,
-        exchange: Exchange,
+        exchange: RequestContext,
         process: Process,
         make: Callable[[], Awaitable[Any]],
         judge: Callable[[Any], Any],
@@ -137,7 +144,7 @@ class Scripts:
         except TimedOut as error:
             self._report(exchange, process, error)
             raise Refusal("gateway_timeout", f"the script of this path took too long{_id()}") from error
-        except RecordsAway as error:
+        except RecordStoreUnavailable as error:
             self._report(exchange, process, error)
             raise Refusal(
                 "records_away", f"what this path needs cannot be reached now{_id()}"
@@ -146,22 +153,26 @@ class Scripts:
             self._report(exchange, process, error)
             raise Refusal("internal", self._failure(exchange, error)) from error
 
-    def _failure(self, exchange: Exchange, error: Exception) -> str:
+    def _failure(self, exchange: RequestContext, error: Exception) -> str:
         """Say that a script failed; to a handler of this installation also why: its event tells."""
         text = f"the script of this path failed{_id()}"
         if exchange.principal != INTERNAL:
             return text
         return f"{text}: {self._mask(f'{type(error).__name__}: {error}')}"
 
-    def _error_reply(self, exchange: Exchange, process: Process, error: HTTPError) -> Reply:
+    def _error_reply(self, exchange: RequestContext, process: Process, error: HTTPError) -> ScriptReply:
         try:
             return reply_of_error(error)
-        except Junk as junk:
+        except InvalidResult as junk:
             self._report(exchange, process, junk, error)
             raise Refusal("internal", f"the script of this path failed{_id()}") from junk
 
     def _report(
-        self, exchange: Exchange, process: Process, error: Exception, raised: Exception | None = None
+        self,
+        exchange: RequestContext,
+        process: Process,
+        error: Exception,
+        raised: Exception | None = None,
     ) -> None:
         """Log what a script did, with the plugin's own frames and without secrets."""
         place = place_of_error(raised or error)
@@ -175,12 +186,12 @@ class Scripts:
         log.error("script failed%s", self._mask(traceback), extra={"facts": facts})
 
 
-def changed(response: ScriptResponse) -> Reply:
-    """Return the upstream's answer as a script left it. Raises `Junk`."""
+def changed(response: ScriptResponse) -> ScriptReply:
+    """Return the upstream's answer as a script left it. Raises `InvalidResult`."""
     return reply_of((response.code, response.body, response.headers))
 
 
-def answer_of(reply: Reply) -> web.Response:
+def answer_of(reply: ScriptReply) -> web.Response:
     """Return a reply as HTTP; the length is counted anew."""
     headers = _without_length(reply.headers)
     return web.Response(status=reply.code, body=reply.body or None, headers=headers)

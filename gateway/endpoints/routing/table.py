@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.domain import paths
 from gateway.endpoints.routing.model import Operation, Route
-from gateway.endpoints.routing.template import LITERAL, REST, Template
+from gateway.endpoints.routing.template import LITERAL, REST, RouteTemplate
 from gateway.errors import Refusal
 from gateway.plugins.scripting.namespace import METHODS
 
@@ -31,7 +31,7 @@ class MethodNotAllowed(Refusal):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RouteMatch:
     """A route and what the path says to it. `raw_resources` are still encoded."""
 
     route: Route
@@ -42,26 +42,26 @@ class Found:
 
 
 @dataclass(slots=True)
-class _Node:
+class _RouteNode:
     """What may follow after some segments, and the routes that end here or take the rest."""
 
-    literals: dict[str, _Node] = field(default_factory=dict)
-    variable: _Node | None = None
+    literals: dict[str, _RouteNode] = field(default_factory=dict)
+    variable: _RouteNode | None = None
     here: list[Route] = field(default_factory=list)
     rest: list[Route] = field(default_factory=list)
 
 
-class Table:
+class RouteTable:
     """The routes of one generation of plugins."""
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         self.routes = tuple(routes)
-        self._root = _Node()
-        self._templates = {route.name: Template.parse(route.path) for route in self.routes}
+        self._root = _RouteNode()
+        self._templates = {route.name: RouteTemplate.parse(route.path) for route in self.routes}
         for route in self.routes:
             self._add(route, self._templates[route.name])
 
-    def find(self, raw_path: str, method: str) -> Found:
+    def find(self, raw_path: str, method: str) -> RouteMatch:
         """Return the route of a request.
 
         Raises `Refusal` (`not_found`, `bad_path`) and `MethodNotAllowed`.
@@ -76,7 +76,7 @@ class Table:
         for part, value in zip(template.parts, segments, strict=False):
             if part.kind != REST and "/" in value:
                 raise Refusal("bad_path", f"{part.text!r} in the path contains a slash")
-        return Found(
+        return RouteMatch(
             route,
             route.operation(method),
             "/" + "/".join(segments),
@@ -96,21 +96,21 @@ class Table:
             raise _nothing()
         return found, segments
 
-    def _add(self, route: Route, template: Template) -> None:
+    def _add(self, route: Route, template: RouteTemplate) -> None:
         node = self._root
         for part in template.parts:
             if part.kind == REST:
                 node.rest.append(route)
                 return
             if part.kind == LITERAL:
-                node = node.literals.setdefault(part.text, _Node())
+                node = node.literals.setdefault(part.text, _RouteNode())
             else:
-                node.variable = node.variable or _Node()
+                node.variable = node.variable or _RouteNode()
                 node = node.variable
         node.here.append(route)
 
 
-def _search(node: _Node, segments: Sequence[str], at: int) -> list[Route]:
+def _search(node: _RouteNode, segments: Sequence[str], at: int) -> list[Route]:
     if at == len(segments):
         return node.here
     literal = node.literals.get(segments[at])

@@ -18,7 +18,7 @@ _ILLEGAL: Final = re.compile(r"[{}%?#\\\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RouteSegment:
     """One segment of a template: a literal text, or the name of a variable."""
 
     kind: int
@@ -26,14 +26,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class RouteTemplate:
     """A path template. `parts` are its segments."""
 
     text: str
-    parts: tuple[Part, ...]
+    parts: tuple[RouteSegment, ...]
 
     @classmethod
-    def parse(cls, text: str) -> Template:
+    def parse(cls, text: str) -> RouteTemplate:
         """Read a template. Raises `ValueError` that tells the plugin's author what is wrong."""
         if not text.startswith("/"):
             raise ValueError("must start with a slash")
@@ -79,7 +79,7 @@ def meet(one: Sequence[int | str], other: Sequence[int | str]) -> bool:
     return meet(one[1:], other[1:])
 
 
-def _part(segment: str, left: int) -> Part:
+def _part(segment: str, left: int) -> RouteSegment:
     """Read one segment, with `left` of them to come, itself among them."""
     found = _VARIABLE.fullmatch(segment)
     if found is None:
@@ -89,10 +89,10 @@ def _part(segment: str, left: int) -> Part:
             )
         if not segment and left > 1:
             raise ValueError("has an empty segment")
-        return Part(LITERAL, segment)
+        return RouteSegment(LITERAL, segment)
     name, spans = found.groups()
     if not name.isidentifier():
         raise ValueError("has a variable whose name is no word, such as {name}")
     if spans and left > 1:
         raise ValueError(f"may have {{{name}:path}} at its end only")
-    return Part(REST if spans else VARIABLE, name)
+    return RouteSegment(REST if spans else VARIABLE, name)

@@ -14,31 +14,43 @@ from multidict import CIMultiDict
 
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
 from gateway.endpoints.routing.script_compiler import FUNCTION
-from gateway.endpoints.routing.script_results import Reply, checked_headers, reply_of, reply_of_error
+from gateway.endpoints.routing.script_results import (
+    ScriptReply,
+    checked_headers,
+    reply_of,
+    reply_of_error,
+)
 from gateway.endpoints.routing.script_steps import ScriptRequest, ScriptResponse, changed
-from gateway.endpoints.routing.template import LITERAL, Template
+from gateway.endpoints.routing.template import LITERAL, RouteTemplate
 from gateway.endpoints.routing.validate import body_faults, header_faults, refusal_of
 from gateway.errors import Refusal
 from gateway.http.responses import refusal_answer
 from gateway.plugins.handlers import surroundings
 from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import RouteCaseModel, RouteExpectModel, RouteRequestModel
-from gateway.plugins.scripting import Configs, HTTPError, Lane, Services, Surroundings, run_script
+from gateway.plugins.scripting import (
+    Configs,
+    HTTPError,
+    ScriptContext,
+    ScriptExecutor,
+    Services,
+    run_script,
+)
 from gateway.plugins.test_records import judge_records, keep
-from gateway.plugins.testing import LONGEST_SECONDS, Outcome, StubbedCallout, failure, judge_callouts
+from gateway.plugins.testing import LONGEST_SECONDS, StubbedCallout, TestResult, failure, judge_callouts
 
 
-async def run_tests(plugin: RoutePlugin, lane: Lane) -> list[Outcome]:
+async def run_tests(plugin: RoutePlugin, lane: ScriptExecutor) -> list[TestResult]:
     """Run all tests of a routing plugin in `lane`, one after the other."""
     outcomes = []
     for index, case in enumerate(plugin.tests):
         faults = await _run_case(plugin, case, lane)
         place = f"{plugin.document.file}:{plugin.document.line('tests', index)}"
-        outcomes.append(Outcome(plugin.route.name, case.name, place, tuple(faults)))
+        outcomes.append(TestResult(plugin.route.name, case.name, place, tuple(faults)))
     return outcomes
 
 
-async def _run_case(plugin: RoutePlugin, case: RouteCaseModel, lane: Lane) -> list[str]:
+async def _run_case(plugin: RoutePlugin, case: RouteCaseModel, lane: ScriptExecutor) -> list[str]:
     request, callout = _request(plugin, case.request), StubbedCallout(case.callout)
     route, configs = plugin.route, Configs(case.configs)
     services = Services()
@@ -63,14 +75,14 @@ class _Case:
     """One test on its way through the steps."""
 
     def __init__(
-        self, plugin: RoutePlugin, case: RouteCaseModel, request: ScriptRequest, around: Surroundings
+        self, plugin: RoutePlugin, case: RouteCaseModel, request: ScriptRequest, around: ScriptContext
     ) -> None:
         self._plugin = plugin
         self._case = case
         self._request = request
         self._around = around
 
-    def refused(self) -> Reply | None:
+    def refused(self) -> ScriptReply | None:
         """Return the refusal of a request that the route would not let in, or None."""
         route, method = self._plugin.route, self._request.method
         if not route.takes(method):
@@ -82,14 +94,14 @@ class _Case:
         faults += body_faults(operation, self._request.body)
         return _reply_of_refusal(refusal_of(faults)) if faults else None
 
-    async def run(self) -> Reply:
+    async def run(self) -> ScriptReply:
         """Run both scripts around the stubbed upstream, as the steps do."""
         try:
             return await self._request_script() or await self._response_script()
         except HTTPError as error:
             return reply_of_error(error)
 
-    async def _request_script(self) -> Reply | None:
+    async def _request_script(self) -> ScriptReply | None:
         if REQUEST not in self._plugin.codes:
             return None
         value = await self._function(REQUEST)(self._request)
@@ -98,7 +110,7 @@ class _Case:
             return None
         return reply_of(value)
 
-    async def _response_script(self) -> Reply:
+    async def _response_script(self) -> ScriptReply:
         upstream = _upstream(self._plugin, self._case.upstream)
         if RESPONSE not in self._plugin.codes:
             return upstream
@@ -127,7 +139,7 @@ def _request(plugin: RoutePlugin, model: RouteRequestModel) -> ScriptRequest:
 
 
 def _path(template: str, resources: dict[str, str]) -> str:
-    parts = Template.parse(template).parts
+    parts = RouteTemplate.parse(template).parts
     return "/" + "/".join(
         part.text if part.kind == LITERAL else resources.get(part.text, part.text) for part in parts
     )
@@ -139,18 +151,18 @@ def _bytes(body: Any) -> bytes:
     return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
-def _upstream(plugin: RoutePlugin, answer: AnswerModel) -> Reply:
+def _upstream(plugin: RoutePlugin, answer: AnswerModel) -> ScriptReply:
     if not plugin.route.upstreams:
-        return Reply(204)
-    return Reply(answer.code, _bytes(answer.body), CIMultiDict(answer.headers))
+        return ScriptReply(204)
+    return ScriptReply(answer.code, _bytes(answer.body), CIMultiDict(answer.headers))
 
 
-def _reply_of_refusal(refusal: Refusal) -> Reply:
+def _reply_of_refusal(refusal: Refusal) -> ScriptReply:
     answer = refusal_answer(refusal)
-    return Reply(answer.status, (answer.text or "").encode())
+    return ScriptReply(answer.status, (answer.text or "").encode())
 
 
-def _judge(expect: RouteExpectModel, reply: Reply, request: ScriptRequest) -> list[str]:
+def _judge(expect: RouteExpectModel, reply: ScriptReply, request: ScriptRequest) -> list[str]:
     faults = []
     if expect.status is None and reply.code >= 400:
         faults.append(f"it answered {reply.code}")

@@ -18,7 +18,7 @@ LONGEST_ASIDE: Final = 60.0
 
 
 @dataclass(slots=True)
-class _Aside:
+class _Suspension:
     until: float
     seconds: float
     failed: float
@@ -30,7 +30,7 @@ class Upstreams:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._turns: dict[tuple[str, ...], int] = {}
-        self._aside: dict[str, _Aside] = {}
+        self._aside: dict[str, _Suspension] = {}
 
     def order(self, upstreams: Sequence[str]) -> list[str]:
         """Return the upstreams to try, in order; of none but failed ones, the one that failed first."""
@@ -55,7 +55,7 @@ class Upstreams:
         now = self._clock()
         before = self._aside.get(upstream)
         seconds = FIRST_ASIDE if before is None else min(before.seconds * 2, LONGEST_ASIDE)
-        self._aside[upstream] = _Aside(now + seconds, seconds, now)
+        self._aside[upstream] = _Suspension(now + seconds, seconds, now)
 
     def worked(self, upstream: str) -> None:
         """Take it back into the round."""

@@ -14,8 +14,8 @@ from typing import Any, Final, NoReturn
 
 from aiohttp import hdrs, web
 
-from gateway.endpoints.routing.body import Bodies
-from gateway.endpoints.routing.model import Exchange, Fault, Next, Operation
+from gateway.endpoints.routing.body import BodyReader
+from gateway.endpoints.routing.model import Next, Operation, RequestContext, SchemaFault
 from gateway.errors import Refusal
 
 LONG: Final = 64 << 10
@@ -26,17 +26,17 @@ LONGEST_NAME: Final = 100
 """Characters of a name that are told."""
 
 
-class _TwiceError(Exception):
+class _DuplicateKeyError(Exception):
     """An object has a name twice."""
 
 
-class Validate:
+class ValidateStep:
     """The step. `bodies` reads them."""
 
-    def __init__(self, bodies: Bodies) -> None:
+    def __init__(self, bodies: BodyReader) -> None:
         self._bodies = bodies
 
-    async def __call__(self, exchange: Exchange, following: Next) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Raise Refusal `bad_schema` with every fault, or what reading a body raises."""
         operation = exchange.operation
         if operation is not None:
@@ -53,7 +53,7 @@ class Validate:
             await self._bodies.read(exchange)
         return await following(exchange)
 
-    async def _body_faults(self, exchange: Exchange, operation: Operation) -> list[Fault]:
+    async def _body_faults(self, exchange: RequestContext, operation: Operation) -> list[SchemaFault]:
         encoding = exchange.request.headers.get(hdrs.CONTENT_ENCODING, "identity")
         if encoding.strip().lower() != "identity":
             raise Refusal("unsupported_media_type", "bodies are checked here: send it without encoding")
@@ -63,14 +63,14 @@ class Validate:
         return body_faults(operation, body)
 
 
-def header_faults(operation: Operation | None, headers: Mapping[str, str]) -> list[Fault]:
+def header_faults(operation: Operation | None, headers: Mapping[str, str]) -> list[SchemaFault]:
     """Return which rules the headers break."""
     if operation is None or operation.check_headers is None:
         return []
     return operation.check_headers(headers)
 
 
-def body_faults(operation: Operation | None, body: bytes) -> list[Fault]:
+def body_faults(operation: Operation | None, body: bytes) -> list[SchemaFault]:
     """Return which rules the body breaks; that it is JSON (RFC 8259) in UTF-8 is the first.
 
     A name that an object has twice is a fault too (section 4 there): we look at the last value, and
@@ -80,28 +80,28 @@ def body_faults(operation: Operation | None, body: bytes) -> list[Fault]:
         return []
     try:
         value = json.loads(body.decode(), parse_constant=_refuse, object_pairs_hook=_object)
-    except _TwiceError as fault:
-        return [Fault("", "json", str(fault))]
+    except _DuplicateKeyError as fault:
+        return [SchemaFault("", "json", str(fault))]
     except (ValueError, RecursionError):
-        return [Fault("", "json", "the body must be JSON in UTF-8")]
+        return [SchemaFault("", "json", "the body must be JSON in UTF-8")]
     return operation.check_body(value)
 
 
-def refusal_of(faults: Sequence[Fault]) -> Refusal:
+def refusal_of(faults: Sequence[SchemaFault]) -> Refusal:
     """Return the answer that lists all faults."""
     refusal = Refusal("bad_schema", f"the request breaks {len(faults)} rules of its schema")
     refusal.details = {"faults": [_told(fault) for fault in faults]}
     return refusal
 
 
-def _script_reads_body(exchange: Exchange) -> bool:
+def _script_reads_body(exchange: RequestContext) -> bool:
     route = exchange.route
     return any(
         one is not None and one.reads_body for one in (route.request_process, route.response_process)
     )
 
 
-def _told(fault: Fault) -> dict[str, Any]:
+def _told(fault: SchemaFault) -> dict[str, Any]:
     return {
         "in": fault.place,
         "pointer": fault.pointer,
@@ -116,7 +116,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         count = Counter(name for name, _ in pairs)
         name = next(name for name, _ in pairs if count[name] > 1)
         shown = json.dumps(name[:LONGEST_NAME])
-        raise _TwiceError(f"an object has the name {shown} more than once")
+        raise _DuplicateKeyError(f"an object has the name {shown} more than once")
     return found
 
 

@@ -18,28 +18,28 @@ from aiohttp import web
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import kept
-from gateway.commit.disk_space import Share
+from gateway.commit.disk_space import Reservation
 from gateway.domain import metadata, paths
 from gateway.domain.model import Upload
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.buffered import is_here
-from gateway.endpoints.uploads.preconditions import Expected
+from gateway.endpoints.uploads.preconditions import ExpectedDigest
 from gateway.errors import Refusal
 from gateway.http.protocol import joined, readable
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.signing import Grant
-from gateway.storage.local.one_time_marks import Once
+from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway.uploads")
 
-Look = Callable[[Upload, tuple[str, ...], Mapping[str, str]], Awaitable[Share]]
+Look = Callable[[Upload, tuple[str, ...], Mapping[str, str]], Awaitable[Reservation]]
 
 
 @dataclass(slots=True)
-class Admitted:
+class AdmittedUpload:
     """An upload that may send its body, and what its body must be.
 
     `share` is its place in the reserve, None where a small body is here already and nobody has
@@ -48,8 +48,8 @@ class Admitted:
 
     upload: Upload
     progress: Progress
-    share: Share | None
-    expected: tuple[Expected, ...]
+    share: Reservation | None
+    expected: tuple[ExpectedDigest, ...]
 
 
 class Admission:
@@ -62,7 +62,7 @@ class Admission:
         hooks: Hooks,
         inflight: Inflight,
         look: Look,
-        once: Once,
+        once: OneTimeMarks,
     ) -> None:
         self._settings = settings
         self._auth = auth
@@ -73,7 +73,7 @@ class Admission:
 
     async def admit(
         self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
-    ) -> Admitted:
+    ) -> AdmittedUpload:
         """Decide. Raises `Refusal`; on success the caller must close the share."""
         headers = request.headers
         length = preconditions.declared_length(headers)
@@ -103,7 +103,7 @@ class Admission:
         except BaseException as fault:
             self._inflight.end(progress, fault.code if isinstance(fault, Refusal) else "internal")
             raise
-        return Admitted(upload, progress, share, expected)
+        return AdmittedUpload(upload, progress, share, expected)
 
     def _describe(
         self,
@@ -140,7 +140,7 @@ class Admission:
 
     async def _look_at(
         self, upload: Upload, segments: tuple[str, ...], match: paths.Match, headers: Mapping[str, str]
-    ) -> Share:
+    ) -> Reservation:
         try:
             return await self._look(upload, segments, headers)
         except Refusal as refusal:

@@ -17,12 +17,12 @@ from typing import Any, Final
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.commit.disk_space import Share
+from gateway.commit.disk_space import Reservation
 from gateway.commit.error_mapping import discard_quietly, refusal_of
 from gateway.domain.failpoints import reach
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.errors import Refusal
-from gateway.storage.local.incoming import IN_MEMORY_BYTES, Body
+from gateway.storage.local.incoming import IN_MEMORY_BYTES, IncomingFile
 
 MAX_PIECES: Final = 512
 """Pieces gathered at the most: a client that sends byte by byte must not cost an object each."""
@@ -33,7 +33,7 @@ class BrokenBodyError(Exception):
 
 
 @dataclass(slots=True, frozen=True)
-class Terms:
+class ReceiveLimits:
     """What a body is received on: `limit` is its greatest size in bytes, None for none."""
 
     inflight: Inflight
@@ -42,7 +42,7 @@ class Terms:
     idle_timeout: float
 
 
-class Reader:
+class BodyChunkReader:
     """Reads one body piece by piece; `idle_timeout` are seconds of a client's silence."""
 
     def __init__(self, content: StreamReader, idle_timeout: float) -> None:
@@ -76,7 +76,9 @@ def _idle(seconds: float) -> Refusal:
 class Receiver:
     """Receives one body over the ordinary road."""
 
-    def __init__(self, body: Body, share: Share, progress: Progress, terms: Terms) -> None:
+    def __init__(
+        self, body: IncomingFile, share: Reservation, progress: Progress, terms: ReceiveLimits
+    ) -> None:
         self.body = body
         self._share = share
         self._progress = progress
@@ -92,7 +94,7 @@ class Receiver:
         `BrokenBodyError` when the connection is gone.
         """
         try:
-            reader = Reader(request.content, self._terms.idle_timeout)
+            reader = BodyChunkReader(request.content, self._terms.idle_timeout)
             while piece := await reader.next():
                 self._count(piece)
                 full = self._gathered >= self._terms.inflight.batch_bytes

@@ -14,33 +14,33 @@ from functools import partial
 from aiohttp import web
 
 from gateway.commit.committer import Committer
-from gateway.commit.disk_space import Reserve, Share
-from gateway.commit.records import Order
+from gateway.commit.disk_space import DiskSpace, Reservation
+from gateway.commit.records import CommitRequest
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads import sink as store
-from gateway.endpoints.uploads.admission import Admitted, told
+from gateway.endpoints.uploads.admission import AdmittedUpload, told
 from gateway.endpoints.uploads.buffered import take
-from gateway.endpoints.uploads.socket_receiver import Roads
+from gateway.endpoints.uploads.socket_receiver import ReceiverFactory
 from gateway.settings import Settings
-from gateway.storage.local.incoming import Body, Incoming
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.incoming import Incoming, IncomingFile
+from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import note_of
 from gateway.telemetry.redaction import Redaction
 
 
-class FileStore:
+class FileSink:
     """DIRECTORY, as the door sees it."""
 
     def __init__(
         self,
         settings: Settings,
-        tree: Tree,
-        reserve: Reserve,
+        tree: DirectoryTree,
+        reserve: DiskSpace,
         incoming: Incoming,
         committer: Committer,
         *,
-        roads: Roads,
+        roads: ReceiverFactory,
         disk: Executor,
     ) -> None:
         self._settings = settings
@@ -52,16 +52,20 @@ class FileStore:
         self._redaction = Redaction(settings.redact)
         self.commit_order = committer.commit
 
-    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
+    async def look(
+        self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]
+    ) -> Reservation:
         """Look at the target and promise the space. Raises `Refusal`."""
         look = partial(self._look, upload, segments, headers)
         return await asyncio.get_running_loop().run_in_executor(self._disk, look)
 
-    def _look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
+    def _look(
+        self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]
+    ) -> Reservation:
         store.check_name(upload, headers, exists=self._tree.probe(segments) is not None)
         return self._reserve.admit(upload.content_length)
 
-    async def take(self, request: web.BaseRequest, admitted: Admitted) -> Order:
+    async def take(self, request: web.BaseRequest, admitted: AdmittedUpload) -> CommitRequest:
         """Receive over the short road: the body is small, and here. Raises `Refusal`."""
         upload, content = admitted.upload, take(request)
         admitted.progress.received = len(content)
@@ -72,8 +76,8 @@ class FileStore:
         return self._order(admitted, body, {})
 
     async def receive(
-        self, request: web.BaseRequest, admitted: Admitted, share: Share, *, waiting: bool
-    ) -> Order:
+        self, request: web.BaseRequest, admitted: AdmittedUpload, share: Reservation, *, waiting: bool
+    ) -> CommitRequest:
         """Receive a body. Raises `Refusal`, `BrokenBodyError`."""
         upload, algorithms = admitted.upload, store.algorithms_of(admitted)
         body = self._incoming.begin(upload.id, self._settings.file_mode, list(algorithms.values()))
@@ -93,14 +97,16 @@ class FileStore:
             raise
         return self._order(admitted, body, computed)
 
-    async def commit(self, order: Order) -> Stored:
+    async def commit(self, order: CommitRequest) -> Stored:
         """Hand the body to the committer. Raises `Refusal`, `Unanswered`."""
         return await self.commit_order(order)
 
-    def _order(self, admitted: Admitted, body: Body, computed: dict[str, bytes]) -> Order:
+    def _order(
+        self, admitted: AdmittedUpload, body: IncomingFile, computed: dict[str, bytes]
+    ) -> CommitRequest:
         upload = admitted.upload
         mime = store.mime_of(upload)
-        return Order(
+        return CommitRequest(
             upload,
             body,
             mime,

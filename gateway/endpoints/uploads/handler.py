@@ -18,12 +18,12 @@ from gateway.domain.failpoints import reach
 from gateway.domain.model import Stored, Upload, new_id
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.uploads import preconditions
-from gateway.endpoints.uploads.admission import Admission, Admitted, blame
+from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, blame
 from gateway.endpoints.uploads.body import BrokenBodyError
-from gateway.endpoints.uploads.sink import Store
-from gateway.errors import Refusal, Unanswered
+from gateway.endpoints.uploads.sink import UploadSink
+from gateway.errors import Refusal, UnknownOutcome
 from gateway.http.protocol import UPLOAD_ID, expects_continue
-from gateway.http.responses import BriefAnswer, quoted
+from gateway.http.responses import SmallJsonResponse, quoted
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
@@ -31,13 +31,13 @@ from gateway.telemetry.metrics import Metrics
 log = logging.getLogger("gateway.uploads")
 
 
-class Uploads:
+class UploadHandler:
     """The door. One object per gateway; lives on the server's loop. `slot` goes into upload ids."""
 
     def __init__(
         self,
         admission: Admission,
-        store: Store,
+        store: UploadSink,
         *,
         hooks: Hooks,
         inflight: Inflight,
@@ -51,8 +51,8 @@ class Uploads:
         self._metrics = metrics
         self._slot = slot
 
-    async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> BriefAnswer:
-        """Serve one upload. Raises `Refusal` (nothing stored), `Unanswered`, `BrokenBodyError`."""
+    async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> SmallJsonResponse:
+        """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`, `BrokenBodyError`."""
         upload_id = new_id(self._slot)
         request[UPLOAD_ID] = upload_id
         logs.add(upload_id=upload_id)
@@ -62,7 +62,7 @@ class Uploads:
             refusal.upload_id = upload_id
             self._metrics.uploads.add(refusal.code)
             raise
-        except (Unanswered, BrokenBodyError):
+        except (UnknownOutcome, BrokenBodyError):
             self._metrics.uploads.add("broken")
             raise
         self._metrics.uploads.add("stored")
@@ -102,7 +102,7 @@ class Uploads:
         except Refusal as refusal:
             raise blame(refusal, upload, match) from refusal
 
-    def _failed(self, admitted: Admitted, fault: BaseException) -> None:
+    def _failed(self, admitted: AdmittedUpload, fault: BaseException) -> None:
         reason = _reason(fault)
         committing = admitted.progress.state == "committing"
         self._inflight.end(admitted.progress, reason)
@@ -125,7 +125,7 @@ def _reason(fault: BaseException) -> str:
     return "internal"
 
 
-def _answer(stored: Stored) -> BriefAnswer:
+def _answer(stored: Stored) -> SmallJsonResponse:
     fields = [
         f'"upload_id": "{stored.upload_id}"',
         f'"path": {quoted(stored.path)}',
@@ -134,6 +134,6 @@ def _answer(stored: Stored) -> BriefAnswer:
     ]
     if stored.digests:
         fields.append(f'"digest": {quoted(preconditions.digest_field(stored.digests))}')
-    answer = BriefAnswer(200 if stored.replaced else 201, f"{{{', '.join(fields)}}}\n")
+    answer = SmallJsonResponse(200 if stored.replaced else 201, f"{{{', '.join(fields)}}}\n")
     answer.headers["Location"] = f"/-/uploads/{stored.upload_id}"
     return answer

@@ -14,37 +14,37 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from gateway.commit.disk_space import Reserve, Share
-from gateway.commit.object_writer import ObjectIntake
-from gateway.commit.writer import Deed
+from gateway.commit.disk_space import DiskSpace, Reservation
+from gateway.commit.object_writer import ObjectWriter
+from gateway.commit.writer import WriteMetadata
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads import sink as store
-from gateway.endpoints.uploads.admission import Admitted, told
-from gateway.endpoints.uploads.body import Reader
+from gateway.endpoints.uploads.admission import AdmittedUpload, told
+from gateway.endpoints.uploads.body import BodyChunkReader
 from gateway.endpoints.uploads.buffered import take
 from gateway.errors import Refusal
 from gateway.settings import Settings
-from gateway.storage.s3.upload import ObjectBody
+from gateway.storage.s3.upload import MultipartUpload
 from gateway.telemetry.redaction import Redaction
 
 
-class ObjectOrder(NamedTuple):
+class ReceivedObject(NamedTuple):
     """A body that has arrived and is to be committed."""
 
     upload: Upload
-    body: ObjectBody
-    deed: Deed
+    body: MultipartUpload
+    deed: WriteMetadata
 
 
-class BucketStore:
+class ObjectSink:
     """A bucket, as the door sees it. The disk must have room for the journal."""
 
     def __init__(
         self,
         settings: Settings,
-        intake: ObjectIntake,
-        reserve: Reserve,
+        intake: ObjectWriter,
+        reserve: DiskSpace,
         disk: Executor,
     ) -> None:
         self._intake = intake
@@ -53,13 +53,15 @@ class BucketStore:
         self._idle_timeout = settings.idle_timeout
         self._redaction = Redaction(settings.redact)
 
-    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
+    async def look(
+        self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]
+    ) -> Reservation:
         """Look at the target and at the disk. Raises `Refusal`, also for a storage that is away."""
         exists = await self._intake.exists("/" + "/".join(segments))
         store.check_name(upload, headers, exists=exists)
         return await asyncio.get_running_loop().run_in_executor(self._disk, self._reserve.admit, None)
 
-    async def take(self, request: web.BaseRequest, admitted: Admitted) -> ObjectOrder:
+    async def take(self, request: web.BaseRequest, admitted: AdmittedUpload) -> ReceivedObject:
         """Take a small body that is here. Raises `Refusal`."""
         content = take(request)
         admitted.progress.received = len(content)
@@ -73,8 +75,8 @@ class BucketStore:
         return self._order(admitted, body, {})
 
     async def receive(
-        self, request: web.BaseRequest, admitted: Admitted, share: Share, *, waiting: bool
-    ) -> ObjectOrder:
+        self, request: web.BaseRequest, admitted: AdmittedUpload, share: Reservation, *, waiting: bool
+    ) -> ReceivedObject:
         """Receive a body. Raises `Refusal`, `BrokenBodyError`."""
         algorithms = store.algorithms_of(admitted)
         body = await self._begin(admitted, list(algorithms.values()))
@@ -90,18 +92,20 @@ class BucketStore:
             raise
         return self._order(admitted, body, computed)
 
-    async def commit(self, order: ObjectOrder) -> Stored:
+    async def commit(self, order: ReceivedObject) -> Stored:
         """Publish the object. Raises `Refusal`, `Unanswered`."""
         return await self._intake.commit(*order)
 
-    async def _begin(self, admitted: Admitted, algorithms: list[str]) -> ObjectBody:
+    async def _begin(self, admitted: AdmittedUpload, algorithms: list[str]) -> MultipartUpload:
         admitted.progress.state = "receiving"
         return await self._intake.begin(admitted.upload, store.mime_of(admitted.upload), algorithms)
 
-    async def _read(self, request: web.BaseRequest, admitted: Admitted, body: ObjectBody) -> None:
+    async def _read(
+        self, request: web.BaseRequest, admitted: AdmittedUpload, body: MultipartUpload
+    ) -> None:
         """Read the body to its end. Raises as `Receiver.receive` does."""
         upload, progress = admitted.upload, admitted.progress
-        reader = Reader(request.content, self._idle_timeout)
+        reader = BodyChunkReader(request.content, self._idle_timeout)
         while piece := await reader.next():
             progress.received += len(piece)
             store.check_whole(upload, progress.received)
@@ -109,8 +113,10 @@ class BucketStore:
         if upload.content_length is not None and progress.received != upload.content_length:
             raise Refusal("incomplete_body", "the body ended before its declared length")
 
-    def _order(self, admitted: Admitted, body: ObjectBody, computed: dict[str, bytes]) -> ObjectOrder:
+    def _order(
+        self, admitted: AdmittedUpload, body: MultipartUpload, computed: dict[str, bytes]
+    ) -> ReceivedObject:
         upload = admitted.upload
         mime = store.mime_of(upload)
         tell = partial(told, upload, mime, self._redaction)
-        return ObjectOrder(upload, body, Deed(mime, preconditions.described(computed), tell))
+        return ReceivedObject(upload, body, WriteMetadata(mime, preconditions.described(computed), tell))

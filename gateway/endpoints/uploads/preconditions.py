@@ -25,7 +25,7 @@ _SIZES: Final[Mapping[str, int]] = {"sha-256": 32, "sha-512": 64, "md5": 16}
 
 
 @dataclass(slots=True, frozen=True)
-class Expected:
+class ExpectedDigest:
     """A digest that the client promised: `algorithm` as RFC 9530 names it, and the header's name."""
 
     algorithm: str
@@ -68,14 +68,14 @@ def check_range(headers: Mapping[str, str], length: int | None) -> None:
         raise Refusal("bad_range", "only a whole file can be uploaded: parts are not taken")
 
 
-def expected_digests(headers: Mapping[str, str]) -> tuple[Expected, ...]:
+def expected_digests(headers: Mapping[str, str]) -> tuple[ExpectedDigest, ...]:
     """Return every digest that the body must have: Content-MD5 (RFC 1864) and RFC 9530's fields.
 
     Raises `Refusal("bad_digest")` for one that cannot be read, or when none is of an algorithm
     that we know (an unknown one beside a known one may be ignored, RFC 9530 section 2).
     """
     found = [
-        Expected("md5", _decoded(line, "md5", "Content-MD5"), "Content-MD5")
+        ExpectedDigest("md5", _decoded(line, "md5", "Content-MD5"), "Content-MD5")
         for line in _lines(headers, "Content-MD5")
     ]
     for header in ("Content-Digest", "Repr-Digest"):
@@ -91,7 +91,7 @@ def _lines(headers: Mapping[str, str], name: str) -> list[str]:
     return [value for known, value in headers.items() if known.lower() == name.lower()]
 
 
-def _members(text: str, header: str) -> list[Expected]:
+def _members(text: str, header: str) -> list[ExpectedDigest]:
     found = []
     for member in text.split(","):
         parsed = _DIGEST.fullmatch(member.strip())
@@ -99,7 +99,7 @@ def _members(text: str, header: str) -> list[Expected]:
             raise Refusal("bad_digest", f"{header} must read `sha-256=:BASE64:`")
         algorithm, encoded = parsed.groups()
         if algorithm in ALGORITHMS:
-            found.append(Expected(algorithm, _decoded(encoded, algorithm, header), header))
+            found.append(ExpectedDigest(algorithm, _decoded(encoded, algorithm, header), header))
     if not found:
         raise Refusal("bad_digest", f"{header}: known algorithms are {', '.join(ALGORITHMS)}")
     return found

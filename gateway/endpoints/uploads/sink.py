@@ -1,7 +1,7 @@
 """Uploads door: what it asks of the storage that was chosen at start, files or a bucket.
 
-One rule: whatever differs between storages lies behind `Store`; what a body must be is checked here,
-once. May import commit, server and the foundations.
+One rule: whatever differs between storages lies behind `UploadSink`; what a body must be is checked
+here, once. May import commit, server and the foundations.
 """
 
 from __future__ import annotations
@@ -12,29 +12,31 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from gateway.commit.disk_space import Share
+from gateway.commit.disk_space import Reservation
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.uploads import preconditions
-from gateway.endpoints.uploads.admission import Admitted
+from gateway.endpoints.uploads.admission import AdmittedUpload
 from gateway.endpoints.uploads.body import BrokenBodyError
 from gateway.errors import Refusal
 from gateway.http.protocol import send_continue
 from gateway.storage.local import xattrs as attributes
 
 
-class Store(Protocol):
+class UploadSink(Protocol):
     """One kind of storage, as the door sees it. What `take` and `receive` return is for `commit`."""
 
-    async def look(self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]) -> Share:
+    async def look(
+        self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]
+    ) -> Reservation:
         """Look whether the name may be given and there is room; see `Admission`. Raises `Refusal`."""
         ...
 
-    async def take(self, request: web.BaseRequest, admitted: Admitted) -> Any:
+    async def take(self, request: web.BaseRequest, admitted: AdmittedUpload) -> Any:
         """Take a small body that is here. Raises `Refusal`."""
         ...
 
     async def receive(
-        self, request: web.BaseRequest, admitted: Admitted, share: Share, *, waiting: bool
+        self, request: web.BaseRequest, admitted: AdmittedUpload, share: Reservation, *, waiting: bool
     ) -> Any:
         """Receive a body; `waiting` for the go-ahead. Raises `Refusal`, `BrokenBodyError`."""
         ...
@@ -49,7 +51,7 @@ def mime_of(upload: Upload) -> str:
     return upload.content_type or attributes.mime_of(upload.path)
 
 
-def algorithms_of(admitted: Admitted) -> dict[str, str]:
+def algorithms_of(admitted: AdmittedUpload) -> dict[str, str]:
     """Return the digests to compute: `hashlib`'s names by those of RFC 9530."""
     return {e.algorithm: preconditions.ALGORITHMS[e.algorithm] for e in admitted.expected}
 
@@ -77,7 +79,7 @@ async def let_in(request: web.BaseRequest) -> None:
         raise BrokenBodyError("the client did not wait for the go-ahead") from fault
 
 
-def verify(admitted: Admitted, computed: Mapping[str, bytes]) -> None:
+def verify(admitted: AdmittedUpload, computed: Mapping[str, bytes]) -> None:
     """Compare digests with those that were promised. Raises `Refusal`."""
     for expected in admitted.expected:
         if not hmac.compare_digest(computed[expected.algorithm], expected.value):

@@ -21,13 +21,13 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.commit.disk_space import Share
+from gateway.commit.disk_space import Reservation
 from gateway.domain.failpoints import reach
 from gateway.endpoints.inflight import Inflight, Progress
-from gateway.endpoints.uploads.body import BrokenBodyError, Receiver, Terms
+from gateway.endpoints.uploads.body import BrokenBodyError, ReceiveLimits, Receiver
 from gateway.endpoints.uploads.socket_selftest import fast_road_works
-from gateway.endpoints.uploads.socket_takeover import Taken, take
-from gateway.storage.local.incoming import Body
+from gateway.endpoints.uploads.socket_takeover import TakenSocket, take
+from gateway.storage.local.incoming import IncomingFile
 
 THRESHOLD: Final = 8 << 20
 """Bytes still to come from which on the fast road pays for the connection that it uses up: a client
@@ -49,7 +49,7 @@ LINGER_SECONDS: Final = 0.001
 """How long a thread waits for a client that has kept it busy so far."""
 
 
-class Roads:
+class ReceiverFactory:
     """Gives each body its receiver: over the fast road where `fast`, else over the ordinary one."""
 
     def __init__(self, inflight: Inflight, disk: Executor, idle_timeout: float) -> None:
@@ -69,11 +69,13 @@ class Roads:
         """End the threads."""
         self.pool.shutdown()
 
-    def receiver(self, body: Body, share: Share, progress: Progress, limit: int | None) -> Receiver:
+    def receiver(
+        self, body: IncomingFile, share: Reservation, progress: Progress, limit: int | None
+    ) -> Receiver:
         """Return the receiver for a body. `limit` is the greatest size in bytes, None for none."""
-        terms = Terms(self._inflight, self._disk, limit, self._idle_timeout)
+        terms = ReceiveLimits(self._inflight, self._disk, limit, self._idle_timeout)
         if self.fast:
-            return FastReceiver(body, share, progress, terms, self)
+            return SocketReceiver(body, share, progress, terms, self)
         return Receiver(body, share, progress, terms)
 
     def buffer(self) -> memoryview:
@@ -84,10 +86,17 @@ class Roads:
         return view
 
 
-class FastReceiver(Receiver):
+class SocketReceiver(Receiver):
     """Receives one body over the fast road, or over the ordinary one where it cannot be taken."""
 
-    def __init__(self, body: Body, share: Share, progress: Progress, terms: Terms, roads: Roads) -> None:
+    def __init__(
+        self,
+        body: IncomingFile,
+        share: Reservation,
+        progress: Progress,
+        terms: ReceiveLimits,
+        roads: ReceiverFactory,
+    ) -> None:
         super().__init__(body, share, progress, terms)
         self._roads = roads
 
@@ -97,7 +106,7 @@ class FastReceiver(Receiver):
         if taken is None:
             await super().receive(request, declared)
             return
-        turns = _Turns(taken, self.body, self._share, self._roads.buffer)
+        turns = _ReceiveTurns(taken, self.body, self._share, self._roads.buffer)
         try:
             while await self._turn(turns):
                 if turns.dry:
@@ -105,7 +114,7 @@ class FastReceiver(Receiver):
         finally:
             self._give_up(turns)
 
-    async def _turn(self, turns: _Turns) -> bool:
+    async def _turn(self, turns: _ReceiveTurns) -> bool:
         """Let a thread take what has come; tell whether more is to come."""
         try:
             await self._in_thread(turns.run, self._roads.pool)
@@ -113,7 +122,7 @@ class FastReceiver(Receiver):
             self._progress.received = turns.received
         return turns.rest > 0
 
-    async def _until_readable(self, turns: _Turns) -> None:
+    async def _until_readable(self, turns: _ReceiveTurns) -> None:
         """Wait on the loop, holding no thread. Raises `Refusal("idle_timeout")`."""
         gather = min(GATHER_SECONDS, self._terms.idle_timeout)
         turns.expect(GATHER_BYTES)
@@ -123,7 +132,7 @@ class FastReceiver(Receiver):
         if not await _readable(turns.socket, self._terms.idle_timeout - gather):
             raise self._idle()
 
-    def _give_up(self, turns: _Turns) -> None:
+    def _give_up(self, turns: _ReceiveTurns) -> None:
         """Close our socket, but not under a thread that still reads from it."""
         turns.over = True
         if self._on_disk is not None and not self._on_disk.done():
@@ -132,13 +141,19 @@ class FastReceiver(Receiver):
             turns.socket.close()
 
 
-class _Turns:
+class _ReceiveTurns:
     """The thread's side of one body. Touched by one thread at a time, but for `over`.
 
     `rest` bytes are to come, `dry` tells that the socket had none left, `over` ends a turn early.
     """
 
-    def __init__(self, taken: Taken, body: Body, share: Share, buffer: Callable[[], memoryview]) -> None:
+    def __init__(
+        self,
+        taken: TakenSocket,
+        body: IncomingFile,
+        share: Reservation,
+        buffer: Callable[[], memoryview],
+    ) -> None:
         self.socket = taken.socket
         self.rest = taken.rest
         self.received = 0

@@ -25,7 +25,7 @@ _DRAIN_PIECE: Final = 64 << 10
 
 
 @dataclass(slots=True)
-class Taken:
+class TakenSocket:
     """What was taken: a duplicate of the socket (ours to close), bytes already parsed, bytes to come."""
 
     socket: socket.socket
@@ -33,7 +33,7 @@ class Taken:
     rest: int
 
 
-def take(request: web.BaseRequest, declared: int, least: int) -> Taken | None:
+def take(request: web.BaseRequest, declared: int, least: int) -> TakenSocket | None:
     """Take the connection, if it is plain TCP and `least` bytes or more of the body are to come.
 
     No await happens inside, so that no byte moves meanwhile. None leaves all as it was.
@@ -54,7 +54,7 @@ def take(request: web.BaseRequest, declared: int, least: int) -> Taken | None:
         raise
     transport.pause_reading()
     request[TAKEN] = True
-    return Taken(own, parsed, declared - content.total_bytes)
+    return TakenSocket(own, parsed, declared - content.total_bytes)
 
 
 def _parsed(request: web.BaseRequest) -> list[bytes]:

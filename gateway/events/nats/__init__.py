@@ -22,20 +22,20 @@ from gateway.errors import ConfigError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.events.nats.engine import Nats
+    from gateway.events.nats.engine import NatsEngine
 
 
-def make_engine(settings: Settings, node: str) -> Nats:
+def make_engine(settings: Settings, node: str) -> NatsEngine:
     """Return the engine that `--events nats://...` asks for, not yet connected.
 
     `node` names this process in the records of runs. Raises `ConfigError` where the client library is
     not installed, or credentials cannot be read.
     """
     try:
-        from gateway.events.nats.engine import Nats  # an extra: the journal needs none
+        from gateway.events.nats.engine import NatsEngine  # an extra: the journal needs none
     except ImportError as fault:
         raise ConfigError(
             f"--events {settings.events} needs the client library of NATS ({fault.name}):"
             " pip install 'upload-gateway[nats]'"
         ) from None
-    return Nats(settings, node)
+    return NatsEngine(settings, node)

@@ -1,8 +1,8 @@
 """Events room, NATS: one connection to the servers, always trying, never waited for.
 
-The rule: a call that cannot be answered now raises `EngineAway` within `PATIENCE` seconds; it is
-never buffered to be sent in some unknown future. Lives on the server's loop. May import `errors`
-and `places`.
+The rule: a call that cannot be answered now raises `EventEngineUnavailable` within `PATIENCE`
+seconds; it is never buffered to be sent in some unknown future. Lives on the server's loop. May
+import `errors` and `places`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.servers import Servers
 
 log = logging.getLogger("gateway.nats")
@@ -50,11 +50,11 @@ Prepare = Callable[["Connection"], Awaitable[bool]]
 
 @contextlib.asynccontextmanager
 async def reaching() -> AsyncIterator[None]:
-    """Turn what the client library raises into `EngineAway`."""
+    """Turn what the client library raises into `EventEngineUnavailable`."""
     try:
         yield
     except _FAULTS as fault:
-        raise EngineAway(f"NATS: {describe(fault)}") from fault
+        raise EventEngineUnavailable(f"NATS: {describe(fault)}") from fault
 
 
 def describe(fault: BaseException) -> str:
@@ -97,27 +97,28 @@ class Connection:
 
     @property
     def client(self) -> Client:
-        """The connected client. Raises `EngineAway`."""
+        """The connected client. Raises `EventEngineUnavailable`."""
         if self._client is None or not self._client.is_connected:
-            raise EngineAway("NATS cannot be reached")
+            raise EventEngineUnavailable("NATS cannot be reached")
         return self._client
 
     @property
     def js(self) -> JetStreamContext:
-        """JetStream, with its streams in place. Raises `EngineAway`."""
+        """JetStream, with its streams in place. Raises `EventEngineUnavailable`."""
         if not self.ready or self._context is None:
-            raise EngineAway("NATS cannot be reached, or its streams are not there yet")
+            raise EventEngineUnavailable("NATS cannot be reached, or its streams are not there yet")
         return self._context
 
     @property
     def raw_js(self) -> JetStreamContext:
-        """JetStream whatever state its streams are in, for `prepare`. Raises `EngineAway`."""
+        """JetStream whatever state its streams are in, for `prepare`. Raises
+        `EventEngineUnavailable`."""
         if self._context is None:
-            raise EngineAway("NATS cannot be reached")
+            raise EventEngineUnavailable("NATS cannot be reached")
         return self._context
 
     async def ask(self, subject: str, payload: bytes) -> None:
-        """Send and wait until the server has it. Raises `EngineAway`."""
+        """Send and wait until the server has it. Raises `EventEngineUnavailable`."""
         async with reaching():
             await self.client.request(subject, payload, timeout=PATIENCE)
 
@@ -205,7 +206,7 @@ class Connection:
         """Prepare; return in how many seconds that is to be done again."""
         try:
             complete = await self._prepare(self)
-        except (EngineAway, *_FAULTS) as fault:
+        except (EventEngineUnavailable, *_FAULTS) as fault:
             self._complain(fault)
             return RETRY_SECONDS
         if not self._ready.is_set():

@@ -15,7 +15,7 @@ from typing import Any, Final
 import aiohttp
 import nats.errors
 
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.connection import Connection
 from gateway.events.nats.servers import Servers
 
@@ -60,7 +60,14 @@ async def _from_system_account(connection: Connection) -> dict[str, Any] | None:
     try:
         answer = await connection.client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=SECONDS)
         told: dict[str, Any] = json.loads(answer.data).get("data")
-    except (EngineAway, nats.errors.Error, TimeoutError, OSError, ValueError, AttributeError):
+    except (
+        EventEngineUnavailable,
+        nats.errors.Error,
+        TimeoutError,
+        OSError,
+        ValueError,
+        AttributeError,
+    ):
         return None
     return told
 

@@ -13,11 +13,11 @@ from typing import Final
 from gateway.events.nats import servers as places
 from gateway.events.nats.connection import Connection
 from gateway.events.nats.durability_check import look_at_sync
-from gateway.events.nats.ledger import Ledger
-from gateway.events.nats.names import Names
-from gateway.events.nats.outbox import Outbox
-from gateway.events.nats.queue import Queue
-from gateway.events.nats.stream_reader import Reading
+from gateway.events.nats.ledger import NatsLedger
+from gateway.events.nats.names import StreamNames
+from gateway.events.nats.outbox import NatsOutbox
+from gateway.events.nats.queue import NatsQueue
+from gateway.events.nats.stream_reader import StreamReader
 from gateway.events.nats.streams import Streams
 from gateway.settings import Settings
 
@@ -27,7 +27,7 @@ OLDEST: Final = (2, 12)
 """The first version that can be told to sync before it says yes, per message or batch."""
 
 
-class Nats:
+class NatsEngine:
     """JetStream as an engine of events. `node` names this process in the records of runs.
 
     Raises `ConfigError` for credentials or a CA that cannot be read.
@@ -35,7 +35,7 @@ class Nats:
 
     def __init__(self, settings: Settings, node: str) -> None:
         self._servers = places.servers(settings)
-        names = Names(settings.events_prefix)
+        names = StreamNames(settings.events_prefix)
         self._streams = Streams(
             names,
             settings.events_replicas,
@@ -43,9 +43,9 @@ class Nats:
             named=len(self._servers.urls),
         )
         self._connection = Connection(self._servers, f"upload-gateway {node}", self._prepare)
-        self.queue = Queue(self._connection, names, lease=settings.events_lease, node=node)
-        self.outbox = Outbox(self._connection, names, self.queue.ensure)
-        self.ledger = Ledger(self._connection, self.queue, Reading(self._connection, names))
+        self.queue = NatsQueue(self._connection, names, lease=settings.events_lease, node=node)
+        self.outbox = NatsOutbox(self._connection, names, self.queue.ensure)
+        self.ledger = NatsLedger(self._connection, self.queue, StreamReader(self._connection, names))
         self._looked = False
 
     @property

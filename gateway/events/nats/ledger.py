@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.events.nats.connection import Connection, reaching
-from gateway.events.nats.ledger_rows import Known, Rows
+from gateway.events.nats.ledger_rows import ReadRow, Rows
 from gateway.events.nats.message import MESSAGE_ID
-from gateway.events.nats.queue import Queue
-from gateway.events.nats.stream_reader import Consumer, Reading, Stored
-from gateway.events.protocols import Depth, History, Page, Row, Selection, State
+from gateway.events.nats.queue import NatsQueue
+from gateway.events.nats.stream_reader import ConsumerProgress, StreamMessage, StreamReader
+from gateway.events.protocols import DeliveryPage, DeliveryRow, Depth, EventHistory, Selection, State
 
 FOR_EVER: Final = "2999-01-01T00:00:00Z"
 
@@ -32,10 +32,10 @@ _PIECE: Final = 500
 """Rows that are looked at in one go while steering."""
 
 
-class Ledger:
+class NatsLedger:
     """Deliveries, from the point of view of those who watch and steer. Raises `EngineAway`."""
 
-    def __init__(self, connection: Connection, queue: Queue, reading: Reading) -> None:
+    def __init__(self, connection: Connection, queue: NatsQueue, reading: StreamReader) -> None:
         self._connection = connection
         self._queue = queue
         self._reading = reading
@@ -58,7 +58,7 @@ class Ledger:
             told.append(Depth(handler, "dead", count, _born(first)))
         return sorted(told, key=lambda one: (one.handler, one.state))
 
-    async def _depth_of(self, consumer: Consumer, waiting: int) -> list[Depth]:
+    async def _depth_of(self, consumer: ConsumerProgress, waiting: int) -> list[Depth]:
         delayed = min(waiting, consumer.outstanding)
         counts: tuple[tuple[State, int, int], ...] = (
             ("ready", consumer.ready, consumer.delivered),
@@ -72,16 +72,16 @@ class Ledger:
                 told.append(Depth(consumer.handler, state, count, _born(first)))
         return told
 
-    async def page(self, selection: Selection, after: str | None, limit: int) -> Page:
+    async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows behind the cursor `after`, oldest first.
 
         Raises `ValueError` for a cursor that is none.
         """
         await self._queue.written()
         found, cursor = await self._rows.page(selection, after, limit)
-        return Page([known.row for known in found], cursor)
+        return DeliveryPage([known.row for known in found], cursor)
 
-    async def history(self, event_id: str) -> History | None:
+    async def history(self, event_id: str) -> EventHistory | None:
         """Return an event with its stories; its body only where it is still in a stream."""
         await self._queue.written()
         return await self._rows.history(event_id)
@@ -124,7 +124,7 @@ class Ledger:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _steer(
-        self, verb: str, selection: Selection, step: Callable[[Known], Awaitable[bool]]
+        self, verb: str, selection: Selection, step: Callable[[ReadRow], Awaitable[bool]]
     ) -> int:
         # What is retried may be back at once, and would be met again and again.
         done, cursor, tops = 0, None, await self._rows.tops()
@@ -136,7 +136,7 @@ class Ledger:
             if cursor is None:
                 return done
 
-    async def _retry(self, known: Known) -> bool:
+    async def _retry(self, known: ReadRow) -> bool:
         names, message = self._reading.names, known.message
         event = message.told["event"] if known.row.state == "dead" else message.told
         stream = names.dead if known.row.state == "dead" else names.queue
@@ -148,12 +148,12 @@ class Ledger:
         await self._remove(known.row, stream, message)
         return True
 
-    async def _drop(self, known: Known) -> bool:
+    async def _drop(self, known: ReadRow) -> bool:
         names = self._reading.names
         stream = names.dead if known.row.state == "dead" else names.queue
         return await self._remove(known.row, stream, known.message)
 
-    async def _remove(self, row: Row, stream: str, message: Stored) -> bool:
+    async def _remove(self, row: DeliveryRow, stream: str, message: StreamMessage) -> bool:
         names = self._reading.names
         removed = await self._reading.delete(stream, message.sequence)
         if row.state == "delayed":
@@ -161,7 +161,7 @@ class Ledger:
         return removed
 
 
-def _born(message: Stored | None) -> float:
+def _born(message: StreamMessage | None) -> float:
     """Return when the event of a message was born; now, where the message has just gone."""
     if message is None:
         return time.time()

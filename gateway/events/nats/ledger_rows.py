@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.events.nats.message import due, used
-from gateway.events.nats.stream_reader import Reading, Stored
-from gateway.events.protocols import Attempt, History, Row, Selection, State, Story
+from gateway.events.nats.stream_reader import StreamMessage, StreamReader
+from gateway.events.protocols import (
+    Attempt,
+    DeliveryHistory,
+    DeliveryRow,
+    EventHistory,
+    Selection,
+    State,
+)
 
 _AREAS: Final = ("q", "dead", "run")
 _STATES: Final[dict[str, tuple[State, ...]]] = {
@@ -32,11 +39,11 @@ MOST_LOOKED_AT: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ReadRow:
     """A row, and the message that it was made of."""
 
-    row: Row
-    message: Stored
+    row: DeliveryRow
+    message: StreamMessage
 
 
 @dataclass(slots=True)
@@ -45,8 +52,8 @@ class _Walk:
 
     area: str
     passed: int
-    heads: AsyncIterator[tuple[int, Known | None]]
-    head: Known | None = None
+    heads: AsyncIterator[tuple[int, ReadRow | None]]
+    head: ReadRow | None = None
     ended: bool = False
     looked_at: int = 0
 
@@ -67,12 +74,12 @@ class _Walk:
 class Rows:
     """Reads rows. Raises `EngineAway`."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: StreamReader) -> None:
         self._reading = reading
 
     async def page(
         self, selection: Selection, after: str | None, limit: int, tops: Tops = _ALL
-    ) -> tuple[list[Known], str | None]:
+    ) -> tuple[list[ReadRow], str | None]:
         """Return up to `limit` rows behind the cursor, oldest first, and the next cursor.
 
         With `tops`, only what was there when these were asked for. Raises `ValueError` for a cursor that
@@ -85,7 +92,7 @@ class Rows:
         ]
         for walk in walks:
             await walk.advance()
-        rows: list[Known] = []
+        rows: list[ReadRow] = []
         while len(rows) < limit:
             ready = [(walk.head, walk) for walk in walks if walk.head is not None]
             if not ready or any(not walk.ended and walk.head is None for walk in walks):
@@ -106,29 +113,29 @@ class Rows:
         names = self._reading.names
         return {"q": names.queue, "dead": names.dead, "run": names.runs}[area]
 
-    async def history(self, event_id: str) -> History | None:
+    async def history(self, event_id: str) -> EventHistory | None:
         """Return an event as the streams know it, None where they do not."""
         selection = Selection(events=(event_id,))
         found, _ = await self.page(selection, None, 1000)
         # A delivery that was retried by hand is in the queue and among the runs: the former counts.
-        rows: dict[str, Row] = {}
+        rows: dict[str, DeliveryRow] = {}
         for known in sorted(found, key=lambda one: one.row.state != "done"):
             rows[known.row.handler] = known.row
         if not rows:
             return None
         event: dict[str, Any] = next((told for known in found if (told := _event(known))), {})
         first = next(iter(rows.values()))
-        return History(
+        return EventHistory(
             id=event_id,
             type=first.event,
             upload_id=first.upload_id,
             path=first.path,
             created=first.created,
             body=event.get("body", {}),
-            stories=[Story(row, await self._runs(row)) for _, row in sorted(rows.items())],
+            stories=[DeliveryHistory(row, await self._runs(row)) for _, row in sorted(rows.items())],
         )
 
-    async def _runs(self, row: Row) -> list[Attempt]:
+    async def _runs(self, row: DeliveryRow) -> list[Attempt]:
         names = self._reading.names
         subject = names.of("run", row.handler, row.event_id)
         found = [message async for message in self._reading.every(names.runs, subject)]
@@ -148,7 +155,7 @@ class Rows:
 
     async def _walk(
         self, area: str, selection: Selection, span: tuple[int, int | None], delivered: dict[str, int]
-    ) -> AsyncIterator[tuple[int, Known | None]]:
+    ) -> AsyncIterator[tuple[int, ReadRow | None]]:
         if selection.state is not None and selection.state not in _STATES[area]:
             return
         after, top = span
@@ -158,17 +165,19 @@ class Rows:
             if top is not None and message.sequence > top:
                 return
             row = await self._row(area, message, delivered)
-            known = Known(row, message) if row is not None and _fits(row, selection) else None
+            known = ReadRow(row, message) if row is not None and _fits(row, selection) else None
             yield message.sequence, known
 
-    async def _row(self, area: str, message: Stored, delivered: dict[str, int]) -> Row | None:
+    async def _row(
+        self, area: str, message: StreamMessage, delivered: dict[str, int]
+    ) -> DeliveryRow | None:
         if area == "dead":
             return _dead(message)
         if area == "run":
             return await self._done(message)
         return await self._queued(message, delivered.get(_handler(message), 0))
 
-    async def _queued(self, message: Stored, delivered: int) -> Row:
+    async def _queued(self, message: StreamMessage, delivered: int) -> DeliveryRow:
         told, base = message.told, used(message.headers)
         born, later = float(told.get("created", 0.0)), due(message.headers) or 0.0
         if message.sequence > delivered or later > time.time():
@@ -185,7 +194,7 @@ class Rows:
             return _made(message, told, "running", base + 1, None, born)
         return _made(message, told, "running", run.told["attempt"] + 1, run.told["error"], born)
 
-    async def _done(self, message: Stored) -> Row | None:
+    async def _done(self, message: StreamMessage) -> DeliveryRow | None:
         """Return what was done, by its newest run alone: earlier ones are its history."""
         run = message.told
         if run.get("outcome") != "done":
@@ -193,7 +202,7 @@ class Rows:
         newest = await self._reading.last(self._reading.names.runs, message.subject)
         if newest is not None and newest.sequence != message.sequence:
             return None
-        return Row(
+        return DeliveryRow(
             event_id=str(run["event_id"]),
             upload_id=run["upload_id"],
             handler=str(run["handler"]),
@@ -207,7 +216,7 @@ class Rows:
         )
 
 
-def _dead(message: Stored) -> Row:
+def _dead(message: StreamMessage) -> DeliveryRow:
     grave = message.told
     event = grave.get("event")
     known = event if isinstance(event, dict) else {}
@@ -215,9 +224,14 @@ def _dead(message: Stored) -> Row:
 
 
 def _made(
-    message: Stored, event: dict[str, Any], state: State, attempt: int, error: str | None, when: float
-) -> Row:
-    return Row(
+    message: StreamMessage,
+    event: dict[str, Any],
+    state: State,
+    attempt: int,
+    error: str | None,
+    when: float,
+) -> DeliveryRow:
+    return DeliveryRow(
         event_id=str(event.get("id", message.subject.rpartition(".")[2])),
         upload_id=event.get("upload_id"),
         handler=str(event.get("handler", message.handler)),
@@ -231,17 +245,17 @@ def _made(
     )
 
 
-def _handler(message: Stored) -> str:
+def _handler(message: StreamMessage) -> str:
     return str(message.told.get("handler", message.handler))
 
 
-def _event(known: Known) -> dict[str, Any]:
+def _event(known: ReadRow) -> dict[str, Any]:
     told = known.message.told
     event = told.get("event", told) if known.row.state == "dead" else told
     return event if isinstance(event, dict) and "body" in event else {}
 
 
-def _fits(row: Row, selection: Selection) -> bool:
+def _fits(row: DeliveryRow, selection: Selection) -> bool:
     return (
         selection.state in (None, row.state)
         and selection.handler in (None, row.handler)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from nats.aio.msg import Msg
 
 from gateway.domain.model import Delivery, Identity, Origin
-from gateway.events.protocols import Event
+from gateway.events.protocols import NewEvent
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 ATTEMPTS: Final = "Gateway-Attempts"
@@ -29,12 +29,12 @@ DUE: Final = "Gateway-Due"
 NEVER: Final = 0.0
 
 
-class NotOurs(ValueError):
+class ForeignMessage(ValueError):
     """A message in our streams that this project did not write."""
 
 
 @dataclass(slots=True)
-class Claimed:
+class ClaimedMessage:
     """What settles a claimed delivery: the message, and until when (monotonic) it is ours.
 
     Once it is settled that is never.
@@ -54,7 +54,7 @@ class Claimed:
         return self.message.metadata.sequence.stream
 
 
-def encode(event: Event, handler: str, origin: Origin | None) -> bytes:
+def encode(event: NewEvent, handler: str, origin: Origin | None) -> bytes:
     """Return an event for one handler as JSON."""
     written: dict[str, Any] = {
         "id": event.id,
@@ -71,11 +71,11 @@ def encode(event: Event, handler: str, origin: Origin | None) -> bytes:
     return json.dumps(written, separators=(",", ":")).encode()
 
 
-def decode(data: bytes | None) -> tuple[Event, str, Origin | None]:
-    """Return the event, its handler and where its file is. Raises `NotOurs`."""
+def decode(data: bytes | None) -> tuple[NewEvent, str, Origin | None]:
+    """Return the event, its handler and where its file is. Raises `ForeignMessage`."""
     try:
         read = json.loads(data or b"")
-        event = Event(
+        event = NewEvent(
             id=str(read["id"]),
             type=str(read["type"]),
             handlers=(str(read["handler"]),),
@@ -87,7 +87,7 @@ def decode(data: bytes | None) -> tuple[Event, str, Origin | None]:
         )
         return event, event.handlers[0], _origin(read.get("origin"))
     except (ValueError, KeyError, TypeError) as fault:
-        raise NotOurs(f"this is no event of the gateway ({type(fault).__name__})") from fault
+        raise ForeignMessage(f"this is no event of the gateway ({type(fault).__name__})") from fault
 
 
 def attempt_of(message: Msg) -> int:
@@ -110,13 +110,13 @@ def due(headers: Mapping[str, str] | None) -> float | None:
 
 
 def delivery_of(message: Msg, handler: str, lease: float) -> Delivery:
-    """Return what was claimed. Raises `NotOurs`."""
+    """Return what was claimed. Raises `ForeignMessage`."""
     event, _, origin = decode(message.data)
     body = dict(event.body)
     if event.path is not None:
         body["path"] = event.path
     return Delivery(
-        token=Claimed(message, time.monotonic() + lease),
+        token=ClaimedMessage(message, time.monotonic() + lease),
         event_id=event.id,
         upload_id=event.upload_id,
         event=event.type,

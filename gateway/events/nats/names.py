@@ -40,7 +40,7 @@ def name_of(part: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class StreamNames:
     """The names of one installation. `prefix` is one token, such as `apigw`."""
 
     prefix: str

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.connection import PATIENCE, Connection, reaching
 
 _NOTHING_THERE: Final = frozenset({"404", "408"})
@@ -43,11 +43,11 @@ _PAUSE: Final = 0.05
 Stray = Callable[[Msg], Awaitable[None]]
 
 
-class _NobodyError(EngineAway):
+class _NoRespondersError(EventEngineUnavailable):
     """No server answers for the consumer."""
 
 
-class Pulls:
+class PullRequests:
     """Requests for messages. `stray` gets what arrives when nobody waits for it any more."""
 
     def __init__(self, connection: Connection, stray: Stray) -> None:
@@ -60,7 +60,7 @@ class Pulls:
     async def pull(self, stream: str, consumer: str, limit: int, wait: float) -> list[Msg]:
         """Return up to `limit` messages that are due; wait up to `wait` seconds for the first.
 
-        Raises `EngineAway`.
+        Raises `EventEngineUnavailable`.
         """
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         async with reaching():
@@ -83,7 +83,7 @@ class Pulls:
         while True:
             try:
                 return await self._ask(subject, asked, PATIENCE)
-            except _NobodyError:
+            except _NoRespondersError:
                 if time.monotonic() >= until:
                     raise
                 await asyncio.sleep(_PAUSE)
@@ -133,7 +133,7 @@ class Pulls:
         if inbox in self._idle:
             self._idle.remove(inbox)
         if inbox.subscription is not None:
-            with contextlib.suppress(EngineAway):
+            with contextlib.suppress(EventEngineUnavailable):
                 async with reaching():
                     await inbox.subscription.unsubscribe()
         await inbox.empty()
@@ -159,14 +159,14 @@ class _Inbox:
             await self._stray(message)
 
     def give_up(self) -> None:
-        """Let `collect` end with what it has, or raise `EngineAway`."""
+        """Let `collect` end with what it has, or raise `EventEngineUnavailable`."""
         if self.asking:
             self._came.put_nowait(None)
 
     async def collect(self, limit: int, patience: float) -> list[Msg]:
         """Return what comes until the batch is full or the server says that this is all.
 
-        Raises `EngineAway`, `TimeoutError` after `patience` seconds of silence.
+        Raises `EventEngineUnavailable`, `TimeoutError` after `patience` seconds of silence.
         """
         while len(self._found) < limit:
             async with asyncio.timeout(patience):
@@ -178,7 +178,7 @@ class _Inbox:
                 break
             elif status != _HEARTBEAT:
                 why = "" if message is None else (message.headers or {}).get("Description", "")
-                fault = _NobodyError if status == _NOBODY else EngineAway
+                fault = _NoRespondersError if status == _NOBODY else EventEngineUnavailable
                 raise fault(f"NATS: the consumer cannot be asked ({status} {why})")
         found, self._found = self._found, []
         return found

@@ -19,23 +19,23 @@ from typing import Any, Final
 from nats.aio.msg import Msg
 
 from gateway.domain.model import Delivery
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.connection import Connection, reaching
 from gateway.events.nats.message import (
     ATTEMPTS,
     DUE,
     MESSAGE_ID,
     NEVER,
-    Claimed,
-    NotOurs,
+    ClaimedMessage,
+    ForeignMessage,
     attempt_of,
     decode,
     delivery_of,
     due,
 )
-from gateway.events.nats.names import Names
-from gateway.events.nats.pull_requests import Pulls
-from gateway.events.nats.run_log import Record, Records
+from gateway.events.nats.names import StreamNames
+from gateway.events.nats.pull_requests import PullRequests
+from gateway.events.nats.run_log import RunLog, RunLogEntry
 from gateway.events.nats.streams import ensure_consumer
 
 log = logging.getLogger("gateway.nats")
@@ -45,24 +45,24 @@ _WORKING: Final = b"+WPI"
 _TERMINATE: Final = b"+TERM"
 
 
-class Queue:
+class NatsQueue:
     """Deliveries, from the runner's point of view. `node` is written into the record of each run."""
 
-    def __init__(self, connection: Connection, names: Names, *, lease: float, node: str) -> None:
+    def __init__(self, connection: Connection, names: StreamNames, *, lease: float, node: str) -> None:
         self.lease: float | None = lease
         self._lease = lease
         self._connection = connection
         self._names = names
         self._node = node
-        self._pulls = Pulls(connection, self._return)
-        self._records = Records(connection)
+        self._pulls = PullRequests(connection, self._return)
+        self._records = RunLog(connection)
         self._consumers: dict[str, int] = {}
         self._ensuring = asyncio.Lock()
 
     async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
         """Take up to `limit` due deliveries; wait up to `wait` seconds for the first.
 
-        Raises `EngineAway`.
+        Raises `EventEngineUnavailable`.
         """
         until = time.monotonic() + wait
         while True:
@@ -76,12 +76,12 @@ class Queue:
         names = self._names
         try:
             return await self._pulls.pull(names.queue, names.consumer(handler), limit, wait)
-        except EngineAway:
+        except EventEngineUnavailable:
             self._connection.doubt()
             raise
 
     async def ensure(self, handler: str) -> None:
-        """Make sure that the handler has its consumer. Raises `EngineAway`."""
+        """Make sure that the handler has its consumer. Raises `EventEngineUnavailable`."""
         if self._consumers.get(handler) == self._connection.generation:
             return
         async with self._ensuring:
@@ -92,7 +92,7 @@ class Queue:
                 self._consumers[handler] = generation
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:
-        """Begin each lease anew. Raises `EngineAway`."""
+        """Begin each lease anew. Raises `EventEngineUnavailable`."""
         async with reaching():
             for claimed in map(_claimed, deliveries):
                 if claimed.ours:
@@ -100,7 +100,7 @@ class Queue:
                     claimed.until = time.monotonic() + self._lease
 
     async def ack(self, delivery: Delivery, duration: float) -> None:
-        """Done. Raises `EngineAway`."""
+        """Done. Raises `EventEngineUnavailable`."""
         claimed = _claimed(delivery)
         if claimed.ours:
             record = self._record(delivery, self._run(delivery, "done", duration, None))
@@ -108,7 +108,7 @@ class Queue:
             await self._records.add(record)
 
     async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
-        """Failed: due again in `delay` seconds. Raises `EngineAway`."""
+        """Failed: due again in `delay` seconds. Raises `EventEngineUnavailable`."""
         claimed = _claimed(delivery)
         if claimed.ours:
             await self._tell(self._record(delivery, self._run(delivery, "retry", duration, error)))
@@ -116,7 +116,8 @@ class Queue:
             await self._end(claimed, _later(delay))
 
     async def dead(self, delivery: Delivery, error: str, duration: float) -> None:
-        """Given up: it lies among the dead before it leaves the queue. Raises `EngineAway`."""
+        """Given up: it lies among the dead before it leaves the queue. Raises
+        `EventEngineUnavailable`."""
         claimed = _claimed(delivery)
         if claimed.ours:
             await self._bury(claimed.message, delivery.handler, delivery.event_id, error)
@@ -124,7 +125,7 @@ class Queue:
             await self._end(claimed, _TERMINATE)
 
     async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
-        """Give back unharmed, due again in `delay` seconds. Raises `EngineAway`."""
+        """Give back unharmed, due again in `delay` seconds. Raises `EventEngineUnavailable`."""
         for claimed in map(_claimed, deliveries):
             if claimed.ours:
                 await self._publish_again(claimed.message, delay)
@@ -162,7 +163,7 @@ class Queue:
             return None
         try:
             return delivery_of(message, handler, self._lease)
-        except NotOurs as fault:
+        except ForeignMessage as fault:
             log.error("a message of %s is given up: %s", handler, fault)
             await self._bury(message, handler, f"{message.metadata.sequence.stream}", str(fault))
             await self._connection.ask(message.reply, _TERMINATE)
@@ -170,12 +171,12 @@ class Queue:
 
     async def _return(self, message: Msg) -> None:
         """Give back what nobody waits for any more; failing that, its lease runs out."""
-        with contextlib.suppress(EngineAway):
+        with contextlib.suppress(EventEngineUnavailable):
             await self._publish_again(message, 0.0)
 
     # -- what is written
 
-    async def _end(self, claimed: Claimed, how: bytes) -> None:
+    async def _end(self, claimed: ClaimedMessage, how: bytes) -> None:
         """Settle. Only what the server has heard is settled: else it may be tried again."""
         await self._connection.ask(claimed.message.reply, how)
         claimed.until = NEVER
@@ -192,7 +193,7 @@ class Queue:
         try:
             async with reaching():
                 await self._connection.js.publish(message.subject, message.data, headers=headers)
-        except EngineAway as fault:
+        except EventEngineUnavailable as fault:
             log.warning("a delivery is handed back with its attempt used up: %s", fault)
             await self._connection.ask(message.reply, _later(delay))
         else:
@@ -234,16 +235,16 @@ class Queue:
             "created": delivery.created,
         }
 
-    def _record(self, delivery: Delivery, told: Mapping[str, Any], kind: str = "run") -> Record:
+    def _record(self, delivery: Delivery, told: Mapping[str, Any], kind: str = "run") -> RunLogEntry:
         """Return a message for the stream of runs. A repetition is recognised there."""
-        return Record(
+        return RunLogEntry(
             self._names.of(kind, delivery.handler, delivery.event_id),
             json.dumps(told, separators=(",", ":")).encode(),
             {MESSAGE_ID: f"{kind}:{_claimed(delivery).sequence}:{delivery.attempt}"},
         )
 
     async def _wait_visibly(
-        self, delivery: Delivery, claimed: Claimed, delay: float, error: str
+        self, delivery: Delivery, claimed: ClaimedMessage, delay: float, error: str
     ) -> None:
         """Leave a note that goes away by itself when the delivery is due: so watchers can count."""
         if delay >= 1:
@@ -255,7 +256,7 @@ class Queue:
             }
             await self._tell(self._record(delivery, note, "wait"), ttl=delay)
 
-    async def _tell(self, record: Record, ttl: float | None = None) -> None:
+    async def _tell(self, record: RunLogEntry, ttl: float | None = None) -> None:
         """Publish to the stream of runs and wait until the server has it."""
         async with reaching():
             await self._connection.js.publish(
@@ -263,8 +264,8 @@ class Queue:
             )
 
 
-def _claimed(delivery: Delivery) -> Claimed:
-    if not isinstance(delivery.token, Claimed):
+def _claimed(delivery: Delivery) -> ClaimedMessage:
+    if not isinstance(delivery.token, ClaimedMessage):
         raise TypeError("this delivery was handed out by another engine")
     return delivery.token
 
@@ -276,7 +277,7 @@ def _later(delay: float) -> bytes:
 
 def _text(data: bytes) -> Any:
     """Return a message's body as JSON where it is, so that it can be read in the stream."""
-    with contextlib.suppress(NotOurs):
+    with contextlib.suppress(ForeignMessage):
         decode(data)
         return json.loads(data)
     return data.decode(errors="replace")

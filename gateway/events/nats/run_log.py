@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.connection import PATIENCE, Connection, reaching
 
 log = logging.getLogger("gateway.nats")
@@ -22,7 +22,7 @@ WINDOW: Final = 256
 """Records that wait while a batch is on its way; sent unanswered, more might be dropped."""
 
 
-class Record(NamedTuple):
+class RunLogEntry(NamedTuple):
     """A message for the stream of runs."""
 
     subject: str
@@ -30,16 +30,16 @@ class Record(NamedTuple):
     headers: Mapping[str, str]
 
 
-class Records:
+class RunLog:
     """Writes records down, soon. Lives on the server's loop."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._waiting: list[Record] = []
+        self._waiting: list[RunLogEntry] = []
         self._writing: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
 
-    async def add(self, record: Record) -> None:
+    async def add(self, record: RunLogEntry) -> None:
         """Have it written; waits only where `WINDOW` others do already. Never fails."""
         while len(self._waiting) >= WINDOW:
             self._room.clear()
@@ -60,10 +60,10 @@ class Records:
             try:
                 async with reaching():
                     await self._send(batch)
-            except EngineAway as fault:
+            except EventEngineUnavailable as fault:
                 log.warning("the records of up to %d runs are lost: %s", len(batch), fault)
 
-    async def _send(self, batch: list[Record]) -> None:
+    async def _send(self, batch: list[RunLogEntry]) -> None:
         js, client = self._connection.js, self._connection.client
         for subject, payload, headers in batch[:-1]:
             await client.publish(subject, payload, headers=dict(headers))

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import nats.js.errors
 
-from gateway.errors import EngineAway
+from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.connection import Connection, reaching
-from gateway.events.nats.names import Names, name_of
+from gateway.events.nats.names import StreamNames, name_of
 
 _LOOKS: Final = 20
 _LOOK_SECONDS: Final = 0.1
@@ -28,7 +28,7 @@ _STATUS_LINE: Final = b"NATS/1.0\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StreamMessage:
     """A message as it lies in a stream. `told` is its body, `{}` where that is no JSON object."""
 
     sequence: int
@@ -44,7 +44,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Consumer:
+class ConsumerProgress:
     """How far a handler's consumer is: `delivered` is the last sequence it gave out for a first time."""
 
     handler: str
@@ -55,18 +55,18 @@ class Consumer:
     paused: bool
 
 
-class Reading:
-    """Questions to the streams. All raise `EngineAway`."""
+class StreamReader:
+    """Questions to the streams. All raise `EventEngineUnavailable`."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    def __init__(self, connection: Connection, names: StreamNames) -> None:
         self._connection = connection
         self.names = names
 
-    async def next(self, stream: str, subject: str, after: int) -> Stored | None:
+    async def next(self, stream: str, subject: str, after: int) -> StreamMessage | None:
         """Return the first message of `subject` (wildcards allowed) behind sequence `after`."""
         return await self._get(stream, {"seq": after + 1, "next_by_subj": subject})
 
-    async def last(self, stream: str, subject: str) -> Stored | None:
+    async def last(self, stream: str, subject: str) -> StreamMessage | None:
         """Return the newest message of one very subject."""
         return await self._get(stream, {"last_by_subj": subject})
 
@@ -76,7 +76,7 @@ class Reading:
             told = await self._connection.api(f"STREAM.INFO.{stream}", {})
         return int(told["state"]["last_seq"])
 
-    async def every(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[Stored]:
+    async def every(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[StreamMessage]:
         """Yield all messages of `subject` in order; what comes meanwhile may be among them."""
         while (found := await self.next(stream, subject, after)) is not None:
             after = found.sequence
@@ -98,17 +98,17 @@ class Reading:
             if not found or offset >= int(told.get("total", 0)):
                 return sums
 
-    async def consumers(self) -> list[Consumer]:
+    async def consumers(self) -> list[ConsumerProgress]:
         """Return the consumers of all handlers; of none that has no leader it says nothing wrong."""
         for _ in range(_LOOKS):
             known, missing = await self._consumers_now()
             if not missing:
                 return known
             await asyncio.sleep(_LOOK_SECONDS)
-        raise EngineAway("NATS: some handlers' consumers have no leader now")
+        raise EventEngineUnavailable("NATS: some handlers' consumers have no leader now")
 
-    async def _consumers_now(self) -> tuple[list[Consumer], bool]:
-        known: list[Consumer] = []
+    async def _consumers_now(self) -> tuple[list[ConsumerProgress], bool]:
+        known: list[ConsumerProgress] = []
         while True:
             async with reaching():
                 told = await self._connection.api(
@@ -139,7 +139,7 @@ class Reading:
         async with reaching():
             await self._connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
 
-    async def _get(self, stream: str, request: Mapping[str, Any]) -> Stored | None:
+    async def _get(self, stream: str, request: Mapping[str, Any]) -> StreamMessage | None:
         async with reaching():
             try:
                 answer = await self._connection.api(f"STREAM.MSG.GET.{stream}", request)
@@ -148,11 +148,11 @@ class Reading:
         message = answer["message"]
         data = base64.b64decode(message.get("data", ""))
         headers = _headers(base64.b64decode(message.get("hdrs", "")))
-        return Stored(int(message["seq"]), str(message["subject"]), headers, data, _told(data))
+        return StreamMessage(int(message["seq"]), str(message["subject"]), headers, data, _told(data))
 
 
-def _consumer(told: Mapping[str, Any]) -> Consumer:
-    return Consumer(
+def _consumer(told: Mapping[str, Any]) -> ConsumerProgress:
+    return ConsumerProgress(
         handler=str(told["config"].get("description") or name_of(told["name"])),
         delivered=int(told["delivered"]["stream_seq"]),
         settled=int(told["ack_floor"]["stream_seq"]),

@@ -28,7 +28,7 @@ from nats.js.api import (
 )
 
 from gateway.events.nats.connection import Connection, describe
-from gateway.events.nats.names import Names
+from gateway.events.nats.names import StreamNames
 
 log = logging.getLogger("gateway.nats")
 
@@ -54,7 +54,7 @@ class Streams:
     server's own limits.
     """
 
-    names: Names
+    names: StreamNames
     replicas: int | None = None
     max_bytes: int | None = None
     named: int = 1
@@ -131,7 +131,9 @@ def cluster_size(connection: Connection) -> int:
     return max(1, len(connection.client._server_info.get("connect_urls") or ()))
 
 
-async def ensure_consumer(connection: Connection, names: Names, handler: str, lease: float) -> None:
+async def ensure_consumer(
+    connection: Connection, names: StreamNames, handler: str, lease: float
+) -> None:
     """Make the consumer of a handler, or adjust its lease.
 
     Delayed retries count against `max_ack_pending`, and past `max_deliver` a server just falls

@@ -23,15 +23,15 @@ from gateway.domain.model import (
 )
 from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
 from gateway.plugins import Handler, Plugins
-from gateway.plugins.hooks.report import Reporter, Run
+from gateway.plugins.hooks.report import HandlerRun, Reporter
 from gateway.plugins.models import DELIVERED
 from gateway.plugins.scripting import (
     Changes,
     Event,
+    ExecutorLost,
     Handle,
-    Junk,
-    Lane,
-    LaneLost,
+    InvalidResult,
+    ScriptExecutor,
     Served,
     downloading_event,
     failed_event,
@@ -55,8 +55,8 @@ class Hooks:
         self._plugins = plugins
         self._reporter = Reporter(plugins.mask)
         closers = (plugins.services.callout.close, *plugins.services.closers)
-        self._admission = Lane("admission", closers)
-        self._work = Lane("work", closers)
+        self._admission = ScriptExecutor("admission", closers)
+        self._work = ScriptExecutor("work", closers)
         self._failing: set[asyncio.Task[None]] = set()
         self._delivering: dict[tuple[str, str], Handle] = {}
 
@@ -149,7 +149,7 @@ class Hooks:
             self._reporter.report(run, message or "done")
         if isinstance(run.error, Postponed):
             raise run.error
-        if isinstance(run.error, LaneLost) and self._work.lost:
+        if isinstance(run.error, ExecutorLost) and self._work.lost:
             raise Postponed("no lane is left to run it in: restart this process") from run.error
         if message is not None:
             raise HandlerFailed(message, self._reporter.traceback(run)) from run.error
@@ -194,7 +194,7 @@ class Hooks:
         if junk is None and run.error is None:
             try:
                 changes = read(event)
-            except Junk as found:
+            except InvalidResult as found:
                 junk = found
         if junk is not None:
             self._reporter.report(run, f"left junk: {junk}")
@@ -210,7 +210,7 @@ class Hooks:
             raise _hook_failed(handler)
         return None
 
-    async def _run_told(self, handler: Handler, event: Event, event_id: str) -> Run:
+    async def _run_told(self, handler: Handler, event: Event, event_id: str) -> HandlerRun:
         """Run a delivery, whose progress can be asked for meanwhile."""
         key, handle = (event_id, handler.name), Handle()
         self._delivering[key] = handle
@@ -220,14 +220,16 @@ class Hooks:
             if self._delivering.get(key) is handle:
                 del self._delivering[key]
 
-    async def _run(self, lane: Lane, handler: Handler, event: Event, handle: Handle) -> Run:
+    async def _run(
+        self, lane: ScriptExecutor, handler: Handler, event: Event, handle: Handle
+    ) -> HandlerRun:
         error, started = None, time.monotonic()
         try:
             waits = not never_waits(handler.function)
             await lane.call(lambda: handler.function(event, handle), handler.timeout, waits=waits)
         except Exception as raised:
             error = raised
-        return Run(handler, handle, error, (time.monotonic() - started) * 1000)
+        return HandlerRun(handler, handle, error, (time.monotonic() - started) * 1000)
 
 
 def _hook_failed(handler: Handler) -> Refusal:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway.errors import GatewayError, Refusal
 from gateway.plugins import Handler
-from gateway.plugins.scripting import Handle, HTTPError, LaneLost, TimedOut
+from gateway.plugins.scripting import ExecutorLost, Handle, HTTPError, TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 
 LONGEST_EXCERPT: Final = 1000
@@ -22,7 +22,7 @@ log = logging.getLogger("gateway.hooks")
 
 
 @dataclass(slots=True)
-class Run:
+class HandlerRun:
     """One run of a handler: what it decided, and the exception it ended with, if any."""
 
     handler: Handler
@@ -43,7 +43,7 @@ class Reporter:
     def __init__(self, mask: Callable[[str], str]) -> None:
         self._mask = mask
 
-    def message(self, run: Run) -> str | None:
+    def message(self, run: HandlerRun) -> str | None:
         """Say in a line why a run came to nothing, or None: it did its work."""
         if run.handle.junk is not None:
             return str(run.handle.junk)
@@ -55,16 +55,16 @@ class Reporter:
             return str(run.error)
         return self._mask(f"{type(run.error).__name__}: {run.error}")
 
-    def traceback(self, run: Run) -> str:
+    def traceback(self, run: HandlerRun) -> str:
         """Return the plugin's frames, and what a callout was answered; empty where they tell nothing."""
-        if run.error is None or isinstance(run.error, LaneLost | TimedOut | Refusal):
+        if run.error is None or isinstance(run.error, ExecutorLost | TimedOut | Refusal):
             return ""
         traceback = plugin_traceback(run.error, self._mask)
         if isinstance(run.error, HTTPError):
             traceback += f"the answer: {_excerpt(run.error.body, self._mask)}\n"
         return traceback
 
-    def report(self, run: Run, outcome: str) -> None:
+    def report(self, run: HandlerRun, outcome: str) -> None:
         """Write the log line of a run."""
         failed = run.error is not None or run.handle.junk is not None or outcome.startswith("left junk")
         level = logging.ERROR if failed and not run.refused else logging.INFO
@@ -94,7 +94,7 @@ def _excerpt(body: Any, mask: Callable[[str], str]) -> str:
     return mask(text)[:LONGEST_EXCERPT]
 
 
-def _place(run: Run) -> str:
+def _place(run: HandlerRun) -> str:
     if isinstance(run.error, TimedOut) and run.error.place:
         return run.error.place
     place = place_of_error(run.error) if run.error else None

@@ -4,12 +4,12 @@ One rule: scripts never run on the server's loop. Knows nothing of YAML, events 
 `storage` and below.
 """
 
-from gateway.plugins.scripting.callout import Answer, Callout, HTTPError
+from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError
 from gateway.plugins.scripting.configs import Configs
 from gateway.plugins.scripting.decision import (
     Changes,
     Handle,
-    Junk,
+    InvalidResult,
     Served,
     Verdict,
     read_changes,
@@ -23,29 +23,29 @@ from gateway.plugins.scripting.event import (
     failed_event,
     uploading_event,
 )
-from gateway.plugins.scripting.executor import Lane, LaneLost
+from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.executor_thread import ScriptStopped, TimedOut, never_waits
 from gateway.plugins.scripting.files import Files
-from gateway.plugins.scripting.namespace import Services, Surroundings, run_script
+from gateway.plugins.scripting.namespace import ScriptContext, Services, run_script
 
 __all__ = [
     "MU",
-    "Answer",
     "Callout",
+    "CalloutResponse",
     "Changes",
     "Configs",
     "Event",
+    "ExecutorLost",
     "Files",
     "HTTPError",
     "Handle",
     "Headers",
-    "Junk",
-    "Lane",
-    "LaneLost",
+    "InvalidResult",
+    "ScriptContext",
+    "ScriptExecutor",
     "ScriptStopped",
     "Served",
     "Services",
-    "Surroundings",
     "TimedOut",
     "Verdict",
     "downloading_event",

@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from gateway.signing.credential import Recognise, Trusted
+from gateway.signing.credential import Recognise, TrustedCall
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
@@ -39,7 +39,7 @@ class HTTPError(Exception):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Answer:
+class CalloutResponse:
     """What a callout got: status, headers (looked up without regard to case), body."""
 
     code: int
@@ -54,7 +54,7 @@ class Answer:
         return json.loads(self.body)
 
 
-def nobody(_method: str, _url: URL) -> Trusted | None:
+def nobody(_method: str, _url: URL) -> TrustedCall | None:
     """Recognise no gateway at all."""
     return None
 
@@ -74,7 +74,7 @@ class Callout:
         method: str = "GET",
         body: Any = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> CalloutResponse:
         """Send a request and return its answer.
 
         `endpoint` is `host:port`, a URL, or None for this gateway. A dict or list is sent as
@@ -95,7 +95,7 @@ class Callout:
             raise error
         return answer
 
-    async def _send(self, method: str, url: URL, body: Any, fields: dict[str, str]) -> Answer:
+    async def _send(self, method: str, url: URL, body: Any, fields: dict[str, str]) -> CalloutResponse:
         how: dict[str, Any] = {}
         trusted = self._recognise(method, url)
         if trusted is not None:
@@ -103,7 +103,7 @@ class Callout:
             fields[INTERNAL_HEADER] = trusted.credential
             how = {"allow_redirects": False, "ssl": trusted.tls}
         async with self._session().request(method, url, data=body, headers=fields, **how) as response:
-            return Answer(response.status, response.headers, await _read(response))
+            return CalloutResponse(response.status, response.headers, await _read(response))
 
     async def close(self) -> None:
         """Close the session of the running loop."""

@@ -15,7 +15,7 @@ from gateway.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ScriptSource:
     """A script as it stands in a file: `line` (from 1) is its first line, `indent` its margin."""
 
     text: str
@@ -24,7 +24,7 @@ class Source:
     indent: int = 0
 
 
-def compile_source(source: Source) -> CodeType:
+def compile_source(source: ScriptSource) -> CodeType:
     """Compile a script. Raises `ConfigError` with the line inside the YAML on a syntax error."""
     # Empty lines rather than a moved syntax tree: building trees in two threads at once (the
     # standard library does it for every traceback) makes CPython 3.11 raise SystemError.
@@ -38,7 +38,7 @@ def compile_source(source: Source) -> CodeType:
         raise ConfigError(f"the script cannot be compiled: {error}", source.file, source.line) from None
 
 
-def show_lines(file: str, lines: Sequence[str], sources: Iterable[Source]) -> None:
+def show_lines(file: str, lines: Sequence[str], sources: Iterable[ScriptSource]) -> None:
     """Make tracebacks show the lines of `file` as they were loaded, not as they are on the disk now.
 
     The lines of block scalars lose their margin, so that the marks under a line are in place.

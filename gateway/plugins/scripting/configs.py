@@ -13,17 +13,17 @@ from gateway.plugins.scripting.event import MU
 from gateway.telemetry.redaction import Mask
 
 
-class Veiled(dict[str, Any]):
+class MaskedConfig(dict[str, Any]):
     """A config as a dict. Its repr shows the keys only."""
 
     def __repr__(self) -> str:
         return f"<config with keys {', '.join(map(str, self))}>"
 
 
-class VeiledMU(MU):
+class MaskedMU(MU):
     """A config with attribute access. Its repr shows the keys only."""
 
-    __repr__ = Veiled.__repr__
+    __repr__ = MaskedConfig.__repr__
 
 
 class Configs:
@@ -56,7 +56,7 @@ class Configs:
             known = ", ".join(self.names) or "none"
             raise LookupError(f"there is no Config plugin named {name!r}; the names are: {known}")
         if mu_conversion:
-            return VeiledMU(_veil(self._values[name]))
+            return MaskedMU(_veil(self._values[name]))
         copy: dict[str, Any] = _veil(self._values[name])
         return copy
 
@@ -67,7 +67,7 @@ class Configs:
 
 def _veil(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return Veiled({key: _veil(item) for key, item in value.items()})
+        return MaskedConfig({key: _veil(item) for key, item in value.items()})
     if isinstance(value, list):
         return [_veil(item) for item in value]
     return value

@@ -22,7 +22,7 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 
 
-class Junk(GatewayError):
+class InvalidResult(GatewayError):
     """A handler left something that has no meaning; the text tells the plugin's author what."""
 
 
@@ -49,24 +49,24 @@ class Handle:
 
     def __init__(self) -> None:
         self.verdict: Verdict | None = None
-        self.junk: Junk | None = None
+        self.junk: InvalidResult | None = None
         self.reported: tuple[float, float] | None = None
 
-    def terminate(self, code: int = 200, output: Any = None) -> _Noted:
+    def terminate(self, code: int = 200, output: Any = None) -> _AlreadyDone:
         """Refuse (`code >= 400`) with that status and output, or accept. The first refusal is final.
 
         `output`: str is text, dict and list are JSON, bytes are themselves, None is empty. Raises
-        `Junk` for a code outside 100..599 or another output.
+        `InvalidResult` for a code outside 100..599 or another output.
         """
         if self.junk is None and not (self.verdict and self.verdict.refuses):
             try:
                 self.verdict = _verdict(code, output)
-            except Junk as junk:
+            except InvalidResult as junk:
                 self.junk = junk
                 raise
-        return _Noted()
+        return _AlreadyDone()
 
-    def progress(self, done: float, total: float) -> _Noted:
+    def progress(self, done: float, total: float) -> _AlreadyDone:
         """Tell how far the run is, in any unit; `/-/uploads/<id>` shows the latest while it runs.
 
         Costs nothing, so call it as often as you like. Raises `ValueError` for what are no
@@ -75,10 +75,10 @@ class Handle:
         if not (_is_amount(done) and _is_amount(total)):
             raise ValueError("progress() takes two numbers, 0 or more")
         self.reported = (done, total)
-        return _Noted()
+        return _AlreadyDone()
 
 
-class _Noted:
+class _AlreadyDone:
     """What `await handle.terminate()` waits for: nothing, what was told has been noted."""
 
     def __await__(self) -> Generator[None, None, None]:
@@ -92,7 +92,7 @@ def _is_amount(value: Any) -> bool:
 
 def _verdict(code: Any, output: Any) -> Verdict:
     if not isinstance(code, int) or isinstance(code, bool) or not 100 <= code <= 599:
-        raise Junk("terminate() takes a code from 100 to 599")
+        raise InvalidResult("terminate() takes a code from 100 to 599")
     if output is None:
         return Verdict(code, b"", TEXT, None)
     if isinstance(output, bytes):
@@ -103,8 +103,8 @@ def _verdict(code: Any, output: Any) -> Verdict:
         if isinstance(output, dict | list):
             return Verdict(code, json.dumps(output, ensure_ascii=False).encode(), JSON, output)
     except (TypeError, ValueError, RecursionError) as error:
-        raise Junk(f"terminate() cannot write its output: {type(error).__name__}") from None
-    raise Junk("terminate() takes an output of str, dict, list, bytes or None")
+        raise InvalidResult(f"terminate() cannot write its output: {type(error).__name__}") from None
+    raise InvalidResult("terminate() takes an output of str, dict, list, bytes or None")
 
 
 class Changes(NamedTuple):
@@ -133,16 +133,17 @@ _ASKABLE: Final = frozenset({"max_bytes", "on_conflict"})
 
 
 def read_changes(event: Event) -> Changes:
-    """Read path, max_bytes and on_conflict from an event that a handler has had. Raises `Junk`."""
+    """Read path, max_bytes and on_conflict from an event that a handler has had. Raises
+    `InvalidResult`."""
     path = _path(event)
     max_bytes = dict.get(event, "max_bytes")
     if max_bytes is not None and (
         not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0
     ):
-        raise Junk('event["max_bytes"] must be a whole number of bytes, 0 or more, or None')
+        raise InvalidResult('event["max_bytes"] must be a whole number of bytes, 0 or more, or None')
     on_conflict = dict.get(event, "on_conflict", "replace")
     if on_conflict not in ON_CONFLICT:
-        raise Junk(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
+        raise InvalidResult(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
     return Changes(
         path=path,
         asked=frozenset(dict.keys(event) & _ASKABLE),
@@ -152,7 +153,7 @@ def read_changes(event: Event) -> Changes:
 
 
 def read_served(event: Event) -> Served:
-    """Read path, filename, cache_control and allow_archive likewise. Raises `Junk`."""
+    """Read path, filename, cache_control and allow_archive likewise. Raises `InvalidResult`."""
     return Served(
         _path(event),
         _line(event, "filename"),
@@ -165,11 +166,11 @@ def _line(event: Event, key: str) -> str | None:
     text = dict.get(event, key)
     if text is None or (isinstance(text, str) and text.isprintable() and 0 < len(text) < 256):
         return text
-    raise Junk(f'event["{key}"] must be a str of one line, at most 255 characters, or None')
+    raise InvalidResult(f'event["{key}"] must be a str of one line, at most 255 characters, or None')
 
 
 def _path(event: Event) -> str:
     path = dict.get(event, "path")
     if not isinstance(path, str):
-        raise Junk('event["path"] must be a str')
+        raise InvalidResult('event["path"] must be a str')
     return path if path.startswith("/") else f"/{path}"

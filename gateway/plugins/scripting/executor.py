@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from gateway.errors import GatewayError, Refusal
-from gateway.plugins.scripting.executor_thread import REACTION, Call, Closer, LaneThread
+from gateway.plugins.scripting.executor_thread import REACTION, Call, Closer, ExecutorThread
 from gateway.plugins.scripting.trace import frame_of, outermost_and_innermost, place_of_frame
 from gateway.plugins.scripting.watchdog import TICK, Watchdog
 
@@ -25,11 +25,11 @@ log = logging.getLogger("gateway.lane")
 Result = TypeVar("Result")
 
 
-class LaneLost(GatewayError):
+class ExecutorLost(GatewayError):
     """The lane was stuck and has been abandoned, with all calls that were in flight, or is closed."""
 
 
-class Lane:
+class ScriptExecutor:
     """An event loop in a thread of its own. All methods belong to one loop, the server's.
 
     `closers` run in the lane's loop before it ends. `limit` bounds the calls in flight.
@@ -43,7 +43,7 @@ class Lane:
         self._closers = closers
         self._limit = limit
         self._watched = watched
-        self._thread: LaneThread | None = None
+        self._thread: ExecutorThread | None = None
         self._watchdog: Watchdog | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._looked = self._awake_since = time.monotonic()
@@ -80,7 +80,7 @@ class Lane:
 
         `waits` is False where `make()` is a coroutine that never awaits: it needs no task.
         Raises what it raises, `ScriptStopped` for what would stop a program, `TimeoutError` after
-        `timeout` seconds, `LaneLost`, or `Refusal("overloaded")` with `limit` calls in flight.
+        `timeout` seconds, `ExecutorLost`, or `Refusal("overloaded")` with `limit` calls in flight.
         """
         thread = self._ready()
         if len(thread.calls) >= self._limit:
@@ -112,11 +112,11 @@ class Lane:
             thread.abandon()
             log.warning("lane %s does not end; left behind", self._name)
 
-    def _ready(self) -> LaneThread:
+    def _ready(self) -> ExecutorThread:
         if not self.alive:
-            raise LaneLost(f"lane {self._name} is {'closed' if self._closed else 'lost'}")
+            raise ExecutorLost(f"lane {self._name} is {'closed' if self._closed else 'lost'}")
         if self._thread is None:
-            self._thread = LaneThread(self._name, self._closers)
+            self._thread = ExecutorThread(self._name, self._closers)
             self._watchdog = Watchdog(self._name, self._thread.loop)
         return self._thread
 
@@ -144,7 +144,7 @@ class Lane:
             self._replace(thread)
         self._watch()
 
-    def _replace(self, thread: LaneThread) -> None:
+    def _replace(self, thread: ExecutorThread) -> None:
         frames = outermost_and_innermost(frame_of(thread.ident))
         place = place_of_frame(frames[1]) if frames else "an unknown place"
         self._replaced += 1
@@ -161,8 +161,8 @@ class Lane:
         if self.alive:
             self._ready()
 
-    def _lose(self, thread: LaneThread, why: str) -> None:
+    def _lose(self, thread: ExecutorThread, why: str) -> None:
         for call in thread.calls:
             if not call.answer.done():
-                call.answer.set_exception(LaneLost(why))
+                call.answer.set_exception(ExecutorLost(why))
         thread.calls.clear()

@@ -85,7 +85,7 @@ class Call:
         self.timed_out: TimedOut | None = None
 
 
-class LaneThread:
+class ExecutorThread:
     """A loop in a daemon thread. `calls` are in flight; all but the methods marked so belong to home.
 
     Home is the loop that made it. A call stays in `calls` until its task has really ended, also

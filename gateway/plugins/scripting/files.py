@@ -32,7 +32,8 @@ NOTHING = "there are no files here but those that the script has saved"
 class Files(Protocol):
     """What is stored, for scripts: by event the very file that was committed, else by path.
 
-    By event both raise `errors.Superseded` where it has been replaced. `gateway.files.by_path` says more.
+    By event both raise `errors.Superseded` where it has been replaced. `gateway.files.by_path` says
+    more.
     """
 
     def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:

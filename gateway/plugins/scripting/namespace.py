@@ -27,7 +27,7 @@ from gateway.plugins.scripting.event import MU
 from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
 from gateway.records import Collection, Records
-from gateway.signing.credential import Recognise, Trusted
+from gateway.signing.credential import Recognise, TrustedCall
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -37,7 +37,8 @@ def _nowhere() -> str:
 
 
 SignUrl = Callable[..., Awaitable[str | dict[str, Any]]]
-"""Makes a signed URL, or the form that a bucket takes a POST with (`gateway.auth.links.Links.sign_url`)."""
+"""Makes a signed URL, or the form that a bucket takes a POST with
+(`gateway.auth.links.SignedUrlFactory.sign_url`)."""
 
 
 async def _stub_url(method: str, path: str, **terms: Any) -> str:
@@ -63,14 +64,14 @@ class Services:
 
     def __post_init__(self) -> None:
         # Both are looked up at each call: the port is known only after the start.
-        def recognise(method: str, url: URL) -> Trusted | None:
+        def recognise(method: str, url: URL) -> TrustedCall | None:
             return self.recognise(method, url)
 
         self.callout = Callout(lambda: self.own_endpoint(), recognise)  # noqa: PLW0108
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ScriptContext:
     """What is special to one script: its names, its folder, its state, the configs it may read."""
 
     name: str
@@ -84,14 +85,14 @@ class Surroundings:
     sign_url: SignUrl = _stub_url
 
 
-def run_script(code: CodeType, around: Surroundings) -> dict[str, Any]:
+def run_script(code: CodeType, around: ScriptContext) -> dict[str, Any]:
     """Run a script's top-level code in a new namespace and return that namespace."""
     names = _names(around)
     exec(code, names)  # noqa: S102 - plugins are the operator's own code, trusted like the gateway's
     return names
 
 
-def _names(around: Surroundings) -> dict[str, Any]:
+def _names(around: ScriptContext) -> dict[str, Any]:
     logger = logging.getLogger(f"gateway.plugin.{around.name}")
     return {
         "__name__": around.module,

@@ -39,7 +39,7 @@ class Durable(set[tuple[Inode, int]]):
         super().add(entry)
 
 
-class Parent:
+class OpenDirectory:
     """An open parent folder and the last segment `name` of a path in it. Close it, or use `with`.
 
     `fd` stays valid, and stays this very folder, whatever happens to the names above it.
@@ -55,9 +55,9 @@ class Parent:
         self._unsynced = unsynced
         self._durable = durable
 
-    def sibling(self, name: str) -> Parent:
+    def sibling(self, name: str) -> OpenDirectory:
         """Return this folder with another name in it; the descriptor stays this one's to close."""
-        return Parent(self.fd, name, self.folder, self._unsynced, self._durable)
+        return OpenDirectory(self.fd, name, self.folder, self._unsynced, self._durable)
 
     def __enter__(self) -> Self:
         return self

@@ -45,9 +45,9 @@ class Incoming:
         self.umask = os.umask(0o077)
         os.umask(self.umask)
 
-    def begin(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> Body:
+    def begin(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> IncomingFile:
         """Return a new empty body; no file exists before its first bytes are written."""
-        return Body(self, upload_id, mode, algorithms)
+        return IncomingFile(self, upload_id, mode, algorithms)
 
     def names(self) -> Iterator[str]:
         """Iterate over the upload ids whose bodies lie here."""
@@ -73,7 +73,7 @@ class Incoming:
         os.close(self.fd)
 
 
-class Body:
+class IncomingFile:
     """One body being received. `received` counts the bytes written so far.
 
     `note` is to be written on the file (`attributes`), before its first byte.

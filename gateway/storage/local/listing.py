@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from gateway.domain import paths
 from gateway.errors import Refusal
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.tree import DirectoryTree
 
 PAGE: Final = 20_000
 """Names of one folder that are held at a time: some 2 MB."""
@@ -37,7 +37,7 @@ _VOLUMES_OWN: Final = ("lost+found",)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _KeyFilter:
     """Which keys are wanted: those that start with `prefix` and come behind `after`."""
 
     prefix: str
@@ -51,7 +51,7 @@ class _Wanted:
         return key.startswith(self.prefix) and key > self.after
 
 
-def walk(tree: Tree, prefix: str, after: str = "") -> Found:
+def walk(tree: DirectoryTree, prefix: str, after: str = "") -> Found:
     """Yield the files whose key starts with `prefix`, in byte order, from behind the key `after` on.
 
     The order is that of an object store's list: a folder `a` counts as `a/`, so it comes behind
@@ -68,10 +68,10 @@ def walk(tree: Tree, prefix: str, after: str = "") -> Found:
         if refusal.code == "conflict":  # a file where a folder is asked for
             return
         raise
-    yield from _below(tree, fd, segments, _Wanted(prefix, after))
+    yield from _below(tree, fd, segments, _KeyFilter(prefix, after))
 
 
-def _below(tree: Tree, fd: int, segments: Sequence[str], wanted: _Wanted) -> Found:
+def _below(tree: DirectoryTree, fd: int, segments: Sequence[str], wanted: _KeyFilter) -> Found:
     """Yield what is wanted below the folder `fd`, which is closed at the end."""
     base = "".join(f"{name}/" for name in segments)
     try:
@@ -90,7 +90,7 @@ def _below(tree: Tree, fd: int, segments: Sequence[str], wanted: _Wanted) -> Fou
         os.close(fd)
 
 
-def _entered(tree: Tree, fd: int, names: tuple[str, ...]) -> int | None:
+def _entered(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> int | None:
     """Return a descriptor of a folder, None for one that is gone, protected or made a link."""
     try:
         return tree.below(fd, names)
@@ -102,7 +102,7 @@ def _entered(tree: Tree, fd: int, names: tuple[str, ...]) -> int | None:
         raise
 
 
-def _page(fd: int, base: str, wanted: _Wanted, behind: str) -> list[str]:
+def _page(fd: int, base: str, wanted: _KeyFilter, behind: str) -> list[str]:
     """Return a folder's first names behind `behind`, in order; those of folders end with a slash."""
     with os.scandir(fd) as entries:
         named = (_name(entry) for entry in entries)
@@ -118,7 +118,7 @@ def _name(entry: os.DirEntry[str]) -> str:
     return entry.name if entry.is_file(follow_symlinks=False) else ""
 
 
-def _file(tree: Tree, fd: int, names: tuple[str, ...]) -> Iterator[Entry]:
+def _file(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> Iterator[Entry]:
     """Yield the file, unless it is gone, is the gateway's own or has a name that no client could say."""
     key = "/".join(names)
     try:

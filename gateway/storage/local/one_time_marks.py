@@ -25,7 +25,7 @@ KEPT: Final = LATEST + 3600
 """Seconds after the expiry from which the mark is needed no more: nothing could ask for it."""
 
 
-class Once:
+class OneTimeMarks:
     """The marks. `durable` is False where power loss may take them. `clock` returns Unix seconds."""
 
     def __init__(

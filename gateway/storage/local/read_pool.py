@@ -25,7 +25,7 @@ PATIENCE_SECONDS: Final = 0.002
 _Ended = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
-class Visitors:
+class ReadPool:
     """At most `threads` threads; called with work, on the loop, returns its end."""
 
     def __init__(self, threads: int) -> None:

@@ -116,7 +116,7 @@ def slots(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-class State:
+class StateDirectory:
     """The places of one slot below `folder`. Creating the object touches nothing."""
 
     def __init__(self, folder: Path, slot: int = 0) -> None:

@@ -24,10 +24,10 @@ from gateway.domain import paths
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local.listing import Entry, Found, walk
-from gateway.storage.local.read_pool import Visitors
-from gateway.storage.local.tree import Tree
+from gateway.storage.local.read_pool import ReadPool
+from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import read_note
-from gateway.storage.protocols import SHORT_BYTES, Grant, Signed, Stat, Visit
+from gateway.storage.protocols import SHORT_BYTES, Grant, PresignedRequest, SinglePassRead, Stat
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def etag_of(identity: Identity) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-class FileShelf:
+class LocalStorage:
     """DIRECTORY as a `Shelf`. Callable from any event loop.
 
     `between` runs removals while nothing is published, `alone` keeps other processes from publishing.
@@ -67,10 +67,10 @@ class FileShelf:
 
     def __init__(
         self,
-        tree: Tree,
+        tree: DirectoryTree,
         between: Between = asyncio.to_thread,
         alone: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
-        visitors: Visitors | None = None,
+        visitors: ReadPool | None = None,
     ) -> None:
         self._tree = tree
         self._between = between
@@ -84,16 +84,18 @@ class FileShelf:
     @contextlib.asynccontextmanager
     async def open(
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
-    ) -> AsyncIterator[OpenedFile]:
+    ) -> AsyncIterator[OpenLocalFile]:
         """Open a part of a file, see `Shelf.open`."""
         loop = asyncio.get_running_loop()
         fd, stat = await _caught(loop.run_in_executor(None, self._open, path), _close_opened)
         async with _kept(fd):
             _same(stat, etag)
             end = stat.bytes if length is None else min(start + length, stat.bytes)
-            yield OpenedFile(stat, fd, start, end)
+            yield OpenLocalFile(stat, fd, start, end)
 
-    async def visit(self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]) -> Visit:
+    async def visit(
+        self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
+    ) -> SinglePassRead:
         """Look at a file and take parts of it, in one visit to a thread, see `Visited.visit`."""
         work = partial(self._visit, path, choose)
         if self._visitors is None:
@@ -106,7 +108,7 @@ class FileShelf:
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
         """Iterate over files in the order of their keys, see `Shelf.list`. They tell no type."""
         found = walk(self._tree, prefix.removeprefix("/"), (after or "").removeprefix("/"))
-        pages, loop = _Pages(found), asyncio.get_running_loop()
+        pages, loop = _FolderPages(found), asyncio.get_running_loop()
         try:
             while page := await loop.run_in_executor(_LISTING, pages.next):
                 for entry in page:
@@ -118,7 +120,7 @@ class FileShelf:
         """Remove a file durably. Raises `Refusal`, `Superseded`."""
         await self._between(lambda: self._delete(path, etag))
 
-    async def sign(self, grant: Grant, *, expires: float) -> Signed | None:
+    async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Return None: the gateway itself serves what is here."""
         return None
 
@@ -132,7 +134,7 @@ class FileShelf:
 
     def _visit(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
-    ) -> tuple[int | None, Visit]:
+    ) -> tuple[int | None, SinglePassRead]:
         """Return what was read, or the descriptor where that would have been too much."""
         fd, stat = self._open(path)
         kept = False
@@ -140,8 +142,10 @@ class FileShelf:
             parts = choose(stat)
             kept = sum(length for _, length in parts) > SHORT_BYTES
             if kept:
-                return fd, Visit(stat)
-            return None, Visit(stat, [_whole(stat, fd, start, length) for start, length in parts])
+                return fd, SinglePassRead(stat)
+            return None, SinglePassRead(
+                stat, [_whole(stat, fd, start, length) for start, length in parts]
+            )
         finally:
             if not kept:
                 os.close(fd)
@@ -169,7 +173,7 @@ class FileShelf:
             parent.sync()
 
 
-class OpenedFile:
+class OpenLocalFile:
     """A part of an open file, as `Opened`."""
 
     def __init__(self, stat: Stat, fd: int, start: int, end: int) -> None:
@@ -188,7 +192,7 @@ class OpenedFile:
             yield piece
 
 
-class _Pages:
+class _FolderPages:
     """Takes an iterator of the disk's in pages, in one thread at a time."""
 
     def __init__(self, found: Found) -> None:
@@ -241,9 +245,9 @@ async def _kept(fd: int) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _lent(stat: Stat, fd: int) -> AsyncIterator[OpenedFile]:
+async def _lent(stat: Stat, fd: int) -> AsyncIterator[OpenLocalFile]:
     async with _kept(fd):
-        yield OpenedFile(stat, fd, 0, stat.bytes)
+        yield OpenLocalFile(stat, fd, 0, stat.bytes)
 
 
 def _whole(stat: Stat, fd: int, start: int, length: int) -> bytes:
@@ -271,6 +275,6 @@ def _close_opened(opened: tuple[int, Stat]) -> None:
     os.close(opened[0])
 
 
-def _close_visited(visited: tuple[int | None, Visit]) -> None:
+def _close_visited(visited: tuple[int | None, SinglePassRead]) -> None:
     if visited[0] is not None:
         os.close(visited[0])

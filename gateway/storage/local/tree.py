@@ -19,7 +19,7 @@ from typing import Final
 
 from gateway.domain import paths
 from gateway.errors import ConfigError, Refusal
-from gateway.storage.local.directory import ENTER, Durable, Inode, Parent, inode, too_long_or
+from gateway.storage.local.directory import ENTER, Durable, Inode, OpenDirectory, inode, too_long_or
 
 FOLDER_MODE: Final = 0o750
 
@@ -56,7 +56,7 @@ def _protect(root: Path, places: Iterable[Path]) -> _Protected:
     return _Protected(frozenset(inodes), frozenset(spelled))
 
 
-class Tree:
+class DirectoryTree:
     """DIRECTORY, held open. `segments` are what `paths.check` returns.
 
     `protected` names files and folders that no client may reach; `device` (a `st_dev`) is where
@@ -100,14 +100,14 @@ class Tree:
         except FileNotFoundError:
             return None
 
-    def parent(self, segments: Sequence[str]) -> Parent:
+    def parent(self, segments: Sequence[str]) -> OpenDirectory:
         """Walk from the root, creating missing folders (0750), and return the open parent.
 
         Raises also `Refusal("other_file_system")`.
         """
         return self._walk(_checked(segments), create=True, device=self._device)
 
-    def sibling(self, parent: Parent, segments: Sequence[str]) -> Parent:
+    def sibling(self, parent: OpenDirectory, segments: Sequence[str]) -> OpenDirectory:
         """Return a parent for another name in the folder that `parent` holds open.
 
         `segments` but for the last must be those that led there. Raises as `parent` does.
@@ -159,7 +159,7 @@ class Tree:
         """Raise `Refusal("forbidden")` for a place of the gateway's own, by name or by inode."""
         self._protected.refuse(names, found)
 
-    def _walk(self, names: tuple[str, ...], *, create: bool, device: int | None) -> Parent:
+    def _walk(self, names: tuple[str, ...], *, create: bool, device: int | None) -> OpenDirectory:
         """Enter folder after folder, holding one descriptor, and look at the target."""
         for depth in range(len(names)):
             # By spelling, before a folder is made: a protected place need not exist yet.
@@ -174,14 +174,14 @@ class Tree:
                 # Counts from the highest folder in doubt: everything below it is synced again.
                 if unsynced or (inode(found), changed) not in self._durable:
                     unsynced += 1
-            parent = Parent(fd, names[-1], inode(found), unsynced, self._durable)
+            parent = OpenDirectory(fd, names[-1], inode(found), unsynced, self._durable)
             self._look(parent, names)
         except BaseException:
             os.close(fd)
             raise
         return parent
 
-    def _look(self, parent: Parent, names: tuple[str, ...]) -> None:
+    def _look(self, parent: OpenDirectory, names: tuple[str, ...]) -> None:
         parent.found = parent.stat()
         self._refuse_target(names, parent.found)
 

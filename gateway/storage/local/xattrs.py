@@ -30,7 +30,7 @@ _COMPRESSED: Final = {
 _NOTHING_THERE: Final = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES})
 
 
-class Told(NamedTuple):
+class FileAttributes(NamedTuple):
     """What somebody said of a file: its media type (None: nobody did) and its metadata."""
 
     mime: str | None
@@ -61,21 +61,21 @@ def write_note(fd: int, note: bytes) -> None:
         log.debug("the type and metadata of a file cannot be kept: %s", fault.strerror)
 
 
-def read_note(fd: int) -> Told:
+def read_note(fd: int) -> FileAttributes:
     """Return what was noted on an open file; junk, which others may have written, counts as nothing."""
     try:
         said = json.loads(os.getxattr(fd, ATTRIBUTE))
     except OSError as fault:
         if fault.errno in _NOTHING_THERE:
-            return Told(None, {})
+            return FileAttributes(None, {})
         raise
     except ValueError:
-        return Told(None, {})
+        return FileAttributes(None, {})
     if not isinstance(said, dict):
-        return Told(None, {})
+        return FileAttributes(None, {})
     mime, metadata = said.get("mime"), said.get("metadata")
     texts = metadata.items() if isinstance(metadata, dict) else ()
-    return Told(
+    return FileAttributes(
         mime if isinstance(mime, str) else None,
         {name: value for name, value in texts if isinstance(value, str)},
     )

@@ -15,13 +15,13 @@ from typing import Any
 from gateway.errors import Refusal
 from gateway.storage.s3.client import Client, Clients
 from gateway.storage.s3.errors import code_of, refusal_of, status_of
-from gateway.storage.s3.part_body import Gathered, Patience, Stream
+from gateway.storage.s3.part_body import BufferedPart, StallTimeout, StreamedPart
 from gateway.storage.s3.parts import OWNER
-from gateway.storage.s3.retries import LOOK_SECONDS, SEND_SECONDS, Trying
+from gateway.storage.s3.retries import LOOK_SECONDS, SEND_SECONDS, RequestRetrier
 
 
 @dataclass(slots=True, frozen=True)
-class Head:
+class ObjectHead:
     """An object: its entity tag without quotes, its size in bytes, the upload that it is, if ours."""
 
     etag: str
@@ -29,24 +29,24 @@ class Head:
     upload_id: str | None
 
 
-class Objects:
+class BucketClient:
     """Writes into one bucket."""
 
     def __init__(self, clients: Clients, bucket: str) -> None:
         self.bucket = bucket
-        self._trying = Trying(clients)
+        self._trying = RequestRetrier(clients)
 
-    async def head(self, key: str, patience: float = LOOK_SECONDS) -> Head | None:
+    async def head(self, key: str, patience: float = LOOK_SECONDS) -> ObjectHead | None:
         """Look at an object; None where there is none. Raises `Refusal`."""
 
-        async def call(client: Client) -> Head | None:
+        async def call(client: Client) -> ObjectHead | None:
             try:
                 found = await client.head_object(Bucket=self.bucket, Key=key)
             except Exception as fault:
                 if status_of(fault) == 404 and code_of(fault) != "NoSuchBucket":
                     return None
                 raise
-            return Head(_plain(found), found["ContentLength"], found["Metadata"].get(OWNER))
+            return ObjectHead(_plain(found), found["ContentLength"], found["Metadata"].get(OWNER))
 
         return await self._trying.persist("looking at an object", call, patience)
 
@@ -60,12 +60,12 @@ class Objects:
         return await self._trying.persist("beginning a multipart upload", call, LOOK_SECONDS)
 
     async def part(
-        self, key: str, multipart: str, number: int, body: Gathered | Stream, size: int
+        self, key: str, multipart: str, number: int, body: BufferedPart | StreamedPart, size: int
     ) -> str:
         """Send one part; return its entity tag. What streams is tried once. Raises `Refusal`."""
 
         async def call(client: Client) -> str:
-            body.patience = Patience()
+            body.patience = StallTimeout()
             async with body.patience:
                 sent = await client.upload_part(
                     Bucket=self.bucket,
@@ -77,15 +77,15 @@ class Objects:
                 )
             return str(sent["ETag"])
 
-        again = SEND_SECONDS if isinstance(body, Gathered) else 0.0
+        again = SEND_SECONDS if isinstance(body, BufferedPart) else 0.0
         return await self._trying.persist("sending a part", call, again, attempt=None)
 
-    async def put(self, key: str, body: Gathered, said: Mapping[str, Any], *, new: bool) -> str:
+    async def put(self, key: str, body: BufferedPart, said: Mapping[str, Any], *, new: bool) -> str:
         """Publish a small object; return its entity tag. Ends as `Trying.publish` does."""
         condition = {"IfNoneMatch": "*"} if new else {}
 
         async def call(client: Client) -> str:
-            body.patience = Patience()
+            body.patience = StallTimeout()
             async with body.patience:
                 done = await client.put_object(
                     Bucket=self.bucket,

@@ -16,7 +16,7 @@ LONGEST_KEY: Final = 1024
 """Bytes of a key in UTF-8 (Amazon S3 user guide, "Naming Amazon S3 objects")."""
 
 
-class Keys:
+class PrefixedKeys:
     """The keys below the prefix of a bucket."""
 
     def __init__(self, bucket: Bucket) -> None:

@@ -13,7 +13,7 @@ from collections import deque
 from gateway.errors import Refusal
 
 
-class Memory:
+class MemoryBudget:
     """`total` bytes, given out in pieces of what one part needs."""
 
     def __init__(self, total: int) -> None:

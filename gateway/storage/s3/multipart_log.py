@@ -18,7 +18,7 @@ from typing import NamedTuple
 log = logging.getLogger("gateway.storage")
 
 
-class Note(NamedTuple):
+class UnfinishedMultipart(NamedTuple):
     """An unfinished multipart upload: our upload id, the bucket, the key, and S3's own id of it."""
 
     upload_id: str
@@ -27,13 +27,13 @@ class Note(NamedTuple):
     multipart: str
 
 
-class Notes:
+class MultipartLog:
     """The folder of notes. All processes of a gateway share it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, note: Note) -> None:
+    def write(self, note: UnfinishedMultipart) -> None:
         """Keep a note. A disk that refuses is logged: the upload itself needs none."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,12 +46,14 @@ class Notes:
         with contextlib.suppress(OSError):
             os.unlink(self._folder / upload_id)
 
-    def all(self) -> Iterator[Note]:
+    def all(self) -> Iterator[UnfinishedMultipart]:
         """Iterate over what is noted; what cannot be read is removed."""
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._folder):
                 try:
-                    yield Note(*json.loads((self._folder / name).read_text(encoding="utf-8")))
+                    yield UnfinishedMultipart(
+                        *json.loads((self._folder / name).read_text(encoding="utf-8"))
+                    )
                 except FileNotFoundError:
                     continue
                 except (ValueError, TypeError):

@@ -23,7 +23,7 @@ _AHEAD: Final = 2
 """Pieces of a stream that may wait to be sent; a piece is half a megabyte at the most."""
 
 
-class Patience:
+class StallTimeout:
     """The end of a request that makes no progress, put off while it does."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Patience:
             self._limit.reschedule(when)
 
 
-class Gathered:
+class BufferedPart:
     """A part, or a whole small body, in memory. Can be sent any number of times.
 
     With `room` it is one block of so many bytes, however small the pieces are that come: thousands of
@@ -65,7 +65,7 @@ class Gathered:
 
     def __init__(self, room: int = 0) -> None:
         self.size = 0
-        self.patience: Patience | None = None
+        self.patience: StallTimeout | None = None
         self._block = bytearray(room)
 
     def add(self, piece: Piece) -> None:
@@ -96,11 +96,11 @@ class Gathered:
                 self.patience.renew()
 
 
-class Stream:
+class StreamedPart:
     """A part that is sent while it comes, from `add` to the one request that iterates over it."""
 
     def __init__(self) -> None:
-        self.patience: Patience | None = None
+        self.patience: StallTimeout | None = None
         self._queue: asyncio.Queue[Piece] = asyncio.Queue(_AHEAD)
 
     async def add(self, piece: Piece, request: asyncio.Task[str]) -> None:

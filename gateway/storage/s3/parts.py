@@ -49,7 +49,7 @@ def part_bytes(size: int | None) -> int:
 
 
 @dataclass(slots=True, frozen=True)
-class Target:
+class ObjectTarget:
     """Where a body goes: its path, its key, what the object is to say, the upload that it is."""
 
     path: str

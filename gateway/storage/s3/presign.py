@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
-from gateway.storage.protocols import Grant, Signed
+from gateway.storage.protocols import Grant, PresignedRequest
 from gateway.storage.s3.client import Client, expires_in
 from gateway.storage.s3.header_encoding import disposition, encoded
 
@@ -28,7 +28,7 @@ _hoisting: ContextVar[bool] = ContextVar("gateway_s3_hoisting", default=False)
 
 async def presigned(
     client: Client, bucket: str, key: str, grant: Grant, expires: float
-) -> Signed | None:
+) -> PresignedRequest | None:
     """Return a request that is good until `expires` (Unix seconds) or the credentials' own end.
 
     None for a method that S3 does not know, and for what a bucket cannot promise: to replace
@@ -50,7 +50,7 @@ async def presigned(
             ExpiresIn=seconds,
         )
     headers = {"Content-Type": grant.content_type} if grant.content_type is not None else {}
-    return Signed(grant.method, url, headers)
+    return PresignedRequest(grant.method, url, headers)
 
 
 async def _seconds(client: Client, expires: float) -> int:
@@ -83,7 +83,7 @@ def _parameters(grant: Grant) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: int) -> Signed:
+async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: int) -> PresignedRequest:
     """Return a POST policy: every field of it is demanded as it is, the size lies in a range."""
     if "${filename}" in key:
         raise ValueError("a form cannot name ${filename} in its path: S3 would put another name there")
@@ -99,7 +99,7 @@ async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: in
     made = await client.generate_presigned_post(
         bucket, key, Fields=fields, Conditions=conditions, ExpiresIn=seconds
     )
-    return Signed("POST", made["url"], {}, made["fields"])
+    return PresignedRequest("POST", made["url"], {}, made["fields"])
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ _NOT_DONE: Final = frozenset({"SlowDown", "ServiceUnavailable"})
 _TAKEN: Final = frozenset({"PreconditionFailed", "412"})
 
 
-class TakenError(GatewayError):
+class KeyTakenError(GatewayError):
     """There is an object of this key, and none may be replaced."""
 
 
@@ -45,7 +45,7 @@ class DoubtfulError(GatewayError):
     """Nobody can say whether the object was published; it may even be a little later."""
 
 
-class Trying:
+class RequestRetrier:
     """Tries requests. `away` tells whether the latest one found nobody there."""
 
     def __init__(self, clients: Clients) -> None:
@@ -83,7 +83,7 @@ class Trying:
     async def publish(self, doing: str, call: Callable[[Client], Awaitable[str]]) -> str:
         """Do what makes an object visible.
 
-        Raises `TakenError` or `Refusal` where it is certain that it did not, else `DoubtfulError`.
+        Raises `KeyTakenError` or `Refusal` where it is certain that it did not, else `DoubtfulError`.
         """
         pauses, doubtful = _Pauses(SEND_SECONDS), False
         client = await self.clients.client()
@@ -99,7 +99,7 @@ class Trying:
                 if doubtful:
                     raise DoubtfulError(f"{doing}: {fault}") from fault
                 if code_of(fault) in _TAKEN:
-                    raise TakenError("there is an object of this name") from fault
+                    raise KeyTakenError("there is an object of this name") from fault
                 raise _refused(fault, doing) from fault
             self.away = False
             return tag

@@ -14,11 +14,11 @@ from typing import Any, Final, Self
 
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
-from gateway.storage.protocols import Grant, Signed, Stat
+from gateway.storage.protocols import Grant, PresignedRequest, Stat
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.errors import code_of, is_away, status_of, translated
 from gateway.storage.s3.header_encoding import decoded
-from gateway.storage.s3.keys import Keys
+from gateway.storage.s3.keys import PrefixedKeys
 from gateway.storage.s3.lifecycle import Expiry, expire
 from gateway.storage.s3.presign import presigned
 
@@ -33,7 +33,7 @@ log = logging.getLogger("gateway.storage")
 _OTHER: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 
 
-class S3Shelf:
+class S3Storage:
     """A bucket, below its prefix, as a `Shelf`. Callable from any event loop.
 
     `signing` are clients with the address by which others reach the bucket, which is signed too.
@@ -41,7 +41,7 @@ class S3Shelf:
 
     def __init__(self, bucket: Bucket, clients: Clients, signing: Clients | None = None) -> None:
         self._bucket = bucket.name
-        self._keys = Keys(bucket)
+        self._keys = PrefixedKeys(bucket)
         self._clients = clients
         self._signing = signing or clients
 
@@ -55,7 +55,7 @@ class S3Shelf:
     @contextlib.asynccontextmanager
     async def open(
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
-    ) -> AsyncIterator[OpenedObject]:
+    ) -> AsyncIterator[OpenObject]:
         """Open a part of an object, see `Shelf.open`. Every version of it is one request."""
         if length == 0:
             yield await self._nothing(path, etag)
@@ -70,7 +70,7 @@ class S3Shelf:
             stat = _described(path, answer)
             _compare(stat, etag)
             _check_range(answer, start)
-            yield OpenedObject(stat, body, int(answer["ContentLength"]))
+            yield OpenObject(stat, body, int(answer["ContentLength"]))
         finally:
             body.close()
 
@@ -104,7 +104,7 @@ class S3Shelf:
         with translated(f"removing {path}"), _same_or_superseded(path):
             await client.delete_object(Bucket=self._bucket, Key=key, **_matching(etag))
 
-    async def sign(self, grant: Grant, *, expires: float) -> Signed | None:
+    async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Let the bucket take one request, see `presigned`. Raises `ValueError`, `Refusal`."""
         key = self._keys.of(grant.path)
         client = await self._signing.client()
@@ -126,14 +126,14 @@ class S3Shelf:
                 )
                 return None
 
-    async def _nothing(self, path: str, etag: str | None) -> OpenedObject:
+    async def _nothing(self, path: str, etag: str | None) -> OpenObject:
         """No range of HTTP is empty (RFC 9110 section 14.1.1)."""
         stat = await self.stat(path)
         _compare(stat, etag)
-        return OpenedObject(stat, None, 0)
+        return OpenObject(stat, None, 0)
 
 
-class OpenedObject:
+class OpenObject:
     """A part of an object on its way, as `Opened`."""
 
     fd: int | None = None

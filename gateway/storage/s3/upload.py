@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.domain.failpoints import reach
 from gateway.errors import GatewayError, Refusal
-from gateway.storage.s3.bucket import Objects
-from gateway.storage.s3.memory_budget import Memory
-from gateway.storage.s3.multipart_log import Note, Notes
-from gateway.storage.s3.part_body import Gathered, Piece, Stream
-from gateway.storage.s3.parts import FREE_BYTES, LARGEST_GATHERED, MOST_PARTS, Target, part_bytes
+from gateway.storage.s3.bucket import BucketClient
+from gateway.storage.s3.memory_budget import MemoryBudget
+from gateway.storage.s3.multipart_log import MultipartLog, UnfinishedMultipart
+from gateway.storage.s3.part_body import BufferedPart, Piece, StreamedPart
+from gateway.storage.s3.parts import FREE_BYTES, LARGEST_GATHERED, MOST_PARTS, ObjectTarget, part_bytes
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -34,17 +34,17 @@ IN_FLIGHT: Final = 4
 
 
 @dataclass(slots=True, frozen=True)
-class Means:
+class UploadContext:
     """What all bodies of a process share. `patience`: seconds that one may wait for memory."""
 
-    objects: Objects
-    memory: Memory
+    objects: BucketClient
+    memory: MemoryBudget
     threads: Executor
-    notes: Notes
+    notes: MultipartLog
     patience: float = 60.0
 
 
-class _Part:
+class _PartBuffer:
     """The part that is being filled. `length` is its size in bytes, the last one's may turn out less."""
 
     def __init__(self, number: int, length: int) -> None:
@@ -52,12 +52,12 @@ class _Part:
         self.length = length
         self.filled = 0
         self.taken = 0
-        self.gathered: Gathered | None = None
-        self.stream: Stream | None = None
+        self.gathered: BufferedPart | None = None
+        self.stream: StreamedPart | None = None
         self.request: asyncio.Task[str] | None = None
 
 
-class ObjectBody:
+class MultipartUpload:
     """One body. `size` is its declared length in bytes, None where it is not known.
 
     `done` is called when it is discarded, and by whoever has published it.
@@ -65,8 +65,8 @@ class ObjectBody:
 
     def __init__(
         self,
-        means: Means,
-        target: Target,
+        means: UploadContext,
+        target: ObjectTarget,
         size: int | None,
         algorithms: Sequence[str] = (),
         done: Callable[[], None] = lambda: None,
@@ -78,7 +78,7 @@ class ObjectBody:
         self._means = means
         self._size = size
         self._part_bytes = part_bytes(size)
-        self._part: _Part | None = None
+        self._part: _PartBuffer | None = None
         self._count = 0
         self._sending: set[asyncio.Task[None]] = set()
         self._tags: dict[int, str] = {}
@@ -93,7 +93,7 @@ class ObjectBody:
         """Tell whether the body can still go to another key: nothing of it has been sent."""
         return self.multipart is None
 
-    def move(self, target: Target) -> None:
+    def move(self, target: ObjectTarget) -> None:
         """Send it to another key. Only where it is `movable`."""
         self.target = target
 
@@ -139,7 +139,7 @@ class ObjectBody:
             tag = await objects.complete(target.key, self.multipart, self._tags, new=new)
         else:
             content = self._part.gathered if self._part else None
-            tag = await objects.put(target.key, content or Gathered(), target.said, new=new)
+            tag = await objects.put(target.key, content or BufferedPart(), target.said, new=new)
         reach("after complete")
         return tag
 
@@ -166,7 +166,7 @@ class ObjectBody:
 
     # -- parts
 
-    def _open(self) -> _Part:
+    def _open(self) -> _PartBuffer:
         """Begin the next part."""
         if self._count == MOST_PARTS:
             raise Refusal(
@@ -176,13 +176,13 @@ class ObjectBody:
             )
         self._count += 1
         left = self._part_bytes if self._size is None else self._size - self.received_before
-        part = self._part = _Part(self._count, min(self._part_bytes, left))
+        part = self._part = _PartBuffer(self._count, min(self._part_bytes, left))
         if self._size is None or part.length <= FREE_BYTES:
-            part.gathered = Gathered()
+            part.gathered = BufferedPart()
         elif part.length <= LARGEST_GATHERED and self._means.memory.try_take(part.length):
             part.taken = part.length
             self._held += part.length
-            part.gathered = Gathered(part.length)
+            part.gathered = BufferedPart(part.length)
         return part
 
     @property
@@ -190,7 +190,7 @@ class ObjectBody:
         """Bytes of the parts before the one that is opened."""
         return (self._count - 1) * self._part_bytes
 
-    async def _fill(self, part: _Part, piece: Piece) -> None:
+    async def _fill(self, part: _PartBuffer, piece: Piece) -> None:
         part.filled += len(piece)
         if part.gathered is not None:
             if not part.taken and part.filled > FREE_BYTES:
@@ -200,7 +200,7 @@ class ObjectBody:
             part.gathered.add(piece)
             return
         if part.stream is None or part.request is None:
-            part.stream = Stream()
+            part.stream = StreamedPart()
             part.request = asyncio.create_task(
                 self._send(part.number, await self._begun(), part.stream, part.length)
             )
@@ -208,7 +208,7 @@ class ObjectBody:
         if part.request.done():
             part.request.result()  # raises what is wrong
 
-    async def _close(self, part: _Part) -> None:
+    async def _close(self, part: _PartBuffer) -> None:
         """The part is full: let it go its way."""
         self._part = None
         multipart = await self._begun()
@@ -224,10 +224,12 @@ class ObjectBody:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         self._complain()
 
-    async def _send(self, number: int, multipart: str, body: Gathered | Stream, size: int) -> str:
+    async def _send(
+        self, number: int, multipart: str, body: BufferedPart | StreamedPart, size: int
+    ) -> str:
         return await self._means.objects.part(self.target.key, multipart, number, body, size)
 
-    async def _arrive(self, part: _Part) -> None:
+    async def _arrive(self, part: _PartBuffer) -> None:
         """Wait for the answer to one part, then give its memory back."""
         request = part.request
         if request is None:
@@ -253,18 +255,18 @@ class ObjectBody:
         if self.multipart is None:
             self.multipart = await self._means.objects.begin(self.target.key, self.target.said)
             target, bucket = self.target, self._means.objects.bucket
-            note = Note(target.upload_id, bucket, target.key, self.multipart)
+            note = UnfinishedMultipart(target.upload_id, bucket, target.key, self.multipart)
             await self._noting(self._means.notes.write, note)
         return self.multipart
 
     async def _noting(self, work: Callable[[T], None], what: T) -> None:
         await asyncio.get_running_loop().run_in_executor(self._means.threads, work, what)
 
-    def _is_small(self, part: _Part) -> bool:
+    def _is_small(self, part: _PartBuffer) -> bool:
         """Tell whether the part is the whole body, and in memory: one request will store it."""
         return part.number == 1 and part.gathered is not None and self.multipart is None
 
-    def _is_whole(self, part: _Part) -> bool:
+    def _is_whole(self, part: _PartBuffer) -> bool:
         return self._is_small(part) and self._size == part.length
 
     def _complain(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.settings.values import Bucket
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.storage import S3Shelf
+from gateway.storage.s3.storage import S3Storage
 from tests.s3.servers import S3Server
 
 
@@ -37,5 +37,5 @@ async def server(
 
 
 @pytest.fixture
-def shelf(place: Bucket, clients: Clients) -> S3Shelf:
-    return S3Shelf(place, clients)
+def shelf(place: Bucket, clients: Clients) -> S3Storage:
+    return S3Storage(place, clients)

@@ -20,7 +20,9 @@ from tests.s3.servers import SECRET_KEY, SeaweedFS
 
 
 def test_a_gateway_that_keeps_files_on_a_disk_loads_no_s3_library() -> None:
-    script = "import sys, gateway.server.app, gateway.storage.s3.client; print('botocore' in sys.modules)"
+    script = (
+        "import sys, gateway.server.app, gateway.storage.s3.client; print('botocore' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 

@@ -15,10 +15,10 @@ import pytest
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 from gateway.signing import Grant
-from gateway.storage.protocols import Signed
+from gateway.storage.protocols import PresignedRequest
 from gateway.storage.s3 import presign
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.storage import S3Shelf
+from gateway.storage.s3.storage import S3Storage
 from tests.harness import curl
 from tests.s3.servers import S3Server
 
@@ -31,7 +31,7 @@ def grant(method: str = "PUT", path: str = PATH, *, seconds: float = 60, **more:
     return dataclasses.replace(Grant(method, path, int(time.time() + seconds)), **{**said, **more})
 
 
-async def signed(shelf: S3Shelf, wanted: Grant) -> Signed:
+async def signed(shelf: S3Storage, wanted: Grant) -> PresignedRequest:
     found = await shelf.sign(wanted, expires=wanted.expires)
     assert found is not None
     return found
@@ -49,12 +49,12 @@ def small_file(tmp_path: Path) -> Path:
     return file
 
 
-async def stat_of(shelf: S3Shelf, path: str = PATH) -> tuple[int, str | None]:
+async def stat_of(shelf: S3Storage, path: str = PATH) -> tuple[int, str | None]:
     stat = await shelf.stat(path)
     return stat.bytes, stat.mime
 
 
-async def missing(shelf: S3Shelf, path: str = PATH) -> bool:
+async def missing(shelf: S3Storage, path: str = PATH) -> bool:
     try:
         await shelf.stat(path)
     except Refusal as refusal:
@@ -67,7 +67,7 @@ async def missing(shelf: S3Shelf, path: str = PATH) -> bool:
 
 @pytest.mark.slow
 async def test_a_client_that_knows_only_the_url_and_its_type_can_put(
-    server: S3Server, shelf: S3Shelf
+    server: S3Server, shelf: S3Storage
 ) -> None:
     found = await signed(shelf, grant(metadata=METADATA, cache_control="max-age=31557600"))
     assert found.headers == {"Content-Type": "image/png"}
@@ -80,7 +80,7 @@ async def test_a_client_that_knows_only_the_url_and_its_type_can_put(
 
 
 @pytest.mark.slow
-async def test_a_wrong_type_is_refused(server: S3Server, shelf: S3Shelf) -> None:
+async def test_a_wrong_type_is_refused(server: S3Server, shelf: S3Storage) -> None:
     found = await signed(shelf, grant())
     assert await put(found.url, mime="text/html") == 403
     assert await put(found.url, mime="") == 403
@@ -88,7 +88,7 @@ async def test_a_wrong_type_is_refused(server: S3Server, shelf: S3Shelf) -> None
 
 
 @pytest.mark.slow
-async def test_changed_metadata_is_refused(server: S3Server, shelf: S3Shelf) -> None:
+async def test_changed_metadata_is_refused(server: S3Server, shelf: S3Storage) -> None:
     url = (await signed(shelf, grant(metadata=METADATA))).url
     for other in (
         url.replace("Keynote", "Another"),
@@ -104,7 +104,7 @@ async def test_changed_metadata_is_refused(server: S3Server, shelf: S3Shelf) -> 
 
 @pytest.mark.slow
 async def test_metadata_in_headers_beside_the_signed_is_refused(
-    server: S3Server, shelf: S3Shelf
+    server: S3Server, shelf: S3Storage
 ) -> None:
     url = (await signed(shelf, grant(metadata=METADATA))).url
     assert await put(url, b"picture", "-H", "x-amz-meta-title: Another") == 403
@@ -113,14 +113,14 @@ async def test_metadata_in_headers_beside_the_signed_is_refused(
 
 
 @pytest.mark.slow
-async def test_another_cache_control_in_the_url_is_refused(server: S3Server, shelf: S3Shelf) -> None:
+async def test_another_cache_control_in_the_url_is_refused(server: S3Server, shelf: S3Storage) -> None:
     url = (await signed(shelf, grant(cache_control="max-age=60"))).url
     assert await put(url.replace("max-age%3D60", "max-age%3D61")) == 403
     assert await missing(shelf)
 
 
 @pytest.mark.slow
-async def test_another_length_than_the_signed_is_refused(server: S3Server, shelf: S3Shelf) -> None:
+async def test_another_length_than_the_signed_is_refused(server: S3Server, shelf: S3Storage) -> None:
     url = (await signed(shelf, grant(length=7))).url
     assert await put(url, b"pictures") == 403
     assert await put(url, b"") == 403
@@ -129,7 +129,7 @@ async def test_another_length_than_the_signed_is_refused(server: S3Server, shelf
 
 
 @pytest.mark.slow
-async def test_another_key_is_refused(server: S3Server, shelf: S3Shelf, place: Bucket) -> None:
+async def test_another_key_is_refused(server: S3Server, shelf: S3Storage, place: Bucket) -> None:
     url = (await signed(shelf, grant(path="/a/one"))).url
     for other in (
         url.replace("/a/one", "/a/two"),
@@ -144,7 +144,7 @@ async def test_another_key_is_refused(server: S3Server, shelf: S3Shelf, place: B
 
 
 @pytest.mark.slow
-async def test_another_method_is_refused(server: S3Server, shelf: S3Shelf) -> None:
+async def test_another_method_is_refused(server: S3Server, shelf: S3Storage) -> None:
     url = (await signed(shelf, grant())).url
     assert await put(url) == 200
     for method in ("GET", "DELETE"):
@@ -156,7 +156,7 @@ async def test_another_method_is_refused(server: S3Server, shelf: S3Shelf) -> No
 
 
 @pytest.mark.slow
-async def test_late_use_and_a_later_expiry_are_refused(server: S3Server, shelf: S3Shelf) -> None:
+async def test_late_use_and_a_later_expiry_are_refused(server: S3Server, shelf: S3Storage) -> None:
     wanted = grant(seconds=6)
     url = (await signed(shelf, wanted)).url
     longer = re.sub(r"X-Amz-Expires=\d+&", "X-Amz-Expires=3600&", url)
@@ -169,18 +169,20 @@ async def test_late_use_and_a_later_expiry_are_refused(server: S3Server, shelf: 
 
 @pytest.mark.slow
 async def test_a_signature_of_other_keys_is_refused(
-    server: S3Server, shelf: S3Shelf, place: Bucket, monkeypatch: pytest.MonkeyPatch
+    server: S3Server, shelf: S3Storage, place: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-servers-secret")
     others = Clients()
-    url = (await signed(S3Shelf(place, others), grant())).url
+    url = (await signed(S3Storage(place, others), grant())).url
     await others.close()
     assert await put(url) == 403
     assert await put(url.partition("?")[0]) in {400, 403}
 
 
 @pytest.mark.slow
-async def test_what_a_put_cannot_promise_is_left_to_the_gateway(s3_storage: str, shelf: S3Shelf) -> None:
+async def test_what_a_put_cannot_promise_is_left_to_the_gateway(
+    s3_storage: str, shelf: S3Storage
+) -> None:
     for wanted in (
         grant(on_conflict="reject"),
         grant(once="a-name-of-22-characters"),
@@ -195,7 +197,7 @@ async def test_clients_may_reach_the_storage_by_another_address_than_the_gateway
     server: S3Server, place: Bucket, clients: Clients
 ) -> None:
     outside = Clients(endpoint=server.url.replace("127.0.0.1", "localhost"))
-    url = (await signed(S3Shelf(place, clients, outside), grant())).url
+    url = (await signed(S3Storage(place, clients, outside), grant())).url
     await outside.close()
     assert url.startswith("http://localhost:")
     assert await put(url, b"picture", "-4") == 200
@@ -208,7 +210,7 @@ async def test_clients_may_reach_the_storage_by_another_address_than_the_gateway
 
 @pytest.mark.slow
 async def test_a_get_may_name_the_file_and_say_how_it_is_cached(
-    server: S3Server, shelf: S3Shelf
+    server: S3Server, shelf: S3Storage
 ) -> None:
     assert await put((await signed(shelf, grant())).url) == 200
     named = grant("GET", filename="Söme picture.png", cache_control="private, max-age=60")
@@ -223,7 +225,7 @@ async def test_a_get_may_name_the_file_and_say_how_it_is_cached(
 
 
 @pytest.mark.slow
-async def test_a_head_is_signed_for_head_alone(server: S3Server, shelf: S3Shelf) -> None:
+async def test_a_head_is_signed_for_head_alone(server: S3Server, shelf: S3Storage) -> None:
     assert await put((await signed(shelf, grant())).url) == 200
     url = (await signed(shelf, grant("HEAD"))).url
     assert (await curl("-I", url)).status == 200
@@ -233,7 +235,7 @@ async def test_a_head_is_signed_for_head_alone(server: S3Server, shelf: S3Shelf)
 # -- POST: a form, as browsers send it
 
 
-async def post(found: Signed, file: Path, *more: str, **changed: str) -> int:
+async def post(found: PresignedRequest, file: Path, *more: str, **changed: str) -> int:
     fields = {**found.fields, **changed}
     sent = [one for name, value in fields.items() for one in ("-F", f"{name}={value}")]
     answer = await curl("-H", "Expect:", *sent, *more, "-F", f"file=@{file}", found.url)
@@ -242,7 +244,7 @@ async def post(found: Signed, file: Path, *more: str, **changed: str) -> int:
 
 @pytest.mark.slow
 async def test_a_form_brings_a_file_with_its_metadata(
-    s3_storage: str, shelf: S3Shelf, place: Bucket, small_file: Path
+    s3_storage: str, shelf: S3Storage, place: Bucket, small_file: Path
 ) -> None:
     wanted = grant("POST", metadata=METADATA, max_length=100, cache_control="max-age=60")
     found = await signed(shelf, wanted)
@@ -253,7 +255,7 @@ async def test_a_form_brings_a_file_with_its_metadata(
 
 @pytest.mark.slow
 async def test_a_form_with_anything_else_is_refused(
-    s3_storage: str, shelf: S3Shelf, small_file: Path, tmp_path: Path
+    s3_storage: str, shelf: S3Storage, small_file: Path, tmp_path: Path
 ) -> None:
     found = await signed(shelf, grant("POST", metadata=METADATA, max_length=7))
     (tmp_path / "large").write_bytes(b"pictures")
@@ -272,7 +274,7 @@ async def test_a_form_with_anything_else_is_refused(
 
 @pytest.mark.slow
 async def test_a_form_for_an_exact_size_takes_no_other(
-    s3_storage: str, shelf: S3Shelf, small_file: Path, tmp_path: Path
+    s3_storage: str, shelf: S3Storage, small_file: Path, tmp_path: Path
 ) -> None:
     found = await signed(shelf, grant("POST", length=7))
     for size in (6, 8):
@@ -282,7 +284,7 @@ async def test_a_form_for_an_exact_size_takes_no_other(
 
 
 @pytest.mark.slow
-async def test_a_late_form_is_refused(s3_storage: str, shelf: S3Shelf, small_file: Path) -> None:
+async def test_a_late_form_is_refused(s3_storage: str, shelf: S3Storage, small_file: Path) -> None:
     wanted = grant("POST", seconds=6)
     found = await signed(shelf, wanted)
     await asyncio.sleep(wanted.expires + 1.5 - time.time())  # as above
@@ -301,7 +303,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_url_never_outlives_temporary_credentials(
-    no_server: None, monkeypatch: pytest.MonkeyPatch, shelf: S3Shelf
+    no_server: None, monkeypatch: pytest.MonkeyPatch, shelf: S3Storage
 ) -> None:
     async def soon(_client: object) -> float:
         return 30.5
@@ -312,18 +314,20 @@ async def test_a_url_never_outlives_temporary_credentials(
     assert 0 < int(seconds) <= 9
 
 
-async def test_a_url_that_would_be_over_at_once_is_not_signed(no_server: None, shelf: S3Shelf) -> None:
+async def test_a_url_that_would_be_over_at_once_is_not_signed(no_server: None, shelf: S3Storage) -> None:
     with pytest.raises(ValueError, match="at least a second"):
         await signed(shelf, grant(seconds=0))
 
 
-async def test_a_form_whose_path_s3_would_rewrite_is_not_signed(no_server: None, shelf: S3Shelf) -> None:
+async def test_a_form_whose_path_s3_would_rewrite_is_not_signed(
+    no_server: None, shelf: S3Storage
+) -> None:
     with pytest.raises(ValueError, match="another name"):
         await signed(shelf, grant("POST", "/up/${filename}"))
 
 
 async def test_uploads_of_our_own_keep_their_metadata_in_headers(
-    no_server: None, shelf: S3Shelf, clients: Clients
+    no_server: None, shelf: S3Storage, clients: Clients
 ) -> None:
     await signed(shelf, grant(metadata=METADATA))
     client = await clients.client()
@@ -332,7 +336,7 @@ async def test_uploads_of_our_own_keep_their_metadata_in_headers(
     assert "x-amz-meta-title" in parse_qs(urlsplit(url).query)["X-Amz-SignedHeaders"][0]
 
 
-async def test_without_credentials_nothing_is_signed(shelf: S3Shelf) -> None:
+async def test_without_credentials_nothing_is_signed(shelf: S3Storage) -> None:
     with pytest.raises(Refusal) as refused:
         await signed(shelf, grant())
     assert refused.value.code == "storage_away"

@@ -13,14 +13,14 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import Refusal, Superseded
-from gateway.files.by_path import Shelves
+from gateway.files.by_path import FilesByPath
 from gateway.settings.values import Bucket
 from gateway.storage.s3 import client as client_module
 from gateway.storage.s3 import lifecycle
 from gateway.storage.s3 import storage as module
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.header_encoding import encoded
-from gateway.storage.s3.storage import S3Shelf
+from gateway.storage.s3.storage import S3Storage
 from tests.s3.servers import Rclone, S3Server, SeaweedFS
 
 METADATA = {"title": "Keynote Speech", "description": "é 世界  two spaces", "percent": "100%41 + a&b=c"}
@@ -28,7 +28,7 @@ METADATA = {"title": "Keynote Speech", "description": "é 世界  two spaces", "
 
 @pytest.mark.slow
 async def test_type_and_metadata_come_back_as_they_were_given(
-    server: S3Server, place: Bucket, clients: Clients, shelf: S3Shelf
+    server: S3Server, place: Bucket, clients: Clients, shelf: S3Storage
 ) -> None:
     client = await clients.client()
     said = {"ContentType": "image/png", "Metadata": encoded(METADATA)}
@@ -41,7 +41,7 @@ async def test_type_and_metadata_come_back_as_they_were_given(
 
 @pytest.mark.slow
 async def test_pages_are_asked_for_one_after_the_other(
-    server: S3Server, place: Bucket, clients: Clients, shelf: S3Shelf, monkeypatch: pytest.MonkeyPatch
+    server: S3Server, place: Bucket, clients: Clients, shelf: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LISTED_AT_ONCE", 2)
     client = await clients.client()
@@ -54,7 +54,7 @@ async def test_pages_are_asked_for_one_after_the_other(
 
 @pytest.mark.slow
 async def test_what_others_keep_in_the_bucket_is_none_of_ours(
-    s3_storage: str, place: Bucket, clients: Clients, shelf: S3Shelf
+    s3_storage: str, place: Bucket, clients: Clients, shelf: S3Storage
 ) -> None:
     client = await clients.client()
     for key in ("elsewhere", "a prefixed", "a prefix/", "a prefix/folder/", "a prefix/ours"):
@@ -66,10 +66,10 @@ async def test_what_others_keep_in_the_bucket_is_none_of_ours(
 
 @pytest.mark.slow
 async def test_a_read_that_is_given_up_takes_no_connection_along(
-    s3_storage: str, place: Bucket, shelf: S3Shelf, clients: Clients, monkeypatch: pytest.MonkeyPatch
+    s3_storage: str, place: Bucket, shelf: S3Storage, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = Clients(connections=1)
-    narrow = S3Shelf(place, small)
+    narrow = S3Storage(place, small)
     client = await clients.client()
     await client.put_object(Bucket=place.name, Key=place.key("/big"), Body=bytes(20 << 20))
     for _ in range(3):
@@ -123,13 +123,13 @@ async def failing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Failing]:
     await runner.cleanup()
 
 
-async def read(shelf: S3Shelf, **part: Any) -> bytes:
+async def read(shelf: S3Storage, **part: Any) -> bytes:
     async with shelf.open("/a", **part) as opened:
         return b"".join([piece async for piece in opened])
 
 
 async def test_an_object_that_ends_too_early_is_never_taken_for_whole(
-    failing: Failing, shelf: S3Shelf
+    failing: Failing, shelf: S3Storage
 ) -> None:
     with pytest.raises(Refusal) as refused:
         await read(shelf)
@@ -137,7 +137,7 @@ async def test_an_object_that_ends_too_early_is_never_taken_for_whole(
 
 
 async def test_a_storage_that_falls_silent_is_given_up(
-    failing: Failing, shelf: S3Shelf, monkeypatch: pytest.MonkeyPatch
+    failing: Failing, shelf: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.3)
     failing.silent = True
@@ -147,20 +147,22 @@ async def test_a_storage_that_falls_silent_is_given_up(
 
 
 async def test_a_storage_that_knows_no_if_match_is_seen_through(
-    failing: Failing, shelf: S3Shelf
+    failing: Failing, shelf: S3Storage
 ) -> None:
     with pytest.raises(Superseded):
         await read(shelf, etag="another")
 
 
-async def test_a_storage_that_knows_no_ranges_is_not_believed(failing: Failing, shelf: S3Shelf) -> None:
+async def test_a_storage_that_knows_no_ranges_is_not_believed(
+    failing: Failing, shelf: S3Storage
+) -> None:
     with pytest.raises(Refusal) as refused:
         await read(shelf, start=5)
     assert refused.value.code == "internal"
 
 
 async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
-    monkeypatch: pytest.MonkeyPatch, failing: Failing, shelf: S3Shelf
+    monkeypatch: pytest.MonkeyPatch, failing: Failing, shelf: S3Storage
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
 
@@ -180,7 +182,7 @@ async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
 
 @pytest.mark.slow
 async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
-    s3_storage: str, place: Bucket, shelf: S3Shelf, clients: Clients
+    s3_storage: str, place: Bucket, shelf: S3Storage, clients: Clients
 ) -> None:
     client = await clients.client()
     others = {
@@ -209,7 +211,7 @@ async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
 async def test_a_store_without_expiry_leaves_it_to_who_asked(
     rclone: Rclone,
     place: Bucket,
-    shelf: S3Shelf,
+    shelf: S3Storage,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -221,7 +223,7 @@ async def test_a_store_without_expiry_leaves_it_to_who_asked(
 
 
 async def test_an_expiry_is_not_given_up_where_the_storage_is_away(
-    failing: Failing, shelf: S3Shelf, monkeypatch: pytest.MonkeyPatch
+    failing: Failing, shelf: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     with pytest.raises(Refusal):
@@ -232,12 +234,12 @@ async def test_an_expiry_is_not_given_up_where_the_storage_is_away(
 async def test_what_scripts_let_expire_is_swept_and_the_bucket_gets_a_rule_that_is_shown(
     s3_storage: str,
     place: Bucket,
-    shelf: S3Shelf,
+    shelf: S3Storage,
     clients: Clients,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.storage")
-    client, files = await clients.client(), Shelves(shelf, 0)
+    client, files = await clients.client(), FilesByPath(shelf, 0)
     for path in ("/exports/old", "/exportsx"):
         await client.put_object(Bucket=place.name, Key=place.key(path), Body=b"x")
     assert await files.expire("/exports/", 900) == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 from gateway.storage.s3.header_encoding import decoded, disposition, encoded
-from gateway.storage.s3.keys import LONGEST_KEY, Keys
+from gateway.storage.s3.keys import LONGEST_KEY, PrefixedKeys
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
 SEGMENT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1)
@@ -62,7 +62,7 @@ def test_a_file_name_reaches_old_and_new_browsers() -> None:
 
 @given(st.lists(SEGMENT, min_size=1, max_size=3), st.sampled_from(["", "p", "a b/c"]))
 def test_a_path_has_one_key_and_a_key_one_path(segments: list[str], prefix: str) -> None:
-    keys, path = Keys(Bucket("bucket", prefix)), "/" + "/".join(segments)
+    keys, path = PrefixedKeys(Bucket("bucket", prefix)), "/" + "/".join(segments)
     try:
         key = keys.of(path)
     except Refusal:
@@ -72,7 +72,7 @@ def test_a_path_has_one_key_and_a_key_one_path(segments: list[str], prefix: str)
 
 
 def test_a_key_that_s3_cannot_keep_is_refused_with_the_room_that_there_is() -> None:
-    keys = Keys(Bucket("bucket", "prefix"))
+    keys = PrefixedKeys(Bucket("bucket", "prefix"))
     longest = "/" + "/".join(["é" * 100] * 5)[: (LONGEST_KEY - len("prefix/")) // 2]
     assert keys.of(longest)
     with pytest.raises(Refusal, match="takes 1017 bytes") as refused:
@@ -83,7 +83,7 @@ def test_a_key_that_s3_cannot_keep_is_refused_with_the_room_that_there_is() -> N
 
 
 def test_the_gateways_own_objects_are_reached_by_no_path() -> None:
-    keys = Keys(Bucket("bucket", "prefix"))
+    keys = PrefixedKeys(Bucket("bucket", "prefix"))
     with pytest.raises(Refusal) as refused:
         keys.of("/.gateway/probe")
     assert refused.value.code == "bad_path"
@@ -93,4 +93,4 @@ def test_the_gateways_own_objects_are_reached_by_no_path() -> None:
 
 @pytest.mark.parametrize("key", ["other/a", "prefix", "prefix/", "prefix/folder/", "prefix/a//b", "pre"])
 def test_what_is_no_file_of_ours_has_no_path(key: str) -> None:
-    assert Keys(Bucket("bucket", "prefix")).path(key) is None
+    assert PrefixedKeys(Bucket("bucket", "prefix")).path(key) is None
