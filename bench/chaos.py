@@ -16,10 +16,10 @@ from statistics import median
 
 import uvloop
 
-from tests.chaos import storm
-from tests.interruptions import seconds_after_a_worker_died, seconds_after_restart
-from tests.nats.servers import single
-from tests.site import site
+from tests.support.chaos import storm
+from tests.support.interruptions import seconds_after_a_worker_died, seconds_after_restart
+from tests.support.nats.servers import single
+from tests.support.site import site
 
 ROUNDS = 3
 

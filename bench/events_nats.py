@@ -25,7 +25,7 @@ from gateway.events.nats.engine import NatsEngine
 from gateway.events.protocols import Depth, NewEvent
 from gateway.events.relay import Relay, RelayContext
 from gateway.settings import load
-from tests.nats.servers import cluster_of_three, single
+from tests.support.nats.servers import cluster_of_three, single
 
 PUBLISHERS = 64
 BODY = {"params": {"a": ["1"]}, "headers": {f"X-Header-{n}": "value" * 6 for n in range(18)}}

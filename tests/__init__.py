@@ -1,1 +1,2 @@
-"""The tests of the gateway; `conftest` has the fixtures, `harness` what they are made of."""
+"""Tests: `unit` starts no server, `contract` runs one suite over several engines, `integration`
+runs real servers."""

@@ -16,8 +16,9 @@ import uvloop
 
 from gateway.server.app import Gateway
 from gateway.settings import load
-from tests.harness import Outside
-from tests.s3.servers import Rclone, SeaweedFS
+from tests.support import TESTS
+from tests.support.harness import Outside
+from tests.support.s3.servers import Rclone, SeaweedFS
 
 Start = Callable[..., Awaitable[Gateway]]
 LOGGERS = (logging.getLogger(), logging.getLogger("gateway"))
@@ -29,6 +30,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts servers: everything but `tests/unit`."""
+    for item in items:
+        if TESTS / "unit" not in item.path.parents:
+            item.add_marker("integration")
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

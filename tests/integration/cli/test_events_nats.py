@@ -1,0 +1,67 @@
+"""`gateway events` where events go through NATS: what is there is seen and steered as well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from tests.conftest import Start
+from tests.support.harness import SECONDS, plugin, put
+from tests.support.nats.servers import single
+
+PICKY = """
+name: picky
+event: APIGW.OnFileUploaded
+retry: {attempts: 1}
+script: |
+  import os
+
+  async def picky(event, handle):
+      if not os.path.exists("THERE"):
+          raise ConnectionError("away")
+"""
+
+
+async def test_what_died_in_nats_is_listed_retried_and_replayed_from_the_command_line(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = plugin(tmp_path / "p", PICKY.replace("THERE", str(tmp_path / "there")))
+    with single(tmp_path / "nats") as server:
+        gateway = await start(plugins=[str(folder)], events=server.url)
+
+        async def events(*words: str) -> str:
+            where = ("--directory", str(tmp_path / "data"), "--events", server.url)
+            capsys.readouterr()
+            assert await asyncio.to_thread(main, ["events", *words, *where]) == 0
+            return capsys.readouterr().out
+
+        async def waited_for(state: str) -> str:
+            async with asyncio.timeout(SECONDS):
+                while (rows := json.loads(await events("list", "--state", state, "--json"))) == []:
+                    pass  # each look takes some hundred milliseconds
+            assert len(rows) == 1
+            return str(rows[0]["event_id"])
+
+        assert (await put(gateway, "/upload/x")).status == 201
+        event = await waited_for("dead")
+        shown = await events("show", event)
+        assert "ConnectionError: away" in shown
+        (tmp_path / "there").touch()
+        assert await events("retry", "--dead") == "retried 1 delivery\n"
+        assert await waited_for("done") == event
+        assert await events("replay", "--since", "1h") == "replayed 1 delivery\n"
+        await events("pause", "--handler", "picky")
+        assert (await events("list")).splitlines()[-1] == "paused: picky"
+
+
+async def test_a_nats_that_is_not_there_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cli.events.sources.SECONDS", 0.2)
+    words = ["events", "list", "--directory", str(tmp_path), "--events", "nats://127.0.0.1:9"]
+    assert await asyncio.to_thread(main, words) == 2
+    assert "cannot be reached" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""The same over a bucket: downloads, archives and `files` in scripts, on a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import Superseded
+from tests.conftest import Start
+from tests.integration.downloads.test_downloads import LARGE, Slow, fetch, metric, until_closed
+from tests.integration.files.test_by_path import pieces
+from tests.support.harness import curl, plugin, put, settled
+
+pytestmark = pytest.mark.slow
+CONTENT = os.urandom(3 << 20)
+
+
+async def test_an_object_comes_back_whole_in_part_and_not_at_all(start: Start, s3_storage: str) -> None:
+    gateway = await start(auth="none", downloads=True, storage=s3_storage)
+    assert (await put(gateway, "/upload/a.bin", CONTENT, "Content-Type: image/x-mine")).status == 201
+    whole = await fetch(gateway, "/upload/a.bin")
+    assert (whole.status, whole.body) == (200, CONTENT)
+    assert whole.headers["Content-Type"] == "image/x-mine"
+    assert whole.headers["Content-Disposition"].startswith("attachment")
+    part = await fetch(gateway, "/upload/a.bin", "Range: bytes=-5")
+    assert (part.status, part.body) == (206, CONTENT[-5:])
+    parts = await fetch(gateway, "/upload/a.bin", "Range: bytes=1000000-1999999,0-9")
+    assert (parts.status, CONTENT[1000000:2000000] in parts.body) == (206, True)
+    assert CONTENT[:10] in parts.body
+    etag = whole.headers["ETag"]
+    assert (await fetch(gateway, "/upload/a.bin", f"If-None-Match: {etag}")).status == 304
+    assert (await fetch(gateway, "/upload/a.bin", f"If-None-Match: {etag}", method="HEAD")).status == 304
+    assert (await fetch(gateway, "/upload/none")).status == 404
+    assert (await fetch(gateway, "/upload/a.bin", "Range: bytes=9999999-")).status == 416
+    assert (await put(gateway, "/upload/empty", b"")).status == 201
+    assert (await fetch(gateway, "/upload/empty")).body == b""
+
+
+async def test_a_folder_of_objects_comes_as_a_zip(start: Start, s3_storage: str, tmp_path: Path) -> None:
+    gateway = await start(auth="none", downloads=True, storage=s3_storage)
+    files = {"a.txt": b"text" * 1000, "b/Grüße.bin": CONTENT, "c": b""}
+    for name, content in files.items():
+        await gateway.ground.holders.save(f"/upload/reports/{name}", content)
+    await gateway.ground.holders.save("/upload/reports-2025/d", b"other folder")
+    target = tmp_path / "reports.zip"
+    url = f"{gateway.url}/upload/reports/?format=zip"
+    assert (await curl("-o", str(target), url)).status == 200
+    with zipfile.ZipFile(target) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == files
+    assert (await curl("-o", str(target), f"{url}&file=b/Gr%C3%BC%C3%9Fe.bin")).status == 200
+    with zipfile.ZipFile(target) as archive:
+        assert archive.namelist() == ["b/Grüße.bin"]
+
+
+async def test_a_client_that_leaves_gives_the_object_back(start: Start, s3_storage: str) -> None:
+    gateway = await start(auth="none", downloads=True, storage=s3_storage)
+    await gateway.ground.holders.save("/upload/a.bin", bytes(LARGE))
+    for target in ("/upload/a.bin", "/upload/?format=zip"):
+        client = Slow(gateway)
+        await client.ask(target)
+        client.socket.close()
+        await until_closed(gateway)
+    assert await metric(gateway, 'gateway_downloads_total{outcome="broken"}') == "2.0"
+
+
+COPIES = """
+- name: copy
+  event: APIGW.OnObjectCreated
+  prefix: upload/
+  script: |
+    async def copy(event, handle):
+        async with files.open(event) as file:
+            content = await file.read()
+        await files.save("/copies/" + event["key"], content, metadata={"of": event["upload_id"]})
+        await files.remove(event)
+- name: uploaded
+  event: APIGW.OnFileUploaded
+  script: |
+    async def uploaded(event, handle):
+        async with files.open(event) as file:
+            await files.save("/sizes/" + event["upload_id"], str(len(await file.read())).encode())
+"""
+
+
+async def test_scripts_read_save_and_remove_objects(
+    start: Start, s3_storage: str, tmp_path: Path
+) -> None:
+    folder = plugin(tmp_path / "p", COPIES.partition("- name: uploaded")[0])
+    gateway = await start(auth="none", storage=s3_storage, plugins=[str(folder)])
+    files = gateway.ground.holders
+    upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
+    await settled(gateway)
+    assert [stat.path async for stat in files.list("/")] == ["/copies/upload/a.txt"]
+    stat = await files.stat("/copies/upload/a.txt")
+    assert stat.metadata["of"] == upload_id
+    async with files.open_path("/copies/upload/a.txt", stat.etag) as file:
+        assert await file.read() == b"content"
+    assert (await files.save("/copies/upload/a.txt", pieces())).replaced
+    with pytest.raises(Superseded):
+        await files.delete("/copies/upload/a.txt", stat.etag)
+    assert (await files.stat("/copies/upload/a.txt")).bytes == 4_500_000
+
+
+async def test_what_was_uploaded_is_opened_by_its_event(
+    start: Start, s3_storage: str, tmp_path: Path
+) -> None:
+    text = "- name: uploaded" + COPIES.partition("- name: uploaded")[2]
+    folder = plugin(tmp_path / "p", text)
+    gateway = await start(auth="none", storage=s3_storage, plugins=[str(folder)])
+    upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
+    await settled(gateway)
+    async with gateway.ground.holders.open_path(f"/sizes/{upload_id}") as file:
+        assert await file.read() == b"7"
+
+
+async def test_what_is_old_is_swept_and_the_bucket_is_told(
+    start: Start, s3_storage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = (await start(auth="none", storage=s3_storage)).ground.holders
+    await files.save("/exports/a", b"x")
+    with caplog.at_level("INFO", "gateway.storage"):
+        assert await files.expire("/exports/", 3600) == 0
+        assert await files.expire("/exports/", -60) == 1
+    assert "exports/* is removed after 1 days" in caplog.text
+    assert [stat async for stat in files.list("/")] == []

@@ -1,0 +1,202 @@
+"""A gateway with `--events nats://...`, in this process, and what it tells of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.endpoints.admin import status as observe
+from gateway.events.protocols import Selection
+from gateway.server.app import Gateway
+from tests.conftest import Start
+from tests.integration.admin.test_events import post
+from tests.support.harness import SECONDS, Outside, get, plugin, put, whole_lines
+from tests.support.nats.fixtures import MakeEngine
+from tests.support.nats.servers import Server
+
+WRITER = """\
+name: copier
+event: APIGW.OnFileUploaded
+script: |
+  async def copier(event, handle):
+      async with files.open(event) as reader:
+          body = await reader.read()
+      with open({log!r}, "a") as log:
+          log.write(json.dumps({{**event, "body": body.decode()}}) + "\\n")
+"""
+
+
+async def comes(true: Callable[[], Any]) -> Any:
+    """Wait until it is true: what other processes do has no other sign."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it never came"
+        await asyncio.sleep(0.02)
+    return found
+
+
+async def samples(gateway: Gateway) -> dict[str, float]:
+    """Scrape; return the samples about engines, by name and labels."""
+    answer = await get(gateway, "/-/metrics")
+    assert answer.status == 200
+    return {
+        " ".join((sample.name, *(value for _, value in sorted(sample.labels.items())))): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+        if sample.labels.get("engine") == "nats"
+    }
+
+
+async def test_an_upload_goes_through_nats_to_a_handler_of_the_same_gateway(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start(events=server.url, plugins=[str(folder)])
+    answer = await put(gateway, "/upload/a.txt", b"hello")
+    assert answer.status == 201
+    [line] = await comes(lambda: whole_lines(log))
+    assert '"body": "hello"' in line
+    assert f'"filepath": "{tmp_path}/data/upload/a.txt"' in line
+    told = server.ask("/jsz?streams=true")["account_details"][0]["stream_detail"]
+    assert {one["name"] for one in told} == {"apigw-queue", "apigw-dead", "apigw-runs"}
+
+
+async def test_uploads_do_not_wait_for_nats_and_are_handed_over_when_it_comes_back(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start(events=server.url, plugins=[str(folder)])
+    assert (await put(gateway, "/upload/0")).status == 201
+    await comes(lambda: len(whole_lines(log)) == 1)
+    server.kill()
+    for number in range(1, 6):
+        assert (await put(gateway, f"/upload/{number}")).status == 201
+    assert len(whole_lines(log)) == 1
+    metrics = (await get(gateway, "/-/metrics")).body.decode()
+    assert "gateway_engine_ready 0.0" in metrics
+    server.start()
+    await comes(lambda: len({line.split('"path"')[1][:20] for line in whole_lines(log)}) == 6)
+
+
+async def test_a_gateway_that_starts_without_nats_takes_uploads(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    server.kill()
+    gateway = await start(events=server.url, plugins=[str(folder)])
+    assert (await put(gateway, "/upload/early")).status == 201
+    server.start()
+    await comes(lambda: whole_lines(log))
+
+
+async def test_what_was_handed_over_is_replayed_from_the_journal(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway: Gateway = await start(events=server.url, plugins=[str(folder)])
+    await put(gateway, "/upload/again")
+    await comes(lambda: len(whole_lines(log)) == 1)
+    lately = Selection(since=time.time() - 60)
+    async with asyncio.timeout(SECONDS):  # its row may be written after the handler's line
+        while not (count := await gateway.journal.ledger.replay(lately)):
+            await asyncio.sleep(0.02)
+    assert count == 1
+    await comes(lambda: len(whole_lines(log)) == 2)
+
+
+async def test_a_gateway_that_leaves_handlers_to_workers_runs_none(
+    start: Start, server: Server, connect: MakeEngine, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start(events=server.url, plugins=[str(folder)], deliver="workers")
+    await put(gateway, "/upload/for-others")
+    other = await connect(server.url)
+    [delivery] = await other.queue.claim("copier", 1, SECONDS)
+    assert delivery.holder == "{}:{}".format(*gateway.address)
+    assert not whole_lines(log)
+
+
+async def test_metrics_tell_what_waits_in_nats_and_for_how_long(
+    start: Start, server: Server, tmp_path: Path
+) -> None:
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
+    gateway = await start(events=server.url, plugins=[str(folder)], deliver="workers")
+    await put(gateway, "/upload/one")
+    await put(gateway, "/upload/two")
+    waiting = "gateway_deliveries nats copier ready"
+    async with asyncio.timeout(SECONDS):
+        while (told := await samples(gateway)).get(waiting) != 2:
+            await asyncio.sleep(0.02)  # the relay tells nobody when it has handed over
+    assert told["gateway_engine_up nats"] == 1
+    assert 0 < told["gateway_oldest_ready_seconds nats copier"] < SECONDS
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "silent"])
+async def test_metrics_leave_out_a_nats_that_does_not_answer(
+    start: Start, server: Server, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    monkeypatch.setattr(observe, "ENGINE_SECONDS", 0.2)
+    gateway = await start(events=server.url)
+    async with asyncio.timeout(SECONDS):
+        while (await samples(gateway)) != {"gateway_engine_up nats": 1.0}:
+            await asyncio.sleep(0.02)  # connecting has no other sign
+    assert server.process is not None
+    server.process.send_signal(how)
+    async with asyncio.timeout(SECONDS):
+        while (await samples(gateway)) != {"gateway_engine_up nats": 0.0}:
+            await asyncio.sleep(0.02)  # a killed server's last answer may still be on its way
+    server.kill()
+
+
+async def connected(gateway: Outside) -> None:
+    """Wait until NATS tells through this gateway which handlers are paused."""
+    async with asyncio.timeout(SECONDS):
+        while (await get(gateway, "/-/events/paused")).status != 200:
+            await asyncio.sleep(0.02)  # connecting has no other sign
+
+
+async def told_paused(gateway: Outside, directory: Path, url: str) -> list[bool]:
+    """Whether `copier` is told to be paused: over HTTP, in the metrics, on the command line."""
+    over_http = (await get(gateway, "/-/events/paused")).json == {"paused": ["copier"]}
+    figures = (await get(gateway, "/-/metrics")).body.decode()
+    command = ("events", "list", "--directory", str(directory), "--events", url)
+    listed = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", *command, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await listed.communicate()
+    assert listed.returncode == 0
+    return [over_http, 'gateway_handler_paused{engine="nats"' in figures, b"paused: copier" in said]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_handler_resumed_on_another_node_is_nowhere_told_to_be_paused(
+    outside: Callable[..., Outside], server: Server, tmp_path: Path, processes: str
+) -> None:
+    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
+    flags = ("--events", server.url, "--plugins", str(folder), "--processes", processes)
+    folders = [tmp_path / "one", tmp_path / "other"]
+    nodes = [await asyncio.to_thread(outside, *flags, directory=folder) for folder in folders]
+
+    async def everywhere(paused: bool) -> None:
+        for node, data in zip(nodes, folders, strict=True):
+            assert await told_paused(node, data, server.url) == [paused] * 3
+
+    for node in nodes:
+        await connected(node)
+    assert (await post(nodes[0], "pause", {"handler": "copier"})).status == 200
+    await everywhere(True)
+    assert (await post(nodes[1], "resume", {"handler": "copier"})).status == 200
+    await everywhere(False)

@@ -1,0 +1,151 @@
+"""A full disk, a real one of a few megabytes: clear answers, nothing left, and it goes on after."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Start
+from tests.support.harness import Outside, files_below, get, head, leftovers, plugin, put, raw, settled
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+SIZE = 24 * MIB
+PAGE = 4096
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def free(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """Fill the disk but for `leave` bytes."""
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        while (room := free(folder) - leave) > 0:
+            file.write(b"\0" * min(room, MIB))
+            file.flush()
+    return filler
+
+
+async def chunks(total: int) -> AsyncIterator[bytes]:
+    block = b"z" * 65536
+    for _ in range(total // len(block)):
+        yield b"%x\r\n%s\r\n" % (len(block), block)
+    yield b"0\r\n\r\n"
+
+
+async def put_chunked(gateway: object, target: str, total: int) -> int:
+    async with raw(gateway) as connection:  # type: ignore[arg-type]
+        await connection.send(head("PUT", target, "Transfer-Encoding: chunked"))
+        try:
+            async for chunk in chunks(total):
+                await connection.send(chunk)
+        except ConnectionError:
+            pass
+        return (await connection.answer()).status
+
+
+async def test_a_declared_size_that_does_not_fit_is_refused_before_the_body(
+    start: Start, disk: Path
+) -> None:
+    gateway = await start(directory=str(disk), min_free_bytes=str(4 * MIB))
+    async with raw(gateway) as connection:
+        lines = (f"Content-Length: {21 * MIB}", "Expect: 100-continue")
+        await connection.send(head("PUT", "/upload/big", *lines))
+        first = await connection.line()
+    assert first == b"HTTP/1.1 507 Insufficient Storage\r\n"
+    assert (await put(gateway, "/upload/fits", b"x" * MIB)).status == 201
+
+
+async def test_what_is_promised_to_one_upload_is_not_promised_to_another(
+    start: Start, disk: Path
+) -> None:
+    gateway = await start(directory=str(disk), min_free_bytes=str(4 * MIB))
+    async with raw(gateway) as first:
+        lines = (f"Content-Length: {12 * MIB}", "Expect: 100-continue")
+        await first.send(head("PUT", "/upload/one", *lines))
+        assert b"100" in await first.line()
+        assert (await put(gateway, "/upload/two", b"x" * 10 * MIB)).status == 507
+        await first.send(b"x" * 12 * MIB)
+        assert (await first.answer()).status == 201
+    assert leftovers(disk) == []
+
+
+@pytest.mark.parametrize("watermark", [4 * MIB, 0])
+async def test_an_undeclared_body_that_fills_the_disk_gets_507_and_leaves_nothing(
+    start: Start, disk: Path, watermark: int
+) -> None:
+    gateway = await start(directory=str(disk), min_free_bytes=str(watermark))
+    before = free(disk)
+    assert await put_chunked(gateway, "/upload/endless", 64 * MIB) == 507
+    assert leftovers(disk) == []
+    assert not (disk / "upload").exists()
+    assert free(disk) > before - MIB
+    assert await put_chunked(gateway, "/upload/small", MIB) == 201
+
+
+async def test_readiness_follows_the_watermark(start: Start, disk: Path) -> None:
+    gateway = await start(directory=str(disk), min_free_bytes=str(4 * MIB))
+    filler = fill(disk, 2 * MIB)
+    answer = await get(gateway, "/-/ready")
+    assert (answer.status, answer.json["checks"]["disk"]) == (503, False)
+    filler.unlink()
+    while (await get(gateway, "/-/ready")).status != 200:
+        await asyncio.sleep(0.1)  # an answer is kept for a second
+
+
+async def test_a_journal_without_space_means_503_and_nothing_stored(
+    outside: Callable[..., Outside], disk: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "handled"
+    folder = plugin(
+        tmp_path / "plugins",
+        "name: note\nevent: APIGW.OnFileUploaded\nscript: |\n"
+        "  async def note(event, handle):\n"
+        f"      with open({str(log)!r}, 'a') as log:\n"
+        "          log.write(event['path'] + '\\n')\n",
+    )
+    flags = ("--plugins", str(folder), "--min-free-bytes", "0")
+    data = disk / "data"
+    gateway = outside(*flags, directory=data)
+    statuses: dict[str, int] = {}
+    for pages in range(24):
+        filler = fill(disk, pages * PAGE)
+        name = f"f{pages}"
+        statuses[name] = (await put(gateway, f"/upload/{name}", b"x" * 3000)).status
+        filler.unlink()
+        assert leftovers(data) == []
+    print(statuses)
+    assert set(statuses.values()) <= {201, 503, 507}
+    assert 503 in statuses.values(), "the journal never ran out of space"
+
+    assert (await put(gateway, "/upload/after", b"x")).status == 201
+    await settled(gateway)
+    gateway.kill()
+    gateway = outside(*flags, directory=data)
+    await settled(gateway)
+    stored = {f"/upload/{name}" for name in files_below(data / "upload")}
+    acknowledged = {f"/upload/{name}" for name, status in statuses.items() if status == 201}
+    assert stored == acknowledged | {"/upload/after"}
+    assert set(log.read_text().split()) == stored

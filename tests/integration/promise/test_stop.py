@@ -1,0 +1,89 @@
+"""SIGTERM: bodies on their way are finished, and deliveries lose nothing by it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.harness import Outside, get, handlers_done, head, plugin, put, raw
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., Outside]
+
+FAILS = """
+name: fails
+event: APIGW.OnFileUploaded
+retry: {attempts: 3, backoff: 8}
+script: |
+  async def fails(event, handle):
+      raise RuntimeError("not yet")
+"""
+
+WAITS = """
+name: waits
+event: APIGW.OnFileUploaded
+script: |
+  async def waits(event, handle):
+      print("it runs")
+      await asyncio.sleep(3600)
+"""
+
+
+def deliveries(directory: Path) -> Any:
+    """Read the journal of a stopped gateway, as an operator would."""
+    command = [sys.executable, "-m", "gateway", "events", "list", "--json"]
+    command += ["--directory", str(directory)]
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+async def until_the_port_is_closed(gateway: Outside) -> None:
+    while True:
+        try:
+            await get(gateway, "/-/health")
+        except (OSError, asyncio.IncompleteReadError):
+            return
+
+
+async def test_retries_that_fall_due_during_a_stop_use_no_attempt(
+    outside: Start, tmp_path: Path
+) -> None:
+    gateway = outside("--plugins", str(plugin(tmp_path / "plugins", FAILS)))
+    answer = await put(gateway, "/upload/x", b"1")
+    while not (story := (await get(gateway, answer.headers["Location"])).json)["handlers"][0]["runs"]:
+        await asyncio.sleep(0.01)  # the page is the only sign of the first run's end
+    assert story["handlers"][0]["attempt"] == 1
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", "/upload/slow", "Content-Length: 2", "Expect: 100-continue"))
+        assert b"100 Continue" in await connection.line()  # it is being served
+        await connection.line()
+        await connection.send(b"1")
+        gateway.signal(15)
+        await until_the_port_is_closed(gateway)
+        await asyncio.sleep(8.2)  # the second run would fall due in this time, after 4 to 8 s
+        await connection.send(b"2")
+        assert (await connection.answer()).status == 201
+    assert gateway.wait() == 0
+    (first, late) = deliveries(gateway.directory)
+    assert (first["path"], first["attempt"]) == ("/upload/x", 1)
+    assert (late["path"], late["attempt"]) == ("/upload/slow", 0)
+    assert {first["state"], late["state"]} <= {"ready", "delayed"}
+
+
+async def test_a_run_that_does_not_end_is_handed_back_without_using_an_attempt(
+    outside: Start, tmp_path: Path
+) -> None:
+    folder = plugin(tmp_path / "plugins", WAITS)
+    gateway = outside("--plugins", str(folder), "--grace", "0.2")
+    answer = await put(gateway, "/upload/x", b"1")
+    await handlers_done(gateway, answer.json["upload_id"], state="running")
+    assert gateway.terminate() == 0
+    (delivery,) = deliveries(gateway.directory)
+    assert (delivery["state"], delivery["attempt"]) == ("ready", 0)

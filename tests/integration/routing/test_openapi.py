@@ -1,0 +1,117 @@
+"""The OpenAPI document says what is served, and what it says holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from schemathesis import GenerationMode
+
+from gateway.endpoints.routing.openapi import document
+from gateway.settings import Settings
+from tests.integration.routing.test_validate import SPEC
+from tests.support import TESTS
+from tests.support.harness import get
+from tests.support.routing.scripted import Serve, ask, load, route, write
+
+GOLDEN = TESTS / "golden" / "plugins"
+REFERRING = """
+spec:
+- method: PUT
+  usage: refers
+  schema: {request: {body: {$ref: "#/$defs/a", $defs: {a: {type: string}}}}}
+"""
+
+
+def texts() -> list[str]:
+    return [
+        (GOLDEN / "uploadToS3.yaml").read_text(),
+        (GOLDEN / "streamToTarget.yaml").read_text(),
+        route("/a/{x}/{rest:path}", "return 1", SPEC, auth="token"),
+        route("/a/{y}/{more:path}", "return 1", "spec: [{method: GET}]\n"),
+        route("/b", "return 1", REFERRING),
+        route("/any", "return 1"),
+        route("/users", "return 1", "spec: [{method: GET}]\n", auth="jwt, scopes: [a, b]"),
+    ]
+
+
+@pytest.mark.parametrize("auth", ["none", "token", "jwt"])
+def test_the_document_is_valid(tmp_path: Path, auth: str) -> None:
+    made = document(
+        load(tmp_path, *texts()).routes, Settings(auth=auth, public_url="https://files.example")
+    )
+    OpenAPIV31SpecValidator(made).validate()
+
+
+def test_the_document_says_methods_schemas_and_who_may(tmp_path: Path) -> None:
+    paths = document(load(tmp_path, *texts()).routes, Settings(auth="token"))["paths"]
+    s3 = paths["/v1/uploadToS3"]["put"]
+    assert s3["security"] == [{"bearer": []}, {"token": []}]
+    assert "aws_access_key_id" in s3["requestBody"]["content"]["application/json"]["schema"]["required"]
+    assert list(s3["responses"]) == ["200", "default"]
+    shared = paths["/a/{y}/{more}"]  # of the first in name order
+    assert set(shared) == {"parameters", "put", "get"}
+    assert shared["get"]["security"] == []
+    assert paths["/users"]["get"]["security"] == [{"jwt": ["a", "b"]}]
+    [count, flag] = shared["put"]["parameters"]
+    assert (count["name"], count["required"]) == ("X-Count", True)
+    assert (flag["name"], flag["required"]) == ("X-Flag", False)
+    assert set(paths["/any"]) == {"get", "post", "put", "patch", "delete"}
+    assert "put" in paths["/upload/{filepath}"]
+
+
+async def test_the_page_needs_the_default_authorization_and_shows_what_is_served_now(
+    serve: Serve,
+) -> None:
+    gateway = await serve(route("/first", "return 1"), auth="token")
+    assert (await get(gateway, "/-/openapi.json")).status == 401
+    token = f"X-Auth-Token: {gateway.generated_token}"
+    page = (await get(gateway, "/-/openapi.json", token)).json
+    OpenAPIV31SpecValidator(page).validate()
+    assert "/first" in page["paths"]
+    write(gateway.settings.plugins[0], route("/second", "return 1"))
+    await gateway.reload()
+    page = (await get(gateway, "/-/openapi.json", token)).json
+    assert "/first" not in page["paths"]
+    assert "/second" in page["paths"]
+
+
+SCRIPT = """
+value = json.loads(request.body)
+return {"id": value["id"] + 1, "name": value["name"].upper(), "tags": value.get("tags", [])}
+"""
+
+
+async def test_a_valid_request_of_the_document_is_answered(serve: Serve) -> None:
+    gateway = await serve(route("/thing/{x}", SCRIPT, SPEC))
+    answer = await ask(gateway, "PUT", "/thing/1", "X-Count: 1", body=b'{"id": 1, "name": "a"}')
+    assert answer.json == {"id": 2, "name": "A", "tags": []}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(GenerationMode))
+async def test_generated_requests_never_break_a_validated_route(
+    serve: Serve, mode: GenerationMode
+) -> None:
+    gateway = await serve(route("/thing/{x}", SCRIPT, SPEC))
+    page = (await get(gateway, "/-/openapi.json")).json
+    page["paths"] = {"/thing/{x}": page["paths"]["/thing/{x}"]}
+    [operation] = schemathesis.openapi.from_dict(page).get_all_operations()
+    statuses: set[int] = set()
+
+    @given(case=operation.ok().as_strategy(generation_mode=mode))  # type: ignore[union-attr]  # an Err fails here
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    def call(case: schemathesis.Case[Any]) -> None:
+        response = case.call(base_url=gateway.url)
+        statuses.add(response.status_code)
+        assert response.status_code < 500, response.text
+
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    await asyncio.to_thread(call)
+    assert (200 if mode == GenerationMode.POSITIVE else 400) in statuses

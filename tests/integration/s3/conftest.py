@@ -1,0 +1,41 @@
+"""Fixtures: a shelf in a bucket of its own, on SeaweedFS or whichever server a test asks for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.settings.values import Bucket
+from gateway.storage.s3.client import Clients
+from gateway.storage.s3.storage import S3Storage
+from tests.support.s3.servers import S3Server
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[Clients]:
+    made = Clients()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def place(bucket: str) -> Bucket:
+    return Bucket(bucket, "a prefix")
+
+
+@pytest.fixture(params=["s3", "rclone"])
+async def server(
+    request: pytest.FixtureRequest, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> S3Server:
+    """Each kind of server in turn, the environment pointed at it."""
+    found: S3Server = request.getfixturevalue(request.param)
+    await found.make(bucket)
+    for name, value in found.environment().items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.fixture
+def shelf(place: Bucket, clients: Clients) -> S3Storage:
+    return S3Storage(place, clients)

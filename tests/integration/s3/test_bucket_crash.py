@@ -1,0 +1,363 @@
+"""kill -9 of a gateway, and of its storage, while uploads go into a bucket: the promise must hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.support.harness import (
+    SECONDS,
+    Outside,
+    Raw,
+    get,
+    head,
+    plugin,
+    put,
+    raw,
+    settled,
+    whole_lines,
+)
+from tests.support.s3.servers import SeaweedFS
+from tests.support.s3.swallower import Swallower
+
+pytestmark = pytest.mark.slow
+
+HANDLER = """
+name: witness
+event: APIGW.OnFileUploaded
+retry: {attempts: 20, backoff: 0.05, max_backoff: 0.2}
+script: |
+  from gateway.errors import Superseded
+
+  async def witness(event, handle):
+      try:
+          async with files.open(event) as reader:
+              size = len(await reader.read())
+      except Superseded:
+          size = None
+      with open((await get_service_config("witness"))["log"], "a") as log:
+          log.write(json.dumps({"tag": event["headers"]["X-Tag"], "size": size}) + "\\n")
+"""
+
+BEFORE = ("after admit", "mid body", "before journal commit", "after journal commit", "before complete")
+AFTER = ("after complete", "before answer", "after answer")
+SMALL, LARGE = 1000, 20_000_000
+Start = Callable[..., Outside]
+
+
+@pytest.fixture
+def flags(tmp_path: Path, s3_storage: str) -> list[str]:
+    folder = plugin(tmp_path / "plugins", HANDLER)
+    plugin(folder, f"name: witness\nconfig:\n  log: {tmp_path / 'handled'}\n", "config.yaml")
+    return ["--plugins", str(folder), "--storage", s3_storage]
+
+
+def handled(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in whole_lines(tmp_path / "handled")]
+
+
+async def attempt(gateway: Outside, tag: str, size: int) -> int | None:
+    """Upload; return the status, None when the connection broke without an answer."""
+    try:
+        return (await put(gateway, "/upload/x", tag[0].encode() * size, f"X-Tag: {tag}")).status
+    except (OSError, asyncio.IncompleteReadError):
+        return None
+
+
+async def in_bucket(s3: SeaweedFS, bucket: str, name: str = "x") -> tuple[bytes, int]:
+    """Return the object's bytes and how many multipart uploads are unfinished."""
+    async with s3.client() as client:
+        answer = await client.get_object(Bucket=bucket, Key=f"a prefix/upload/{name}")
+        content: bytes = await answer["Body"].read()
+        unfinished = await client.list_multipart_uploads(Bucket=bucket)
+    return content, len(unfinished.get("Uploads", ()))
+
+
+async def eventually(true: Callable[[], Any]) -> None:
+    """Wait for what the gateway does by itself."""
+    async with asyncio.timeout(SECONDS):
+        while not await true():
+            await asyncio.sleep(0.05)  # there is no other sign
+
+
+@pytest.mark.parametrize(
+    ("point", "size"),
+    [
+        *((point, LARGE) for point in (*BEFORE, *AFTER)),
+        *((point, SMALL) for point in ("after journal commit", "after complete")),
+    ],
+)
+async def test_a_kill_leaves_all_or_nothing(
+    outside: Start, tmp_path: Path, s3: SeaweedFS, bucket: str, flags: list[str], point: str, size: int
+) -> None:
+    with outside(*flags) as gateway:
+        assert await attempt(gateway, "old", 500) == 201
+        await eventually(lambda: _told(tmp_path, "old"))
+        await settled(gateway)  # its end is written down too: else it would be told once more
+    dying = outside(*flags, die_at=point)
+    status = await attempt(dying, "new", size)
+    assert dying.wait() == -9
+
+    gateway = outside(*flags)
+    if point in BEFORE:
+        assert status is None
+
+        async def swept() -> bool:
+            return await in_bucket(s3, bucket) == (b"o" * 500, 0)
+
+        await eventually(swept)
+        assert [run["tag"] for run in handled(tmp_path)] == ["old"]
+    else:
+        assert status in ({None, 200} if point == "after answer" else {None})
+        await eventually(lambda: _told(tmp_path, "new"))
+        assert await in_bucket(s3, bucket) == (b"n" * size, 0)
+        assert {run["tag"]: run["size"] for run in handled(tmp_path)} == {"old": 500, "new": size}
+    assert await attempt(gateway, "again", 10) == 200
+
+
+async def _told(tmp_path: Path, tag: str) -> bool:
+    return tag in [run["tag"] for run in handled(tmp_path)]
+
+
+@pytest.fixture
+def swallower(s3: SeaweedFS, s3_storage: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swallower]:
+    """Between gateway and storage, somebody who swallows answers."""
+    with Swallower(s3.url) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
+        yield between
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+async def test_an_answer_that_was_lost_is_found_out(
+    outside: Start,
+    tmp_path: Path,
+    s3: SeaweedFS,
+    bucket: str,
+    flags: list[str],
+    swallower: Swallower,
+    size: int,
+) -> None:
+    """The storage did it, and its answer was lost: once; and again, with the gateway killed over it."""
+    gateway = outside(*flags)
+    swallower.swallow(b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x")
+    assert await attempt(gateway, "new", size) in {200, 201}
+    await eventually(lambda: _told(tmp_path, "new"))
+
+    swallower.swallow(b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x", then=gateway.kill)
+    assert await attempt(gateway, "later", size) is None
+    swallower.count = 0
+    outside(*flags)
+    await eventually(lambda: _told(tmp_path, "later"))
+    assert await in_bucket(s3, bucket) == (b"l" * size, 0)
+
+
+async def test_a_lost_answer_costs_no_memory_for_good(
+    outside: Start, tmp_path: Path, flags: list[str], swallower: Swallower
+) -> None:
+    """A body of unknown length has taken a part's memory, of which there is enough for two."""
+    gateway = outside(*flags, "--idle-timeout", "3")
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (SMALL * 100, b"n" * SMALL * 100)
+    for number in range(3):
+        swallower.swallow(b"PUT", count=1, key=b"upload/x")
+        lines = "Transfer-Encoding: chunked", "If-None-Match: *", f"X-Tag: {number}"
+        async with raw(gateway) as connection:
+            await connection.send(head("PUT", f"/upload/x{number}", *lines) + body)
+            answer = await connection.answer()
+        assert (answer.status, swallower.count) == (201, 0)
+        await eventually(partial(_told, tmp_path, str(number)))
+
+
+@pytest.mark.parametrize("size", [0, SMALL])
+@pytest.mark.parametrize("how", ["If-None-Match", "reject", "rename"])
+async def test_an_answer_that_was_lost_is_found_out_where_nothing_may_be_replaced(
+    outside: Start,
+    tmp_path: Path,
+    s3: SeaweedFS,
+    bucket: str,
+    flags: list[str],
+    swallower: Swallower,
+    how: str,
+    size: int,
+) -> None:
+    """What is sent again meets its own object, and must not take it for somebody else's."""
+    condition = ["If-None-Match: *"] if how == "If-None-Match" else []
+    gateway = outside(*flags, *([] if condition else ["--on-conflict", how]))
+    swallower.swallow(b"PUT", count=1, key=b"upload/x")
+    answer = await put(gateway, "/upload/x", b"n" * size, "X-Tag: new", *condition)
+    assert (answer.status, swallower.count) == (201, 0)
+    assert answer.json["path"] == "/upload/x"
+    await eventually(lambda: _told(tmp_path, "new"))
+    assert await in_bucket(s3, bucket) == (b"n" * size, 0)
+
+    again = await put(gateway, "/upload/x", b"again", "X-Tag: again", *condition)
+    assert again.status == {"If-None-Match": 412, "reject": 409, "rename": 201}[how]
+    assert await in_bucket(s3, bucket) == (b"n" * size, 0)
+
+
+async def test_a_newer_object_is_never_overwritten_by_recovery(
+    outside: Start, tmp_path: Path, s3: SeaweedFS, bucket: str, flags: list[str]
+) -> None:
+    dying = outside(*flags, die_at="before complete")
+    assert await attempt(dying, "unanswered", LARGE) is None
+    dying.wait()
+    async with s3.client() as client:
+        await client.put_object(Bucket=bucket, Key="a prefix/upload/x", Body=b"by hand")
+    outside(*flags)
+
+    async def swept() -> bool:
+        return await in_bucket(s3, bucket) == (b"by hand", 0)
+
+    await eventually(swept)
+    assert handled(tmp_path) == []
+
+
+async def test_a_storage_that_is_away_is_waited_for(
+    outside: Start, tmp_path: Path, bucket: str, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies with an upload in doubt; the gateway starts without it, and settles when it is back."""
+    with SeaweedFS(tmp_path / "own") as own:
+        for name, value in own.environment().items():
+            monkeypatch.setenv(name, value)
+        await own.make(bucket)
+        dying = outside(*flags, die_at="after complete")
+        assert await attempt(dying, "new", LARGE) is None
+        dying.wait()
+        own.kill()
+
+        gateway = outside(*flags)
+        refused = await put(gateway, "/upload/y", b"x" * 100_000, "X-Tag: y")
+        assert (refused.status, refused.json["error"]) == (503, "storage_away")
+        assert int(refused.headers["Retry-After"]) > 0
+        ready = await get(gateway, "/-/ready")
+        assert (ready.status, ready.json["checks"]["storage"]) == (503, False)
+        assert handled(tmp_path) == []
+
+        await asyncio.to_thread(own.start)
+        await eventually(lambda: _told(tmp_path, "new"))
+        assert await attempt(gateway, "next", 100) == 200
+
+        async def is_ready() -> bool:
+            return (await get(gateway, "/-/ready")).status == 200
+
+        await eventually(is_ready)
+
+
+@pytest.mark.timeout(240)
+async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promise(
+    outside: Start, tmp_path: Path, bucket: str, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One storage stops answering, one dies: bodies on their way wait, new ones are refused."""
+    with SeaweedFS(tmp_path / "stopped") as stopped, SeaweedFS(tmp_path / "killed") as killed:
+        gateways = []
+        for own in (stopped, killed):
+            for name, value in own.environment().items():
+                monkeypatch.setenv(name, value)
+            await own.make(bucket)
+            directory = own.directory.with_suffix(".gateway")
+            gateways.append(outside(*flags, "--storage-memory", "256MiB", directory=directory))
+        async with AsyncExitStack() as begun:
+            clients = [
+                [await begun.enter_async_context(_halfway(g, c)) for c in KINDS] for g in gateways
+            ]
+            for own in (stopped, killed):
+                await eventually(partial(_all_begun, own, bucket))
+            stopped.signal(signal.SIGSTOP)
+            killed.kill()
+            rests = [asyncio.create_task(client.rest()) for these in clients for client in these]
+            async with asyncio.TaskGroup() as refusing:
+                refusing.create_task(asyncio.sleep(60))  # the time that both are away
+                refused = [
+                    refusing.create_task(put(g, "/upload/y", b"x" * 100_000, "X-Tag: y"))
+                    for g in gateways
+                ]
+            assert {one.result().status for one in refused} == {503}
+            assert not any(rest.done() for rest in rests)
+            stopped.signal(signal.SIGCONT)
+            await asyncio.to_thread(killed.start)
+            assert await asyncio.gather(*rests) == [201] * 4
+        for own in (stopped, killed):
+            for kind in KINDS:
+                assert await in_bucket(own, bucket, kind) == (b"n" * LARGE, 0)
+            with pytest.raises(ClientError, match="NoSuchKey"):
+                await in_bucket(own, bucket, "y")
+
+    async def told() -> bool:
+        tags = {line["tag"] for line in handled(tmp_path)}
+        return tags == {f"{name} {kind}" for name in ("stopped", "killed") for kind in KINDS}
+
+    await eventually(told)
+
+
+async def _all_begun(s3: SeaweedFS, bucket: str) -> bool:
+    async with s3.client() as client:
+        unfinished = await client.list_multipart_uploads(Bucket=bucket)
+    return len(unfinished.get("Uploads", ())) == len(KINDS)
+
+
+KINDS = ("declared", "chunked")
+
+
+class _Halfway:
+    """A client that has sent half of its body."""
+
+    def __init__(self, connection: Raw, kind: str) -> None:
+        self._connection = connection
+        self._chunked = kind == "chunked"
+
+    async def send(self, size: int) -> None:
+        content = b"n" * size
+        if self._chunked:
+            content = b"%x\r\n%b\r\n" % (size, content)
+        await self._connection.send(content)
+
+    async def rest(self) -> int:
+        """Send the other half, as fast as the gateway takes it; return the status."""
+        await self.send(LARGE - LARGE // 2)
+        if self._chunked:
+            await self._connection.send(b"0\r\n\r\n")
+        async with asyncio.timeout(120):
+            line = await self._connection.reader.readline()
+        return int(line.split()[1])
+
+
+@asynccontextmanager
+async def _halfway(gateway: Outside, kind: str) -> AsyncIterator[_Halfway]:
+    length = "Transfer-Encoding: chunked" if kind == "chunked" else f"Content-Length: {LARGE}"
+    async with raw(gateway) as connection:
+        await connection.send(
+            head("PUT", f"/upload/{kind}", length, f"X-Tag: {gateway.directory.stem} {kind}")
+        )
+        client = _Halfway(connection, kind)
+        await client.send(LARGE // 2)
+        yield client
+
+
+async def test_half_a_gigabyte_passes_through_little_memory(
+    outside: Start, tmp_path: Path, s3_storage: str
+) -> None:
+    gateway = outside("--storage", s3_storage)
+    before, size = _peak(gateway), 512 << 20
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", "/upload/big", f"Content-Length: {size}"))
+        piece = os.urandom(1 << 20)
+        for _ in range(size >> 20):
+            await connection.send(piece)
+        assert (await connection.answer()).status == 201
+    assert _peak(gateway) - before < 40 << 20
+
+
+def _peak(gateway: Outside) -> int:
+    """Return the most memory that a gateway ever had, in bytes."""
+    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    (peak,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return peak << 10

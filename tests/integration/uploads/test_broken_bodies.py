@@ -1,0 +1,243 @@
+"""Bodies that do not come to their proper end leave nothing behind, and are told of exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.domain.model import UPLOAD_FAILED, UPLOADED
+from gateway.server.app import Gateway
+from tests.conftest import Start
+from tests.support.harness import Answer, Raw, files_below, get, head, leftovers, put, raw
+from tests.support.witness import Ear, handler, hearing
+
+SIZES = {"small": 10_000, "large": 3_000_000}
+"""Below and above what is kept in memory."""
+
+LENGTH = "Content-Length: {size}"
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    with hearing() as ear:
+        yield ear
+
+
+@pytest.fixture
+async def gateway(start: Start, tmp_path: Path, ear: Ear, request: pytest.FixtureRequest) -> Gateway:
+    """A gateway whose handlers tell of every end, with a file there already."""
+    seconds = getattr(request, "param", "60")
+    gateway = await start(plugins=plugins(tmp_path, ear), idle_timeout=seconds)
+    (tmp_path / "data/upload").mkdir()
+    (tmp_path / "data/upload/x").write_bytes(b"before")
+    return gateway
+
+
+def plugins(tmp_path: Path, ear: Ear) -> list[str]:
+    ear.telling(tmp_path / "plugins", UPLOAD_FAILED, "failed")
+    return ear.telling(tmp_path / "plugins", UPLOADED, "uploaded")
+
+
+async def nothing_is_left(
+    gateway: Gateway, ear: Ear, tmp_path: Path, reason: str, before: bytes = b"before"
+) -> dict[str, Any]:
+    """Check that a failed upload left no trace but one event; return that event."""
+    name, event = await ear.hear()
+    assert (name, event["reason"]) == ("failed", reason)
+    story = (await get(gateway, f"/-/uploads/{event['upload_id']}")).json
+    assert (story["state"], story["error"]) == ("failed", reason)
+    assert leftovers(tmp_path / "data") == []
+
+    assert (await put(gateway, "/upload/next", b"goes on")).status == 201
+    name, following = await ear.hear()
+    assert (name, following["path"]) == ("uploaded", "/upload/next")
+    assert ear.silent()
+    rows = (await get(gateway, "/-/events")).json["deliveries"]
+    assert [row["upload_id"] for row in rows] == [following["upload_id"]]
+    assert files_below(tmp_path / "data/upload") == {"next": b"goes on", "x": before}
+    return event
+
+
+# -- the client goes
+
+
+async def _close(connection: Raw) -> None:
+    connection.writer.close()
+
+
+async def _reset(connection: Raw) -> None:
+    connection.reset()
+
+
+async def _half_close(connection: Raw) -> None:
+    connection.writer.write_eof()
+    answer = await connection.closed()
+    assert not answer.startswith(b"HTTP/1.1 2")
+
+
+Leave = Callable[[Raw], Awaitable[None]]
+
+PIECES = {
+    "declared length": (LENGTH, lambda half: half),
+    "between chunks": (CHUNKED, lambda half: b"%x\r\n%s\r\n" % (len(half), half)),
+    "inside a chunk": (CHUNKED, lambda half: b"%x\r\n%s" % (2 * len(half), half)),
+    "inside a chunk size": (CHUNKED, lambda half: b"%x\r\n%s\r\n1" % (len(half), half)),
+    "before the end of the last chunk": (CHUNKED, lambda half: b"%x\r\n%s\r\n0\r\n" % (len(half), half)),
+}
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("leave", [_close, _reset, _half_close])
+@pytest.mark.parametrize(("line", "piece"), PIECES.values(), ids=PIECES.keys())
+async def test_a_client_that_goes_in_the_middle_leaves_nothing(
+    gateway: Gateway,
+    ear: Ear,
+    tmp_path: Path,
+    line: str,
+    piece: Callable[[bytes], bytes],
+    leave: Leave,
+    size: int,
+) -> None:
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", "/upload/x", line.format(size=size)))
+        await connection.send(piece(b"x" * (size // 2)))
+        await leave(connection)
+        event = await nothing_is_left(gateway, ear, tmp_path, "connection_lost")
+    assert event["path"] == "/upload/x"
+    assert event["bytes"] <= size // 2
+
+
+@pytest.mark.parametrize("leave", [_close, _reset])
+async def test_a_client_that_goes_instead_of_sending_its_body_leaves_nothing(
+    gateway: Gateway, ear: Ear, tmp_path: Path, leave: Leave
+) -> None:
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", "/upload/x", "Content-Length: 9", "Expect: 100-continue"))
+        assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
+        await leave(connection)
+        event = await nothing_is_left(gateway, ear, tmp_path, "connection_lost")
+    assert event["bytes"] == 0
+
+
+@pytest.mark.parametrize("expect", [(), ("Expect: 100-continue",)])
+@pytest.mark.parametrize("leave", [_close, _reset])
+async def test_a_client_that_goes_while_a_handler_decides_leaves_nothing(
+    start: Start, ear: Ear, tmp_path: Path, leave: Leave, expect: tuple[str, ...]
+) -> None:
+    folder = handler(tmp_path / "slow", "if event['path'] == '/upload/x': await asyncio.sleep(0.1)")
+    gateway = await start(plugins=[*folder, *plugins(tmp_path, ear)])
+    (tmp_path / "data/upload").mkdir()
+    (tmp_path / "data/upload/x").write_bytes(b"before")
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", "/upload/x", "Content-Length: 9", *expect))
+        await leave(connection)
+        await nothing_is_left(gateway, ear, tmp_path, "connection_lost")
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+async def test_a_client_that_goes_after_its_last_byte_gets_all_or_nothing(
+    gateway: Gateway, ear: Ear, tmp_path: Path, size: int
+) -> None:
+    for number in range(10):
+        body = bytes([number]) * size
+        target = f"/upload/{number}"
+        async with raw(gateway) as connection:
+            await connection.send(head("PUT", target, f"Content-Length: {size}") + body)
+            connection.reset()
+            name, event = await ear.hear()
+        stored = files_below(tmp_path / "data/upload").get(str(number))
+        assert event["path"] == target
+        assert stored == (body if name == "uploaded" else None)
+        assert leftovers(tmp_path / "data") == []
+    assert ear.silent()
+
+
+# -- the client stays, and is told
+
+
+async def refused(gateway: Gateway, line: str, body: bytes) -> Answer:
+    """Start an upload of /upload/x, send `body`, wait for the answer and the connection's end."""
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", "/upload/x", line, "Expect: 100-continue"))
+        assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
+        await connection.line()
+        await connection.send(body)
+        answer = await connection.answer()
+        assert answer.headers["Connection"] == "close"
+        assert await connection.closed() == b""
+        return answer
+
+
+MALFORMED = {
+    "a size that is no number": b"zz\r\n",
+    "a negative size": b"-5\r\nhello\r\n",
+    "a chunk longer than its size": b"3\r\nhello\r\n0\r\n\r\n",
+    "a bare line feed": b"3\nabc\n0\n\n",
+    "a size beyond all bounds": b"fffffffffffffffff\r\nhello\r\n",
+}
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("end", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_malformed_chunks_are_refused(
+    gateway: Gateway, ear: Ear, tmp_path: Path, end: bytes, size: int
+) -> None:
+    body = b"%x\r\n%s\r\n%s" % (size, b"x" * size, end)
+    answer = await refused(gateway, CHUNKED, body)
+    assert (answer.status, answer.json["error"]) == (400, "incomplete_body")
+    event = await nothing_is_left(gateway, ear, tmp_path, "incomplete_body")
+    assert event["upload_id"] == answer.json["upload_id"]
+
+
+@pytest.mark.parametrize("gateway", ["0.3"], indirect=True)
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("line", [LENGTH, CHUNKED])
+async def test_a_body_that_stalls_is_told_that_it_took_too_long(
+    gateway: Gateway, ear: Ear, tmp_path: Path, line: str, size: int
+) -> None:
+    half = b"x" * (size // 2)
+    piece = half if line == LENGTH else b"%x\r\n%s\r\n" % (len(half), half)
+    answer = await refused(gateway, line.format(size=size), piece)
+    assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
+    await nothing_is_left(gateway, ear, tmp_path, "idle_timeout")
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+async def test_a_wrong_digest_is_told_to_the_handlers_too(
+    gateway: Gateway, ear: Ear, tmp_path: Path, size: int
+) -> None:
+    md5 = "Content-MD5: AAAAAAAAAAAAAAAAAAAAAA=="
+    answer = await put(gateway, "/upload/x", b"x" * size, md5)
+    assert (answer.status, answer.json["error"]) == (400, "digest_mismatch")
+    await nothing_is_left(gateway, ear, tmp_path, "digest_mismatch")
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+async def test_the_limit_that_a_handler_sets_holds_for_chunks_too(
+    start: Start, ear: Ear, tmp_path: Path, size: int
+) -> None:
+    script = f"event['max_bytes'] = {size - 1}"
+    folders = handler(tmp_path / "plugins", script)
+    gateway = await start(plugins=[*folders, *plugins(tmp_path / "more", ear)], max_bytes="9999999")
+    (tmp_path / "data/upload").mkdir()
+    (tmp_path / "data/upload/x").write_bytes(b"before")
+
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (size, b"x" * size)
+    answer = await refused(gateway, CHUNKED, body)
+    assert (answer.status, answer.json["error"]) == (413, "too_large")
+    event = await nothing_is_left(gateway, ear, tmp_path, "too_large")
+    assert event["reason"] == "too_large"
+
+    declared = await put(gateway, "/upload/x", b"x" * size)
+    assert (declared.status, ear.silent()) == (413, True)
+
+
+async def test_a_refused_upload_is_no_failed_upload(gateway: Gateway, ear: Ear) -> None:
+    assert (await put(gateway, "/upload/..", b"1")).status == 400
+    assert (await put(gateway, "/upload/next", b"1")).status == 201
+    assert (await ear.hear())[0] == "uploaded"
+    assert ear.silent()

@@ -1,0 +1,138 @@
+"""A committer with a real journal, a real folder and real threads, but without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.commit.batch import BatchCommitter
+from gateway.commit.committer import Committer
+from gateway.commit.disk_space import DiskSpace
+from gateway.commit.records import CommitRequest, Subscribers
+from gateway.commit.rename_lock import RenameLock
+from gateway.domain import failpoints as points
+from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
+from gateway.events.journal import Journal
+from gateway.events.protocols import Selection
+from gateway.files.versions import LocalFileVersions
+from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.tree import DirectoryTree
+from tests.support.harness import files_below
+from tests.support.records import awaited
+
+SECONDS = 30.0
+
+
+class Office:
+    """All that commits need, assembled below `folder`.
+
+    `handlers` are told of every upload, `watchers` of objects.
+    """
+
+    def __init__(self, folder: Path, gate: RenameLock | None = None) -> None:
+        self.root = folder / "data"
+        self.root.mkdir()
+        self.incoming_folder = folder / "incoming"
+        self.incoming = Incoming(self.incoming_folder)
+        self.tree = DirectoryTree(self.root, [], self.incoming.device)
+        self.journal = Journal(folder / "journal.db")
+        self.journal.open()
+        self.once = OneTimeMarks(folder / "once")
+        self.disk = ThreadPoolExecutor(2)
+        self.handlers: list[str] = ["h"]
+        self.watchers: list[HandlerSpec] = []
+        steps = BatchCommitter(
+            self.tree,
+            self.incoming,
+            self.journal.outbox,
+            DiskSpace(self.incoming.fd, 0),
+            slot=0,
+            durable=True,
+            audience=lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)),
+            once=self.once,
+            gate=gate,
+        )
+        self.committer = Committer(steps, self.journal.outbox, durable=True, disk=self.disk)
+        self.committer.start()
+        self.files = LocalFileVersions(self.tree, self.journal.outbox, self.committer, gate)
+
+    def close(self) -> None:
+        self.committer.close()
+        self.disk.shutdown()
+        self.journal.close()
+        self.incoming.close()
+        self.once.close()
+        self.tree.close()
+
+    def order(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> CommitRequest:
+        """Receive a body and return the order to commit it."""
+        mime = facts.pop("mime", "text/plain")
+        upload = Upload(new_id(0), path, created=1.0, **facts)
+        body = self.incoming.begin(upload.id, 0o640)
+        body.keep(content)
+        return CommitRequest(upload, body, mime, {}, lambda: {"path": path, "mime": mime})
+
+    async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
+        async with asyncio.timeout(SECONDS):
+            return await self.committer.commit(self.order(path, content, **facts))
+
+    async def batch(self, *orders: CommitRequest) -> list[Stored | BaseException]:
+        """Commit `orders` as one batch."""
+        entered, go_on = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold() -> None:
+            loop.call_soon_threadsafe(entered.set)
+            assert go_on.wait(SECONDS)
+
+        holding = asyncio.create_task(self.committer.between_batches(hold))
+        await entered.wait()
+        commits = [asyncio.create_task(self.committer.commit(order)) for order in orders]
+        await asyncio.sleep(0)  # each has queued its order when this returns
+        go_on.set()
+        async with asyncio.timeout(SECONDS):
+            await holding
+            return await asyncio.gather(*commits, return_exceptions=True)
+
+    def deliveries(self) -> list[tuple[str, str]]:
+        """Return path and state of every delivery."""
+        page = awaited(self.journal.ledger.page(Selection(), None, 1000))
+        return [(row.path or "", row.state) for row in page.rows]
+
+    async def claimable(self) -> list[str]:
+        """Claim all that is released by now, or will be without further ado; return the paths."""
+        # The committer releases before it takes this up, and the journal works in order.
+        await self.committer.between_batches(lambda: None)
+        claimed = await self.journal.queue.claim("h", 1000, 0.0)
+        return sorted(delivery.body["path"] for delivery in claimed)
+
+    def stored(self) -> dict[str, bytes]:
+        return files_below(self.root)
+
+    def bodies(self) -> list[str]:
+        return sorted(self.incoming.names())
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    opened = Office(tmp_path)
+    yield opened
+    await asyncio.to_thread(opened.close)
+
+
+Listen = Callable[[Callable[[str], None]], None]
+
+
+@pytest.fixture
+def listen() -> Iterator[Listen]:
+    """Let a function hear of every point that is reached; it is forgotten with the test."""
+    before = list(points.on_reach)
+    yield points.on_reach.append
+    points.on_reach[:] = before

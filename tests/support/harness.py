@@ -1,0 +1,284 @@
+"""What tests need to talk to gateways as the world does: processes, raw sockets, curl."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from gateway.server.app import Gateway
+from tests.support import PROJECT
+
+SECONDS = 30.0
+"""Patience with anything that must happen."""
+
+
+def plugin(folder: Path, text: str, name: str = "plugin.yaml") -> Path:
+    """Write a plugin file and return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def certificate(folder: Path, name: str = "localhost") -> tuple[str, str]:
+    """Make a certificate that nobody vouches for; return its file and its key's."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-subj", f"/CN={name}", "-days", "2", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return str(cert), str(key)
+
+
+def failing_open(name: str) -> Callable[..., int]:
+    """Return an `os.open` to which the disk answers with a fault where `name` is opened."""
+    real = os.open
+
+    def opened(path: Any, *arguments: Any, **named: Any) -> int:
+        if path == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, *arguments, **named)
+
+    return opened
+
+
+# -- a gateway as a process of its own
+
+
+class Outside:
+    """`gateway serve` in a process, told to die at a named point of an upload's life if wanted."""
+
+    def __init__(self, directory: Path, flags: Sequence[str], die_at: str = "") -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.log_path = directory.parent / f"{directory.name}.log"
+        self._log = self.log_path.open("ab")
+        command = [sys.executable, "-m", "tests.support.mortal", die_at or "never", "serve"]
+        command += ["--directory", str(directory), "--port", "0", *flags]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, cwd=PROJECT)
+        self.printed: list[str] = []
+        self.url = self._wait_for_url()
+
+    def _wait_for_url(self) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            text = line.decode().strip()
+            self.printed.append(text)
+            if text.startswith("listening on "):
+                return text.removeprefix("listening on ")
+        self.kill()
+        raise AssertionError(f"the gateway did not start:\n{self.log()}")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.rpartition("/")[2].rsplit(":", 1)
+        return host, int(port)
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        return self.process.wait(SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait; a second call does nothing."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(SECONDS)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._log.close()
+
+    def terminate(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+# -- HTTP by hand
+
+
+@dataclass
+class Answer:
+    """An HTTP answer as it came."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Raw:
+    """A socket that speaks HTTP as the test wants, right or wrong."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def line(self) -> bytes:
+        async with asyncio.timeout(SECONDS):
+            return await self.reader.readline()
+
+    async def answer(self, *, head: bool = False) -> Answer:
+        """Read one final answer; `100 Continue` is passed over."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                block = await self.reader.readuntil(b"\r\n\r\n")
+                first, *lines = block.decode().strip().split("\r\n")
+                status = int(first.split()[1])
+                if status != 100:
+                    break
+            headers = dict(line.split(": ", 1) for line in lines)
+            length = 0 if head else int(headers.get("Content-Length", 0))
+            return Answer(status, headers, await self.reader.readexactly(length))
+
+    async def closed(self) -> bytes:
+        """Wait for the other side to close; return what it still sent."""
+        async with asyncio.timeout(SECONDS):
+            with contextlib.suppress(ConnectionError):
+                return await self.reader.read()
+            return b""
+
+    def reset(self) -> None:
+        """Close with RST."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def raw(gateway: Gateway | Outside) -> AsyncIterator[Raw]:
+    """Open a raw connection."""
+    host, port = gateway.address
+    reader, writer = await asyncio.open_connection(host, port, limit=1 << 22)
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def head(method: str, target: str, *lines: str) -> bytes:
+    """Return a request head, with a Host."""
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: test", *lines, "", ""]).encode(
+        "utf-8", "surrogateescape"
+    )
+
+
+async def put(gateway: Gateway | Outside, target: str, body: bytes = b"x", *lines: str) -> Answer:
+    """Upload `body` in one go, with extra header lines."""
+    async with raw(gateway) as connection:
+        await connection.send(head("PUT", target, f"Content-Length: {len(body)}", *lines) + body)
+        return await connection.answer()
+
+
+async def get(gateway: Gateway | Outside, target: str, *lines: str) -> Answer:
+    """Fetch a page."""
+    async with raw(gateway) as connection:
+        await connection.send(head("GET", target, *lines))
+        return await connection.answer()
+
+
+# -- curl
+
+
+@dataclass
+class Curl:
+    """How a run of curl ended: its exit code, the status, the body, and the bytes it sent."""
+
+    code: int
+    status: int
+    body: str
+    uploaded: int
+    error: str
+
+
+async def curl(*arguments: str, stdin: bytes | None = None) -> Curl:
+    """Run the real curl, bounded in time."""
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-sS", "--max-time", "100", "-w", "\n%{http_code} %{size_upload}", *arguments,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate(stdin)
+    body, _, figures = out.decode(errors="replace").rpartition("\n")
+    status, uploaded = figures.split()
+    return Curl(process.returncode or 0, int(status), body, int(uploaded), err.decode())
+
+
+# -- waiting for what the gateway does by itself
+
+
+async def handlers_done(gateway: Gateway | Outside, upload_id: str, *, state: str = "done") -> Any:
+    """Follow the status page of an upload until every handler is in `state`; return the story."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        answer = await get(gateway, f"/-/uploads/{upload_id}")
+        story = answer.json
+        states = {handler["state"] for handler in story.get("handlers", ())}
+        if states == {state}:
+            return story
+        await asyncio.sleep(0.02)  # the page is the only public sign; its end is what is awaited
+    raise AssertionError(f"handlers are not {state}: {story}")
+
+
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines of a file that somebody writes meanwhile; none where there is no file yet."""
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Return every regular file below `folder`, by relative path."""
+    found: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+def leftovers(directory: Path) -> list[str]:
+    """Return the names of bodies that still lie in `incoming/`."""
+    return [name for _, _, names in os.walk(directory / ".gateway" / "incoming") for name in names]
+
+
+async def settled(gateway: Gateway | Outside) -> None:
+    """Wait until no delivery is held, waiting or running: one look at all of them at once."""
+    deadline = time.monotonic() + SECONDS
+    unfinished: list[str] = []
+    while time.monotonic() < deadline:
+        lines = (await get(gateway, "/-/metrics")).body.decode().splitlines()
+        depth = [line for line in lines if line.startswith("gateway_deliveries{")]
+        unfinished = [line for line in depth if 'state="dead"' not in line]
+        if not unfinished:
+            return
+        await asyncio.sleep(0.02)  # as above
+    raise AssertionError(f"not settled: {unfinished}")

@@ -1,0 +1,63 @@
+"""A gateway that can be told to die: `python -m tests.support.mortal POINT[:N] serve ...`.
+
+POINT is one of `gateway.domain.failpoints.POINTS`; at its N-th reaching (1 if not said) the process
+kills itself with SIGKILL, so that not a byte more is written. `POINT=eio` lets the next fsync of a
+folder fail instead, as a dying disk would.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import sys
+
+from gateway.cli import main
+from gateway.domain import failpoints as points
+
+
+def die_at(point: str, count: int) -> None:
+    """Kill this process when `point` is reached for the `count`-th time."""
+    assert point in points.POINTS, point
+    left = count
+
+    def listener(name: str) -> None:
+        nonlocal left
+        if name == point:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+                signal.pause()
+
+    points.on_reach.append(listener)
+
+
+def fail_at(point: str) -> None:
+    """Make the first folder sync after `point` fail with EIO."""
+    real = os.fsync
+    armed = fired = False
+
+    def listener(name: str) -> None:
+        nonlocal armed
+        armed = name == point and not fired
+
+    def fsync(fd: int) -> None:
+        nonlocal armed, fired
+        if armed and stat.S_ISDIR(os.fstat(fd).st_mode):
+            armed, fired = False, True
+            raise OSError(errno.EIO, "the disk is dying")
+        real(fd)
+
+    points.on_reach.append(listener)
+    os.fsync = fsync  # type: ignore[assignment]  # the gateway syncs descriptors only
+
+
+if __name__ == "__main__":
+    wish = sys.argv[1]
+    if wish.endswith("=eio"):
+        fail_at(wish.removesuffix("=eio"))
+    elif wish != "never":
+        name, _, count = wish.partition(":")
+        die_at(name, int(count or 1))
+    raise SystemExit(main(sys.argv[2:]))

@@ -1,0 +1,230 @@
+"""What proxy tests need: a front on the project's own HTTP server, and upstreams made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway.domain import paths
+from gateway.endpoints.dispatcher import _send
+from gateway.endpoints.routing.model import Limits, RequestContext, Route
+from gateway.endpoints.routing.proxy import Proxy
+from gateway.errors import ClientDisconnected, Refusal
+from gateway.http.protocol import abort, expects_continue, make_runner
+from gateway.http.responses import refusal_answer
+from tests.support.harness import SECONDS, Raw
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+PATIENT = Limits(connect=5.0, idle=20.0)
+Last = Callable[[RequestContext], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Front:
+    """A proxy behind the project's server: every path goes upstream as it came."""
+
+    address: tuple[str, int]
+    proxy: Proxy
+    outcomes: list[str] = field(default_factory=list)
+    """The codes of what was refused, `client left`, or the status."""
+
+    @property
+    def url(self) -> str:
+        return "http://{}:{}".format(*self.address)
+
+    @contextlib.asynccontextmanager
+    async def raw(self) -> AsyncIterator[Raw]:
+        reader, writer = await asyncio.open_connection(*self.address, limit=1 << 22)
+        try:
+            yield Raw(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+def make_route(upstreams: Sequence[str], scheme: Literal["http", "https"], limits: Limits) -> Route:
+    target = "/{rest:path}"
+    return Route("test", "test:1", target, target, tuple(upstreams), scheme, "none", {}, limits=limits)
+
+
+def make_exchange(request: web.BaseRequest, route: Route) -> RequestContext:
+    raw_path, raw_query = paths.split_target(request.raw_path)
+    rest = {"rest": raw_path.removeprefix("/")}
+    return RequestContext(
+        request=request,
+        route=route,
+        operation=None,
+        resources=rest,
+        raw_resources=rest,
+        params={},
+        raw_query=raw_query,
+        headers=CIMultiDict(request.headers),
+        remote=request.remote,
+        waiting=expects_continue(request),
+    )
+
+
+@contextlib.asynccontextmanager
+async def front(
+    *upstreams: str,
+    scheme: Literal["http", "https"] = "http",
+    limits: Limits = PATIENT,
+    trusts: bool = False,
+    last: Callable[[Proxy], Last] | None = None,
+) -> AsyncIterator[Front]:
+    """Start a front for `upstreams`; `last` may answer in the proxy's stead, with its help."""
+    proxy = Proxy(lambda _: trusts)
+    await proxy.start()
+    answer_with = proxy if last is None else last(proxy)
+    route = make_route(upstreams, scheme, limits)
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            answer = await answer_with(make_exchange(request, route))
+        except Refusal as refusal:
+            gate.outcomes.append(refusal.code)
+            answer = refusal_answer(refusal)
+        except ClientDisconnected:
+            gate.outcomes.append("client left")
+            abort(request)
+            return web.Response(status=500)
+        else:
+            gate.outcomes.append(str(answer.status))
+        await _send(request, answer)
+        return answer
+
+    runner = make_runner(handle)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    gate = Front((host, port), proxy)
+    try:
+        yield gate
+    finally:
+        await runner.cleanup()
+        await proxy.close()
+
+
+@dataclass
+class Upstream:
+    """A server made by hand: what came over each connection, and whether it is over."""
+
+    authority: str
+    received: list[bytearray] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def only(self) -> bytes:
+        [received] = self.received
+        return bytes(received)
+
+
+@contextlib.asynccontextmanager
+async def upstream(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
+    """Start a server whose connections are served by `serve`; what it reads is recorded."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        record = bytearray()
+        known.received.append(record)
+        try:
+            await serve(_Recorded(reader, record), writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            known.ended.set()
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    known = Upstream("{}:{}".format(*server.sockets[0].getsockname()[:2]))
+    try:
+        yield known
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Recorded(asyncio.StreamReader):
+    """A reader that notes what is read."""
+
+    def __init__(self, reader: asyncio.StreamReader, record: bytearray) -> None:
+        self._inner = reader
+        self._record = record
+
+    async def readuntil(self, separator: Any = b"\n") -> bytes:
+        return self._note(await self._inner.readuntil(separator))
+
+    async def readexactly(self, n: int) -> bytes:
+        return self._note(await self._inner.readexactly(n))
+
+    async def read(self, n: int = -1) -> bytes:
+        return self._note(await self._inner.read(n))
+
+    def _note(self, data: bytes) -> bytes:
+        self._record += data
+        return data
+
+
+async def read_head(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(SECONDS):
+        return await reader.readuntil(b"\r\n\r\n")
+
+
+def lines_of(head: bytes, name: str) -> list[str]:
+    """Return the values of a field in a head, in order."""
+    lines = [line.split(":", 1) for line in head.decode().split("\r\n")[1:] if ":" in line]
+    return [value.strip() for key, value in lines if key.lower() == name.lower()]
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Read one request by the strict reading of RFC 9112: the head, and the body without framing."""
+    head = await read_head(reader)
+    lengths, codings = lines_of(head, "Content-Length"), lines_of(head, "Transfer-Encoding")
+    assert len(lengths) + len(codings) <= 1, head
+    assert b"\n" not in head.replace(b"\r\n", b""), head
+    assert b"\r" not in head.replace(b"\r\n", b""), head
+    assert len(lines_of(head, "Host")) == 1, head
+    if codings:
+        assert codings == ["chunked"], head
+        return head, await _read_chunked(reader)
+    assert not lengths or lengths[0].isdecimal(), head
+    return head, await reader.readexactly(int(lengths[0])) if lengths else b""
+
+
+async def _read_chunked(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        size = int(line.strip().decode(), 16)
+        body += await reader.readexactly(size)
+        assert await reader.readexactly(2) == b"\r\n"
+        if size == 0:
+            return bytes(body)
+
+
+def respond(body: bytes = b"ok", status: str = "200 OK", *lines: str) -> bytes:
+    """Return an answer with a declared length."""
+    fields = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *lines, "", ""]
+    return "\r\n".join(fields).encode() + body
+
+
+async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer `ok` to every request, over and over."""
+    while True:
+        await read_request(reader)
+        writer.write(respond())
+        await writer.drain()

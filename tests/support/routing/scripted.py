@@ -1,0 +1,56 @@
+"""What tests of routes need: gateways whose plugins are given as text, and requests with bodies."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from gateway.endpoints.routing.plugin import KIND, routing_kind
+from gateway.endpoints.routing.table import RouteTable
+from gateway.plugins import KINDS, Plugins
+from gateway.plugins.scripting import Services
+from gateway.server.app import Gateway
+from tests.support.harness import Answer, Outside, head, plugin, raw
+
+Serve = Callable[..., Awaitable[Gateway]]
+UPLOADS = "/upload/{filepath}"
+
+
+def route(
+    path: str = "/r", script: str | None = None, more: str = "", *, auth: str = "none", answers: str = ""
+) -> str:
+    """A routing plugin. `script` is its request script, `answers` its response script."""
+    text = f"authorities: [0.0.0.0]\nproxy: {{path: '{path}', authorization: {{auth_mode: {auth}}}}}\n"
+    for key, code in (("request", script), ("response", answers)):
+        if code:
+            body = textwrap.indent(textwrap.dedent(code).strip("\n"), "  ")
+            text += f"{key}_forbidden_process: |\n{body}\n"
+    return text + textwrap.dedent(more)
+
+
+def write(folder: Path, *texts: str) -> Path:
+    """Write plugins as `0.yaml`, `1.yaml` ... and return their folder."""
+    for number, text in enumerate(texts):
+        plugin(folder, text, f"{number}.yaml")
+    return folder
+
+
+def load(folder: Path, *texts: str, uploads: str = UPLOADS) -> RouteTable:
+    """Load routing plugins without a server. Raises `PluginFaults`."""
+    plugins = Plugins([write(folder, *texts)], Services(), (*KINDS, routing_kind(uploads)))
+    try:
+        table: RouteTable = plugins.load().gathered[KIND]
+        return table
+    finally:
+        plugins.close()
+
+
+async def ask(
+    gateway: Gateway | Outside, method: str, target: str, *lines: str, body: bytes | None = None
+) -> Answer:
+    """Send a request in one go and read its answer."""
+    length = () if body is None else (f"Content-Length: {len(body)}",)
+    async with raw(gateway) as connection:
+        await connection.send(head(method, target, *length, *lines) + (body or b""))
+        return await connection.answer(head=method == "HEAD")

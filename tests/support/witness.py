@@ -1,0 +1,97 @@
+"""How tests learn what happened inside: plugins written on the fly, their events, the log's lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gateway.domain.model import UPLOADING
+from gateway.telemetry.logs import JsonFormatter
+from tests.support.harness import SECONDS, plugin
+
+
+def handler(
+    folder: Path, body: str, *, name: str = "hook", event: str = UPLOADING, more: str = ""
+) -> list[str]:
+    """Write a handler with this body as `<name>.yaml`; return what `start(plugins=...)` takes."""
+    script = textwrap.indent(textwrap.dedent(body).strip("\n"), "      ")
+    head = f"name: {name}\nevent: {event}\n{more}script: |\n  async def {name}(event, handle):\n"
+    return [str(plugin(folder, f"{head}{script}\n", f"{name}.yaml"))]
+
+
+class Ear:
+    """Hears, over a datagram socket, the events that `telling` handlers were given."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+
+    def telling(self, folder: Path, event: str, name: str) -> list[str]:
+        """Write a handler that tells this ear its event and its own `name`."""
+        port = self._socket.getsockname()[1]
+        body = f"""
+            import socket
+            text = json.dumps({{"handler": "{name}", "event": event}})
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+                mouth.sendto(text.encode(), ("127.0.0.1", {port}))
+        """
+        return handler(folder, body, name=name, event=event)
+
+    async def hear(self) -> tuple[str, dict[str, Any]]:
+        """Wait for the next telling: the handler's name and its event."""
+        async with asyncio.timeout(SECONDS):
+            told = json.loads(await asyncio.get_running_loop().sock_recv(self._socket, 65536))
+        return told["handler"], told["event"]
+
+    def silent(self) -> bool:
+        """Tell whether nothing has been told that was not heard yet."""
+        try:
+            self._socket.recv(65536, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def hearing() -> Iterator[Ear]:
+    """Open an ear."""
+    ear = Ear()
+    try:
+        yield ear
+    finally:
+        ear.close()
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(json.loads(self.format(record)))
+
+
+@contextlib.contextmanager
+def logged(level: int = logging.INFO) -> Iterator[list[dict[str, Any]]]:
+    """Collect the gateway's log as an operator's tools see it: one dict a line."""
+    logger, collector = logging.getLogger("gateway"), _Lines()
+    before = logger.level
+    logger.setLevel(level)
+    logger.addHandler(collector)
+    try:
+        yield collector.lines
+    finally:
+        logger.removeHandler(collector)
+        logger.setLevel(before)

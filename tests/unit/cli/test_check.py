@@ -1,0 +1,128 @@
+"""Tests of `gateway check` and of the tests that handlers carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.check import check, run
+from gateway.settings import Settings
+from tests.support import PROJECT
+
+SHIPPED = PROJECT / "plugins"
+HEAD = """\
+name: h
+event: APIGW.OnFileUploading
+timeout: 10
+script: |
+  async def h(event, handle):
+      if event.get("X-Hang"):
+          await asyncio.Event().wait()
+      if event.get("X-Deny"):
+          return await handle.terminate(code=401, output="Unauthorized")
+      if event.get("X-Call"):
+          config = await get_service_config("c", mu_conversion=True)
+          answer = await callout(endpoint=config.host, path="/who", method=POST, body={"a": 1})
+          event["path"] = "/" + answer.json()["user"] + event["path"]
+tests:
+- name: the case
+"""
+HANG = "  event: {headers: {X-Hang: '1'}}\n"
+CALL = "  event: {headers: {X-Call: '1'}}\n  configs: {c: {host: other}}\n"
+ANSWER = "  callout: [{body: {user: bob}}]\n"
+Check = Callable[[str], tuple[int, str, str]]
+
+
+@pytest.fixture
+def check_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    def check_text(text: str) -> tuple[int, str, str]:
+        (tmp_path / "x.yaml").write_text(text)
+        code = check([tmp_path])
+        out, err = capsys.readouterr()
+        return code, out.replace(f"{tmp_path}/", ""), err.replace(f"{tmp_path}/", "")
+
+    return check_text
+
+
+def text_of(case: str) -> str:
+    """Return a plugin with a case; only one that hangs has little time."""
+    head = HEAD.replace("timeout: 10", "timeout: 0.2") if case.startswith(HANG) else HEAD
+    return head + case
+
+
+def test_the_shipped_plugins_pass_their_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check([SHIPPED]) == 0
+    out = capsys.readouterr().out
+    assert "tokenAuth: lets nobody in until there are users" in out
+    assert out.splitlines()[-1].endswith(" tests, 0 failed")
+
+
+def test_the_verb_checks_the_folders_that_the_settings_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.yaml").write_text("name: [\n")
+    assert run(Settings(plugins=(tmp_path,))) == 1
+    assert "x.yaml:2: this is not YAML" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "  expect: {path: /upload/file.bin}\n",
+        "  event: {headers: {X-Deny: '1'}}\n  expect: {status: 401, output: Unauthorized}\n",
+        f"{CALL}{ANSWER}  expect: {{path: /bob/upload/file.bin, "
+        "callouts: [{endpoint: other, path: /who, method: POST, body: {a: 1}}]}\n",
+        f"{HANG}  expect: {{raises: true}}\n",
+        f"{CALL}  callout: [{{code: 500}}]\n  expect: {{raises: true}}\n",
+    ],
+)
+def test_a_case_that_holds_passes(check_text: Check, case: str) -> None:
+    code, out, err = check_text(text_of(case))
+    assert (code, err) == (0, "")
+    assert "ok    h: the case\n" in out
+
+
+@pytest.mark.parametrize(
+    ("case", "fault"),
+    [
+        ("  expect: {path: /other}\n", "path is '/upload/file.bin', expected '/other'"),
+        ("  expect: {status: 401}\n", "status is 200, expected 401"),
+        ("  expect: {max_bytes: 5}\n", "max_bytes is None, expected 5"),
+        ("  expect: {raises: true}\n", "it was expected to fail and did not"),
+        ("  event: {headers: {X-Deny: '1'}}\n  expect: {}\n", "it refused with 401"),
+        (
+            "  event: {headers: {X-Deny: '1'}}\n  expect: {status: 401, output: a}\n",
+            "output is 'Unauthorized'",
+        ),
+        (f"{HANG}  expect: {{}}\n", "it failed: TimedOut"),
+        (f"{CALL}  expect: {{}}\n", "it failed at x.yaml:12: AssertionError"),
+        (f"{CALL}{ANSWER}  expect: {{callouts: []}}\n", "it made 1 callouts, expected 0"),
+        (f"{CALL}{ANSWER}  expect: {{callouts: [{{method: PUT}}]}}\n", "method of callout 1 is 'POST'"),
+        ("  event: {headers: {X-Call: '1'}}\n  expect: {}\n", "it failed at x.yaml:11: LookupError"),
+    ],
+)
+def test_a_case_that_does_not_hold_is_told_with_file_and_line(
+    check_text: Check, case: str, fault: str
+) -> None:
+    code, _, err = check_text(text_of(case))
+    assert code == 1
+    assert err.startswith(f"x.yaml:15: FAILED h: the case: {fault}")
+
+
+def test_a_handler_that_swallows_the_surplus_callout_fails_all_the_same(check_text: Check) -> None:
+    text = HEAD.replace(
+        "          answer =",
+        "          try: await callout()\n          except BaseException: return\n          answer =",
+    )
+    _, _, err = check_text(text + CALL + "  expect: {}\n")
+    assert "it made a callout beyond the list of the test" in err
+
+
+def test_values_of_configs_are_not_shown(check_text: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_1", "hunter22")
+    code, out, err = check_text("name: c\nconfig: {a: '${env:SECRET_1}', b: hunter22}\n")
+    assert code == 0
+    assert "config c" in out
+    assert "hunter22" not in out + err

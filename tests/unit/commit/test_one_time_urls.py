@@ -1,0 +1,140 @@
+"""One-time URLs in the committer: used up with the upload or not at all, whatever goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.domain.model import Stored
+from gateway.errors import Refusal, UnknownOutcome
+from gateway.signing import Grant
+from tests.support.committer import Listen, Office
+
+
+def granted(nonce: str, path: str = "/x") -> Grant:
+    return Grant("PUT", path, 1 << 40, once=nonce)
+
+
+def marks(office: Office) -> list[str]:
+    return sorted(os.listdir(office.incoming_folder.parent / "once"))
+
+
+def outcome(one: Stored | BaseException) -> str:
+    return one.code if isinstance(one, Refusal) else type(one).__name__
+
+
+async def test_a_stored_upload_uses_its_url_up(office: Office) -> None:
+    await office.commit("/x", b"first", grant=granted("n"))
+    with pytest.raises(Refusal) as caught:
+        await office.commit("/x", b"second", grant=granted("n"))
+    assert caught.value.code == "used_up"
+    assert office.stored() == {"x": b"first"}
+    assert office.bodies() == []
+    assert office.deliveries() == [("/x", "ready")]
+
+
+async def test_of_two_in_one_batch_the_first_wins(office: Office) -> None:
+    orders = [office.order("/x", body, grant=granted("n")) for body in (b"1", b"2", b"3")]
+    outcomes = await office.batch(*orders, office.order("/y"))
+    assert [outcome(one) for one in outcomes] == ["Stored", "used_up", "used_up", "Stored"]
+    assert office.stored() == {"x": b"1", "y": b"body"}
+
+
+async def test_an_upload_that_finds_its_name_taken_leaves_its_url_good(office: Office) -> None:
+    await office.commit("/x", b"there")
+    terms: dict[str, Any] = {"grant": granted("n"), "on_conflict": "reject"}
+    with pytest.raises(Refusal) as caught:
+        await office.commit("/x", b"new", **terms)
+    assert caught.value.code == "conflict"
+    assert marks(office) == []
+    await office.commit("/y", b"new", **terms)
+    assert marks(office) == ["n"]
+
+
+async def test_a_name_that_is_taken_at_the_last_moment_gives_the_url_back(
+    office: Office, listen: Listen
+) -> None:
+    def take_the_name(point: str) -> None:
+        if point == "after journal commit":
+            assert marks(office) == ["n"]
+            (office.root / "x").write_bytes(b"somebody else's")
+
+    listen(take_the_name)
+    with pytest.raises(Refusal):
+        await office.commit("/x", b"new", grant=granted("n"), on_conflict="reject")
+    assert marks(office) == []
+    assert office.bodies() == []
+
+
+async def test_a_journal_that_fails_gives_the_url_back(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        assert marks(office) == ["n"]
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(office.journal.outbox, "record", broken)
+    with pytest.raises(Refusal):
+        await office.commit("/x", grant=granted("n"))
+    assert marks(office) == []
+    assert office.stored() == {}
+
+
+async def test_a_mark_that_cannot_be_made_durable_is_an_upload_that_failed(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def sync() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "the disk is dying")
+
+    monkeypatch.setattr(office.once, "sync", sync, raising=False)
+    outcomes = await office.batch(office.order("/x", grant=granted("n")), office.order("/y"))
+    assert [outcome(one) for one in outcomes] == ["internal", "Stored"]
+    assert marks(office) == []
+    assert office.stored() == {"y": b"body"}
+
+
+async def test_a_mark_that_cannot_be_taken_back_is_taken_back_later(
+    office: Office, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def dying(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is dying")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(office.journal.outbox, "record", broken)
+        patched.setattr("gateway.commit.batch.give_back", dying)
+        with pytest.raises(Refusal):
+            await office.commit("/x", grant=granted("n"))
+    assert marks(office) == ["n"]
+    assert len(office.bodies()) == 1  # empty: it tells recovery that nothing was published
+    await office.commit("/y")
+    assert marks(office) == []
+    assert office.bodies() == []
+
+
+async def test_an_upload_that_nobody_can_answer_for_has_used_its_url(
+    office: Office, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_sync(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is dying")
+
+    def break_the_disk(point: str) -> None:
+        if point == "before directory sync":
+            monkeypatch.setattr("gateway.storage.local.directory.OpenDirectory.sync", no_sync)
+
+    listen(break_the_disk)
+    with pytest.raises(UnknownOutcome):
+        await office.commit("/x", grant=granted("n"))
+    assert marks(office) == ["n"]
+    assert office.stored() == {"x": b"body"}

@@ -1,0 +1,198 @@
+"""Adoption: what a process left that is no more goes on elsewhere, once, wherever a crash comes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.commit import slot_takeover as adoption
+from gateway.commit.slot_takeover import adopt, found
+from gateway.errors import ConfigError
+from gateway.events.journal import Journal
+from gateway.storage.local.state_dir import StateDirectory, slots
+from tests.support.records import awaited, claimed, now, ready, record, settle, states
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    made = StateDirectory(tmp_path / "data" / ".gateway")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def journal(state: StateDirectory) -> Iterator[Journal]:
+    opened = Journal(state.journal, full=False)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+def orphan(state: StateDirectory, slot: int = 2) -> Journal:
+    """Open the journal of another slot; the test closes it."""
+    place = StateDirectory(state.folder, slot)
+    place.prepare()
+    opened = Journal(place.journal, full=False)
+    opened.open()
+    return opened
+
+
+def left(state: StateDirectory, *names: str, slot: int = 2) -> None:
+    """Leave published uploads whose deliveries nobody has run."""
+    journal = orphan(state, slot)
+    ready(journal, *names)
+    journal.close()
+
+
+def remains(state: StateDirectory) -> list[str]:
+    return sorted(path.name for path in state.folder.iterdir() if "-0" not in path.name)
+
+
+def test_without_orphans_nothing_happens(state: StateDirectory, journal: Journal) -> None:
+    ready(journal, "a")
+    assert adopt(state, journal, 1) == 0
+    assert states(journal) == {("e-a", "h"): "ready"}
+
+
+def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
+    state: StateDirectory, journal: Journal
+) -> None:
+    other = orphan(state)
+    ready(other, "done", "failed", "dead", "waiting", handlers=("h",))
+    for outcome in ("done", "retry", "dead"):
+        (delivery,) = claimed(other)
+        settle(other, delivery, outcome, f"of {outcome}", delay=3600)
+    other.close()
+    ready(journal, "ours")
+    assert adopt(state, journal, 1) == 4
+    assert states(journal) == {
+        ("e-ours", "h"): "ready",
+        ("e-done", "h"): "done",
+        ("e-failed", "h"): "delayed",
+        ("e-dead", "h"): "dead",
+        ("e-waiting", "h"): "ready",
+    }
+    story = now(journal.ledger.story("failed"))
+    assert story is not None
+    assert [run["error"] for run in story["handlers"][0]["runs"]] == ["of retry"]
+    assert {d.event_id for d in claimed(journal, limit=10)} == {"e-ours", "e-waiting"}
+    assert remains(state) == ["incoming", "once", "slots"]
+    assert sorted(path.name for path in state.incoming.parent.iterdir()) == ["0"]
+
+
+def test_more_rows_than_one_step_takes_move(state: StateDirectory, journal: Journal) -> None:
+    left(state, *(f"u{number:04}" for number in range(1234)))
+    assert adopt(state, journal, 1) == 1234
+    assert len(states(journal)) == 1234
+
+
+def test_slots_that_are_still_served_are_left_alone(state: StateDirectory, journal: Journal) -> None:
+    left(state, "a", slot=1)
+    left(state, "b", slot=2)
+    assert adopt(state, journal, 2) == 1
+    assert states(journal) == {("e-b", "h"): "ready"}
+    assert slots(state.folder) == [0, 1]
+
+
+def test_a_run_that_the_crash_interrupted_has_used_its_attempt(
+    state: StateDirectory, journal: Journal
+) -> None:
+    other = orphan(state)
+    ready(other, "a")
+    claimed(other)
+    other.close()
+    adopt(state, journal, 1)
+    (delivery,) = claimed(journal)
+    assert delivery.attempt == 2
+
+
+def test_what_was_never_published_goes_with_its_row_and_is_never_published_later(
+    state: StateDirectory, journal: Journal
+) -> None:
+    other = orphan(state)
+    now(other.outbox.record([record("unanswered")]))
+    other.close()
+    body = StateDirectory(state.folder, 2).incoming / "unanswered"
+    body.write_bytes(b"whole, but unanswered")
+    assert adopt(state, journal, 1) == 0
+    assert states(journal) == {}
+    assert not body.exists()
+
+
+@pytest.mark.parametrize("point", ["rename", "take_over", "unlink"])
+def test_a_crash_on_the_way_is_repeated_and_nothing_is_there_twice(
+    state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    left(state, "a", "b")
+
+    def crash(*_: object, **__: object) -> None:
+        raise OSError("the crash")
+
+    with monkeypatch.context() as broken:
+        owner = {"rename": os, "take_over": Journal, "unlink": Path}[point]
+        broken.setattr(owner, point, crash)
+        with pytest.raises(ConfigError, match="cannot be taken over"):
+            adopt(state, journal, 1)
+    adopt(state, journal, 1)
+    assert states(journal) == {("e-a", "h"): "ready", ("e-b", "h"): "ready"}
+    assert remains(state) == ["incoming", "once", "slots"]
+
+
+def test_a_slot_that_lives_again_after_a_crash_on_the_way_does_not_have_the_rows_too(
+    state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left(state, "a")
+    with monkeypatch.context() as broken:
+        broken.setattr(adoption, "_take_in", lambda *_: 0)
+        adopt(state, journal, 1)
+    assert slots(state.folder) == [0]
+    left(state, "b")  # three processes again
+    assert adopt(state, journal, 3) == 1
+    assert states(journal) == {("e-a", "h"): "ready"}
+
+
+def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(
+    state: StateDirectory, journal: Journal
+) -> None:
+    left(state, "a")
+    source = StateDirectory(state.folder, 2).journal
+    kept = shutil.copy(source, source.with_name("kept"))
+    adopt(state, journal, 1)
+    (delivery,) = claimed(journal)
+    settle(journal, delivery, "done")
+    shutil.copy(kept, source.with_name("leaving-2.db"))
+    adopt(state, journal, 1)
+    assert states(journal) == {("e-a", "h"): "done"}
+
+
+def test_a_slot_that_somebody_holds_is_left_for_the_next_start(
+    state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left(state, "a")
+    monkeypatch.setattr(adoption, "BUSY_SECONDS", 0.01)
+    holder = StateDirectory(state.folder, 2)
+    holder.lock()
+    assert adopt(state, journal, 1) == 0
+    holder.unlock()
+    assert adopt(state, journal, 1) == 1
+
+
+def test_pauses_move_too_and_new_slots_begin_with_them(state: StateDirectory, journal: Journal) -> None:
+    other = orphan(state)
+    awaited(other.ledger.pause("slow"))
+    other.close()
+    adopt(state, journal, 1)
+    assert awaited(journal.ledger.paused()) == {"slow"}
+    found(state, journal, 2)
+    new = orphan(state, 1)
+    assert awaited(new.ledger.paused()) == {"slow"}
+    awaited(new.ledger.resume("slow"))
+    new.close()
+    found(state, journal, 2)  # only new ones begin so
+    again = orphan(state, 1)
+    assert awaited(again.ledger.paused()) == frozenset()
+    again.close()

@@ -1,0 +1,111 @@
+"""`gateway check` runs the `tests:` of routing plugins and warns of scripts that take paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.check import check
+from tests.integration.routing.test_validate import SPEC
+from tests.support.routing.scripted import route
+
+Check = Callable[[str], tuple[int, str, str]]
+SCRIPT = """
+if request.headers.get("X-Deny"):
+    raise HTTPError(403)
+config = await get_service_config("c")
+answer = await callout(endpoint=config["host"], path="/who", body={"id": request.resources["id"]})
+request.headers["X-User"] = answer.json()["user"]
+"""
+TEXT = route(
+    "/users/{id}", SCRIPT, answers="return response.code, response.body.decode() + '!'"
+).replace("0.0.0.0", "up")
+TEST = "tests:\n- name: the case\n  request: {method: GET, resources: {id: '7'}, headers: {H}}\n"
+CALL = "  configs: {c: {host: other}}\n  callout: [{body: {user: bob}}]\n"
+DENY = TEST.replace("H", "X-Deny: '1'")
+PLAIN = TEST.replace("H", "")
+
+
+@pytest.fixture
+def check_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    def check_text(text: str) -> tuple[int, str, str]:
+        (tmp_path / "x.yaml").write_text(text)
+        code = check([tmp_path])
+        out, err = capsys.readouterr()
+        return code, out.replace(f"{tmp_path}/", ""), err.replace(f"{tmp_path}/", "")
+
+    return check_text
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        f"{PLAIN}{CALL}  upstream: {{code: 201, body: ok}}\n"
+        "  expect: {status: 201, output: 'ok!', headers: {x-user: bob},\n"
+        "    callouts: [{endpoint: other, path: /who, body: {id: '7'}}]}\n",
+        f"{DENY}  expect: {{status: 403, callouts: [],\n"
+        "    output: {error: forbidden, message: Forbidden}}\n",
+    ],
+)
+def test_a_case_that_holds_passes(check_text: Check, case: str) -> None:
+    code, out, err = check_text(TEXT + case)
+    assert (code, err) == (0, "")
+    assert "ok    /users/{id}: the case\n" in out
+
+
+@pytest.mark.parametrize(
+    ("case", "fault"),
+    [
+        (f"{DENY}  expect: {{}}\n", "it answered 403"),
+        (f"{DENY}  expect: {{status: 401}}\n", "status is 403, expected 401"),
+        (f"{PLAIN}{CALL}  expect: {{output: x}}\n", "output is b'!', expected 'x'"),
+        (
+            f"{PLAIN}{CALL}  expect: {{headers: {{X-User: al}}}}\n",
+            "header X-User is 'bob', expected 'al'",
+        ),
+        (f"{PLAIN}{CALL}  expect: {{callouts: []}}\n", "it made 1 callouts, expected 0"),
+        (f"{PLAIN}  expect: {{}}\n", "it failed at x.yaml:6: LookupError"),
+    ],
+)
+def test_a_case_that_does_not_hold_is_told_with_its_line(
+    check_text: Check, case: str, fault: str
+) -> None:
+    code, _, err = check_text(TEXT + case)
+    assert code == 1
+    line = (TEXT + case).splitlines().index("- name: the case") + 1
+    assert f"x.yaml:{line}: FAILED /users/{{id}}: the case: {fault}" in err
+
+
+def test_a_case_meets_the_schemas(check_text: Check) -> None:
+    case = (
+        "tests:\n- name: wrong\n  request: {method: PUT, headers: {X-Count: '1'}, body: {id: 1}}\n"
+        "  expect: {status: 400}\n"
+        "- name: not served\n  request: {method: GET}\n  expect: {status: 405}\n"
+        "- name: right\n  request: {method: PUT, headers: {X-Count: '1'}, body: {id: 1, name: a}}\n"
+        "  expect: {status: 200, output: [application/json, 'true', {id: 1, name: a}]}\n"
+    )
+    script = (
+        "return [request.headers['content-type'], request.headers['x-flag'], json.loads(request.body)]"
+    )
+    code, out, err = check_text(route(script=script, more=SPEC + case))
+    assert (code, err) == (0, "")
+    assert out.endswith("1 files, 3 tests, 0 failed\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "warned"),
+    [
+        ("import os\nos.remove(json.loads(request.body)['filepath'])", True),
+        ("with open(request.params['f'][0]) as f:\n    return f.read()", True),
+        ("async with files.open(json.loads(request.body)) as f:\n    return await f.read()", False),
+        ("with open('/etc/hostname') as f:\n    return f.read()", False),
+    ],
+)
+def test_a_script_that_may_take_a_path_from_the_request_is_pointed_out(
+    check_text: Check, script: str, warned: bool
+) -> None:
+    code, _, err = check_text(route(script=script))
+    assert code == 0
+    assert err.startswith("warning: x.yaml:3: this script opens or removes files") == warned

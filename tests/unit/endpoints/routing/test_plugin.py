@@ -1,0 +1,144 @@
+"""What a routing plugin may say, and how its faults are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.plugins import PluginFaults
+from tests.support import TESTS
+from tests.support.routing.scripted import load, route
+
+GOLDEN = TESTS / "golden" / "plugins"
+HEAD = "authorities: [up]\nproxy: {path: /a}\n"
+
+
+def fault(folder: Path, text: str) -> str:
+    with pytest.raises(PluginFaults) as caught:
+        load(folder, text)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def test_the_published_routes_load_unchanged(tmp_path: Path) -> None:
+    texts = [(GOLDEN / f"{name}.yaml").read_text() for name in ("uploadToS3", "streamToTarget")]
+    table = load(tmp_path, *texts)
+    s3 = table.find("/v1/uploadToS3", "PUT")
+    assert s3.operation is not None
+    assert (s3.route.upstreams, s3.route.auth_mode, s3.operation.usage) == ((), "axis", "uploadToS3")
+    assert s3.operation.normal_codes == {200}
+    assert s3.operation.defaults == {"Content-Type": "application/json"}
+    assert s3.route.request_process is not None
+    assert s3.route.request_process.reads_body
+    stream = table.find("/v1/streamToTarget", "PUT")
+    assert (stream.route.name, stream.route.scheme) == ("PUT /v1/streamToTarget", "http")
+
+
+def test_all_keys_are_understood(tmp_path: Path) -> None:
+    text = """
+    name: api
+    authorities: [one.internal:8080, "[::1]:80", two]
+    proxy: {path: "/a/{x}/{r:path}", scheme: "https:", authorization: {auth_mode: token}}
+    target: {path: "/b/{r:path}", scheme: https}
+    response_forbidden_process: return response.body
+    cors: {origins: ["https://a.example"], credentials: true, expose: [ETag], max_age: 5}
+    rate_limit: {count: 5, seconds: 10, by: principal}
+    limits: {connect: 1, idle: 2, script: 3, max_body: 4}
+    """
+    made = load(tmp_path, text.replace("\n    ", "\n")).find("/a/b/c", "PATCH").route
+    assert (made.name, made.target, made.scheme, made.auth_mode) == (
+        "api",
+        "/b/{r:path}",
+        "https",
+        "token",
+    )
+    assert made.upstreams == ("one.internal:8080", "[::1]:80", "two")
+    assert made.cors is not None
+    assert (made.cors.credentials, made.cors.expose, made.cors.max_age) == (True, ("ETag",), 5)
+    assert made.rate is not None
+    assert (made.rate.count, made.rate.seconds, made.rate.by) == (5, 10, "principal")
+    assert (made.limits.connect, made.limits.max_body) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("authorities: [up]\nproxy: {path: a}\n", "x:2: `proxy.path` must start with a slash"),
+        ("authorities: [up]\nproxy: {path: '/a{b}'}\n", "x:2: `proxy.path` is made of plain segments"),
+        (
+            "authorities: [up]\nproxy: {path: '/{a}/{a}'}\n",
+            "x:2: `proxy.path` has the variable {a} more",
+        ),
+        (
+            "authorities: [up]\nproxy: {path: '/{a:path}/b'}\n",
+            "x:2: `proxy.path` may have {a:path} at its end",
+        ),
+        ("authorities: [up]\nproxy: {path: '/a//b'}\n", "x:2: `proxy.path` has an empty segment"),
+        ("authorities: [up]\nproxy: {path: '/-/x'}\n", "x:2: paths below /-/ belong to the gateway"),
+        (f"{HEAD}target: {{path: '/{{b}}'}}\n", "x:3: the served path has no variable {b}"),
+        ("authorities: ['http://up']\nproxy: {path: /a}\n", "x:1: an authority is host or host:port"),
+        ("authorities: [0.0.0.0, b]\nproxy: {path: /a}\n", "x:1: 0.0.0.0 means no upstream"),
+        (f"{HEAD}spec: [{{method: GET}},\n {{method: GET}}]\n", "x:4: GET stands here twice"),
+        (f"{HEAD}spec: [{{method: BREW}}]\n", "x:3: `spec.0.method` should be 'GET'"),
+        (f"{HEAD}cors: {{origins: [a.example]}}\n", "x:3: an origin is like"),
+        (
+            f"{HEAD}cors: {{origins: ['*'], credentials: true}}\n",
+            "x:3: with credentials, origins are named",
+        ),
+        (f"{HEAD}rate_limit: {{count: 0}}\n", "x:3: `rate_limit.count` should be greater"),
+        (f"{HEAD}limits: {{max_boddy: 1}}\n", "x:3: unknown key `limits.max_boddy`"),
+        (f"{HEAD}targets: {{}}\n", "x:3: unknown key `targets`: did you mean `target`?"),
+        ("authorities: [up]\n", "x:1: the key `proxy` is missing"),
+        (
+            f"{HEAD}request_forbidden_process: |\n  a = 1\n  return )\n",
+            "x:5: syntax error in the script",
+        ),
+        (f"{HEAD}request_forbidden_process: |\n  a = '''b\n", "x:4: syntax error in the script"),
+        (f"{HEAD}request_forbidden_process: |\n  yield 1\n", "x:4: a script body cannot `yield`"),
+        (
+            "authorities: [up]\nproxy: {path: /a, authorization: {scopes: [a], auth_mode: none}}\n",
+            "x:2: `proxy.authorization`",
+        ),
+        (
+            f"{HEAD}spec:\n- method: PUT\n  schema:\n    request:\n      body:\n        properties:\n"
+            "          a:\n            type: strin\n",
+            "x:10: this is no JSON Schema: ",
+        ),
+        (
+            f"{HEAD}spec:\n- method: PUT\n  schema:\n    request:\n      headers:\n"
+            "        required: 5\n",
+            "x:8: this is no JSON Schema: ",
+        ),
+    ],
+)
+def test_faults_are_told_with_their_line(tmp_path: Path, text: str, told: str) -> None:
+    assert fault(tmp_path, text).startswith(told.replace("x:", "0.yaml:", 1))
+
+
+def test_all_faults_of_a_route_are_told_at_once(tmp_path: Path) -> None:
+    text = "authorities: ['a b']\nproxy: {path: x}\ncors: {origins: [y]}\nrequest_forbidden_process: (\n"
+    assert len(fault(tmp_path, text).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("script", "reads"),
+    [
+        ("return request.method", False),
+        ("return [request.headers for _ in range(2)]", False),
+        ("return request.body", True),
+        ("def f():\n    return request.body\nreturn f()", True),
+        ("def f():\n    return request.path\nreturn f()", False),
+        ("other = request\nreturn other.body", True),
+        ("return f(request)", True),
+        ("return getattr(request, 'bo' + 'dy')", True),
+        ("return 'request.body'", False),
+        ("return payload.request.body", False),
+        ("x = lambda: [request.path, request]\nreturn x()[1].body", True),
+    ],
+)
+def test_whether_a_script_reads_the_body_is_seen_in_its_code(
+    tmp_path: Path, script: str, reads: bool
+) -> None:
+    process = load(tmp_path, route(script=script)).routes[0].request_process
+    assert process is not None
+    assert process.reads_body == reads

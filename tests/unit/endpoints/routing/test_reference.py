@@ -1,0 +1,39 @@
+"""The reference pages name every key of a route, and every name of its scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Final
+
+import pytest
+
+from gateway.endpoints.routing.script_steps import ScriptRequest, ScriptResponse
+from gateway.plugins import route_models
+from gateway.plugins.models import Strict
+from tests.integration.docs.test_reference import keys, page, rows, section
+
+MODELS: Final = [
+    model
+    for name, model in vars(route_models).items()
+    if name.endswith("Model") and model.__module__ == route_models.__name__
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_key_of_a_route_is_documented_with_its_default(model: type[Strict]) -> None:
+    table = section(page("routes.md"), f"<!-- keys of {model.__name__} -->")
+    named = {field.alias or name: field for name, field in model.model_fields.items()}
+    assert keys(table) == list(named)
+    for row in rows(table):
+        field = named[row[0].strip("`")]
+        assert (row[1] == "needed") == field.is_required(), row
+        if isinstance(field.default, str | int | float) and field.default != "":
+            assert row[1] == f"`{json.dumps(field.default).strip(chr(34))}`"
+
+
+def test_the_names_of_the_scripts_of_routes_are_documented() -> None:
+    said = keys(section(page("script-names.md"), "## Routes"))
+    request = [f"request.{field.name}" for field in dataclasses.fields(ScriptRequest)]
+    response = [f"response.{field.name}" for field in dataclasses.fields(ScriptResponse)]
+    assert [name for name in said if name.startswith("re")] == [*request, *response]

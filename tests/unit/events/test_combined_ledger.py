@@ -1,0 +1,227 @@
+"""Several ledgers as one, also over a socket: complete, in order, each delivery once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import EventEngineUnavailable
+from gateway.events.bulk import BulkLedger, walk
+from gateway.events.combined_ledger import CombinedLedger
+from gateway.events.journal import Journal
+from gateway.events.protocols import DeliveryPage, Ledger, Selection, State
+from gateway.events.remote_ledger import RemoteLedger, socket_session
+from tests.conftest import Start
+from tests.support.records import claimed, ready, settle, states
+
+
+@pytest.fixture
+def journals(tmp_path: Path) -> Iterator[list[Journal]]:
+    opened = [Journal(tmp_path / f"journal-{number}.db", full=False) for number in range(3)]
+    for journal in opened:
+        journal.open()
+    yield opened
+    for journal in opened:
+        journal.close()
+
+
+def together(journals: list[Journal]) -> CombinedLedger:
+    return CombinedLedger(lambda: {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)})
+
+
+def dead(journal: Journal, *names: str) -> None:
+    ready(journal, *names)
+    for delivery in claimed(journal, "h", len(names)):
+        settle(journal, delivery, "dead")
+
+
+async def pages(ledger: Ledger, limit: int, state: State | None = None) -> list[DeliveryPage]:
+    found: list[DeliveryPage] = []
+    after: str | None = None
+    while not found or after is not None:
+        found.append(await ledger.page(Selection(state), after, limit))
+        after = found[-1].next
+    return found
+
+
+async def names(ledger: Ledger, limit: int, state: State | None = None) -> list[str | None]:
+    return [row.upload_id for page in await pages(ledger, limit, state) for row in page.rows]
+
+
+# -- pages
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+async def test_pages_of_several_come_in_order_of_birth_without_gap_or_overlap(
+    journals: list[Journal], limit: int
+) -> None:
+    order = [0, 1, 1, 1, 2, 0, 1, 2, 2, 2, 2, 0, 0, 0, 1]
+    everything = [f"u{number:02}" for number in range(len(order))]
+    for name, at in zip(everything, order, strict=True):
+        ready(journals[at], name)
+    assert await names(together(journals), limit) == everything
+    assert all(len(page.rows) == limit for page in (await pages(together(journals), limit))[:-2])
+
+
+async def test_a_part_that_is_empty_or_comes_later_is_no_hindrance(journals: list[Journal]) -> None:
+    ready(journals[0], "a", "b")
+    parts: dict[str, Ledger] = {"slot-0": journals[0].ledger}
+    whole = CombinedLedger(lambda: parts)
+    first = await whole.page(Selection(), None, 1)
+    ready(journals[1], "c")
+    parts["slot-1"] = journals[1].ledger
+    assert first.next is not None
+    second = await whole.page(Selection(), first.next, 9)
+    assert [row.upload_id for row in second.rows] == ["b", "c"]
+    assert second.next is None
+    assert await CombinedLedger(dict).page(Selection(), None, 9) == DeliveryPage([], None)
+
+
+@pytest.mark.parametrize("cursor", ["x", "e30x", "W10", "eyJhIjogMX0", "", "\x00", "ä"])
+async def test_a_cursor_that_is_none_is_told(journals: list[Journal], cursor: str) -> None:
+    with pytest.raises(ValueError, match="no cursor"):
+        await together(journals).page(Selection(), cursor, 9)
+
+
+# -- all else
+
+
+async def test_depths_add_up_and_the_oldest_counts(journals: list[Journal]) -> None:
+    ready(journals[0], "a")
+    ready(journals[2], "b", "c")
+    dead(journals[1], "d")
+    told = await together(journals).depth()
+    assert [(one.handler, one.state, one.count) for one in told] == [("h", "dead", 1), ("h", "ready", 3)]
+    [row, *_] = (await journals[0].ledger.page(Selection(), None, 1)).rows
+    assert told[1].oldest == row.created
+
+
+async def test_a_history_is_that_of_whoever_knows_the_event(journals: list[Journal]) -> None:
+    dead(journals[1], "a")
+    history = await together(journals).history("e-a")
+    assert history is not None
+    assert [run.outcome for run in history.stories[0].runs] == ["dead"]
+    assert await together(journals).history("e-unknown") is None
+
+
+async def test_where_two_know_a_delivery_its_runs_are_one_story_and_the_later_part_tells_the_state(
+    journals: list[Journal],
+) -> None:
+    for journal, outcome in ((journals[0], "retry"), (journals[1], "dead")):
+        ready(journal, "a", handlers=("h", "i") if outcome == "retry" else ("h",))
+        settle(journal, claimed(journal)[0], outcome)
+    history = await together(journals).history("e-a")
+    assert history is not None
+    assert [(story.row.handler, story.row.state) for story in history.stories] == [
+        ("h", "dead"),
+        ("i", "ready"),
+    ]
+    assert [run.outcome for run in history.stories[0].runs] == ["retry", "dead"]
+
+
+async def test_steering_reaches_every_part_and_counts_them_all(journals: list[Journal]) -> None:
+    for at, journal in enumerate(journals):
+        dead(journal, *(f"u{at}{number}" for number in range(at + 1)))
+    whole, told = together(journals), list[int]()
+    assert isinstance(whole, BulkLedger)
+    assert await walk(whole, "retry", Selection("dead"), told.append) == 6
+    assert told == [1, 3, 6]
+    assert await whole.drop(Selection("ready")) == 6
+    assert await whole.replay(Selection(handler="h")) == 0
+    assert await CombinedLedger(dict).retry(Selection("dead")) == 0
+
+
+async def test_a_pause_is_everywhere(journals: list[Journal]) -> None:
+    await together(journals).pause("h")
+    for journal in journals:
+        assert await journal.ledger.paused() == {"h"}
+    await journals[0].ledger.resume("h")
+    assert await together(journals).paused() == {"h"}
+    await together(journals).resume("h")
+    assert await together(journals).paused() == frozenset()
+
+
+async def test_where_some_parts_hold_handlers_back_they_alone_are_asked_to_and_tell(
+    journals: list[Journal],
+) -> None:
+    named = {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)}
+    whole = CombinedLedger(lambda: named, holders=lambda: {"slot-2": journals[2].ledger})
+    await whole.pause("h")
+    assert [await journal.ledger.paused() for journal in journals] == [set(), set(), {"h"}]
+    await journals[0].ledger.pause("left from before")
+    assert await whole.paused() == {"h"}
+    await whole.resume("h")
+    await whole.resume("left from before")
+    assert [await journal.ledger.paused() for journal in journals] == [set()] * 3
+
+
+async def test_a_part_that_cannot_be_asked_is_not_passed_over(journals: list[Journal]) -> None:
+    journals[1].close()
+    with pytest.raises(EventEngineUnavailable):
+        await together(journals).page(Selection(), None, 9)
+    with pytest.raises(EventEngineUnavailable):
+        await together(journals).retry(Selection("dead"))
+
+
+# -- over HTTP
+
+
+@pytest.fixture
+async def remote(start: Start) -> AsyncIterator[tuple[Journal, RemoteLedger]]:
+    """A running gateway's journal, and its ledger as another process has it."""
+    gateway = await start()
+    with gateway.state.short_socket_path() as path:
+        async with socket_session(path) as session:
+            yield gateway.journal, RemoteLedger(session, alone=True)
+
+
+Remote = tuple[Journal, RemoteLedger]
+
+
+async def test_a_remote_ledger_tells_what_the_ledger_itself_tells(remote: Remote) -> None:
+    journal, ledger = remote
+    dead(journal, "a", "ö")
+    ready(journal, "b")
+    for selection in (Selection(), Selection("dead", "h", 1.5, ("e-a", "e-ö")), Selection("done")):
+        assert await ledger.page(selection, None, 9) == await journal.ledger.page(selection, None, 9)
+    assert await ledger.depth() == await journal.ledger.depth()
+    assert await ledger.history("e-ö") == await journal.ledger.history("e-ö")
+    assert await names(ledger, 1) == ["a", "ö", "b"]
+
+
+async def test_a_remote_ledger_steers(remote: Remote) -> None:
+    journal, ledger = remote
+    dead(journal, "a", "b")
+    assert await ledger.retry(Selection(events=("e-a",))) == 1
+    assert await ledger.drop(Selection("dead")) == 1
+    assert states(journal) == {("e-a", "h"): "ready"}
+    await ledger.pause("h")
+    assert await ledger.paused() == await journal.ledger.paused() == {"h"}
+    await ledger.resume("h")
+    settle(journal, claimed(journal)[0], "done")
+    assert await ledger.replay(Selection(since=0.0)) == 1
+
+
+@pytest.mark.parametrize(
+    "event_id",
+    ["?x=1", "e%2Da", "", "depth?", "depth", "retry", " e-a", "ä", "../uploads/a", "..", "a/b", "\0"],
+)
+async def test_an_id_that_is_none_is_unknown_and_no_other_page(remote: Remote, event_id: str) -> None:
+    journal, ledger = remote
+    ready(journal, "a")
+    assert await ledger.history(event_id) is None
+
+
+async def test_nonsense_is_told_as_such(remote: Remote) -> None:
+    with pytest.raises(ValueError, match="everything"):
+        await remote[1].drop(Selection())
+    with pytest.raises(ValueError, match="no cursor"):
+        await remote[1].page(Selection(), "x", 9)
+
+
+async def test_nobody_there_is_away(tmp_path: Path) -> None:
+    async with socket_session(tmp_path / "nobody.sock") as session:
+        with pytest.raises(EventEngineUnavailable, match="does not answer"):
+            await RemoteLedger(session).depth()

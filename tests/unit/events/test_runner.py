@@ -1,0 +1,547 @@
+"""The runner with a real journal: who runs when, how often, and what becomes of it at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
+from gateway.errors import EventEngineUnavailable, FileHolderUnavailable, HandlerFailed, HandlerGone
+from gateway.events import handler_consumer as feeder
+from gateway.events import runner
+from gateway.events.handler_consumer import EngineBackoff
+from gateway.events.journal import Journal
+from gateway.events.protocols import DeliveryHistory, Queue
+from gateway.events.runner import MAX_ERROR, Runner, pause
+from tests.support.records import awaited, claimed, now, ready, states
+
+SECONDS = 30.0
+Deliver = Callable[[Delivery, dict[str, Any]], Awaitable[None]]
+
+
+def spec(
+    name: str = "h", concurrency: int = 4, attempts: int = 3, backoff: float = 0.001
+) -> HandlerSpec:
+    return HandlerSpec(name, UPLOADED, 10.0, concurrency, RetryPolicy(attempts, backoff, backoff))
+
+
+class Bench:
+    """A runner with a journal, counting how its runs end; `deliver` is the test's."""
+
+    def __init__(self, journal: Journal, queue: Queue | None = None) -> None:
+        self.journal = journal
+        self.deliver: Deliver = self.nothing
+        self.outcomes: list[tuple[str, str]] = []
+        self._changed = asyncio.Event()
+        self.runner = Runner(
+            queue or journal.queue,
+            deliver=self._deliver,
+            complete=lambda delivery: {**delivery.body, "attempt": delivery.attempt},
+            observe=self._observe,
+            orphans=journal.queue.bury_orphans,
+        )
+
+    async def nothing(self, delivery: Delivery, event: dict[str, Any]) -> None:
+        """Be a handler that succeeds."""
+
+    async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
+        await self.deliver(delivery, event)
+
+    def _observe(self, handler: str, outcome: str, seconds: float) -> None:
+        self.outcomes.append((handler, outcome))
+        self._changed.set()
+
+    def publish(self, *names: str, handlers: tuple[str, ...] = ("h",)) -> None:
+        ready(self.journal, *names, handlers=handlers)
+
+    def story(self, name: str) -> DeliveryHistory:
+        """Return what the ledger tells of an upload's only delivery."""
+        history = awaited(self.journal.ledger.history(f"e-{name}"))
+        assert history is not None
+        (story,) = history.stories
+        return story
+
+    async def ended(self, count: int) -> None:
+        """Wait until `count` runs have ended."""
+        async with asyncio.timeout(SECONDS):
+            while len(self.outcomes) < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def stop(self, grace: float = SECONDS) -> None:
+        async with asyncio.timeout(SECONDS):
+            await self.runner.stop(grace)
+
+
+@pytest.fixture
+async def bench(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(feeder, "LONGEST_CLAIM", 1e6)
+    monkeypatch.setattr(EngineBackoff, "LONGEST", 0.001)
+    made = Bench(journal)
+    yield made
+    await made.stop(0)
+
+
+async def test_it_is_woken_by_new_work_and_needs_no_clock(bench: Bench) -> None:
+    await bench.runner.start([spec()])
+    for count in range(1, 6):
+        bench.publish(f"u{count}")
+        await bench.ended(count)
+    await bench.stop()
+    assert set(states(bench.journal).values()) == {"done"}
+    assert bench.outcomes == [("h", "done")] * 5
+
+
+async def test_work_that_waits_at_the_start_is_done(bench: Bench) -> None:
+    bench.publish("a", "b")
+    await bench.runner.start([spec()])
+    await bench.ended(2)
+
+
+async def test_the_slots_of_a_handler_are_all_used_and_never_exceeded(bench: Bench) -> None:
+    running = highest = 0
+    full, go_on = asyncio.Event(), asyncio.Event()
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        nonlocal running, highest
+        running += 1
+        highest = max(highest, running)
+        if running == 3:
+            full.set()
+        await go_on.wait()
+        await asyncio.sleep(0)
+        running -= 1
+
+    bench.deliver = deliver
+    bench.publish(*(f"u{number}" for number in range(20)))
+    await bench.runner.start([spec(concurrency=3)])
+    async with asyncio.timeout(SECONDS):
+        await full.wait()
+    assert sorted(states(bench.journal).values()) == ["ready"] * 17 + ["running"] * 3
+    go_on.set()
+    await bench.ended(20)
+    assert highest == 3
+
+
+async def test_a_slow_handler_does_not_hold_up_another(bench: Bench) -> None:
+    go_on = asyncio.Event()
+
+    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+        if delivery.handler == "slow":
+            await go_on.wait()
+
+    bench.deliver = deliver
+    bench.publish(*"abcdefgh", handlers=("slow", "quick"))
+    await bench.runner.start([spec("slow", concurrency=1), spec("quick", concurrency=1)])
+    await bench.ended(8)
+    assert {handler for handler, _ in bench.outcomes} == {"quick"}
+    go_on.set()
+    await bench.ended(16)
+
+
+async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench: Bench) -> None:
+    attempts: list[int] = []
+
+    async def deliver(delivery: Delivery, event: dict[str, Any]) -> None:
+        attempts.append(event["attempt"])
+        raise HandlerFailed(f"no {delivery.attempt}", "the traceback")
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec(attempts=3)])
+    await bench.ended(3)
+    await bench.stop()
+    assert attempts == [1, 2, 3]
+    assert [outcome for _, outcome in bench.outcomes] == ["retry", "retry", "dead"]
+    story = bench.story("a")
+    assert (story.row.state, story.row.error) == ("dead", "no 3\nthe traceback")
+    assert [(run.error or "")[:4] for run in story.runs] == ["no 1", "no 2", "no 3"]
+
+
+async def test_an_error_is_kept_bounded(bench: Bench) -> None:
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        raise HandlerFailed("x" * 100_000, "")
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec(attempts=1)])
+    await bench.ended(1)
+    await bench.stop()
+    assert len(bench.story("a").row.error or "") == MAX_ERROR
+
+
+async def test_a_handler_that_recovers_is_done(bench: Bench) -> None:
+    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+        if delivery.attempt < 3:
+            raise HandlerFailed("not yet", "")
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec(attempts=3)])
+    await bench.ended(3)
+    await bench.stop()
+    assert states(bench.journal) == {("e-a", "h"): "done"}
+
+
+async def test_a_handler_that_is_gone_means_a_dead_delivery_at_once(bench: Bench) -> None:
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        raise HandlerGone("no such handler")
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec()])
+    await bench.ended(1)
+    assert bench.outcomes == [("h", "dead")]
+
+
+async def test_our_own_mistake_counts_as_a_failed_attempt(bench: Bench) -> None:
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        raise KeyError("secret-value")
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec(attempts=2)])
+    await bench.ended(2)
+    await bench.stop()
+    assert bench.story("a").row.error == "the gateway failed: KeyError"
+
+
+async def test_an_attempt_beyond_the_last_is_not_run(bench: Bench) -> None:
+    ready(bench.journal, "a")
+    for _ in range(2):  # two processes died with it
+        claimed(bench.journal)
+        now(bench.journal.queue.resume())
+    told: list[Delivery] = []
+
+    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+        told.append(delivery)
+
+    bench.deliver = deliver
+    await bench.runner.start([spec(attempts=2)])
+    await bench.ended(1)
+    assert (bench.outcomes, told) == ([("h", "dead")], [])
+
+
+# -- an engine that is away for a while
+
+
+class Failing:
+    """A queue whose method `method` fails the first `times` calls, as on a full disk."""
+
+    def __init__(self, real: Queue, method: str, times: int) -> None:
+        self._real = real
+        self._method = method
+        self.left = times
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._real, name)
+        if name != self._method:
+            return real
+
+        async def failing(*arguments: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                raise EventEngineUnavailable("database or disk is full")
+            return await real(*arguments)
+
+        return failing
+
+
+@pytest.mark.parametrize("method", ["ack", "claim"])
+async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_once(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
+    monkeypatch.setattr(logging.getLogger("gateway"), "propagate", True)
+    failing = Failing(journal.queue, method, 3)
+    bench = Bench(journal, failing)
+    await bench.runner.start([spec(concurrency=1)])
+    bench.publish("a", "b", "c")
+    await bench.ended(3)
+    await bench.stop()
+    assert failing.left == 0
+    assert set(states(journal).values()) == {"done"}
+    assert bench.outcomes == [("h", "done")] * 3
+    lines = [line for line in caplog.messages if "the engine of events is" in line]
+    assert lines[0] == "the engine of events is away, trying again: database or disk is full"
+    assert len([line for line in lines if "away" in line]) == len(lines) - lines.count(
+        "the engine of events is back"
+    )
+
+
+async def test_a_claim_that_breaks_by_our_own_mistake_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
+    real, broken = bench.journal.queue.claim, [KeyError("mistake"), ValueError("mistake")]
+
+    async def claim(handler: str, limit: int, wait: float) -> list[Delivery]:
+        if broken:
+            raise broken.pop()
+        return await real(handler, limit, wait)
+
+    monkeypatch.setattr(bench.journal.queue, "claim", claim)
+    bench.publish("a")
+    await bench.runner.start([spec()])
+    await bench.ended(1)
+    assert broken == []
+
+
+async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "LONGEST", 0.001)
+    failing = Failing(journal.queue, "ack", 10**9)
+    bench = Bench(journal, failing)
+    await bench.runner.start([spec(concurrency=1)])
+    bench.publish("a", "b", "c")
+    await bench.ended(3)
+    assert set(states(journal).values()) == {"running"}
+    failing.left = 0
+    await bench.stop()
+    assert set(states(journal).values()) == {"done"}
+
+
+async def test_a_holder_that_is_away_uses_up_no_attempts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "POSTPONED", RetryPolicy(1, 0.001, 0.001))
+    attempts: list[int] = []
+
+    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+        attempts.append(delivery.attempt)
+        if len(attempts) < 10:
+            raise FileHolderUnavailable("no connection to host:1")
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec(attempts=2)])
+    await bench.ended(1)
+    await bench.stop()
+    assert attempts == [1] * 10
+    assert bench.outcomes == [("h", "done")]
+
+
+class Leased:
+    """A queue with leases; what is touched is written down."""
+
+    lease = 0.003
+
+    def __init__(self, real: Queue) -> None:
+        self._real = real
+        self.touched: list[str] = []
+        self.again = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def touch(self, deliveries: Sequence[Delivery]) -> None:
+        """Write it down."""
+        self.touched += [delivery.event_id for delivery in deliveries]
+        if len(self.touched) > 3:
+            self.again.set()
+
+
+async def test_what_runs_keeps_its_lease(journal: Journal) -> None:
+    queue = Leased(journal.queue)
+    bench, go_on = Bench(journal, queue), asyncio.Event()  # type: ignore[arg-type]  # as above
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        await go_on.wait()
+
+    bench.deliver = deliver
+    await bench.runner.start([spec()])
+    bench.publish("a")
+    async with asyncio.timeout(SECONDS):
+        await queue.again.wait()
+    go_on.set()
+    await bench.stop()
+    assert set(queue.touched) == {"e-a"}
+
+
+# -- the end
+
+
+async def test_stopping_waits_for_runs_and_claims_nothing_more(bench: Bench) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        started.set()
+        await go_on.wait()
+
+    bench.deliver = deliver
+    bench.publish("a", "b")
+    await bench.runner.start([spec(concurrency=1)])
+    await started.wait()
+    stopping = asyncio.create_task(bench.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    go_on.set()
+    await stopping
+    bench.publish("c")
+    assert sorted(states(bench.journal).values()) == ["done", "ready", "ready"]
+
+
+async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt(bench: Bench) -> None:
+    started = asyncio.Event()
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec()])
+    await started.wait()
+    await bench.stop(grace=0)
+    row = bench.story("a").row
+    assert (row.state, row.attempt) == ("ready", 0)
+    assert now(bench.journal.queue.resume()) == (1, 0)
+
+
+async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_given_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = bench.journal.queue.claim, asyncio.Event()
+
+    async def claim(handler: str, limit: int, wait: float) -> list[Delivery]:
+        asyncio.get_running_loop().call_soon(asked.set)
+        return await real(handler, limit, wait)
+
+    monkeypatch.setattr(bench.journal.queue, "claim", claim)
+    bench.publish("a")
+    await bench.runner.start([spec()])
+    await asked.wait()
+    await bench.stop()
+    assert bench.outcomes == []
+    assert states(bench.journal) == {("e-a", "h"): "ready"}
+    assert claimed(bench.journal)[0].attempt == 1
+
+
+# -- a reload
+
+
+async def test_after_a_reload_the_new_handler_gets_deliveries_and_the_removed_one_none(
+    bench: Bench,
+) -> None:
+    await bench.runner.start([spec("old")])
+    bench.publish("a", handlers=("old",))
+    await bench.ended(1)
+    await bench.runner.refresh([spec("new")])
+    bench.publish("b", handlers=("old", "new"))
+    await bench.ended(2)
+    await bench.stop()
+    assert [handler for handler, _ in bench.outcomes] == ["old", "new"]
+    assert states(bench.journal)["e-b", "old"] == "ready"
+
+
+async def test_deliveries_of_a_removed_handler_wait_dead(bench: Bench) -> None:
+    ready(bench.journal, "a", handlers=("gone",))
+    await bench.runner.start([spec("here")])
+    assert states(bench.journal) == {("e-a", "gone"): "dead"}
+
+
+async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench: Bench) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        started.set()
+        await go_on.wait()
+        raise HandlerFailed("too late", "")
+
+    bench.deliver = deliver
+    bench.publish("a")
+    await bench.runner.start([spec()])
+    await started.wait()
+    await bench.runner.refresh([])
+    go_on.set()
+    await bench.ended(1)
+    await bench.stop()
+    assert states(bench.journal) == {("e-a", "h"): "dead"}
+
+
+async def test_a_reload_to_fewer_slots_is_kept_by_the_claim_on_its_way(bench: Bench) -> None:
+    running, highest, go_on = 0, 0, asyncio.Event()
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        nonlocal running, highest
+        running += 1
+        highest = max(highest, running)
+        await go_on.wait()
+        running -= 1
+
+    bench.deliver = deliver
+    await bench.runner.start([spec(concurrency=4)])
+    await bench.journal.queue.claim("h", 1, 0.0)  # the runner waits in its claim by now
+    await bench.runner.refresh([spec(concurrency=1)])
+    bench.publish(*"abcd")
+    await bench.journal.queue.claim("stranger", 1, 0.0)
+    go_on.set()
+    await bench.ended(4)
+    assert highest == 1
+
+
+async def test_a_reload_changes_the_number_of_slots(bench: Bench) -> None:
+    running, four, go_on = 0, asyncio.Event(), asyncio.Event()
+
+    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+        nonlocal running
+        running += 1
+        if running == 4:
+            four.set()
+        await go_on.wait()
+
+    bench.deliver = deliver
+    bench.publish(*"abcd")
+    await bench.runner.start([spec(concurrency=1)])
+    await bench.runner.refresh([spec(concurrency=4)])
+    async with asyncio.timeout(SECONDS):
+        await four.wait()
+    go_on.set()
+
+
+# -- the pause
+
+
+@given(st.floats(0.001, 1e6), st.floats(0.001, 1e6), st.integers(1, 10_000))
+def test_the_pause_doubles_up_to_its_bound_and_half_of_it_is_random(
+    backoff: float, longest: float, attempt: int
+) -> None:
+    policy = RetryPolicy(8, backoff, longest)
+    full = min(backoff * 2.0 ** min(attempt - 1, 100), longest)
+    for _ in range(5):
+        seconds = pause(policy, attempt)
+        assert full / 2 <= seconds <= full
+
+
+def test_pauses_differ() -> None:
+    assert len({pause(RetryPolicy(), 3) for _ in range(20)}) > 1
+
+
+async def test_an_engine_is_asked_again_after_growing_pauses_that_all_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    clock, real = [100.0], asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+        await real(0)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    away, fault = EngineBackoff(), EventEngineUnavailable("gone")
+    for _ in range(7):
+        await asyncio.gather(away.rest(fault), away.rest(fault))
+        clock[0] += 20
+    assert slept[::2] == slept[1::2] == [0.5, 1, 2, 4, 8, 15, 15]
+    away.back()
+    await away.rest(fault)
+    assert slept[-1] == 0.5
