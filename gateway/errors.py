@@ -1,8 +1,8 @@
-"""Foundation: everything that can go wrong, in one tree and one table.
+"""Everything that can go wrong, in one tree and one table.
 
-Rooms raise these; only `gateway.server.app` turns a `Refusal` into HTTP, and only
-`gateway.cli` turns a `ConfigError` into an exit. Anything else that reaches a door is
-our own fault: a 500 with an id. May import nothing.
+Rooms raise these; only `gateway.server.app` turns a `Refusal` into HTTP, and only `gateway.cli`
+turns a `ConfigError` into an exit. Anything else that reaches a door is our own fault: a 500 with
+an id.
 
     GatewayError
     ├── Refusal            the request is answered with a code of TABLE

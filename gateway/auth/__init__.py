@@ -1,1 +1,1 @@
-"""auth: see docs/architecture.md."""
+"""Auth: see docs/architecture.md."""

@@ -1,8 +1,7 @@
-"""Machinery: who is asking, and is that enough.
+"""Who is asking, and is that enough.
 
-The rule: a token is compared as a SHA-256, against every known token, in constant time; it is
-never kept, logged or quoted. JSON Web Tokens count where the settings ask for them, and only there.
-May import `installation` and below; knows no aiohttp type: headers are any mapping of names to values.
+The rule: a token is compared as a SHA-256, against every known token, in constant time; it is never
+kept, logged or quoted. JSON Web Tokens count where the settings ask for them, and only there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Machinery: the gateways of one installation, and how they recognise each other's calls.
+"""The gateways of one installation, and how they recognise each other's calls.
 
 The rule: a credential is made only for a gateway that the operator named (`peers`), that an event
 names as the holder of its file, or for this one, and a call to this one goes straight to its own
-socket, whatever name it was called by. May import `signing`, `scripting`, `storage`, `settings`
-and below.
+socket, whatever name it was called by.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Machinery: makes signed URLs, for scripts and for the command line.
+"""Makes signed URLs, for scripts and for the command line.
 
-The rule: a URL is signed for a door that will take it, or not at all; it starts with what the operator
-said (`public_url`, `advertise`), never with what a client said. May import `installation`, `storage`,
-`signing`, `settings` and below.
+The rule: a URL is signed for a door that will take it, or not at all; it starts with what the
+operator said (`public_url`, `advertise`), never with what a client said.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Foundation: which address a request came from, where proxies stand in between.
+"""Which address a request came from, where proxies stand in between.
 
 The rule: what a proxy says is believed only from a proxy the operator named. Pure: headers are any
-mapping of names to values. May import the standard library only.
+mapping of names to values.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 The rule: a verb's file has `HELP`, `run(settings, args)` that returns the exit code, and maybe
 `add_arguments(parser)` (plain arguments, no subparsers, no `dest` that is a setting's name) and
 `USAGE`; it is imported only when it is asked for, so that `--help` stays quick. Every verb takes
-every setting as a flag. A ConfigError becomes one line on stderr and exit code 2. May import
-everything below.
+every setting as a flag. A ConfigError becomes one line on stderr and exit code 2.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Command `gateway check`: loads the plugins, runs their tests, says what is wrong and where.
 
-One rule: it changes nothing and sends nothing; configs are named, their values never shown. May import
-everything below.
+One rule: it changes nothing and sends nothing; configs are named, their values never shown.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The verb `secrets`: make a key, and encrypt values for Config plugins.
 
-The rule: a value is read from stdin or typed without being shown, never taken from the command line,
-where others could read it in the process list; nothing is decrypted here. May import `secrets`,
-`storage` and below.
+The rule: a value is read from stdin or typed without being shown, never taken from the command
+line, where others could read it in the process list; nothing is decrypted here.
 """
 
 from __future__ import annotations

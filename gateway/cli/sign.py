@@ -1,8 +1,8 @@
 """The verb `sign`: print a signed URL.
 
-The rule: it needs the key and the settings, nothing else: no server, no script of a plugin is run. What
-it prints is a URL that some door of this gateway takes; for any other path it says which it would
-be. May import everything below.
+The rule: it needs the key and the settings, nothing else: no server, no script of a plugin is run.
+What it prints is a URL that some door of this gateway takes; for any other path it says which it
+would be.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The verb `token`: make a token for a person or program that uploads.
 
 The rule: the token is printed once and kept nowhere; only its SHA-256 goes into the settings.
-May import `auth` and below.
 """
 
 from __future__ import annotations

@@ -2,6 +2,5 @@
 
 `committer` takes waiting uploads in batches through one thread, `publish` gives a body its final
 name, `recover` settles at start what a crash left, `reserve` keeps the disk from filling, `files`
-finds the very file that was committed. Every door that stores uses this room. May import
-events, storage and everything below; it knows nothing of HTTP.
+finds the very file that was committed. Every door that stores uses this room.
 """

@@ -1,4 +1,4 @@
-"""Commit room: what the committer's thread does with one batch, step by step.
+"""What the committer's thread does with one batch, step by step.
 
 In this order, and never another: bytes durable, one journal transaction, final names, folders
 durable. Whatever fails before the final name is undone (rows first, durably, then the body);

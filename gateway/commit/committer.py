@@ -1,8 +1,7 @@
-"""Commit room: one thread takes all uploads that wait and commits them as one batch.
+"""One thread takes all uploads that wait and commits them as one batch.
 
 Here is only the crossing between the server's loop and that thread; the steps themselves are in
-`batch`. After the answers, and not before, the deliveries may be claimed. May import events,
-storage, paths, model, errors.
+`batch`. After the answers, and not before, the deliveries may be claimed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Commit room: disk space is promised before the bytes come, so that what is accepted can finish.
+"""Disk space is promised before the bytes come, so that what is accepted can finish.
 
-Counts the bytes still to come of every admitted upload, in all processes of the gateway, against the
-free space and the watermark. Thread-safe; `admit` and `check` ask the file system and so belong into
-a thread. May import `errors`.
+Counts the bytes still to come of every admitted upload, in all processes of the gateway, against
+the free space and the watermark. Thread-safe; `admit` and `check` ask the file system and so belong
+into a thread.
 """
 
 from __future__ import annotations

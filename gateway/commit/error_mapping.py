@@ -1,6 +1,6 @@
-"""Commit room: faults of disk and journal, told in the error table's words.
+"""Faults of disk and journal, told in the error table's words.
 
-One rule: what is not the client's doing is logged here. May import storage and errors.
+One rule: what is not the client's doing is logged here.
 """
 
 from __future__ import annotations

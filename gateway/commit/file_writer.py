@@ -1,7 +1,7 @@
-"""Commit room: the intake of a local directory, for whoever stores without being a client.
+"""The intake of a local directory, for whoever stores without being a client.
 
 One rule: the same road as every upload: a private body, a promise of space, the committer. On the
-server's loop; all disk work in threads. May import storage, model, errors and its own room.
+server's loop; all disk work in threads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Commit room: multipart uploads that nobody will complete are taken back, with their parts.
+"""Multipart uploads that nobody will complete are taken back, with their parts.
 
 S3 keeps, and bills, them for ever otherwise. One rule: ours only. Those that this machine began and
 did not end, known by their notes, at once; others below our prefix when nothing has come for a day.
-On the server's loop. May import storage and errors.
+On the server's loop.
 """
 
 from __future__ import annotations

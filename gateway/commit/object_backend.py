@@ -1,7 +1,7 @@
-"""Commit room: everything that one process needs to store into a bucket, put together.
+"""Everything that one process needs to store into a bucket, put together.
 
 One rule: S3 may be away whenever it likes: nothing here waits for it before the port opens. Lives
-on the server's loop, but for `prepare`. May import events, storage, settings and below.
+on the server's loop, but for `prepare`.
 """
 
 from __future__ import annotations

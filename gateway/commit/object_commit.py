@@ -1,6 +1,6 @@
-"""Commit room: one upload on its way into a bucket: what is known of it, and what it may not do.
+"""One upload on its way into a bucket: what is known of it, and what it may not do.
 
-One rule: plain data. May import events, storage, paths, model, errors.
+One rule: plain data.
 """
 
 from __future__ import annotations

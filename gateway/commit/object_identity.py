@@ -1,7 +1,6 @@
-"""Commit room: which very object an upload became, in the form in which files are told apart.
+"""Which very object an upload became, in the form in which files are told apart.
 
-One rule: an object is known by the upload id in its metadata, wherever it is read. Pure. May import
-model.
+One rule: an object is known by the upload id in its metadata, wherever it is read. Pure.
 """
 
 from __future__ import annotations

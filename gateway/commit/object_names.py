@@ -1,7 +1,7 @@
-"""Commit room: names of objects that must replace nothing: chosen, kept, and given one at a time.
+"""Names of objects that must replace nothing: chosen, kept, and given one at a time.
 
 One rule: within this process no two uploads meet at a name, whatever the store makes of conditions.
-On the server's loop. May import storage, errors and its own room.
+On the server's loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commit room: uploads of which nobody knows whether S3 has them: asked for until somebody knows.
+"""Uploads of which nobody knows whether S3 has them: asked for until somebody knows.
 
 One rule: the object itself says which upload it is, and nothing is ever published here, so nothing
 newer can be overwritten. What is there with our id was published: its deliveries go out. What is

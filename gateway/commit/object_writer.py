@@ -1,4 +1,4 @@
-"""Commit room: the promise over S3: recorded as pending, published, settled, answered.
+"""The promise over S3: recorded as pending, published, settled, answered.
 
 In this order, and never another: every part has arrived, the row is durable, the object is completed
 in one step, the row knows it. Whatever certainly failed is undone (row first, then the parts); what

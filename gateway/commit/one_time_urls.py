@@ -1,7 +1,7 @@
-"""Commit room: an upload whose URL is good for one upload uses it up, or gives it back.
+"""An upload whose URL is good for one upload uses it up, or gives it back.
 
 The rule: used before the upload is published, given back only where it never will be. Blocking; for
-whoever commits, to a directory or to a bucket. May import storage, signing, model, errors.
+whoever commits, to a directory or to a bucket.
 """
 
 from __future__ import annotations

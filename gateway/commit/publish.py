@@ -1,4 +1,4 @@
-"""Commit room: a sealed, journalled body gets its final name, or somebody else was first.
+"""A sealed, journalled body gets its final name, or somebody else was first.
 
 Replacing is a rename. Where nothing may be replaced it is a hard link and then the removal of
 the private name: `link` alone refuses a taken name on every POSIX file system, and recovery can

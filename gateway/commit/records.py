@@ -1,6 +1,6 @@
-"""Commit room: what is ordered, what became of it, and what is known of it in between.
+"""What is ordered, what became of it, and what is known of it in between.
 
-Plain data; the steps are in `batch`. May import events, storage, model, errors.
+Plain data; the steps are in `batch`.
 """
 
 from __future__ import annotations

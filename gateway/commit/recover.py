@@ -1,9 +1,9 @@
-"""Commit room: at start, settle what a crash left; finished before the port opens.
+"""At start, settle what a crash left; finished before the port opens.
 
 A body that still lies in `incoming/` was never answered with a 2xx: its row goes, durably, and the
 one-time URL that it used is good again; then the body goes. A row whose body is gone was published:
-its deliveries become ready. Nothing is ever given a name here, so nothing newer can be
-overwritten. Blocking. May import events, storage, errors.
+its deliveries become ready. Nothing is ever given a name here, so nothing newer can be overwritten.
+Blocking.
 """
 
 from __future__ import annotations

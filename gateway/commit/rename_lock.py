@@ -1,10 +1,10 @@
-"""Commit room: several processes give names to files; one that removes a file must be alone.
+"""Several processes give names to files; one that removes a file must be alone.
 
 Between a look at a file and its removal another process could put a newer file there. So names are
 given inside `passing()`, by any number of processes at once, and files are removed inside
-`alone()`. Who wants to be alone closes the turnstile first: a busy gateway does not starve it.
-A process that was stopped in the gate holds the others up for a while only. Blocking; one thread
-of each process. May import `errors`.
+`alone()`. Who wants to be alone closes the turnstile first: a busy gateway does not starve it. A
+process that was stopped in the gate holds the others up for a while only. Blocking; one thread of
+each process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Commit room: the bytes that each process of a gateway has promised to its uploads, seen by all.
+"""The bytes that each process of a gateway has promised to its uploads, seen by all.
 
 The rule: a process writes its own cell only, under its own lock; reading needs none. The memory is
-shared with what is forked later and holds nothing that a crash would have to save. May import
-the standard library only.
+shared with what is forked later and holds nothing that a crash would have to save.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Commit room: a gateway starts with fewer processes than before, or with more.
+"""A gateway starts with fewer processes than before, or with more.
 
-With fewer, slots that no process serves any more are emptied into one that lives. First the slot
-is recovered like any other; then its journal is renamed, so that it cannot be served again with
-rows that stand elsewhere too; then its rows are copied; then it goes. A crash anywhere in between
+With fewer, slots that no process serves any more are emptied into one that lives. First the slot is
+recovered like any other; then its journal is renamed, so that it cannot be served again with rows
+that stand elsewhere too; then its rows are copied; then it goes. A crash anywhere in between
 repeats what is missing at the next start, before anything is served. With more, new slots pause
-what the operator has paused. Blocking. May import events, storage, errors.
+what the operator has paused. Blocking.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commit room: the writing side of a storage, whichever it is; `storage.protocols.Shelf` is the other.
+"""The writing side of a storage, whichever it is; `storage.protocols.Shelf` is the other.
 
 One rule: whoever stores begins a body, writes it, and either commits or discards it; what is
 committed has the promise of every upload. It stands here and not in `storage` since the promise

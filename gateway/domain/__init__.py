@@ -1,1 +1,1 @@
-"""domain: see docs/architecture.md."""
+"""Domain: see docs/architecture.md."""

@@ -1,4 +1,4 @@
-"""Foundation: the named points of an upload's life at which tests make the world end.
+"""The named points of an upload's life at which tests make the world end.
 
 `reach(name)` does nothing in a server; a test puts a function of its own into `on_reach` of a
 process that it is going to kill. Lets the crash suite and the code share one list of names. May

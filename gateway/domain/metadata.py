@@ -1,7 +1,7 @@
-"""Foundation: what is kept of a file beside its bytes: small texts under names, as object stores have.
+"""What is kept of a file beside its bytes: small texts under names, as object stores have.
 
 One rule: whoever brings metadata in (headers, signed URLs, scripts) has it checked here, so that
-every storage can keep it. Pure. May import `errors`.
+every storage can keep it. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Foundation: the nouns that cross rooms (upload, stored file, delivery) and their ids.
+"""The nouns that cross rooms (upload, stored file, delivery) and their ids.
 
 Plain data only: no behaviour that reads a clock, a disk or a socket except making an id.
-May import the standard library and `errors`.
 """
 
 from __future__ import annotations

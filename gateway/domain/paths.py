@@ -1,8 +1,7 @@
-"""Foundation: what a request target means: the upload template, its variables, the legal names.
+"""What a request target means: the upload template, its variables, the legal names.
 
-One rule: a path that leaves this room has been decoded exactly once and checked, so that joined
-to any root it stays below that root. Pure text: no system call, no event loop, no HTTP library.
-May import the standard library and `errors`.
+One rule: a path that leaves this room has been decoded exactly once and checked, so that joined to
+any root it stays below that root. Pure text: no system call, no event loop, no HTTP library.
 """
 
 from __future__ import annotations

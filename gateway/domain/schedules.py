@@ -1,7 +1,7 @@
-"""Foundation: when a `Schedule` handler is due: cron lines and steady intervals.
+"""When a `Schedule` handler is due: cron lines and steady intervals.
 
 One rule: a tick is a whole Unix second that follows from the schedule alone, so that all gateways
-of an installation agree on it. Reads no clock. May import `cronsim` and the standard library.
+of an installation agree on it. Reads no clock.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""endpoints: see docs/architecture.md."""
+"""Endpoints: see docs/architecture.md."""

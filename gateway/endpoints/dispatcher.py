@@ -1,7 +1,7 @@
 """Where every request enters: find its door, answer, count, log. One road, one writer of errors.
 
 The rule: whatever happens behind it, a request ends here with an answer from the error table, or,
-where no honest answer exists, with a closed connection. May import the doors and below.
+where no honest answer exists, with a closed connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Machinery: the uploads that are on their way now, and what became of the latest failed ones.
+"""The uploads that are on their way now, and what became of the latest failed ones.
 
 In memory only: what is committed is the journal's to tell. Lives on the server's loop. May
 import `model` and `errors`.

@@ -1,8 +1,8 @@
-"""Door: hands a stored file to another node of the installation, and removes it for one.
+"""Hands a stored file to another node of the installation, and removes it for one.
 
 The rule: it is the very file that the upload was, or nothing; what it says is an attachment and is
 never sniffed. Who may ask is settled before it gets here; only our own kind may name a file by its
-identity. May import server, commit and below.
+identity.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The events room: the journal in which uploads and their deliveries survive, and the runner.
+"""The journal in which uploads and their deliveries survive, and the runner.
 
 `database` owns the one SQLite connection, `schema` its tables, `journal` the named questions and
-changes, `runner` claims deliveries and runs handlers. May import hooks and everything below.
+changes, `runner` claims deliveries and runs handlers.
 """

@@ -1,7 +1,7 @@
-"""Events room, steps: steering many deliveries in bounded pieces.
+"""Steering many deliveries in bounded pieces.
 
 The rule: a piece is small enough that nobody waits for it; what breaks off between two pieces has
-lost nothing and may be begun again. May import `protocols`.
+lost nothing and may be begun again.
 """
 
 from __future__ import annotations

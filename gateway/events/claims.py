@@ -1,8 +1,8 @@
-"""Events room: what a claim reads and writes, as one small operation.
+"""What a claim reads and writes, as one small operation.
 
 The rule: its cost does not depend on how much waits: an index leads to the first that is due, and
 all rows of a claim come as one (each step of SQLite gives the interpreter's lock away, and a busy
-loop is slow to give it back). May import `model`, `database` and the standard library.
+loop is slow to give it back).
 """
 
 from __future__ import annotations

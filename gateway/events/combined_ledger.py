@@ -1,7 +1,7 @@
-"""Events room, gathered: several ledgers seen and steered as one.
+"""Several ledgers seen and steered as one.
 
 The rule: nothing is said of a part that cannot be asked: then the whole answer is `EngineAway`, for
-a list that silently lacks a node would be a lie. May import `protocols`, `steps`, `ledger`.
+a list that silently lacks a node would be a lie.
 """
 
 from __future__ import annotations

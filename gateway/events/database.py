@@ -1,9 +1,8 @@
-"""Events room: one SQLite connection, owned by one thread, written with group commit.
+"""One SQLite connection, owned by one thread, written with group commit.
 
 The rule: nobody else ever opens the file while it lives here (`locking_mode=EXCLUSIVE`; SQLite
 before 3.51.3 can corrupt a WAL that two connections check-point at once). Everything that waits
 becomes one transaction, so a thousand callers pay for a few fsyncs. Knows nothing of uploads.
-May import `errors` and the standard library.
 """
 
 from __future__ import annotations

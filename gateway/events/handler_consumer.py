@@ -1,8 +1,8 @@
-"""Events room: keeps the slots of one handler busy, above any queue.
+"""Keeps the slots of one handler busy, above any queue.
 
-The rule: it claims only what it can start, and never polls: a claim waits in the engine. A slot is free
-when its run has ended; that the outcome is written down meanwhile holds up nobody, within bounds.
-May import `model`, `errors`, `logs` and its own room.
+The rule: it claims only what it can start, and never polls: a claim waits in the engine. A slot is
+free when its run has ended; that the outcome is written down meanwhile holds up nobody, within
+bounds.
 """
 
 from __future__ import annotations

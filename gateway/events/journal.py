@@ -1,7 +1,7 @@
-"""Events room: the embedded journal of one slot, put together.
+"""The embedded journal of one slot, put together.
 
 One file, three points of view: `outbox` for the commit and recovery, `queue` for the runner,
-`ledger` for those who watch. May import `errors` and its own room.
+`ledger` for those who watch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Events room, moving: all rows of one journal copied into another, as often as need be.
+"""All rows of one journal copied into another, as often as need be.
 
 The rule: a row that is there already stays as it is, so a copy that broke off is simply repeated.
-Only the numbers of deliveries change: they belong to the file. Blocking. May import `database`.
+Only the numbers of deliveries change: they belong to the file. Blocking.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Events room, wire: how the ledger's words are written in JSON, and read again.
+"""How the ledger's words are written in JSON, and read again.
 
 The rule: what `said` makes of a word, the function of its name understands; whatever else it is
-given is a `ValueError` that says what is wrong. Pure. May import `protocols` and `steps`.
+given is a `ValueError` that says what is wrong. Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Events room, ledger: what the journal tells those who watch, and how they steer it.
+"""What the journal tells those who watch, and how they steer it.
 
 The rule: nothing here holds up the journal's thread: whatever is long is done in pieces, each an
 operation of its own, and commits go in between. `looking` knows the statements that read. May

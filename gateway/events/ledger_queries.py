@@ -1,7 +1,7 @@
-"""Events room, looking: how the journal's tables are read for those who watch.
+"""How the journal's tables are read for those who watch.
 
 The rule: every function reads a bounded number of rows, for while it runs no upload can commit.
-What is looked for among many is looked for in windows, by `seq`. May import `protocols`.
+What is looked for among many is looked for in windows, by `seq`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Events room: the crossing from an event loop to the journal's thread and back.
+"""The crossing from an event loop to the journal's thread and back.
 
-The rule: a batch crosses at the price of one. What several coroutines want to write is gathered into
-one operation, and one wake-up of the loop brings all answers. `sqlite3.Error` becomes
-`EventEngineUnavailable` here: the same may succeed a little later. May import `errors` and
-`database`.
+The rule: a batch crosses at the price of one. What several coroutines want to write is gathered
+into one operation, and one wake-up of the loop brings all answers. `sqlite3.Error` becomes
+`EventEngineUnavailable` here: the same may succeed a little later.
 """
 
 from __future__ import annotations

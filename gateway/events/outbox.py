@@ -1,8 +1,8 @@
-"""Events room, outbox: where events go in, and what the commit writes down before it publishes.
+"""Where events go in, and what the commit writes down before it publishes.
 
 The commit's methods queue one small operation each and return its future, durable when done. The
 deliveries of an upload are `held` (in memory) from their recording to the release. `publish` takes
-events of others, due at once. May import `model`, `errors` and its own room.
+events of others, due at once.
 """
 
 from __future__ import annotations

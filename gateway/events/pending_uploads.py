@@ -1,7 +1,6 @@
-"""Events room, unsettled: uploads that are recorded, and of which nobody knows yet whether S3 has them.
+"""Uploads that are recorded, and of which nobody knows yet whether S3 has them.
 
 One rule: their deliveries are held until somebody has looked; a row is settled once, either way.
-May import `model` and its own room.
 """
 
 from __future__ import annotations

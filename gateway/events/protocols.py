@@ -1,4 +1,4 @@
-"""Events room: the three narrow protocols that every engine of events speaks, and their words.
+"""The three narrow protocols that every engine of events speaks, and their words.
 
     Outbox   publish: what is to be delivered, durable on return
     Queue    claim, touch, ack, retry, hand_back, dead: how it is delivered
@@ -6,7 +6,7 @@
 
 The rule: one delivery per (event, handler); a failing handler never touches another's. At least
 once, no order. Two engines speak them: the embedded journal (`journal`) and NATS JetStream
-(`nats`); one conformance suite holds both to this file. May import `model` only.
+(`nats`); one conformance suite holds both to this file.
 """
 
 from __future__ import annotations

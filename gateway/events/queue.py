@@ -1,4 +1,4 @@
-"""Events room, queue: deliveries are claimed, tried, and end done or dead.
+"""Deliveries are claimed, tried, and end done or dead.
 
     ready --claim--> running --ack--> done
       ^                 |------dead--> dead
@@ -7,7 +7,7 @@
       +----hand_back----+  (as if it had not been claimed)
 
 The rule: an attempt is counted when it is claimed, so a handler that kills the process cannot loop
-for ever. What waits together becomes one statement. May import `model`, `errors` and its own room.
+for ever. What waits together becomes one statement.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Events room, relay: takes what is ready out of the journal and hands it to a remote engine.
+"""Takes what is ready out of the journal and hands it to a remote engine.
 
 The rule: an event leaves the journal's queue only when the remote engine has acknowledged it, and
 even then its row stays for a replay. Uploads never wait for it: while the engine is away, events
-wait in the journal. A repetition is recognised there by its key. May import `model`, `errors`,
-`protocols` and what it is given.
+wait in the journal. A repetition is recognised there by its key.
 """
 
 from __future__ import annotations

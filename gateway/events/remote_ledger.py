@@ -1,8 +1,7 @@
-"""Events room, remote: the ledger of another process, over HTTP.
+"""The ledger of another process, over HTTP.
 
 The rule: every request is bounded and may be asked again; whoever made the session closes it. The
 other side is `gateway.endpoints.admin.events`, behind an owner's Unix socket or a URL with a token.
-May import `protocols`, `steps`, `wire`, `errors`.
 """
 
 from __future__ import annotations

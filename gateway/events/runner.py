@@ -1,4 +1,4 @@
-"""Events room, runner: claims due deliveries, runs their handlers, settles the outcome.
+"""Claims due deliveries, runs their handlers, settles the outcome.
 
 Exists once, above any engine that speaks the protocol `Queue`, in a server as in a worker. It lives
 on the server's loop; the handlers run elsewhere (`deliver`, which keeps their time-outs). May

@@ -1,8 +1,7 @@
-"""Events room, ticks: what the journal remembers of the timetable.
+"""What the journal remembers of the timetable.
 
 One row of facts holds, for every `Schedule` handler, its schedule in words and the last tick that
-was dealt with. May import
-its own room.
+was dealt with.
 """
 
 from __future__ import annotations

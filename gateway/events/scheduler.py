@@ -1,9 +1,8 @@
-"""Events room, timetable: publishes a tick of each `Schedule` handler when it is due.
+"""Publishes a tick of each `Schedule` handler when it is due.
 
-The rule: a tick's event id follows from handler and time alone, so whoever publishes it, and however
-often, it is delivered once. Between two looks at most one tick of a handler is published, the latest:
-neither a long stop nor a clock that jumps makes a thousand. Lives on the server's loop. May import
-`schedules`, `model`, `errors` and its own room.
+The rule: a tick's event id follows from handler and time alone, so whoever publishes it, and
+however often, it is delivered once. Between two looks at most one tick of a handler is published,
+the latest: neither a long stop nor a clock that jumps makes a thousand. Lives on the server's loop.
 """
 
 from __future__ import annotations

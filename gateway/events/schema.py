@@ -1,8 +1,7 @@
-"""Events room: the journal's tables, one version after the other.
+"""The journal's tables, one version after the other.
 
-`MIGRATIONS[n]` takes a file from version n to n+1; a version once released is never edited.
-The version is SQLite's `user_version`, so it is in the file from its first transaction on.
-May import `errors` and the standard library.
+`MIGRATIONS[n]` takes a file from version n to n+1; a version once released is never edited. The
+version is SQLite's `user_version`, so it is in the file from its first transaction on.
 """
 
 from __future__ import annotations

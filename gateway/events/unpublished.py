@@ -1,8 +1,7 @@
-"""Events room: which recorded deliveries nobody may claim yet, since their upload is not published.
+"""Which recorded deliveries nobody may claim yet, since their upload is not published.
 
-The rule: in memory only. A start settles every unpublished upload before anything is claimed, so
-a crash needs no such mark in the file, and releasing costs no transaction. May import the
-standard library only.
+The rule: in memory only. A start settles every unpublished upload before anything is claimed, so a
+crash needs no such mark in the file, and releasing costs no transaction.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Events room: how a claim that waits learns that something may be due.
+"""How a claim that waits learns that something may be due.
 
-The rule: nobody polls, and no ring is missed: whoever is about to look reads `rings` first and hands
-it to `wait`, which returns at once where somebody rang in between. May import the standard library
-only.
+The rule: nobody polls, and no ring is missed: whoever is about to look reads `rings` first and
+hands it to `wait`, which returns at once where somebody rang in between.
 """
 
 from __future__ import annotations

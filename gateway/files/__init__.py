@@ -1,1 +1,1 @@
-"""files: see docs/architecture.md."""
+"""Files: see docs/architecture.md."""

@@ -1,8 +1,8 @@
-"""Machinery: the storage as scripts have it, by path: open, save, stat, list, delete, expire.
+"""The storage as scripts have it, by path: open, save, stat, list, delete, expire.
 
 One rule: what is saved here has the promise of every upload: durable before `save` returns, and
 `OnObjectCreated` is told of it. Callable from any event loop: what stores is the server's, and is
-asked to do it there. May import commit, storage and below.
+asked to do it there.
 """
 
 from __future__ import annotations

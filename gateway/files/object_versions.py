@@ -1,8 +1,8 @@
-"""Commit room: the very object that was committed, known by the upload id that it bears.
+"""The very object that was committed, known by the upload id that it bears.
 
 One rule: as with files, a newer object under the same key is never read or removed for it. What is
 opened is fetched into a temporary file first, so that a script reads it like any other. Callable
-from any event loop. May import storage, errors and its own room.
+from any event loop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Machinery: a gateway elsewhere that has a file: who it is, what is asked of it, how it answers.
+"""A gateway elsewhere that has a file: who it is, what is asked of it, how it answers.
 
 One rule: a holder that cannot be reached is nobody's fault: `FileHolderUnavailable`; one that has
-another file now says so: `Superseded`. May import installation, model, errors, settings.
+another file now says so: `Superseded`.
 """
 
 from __future__ import annotations

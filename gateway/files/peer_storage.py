@@ -1,7 +1,7 @@
-"""Machinery: the storage of a gateway, for a worker on another machine: asked over HTTP.
+"""The storage of a gateway, for a worker on another machine: asked over HTTP.
 
 One rule: a worker is trusted by the internal credential and asks at `/-/objects` only; what the
-gateway refuses is told in the gateway's own words. May import distant, storage and below.
+gateway refuses is told in the gateway's own words.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Machinery: the files that events speak of, wherever in the installation they lie.
+"""The files that events speak of, wherever in the installation they lie.
 
 The rule: a script sees one `files`, whether the file is here, on a disk that we share with its
 holder, or on another machine; it is always the very file, never a newer one. A holder that cannot
-be reached is nobody's fault: `FileHolderUnavailable`. May import commit, installation, hooks,
-storage and below.
+be reached is nobody's fault: `FileHolderUnavailable`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Commit room: the very file that was committed, by inode, or `Superseded`.
+"""The very file that was committed, by inode, or `Superseded`.
 
 What scripts know as `files`. A path may meanwhile hold a newer upload; opening compares the
 identity of the open descriptor, removing happens between batches of the committer, and while no
-other process gives names, so that no newer file can slip in. May import events, storage, paths,
-model, errors.
+other process gives names, so that no newer file can slip in.
 """
 
 from __future__ import annotations

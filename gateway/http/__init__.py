@@ -1,1 +1,1 @@
-"""http: see docs/architecture.md."""
+"""Http: see docs/architecture.md."""

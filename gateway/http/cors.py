@@ -1,8 +1,8 @@
-"""Machinery: lets pages of any origin use the signed URLs that they were given.
+"""Lets pages of any origin use the signed URLs that they were given.
 
-The rule: it is the signature that allows, and it stands in the URL: a browser adds nothing of its own
-to such a request, so there is nothing for a foreign page to borrow. Source: Fetch standard, CORS
-protocol. May import `errors`.
+The rule: it is the signature that allows, and it stands in the URL: a browser adds nothing of its
+own to such a request, so there is nothing for a foreign page to borrow. Source: Fetch standard,
+CORS protocol.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Machinery: HTTP as this project speaks it, on aiohttp's low-level server.
+"""HTTP as this project speaks it, on aiohttp's low-level server.
 
 One handler gets every request right after its headers: nothing is routed, read or answered with
 `100 Continue` before it decides (aiohttp's own application would do all three). Here are the
-protocol's settings and the bounded drain. May import `answers`, `redaction` and `errors`.
+protocol's settings and the bounded drain.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Machinery: the body of a small request to the gateway itself, read whole.
+"""The body of a small request to the gateway itself, read whole.
 
 The rule: bounded in bytes and in seconds, and the client is told to send only when somebody reads.
-Bodies of uploads and of routes have readers of their own. May import server and errors.
+Bodies of uploads and of routes have readers of their own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Machinery: answers: JSON, refusals in the error table's words, and short ones in one piece.
+"""Answers: JSON, refusals in the error table's words, and short ones in one piece.
 
-One rule: what a client reads of an error is written here and nowhere else. May import `errors`.
+One rule: what a client reads of an error is written here and nowhere else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Machinery: the sockets and the certificate that we listen with. May import settings and storage."""
+"""The sockets and the certificate that we listen with."""
 
 from __future__ import annotations
 

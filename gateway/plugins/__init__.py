@@ -1,7 +1,6 @@
-"""Plugins room: the operator's YAML files -> checked, compiled, one generation.
+"""The operator's YAML files -> checked, compiled, one generation.
 
 One rule: what is in force was loaded whole and without a fault. Knows nothing of uploads or doors.
-May import `scripting` and below.
 """
 
 from gateway.plugins.handlers import Handler

@@ -1,4 +1,4 @@
-"""Plugins room: a handler: what its document says, and its function.
+"""A handler: what its document says, and its function.
 
 One rule: a handler that exists can be called; all that can be wrong with it was said at load. May
 import `scripting`, `schedules`, `model`, `errors` and this room.

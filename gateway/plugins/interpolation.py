@@ -1,7 +1,6 @@
-"""Plugins room: resolves `${env:NAME}`, `${file:PATH}` and `!secret` in the values of Config plugins.
+"""Resolves `${env:NAME}`, `${file:PATH}` and `!secret` in the values of Config plugins.
 
-One rule: errors tell which reference failed and where, never what a value is. May import `secrets`,
-`errors` and this room.
+One rule: errors tell which reference failed and where, never what a value is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Plugins room: the table of kinds: which keys make a document which kind of plugin.
+"""The table of kinds: which keys make a document which kind of plugin.
 
 One rule: a new kind is one more line: a `Kind` with its keys and its parser (which may live in a
-higher room: routing's does, and `gateway.server.app` hands it in). May import `scripting`, `errors` and
-this room.
+higher room: routing's does, and `gateway.server.app` hands it in).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Plugins room: folders of YAML -> one generation of compiled plugins, swapped in as a whole.
+"""Folders of YAML -> one generation of compiled plugins, swapped in as a whole.
 
 One rule: a generation is whole or it is not there: any fault keeps the old one, and all faults are
-told at once. May import `scripting`, `schedules`, `model`, `errors` and this room.
+told at once.
 """
 
 from __future__ import annotations

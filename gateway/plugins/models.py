@@ -1,7 +1,6 @@
-"""Plugins room: which keys a plugin's YAML may have, and of which type.
+"""Which keys a plugin's YAML may have, and of which type.
 
 One rule: the models are the only description; the JSON Schema that editors read is made from them.
-May import `schedules` and `model`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Plugins room: which keys a routing plugin's YAML may have, and of which type.
+"""Which keys a routing plugin's YAML may have, and of which type.
 
-One rule: as in `models`, these are the only description of the keys; what they mean is settled in the
-routing room. May import this room.
+One rule: as in `models`, these are the only description of the keys; what they mean is settled in
+the routing room.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Plugins room: the JSON Schema of plugin YAML, for editors.
+"""The JSON Schema of plugin YAML, for editors.
 
-One rule: `plugin.schema.json` is made from the models; a test fails when it is stale. Run this module
-to write it anew. May import `model` and this room.
+One rule: `plugin.schema.json` is made from the models; a test fails when it is stale. Run this
+module to write it anew.
 """
 
 from __future__ import annotations

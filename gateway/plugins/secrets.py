@@ -1,9 +1,8 @@
-"""Machinery: the keys of `!secret` values. Encrypted at rest, opened when plugins are loaded.
+"""The keys of `!secret` values. Encrypted at rest, opened when plugins are loaded.
 
 The rule: neither a key nor a value leaves this file except through `encrypt` and `decrypt`. The
 cipher is not ours: Fernet of the library `cryptography` (AES-128-CBC with HMAC-SHA256, a random IV;
-github.com/fernet/spec), so a damaged or forged token is noticed. May import `settings`, `storage`
-and below.
+github.com/fernet/spec), so a damaged or forged token is noticed.
 """
 
 from __future__ import annotations

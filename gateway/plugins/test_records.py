@@ -1,6 +1,6 @@
-"""Plugins room: the records that a test begins with, and those it must end with.
+"""The records that a test begins with, and those it must end with.
 
-One rule: they are in memory and a test's own. May import `records`.
+One rule: they are in memory and a test's own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Plugins room: runs the `tests:` of a handler: event in, expected path, status or callouts out.
+"""Runs the `tests:` of a handler: event in, expected path, status or callouts out.
 
 One rule: a test meets the real script, in a lane, with everything outside replaced; nothing is sent
-and nothing is stored. May import `scripting`, `model` and this room.
+and nothing is stored.
 """
 
 from __future__ import annotations

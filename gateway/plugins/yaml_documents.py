@@ -1,7 +1,7 @@
-"""Plugins room: YAML files as documents that know the line of each of their keys.
+"""YAML files as documents that know the line of each of their keys.
 
 One rule: whatever is wrong with a document can be said with file and line, and no message quotes a
-value (it may be a secret). May import `scripting`, `errors`.
+value (it may be a secret).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Records room: small JSON items that scripts keep, by key and by the fields they are asked for.
+"""Small JSON items that scripts keep, by key and by the fields they are asked for.
 
-One rule: what a put returned from is on stable storage, and every store gives the same answers. Knows
-nothing of files, events or doors. May import `settings`, `redaction` and `errors`.
+One rule: what a put returned from is on stable storage, and every store gives the same answers.
+Knows nothing of files, events or doors.
 """
 
 from gateway.records.collection import Collection, Records

@@ -1,4 +1,4 @@
-"""Records room: the side that scripts see: `records("photos")` and what can be done with it.
+"""The side that scripts see: `records("photos")` and what can be done with it.
 
 One rule: everything a script says is checked here, so that a store meets sound values only. May
 import this room.

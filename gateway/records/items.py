@@ -1,7 +1,6 @@
-"""Records room: what may be kept: names of collections, keys, items, and the fields that have an order.
+"""What may be kept: names of collections, keys, items, and the fields that have an order.
 
-One rule: what passes here comes back from every store the same, and sorts the same. Pure. May import
-the standard library only.
+One rule: what passes here comes back from every store the same, and sorts the same. Pure.
 """
 
 from __future__ import annotations

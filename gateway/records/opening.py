@@ -1,7 +1,6 @@
-"""Records room: from the setting `records` to a store.
+"""From the setting `records` to a store.
 
 One rule: nothing is opened here; the first call opens it, so that who keeps no records has no file.
-May import this room, `settings` and `errors`.
 """
 
 from __future__ import annotations

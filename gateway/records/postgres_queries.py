@@ -1,7 +1,7 @@
-"""Records room: the table in PostgreSQL, and the statements that write and read it.
+"""The table in PostgreSQL, and the statements that write and read it.
 
-One rule: items are kept as the text they are (`json`, not `jsonb`, which turns 1e22 into an integer);
-texts sort by code point whatever the database's language (`COLLATE "C"`). May import `items`, `query`.
+One rule: items are kept as the text they are (`json`, not `jsonb`, which turns 1e22 into an
+integer); texts sort by code point whatever the database's language (`COLLATE "C"`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Records room: records in PostgreSQL, for installations of several machines.
+"""Records in PostgreSQL, for installations of several machines.
 
 One rule: every wait is bounded, and what cannot be reached now is `RecordStoreUnavailable`. One
 pool, on a loop in a thread of its own: the loops that ask come and go. No password in any text. May

@@ -1,7 +1,7 @@
-"""Records room: what is asked of a collection, page by page.
+"""What is asked of a collection, page by page.
 
-One rule: a page goes on behind the last item of the one before it, wherever that is by now: items may
-come and go meanwhile, none that stays is told twice or left out. Pure. May import `items`.
+One rule: a page goes on behind the last item of the one before it, wherever that is by now: items
+may come and go meanwhile, none that stays is told twice or left out. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Records room: the file `records.db`: its tables, and the statements that write and read them.
+"""The file `records.db`: its tables, and the statements that write and read them.
 
-One rule: never a WAL: several processes have the file open, and SQLite before 3.51.3 can corrupt a WAL
-that two connections check-point at once. May import `items`, `query`, `turns`
-and `errors`.
+One rule: never a WAL: several processes have the file open, and SQLite before 3.51.3 can corrupt a
+WAL that two connections check-point at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Records room: records in a SQLite file beside the journal, for the processes of one machine.
+"""Records in a SQLite file beside the journal, for the processes of one machine.
 
-One rule: one thread writes, with group commit: all that waits becomes one transaction, and a put returns
-when that is on stable storage. Readers have threads and connections of their own. May import `sqlite`,
-`turns`, `store` and what they may.
+One rule: one thread writes, with group commit: all that waits becomes one transaction, and a put
+returns when that is on stable storage. Readers have threads and connections of their own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Records room: what every store of records offers, and the one that forgets.
+"""What every store of records offers, and the one that forgets.
 
-One rule: all stores answer a question with the same rows in the same order. May import `items`,
-`query`, `errors`.
+One rule: all stores answer a question with the same rows in the same order.
 """
 
 from __future__ import annotations

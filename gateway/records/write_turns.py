@@ -1,9 +1,8 @@
-"""Records room: how readers and writers of one file let each other in.
+"""How readers and writers of one file let each other in.
 
 One rule: nobody is waited for without end. Who finds the file busy raises a flag (a shared lock on
 `records.turns`) and looks again every millisecond; who writes one transaction behind the other
-pauses where a flag is up. SQLite's own waiting would sleep ever longer, and starve. May import the
-standard library.
+pauses where a flag is up. SQLite's own waiting would sleep ever longer, and starve.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""server: see docs/architecture.md."""
+"""Server: see docs/architecture.md."""

@@ -1,7 +1,7 @@
 """Puts ground, doors and what lives beside them together into a gateway, and takes it down again.
 
 `Gateway.prepare` opens the ground, `start` the rooms that live on the loop in the order in which
-they depend on each other, `stop` ends them in reverse. May import everything but the commands.
+they depend on each other, `stop` ends them in reverse.
 """
 
 from __future__ import annotations

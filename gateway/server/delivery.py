@@ -1,7 +1,7 @@
 """Who runs the handlers of this process: a runner on the journal, or NATS with the journal before it.
 
 The rule: uploads never wait for what stands here. With NATS every event leaves through the relay
-and comes back, to us or to another node, as a delivery of NATS. May import the ground and below.
+and comes back, to us or to another node, as a delivery of NATS.
 """
 
 from __future__ import annotations

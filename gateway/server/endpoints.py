@@ -1,7 +1,6 @@
 """The doors, put on the ground: what answers uploads, routes, `/-/...` and `/-/events`.
 
-The rule: nothing is decided here; each door is given what it needs and nothing more. May import
-the doors and below.
+The rule: nothing is decided here; each door is given what it needs and nothing more.
 """
 
 from __future__ import annotations

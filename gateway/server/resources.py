@@ -2,7 +2,7 @@
 
 The rule: nothing here serves anybody. What is opened is closed in reverse, also when a later step
 fails. Blocking: it takes the directory, loads plugins, opens the journal and settles what a crash
-left. May import everything but the doors and the commands.
+left.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The premises: what exists once for a directory, however many processes serve it.
 
 The rule: whoever opens them, the supervisor or the only process, makes nothing that needs a thread
-or a loop; the processes get a `ProcessContext` each and find all else done: the directory is theirs, the
-token and the installation key are there, the port is bound. May import `auth`, `installation`,
-`listening`, `storage`, `commit.promises`, `settings`.
+or a loop; the processes get a `ProcessContext` each and find all else done: the directory is
+theirs, the token and the installation key are there, the port is bound.
 """
 
 from __future__ import annotations

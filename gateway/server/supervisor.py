@@ -1,7 +1,7 @@
 """The supervisor: several processes that share the port, kept alive and ended together.
 
 The rule: it has no thread and no event loop, so that it may fork at any time, and it serves nobody.
-What it and its children say to each other is in `link`. May import `link`.
+What it and its children say to each other is in `link`.
 """
 
 from __future__ import annotations

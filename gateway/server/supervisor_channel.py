@@ -1,9 +1,8 @@
-"""Machinery: the line between the supervisor and a child of its.
+"""The line between the supervisor and a child of its.
 
-A child says when it is prepared (all settled, the port still closed), waits for the go, and says when
-it is ready. Should the supervisor die, its end of every line closes and the children kill
-themselves: what they promised survives that as it survives any kill -9. May import the standard
-library only.
+A child says when it is prepared (all settled, the port still closed), waits for the go, and says
+when it is ready. Should the supervisor die, its end of every line closes and the children kill
+themselves: what they promised survives that as it survives any kill -9.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Assembles a worker: it runs handlers and nothing else, on any machine that reaches NATS.
 
-The rule: it owns no directory, no journal and no upload. What it is killed over comes to another node
-when its lease has run out; what it gives back on a stop has used no attempt. May import everything
-but the commands and the app.
+The rule: it owns no directory, no journal and no upload. What it is killed over comes to another
+node when its lease has run out; what it gives back on a stop has used no attempt.
 """
 
 from __future__ import annotations

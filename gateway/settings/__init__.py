@@ -1,8 +1,8 @@
 """Settings: flags, environment and file become one frozen object, or one clear line of complaint.
 
 The rule of the room: a setting is written down once, in `table`; its flag, its environment name,
-its key in the file, its documentation and the example file all come from there. Nothing is
-guessed and nothing is ignored: an unknown name is an error. May import `paths` and `errors`.
+its key in the file, its documentation and the example file all come from there. Nothing is guessed
+and nothing is ignored: an unknown name is an error.
 
     table      the settings themselves        sources    who said what, and where
     values     how a text becomes a value     flags      the command line

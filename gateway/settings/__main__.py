@@ -1,6 +1,6 @@
 """Settings: `python -m gateway.settings reference|example` prints the generated files.
 
-The rule: printing only. May import this room.
+The rule: printing only.
 """
 
 import sys

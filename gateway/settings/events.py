@@ -1,6 +1,6 @@
 """Settings: the part of the table that tells where events are queued, who runs handlers, what is kept.
 
-The rule is that of `table`, whose model these fields are part of. May import `option` and `values`.
+The rule is that of `table`, whose model these fields are part of.
 """
 
 from __future__ import annotations

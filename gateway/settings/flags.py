@@ -2,7 +2,7 @@
 
 The rule: a flag is a text, or a list of texts where it is repeatable; a switch may stand bare and
 takes its value, if any, behind `=`. Judging it is left to `load`, so that a bad flag and a bad line
-in the file are told in the same words. May import the table.
+in the file are told in the same words.
 """
 
 from __future__ import annotations

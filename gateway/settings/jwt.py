@@ -1,6 +1,6 @@
 """Settings: the part of the table that tells whose JSON Web Tokens are believed.
 
-The rule is that of `table`, whose model these fields are part of. May import `option` and `values`.
+The rule is that of `table`, whose model these fields are part of.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Settings: precedence (flag, environment, file, default), checks across settings, complaints.
 
-The rule: `load` returns settings that a server can start with, or raises; it opens nothing but
-the settings file. May import the rest of this room and `errors`.
+The rule: `load` returns settings that a server can start with, or raises; it opens nothing but the
+settings file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Settings: the part of the table that tells whose notifications of objects are taken.
 
-The rule is that of `table`, whose model these fields are part of. May import `option` and `events`.
+The rule is that of `table`, whose model these fields are part of.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Settings: what a row of the table consists of, and the names that follow from it.
 
-The rule: no setting is named here. May import nothing of this project.
+The rule: no setting is named here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Settings: the part of the table that tells where scripts keep their records.
 
-The rule is that of `table`, whose model this field is part of. May import `events` and `option`.
+The rule is that of `table`, whose model this field is part of.
 """
 
 from __future__ import annotations

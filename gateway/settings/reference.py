@@ -1,7 +1,6 @@
 """Settings: the table as documentation: a Markdown page and a commented example file.
 
 The rule: both are generated, never edited; tests fail when the files in the project are stale.
-May import the table.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The rule: a source gives texts (or lists of texts) with the place they come from and judges only
 names, never values. YAML scalars are taken as they are written, so that `0640` means the same in
-all three sources. May import the table and `errors`.
+all three sources.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Settings: the one table. A field here is a flag, an environment name, a file key and a doc line.
 
 The rule: everything about a setting stands beside it, in its type, its default and its `Option`;
-nothing else in the project repeats a name or a default. May import `model` and this room, but not
-`load`.
+nothing else in the project repeats a name or a default.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Settings: how a text that an operator wrote becomes a value.
 
-The rule: every function takes what was written and returns the value, or raises `ValueError`
-with words that fit behind "port: ". What is no text (a value made in a program) passes through
-and is left to the model. Pure; may import `paths` and `errors`.
+The rule: every function takes what was written and returns the value, or raises `ValueError` with
+words that fit behind "port: ". What is no text (a value made in a program) passes through and is
+left to the model. Pure; may import `paths` and `errors`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Foundation: what the keys of an installation prove: credentials, signed URLs, marks.
+"""What the keys of an installation prove: credentials, signed URLs, marks.
 
 The rule: pure. No socket, no loop, no file: a key goes in, a text comes out, and a text is checked
 in constant time. Each purpose has a key of its own, so that nothing made for one is ever good for
-another. May import the standard library and `errors`.
+another.
 """
 
 from gateway.signing.credential import LIFETIME_SECONDS, SKEW_SECONDS, CredentialSigner

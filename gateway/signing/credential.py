@@ -1,7 +1,6 @@
-"""Signing room: internal credentials, by which the gateways of one installation know their calls.
+"""Internal credentials, by which the gateways of one installation know their calls.
 
-The rule: pure. A key goes in, a text comes out, and a text is checked in constant time. May import
-the standard library and this room.
+The rule: pure. A key goes in, a text comes out, and a text is checked in constant time.
 
 An internal credential is `v1.<expiry>.<mac>`. The MAC is HMAC-SHA256 (RFC 2104) under a key that is
 derived from the installation's for this one purpose, so that no other kind of signature can ever

@@ -1,8 +1,7 @@
-"""Signing room: what a signed URL allows, and what it may not.
+"""What a signed URL allows, and what it may not.
 
 The rule: a grant that can be signed has a meaning for the gateway in each of its fields; one that
-says more than its method can do is refused when it is made. May import the standard library and
-this room.
+says more than its method can do is refused when it is made.
 """
 
 from __future__ import annotations

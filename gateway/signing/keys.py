@@ -1,7 +1,7 @@
-"""Signing room: from the keys of an installation to those of one purpose.
+"""From the keys of an installation to those of one purpose.
 
 The rule: an installation key signs nothing itself; whatever is signed is signed with a key derived
-from it for that one purpose (RFC 5869 gives the reason). May import the standard library only.
+from it for that one purpose (RFC 5869 gives the reason).
 """
 
 from __future__ import annotations

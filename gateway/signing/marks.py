@@ -1,7 +1,7 @@
-"""Signing room: the marks by which every gateway of an installation knows what one of them stored.
+"""The marks by which every gateway of an installation knows what one of them stored.
 
 The rule: a mark speaks of one upload under one path. Who reads it off an object can put it on no
-object of another name. May import the standard library and this room.
+object of another name.
 """
 
 from __future__ import annotations

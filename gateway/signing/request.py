@@ -1,7 +1,7 @@
-"""Signing room: whether the headers of a request keep to what its signed URL allows.
+"""Whether the headers of a request keep to what its signed URL allows.
 
 The rule: what was signed and not sent is wrong, and so is what was sent and contradicts what was
-signed. Pure: headers are any mapping of names to values. May import `errors` and this room.
+signed. Pure: headers are any mapping of names to values.
 """
 
 from __future__ import annotations

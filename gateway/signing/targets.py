@@ -1,8 +1,7 @@
-"""Signing room: paths and queries of signed URLs, written and read in one way only.
+"""Paths and queries of signed URLs, written and read in one way only.
 
 The rule: what is read here means the same to every other reader of the request, or it is refused:
-two spellings that some server might tell apart are never taken for one. May import the standard
-library only; what cannot be read raises `ValueError`.
+two spellings that some server might tell apart are never taken for one.
 """
 
 from __future__ import annotations

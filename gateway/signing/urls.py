@@ -1,9 +1,8 @@
-"""Signing room: from a grant to the query of a signed URL, and back from a request's target.
+"""From a grant to the query of a signed URL, and back from a request's target.
 
 The rule: authenticity first: no field of a URL is looked into before its signature has been found
 good. What is signed is a list of texts, each with its length before it, so that no two requests
-have the same; method, path, every field and every other parameter is in it. May import `errors`
-and this room.
+have the same; method, path, every field and every other parameter is in it.
 """
 
 from __future__ import annotations

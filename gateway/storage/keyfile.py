@@ -1,6 +1,6 @@
-"""Storage room: small files that hold a key. Read only if nobody else can, written whole or not at all.
+"""Small files that hold a key. Read only if nobody else can, written whole or not at all.
 
-The rule: what a key file holds never appears in a complaint. May import `folders`, `errors`.
+The rule: what a key file holds never appears in a complaint.
 """
 
 from __future__ import annotations

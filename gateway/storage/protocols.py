@@ -1,8 +1,8 @@
-"""Storage room: what the other rooms may ask of a storage, whichever it is.
+"""What the other rooms may ask of a storage, whichever it is.
 
-One rule: a storage that speaks these protocols passes the one contract suite (`tests/storage`), and no
-other room knows which one it has. A **path** is what events name: it starts with `/` and lies below
-DIRECTORY; its **key** is the same without that slash. May import errors.
+One rule: a storage that speaks these protocols passes the one contract suite (`tests/storage`), and
+no other room knows which one it has. A **path** is what events name: it starts with `/` and lies
+below DIRECTORY; its **key** is the same without that slash.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""telemetry: see docs/architecture.md."""
+"""Telemetry: see docs/architecture.md."""

@@ -1,10 +1,9 @@
-"""Foundation: one log line per fact, as text for a person or JSON for a machine.
+"""One log line per fact, as text for a person or JSON for a machine.
 
-Who is being served travels in context variables (`bind`), so that every line written on the way,
-on the server's loop or in a script lane, carries `upload_id` and `event_id`. Lines go to stderr.
-Extra facts are given as `extra={"facts": {...}}`. What other libraries and asyncio have to say
-goes the same way. `mask` takes secrets out of whatever is written. May import the standard library
-only.
+Who is being served travels in context variables (`bind`), so that every line written on the way, on
+the server's loop or in a script lane, carries `upload_id` and `event_id`. Lines go to stderr. Extra
+facts are given as `extra={"facts": {...}}`. What other libraries and asyncio have to say goes the
+same way. `mask` takes secrets out of whatever is written.
 """
 
 from __future__ import annotations

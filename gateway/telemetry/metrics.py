@@ -1,7 +1,7 @@
-"""Foundation: what is counted, and how it is called to Prometheus.
+"""What is counted, and how it is called to Prometheus.
 
-One object per gateway with a registry of its own, so that two gateways in one process (as in
-tests) do not add up. May import prometheus_client only.
+One object per gateway with a registry of its own, so that two gateways in one process (as in tests)
+do not add up.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Foundation: what must never be written down, in logs, the journal or a status page.
+"""What must never be written down, in logs, the journal or a status page.
 
-Pure. May import the standard library only.
+Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plugin exports: what its two routes answer.
 
 One rule: whoever calls is known by now (`auth_mode: axis`) and hears of their own exports only: all
-others are not there. May import the standard library and this plugin.
+others are not there.
 """
 
 from __future__ import annotations

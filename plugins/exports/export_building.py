@@ -1,7 +1,7 @@
 """Plugin exports: builds what was ordered, tells how far it is, and ends in done or failed.
 
-One rule: an order may come twice and its builder may be killed at any moment; whoever holds the record
-builds, and lets go when it is not his any more. May import the standard library and this plugin.
+One rule: an order may come twice and its builder may be killed at any moment; whoever holds the
+record builds, and lets go when it is not his any more.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Plugin exports: records come in page by page, and a zip with CSV and JSON comes out.
 
-One rule: memory does not grow with the number of records, and nothing is ever left behind: the files
-have no names, so that the system takes them back however this ends. Blocking: for threads. May import
-the standard library.
+One rule: memory does not grow with the number of records, and nothing is ever left behind: the
+files have no names, so that the system takes them back however this ends. Blocking: for threads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Plugin exports: takes away what is old, and takes care of what nobody speaks of any more.
 
-One rule: a file goes when it is older than the config allows, whatever the records say. May import the
-standard library and this plugin.
+One rule: a file goes when it is older than the config allows, whatever the records say.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plugin photos: bytes that claim to be a picture, and the two copies that are made of them.
 
 One rule: bytes in, bytes out; whatever is wrong with a picture is `NotAPicture`, told in words for
-the person who sent it. Blocks: call it in a thread. May import the standard library and Pillow.
+the person who sent it. Blocks: call it in a thread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plugin photos: serves the page: its files from the folder `page`, and what they must know.
 
 One rule: nothing inline and nothing from elsewhere: the policy allows this gateway and the storage,
-which a page sends bytes to. May import the standard library and this plugin.
+which a page sends bytes to.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Plugin photos: what happens to a photo once it is stored: looked at, copied, recorded.
 
 One rule: it may run twice and then changes nothing; the record is written last, so whatever has a
-record is finished. Pictures are decoded in a thread. May import the standard
-library, `gateway.errors` and this plugin.
+record is finished. Pictures are decoded in a thread.
 """
 
 from __future__ import annotations

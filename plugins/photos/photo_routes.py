@@ -1,7 +1,7 @@
 """Plugin photos: what its routes answer: an upload begun, photos listed, one shown, one removed.
 
 One rule: whoever calls is known by now (`auth_mode: axis`); this file decides whose photo it is and
-tells URLs, never bytes. May import the standard library, `gateway.errors` and this plugin.
+tells URLs, never bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plugin photos: the words of the service: its settings, names of events and photos, keys, metadata.
 
-One rule: a name that leaves this file is safe in a key, and a text safe in a header. Pure: no network,
-no files. May import the standard library and `photo_images`.
+One rule: a name that leaves this file is safe in a key, and a text safe in a header. Pure: no
+network, no files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Plugin s3-forward: sends a committed file to an S3 bucket and removes it here, in that order.
 
-One rule: the local file goes only after a HEAD has shown that the object is this very upload, whole.
-All steps may run again, whatever stopped them before. May import aiobotocore, `gateway.errors` and
-the modules beside it.
+One rule: the local file goes only after a HEAD has shown that the object is this very upload,
+whole. All steps may run again, whatever stopped them before.
 """
 
 from __future__ import annotations

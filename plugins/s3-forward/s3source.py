@@ -1,7 +1,7 @@
 """Plugin s3-forward: a file as S3 wants to have it: in equal parts, each with its digests.
 
 One rule: no byte is read and nothing is hashed on an event loop, and no part is held in memory,
-however large the file. May import the standard library only.
+however large the file.
 """
 
 from __future__ import annotations

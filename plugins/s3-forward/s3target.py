@@ -1,7 +1,6 @@
 """Plugin s3-forward: where files go: what the Config plugin `s3` says, checked, and a client for it.
 
-One rule: a bad value is named by its key and never shown. May import the standard library, aiobotocore
-and `s3source`.
+One rule: a bad value is named by its key and never shown.
 """
 
 from __future__ import annotations

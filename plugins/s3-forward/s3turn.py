@@ -1,7 +1,7 @@
 """Plugin s3-forward: one run at a time for an object, whichever process of this machine makes it.
 
 One rule: who has the turn keeps it until he is done or dead, and whoever waits holds up nobody else
-on his event loop. May import the standard library only.
+on his event loop.
 """
 
 from __future__ import annotations

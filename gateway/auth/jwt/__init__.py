@@ -2,7 +2,7 @@
 
 The rule of the room: nothing that a token says decides how it is judged: keys, algorithms and
 addresses come from the settings and the issuer alone (RFC 8725). A token is never kept, logged or
-quoted. May import `settings` and `errors`; signatures are PyJWT's.
+quoted.
 
     keys      a JWKS document -> keys, each bound to its algorithms (pure)
     claims    what a token must say, and the principal it makes (pure)

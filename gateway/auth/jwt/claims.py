@@ -2,7 +2,7 @@
 
 The rule: a claim that is there is of its right type, or the token is not believed; what a client is
 told never says which value would have been right. Pure. Sources: RFC 7519 section 4.1, RFC 8725
-section 3, RFC 9068 section 2.2, Amazon Cognito's token reference. May import `settings`.
+section 3, RFC 9068 section 2.2, Amazon Cognito's token reference.
 """
 
 from __future__ import annotations

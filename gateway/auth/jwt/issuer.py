@@ -1,9 +1,9 @@
 """JSON Web Tokens: the issuer's keys: fetched, remembered, asked for again where that may help.
 
 The rule: however many requests come, the issuer is asked by one of them at a time and never oftener
-than the pauses here allow; what it sends is bounded in size and time. While it is away its last keys
-serve for a while. One object per process, on the server's loop. Sources: OpenID Connect Discovery 1.0
-section 4, RFC 7517, RFC 9111 section 5.2.2. May import `keys`, `settings` and `errors`.
+than the pauses here allow; what it sends is bounded in size and time. While it is away its last
+keys serve for a while. One object per process, on the server's loop. Sources: OpenID Connect
+Discovery 1.0 section 4, RFC 7517, RFC 9111 section 5.2.2.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The rule: what is cheap comes first: length, form, algorithm, issuer, then the keys, then the
 signature, then the claims; no request of a stranger makes the issuer busy. Verified tokens are
-remembered for a minute by their SHA-256, with the keys that they were verified by. Source: RFC 8725.
-May import the rest of this room.
+remembered for a minute by their SHA-256, with the keys that they were verified by. Source: RFC
+8725.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The verb `doctor`: tell what is wrong with this installation, and what to do about it.
 
 The rule: look, do not disturb: probe files have hidden names and are gone at once, and a running
-server is only asked for its health. A check is a function that yields findings. May import
-`plugins`, `auth`, `jwt` and below.
+server is only asked for its health. A check is a function that yields findings.
 
     finding    one line of the report
     disk       the directory, its file system, rename, fsync, the clock

@@ -1,8 +1,7 @@
 """Doctor: the bucket that uploads go into, where there is one.
 
-The rule: what the gateway will do there is tried out with one small object, which is removed; of the
-bucket's own settings, which are the operator's, is told what is missing. May import `storage`,
-`settings` and `finding`.
+The rule: what the gateway will do there is tried out with one small object, which is removed; of
+the bucket's own settings, which are the operator's, is told what is missing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Doctor: the directory, its file system, rename, fsync, and the clock that stamps the files.
 
 The rule: what the promise rests on is tried, not deduced: a file is really renamed and really
-synced. Where DIRECTORY is missing only `directory` says so. May import `settings` and `finding`.
+synced. Where DIRECTORY is missing only `directory` says so.
 """
 
 from __future__ import annotations

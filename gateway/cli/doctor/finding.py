@@ -1,6 +1,6 @@
 """Doctor: one line of the report.
 
-The rule: what was found, and what to do about it, each in a few words. May import nothing.
+The rule: what was found, and what to do about it, each in a few words.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Doctor: what surrounds the gateway: SQLite, records, plugins, who may upload, proxies, a server.
 
-The rule: the settings are believed, their combination is judged; the network is asked only for
-this gateway's own health page. May import `plugins`, `auth`, `settings` and `finding`.
+The rule: the settings are believed, their combination is judged; the network is asked only for this
+gateway's own health page.
 """
 
 from __future__ import annotations

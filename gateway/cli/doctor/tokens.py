@@ -1,6 +1,6 @@
 """Doctor: the issuer of JSON Web Tokens: is it there, are its keys of use, is the way to it safe.
 
-The rule: the issuer is asked once, as the server asks it. May import `jwt`, `settings` and `finding`.
+The rule: the issuer is asked once, as the server asks it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The verb `events`: what was asked for, checked before anything is done.
 
 The rule: a slip is told with a way on; an argument that would be ignored is a slip too. Touches
-nothing. May import `events.protocols`, `errors`.
+nothing.
 """
 
 from __future__ import annotations

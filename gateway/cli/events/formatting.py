@@ -1,8 +1,7 @@
 """The verb `events`: how its answers are shown to people.
 
 The rule: what others wrote (names, paths, errors) is shown without what could move a terminal's
-cursor. A terminal gets lines that fit its width; a pipe gets all of it. May import
-`events.protocols`.
+cursor. A terminal gets lines that fit its width; a pipe gets all of it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 The rule: a slot that a server owns is asked through the owner's socket; one that nobody owns is
 opened here, under its lock, for one question at a time, so that a server that starts meanwhile
-waits some milliseconds. What was handed to NATS is asked for there. May import
-`events`, `storage`, `settings`.
+waits some milliseconds. What was handed to NATS is asked for there.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""admin: see docs/architecture.md."""
+"""Admin: see docs/architecture.md."""

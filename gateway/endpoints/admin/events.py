@@ -1,8 +1,7 @@
-"""Door: events seen and steered over HTTP, everything below `/-/events`.
+"""Events seen and steered over HTTP, everything below `/-/events`.
 
 The rule: what changes something is a POST of JSON that says what is meant, and comes from no
-foreign web page; whether the caller may do it is settled before it gets here. May import bodies,
-events, redaction and below.
+foreign web page; whether the caller may do it is settled before it gets here.
 """
 
 from __future__ import annotations

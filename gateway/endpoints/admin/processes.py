@@ -1,8 +1,8 @@
-"""Machinery: the other processes of this gateway, asked through their owners' Unix sockets.
+"""The other processes of this gateway, asked through their owners' Unix sockets.
 
 The rule: a sibling is asked for what it has itself (`scope=slot`), so nobody is asked in circles;
 every question is bounded; a sibling that is just being started again is `away`, which is not the
-same as knowing nothing. Lives on the server's loop. May import `storage` and `errors`.
+same as knowing nothing. Lives on the server's loop.
 """
 
 from __future__ import annotations

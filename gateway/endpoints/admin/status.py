@@ -1,4 +1,4 @@
-"""Door: what the gateway tells of itself, everything below `/-/` but the events (`steering`).
+"""What the gateway tells of itself, everything below `/-/` but the events (`steering`).
 
 The rule: it only reads. Liveness and readiness are open to all; whether the rest may be seen is
 settled before it gets here. May import server, siblings, inflight, commit.reserve, events, hooks

@@ -1,4 +1,4 @@
-"""Downloads door: hands stored files out again, whole, in part, or many as one archive.
+"""Hands stored files out again, whole, in part, or many as one archive.
 
 One rule: what is sent is one version of a file, to somebody who may have it, as something to be saved
 and never to be run by a browser.

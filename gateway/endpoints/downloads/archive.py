@@ -1,7 +1,7 @@
-"""Downloads door: a folder, or some files of it, as one zip.
+"""A folder, or some files of it, as one zip.
 
 One rule: an archive is decided upon once, as a whole (`deciding`); what is in it is what its folder
-held while it was sent. A fault in the middle breaks the connection. May import its own room.
+held while it was sent. A fault in the middle breaks the connection.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Downloads door: who asks, may they, and which file they get in the end.
+"""Who asks, may they, and which file they get in the end.
 
 One rule: the default authorization decides, or the handlers of OnFileDownloading do; whatever fails
 refuses. An archive needs a handler's word, where there are handlers: its files are not asked about
-one by one. May import hooks, auth, server and the foundations.
+one by one.
 """
 
 from __future__ import annotations

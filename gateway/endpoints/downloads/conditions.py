@@ -1,7 +1,7 @@
-"""Downloads door: preconditions (RFC 9110 section 13), in the order in which they count.
+"""Preconditions (RFC 9110 section 13), in the order in which they count.
 
 One rule: a condition that cannot be read is ignored where ignoring sends a file, and fails where it
-would let something through (`If-Match`). Pure. May import errors.
+would let something through (`If-Match`). Pure.
 """
 
 from __future__ import annotations

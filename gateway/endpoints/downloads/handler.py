@@ -1,7 +1,7 @@
-"""Downloads door: `GET` and `HEAD` of a file: is there news, which part of it, and how it leaves.
+"""`GET` and `HEAD` of a file: is there news, which part of it, and how it leaves.
 
 One rule: nothing is opened, and nothing said of a file, before it is decided that this client may
-have it. May import its own room, hooks, auth, server, storage and the foundations.
+have it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Downloads door: what is said of a file before its bytes.
+"""What is said of a file before its bytes.
 
-One rule: a browser saves what it gets here, and never shows, guesses or runs it: an attachment, of the
-type that was stored, in a sandbox. Pure. May import storage and its own room.
+One rule: a browser saves what it gets here, and never shows, guesses or runs it: an attachment, of
+the type that was stored, in a sandbox. Pure.
 """
 
 from __future__ import annotations

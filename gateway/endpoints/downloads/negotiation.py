@@ -1,7 +1,6 @@
-"""Downloads door: what one request asks of a file, whichever version of it turns out to be there.
+"""What one request asks of a file, whichever version of it turns out to be there.
 
-One rule: all of it is decided on one `Stat`, that of the version that is sent. Pure. May import its
-own room and storage.
+One rule: all of it is decided on one `Stat`, that of the version that is sent. Pure.
 """
 
 from __future__ import annotations

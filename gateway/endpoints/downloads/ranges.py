@@ -1,7 +1,7 @@
-"""Downloads door: which parts of a file a `Range` asks for (RFC 9110 section 14).
+"""Which parts of a file a `Range` asks for (RFC 9110 section 14).
 
-One rule: what is no valid range of bytes is ignored, as if it had not been asked for; only a valid one
-that lies wholly behind the end is refused. Pure. May import errors.
+One rule: what is no valid range of bytes is ignored, as if it had not been asked for; only a valid
+one that lies wholly behind the end is refused. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Downloads door: a file, or parts of it, as an answer.
+"""A file, or parts of it, as an answer.
 
-One rule: the file is closed with the answer, however that ends; whatever goes wrong behind the headers
-breaks the connection, so that nobody takes a part for the whole. May import server and below.
+One rule: the file is closed with the answer, however that ends; whatever goes wrong behind the
+headers breaks the connection, so that nobody takes a part for the whole.
 """
 
 from __future__ import annotations

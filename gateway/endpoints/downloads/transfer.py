@@ -1,8 +1,8 @@
-"""Downloads door: bytes of files on their way to a client: by `sendfile` over plain TCP, else in pieces.
+"""Bytes of files on their way to a client: by `sendfile` over plain TCP, else in pieces.
 
 One rule: the loop never waits for a disk, and no client holds a thread: threads of a small pool
 send in turns, and a turn ends when the client has enough or its time is up. (uvloop has no
-`sendfile` of its own.) May import `listening` and below.
+`sendfile` of its own.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Downloads door: many files as one zip, made while it is sent, in constant memory.
+"""Many files as one zip, made while it is sent, in constant memory.
 
-One rule: the library that writes the format is synchronous, so it runs in threads, a piece at a time,
-and no thread is held while the client is slow; what has to be asked of the storage is asked on
-the loop. May import its own room, storage and the foundations.
+One rule: the library that writes the format is synchronous, so it runs in threads, a piece at a
+time, and no thread is held while the client is slow; what has to be asked of the storage is asked
+on the loop.
 """
 
 from __future__ import annotations

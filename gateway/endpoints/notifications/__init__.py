@@ -2,6 +2,5 @@
 
 `notices` reads what stores send, `senders` knows who may send it, `sns` the signatures of Amazon's
 notification service; `door` answers `POST /-/notifications`; `arrivals` turns an object that has
-come into an event, `reconcile` looks for those whose notification was lost. May import initiated,
-hooks, auth, events, storage and the foundations; no other door.
+come into an event, `reconcile` looks for those whose notification was lost.
 """

@@ -1,8 +1,8 @@
-"""Objects door: who may send notifications.
+"""Who may send notifications.
 
 One rule: whoever is known to the gateway, or shows the shared secret in one of the ways that object
 stores have; nobody else, except where all of `/-/` is open to this machine alone. Secrets are
-compared in constant time and never quoted. May import errors.
+compared in constant time and never quoted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Objects door: certificates of Amazon's notification service, and signatures made with their keys.
+"""Certificates of Amazon's notification service, and signatures made with their keys.
 
 One rule: pure. Loaded only where a message is signed: most gateways have no use for its library. May
 import the standard library and cryptography.

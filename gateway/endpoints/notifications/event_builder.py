@@ -1,8 +1,7 @@
-"""Objects door: which objects are told of, under which id, and what the event says.
+"""Which objects are told of, under which id, and what the event says.
 
 One rule: everything follows from the notice and the object alone, so that whoever tells of the same
-object, on whichever machine, makes the same event. Pure but for the date of its making. May import
-initiated, events, storage, paths, model, errors.
+object, on whichever machine, makes the same event. Pure but for the date of its making.
 """
 
 from __future__ import annotations

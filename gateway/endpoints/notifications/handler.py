@@ -1,8 +1,8 @@
-"""Objects door: `POST /-/notifications`, where object stores tell of what was put into them.
+"""`POST /-/notifications`, where object stores tell of what was put into them.
 
 One rule: a 2xx means that the events are durable; who gets another answer, or none, sends again.
 One process of a gateway takes all notifications, so that its journal knows a repetition: the others
-pass theirs on to it. May import bodies, siblings, answers, points, errors and its own room.
+pass theirs on to it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Objects door: what object stores send, read into one form.
+"""What object stores send, read into one form.
 
-One rule: the key of an object is decoded exactly once, as its sender encodes it; what cannot be read
-is refused with words that name the place. Pure. May import errors.
+One rule: the key of an object is decoded exactly once, as its sender encodes it; what cannot be
+read is refused with words that name the place. Pure.
 
 Senders whose form is known: Amazon S3 (directly from SNS, SQS or Lambda, wrapped or raw), Ceph,
 MinIO, and what follows them. Source: Amazon S3 user guide, "Event message structure".

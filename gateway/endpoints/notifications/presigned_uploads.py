@@ -1,8 +1,8 @@
-"""Machinery: uploads that were initiated: somebody got a URL with which he may put an object himself.
+"""Uploads that were initiated: somebody got a URL with which he may put an object himself.
 
 One rule: what was promised by a URL is written down before the URL is given out, and stays until it
-can no longer be used; so neither a lost notification nor a wrong object goes unnoticed. The store of
-records is shared by all processes, with PostgreSQL by all machines. May import records, storage.
+can no longer be used; so neither a lost notification nor a wrong object goes unnoticed. The store
+of records is shared by all processes, with PostgreSQL by all machines.
 """
 
 from __future__ import annotations

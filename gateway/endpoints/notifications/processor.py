@@ -1,8 +1,8 @@
-"""Objects door: an object has come: is it as it was allowed, and who is told?
+"""An object has come: is it as it was allowed, and who is told?
 
-One rule: the event of an object is durable before anybody is answered, and told once. A wrong object
-is removed and told of as a failed upload, never as a created one. What the gateway itself has stored
-has had its event. May import initiated, events, storage, metrics, model, errors and its own room.
+One rule: the event of an object is durable before anybody is answered, and told once. A wrong
+object is removed and told of as a failed upload, never as a created one. What the gateway itself
+has stored has had its event.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Objects door: looks for objects that were to come, and whose notification may have been lost.
+"""Looks for objects that were to come, and whose notification may have been lost.
 
 One rule: whoever takes a look moves the next one first, so that of many processes and machines one
-looks; a look that fails is made good by the next. What can no longer come is forgotten. May import
-initiated, storage, errors and its own room.
+looks; a look that fails is made good by the next. What can no longer come is forgotten.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Objects door: messages of Amazon's notification service (SNS), and whether they are Amazon's.
+"""Messages of Amazon's notification service (SNS), and whether they are Amazon's.
 
 One rule: nothing that a message says is followed before its signature is found good, and then only
 to Amazon's own hosts, over HTTPS. Source: Amazon SNS developer guide, "Verifying the signatures of
-Amazon SNS messages". May import errors.
+Amazon SNS messages".
 """
 
 from __future__ import annotations

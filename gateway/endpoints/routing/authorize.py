@@ -1,7 +1,7 @@
-"""Routing door: the step that says who calls and whether that is enough.
+"""The step that says who calls and whether that is enough.
 
 One rule: everybody is authenticated, whatever the route asks for; credentials that are meant for
-this gateway go no further than here. May import `routing.model`, auth and the foundations.
+this gateway go no further than here.
 """
 
 from __future__ import annotations

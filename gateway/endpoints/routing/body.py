@@ -1,8 +1,7 @@
-"""Routing door: a request's body, read whole where a schema or a script needs it.
+"""A request's body, read whole where a schema or a script needs it.
 
 One rule: never more than the route's `max_body` is held of one body, nor more than `MOST_HELD` of
-all, and the client is told to send only when its body is really wanted. May import `routing.model`,
-server and the foundations.
+all, and the client is told to send only when its body is really wanted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Routing door: the step that lets pages of other origins call from a browser, or not.
+"""The step that lets pages of other origins call from a browser, or not.
 
 One rule: every answer of a route that has `cors` carries its headers, refusals too: a page cannot
 read an error otherwise. Preflights are answered here, before authorization: browsers send none with
-them. Source: Fetch standard, CORS protocol. May import `routing.model` and `errors`.
+them. Source: Fetch standard, CORS protocol.
 """
 
 from __future__ import annotations

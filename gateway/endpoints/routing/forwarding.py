@@ -1,8 +1,7 @@
-"""Routing door: what of a request goes to the upstream, and what of its answer comes back.
+"""What of a request goes to the upstream, and what of its answer comes back.
 
 The rule: what belongs to one connection, or what only a trusted proxy may say, is never passed on;
 what the gateway itself put into a request always is. Pure text: no system call, no event loop.
-May import `errors`.
 """
 
 from __future__ import annotations

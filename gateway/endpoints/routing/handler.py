@@ -1,7 +1,7 @@
-"""Routing door: the order of what happens to a request that a routing plugin answers.
+"""The order of what happens to a request that a routing plugin answers.
 
-One rule: the order stands in one list, and whatever refuses does it before the body is asked for.
-A request keeps the table of its moment. May import its own room, hooks, auth, plugins and below.
+One rule: the order stands in one list, and whatever refuses does it before the body is asked for. A
+request keeps the table of its moment.
 """
 
 from __future__ import annotations

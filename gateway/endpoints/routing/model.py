@@ -1,4 +1,4 @@
-"""Routing door: the nouns that its steps share. Plain data. May import `plugins` and below."""
+"""The nouns that its steps share. Plain data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Routing door: the OpenAPI document of what this gateway serves, routes and its own surface.
+"""The OpenAPI document of what this gateway serves, routes and its own surface.
 
 One rule: it is made from what is in force, so it cannot be out of date. Pure. Source: OpenAPI
-specification 3.1. May import its own room and the foundations.
+specification 3.1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Routing door: a routing plugin's document -> a `Route`, checked and compiled.
+"""A routing plugin's document -> a `Route`, checked and compiled.
 
 One rule: what is wrong with a route is said at load, with file and line; a route that exists can be
-served. May import its own room, `plugins`, `scripting` and the foundations.
+served.
 """
 
 from __future__ import annotations

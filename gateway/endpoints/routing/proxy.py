@@ -1,8 +1,7 @@
-"""Routing door: the last step: ask an upstream, and pass its answer on.
+"""The last step: ask an upstream, and pass its answer on.
 
-The rule: bytes stream both ways with back-pressure and nothing is invented: what the client sent
-is what the upstream gets, but for the fields of `forwarding`. May import its own room, server and
-the foundations.
+The rule: bytes stream both ways with back-pressure and nothing is invented: what the client sent is
+what the upstream gets, but for the fields of `forwarding`.
 """
 
 from __future__ import annotations

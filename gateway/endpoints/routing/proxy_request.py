@@ -1,8 +1,7 @@
-"""Routing door: a client's body on its way to the upstream, and how long anybody waits.
+"""A client's body on its way to the upstream, and how long anybody waits.
 
 The rule: not a byte is asked of the client before the upstream wants one, and the next piece is
-read only when the last is handed on, so memory stays constant. May import `routing.model`, server
-and the foundations.
+read only when the last is handed on, so memory stays constant.
 """
 
 from __future__ import annotations

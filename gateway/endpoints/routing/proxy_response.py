@@ -1,8 +1,7 @@
-"""Routing door: an upstream's answer on its way to the client.
+"""An upstream's answer on its way to the client.
 
 The rule: it ends cleanly only if the upstream ended it cleanly; else the client's connection is
-aborted. Pieces are read as fast as the client takes them. May import `routing.sending`,
-`routing.forwarding`, server and the foundations.
+aborted. Pieces are read as fast as the client takes them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Routing door: the step that bounds how often a client may call.
+"""The step that bounds how often a client may call.
 
 One rule: counters are bounded in number, the oldest go first; they live in this process and survive
 a reload. The counting is the library's (`limits`), its memory ours: its own looks through all
-counters at every request. May import `routing.model` and `errors`.
+counters at every request.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Routing door: JSON Schemas of requests, compiled once, and the faults that they find.
+"""JSON Schemas of requests, compiled once, and the faults that they find.
 
 One rule: a fault names the pointer and the rule, never the value: it may be a secret. Nothing is
-fetched from a network. May import `routing.model` and jsonschema_rs.
+fetched from a network.
 """
 
 from __future__ import annotations

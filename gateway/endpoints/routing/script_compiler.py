@@ -1,4 +1,4 @@
-"""Routing door: turns the body of a script (`return` and `await` at the top) into a function.
+"""Turns the body of a script (`return` and `await` at the top) into a function.
 
 One rule: lines stay where they stand in the YAML file, and no text inside a string is changed. No
 syntax tree is built (see `scripting.compile`): the lines move one column to the right instead. May

@@ -1,7 +1,6 @@
-"""Routing door: what the value means that a script returned, or the `HTTPError` that it raised.
+"""What the value means that a script returned, or the `HTTPError` that it raised.
 
-One rule: what is not understood is `InvalidResult`, never half an answer. Pure. May import `scripting`,
-`errors` and the standard library.
+One rule: what is not understood is `InvalidResult`, never half an answer. Pure.
 """
 
 from __future__ import annotations

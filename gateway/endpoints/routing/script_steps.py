@@ -1,8 +1,7 @@
-"""Routing door: the steps that run a route's scripts, before the upstream and after it.
+"""The steps that run a route's scripts, before the upstream and after it.
 
 One rule: a script gets copies and runs in a lane; its changes count once it has ended well. What it
-leaves that has no meaning is our 500, with the place in the log only. May import its own room,
-hooks, scripting and the foundations.
+leaves that has no meaning is our 500, with the place in the log only.
 """
 
 from __future__ import annotations

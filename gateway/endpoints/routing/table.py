@@ -1,8 +1,7 @@
-"""Routing door: which route answers a path and a method.
+"""Which route answers a path and a method.
 
 One rule: the path decides first, literal before variable before rest, segment by segment; then the
-method. Segments are those of the raw path, decoded once. May import its own room, `scripting`,
-`paths` and `errors`.
+method. Segments are those of the raw path, decoded once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Routing door: path templates: literal segments, `{name}`, and a last `{name:path}`.
+"""Path templates: literal segments, `{name}`, and a last `{name:path}`.
 
-One rule: pure text; a template that exists is legal. May import the standard library only.
+One rule: pure text; a template that exists is legal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Routing door: runs the `tests:` of a routing plugin: request in, expected answer out.
+"""Runs the `tests:` of a routing plugin: request in, expected answer out.
 
 One rule: a test meets the real schemas and the real scripts, in a lane; callouts and the upstream
-are stubs, nothing is sent. May import its own room, plugins, scripting and the foundations.
+are stubs, nothing is sent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Routing door: which upstream a request goes to, and which are left alone for a while.
+"""Which upstream a request goes to, and which are left alone for a while.
 
-The rule: a failed connection costs one request its time, not every request: an upstream that
-failed is set aside for a doubling while, then a single request tries it again. Pure: the clock is
-handed in. May import nothing of ours.
+The rule: a failed connection costs one request its time, not every request: an upstream that failed
+is set aside for a doubling while, then a single request tries it again. Pure: the clock is handed
+in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Routing door: the step that holds a request against the JSON Schemas of its method.
+"""The step that holds a request against the JSON Schemas of its method.
 
 One rule: a body is read only where a schema or a script looks at it, within `max_body`; else it
-stays on its way. All faults are told at once. May import its own room and the foundations.
+stays on its way. All faults are told at once.
 """
 
 from __future__ import annotations

@@ -2,6 +2,5 @@
 
 `admission` decides before a byte of body, `preconditions` reads what headers demand, `body`
 receives, `fastpath` does so for large bodies past the loop (`takeover` takes their connection,
-`roadcheck` tries whether it can), `put` is the road from one to the next. May import server,
-inflight, commit, hooks, auth, storage and the foundations; no other door.
+`roadcheck` tries whether it can), `put` is the road from one to the next.
 """

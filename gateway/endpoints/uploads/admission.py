@@ -1,8 +1,8 @@
-"""Uploads door: everything that is decided before a byte of body is read.
+"""Everything that is decided before a byte of body is read.
 
-In order: who asks, may they (the default authorization, or the handlers of OnFileUploading),
-is the path a good one, is the name free, is the size allowed, is there room. Each answer is a
-`Refusal`. May import hooks, auth, storage, commit.reserve and the foundations.
+In order: who asks, may they (the default authorization, or the handlers of OnFileUploading), is the
+path a good one, is the name free, is the size allowed, is there room. Each answer is a `Refusal`.
+May import hooks, auth, storage, commit.reserve and the foundations.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Uploads door: the bytes of one body, from the connection to the disk.
+"""The bytes of one body, from the connection to the disk.
 
 Pieces are gathered on the loop and written by a thread in big batches; while one batch is being
-written the connection's own buffer fills, then back-pressure stops the client. Memory is bounded
-by the batch and that buffer. Only "all declared bytes" or "a clean last chunk" is an end; all
-else raises. May import storage, commit.reserve, inflight, errors.
+written the connection's own buffer fills, then back-pressure stops the client. Memory is bounded by
+the batch and that buffer. Only "all declared bytes" or "a clean last chunk" is an end; all else
+raises. May import storage, commit.reserve, inflight, errors.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Uploads door: small bodies, the short road.
+"""Small bodies, the short road.
 
 A body of a few KiB is usually here before anybody asks for it. Such an upload needs no look at the
 disk before its body, no thread of its own and no file before its commit: the committer looks at the
-target, checks the space and writes the bytes, for many uploads at once. Statuses and promises
-are those of the long road. Touches nothing but the request's stream. May import storage.
+target, checks the space and writes the bytes, for many uploads at once. Statuses and promises are
+those of the long road. Touches nothing but the request's stream.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Uploads door: bodies that become files: over the short road, the ordinary or the fast one.
+"""Bodies that become files: over the short road, the ordinary or the fast one.
 
-One rule: nothing here waits for the disk on the loop. May import its own room, commit, storage and
-the foundations.
+One rule: nothing here waits for the disk on the loop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Uploads door: `PUT`, the road admit -> receive -> commit -> answer, and what leaves it early.
+"""`PUT`, the road admit -> receive -> commit -> answer, and what leaves it early.
 
 The rule: there is one way to a 2xx, through the committer; every other end discards the body and
-says why once (`OnFileUploadFailed`, a log line, a count). May import its own room, commit, hooks,
-server, inflight and the foundations.
+says why once (`OnFileUploadFailed`, a log line, a count).
 """
 
 from __future__ import annotations

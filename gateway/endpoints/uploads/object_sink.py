@@ -1,7 +1,6 @@
-"""Uploads door: bodies that become objects: they go on to S3 while they come.
+"""Bodies that become objects: they go on to S3 while they come.
 
-One rule: the client is read no faster than the storage takes. May import its own room, commit
-and the foundations.
+One rule: the client is read no faster than the storage takes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Uploads door: what the headers of a PUT demand, read and checked. Pure.
+"""What the headers of a PUT demand, read and checked. Pure.
 
-Conditions that we do not honour are refused, never ignored: a client that sends one relies on
-it. May import `errors`.
+Conditions that we do not honour are refused, never ignored: a client that sends one relies on it.
 """
 
 from __future__ import annotations

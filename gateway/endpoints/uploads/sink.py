@@ -1,7 +1,7 @@
-"""Uploads door: what it asks of the storage that was chosen at start, files or a bucket.
+"""What it asks of the storage that was chosen at start, files or a bucket.
 
 One rule: whatever differs between storages lies behind `UploadSink`; what a body must be is checked
-here, once. May import commit, server and the foundations.
+here, once.
 """
 
 from __future__ import annotations

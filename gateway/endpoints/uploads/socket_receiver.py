@@ -1,9 +1,9 @@
-"""Uploads door: the fast road, from the socket to the disk without a detour through the loop.
+"""The fast road, from the socket to the disk without a detour through the loop.
 
 Large bodies of plain TCP connections are read and written by a thread of a small pool, in turns. A
 turn ends when the socket runs dry or its time is up: slow clients hold no thread, and a fast one
-starves nobody. All else about a body is as on the ordinary road, and what cannot be taken over
-goes there. May import its own room, `server` and below.
+starves nobody. All else about a body is as on the ordinary road, and what cannot be taken over goes
+there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Uploads door: does the fast road hold on this ground? Tried once, when the gateway starts.
+"""Does the fast road hold on this ground? Tried once, when the gateway starts.
 
 Taking a body away from aiohttp leans on how it and the event loop work inside. A new version may
-move that; then uploads go the ordinary road and the log says so. May import `takeover`, `server`.
+move that; then uploads go the ordinary road and the log says so.
 """
 
 from __future__ import annotations

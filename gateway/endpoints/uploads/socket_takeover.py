@@ -1,8 +1,8 @@
-"""Uploads door: taking the rest of a body away from aiohttp, socket and all.
+"""Taking the rest of a body away from aiohttp, socket and all.
 
 The one place that reaches behind aiohttp's back; `roadcheck` tries at start whether it still can.
 The rule: not one byte is lost, doubled or read beyond the body, and a connection that was taken
-never serves another request. May import `server` and `listening`.
+never serves another request.
 """
 
 from __future__ import annotations

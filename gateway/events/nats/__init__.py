@@ -11,7 +11,6 @@
     engine       all of it, put together from the settings
 
 The rule: JetStream counts, redelivers, replicates and forgets; nothing here keeps state of its own.
-May import `settings`, `model`, `errors` and the protocols.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The rule: by default it does not, for two minutes; an operator must be told so once, plainly. An
 ordinary client cannot ask, so the monitoring port and the system account are tried, and where
-neither answers, that is said too. May import `connection` and `places`.
+neither answers, that is said too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Events room, NATS: the ledger: what lies in the streams, seen and steered.
 
 The rule: it shows what the streams hold. A delivery that is done has left the queue, and only its
-run is known: replaying it is the journals' business, which keep what they handed over. May import
-`reading`, `rows` and the rest of this package.
+run is known: replaying it is the journals' business, which keep what they handed over.
 """
 
 from __future__ import annotations

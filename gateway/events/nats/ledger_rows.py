@@ -1,7 +1,7 @@
 """Events room, NATS: messages of the three streams as the rows that watchers know.
 
 The rule: a page is made by walking three streams at once, oldest event first; a cursor is where
-each of them stands. May import `reading`, `message` and the protocols.
+each of them stands.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Events room, NATS: an event as a message, and a message as a delivery.
 
 The rule: a message carries all that a node needs which has never heard of the event. The attempt is
-what the server counts, from the base that the message itself may carry. May import `model` and
-the protocols.
+what the server counts, from the base that the message itself may carry.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Events room, NATS: the outbox: events become messages, one for each handler.
 
 The rule: it returns only when the server has acknowledged every one of them. The same delivery
-published twice within the window is one message. May import `connection`, `message`, `names`.
+published twice within the window is one message.
 """
 
 from __future__ import annotations

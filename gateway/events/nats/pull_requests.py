@@ -3,7 +3,7 @@
 The rule: every request ends with the server's word (its batch is full, or a status), so that
 nothing asked for arrives when nobody waits any more: its lease would run out unseen. What comes
 after all, for a request that was cancelled, is a stray. Source: docs.nats.io, JetStream wire API,
-`CONSUMER.MSG.NEXT`. May import `connection`.
+`CONSUMER.MSG.NEXT`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 The rule: nobody waits for a record one by one. They go in batches of which only the last asks for
 the server's answer: it has them in the order they were sent, so that its answer speaks for all.
-What is lost with the process, or while NATS is away, is history and nothing else. May import
-`connection`.
+What is lost with the process, or while NATS is away, is history and nothing else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Events room, NATS: where the servers are and how we prove who we are.
 
-The rule: user, password, token and keys come from a file that nobody else may read, and stand in
-no log and no message. Blocking. May import `settings`, `storage` (key files) and `errors`.
+The rule: user, password, token and keys come from a file that nobody else may read, and stand in no
+log and no message. Blocking.
 """
 
 from __future__ import annotations

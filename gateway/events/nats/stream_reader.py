@@ -1,8 +1,7 @@
 """Events room, NATS: reading the streams as they lie, for those who watch.
 
-The rule: it claims nothing and changes nothing but what it is told to delete. Every question is
-one bounded request to the stream's leader, so that what was just written is seen. May import
-`connection`, `names`.
+The rule: it claims nothing and changes nothing but what it is told to delete. Every question is one
+bounded request to the stream's leader, so that what was just written is seen.
 """
 
 from __future__ import annotations

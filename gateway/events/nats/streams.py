@@ -6,7 +6,6 @@
     runs    what ended and how, and what waits for its next run; the oldest go first
 
 The rule: making them again changes nothing, and nothing that an operator enlarged is made smaller.
-May import `names` and `connection`.
 """
 
 from __future__ import annotations

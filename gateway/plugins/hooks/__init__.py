@@ -1,4 +1,4 @@
-"""Hooks room: fires the events at the handlers of the plugins, from the server's side.
+"""Fires the events at the handlers of the plugins, from the server's side.
 
 dispatch    which handlers, in which lane, and what they decided        report    one run, told
 """

@@ -1,7 +1,7 @@
-"""Hooks room: fires the events at the handlers of the plugins, from the server's side.
+"""Fires the events at the handlers of the plugins, from the server's side.
 
-One rule: `uploading` may refuse or change and fails closed; `deliver` and `failed` cannot. Whatever a
-handler does, the answer comes within its time-out and about a second. May import `plugins` and below.
+One rule: `uploading` may refuse or change and fails closed; `deliver` and `failed` cannot. Whatever
+a handler does, the answer comes within its time-out and about a second.
 """
 
 from __future__ import annotations

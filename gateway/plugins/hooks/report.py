@@ -1,6 +1,6 @@
-"""Hooks room: one run of a handler, and what the log and the journal are told of it.
+"""One run of a handler, and what the log and the journal are told of it.
 
-One rule: nothing is written down before the secrets in it are masked. May import `plugins` and below.
+One rule: nothing is written down before the secrets in it are masked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Scripting room: all that a script of a plugin can see, and the threads it runs in.
+"""All that a script of a plugin can see, and the threads it runs in.
 
-One rule: scripts never run on the server's loop. Knows nothing of YAML, events or doors. May import
-`storage` and below.
+One rule: scripts never run on the server's loop. Knows nothing of YAML, events or doors.
 """
 
 from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError

@@ -1,8 +1,8 @@
-"""Scripting room: `callout`, the way a script calls another HTTP service or this gateway.
+"""`callout`, the way a script calls another HTTP service or this gateway.
 
 One rule: an answer is bounded in bytes, the wait is bounded by the handler's own time-out. One
 client session a lane loop, closed with the lane. The credential of the installation goes to its own
-gateways and nowhere else, not even after a redirect. May import `redaction`.
+gateways and nowhere else, not even after a redirect.
 """
 
 from __future__ import annotations

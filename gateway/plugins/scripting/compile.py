@@ -1,7 +1,7 @@
-"""Scripting room: turns the text of a script into code that knows its place in the YAML file.
+"""Turns the text of a script into code that knows its place in the YAML file.
 
 One rule: whatever Python says of a script (traceback, syntax error, column marks) names the YAML
-file, its line, and shows the line as it was loaded. May import the standard library and `errors`.
+file, its line, and shows the line as it was loaded.
 """
 
 from __future__ import annotations

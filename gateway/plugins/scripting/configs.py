@@ -1,7 +1,6 @@
-"""Scripting room: what Config plugins say, as scripts may read it.
+"""What Config plugins say, as scripts may read it.
 
 One rule: a value leaves only through `get_service_config`; no repr, log line or error shows one.
-May import `redaction` and this room.
 """
 
 from __future__ import annotations

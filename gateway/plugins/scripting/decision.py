@@ -1,8 +1,7 @@
-"""Scripting room: what a handler decided and told: its `handle`, and its changes to the event.
+"""What a handler decided and told: its `handle`, and its changes to the event.
 
 One rule: what is not understood refuses. A decision is noted the moment `terminate` is called, so
-that neither a forgotten `await` nor a swallowed exception lets an upload through. May import
-`model`, `errors` and this room.
+that neither a forgotten `await` nor a swallowed exception lets an upload through.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Scripting room: the values that handlers are given: the event, its headers, `MU`.
+"""The values that handlers are given: the event, its headers, `MU`.
 
 One rule: everything here is an ordinary dict underneath, so that `json.dumps` writes it as one.
-May import `model` and `errors`.
 """
 
 from __future__ import annotations

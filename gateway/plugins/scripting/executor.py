@@ -1,7 +1,7 @@
-"""Scripting room: a lane: where scripts run, beside the server's loop and never on it.
+"""A lane: where scripts run, beside the server's loop and never on it.
 
-One rule: whatever a script does, `call` answers within its time-out and a second. A lane that does not
-react is abandoned and replaced, three times at most. May import `errors` and this room.
+One rule: whatever a script does, `call` answers within its time-out and a second. A lane that does
+not react is abandoned and replaced, three times at most.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Scripting room: one event loop in one thread, and the calls that cross over to it and back.
+"""One event loop in one thread, and the calls that cross over to it and back.
 
 One rule: threads are crossed in batches, one wake-up for all that waits (waking for each call costs
-a third of the rate). Nothing that a script raises ends the thread. May import `errors` and this room.
+a third of the rate). Nothing that a script raises ends the thread.
 """
 
 from __future__ import annotations

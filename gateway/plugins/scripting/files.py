@@ -1,7 +1,7 @@
-"""Scripting room: `files`: what every storage does for scripts, and one in memory (`gateway check`).
+"""`files`: what every storage does for scripts, and one in memory (`gateway check`).
 
 One rule: in memory nothing touches a disk but what the script itself names as a source, and what is
-not there is refused as the real thing refuses it. May import storage, model and errors.
+not there is refused as the real thing refuses it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Scripting room: what `import` finds in a script beyond the installed packages.
+"""What `import` finds in a script beyond the installed packages.
 
 One rule: code that lies beside a plugin is taken anew at each reload, whatever the clock or a
-`__pycache__` says. May import the standard library only.
+`__pycache__` says.
 """
 
 from __future__ import annotations

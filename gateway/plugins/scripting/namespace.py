@@ -1,4 +1,4 @@
-"""Scripting room: the names that a script finds, and the services behind them.
+"""The names that a script finds, and the services behind them.
 
 One rule: a script reaches the gateway through these names only; all of them are documented. May
 import `errors`, `model`, `records` and this room.

@@ -1,8 +1,7 @@
-"""Scripting room: tells where in a plugin something happened.
+"""Tells where in a plugin something happened.
 
 One rule: what is shown of a traceback are the plugin's own frames, named by the YAML file and its
-line. A script's globals carry `MARK`, so that no register of files is needed. May import the
-standard library only.
+line. A script's globals carry `MARK`, so that no register of files is needed.
 """
 
 from __future__ import annotations

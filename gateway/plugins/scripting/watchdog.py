@@ -1,7 +1,7 @@
-"""Scripting room: names the script that blocks its lane.
+"""Names the script that blocks its lane.
 
 One rule: it looks from outside, from a thread that is not blocked, and costs nothing while no call
-is in flight. May import the standard library and this room.
+is in flight.
 """
 
 from __future__ import annotations

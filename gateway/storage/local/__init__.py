@@ -1,1 +1,1 @@
-"""local: see docs/architecture.md."""
+"""Local: see docs/architecture.md."""

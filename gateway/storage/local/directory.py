@@ -1,7 +1,7 @@
-"""Storage room: the open folder into which a file goes, and how its entries become durable.
+"""The open folder into which a file goes, and how its entries become durable.
 
 One rule: a folder is known by its descriptor, never by its name, which others may change. All calls
-block; they are made from threads. May import errors.
+block; they are made from threads.
 """
 
 from __future__ import annotations

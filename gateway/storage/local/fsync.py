@@ -1,4 +1,4 @@
-"""Storage room: what is said of folders to the disk. May import the standard library only."""
+"""What is said of folders to the disk."""
 
 from __future__ import annotations
 

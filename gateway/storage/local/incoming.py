@@ -1,8 +1,8 @@
-"""Storage room: bodies on their way in, each a file of its own in `.gateway/incoming/<slot>/`.
+"""Bodies on their way in, each a file of its own in `.gateway/incoming/<slot>/`.
 
-A body is private until the commit renames it. Small bodies stay in memory until they are sealed,
-so that a 4 KiB upload costs the disk one visit. All methods that touch the disk block: they
-are called from writer threads, one at a time per body. May import its own room, `errors`, `model`.
+A body is private until the commit renames it. Small bodies stay in memory until they are sealed, so
+that a 4 KiB upload costs the disk one visit. All methods that touch the disk block: they are called
+from writer threads, one at a time per body.
 """
 
 from __future__ import annotations

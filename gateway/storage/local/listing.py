@@ -1,4 +1,4 @@
-"""Storage room: the files below DIRECTORY in the order of their keys, however many there are.
+"""The files below DIRECTORY in the order of their keys, however many there are.
 
 One rule: what is held at a time is a page of names for each folder on the way down, never a list of
 all. A folder of more than PAGE names is read again for each page. Folders are entered by

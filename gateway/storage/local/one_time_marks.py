@@ -1,10 +1,10 @@
-"""Storage room: which one-time URLs have been used up, in `.gateway/once/`, shared by all processes.
+"""Which one-time URLs have been used up, in `.gateway/once/`, shared by all processes.
 
-One rule: a mark is made by a call that fails where there is one (a symbolic link that leads nowhere:
-its name is the URL's, its text the upload's), before the upload is published, and it is taken
-back durably before the body of an upload that was not published goes. So a mark whose body still
-lies in `incoming/` counts for nothing after a crash. All methods block; any thread may call
-them. May import `errors`.
+One rule: a mark is made by a call that fails where there is one (a symbolic link that leads
+nowhere: its name is the URL's, its text the upload's), before the upload is published, and it is
+taken back durably before the body of an upload that was not published goes. So a mark whose body
+still lies in `incoming/` counts for nothing after a crash. All methods block; any thread may call
+them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Storage room: threads for short work on the disk, of which many pieces come at once.
+"""Threads for short work on the disk, of which many pieces come at once.
 
 One rule: what comes in one turn of the loop is done by one thread and told in one go: threads that
 hand the interpreter to and fro cost more than such work. Work that takes its time keeps nobody:

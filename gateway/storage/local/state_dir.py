@@ -1,4 +1,4 @@
-"""Storage room: the state folder `DIRECTORY/.gateway`, and whose it is.
+"""The state folder `DIRECTORY/.gateway`, and whose it is.
 
     .gateway/            0700
       slots/all          the lock of the directory: who serves it, or looks into it, holds this first
@@ -11,7 +11,7 @@
       leaving-<n>.db     a journal on its way into another one (`commit.adopt`)
       gate, turnstile    who gives names to files, who removes some (`commit.gate`)
 
-The flocks go with the processes that hold them, however they end. May import `folders`, `errors`.
+The flocks go with the processes that hold them, however they end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Storage room: the shelf of a local directory: what is stored, read, listed and removed.
+"""The shelf of a local directory: what is stored, read, listed and removed.
 
 One rule: a file is opened once, by descriptors and without following a link, and everything said of
-it (size, date, etag, bytes) is said of that open file, whatever its name comes to mean. All disk work
-is done in threads. May import its own room, paths, model, errors.
+it (size, date, etag, bytes) is said of that open file, whatever its name comes to mean. All disk
+work is done in threads.
 """
 
 from __future__ import annotations

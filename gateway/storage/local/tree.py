@@ -1,9 +1,9 @@
 """DIRECTORY as a tree in which no symlink is followed and no protected place is touched.
 
 One rule: every folder is entered through the descriptor of the one above it, so what another
-process renames meanwhile cannot lead out of the tree. All calls block; they are made from
-threads. Messages speak of paths as the client knows them, never of the server's. `OSError`s that
-tell of the machine (EACCES, EROFS, ENOSPC, EIO) pass through. May import paths and errors.
+process renames meanwhile cannot lead out of the tree. All calls block; they are made from threads.
+Messages speak of paths as the client knows them, never of the server's. `OSError`s that tell of the
+machine (EACCES, EROFS, ENOSPC, EIO) pass through.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Storage room: what a file is, beyond its bytes: its media type, and the metadata sent along with it.
+"""What a file is, beyond its bytes: its media type, and the metadata sent along with it.
 
 One rule: an object store keeps both with the object, a local disk in one extended attribute of the
 file, so that they share its fate through renames, copies (`cp -a`, `rsync -X`) and any number of

@@ -2,7 +2,7 @@
 
 One rule: no S3 library is imported, and no network touched, before somebody asks for a client, so
 that a gateway which keeps its files on a disk starts as quickly as ever. Nothing here blocks the
-loop. May import settings, the protocols of `storage` and the foundations.
+loop.
 
     keys     paths and keys, and where in which bucket they lie
     client   one client an event loop

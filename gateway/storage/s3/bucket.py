@@ -1,7 +1,7 @@
 """S3 room: the writing requests of S3, in the gateway's own words.
 
 One rule: `put` and `complete` make an object visible, nothing else does; how each may end is told
-in `trying`. On the server's loop. May import errors and its own room.
+in `trying`. On the server's loop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """S3 room: the client, one an event loop: the server's own, and those of script lanes.
 
 One rule: nobody else makes a client, so that time-outs, retries, signatures and the number of
-connections are the same everywhere. Endpoint, region and credentials come from where every S3
-tool finds them (AWS_* in the environment, profiles, roles). May import errors and `faults`.
+connections are the same everywhere. Endpoint, region and credentials come from where every S3 tool
+finds them (AWS_* in the environment, profiles, roles).
 """
 
 from __future__ import annotations

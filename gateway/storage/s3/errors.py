@@ -1,7 +1,7 @@
 """S3 room: what S3 says is wrong, in our own words, in one place.
 
 One rule: a client learns whether to try again, the operator learns why, and neither sees a
-credential. What is nobody's fault but our own stays as it is and becomes a 500. May import errors.
+credential. What is nobody's fault but our own stays as it is and becomes a 500.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """S3 room: how texts travel in the headers of S3, which are ASCII.
 
 One rule: what is read back is what was written, whatever it holds; plain texts stay plain, so that
-other tools read them too. Pure. May import the standard library only.
+other tools read them too. Pure.
 """
 
 from __future__ import annotations

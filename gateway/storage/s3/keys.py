@@ -1,7 +1,7 @@
 """S3 room: which key of the bucket a path has, and back.
 
 One rule: exactly one key for a path and one path for a key, letter for letter: nothing decoded,
-folded or swallowed. Pure. May import settings, paths and errors.
+folded or swallowed. Pure.
 """
 
 from __future__ import annotations

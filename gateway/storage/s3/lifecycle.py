@@ -1,7 +1,7 @@
 """S3 room: rules by which the bucket itself removes what is old.
 
-One rule: the rules of others in the bucket stay as they are. S3 counts in days, and works through its
-rules about once a day: a rule is there for what nobody else removes. May import its own room.
+One rule: the rules of others in the bucket stay as they are. S3 counts in days, and works through
+its rules about once a day: a rule is there for what nobody else removes.
 """
 
 from __future__ import annotations

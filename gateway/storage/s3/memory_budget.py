@@ -1,7 +1,7 @@
 """S3 room: what all uploads of a process on their way into the bucket may hold in memory.
 
-One rule: nobody waits for anybody who does not wait himself: who is refused sends as bytes come, and
-only bodies of unknown length, which cannot, queue for room. On one event loop. May import errors.
+One rule: nobody waits for anybody who does not wait himself: who is refused sends as bytes come,
+and only bodies of unknown length, which cannot, queue for room. On one event loop.
 """
 
 from __future__ import annotations

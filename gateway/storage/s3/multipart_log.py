@@ -2,7 +2,7 @@
 
 One rule: a note is a small file in the state folder, written when an upload is begun, removed when
 it is complete or aborted. It is a help, not a promise: what is lost with a machine is found by its
-age. Blocking. May import nothing of this project.
+age. Blocking.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """S3 room: the two shapes in which a part's bytes go out: gathered first, or as they come.
 
 One rule: what was gathered can be sent again, what streams cannot. A request that the storage takes
-nothing of for a while is given up, however long the client takes. On one event loop. May import
-nothing of this project.
+nothing of for a while is given up, however long the client takes. On one event loop.
 """
 
 from __future__ import annotations

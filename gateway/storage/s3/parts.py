@@ -1,7 +1,7 @@
 """S3 room: into which parts a body is cut, where it goes, and what the object says of itself.
 
 One rule: all parts but the last are of one size (some stores demand it), and the declared length
-fits into as many as S3 takes. Pure. May import errors and `spelling`.
+fits into as many as S3 takes. Pure.
 """
 
 from __future__ import annotations

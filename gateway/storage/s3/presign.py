@@ -1,9 +1,9 @@
 """S3 room: requests that the bucket itself will take: presigned URLs and POST policies.
 
-One rule: a client that knows nothing but the URL and its own `Content-Type` can use it, and can change
-nothing of it. So metadata travels in the URL's query, which is signed as a whole; stores differ in
-whether they keep it there, which is why the gateway remembers it too. What a bucket cannot promise to
-such a client is not signed here. May import the protocols of `storage` and its own room.
+One rule: a client that knows nothing but the URL and its own `Content-Type` can use it, and can
+change nothing of it. So metadata travels in the URL's query, which is signed as a whole; stores
+differ in whether they keep it there, which is why the gateway remembers it too. What a bucket
+cannot promise to such a client is not signed here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """S3 room: how often a request is tried, and how certain its end is.
 
 One rule: what publishes ends as published, refused, or as something that nobody can tell; never one
-for another. All else may be repeated freely. On the server's loop. May import errors and its own
-room.
+for another. All else may be repeated freely. On the server's loop.
 """
 
 from __future__ import annotations

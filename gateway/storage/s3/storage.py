@@ -1,8 +1,8 @@
 """S3 room: the shelf of a bucket: what is stored, read, listed, removed, and signed for.
 
-One rule: what is said of an object and the bytes that are read are of one version, whichever store it
-is: the entity tag of each answer is compared, since not every store knows `If-Match`. On any event loop.
-May import its own room, the protocols of `storage`, settings and errors.
+One rule: what is said of an object and the bytes that are read are of one version, whichever store
+it is: the entity tag of each answer is compared, since not every store knows `If-Match`. On any
+event loop.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One rule: nothing is visible before `publish`. All parts but the last are of one size (some stores
 demand it), chosen so that the declared length fits into the parts that S3 takes. A part is gathered
 where memory is left, so that several are in flight and each can be sent again; where none is left
-it streams. On the server's loop. May import errors, points and its own room.
+it streams. On the server's loop.
 """
 
 from __future__ import annotations
