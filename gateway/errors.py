@@ -7,13 +7,13 @@ an id.
     GatewayError
     ├── Refusal            the request is answered with a code of TABLE
     │   └── Terminated     ... or with the very words of a handler's `terminate()`
-    ├── Unanswered         the outcome is unknown: close the connection without a status
-    │   └── ClientLeft     ... and nobody is there to want one: nothing is wrong with us
+    ├── UnknownOutcome         the outcome is unknown: close the connection without a status
+    │   └── ClientDisconnected     ... and nobody is there to want one: nothing is wrong with us
     ├── ConfigError        settings or plugins are wrong: what, where (file:line), what to do
-    ├── EngineAway         the engine of events cannot be reached now; try again
-    ├── RecordsAway        the records cannot be reached now; try again
+    ├── EventEngineUnavailable         the engine of events cannot be reached now; try again
+    ├── RecordsUnavailable        the records cannot be reached now; try again
     ├── Postponed          a delivery cannot be run here now, and no handler is to blame; try again
-    │   └── HolderAway     ... for the gateway that has the file cannot be reached
+    │   └── PeerUnavailable     ... for the gateway that has the file cannot be reached
     ├── Superseded         the committed file has been replaced or removed since
     ├── HandlerFailed      a run of a handler failed; the delivery is tried again
     └── HandlerGone        no loaded plugin defines the handler of a delivery
@@ -56,13 +56,13 @@ TABLE: Mapping[str, int] = {
     "other_file_system": 500,
     "bad_gateway": 502,
     "hook_failed": 503,
-    "issuer_away": 503,
+    "issuer_unavailable": 503,
     "journal_unavailable": 503,
     "overloaded": 503,
-    "process_away": 503,
-    "records_away": 503,
+    "process_unavailable": 503,
+    "records_unavailable": 503,
     "stopping": 503,
-    "storage_away": 503,
+    "storage_unavailable": 503,
     "gateway_timeout": 504,
     "no_space": 507,
 }
@@ -71,13 +71,13 @@ TABLE: Mapping[str, int] = {
 RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "too_many_requests": 1,
     "hook_failed": 5,
-    "issuer_away": 5,
+    "issuer_unavailable": 5,
     "journal_unavailable": 10,
     "overloaded": 5,
-    "process_away": 2,
-    "records_away": 5,
+    "process_unavailable": 2,
+    "records_unavailable": 5,
     "stopping": 5,
-    "storage_away": 5,
+    "storage_unavailable": 5,
 }
 """What a client should wait before it tries again (RFC 9110 section 10.2.3)."""
 
@@ -143,7 +143,7 @@ class EventEngineUnavailable(GatewayError):
     """The engine of events cannot be reached or written now; the same may succeed a little later."""
 
 
-class RecordStoreUnavailable(GatewayError):
+class RecordsUnavailable(GatewayError):
     """The records cannot be reached or written now: nobody knows whether a put was done."""
 
 
@@ -151,7 +151,7 @@ class Postponed(GatewayError):
     """A delivery cannot be run here now, and no handler is to blame: it costs no attempt."""
 
 
-class FileHolderUnavailable(Postponed):
+class PeerUnavailable(Postponed):
     """The gateway that has an event's file cannot be reached now."""
 
 

@@ -95,7 +95,7 @@ class Auth:
 
         `jwt` tells that a JSON Web Token is what is asked for: one that is not believed is then
         refused with the reason (Refusal `unauthorized`), else it is nobody's. Waits, and raises
-        `issuer_away`, only where the issuer's keys are not here.
+        `issuer_unavailable`, only where the issuer's keys are not here.
         """
         if self.granted(headers, method, target) is not None:
             return dict(SIGNED)

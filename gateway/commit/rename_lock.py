@@ -28,7 +28,8 @@ _PAUSE_SECONDS: Final = 0.002
 class RenameLock:
     """Two flocks in the state folder, which end with the process that holds them.
 
-    Both ways raise `Refusal("process_away")` when another process keeps us out for `patience` seconds.
+    Both ways raise `Refusal("process_unavailable")` when another process keeps us out for
+    `patience` seconds.
     """
 
     def __init__(self, folder: Path, patience: float = PATIENCE_SECONDS) -> None:
@@ -75,6 +76,6 @@ def _take(fd: int, how: int, until: float) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise Refusal(
-                    "process_away", "another process of this gateway has stopped; try again later"
+                    "process_unavailable", "another process of this gateway has stopped; try again later"
                 ) from None
         time.sleep(_PAUSE_SECONDS)

@@ -64,6 +64,7 @@ class StorageWriter(Protocol[LandingT]):
     async def commit(self, upload: Upload, body: LandingT, deed: WriteMetadata) -> Stored:
         """Publish a body that has ended. It is the intake's from here on, come what may.
 
-        Raises `Refusal` when nothing was stored and nothing will be, `Unanswered` when nobody can say.
+        Raises `Refusal` when nothing was stored and nothing will be, `UnknownOutcome` when nobody
+        can say.
         """
         ...

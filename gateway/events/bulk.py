@@ -41,8 +41,8 @@ class BulkLedger(Protocol):
     async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
         """Do one bounded piece of `verb` behind the cursor `after`, None for the first.
 
-        Deliveries that come to fit only after the first piece are left alone. Raises `EngineAway`,
-        `ValueError` for a cursor that is none.
+        Deliveries that come to fit only after the first piece are left alone. Raises
+        `EventEngineUnavailable`, `ValueError` for a cursor that is none.
         """
 
 
@@ -54,7 +54,8 @@ async def step(ledger: Ledger, verb: Verb, selection: Selection, after: str | No
 
 
 async def walk(ledger: Ledger, verb: Verb, selection: Selection, report: Report | None = None) -> int:
-    """Do all of `verb`, piece by piece; return how many deliveries there were. Raises `EngineAway`."""
+    """Do all of `verb`, piece by piece; return how many deliveries there were. Raises
+    `EventEngineUnavailable`."""
     count, after = 0, None
     while True:
         done = await step(ledger, verb, selection, after)

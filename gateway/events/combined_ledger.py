@@ -1,7 +1,7 @@
 """Several ledgers seen and steered as one.
 
-The rule: nothing is said of a part that cannot be asked: then the whole answer is `EngineAway`, for
-a list that silently lacks a node would be a lie.
+The rule: nothing is said of a part that cannot be asked: then the whole answer is
+`EventEngineUnavailable`, for a list that silently lacks a node would be a lie.
 """
 
 from __future__ import annotations

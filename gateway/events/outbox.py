@@ -77,7 +77,7 @@ class JournalOutbox:
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Write events with their deliveries, due now; those that are there already stay as they are.
 
-        Raises `EngineAway`.
+        Raises `EventEngineUnavailable`.
         """
         told = [event for event in events if event.handlers]
         if told:

@@ -46,7 +46,7 @@ class Outbox(Protocol):
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Return only when all are durable. The same (id, handler) twice is one delivery.
 
-        Raises `EngineAway` when that cannot be done now; then it may be tried again.
+        Raises `EventEngineUnavailable` when that cannot be done now; then it may be tried again.
         """
 
 
@@ -63,7 +63,7 @@ class Queue(Protocol):
         """Take up to `limit` due deliveries; wait up to `wait` seconds for the first.
 
         The attempt is counted here, durably: a handler that kills its process cannot loop for ever.
-        A claim that is cancelled gives back what it would have brought. Raises `EngineAway`.
+        A claim that is cancelled gives back what it would have brought. Raises `EventEngineUnavailable`.
         """
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:

@@ -22,7 +22,7 @@ _FACT: Final = "timetable"
 
 
 class ScheduleState:
-    """The timetable, from the journal's point of view. Every method raises `EngineAway`."""
+    """The timetable, from the journal's point of view. Every method raises `EventEngineUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._crossing = LoopBridge(database)

@@ -129,7 +129,7 @@ class FilesByPath:
         """Store bytes, a local file, or pieces as they come; on stable storage when it returns.
 
         Raises `Refusal` where nothing was stored (`conflict`, `bad_path`, `forbidden`, `no_space`,
-        `storage_away`), `Unanswered` where nobody can say, and what `source` raises.
+        `storage_unavailable`), `UnknownOutcome` where nobody can say, and what `source` raises.
         """
         if on_conflict not in ON_CONFLICT:
             raise ValueError(f"on_conflict must be one of {', '.join(ON_CONFLICT)}")

@@ -1,6 +1,6 @@
 """A gateway elsewhere that has a file: who it is, what is asked of it, how it answers.
 
-One rule: a holder that cannot be reached is nobody's fault: `FileHolderUnavailable`; one that has
+One rule: a holder that cannot be reached is nobody's fault: `PeerUnavailable`; one that has
 another file now says so: `Superseded`.
 """
 
@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from gateway.domain.model import Identity
-from gateway.errors import FileHolderUnavailable, Superseded
+from gateway.errors import PeerUnavailable, Superseded
 from gateway.settings import Address
 
 CONNECT_SECONDS: Final = 5.0
@@ -63,16 +63,16 @@ async def check(answer: aiohttp.ClientResponse, place: FileLocation) -> None:
     if answer.status in {404, 410}:
         raise Superseded(f"{place.path} is no longer what was uploaded, says its holder")
     if answer.status in {401, 403}:
-        raise FileHolderUnavailable(
+        raise PeerUnavailable(
             f"{place.authority} does not know us: give all nodes the same"
             " --installation-key-file and set their clocks"
         )
     if answer.status >= 300:
-        raise FileHolderUnavailable(f"{place.authority} answers {answer.status}")
+        raise PeerUnavailable(f"{place.authority} answers {answer.status}")
 
 
 async def read(answer: aiohttp.ClientResponse, place: FileLocation) -> bytes:
-    """Return about a piece of the file, nothing at its end. Cut short, it is `FileHolderUnavailable`."""
+    """Return about a piece of the file, nothing at its end. Cut short, it is `PeerUnavailable`."""
     pieces, size = [], 0
     try:
         while size < PIECE_BYTES and (some := await answer.content.readany()):
@@ -83,9 +83,9 @@ async def read(answer: aiohttp.ClientResponse, place: FileLocation) -> bytes:
     return b"".join(pieces)
 
 
-def away(place: FileLocation, fault: BaseException) -> FileHolderUnavailable:
+def away(place: FileLocation, fault: BaseException) -> PeerUnavailable:
     """Say that a holder could not be reached."""
-    return FileHolderUnavailable(
+    return PeerUnavailable(
         f"the holder of the file, {place.authority}, cannot be reached:"
         f" {str(fault) or type(fault).__name__}"
     )

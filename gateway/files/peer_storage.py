@@ -20,7 +20,7 @@ from gateway.auth.installation import Installation
 from gateway.domain import paths
 from gateway.domain.metadata import HEADER
 from gateway.domain.model import Stored, Upload
-from gateway.errors import TABLE, FileHolderUnavailable, Refusal, Superseded, UnknownOutcome
+from gateway.errors import TABLE, PeerUnavailable, Refusal, Superseded, UnknownOutcome
 from gateway.files.peer import PATIENCE, PIECE_BYTES
 from gateway.storage.protocols import Grant, PresignedRequest, Stat
 from gateway.telemetry.redaction import INTERNAL_HEADER
@@ -37,7 +37,7 @@ class PeerStorage:
         self._gateway = gateway
 
     async def stat(self, path: str) -> Stat:
-        """Describe a file. Raises `Refusal`, `FileHolderUnavailable`."""
+        """Describe a file. Raises `Refusal`, `PeerUnavailable`."""
         async with self._asking("HEAD", path) as answer:
             return _described(path, answer)
 
@@ -45,7 +45,7 @@ class PeerStorage:
     async def open(
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> AsyncIterator[PeerFile]:
-        """Open a part of a file, see `Shelf.open`. Raises also `FileHolderUnavailable`."""
+        """Open a part of a file, see `Shelf.open`. Raises also `PeerUnavailable`."""
         headers = {} if etag is None else {"If-Match": f'"{etag}"'}
         if start or length is not None:
             headers["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
@@ -91,11 +91,11 @@ class PeerStorage:
         segments = paths.check(path)
         base = self._gateway()
         if base is None:
-            raise FileHolderUnavailable(NO_GATEWAY)
+            raise PeerUnavailable(NO_GATEWAY)
         url = URL(f"{base}/-/objects/{quote('/'.join(segments))}", encoded=True)
         trusted = self._installation.recognise(method, url)
         if trusted is None:
-            raise FileHolderUnavailable(f"{url.host}:{url.port} is no peer of this installation")
+            raise PeerUnavailable(f"{url.host}:{url.port} is no peer of this installation")
         sent = {**(headers or {}), INTERNAL_HEADER: trusted.credential}
         async with aiohttp.ClientSession(timeout=PATIENCE, auto_decompress=False) as session:
             try:
@@ -105,7 +105,7 @@ class PeerStorage:
             except (aiohttp.ClientError, TimeoutError, OSError) as fault:
                 if method == "PUT":
                     raise UnknownOutcome(f"{url.host} did not say whether it stored the file") from fault
-                raise FileHolderUnavailable(f"{url.host} cannot be reached: {fault}") from fault
+                raise PeerUnavailable(f"{url.host} cannot be reached: {fault}") from fault
             async with answer:
                 if answer.status >= 300:
                     await _refuse(answer, path)
@@ -121,14 +121,12 @@ class PeerFile:
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the bytes. Raises `FileHolderUnavailable` where they end too early."""
+        """Yield the bytes. Raises `PeerUnavailable` where they end too early."""
         try:
             async for piece in self._answer.content.iter_chunked(PIECE_BYTES):
                 yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as fault:
-            raise FileHolderUnavailable(
-                f"the gateway broke off in the middle of the file: {fault}"
-            ) from fault
+            raise PeerUnavailable(f"the gateway broke off in the middle of the file: {fault}") from fault
 
 
 async def _refuse(answer: aiohttp.ClientResponse, path: str) -> NoReturn:
@@ -143,7 +141,7 @@ async def _refuse(answer: aiohttp.ClientResponse, path: str) -> NoReturn:
     code = str(said.get("error", "not_found" if answer.status == 404 else ""))
     if code in TABLE:
         raise Refusal(code, str(said.get("message", "there is no such file")))
-    raise FileHolderUnavailable(f"{answer.host} answers {answer.status}")
+    raise PeerUnavailable(f"{answer.host} answers {answer.status}")
 
 
 def _described(path: str, answer: aiohttp.ClientResponse) -> Stat:

@@ -2,7 +2,7 @@
 
 The rule: a script sees one `files`, whether the file is here, on a disk that we share with its
 holder, or on another machine; it is always the very file, never a newer one. A holder that cannot
-be reached is nobody's fault: `FileHolderUnavailable`.
+be reached is nobody's fault: `PeerUnavailable`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 from gateway.auth.installation import Installation
 from gateway.domain import paths
 from gateway.domain.model import Delivery
-from gateway.errors import FileHolderUnavailable, HandlerFailed, Refusal, Superseded
+from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
 from gateway.files import peer as distant
 from gateway.files.by_path import FilesByPath
 from gateway.files.peer import FileLocation
@@ -86,7 +86,7 @@ class FilesService(FilesByPath):
 
     async def deliver(self, hooks: Hooks, delivery: Delivery, event: dict[str, Any]) -> None:
         """Run the handler. Where it could not even connect to the holder, that is
-        `FileHolderUnavailable`."""
+        `PeerUnavailable`."""
         place = self._places.get(delivery.upload_id or "")
         if place is not None and await asyncio.to_thread(self._is_here, place):
             event["filepath"] = str(self._directory / place.path.lstrip("/"))
@@ -130,7 +130,7 @@ class FilesService(FilesByPath):
         """Open the committed file for reading, as `aiofiles.open(..., "rb")` would.
 
         One that is elsewhere is fetched into a temporary file first. Raises `Superseded` when it
-        has been replaced, changed or removed since, `FileHolderUnavailable`.
+        has been replaced, changed or removed since, `PeerUnavailable`.
         """
         known = await self._object_of(event)
         if known is not None:
@@ -158,7 +158,7 @@ class FilesService(FilesByPath):
         return os.dup(fetched.fileno())
 
     async def remove(self, event: Mapping[str, Any]) -> None:
-        """Let the holder delete the committed file. Raises `Superseded`, `FileHolderUnavailable`."""
+        """Let the holder delete the committed file. Raises `Superseded`, `PeerUnavailable`."""
         known = await self._object_of(event)
         if known is not None:
             async with self._as_event():
@@ -236,7 +236,7 @@ class FilesService(FilesByPath):
         url = distant.url_of(upload_id, place)
         trusted = self._installation.recognise(method, url)
         if trusted is None:
-            raise FileHolderUnavailable(f"{place.authority} is no peer of this installation")
+            raise PeerUnavailable(f"{place.authority} is no peer of this installation")
         headers = {INTERNAL_HEADER: trusted.credential}
         async with aiohttp.ClientSession(timeout=distant.PATIENCE, auto_decompress=False) as session:
             try:

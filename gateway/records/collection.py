@@ -34,7 +34,7 @@ class Collection:
         """Keep `item` under `key`, on stable storage before this returns; tell whether it was done.
 
         `only_new`: not where the key is taken. `replaces`: only where the item there still is this
-        one, as `get` gave it. Raises `ValueError` for what is no item, `RecordsAway` where the
+        one, as `get` gave it. Raises `ValueError` for what is no item, `RecordsUnavailable` where the
         records cannot be reached: then nobody knows whether it was done.
         """
         if only_new and replaces is not None:
@@ -69,7 +69,7 @@ class Collection:
         With an index only those that have the field as a number or a text (of up to 1000 bytes):
         numbers first, then texts by code point; `since` <= field < `until`, or field == `equals`.
         A page has up to `limit` (1 to 1000) items, fewer where they are large. Raises `ValueError`
-        that names the argument, also for a `cursor` of another query; `RecordsAway`.
+        that names the argument, also for a `cursor` of another query; `RecordsUnavailable`.
         """
         asked = make_query(prefix, index, equals, since, until, order, limit, cursor)
         rows, more = await self._store.select(self._name, asked)
@@ -96,7 +96,7 @@ class Records:
         return Collection(self._store, checked_name(INTERNAL + name))
 
     async def check(self) -> str:
-        """Say what the records are kept in. Raises `RecordsAway` where that cannot be reached."""
+        """Say what the records are kept in. Raises `RecordsUnavailable` where that cannot be reached."""
         return await self._store.check()
 
     def close(self) -> None:

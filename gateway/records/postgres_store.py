@@ -1,6 +1,6 @@
 """Records in PostgreSQL, for installations of several machines.
 
-One rule: every wait is bounded, and what cannot be reached now is `RecordStoreUnavailable`. One
+One rule: every wait is bounded, and what cannot be reached now is `RecordsUnavailable`. One
 pool, on a loop in a thread of its own: the loops that ask come and go. No password in any text. May
 import `statements`, `store` and what they may, and asyncpg.
 """
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from gateway.errors import RecordStoreUnavailable
+from gateway.errors import RecordsUnavailable
 from gateway.records import postgres_queries as statements
 from gateway.records.items import EncodedItem
 from gateway.records.query import ItemRow, Query
@@ -127,7 +127,7 @@ class PostgresStore:
 
         with self._starting:
             if self._closed or self._waiting >= WAITING:
-                raise RecordStoreUnavailable("the records are closed or overloaded")
+                raise RecordsUnavailable("the records are closed or overloaded")
             self._waiting += 1
             loop = self._started()
         try:
@@ -147,13 +147,13 @@ class PostgresStore:
             self._thread.start()
         return self._loop
 
-    def _away(self, fault: Exception) -> RecordStoreUnavailable:
+    def _away(self, fault: Exception) -> RecordsUnavailable:
         """Say what is wrong. Words of the server come without the values of a statement."""
         said = (
             str(fault).partition("\n")[0] if isinstance(fault, asyncpg.PostgresError | OSError) else ""
         )
         why = f"{type(fault).__name__}: {said}" if said else type(fault).__name__
-        return RecordStoreUnavailable(f"the records at {self.shown} cannot be reached: {why}")
+        return RecordsUnavailable(f"the records at {self.shown} cannot be reached: {why}")
 
     # -- from here on: on the pool's loop
 
@@ -202,9 +202,7 @@ class PostgresStore:
             await pool
             async with pool.acquire() as connection:
                 if await connection.fetchval("SHOW server_encoding") != "UTF8":
-                    raise RecordStoreUnavailable(
-                        f"the database at {self.shown} must have the encoding UTF8"
-                    )
+                    raise RecordsUnavailable(f"the database at {self.shown} must have the encoding UTF8")
                 # Who may not make tables can still use those there are.
                 if not await connection.fetchval(statements.MADE):
                     await _make_tables(connection)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.errors import RecordStoreUnavailable
+from gateway.errors import RecordsUnavailable
 from gateway.records.items import EncodedItem, Value, values
 from gateway.records.query import MAX_PAGE, ItemRow, Query
 from gateway.records.write_turns import BUSY_SECONDS
@@ -41,7 +41,7 @@ _SCHEMA: Final = (
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, or make it. Raises `sqlite3.Error`, `OSError`, `RecordStoreUnavailable` for a
+    """Open the file, or make it. Raises `sqlite3.Error`, `OSError`, `RecordsUnavailable` for a
     foreign file."""
     # Opened and closed by hand only where it is new: a close drops the locks of this whole process.
     with contextlib.suppress(FileExistsError):
@@ -62,12 +62,12 @@ def _set_up(db: sqlite3.Connection, path: Path) -> None:
         db.execute("BEGIN IMMEDIATE")
         version, made = _pragma(db, "user_version"), _pragma(db, "schema_version") > 0
         if version not in {0, _VERSION} or (made and version == 0):
-            raise RecordStoreUnavailable(f"{path} is no file of records of this version: move it away")
+            raise RecordsUnavailable(f"{path} is no file of records of this version: move it away")
         for statement in () if version else _SCHEMA:
             db.execute(statement)
         db.execute("COMMIT")
     if _pragma(db, "application_id") != _APPLICATION:
-        raise RecordStoreUnavailable(f"{path} is no file of records: move it away")
+        raise RecordsUnavailable(f"{path} is no file of records: move it away")
     # FULL syncs the journal's end too: a commit that returned survives the power.
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA journal_mode=TRUNCATE")

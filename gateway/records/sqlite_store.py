@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from gateway.errors import RecordStoreUnavailable
+from gateway.errors import RecordsUnavailable
 from gateway.records import sqlite_queries as sqlite
 from gateway.records.items import EncodedItem
 from gateway.records.query import ItemRow, Query
@@ -95,12 +95,12 @@ class SqliteStore:
     async def _answer(self, submit: Callable[[], Future[T]]) -> T:
         with self._counting:
             if self._waiting >= WAITING:
-                raise RecordStoreUnavailable(f"{WAITING} calls wait for the records already")
+                raise RecordsUnavailable(f"{WAITING} calls wait for the records already")
             self._waiting += 1
         try:
             return await asyncio.wrap_future(submit())
         except (sqlite3.Error, OSError) as fault:
-            raise RecordStoreUnavailable(
+            raise RecordsUnavailable(
                 f"the records in {self._path} cannot be reached: {fault}"
             ) from fault
         finally:
@@ -143,7 +143,7 @@ class _Writer:
         future: Future[T] = Future()
         with self._starting:
             if self._closed:
-                future.set_exception(RecordStoreUnavailable("the records are closed"))
+                future.set_exception(RecordsUnavailable("the records are closed"))
                 return future
             self._jobs.put((operation, future))
             if self._thread is None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gateway.errors import RecordStoreUnavailable
+from gateway.errors import RecordsUnavailable
 from gateway.records.items import EncodedItem, Value
 from gateway.records.query import MAX_PAGE, ItemRow, Query
 
 
 class RecordStore(Protocol):
-    """Keeps items, for any event loop. Every method raises `RecordStoreUnavailable` where it cannot
+    """Keeps items, for any event loop. Every method raises `RecordsUnavailable` where it cannot
     be reached."""
 
     async def put(
@@ -94,7 +94,7 @@ class MemoryStore:
 
 
 class UnavailableStore(MemoryStore):
-    """Stands where no records can be reached: every call raises `RecordStoreUnavailable` with the
+    """Stands where no records can be reached: every call raises `RecordsUnavailable` with the
     reason."""
 
     def __init__(self, reason: str) -> None:
@@ -104,24 +104,24 @@ class UnavailableStore(MemoryStore):
     async def put(
         self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
-        """Raise `RecordStoreUnavailable`."""
-        raise RecordStoreUnavailable(self._reason)
+        """Raise `RecordsUnavailable`."""
+        raise RecordsUnavailable(self._reason)
 
     async def get(self, collection: str, key: str) -> str | None:
-        """Raise `RecordStoreUnavailable`."""
-        raise RecordStoreUnavailable(self._reason)
+        """Raise `RecordsUnavailable`."""
+        raise RecordsUnavailable(self._reason)
 
     async def delete(self, collection: str, key: str) -> bool:
-        """Raise `RecordStoreUnavailable`."""
-        raise RecordStoreUnavailable(self._reason)
+        """Raise `RecordsUnavailable`."""
+        raise RecordsUnavailable(self._reason)
 
     async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
-        """Raise `RecordStoreUnavailable`."""
-        raise RecordStoreUnavailable(self._reason)
+        """Raise `RecordsUnavailable`."""
+        raise RecordsUnavailable(self._reason)
 
     async def check(self) -> str:
-        """Raise `RecordStoreUnavailable`."""
-        raise RecordStoreUnavailable(self._reason)
+        """Raise `RecordsUnavailable`."""
+        raise RecordsUnavailable(self._reason)
 
 
 def page_of(rows: list[ItemRow], query: Query) -> tuple[list[ItemRow], bool]:

@@ -75,7 +75,7 @@ class Storage(Protocol):
 
     Every path passes `paths.check` and the protected places first: `Refusal` `bad_path`,
     `forbidden`. A folder is no file: `not_found`. A storage that is away: `Refusal`
-    `storage_away` (503).
+    `storage_unavailable` (503).
     """
 
     async def stat(self, path: str) -> Stat:

@@ -99,7 +99,7 @@ class Issuer:
         return self._keys if self._clock() < self._fresh_until else None
 
     async def keys(self) -> KeySet:
-        """Return keys in force. Raises Refusal `issuer_away` where there are none."""
+        """Return keys in force. Raises Refusal `issuer_unavailable` where there are none."""
         now = self._clock()
         if self._keys is not None and now < self._fresh_until:
             if now >= max(self._renew_at, self._asked + COOL_DOWN_SECONDS):
@@ -110,7 +110,9 @@ class Issuer:
             if not (self._failing and self._usable()):  # else nobody waits for one who is away
                 await asyncio.shield(question)
         if self._keys is None or not self._usable():
-            raise Refusal("issuer_away", "the keys of the tokens' issuer cannot be had now; try again")
+            raise Refusal(
+                "issuer_unavailable", "the keys of the tokens' issuer cannot be had now; try again"
+            )
         return self._keys
 
     async def renewed(self, seen: KeySet) -> KeySet:

@@ -85,7 +85,7 @@ class Verifier:
         """Return the principal of a token.
 
         Raises Refusal `unauthorized` with the challenge of RFC 6750 section 3 where the token is not
-        believed, `issuer_away` where nobody can say.
+        believed, `issuer_unavailable` where nobody can say.
         """
         known = self.remembered(token)
         if known is not None:

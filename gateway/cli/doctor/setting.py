@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.cli.doctor.finding import Finding
-from gateway.errors import ConfigError, RecordStoreUnavailable
+from gateway.errors import ConfigError, RecordsUnavailable
 from gateway.settings import Settings, exposed, is_loopback
 
 OLDEST_SQLITE: Final = (3, 35, 0)
@@ -52,7 +52,7 @@ def records(settings: Settings) -> Iterator[Finding]:
     kept = open_records(settings)
     try:
         yield Finding("ok", f"records are {asyncio.run(kept.check())}")
-    except RecordStoreUnavailable as fault:
+    except RecordsUnavailable as fault:
         yield Finding("FAIL", str(fault), "handlers fail until then: see docs/how-to/records.md")
     finally:
         kept.close()

@@ -23,7 +23,7 @@ from gateway.http.request_body import read_whole
 from gateway.http.responses import json_answer
 from gateway.telemetry.redaction import Redaction
 
-log = logging.getLogger("gateway.steering")
+log = logging.getLogger("gateway.admin")
 
 PAGE: Final = 100
 MAX_PAGE: Final = 1000

@@ -96,7 +96,7 @@ class ProcessClients:
     async def story(self, upload_id: str) -> dict[str, Any] | None:
         """Return what some sibling tells of an upload, None where none of them knows it.
 
-        Raises `Refusal("process_away")` where one that may know it does not answer.
+        Raises `Refusal("process_unavailable")` where one that may know it does not answer.
         """
         page, away = "/-/uploads/" + quote(upload_id, safe="").replace(".", "%2E"), False
         for slot in self._likeliest(upload_id):
@@ -110,7 +110,7 @@ class ProcessClients:
                 return told
             away = away or status != 404
         if away:
-            raise Refusal("process_away", "the process that may know this is being started again")
+            raise Refusal("process_unavailable", "the process that may know this is being started again")
         return None
 
     def _likeliest(self, upload_id: str) -> Iterator[int]:

@@ -31,7 +31,7 @@ AT_ONCE: Final = 64
 
 PASSING: Final = aiohttp.ClientTimeout(total=60.0)
 
-log = logging.getLogger("gateway.objects")
+log = logging.getLogger("gateway.notifications")
 
 
 class NotificationHandler:
@@ -117,5 +117,5 @@ async def _passed_on(keeper: aiohttp.ClientSession, body: bytes) -> web.Response
             )
     except (aiohttp.ClientError, TimeoutError, OSError) as fault:
         raise Refusal(
-            "process_away", "the process that takes notifications is being started again"
+            "process_unavailable", "the process that takes notifications is being started again"
         ) from fault

@@ -123,7 +123,7 @@ class PresignedUploads:
     """The memory of all URLs by which objects may be put. `clock` returns Unix seconds.
 
     The first look comes `first_look` seconds after a URL. Callable from any event loop. Every method
-    raises `RecordsAway` where the records cannot be reached.
+    raises `RecordsUnavailable` where the records cannot be reached.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from gateway.domain.model import HandlerSpec, Upload
 from gateway.endpoints.notifications.event_builder import NotificationScope, NotifiedObject, event_of
 from gateway.endpoints.notifications.parser import ObjectNotification
 from gateway.endpoints.notifications.presigned_uploads import PresignedUpload, PresignedUploads
-from gateway.errors import RecordStoreUnavailable, Refusal, Superseded
+from gateway.errors import RecordsUnavailable, Refusal, Superseded
 from gateway.events.protocols import NewEvent
 from gateway.storage.protocols import Stat, Storage
 from gateway.storage.s3.parts import MARK, OWNER
@@ -29,7 +29,7 @@ LOOKS: Final = 16
 SAME_SECOND: Final = 2.0
 """The date of an object is told in whole seconds, that of a notification is not."""
 
-log = logging.getLogger("gateway.objects")
+log = logging.getLogger("gateway.notifications")
 
 Publish = Callable[[Sequence[NewEvent]], Awaitable[None]]
 Stored = Callable[[str, str], Awaitable[bool]]
@@ -83,7 +83,8 @@ class NotificationProcessor:
     async def take(self, notices: Sequence[ObjectNotification]) -> dict[str, int]:
         """Tell handlers what is new; return how many notices came to what, when all is durable.
 
-        Raises `EngineAway`, and `Refusal` where the storage cannot be asked: then it may be repeated.
+        Raises `EventEngineUnavailable`, and `Refusal` where the storage cannot be asked: then it
+        may be repeated.
         """
         outcomes = await asyncio.gather(*(self._look(notice) for notice in notices))
         if events := [outcome.event for outcome in outcomes if outcome.event is not None]:
@@ -180,7 +181,7 @@ class NotificationProcessor:
     async def _remembered(self, path: str) -> list[PresignedUpload]:
         try:
             return await self._initiated.of(path)
-        except RecordStoreUnavailable as fault:
+        except RecordsUnavailable as fault:
             log.warning("what was allowed for %s is not known now: %s", path, fault)
             return []
 
@@ -232,7 +233,7 @@ class NotificationProcessor:
                 after = replace(one, told=etag, lost=lost, due=one.until)
                 if await self._initiated.change(one, after):
                     self._ends.add("finished" if lost is None else "reconciled")
-            except RecordStoreUnavailable as fault:
+            except RecordsUnavailable as fault:
                 log.warning("that handlers know %s is not written down: %s", one.path, fault)
 
 

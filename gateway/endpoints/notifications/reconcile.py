@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.endpoints.notifications.presigned_uploads import PresignedUpload, PresignedUploads
 from gateway.endpoints.notifications.processor import NotificationProcessor
-from gateway.errors import EventEngineUnavailable, RecordStoreUnavailable, Refusal
+from gateway.errors import EventEngineUnavailable, RecordsUnavailable, Refusal
 from gateway.storage.protocols import Storage
 from gateway.telemetry.metrics import LoopCounter
 
@@ -20,7 +20,7 @@ PAGE: Final = 100
 LONGEST_PAUSE: Final = 30.0
 """Seconds between two looks at what is due."""
 
-log = logging.getLogger("gateway.objects")
+log = logging.getLogger("gateway.notifications")
 
 
 class PresignedUploadReconciler:
@@ -57,7 +57,7 @@ class PresignedUploadReconciler:
             try:
                 while await self.look() == PAGE:
                     pass
-            except (EventEngineUnavailable, RecordStoreUnavailable, Refusal) as fault:
+            except (EventEngineUnavailable, RecordsUnavailable, Refusal) as fault:
                 log.warning("objects that were to come are looked for later: %s", fault)
             except Exception:
                 log.exception("looking for objects that were to come failed")
@@ -65,7 +65,7 @@ class PresignedUploadReconciler:
     async def look(self) -> int:
         """Look for all that is due, a page of it; return how many those were.
 
-        Raises `RecordStoreUnavailable`, `EventEngineUnavailable`, `Refusal` where something cannot
+        Raises `RecordsUnavailable`, `EventEngineUnavailable`, `Refusal` where something cannot
         be reached.
         """
         page = await self._initiated.due(PAGE)

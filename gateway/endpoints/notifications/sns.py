@@ -40,7 +40,7 @@ _SIGNED: Final[Mapping[str, tuple[str, ...]]] = {
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
-log = logging.getLogger("gateway.objects")
+log = logging.getLogger("gateway.notifications")
 
 
 class InvalidSnsMessage(Exception):

@@ -82,7 +82,7 @@ class Routing:
     async def answer(
         self, request: web.BaseRequest, raw_path: str, raw_query: str
     ) -> web.StreamResponse:
-        """Answer a request, or raise `Refusal` or `Unanswered`."""
+        """Answer a request, or raise `Refusal` or `UnknownOutcome`."""
         try:
             found = self._find(request, raw_path)
         except MethodNotAllowed as refusal:

@@ -22,7 +22,7 @@ from gateway.endpoints.routing.script_results import (
     reply_of,
     reply_of_error,
 )
-from gateway.errors import GatewayError, RecordStoreUnavailable, Refusal
+from gateway.errors import GatewayError, RecordsUnavailable, Refusal
 from gateway.plugins.scripting import HTTPError, InvalidResult, TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 from gateway.telemetry import logs
@@ -143,10 +143,10 @@ class ScriptSteps:
         except TimedOut as error:
             self._report(exchange, process, error)
             raise Refusal("gateway_timeout", f"the script of this path took too long{_id()}") from error
-        except RecordStoreUnavailable as error:
+        except RecordsUnavailable as error:
             self._report(exchange, process, error)
             raise Refusal(
-                "records_away", f"what this path needs cannot be reached now{_id()}"
+                "records_unavailable", f"what this path needs cannot be reached now{_id()}"
             ) from error
         except Exception as error:
             self._report(exchange, process, error)

@@ -97,7 +97,7 @@ class FileSink:
         return self._order(admitted, body, computed)
 
     async def commit(self, order: CommitRequest) -> Stored:
-        """Hand the body to the committer. Raises `Refusal`, `Unanswered`."""
+        """Hand the body to the committer. Raises `Refusal`, `UnknownOutcome`."""
         return await self.commit_order(order)
 
     def _order(

@@ -92,7 +92,7 @@ class ObjectSink:
         return self._order(admitted, body, computed)
 
     async def commit(self, order: ReceivedObject) -> Stored:
-        """Publish the object. Raises `Refusal`, `Unanswered`."""
+        """Publish the object. Raises `Refusal`, `UnknownOutcome`."""
         return await self._intake.commit(*order)
 
     async def _begin(self, admitted: AdmittedUpload, algorithms: list[str]) -> MultipartUpload:

@@ -42,7 +42,7 @@ class UploadSink(Protocol):
         ...
 
     async def commit(self, order: Any) -> Stored:
-        """Commit what was taken or received. Raises `Refusal`, `Unanswered`."""
+        """Commit what was taken or received. Raises `Refusal`, `UnknownOutcome`."""
         ...
 
 

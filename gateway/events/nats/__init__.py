@@ -1,7 +1,7 @@
 """Events room, NATS: the distributed engine, JetStream behind the three protocols.
 
     names        streams, subjects and consumers, and how handler names become subject tokens
-    connection   one connection that is always trying; what is not there now is `EngineAway`
+    connection   one connection that is always trying; what is not there now is `EventEngineUnavailable`
     streams      streams and consumers, made idempotently
     message      an event as a message and back
     pulls        asking a consumer for messages

@@ -1,7 +1,7 @@
 """Events room, NATS: the engine, put together from the settings.
 
-The rule: starting it waits for nothing. Until the servers answer, every call is `EngineAway`; what
-is to be delivered waits in the journals.
+The rule: starting it waits for nothing. Until the servers answer, every call is
+`EventEngineUnavailable`; what is to be delivered waits in the journals.
 """
 
 from __future__ import annotations

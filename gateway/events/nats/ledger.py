@@ -32,7 +32,8 @@ _PIECE: Final = 500
 
 
 class NatsLedger:
-    """Deliveries, from the point of view of those who watch and steer. Raises `EngineAway`."""
+    """Deliveries, from the point of view of those who watch and steer. Raises
+    `EventEngineUnavailable`."""
 
     def __init__(self, connection: Connection, queue: NatsQueue, reading: StreamReader) -> None:
         self._connection = connection

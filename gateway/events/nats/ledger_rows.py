@@ -72,7 +72,7 @@ class _Walk:
 
 
 class Rows:
-    """Reads rows. Raises `EngineAway`."""
+    """Reads rows. Raises `EventEngineUnavailable`."""
 
     def __init__(self, reading: StreamReader) -> None:
         self._reading = reading

@@ -41,7 +41,7 @@ MOST_REPLICAS: Final = 3
 _MUTABLE: Final = ("subjects", "discard", "max_age", "duplicate_window", "allow_msg_ttl", "allow_direct")
 
 WAITING_PULLS: Final = 8192
-"""Unanswered pulls of one consumer: one for each idle node that has its handler."""
+"""UnknownOutcome pulls of one consumer: one for each idle node that has its handler."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class Clients:
     async def client(self) -> Client:
         """Return the client of the running loop. It lives until `close`: do not enter or close it.
 
-        Raises `Refusal("storage_away")` where there are no credentials.
+        Raises `Refusal("storage_unavailable")` where there are no credentials.
         """
         loop = asyncio.get_running_loop()
         making = self._made.get(loop)

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.errors import GatewayError, Refusal
 
-UNAVAILABLE: Final = "storage_away"
+UNAVAILABLE: Final = "storage_unavailable"
 
 NO_CREDENTIALS: Final = (
     "there are no credentials for the storage: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"

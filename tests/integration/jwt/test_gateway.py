@@ -135,7 +135,7 @@ async def test_while_nobody_knows_the_keys_the_answer_is_503_and_not_401(
     issuer.status = 500
     gateway = await believing(tokens=[f"ann:{digest('word')}"])
     answer = await put(gateway, "/upload/a", b"x", bearer(issuer.token()))
-    assert (answer.status, answer.json["error"]) == (503, "issuer_away")
+    assert (answer.status, answer.json["error"]) == (503, "issuer_unavailable")
     assert answer.headers["Retry-After"] == "5"
     assert b"gateway_issuer_ready 0.0" in (await get(gateway, "/-/metrics", bearer("word"))).body
     assert (await put(gateway, "/upload/a", b"x", bearer("junk"))).status == 401

@@ -64,7 +64,7 @@ async def away(verifier: Verifier, token: str) -> bool:
     with pytest.raises(Refusal) as caught:
         await verifier.verify(token)
     assert caught.value.headers.get("Retry-After") == "5"
-    return (caught.value.code, caught.value.status) == ("issuer_away", 503)
+    return (caught.value.code, caught.value.status) == ("issuer_unavailable", 503)
 
 
 async def test_the_keys_are_where_the_issuer_says(keys: Issuer, issuer: FakeIssuer) -> None:

@@ -512,7 +512,7 @@ async def test_a_process_that_cannot_start_is_told_of_and_the_others_go_on(outsi
     statuses = [(await put(gateway, f"/upload/more-{n}")).status for n in range(10)]
     assert statuses == [201] * 10
     away = await get(gateway, f"/-/uploads/{ids[1]}")
-    assert (away.status, away.json["error"]) == (503, "process_away")
+    assert (away.status, away.json["error"]) == (503, "process_unavailable")
     assert (await get(gateway, f"/-/uploads/{ids[0]}")).status == 200
     gateway.signal(signal.SIGSTOP)  # it starts nobody in between
     journal.rmdir()

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from gateway.cli.check import check
 from gateway.cli.doctor import setting
-from gateway.errors import ConfigError, RecordStoreUnavailable
+from gateway.errors import ConfigError, RecordsUnavailable
 from gateway.records import Records, open_records, secrets_of
 from gateway.records.sqlite_store import SqliteStore
 from gateway.settings import Settings, load
@@ -121,7 +121,7 @@ async def test_a_route_whose_records_are_away_answers_503_and_tells_no_password(
         auth="none", plugins=[str(folder)], records="postgresql://me:hush-hush@127.0.0.1:1/kept"
     )
     answer = await get(running, "/kept/a")
-    assert (answer.status, answer.json["error"]) == (503, "records_away")
+    assert (answer.status, answer.json["error"]) == (503, "records_unavailable")
     assert answer.headers["Retry-After"] == "5"
     said = str([vars(record) for record in caplog.records]) + answer.body.decode()
     assert "127.0.0.1:1/kept" in said
@@ -136,7 +136,7 @@ async def test_a_gateway_without_records_makes_no_file(start: Start, tmp_path: P
 
 async def test_a_worker_on_another_machine_is_told_to_use_postgresql(tmp_path: Path) -> None:
     here = Settings(directory=tmp_path)
-    with pytest.raises(RecordStoreUnavailable, match="same --records postgresql://"):
+    with pytest.raises(RecordsUnavailable, match="same --records postgresql://"):
         await open_records(here, file_is_local=bool(slots(here.state)))("a").get("a")
     (tmp_path / ".gateway").mkdir()
     (tmp_path / ".gateway/journal-0.db").touch()

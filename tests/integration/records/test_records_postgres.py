@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from gateway.cli.doctor import setting
-from gateway.errors import RecordStoreUnavailable
+from gateway.errors import RecordsUnavailable
 from gateway.records import Collection, Records
 from gateway.records import postgres_queries as statements
 from gateway.records import postgres_store as postgres
@@ -173,7 +173,7 @@ async def test_a_database_of_another_encoding_is_refused(database: Server, besid
         "CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0"
     )
     latin = PostgresStore(database.url_of("latin"))
-    with pytest.raises(RecordStoreUnavailable, match="encoding UTF8"):
+    with pytest.raises(RecordsUnavailable, match="encoding UTF8"):
         await Records(latin)("a").get("a")
     await asyncio.to_thread(latin.close)
 
@@ -221,7 +221,7 @@ async def test_a_server_that_was_away_is_used_again(photos: Collection, database
     await asyncio.to_thread(database.stop)
     try:
         for _ in range(3):
-            with pytest.raises(RecordStoreUnavailable) as away:
+            with pytest.raises(RecordsUnavailable) as away:
                 await photos.get("a")
             assert f"127.0.0.1:{database.port}/postgres" in str(away.value)
     finally:
@@ -240,7 +240,7 @@ async def test_a_server_that_hangs_is_not_waited_for_without_end(
         answers = await asyncio.gather(*asked, return_exceptions=True)
     finally:
         database.freeze(on=False)
-    assert {type(answer) for answer in answers} == {RecordStoreUnavailable}
+    assert {type(answer) for answer in answers} == {RecordsUnavailable}
     monkeypatch.undo()
     assert await photos.get("a") == {"n": 1, "key": "a"}
 
@@ -255,7 +255,7 @@ async def test_no_text_shows_the_password(database: Server, caplog: pytest.LogCa
         database.url_of("no_such_database"),
     ):
         wrong = PostgresStore(url)
-        with pytest.raises(RecordStoreUnavailable) as away:
+        with pytest.raises(RecordsUnavailable) as away:
             await Records(wrong)("a").get("a")
         said.append(f"{away.value!r} {away.value.__cause__!r} {wrong.shown}")
         await asyncio.to_thread(wrong.close)
@@ -288,7 +288,7 @@ async def test_gateways_with_directories_of_their_own_share_the_records(
     await asyncio.to_thread(database.stop)
     away = await get(other, "/kept/a")
     await asyncio.to_thread(database.start)
-    assert (away.status, away.json["error"]) == (503, "records_away")
+    assert (away.status, away.json["error"]) == (503, "records_unavailable")
     assert (await get(other, "/kept/a")).json == {"n": 7, "key": "a"}
     assert PASSWORD not in str([vars(record) for record in caplog.records])
     assert not list(tmp_path.rglob("records.db"))

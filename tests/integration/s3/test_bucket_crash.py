@@ -236,7 +236,7 @@ async def test_a_storage_that_is_away_is_waited_for(
 
         gateway = outside(*flags)
         refused = await put(gateway, "/upload/y", b"x" * 100_000, "X-Tag: y")
-        assert (refused.status, refused.json["error"]) == (503, "storage_away")
+        assert (refused.status, refused.json["error"]) == (503, "storage_unavailable")
         assert int(refused.headers["Retry-After"]) > 0
         ready = await get(gateway, "/-/ready")
         assert (ready.status, ready.json["checks"]["storage"]) == (503, False)

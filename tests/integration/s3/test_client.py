@@ -79,7 +79,7 @@ async def test_without_credentials_the_operator_is_told_how_to_give_some(
 ) -> None:
     with pytest.raises(Refusal) as refused:
         await clients.client()
-    assert refused.value.code == "storage_away"
+    assert refused.value.code == "storage_unavailable"
     assert refused.value.headers["Retry-After"]
     assert "AWS_ACCESS_KEY_ID" in caplog.text
     assert "AWS" not in refused.value.message
@@ -138,7 +138,7 @@ async def test_a_server_that_is_not_there_is_told_as_away(
     client = await clients.client()
     with pytest.raises(Refusal) as refused, translated("looking"):
         await client.head_bucket(Bucket="nobody")
-    assert refused.value.code == "storage_away"
+    assert refused.value.code == "storage_unavailable"
     assert "looking: the storage is away" in caplog.text
 
 
@@ -165,7 +165,7 @@ async def test_wrong_credentials_are_for_the_operator_and_a_later_try_for_the_cl
     client = await clients.client()
     with pytest.raises(Refusal) as refused, translated("listing"):
         await client.list_objects_v2(Bucket=s3_storage.split("/")[2])
-    assert refused.value.code == "storage_away"
+    assert refused.value.code == "storage_unavailable"
     assert code in caplog.text
     assert advice in caplog.text
     assert secret not in caplog.text
@@ -183,7 +183,7 @@ async def test_what_is_missing_is_not_found_and_a_missing_bucket_is_the_operator
         assert refused.value.code == "not_found"
     with pytest.raises(Refusal) as refused, translated("listing"):
         await client.list_objects_v2(Bucket="no-such-bucket")
-    assert refused.value.code == "storage_away"
+    assert refused.value.code == "storage_unavailable"
     assert "make the bucket" in caplog.text
 
 

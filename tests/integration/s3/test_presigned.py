@@ -339,4 +339,4 @@ async def test_uploads_of_our_own_keep_their_metadata_in_headers(
 async def test_without_credentials_nothing_is_signed(shelf: S3Storage) -> None:
     with pytest.raises(Refusal) as refused:
         await signed(shelf, grant())
-    assert refused.value.code == "storage_away"
+    assert refused.value.code == "storage_unavailable"

@@ -133,7 +133,7 @@ async def test_an_object_that_ends_too_early_is_never_taken_for_whole(
 ) -> None:
     with pytest.raises(Refusal) as refused:
         await read(shelf)
-    assert refused.value.code == "storage_away"
+    assert refused.value.code == "storage_unavailable"
 
 
 async def test_a_storage_that_falls_silent_is_given_up(
@@ -143,7 +143,7 @@ async def test_a_storage_that_falls_silent_is_given_up(
     failing.silent = True
     with pytest.raises(Refusal) as refused:
         await read(shelf)
-    assert refused.value.code == "storage_away"
+    assert refused.value.code == "storage_unavailable"
 
 
 async def test_a_storage_that_knows_no_if_match_is_seen_through(
@@ -173,7 +173,7 @@ async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
     for act in (shelf.stat("/a"), read(shelf), shelf.delete("/a"), listing()):
         with pytest.raises(Refusal) as refused:
             await act
-        assert refused.value.code == "storage_away"
+        assert refused.value.code == "storage_unavailable"
         assert refused.value.status == 503
 
 

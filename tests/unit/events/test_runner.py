@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
-from gateway.errors import EventEngineUnavailable, FileHolderUnavailable, HandlerFailed, HandlerGone
+from gateway.errors import EventEngineUnavailable, HandlerFailed, HandlerGone, PeerUnavailable
 from gateway.events import handler_consumer as feeder
 from gateway.events import runner
 from gateway.events.handler_consumer import EngineBackoff
@@ -318,7 +318,7 @@ async def test_a_holder_that_is_away_uses_up_no_attempts(
     async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
         attempts.append(delivery.attempt)
         if len(attempts) < 10:
-            raise FileHolderUnavailable("no connection to host:1")
+            raise PeerUnavailable("no connection to host:1")
 
     bench.deliver = deliver
     bench.publish("a")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import RecordStoreUnavailable
+from gateway.errors import RecordsUnavailable
 from gateway.records import Collection, MemoryStore, Records
 from gateway.records.query import MAX_PAGE
 from gateway.records.sqlite_store import SqliteStore
@@ -406,9 +406,9 @@ async def test_a_foreign_file_is_refused_and_stays_as_it_was(
     before = path.read_bytes()
     records = Records(SqliteStore(path))
     for _ in range(2):
-        with pytest.raises(RecordStoreUnavailable, match=r"records\.db"):
+        with pytest.raises(RecordsUnavailable, match=r"records\.db"):
             await records("a").put("a", {})
-        with pytest.raises(RecordStoreUnavailable, match=r"records\.db"):
+        with pytest.raises(RecordsUnavailable, match=r"records\.db"):
             await records("a").get("a")
     assert path.read_bytes() == before
     await asyncio.to_thread(records.close)
@@ -417,7 +417,7 @@ async def test_a_foreign_file_is_refused_and_stays_as_it_was(
 async def test_records_that_could_not_be_opened_are_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "later"
     records = Records(SqliteStore(folder / "records.db"))
-    with pytest.raises(RecordStoreUnavailable):
+    with pytest.raises(RecordsUnavailable):
         await records("a").put("a", {})
     folder.mkdir()
     assert await records("a").put("a", {})

@@ -202,7 +202,7 @@ async def test_where_the_journal_or_the_storage_is_away_nothing_is_taken(
     said = notice(await scene.object("up/a.png"))
 
     async def away(*_: Any) -> Any:
-        raise Refusal("storage_away", "away")
+        raise Refusal("storage_unavailable", "away")
 
     with monkeypatch.context() as patched:
         patched.setattr(scene.shelf, "stat", away)
@@ -361,7 +361,7 @@ async def test_a_storage_that_is_away_is_asked_again(
     await scene.object("up/a.png")
 
     async def away(*_: Any) -> Any:
-        raise Refusal("storage_away", "away")
+        raise Refusal("storage_unavailable", "away")
 
     scene.now += 121
     with monkeypatch.context() as patched:
