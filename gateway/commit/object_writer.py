@@ -22,9 +22,10 @@ from gateway.commit.object_identity import identity_of_upload
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.one_time_urls import give_back, use_up
-from gateway.commit.records import StoredFile, Subscribers, created_body
+from gateway.commit.records import Subscribers
 from gateway.commit.writer import WriteMetadata
 from gateway.domain import paths
+from gateway.domain.event_bodies import object_created_body
 from gateway.domain.failpoints import reach
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, Stored, Upload, new_id
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
@@ -182,12 +183,18 @@ class ObjectWriter:
     def _tellings(self, case: ObjectCommit) -> Iterator[EventRecord]:
         audience, body, deed = self.audience(), case.body, case.deed
         if audience.uploaded and deed.tell is not None:
-            told = {**deed.tell(), "bytes": body.received}
-            yield EventRecord(new_id(self.slot), UPLOADED, told, audience.uploaded)
+            event_body = deed.tell(body.received)
+            yield EventRecord(new_id(self.slot), UPLOADED, event_body, audience.uploaded)
         if handlers := audience.of_object(body.target.path.removeprefix("/")):
-            found = StoredFile(body.target.path, body.received, "", deed.mime)
-            told = created_body(case.upload, found, self.objects.bucket)
-            yield EventRecord(new_id(self.slot), OBJECT_CREATED, told, handlers)
+            event_body = object_created_body(
+                case.upload,
+                path=body.target.path,
+                size=body.received,
+                etag="",
+                mime=deed.mime,
+                bucket=self.objects.bucket,
+            )
+            yield EventRecord(new_id(self.slot), OBJECT_CREATED, event_body, handlers)
 
     def _place(self, body: MultipartUpload) -> dict[str, Any]:
         return {"bucket": self.objects.bucket, "key": body.target.key, "multipart": body.multipart}

@@ -77,7 +77,11 @@ class Office:
         upload = Upload(new_id(0), path, created=1.0, **facts)
         body = self.incoming.begin(upload.id, 0o640)
         body.keep(content)
-        return CommitRequest(upload, body, mime, {}, lambda: {"path": path, "mime": mime})
+
+        def event_body(size: int) -> dict[str, Any]:
+            return {"path": path, "mime": mime, "bytes": size}
+
+        return CommitRequest(upload, body, mime, {}, event_body)
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
         async with asyncio.timeout(SECONDS):
