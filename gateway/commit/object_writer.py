@@ -24,9 +24,8 @@ from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.one_time_urls import give_back, use_up
 from gateway.commit.records import Subscribers
 from gateway.commit.writer import WriteMetadata
-from gateway.domain import paths
+from gateway.domain import failpoints, paths
 from gateway.domain.event_bodies import object_created_body
-from gateway.domain.failpoints import reach
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, Stored, Upload, new_id
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.journal import Journal
@@ -117,7 +116,7 @@ class ObjectWriter:
                 await self.settler.published(case.pending, tag)
             except sqlite3.Error as fault:
                 raise self._unanswered(case, fault) from fault
-        reach("before answer")
+        failpoints.hit("before answer")
         case.body.done()
         asyncio.get_running_loop().call_soon(self.journal.unsettled.release, case.pending.event_ids)
         return Stored(
@@ -161,12 +160,12 @@ class ObjectWriter:
         )
         events = tuple(telling.event_id for telling in told)
         case.pending = PendingUpload(upload.id, body.target.path, self._place(body), events)
-        reach("before journal commit")
+        failpoints.hit("before journal commit")
         try:
             await asyncio.wrap_future(self.journal.outbox.record([record]))
         except Exception as fault:
             raise refusal_of(fault) from fault
-        reach("after journal commit")
+        failpoints.hit("after journal commit")
 
     async def _use_up(self, case: ObjectCommit) -> None:
         """Use up a one-time URL. Behind the row: while that is pending, the settler may give it back."""
@@ -175,7 +174,7 @@ class ObjectWriter:
         try:
             if await asyncio.to_thread(use_up, self.once, case.upload):
                 await asyncio.to_thread(self.once.sync)
-                reach("after url used up")
+                failpoints.hit("after url used up")
         except Exception as fault:
             await self._undo(case)
             raise refusal_of(fault) from fault

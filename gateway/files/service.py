@@ -22,6 +22,7 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway.auth.installation import Installation
 from gateway.domain import paths
+from gateway.domain.addresses import Address
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
@@ -30,7 +31,6 @@ from gateway.files.by_path import FilesByPath
 from gateway.files.peer import FileLocation
 from gateway.files.versions import FileVersions, identity_of
 from gateway.plugins.hooks import Hooks
-from gateway.settings import Address
 from gateway.settings.values import address
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.protocols import Storage

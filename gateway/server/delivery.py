@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gateway.domain.addresses import host_port
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, Identity
 from gateway.events.nats import make_engine
@@ -108,7 +109,6 @@ class EventDelivery:
             return await ground.journal.ledger.depth()
 
         def holder() -> str:
-            host, port = ground.advertised
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            return host_port(*ground.advertised)
 
         return RelayContext(holder, ground.installation.scheme, identities, depth)
