@@ -25,7 +25,9 @@ def _upstreams(authorities: Any) -> Any:
     if not isinstance(authorities, list):
         return authorities
     if not authorities:
-        raise ValueError(f"`authorities` is empty: write `upstreams: []` or `authorities: [{NO_UPSTREAM}]`")
+        raise ValueError(
+            f"`authorities` is empty: write `upstreams: []` or `authorities: [{NO_UPSTREAM}]`"
+        )
     if NO_UPSTREAM not in authorities:
         return authorities
     if len(authorities) > 1:
@@ -51,7 +53,7 @@ class LegacyKey:
     read: Callable[[Any], Any] = _unchanged
 
 
-_SCRIPT: Final = {"type": "string"}
+_SCRIPT: Final = {"type": ["string", "null"]}
 
 ROUTE_KEYS: Final = (
     LegacyKey("request_forbidden_process", "request_script", _SCRIPT),
@@ -125,11 +127,15 @@ def _replaced(data: dict[str, Any], path: Sequence[str], mapping: dict[str, Any]
 
 def _renamed(node: yaml.MappingNode, path: Sequence[str], key: LegacyKey) -> yaml.MappingNode:
     """Return a copy of the node with the key renamed; marks, and so lines, stay."""
-    pairs = []
-    for name, value in node.value:
-        if path and name.value == path[0] and isinstance(value, yaml.MappingNode):
-            value = _renamed(value, path[1:], key)
-        elif not path and name.value == key.old:
-            name = yaml.ScalarNode(name.tag, key.new, name.start_mark, name.end_mark, name.style)
-        pairs.append((name, value))
+    pairs = [_renamed_pair(name, value, path, key) for name, value in node.value]
     return yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark, node.flow_style)
+
+
+def _renamed_pair(
+    name: yaml.Node, value: yaml.Node, path: Sequence[str], key: LegacyKey
+) -> tuple[yaml.Node, yaml.Node]:
+    if path and name.value == path[0] and isinstance(value, yaml.MappingNode):
+        return name, _renamed(value, path[1:], key)
+    if not path and name.value == key.old:
+        return yaml.ScalarNode(name.tag, key.new, name.start_mark, name.end_mark), value
+    return name, value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -86,7 +86,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none where only scripts answer.
+    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for scripts alone.
 
     Who calls must have all `scopes` and one of the `groups`, if there are any.
     """
