@@ -154,9 +154,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    readme = PROJECT / "README.md"
-    linked = {(PROJECT / link.partition("#")[0]).resolve() for link in _LINK.findall(readme.read_text())}
+def test_every_page_is_reached_from_the_readme_or_the_index() -> None:
+    readme, index = PROJECT / "README.md", PROJECT / "docs/README.md"
+    linked = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page in (readme, index)
+        for link in _LINK.findall(page.read_text())
+    }
     assert [name(page) for page in PAGES if page != readme and page not in linked] == []
 
 
