@@ -23,7 +23,7 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway.commit.writer import PendingWrite, StorageWriter, WriteMetadata
-from gateway.domain.metadata import check
+from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local.xattrs import mime_of
@@ -144,7 +144,7 @@ class FilesByPath:
             content_type=mime,
             on_conflict=on_conflict,
             created=time.time(),
-            metadata=check(metadata or {}),
+            metadata=normalize_metadata(metadata or {}),
         )
         if self._put is None:
             raise RuntimeError("nothing can be saved here")
