@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 Grant = Any
 """What a signed URL allows (`gateway.signing`)."""
 
-SHORT_BYTES: Final = 64 << 10
+MAX_SINGLE_PASS_BYTES: Final = 64 << 10
 """What is read while a file is looked at, rather than sent from the open file."""
 
 

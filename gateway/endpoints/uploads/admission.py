@@ -97,7 +97,7 @@ class Admission:
             _check_size(upload)
             share = None
             if (nonce := _nonce(upload)) is not None:
-                await asyncio.to_thread(self._once.check, nonce)
+                await asyncio.to_thread(self._once.check_unused, nonce)
             if expected or not is_here(request):
                 share = await self._look_at(upload, segments, match, headers)
         except BaseException as fault:

@@ -18,7 +18,7 @@ from gateway.storage.protocols import Grant, PresignedRequest
 from gateway.storage.s3.client import Client, expires_in
 from gateway.storage.s3.header_encoding import disposition, encoded
 
-LARGEST_POST: Final = 5 << 30
+MAX_POST_BYTES: Final = 5 << 30
 """Bytes that one POST may bring (Amazon S3 API reference, "POST Object")."""
 
 _META: Final = "x-amz-meta-"
@@ -93,7 +93,7 @@ async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: in
     if grant.cache_control is not None:
         fields["Cache-Control"] = grant.cache_control
     least = grant.length or 0
-    most = min(LARGEST_POST, LARGEST_POST if grant.greatest is None else grant.greatest)
+    most = min(MAX_POST_BYTES, MAX_POST_BYTES if grant.greatest is None else grant.greatest)
     conditions: list[Any] = [{name: value} for name, value in fields.items()]
     conditions.append(["content-length-range", least, most])
     made = await client.generate_presigned_post(
