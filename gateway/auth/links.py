@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from gateway.domain import metadata as metadata_rules
 from gateway.domain import paths
+from gateway.domain.grant import Grant, encode_path
 from gateway.errors import Refusal
 from gateway.settings import Settings
-from gateway.signing import Grant, UrlSigner, encoded
+from gateway.signing import UrlSigner
 from gateway.storage.protocols import Storage
 
 DOOR: Final = "/-/objects"
@@ -115,7 +116,7 @@ class SignedUrlFactory:
 
     def _is_upload(self, path: str) -> bool:
         """Tell whether the upload template has this very path at this very URL."""
-        match = self._template.match(encoded(path))
+        match = self._template.match(encode_path(path))
         return match is not None and match.path == path
 
 

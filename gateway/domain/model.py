@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from gateway.domain.grant import Grant
+
 UPLOADING: Final = "APIGW.OnFileUploading"
 UPLOADED: Final = "APIGW.OnFileUploaded"
 UPLOAD_FAILED: Final = "APIGW.OnFileUploadFailed"
@@ -102,7 +104,7 @@ class Upload:
     must_be_new: bool = False
     created: float = 0.0
     metadata: dict[str, str] = field(default_factory=dict)
-    grant: Any | None = None
+    grant: Grant | None = None
 
 
 @dataclass(slots=True)

@@ -18,11 +18,12 @@ from yarl import URL
 
 from gateway.auth.installation import Installation
 from gateway.domain import paths
+from gateway.domain.grant import Grant
 from gateway.domain.metadata import HEADER
 from gateway.domain.model import Stored, Upload
 from gateway.errors import TABLE, PeerUnavailable, Refusal, Superseded, UnknownOutcome
 from gateway.files.peer import PATIENCE, PIECE_BYTES
-from gateway.storage.protocols import Grant, PresignedRequest, Stat
+from gateway.storage.protocols import PresignedRequest, Stat
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 NO_GATEWAY = "this worker knows no gateway: name one with --peers HOST:PORT"

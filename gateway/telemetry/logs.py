@@ -1,9 +1,8 @@
-"""One log line per fact, as text for a person or JSON for a machine.
+"""Structured logging to stderr, as text or JSON lines, with fixed event words and masked secrets.
 
-Who is being served travels in context variables (`bind`), so that every line written on the way, on
-the server's loop or in a script lane, carries `upload_id` and `event_id`. Lines go to stderr. Extra
-facts are given as `extra={"facts": {...}}`. What other libraries and asyncio have to say goes the
-same way. `mask` takes secrets out of whatever is written.
+A call is `log.warning("upload failed", extra=event("upload.failed", reason=code))`. Fields bound to
+the context (`bind`: `upload_id`, `event_id`) are on every line, on the server's loop and in script
+executors. Lines of asyncio and other libraries have the same format.
 """
 
 from __future__ import annotations
@@ -23,6 +22,14 @@ _bound: ContextVar[dict[str, Any]] = ContextVar("gateway_log_facts")
 _hidden: ContextVar[hide | None] = ContextVar("gateway_log_hidden", default=None)
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _QUOTED = frozenset(' "=\n')
+
+
+def event(name: str, **fields: object) -> dict[str, object]:
+    """Return the `extra` of a log call: a fixed event word (`upload.failed`) and its fields.
+
+    The sentence of a log line may change, the word may not: alerts and searches match on it.
+    """
+    return {"event": name, "fields": fields}
 
 
 def bound() -> Mapping[str, Any]:
@@ -78,7 +85,7 @@ class hide:  # noqa: N801 (as above)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    own = getattr(record, "facts", None)
+    own = getattr(record, "fields", getattr(record, "facts", None))
     return {**bound(), **(own if isinstance(own, Mapping) else {})}
 
 
@@ -106,6 +113,11 @@ class _Masked(logging.Formatter):
             for key, value in {**self.always, **_facts(record)}.items()
         }
 
+    def event(self, record: logging.LogRecord) -> str | None:
+        """Return the event word of the line, if it has one."""
+        word = getattr(record, "event", None)
+        return word if isinstance(word, str) else None
+
     def traceback(self, record: logging.LogRecord) -> str | None:
         """Return the traceback of the line, if it has one."""
         return self._masked(self.formatException(record.exc_info)) if record.exc_info else None
@@ -118,7 +130,7 @@ class _Masked(logging.Formatter):
 
 
 class TextFormatter(_Masked):
-    """`time LEVEL logger: message key=value ...`, a traceback below.
+    """`time LEVEL logger: message key=value ...`, a traceback below; the event word is left out.
 
     Control characters are escaped and further lines indented: nothing logged can look like a line.
     """
@@ -135,17 +147,24 @@ class TextFormatter(_Masked):
 
 
 class JsonFormatter(_Masked):
-    """One JSON object a line: `time, level, logger, message`, the facts, `traceback`."""
+    """One JSON object a line: `time, level, logger, event, message`, the fields, `traceback`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON."""
-        entry: dict[str, Any] = {
+        head: dict[str, Any] = {
             "time": _timestamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self.message(record),
-            **self.facts(record),
         }
+        word = self.event(record)
+        if word is not None:
+            head["event"] = word
+        head["message"] = self.message(record)
+        entry = {
+            **head,
+            **self.facts(record),
+            **head,
+        }  # head first in the line, and no field replaces it
         traceback = self.traceback(record)
         if traceback is not None:
             entry["traceback"] = traceback

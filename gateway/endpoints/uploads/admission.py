@@ -29,7 +29,6 @@ from gateway.errors import Refusal
 from gateway.http.protocol import joined, readable
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
-from gateway.signing import Grant
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.telemetry.redaction import Redaction
 
@@ -149,16 +148,16 @@ class Admission:
 
 def _nonce(upload: Upload) -> str | None:
     """Return the name of a one-time URL."""
-    grant: Grant | None = upload.grant
+    grant = upload.grant
     return None if grant is None else grant.once
 
 
 def _narrow(upload: Upload) -> None:
     """Let nobody, no handler either, allow more than the URL was signed for."""
-    grant: Grant | None = upload.grant
+    grant = upload.grant
     if grant is None:
         return
-    limits = [limit for limit in (grant.greatest, upload.max_bytes) if limit is not None]
+    limits = [limit for limit in (grant.max_body_bytes, upload.max_bytes) if limit is not None]
     upload.max_bytes = min(limits, default=None)
     upload.on_conflict = grant.on_conflict or upload.on_conflict
 

@@ -21,19 +21,14 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from gateway.domain import paths
+from gateway.domain.grant import Grant
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
 from gateway.storage.local.listing import Entry, Found, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import read_xattr
-from gateway.storage.protocols import (
-    MAX_SINGLE_PASS_BYTES,
-    Grant,
-    PresignedRequest,
-    SinglePassRead,
-    Stat,
-)
+from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, PresignedRequest, SinglePassRead, Stat
 
 T = TypeVar("T")
 

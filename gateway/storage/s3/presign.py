@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
-from gateway.storage.protocols import Grant, PresignedRequest
+from gateway.domain.grant import Grant
+from gateway.storage.protocols import PresignedRequest
 from gateway.storage.s3.client import Client, expires_in
 from gateway.storage.s3.header_encoding import disposition, encoded
 
@@ -93,7 +94,7 @@ async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: in
     if grant.cache_control is not None:
         fields["Cache-Control"] = grant.cache_control
     least = grant.length or 0
-    most = min(MAX_POST_BYTES, MAX_POST_BYTES if grant.greatest is None else grant.greatest)
+    most = min(MAX_POST_BYTES, MAX_POST_BYTES if grant.max_body_bytes is None else grant.max_body_bytes)
     conditions: list[Any] = [{name: value} for name, value in fields.items()]
     conditions.append(["content-length-range", least, most])
     made = await client.generate_presigned_post(

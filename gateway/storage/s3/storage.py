@@ -12,9 +12,10 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any, Final, Self
 
+from gateway.domain.grant import Grant
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
-from gateway.storage.protocols import Grant, PresignedRequest, Stat
+from gateway.storage.protocols import PresignedRequest, Stat
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.errors import code_of, is_unavailable, status_of, translated
 from gateway.storage.s3.header_encoding import decoded

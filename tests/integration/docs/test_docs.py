@@ -172,3 +172,14 @@ def test_the_glossary_is_sorted_and_says_each_word_once() -> None:
     words = re.findall(r"^\| \*\*(.+?)\*\*", (PROJECT / "docs/glossary.md").read_text(), re.MULTILINE)
     assert words == sorted(set(words))
     assert len(words) > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_prose_is_wrapped_at_one_width(page: Path) -> None:
+    prose = re.sub(r"^[ \t]*```.*?^[ \t]*```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    wide = [
+        line
+        for line in prose.splitlines()
+        if len(line) > 120 and not line.lstrip().startswith(("|", "#", "<", "!", "["))
+    ]
+    assert [line for line in wide if " " in _LINK.sub("", line)[:120].strip()] == []

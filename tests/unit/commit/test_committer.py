@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from gateway.commit.records import CommitRequest
+from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
-from gateway.signing import Grant
 from gateway.storage.local.incoming import IncomingDirectory
 from tests.support.committer import SECONDS, Listen, Office
 from tests.support.records import claimed

@@ -95,6 +95,24 @@ def test_facts_that_json_does_not_know_are_told_as_text() -> None:
     assert "facts" not in as_json("m", "not a mapping")
 
 
+def test_a_json_line_carries_the_event_word_of_its_call_and_no_field_replaces_it() -> None:
+    record = entry("upload failed")
+    vars(record).update(logs.event("upload.failed", reason="disk_full", bytes=5, event="other"))
+    line = json.loads(logs.JsonFormatter().format(record))
+    assert list(line) == ["time", "level", "logger", "event", "message", "reason", "bytes"]
+    assert (line["event"], line["reason"], line["bytes"]) == ("upload.failed", "disk_full", 5)
+
+
+def test_a_text_line_shows_the_fields_of_an_event_and_leaves_out_its_word() -> None:
+    record = entry("upload failed")
+    vars(record).update(logs.event("upload.failed", reason="disk_full"))
+    assert logs.TextFormatter().format(record).endswith(": upload failed reason=disk_full")
+
+
+def test_a_line_without_an_event_word_has_no_such_key() -> None:
+    assert "event" not in as_json("m", {"reason": "x"})
+
+
 def test_bound_facts_are_on_every_line_inside_and_none_outside() -> None:
     with logs.bind(upload_id="u1", event_id="e1"):
         with logs.bind(event_id="e2", attempt=3):

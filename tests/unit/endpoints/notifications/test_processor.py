@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from gateway.domain.grant import Grant
 from gateway.domain.model import OBJECT_CREATED, Delivery, HandlerSpec, Upload
 from gateway.endpoints.notifications.event_builder import NotificationScope
 from gateway.endpoints.notifications.parser import ObjectNotification, read
@@ -22,7 +23,7 @@ from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events.journal import Journal
 from gateway.records import Records
 from gateway.settings.values import Bucket
-from gateway.signing import Grant, ObjectMarker
+from gateway.signing import ObjectMarker
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import encode_xattr, write_xattr
