@@ -19,8 +19,7 @@ from gateway.commit.error_mapping import discard_quietly, refusal_of
 from gateway.commit.one_time_urls import give_back, use_up
 from gateway.commit.records import BatchResult, CommitRequest, StagedUpload, Subscribers, record_of
 from gateway.commit.rename_lock import RenameLock
-from gateway.domain import paths
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import JournalOutbox
@@ -73,15 +72,15 @@ class BatchCommitter:
             staged = self._use_up(staged, verdicts)
             if not staged:
                 return
-            reach("before journal commit")
+            failpoints.hit("before journal commit")
             recorded = self._record(staged, self._audience(), verdicts)
             if not recorded:
                 return
-            reach("after journal commit")
+            failpoints.hit("after journal commit")
             published = self._publish_all(recorded, verdicts)
-            reach("before directory sync")
+            failpoints.hit("before directory sync")
             self._sync_folders(published, verdicts)
-            reach("after directory sync")
+            failpoints.hit("after directory sync")
 
     def _stage_all(
         self, orders: Sequence[CommitRequest], folders: contextlib.ExitStack, verdicts: BatchResult
@@ -139,7 +138,7 @@ class BatchCommitter:
                 self._discard(item.order, refusal_of(fault), verdicts)
             else:
                 sealed.append(item)
-                reach("after file sync")
+                failpoints.hit("after file sync")
         return sealed
 
     def _sync_incoming(self, staged: list[StagedUpload], verdicts: BatchResult) -> bool:
@@ -172,7 +171,7 @@ class BatchCommitter:
         except OSError as fault:
             self._undo([item.order for item in used], refusal_of(fault), verdicts)
             return [item for item in good if item not in used]
-        reach("after url used up")
+        failpoints.hit("after url used up")
         return good
 
     def _record(
@@ -210,7 +209,7 @@ class BatchCommitter:
             return False
         verdicts.event_ids += [telling.event_id for telling in item.told]
         verdicts.outcomes[item.upload.id] = UnknownOutcome("published, but not known to be durable")
-        reach("after rename")
+        failpoints.hit("after rename")
         return True
 
     def _give_name(self, item: StagedUpload) -> None:

@@ -22,10 +22,10 @@ from gateway.commit.object_identity import identity_of_upload
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.one_time_urls import give_back, use_up
-from gateway.commit.records import StoredFile, Subscribers, created_body
+from gateway.commit.records import Subscribers
 from gateway.commit.writer import WriteMetadata
-from gateway.domain import paths
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints, paths
+from gateway.domain.event_bodies import object_created_body
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, Stored, Upload, new_id
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.journal import Journal
@@ -116,7 +116,7 @@ class ObjectWriter:
                 await self.settler.published(case.pending, tag)
             except sqlite3.Error as fault:
                 raise self._unanswered(case, fault) from fault
-        reach("before answer")
+        failpoints.hit("before answer")
         case.body.done()
         asyncio.get_running_loop().call_soon(self.journal.unsettled.release, case.pending.event_ids)
         return Stored(
@@ -160,12 +160,12 @@ class ObjectWriter:
         )
         events = tuple(telling.event_id for telling in told)
         case.pending = PendingUpload(upload.id, body.target.path, self._place(body), events)
-        reach("before journal commit")
+        failpoints.hit("before journal commit")
         try:
             await asyncio.wrap_future(self.journal.outbox.record([record]))
         except Exception as fault:
             raise refusal_of(fault) from fault
-        reach("after journal commit")
+        failpoints.hit("after journal commit")
 
     async def _use_up(self, case: ObjectCommit) -> None:
         """Use up a one-time URL. Behind the row: while that is pending, the settler may give it back."""
@@ -174,7 +174,7 @@ class ObjectWriter:
         try:
             if await asyncio.to_thread(use_up, self.once, case.upload):
                 await asyncio.to_thread(self.once.sync)
-                reach("after url used up")
+                failpoints.hit("after url used up")
         except Exception as fault:
             await self._undo(case)
             raise refusal_of(fault) from fault
@@ -182,12 +182,18 @@ class ObjectWriter:
     def _tellings(self, case: ObjectCommit) -> Iterator[EventRecord]:
         audience, body, deed = self.audience(), case.body, case.deed
         if audience.uploaded and deed.tell is not None:
-            told = {**deed.tell(), "bytes": body.received}
-            yield EventRecord(new_id(self.slot), UPLOADED, told, audience.uploaded)
+            event_body = deed.tell(body.received)
+            yield EventRecord(new_id(self.slot), UPLOADED, event_body, audience.uploaded)
         if handlers := audience.of_object(body.target.path.removeprefix("/")):
-            found = StoredFile(body.target.path, body.received, "", deed.mime)
-            told = created_body(case.upload, found, self.objects.bucket)
-            yield EventRecord(new_id(self.slot), OBJECT_CREATED, told, handlers)
+            event_body = object_created_body(
+                case.upload,
+                path=body.target.path,
+                size=body.received,
+                etag="",
+                mime=deed.mime,
+                bucket=self.objects.bucket,
+            )
+            yield EventRecord(new_id(self.slot), OBJECT_CREATED, event_body, handlers)
 
     def _place(self, body: MultipartUpload) -> dict[str, Any]:
         return {"bucket": self.objects.bucket, "key": body.target.key, "multipart": body.multipart}

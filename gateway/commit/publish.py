@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Container, Iterator
 
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
 from gateway.storage.local.directory import OpenDirectory
@@ -91,7 +91,7 @@ def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> N
         )
     except FileExistsError as fault:
         raise NameTakenError from fault
-    reach("after link")
+    failpoints.hit("after link")
     # The upload is published: a private name that stays behind is recovery's to remove.
     with contextlib.suppress(OSError):
         incoming.remove(upload_id)

@@ -30,6 +30,7 @@ from gateway.commit.recover import recover
 from gateway.commit.rename_lock import RenameLock
 from gateway.commit.slot_takeover import adopt, found
 from gateway.commit.writer import StorageWriter
+from gateway.domain.addresses import connectable_host
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.endpoints.routing.plugin import routing_kind
@@ -115,7 +116,7 @@ class Resources:
         if self.settings.advertise is not None:
             return self.settings.advertise.host, self.settings.advertise.port
         host, port = self.seat.address
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+        return connectable_host(host), port
 
     @property
     def node(self) -> str:

@@ -16,7 +16,7 @@ from gateway.commit.committer import Committer
 from gateway.commit.disk_space import DiskSpace
 from gateway.commit.records import CommitRequest, Subscribers
 from gateway.commit.rename_lock import RenameLock
-from gateway.domain import failpoints as points
+from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
@@ -77,7 +77,11 @@ class Office:
         upload = Upload(new_id(0), path, created=1.0, **facts)
         body = self.incoming.create(upload.id, 0o640)
         body.buffer(content)
-        return CommitRequest(upload, body, mime, {}, lambda: {"path": path, "mime": mime})
+
+        def event_body(size: int) -> dict[str, Any]:
+            return {"path": path, "mime": mime, "bytes": size}
+
+        return CommitRequest(upload, body, mime, {}, event_body)
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
         async with asyncio.timeout(SECONDS):
@@ -133,6 +137,6 @@ Listen = Callable[[Callable[[str], None]], None]
 @pytest.fixture
 def listen() -> Iterator[Listen]:
     """Let a function hear of every point that is reached; it is forgotten with the test."""
-    before = list(points.on_reach)
-    yield points.on_reach.append
-    points.on_reach[:] = before
+    before = list(failpoints.listeners)
+    yield failpoints.listeners.append
+    failpoints.listeners[:] = before

@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.commit.disk_space import Reservation
 from gateway.commit.error_mapping import discard_quietly, refusal_of
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.errors import Refusal
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
@@ -143,7 +143,7 @@ class Receiver:
 
         await self._in_thread(write)
         self._let_go()
-        reach("mid body")
+        failpoints.hit("mid body")
 
     async def _finish(self, declared: int | None) -> None:
         """Write the rest, or leave a small body in memory for the committer."""

@@ -18,7 +18,7 @@ from gateway.commit.records import CommitRequest
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads import sink as store
-from gateway.endpoints.uploads.admission import AdmittedUpload, told
+from gateway.endpoints.uploads.admission import AdmittedUpload, uploaded_event_body
 from gateway.endpoints.uploads.buffered import take
 from gateway.endpoints.uploads.socket_receiver import ReceiverFactory
 from gateway.settings import Settings
@@ -110,6 +110,6 @@ class FileSink:
             body,
             mime,
             preconditions.described(computed),
-            partial(told, upload, mime, self._redaction),
+            partial(uploaded_event_body, upload, mime, self._redaction),
             looked=admitted.share is not None,
         )

@@ -16,7 +16,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.memory_budget import MemoryBudget
@@ -140,13 +140,13 @@ class MultipartUpload:
         Raises `TakenError` (`new`, and there is one), `Refusal`, or `DoubtfulError`.
         """
         target, objects = self.target, self._means.objects
-        reach("before complete")
+        failpoints.hit("before complete")
         if self.multipart is not None:
             tag = await objects.complete_multipart(target.key, self.multipart, self._tags, new=new)
         else:
             content = self._part.gathered if self._part else None
             tag = await objects.put_object(target.key, content or BufferedPart(), target.said, new=new)
-        reach("after complete")
+        failpoints.hit("after complete")
         return tag
 
     def release_memory(self) -> None:
@@ -225,7 +225,7 @@ class MultipartUpload:
             part.request = asyncio.create_task(self._send(part.number, multipart, content, content.size))
         self._sending.add(task := asyncio.create_task(self._arrive(part)))
         task.add_done_callback(self._sending.discard)
-        reach("mid body")
+        failpoints.hit("mid body")
         while len(self._sending) >= MAX_PARTS_IN_FLIGHT:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         self._complain()
