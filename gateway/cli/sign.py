@@ -17,12 +17,13 @@ from urllib.parse import parse_qsl
 from gateway.auth.installation import KEY_FILE, known_keys, public_url
 from gateway.auth.links import DEFAULT_SECONDS, DOOR, new_nonce, object_of
 from gateway.domain import paths
+from gateway.domain.addresses import Address
 from gateway.domain.grant import Grant, encode_path, grant_metadata
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError, Refusal
 from gateway.plugins.yaml_documents import find_files, read_file
-from gateway.settings import Address, Settings
+from gateway.settings import Settings
 from gateway.signing import UrlSigner, carries_signature
 
 USAGE: Final = "METHOD PATH [--expires SECONDS] [what it allows] [flags]"

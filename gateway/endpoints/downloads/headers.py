@@ -13,7 +13,7 @@ from email.utils import formatdate
 from typing import Final
 
 from gateway.domain.metadata import content_disposition
-from gateway.storage.local.xattrs import mime_of
+from gateway.storage.local.xattrs import guess_mime
 from gateway.storage.protocols import Stat
 
 NOBODY_ELSES: Final = "private, no-cache"
@@ -64,4 +64,4 @@ def head_of_any(filename: str, wish: ResponseOptions) -> dict[str, str]:
 def type_of(stat: Stat) -> str:
     """Return the type that was stored with a file, else what its name tells."""
     stored = stat.mime
-    return stored if stored and _PRINTABLE.fullmatch(stored) else mime_of(stat.path)
+    return stored if stored and _PRINTABLE.fullmatch(stored) else guess_mime(stat.path)

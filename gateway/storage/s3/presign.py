@@ -20,7 +20,7 @@ from gateway.storage.protocols import PresignedRequest
 from gateway.storage.s3.client import Client, expires_in
 from gateway.storage.s3.header_encoding import encoded
 
-LARGEST_POST: Final = 5 << 30
+MAX_POST_BYTES: Final = 5 << 30
 """Bytes that one POST may bring (Amazon S3 API reference, "POST Object")."""
 
 _OPERATIONS: Final = {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object"}
@@ -94,7 +94,7 @@ async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: in
     if grant.cache_control is not None:
         fields["Cache-Control"] = grant.cache_control
     least = grant.length or 0
-    most = min(LARGEST_POST, LARGEST_POST if grant.max_body_bytes is None else grant.max_body_bytes)
+    most = min(MAX_POST_BYTES, MAX_POST_BYTES if grant.max_body_bytes is None else grant.max_body_bytes)
     conditions: list[Any] = [{name: value} for name, value in fields.items()]
     conditions.append(["content-length-range", least, most])
     made = await client.generate_presigned_post(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 from gateway.storage.s3.header_encoding import decoded, encoded
-from gateway.storage.s3.keys import LONGEST_KEY, PrefixedKeys
+from gateway.storage.s3.keys import MAX_KEY_BYTES, PrefixedKeys
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
 SEGMENT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1)
@@ -67,7 +67,7 @@ def test_a_path_has_one_key_and_a_key_one_path(segments: list[str], prefix: str)
 
 def test_a_key_that_s3_cannot_keep_is_refused_with_the_room_that_there_is() -> None:
     keys = PrefixedKeys(Bucket("bucket", "prefix"))
-    longest = "/" + "/".join(["é" * 100] * 5)[: (LONGEST_KEY - len("prefix/")) // 2]
+    longest = "/" + "/".join(["é" * 100] * 5)[: (MAX_KEY_BYTES - len("prefix/")) // 2]
     assert keys.of(longest)
     with pytest.raises(Refusal, match="takes 1017 bytes") as refused:
         keys.of("/" + "/".join(["x" * 200] * 6))
