@@ -20,9 +20,10 @@ from pydantic import ValidationError
 
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain import paths
+from gateway.domain.grant import Grant
 from gateway.errors import ConfigError, Refusal
 from gateway.settings import Settings, Token
-from gateway.signing import Grant, carries_signature, check_request, check_terms
+from gateway.signing import carries_signature, check_request, check_terms
 from gateway.storage.local.fsync import sync_folder
 from gateway.telemetry.redaction import INTERNAL_HEADER
 

@@ -11,11 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from gateway.domain import metadata as metadata_rules
 from gateway.domain import paths
+from gateway.domain.grant import Grant, encode_path, grant_metadata
 from gateway.errors import Refusal
 from gateway.settings import Settings
-from gateway.signing import Grant, UrlSigner, encoded
+from gateway.signing import UrlSigner
 from gateway.storage.protocols import Storage
 
 DOOR: Final = "/-/objects"
@@ -87,7 +87,7 @@ class SignedUrlFactory:
             content_type=content_type,
             length=length,
             max_length=max_length,
-            metadata=_known(metadata or {}),
+            metadata=grant_metadata(metadata or {}),
             once=new_nonce() if once else None,
             on_conflict=None if overwrite else "reject",
             filename=filename,
@@ -115,7 +115,7 @@ class SignedUrlFactory:
 
     def _is_upload(self, path: str) -> bool:
         """Tell whether the upload template has this very path at this very URL."""
-        match = self._template.match(encoded(path))
+        match = self._template.match(encode_path(path))
         return match is not None and match.path == path
 
 
@@ -142,12 +142,5 @@ def object_of(raw_path: str) -> paths.Match | None:
 def _checked(path: str) -> str:
     try:
         return "/" + "/".join(paths.check(path))
-    except Refusal as refusal:
-        raise ValueError(refusal.message) from None
-
-
-def _known(said: Mapping[str, str]) -> dict[str, str]:
-    try:
-        return metadata_rules.check(said)
     except Refusal as refusal:
         raise ValueError(refusal.message) from None

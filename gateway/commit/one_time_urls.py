@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.domain.model import Upload
-from gateway.signing import Grant
 from gateway.storage.local.one_time_marks import OneTimeMarks
 
 
@@ -18,10 +17,10 @@ def use_up(once: OneTimeMarks, upload: Upload) -> bool:
 
     Raises Refusal `used_up`, `expired` (a day late), `OSError`.
     """
-    grant: Grant | None = upload.grant
+    grant = upload.grant
     if grant is None or grant.once is None:
         return False
-    once.take(grant.once, upload.id, grant.expires)
+    once.consume(grant.once, upload.id, grant.expires)
     return True
 
 
@@ -29,8 +28,8 @@ def give_back(once: OneTimeMarks, uploads: Iterable[Upload]) -> bool:
     """Give the one-time URLs of uploads back; return whether there were any to be made durable."""
     given = False
     for upload in uploads:
-        grant: Grant | None = upload.grant
+        grant = upload.grant
         if grant is not None and grant.once is not None:
-            once.give_back(grant.once, upload.id)
+            once.release(grant.once, upload.id)
             given = True
     return given

@@ -6,25 +6,20 @@ another.
 """
 
 from gateway.signing.credential import LIFETIME_SECONDS, SKEW_SECONDS, CredentialSigner
-from gateway.signing.grant import LONGEST_LIFETIME, MOST_METADATA_BYTES, Grant
 from gateway.signing.keys import SHORTEST_KEY
 from gateway.signing.marks import ObjectMarker
 from gateway.signing.request import check_request, check_terms
-from gateway.signing.targets import carries_signature, encoded
+from gateway.signing.targets import carries_signature
 from gateway.signing.urls import UrlSigner
 
 __all__ = [
     "LIFETIME_SECONDS",
-    "LONGEST_LIFETIME",
-    "MOST_METADATA_BYTES",
     "SHORTEST_KEY",
     "SKEW_SECONDS",
     "CredentialSigner",
-    "Grant",
     "ObjectMarker",
     "UrlSigner",
     "carries_signature",
     "check_request",
     "check_terms",
-    "encoded",
 ]

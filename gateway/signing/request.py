@@ -10,10 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from gateway.domain.grant import BODY_METHODS, Grant
+from gateway.domain.metadata import METADATA_PREFIX
 from gateway.errors import Refusal
-from gateway.signing.grant import SENDING, Grant
-
-METADATA_PREFIX: Final = "x-amz-meta-"
 
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -31,7 +30,7 @@ def check_request(grant: Grant, headers: Mapping[str, str]) -> None:
         raise _not_granted(f"its Content-Length must be {grant.length}")
     if grant.max_length is not None and any(_above(text, grant.max_length) for text in lengths):
         raise _not_granted(f"its body may have {grant.max_length} bytes")
-    if grant.method not in SENDING:
+    if grant.method not in BODY_METHODS:
         return
     for name, value in headers.items():
         lowered = name.lower()
@@ -43,7 +42,7 @@ def check_request(grant: Grant, headers: Mapping[str, str]) -> None:
 
 def check_terms(grant: Grant, headers: Mapping[str, str]) -> None:
     """Raise Refusal `not_granted` for what only a door that stores files could keep to."""
-    uncounted = grant.greatest is not None and not _values(headers, "content-length")
+    uncounted = grant.max_body_bytes is not None and not _values(headers, "content-length")
     if uncounted or grant.once is not None or grant.on_conflict is not None or grant.metadata:
         raise _not_granted("what it says holds for files that are stored")
 

@@ -11,52 +11,25 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-PREFIX: Final = "X-Gateway-"
-"""What the names of a signed URL's own fields begin with."""
+from gateway.domain.grant import FIELD_PREFIX, PCHAR, QueryPairs, encode_path
 
-LONGEST_PATH: Final = 3500
-"""Bytes of a decoded path, as for uploads."""
+MAX_FIELDS: Final = 100
 
-MOST_FIELDS: Final = 100
-
-_LOWER_PREFIX: Final = PREFIX.lower()
-_PCHAR: Final = "!$&'()*+,;=:@"
-"""What may stand in a segment as it is, beside the unreserved (RFC 3986 section 3.3)."""
-
+_LOWER_PREFIX: Final = FIELD_PREFIX.lower()
 _UNRESERVED: Final = re.compile(r"%(2[DdEe]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_HARMFUL: Final = re.compile("[\x00-\x1f\x7f-\x9f\\\\\u2028\u2029\ud800-\udfff]")
-
-Pairs = tuple[tuple[str, str], ...]
-
-
-def encoded(path: str) -> str:
-    """Return a decoded path as it stands in a signed URL (RFC 3986 section 3.3).
-
-    Raises `ValueError` for a path that no signed URL may have: empty, `.` and `..` segments,
-    backslashes, control characters, no leading slash, or more than 3500 bytes.
-    """
-    first, *segments = path.split("/")
-    if first or not segments:
-        raise ValueError("the path must start with a slash")
-    for position, segment in enumerate(segments, start=1):
-        if segment in {"", ".", ".."} or _HARMFUL.search(segment):
-            raise ValueError(f"segment {position} of the path is not a plain name")
-    if len(path.encode()) > LONGEST_PATH:
-        raise ValueError(f"the path is longer than {LONGEST_PATH} bytes")
-    return quote(path, safe=f"/{_PCHAR}")
 
 
 def decoded(raw_path: str) -> str:
-    """Return the path that `encoded` was given to make `raw_path`.
+    """Return the path that `encode_path` was given to make `raw_path`.
 
     Other spellings are taken where RFC 3986 section 6.2.2 calls them equivalent: `%7e` for `~`,
     escapes in small letters, bytes that should have been escaped. All else raises `ValueError`:
     `%2F` is no slash and `%3B` no semicolon, for servers may tell them apart.
     """
     path = _text(raw_path)
-    if encoded(path) != _normal(raw_path):
+    if encode_path(path) != _normal(raw_path):
         raise ValueError("the path is written in another way than it was signed")
     return path
 
@@ -65,7 +38,7 @@ def _normal(raw: str) -> str:
     """Unreserved characters as they are, all escapes in capitals, nothing beyond ASCII."""
     plain = _UNRESERVED.sub(lambda found: unquote(found[0]), raw)
     capital = _ESCAPE.sub(lambda found: found[0].upper(), plain)
-    return quote(capital.encode("utf-8", "surrogateescape"), safe=f"/%{_PCHAR}")
+    return quote(capital.encode("utf-8", "surrogateescape"), safe=f"/%{PCHAR}")
 
 
 def _text(raw: str) -> str:
@@ -82,7 +55,7 @@ def carries_signature(target: str) -> bool:
     return any(unquote(piece).lower().startswith(_LOWER_PREFIX) for piece in query.split("&"))
 
 
-def read_query(query: str) -> tuple[dict[str, str], Pairs]:
+def read_query(query: str) -> tuple[dict[str, str], QueryPairs]:
     """Split a query into the signed URL's own fields and all others, these in order, decoded once.
 
     `+` is a blank, as HTML forms and our own reader have it. Raises `ValueError` for an own field
@@ -92,7 +65,7 @@ def read_query(query: str) -> tuple[dict[str, str], Pairs]:
     own: dict[str, str] = {}
     others: list[tuple[str, str]] = []
     pieces = query.split("&")
-    if len(pieces) > MOST_FIELDS:
+    if len(pieces) > MAX_FIELDS:
         raise ValueError("too many fields")
     for piece in pieces:
         if not piece:
@@ -102,15 +75,15 @@ def read_query(query: str) -> tuple[dict[str, str], Pairs]:
         if not name.lower().startswith(_LOWER_PREFIX):
             others.append((name, value))
             continue
-        field = name.removeprefix(PREFIX)
+        field = name.removeprefix(FIELD_PREFIX)
         if field == name or field in own:
             raise ValueError("a field that stands twice, or is spelled differently")
         own[field] = value
     return own, tuple(others)
 
 
-def write_query(own: Iterable[tuple[str, str]], others: Pairs) -> str:
+def write_query(own: Iterable[tuple[str, str]], others: QueryPairs) -> str:
     """Return the query that `read_query` splits into these."""
-    prefixed = ((PREFIX + name, value) for name, value in own)
+    prefixed = ((FIELD_PREFIX + name, value) for name, value in own)
     pairs = (*others, *prefixed)
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)

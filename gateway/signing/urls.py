@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from gateway.domain.grant import MAX_LIFETIME, Grant, QueryPairs, encode_path
 from gateway.errors import Refusal
-from gateway.signing.grant import LONGEST_LIFETIME, Grant
 from gateway.signing.keys import derived, mac_of
-from gateway.signing.targets import Pairs, decoded, encoded, read_query, write_query
+from gateway.signing.targets import decoded, read_query, write_query
 
 SKEW_SECONDS: Final = 60
 """How far the clock of the gateway that signed may be ahead. It never lengthens a URL's life."""
@@ -68,7 +68,7 @@ class UrlSigner:
 
     def target(self, grant: Grant) -> str:
         """Return path and query of the grant's URL, as they go over the wire. Raises as `sign`."""
-        return f"{encoded(grant.path)}?{self.sign(grant)}"
+        return f"{encode_path(grant.path)}?{self.sign(grant)}"
 
     def verify(self, method: str, target: str) -> Grant:
         """Return what the signature of a request target (RFC 9112 section 3.2.1) allows.
@@ -93,7 +93,7 @@ class UrlSigner:
         left = grant.expires - self._clock()
         if left <= 0:
             raise Refusal("expired", "this signed URL has expired: ask for a new one")
-        if left > LONGEST_LIFETIME + SKEW_SECONDS:
+        if left > MAX_LIFETIME + SKEW_SECONDS:
             raise _bad()
 
 
@@ -117,7 +117,7 @@ def _written(grant: Grant) -> dict[str, str]:
     return fields | {_META + name: value for name, value in grant.metadata.items()}
 
 
-def _read(method: str, path: str, own: Mapping[str, str], others: Pairs) -> Grant:
+def _read(method: str, path: str, own: Mapping[str, str], others: QueryPairs) -> Grant:
     """Return the grant that `_written` wrote. Raises `ValueError`, `KeyError`."""
     metadata = {name: value for name, value in own.items() if name.startswith(_META)}
     if (
@@ -146,7 +146,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _signed_method(
-    key: bytes, signature: str, method: str, path: str, own: Mapping[str, str], others: Pairs
+    key: bytes, signature: str, method: str, path: str, own: Mapping[str, str], others: QueryPairs
 ) -> str:
     """Return the method that was signed: the request's, or GET for a HEAD. Raises `ValueError`."""
     signed = ""
@@ -159,7 +159,7 @@ def _signed_method(
     return signed
 
 
-def _mac(key: bytes, method: str, path: str, own: Mapping[str, str], others: Pairs) -> str:
+def _mac(key: bytes, method: str, path: str, own: Mapping[str, str], others: QueryPairs) -> str:
     """Sign all of it: the order of our own fields is of no importance."""
     texts = [method, path, str(len(own))]
     texts += [text for pair in sorted(own.items()) for text in pair]

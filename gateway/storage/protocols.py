@@ -12,10 +12,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
-Grant = Any
-"""What a signed URL allows (`gateway.signing`)."""
+from gateway.domain.grant import Grant
 
-SHORT_BYTES: Final = 64 << 10
+MAX_SINGLE_PASS_BYTES: Final = 64 << 10
 """What is read while a file is looked at, rather than sent from the open file."""
 
 

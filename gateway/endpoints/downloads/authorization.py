@@ -14,12 +14,12 @@ from aiohttp import web
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.domain import paths
+from gateway.domain.grant import Grant
 from gateway.domain.model import DOWNLOADING, Download, new_id
 from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.errors import Refusal
 from gateway.http.protocol import joined
 from gateway.plugins.hooks import Hooks
-from gateway.signing import Grant
 
 log = logging.getLogger("gateway.downloads")
 

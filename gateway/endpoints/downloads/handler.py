@@ -16,6 +16,7 @@ from aiohttp import web
 
 from gateway.auth.authenticator import Auth
 from gateway.domain import paths
+from gateway.domain.grant import Grant
 from gateway.endpoints.downloads.authorization import DownloadAuthorizer
 from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.endpoints.downloads.negotiation import ConditionalRequest
@@ -25,7 +26,6 @@ from gateway.endpoints.downloads.transfer import TransferPool
 from gateway.errors import Refusal, Superseded
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
-from gateway.signing import Grant
 from gateway.storage.protocols import OpenFile, SinglePassReader, Stat, Storage
 from gateway.telemetry.metrics import Metrics
 

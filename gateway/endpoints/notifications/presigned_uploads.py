@@ -12,8 +12,9 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from gateway.domain.grant import Grant
 from gateway.records import Collection
 from gateway.storage.protocols import Stat
 
@@ -28,40 +29,6 @@ SKEW: Final = 60.0
 
 MOST_OF_A_PATH: Final = 100
 """URLs of one path that a notification is compared with: the latest."""
-
-
-class GrantTerms(Protocol):
-    """What a signed URL allows, as far as it matters here; see `gateway.signing.Grant`."""
-
-    @property
-    def path(self) -> str:
-        """Where the object goes, as a path of the storage."""
-        ...
-
-    @property
-    def expires(self) -> float:
-        """When it ends, Unix seconds."""
-        ...
-
-    @property
-    def content_type(self) -> str | None:
-        """The type that the object must have."""
-        ...
-
-    @property
-    def length(self) -> int | None:
-        """Its exact size in bytes."""
-        ...
-
-    @property
-    def max_length(self) -> int | None:
-        """Its greatest size in bytes."""
-        ...
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What is stored with it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +107,7 @@ class PresignedUploads:
         """Return the time by which URLs end."""
         return self._clock()
 
-    async def remember(self, grant: GrantTerms) -> None:
+    async def remember(self, grant: Grant) -> None:
         """Write down what a URL allows, durably: before anybody gets the URL."""
         now = self._clock()
         key = f"{_marks(grant.path)}.{now:017.6f}.{secrets.token_hex(4)}"

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.auth.installation import known_keys
 from gateway.cli import main
-from gateway.signing import Grant, UrlSigner
+from gateway.domain.grant import Grant
+from gateway.signing import UrlSigner
 from tests.conftest import Start
 from tests.support.harness import Outside, curl, get, plugin, put
 

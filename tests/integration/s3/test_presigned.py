@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from gateway.domain.grant import Grant
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
-from gateway.signing import Grant
 from gateway.storage.protocols import PresignedRequest
 from gateway.storage.s3 import presign
 from gateway.storage.s3.client import Clients

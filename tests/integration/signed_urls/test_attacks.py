@@ -11,8 +11,9 @@ import pytest
 
 from gateway.auth.authenticator import digest
 from gateway.auth.installation import audience
+from gateway.domain.grant import Grant
 from gateway.server.app import Gateway
-from gateway.signing import CredentialSigner, Grant, UrlSigner
+from gateway.signing import CredentialSigner, UrlSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.conftest import Start
 from tests.integration.signed_urls.test_signed_uploads import chunked, code, sign

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from gateway.auth.installation import known_keys
-from gateway.signing import Grant, UrlSigner
+from gateway.domain.grant import Grant
+from gateway.signing import UrlSigner
 from tests.conftest import Start
 from tests.integration.signed_urls.test_signed_uploads import code, sign
 from tests.support.harness import Outside, curl, files_below, head, leftovers, put, raw

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.auth.installation import known_keys
+from gateway.domain.grant import Grant
 from gateway.server.app import Gateway
-from gateway.signing import Grant, UrlSigner
+from gateway.signing import UrlSigner
 from tests.conftest import Start
 from tests.support.harness import (
     Answer,

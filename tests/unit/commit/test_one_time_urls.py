@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
-from gateway.signing import Grant
 from tests.support.committer import Listen, Office
 
 

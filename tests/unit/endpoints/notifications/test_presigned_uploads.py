@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.domain.grant import Grant
 from gateway.endpoints.notifications.presigned_uploads import FIRST_LOOK, GRACE, SKEW, PresignedUploads
 from gateway.records import Records
-from gateway.signing import Grant
 from gateway.storage.protocols import Stat
 
 

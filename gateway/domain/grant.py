@@ -1,7 +1,6 @@
-"""What a signed URL allows, and what it may not.
+"""What a signed URL allows: plain data, and the checks that each of its fields has a meaning.
 
-The rule: a grant that can be signed has a meaning for the gateway in each of its fields; one that
-says more than its method can do is refused when it is made.
+A grant that says more than its method can do is refused when it is made.
 """
 
 from __future__ import annotations
@@ -11,24 +10,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Literal
+from urllib.parse import quote
 
-from gateway.signing.targets import PREFIX, Pairs, encoded
+from gateway.domain.metadata import normalize_metadata
+from gateway.domain.paths import CONTROL_CHARACTER, MAX_PATH_BYTES
+from gateway.errors import Refusal
 
-LONGEST_LIFETIME: Final = 7 * 24 * 3600
+FIELD_PREFIX: Final = "X-Gateway-"
+"""What the names of a signed URL's own query fields begin with."""
+
+MAX_LIFETIME: Final = 7 * 24 * 3600
 """Seconds from signing to expiry; as long as presigned URLs of S3 may live."""
 
-MOST_METADATA_BYTES: Final = 2048
-"""All names and values together: what S3 takes."""
-
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
-SENDING: Final = frozenset({"PUT", "POST", "PATCH"})
-LARGEST_LENGTH: Final = 5 << 40
-LONGEST_TEXT: Final = 255
+BODY_METHODS: Final = frozenset({"PUT", "POST", "PATCH"})
+MAX_LENGTH: Final = 5 << 40
+"""Bytes of a body: the largest object of S3."""
 
-_METADATA_NAME: Final = re.compile(r"[a-z0-9-]{1,100}")
+MAX_TEXT_LENGTH: Final = 255
+"""Characters of a header value or file name."""
+
+PCHAR: Final = "!$&'()*+,;=:@"
+"""What may stand in a path segment as it is, beside the unreserved (RFC 3986 section 3.3)."""
+
+QueryPairs = tuple[tuple[str, str], ...]
+
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -55,10 +63,10 @@ class Grant:
     on_conflict: Literal["reject"] | None = None
     filename: str | None = None
     cache_control: str | None = None
-    query: Pairs = ()
+    query: QueryPairs = ()
 
     @property
-    def greatest(self) -> int | None:
+    def max_body_bytes(self) -> int | None:
         """The bytes that the body may have at the most, None for any number."""
         return self.length if self.length is not None else self.max_length
 
@@ -70,18 +78,19 @@ class Grant:
         """Raise `ValueError`, written to whoever signs, for a grant that cannot be given at `now`."""
         if self.method not in METHODS:
             raise ValueError(f"the method must be one of {', '.join(sorted(METHODS))}")
-        encoded(self.path)
-        if not now < self.expires <= now + LONGEST_LIFETIME:
+        encode_path(self.path)
+        if not now < self.expires <= now + MAX_LIFETIME:
             raise ValueError("a signed URL lives for at least a second and at most 7 days (604800)")
         self._check_body()
-        check_metadata(self.metadata)
+        if grant_metadata(self.metadata) != self.metadata:
+            raise ValueError("metadata names of a signed URL are in lower case")
         self._check_texts()
-        if any(name.lower().startswith(PREFIX.lower()) for name, _ in self.query):
-            raise ValueError(f"the names {PREFIX}* in a query are the signature's own")
+        if any(name.lower().startswith(FIELD_PREFIX.lower()) for name, _ in self.query):
+            raise ValueError(f"the names {FIELD_PREFIX}* in a query are the signature's own")
 
     def _check_body(self) -> None:
         given = (self.content_type, self.length, self.max_length)
-        if self.method not in SENDING and (self.metadata or any(one is not None for one in given)):
+        if self.method not in BODY_METHODS and (self.metadata or any(one is not None for one in given)):
             raise ValueError("content type, length and metadata are said of what is sent: PUT, POST")
         if self.method != "PUT" and (self.once is not None or self.on_conflict is not None):
             raise ValueError("once and overwrite are said of a file that is stored: PUT")
@@ -91,7 +100,7 @@ class Grant:
             raise ValueError("say the exact length or the greatest one, not both")
         if any(isinstance(one, bool | float) for one in (self.length, self.max_length)):
             raise ValueError("a length is a whole number of bytes")
-        if self.greatest is not None and not 0 <= self.greatest <= LARGEST_LENGTH:
+        if self.max_body_bytes is not None and not 0 <= self.max_body_bytes <= MAX_LENGTH:
             raise ValueError("a length is a number of bytes, 5 TiB at the most")
         if self.once is not None and not _NONCE.fullmatch(self.once):
             raise ValueError("the name of a one-time URL has 16 to 64 letters, digits, - and _")
@@ -100,21 +109,38 @@ class Grant:
 
     def _check_texts(self) -> None:
         for what, text in (("content type", self.content_type), ("cache control", self.cache_control)):
-            if text is not None and (len(text) > LONGEST_TEXT or not _HEADER_VALUE.fullmatch(text)):
+            if text is not None and (len(text) > MAX_TEXT_LENGTH or not _HEADER_VALUE.fullmatch(text)):
                 raise ValueError(f"the {what} must be a header's value of printable ASCII")
         name = self.filename
         if name is not None and (
-            not name or set(name) & set("/\\") or _CONTROL.search(name) or len(name) > LONGEST_TEXT
+            not name
+            or set(name) & set("/\\")
+            or CONTROL_CHARACTER.search(name)
+            or len(name) > MAX_TEXT_LENGTH
         ):
             raise ValueError("a file name has no slashes and no control characters")
 
 
-def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise `ValueError` for metadata that a file cannot have: the words say what is wrong."""
-    for name, value in metadata.items():
-        if not _METADATA_NAME.fullmatch(name):
-            raise ValueError(f"metadata names are small letters, digits and -, not {name[:100]!r}")
-        if not isinstance(value, str) or _CONTROL.search(value):
-            raise ValueError(f"the value of the metadata {name!r} must be text in one line")
-    if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > MOST_METADATA_BYTES:
-        raise ValueError(f"metadata has at most {MOST_METADATA_BYTES} bytes, names and values together")
+def grant_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata for a grant, names in lower case. Raises `ValueError`."""
+    try:
+        return normalize_metadata(metadata)
+    except Refusal as refusal:
+        raise ValueError(refusal.message) from None
+
+
+def encode_path(path: str) -> str:
+    """Return a decoded path as it stands in a signed URL (RFC 3986 section 3.3).
+
+    Raises `ValueError` for a path that no signed URL may have: empty, `.` and `..` segments,
+    backslashes, control characters, no leading slash, or more than 3500 bytes.
+    """
+    first, *segments = path.split("/")
+    if first or not segments:
+        raise ValueError("the path must start with a slash")
+    for position, segment in enumerate(segments, start=1):
+        if segment in {"", ".", ".."} or "\\" in segment or CONTROL_CHARACTER.search(segment):
+            raise ValueError(f"segment {position} of the path is not a plain name")
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"the path is longer than {MAX_PATH_BYTES} bytes")
+    return quote(path, safe=f"/{PCHAR}")
