@@ -1,6 +1,8 @@
-"""Formats the figures: tables for the terminal, goals and figures for docs/benchmarks.md, three lines for the README.
+"""Formats the figures: tables for the terminal, goals and figures for docs/benchmarks.md, three
+lines for the README.
 
-What the pages show is made from `bench/results.json` alone, so that a reader can check one against the other.
+What the pages show is made from `bench/results.json` alone, so that a reader can check one against
+the other.
 """
 
 from __future__ import annotations
@@ -147,7 +149,8 @@ def write_pages(kept: Outcomes) -> None:
 
 
 def write(page: Path, text: str, section: str) -> None:
-    """Replace the text between the markers of a section of `page`. Raises ValueError where they are missing."""
+    """Replace the text between the markers of a section of `page`. Raises ValueError where they are
+    missing."""
     opening, closing = f"<!-- {section}: written by scripts/bench --write -->", f"<!-- /{section} -->"
     before, begin, rest = page.read_text().partition(opening)
     _, end, after = rest.partition(closing)
