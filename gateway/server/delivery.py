@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.domain.addresses import host_port
+from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, Identity
 from gateway.events.nats import make_engine
 from gateway.events.protocols import Depth, Ledger
@@ -86,7 +87,7 @@ class EventDelivery:
         return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
 
     def _complete(self, delivery: Delivery) -> dict[str, Any]:
-        return delivery.event_at(*self._ground.advertised, self._files)
+        return delivered_event(delivery, *self._ground.advertised, self._files)
 
     def _complete_far(self, delivery: Delivery) -> dict[str, Any]:
         event = self._ground.holders.complete(delivery)
