@@ -16,8 +16,9 @@ from typing import Final
 
 from yarl import URL
 
+from gateway.domain.addresses import ALL_INTERFACES, Address, connectable_host, host_port
 from gateway.errors import ConfigError
-from gateway.settings import Address, Settings, is_loopback
+from gateway.settings import Settings, is_loopback
 from gateway.signing import SHORTEST_KEY, CredentialSigner, ObjectMarker, UrlSigner
 from gateway.signing.credential import TrustedCall
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
@@ -27,8 +28,6 @@ KEY_FILE: Final = "installation.key"
 
 MOST_MET: Final = 1000
 """Holders that are remembered; each delivery names its own anew."""
-
-_EVERY_INTERFACE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
 
 
 class Installation:
@@ -55,7 +54,7 @@ class Installation:
     def own(self) -> Address:
         """Where this gateway reaches itself: never `all interfaces`."""
         host, port = self._bound()
-        return Address(_EVERY_INTERFACE.get(host, host), port)
+        return Address(connectable_host(host), port)
 
     @property
     def own_url(self) -> str:
@@ -115,7 +114,7 @@ class Installation:
         """What scripts may call this gateway. Behind a loopback name there is us only if we listen."""
         host, port = self._bound()
         names = {host, self.own.host}
-        if is_loopback(self.own.host) or host in _EVERY_INTERFACE:
+        if is_loopback(self.own.host) or host in ALL_INTERFACES:
             names |= {"localhost", "::1" if ":" in host else "127.0.0.1"}
         found = {_plain(name, port) for name in names}
         if self._settings.advertise is not None:
@@ -126,15 +125,13 @@ class Installation:
 def public_url(settings: Settings, bound: Address) -> str:
     """Return what links begin with: the setting, else the advertised address, else the bound one."""
     scheme = "https" if settings.tls_cert else "http"
-    host = _EVERY_INTERFACE.get(bound.host, bound.host)
-    place = settings.advertise or Address(host, bound.port)
+    place = settings.advertise or Address(connectable_host(bound.host), bound.port)
     return settings.public_url or f"{scheme}://{audience(*place)}"
 
 
 def audience(host: str, port: int) -> str:
     """Return `host:port` as credentials name it: lower case, IPv6 in brackets."""
-    plain = _plain(host, port)
-    return f"[{plain.host}]:{plain.port}" if ":" in plain.host else f"{plain.host}:{plain.port}"
+    return host_port(*_plain(host, port))
 
 
 def installation_keys(settings: Settings) -> tuple[bytes, ...]:

@@ -19,13 +19,12 @@ from gateway.commit.error_mapping import discard_quietly, refusal_of
 from gateway.commit.one_time_urls import give_back, use_up
 from gateway.commit.records import BatchResult, CommitRequest, StagedUpload, Subscribers, record_of
 from gateway.commit.rename_lock import RenameLock
-from gateway.domain import paths
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import JournalOutbox
 from gateway.storage.local.directory import OpenDirectory
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.tree import DirectoryTree
 
@@ -42,7 +41,7 @@ class BatchCommitter:
     def __init__(
         self,
         tree: DirectoryTree,
-        incoming: Incoming,
+        incoming: IncomingDirectory,
         outbox: JournalOutbox,
         reserve: DiskSpace,
         *,
@@ -73,15 +72,15 @@ class BatchCommitter:
             staged = self._use_up(staged, verdicts)
             if not staged:
                 return
-            reach("before journal commit")
+            failpoints.hit("before journal commit")
             recorded = self._record(staged, self._audience(), verdicts)
             if not recorded:
                 return
-            reach("after journal commit")
+            failpoints.hit("after journal commit")
             published = self._publish_all(recorded, verdicts)
-            reach("before directory sync")
+            failpoints.hit("before directory sync")
             self._sync_folders(published, verdicts)
-            reach("after directory sync")
+            failpoints.hit("after directory sync")
 
     def _stage_all(
         self, orders: Sequence[CommitRequest], folders: contextlib.ExitStack, verdicts: BatchResult
@@ -99,7 +98,7 @@ class BatchCommitter:
                 segments = paths.check(order.upload.path)
                 parent = self._parent(segments, opened, folders)
                 replaced = publish.choose_name(order.upload, parent, taken)
-                order.body.flush(start=self._durable)
+                order.body.flush(writeback=self._durable)
             except Exception as fault:
                 self._discard(order, refusal_of(fault), verdicts)
                 continue
@@ -125,7 +124,7 @@ class BatchCommitter:
         first = opened.get(segments[:-1])
         if first is not None:
             return self._tree.sibling(first, segments)
-        parent = folders.enter_context(self._tree.parent(segments))
+        parent = folders.enter_context(self._tree.open_parent(segments))
         opened[segments[:-1]] = parent
         return parent
 
@@ -134,12 +133,12 @@ class BatchCommitter:
         sealed: list[StagedUpload] = []
         for item in staged:
             try:
-                item.identity = item.order.body.seal(durable=self._durable)
+                item.identity = item.order.body.finalize(durable=self._durable)
             except Exception as fault:
                 self._discard(item.order, refusal_of(fault), verdicts)
             else:
                 sealed.append(item)
-                reach("after file sync")
+                failpoints.hit("after file sync")
         return sealed
 
     def _sync_incoming(self, staged: list[StagedUpload], verdicts: BatchResult) -> bool:
@@ -172,7 +171,7 @@ class BatchCommitter:
         except OSError as fault:
             self._undo([item.order for item in used], refusal_of(fault), verdicts)
             return [item for item in good if item not in used]
-        reach("after url used up")
+        failpoints.hit("after url used up")
         return good
 
     def _record(
@@ -210,7 +209,7 @@ class BatchCommitter:
             return False
         verdicts.event_ids += [telling.event_id for telling in item.told]
         verdicts.outcomes[item.upload.id] = UnknownOutcome("published, but not known to be durable")
-        reach("after rename")
+        failpoints.hit("after rename")
         return True
 
     def _give_name(self, item: StagedUpload) -> None:
@@ -224,7 +223,7 @@ class BatchCommitter:
                 return
             except publish.NameTakenError:
                 # Somebody else's process took the name after our look at it.
-                parent.found = parent.stat()
+                parent.target_stat = parent.stat()
                 publish.choose_name(upload, parent, ())
                 self._outbox.move(upload.id, item.path).result()
         raise Refusal("conflict", "the name was taken again and again")
@@ -259,7 +258,7 @@ class BatchCommitter:
             # While an (empty) body lies there, recovery knows that the upload was never published.
             self._limbo.extend(ids)
             for order in orders:
-                order.body.empty()
+                order.body.truncate()
                 verdicts.outcomes[order.upload.id] = reason
             return
         for order in orders:
@@ -273,7 +272,7 @@ class BatchCommitter:
         if self._limbo:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._outbox.forget(self._limbo).result()
-                self._once.forget(self._limbo)
+                self._once.release_all(self._limbo)
                 while self._limbo:
                     self._incoming.remove(self._limbo[-1])
                     self._limbo.pop()

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.error_mapping import discard_quietly, refusal_of
 from gateway.commit.records import BatchResult, CommitRequest
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import JournalOutbox
@@ -149,7 +149,7 @@ class Committer:
             self._steps.commit(orders, verdicts)
         except Exception:
             log.exception("the committer failed; uploads of this batch may get no answer")
-        reach("before answer")
+        failpoints.hit("before answer")
         _hand_over(
             [
                 _verdict(job, verdicts.outcomes.get(order.upload.id))

@@ -22,10 +22,10 @@ from gateway.commit.object_identity import identity_of_upload
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.one_time_urls import give_back, use_up
-from gateway.commit.records import StoredFile, Subscribers, created_body
+from gateway.commit.records import Subscribers
 from gateway.commit.writer import WriteMetadata
-from gateway.domain import paths
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints, paths
+from gateway.domain.event_bodies import object_created_body
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, Stored, Upload, new_id
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.journal import Journal
@@ -34,7 +34,7 @@ from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.s3.bucket import BucketClient, ObjectHead
 from gateway.storage.s3.parts import ObjectTarget
-from gateway.storage.s3.retries import DoubtfulError, KeyTakenError
+from gateway.storage.s3.retries import KeyTakenError, OutcomeUnknownError
 from gateway.storage.s3.upload import MultipartUpload, UploadContext
 
 log = logging.getLogger("gateway.commit")
@@ -65,7 +65,7 @@ class ObjectWriter:
 
     async def exists(self, path: str) -> bool:
         """Tell whether there is an object of this path. Raises `Refusal`."""
-        return await self.objects.head(self.names.keys.of(path)) is not None
+        return await self.objects.head_object(self.names.keys.of(path)) is not None
 
     async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> MultipartUpload:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
@@ -111,12 +111,12 @@ class ObjectWriter:
                 raise
             await self._use_up(case)
             tag = await self._publish(case)
-            case.body.let_go()
+            case.body.release_memory()
             try:
                 await self.settler.published(case.pending, tag)
             except sqlite3.Error as fault:
                 raise self._unanswered(case, fault) from fault
-        reach("before answer")
+        failpoints.hit("before answer")
         case.body.done()
         asyncio.get_running_loop().call_soon(self.journal.unsettled.release, case.pending.event_ids)
         return Stored(
@@ -130,7 +130,7 @@ class ObjectWriter:
 
     async def _look(self, case: ObjectCommit) -> ObjectHead | None:
         """Look at what is there. Raises `Refusal` where it may not be replaced."""
-        found = await self.objects.head(case.body.target.key)
+        found = await self.objects.head_object(case.body.target.key)
         if found is None:
             return None
         if not case.new:
@@ -160,12 +160,12 @@ class ObjectWriter:
         )
         events = tuple(telling.event_id for telling in told)
         case.pending = PendingUpload(upload.id, body.target.path, self._place(body), events)
-        reach("before journal commit")
+        failpoints.hit("before journal commit")
         try:
             await asyncio.wrap_future(self.journal.outbox.record([record]))
         except Exception as fault:
             raise refusal_of(fault) from fault
-        reach("after journal commit")
+        failpoints.hit("after journal commit")
 
     async def _use_up(self, case: ObjectCommit) -> None:
         """Use up a one-time URL. Behind the row: while that is pending, the settler may give it back."""
@@ -174,7 +174,7 @@ class ObjectWriter:
         try:
             if await asyncio.to_thread(use_up, self.once, case.upload):
                 await asyncio.to_thread(self.once.sync)
-                reach("after url used up")
+                failpoints.hit("after url used up")
         except Exception as fault:
             await self._undo(case)
             raise refusal_of(fault) from fault
@@ -182,12 +182,18 @@ class ObjectWriter:
     def _tellings(self, case: ObjectCommit) -> Iterator[EventRecord]:
         audience, body, deed = self.audience(), case.body, case.deed
         if audience.uploaded and deed.tell is not None:
-            told = {**deed.tell(), "bytes": body.received}
-            yield EventRecord(new_id(self.slot), UPLOADED, told, audience.uploaded)
+            event_body = deed.tell(body.received)
+            yield EventRecord(new_id(self.slot), UPLOADED, event_body, audience.uploaded)
         if handlers := audience.of_object(body.target.path.removeprefix("/")):
-            found = StoredFile(body.target.path, body.received, "", deed.mime)
-            told = created_body(case.upload, found, self.objects.bucket)
-            yield EventRecord(new_id(self.slot), OBJECT_CREATED, told, handlers)
+            event_body = object_created_body(
+                case.upload,
+                path=body.target.path,
+                size=body.received,
+                etag="",
+                mime=deed.mime,
+                bucket=self.objects.bucket,
+            )
+            yield EventRecord(new_id(self.slot), OBJECT_CREATED, event_body, handlers)
 
     def _place(self, body: MultipartUpload) -> dict[str, Any]:
         return {"bucket": self.objects.bucket, "key": body.target.key, "multipart": body.multipart}
@@ -204,7 +210,7 @@ class ObjectWriter:
                     await self._undo(case)
                     raise taken(case.upload) from None
                 await self._move_recorded(case)
-            except DoubtfulError as fault:
+            except OutcomeUnknownError as fault:
                 return await self._ask(case, fault)
             except Refusal:
                 await self._undo(case)
@@ -251,7 +257,7 @@ class ObjectWriter:
     def _unanswered(self, case: ObjectCommit, fault: Exception | None) -> UnknownOutcome:
         """Leave it to the settler: the row is there, its deliveries stay held."""
         self.settler.add(case.pending)
-        case.body.let_go()
+        case.body.release_memory()
         case.body.done()
         return UnknownOutcome(f"nobody can say whether S3 has upload {case.upload.id}: {fault}")
 
@@ -270,10 +276,10 @@ class ObjectWriter:
     async def _move(self, case: ObjectCommit) -> None:
         """Somebody else has taken the name: take the next one. Raises `Refusal`."""
         body = case.body
-        if not body.movable:
+        if not body.can_retarget:
             raise Refusal("conflict", "the name was taken while the body came: send it again")
         path = await self.names.free_path(case.upload, case.asked)
-        body.move(self._target(case.upload, path, case.deed.mime))
+        body.retarget(self._target(case.upload, path, case.deed.mime))
 
     def _target(self, upload: Upload, path: str, mime: str) -> ObjectTarget:
         """Say where a body goes. What it says of itself names the path too."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from gateway.domain.event_bodies import object_created_body
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec, Identity, Stored, Upload, new_id
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import EventRecord, UploadRecord
@@ -21,15 +22,15 @@ from gateway.storage.local.storage import etag_of
 class CommitRequest:
     """A received body to be committed: what it is, and what its handlers will be told.
 
-    `tell` is called only where there are handlers; None where no client uploaded it. `looked` is
-    False where nobody has looked yet whether the disk has room for it.
+    `tell` is called with the size in bytes, where there are handlers; None where no client uploaded
+    it. `looked` is False where nobody has looked yet whether the disk has room for it.
     """
 
     upload: Upload
     body: IncomingFile
     mime: str
     digests: dict[str, str]
-    tell: Callable[[], dict[str, Any]] | None
+    tell: Callable[[int], dict[str, Any]] | None
     looked: bool = True
 
 
@@ -102,36 +103,13 @@ def record_of(item: StagedUpload, audience: Subscribers, slot: int) -> UploadRec
 def _tellings(item: StagedUpload, audience: Subscribers, slot: int) -> Iterator[EventRecord]:
     order = item.order
     if audience.uploaded and order.tell is not None:
-        body = {**order.tell(), "bytes": item.identity.size}
+        body = order.tell(item.identity.size)
         yield EventRecord(new_id(slot), UPLOADED, body, audience.uploaded)
     if audience.created:
         path = item.path
         if handlers := audience.of_object(path.removeprefix("/")):
-            found = StoredFile(path, item.identity.size, etag_of(item.identity), order.mime)
-            yield EventRecord(new_id(slot), OBJECT_CREATED, created_body(order.upload, found), handlers)
-
-
-class StoredFile(NamedTuple):
-    """What is stored of an upload: its path, size, entity tag without quotes, and media type."""
-
-    path: str
-    bytes: int
-    etag: str
-    mime: str
-
-
-def created_body(upload: Upload, found: StoredFile, bucket: str | None = None) -> dict[str, Any]:
-    """Return what `OnObjectCreated` tells of what the gateway itself has stored."""
-    return {
-        "event_name": "ObjectCreated:Put",
-        "bucket": bucket,
-        "key": found.path.removeprefix("/"),
-        "path": found.path,
-        "bytes": found.bytes,
-        "etag": found.etag,
-        "mime": found.mime,
-        "metadata": upload.metadata,
-        "version": None,
-        "sequencer": None,
-        "principal": upload.principal,
-    }
+            identity = item.identity
+            body = object_created_body(
+                order.upload, path=path, size=identity.size, etag=etag_of(identity), mime=order.mime
+            )
+            yield EventRecord(new_id(slot), OBJECT_CREATED, body, handlers)

@@ -42,12 +42,12 @@ LandingT = TypeVar("LandingT")
 class WriteMetadata:
     """What is known of a body that has landed, when it is committed.
 
-    `tell` gives what OnFileUploaded's handlers are told; None where no client uploaded it.
+    `tell` gives the body of OnFileUploaded for a size in bytes; None where no client uploaded it.
     """
 
     mime: str
     digests: dict[str, str] = field(default_factory=dict)
-    tell: Callable[[], dict[str, Any]] | None = None
+    tell: Callable[[int], dict[str, Any]] | None = None
 
 
 class StorageWriter(Protocol[LandingT]):

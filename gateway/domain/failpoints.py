@@ -1,8 +1,6 @@
-"""The named points of an upload's life at which tests make the world end.
+"""Named failpoints in the life of an upload, where tests kill the process.
 
-`reach(name)` does nothing in a server; a test puts a function of its own into `on_reach` of a
-process that it is going to kill. Lets the crash suite and the code share one list of names. May
-import nothing.
+A server has no listeners, so `hit` does nothing there. A crash test adds one to `listeners`.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-POINTS: Final = (
+NAMES: Final = (
     "after admit",
     "mid body",
     "after file sync",
@@ -28,10 +26,10 @@ POINTS: Final = (
     "mid handler",
 )
 
-on_reach: list[Callable[[str], None]] = []
+listeners: list[Callable[[str], None]] = []
 
 
-def reach(name: str) -> None:
-    """Tell whoever listens that `name` is reached."""
-    for listener in on_reach:
+def hit(name: str) -> None:
+    """Call the listeners with the name of a failpoint."""
+    for listener in listeners:
         listener(name)

@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.domain.grant import Grant
@@ -180,30 +179,6 @@ class Delivery:
     round: int = 0
     created: float = 0.0
     origin: Origin | None = None
-
-    def event_at(self, address: str, port: int, directory: Path | None) -> dict[str, Any]:
-        """Return the event that a handler gets: the journalled part and what is known only now.
-
-        Files lie below `directory`; None where they are objects.
-        """
-        event = {
-            **self.body,
-            "address": address,
-            "port": port,
-            "id": self.event_id,
-            "event_version": EVENT_VERSION,
-            "attempt": self.attempt,
-        }
-        if self.upload_id is not None:
-            event["upload_id"] = self.upload_id
-        if "path" in self.body:
-            # What has no upload was put into a bucket, past the gateway.
-            there = None if self.upload_id is None else directory
-            event["filepath"] = there and str(there / str(self.body["path"]).lstrip("/"))
-        if "key" in self.body and self.upload_id is not None:
-            # The name may have been chosen after the event was written down.
-            event["key"] = str(self.body["path"]).removeprefix("/")
-        return event
 
 
 @dataclass(slots=True, frozen=True)

@@ -19,8 +19,7 @@ from aiohttp import web
 
 from gateway.auth.authenticator import INTERNAL, JWT, SIGNED, Auth
 from gateway.auth.links import object_of
-from gateway.domain import paths
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints, paths
 from gateway.domain.model import random_bytes
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.status import OPEN_TO_ALL, StatusEndpoint
@@ -250,4 +249,4 @@ async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     else:
         await answer.prepare(request)
         await answer.write_eof()
-    reach("after answer")
+    failpoints.hit("after answer")

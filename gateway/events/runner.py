@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints
 from gateway.domain.model import Delivery, HandlerSpec, RetryPolicy
 from gateway.errors import EventEngineUnavailable, HandlerFailed, HandlerGone, Postponed
 from gateway.events.handler_consumer import EngineBackoff, HandlerConsumer
@@ -163,7 +163,7 @@ class Runner:
         spec = feeder.spec
         if delivery.attempt > spec.retry.attempts:
             return "dead", "every attempt was used up; the last one ended with the process", 0.0
-        reach("mid handler")
+        failpoints.hit("mid handler")
         try:
             await self._deliver(delivery, self._complete(delivery))
         except HandlerGone as fault:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.domain.event_bodies import tick_body
 from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
 from gateway.errors import EventEngineUnavailable
@@ -201,10 +202,6 @@ def tick_event(handler: str, schedule: Schedule, tick: int, now: float) -> NewEv
         id=f"tick.{handler}.{tick}",
         type=SCHEDULE,
         handlers=(handler,),
-        body={
-            "handler": handler,
-            "scheduled": tick,
-            "scheduled_iso": schedule.local(tick).isoformat(),
-        },
+        body=tick_body(handler, schedule, tick),
         created=now,
     )

@@ -13,9 +13,9 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
+from gateway.domain.addresses import Address, host_port
 from gateway.domain.model import Identity
 from gateway.errors import PeerUnavailable, Superseded
-from gateway.settings import Address
 
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 60.0
@@ -40,8 +40,7 @@ class FileLocation:
     @property
     def authority(self) -> str:
         """The holder as it stands in a URL."""
-        host, port = self.holder
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return host_port(*self.holder)
 
     @property
     def very(self) -> dict[str, str]:

@@ -22,6 +22,8 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway.auth.installation import Installation
 from gateway.domain import paths
+from gateway.domain.addresses import Address
+from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
 from gateway.files import peer as distant
@@ -29,7 +31,6 @@ from gateway.files.by_path import FilesByPath
 from gateway.files.peer import FileLocation
 from gateway.files.versions import FileVersions, identity_of
 from gateway.plugins.hooks import Hooks
-from gateway.settings import Address
 from gateway.settings.values import address
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.protocols import Storage
@@ -78,7 +79,7 @@ class FilesService(FilesByPath):
         """Return the event that a handler gets. `filepath` is set where the file is ours."""
         place = self._place(delivery)
         host, port = place.holder if place else self._own() or (None, None)
-        event = {**delivery.event_at(host or "", port or 0, self._directory)}
+        event = delivered_event(delivery, host or "", port or 0, self._directory)
         event |= {"address": host, "port": port}
         if place is not None and not place.ours and "filepath" in event:
             event["filepath"] = None
@@ -213,7 +214,7 @@ class FilesService(FilesByPath):
         if place.identity is None:
             return None
         try:
-            fd = self._tree.open(paths.check(place.path))
+            fd = self._tree.open_file(paths.check(place.path))
         except (OSError, Refusal):
             return None
         if identity_of(os.fstat(fd)) == place.identity:

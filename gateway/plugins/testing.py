@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
-from gateway.domain.model import (
-    DOWNLOADING,
-    EVENT_VERSION,
-    OBJECT_CREATED,
-    SCHEDULE,
-    UPLOADED,
-    UPLOADING,
-    Download,
-    Upload,
+from gateway.domain import model
+from gateway.domain.event_bodies import (
+    delivered_event,
+    downloading_event,
+    object_created_body,
+    tick_body,
+    upload_failed_event,
+    uploaded_body,
+    uploading_event,
 )
+from gateway.domain.model import OBJECT_CREATED, Delivery, Download, Upload
+from gateway.domain.schedules import Every
 from gateway.plugins.handlers import Handler, surroundings
 from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, CaseModel, ExpectModel
 from gateway.plugins.scripting import (
@@ -32,11 +35,8 @@ from gateway.plugins.scripting import (
     HTTPError,
     ScriptExecutor,
     Services,
-    downloading_event,
-    failed_event,
     read_changes,
     run_script,
-    uploading_event,
 )
 from gateway.plugins.scripting.trace import place_of_error
 from gateway.plugins.test_records import judge_records, keep
@@ -48,50 +48,8 @@ _UPLOAD: Final = Upload(
     id="00000000000000000000000000-0", path="/upload/file.bin", content_length=4, remote="192.0.2.1"
 )
 _DOWNLOAD: Final = Download(id="00000000000000000000000003-0", path=_UPLOAD.path, remote=_UPLOAD.remote)
-_UPLOADED: Final = {
-    "id": "00000000000000000000000001-0",
-    "event_version": EVENT_VERSION,
-    "upload_id": _UPLOAD.id,
-    "attempt": 1,
-    "address": "127.0.0.1",
-    "port": 8080,
-    "filepath": "/srv/upload/file.bin",
-    "path": _UPLOAD.path,
-    "mime": "application/octet-stream",
-    "bytes": 4,
-    "resources": {},
-    "params": {},
-    "headers": {},
-}
-_CREATED: Final = {
-    "id": "00000000000000000000000002-0",
-    "event_version": EVENT_VERSION,
-    "upload_id": _UPLOAD.id,
-    "attempt": 1,
-    "address": "127.0.0.1",
-    "port": 8080,
-    "event_name": "ObjectCreated:Put",
-    "bucket": None,
-    "key": "upload/file.bin",
-    "path": _UPLOAD.path,
-    "filepath": "/srv/upload/file.bin",
-    "bytes": 4,
-    "etag": "0123456789abcdef01234567",
-    "mime": "application/octet-stream",
-    "metadata": {},
-    "version": None,
-    "sequencer": None,
-    "principal": None,
-}
-_TICK: Final = {
-    "id": "tick.handler.1767225600",
-    "event_version": EVENT_VERSION,
-    "attempt": 1,
-    "address": "127.0.0.1",
-    "port": 8080,
-    "scheduled": 1767225600,
-    "scheduled_iso": "2026-01-01T00:00:00+00:00",
-}
+_MIME: Final = "application/octet-stream"
+_TICK: Final = 1767225600
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +122,38 @@ async def _run_case(handler: Handler, index: int, case: CaseModel, lane: ScriptE
 
 
 def _event(handler: Handler, case: CaseModel) -> Event:
-    if handler.event == UPLOADED:
-        return Event({**_UPLOADED, **case.event})
+    """Return the event of a test: what every real one has, with the keys that the test gives."""
+    event = _default_event(handler) | case.event
     if handler.event == OBJECT_CREATED:
-        return Event(_consistent({**_CREATED, **case.event}, case.event))
-    if handler.event == SCHEDULE:
-        return Event({**_TICK, "handler": handler.name, **case.event})
-    if handler.event == DOWNLOADING:
-        return Event({**downloading_event(_DOWNLOAD), **case.event})
-    event = failed_event(_UPLOAD, "incomplete_body", 2)
-    if handler.event == UPLOADING:
-        event = uploading_event(_UPLOAD)
-    return Event({**event, **case.event})
+        event = _consistent(event, case.event)
+    return Event(event)
+
+
+def _default_event(handler: Handler) -> dict[str, Any]:
+    match handler.event:
+        case model.UPLOADING:
+            return uploading_event(_UPLOAD)
+        case model.DOWNLOADING:
+            return downloading_event(_DOWNLOAD)
+        case model.UPLOAD_FAILED:
+            return upload_failed_event(_UPLOAD, "incomplete_body", 2)
+        case model.UPLOADED:
+            body = uploaded_body(_UPLOAD, mime=_MIME, size=4, params={}, headers={})
+            return _delivered(handler, "00000000000000000000000001-0", _UPLOAD.id, body)
+        case model.OBJECT_CREATED:
+            etag = "0123456789abcdef01234567"
+            body = object_created_body(_UPLOAD, path=_UPLOAD.path, size=4, etag=etag, mime=_MIME)
+            return _delivered(handler, "00000000000000000000000002-0", _UPLOAD.id, body)
+        case _:
+            body = tick_body(handler.name, Every(86400), _TICK)
+            return _delivered(handler, f"tick.handler.{_TICK}", None, body)
+
+
+def _delivered(
+    handler: Handler, event_id: str, upload_id: str | None, body: dict[str, Any]
+) -> dict[str, Any]:
+    delivery = Delivery(None, event_id, upload_id, handler.event, handler.name, 1, body)
+    return delivered_event(delivery, "127.0.0.1", 8080, Path("/srv"))
 
 
 def _consistent(event: dict[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gateway.domain.addresses import host_port
+from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, Identity
 from gateway.events.nats import make_engine
 from gateway.events.protocols import Depth, Ledger
@@ -85,7 +87,7 @@ class EventDelivery:
         return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
 
     def _complete(self, delivery: Delivery) -> dict[str, Any]:
-        return delivery.event_at(*self._ground.advertised, self._files)
+        return delivered_event(delivery, *self._ground.advertised, self._files)
 
     def _complete_far(self, delivery: Delivery) -> dict[str, Any]:
         event = self._ground.holders.complete(delivery)
@@ -107,7 +109,6 @@ class EventDelivery:
             return await ground.journal.ledger.depth()
 
         def holder() -> str:
-            host, port = ground.advertised
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            return host_port(*ground.advertised)
 
         return RelayContext(holder, ground.installation.scheme, identities, depth)

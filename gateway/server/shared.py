@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gateway.auth import authenticator as auth
 from gateway.auth.installation import installation_keys
 from gateway.commit.reservation_table import ReservationTable
+from gateway.domain.addresses import host_port
 from gateway.http.sockets import listening_socket
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import StateDirectory, directory_lock
@@ -43,9 +44,7 @@ class ProcessContext:
     @property
     def url(self) -> str:
         """Where a person on this machine finds the gateway."""
-        host, port = self.address
-        shown = f"[{host}]" if ":" in host else host
-        return f"{self.scheme}://{shown}:{port}"
+        return f"{self.scheme}://{host_port(*self.address)}"
 
 
 class SharedResources:
@@ -65,8 +64,8 @@ class SharedResources:
         with contextlib.ExitStack() as opened:
             StateDirectory(settings.state).prepare()
             lock = directory_lock(settings.state)
-            lock.take()
-            opened.callback(lock.drop)
+            lock.acquire()
+            opened.callback(lock.release)
             if settings.auth == "token" and not auth.tokens_of(settings):
                 self._token = auth.ensure_token(settings.state)
             installation_keys(settings)

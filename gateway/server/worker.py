@@ -22,6 +22,7 @@ from gateway.auth.authenticator import Auth, tokens_of
 from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.auth.links import SignedUrlFactory, nobody_signs
 from gateway.domain import paths
+from gateway.domain.addresses import Address, host_port
 from gateway.domain.model import Delivery
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError, Refusal
@@ -37,8 +38,8 @@ from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
 from gateway.plugins.secrets import keys_of
 from gateway.records import open_records, secrets_of
-from gateway.settings import Address, Settings
-from gateway.storage.local.state_dir import slots
+from gateway.settings import Settings
+from gateway.storage.local.state_dir import existing_slots
 from gateway.storage.local.tree import DirectoryTree
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
@@ -94,7 +95,7 @@ class Worker:
         )
         self._holders.store_with(shelf.put)
         services.files = self._holders
-        records = open_records(settings, file_is_local=bool(slots(settings.state)))
+        records = open_records(settings, file_is_local=bool(existing_slots(settings.state)))
         opened.callback(records.close)
         services.records = records
         links = SignedUrlFactory(
@@ -162,12 +163,10 @@ class Worker:
 
     def describe(self) -> str:
         """Return the line that says that it works."""
-        host, port = self.address
         scheme = "https" if self.settings.tls_cert else "http"
         count = len(self.hooks.specs())
         handlers = "1 handler" if count == 1 else f"{count} handlers"
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{where}/-/health"
+        return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{host_port(*self.address)}/-/health"
 
     async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
         await self._holders.deliver(self.hooks, delivery, event)

@@ -12,11 +12,10 @@ and nothing is ignored: an unknown name is an error.
 from gateway.settings.flags import add_flags, said_on_command_line, with_hyphens
 from gateway.settings.load import exposed, is_loopback, load
 from gateway.settings.reference import example, reference
-from gateway.settings.table import STATE_FOLDER, Address, Bucket, Settings, Token
+from gateway.settings.table import STATE_FOLDER, Bucket, Settings, Token
 
 __all__ = [
     "STATE_FOLDER",
-    "Address",
     "Bucket",
     "Settings",
     "Token",

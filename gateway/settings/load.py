@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import ValidationError
 
+from gateway.domain.addresses import ALL_INTERFACES
 from gateway.errors import ConfigError
 from gateway.settings.builtin_plugins import PREFIX as BUILTIN
 from gateway.settings.sources import (
@@ -140,7 +141,7 @@ def _disagreements(settings: Settings, said: Mapping[str, SourcedValue]) -> Iter
     yield from _unknown_issuer(settings, said)
     if settings.deliver == "workers" and settings.events == "journal":
         yield said["deliver"].error("workers need NATS: say where it is with --events nats://HOST")
-    if settings.peers and settings.advertise is None and settings.host in {"0.0.0.0", "::"}:  # noqa: S104
+    if settings.peers and settings.advertise is None and settings.host in ALL_INTERFACES:
         yield said["peers"].error("peers must know us by a name; say it with --advertise HOST:PORT")
 
 

@@ -161,3 +161,18 @@ def _split(text: str, separator: str) -> list[str]:
         else:
             pieces.append(piece)
     return pieces
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else "`gateway --help` lists the settings"
+    return f"unknown {what}; {hint}"
+
+
+def _unknown_variable(variable: str, known: Iterable[str], environ: Mapping[str, str]) -> str:
+    if _KUBERNETES in environ:
+        return (
+            f"unknown environment variable {variable}, injected by Kubernetes for a Service called"
+            " upload-gateway; set `enableServiceLinks: false` in the pod"
+        )
+    return _unknown(f"environment variable {variable}", variable, known)

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from gateway.domain.addresses import Address
 from gateway.domain.model import OnConflict
 from gateway.settings import values
 from gateway.settings.builtin_plugins import plugin_folder
@@ -23,7 +24,7 @@ from gateway.settings.objects import ObjectSettings
 from gateway.settings.option import Option, Setting
 from gateway.settings.records import RecordSettings
 from gateway.settings.storage import StorageSettings
-from gateway.settings.values import Address, Bucket
+from gateway.settings.values import Bucket
 
 __all__ = ["STATE_FOLDER", "Address", "Bucket", "Settings", "Token", "settings_table"]
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from gateway.domain.addresses import Address
 from gateway.domain.paths import UploadPathTemplate, check
 from gateway.errors import Refusal
 
@@ -37,13 +38,6 @@ SIGNATURES: Final = (
 """Signatures of JSON Web Tokens with a public key (RFC 7518 section 3.1, RFC 8037)."""
 
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
-
-
-class Address(NamedTuple):
-    """A host (name or bare IP address, IPv6 without brackets) and a TCP port."""
-
-    host: str
-    port: int
 
 
 class Bucket(NamedTuple):

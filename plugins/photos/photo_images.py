@@ -19,7 +19,9 @@ except ImportError as missing:
     ) from missing
 
 if not features.check("webp"):
-    raise ImportError("the photos plugins need a Pillow that can write WebP: pip install --upgrade pillow")
+    raise ImportError(
+        "the photos plugins need a Pillow that can write WebP: pip install --upgrade pillow"
+    )
 
 Image.preinit()  # the formats below; anything else of Pillow's many stays unloaded
 

@@ -16,12 +16,12 @@ from gateway.commit.committer import Committer
 from gateway.commit.disk_space import DiskSpace
 from gateway.commit.records import CommitRequest, Subscribers
 from gateway.commit.rename_lock import RenameLock
-from gateway.domain import failpoints as points
+from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
 from gateway.files.versions import LocalFileVersions
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.tree import DirectoryTree
 from tests.support.harness import files_below
@@ -40,7 +40,7 @@ class Office:
         self.root = folder / "data"
         self.root.mkdir()
         self.incoming_folder = folder / "incoming"
-        self.incoming = Incoming(self.incoming_folder)
+        self.incoming = IncomingDirectory(self.incoming_folder)
         self.tree = DirectoryTree(self.root, [], self.incoming.device)
         self.journal = Journal(folder / "journal.db")
         self.journal.open()
@@ -75,9 +75,13 @@ class Office:
         """Receive a body and return the order to commit it."""
         mime = facts.pop("mime", "text/plain")
         upload = Upload(new_id(0), path, created=1.0, **facts)
-        body = self.incoming.begin(upload.id, 0o640)
-        body.keep(content)
-        return CommitRequest(upload, body, mime, {}, lambda: {"path": path, "mime": mime})
+        body = self.incoming.create(upload.id, 0o640)
+        body.buffer(content)
+
+        def event_body(size: int) -> dict[str, Any]:
+            return {"path": path, "mime": mime, "bytes": size}
+
+        return CommitRequest(upload, body, mime, {}, event_body)
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
         async with asyncio.timeout(SECONDS):
@@ -117,7 +121,7 @@ class Office:
         return files_below(self.root)
 
     def bodies(self) -> list[str]:
-        return sorted(self.incoming.names())
+        return sorted(self.incoming.upload_ids())
 
 
 @pytest.fixture
@@ -133,6 +137,6 @@ Listen = Callable[[Callable[[str], None]], None]
 @pytest.fixture
 def listen() -> Iterator[Listen]:
     """Let a function hear of every point that is reached; it is forgotten with the test."""
-    before = list(points.on_reach)
-    yield points.on_reach.append
-    points.on_reach[:] = before
+    before = list(failpoints.listeners)
+    yield failpoints.listeners.append
+    failpoints.listeners[:] = before

@@ -1,6 +1,6 @@
 """A gateway that can be told to die: `python -m tests.support.mortal POINT[:N] serve ...`.
 
-POINT is one of `gateway.domain.failpoints.POINTS`; at its N-th reaching (1 if not said) the process
+POINT is one of `gateway.domain.failpoints.NAMES`; at its N-th reaching (1 if not said) the process
 kills itself with SIGKILL, so that not a byte more is written. `POINT=eio` lets the next fsync of a
 folder fail instead, as a dying disk would.
 """
@@ -14,12 +14,12 @@ import stat
 import sys
 
 from gateway.cli import main
-from gateway.domain import failpoints as points
+from gateway.domain import failpoints
 
 
 def die_at(point: str, count: int) -> None:
     """Kill this process when `point` is reached for the `count`-th time."""
-    assert point in points.POINTS, point
+    assert point in failpoints.NAMES, point
     left = count
 
     def listener(name: str) -> None:
@@ -30,7 +30,7 @@ def die_at(point: str, count: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
                 signal.pause()
 
-    points.on_reach.append(listener)
+    failpoints.listeners.append(listener)
 
 
 def fail_at(point: str) -> None:
@@ -49,7 +49,7 @@ def fail_at(point: str) -> None:
             raise OSError(errno.EIO, "the disk is dying")
         real(fd)
 
-    points.on_reach.append(listener)
+    failpoints.listeners.append(listener)
     os.fsync = fsync  # type: ignore[assignment]  # the gateway syncs descriptors only
 
 

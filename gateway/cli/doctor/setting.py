@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.cli.doctor.finding import Finding
+from gateway.domain.addresses import connectable_host, host_port
 from gateway.errors import ConfigError, RecordsUnavailable
 from gateway.settings import Settings, exposed, is_loopback
 
@@ -140,7 +141,7 @@ def server(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "port 0: picked anew at each start")
         return
     scheme = "https" if settings.tls_cert else "http"
-    url = f"{scheme}://{_reachable(settings.host)}:{settings.port}/-/health"
+    url = f"{scheme}://{host_port(connectable_host(settings.host), settings.port)}/-/health"
     try:
         status = _status(url)
     except urllib.error.HTTPError as error:
@@ -157,13 +158,6 @@ def server(settings: Settings) -> Iterator[Finding]:
         yield Finding("warn", f"{url}: {type(error).__name__}", advice)
     else:
         yield Finding("ok", f"a server answers {status} at {url}")
-
-
-def _reachable(host: str) -> str:
-    """Where this machine reaches itself when it listens on `host`."""
-    if host in {"0.0.0.0", "::"}:  # noqa: S104  compared, not bound
-        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104
-    return f"[{host}]" if ":" in host else host
 
 
 def _status(url: str) -> int:

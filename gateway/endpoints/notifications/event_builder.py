@@ -10,9 +10,9 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.domain import paths
+from gateway.domain.event_bodies import notified_object_body
 from gateway.domain.model import OBJECT_CREATED
 from gateway.endpoints.notifications.parser import ObjectNotification
 from gateway.endpoints.notifications.presigned_uploads import PresignedUpload
@@ -20,7 +20,7 @@ from gateway.errors import Refusal
 from gateway.events.protocols import NewEvent
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import Stat
-from gateway.storage.s3.parts import given
+from gateway.storage.s3.parts import user_metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +68,19 @@ def event_of(subject: NotifiedObject, handlers: tuple[str, ...]) -> NewEvent:
     notice, stat = subject.notice, subject.stat
     path = f"/{subject.key}"
     known = path if subject.ours and _is_path(path) else None
-    stored = given(stat.metadata if stat is not None else notice.metadata or {})
-    body: dict[str, Any] = {
-        "event_name": notice.event_name,
-        "bucket": notice.bucket,
-        "key": subject.key,
-        "path": known,
-        "bytes": stat.bytes if stat is not None else notice.bytes,
-        "etag": notice.etag or (stat.etag if stat is not None else None),
-        "mime": (stat.mime if stat is not None else None) or notice.mime,
-        "metadata": _allowed(subject.initiations, stored),
-        "version": notice.version,
-        "sequencer": notice.sequencer,
-        "upload_id": None,
-        "principal": None,
-    }
+    stored = user_metadata(stat.metadata if stat is not None else notice.metadata or {})
+    body = notified_object_body(
+        event_name=notice.event_name,
+        bucket=notice.bucket,
+        key=subject.key,
+        path=known,
+        size=stat.bytes if stat is not None else notice.bytes,
+        etag=notice.etag or (stat.etag if stat is not None else None),
+        mime=(stat.mime if stat is not None else None) or notice.mime,
+        metadata=_allowed(subject.initiations, stored),
+        version=notice.version,
+        sequencer=notice.sequencer,
+    )
     event_id = id_of(notice, subject.lost)
     return NewEvent(event_id, OBJECT_CREATED, handlers, body, time.time(), path=known)
 

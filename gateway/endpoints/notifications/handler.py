@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints
 from gateway.endpoints.notifications.authentication import NotificationAuthenticator, unknown
 from gateway.endpoints.notifications.parser import NotificationMessage, read
 from gateway.endpoints.notifications.processor import NotificationProcessor
@@ -82,7 +82,7 @@ class NotificationHandler:
         if message.others:
             log.debug("%d notifications of something else are ignored", message.others)
             counts["other"] = message.others
-        reach("before answer")
+        failpoints.hit("before answer")
         return json_answer({"notifications": counts})
 
     def _message(self, headers: Mapping[str, str], body: bytes, *, trusted: bool) -> NotificationMessage:

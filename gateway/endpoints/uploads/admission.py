@@ -19,7 +19,9 @@ from aiohttp import web
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import kept
 from gateway.commit.disk_space import Reservation
-from gateway.domain import metadata, paths
+from gateway.domain import paths
+from gateway.domain.event_bodies import uploaded_body
+from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import Upload
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
@@ -96,7 +98,7 @@ class Admission:
             _check_size(upload)
             share = None
             if (nonce := _nonce(upload)) is not None:
-                await asyncio.to_thread(self._once.check, nonce)
+                await asyncio.to_thread(self._once.check_unused, nonce)
             if expected or not is_here(request):
                 share = await self._look_at(upload, segments, match, headers)
         except BaseException as fault:
@@ -128,7 +130,7 @@ class Admission:
             on_conflict=self._settings.on_conflict,
             must_be_new=preconditions.must_be_new(headers),
             created=time.time(),
-            metadata=metadata.of_headers(fields),
+            metadata=metadata_of_headers(fields),
         )
 
     async def _authorize(self, upload: Upload) -> None:
@@ -185,17 +187,12 @@ def _check_size(upload: Upload) -> None:
         raise Refusal("too_large", f"{length} bytes are declared, {limit} are allowed")
 
 
-def told(upload: Upload, mime: str, redaction: Redaction) -> dict[str, Any]:
-    """Return what the journal keeps for the handlers of OnFileUploaded, its secrets redacted."""
-    return {
-        "mime": mime,
-        "path": upload.path,
-        "resources": upload.resources,
-        "params": redaction.params(upload.params),
-        "headers": redaction.headers(upload.headers),
-        "method": upload.method,
-        "remote": upload.remote,
-        "principal": upload.principal,
-        "content_type": upload.content_type,
-        "metadata": upload.metadata,
-    }
+def uploaded_event_body(upload: Upload, mime: str, redaction: Redaction, size: int) -> dict[str, Any]:
+    """Return the body of OnFileUploaded for `size` bytes, its secrets redacted."""
+    return uploaded_body(
+        upload,
+        mime=mime,
+        size=size,
+        params=redaction.params(upload.params),
+        headers=redaction.headers(upload.headers),
+    )

@@ -19,10 +19,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.commit.disk_space import Reservation
 from gateway.commit.error_mapping import discard_quietly, refusal_of
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.errors import Refusal
-from gateway.storage.local.incoming import IN_MEMORY_BYTES, IncomingFile
+from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
 
 MAX_PIECES: Final = 512
 """Pieces gathered at the most: a client that sends byte by byte must not cost an object each."""
@@ -143,11 +143,11 @@ class Receiver:
 
         await self._in_thread(write)
         self._let_go()
-        reach("mid body")
+        failpoints.hit("mid body")
 
     async def _finish(self, declared: int | None) -> None:
         """Write the rest, or leave a small body in memory for the committer."""
-        small = self._progress.received == self._gathered <= IN_MEMORY_BYTES
+        small = self._progress.received == self._gathered <= MAX_IN_MEMORY_BYTES
         if not small or self.body.hashing:
             await self._write()
             return
@@ -156,7 +156,7 @@ class Receiver:
             await self._in_thread(lambda: self._share.use(size))
         else:
             self._share.use(size)
-        self.body.keep(b"".join(pieces))
+        self.body.buffer(b"".join(pieces))
 
     async def _in_thread(self, work: Callable[[], None], pool: Executor | None = None) -> None:
         loop = asyncio.get_running_loop()

@@ -12,8 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.domain import paths
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored, Upload, new_id
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.uploads import preconditions
@@ -78,7 +77,7 @@ class UploadHandler:
             if waiting:
                 self._metrics.unsent_bytes.inc(int(request.headers.get("Content-Length", 0)))
             raise
-        reach("after admit")
+        failpoints.hit("after admit")
         try:
             if admitted.share is None:
                 order = await self._store.take(request, admitted)

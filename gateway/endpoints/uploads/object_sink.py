@@ -19,7 +19,7 @@ from gateway.commit.writer import WriteMetadata
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads import sink as store
-from gateway.endpoints.uploads.admission import AdmittedUpload, told
+from gateway.endpoints.uploads.admission import AdmittedUpload, uploaded_event_body
 from gateway.endpoints.uploads.body import BodyChunkReader
 from gateway.endpoints.uploads.buffered import take
 from gateway.errors import Refusal
@@ -83,7 +83,7 @@ class ObjectSink:
             if waiting:
                 await store.let_in(request)
             await self._read(request, admitted, body)
-            await body.end()
+            await body.finish()
             computed = {name: body.digest(known) for name, known in algorithms.items()}
             store.verify(admitted, computed)
         except BaseException:
@@ -117,5 +117,5 @@ class ObjectSink:
     ) -> ReceivedObject:
         upload = admitted.upload
         mime = store.mime_of(upload)
-        tell = partial(told, upload, mime, self._redaction)
+        tell = partial(uploaded_event_body, upload, mime, self._redaction)
         return ReceivedObject(upload, body, WriteMetadata(mime, preconditions.described(computed), tell))

@@ -22,7 +22,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.commit.disk_space import Reservation
-from gateway.domain.failpoints import reach
+from gateway.domain import failpoints
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads.body import BrokenBodyError, ReceiveLimits, Receiver
 from gateway.endpoints.uploads.socket_selftest import fast_road_works
@@ -181,7 +181,7 @@ class _ReceiveTurns:
             self.rest -= size
             self.received += size
             taken += size
-            reach("mid body")
+            failpoints.hit("mid body")
 
     def _write_parsed(self) -> None:
         size = sum(map(len, self._parsed))
@@ -189,7 +189,7 @@ class _ReceiveTurns:
         self._body.write(self._parsed)
         self._parsed = []
         self.received += size
-        reach("mid body")
+        failpoints.hit("mid body")
 
     def expect(self, size: int) -> None:
         """Let the socket count as readable when `size` bytes have come, or all, or its end."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from gateway.domain.event_bodies import downloading_event, upload_failed_event, uploading_event
 from gateway.domain.model import (
     DOWNLOADING,
     UPLOAD_FAILED,
@@ -33,12 +34,9 @@ from gateway.plugins.scripting import (
     InvalidResult,
     ScriptExecutor,
     Served,
-    downloading_event,
-    failed_event,
     never_waits,
     read_changes,
     read_served,
-    uploading_event,
 )
 from gateway.telemetry import logs
 
@@ -103,7 +101,7 @@ class Hooks:
         if not handlers:
             return
         with logs.bind(upload_id=upload.id):
-            changes = await self._decide(handlers, uploading_event(upload), read_changes)
+            changes = await self._decide(handlers, Event(uploading_event(upload)), read_changes)
         if changes is not None:
             _apply(changes, upload)
 
@@ -112,7 +110,7 @@ class Hooks:
         handlers = self._plugins.current.handlers[DOWNLOADING]
         if not handlers:
             return None
-        return await self._decide(handlers, downloading_event(download), read_served)
+        return await self._decide(handlers, Event(downloading_event(download)), read_served)
 
     async def _decide(
         self, handlers: Sequence[Handler], event: Event, read: Callable[[Event], T]
@@ -170,7 +168,9 @@ class Hooks:
         if len(self._failing) >= FAILED_IN_FLIGHT:
             log.warning("too many failed uploads at once: no %s for upload %s", UPLOAD_FAILED, upload.id)
             return
-        task = asyncio.create_task(self._tell(handlers, failed_event(upload, reason, received)))
+        task = asyncio.create_task(
+            self._tell(handlers, Event(upload_failed_event(upload, reason, received)))
+        )
         self._failing.add(task)
         task.add_done_callback(self._failing.discard)
 

@@ -18,9 +18,6 @@ from gateway.plugins.scripting.event import (
     MU,
     Event,
     Headers,
-    downloading_event,
-    failed_event,
-    uploading_event,
 )
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.executor_thread import ScriptStopped, TimedOut, never_waits
@@ -47,11 +44,8 @@ __all__ = [
     "Services",
     "TimedOut",
     "Verdict",
-    "downloading_event",
-    "failed_event",
     "never_waits",
     "read_changes",
     "read_served",
     "run_script",
-    "uploading_event",
 ]

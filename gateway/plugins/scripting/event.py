@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from gateway.domain.model import EVENT_VERSION, Download, Upload
-
 
 class Headers(dict[str, str]):
     """Request headers: looked up, set and deleted without regard to case (RFC 9110 section 5.1)."""
@@ -130,55 +128,6 @@ class MU(dict[str, Any]):
 
     def __copy__(self) -> Self:
         return type(self)(self)
-
-
-def uploading_event(upload: Upload) -> Event:
-    """Return the event of `APIGW.OnFileUploading` for a request; it shares nothing with `upload`."""
-    return Event(
-        {
-            "id": f"{upload.id}.uploading",
-            "event_version": EVENT_VERSION,
-            "upload_id": upload.id,
-            "method": upload.method,
-            "remote": upload.remote,
-            "principal": _copy(upload.principal),
-            "path": upload.path,
-            "resources": dict(upload.resources),
-            "params": _copy(upload.params),
-            "headers": Headers(upload.headers),
-            "content_length": upload.content_length,
-            "content_type": upload.content_type,
-        }
-    )
-
-
-def downloading_event(download: Download) -> Event:
-    """Return the event of `APIGW.OnFileDownloading`; it shares nothing with `download`."""
-    return Event(
-        {
-            "id": f"{download.id}.downloading",
-            "event_version": EVENT_VERSION,
-            "method": download.method,
-            "remote": download.remote,
-            "principal": _copy(download.principal),
-            "path": download.path,
-            "resources": dict(download.resources),
-            "params": _copy(download.params),
-            "headers": Headers(download.headers),
-            "archive": download.archive,
-            "allow_archive": False,
-            "files": _copy(download.files),
-            "filename": download.filename,
-            "cache_control": download.cache_control,
-        }
-    )
-
-
-def failed_event(upload: Upload, reason: str, received: int) -> Event:
-    """Return the event of `APIGW.OnFileUploadFailed`: `reason` is a code, `received` counts bytes."""
-    event = uploading_event(upload)
-    event.update(id=f"{upload.id}.failed", reason=reason, bytes=received)
-    return event
 
 
 def _copy(value: Any) -> Any:

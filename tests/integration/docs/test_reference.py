@@ -17,6 +17,7 @@ from gateway import errors
 from gateway.cli import VERBS, serve
 from gateway.commit import committer
 from gateway.domain import paths
+from gateway.domain.event_bodies import delivered_event, downloading_event
 from gateway.domain.model import (
     DOWNLOADING,
     OBJECT_CREATED,
@@ -41,7 +42,6 @@ from gateway.plugins.scripting import (
     ScriptContext,
     Services,
     callout,
-    downloading_event,
     run_script,
     watchdog,
 )
@@ -205,7 +205,7 @@ async def test_every_key_of_a_real_event_is_documented(start: Start, tmp_path: P
 def test_every_key_of_a_tick_is_documented() -> None:
     tick = tick_event("nightly", Every(60), 120, 0.0)
     delivery = Delivery(0, tick.id, None, tick.type, "nightly", 1, tick.body)
-    there_are = delivery.event_at("127.0.0.1", 8080, Path("/"))
+    there_are = delivered_event(delivery, "127.0.0.1", 8080, Path("/"))
     assert set(keys(section(page("events.md"), f"## {SCHEDULE}"))) == set(there_are)
 
 
@@ -284,7 +284,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("how-to/handle-full-disks-and-limits.md", f"{serve.WANTED_FILES:,}"),
         ("how-to/test-plugins.md", f"given up after {testing.LONGEST_SECONDS:.0f} s"),
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
-        ("architecture.md", f"up to {incoming.IN_MEMORY_BYTES >> 10} KiB"),
+        ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
         ("architecture.md", f"from {committer.SYNC_APART_BYTES >> 20} MiB on"),
         ("architecture.md", f"at most {inflight.LARGEST_BATCH >> 20} MiB"),
         ("reference/script-names.md", f"over {callout.LARGEST_ANSWER >> 20} MiB"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.commit.records import Subscribers
+from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec
 from gateway.events.protocols import Selection
 from tests.support.committer import Office
@@ -23,7 +24,7 @@ async def test_one_upload_tells_those_of_uploads_and_those_of_objects(office: Of
     assert await office.claimable() == ["/upload/a.bin"]  # released by now
     (created,) = claimed(office.journal, "w")
     assert created.upload_id == stored.upload_id
-    event = created.event_at("127.0.0.1", 1, office.root)
+    event = delivered_event(created, "127.0.0.1", 1, office.root)
     assert (event["key"], event["path"], event["bytes"]) == ("upload/a.bin", "/upload/a.bin", 3)
     assert event["filepath"] == str(office.root / "upload/a.bin")
 
@@ -33,7 +34,7 @@ async def test_the_key_follows_a_name_that_was_chosen(office: Office) -> None:
     await office.commit("/upload/a.bin", b"abc")
     await office.commit("/upload/a.bin", b"abcd", on_conflict="rename")
     assert len(await office.claimable()) == 2
-    events = [one.event_at("127.0.0.1", 1, None) for one in claimed(office.journal, "w", 10)]
+    events = [delivered_event(one, "127.0.0.1", 1, None) for one in claimed(office.journal, "w", 10)]
     assert [event["key"] for event in events] == ["upload/a.bin", "upload/a-1.bin"]
     assert [event["filepath"] for event in events] == [None, None]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.domain.addresses import Address
 from gateway.errors import ConfigError
 from gateway.settings import (
-    Address,
     Bucket,
     Settings,
     Token,

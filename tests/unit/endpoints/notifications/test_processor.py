@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from gateway.domain.event_bodies import delivered_event
 from gateway.domain.grant import Grant
 from gateway.domain.model import OBJECT_CREATED, Delivery, HandlerSpec, Upload
 from gateway.endpoints.notifications.event_builder import NotificationScope
@@ -26,7 +27,7 @@ from gateway.settings.values import Bucket
 from gateway.signing import ObjectMarker
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import note_of, write_note
+from gateway.storage.local.xattrs import encode_xattr, write_xattr
 from gateway.storage.protocols import Stat
 from gateway.storage.s3.parts import MARK, OWNER
 from gateway.telemetry.metrics import LoopCounter
@@ -83,7 +84,7 @@ class Scene:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         with place.open("rb") as file:
-            write_note(file.fileno(), note_of(f"/{key}", mime, metadata or {}) or b"{}")
+            write_xattr(file.fileno(), encode_xattr(f"/{key}", mime, metadata or {}) or b"{}")
         return await self.shelf.stat(f"/{key}")
 
     async def has_stored(self, upload_id: str, path: str) -> bool:
@@ -132,7 +133,7 @@ async def test_a_notice_becomes_an_event_with_what_the_store_knows_of_the_object
     stat = await scene.object("up/a.png", mime="image/x-own", metadata={"title": "Sunrise"})
     assert await scene.arrivals.take([notice(stat)]) == {"told": 1}
     (delivery,) = scene.told()
-    event = delivery.event_at("h", 1, None)
+    event = delivered_event(delivery, "h", 1, None)
     assert (event["bucket"], event["key"], event["path"]) == ("photos", "up/a.png", "/up/a.png")
     assert (event["mime"], event["metadata"]) == ("image/x-own", {"title": "Sunrise"})
     assert (event["bytes"], event["etag"], event["sequencer"]) == (5, stat.etag, "01")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.domain.event_bodies import uploading_event
 from gateway.domain.model import Upload
 from gateway.errors import ConfigError
 from gateway.plugins.scripting import (
@@ -20,7 +21,6 @@ from gateway.plugins.scripting import (
     Headers,
     InvalidResult,
     read_changes,
-    uploading_event,
 )
 from gateway.plugins.scripting.compile import ScriptSource, compile_source
 
@@ -30,7 +30,7 @@ def upload(**values: Any) -> Upload:
 
 
 def test_a_missing_key_with_a_hyphen_is_looked_up_among_the_headers() -> None:
-    event = uploading_event(upload())
+    event = Event(uploading_event(upload()))
     assert event.get("x-auth-token") == event["X-AUTH-TOKEN"] == "t"
     assert "X-Auth-Token" in event
     assert event.get("X-Other") is None
@@ -38,7 +38,7 @@ def test_a_missing_key_with_a_hyphen_is_looked_up_among_the_headers() -> None:
 
 
 def test_a_missing_key_without_a_hyphen_never_comes_from_the_headers() -> None:
-    event = uploading_event(upload())
+    event = Event(uploading_event(upload()))
     assert event.get("Host") is None
     assert "Host" not in event
     with pytest.raises(KeyError):
@@ -50,12 +50,12 @@ def test_a_key_of_the_event_goes_before_a_header_of_that_name() -> None:
 
 
 def test_an_event_is_written_as_json_like_any_dict() -> None:
-    event = uploading_event(upload(params={"q": ["1", "2"]}))
+    event = Event(uploading_event(upload(params={"q": ["1", "2"]})))
     assert json.loads(json.dumps(event)) == dict(event)
 
 
 def test_a_copy_of_an_event_shares_nothing_with_it() -> None:
-    event = uploading_event(upload(params={"q": ["1"]}, principal={"roles": ["a"]}))
+    event = Event(uploading_event(upload(params={"q": ["1"]}, principal={"roles": ["a"]})))
     other = event.copy()
     other["params"]["q"].append("2")
     other["headers"]["Host"] = "x"
@@ -179,21 +179,21 @@ def test_terminate_without_meaning_is_noted_even_if_the_script_swallows_the_erro
     ],
 )
 def test_changes_without_meaning_are_junk(change: dict[str, Any]) -> None:
-    event = uploading_event(upload())
+    event = Event(uploading_event(upload()))
     event.update(change)
     with pytest.raises(InvalidResult):
         read_changes(event)
 
 
 def test_a_deleted_path_is_junk_and_a_header_does_not_stand_in_for_it() -> None:
-    event = uploading_event(upload())
+    event = Event(uploading_event(upload()))
     del event["path"]
     with pytest.raises(InvalidResult):
         read_changes(event)
 
 
 def test_only_what_was_set_counts_as_asked() -> None:
-    event = uploading_event(upload())
+    event = Event(uploading_event(upload()))
     assert read_changes(event).asked == frozenset()
     event.update(max_bytes=0, path="x/y")
     changes = read_changes(event)

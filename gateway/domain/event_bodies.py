@@ -1,0 +1,175 @@
+"""The keys of every event, each event spelled once.
+
+A body is what the journal keeps; `delivered_event` adds what only the delivery knows. Handlers that run
+within a request get a whole event. Each shares nothing that can change with what it was made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.domain.model import EVENT_VERSION, Delivery, Download, Upload
+from gateway.domain.schedules import Schedule
+
+
+def uploading_event(upload: Upload) -> dict[str, Any]:
+    """Return the event of `APIGW.OnFileUploading`."""
+    return {
+        "id": f"{upload.id}.uploading",
+        "event_version": EVENT_VERSION,
+        "upload_id": upload.id,
+        "method": upload.method,
+        "remote": upload.remote,
+        "principal": _copy(upload.principal),
+        "path": upload.path,
+        "resources": dict(upload.resources),
+        "params": _copy(upload.params),
+        "headers": dict(upload.headers),
+        "content_length": upload.content_length,
+        "content_type": upload.content_type,
+    }
+
+
+def upload_failed_event(upload: Upload, reason: str, received: int) -> dict[str, Any]:
+    """Return the event of `APIGW.OnFileUploadFailed`: `reason` is an error code, `received` in bytes."""
+    event = uploading_event(upload)
+    return event | {"id": f"{upload.id}.failed", "reason": reason, "bytes": received}
+
+
+def downloading_event(download: Download) -> dict[str, Any]:
+    """Return the event of `APIGW.OnFileDownloading`."""
+    return {
+        "id": f"{download.id}.downloading",
+        "event_version": EVENT_VERSION,
+        "method": download.method,
+        "remote": download.remote,
+        "principal": _copy(download.principal),
+        "path": download.path,
+        "resources": dict(download.resources),
+        "params": _copy(download.params),
+        "headers": dict(download.headers),
+        "archive": download.archive,
+        "allow_archive": False,
+        "files": _copy(download.files),
+        "filename": download.filename,
+        "cache_control": download.cache_control,
+    }
+
+
+def uploaded_body(
+    upload: Upload, *, mime: str, size: int, params: dict[str, list[str]], headers: dict[str, str]
+) -> dict[str, Any]:
+    """Return the body of `APIGW.OnFileUploaded`; secrets in `params` and `headers` are redacted
+    already."""
+    return {
+        "mime": mime,
+        "path": upload.path,
+        "resources": upload.resources,
+        "params": params,
+        "headers": headers,
+        "method": upload.method,
+        "remote": upload.remote,
+        "principal": upload.principal,
+        "content_type": upload.content_type,
+        "metadata": upload.metadata,
+        "bytes": size,
+    }
+
+
+def object_created_body(
+    upload: Upload, *, path: str, size: int, etag: str, mime: str, bucket: str | None = None
+) -> dict[str, Any]:
+    """Return the body of `APIGW.OnObjectCreated` for a file or object that the gateway stored.
+
+    `etag` has no quotes. `bucket` is None where files are stored.
+    """
+    return {
+        "event_name": "ObjectCreated:Put",
+        "bucket": bucket,
+        "key": path.removeprefix("/"),
+        "path": path,
+        "bytes": size,
+        "etag": etag,
+        "mime": mime,
+        "metadata": upload.metadata,
+        "version": None,
+        "sequencer": None,
+        "principal": upload.principal,
+    }
+
+
+def notified_object_body(
+    *,
+    event_name: str,
+    bucket: str,
+    key: str,
+    path: str | None,
+    size: int | None,
+    etag: str | None,
+    mime: str | None,
+    metadata: Mapping[str, str],
+    version: str | None,
+    sequencer: str | None,
+) -> dict[str, Any]:
+    """Return the body of `APIGW.OnObjectCreated` for an object of which a bucket notified."""
+    return {
+        "event_name": event_name,
+        "bucket": bucket,
+        "key": key,
+        "path": path,
+        "bytes": size,
+        "etag": etag,
+        "mime": mime,
+        "metadata": dict(metadata),
+        "version": version,
+        "sequencer": sequencer,
+        "upload_id": None,
+        "principal": None,
+    }
+
+
+def tick_body(handler: str, schedule: Schedule, tick: int) -> dict[str, Any]:
+    """Return the body of a `Schedule` handler's tick; `tick` is a Unix time."""
+    return {
+        "handler": handler,
+        "scheduled": tick,
+        "scheduled_iso": schedule.local(tick).isoformat(),
+    }
+
+
+def delivered_event(
+    delivery: Delivery, address: str, port: int, directory: Path | None
+) -> dict[str, Any]:
+    """Return the event that a handler gets: the journalled body and what only the delivery knows.
+
+    Files lie below `directory`; None where they are objects.
+    """
+    body = delivery.body
+    event = {
+        **body,
+        "address": address,
+        "port": port,
+        "id": delivery.event_id,
+        "event_version": EVENT_VERSION,
+        "attempt": delivery.attempt,
+    }
+    if delivery.upload_id is not None:
+        event["upload_id"] = delivery.upload_id
+    if "path" in body:
+        # An object without an upload was put into a bucket past the gateway: it is no local file.
+        folder = None if delivery.upload_id is None else directory
+        event["filepath"] = folder and str(folder / str(body["path"]).lstrip("/"))
+    if "key" in body and delivery.upload_id is not None:
+        # On a conflict the name is chosen after the event was written: the path has the final one.
+        event["key"] = str(body["path"]).removeprefix("/")
+    return event
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value
