@@ -39,7 +39,7 @@ from gateway.plugins.scripting import Services
 from gateway.plugins.secrets import keys_of
 from gateway.records import open_records, secrets_of
 from gateway.settings import Settings
-from gateway.storage.local.state_dir import slots
+from gateway.storage.local.state_dir import existing_slots
 from gateway.storage.local.tree import DirectoryTree
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
@@ -95,7 +95,7 @@ class Worker:
         )
         self._holders.store_with(shelf.put)
         services.files = self._holders
-        records = open_records(settings, file_is_local=bool(slots(settings.state)))
+        records = open_records(settings, file_is_local=bool(existing_slots(settings.state)))
         opened.callback(records.close)
         services.records = records
         links = SignedUrlFactory(

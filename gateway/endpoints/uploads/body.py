@@ -22,7 +22,7 @@ from gateway.domain import failpoints
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.errors import Refusal
 from gateway.http.request_body import read_chunk
-from gateway.storage.local.incoming import IN_MEMORY_BYTES, IncomingFile
+from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
 
 MAX_PIECES: Final = 512
 """Pieces gathered at the most: a client that sends byte by byte must not cost an object each."""
@@ -108,7 +108,7 @@ class Receiver:
 
     async def _finish(self, declared: int | None) -> None:
         """Write the rest, or leave a small body in memory for the committer."""
-        small = self._progress.received == self._gathered <= IN_MEMORY_BYTES
+        small = self._progress.received == self._gathered <= MAX_IN_MEMORY_BYTES
         if not small or self.body.hashing:
             await self._write()
             return
@@ -117,7 +117,7 @@ class Receiver:
             await self._in_thread(lambda: self._share.use(size))
         else:
             self._share.use(size)
-        self.body.keep(b"".join(pieces))
+        self.body.buffer(b"".join(pieces))
 
     async def _in_thread(self, work: Callable[[], None], pool: Executor | None = None) -> None:
         loop = asyncio.get_running_loop()

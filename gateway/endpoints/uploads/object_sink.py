@@ -83,7 +83,7 @@ class ObjectSink:
             if waiting:
                 await send_continue_or_disconnect(request)
             await self._read(request, admitted, body)
-            await body.end()
+            await body.finish()
             computed = {name: body.digest(known) for name, known in algorithms.items()}
             store.verify(admitted, computed)
         except BaseException:

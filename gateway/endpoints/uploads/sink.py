@@ -46,7 +46,7 @@ class UploadSink(Protocol):
 
 def mime_of(upload: Upload) -> str:
     """Return the media type: what the client says, else what the name tells."""
-    return upload.content_type or attributes.mime_of(upload.path)
+    return upload.content_type or attributes.guess_mime(upload.path)
 
 
 def algorithms_of(admitted: AdmittedUpload) -> dict[str, str]:
