@@ -24,7 +24,7 @@ from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import JournalOutbox
 from gateway.storage.local.directory import OpenDirectory
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.tree import DirectoryTree
 
@@ -41,7 +41,7 @@ class BatchCommitter:
     def __init__(
         self,
         tree: DirectoryTree,
-        incoming: Incoming,
+        incoming: IncomingDirectory,
         outbox: JournalOutbox,
         reserve: DiskSpace,
         *,
@@ -98,7 +98,7 @@ class BatchCommitter:
                 segments = paths.check(order.upload.path)
                 parent = self._parent(segments, opened, folders)
                 replaced = publish.choose_name(order.upload, parent, taken)
-                order.body.flush(start=self._durable)
+                order.body.flush(writeback=self._durable)
             except Exception as fault:
                 self._discard(order, refusal_of(fault), verdicts)
                 continue
@@ -124,7 +124,7 @@ class BatchCommitter:
         first = opened.get(segments[:-1])
         if first is not None:
             return self._tree.sibling(first, segments)
-        parent = folders.enter_context(self._tree.parent(segments))
+        parent = folders.enter_context(self._tree.open_parent(segments))
         opened[segments[:-1]] = parent
         return parent
 
@@ -133,7 +133,7 @@ class BatchCommitter:
         sealed: list[StagedUpload] = []
         for item in staged:
             try:
-                item.identity = item.order.body.seal(durable=self._durable)
+                item.identity = item.order.body.finalize(durable=self._durable)
             except Exception as fault:
                 self._discard(item.order, refusal_of(fault), verdicts)
             else:
@@ -223,7 +223,7 @@ class BatchCommitter:
                 return
             except publish.NameTakenError:
                 # Somebody else's process took the name after our look at it.
-                parent.found = parent.stat()
+                parent.target_stat = parent.stat()
                 publish.choose_name(upload, parent, ())
                 self._outbox.move(upload.id, item.path).result()
         raise Refusal("conflict", "the name was taken again and again")
@@ -258,7 +258,7 @@ class BatchCommitter:
             # While an (empty) body lies there, recovery knows that the upload was never published.
             self._limbo.extend(ids)
             for order in orders:
-                order.body.empty()
+                order.body.truncate()
                 verdicts.outcomes[order.upload.id] = reason
             return
         for order in orders:
@@ -272,7 +272,7 @@ class BatchCommitter:
         if self._limbo:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._outbox.forget(self._limbo).result()
-                self._once.forget(self._limbo)
+                self._once.release_all(self._limbo)
                 while self._limbo:
                     self._incoming.remove(self._limbo[-1])
                     self._limbo.pop()

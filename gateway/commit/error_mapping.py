@@ -10,7 +10,7 @@ import logging
 import sqlite3
 
 from gateway.errors import Refusal
-from gateway.storage.local.incoming import NO_SPACE, IncomingFile
+from gateway.storage.local.incoming import NO_SPACE_ERRNOS, IncomingFile
 
 log = logging.getLogger("gateway.commit")
 
@@ -19,7 +19,7 @@ def refusal_of(fault: Exception) -> Refusal:
     """Say in the error table's words why nothing was stored; log what is not the client's doing."""
     if isinstance(fault, Refusal):
         return fault
-    if isinstance(fault, OSError) and fault.errno in NO_SPACE:
+    if isinstance(fault, OSError) and fault.errno in NO_SPACE_ERRNOS:
         return Refusal("no_space", "the disk is full: nothing was stored")
     if isinstance(fault, OSError) and fault.errno == errno.EFBIG:
         return Refusal("too_large", "the file system takes no file of this size")

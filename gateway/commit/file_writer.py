@@ -17,9 +17,9 @@ from gateway.commit.records import CommitRequest
 from gateway.commit.writer import WriteMetadata
 from gateway.domain import paths
 from gateway.domain.model import Stored, Upload
-from gateway.storage.local.incoming import Incoming, IncomingFile
+from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import note_of
+from gateway.storage.local.xattrs import encode_xattr
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class LocalWriter:
     def __init__(
         self,
         tree: DirectoryTree,
-        incoming: Incoming,
+        incoming: IncomingDirectory,
         committer: Committer,
         reserve: DiskSpace,
         *,
@@ -87,7 +87,7 @@ class LocalWriter:
     async def exists(self, path: str) -> bool:
         """Tell whether a file has this path. Raises `Refusal`, also for what no file may be called."""
         segments = paths.check(path)
-        return await self._in_thread(lambda: self._tree.probe(segments) is not None)
+        return await self._in_thread(lambda: self._tree.lstat(segments) is not None)
 
     async def begin(
         self, upload: Upload, mime: str, algorithms: Sequence[str] = ()
@@ -95,10 +95,10 @@ class LocalWriter:
         """Begin the body of an upload. Raises `Refusal`: a bad or protected path, no space."""
         await self.exists(upload.path)
         share = await self._in_thread(lambda: self._reserve.admit(upload.content_length))
-        body = self._incoming.begin(upload.id, self._mode, algorithms)
-        body.note = note_of(upload.path, mime, upload.metadata)
+        body = self._incoming.create(upload.id, self._mode, algorithms)
+        body.xattr = encode_xattr(upload.path, mime, upload.metadata)
         if self._durable:
-            body.hasten()
+            body.start_writeback()
         return LocalPendingWrite(body, share, self._disk)
 
     async def commit(self, upload: Upload, body: LocalPendingWrite, deed: WriteMetadata) -> Stored:

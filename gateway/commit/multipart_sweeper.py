@@ -57,24 +57,24 @@ class MultipartSweeper:
 
     async def sweep(self) -> None:
         """Take back what nobody will complete. Raises `Refusal` where S3 is away."""
-        for note in await asyncio.to_thread(lambda: list(self.notes.all())):
+        for note in await asyncio.to_thread(lambda: list(self.notes.entries())):
             if self.mine(note.upload_id) and not self.cares(note.upload_id):
                 await self._take_back(note)
         if self.prefix:
             now = datetime.now(UTC)
-            async for key, multipart, begun in self.objects.unfinished(self.prefix):
+            async for key, multipart, begun in self.objects.list_multiparts(self.prefix):
                 if now - begun > IDLE:
                     await self._take_back_idle(key, multipart, now)
 
     async def _take_back(self, note: UnfinishedMultipart) -> None:
         if note.bucket != self.objects.bucket:
             return
-        if await self.objects.abort(note.key, note.multipart):
+        if await self.objects.abort_multipart(note.key, note.multipart):
             log.info("the parts of %s, an upload that was cut off, are taken back", note.upload_id)
         await asyncio.to_thread(self.notes.remove, note.upload_id)
 
     async def _take_back_idle(self, key: str, multipart: str, now: datetime) -> None:
-        newest = await self.objects.newest_part(key, multipart)
+        newest = await self.objects.newest_part_time(key, multipart)
         if newest is None or now - newest > IDLE:
-            await self.objects.abort(key, multipart)
+            await self.objects.abort_multipart(key, multipart)
             log.warning("an upload to %s without a new part for a day is taken back", key)

@@ -114,7 +114,7 @@ class ObjectBackend:
 
     async def alive(self) -> bool:
         """Tell whether the bucket can be reached now."""
-        return await self.objects.alive(ALIVE_SECONDS)
+        return await self.objects.is_reachable(ALIVE_SECONDS)
 
     async def _probe(self) -> None:
         """Log it where two gateways could both give a name that must not be replaced."""
@@ -139,7 +139,7 @@ class ObjectBackend:
         key, said = self._bucket.key(PROBE), {"Metadata": {OWNER: "probe"}}
         try:
             for _ in range(2):  # at the first start there is none
-                await self.objects.put(key, BufferedPart(), said, new=True)
+                await self.objects.put_object(key, BufferedPart(), said, new=True)
         except KeyTakenError:
             return True
         return False

@@ -14,7 +14,7 @@ from gateway.domain import paths
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
 from gateway.events.pending_uploads import PendingUpload
-from gateway.storage.s3.parts import said_of
+from gateway.storage.s3.parts import put_object_params
 from gateway.storage.s3.upload import MultipartUpload
 
 Mark = Callable[[str, str], str]
@@ -50,7 +50,7 @@ def said(upload: Upload, mime: str, mark: str) -> dict[str, Any]:
         headers.pop("cache-control", None)
         if upload.grant.cache_control:
             headers["cache-control"] = upload.grant.cache_control
-    return said_of(upload.id, mark, mime, upload.metadata, headers)
+    return put_object_params(upload.id, mark, mime, upload.metadata, headers)
 
 
 def taken(upload: Upload) -> Refusal:

@@ -45,7 +45,7 @@ class ReservedNames:
             key = self.keys.of(f"{folder}/{one}")
             if self._claimed.setdefault(key, upload.id) != upload.id:
                 continue
-            if await self.objects.head(key) is None:
+            if await self.objects.head_object(key) is None:
                 return f"{folder}/{one}"
             del self._claimed[key]
         raise Refusal("conflict", "no free name was found beside the existing file")

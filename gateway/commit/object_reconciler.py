@@ -76,7 +76,7 @@ class UploadReconciler:
 
     async def look(self, pending: PendingUpload) -> ObjectHead | None:
         """Return the object if it is this very upload. Raises `Refusal`."""
-        found = await self.objects.head(pending.place["key"])
+        found = await self.objects.head_object(pending.place["key"])
         return found if found is not None and found.upload_id == pending.upload_id else None
 
     async def published(self, pending: PendingUpload, etag: str) -> None:
@@ -124,7 +124,7 @@ class UploadReconciler:
             doubt.until = time.monotonic() + DOUBT_SECONDS
         if time.monotonic() < doubt.until:
             return False
-        await asyncio.to_thread(self.once.forget, [pending.upload_id])
+        await asyncio.to_thread(self.once.release_all, [pending.upload_id])
         await asyncio.wrap_future(self.journal.outbox.forget([pending.upload_id]))
         await asyncio.to_thread(self.notes.remove, pending.upload_id)
         log.info("upload %s, which was never answered, did not reach the bucket", pending.upload_id)
@@ -133,7 +133,9 @@ class UploadReconciler:
     async def _abort(self, doubt: _Doubt) -> None:
         """Take back an open multipart upload: from then on nobody can complete it."""
         place = doubt.pending.place
-        if place.get("multipart") and await self.objects.is_open(place["key"], place["multipart"]):
-            await self.objects.abort(place["key"], place["multipart"])
+        if place.get("multipart") and await self.objects.is_multipart_open(
+            place["key"], place["multipart"]
+        ):
+            await self.objects.abort_multipart(place["key"], place["multipart"])
             doubt.until = time.monotonic() + ABORTED_SECONDS
             doubt.due, doubt.pause = time.monotonic() + FIRST_PAUSE, FIRST_PAUSE

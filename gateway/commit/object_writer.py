@@ -34,7 +34,7 @@ from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.s3.bucket import BucketClient, ObjectHead
 from gateway.storage.s3.parts import ObjectTarget
-from gateway.storage.s3.retries import DoubtfulError, KeyTakenError
+from gateway.storage.s3.retries import KeyTakenError, OutcomeUnknownError
 from gateway.storage.s3.upload import MultipartUpload, UploadContext
 
 log = logging.getLogger("gateway.commit")
@@ -65,7 +65,7 @@ class ObjectWriter:
 
     async def exists(self, path: str) -> bool:
         """Tell whether there is an object of this path. Raises `Refusal`."""
-        return await self.objects.head(self.names.keys.of(path)) is not None
+        return await self.objects.head_object(self.names.keys.of(path)) is not None
 
     async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> MultipartUpload:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
@@ -111,7 +111,7 @@ class ObjectWriter:
                 raise
             await self._use_up(case)
             tag = await self._publish(case)
-            case.body.let_go()
+            case.body.release_memory()
             try:
                 await self.settler.published(case.pending, tag)
             except sqlite3.Error as fault:
@@ -130,7 +130,7 @@ class ObjectWriter:
 
     async def _look(self, case: ObjectCommit) -> ObjectHead | None:
         """Look at what is there. Raises `Refusal` where it may not be replaced."""
-        found = await self.objects.head(case.body.target.key)
+        found = await self.objects.head_object(case.body.target.key)
         if found is None:
             return None
         if not case.new:
@@ -210,7 +210,7 @@ class ObjectWriter:
                     await self._undo(case)
                     raise taken(case.upload) from None
                 await self._move_recorded(case)
-            except DoubtfulError as fault:
+            except OutcomeUnknownError as fault:
                 return await self._ask(case, fault)
             except Refusal:
                 await self._undo(case)
@@ -257,7 +257,7 @@ class ObjectWriter:
     def _unanswered(self, case: ObjectCommit, fault: Exception | None) -> UnknownOutcome:
         """Leave it to the settler: the row is there, its deliveries stay held."""
         self.settler.add(case.pending)
-        case.body.let_go()
+        case.body.release_memory()
         case.body.done()
         return UnknownOutcome(f"nobody can say whether S3 has upload {case.upload.id}: {fault}")
 
@@ -276,10 +276,10 @@ class ObjectWriter:
     async def _move(self, case: ObjectCommit) -> None:
         """Somebody else has taken the name: take the next one. Raises `Refusal`."""
         body = case.body
-        if not body.movable:
+        if not body.can_retarget:
             raise Refusal("conflict", "the name was taken while the body came: send it again")
         path = await self.names.free_path(case.upload, case.asked)
-        body.move(self._target(case.upload, path, case.deed.mime))
+        body.retarget(self._target(case.upload, path, case.deed.mime))
 
     def _target(self, upload: Upload, path: str, mime: str) -> ObjectTarget:
         """Say where a body goes. What it says of itself names the path too."""

@@ -20,7 +20,7 @@ def use_up(once: OneTimeMarks, upload: Upload) -> bool:
     grant = upload.grant
     if grant is None or grant.once is None:
         return False
-    once.take(grant.once, upload.id, grant.expires)
+    once.consume(grant.once, upload.id, grant.expires)
     return True
 
 
@@ -30,6 +30,6 @@ def give_back(once: OneTimeMarks, uploads: Iterable[Upload]) -> bool:
     for upload in uploads:
         grant = upload.grant
         if grant is not None and grant.once is not None:
-            once.give_back(grant.once, upload.id)
+            once.release(grant.once, upload.id)
             given = True
     return given

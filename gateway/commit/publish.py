@@ -16,7 +16,7 @@ from gateway.domain import failpoints
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
 from gateway.storage.local.directory import OpenDirectory
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 
 Name = tuple[int, int, str]
 """A directory entry: device and inode of the folder, and the name in it."""
@@ -38,7 +38,7 @@ def choose_name(upload: Upload, parent: OpenDirectory, taken: Container[Name]) -
     With `rename` a free name is put into `parent.name`. `taken` are names given away in the same
     batch. Raises `Refusal`: `already_exists` (If-None-Match), `conflict` (reject, or no free name).
     """
-    if parent.found is None and (*parent.folder, parent.name) not in taken:
+    if parent.target_stat is None and (*parent.folder, parent.name) not in taken:
         return False
     if upload.must_be_new:
         raise Refusal("already_exists", "If-None-Match: *, and the file exists")
@@ -68,7 +68,7 @@ def names_beside(name: str, upload_id: str) -> Iterator[str]:
         yield _shorten(stem, 255 - len(tail.encode())) + tail
 
 
-def replace(incoming: Incoming, upload_id: str, parent: OpenDirectory) -> None:
+def replace(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> None:
     """Rename the body to `parent.name`, over the file, or the link itself, that stands there.
 
     Raises `Refusal("conflict")` for a folder, `OSError` if nothing was changed.
@@ -79,7 +79,7 @@ def replace(incoming: Incoming, upload_id: str, parent: OpenDirectory) -> None:
         raise Refusal("conflict", "a folder has taken the name") from None
 
 
-def add(incoming: Incoming, upload_id: str, parent: OpenDirectory) -> None:
+def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> None:
     """Give the body the name `parent.name` if nobody has it. Raises `NameTakenError`, or `OSError`."""
     try:
         os.link(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 
 log = logging.getLogger("gateway.commit")
@@ -34,7 +34,7 @@ class Recovered:
     resumed: int
 
 
-def recover(incoming: Incoming, journal: Journal, once: OneTimeMarks) -> Recovered:
+def recover(incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks) -> Recovered:
     """Settle every body, one-time URL and unfinished delivery of this slot.
 
     Raises `ConfigError` when the disk does not allow it: then the server must not start, for it
@@ -49,18 +49,18 @@ def recover(incoming: Incoming, journal: Journal, once: OneTimeMarks) -> Recover
         ) from fault
 
 
-def _settle(incoming: Incoming, journal: Journal, once: OneTimeMarks) -> Recovered:
+def _settle(incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks) -> Recovered:
     swept = undone = 0
     if journal.outbox.held().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.
         os.sync()
-    for names in _chunks(incoming.names()):
+    for names in _chunks(incoming.upload_ids()):
         recorded = journal.outbox.recorded(names).result()
         private = {name for name in names if not _was_published(incoming, name)}
         unpublished = [name for name in recorded if name in private]
         if unpublished:
             journal.outbox.forget(unpublished).result()
-        once.forget(private)
+        once.release_all(private)
         for name in names:
             incoming.remove(name)
         swept += len(names)
@@ -78,7 +78,7 @@ def _settle(incoming: Incoming, journal: Journal, once: OneTimeMarks) -> Recover
     return found
 
 
-def _was_published(incoming: Incoming, upload_id: str) -> bool:
+def _was_published(incoming: IncomingDirectory, upload_id: str) -> bool:
     """Tell whether the body also has its final name: the crash came between link and unlink."""
     return incoming.stat(upload_id).st_nlink > 1
 

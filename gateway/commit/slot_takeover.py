@@ -19,9 +19,14 @@ from gateway.commit.recover import recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.fsync import sync_folder
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
-from gateway.storage.local.state_dir import BUSY_SECONDS, OwnedError, StateDirectory, slots
+from gateway.storage.local.state_dir import (
+    SLOT_LOCK_TIMEOUT,
+    LockHeldError,
+    StateDirectory,
+    existing_slots,
+)
 
 log = logging.getLogger("gateway.commit")
 
@@ -36,7 +41,7 @@ def adopt(state: StateDirectory, journal: Journal, count: int) -> int:
     """
     try:
         adopted = _take_in(state.folder, journal)  # what a crash interrupted
-        for slot in slots(state.folder):
+        for slot in existing_slots(state.folder):
             if slot >= count and _leave(StateDirectory(state.folder, slot)):
                 adopted += _take_in(state.folder, journal)
     except (OSError, sqlite3.Error) as fault:
@@ -73,8 +78,8 @@ def _leave(orphan: StateDirectory) -> bool:
     """Recover a slot and rename its journal; return whether that was done."""
     try:
         orphan.prepare()
-        orphan.lock(BUSY_SECONDS)
-    except OwnedError:
+        orphan.lock(SLOT_LOCK_TIMEOUT)
+    except LockHeldError:
         log.warning("slot %d is left alone: somebody holds its lock", orphan.slot)
         return False
     try:
@@ -87,7 +92,7 @@ def _leave(orphan: StateDirectory) -> bool:
 
 
 def _recover(orphan: StateDirectory) -> None:
-    incoming, journal = Incoming(orphan.incoming), Journal(orphan.journal)
+    incoming, journal = IncomingDirectory(orphan.incoming), Journal(orphan.journal)
     once = OneTimeMarks(orphan.once)
     try:
         journal.open()

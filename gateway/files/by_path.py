@@ -23,12 +23,12 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway.commit.writer import PendingWrite, StorageWriter, WriteMetadata
-from gateway.domain.metadata import check
+from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.errors import Refusal, Superseded
-from gateway.storage.local.xattrs import mime_of
+from gateway.storage.local.xattrs import guess_mime
 from gateway.storage.protocols import ExpiringStorage, OpenFile, Stat, Storage
-from gateway.storage.s3.parts import given
+from gateway.storage.s3.parts import user_metadata
 
 log = logging.getLogger("gateway.storage")
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class FilesByPath:
     async def stat(self, path: str) -> Stat:
         """Describe what is stored at a path. Raises `Refusal` as `open_path` does."""
         stat = await self._shelf.stat(path)
-        return replace(stat, metadata=given(stat.metadata))
+        return replace(stat, metadata=user_metadata(stat.metadata))
 
     def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Stat]:
         """Iterate over what is stored under paths that start with `prefix`, in their byte order."""
@@ -144,7 +144,7 @@ class FilesByPath:
             content_type=mime,
             on_conflict=on_conflict,
             created=time.time(),
-            metadata=check(metadata or {}),
+            metadata=normalize_metadata(metadata or {}),
         )
         if self._put is None:
             raise RuntimeError("nothing can be saved here")
@@ -153,7 +153,7 @@ class FilesByPath:
     async def _store(
         self, intake: StorageWriter[Any], upload: Upload, pieces: AsyncIterator[bytes]
     ) -> Stored:
-        mime = upload.content_type or mime_of(upload.path)
+        mime = upload.content_type or guess_mime(upload.path)
         begun: list[PendingWrite] = []
         try:
             await self._there(partial(_begin, intake, upload, mime, begun))

@@ -87,7 +87,7 @@ class LocalFileVersions(FileVersions):
 
     def _open_same(self, path: str, identity: Identity) -> int:
         try:
-            fd = self._tree.open(paths.check(path))
+            fd = self._tree.open_file(paths.check(path))
         except FileNotFoundError:
             raise Superseded(f"{path} has been removed since it was uploaded") from None
         except Refusal as refusal:
@@ -103,7 +103,7 @@ class LocalFileVersions(FileVersions):
         with contextlib.ExitStack() as held:
             with self._alone():
                 os.close(self._open_same(path, identity))
-                parent = held.enter_context(self._tree.parent(segments))
+                parent = held.enter_context(self._tree.open_parent(segments))
                 os.unlink(parent.name, dir_fd=parent.fd)
             parent.sync()
 

@@ -101,7 +101,7 @@ class Gateway:
         """Let go of one-time URLs that expired long ago, until cancelled: one process of a node does."""
         while self.ground.seat.slot == 0:
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(self.ground.once.sweep)
+                await asyncio.to_thread(self.ground.once.remove_expired)
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _listen(self) -> None:
@@ -183,7 +183,7 @@ class Gateway:
             # On a context of its own: one that takes half of a pair serves nobody any more.
             await asyncio.to_thread(tls_context, self.settings)
             await asyncio.to_thread(ground.installation.read_certificate)
-            await asyncio.to_thread(ground.tree.refresh, ground.protected())
+            await asyncio.to_thread(ground.tree.reload_protected, ground.protected())
             await ground.plugins.reload()  # last: a fault behind it would leave new plugins unheard
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)

@@ -46,11 +46,11 @@ from gateway.plugins.secrets import keys_of
 from gateway.records import Records, open_records, secrets_of
 from gateway.server.shared import ProcessContext
 from gateway.settings import Settings
-from gateway.storage.keyfile import secrets_in
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.keyfile import read_secrets
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.read_pool import ReadPool
-from gateway.storage.local.state_dir import BUSY_SECONDS, StateDirectory
+from gateway.storage.local.state_dir import SLOT_LOCK_TIMEOUT, StateDirectory
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.protocols import Storage
@@ -74,7 +74,7 @@ class Resources:
     plugins: Plugins = field(init=False)
     hooks: Hooks = field(init=False)
     journal: Journal = field(init=False)
-    incoming: Incoming = field(init=False)
+    incoming: IncomingDirectory = field(init=False)
     once: OneTimeMarks = field(init=False)
     tree: DirectoryTree = field(init=False)
     reserve: DiskSpace = field(init=False)
@@ -141,7 +141,7 @@ class Resources:
         settings = self.settings
         self.state = StateDirectory(settings.state, self.seat.slot)
         self.state.prepare()
-        self.state.lock(BUSY_SECONDS)
+        self.state.lock(SLOT_LOCK_TIMEOUT)
         opened.callback(self.state.unlock)
         self.tls = tls_context(settings)
         keys = installation_keys(settings)
@@ -150,7 +150,7 @@ class Resources:
     def _lay_out(self, opened: contextlib.ExitStack) -> None:
         """Where bodies come in, where files go, who brings them there."""
         settings = self.settings
-        self.incoming = Incoming(self.state.incoming)
+        self.incoming = IncomingDirectory(self.state.incoming)
         opened.callback(self.incoming.close)
         self.tree = DirectoryTree(settings.directory, self.protected(), self.incoming.device)
         opened.callback(self.tree.close)
@@ -253,7 +253,7 @@ class Resources:
         self.holders = FilesService(
             self.installation,
             self.tree,
-            settings.directory,
+            settings.directory if settings.storage == "file" else None,
             own=lambda: self.advertised,
             local=self.files,
             shelf=self.shelf,
@@ -276,7 +276,7 @@ class Resources:
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
-        self.senders = secrets_in(settings.notifications_secret_file)
+        self.senders = read_secrets(settings.notifications_secret_file)
         self.plugins.mask.learn(self.senders)
         self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)

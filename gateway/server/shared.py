@@ -64,8 +64,8 @@ class SharedResources:
         with contextlib.ExitStack() as opened:
             StateDirectory(settings.state).prepare()
             lock = directory_lock(settings.state)
-            lock.take()
-            opened.callback(lock.drop)
+            lock.acquire()
+            opened.callback(lock.release)
             if settings.auth == "token" and not auth.tokens_of(settings):
                 self._token = auth.ensure_token(settings.state)
             installation_keys(settings)

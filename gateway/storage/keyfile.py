@@ -15,8 +15,8 @@ from typing import Final
 from gateway.errors import ConfigError
 from gateway.storage.local.fsync import sync_folder
 
-LARGEST_BYTES: Final = 64 * 1024
-SHORTEST_SECRET: Final = 16
+MAX_KEY_FILE_BYTES: Final = 64 * 1024
+MIN_SECRET_LENGTH: Final = 16
 
 OWNER_ONLY: Final = 0o600
 GROUP_MAY_READ: Final = 0o640
@@ -37,15 +37,15 @@ def read_key_file(path: Path, widest: int = OWNER_ONLY) -> bytes:
         ) from None
     with os.fdopen(fd, "rb") as file:
         _check(path, os.fstat(fd), widest)
-        content = file.read(LARGEST_BYTES + 1)
-    if len(content) > LARGEST_BYTES:
+        content = file.read(MAX_KEY_FILE_BYTES + 1)
+    if len(content) > MAX_KEY_FILE_BYTES:
         raise ConfigError(
-            f"a key file has at most {LARGEST_BYTES} bytes: is it another file?", str(path)
+            f"a key file has at most {MAX_KEY_FILE_BYTES} bytes: is it another file?", str(path)
         )
     return content
 
 
-def secrets_in(path: Path | None) -> tuple[str, ...]:
+def read_secrets(path: Path | None) -> tuple[str, ...]:
     """Return the shared secrets in a file, one a line; none without a file.
 
     Raises `ConfigError` as `read_key_file` does, and for a secret that can be guessed.
@@ -54,9 +54,9 @@ def secrets_in(path: Path | None) -> tuple[str, ...]:
         return ()
     lines = read_key_file(path, GROUP_MAY_READ).decode("utf-8", "replace").splitlines() or [""]
     for number, line in enumerate(lines, start=1):
-        if len(line.strip()) < SHORTEST_SECRET:
+        if len(line.strip()) < MIN_SECRET_LENGTH:
             raise ConfigError(
-                f"a secret is a line of at least {SHORTEST_SECRET} characters: make one with"
+                f"a secret is a line of at least {MIN_SECRET_LENGTH} characters: make one with"
                 " `openssl rand -hex 24`",
                 str(path),
                 number,

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from gateway.domain.grant import Grant
 
-SHORT_BYTES: Final = 64 << 10
+MAX_SINGLE_PASS_BYTES: Final = 64 << 10
 """What is read while a file is looked at, rather than sent from the open file."""
 
 

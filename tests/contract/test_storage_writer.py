@@ -61,8 +61,8 @@ async def visible(gateway: Gateway) -> dict[str, bytes]:
 async def unfinished(gateway: Gateway) -> list[str]:
     """Return what lies about of uploads that did not end well."""
     if gateway.ground.depot is None:
-        return list(gateway.ground.incoming.names())
-    return [key async for key, _, _ in gateway.ground.depot.objects.unfinished("a prefix/")]
+        return list(gateway.ground.incoming.upload_ids())
+    return [key async for key, _, _ in gateway.ground.depot.objects.list_multiparts("a prefix/")]
 
 
 @pytest.mark.parametrize("size", [0, 1000, 200_000, LARGE])

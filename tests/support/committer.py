@@ -21,7 +21,7 @@ from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
 from gateway.files.versions import LocalFileVersions
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.tree import DirectoryTree
 from tests.support.harness import files_below
@@ -40,7 +40,7 @@ class Office:
         self.root = folder / "data"
         self.root.mkdir()
         self.incoming_folder = folder / "incoming"
-        self.incoming = Incoming(self.incoming_folder)
+        self.incoming = IncomingDirectory(self.incoming_folder)
         self.tree = DirectoryTree(self.root, [], self.incoming.device)
         self.journal = Journal(folder / "journal.db")
         self.journal.open()
@@ -75,8 +75,8 @@ class Office:
         """Receive a body and return the order to commit it."""
         mime = facts.pop("mime", "text/plain")
         upload = Upload(new_id(0), path, created=1.0, **facts)
-        body = self.incoming.begin(upload.id, 0o640)
-        body.keep(content)
+        body = self.incoming.create(upload.id, 0o640)
+        body.buffer(content)
 
         def event_body(size: int) -> dict[str, Any]:
             return {"path": path, "mime": mime, "bytes": size}
@@ -121,7 +121,7 @@ class Office:
         return files_below(self.root)
 
     def bodies(self) -> list[str]:
-        return sorted(self.incoming.names())
+        return sorted(self.incoming.upload_ids())
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from gateway.events.nats import make_engine
 from gateway.events.protocols import DeliveryPage, Depth, EventHistory, Ledger, Selection
 from gateway.events.remote_ledger import RemoteLedger, socket_session
 from gateway.settings import Settings
-from gateway.storage.local.state_dir import OwnedError, StateDirectory, slots
+from gateway.storage.local.state_dir import LockHeldError, StateDirectory, existing_slots
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ async def gathered(settings: Settings) -> AsyncIterator[CombinedLedger]:
     Raises `ConfigError` where there is nothing to ask, or NATS cannot be reached.
     """
     parts: dict[str, Ledger] = {
-        f"slot-{slot}": SlotLedger(settings.state, slot) for slot in slots(settings.state)
+        f"slot-{slot}": SlotLedger(settings.state, slot) for slot in existing_slots(settings.state)
     }
     if settings.events != "journal":
         async with _nats(settings) as ledger:
@@ -123,7 +123,7 @@ class SlotLedger:
             try:
                 async with self._nobodys() as ledger:
                     return await question(ledger)
-            except OwnedError:
+            except LockHeldError:
                 pass
             try:
                 async with self._owners() as ledger:
@@ -135,7 +135,7 @@ class SlotLedger:
 
     @asynccontextmanager
     async def _nobodys(self) -> AsyncIterator[Ledger]:
-        """The journal itself. Raises `OwnedError`, `ConfigError`."""
+        """The journal itself. Raises `LockHeldError`, `ConfigError`."""
         self._state.prepare()
         self._state.lock()
         try:

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from gateway.endpoints.downloads.ranges import ByteRange
 from gateway.http.sockets import duplicate
-from gateway.storage.protocols import SHORT_BYTES, OpenFile
+from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, OpenFile
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
 
@@ -74,7 +74,7 @@ class FileSender:
             async for piece in opened:
                 await self.piece(piece)
             return
-        sock = None if part.length <= SHORT_BYTES else await self._socket()
+        sock = None if part.length <= MAX_SINGLE_PASS_BYTES else await self._socket()
         if sock is None:
             async for piece in _read(opened.fd, part):
                 await self.piece(piece)

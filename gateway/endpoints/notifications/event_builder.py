@@ -20,7 +20,7 @@ from gateway.errors import Refusal
 from gateway.events.protocols import NewEvent
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import Stat
-from gateway.storage.s3.parts import given
+from gateway.storage.s3.parts import user_metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def event_of(subject: NotifiedObject, handlers: tuple[str, ...]) -> NewEvent:
     notice, stat = subject.notice, subject.stat
     path = f"/{subject.key}"
     known = path if subject.ours and _is_path(path) else None
-    stored = given(stat.metadata if stat is not None else notice.metadata or {})
+    stored = user_metadata(stat.metadata if stat is not None else notice.metadata or {})
     body = notified_object_body(
         event_name=notice.event_name,
         bucket=notice.bucket,

@@ -19,8 +19,9 @@ from aiohttp import web
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import kept
 from gateway.commit.disk_space import Reservation
-from gateway.domain import metadata, paths
+from gateway.domain import paths
 from gateway.domain.event_bodies import uploaded_body
+from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import Upload
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
@@ -97,7 +98,7 @@ class Admission:
             _check_size(upload)
             share = None
             if (nonce := _nonce(upload)) is not None:
-                await asyncio.to_thread(self._once.check, nonce)
+                await asyncio.to_thread(self._once.check_unused, nonce)
             if expected or not is_here(request):
                 share = await self._look_at(upload, segments, match, headers)
         except BaseException as fault:
@@ -129,7 +130,7 @@ class Admission:
             on_conflict=self._settings.on_conflict,
             must_be_new=preconditions.must_be_new(headers),
             created=time.time(),
-            metadata=metadata.of_headers(fields),
+            metadata=metadata_of_headers(fields),
         )
 
     async def _authorize(self, upload: Upload) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.storage.local.incoming import IN_MEMORY_BYTES
+from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 
 
 def is_here(request: web.BaseRequest) -> bool:
@@ -20,7 +20,11 @@ def is_here(request: web.BaseRequest) -> bool:
     be made to find that out.
     """
     content = request.content
-    if not content.is_eof() or content.total_bytes > IN_MEMORY_BYTES or content.exception() is not None:
+    if (
+        not content.is_eof()
+        or content.total_bytes > MAX_IN_MEMORY_BYTES
+        or content.exception() is not None
+    ):
         return False
     return "Expect" not in request.headers and "If-Match" not in request.headers
 

@@ -21,10 +21,11 @@ from gateway.endpoints.uploads import sink as store
 from gateway.endpoints.uploads.admission import AdmittedUpload, uploaded_event_body
 from gateway.endpoints.uploads.buffered import take
 from gateway.endpoints.uploads.socket_receiver import ReceiverFactory
+from gateway.http.request_body import send_continue_or_disconnect
 from gateway.settings import Settings
-from gateway.storage.local.incoming import Incoming, IncomingFile
+from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import note_of
+from gateway.storage.local.xattrs import encode_xattr
 from gateway.telemetry.redaction import Redaction
 
 
@@ -36,7 +37,7 @@ class FileSink:
         settings: Settings,
         tree: DirectoryTree,
         reserve: DiskSpace,
-        incoming: Incoming,
+        incoming: IncomingDirectory,
         committer: Committer,
         *,
         roads: ReceiverFactory,
@@ -61,7 +62,7 @@ class FileSink:
     def _look(
         self, upload: Upload, segments: tuple[str, ...], headers: Mapping[str, str]
     ) -> Reservation:
-        store.check_name(upload, headers, exists=self._tree.probe(segments) is not None)
+        store.check_name(upload, headers, exists=self._tree.lstat(segments) is not None)
         return self._reserve.admit(upload.content_length)
 
     async def take(self, request: web.BaseRequest, admitted: AdmittedUpload) -> CommitRequest:
@@ -69,25 +70,25 @@ class FileSink:
         upload, content = admitted.upload, take(request)
         admitted.progress.received = len(content)
         store.check_whole(upload, len(content))
-        body = self._incoming.begin(upload.id, self._settings.file_mode)
-        body.note = note_of(upload.path, upload.content_type, upload.metadata)
-        body.keep(content)
+        body = self._incoming.create(upload.id, self._settings.file_mode)
+        body.xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
+        body.buffer(content)
         return self._order(admitted, body, {})
 
     async def receive(
         self, request: web.BaseRequest, admitted: AdmittedUpload, share: Reservation, *, waiting: bool
     ) -> CommitRequest:
-        """Receive a body. Raises `Refusal`, `BrokenBodyError`."""
+        """Receive a body. Raises `Refusal`, `ClientDisconnected`."""
         upload, algorithms = admitted.upload, store.algorithms_of(admitted)
-        body = self._incoming.begin(upload.id, self._settings.file_mode, list(algorithms.values()))
-        body.note = note_of(upload.path, upload.content_type, upload.metadata)
+        body = self._incoming.create(upload.id, self._settings.file_mode, list(algorithms.values()))
+        body.xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
         admitted.progress.state = "receiving"
         if self._settings.durability == "full":
-            body.hasten()
+            body.start_writeback()
         receiver = self._roads.receiver(body, share, admitted.progress, upload.max_bytes)
         try:
             if waiting:
-                await store.let_in(request)
+                await send_continue_or_disconnect(request)
             await receiver.receive(request, upload.content_length)
             computed = {name: body.digest(known) for name, known in algorithms.items()}
             store.verify(admitted, computed)

@@ -23,7 +23,7 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 from gateway.domain import paths
 from gateway.domain.model import OnConflict, Stored, new_id
 from gateway.errors import Refusal, Superseded
-from gateway.storage.local.xattrs import mime_of
+from gateway.storage.local.xattrs import guess_mime
 from gateway.storage.protocols import Stat
 
 NOTHING = "there are no files here but those that the script has saved"
@@ -122,7 +122,7 @@ class FilesInMemory:
             raise Refusal("conflict", "the file exists, and existing files are not replaced here")
         content = await _content(source)
         etag = hashlib.blake2b(content, digest_size=12).hexdigest()
-        kind = mime or mime_of(path)
+        kind = mime or guess_mime(path)
         self._kept[path] = content, Stat(path, len(content), time.time(), etag, kind, metadata or {})
         return Stored(new_id(0), path, len(content), kind, replaced, {})
 

@@ -43,7 +43,7 @@ class OpenDirectory:
     """An open parent folder and the last segment `name` of a path in it. Close it, or use `with`.
 
     `fd` stays valid, and stays this very folder, whatever happens to the names above it.
-    `folder` is its (device, inode): equal for two uploads into one folder. `found` is the lstat
+    `folder` is its (device, inode): equal for two uploads into one folder. `target_stat` is the lstat
     that `name` had when the tree was walked, None when there was no such entry.
     """
 
@@ -51,7 +51,7 @@ class OpenDirectory:
         self.fd = fd
         self.name = name
         self.folder = folder
-        self.found: os.stat_result | None = None
+        self.target_stat: os.stat_result | None = None
         self._unsynced = unsynced
         self._durable = durable
 

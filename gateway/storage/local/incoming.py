@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
-from gateway.storage.local.xattrs import write_note
+from gateway.storage.local.xattrs import write_xattr
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_SPACE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _IOV_MAX: Final = 1024
 
-WRITE_BACK_BYTES: Final = 8 << 20
+WRITEBACK_BYTES: Final = 8 << 20
 """The disk is set to work on a long body whenever so much of it is new."""
 
-IN_MEMORY_BYTES: Final = 64 << 10
+MAX_IN_MEMORY_BYTES: Final = 64 << 10
 """A body up to this size is handed to the committer in memory."""
 
 
-class Incoming:
+class IncomingDirectory:
     """The folder of one slot. `device` is the file system that uploads must end on.
 
     `umask` is the process's: it takes bits from the mode with which a body is made.
@@ -45,11 +45,11 @@ class Incoming:
         self.umask = os.umask(0o077)
         os.umask(self.umask)
 
-    def begin(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> IncomingFile:
+    def create(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> IncomingFile:
         """Return a new empty body; no file exists before its first bytes are written."""
         return IncomingFile(self, upload_id, mode, algorithms)
 
-    def names(self) -> Iterator[str]:
+    def upload_ids(self) -> Iterator[str]:
         """Iterate over the upload ids whose bodies lie here."""
         with os.scandir(self.fd) as entries:
             for entry in entries:
@@ -79,18 +79,20 @@ class IncomingFile:
     `note` is to be written on the file (`attributes`), before its first byte.
     """
 
-    def __init__(self, incoming: Incoming, upload_id: str, mode: int, algorithms: Sequence[str]) -> None:
+    def __init__(
+        self, incoming: IncomingDirectory, upload_id: str, mode: int, algorithms: Sequence[str]
+    ) -> None:
         self.upload_id = upload_id
         self.received = 0
-        self.note: bytes | None = None
+        self.xattr: bytes | None = None
         self._incoming = incoming
         self._mode = mode
         self._fd = -1
         self._exists = False
-        self._kept = b""
+        self._buffered = b""
         self._synced = False
-        self._hasty = False
-        self._sent_on = 0
+        self._writes_back = False
+        self._written_back = 0
         self._hashes: dict[str, _Hash] = {
             name: hashlib.new(name, usedforsecurity=False) for name in algorithms
         }
@@ -103,11 +105,11 @@ class IncomingFile:
     @property
     def size(self) -> int:
         """Bytes written and kept."""
-        return self.received + len(self._kept)
+        return self.received + len(self._buffered)
 
-    def keep(self, content: bytes) -> None:
+    def buffer(self, content: bytes) -> None:
         """Hold all bytes in memory until the body is sealed. Does not touch the disk."""
-        self._kept = content
+        self._buffered = content
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Append `pieces` to the file and feed the digests.
@@ -125,9 +127,9 @@ class IncomingFile:
             digest.update(buffer)
         self._append((buffer,))
 
-    def hasten(self) -> None:
+    def start_writeback(self) -> None:
         """Ask that the bytes set out for the disk as they come, so that the sync at the end is short."""
-        self._hasty = True
+        self._writes_back = True
 
     def _append(self, pieces: Sequence[bytes | memoryview]) -> None:
         try:
@@ -136,32 +138,32 @@ class IncomingFile:
             self._synced = False
             self.received += _write_all(self._fd, pieces)
         except OSError as fault:
-            if fault.errno in NO_SPACE:
+            if fault.errno in NO_SPACE_ERRNOS:
                 raise Refusal("no_space", "the disk is full: nothing was stored") from fault
             raise
-        if self._hasty and self.received - self._sent_on >= WRITE_BACK_BYTES:
-            self._send_on()
+        if self._writes_back and self.received - self._written_back >= WRITEBACK_BYTES:
+            self._write_back()
 
-    def _send_on(self) -> None:
+    def _write_back(self) -> None:
         """Start the write-back of what is not yet on its way to the disk.
 
         "Don't need" does that for dirty pages, waits for nothing, and cannot fail.
         """
-        fresh = self.received - self._sent_on
-        os.posix_fadvise(self._fd, self._sent_on, fresh, os.POSIX_FADV_DONTNEED)
-        self._sent_on = self.received
+        fresh = self.received - self._written_back
+        os.posix_fadvise(self._fd, self._written_back, fresh, os.POSIX_FADV_DONTNEED)
+        self._written_back = self.received
 
-    def flush(self, *, start: bool = False) -> None:
+    def flush(self, *, writeback: bool = False) -> None:
         """Write what was kept in memory. Raises as `write` does.
 
-        With `start` the bytes set out for the disk at once: where many bodies are to be synced,
+        With `writeback` the bytes set out for the disk at once: where many bodies are to be synced,
         all are on their way before the first one is waited for.
         """
-        if self._kept or not self._exists:
-            kept, self._kept = self._kept, b""
+        if self._buffered or not self._exists:
+            kept, self._buffered = self._buffered, b""
             self.write((kept,))
-            if start:
-                self._send_on()
+            if writeback:
+                self._write_back()
 
     def sync(self) -> None:
         """Flush, then force the bytes to stable storage; a second call costs nothing."""
@@ -170,7 +172,7 @@ class IncomingFile:
             os.fsync(self._fd)
             self._synced = True
 
-    def seal(self, *, durable: bool) -> Identity:
+    def finalize(self, *, durable: bool) -> Identity:
         """Write and (if `durable`) sync all, close the file, and say which file it is."""
         if durable:
             self.sync()
@@ -186,12 +188,12 @@ class IncomingFile:
 
     def discard(self) -> None:
         """Close and delete whatever there is. Never raises for a file that is gone."""
-        self._kept = b""
+        self._buffered = b""
         self._close()
         if self._exists:
             self._incoming.remove(self.upload_id)
 
-    def empty(self) -> None:
+    def truncate(self) -> None:
         """Give the bytes' space back but keep the (empty) file as a mark for recovery."""
         self._close()
         with contextlib.suppress(OSError):
@@ -203,8 +205,8 @@ class IncomingFile:
         self._exists = True
         if self._mode & self._incoming.umask:
             os.fchmod(self._fd, self._mode)
-        if self.note is not None:
-            write_note(self._fd, self.note)
+        if self.xattr is not None:
+            write_xattr(self._fd, self.xattr)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

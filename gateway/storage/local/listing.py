@@ -61,7 +61,7 @@ def walk(tree: DirectoryTree, prefix: str, after: str = "") -> Found:
     above = prefix.rpartition("/")[0]
     segments = paths.check(above) if above else ()
     try:
-        fd = tree.folder(segments)
+        fd = tree.open_folder(segments)
     except (FileNotFoundError, NotADirectoryError):
         return
     except Refusal as refusal:
@@ -93,7 +93,7 @@ def _below(tree: DirectoryTree, fd: int, segments: Sequence[str], wanted: _KeyFi
 def _entered(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> int | None:
     """Return a descriptor of a folder, None for one that is gone, protected or made a link."""
     try:
-        return tree.below(fd, names)
+        return tree.open_subfolder(fd, names)
     except (FileNotFoundError, NotADirectoryError, Refusal):
         return None
     except PermissionError:

@@ -18,10 +18,10 @@ from typing import Final
 
 from gateway.errors import Refusal
 
-LATEST: Final = 24 * 3600
+CONSUME_TTL: Final = 24 * 3600
 """Seconds after its expiry until which an upload that had begun before may still use its URL up."""
 
-KEPT: Final = LATEST + 3600
+MARK_TTL: Final = CONSUME_TTL + 3600
 """Seconds after the expiry from which the mark is needed no more: nothing could ask for it."""
 
 
@@ -40,18 +40,18 @@ class OneTimeMarks:
         """Close the folder."""
         os.close(self._fd)
 
-    def check(self, nonce: str) -> None:
+    def check_unused(self, nonce: str) -> None:
         """Raise Refusal `used_up` where some upload has used the URL `nonce` up."""
         if self._user(nonce) is not None:
             raise _used_up()
 
-    def take(self, nonce: str, upload_id: str, expires: int) -> None:
+    def consume(self, nonce: str, upload_id: str, expires: int) -> None:
         """Let the URL `nonce` be used up by this upload, and by no other in any process.
 
         Taking it again for the same upload changes nothing. Made durable by `sync`. Raises Refusal
         `used_up`, `expired` for an upload that took longer than a day, `OSError`.
         """
-        if self._clock() > expires + LATEST:
+        if self._clock() > expires + CONSUME_TTL:
             raise Refusal(
                 "expired", "this signed URL expired more than a day before the upload was done"
             )
@@ -61,12 +61,12 @@ class OneTimeMarks:
             if self._user(nonce) != upload_id:
                 raise _used_up() from None
 
-    def give_back(self, nonce: str, upload_id: str) -> None:
+    def release(self, nonce: str, upload_id: str) -> None:
         """Let the URL be used again, if it was this upload that used it. Made durable by `sync`."""
         if self._user(nonce) == upload_id:
             self._remove(nonce)
 
-    def forget(self, upload_ids: Collection[str]) -> None:
+    def release_all(self, upload_ids: Collection[str]) -> None:
         """Give back, durably, what these uploads have used: they were never published."""
         ids = set(upload_ids)
         found = [nonce for nonce, _, upload_id in self._marks() if upload_id in ids]
@@ -75,9 +75,9 @@ class OneTimeMarks:
         if found:
             self.sync()
 
-    def sweep(self) -> int:
+    def remove_expired(self) -> int:
         """Remove the marks of URLs that expired long ago; return how many."""
-        before = self._clock() - KEPT
+        before = self._clock() - MARK_TTL
         old = [nonce for nonce, expires, _ in self._marks() if expires < before]
         for nonce in old:
             self._remove(nonce)

@@ -28,10 +28,10 @@ from typing import Final
 from gateway.errors import ConfigError
 from gateway.storage.local.fsync import sync_folder
 
-DYING_SECONDS: Final = 5.0
+DEAD_OWNER_TIMEOUT: Final = 5.0
 """How long a lock may outlive the process that took it: its children are about to follow."""
 
-BUSY_SECONDS: Final = 10.0
+SLOT_LOCK_TIMEOUT: Final = 10.0
 """How long the lock of a slot is waited for: a look into its journal takes some milliseconds."""
 
 _POLL: Final = 0.02
@@ -39,30 +39,30 @@ _SIGNATURE_BYTES: Final = 12
 _JOURNAL: Final = re.compile(r"journal-(\d{1,4})\.db")
 
 
-class OwnedError(ConfigError):
+class LockHeldError(ConfigError):
     """Somebody else holds the lock."""
 
 
-class Lock:
+class FileLock:
     """An flock on a file. Processes that are forked meanwhile hold it too, until the last has ended."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
 
-    def take(self, patience: float = 0.0) -> None:
-        """Hold it until `drop` or the end of the process; wait `patience` seconds at the most.
+    def acquire(self, timeout: float = 0.0) -> None:
+        """Hold it until `release` or the end of the process; wait `timeout` seconds at the most.
 
         Where the process that took it has died, its children are given time to do the same.
-        Raises `OwnedError` when somebody else holds it, `ConfigError` where nobody can.
+        Raises `LockHeldError` when somebody else holds it, `ConfigError` where nobody can.
         """
         fd = self._opened()
         started = time.monotonic()
         try:
             while not self._taken(fd):
                 waited, owner = time.monotonic() - started, _owner(fd)
-                if waited >= (patience if _alive(owner) else max(patience, DYING_SECONDS)):
-                    raise OwnedError(
+                if waited >= (timeout if _alive(owner) else max(timeout, DEAD_OWNER_TIMEOUT)):
+                    raise LockHeldError(
                         f"another gateway (process {owner or '?'}) serves this directory: stop it, or "
                         "give this one a --directory of its own",
                         str(self._path.parent.parent),
@@ -77,7 +77,7 @@ class Lock:
             raise
         self._fd = fd
 
-    def drop(self) -> None:
+    def release(self) -> None:
         """Give it up; a second call does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -105,12 +105,12 @@ class Lock:
         )
 
 
-def directory_lock(folder: Path) -> Lock:
+def directory_lock(folder: Path) -> FileLock:
     """Return the lock of a whole state folder: one gateway, of however many processes, holds it."""
-    return Lock(folder / "slots" / "all")
+    return FileLock(folder / "slots" / "all")
 
 
-def slots(folder: Path) -> list[int]:
+def existing_slots(folder: Path) -> list[int]:
     """Return the slots of which there is a journal in the state folder, in order."""
     found = (_JOURNAL.fullmatch(path.name) for path in folder.glob("journal-*.db"))
     return sorted(int(match[1]) for match in found if match)
@@ -126,7 +126,7 @@ class StateDirectory:
         self.incoming = folder / "incoming" / str(slot)
         self.once = folder / "once"
         self.socket = folder / f"owner-{slot}.sock"
-        self._lock = Lock(folder / "slots" / str(slot))
+        self._lock = FileLock(folder / "slots" / str(slot))
 
     def prepare(self) -> None:
         """Create the folders. Raises `ConfigError` where that is not allowed."""
@@ -151,17 +151,17 @@ class StateDirectory:
         for folder in (self.incoming.parent, self.folder, self.folder.parent):
             sync_folder(folder)
 
-    def lock(self, patience: float = 0.0) -> None:
+    def lock(self, timeout: float = 0.0) -> None:
         """Become the owner of the slot until `unlock` or the end of the process.
 
-        Waits `patience` seconds at the most. Raises `OwnedError` when somebody else is,
+        Waits `timeout` seconds at the most. Raises `LockHeldError` when somebody else is,
         `ConfigError` where nobody can become it.
         """
-        self._lock.take(patience)
+        self._lock.acquire(timeout)
 
     def unlock(self) -> None:
         """Give the slot up; a second call does nothing."""
-        self._lock.drop()
+        self._lock.release()
 
     @contextlib.contextmanager
     def short_socket_path(self) -> Iterator[str]:

@@ -27,13 +27,13 @@ from gateway.errors import Refusal, Superseded
 from gateway.storage.local.listing import Entry, Found, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import read_note
-from gateway.storage.protocols import SHORT_BYTES, PresignedRequest, SinglePassRead, Stat
+from gateway.storage.local.xattrs import read_xattr
+from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, PresignedRequest, SinglePassRead, Stat
 
 T = TypeVar("T")
 
 PIECE_BYTES: Final = 1 << 20
-LISTED_AT_ONCE: Final = 500
+LIST_PAGE_SIZE: Final = 500
 """Files that one visit to a thread finds for a list."""
 
 _LISTING: Final = ThreadPoolExecutor(2, thread_name_prefix="list")
@@ -141,7 +141,7 @@ class LocalStorage:
         kept = False
         try:
             parts = choose(stat)
-            kept = sum(length for _, length in parts) > SHORT_BYTES
+            kept = sum(length for _, length in parts) > MAX_SINGLE_PASS_BYTES
             if kept:
                 return fd, SinglePassRead(stat)
             return None, SinglePassRead(
@@ -155,9 +155,9 @@ class LocalStorage:
         """Return a descriptor and what it is. Raises `Refusal`."""
         segments = paths.check(path)
         with _refusing(path):
-            fd = self._tree.open(segments)
+            fd = self._tree.open_file(segments)
         try:
-            told = read_note(fd)
+            told = read_xattr(fd)
             stat = _described("/" + "/".join(segments), os.fstat(fd), told.mime, told.metadata)
         except BaseException:
             os.close(fd)
@@ -169,7 +169,7 @@ class LocalStorage:
             with self._alone():
                 stat = self._stat(path)
                 _same(stat, etag)
-                parent = held.enter_context(self._tree.parent(paths.check(path)))
+                parent = held.enter_context(self._tree.open_parent(paths.check(path)))
                 os.unlink(parent.name, dir_fd=parent.fd)
             parent.sync()
 
@@ -202,7 +202,7 @@ class _FolderPages:
 
     def next(self) -> list[Entry]:
         with self._busy:
-            return list(itertools.islice(self._found, LISTED_AT_ONCE))
+            return list(itertools.islice(self._found, LIST_PAGE_SIZE))
 
     def close(self) -> None:
         with self._busy:

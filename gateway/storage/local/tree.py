@@ -72,7 +72,7 @@ class DirectoryTree:
         self._protected = _protect(self._root, protected)
         self._fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def refresh(self, protected: Iterable[Path]) -> None:
+    def reload_protected(self, protected: Iterable[Path]) -> None:
         """Look at the protected places anew, after a reload.
 
         Raises `ConfigError`, and keeps the old ones, when one of them holds the tree itself.
@@ -85,22 +85,18 @@ class DirectoryTree:
         if fd >= 0:
             os.close(fd)
 
-    def locate(self, segments: Sequence[str]) -> str:
-        """Return the absolute path as text. It is for showing: opening it would follow symlinks."""
-        return os.path.join(self._root, *_checked(segments))
-
-    def probe(self, segments: Sequence[str]) -> os.stat_result | None:
+    def lstat(self, segments: Sequence[str]) -> os.stat_result | None:
         """Return the lstat of the file that stands there, None if there is none; creates nothing.
 
         Raises also `Refusal("other_file_system")`.
         """
         try:
             with self._walk(_checked(segments), create=False, device=self._device) as parent:
-                return parent.found
+                return parent.target_stat
         except FileNotFoundError:
             return None
 
-    def parent(self, segments: Sequence[str]) -> OpenDirectory:
+    def open_parent(self, segments: Sequence[str]) -> OpenDirectory:
         """Walk from the root, creating missing folders (0750), and return the open parent.
 
         Raises also `Refusal("other_file_system")`.
@@ -118,7 +114,7 @@ class DirectoryTree:
         self._look(sibling, names)
         return sibling
 
-    def open(self, segments: Sequence[str]) -> int:
+    def open_file(self, segments: Sequence[str]) -> int:
         """Return a read-only descriptor of a regular file. Raises also `FileNotFoundError`."""
         names = _checked(segments)
         with self._walk(names, create=False, device=None) as parent:
@@ -130,13 +126,13 @@ class DirectoryTree:
             raise
         return fd
 
-    def folder(self, segments: Sequence[str]) -> int:
+    def open_folder(self, segments: Sequence[str]) -> int:
         """Return a descriptor of a folder, of the root for no segments. Raises as `open` does."""
         fd = os.dup(self._fd)
         try:
             names = _checked(segments) if segments else ()
             for depth in range(1, len(names) + 1):
-                below = self.below(fd, names[:depth])
+                below = self.open_subfolder(fd, names[:depth])
                 os.close(fd)
                 fd = below
         except BaseException:
@@ -144,7 +140,7 @@ class DirectoryTree:
             raise
         return fd
 
-    def below(self, fd: int, names: tuple[str, ...]) -> int:
+    def open_subfolder(self, fd: int, names: tuple[str, ...]) -> int:
         """Return a descriptor of the folder `names[-1]` in the folder `fd`. Raises as `open` does."""
         self._protected.refuse(names)
         child = _enter(fd, names, len(names), ENTER)
@@ -182,8 +178,8 @@ class DirectoryTree:
         return parent
 
     def _look(self, parent: OpenDirectory, names: tuple[str, ...]) -> None:
-        parent.found = parent.stat()
-        self._refuse_target(names, parent.found)
+        parent.target_stat = parent.stat()
+        self._refuse_target(names, parent.target_stat)
 
     def _admitted(self, fd: int, names: tuple[str, ...], device: int | None) -> os.stat_result:
         found = os.fstat(fd)

@@ -37,7 +37,7 @@ class FileAttributes(NamedTuple):
     metadata: dict[str, str]
 
 
-def mime_of(path: str) -> str:
+def guess_mime(path: str) -> str:
     """Guess a media type from a name. What is compressed is told as that, not as what is inside."""
     guessed, coding = mimetypes.guess_type(path.rpartition("/")[2]) if "." in path else (None, None)
     if coding is not None:
@@ -45,15 +45,15 @@ def mime_of(path: str) -> str:
     return guessed or UNKNOWN_MIME
 
 
-def note_of(path: str, mime: str | None, metadata: Mapping[str, str]) -> bytes | None:
+def encode_xattr(path: str, mime: str | None, metadata: Mapping[str, str]) -> bytes | None:
     """Return what is to be written on a file; None, as mostly, where its name tells as much."""
-    said: dict[str, Any] = {"mime": mime} if mime and mime != mime_of(path) else {}
+    said: dict[str, Any] = {"mime": mime} if mime and mime != guess_mime(path) else {}
     if metadata:
         said["metadata"] = dict(metadata)
     return json.dumps(said, ensure_ascii=False).encode("utf-8", "replace") if said else None
 
 
-def write_note(fd: int, note: bytes) -> None:
+def write_xattr(fd: int, note: bytes) -> None:
     """Put a note on an open file. Where the file system takes none the log says so, and that is all."""
     try:
         os.setxattr(fd, ATTRIBUTE, note)
@@ -61,7 +61,7 @@ def write_note(fd: int, note: bytes) -> None:
         log.debug("the type and metadata of a file cannot be kept: %s", fault.strerror)
 
 
-def read_note(fd: int) -> FileAttributes:
+def read_xattr(fd: int) -> FileAttributes:
     """Return what was noted on an open file; junk, which others may have written, counts as nothing."""
     try:
         said = json.loads(os.getxattr(fd, ATTRIBUTE))

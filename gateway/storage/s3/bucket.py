@@ -17,7 +17,7 @@ from gateway.storage.s3.client import Client, Clients
 from gateway.storage.s3.errors import code_of, refusal_of, status_of
 from gateway.storage.s3.part_body import BufferedPart, StallTimeout, StreamedPart
 from gateway.storage.s3.parts import OWNER
-from gateway.storage.s3.retries import LOOK_SECONDS, SEND_SECONDS, RequestRetrier
+from gateway.storage.s3.retries import REQUEST_TIMEOUT, RETRY_TIMEOUT, RequestRetrier
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,9 +34,9 @@ class BucketClient:
 
     def __init__(self, clients: Clients, bucket: str) -> None:
         self.bucket = bucket
-        self._trying = RequestRetrier(clients)
+        self._retrier = RequestRetrier(clients)
 
-    async def head(self, key: str, patience: float = LOOK_SECONDS) -> ObjectHead | None:
+    async def head_object(self, key: str, retry_for: float = REQUEST_TIMEOUT) -> ObjectHead | None:
         """Look at an object; None where there is none. Raises `Refusal`."""
 
         async def call(client: Client) -> ObjectHead | None:
@@ -48,18 +48,18 @@ class BucketClient:
                 raise
             return ObjectHead(_plain(found), found["ContentLength"], found["Metadata"].get(OWNER))
 
-        return await self._trying.persist("looking at an object", call, patience)
+        return await self._retrier.retry("looking at an object", call, retry_for)
 
-    async def begin(self, key: str, said: Mapping[str, Any]) -> str:
+    async def create_multipart(self, key: str, said: Mapping[str, Any]) -> str:
         """Begin a multipart upload; return its id. `said` are headers, as the client names them."""
 
         async def call(client: Client) -> str:
             made = await client.create_multipart_upload(Bucket=self.bucket, Key=key, **said)
             return str(made["UploadId"])
 
-        return await self._trying.persist("beginning a multipart upload", call, LOOK_SECONDS)
+        return await self._retrier.retry("beginning a multipart upload", call, REQUEST_TIMEOUT)
 
-    async def part(
+    async def upload_part(
         self, key: str, multipart: str, number: int, body: BufferedPart | StreamedPart, size: int
     ) -> str:
         """Send one part; return its entity tag. What streams is tried once. Raises `Refusal`."""
@@ -77,10 +77,12 @@ class BucketClient:
                 )
             return str(sent["ETag"])
 
-        again = SEND_SECONDS if isinstance(body, BufferedPart) else 0.0
-        return await self._trying.persist("sending a part", call, again, attempt=None)
+        again = RETRY_TIMEOUT if isinstance(body, BufferedPart) else 0.0
+        return await self._retrier.retry("sending a part", call, again, attempt=None)
 
-    async def put(self, key: str, body: BufferedPart, said: Mapping[str, Any], *, new: bool) -> str:
+    async def put_object(
+        self, key: str, body: BufferedPart, said: Mapping[str, Any], *, new: bool
+    ) -> str:
         """Publish a small object; return its entity tag. Ends as `Trying.publish` does."""
         condition = {"IfNoneMatch": "*"} if new else {}
 
@@ -97,9 +99,11 @@ class BucketClient:
                 )
             return _plain(done)
 
-        return await self._trying.publish("storing an object", call)
+        return await self._retrier.publish("storing an object", call)
 
-    async def complete(self, key: str, multipart: str, tags: Mapping[int, str], *, new: bool) -> str:
+    async def complete_multipart(
+        self, key: str, multipart: str, tags: Mapping[int, str], *, new: bool
+    ) -> str:
         """Publish a multipart upload of these parts; return the object's tag, "" where none is told."""
         parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
         condition = {"IfNoneMatch": "*"} if new else {}
@@ -114,9 +118,11 @@ class BucketClient:
             )
             return _plain(done)
 
-        return await self._trying.publish("completing a multipart upload", call)
+        return await self._retrier.publish("completing a multipart upload", call)
 
-    async def abort(self, key: str, multipart: str, patience: float = LOOK_SECONDS) -> bool:
+    async def abort_multipart(
+        self, key: str, multipart: str, retry_for: float = REQUEST_TIMEOUT
+    ) -> bool:
         """Take a multipart upload back; False where there is none of this id (any more)."""
 
         async def call(client: Client) -> bool:
@@ -128,40 +134,40 @@ class BucketClient:
                 raise
             return True
 
-        return await self._trying.persist("aborting a multipart upload", call, patience)
+        return await self._retrier.retry("aborting a multipart upload", call, retry_for)
 
-    async def newest_part(self, key: str, multipart: str) -> datetime | None:
+    async def newest_part_time(self, key: str, multipart: str) -> datetime | None:
         """Return when the latest part of a multipart upload came; None where there is none."""
         newest: datetime | None = None
         marker = 0
         while True:
-            page = await self._parts(key, multipart, marker)
+            page = await self._list_parts(key, multipart, marker)
             for part in page.get("Parts", ()):
                 newest = max(newest or part["LastModified"], part["LastModified"])
             if not page.get("IsTruncated"):
                 return newest
             marker = page["NextPartNumberMarker"]
 
-    async def _parts(self, key: str, multipart: str, marker: int) -> dict[str, Any]:
+    async def _list_parts(self, key: str, multipart: str, marker: int) -> dict[str, Any]:
         async def call(client: Client) -> dict[str, Any]:
             page: dict[str, Any] = await client.list_parts(
                 Bucket=self.bucket, Key=key, UploadId=multipart, PartNumberMarker=marker
             )
             return page
 
-        return await self._trying.persist("listing parts", call, LOOK_SECONDS)
+        return await self._retrier.retry("listing parts", call, REQUEST_TIMEOUT)
 
-    async def is_open(self, key: str, multipart: str) -> bool:
+    async def is_multipart_open(self, key: str, multipart: str) -> bool:
         """Tell whether a multipart upload is neither complete nor aborted. Raises `Refusal`."""
         try:
-            await self._parts(key, multipart, 0)
+            await self._list_parts(key, multipart, 0)
         except Refusal as refusal:
             if isinstance(refusal.__cause__, Exception) and status_of(refusal.__cause__) == 404:
                 return False
             raise
         return True
 
-    async def unfinished(self, prefix: str) -> AsyncIterator[tuple[str, str, datetime]]:
+    async def list_multiparts(self, prefix: str) -> AsyncIterator[tuple[str, str, datetime]]:
         """Iterate over multipart uploads below a prefix: key, id, and when it was begun."""
         markers: dict[str, str] = {}
         while True:
@@ -177,7 +183,7 @@ class BucketClient:
                     raise
                 return page
 
-            page = await self._trying.persist("listing multipart uploads", call, LOOK_SECONDS)
+            page = await self._retrier.retry("listing multipart uploads", call, REQUEST_TIMEOUT)
             for one in page.get("Uploads", ()):
                 if one["Key"].startswith(prefix):
                     yield one["Key"], one["UploadId"], one["Initiated"]
@@ -188,10 +194,10 @@ class BucketClient:
                 "UploadIdMarker": page.get("NextUploadIdMarker", ""),
             }
 
-    async def alive(self, seconds: float) -> bool:
+    async def is_reachable(self, seconds: float) -> bool:
         """Tell whether the bucket is there and answers us within so many seconds."""
         try:
-            client = await self._trying.clients.client()
+            client = await self._retrier.clients.client()
             async with asyncio.timeout(seconds):
                 await client.head_bucket(Bucket=self.bucket)
         except Exception as fault:

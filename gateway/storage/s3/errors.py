@@ -88,13 +88,13 @@ def refusal_of(fault: Exception, doing: str) -> Refusal | None:
         return no_credentials(doing)
     if isinstance(fault, exceptions.ParamValidationError):
         return None
-    if is_away(fault) or isinstance(fault, exceptions.BotoCoreError):
+    if is_unavailable(fault) or isinstance(fault, exceptions.BotoCoreError):
         log.warning("%s: the storage is away: %s", doing, _words(fault))
         return Refusal(UNAVAILABLE, _AGAIN)
     return None
 
 
-def is_away(fault: BaseException) -> bool:
+def is_unavailable(fault: BaseException) -> bool:
     """Tell whether nobody can say if the request was done: no answer came, or one in 5xx."""
     import aiohttp
     from botocore import exceptions

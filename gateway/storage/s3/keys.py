@@ -12,7 +12,7 @@ from gateway.domain import paths
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 
-LONGEST_KEY: Final = 1024
+MAX_KEY_BYTES: Final = 1024
 """Bytes of a key in UTF-8 (Amazon S3 user guide, "Naming Amazon S3 objects")."""
 
 
@@ -50,6 +50,6 @@ class PrefixedKeys:
             size = len(key.encode())
         except UnicodeEncodeError:
             raise Refusal("bad_path", "an object store takes names in UTF-8 only") from None
-        if size > LONGEST_KEY:
-            room = LONGEST_KEY - len(self._prefix.encode())
+        if size > MAX_KEY_BYTES:
+            room = MAX_KEY_BYTES - len(self._prefix.encode())
             raise Refusal("bad_path", f"the path is too long: this storage takes {room} bytes")

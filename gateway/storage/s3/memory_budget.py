@@ -21,7 +21,7 @@ class MemoryBudget:
         self._kept = total // 2
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def try_take(self, size: int) -> bool:
+    def try_reserve(self, size: int) -> bool:
         """Take `size` bytes if nobody waits for some; half of all is kept for who cannot stream."""
         return self._took(size, self._kept)
 
@@ -31,19 +31,19 @@ class MemoryBudget:
         self.left -= size
         return True
 
-    async def take(self, size: int, patience: float) -> None:
-        """Wait up to `patience` seconds for `size` bytes. Raises `Refusal("overloaded")`."""
+    async def reserve(self, size: int, max_wait: float) -> None:
+        """Wait up to `max_wait` seconds for `size` bytes. Raises `Refusal("overloaded")`."""
         if self._took(size):
             return
         turn = asyncio.get_running_loop().create_future()
         place = size, turn
         self._queue.append(place)
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(max_wait):
                 await asyncio.shield(turn)
         except BaseException as fault:
             if turn.done():
-                self.give(size)
+                self.release(size)
             else:
                 with contextlib.suppress(ValueError):
                     self._queue.remove(place)
@@ -55,7 +55,7 @@ class MemoryBudget:
                 ) from None
             raise
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Give bytes back."""
         self.left += size
         self._serve()

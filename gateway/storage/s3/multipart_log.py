@@ -33,7 +33,7 @@ class MultipartLog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, note: UnfinishedMultipart) -> None:
+    def record(self, note: UnfinishedMultipart) -> None:
         """Keep a note. A disk that refuses is logged: the upload itself needs none."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class MultipartLog:
         with contextlib.suppress(OSError):
             os.unlink(self._folder / upload_id)
 
-    def all(self) -> Iterator[UnfinishedMultipart]:
+    def entries(self) -> Iterator[UnfinishedMultipart]:
         """Iterate over what is noted; what cannot be read is removed."""
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._folder):

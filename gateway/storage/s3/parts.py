@@ -22,14 +22,14 @@ MARK: Final = "gateway-upload-mark"
 PART_BYTES: Final = 8 << 20
 """A part, unless the declared length needs larger ones; what is smaller is stored in one request."""
 
-MOST_PARTS: Final = 10_000
-LARGEST_PART: Final = 5 << 30
+MAX_PARTS: Final = 10_000
+MAX_PART_BYTES: Final = 5 << 30
 """Amazon S3 user guide, "Multipart upload limits"."""
 
-LARGEST_GATHERED: Final = 16 << 20
+MAX_BUFFERED_PART_BYTES: Final = 16 << 20
 """Larger parts, those of files beyond 156 GiB, always stream."""
 
-FREE_BYTES: Final = 64 << 10
+UNRESERVED_BYTES: Final = 64 << 10
 """What a body may hold without asking: small ones are never kept waiting by large ones."""
 
 _MIB: Final = 1 << 20
@@ -42,9 +42,9 @@ def part_bytes(size: int | None) -> int:
     """
     if size is None:
         return PART_BYTES
-    part = max(PART_BYTES, -(-size // (MOST_PARTS * _MIB)) * _MIB)
-    if part > LARGEST_PART:
-        raise Refusal("too_large", f"the storage takes {MOST_PARTS * LARGEST_PART} bytes at the most")
+    part = max(PART_BYTES, -(-size // (MAX_PARTS * _MIB)) * _MIB)
+    if part > MAX_PART_BYTES:
+        raise Refusal("too_large", f"the storage takes {MAX_PARTS * MAX_PART_BYTES} bytes at the most")
     return part
 
 
@@ -58,7 +58,7 @@ class ObjectTarget:
     said: Mapping[str, Any]
 
 
-def said_of(
+def put_object_params(
     upload_id: str, mark: str, mime: str, metadata: Mapping[str, str], headers: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what an object is to say of itself, as the client names it.
@@ -74,6 +74,6 @@ def said_of(
     return said
 
 
-def given(metadata: Mapping[str, str]) -> dict[str, str]:
+def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return what somebody gave an object for metadata: without what the gateway says of its own."""
     return {name: value for name, value in metadata.items() if name not in {OWNER, MARK}}

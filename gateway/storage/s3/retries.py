@@ -14,18 +14,18 @@ from typing import Final, TypeVar
 
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.client import Client, Clients
-from gateway.storage.s3.errors import code_of, is_away, refusal_of
+from gateway.storage.s3.errors import code_of, is_unavailable, refusal_of
 
 T = TypeVar("T")
 
-LOOK_SECONDS: Final = 10.0
+REQUEST_TIMEOUT: Final = 10.0
 """How long a client waits to be told that the storage is away."""
 
-SEND_SECONDS: Final = 90.0
+RETRY_TIMEOUT: Final = 90.0
 """How long a request is repeated, from its first fault on: a storage may be away for a minute, and
 needs a while to start."""
 
-PUBLISH_SECONDS: Final = 300.0
+PUBLISH_TIMEOUT: Final = 300.0
 """How long one request that completes an upload may take: thousands of parts are put together."""
 
 _FIRST_PAUSE: Final = 0.2
@@ -40,30 +40,30 @@ class KeyTakenError(GatewayError):
     """There is an object of this key, and none may be replaced."""
 
 
-class DoubtfulError(GatewayError):
+class OutcomeUnknownError(GatewayError):
     """Nobody can say whether the object was published; it may even be a little later."""
 
 
 class RequestRetrier:
-    """Tries requests. `away` tells whether the latest one found nobody there."""
+    """Tries requests. `unavailable` tells whether the latest one found nobody there."""
 
     def __init__(self, clients: Clients) -> None:
         self.clients = clients
-        self.away = False
+        self.unavailable = False
 
-    async def persist(
+    async def retry(
         self,
-        doing: str,
+        operation: str,
         call: Callable[[Client], Awaitable[T]],
-        patience: float,
+        retry_for: float,
         *,
-        attempt: float | None = LOOK_SECONDS,
+        attempt: float | None = REQUEST_TIMEOUT,
     ) -> T:
-        """Do what may be repeated, until it is done, refused, or `patience` has run out.
+        """Do what may be repeated, until it is done, refused, or `retry_for` seconds have passed.
 
         `attempt` are the seconds that one try may take, None where it watches itself. Raises `Refusal`.
         """
-        pauses = _Pauses(patience)
+        pauses = _Pauses(retry_for)
         while True:
             try:
                 client = await self.clients.client()
@@ -72,43 +72,44 @@ class RequestRetrier:
             except Exception as fault:
                 if isinstance(fault, GatewayError):
                     raise
-                self.away = is_away(fault)
-                if not self.away or not await pauses.next():
-                    raise _refused(fault, doing) from fault
+                self.unavailable = is_unavailable(fault)
+                if not self.unavailable or not await pauses.next():
+                    raise _refused(fault, operation) from fault
             else:
-                self.away = False
+                self.unavailable = False
                 return result
 
-    async def publish(self, doing: str, call: Callable[[Client], Awaitable[str]]) -> str:
+    async def publish(self, operation: str, call: Callable[[Client], Awaitable[str]]) -> str:
         """Do what makes an object visible.
 
-        Raises `KeyTakenError` or `Refusal` where it is certain that it did not, else `DoubtfulError`.
+        Raises `KeyTakenError` or `Refusal` where it is certain that it did not, else
+        `OutcomeUnknownError`.
         """
-        pauses, doubtful = _Pauses(SEND_SECONDS), False
+        pauses, doubtful = _Pauses(RETRY_TIMEOUT), False
         client = await self.clients.client()
         while True:
             try:
-                async with asyncio.timeout(PUBLISH_SECONDS):
+                async with asyncio.timeout(PUBLISH_TIMEOUT):
                     tag = await call(client)
             except Exception as fault:
-                self.away = is_away(fault)
-                doubtful = doubtful or (self.away and not _not_done(fault))
-                if self.away and await pauses.next():
+                self.unavailable = is_unavailable(fault)
+                doubtful = doubtful or (self.unavailable and not _not_done(fault))
+                if self.unavailable and await pauses.next():
                     continue
                 if doubtful:
-                    raise DoubtfulError(f"{doing}: {fault}") from fault
+                    raise OutcomeUnknownError(f"{operation}: {fault}") from fault
                 if code_of(fault) in _TAKEN:
                     raise KeyTakenError("there is an object of this name") from fault
-                raise _refused(fault, doing) from fault
-            self.away = False
+                raise _refused(fault, operation) from fault
+            self.unavailable = False
             return tag
 
 
 class _Pauses:
     """Pauses between tries, doubling, for so many seconds from the first one on."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, retry_for: float) -> None:
+        self._retry_for = retry_for
         self._until: float | None = None
         self._pause = _FIRST_PAUSE
 
@@ -116,7 +117,7 @@ class _Pauses:
         """Pause; False, at once, where the time is up."""
         now = time.monotonic()
         if self._until is None:
-            self._until = now + self._patience
+            self._until = now + self._retry_for
         if now + self._pause > self._until:
             return False
         await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
@@ -135,9 +136,9 @@ def _not_done(fault: Exception) -> bool:
     return isinstance(inner, aiohttp.ClientConnectorError)
 
 
-def _refused(fault: Exception, doing: str) -> Exception:
+def _refused(fault: Exception, operation: str) -> Exception:
     from botocore.exceptions import ParamValidationError
 
     if isinstance(fault, ParamValidationError):
         return Refusal("bad_request", "the storage takes no such metadata or headers")
-    return refusal_of(fault, doing) or fault
+    return refusal_of(fault, operation) or fault

@@ -17,7 +17,7 @@ from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import PresignedRequest, Stat
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.errors import code_of, is_away, status_of, translated
+from gateway.storage.s3.errors import code_of, is_unavailable, status_of, translated
 from gateway.storage.s3.header_encoding import decoded
 from gateway.storage.s3.keys import PrefixedKeys
 from gateway.storage.s3.lifecycle import Expiry, expire
@@ -26,7 +26,7 @@ from gateway.storage.s3.presign import presigned
 PIECE_BYTES: Final = 1 << 18
 """A piece is what has come in, up to this."""
 
-LISTED_AT_ONCE: Final = 1000
+LIST_PAGE_SIZE: Final = 1000
 """As many as one page has at the most (Amazon S3 API reference, ListObjectsV2)."""
 
 log = logging.getLogger("gateway.storage")
@@ -78,7 +78,7 @@ class S3Storage:
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
         """Iterate over objects in the order of their keys, see `Shelf.list`. They tell no type."""
         asked: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._keys.beginning(prefix)}
-        asked["MaxKeys"] = LISTED_AT_ONCE
+        asked["MaxKeys"] = LIST_PAGE_SIZE
         if after is not None:
             asked["StartAfter"] = self._keys.beginning(after)
         client = await self._clients.client()
@@ -120,7 +120,7 @@ class S3Storage:
             try:
                 return await expire(client, self._bucket, beginning, seconds)
             except Exception as fault:
-                if (is_away(fault) and status_of(fault) != 501) or status_of(fault) == 403:
+                if (is_unavailable(fault) and status_of(fault) != 501) or status_of(fault) == 403:
                     raise
                 log.warning(
                     "the bucket knows no expiry (%s): %s is left to who asked", code_of(fault), prefix

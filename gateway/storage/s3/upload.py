@@ -22,26 +22,32 @@ from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.memory_budget import MemoryBudget
 from gateway.storage.s3.multipart_log import MultipartLog, UnfinishedMultipart
 from gateway.storage.s3.part_body import BufferedPart, Piece, StreamedPart
-from gateway.storage.s3.parts import FREE_BYTES, LARGEST_GATHERED, MOST_PARTS, ObjectTarget, part_bytes
+from gateway.storage.s3.parts import (
+    MAX_BUFFERED_PART_BYTES,
+    MAX_PARTS,
+    UNRESERVED_BYTES,
+    ObjectTarget,
+    part_bytes,
+)
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 T = TypeVar("T")
 
-IN_FLIGHT: Final = 4
+MAX_PARTS_IN_FLIGHT: Final = 4
 """Parts of one upload that are sent at once."""
 
 
 @dataclass(slots=True, frozen=True)
 class UploadContext:
-    """What all bodies of a process share. `patience`: seconds that one may wait for memory."""
+    """What all bodies of a process share. `memory_timeout`: seconds that one may wait for memory."""
 
     objects: BucketClient
     memory: MemoryBudget
     threads: Executor
     notes: MultipartLog
-    patience: float = 60.0
+    memory_timeout: float = 60.0
 
 
 class _PartBuffer:
@@ -89,12 +95,12 @@ class MultipartUpload:
         }
 
     @property
-    def movable(self) -> bool:
+    def can_retarget(self) -> bool:
         """Tell whether the body can still go to another key: nothing of it has been sent."""
         return self.multipart is None
 
-    def move(self, target: ObjectTarget) -> None:
-        """Send it to another key. Only where it is `movable`."""
+    def retarget(self, target: ObjectTarget) -> None:
+        """Send it to another key. Only where it is `can_retarget`."""
         self.target = target
 
     async def write(self, piece: Piece) -> None:
@@ -115,7 +121,7 @@ class MultipartUpload:
                 await self._close(part)
         self._complain()
 
-    async def end(self) -> None:
+    async def finish(self) -> None:
         """All bytes are here: send the rest, see that every part has arrived. Raises `Refusal`."""
         part = self._part
         if part is not None and part.filled and not self._is_small(part):
@@ -136,17 +142,17 @@ class MultipartUpload:
         target, objects = self.target, self._means.objects
         failpoints.hit("before complete")
         if self.multipart is not None:
-            tag = await objects.complete(target.key, self.multipart, self._tags, new=new)
+            tag = await objects.complete_multipart(target.key, self.multipart, self._tags, new=new)
         else:
             content = self._part.gathered if self._part else None
-            tag = await objects.put(target.key, content or BufferedPart(), target.said, new=new)
+            tag = await objects.put_object(target.key, content or BufferedPart(), target.said, new=new)
         failpoints.hit("after complete")
         return tag
 
-    def let_go(self) -> None:
+    def release_memory(self) -> None:
         """Give the memory back; nothing can be sent again."""
         held, self._held = self._held, 0
-        self._means.memory.give(held)
+        self._means.memory.release(held)
         self._part = None
 
     async def discard(self) -> None:
@@ -157,10 +163,10 @@ class MultipartUpload:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        self.let_go()
+        self.release_memory()
         if self.multipart is not None:
             with contextlib.suppress(GatewayError):
-                await self._means.objects.abort(self.target.key, self.multipart, 0)
+                await self._means.objects.abort_multipart(self.target.key, self.multipart, 0)
                 await self._noting(self._means.notes.remove, self.target.upload_id)
         self.done()
 
@@ -168,18 +174,18 @@ class MultipartUpload:
 
     def _open(self) -> _PartBuffer:
         """Begin the next part."""
-        if self._count == MOST_PARTS:
+        if self._count == MAX_PARTS:
             raise Refusal(
                 "too_large",
-                f"a body of unknown length may have {MOST_PARTS * self._part_bytes} bytes here:"
+                f"a body of unknown length may have {MAX_PARTS * self._part_bytes} bytes here:"
                 " say Content-Length for more",
             )
         self._count += 1
         left = self._part_bytes if self._size is None else self._size - self.received_before
         part = self._part = _PartBuffer(self._count, min(self._part_bytes, left))
-        if self._size is None or part.length <= FREE_BYTES:
+        if self._size is None or part.length <= UNRESERVED_BYTES:
             part.gathered = BufferedPart()
-        elif part.length <= LARGEST_GATHERED and self._means.memory.try_take(part.length):
+        elif part.length <= MAX_BUFFERED_PART_BYTES and self._means.memory.try_reserve(part.length):
             part.taken = part.length
             self._held += part.length
             part.gathered = BufferedPart(part.length)
@@ -193,8 +199,8 @@ class MultipartUpload:
     async def _fill(self, part: _PartBuffer, piece: Piece) -> None:
         part.filled += len(piece)
         if part.gathered is not None:
-            if not part.taken and part.filled > FREE_BYTES:
-                await self._means.memory.take(part.length, self._means.patience)
+            if not part.taken and part.filled > UNRESERVED_BYTES:
+                await self._means.memory.reserve(part.length, self._means.memory_timeout)
                 part.taken = part.length
                 self._held += part.length
             part.gathered.add(piece)
@@ -220,14 +226,14 @@ class MultipartUpload:
         self._sending.add(task := asyncio.create_task(self._arrive(part)))
         task.add_done_callback(self._sending.discard)
         failpoints.hit("mid body")
-        while len(self._sending) >= IN_FLIGHT:
+        while len(self._sending) >= MAX_PARTS_IN_FLIGHT:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         self._complain()
 
     async def _send(
         self, number: int, multipart: str, body: BufferedPart | StreamedPart, size: int
     ) -> str:
-        return await self._means.objects.part(self.target.key, multipart, number, body, size)
+        return await self._means.objects.upload_part(self.target.key, multipart, number, body, size)
 
     async def _arrive(self, part: _PartBuffer) -> None:
         """Wait for the answer to one part, then give its memory back."""
@@ -248,15 +254,17 @@ class MultipartUpload:
             taken, part.taken = part.taken, 0
             taken = min(taken, self._held)
             self._held -= taken
-            self._means.memory.give(taken)
+            self._means.memory.release(taken)
 
     async def _begun(self) -> str:
         """Return the id of the multipart upload, which is begun where it is not yet."""
         if self.multipart is None:
-            self.multipart = await self._means.objects.begin(self.target.key, self.target.said)
+            self.multipart = await self._means.objects.create_multipart(
+                self.target.key, self.target.said
+            )
             target, bucket = self.target, self._means.objects.bucket
             note = UnfinishedMultipart(target.upload_id, bucket, target.key, self.multipart)
-            await self._noting(self._means.notes.write, note)
+            await self._noting(self._means.notes.record, note)
         return self.multipart
 
     async def _noting(self, work: Callable[[T], None], what: T) -> None:

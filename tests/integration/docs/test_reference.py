@@ -284,7 +284,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("how-to/handle-full-disks-and-limits.md", f"{serve.WANTED_FILES:,}"),
         ("how-to/test-plugins.md", f"given up after {testing.LONGEST_SECONDS:.0f} s"),
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
-        ("architecture.md", f"up to {incoming.IN_MEMORY_BYTES >> 10} KiB"),
+        ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
         ("architecture.md", f"from {committer.SYNC_APART_BYTES >> 20} MiB on"),
         ("architecture.md", f"at most {inflight.LARGEST_BATCH >> 20} MiB"),
         ("reference/script-names.md", f"over {callout.LARGEST_ANSWER >> 20} MiB"),

@@ -16,7 +16,7 @@ import pytest
 from gateway.domain import paths
 from gateway.endpoints.downloads.archive import _all_below, folder_of
 from gateway.server.app import Gateway
-from gateway.storage.local.storage import LISTED_AT_ONCE
+from gateway.storage.local.storage import LIST_PAGE_SIZE
 from tests.conftest import Start
 from tests.integration.downloads.test_downloads import LARGE, MIB, Slow, metric, until_closed
 from tests.support.harness import Outside, curl, failing_open, get, head, plugin, raw
@@ -201,7 +201,7 @@ async def test_a_file_that_is_cut_short_breaks_the_archive(
 async def test_a_folder_that_cannot_be_read_breaks_the_archive(
     start: Start, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(LISTED_AT_ONCE):
+    for number in range(LIST_PAGE_SIZE):
         (stored / "reports" / f"3-{number}").touch()  # so many that the archive has begun by then
     (stored / "reports" / "later").mkdir()
     (stored / "reports" / "later" / "file").touch()
@@ -337,7 +337,7 @@ async def test_an_archive_that_is_on_its_way_does_not_keep_the_gateway_from_stop
 async def test_the_list_of_an_archive_that_broke_off_leaves_no_folder_open(
     start: Start, stored: Path
 ) -> None:
-    for number in range(LISTED_AT_ONCE + 1):
+    for number in range(LIST_PAGE_SIZE + 1):
         (stored / "reports" / f"n{number}").touch()
     gateway = await start(downloads=True)
 

@@ -18,17 +18,17 @@ from gateway.errors import ConfigError, RecordsUnavailable
 from gateway.records import Records, open_records, secrets_of
 from gateway.records.sqlite_store import SqliteStore
 from gateway.settings import Settings, load
-from gateway.storage.local.state_dir import slots
+from gateway.storage.local.state_dir import existing_slots
 from tests.conftest import Start
 from tests.support.harness import Outside, get, plugin
 
 KEEPER = """
 name: keeper
-authorities: [0.0.0.0]
+upstreams: []
 proxy:
   path: /kept/{key}
-  authorization: {auth_mode: none}
-request_forbidden_process: |
+  authorization: {auth: none}
+request_script: |
   kept, key = records("kept"), request.resources["key"]
   if request.method == "PUT":
       return {"done": await kept.put(key, {"n": int(request.body)})}
@@ -137,10 +137,10 @@ async def test_a_gateway_without_records_makes_no_file(start: Start, tmp_path: P
 async def test_a_worker_on_another_machine_is_told_to_use_postgresql(tmp_path: Path) -> None:
     here = Settings(directory=tmp_path)
     with pytest.raises(RecordsUnavailable, match="same --records postgresql://"):
-        await open_records(here, file_is_local=bool(slots(here.state)))("a").get("a")
+        await open_records(here, file_is_local=bool(existing_slots(here.state)))("a").get("a")
     (tmp_path / ".gateway").mkdir()
     (tmp_path / ".gateway/journal-0.db").touch()
-    records = open_records(here, file_is_local=bool(slots(here.state)))
+    records = open_records(here, file_is_local=bool(existing_slots(here.state)))
     assert await records("a").put("a", {})
     await asyncio.to_thread(records.close)
 

@@ -43,7 +43,7 @@ async def test_type_and_metadata_come_back_as_they_were_given(
 async def test_pages_are_asked_for_one_after_the_other(
     server: S3Server, place: Bucket, clients: Clients, shelf: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LISTED_AT_ONCE", 2)
+    monkeypatch.setattr(module, "LIST_PAGE_SIZE", 2)
     client = await clients.client()
     for number in range(7):
         await client.put_object(Bucket=place.name, Key=place.key(f"/n/{number}"), Body=b"x")

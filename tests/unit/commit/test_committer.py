@@ -19,7 +19,7 @@ from gateway.commit.records import CommitRequest
 from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from tests.support.committer import SECONDS, Listen, Office
 from tests.support.records import claimed
 
@@ -284,7 +284,7 @@ async def test_a_url_is_good_again_even_where_the_row_cannot_be_taken_back(
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing(errno.ENOSPC, lambda *_, **__: True, os.rename))
         assert (await refusal(office, "/x", grant=grant)).code == "no_space"
-    office.once.check("nonce")
+    office.once.check_unused("nonce")
     assert (await office.commit("/x", grant=grant)).path == "/x"
 
 
@@ -509,4 +509,4 @@ async def test_what_is_queued_at_the_end_is_committed(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     await asyncio.to_thread(office.close)
     assert [stored.path for stored in await asyncio.gather(*commits)] == [f"/{n}" for n in range(5)]
-    assert list(Incoming(tmp_path / "incoming").names()) == []
+    assert list(IncomingDirectory(tmp_path / "incoming").upload_ids()) == []

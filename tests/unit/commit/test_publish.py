@@ -15,7 +15,7 @@ from gateway.domain import paths
 from gateway.domain.model import OnConflict, Upload, new_id
 from gateway.errors import Refusal
 from gateway.storage.local.directory import OpenDirectory
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.tree import DirectoryTree
 
 
@@ -28,8 +28,8 @@ def tree(tmp_path: Path) -> Iterator[DirectoryTree]:
 
 
 @pytest.fixture
-def incoming(tmp_path: Path) -> Iterator[Incoming]:
-    opened = Incoming(tmp_path / "incoming")
+def incoming(tmp_path: Path) -> Iterator[IncomingDirectory]:
+    opened = IncomingDirectory(tmp_path / "incoming")
     yield opened
     opened.close()
 
@@ -41,7 +41,7 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def parent(tree: DirectoryTree) -> Iterator[OpenDirectory]:
-    with tree.parent(("f.txt",)) as opened:
+    with tree.open_parent(("f.txt",)) as opened:
         yield opened
 
 
@@ -49,10 +49,10 @@ def upload(on_conflict: OnConflict = "replace", *, must_be_new: bool = False) ->
     return Upload(new_id(0), "/f.txt", on_conflict=on_conflict, must_be_new=must_be_new)
 
 
-def receive(incoming: Incoming, content: bytes) -> str:
-    body = incoming.begin(new_id(0), 0o640)
-    body.keep(content)
-    body.seal(durable=False)
+def receive(incoming: IncomingDirectory, content: bytes) -> str:
+    body = incoming.create(new_id(0), 0o640)
+    body.buffer(content)
+    body.finalize(durable=False)
     return body.upload_id
 
 
@@ -73,14 +73,14 @@ def test_if_none_match_wins_over_every_policy(
     tree: DirectoryTree, target: Path, policy: OnConflict
 ) -> None:
     target.touch()
-    with tree.parent(("f.txt",)) as parent, pytest.raises(Refusal) as caught:
+    with tree.open_parent(("f.txt",)) as parent, pytest.raises(Refusal) as caught:
         publish.choose_name(upload(policy, must_be_new=True), parent, ())
     assert caught.value.code == "already_exists"
 
 
 def test_a_taken_name_is_replaced_rejected_or_gone_round(parent: OpenDirectory, target: Path) -> None:
     target.touch()
-    parent.found = parent.stat()
+    parent.target_stat = parent.stat()
     assert publish.choose_name(upload("replace"), parent, ()) is True
     with pytest.raises(Refusal) as caught:
         publish.choose_name(upload("reject"), parent, ())
@@ -97,7 +97,7 @@ def test_a_name_given_away_in_the_same_batch_is_taken(parent: OpenDirectory) -> 
 
 def test_a_dangling_link_takes_a_name_too(parent: OpenDirectory, target: Path) -> None:
     target.symlink_to("nowhere")
-    parent.found = parent.stat()
+    parent.target_stat = parent.stat()
     with pytest.raises(Refusal):
         publish.choose_name(upload("reject"), parent, ())
 
@@ -107,7 +107,7 @@ def test_a_dangling_link_takes_a_name_too(parent: OpenDirectory, target: Path) -
 
 def free_name(tree: DirectoryTree, name: str, taken: int = 1) -> list[str]:
     """Return `taken` names in a row that are given beside `name`."""
-    with tree.parent((name,)) as parent:
+    with tree.open_parent((name,)) as parent:
         given_away = {(*parent.folder, name)}
         names = []
         for _ in range(taken):
@@ -142,7 +142,7 @@ def test_after_twenty_numbers_a_part_of_the_id_is_taken_and_then_all_is_over(
     names = free_name(tree, "a.bin", 19)
     assert names == [f"a-{number}.bin" for number in range(1, 20)]
     one = upload("rename")
-    with tree.parent(("a.bin",)) as parent:
+    with tree.open_parent(("a.bin",)) as parent:
         taken = {(*parent.folder, name) for name in [*names, "a.bin"]}
         assert publish.free_name(one, parent, taken) == f"a-{one.id[10:26]}.bin"
         taken.add((*parent.folder, f"a-{one.id[10:26]}.bin"))
@@ -187,27 +187,27 @@ def test_any_name_leads_to_new_legal_names_of_its_kind(
 
 
 def test_replacing_puts_the_body_over_the_file(
-    incoming: Incoming, parent: OpenDirectory, target: Path
+    incoming: IncomingDirectory, parent: OpenDirectory, target: Path
 ) -> None:
     publish.replace(incoming, receive(incoming, b"one"), parent)
     publish.replace(incoming, receive(incoming, b"two"), parent)
     assert target.read_bytes() == b"two"
-    assert list(incoming.names()) == []
+    assert list(incoming.upload_ids()) == []
 
 
 def test_a_folder_that_took_the_name_is_not_replaced(
-    incoming: Incoming, parent: OpenDirectory, target: Path
+    incoming: IncomingDirectory, parent: OpenDirectory, target: Path
 ) -> None:
     target.mkdir()
     upload_id = receive(incoming, b"one")
     with pytest.raises(Refusal) as caught:
         publish.replace(incoming, upload_id, parent)
     assert caught.value.code == "conflict"
-    assert list(incoming.names()) == [upload_id]
+    assert list(incoming.upload_ids()) == [upload_id]
 
 
 def test_a_link_that_took_the_name_is_not_followed(
-    incoming: Incoming, parent: OpenDirectory, target: Path, tmp_path: Path
+    incoming: IncomingDirectory, parent: OpenDirectory, target: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "precious").write_bytes(b"precious")
     target.symlink_to(tmp_path / "precious")
@@ -219,18 +219,20 @@ def test_a_link_that_took_the_name_is_not_followed(
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
-def test_adding_takes_a_free_name_only(incoming: Incoming, parent: OpenDirectory, target: Path) -> None:
+def test_adding_takes_a_free_name_only(
+    incoming: IncomingDirectory, parent: OpenDirectory, target: Path
+) -> None:
     publish.add(incoming, receive(incoming, b"one"), parent)
     second = receive(incoming, b"two")
     with pytest.raises(publish.NameTakenError):
         publish.add(incoming, second, parent)
     assert target.read_bytes() == b"one"
     assert target.stat().st_nlink == 1
-    assert list(incoming.names()) == [second]
+    assert list(incoming.upload_ids()) == [second]
 
 
 def test_a_private_name_that_cannot_be_removed_is_left_to_recovery(
-    incoming: Incoming, parent: OpenDirectory, target: Path, monkeypatch: pytest.MonkeyPatch
+    incoming: IncomingDirectory, parent: OpenDirectory, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unlink(*_: object, **__: object) -> None:
         raise OSError(5, "the disk is dying")
@@ -240,4 +242,4 @@ def test_a_private_name_that_cannot_be_removed_is_left_to_recovery(
         patch.setattr(os, "unlink", unlink)
         publish.add(incoming, upload_id, parent)
     assert target.read_bytes() == b"one"
-    assert list(incoming.names()) == [upload_id]
+    assert list(incoming.upload_ids()) == [upload_id]

@@ -11,14 +11,14 @@ import pytest
 from gateway.commit.recover import Recovered, recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.incoming import Incoming
+from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from tests.support.records import claimed, now, ready, record, settle, states
 
 
 @pytest.fixture
-def incoming(tmp_path: Path) -> Iterator[Incoming]:
-    opened = Incoming(tmp_path / "incoming")
+def incoming(tmp_path: Path) -> Iterator[IncomingDirectory]:
+    opened = IncomingDirectory(tmp_path / "incoming")
     yield opened
     opened.close()
 
@@ -46,34 +46,34 @@ def leave(tmp_path: Path, name: str, content: bytes = b"left") -> Path:
 
 
 def test_after_a_clean_end_there_is_nothing_to_do(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks, caplog: pytest.LogCaptureFixture
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert recover(incoming, journal, once) == Recovered(0, 0, 0)
     assert caplog.records == []
 
 
 def test_a_body_that_no_row_knows_is_swept(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
     leave(tmp_path, "unknown")
     assert recover(incoming, journal, once) == Recovered(1, 0, 0)
-    assert list(incoming.names()) == []
+    assert list(incoming.upload_ids()) == []
 
 
 @pytest.mark.parametrize("content", [b"left", b""])
 def test_a_body_with_a_row_was_never_answered_and_goes_with_its_row(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path, content: bytes
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path, content: bytes
 ) -> None:
     now(journal.outbox.record([record("u", ("h", "i"))]))
     leave(tmp_path, "u", content)
     assert recover(incoming, journal, once) == Recovered(1, 1, 0)
-    assert list(incoming.names()) == []
+    assert list(incoming.upload_ids()) == []
     assert now(journal.ledger.story("u")) is None
     assert states(journal) == {}
 
 
 def test_a_row_without_a_body_was_published_and_is_delivered(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks
 ) -> None:
     now(journal.outbox.record([record("u")]))
     assert recover(incoming, journal, once) == Recovered(0, 0, 1)
@@ -81,20 +81,20 @@ def test_a_row_without_a_body_was_published_and_is_delivered(
 
 
 def test_a_body_with_a_second_name_was_published_and_loses_the_private_one(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
     now(journal.outbox.record([record("u")]))
     final = tmp_path / "final"
     os.link(leave(tmp_path, "u"), final)
     assert recover(incoming, journal, once) == Recovered(1, 0, 1)
-    assert list(incoming.names()) == []
+    assert list(incoming.upload_ids()) == []
     assert final.read_bytes() == b"left"
     assert final.stat().st_nlink == 1
     assert [delivery.upload_id for delivery in claimed(journal)] == ["u"]
 
 
 def test_a_handler_that_was_running_is_tried_again(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks
 ) -> None:
     ready(journal, "u")
     claimed(journal)
@@ -103,7 +103,7 @@ def test_a_handler_that_was_running_is_tried_again(
 
 
 def test_what_is_finished_is_left_alone(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks
 ) -> None:
     ready(journal, "done", "dead", "later")
     for delivery, outcome in zip(claimed(journal, limit=3), ("done", "dead", "retry"), strict=True):
@@ -114,7 +114,7 @@ def test_what_is_finished_is_left_alone(
 
 
 def test_thousands_of_bodies_of_all_kinds_are_settled(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
     for number in range(2000):
         leave(tmp_path, f"unknown{number}", b"")
@@ -122,12 +122,12 @@ def test_thousands_of_bodies_of_all_kinds_are_settled(
     for number in range(600):
         leave(tmp_path, f"row{number}", b"")
     assert recover(incoming, journal, once) == Recovered(2600, 600, 100)
-    assert list(incoming.names()) == []
+    assert list(incoming.upload_ids()) == []
     assert {event for event, _ in states(journal)} == {f"e-row{number}" for number in range(600, 700)}
 
 
 def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
-    incoming: Incoming,
+    incoming: IncomingDirectory,
     journal: Journal,
     once: OneTimeMarks,
     tmp_path: Path,
@@ -145,11 +145,11 @@ def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
 
 
 def test_a_one_time_url_is_good_again_where_its_upload_was_never_published(
-    incoming: Incoming, journal: Journal, once: OneTimeMarks, tmp_path: Path
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
     now(journal.outbox.record([record("recorded", ()), record("linked", ()), record("stored", ())]))
     for name in ("unrecorded", "recorded", "linked", "stored"):
-        once.take(f"url-of-{name}", name, 1 << 40)
+        once.consume(f"url-of-{name}", name, 1 << 40)
     leave(tmp_path, "unrecorded")
     leave(tmp_path, "recorded")
     os.link(leave(tmp_path, "linked"), tmp_path / "published")

@@ -13,7 +13,7 @@ from gateway.commit import slot_takeover as adoption
 from gateway.commit.slot_takeover import adopt, found
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.state_dir import StateDirectory, slots
+from gateway.storage.local.state_dir import StateDirectory, existing_slots
 from tests.support.records import awaited, claimed, now, ready, record, settle, states
 
 
@@ -95,7 +95,7 @@ def test_slots_that_are_still_served_are_left_alone(state: StateDirectory, journ
     left(state, "b", slot=2)
     assert adopt(state, journal, 2) == 1
     assert states(journal) == {("e-b", "h"): "ready"}
-    assert slots(state.folder) == [0, 1]
+    assert existing_slots(state.folder) == [0, 1]
 
 
 def test_a_run_that_the_crash_interrupted_has_used_its_attempt(
@@ -149,7 +149,7 @@ def test_a_slot_that_lives_again_after_a_crash_on_the_way_does_not_have_the_rows
     with monkeypatch.context() as broken:
         broken.setattr(adoption, "_take_in", lambda *_: 0)
         adopt(state, journal, 1)
-    assert slots(state.folder) == [0]
+    assert existing_slots(state.folder) == [0]
     left(state, "b")  # three processes again
     assert adopt(state, journal, 3) == 1
     assert states(journal) == {("e-a", "h"): "ready"}
@@ -173,7 +173,7 @@ def test_a_slot_that_somebody_holds_is_left_for_the_next_start(
     state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left(state, "a")
-    monkeypatch.setattr(adoption, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(adoption, "SLOT_LOCK_TIMEOUT", 0.01)
     holder = StateDirectory(state.folder, 2)
     holder.lock()
     assert adopt(state, journal, 1) == 0

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.endpoints.notifications.authentication import SIGNATURE, NotificationAuthenticator
 from gateway.errors import ConfigError
-from gateway.storage.keyfile import secrets_in
+from gateway.storage.keyfile import read_secrets
 
 SECRET = "a-secret-of-some-length"
 OLDER = "an-older-secret-that-still-holds"
@@ -84,9 +84,9 @@ def test_secrets_are_read_line_by_line_and_short_ones_refused(tmp_path: Path) ->
     file = tmp_path / "secret"
     file.write_text(f"{SECRET}\n{OLDER}\n")
     file.chmod(0o600)
-    assert secrets_in(file) == (SECRET, OLDER)
-    assert secrets_in(None) == ()
+    assert read_secrets(file) == (SECRET, OLDER)
+    assert read_secrets(None) == ()
     file.write_text("guess\n")
     with pytest.raises(ConfigError) as caught:
-        secrets_in(file)
+        read_secrets(file)
     assert "guess" not in str(caught.value)

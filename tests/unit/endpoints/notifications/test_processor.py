@@ -27,7 +27,7 @@ from gateway.settings.values import Bucket
 from gateway.signing import ObjectMarker
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import note_of, write_note
+from gateway.storage.local.xattrs import encode_xattr, write_xattr
 from gateway.storage.protocols import Stat
 from gateway.storage.s3.parts import MARK, OWNER
 from gateway.telemetry.metrics import LoopCounter
@@ -84,7 +84,7 @@ class Scene:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         with place.open("rb") as file:
-            write_note(file.fileno(), note_of(f"/{key}", mime, metadata or {}) or b"{}")
+            write_xattr(file.fileno(), encode_xattr(f"/{key}", mime, metadata or {}) or b"{}")
         return await self.shelf.stat(f"/{key}")
 
     async def has_stored(self, upload_id: str, path: str) -> bool:

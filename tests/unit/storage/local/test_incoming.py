@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.storage.local import incoming as incoming_module
-from gateway.storage.local.incoming import Incoming, IncomingFile
+from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
 
 
 @pytest.fixture
@@ -24,24 +24,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def incoming(folder: Path) -> Iterator[Incoming]:
+def incoming(folder: Path) -> Iterator[IncomingDirectory]:
     before = len(os.listdir("/proc/self/fd"))
-    opened = Incoming(folder)
+    opened = IncomingDirectory(folder)
     yield opened
     opened.close()
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_the_folder_is_private(incoming: Incoming, folder: Path) -> None:
+def test_the_folder_is_private(incoming: IncomingDirectory, folder: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert incoming.device == folder.stat().st_dev
 
 
-def test_a_small_body_stays_in_memory_until_it_is_sealed(incoming: Incoming, folder: Path) -> None:
-    body = incoming.begin("u", 0o640)
-    body.keep(b"small body")
-    assert list(incoming.names()) == []
-    identity = body.seal(durable=True)
+def test_a_small_body_stays_in_memory_until_it_is_sealed(
+    incoming: IncomingDirectory, folder: Path
+) -> None:
+    body = incoming.create("u", 0o640)
+    body.buffer(b"small body")
+    assert list(incoming.upload_ids()) == []
+    identity = body.finalize(durable=True)
     found = (folder / "u").stat()
     assert (folder / "u").read_bytes() == b"small body"
     assert (identity.device, identity.inode, identity.size, identity.mtime_ns) == (
@@ -52,17 +54,17 @@ def test_a_small_body_stays_in_memory_until_it_is_sealed(incoming: Incoming, fol
     )
 
 
-def test_what_is_kept_comes_behind_what_was_written(incoming: Incoming, folder: Path) -> None:
-    body = incoming.begin("u", 0o640)
+def test_what_is_kept_comes_behind_what_was_written(incoming: IncomingDirectory, folder: Path) -> None:
+    body = incoming.create("u", 0o640)
     body.write([b"one ", b"", b"two "])
-    body.keep(b"three")
+    body.buffer(b"three")
     assert body.received == 8
-    assert body.seal(durable=False).size == 13
+    assert body.finalize(durable=False).size == 13
     assert (folder / "u").read_bytes() == b"one two three"
 
 
-def test_an_empty_body_is_an_empty_file(incoming: Incoming, folder: Path) -> None:
-    assert incoming.begin("u", 0o640).seal(durable=False).size == 0
+def test_an_empty_body_is_an_empty_file(incoming: IncomingDirectory, folder: Path) -> None:
+    assert incoming.create("u", 0o640).finalize(durable=False).size == 0
     assert (folder / "u").read_bytes() == b""
 
 
@@ -70,19 +72,19 @@ def test_an_empty_body_is_an_empty_file(incoming: Incoming, folder: Path) -> Non
 def test_a_body_has_the_mode_it_was_given_whatever_the_umask(folder: Path, mode: int) -> None:
     before = os.umask(0o077)
     try:
-        incoming = Incoming(folder)
-        incoming.begin("u", mode).seal(durable=False)
+        incoming = IncomingDirectory(folder)
+        incoming.create("u", mode).finalize(durable=False)
         incoming.close()
     finally:
         os.umask(before)
     assert stat.S_IMODE((folder / "u").stat().st_mode) == mode
 
 
-def test_a_body_never_opens_what_lies_there_already(incoming: Incoming, folder: Path) -> None:
+def test_a_body_never_opens_what_lies_there_already(incoming: IncomingDirectory, folder: Path) -> None:
     (folder / "precious").write_bytes(b"precious")
     (folder / "link").symlink_to("precious")
     for name in ("precious", "link"):
-        body = incoming.begin(name, 0o640)
+        body = incoming.create(name, 0o640)
         with pytest.raises(FileExistsError):
             body.write([b"x"])
         body.discard()
@@ -103,14 +105,14 @@ def in_parts(size: int) -> Callable[[int, Sequence[bytes]], int]:
 
 @pytest.mark.parametrize("size", [1, 3, 4, 7, 1000])
 def test_writes_of_which_the_kernel_takes_only_a_part_are_finished(
-    incoming: Incoming, folder: Path, monkeypatch: pytest.MonkeyPatch, size: int
+    incoming: IncomingDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr(os, "writev", in_parts(size))
-    body = incoming.begin("u", 0o640)
+    body = incoming.create("u", 0o640)
     body.write([b"abc", b"", b"defg", b"h", b"ijklmnop"])
     body.write([])
     assert body.received == 16
-    body.seal(durable=False)
+    body.finalize(durable=False)
     assert (folder / "u").read_bytes() == b"abcdefghijklmnop"
 
 
@@ -126,39 +128,41 @@ def test_any_pieces_in_any_parts_come_out_whole(pieces: list[bytes], size: int) 
         os.close(fd)
 
 
-def test_more_pieces_than_the_kernel_takes_at_once_are_written(incoming: Incoming, folder: Path) -> None:
+def test_more_pieces_than_the_kernel_takes_at_once_are_written(
+    incoming: IncomingDirectory, folder: Path
+) -> None:
     pieces = [bytes([number % 256]) for number in range(5000)]
-    body = incoming.begin("u", 0o640)
+    body = incoming.create("u", 0o640)
     body.write(pieces)
-    assert body.seal(durable=False).size == 5000
+    assert body.finalize(durable=False).size == 5000
     assert (folder / "u").read_bytes() == b"".join(pieces)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_in_the_words_of_the_error_table(
-    incoming: Incoming, monkeypatch: pytest.MonkeyPatch, error: int
+    incoming: IncomingDirectory, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     def write(fd: int, piece: bytes) -> int:
         raise OSError(error, "full")
 
     monkeypatch.setattr(os, "write", write)
-    body = incoming.begin("u", 0o640)
+    body = incoming.create("u", 0o640)
     with pytest.raises(Refusal) as caught:
         body.write([b"x"])
     assert caught.value.code == "no_space"
     body.discard()
-    assert list(incoming.names()) == []
+    assert list(incoming.upload_ids()) == []
 
 
-def test_digests_are_of_all_bytes_in_their_order(incoming: Incoming) -> None:
-    body = incoming.begin("u", 0o640, ["sha256", "md5"])
+def test_digests_are_of_all_bytes_in_their_order(incoming: IncomingDirectory) -> None:
+    body = incoming.create("u", 0o640, ["sha256", "md5"])
     assert body.hashing
     body.write([b"one", b"two"])
     body.write([b"three"])
     assert body.digest("sha256") == hashlib.sha256(b"onetwothree").digest()
     assert body.digest("md5") == hashlib.md5(b"onetwothree").digest()
     body.discard()
-    assert not incoming.begin("v", 0o640).hashing
+    assert not incoming.create("v", 0o640).hashing
 
 
 # -- durability
@@ -178,29 +182,31 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_sealing_syncs_all_bytes_once(incoming: Incoming, synced: list[int]) -> None:
-    body = incoming.begin("u", 0o640)
+def test_sealing_syncs_all_bytes_once(incoming: IncomingDirectory, synced: list[int]) -> None:
+    body = incoming.create("u", 0o640)
     body.write([b"12345"])
-    body.keep(b"678")
+    body.buffer(b"678")
     body.sync()
     body.sync()
-    body.seal(durable=True)
+    body.finalize(durable=True)
     assert synced == [8]
 
 
-def test_bytes_written_after_a_sync_are_synced_too(incoming: Incoming, synced: list[int]) -> None:
-    body = incoming.begin("u", 0o640)
+def test_bytes_written_after_a_sync_are_synced_too(
+    incoming: IncomingDirectory, synced: list[int]
+) -> None:
+    body = incoming.create("u", 0o640)
     body.write([b"12345"])
     body.sync()
     body.write([b"678"])
-    body.seal(durable=True)
+    body.finalize(durable=True)
     assert synced == [5, 8]
 
 
-def test_without_durability_nothing_is_synced(incoming: Incoming, synced: list[int]) -> None:
-    body = incoming.begin("u", 0o640)
+def test_without_durability_nothing_is_synced(incoming: IncomingDirectory, synced: list[int]) -> None:
+    body = incoming.create("u", 0o640)
     body.write([b"12345"])
-    body.seal(durable=False)
+    body.finalize(durable=False)
     assert synced == []
 
 
@@ -212,7 +218,7 @@ def fresh(body: IncomingFile) -> None:
 
 
 def kept(body: IncomingFile) -> None:
-    body.keep(b"small")
+    body.buffer(b"small")
 
 
 def written(body: IncomingFile) -> None:
@@ -226,7 +232,7 @@ def synced_body(body: IncomingFile) -> None:
 
 def sealed(body: IncomingFile) -> None:
     body.write([b"bytes"])
-    body.seal(durable=False)
+    body.finalize(durable=False)
 
 
 def removed(body: IncomingFile) -> None:
@@ -239,32 +245,32 @@ ENDS = [fresh, kept, written, synced_body, sealed, removed]
 
 @pytest.mark.parametrize("reach", ENDS, ids=lambda reach: reach.__name__)
 def test_discarding_leaves_nothing_in_whatever_state(
-    incoming: Incoming, reach: Callable[[IncomingFile], None]
+    incoming: IncomingDirectory, reach: Callable[[IncomingFile], None]
 ) -> None:
-    body = incoming.begin("u", 0o640)
+    body = incoming.create("u", 0o640)
     reach(body)
     body.discard()
     body.discard()
-    assert list(incoming.names()) == []
+    assert list(incoming.upload_ids()) == []
 
 
-def test_discarding_does_not_touch_a_body_of_another(incoming: Incoming, folder: Path) -> None:
+def test_discarding_does_not_touch_a_body_of_another(incoming: IncomingDirectory, folder: Path) -> None:
     (folder / "u").write_bytes(b"another's")
-    incoming.begin("u", 0o640).discard()
+    incoming.create("u", 0o640).discard()
     assert (folder / "u").read_bytes() == b"another's"
 
 
 @pytest.mark.parametrize("reach", [written, synced_body, sealed], ids=lambda reach: reach.__name__)
 def test_emptying_gives_the_space_back_and_keeps_the_mark(
-    incoming: Incoming, reach: Callable[[IncomingFile], None]
+    incoming: IncomingDirectory, reach: Callable[[IncomingFile], None]
 ) -> None:
-    body = incoming.begin("u", 0o640)
+    body = incoming.create("u", 0o640)
     reach(body)
-    body.empty()
+    body.truncate()
     assert incoming.stat("u").st_size == 0
 
 
-def test_removing_what_is_gone_is_no_fault(incoming: Incoming) -> None:
+def test_removing_what_is_gone_is_no_fault(incoming: IncomingDirectory) -> None:
     incoming.remove("never was")
     with pytest.raises(FileNotFoundError):
         incoming.stat("never was")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Refusal
-from gateway.storage.local.one_time_marks import KEPT, LATEST, OneTimeMarks
+from gateway.storage.local.one_time_marks import CONSUME_TTL, MARK_TTL, OneTimeMarks
 
 NOW = 1_750_000_000
 EXPIRES = NOW + 900
@@ -25,32 +25,32 @@ def once(tmp_path: Path) -> Iterator[OneTimeMarks]:
 
 def refusal(once: OneTimeMarks, nonce: str, upload_id: str = "other") -> str:
     with pytest.raises(Refusal) as caught:
-        once.take(nonce, upload_id, EXPIRES)
+        once.consume(nonce, upload_id, EXPIRES)
     return caught.value.code
 
 
 def test_a_url_is_used_up_by_the_first_upload(once: OneTimeMarks) -> None:
-    once.check("n")
-    once.take("n", "first", EXPIRES)
+    once.check_unused("n")
+    once.consume("n", "first", EXPIRES)
     assert refusal(once, "n") == "used_up"
     with pytest.raises(Refusal, match="has been used"):
-        once.check("n")
-    once.check("another")
+        once.check_unused("n")
+    once.check_unused("another")
 
 
 def test_the_same_upload_may_take_it_again(once: OneTimeMarks) -> None:
-    once.take("n", "first", EXPIRES)
-    once.take("n", "first", EXPIRES)
+    once.consume("n", "first", EXPIRES)
+    once.consume("n", "first", EXPIRES)
     assert refusal(once, "n") == "used_up"
 
 
 def test_only_the_upload_that_used_it_gives_it_back(once: OneTimeMarks) -> None:
-    once.take("n", "first", EXPIRES)
-    once.give_back("n", "second")
+    once.consume("n", "first", EXPIRES)
+    once.release("n", "second")
     assert refusal(once, "n") == "used_up"
-    once.give_back("n", "first")
-    once.give_back("n", "first")
-    once.take("n", "second", EXPIRES)
+    once.release("n", "first")
+    once.release("n", "first")
+    once.consume("n", "second", EXPIRES)
 
 
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
 
     def attempt(number: int) -> bool:
         try:
-            several[number % 4].take("n", f"u{number}", 1 << 40)
+            several[number % 4].consume("n", f"u{number}", 1 << 40)
         except Refusal:
             return False
         return True
@@ -72,7 +72,7 @@ def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
 
 
 def test_it_is_remembered_over_a_restart(once: OneTimeMarks, tmp_path: Path) -> None:
-    once.take("n", "first", EXPIRES)
+    once.consume("n", "first", EXPIRES)
     again = OneTimeMarks(tmp_path / "once", clock=lambda: NOW)
     assert refusal(again, "n") == "used_up"
     again.close()
@@ -80,22 +80,22 @@ def test_it_is_remembered_over_a_restart(once: OneTimeMarks, tmp_path: Path) -> 
 
 def test_uploads_that_were_never_published_are_forgotten(once: OneTimeMarks, tmp_path: Path) -> None:
     for number in range(5):
-        once.take(f"n{number}", f"u{number}", EXPIRES)
-    once.forget({"u1", "u3", "unknown"})
+        once.consume(f"n{number}", f"u{number}", EXPIRES)
+    once.release_all({"u1", "u3", "unknown"})
     assert sorted(os.listdir(tmp_path / "once")) == ["n0", "n2", "n4"]
 
 
 def test_a_mark_goes_only_when_nothing_can_ask_for_it_any_more(tmp_path: Path) -> None:
     now = float(NOW)
     once = OneTimeMarks(tmp_path / "once", clock=lambda: now)
-    once.take("n", "first", EXPIRES)
-    now = EXPIRES + LATEST
-    once.take("late", "second", EXPIRES)
-    assert once.sweep() == 0
-    now = EXPIRES + LATEST + 1
+    once.consume("n", "first", EXPIRES)
+    now = EXPIRES + CONSUME_TTL
+    once.consume("late", "second", EXPIRES)
+    assert once.remove_expired() == 0
+    now = EXPIRES + CONSUME_TTL + 1
     assert refusal(once, "later") == "expired"
-    now = EXPIRES + KEPT + 1
-    assert once.sweep() == 2
+    now = EXPIRES + MARK_TTL + 1
+    assert once.remove_expired() == 2
     assert refusal(once, "n") == "expired"
     once.close()
 
@@ -103,5 +103,5 @@ def test_a_mark_goes_only_when_nothing_can_ask_for_it_any_more(tmp_path: Path) -
 def test_what_others_put_there_is_left_alone(once: OneTimeMarks, tmp_path: Path) -> None:
     (tmp_path / "once/file").write_text("x")
     (tmp_path / "once/link").symlink_to("nonsense")
-    once.forget({"nonsense"})
-    assert once.sweep() == 0
+    once.release_all({"nonsense"})
+    assert once.remove_expired() == 0

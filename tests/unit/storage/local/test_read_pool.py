@@ -14,7 +14,7 @@ from gateway.errors import Refusal, Superseded
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.protocols import SHORT_BYTES, SinglePassReader, Stat
+from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, SinglePassReader, Stat
 
 Choose = Callable[[Stat], Sequence[tuple[int, int]]]
 
@@ -54,14 +54,16 @@ async def test_a_short_file_is_read_and_closed_in_one_visit(shelf: LocalStorage,
 async def test_of_a_long_file_short_parts_are_read_and_long_ones_left_to_the_open_file(
     shelf: LocalStorage, tmp_path: Path
 ) -> None:
-    (tmp_path / "a").write_bytes(b"x" * (SHORT_BYTES + 1))
+    (tmp_path / "a").write_bytes(b"x" * (MAX_SINGLE_PASS_BYTES + 1))
     before = descriptors()
-    assert (await shelf.visit("/a", lambda _: ((1, SHORT_BYTES),))).pieces == [b"x" * SHORT_BYTES]
+    assert (await shelf.visit("/a", lambda _: ((1, MAX_SINGLE_PASS_BYTES),))).pieces == [
+        b"x" * MAX_SINGLE_PASS_BYTES
+    ]
     visit = await shelf.visit("/a", whole)
     assert visit.opened is not None
     os.unlink(tmp_path / "a")
     async with visit.opened as opened:
-        assert len(b"".join([piece async for piece in opened])) == SHORT_BYTES + 1
+        assert len(b"".join([piece async for piece in opened])) == MAX_SINGLE_PASS_BYTES + 1
         assert opened.fd is not None
     assert descriptors() == before
 
@@ -109,7 +111,7 @@ async def test_a_refusal_or_a_file_cut_short_leaves_nothing_open(
 async def test_an_open_file_that_nobody_waits_for_any_more_is_closed(
     shelf: LocalStorage, tmp_path: Path
 ) -> None:
-    (tmp_path / "a").write_bytes(b"x" * (SHORT_BYTES + 1))
+    (tmp_path / "a").write_bytes(b"x" * (MAX_SINGLE_PASS_BYTES + 1))
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(stat: Stat) -> Sequence[tuple[int, int]]:

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.errors import ConfigError
-from gateway.storage.local.state_dir import OwnedError, StateDirectory, directory_lock, slots
+from gateway.storage.local.state_dir import LockHeldError, StateDirectory, directory_lock, existing_slots
 from tests.conftest import Start
 from tests.support import PROJECT
 from tests.support.harness import put
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_made_is_told_with_advice(tmp_path: Path) -> Non
 def test_a_second_owner_is_refused_and_told_who_the_first_is(state: StateDirectory) -> None:
     state.lock()
     second = StateDirectory(state.folder)
-    with pytest.raises(OwnedError, match=rf"another gateway \(process {os.getpid()}\) serves"):
+    with pytest.raises(LockHeldError, match=rf"another gateway \(process {os.getpid()}\) serves"):
         second.lock()
     state.unlock()
     state.unlock()
@@ -109,17 +109,17 @@ def test_each_slot_has_an_owner_of_its_own(state: StateDirectory) -> None:
 def test_the_lock_of_the_directory_is_apart_from_those_of_the_slots(state: StateDirectory) -> None:
     state.lock()
     whole = directory_lock(state.folder)
-    whole.take()
-    with pytest.raises(OwnedError, match=f"process {os.getpid()}"):
-        directory_lock(state.folder).take()
-    whole.drop()
+    whole.acquire()
+    with pytest.raises(LockHeldError, match=f"process {os.getpid()}"):
+        directory_lock(state.folder).acquire()
+    whole.release()
 
 
 def test_a_busy_lock_is_waited_for(state: StateDirectory) -> None:
     state.lock()
     second, freed = StateDirectory(state.folder), threading.Timer(0.1, state.unlock)
     freed.start()
-    second.lock(patience=30)
+    second.lock(timeout=30)
     second.unlock()
     freed.join()
 
@@ -130,7 +130,7 @@ def test_a_lock_that_outlives_its_owner_is_waited_for_until_the_children_have_di
     program = (
         "import os, pathlib, sys, time\n"
         "from gateway.storage.local.state_dir import directory_lock\n"
-        "directory_lock(pathlib.Path(sys.argv[1])).take()\n"
+        "directory_lock(pathlib.Path(sys.argv[1])).acquire()\n"
         "parent = os.getpid()\n"
         "if os.fork() == 0:\n"
         "    while os.getppid() == parent: time.sleep(0.01)\n"
@@ -142,15 +142,15 @@ def test_a_lock_that_outlives_its_owner_is_waited_for_until_the_children_have_di
     words = [sys.executable, "-c", program, str(state.folder)]
     subprocess.run(words, stdout=subprocess.DEVNULL, cwd=PROJECT, check=False)
     lock = directory_lock(state.folder)
-    lock.take()
-    lock.drop()
+    lock.acquire()
+    lock.release()
 
 
 def test_slots_are_known_by_their_journals(state: StateDirectory) -> None:
-    assert slots(state.folder) == []
+    assert existing_slots(state.folder) == []
     for name in ("journal-0.db", "journal-0.db-wal", "journal-12.db", "journal-x.db", "leaving-3.db"):
         (state.folder / name).touch()
-    assert slots(state.folder) == [0, 12]
+    assert existing_slots(state.folder) == [0, 12]
 
 
 def test_the_death_of_the_owner_frees_the_lock(state: StateDirectory) -> None:
@@ -166,7 +166,7 @@ def test_the_death_of_the_owner_frees_the_lock(state: StateDirectory) -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=PROJECT) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"locked\n"
-        with pytest.raises(OwnedError, match=f"process {owner.pid}"):
+        with pytest.raises(LockHeldError, match=f"process {owner.pid}"):
             state.lock()
         owner.kill()
         owner.wait()
@@ -177,7 +177,7 @@ def test_a_lock_that_nobody_can_take_is_not_told_as_an_owner(tmp_path: Path) -> 
     state = StateDirectory(tmp_path / "never prepared")
     with pytest.raises(ConfigError, match="cannot be locked") as caught:
         state.lock()
-    assert not isinstance(caught.value, OwnedError)
+    assert not isinstance(caught.value, LockHeldError)
 
 
 def test_a_socket_far_down_gets_a_path_that_the_kernel_takes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gateway.errors import Refusal, Superseded
 from gateway.storage.local import listing
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.local.xattrs import ATTRIBUTE, mime_of, note_of, read_note, write_note
+from gateway.storage.local.xattrs import ATTRIBUTE, encode_xattr, guess_mime, read_xattr, write_xattr
 
 
 @pytest.fixture
@@ -278,11 +278,11 @@ async def test_a_file_is_removed_only_while_it_is_the_very_same(shelf: LocalStor
 
 
 async def test_type_and_metadata_stand_on_the_file(shelf: LocalStorage, root: Path) -> None:
-    note = note_of("/a.txt", "text/x-ü", {"title": "Grüße"})
+    note = encode_xattr("/a.txt", "text/x-ü", {"title": "Grüße"})
     assert note is not None
     with open(store(root, "a.txt"), "r+b") as file:
-        write_note(file.fileno(), note)
-        if read_note(file.fileno()).mime is None:
+        write_xattr(file.fileno(), note)
+        if read_xattr(file.fileno()).mime is None:
             pytest.skip("this file system keeps no attributes")
     os.rename(root / "a.txt", root / "b.txt")
     stat = await shelf.stat("/b.txt")
@@ -290,10 +290,10 @@ async def test_type_and_metadata_stand_on_the_file(shelf: LocalStorage, root: Pa
 
 
 def test_what_a_name_tells_as_well_is_not_noted() -> None:
-    assert note_of("/a.txt", "text/plain", {}) is None
-    assert note_of("/a", None, {}) is None
-    assert mime_of("/a.tar.gz") == "application/gzip"
-    assert mime_of("/folder.txt/a") == "application/octet-stream"
+    assert encode_xattr("/a.txt", "text/plain", {}) is None
+    assert encode_xattr("/a", None, {}) is None
+    assert guess_mime("/a.tar.gz") == "application/gzip"
+    assert guess_mime("/folder.txt/a") == "application/octet-stream"
 
 
 @pytest.mark.parametrize("junk", [b"{", b"[]", b'{"mime": 1, "metadata": {"a": 1}}', b"\xff"])
@@ -305,4 +305,4 @@ def test_a_note_of_somebody_else_counts_as_nothing(tmp_path: Path, junk: bytes) 
             os.setxattr(opened.fileno(), ATTRIBUTE, junk)
         except OSError:
             pytest.skip("this file system keeps no attributes")
-        assert read_note(opened.fileno()) == (None, {})
+        assert read_xattr(opened.fileno()) == (None, {})

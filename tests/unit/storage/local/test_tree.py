@@ -59,41 +59,48 @@ def descriptors() -> int:
 
 
 def refused_by_all(tree: DirectoryTree, path: str, code: str) -> None:
-    for call in (tree.probe, tree.parent, tree.open):
+    for call in (tree.lstat, tree.open_parent, tree.open_file):
         with pytest.raises(Refusal) as caught:
             call(paths.check(path))
         assert caught.value.code == code
-        assert tree.locate(("x",)).removesuffix("/x") not in caught.value.message
+        assert root_of(tree) not in caught.value.message
+
+
+def root_of(tree: DirectoryTree) -> str:
+    fd = tree.open_folder(())
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def store(tree: DirectoryTree, path: str, content: bytes = b"x") -> None:
-    with tree.parent(paths.check(path)) as parent:
+    with tree.open_parent(paths.check(path)) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with os.fdopen(os.open(parent.name, flags, 0o640, dir_fd=parent.fd), "wb") as file:
             file.write(content)
 
 
-def test_missing_folders_are_made_at_commit_and_not_at_probe(tree: DirectoryTree, root: Path) -> None:
-    assert tree.probe(("upload", "a", "f")) is None
+def test_missing_folders_are_made_at_commit_and_not_by_lstat(tree: DirectoryTree, root: Path) -> None:
+    assert tree.lstat(("upload", "a", "f")) is None
     assert os.listdir(root) == []
     previous = os.umask(0)
     try:
-        with tree.parent(("upload", "a", "f")) as parent:
+        with tree.open_parent(("upload", "a", "f")) as parent:
             assert (parent.name, parent.stat()) == ("f", None)
     finally:
         os.umask(previous)
     assert stat.S_IMODE((root / "upload/a").stat().st_mode) == 0o750
 
 
-def test_an_existing_file_is_found_located_and_opened(tree: DirectoryTree, root: Path) -> None:
+def test_an_existing_file_is_found_and_opened(tree: DirectoryTree, root: Path) -> None:
     store(tree, "/upload/f", b"hello")
-    found = tree.probe(("upload", "f"))
+    found = tree.lstat(("upload", "f"))
     assert found is not None
     assert found.st_size == 5
-    assert tree.locate(("upload", "f")) == str(root / "upload/f")
-    with os.fdopen(tree.open(("upload", "f")), "rb") as file:
+    with os.fdopen(tree.open_file(("upload", "f")), "rb") as file:
         assert file.read() == b"hello"
-    with tree.parent(("upload", "f")) as parent:
+    with tree.open_parent(("upload", "f")) as parent:
         again = parent.stat()
         folder = (root / "upload").stat()
         assert parent.folder == (folder.st_dev, folder.st_ino)
@@ -104,7 +111,7 @@ def test_an_existing_file_is_found_located_and_opened(tree: DirectoryTree, root:
 def test_opening_what_is_not_there_says_so(tree: DirectoryTree) -> None:
     for path in ("f", "a/b/f"):
         with pytest.raises(FileNotFoundError):
-            tree.open(paths.check(path))
+            tree.open_file(paths.check(path))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +120,7 @@ def test_opening_what_is_not_there_says_so(tree: DirectoryTree) -> None:
 def test_segments_that_no_check_has_seen_are_refused(
     tree: DirectoryTree, segments: tuple[str, ...]
 ) -> None:
-    for call in (tree.probe, tree.parent, tree.open, tree.locate):
+    for call in (tree.lstat, tree.open_parent, tree.open_file):
         with pytest.raises(Refusal) as caught:
             call(segments)
         assert caught.value.code == "bad_path"
@@ -150,14 +157,14 @@ def test_a_file_on_the_way_is_a_conflict_that_names_only_the_clients_path(
     for path in ("upload/f/g", "fifo/g"):
         refused_by_all(tree, path, "conflict")
         with pytest.raises(Refusal, match=f"/{path[:-2]} is a file, not a folder"):
-            tree.probe(paths.check(path))
+            tree.lstat(paths.check(path))
 
 
 def test_a_folder_swapped_for_a_symlink_after_the_probe_is_refused(
     tree: DirectoryTree, root: Path, outside: Path
 ) -> None:
     store(tree, "/upload/a/f")
-    assert tree.probe(("upload", "a", "canary")) is None
+    assert tree.lstat(("upload", "a", "canary")) is None
     (root / "upload/a").rename(root.parent / "moved")
     (root / "upload/a").symlink_to(outside)
     refused_by_all(tree, "upload/a/canary", "bad_path")
@@ -166,7 +173,7 @@ def test_a_folder_swapped_for_a_symlink_after_the_probe_is_refused(
 def test_an_open_parent_stays_the_same_folder_when_its_name_is_swapped(
     tree: DirectoryTree, root: Path, outside: Path
 ) -> None:
-    with tree.parent(("upload", "a", "canary")) as parent:
+    with tree.open_parent(("upload", "a", "canary")) as parent:
         (root / "upload").rename(root.parent / "moved")
         (root / "upload").symlink_to(outside.parent)
         os.close(os.open(parent.name, os.O_WRONLY | os.O_CREAT, dir_fd=parent.fd))
@@ -204,10 +211,10 @@ def test_a_protected_place_that_is_absent_or_made_anew_is_forbidden_too(root: Pa
 
 def test_a_reload_changes_what_is_protected(tree: DirectoryTree, root: Path) -> None:
     store(tree, "/plugins/f")
-    tree.refresh([root / "plugins"])
+    tree.reload_protected([root / "plugins"])
     refused_by_all(tree, "plugins/f", "forbidden")
-    tree.refresh([])
-    tree.parent(("plugins", "f")).close()
+    tree.reload_protected([])
+    tree.open_parent(("plugins", "f")).close()
 
 
 def test_a_protected_folder_that_holds_the_tree_is_a_config_error(
@@ -217,18 +224,18 @@ def test_a_protected_folder_that_holds_the_tree_is_a_config_error(
         with pytest.raises(ConfigError, match="lies in the protected folder"):
             DirectoryTree(root, [place])
         with pytest.raises(ConfigError):
-            tree.refresh([place])
+            tree.reload_protected([place])
 
 
 def test_a_folder_on_another_file_system_is_refused_for_storing_only(root: Path) -> None:
     (root / "a").mkdir()
     (root / "a/f").write_text("x")
     tree = DirectoryTree(root, [], device=root.stat().st_dev + 1)
-    for call in (tree.probe, tree.parent):
+    for call in (tree.lstat, tree.open_parent):
         with pytest.raises(Refusal) as caught:
             call(("a", "f"))
         assert caught.value.code == "other_file_system"
-    os.close(tree.open(("a", "f")))
+    os.close(tree.open_file(("a", "f")))
     tree.close()
 
 
@@ -237,7 +244,7 @@ def test_a_tree_reached_through_a_symlink_is_the_operators_choice(root: Path, tm
     tree = DirectoryTree(tmp_path / "link", [tmp_path / "link/key"])
     store(tree, "/upload/f")
     refused_by_all(tree, "key", "forbidden")
-    assert tree.locate(("upload", "f")) == str(root / "upload/f")
+    assert root_of(tree) == str(root)
     tree.close()
 
 
@@ -254,7 +261,7 @@ def test_a_closed_tree_answers_nothing(root: Path) -> None:
     tree.close()
     tree.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        tree.probe(("f",))
+        tree.lstat(("f",))
 
 
 def attempt(tree: DirectoryTree, template: paths.UploadPathTemplate, raw: str) -> str:

@@ -34,7 +34,7 @@ def test_new_folders_are_synced_with_those_that_hold_them_each_once(
 
     def sync(path: str, done: set[tuple[int, int]] | None = None) -> list[str]:
         synced.clear()
-        with tree.parent(paths.check(path)) as parent:
+        with tree.open_parent(paths.check(path)) as parent:
             parent.sync(done)
             parent.sync(done)
         names = {place.stat().st_ino: place.name for place in (root, *root.rglob("*"))}
@@ -53,7 +53,7 @@ def test_a_batch_syncs_a_folder_that_its_uploads_share_once(
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
-    parents = [tree.parent(paths.check(path)) for path in ("a/b/f", "a/b/g", "a/c/f", "a/f")]
+    parents = [tree.open_parent(paths.check(path)) for path in ("a/b/f", "a/b/g", "a/c/f", "a/f")]
     done: set[tuple[int, int]] = set()
     for parent in parents:
         parent.sync(done)
@@ -67,11 +67,11 @@ def test_a_batch_syncs_a_folder_that_its_uploads_share_once(
 def test_a_change_by_others_makes_the_folders_below_it_doubtful_again(
     tree: DirectoryTree, root: Path, changed: str, synced: set[str]
 ) -> None:
-    with tree.parent(("a", "b", "f")) as parent:
+    with tree.open_parent(("a", "b", "f")) as parent:
         parent.sync()
     os.utime(root / changed, ns=(0, 0))  # what removing a folder and making it anew does
     done: set[tuple[int, int]] = set()
-    with tree.parent(("a", "b", "f")) as parent:
+    with tree.open_parent(("a", "b", "f")) as parent:
         parent.sync(done)
     assert {inode for _, inode in done} == {(root / name).stat().st_ino for name in synced}
 
@@ -87,7 +87,7 @@ def test_a_failed_sync_is_not_taken_for_done(
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", failing)
-    with tree.parent(("a", "b", "f")) as parent:
+    with tree.open_parent(("a", "b", "f")) as parent:
         with pytest.raises(OSError, match="Input/output"):
             parent.sync()
         parent.sync()
@@ -100,7 +100,7 @@ def test_many_threads_may_make_the_same_folders_at_once(tree: DirectoryTree, roo
     def work(number: int) -> None:
         for turn in range(10):
             barrier.wait()
-            with tree.parent(("upload", str(turn), "a", "b", "c", str(number))) as parent:
+            with tree.open_parent(("upload", str(turn), "a", "b", "c", str(number))) as parent:
                 parent.sync()
                 os.close(os.open(parent.name, os.O_WRONLY | os.O_CREAT, dir_fd=parent.fd))
 
@@ -112,8 +112,8 @@ def test_many_threads_may_make_the_same_folders_at_once(tree: DirectoryTree, roo
 def test_a_deep_tree_needs_one_descriptor(tree: DirectoryTree) -> None:
     deep = ("d",) * 98 + ("x", "f")
     before = len(os.listdir("/proc/self/fd"))
-    with tree.parent(deep) as parent:
+    with tree.open_parent(deep) as parent:
         assert len(os.listdir("/proc/self/fd")) == before + 1
         parent.sync()
     parent.close()
-    assert tree.probe(deep) is None
+    assert tree.lstat(deep) is None
