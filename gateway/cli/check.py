@@ -97,8 +97,7 @@ async def _run_all(plugins: Plugins) -> list[TestResult]:
 
 
 def _routes(plugins: Plugins) -> tuple[RoutePlugin, ...]:
-    routes: tuple[RoutePlugin, ...] = plugins.current.made[KIND]
-    return routes
+    return tuple(plugin for plugin in plugins.current.plugins[KIND] if isinstance(plugin, RoutePlugin))
 
 
 def _tell(outcome: TestResult, mask: Mask) -> None:

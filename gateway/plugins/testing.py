@@ -169,10 +169,10 @@ def _judge(
     handler: Handler, expect: ExpectModel, event: Event, handle: Handle, error: Exception | None
 ) -> list[str]:
     refused = handle.verdict is not None and handle.verdict.refuses
-    if handle.junk is None and error is not None and not refused:
+    if handle.invalid is None and error is not None and not refused:
         return [] if expect.raises else [failure(error)]
-    if handle.junk is not None:
-        return [] if expect.raises else [str(handle.junk)]
+    if handle.invalid is not None:
+        return [] if expect.raises else [str(handle.invalid)]
     if expect.raises:
         return ["it was expected to fail and did not"]
     faults = _judge_verdict(expect, handle)

@@ -72,7 +72,7 @@ class EventDelivery:
             await self._nats.close()
 
     def _specs(self) -> Sequence[Any]:
-        return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
+        return () if self._ground.settings.deliver == "workers" else self._ground.hooks.handler_specs()
 
     def _here(self) -> RelayContext:
         ground = self._ground

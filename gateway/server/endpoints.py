@@ -158,8 +158,8 @@ class Endpoints:
             genuine=ground.installation.marks.is_genuine,
             stored=ground.journal.outbox.knows,
             publish=ground.journal.outbox.publish,
-            audience=lambda: ground.hooks.specs(OBJECT_CREATED),
-            failed=ground.hooks.failed,
+            audience=lambda: ground.hooks.handler_specs(OBJECT_CREATED),
+            failed=ground.hooks.notify_upload_failed,
             notices=metrics.notices,
             ends=metrics.initiated,
         )

@@ -230,8 +230,8 @@ class Resources:
         return None if found is None else (found[0], str(found[1].get("etag")))
 
     def _audience(self) -> Subscribers:
-        uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
-        return Subscribers(uploaded, self.hooks.specs(OBJECT_CREATED))
+        uploaded = tuple(spec.name for spec in self.hooks.handler_specs(UPLOADED))
+        return Subscribers(uploaded, self.hooks.handler_specs(OBJECT_CREATED))
 
     def _make_shelf(self) -> Storage:
         storage = self.settings.storage

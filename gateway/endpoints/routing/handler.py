@@ -57,7 +57,7 @@ class Routing:
         self._metrics = metrics
         self._bodies = BodyReader()
         self._origins = CorsStep(CorsPolicy(settings.cors_origins) if settings.cors_origins else None)
-        scripts = ScriptSteps(hooks.work, plugins.mask, proxy.fetch_whole)
+        scripts = ScriptSteps(hooks.run_script, plugins.mask, proxy.fetch_whole)
         steps = (
             self._origins,
             AuthorizeStep(auth),
@@ -72,8 +72,8 @@ class Routing:
     @property
     def table(self) -> RouteTable:
         """The routes of the newest generation of plugins."""
-        table: RouteTable = self._plugins.current.gathered.get(KIND, NO_ROUTES)
-        return table
+        table = self._plugins.current.combined.get(KIND)
+        return table if isinstance(table, RouteTable) else NO_ROUTES
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document of all that is served now."""

@@ -109,7 +109,7 @@ class UploadHandler:
             "upload failed",
             extra={"facts": {"reason": reason, "bytes": admitted.progress.received}},
         )
-        self._hooks.failed(admitted.upload, reason, admitted.progress.received)
+        self._hooks.notify_upload_failed(admitted.upload, reason, admitted.progress.received)
 
 
 def _reason(fault: BaseException) -> str:

@@ -288,7 +288,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("architecture.md", f"from {committer.SYNC_APART_BYTES >> 20} MiB on"),
         ("architecture.md", f"at most {inflight.LARGEST_BATCH >> 20} MiB"),
         ("reference/script-names.md", f"over {callout.LARGEST_ANSWER >> 20} MiB"),
-        ("reference/script-names.md", f"more than {watchdog.STAGES[0]} s"),
+        ("reference/script-names.md", f"more than {watchdog.REPORT_DELAYS[0]} s"),
         ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),
         ("reference/http.md", f"more than {paths.MAX_SEGMENTS} segments"),
         ("reference/http.md", f"over {paths.MAX_PATH_BYTES} bytes"),
