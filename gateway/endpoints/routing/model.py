@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 from aiohttp import web
 from multidict import CIMultiDict
 
+from gateway.auth.request import IncomingRequest
+
 ITSELF: Final = "0.0.0.0"  # noqa: S104 (a name in plugins, not an address that is bound)
 """The authority that means this gateway itself: no upstream, only scripts answer."""
 
@@ -135,17 +137,16 @@ class Route:
 class RequestContext:
     """One request on its way through the steps.
 
-    `headers` is what goes upstream and what scripts see (defaults filled in); `raw_query` and
-    `raw_resources` are still encoded. `body` is None while it has not been read: then it streams.
+    `headers` is what goes upstream and what scripts see (defaults filled in); `raw_resources`
+    are still encoded. `body` is None while it has not been read: then it streams.
     """
 
-    request: web.BaseRequest
+    incoming: IncomingRequest
     route: Route
     operation: Operation | None
     resources: Mapping[str, str]
     raw_resources: Mapping[str, str]
     params: Mapping[str, list[str]]
-    raw_query: str
     headers: CIMultiDict[str]
     remote: str | None
     principal: Mapping[str, Any] | None = None
@@ -156,6 +157,11 @@ class RequestContext:
     """The decoded path, for scripts."""
     held: int = 0
     """Bytes of the body in memory, as `routing.body` counts them."""
+
+    @property
+    def request(self) -> web.BaseRequest:
+        """The request as it came in."""
+        return self.incoming.request
 
 
 Next = Callable[[RequestContext], Awaitable[web.StreamResponse]]

@@ -10,6 +10,7 @@ import pytest
 from gateway.auth.installation import known_keys
 from gateway.cli import main
 from gateway.domain.grant import Grant
+from gateway.domain.paths import split_target
 from gateway.signing import UrlSigner
 from tests.conftest import Start
 from tests.support.harness import Outside, curl, get, plugin, put
@@ -41,7 +42,7 @@ def signed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def grant(url: str, tmp_path: Path, method: str = "PUT") -> Grant:
     target = "/" + url.split("/", 3)[3]
-    return UrlSigner(known_keys(tmp_path / "shared.key")).verify(method, target)
+    return UrlSigner(known_keys(tmp_path / "shared.key")).verify(method, *split_target(target))
 
 
 @pytest.fixture
