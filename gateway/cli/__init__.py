@@ -142,8 +142,6 @@ def _hint_for(parser: argparse.ArgumentParser, word: str) -> str:
     """Return where an argument belongs that the verb does not take."""
     if word in VERBS:
         return f"the verb comes first: gateway {word} [flags]"
-    if parser.prog == "gateway check":
-        return f"give folders as --plugins {word}"
     return f"see `{parser.prog} --help`"
 
 

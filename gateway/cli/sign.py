@@ -216,7 +216,7 @@ def _routes(settings: Settings) -> list[Route]:
                     target="/",
                     upstreams=("somewhere",),
                     scheme="http",
-                    auth_mode="axis",
+                    auth="default",
                     operations={method: Operation(method, "") for method in methods},
                 )
             )

@@ -253,7 +253,7 @@ class Resources:
         self.holders = FilesService(
             self.installation,
             self.tree,
-            settings.directory,
+            settings.directory if settings.storage == "file" else None,
             own=lambda: self.advertised,
             local=self.files,
             shelf=self.shelf,

@@ -24,8 +24,8 @@ _INTRODUCTION = (
     " code 2 and one line that names its place.",
     "A relative path starts at the current folder; in the file, at DIRECTORY. Lists: repeat the flag;"
     " in the environment separate items with a comma (folders with a colon); in the file write a YAML"
-    " list. Sizes are bytes or take a suffix: `K M G T` and `KiB MiB GiB TiB` count in 1024s,"
-    " `KB MB GB TB` in 1000s. Times are seconds.",
+    " list. Sizes are bytes or take a suffix: `K`, `M`, `G`, `T` and `KiB`, `MiB`, `GiB`, `TiB` count in"
+    " 1024s, `KB`, `MB`, `GB`, `TB` in 1000s. Times are seconds.",
 )
 
 _EXAMPLE = """\

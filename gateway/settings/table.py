@@ -17,6 +17,7 @@ from gateway.domain.addresses import Address
 from gateway.domain.model import OnConflict
 from gateway.settings import values
 from gateway.settings.access import ACCESS, JWT, AccessSettings
+from gateway.settings.builtin_plugins import plugin_folder
 from gateway.settings.events import EVENTS, EventAndStorageSettings
 from gateway.settings.option import Option, Seconds, Setting
 
@@ -109,10 +110,10 @@ class Settings(AccessSettings, EventAndStorageSettings):
         ),
     ] = None
     plugins: Annotated[
-        tuple[Path, ...],
+        tuple[Annotated[Path, BeforeValidator(plugin_folder)], ...],
         Option(
             _FILES,
-            "folder of YAML plugins, read recursively (repeatable)",
+            "folder of YAML plugins, read recursively, or builtin:NAME for a shipped set (repeatable)",
             "DIR",
             path=True,
             separator=":",

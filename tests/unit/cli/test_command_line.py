@@ -130,7 +130,7 @@ def test_faults_that_a_verb_finds_are_told_alike(
         ),
         (["--port"], "argument --port: expected one argument"),
         (["--po", "1"], "unknown flag --po"),
-        (["check", "plugins/mine"], "'plugins/mine'; give folders as --plugins plugins/mine"),
+        (["check", "plugins/mine"], "check takes folders as --plugins plugins/mine"),
         (["token", "alice"], "unexpected argument 'alice'; see `gateway token --help`"),
         (["--host", "0.0.0.0"], "--host: 0.0.0.0 can be reached by others"),
     ],
