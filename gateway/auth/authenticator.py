@@ -75,7 +75,7 @@ class Auth:
         self._installation = installation
         self._verify = verify
         self._mode = settings.auth
-        self._said = settings.auth_said
+        self._said = settings.auth_explicit
         self._proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
         self._operators = frozenset(settings.jwt_operators)

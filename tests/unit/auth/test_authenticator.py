@@ -69,7 +69,7 @@ async def test_a_known_token_counts_beside_an_unknown_one() -> None:
 
 
 def test_mode_token_refuses_nobody_and_allows_somebody() -> None:
-    guard = auth(auth="token", auth_said=True)
+    guard = auth(auth="token", auth_explicit=True)
     guard.authorize({"name": "alice", "kind": "token"})
     with pytest.raises(Refusal) as caught:
         guard.authorize(None)
@@ -94,7 +94,7 @@ def test_a_proxy_nobody_spoke_of_is_refused_until_auth_is_said(name: str) -> Non
     with pytest.raises(Refusal, match="--auth token") as caught:
         auth().refuse_unknown_proxy(through_proxy)
     assert (caught.value.status, "1.2.3.4" in caught.value.message) == (403, False)
-    auth(auth="none", auth_said=True).refuse_unknown_proxy(through_proxy)
+    auth(auth="none", auth_explicit=True).refuse_unknown_proxy(through_proxy)
     auth().refuse_unknown_proxy(headers(("Host", "x"), ("X-Real-Name", "y")))
 
 
