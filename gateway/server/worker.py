@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -21,9 +21,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from gateway.auth.authenticator import Auth, tokens_of
 from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.auth.links import SignedUrlFactory, nobody_signs
-from gateway.domain import paths
+from gateway.auth.request import IncomingRequest
 from gateway.domain.addresses import Address, host_port
-from gateway.domain.model import Delivery
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError, Refusal
 from gateway.events.nats import make_engine
@@ -38,6 +37,7 @@ from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
 from gateway.plugins.secrets import keys_of
 from gateway.records import open_records, secrets_of
+from gateway.server.plugin_dispatcher import PluginDispatcher
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import existing_slots
 from gateway.storage.local.tree import DirectoryTree
@@ -102,7 +102,7 @@ class Worker:
             settings, installation.urls, lambda: settings.public_url or nobody_signs()
         )
         services.sign_url = links.sign_url
-        services.recognise = installation.recognise
+        services.credentials_for = installation.credentials_for
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
@@ -125,12 +125,8 @@ class Worker:
         tls = tls_context(self.settings)
         await web.SockSite(self._server, self._socket, ssl_context=tls, backlog=BACKLOG).start()
         self.nats.start()
-        self.runner = Runner(
-            self.nats.queue,
-            deliver=self._deliver,
-            complete=self._holders.complete,
-            observe=self.metrics.ran,
-        )
+        dispatcher = PluginDispatcher(self.hooks, self._holders)
+        self.runner = Runner(self.nats.queue, dispatcher, self.metrics)
         await self.nats.wait_ready()
         await self.runner.start(self.hooks.specs())
 
@@ -168,9 +164,6 @@ class Worker:
         handlers = "1 handler" if count == 1 else f"{count} handlers"
         return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{host_port(*self.address)}/-/health"
 
-    async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
-        await self._holders.deliver(self.hooks, delivery, event)
-
     # -- its few pages
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -183,7 +176,8 @@ class Worker:
         return answer
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        raw_path, _ = paths.split_target(request.raw_path)
+        incoming = IncomingRequest(request)
+        raw_path = incoming.raw_path
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "a worker is only looked at", {"Allow": "GET, HEAD"})
         if raw_path == "/-/health":
@@ -195,8 +189,8 @@ class Worker:
         if raw_path != "/-/metrics":
             raise Refusal("not_found", "a worker has /-/health, /-/ready and /-/metrics")
         self._auth.refuse_unknown_proxy(request.headers)
-        principal = await self._auth.identify(request.headers, request.method, request.raw_path)
-        self._auth.authorize(principal)
+        caller = await self._auth.authenticate(incoming)
+        self._auth.authorize(caller.principal)
         body = await asyncio.to_thread(self.metrics.render)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -10,18 +10,19 @@ import pytest
 from gateway.auth.installation import known_keys
 from gateway.cli import main
 from gateway.domain.grant import Grant
+from gateway.domain.paths import split_target
 from gateway.signing import UrlSigner
 from tests.conftest import Start
 from tests.support.harness import Outside, curl, get, plugin, put
 
 ROUTE = """
 name: exports
-authorities: [0.0.0.0]
-proxy: {path: "/exports/{kind}", scheme: "http:", authorization: {auth_mode: axis}}
+upstreams: []
+proxy: {path: "/exports/{kind}", scheme: "http:", authorization: {auth: default}}
 target: {path: "/exports/{kind}", scheme: "http:"}
 spec:
 - {command: callout, method: GET, schema: {}}
-request_forbidden_process: |
+request_script: |
   return {"kind": request.resources["kind"], "params": request.params["from"]}
 """
 
@@ -41,7 +42,7 @@ def signed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def grant(url: str, tmp_path: Path, method: str = "PUT") -> Grant:
     target = "/" + url.split("/", 3)[3]
-    return UrlSigner(known_keys(tmp_path / "shared.key")).verify(method, target)
+    return UrlSigner(known_keys(tmp_path / "shared.key")).verify(method, *split_target(target))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from gateway.storage.local.storage import LIST_PAGE_SIZE
 from tests.conftest import Start
 from tests.integration.downloads.test_downloads import LARGE, MIB, Slow, metric, until_closed
 from tests.support.harness import Outside, curl, failing_open, get, head, plugin, raw
+from tests.support.incoming import incoming_request
 
 FILES = {
     "upload/reports/a.txt": b"text " * 50_000,
@@ -143,9 +144,17 @@ async def test_off_is_off_and_head_has_no_body(start: Start, stored: Path) -> No
     ],
 )
 def test_a_folder_is_where_its_files_would_be(template: str, raw_path: str, path: str | None) -> None:
-    found = folder_of(paths.UploadPathTemplate.parse(template), raw_path, "format=zip")
+    found = folder_of(
+        paths.UploadPathTemplate.parse(template), incoming_request({}, "GET", f"{raw_path}?format=zip")
+    )
     assert (found and found.path) == path
-    assert folder_of(paths.UploadPathTemplate.parse(template), raw_path, "format=tar") is None
+    assert (
+        folder_of(
+            paths.UploadPathTemplate.parse(template),
+            incoming_request({}, "GET", f"{raw_path}?format=tar"),
+        )
+        is None
+    )
 
 
 DECIDING = """

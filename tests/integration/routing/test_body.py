@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -30,7 +31,8 @@ class Content:
 
 def exchange(*pieces: bytes) -> RequestContext:
     served = Route("r", "x:1", "/r", "/r", (), "http", "none", {}, limits=Limits(max_body=8))
-    return RequestContext(cast(Any, Content(*pieces)), served, None, {}, {}, {}, "", cast(Any, {}), None)
+    incoming = cast(Any, SimpleNamespace(request=Content(*pieces)))
+    return RequestContext(incoming, served, None, {}, {}, {}, cast(Any, {}), None)
 
 
 async def test_all_bodies_together_are_bounded_until_they_are_released() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.domain import paths
+from gateway.auth.request import IncomingRequest
 from gateway.endpoints.dispatcher import _send
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.endpoints.routing.proxy import Proxy
@@ -56,16 +56,15 @@ def make_route(upstreams: Sequence[str], scheme: Literal["http", "https"], limit
 
 
 def make_exchange(request: web.BaseRequest, route: Route) -> RequestContext:
-    raw_path, raw_query = paths.split_target(request.raw_path)
-    rest = {"rest": raw_path.removeprefix("/")}
+    incoming = IncomingRequest(request)
+    rest = {"rest": incoming.raw_path.removeprefix("/")}
     return RequestContext(
-        request=request,
+        incoming=incoming,
         route=route,
         operation=None,
         resources=rest,
         raw_resources=rest,
         params={},
-        raw_query=raw_query,
         headers=CIMultiDict(request.headers),
         remote=request.remote,
         waiting=expects_continue(request),
