@@ -20,7 +20,7 @@ from tests.support.harness import TIMEOUT, write_plugin
 def write_handler(
     folder: Path, body: str, *, name: str = "hook", event: str = UPLOADING, more: str = ""
 ) -> list[str]:
-    """Write a handler with this body as `<name>.yaml`; return what `start_gateway(plugins=...)` takes."""
+    """Write a handler with this body as `<name>.yaml`; return the value of `plugins=`."""
     script = textwrap.indent(textwrap.dedent(body).strip("\n"), "      ")
     head = f"name: {name}\nevent: {event}\n{more}script: |\n  async def {name}(event, handle):\n"
     return [str(write_plugin(folder, f"{head}{script}\n", f"{name}.yaml"))]

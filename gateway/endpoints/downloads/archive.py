@@ -101,7 +101,7 @@ class ArchiveHandler:
         try:
             async with contextlib.aclosing(self.zipping(members).pieces()) as pieces:
                 async for piece in pieces:
-                    await sender.piece(piece)
+                    await sender.send_chunk(piece)
             whole = True
         finally:
             self._downloads.count(sender.sent, whole)

@@ -415,7 +415,7 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
-    monkeypatch.setattr(fastpath, "LINGER_SECONDS", 20.0)
+    monkeypatch.setattr(fastpath, "LINGER_TIMEOUT", 20.0)
     gateway = await fast(start_gateway, tmp_path / "data", durability="none")
     gateway.doors.roads.pool.shutdown()
     gateway.doors.roads.pool = ThreadPoolExecutor(1)
