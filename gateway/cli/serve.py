@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.cli import complain
+from gateway.cli import print_errors
 from gateway.errors import ConfigError
 from gateway.server.app import Gateway
 from gateway.server.shared import ProcessContext, SharedResources
@@ -68,7 +68,7 @@ def _supervise(settings: Settings, premises: SharedResources) -> int:
                 log.error("it cannot start: %s", "; ".join(map(str, faults.exceptions)))
                 return_code = 2
             else:
-                return_code = complain(faults)
+                return_code = print_errors(faults)
         return return_code
 
     def announce() -> None:

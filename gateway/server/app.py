@@ -164,7 +164,7 @@ class Gateway:
         if self.hooks.replaces_authorization():
             lines.append("uploads are authorized by the plugins")
         else:
-            said = "" if self.settings.auth_said else " (not said aloud: loopback only, no proxies)"
+            said = "" if self.settings.auth_explicit else " (not said aloud: loopback only, no proxies)"
             lines.append(f"uploads are authorized by --auth {self.settings.auth}{said}")
         return lines
 

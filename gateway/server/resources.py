@@ -271,7 +271,7 @@ class Resources:
         )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
-        services.recognise = self.installation.recognise
+        services.credentials_for = self.installation.credentials_for
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))

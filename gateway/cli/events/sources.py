@@ -78,7 +78,7 @@ async def _nats(settings: Settings) -> AsyncIterator[Ledger]:
 
 
 class SlotLedger:
-    """The ledger of one slot, whoever has it just now. Speaks `Ledger` and `Stepwise`."""
+    """The ledger of one slot, whichever process has it now. Implements `Ledger`."""
 
     def __init__(self, folder: Path, slot: int) -> None:
         self._state = StateDirectory(folder, slot)

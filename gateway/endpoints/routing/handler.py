@@ -14,7 +14,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
-from gateway.domain import paths
+from gateway.auth.request import IncomingRequest
 from gateway.endpoints.routing.authorize import AuthorizeStep
 from gateway.endpoints.routing.body import BodyReader
 from gateway.endpoints.routing.cors import CorsStep, preflight_method
@@ -79,17 +79,15 @@ class Routing:
         """Return the OpenAPI document of all that is served now."""
         return document(self.table.routes, self._settings)
 
-    async def answer(
-        self, request: web.BaseRequest, raw_path: str, raw_query: str
-    ) -> web.StreamResponse:
+    async def answer(self, incoming: IncomingRequest) -> web.StreamResponse:
         """Answer a request, or raise `Refusal` or `UnknownOutcome`."""
         try:
-            found = self._find(request, raw_path)
+            found = self._find(incoming.request, incoming.raw_path)
         except MethodNotAllowed as refusal:
-            if request.method == "OPTIONS":
+            if incoming.request.method == "OPTIONS":
                 return _options(refusal)
             raise
-        exchange = self._exchange(request, found, raw_query)
+        exchange = self._exchange(incoming, found)
         try:
             return await self._serve(exchange)
         finally:
@@ -105,15 +103,15 @@ class Routing:
                     return found
         return table.find(raw_path, request.method)
 
-    def _exchange(self, request: web.BaseRequest, found: RouteMatch, raw_query: str) -> RequestContext:
+    def _exchange(self, incoming: IncomingRequest, found: RouteMatch) -> RequestContext:
+        request = incoming.request
         return RequestContext(
-            request=request,
+            incoming=incoming,
             route=found.route,
             operation=found.operation,
             resources=found.resources,
             raw_resources=found.raw_resources,
-            params=paths.parse_query(raw_query),
-            raw_query=raw_query,
+            params=incoming.params,
             headers=CIMultiDict(request.headers),
             remote=self._auth.client_address(request.remote, request.headers),
             waiting=expects_continue(request),

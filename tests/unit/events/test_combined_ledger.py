@@ -12,7 +12,7 @@ from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.journal import Journal
 from gateway.events.protocols import DeliveryPage, Ledger, Selection, State, run_all
 from gateway.events.remote_ledger import RemoteLedger, socket_session
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support.records import claimed, ready, settle, states
 
 
@@ -167,9 +167,9 @@ async def test_a_part_that_cannot_be_asked_is_not_passed_over(journals: list[Jou
 
 
 @pytest.fixture
-async def remote(start: Start) -> AsyncIterator[tuple[Journal, RemoteLedger]]:
+async def remote(start_gateway: StartGateway) -> AsyncIterator[tuple[Journal, RemoteLedger]]:
     """A running gateway's journal, and its ledger as another process has it."""
-    gateway = await start()
+    gateway = await start_gateway()
     with gateway.state.short_socket_path() as path:
         async with socket_session(path) as session:
             yield gateway.journal, RemoteLedger(session, alone=True)
