@@ -33,7 +33,7 @@ from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
-from gateway.http.cors import for_any_origin
+from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
 from gateway.http.responses import refusal_answer
 from gateway.settings import Settings
@@ -149,7 +149,8 @@ class Dispatcher:
         incoming = IncomingRequest(request)
         raw_path = incoming.raw_path
         if (match := object_of(raw_path)) is not None:
-            return await for_any_origin(request, partial(self._object, incoming, match))
+            serve = partial(self._object, incoming, match)
+            return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
         if raw_path.startswith("/-/"):
             return await self._own_page(incoming, owner=owner)
         self.auth.refuse_unknown_proxy(request.headers)
