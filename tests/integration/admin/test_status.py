@@ -136,7 +136,7 @@ async def test_an_upload_on_its_way_and_a_failed_one_have_a_page(start: Start) -
             "/upload/x",
             100,
         )
-    await gateway.entrance.quiet(SECONDS)
+    await gateway.dispatcher.drain(SECONDS)
     story = (await get(gateway, f"/-/uploads/{upload_id}")).json
     assert (story["state"], story["error"], story["handlers"]) == ("failed", "connection_lost", [])
 
@@ -241,7 +241,7 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
     for name, count in (("a", 1), ("b", 2), ("c", 2)):
         ready(gateway.journal, name)
         assert await counted() == count
-    gateway.entrance.observe._depth = (0.0, [])  # as if it were long ago
+    gateway.dispatcher.observe._depth = (0.0, [])  # as if it were long ago
     assert await counted() == 3
 
 

@@ -53,7 +53,7 @@ async def gateway(start: Start, tmp_path: Path) -> Gateway:
 
 
 def signer(gateway: Gateway) -> UrlSigner:
-    return gateway.ground.installation.urls
+    return gateway.resources.installation.urls
 
 
 # -- method

@@ -75,7 +75,7 @@ script: |
 
 async def sign(gateway: Gateway, method: str, path: str, **terms: Any) -> str:
     """Return path and query of a URL as a script gets it."""
-    url = await gateway.ground.services.sign_url(method, path, **terms)
+    url = await gateway.resources.services.sign_url(method, path, **terms)
     assert isinstance(url, str)
     base = gateway.url
     assert url.startswith(f"{base}/")
@@ -129,14 +129,14 @@ async def test_a_custom_template_is_used_where_it_gives_that_very_path(start: St
 async def test_curl_uploads_to_a_signed_url(start: Start, tmp_path: Path) -> None:
     gateway = await start(auth="token")
     (tmp_path / "big").write_bytes(b"x" * 3_000_000)
-    url = await gateway.ground.services.sign_url("PUT", "/in/big", length=3_000_000)
+    url = await gateway.resources.services.sign_url("PUT", "/in/big", length=3_000_000)
     done = await curl("-T", str(tmp_path / "big"), str(url))
     assert (done.status, done.uploaded) == (201, 3_000_000)
 
 
 async def test_public_url_is_what_links_begin_with(start: Start) -> None:
     gateway = await start(public_url="https://files.example.org/base")
-    url = str(await gateway.ground.services.sign_url("PUT", "/upload/x"))
+    url = str(await gateway.resources.services.sign_url("PUT", "/upload/x"))
     assert url.startswith("https://files.example.org/base/upload/x?X-Gateway-")
 
 
@@ -232,7 +232,7 @@ async def test_a_bad_signature_is_refused_whoever_asks(start: Start, tmp_path: P
 async def test_a_refused_put_costs_the_client_no_byte_of_its_body(start: Start, tmp_path: Path) -> None:
     gateway = await start()
     (tmp_path / "big").write_bytes(b"x" * 5_000_000)
-    url = await gateway.ground.services.sign_url("PUT", "/upload/x", max_length=10)
+    url = await gateway.resources.services.sign_url("PUT", "/upload/x", max_length=10)
     done = await curl("-H", "Expect: 100-continue", "-T", str(tmp_path / "big"), str(url))
     assert (done.status, done.uploaded) == (403, 0)
 
@@ -251,7 +251,7 @@ async def test_the_door_of_stored_paths_takes_nobody_without_a_signature(
 async def test_no_url_is_signed_for_a_path_that_nothing_is_stored_at(start: Start, path: str) -> None:
     gateway = await start()
     with pytest.raises(ValueError, match="path"):
-        await gateway.ground.services.sign_url("PUT", path)
+        await gateway.resources.services.sign_url("PUT", path)
 
 
 async def test_a_signature_for_a_protected_place_opens_nothing(start: Start, tmp_path: Path) -> None:
