@@ -10,7 +10,7 @@ import pytest
 from gateway.endpoints.routing.body import BodyReader
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.errors import Refusal
-from tests.support.harness import head, raw
+from tests.support.harness import raw_connection, request_head
 from tests.support.routing.scripted import Serve, route
 
 
@@ -49,7 +49,7 @@ async def test_all_bodies_together_are_bounded_until_they_are_released() -> None
 
 async def test_a_silent_client_is_given_up(serve: Serve) -> None:
     gateway = await serve(route(script="return request.body", more="limits: {idle: 0.2}\n"))
-    async with raw(gateway) as connection:
-        await connection.send(head("POST", "/r", "Content-Length: 5") + b"ab")
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("POST", "/r", "Content-Length: 5") + b"ab")
         answer = await connection.answer()
     assert (answer.status, answer.json["error"]) == (408, "idle_timeout")

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.domain.grant import Grant
 from gateway.signing import UrlSigner
-from tests.conftest import Start
-from tests.support.harness import head, plugin, raw
+from tests.conftest import StartGateway
+from tests.support.harness import raw_connection, request_head, write_plugin
 
 ROUTE = """
 - name: seen
@@ -34,15 +34,15 @@ ROUTE = """
     ],
 )
 async def test_a_signature_is_verified_once_a_request(
-    start: Start,
+    start_gateway: StartGateway,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
     path: str,
     status: int,
 ) -> None:
-    folder = plugin(tmp_path / "plugins", ROUTE)
-    gateway = await start(auth="token", downloads="true", plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "plugins", ROUTE)
+    gateway = await start_gateway(auth="token", downloads="true", plugins=[str(folder)])
     (tmp_path / "data/upload").mkdir()
     (tmp_path / "data/upload/x").write_bytes(b"stored")
     target = gateway.resources.installation.urls.target(Grant(method, path, int(time.time()) + 60))
@@ -53,7 +53,7 @@ async def test_a_signature_is_verified_once_a_request(
         return verify(self, method, raw_path, raw_query)
 
     monkeypatch.setattr(UrlSigner, "verify", count)
-    async with raw(gateway) as connection:
-        await connection.send(head(method, target, "Content-Length: 0"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head(method, target, "Content-Length: 0"))
         assert (await connection.answer(head=method == "HEAD")).status == status
     assert calls == [(method, target)]

@@ -19,7 +19,7 @@ from gateway.endpoints.routing.proxy import Proxy
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.protocol import abort, expects_continue, make_runner
 from gateway.http.responses import refusal_answer
-from tests.support.harness import SECONDS, Raw
+from tests.support.harness import TIMEOUT, RawConnection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PATIENT = Limits(connect=5.0, idle=20.0)
@@ -40,10 +40,10 @@ class Front:
         return "http://{}:{}".format(*self.address)
 
     @contextlib.asynccontextmanager
-    async def raw(self) -> AsyncIterator[Raw]:
+    async def raw(self) -> AsyncIterator[RawConnection]:
         reader, writer = await asyncio.open_connection(*self.address, limit=1 << 22)
         try:
-            yield Raw(reader, writer)
+            yield RawConnection(reader, writer)
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
@@ -179,7 +179,7 @@ class _Recorded(asyncio.StreamReader):
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         return await reader.readuntil(b"\r\n\r\n")
 
 

@@ -16,7 +16,7 @@ from gateway.errors import EventEngineUnavailable
 from gateway.events.journal import Journal
 from gateway.events.protocols import Ledger, NewEvent
 from gateway.events.scheduler import AWAY_PAUSE, LATE, LONGEST_SLEEP, MOST_WAITING, Scheduler, tick_event
-from tests.support.harness import SECONDS
+from tests.support.harness import TIMEOUT
 from tests.support.records import now as result
 
 HOUR = 3600
@@ -307,7 +307,7 @@ async def test_a_running_timetable_ticks_by_itself_and_follows_a_reload(
     timetable = Scheduler(outbox, journal.ticks)
     await timetable.start({})
     timetable.refresh({"often": Every(1)})
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         await outbox.published.wait()
     await timetable.stop()
     [delivery] = await journal.queue.claim("often", 5, 0)
