@@ -67,7 +67,7 @@ class Dispatcher:
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
-    _quiet: asyncio.Event | None = None
+    _drained: asyncio.Event | None = None
     _template: paths.UploadPathTemplate = field(init=False)
     _redaction: Redaction = field(init=False)
 
@@ -82,17 +82,17 @@ class Dispatcher:
             return await self._handle(request, owner=False)
         finally:
             self._serving -= 1
-            if self._quiet is not None and not self._serving:
-                self._quiet.set()
+            if self._drained is not None and not self._serving:
+                self._drained.set()
 
-    async def quiet(self, grace: float) -> None:
+    async def drain(self, grace: float) -> None:
         """Wait until no request of the network is being served, `grace` seconds at the most."""
-        self._quiet = asyncio.Event()
+        self._drained = asyncio.Event()
         if not self._serving:
             return
         try:
             async with asyncio.timeout(grace):
-                await self._quiet.wait()
+                await self._drained.wait()
         except TimeoutError:
             faults.warning("%d requests are cut off: the grace time is over", self._serving)
 
