@@ -19,7 +19,6 @@ from gateway.plugins.models import APPLIES, ConfigModel, HandlerModel
 from gateway.plugins.scripting import PluginContext
 from gateway.plugins.yaml_documents import Document, PluginErrors
 
-
 Model = TypeVar("Model", bound=BaseModel)
 
 

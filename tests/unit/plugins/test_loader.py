@@ -286,7 +286,7 @@ async def test_a_reload_with_a_fault_keeps_the_old_generation_and_its_modules(
 async def test_a_reload_whose_script_never_ends_gives_up(
     plugins: Plugins, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.loader.LOADING_SECONDS", 0.1)
+    monkeypatch.setattr("gateway.plugins.loader.RELOAD_TIMEOUT", 0.1)
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.1)
     before = plugins.load()
     write("x.yaml", handler_text("a") + "  while True: pass\n")

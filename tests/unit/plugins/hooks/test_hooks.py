@@ -200,8 +200,8 @@ async def test_the_log_names_plugin_file_and_line_with_the_traceback(
     with caplog.at_level(logging.INFO, "gateway.hooks"), pytest.raises(Refusal):
         await hooks.admit_upload(upload())
     (record,) = caplog.records
-    facts = vars(record)["facts"]
-    assert (facts["plugin"], facts["event"]) == ("h", UPLOADING)
+    facts = vars(record)["fields"]
+    assert (facts["plugin"], facts["event_name"]) == ("h", UPLOADING)
     assert facts["place"] == f"{tmp_path}/0.yaml:6"
     assert facts["outcome"] == "ValueError: why"
     assert f'File "{tmp_path}/0.yaml", line 6, in h' in record.getMessage()
@@ -212,7 +212,7 @@ async def test_every_run_is_one_line_in_the_log(start: Start, caplog: pytest.Log
     hooks = await start(plugin("a", "pass"), plugin("b", "await handle.terminate(403)"))
     with caplog.at_level(logging.INFO, "gateway.hooks"), pytest.raises(Terminated):
         await hooks.admit_upload(upload())
-    assert [vars(record)["facts"]["outcome"] for record in caplog.records] == ["accepted", "refused 403"]
+    assert [vars(record)["fields"]["outcome"] for record in caplog.records] == ["accepted", "refused 403"]
 
 
 async def test_the_server_goes_on_while_a_handler_blocks(start: Start, tmp_path: Path) -> None:

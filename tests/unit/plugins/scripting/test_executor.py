@@ -61,7 +61,9 @@ async def test_a_call_sees_what_its_caller_has_bound_to_the_log(executor: Script
 
 
 @pytest.mark.parametrize("suspends", [True, False])
-async def test_an_exception_comes_back_with_its_traceback(executor: ScriptExecutor, *, suspends: bool) -> None:
+async def test_an_exception_comes_back_with_its_traceback(
+    executor: ScriptExecutor, *, suspends: bool
+) -> None:
     async def fail() -> None:
         raise ValueError("no")
 

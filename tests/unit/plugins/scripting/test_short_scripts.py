@@ -53,7 +53,9 @@ async def test_a_script_that_never_waits_runs_in_the_lane_in_its_callers_context
     assert executor.in_flight == 0
 
 
-async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(executor: ScriptExecutor) -> None:
+async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(
+    executor: ScriptExecutor,
+) -> None:
     async def dawdle() -> None:
         time.sleep(0.02)
 
@@ -64,5 +66,5 @@ async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(executo
 async def test_a_script_that_waits_against_its_word_fails_and_is_not_taken_for_done(
     executor: ScriptExecutor,
 ) -> None:
-    with pytest.raises(ScriptStopped, match="suspends"):
+    with pytest.raises(ScriptStopped, match="suspended"):
         await executor.call_script(lambda: asyncio.sleep(0), 5, suspends=False)
