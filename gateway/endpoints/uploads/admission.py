@@ -22,6 +22,7 @@ from gateway.domain import paths
 from gateway.domain.event_bodies import uploaded_body
 from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import Upload
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.buffered import is_here
@@ -71,9 +72,7 @@ class Admission:
         self._look = look
         self._once = once
 
-    async def admit(
-        self, incoming: IncomingRequest, match: paths.Match, upload_id: str
-    ) -> AdmittedUpload:
+    async def admit(self, incoming: IncomingRequest, match: PathMatch, upload_id: str) -> AdmittedUpload:
         """Decide. Raises `Refusal`; on success the caller must close the share."""
         request, headers = incoming.request, incoming.request.headers
         length = preconditions.declared_length(headers)
@@ -105,7 +104,7 @@ class Admission:
     def _describe(
         self,
         incoming: IncomingRequest,
-        match: paths.Match,
+        match: PathMatch,
         upload_id: str,
         length: int | None,
     ) -> Upload:
@@ -135,7 +134,7 @@ class Admission:
         _narrow(upload)
 
     async def _look_at(
-        self, upload: Upload, segments: tuple[str, ...], match: paths.Match, headers: Mapping[str, str]
+        self, upload: Upload, segments: tuple[str, ...], match: PathMatch, headers: Mapping[str, str]
     ) -> Reservation:
         try:
             return await self._look(upload, segments, headers)
@@ -159,14 +158,14 @@ def _narrow(upload: Upload) -> None:
     upload.on_conflict = grant.on_conflict or upload.on_conflict
 
 
-def _segments(upload: Upload, match: paths.Match) -> tuple[str, ...]:
+def _segments(upload: Upload, match: PathMatch) -> tuple[str, ...]:
     try:
         return paths.check(upload.path)
     except Refusal as refusal:
         raise blame(refusal, upload, match) from refusal
 
 
-def blame(refusal: Refusal, upload: Upload, match: paths.Match) -> Refusal:
+def blame(refusal: Refusal, upload: Upload, match: PathMatch) -> Refusal:
     """A bad path that a hook wrote is the hook's failure, not the client's (503)."""
     if upload.path == match.path or refusal.code not in {"bad_path", "forbidden"}:
         return refusal

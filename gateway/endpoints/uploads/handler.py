@@ -11,8 +11,9 @@ import logging
 from typing import Any
 
 from gateway.auth.request import IncomingRequest
-from gateway.domain import failpoints, paths
+from gateway.domain import failpoints
 from gateway.domain.model import Stored, Upload, new_id
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, blame
@@ -47,7 +48,7 @@ class UploadHandler:
         self._metrics = metrics
         self._slot = slot
 
-    async def put(self, incoming: IncomingRequest, match: paths.Match) -> SmallJsonResponse:
+    async def put(self, incoming: IncomingRequest, match: PathMatch) -> SmallJsonResponse:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
         upload_id = new_id(self._slot)
         incoming.request[UPLOAD_ID] = upload_id
@@ -65,7 +66,7 @@ class UploadHandler:
         self._metrics.received_bytes.add(amount=stored.bytes)
         return _answer(stored)
 
-    async def _serve(self, incoming: IncomingRequest, match: paths.Match, upload_id: str) -> Stored:
+    async def _serve(self, incoming: IncomingRequest, match: PathMatch, upload_id: str) -> Stored:
         request = incoming.request
         waiting = expects_continue(request)
         try:
@@ -91,7 +92,7 @@ class UploadHandler:
         self._inflight.end(admitted.progress)
         return stored
 
-    async def _commit(self, order: Any, upload: Upload, match: paths.Match) -> Stored:
+    async def _commit(self, order: Any, upload: Upload, match: PathMatch) -> Stored:
         try:
             return await self._store.commit(order)
         except Refusal as refusal:
