@@ -192,7 +192,7 @@ class Dispatcher:
                 return await self._notifications(request)
             principal = await self._operator(request)
         elif segments == ("-", "notifications"):
-            return await self.notifications.answer(request, known=True)
+            return await self.notifications.handle_notifications(request, authorized=True)
         query = paths.parse_query(raw_query)
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)
@@ -216,7 +216,7 @@ class Dispatcher:
             known = await self._operator(request) is not None
         except Refusal:
             known = False
-        return await self.notifications.answer(request, known=known)
+        return await self.notifications.handle_notifications(request, authorized=known)
 
     def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
         """Count and log one request. The query stays out: it may hold a signature."""

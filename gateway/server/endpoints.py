@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth.authenticator import Auth, tokens_of
-from gateway.domain.model import OBJECT_CREATED
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import StatusEndpoint
@@ -20,9 +19,13 @@ from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.notifications.authentication import NotificationAuthenticator
-from gateway.endpoints.notifications.event_builder import NotificationScope
 from gateway.endpoints.notifications.handler import NotificationHandler
-from gateway.endpoints.notifications.processor import NotificationProcessor
+from gateway.endpoints.notifications.object_events import NotificationScope
+from gateway.endpoints.notifications.processor import (
+    NotificationProcessor,
+    ObjectEventPublisher,
+    UploadOwnership,
+)
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
@@ -151,28 +154,24 @@ class Endpoints:
         """Make the door for notifications, and let the first process look for those that were lost."""
         ground, settings, metrics = self.ground, self.ground.settings, self.metrics
         own = settings.storage if isinstance(settings.storage, Bucket) else None
-        arrivals = NotificationProcessor(
+        processor = NotificationProcessor(
             NotificationScope(own, frozenset(settings.object_buckets)),
             ground.shelf,
-            ground.initiated,
-            genuine=ground.installation.marks.is_genuine,
-            stored=ground.journal.outbox.knows,
-            publish=ground.journal.outbox.publish,
-            audience=lambda: ground.hooks.specs(OBJECT_CREATED),
-            failed=ground.hooks.failed,
-            notices=metrics.notices,
-            ends=metrics.initiated,
+            ground.presigned_uploads,
+            UploadOwnership(ground.installation.marks, ground.journal.outbox),
+            ObjectEventPublisher(ground.journal.outbox, ground.hooks),
+            metrics,
         )
         if own is not None and ground.seat.slot == 0:
             reconcile = PresignedUploadReconciler(
-                ground.initiated, arrivals, ground.shelf, metrics.initiated, settings.reconcile_after
+                ground.presigned_uploads, processor, ground.shelf, metrics, settings.reconcile_after
             )
             reconcile.start()
             self._opened.push_async_callback(reconcile.stop)
         senders = NotificationAuthenticator(
             ground.senders, open_here=auth.mode == "none" and is_loopback(settings.host)
         )
-        return NotificationHandler(senders, arrivals, SnsVerifier(), self.siblings.sessions.get(0))
+        return NotificationHandler(senders, processor, SnsVerifier(), self.siblings.sessions.get(0))
 
     def _observe(self, routing: Routing) -> StatusEndpoint:
         ground = self.ground

@@ -85,7 +85,7 @@ class Resources:
     clients: Sequence[Clients] = ()
     holders: FilesService = field(init=False)
     records: Records = field(init=False)
-    initiated: PresignedUploads = field(init=False)
+    presigned_uploads: PresignedUploads = field(init=False)
     senders: tuple[str, ...] = ()
     gate: RenameLock | None = None
     disk: ThreadPoolExecutor = field(init=False)
@@ -156,8 +156,8 @@ class Resources:
         opened.callback(self.tree.close)
         self.records = open_records(settings)
         opened.callback(self.records.close)
-        self.initiated = PresignedUploads(
-            self.records.own("initiated"), first_look=settings.reconcile_after
+        self.presigned_uploads = PresignedUploads(
+            self.records.own("initiated"), first_check=settings.reconcile_after
         )
         durable = settings.durability == "full"
         self.once = OneTimeMarks(self.state.once, durable=durable)
@@ -267,7 +267,7 @@ class Resources:
             self.installation.urls,
             lambda: self.installation.public_url,
             self.shelf,
-            self.initiated.remember,
+            self.presigned_uploads.record_grant,
         )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
