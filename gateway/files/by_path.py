@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from gateway.commit.writer import PendingWrite, StorageWriter, WriteMetadata
+from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.metadata import check
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.errors import Refusal, Superseded
@@ -52,7 +52,7 @@ class FilesByPath:
         self._put: Put | None = None
         self._ruled: dict[str, float] = {}
 
-    def serve(self, intake: StorageWriter[Any]) -> None:
+    def serve(self, intake: StorageWriter) -> None:
         """Store with `intake`, on the loop that runs now."""
         self._loop = asyncio.get_running_loop()
         self._put = partial(self._store, intake)
@@ -151,7 +151,7 @@ class FilesByPath:
         return await self._put(upload, pieces)
 
     async def _store(
-        self, intake: StorageWriter[Any], upload: Upload, pieces: AsyncIterator[bytes]
+        self, intake: StorageWriter, upload: Upload, pieces: AsyncIterator[bytes]
     ) -> Stored:
         mime = upload.content_type or guess_mime(upload.path)
         begun: list[PendingWrite] = []
@@ -179,7 +179,7 @@ async def _run(work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _begin(
-    intake: StorageWriter[Any], upload: Upload, mime: str, begun: list[PendingWrite]
+    intake: StorageWriter, upload: Upload, mime: str, begun: list[PendingWrite]
 ) -> None:
     """Begin a body and keep it, also where whoever asked for it on another loop has gone meanwhile."""
     begun.append(await intake.begin(upload, mime))

@@ -28,11 +28,9 @@ from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.uploads.admission import Admission
-from gateway.endpoints.uploads.file_sink import FileSink
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.object_sink import ObjectSink
-from gateway.endpoints.uploads.sink import UploadSink
-from gateway.endpoints.uploads.socket_receiver import ReceiverFactory
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.socket_receiver import BodyReceiver
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
@@ -51,7 +49,7 @@ class Endpoints:
     metrics: Metrics
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     inflight: Inflight = field(default_factory=Inflight)
-    roads: ReceiverFactory = field(init=False)
+    receiver: BodyReceiver = field(init=False)
     siblings: ProcessClients = field(init=False)
     proxy: Proxy = field(init=False)
     downloads: DownloadHandler = field(init=False)
@@ -64,9 +62,9 @@ class Endpoints:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.siblings = ProcessClients(ground.settings.state, seat.others)
         self.siblings.start()
-        ground.holders.serve(ground.intake())
-        self.roads = ReceiverFactory(self.inflight, ground.disk, ground.settings.idle_timeout)
-        await self.roads.open()
+        ground.holders.serve(ground.writer)
+        self.receiver = BodyReceiver(ground.settings.idle_timeout)
+        await self.receiver.open()
         auth = await self._auth()
         routing = await self._routing(auth)
         self.downloads = DownloadHandler(
@@ -103,35 +101,18 @@ class Endpoints:
         await self._opened.aclose()
         await self.proxy.close()
         await self.siblings.close()
-        self.roads.close()
+        self.receiver.close()
         await self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> UploadHandler:
         ground, inflight = self.ground, self.inflight
-        store = self._store()
         return UploadHandler(
-            Admission(ground.settings, auth, ground.hooks, inflight, store.look, ground.once),
-            store,
-            hooks=ground.hooks,
-            inflight=inflight,
-            metrics=self.metrics,
-            slot=ground.seat.slot,
-        )
-
-    def _store(self) -> UploadSink:
-        """Choose, once, how bodies are taken in."""
-        ground = self.ground
-        if ground.depot is not None:
-            return ObjectSink(ground.settings, ground.depot.intake, ground.reserve, ground.disk)
-        return FileSink(
-            ground.settings,
-            ground.tree,
-            ground.reserve,
-            ground.incoming,
-            ground.committer,
-            roads=self.roads,
-            disk=ground.disk,
+            Admission(ground.settings, auth, ground.hooks, inflight, ground.once),
+            ground.writer,
+            self.receiver,
+            UploadOutcomes(inflight, self.metrics, ground.hooks),
+            ground.seat.slot,
         )
 
     async def _routing(self, auth: Auth) -> Routing:
@@ -186,7 +167,7 @@ class Endpoints:
             self.siblings,
             ground.seat.slot,
             self.ledgers,
-            None if ground.depot is None else ground.depot.alive,
+            None if ground.depot is None else ground.depot.is_reachable,
         )
 
     def _steering(self) -> EventsEndpoint:

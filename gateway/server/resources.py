@@ -23,12 +23,14 @@ from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.disk_space import DiskSpace
-from gateway.commit.file_writer import LocalWriter
-from gateway.commit.object_backend import ObjectBackend
-from gateway.commit.records import Subscribers
+from gateway.commit.local_writer import LocalWriter
+from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
+from gateway.commit.process_state import ProcessState
+from gateway.commit.records import LocalDisk
 from gateway.commit.recover import recover
 from gateway.commit.rename_lock import RenameLock
 from gateway.commit.slot_takeover import adopt, found
+from gateway.commit.upload_events import Subscribers, UploadEvents
 from gateway.commit.writer import StorageWriter
 from gateway.domain.addresses import connectable_host
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
@@ -57,6 +59,7 @@ from gateway.storage.protocols import Storage
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
 from gateway.telemetry import logs
+from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway")
 
@@ -80,6 +83,7 @@ class Resources:
     reserve: DiskSpace = field(init=False)
     committer: Committer = field(init=False)
     depot: ObjectBackend | None = None
+    writer: StorageWriter = field(init=False)
     files: FileVersions = field(init=False)
     shelf: Storage = field(init=False)
     clients: Sequence[Clients] = ()
@@ -171,72 +175,51 @@ class Resources:
         )
         self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self.visitors = ReadPool(DISK_THREADS)
-        self.committer = self._make_committer()
-        self.depot = self._make_depot()
+        self._open_writer()
 
-    def _make_committer(self) -> Committer:
-        durable = self.settings.durability == "full"
-        steps = BatchCommitter(
+    def _open_writer(self) -> None:
+        """Make the committer and the writing side of the storage."""
+        settings = self.settings
+        disk = LocalDisk(
             self.tree,
             self.incoming,
-            self.journal.outbox,
             self.reserve,
-            slot=self.state.slot,
-            durable=durable,
-            audience=self._audience,
-            once=self.once,
-            gate=self.gate,
+            self.disk,
+            durable=settings.durability == "full",
+            rename_lock=self.gate,
         )
-        return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
-
-    def _make_depot(self) -> ObjectBackend | None:
-        """Where uploads go that do not become files."""
-        settings = self.settings
+        state = ProcessState(self.seat.slot, self.journal, self.once)
+        events = UploadEvents(self._subscribers, Redaction(settings.redact), self.seat.slot)
+        self.committer = Committer(BatchCommitter(disk, state, events), self.journal.outbox, disk)
         if settings.storage == "file":
-            return None
-        return ObjectBackend(
-            settings,
-            settings.storage,
-            self.journal,
-            self.once,
-            threads=self.disk,
-            slot=self.seat.slot,
-            mark=self.installation.marks.mark,
-            audience=self._audience,
-            learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+            self.writer = LocalWriter(disk, self.committer, settings.file_mode)
+            return
+        clients = Clients(
+            lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+            connections=MAX_CONNECTIONS,
+            attempts=1,
         )
+        marks = self.installation.marks
+        self.depot = ObjectBackend(settings, clients, disk, state, events, marks)
+        self.writer = self.depot.writer
 
     def _make_files(self) -> FileVersions:
         if self.depot is not None:
             return ObjectVersions(self.shelf, self.journal.outbox)
         return LocalFileVersions(self.tree, self.journal.outbox, self.committer, self.gate)
 
-    def intake(self) -> StorageWriter[Any]:
-        """Return the writing side of the storage."""
-        if self.depot is not None:
-            return self.depot.intake
-        return LocalWriter(
-            self.tree,
-            self.incoming,
-            self.committer,
-            self.reserve,
-            disk=self.disk,
-            mode=self.settings.file_mode,
-            durable=self.settings.durability == "full",
-        )
-
     async def _placed(self, upload_id: str) -> tuple[str, str] | None:
         found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
         return None if found is None else (found[0], str(found[1].get("etag")))
 
-    def _audience(self) -> Subscribers:
+    def _subscribers(self) -> Subscribers:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
         return Subscribers(uploaded, self.hooks.specs(OBJECT_CREATED))
 
     def _make_shelf(self) -> Storage:
         storage = self.settings.storage
         if storage == "file":
-            alone = contextlib.nullcontext if self.gate is None else self.gate.alone
+            alone = contextlib.nullcontext if self.gate is None else self.gate.exclusive
             return LocalStorage(self.tree, self.committer.between_batches, alone, self.visitors)
         reading, signing = (
             Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108

@@ -84,7 +84,7 @@ def test_bytes_beyond_the_promise_are_checked_against_the_disk(disk: Disk) -> No
     reserve = DiskSpace(0, 100)
     share = reserve.admit(None)
     share.use(900)
-    with pytest.raises(Refusal, match="901 more bytes are needed, 900 can be taken"):
+    with pytest.raises(Refusal, match="901 more bytes are needed, 900 are available"):
         share.use(901)
     other = reserve.admit(500)
     with pytest.raises(Refusal):
