@@ -124,8 +124,7 @@ def main(words: Sequence[str]) -> int:
     print(report.targets_table(outcomes))
     if wish.write:
         kept = report.keep(outcomes, CASES)
-        report.write(report.README, report.targets_table(kept))
-        report.write(report.PAGE, report.case_tables(kept))
+        report.write_pages(kept)
     return 0
 
 

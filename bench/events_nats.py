@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 from gateway.domain.model import Identity
-from gateway.events.handler_consumer import UNSETTLED
+from gateway.events.handler_consumer import MAX_UNSETTLED
 from gateway.events.journal import Journal
 from gateway.events.nats.engine import NatsEngine
 from gateway.events.protocols import Depth, NewEvent
@@ -54,7 +54,7 @@ async def consume(nats: NatsEngine, count: int) -> None:
             task = asyncio.create_task(nats.queue.ack(delivery, 0.0))
             settling.add(task)
             task.add_done_callback(settling.discard)
-        while len(settling) > UNSETTLED:
+        while len(settling) > MAX_UNSETTLED:
             await asyncio.wait(settling, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.gather(*settling)
     await nats.queue.written()

@@ -1,7 +1,8 @@
-"""What the figures look like: tables for the terminal, for the README and for the page about the bench.
+"""Formats the figures: tables for the terminal, goals and figures for docs/benchmarks.md, three
+lines for the README.
 
-Its one rule: the README's table is made from `bench/results.json` and nothing else, so that whoever
-reads one can check it against the other. Imports `targets`, `samples` and the standard library.
+What the pages show is made from `bench/results.json` alone, so that a reader can check one against
+the other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.cases import COPYPARTY, DD, NGINX, OURS
 from bench.samples import Results, Sample, Spread, Turns
 from bench.targets import CONTEXT, TARGETS, Target
 
@@ -19,7 +21,6 @@ PROJECT = Path(__file__).parent.parent
 STORE = PROJECT / "bench" / "results.json"
 README = PROJECT / "README.md"
 PAGE = PROJECT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- bench: written by scripts/bench --write -->", "<!-- /bench -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,24 @@ Outcomes = dict[str, Outcome]
 
 
 # -- tables
+
+HEADLINE = (
+    ("big", NGINX, "a 2 GiB `PUT`, nothing synced, is received at {} the rate of nginx"),
+    ("big-synced", DD, "a 2 GiB `PUT`, synced to a disk, takes {} the rate of `dd conv=fsync`"),
+    ("small-16", COPYPARTY, "4 KiB `PUT`s on 16 connections are answered at {} the rate of copyparty"),
+)
+"""What the README shows: case, peer, sentence."""
+
+
+def headline(outcomes: Outcomes) -> str:
+    """Return the README's list: one line a ratio, as a median with the least and the most."""
+    lines = []
+    for case, peer, sentence in HEADLINE:
+        target = Target(case, "", OURS, "rate", None, peer)
+        spread = target.measured({key: outcome.results for key, outcome in outcomes.items()})
+        if spread:
+            lines.append(f"- {sentence.format(_spread(spread, target.unit))}")
+    return "\n".join(lines)
 
 
 def targets_table(outcomes: Outcomes) -> str:
@@ -122,10 +141,19 @@ def keep(new: Outcomes, order: Iterable[str], store: Path = STORE) -> Outcomes:
     return kept
 
 
-def write(page: Path, text: str) -> None:
-    """Replace what stands between the markers of `page`; raise ValueError where they are missing."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def write_pages(kept: Outcomes) -> None:
+    """Write the kept outcomes into the README and docs/benchmarks.md."""
+    write(README, headline(kept), "bench")
+    write(PAGE, targets_table(kept), "bench goals")
+    write(PAGE, case_tables(kept), "bench figures")
+
+
+def write(page: Path, text: str, section: str) -> None:
+    """Replace the text between the markers of a section of `page`. Raises ValueError where they are
+    missing."""
+    opening, closing = f"<!-- {section}: written by scripts/bench --write -->", f"<!-- /{section} -->"
+    before, begin, rest = page.read_text().partition(opening)
+    _, end, after = rest.partition(closing)
     if not begin or not end:
-        raise ValueError(f"{page}: the markers {BEGIN} and {END} are missing")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        raise ValueError(f"{page}: the markers {opening} and {closing} are missing")
+    page.write_text(f"{before}{opening}\n\n{text}\n\n{closing}{after}")

@@ -11,9 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from gateway.domain import metadata as metadata_rules
 from gateway.domain import paths
-from gateway.domain.grant import Grant, encode_path
+from gateway.domain.grant import Grant, encode_path, grant_metadata
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.signing import UrlSigner
@@ -88,7 +87,7 @@ class SignedUrlFactory:
             content_type=content_type,
             length=length,
             max_length=max_length,
-            metadata=_known(metadata or {}),
+            metadata=grant_metadata(metadata or {}),
             once=new_nonce() if once else None,
             on_conflict=None if overwrite else "reject",
             filename=filename,
@@ -143,12 +142,5 @@ def object_of(raw_path: str) -> paths.Match | None:
 def _checked(path: str) -> str:
     try:
         return "/" + "/".join(paths.check(path))
-    except Refusal as refusal:
-        raise ValueError(refusal.message) from None
-
-
-def _known(said: Mapping[str, str]) -> dict[str, str]:
-    try:
-        return metadata_rules.check(said)
     except Refusal as refusal:
         raise ValueError(refusal.message) from None

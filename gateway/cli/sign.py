@@ -16,9 +16,9 @@ from urllib.parse import parse_qsl
 
 from gateway.auth.installation import KEY_FILE, known_keys, public_url
 from gateway.auth.links import DEFAULT_SECONDS, DOOR, new_nonce, object_of
-from gateway.domain import metadata, paths
+from gateway.domain import paths
 from gateway.domain.addresses import Address
-from gateway.domain.grant import Grant, encode_path
+from gateway.domain.grant import Grant, encode_path, grant_metadata
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError, Refusal
@@ -123,10 +123,6 @@ def _grant(asked: _RequestToSign, args: argparse.Namespace) -> Grant:
         raise ValueError("--meta must look like NAME=VALUE")
     if len({name.lower() for name, _, _ in said}) < len(said):
         raise ValueError("--meta names something twice")
-    try:
-        known = metadata.check({name: value for name, _, value in said})
-    except Refusal as refusal:
-        raise ValueError(refusal.message) from None
     return Grant(
         method=asked.method,
         path="/" + "/".join(paths.decode(asked.raw_path)),
@@ -134,7 +130,7 @@ def _grant(asked: _RequestToSign, args: argparse.Namespace) -> Grant:
         content_type=args.content_type,
         length=args.length,
         max_length=args.max_length,
-        metadata=known,
+        metadata=grant_metadata({name: value for name, _, value in said}),
         once=new_nonce() if args.once else None,
         on_conflict="reject" if args.no_overwrite else None,
         filename=args.filename,
@@ -220,7 +216,7 @@ def _routes(settings: Settings) -> list[Route]:
                     target="/",
                     upstreams=("somewhere",),
                     scheme="http",
-                    auth_mode="axis",
+                    auth="default",
                     operations={method: Operation(method, "") for method in methods},
                 )
             )

@@ -185,6 +185,4 @@ def _settle(settled: list[_Settled]) -> None:
     for loop in {future.get_loop() for future, _, _ in settled}:
         # A loop that was closed waits for nothing.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(
-                set_all, [item for item in settled if item[0].get_loop() is loop]
-            )
+            loop.call_soon_threadsafe(set_all, [item for item in settled if item[0].get_loop() is loop])

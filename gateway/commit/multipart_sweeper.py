@@ -31,7 +31,8 @@ RETRY_INTERVAL: Final = 30.0
 
 @dataclass(slots=True, frozen=True)
 class OwnedSlots:
-    """The slots whose uploads a process sweeps: its own, and for slot 0 those beyond `count` processes."""
+    """The slots whose uploads a process sweeps: its own, and for slot 0 those beyond `count`
+    processes."""
 
     slot: int
     count: int

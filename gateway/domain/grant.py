@@ -12,16 +12,15 @@ from types import MappingProxyType
 from typing import Final, Literal
 from urllib.parse import quote
 
-from gateway.domain.paths import MAX_PATH_BYTES
+from gateway.domain.metadata import normalize_metadata
+from gateway.domain.paths import CONTROL_CHARACTER, MAX_PATH_BYTES
+from gateway.errors import Refusal
 
 FIELD_PREFIX: Final = "X-Gateway-"
 """What the names of a signed URL's own query fields begin with."""
 
 MAX_LIFETIME: Final = 7 * 24 * 3600
 """Seconds from signing to expiry; as long as presigned URLs of S3 may live."""
-
-MAX_METADATA_BYTES: Final = 2048
-"""All names and values together: what S3 takes."""
 
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 BODY_METHODS: Final = frozenset({"PUT", "POST", "PATCH"})
@@ -36,11 +35,8 @@ PCHAR: Final = "!$&'()*+,;=:@"
 
 QueryPairs = tuple[tuple[str, str], ...]
 
-_METADATA_NAME: Final = re.compile(r"[a-z0-9-]{1,100}")
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_BAD_SEGMENT: Final = re.compile("[\x00-\x1f\x7f-\x9f\\\\\u2028\u2029\ud800-\udfff]")
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -86,7 +82,8 @@ class Grant:
         if not now < self.expires <= now + MAX_LIFETIME:
             raise ValueError("a signed URL lives for at least a second and at most 7 days (604800)")
         self._check_body()
-        check_metadata(self.metadata)
+        if grant_metadata(self.metadata) != self.metadata:
+            raise ValueError("metadata names of a signed URL are in lower case")
         self._check_texts()
         if any(name.lower().startswith(FIELD_PREFIX.lower()) for name, _ in self.query):
             raise ValueError(f"the names {FIELD_PREFIX}* in a query are the signature's own")
@@ -116,20 +113,20 @@ class Grant:
                 raise ValueError(f"the {what} must be a header's value of printable ASCII")
         name = self.filename
         if name is not None and (
-            not name or set(name) & set("/\\") or _CONTROL.search(name) or len(name) > MAX_TEXT_LENGTH
+            not name
+            or set(name) & set("/\\")
+            or CONTROL_CHARACTER.search(name)
+            or len(name) > MAX_TEXT_LENGTH
         ):
             raise ValueError("a file name has no slashes and no control characters")
 
 
-def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise `ValueError` for metadata that a file cannot have: the words say what is wrong."""
-    for name, value in metadata.items():
-        if not _METADATA_NAME.fullmatch(name):
-            raise ValueError(f"metadata names are small letters, digits and -, not {name[:100]!r}")
-        if not isinstance(value, str) or _CONTROL.search(value):
-            raise ValueError(f"the value of the metadata {name!r} must be text in one line")
-    if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > MAX_METADATA_BYTES:
-        raise ValueError(f"metadata has at most {MAX_METADATA_BYTES} bytes, names and values together")
+def grant_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata for a grant, names in lower case. Raises `ValueError`."""
+    try:
+        return normalize_metadata(metadata)
+    except Refusal as refusal:
+        raise ValueError(refusal.message) from None
 
 
 def encode_path(path: str) -> str:
@@ -142,7 +139,7 @@ def encode_path(path: str) -> str:
     if first or not segments:
         raise ValueError("the path must start with a slash")
     for position, segment in enumerate(segments, start=1):
-        if segment in {"", ".", ".."} or _BAD_SEGMENT.search(segment):
+        if segment in {"", ".", ".."} or "\\" in segment or CONTROL_CHARACTER.search(segment):
             raise ValueError(f"segment {position} of the path is not a plain name")
     if len(path.encode()) > MAX_PATH_BYTES:
         raise ValueError(f"the path is longer than {MAX_PATH_BYTES} bytes")

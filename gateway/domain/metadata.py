@@ -1,7 +1,6 @@
-"""What is kept of a file beside its bytes: small texts under names, as object stores have.
+"""Metadata of a stored file: short texts under names, as object stores have them.
 
-One rule: whoever brings metadata in (headers, signed URLs, scripts) has it checked here, so that
-every storage can keep it. Pure.
+One check serves request headers, signed URLs and scripts, so that every storage can keep what passes.
 """
 
 from __future__ import annotations
@@ -9,42 +8,67 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import quote
 
+from gateway.domain.paths import CONTROL_CHARACTER
 from gateway.errors import Refusal
 
-HEADER: Final = "x-amz-meta-"
-"""How request headers that are metadata begin. Source: Amazon S3 API reference, PutObject."""
+METADATA_PREFIX: Final = "x-amz-meta-"
+"""Lower-case prefix of request headers that are metadata. Source: Amazon S3 API reference, PutObject."""
 
-MAX_BYTES: Final = 2048
+MAX_METADATA_BYTES: Final = 2048
 """Names and values together, as UTF-8. Source: Amazon S3 user guide, "Working with object metadata"."""
 
-_NAME: Final = re.compile(r"[a-z0-9-]+")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+MAX_METADATA_NAME: Final = 100
+"""Characters of one name."""
+
+_NAME: Final = re.compile(rf"[a-z0-9-]{{1,{MAX_METADATA_NAME}}}")
+_NOT_PLAIN_NAME: Final = re.compile(r"[^A-Za-z0-9 !#$&'()+,.;=@^_`{}~\[\]-]")
 
 
-def check(said: Mapping[str, str]) -> dict[str, str]:
+def normalize_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata with names in lower case. Raises `Refusal("bad_request")`."""
-    found: dict[str, str] = {}
-    for name, value in said.items():
+    normalized: dict[str, str] = {}
+    for name, value in metadata.items():
         lowered = name.lower()
         if not _NAME.fullmatch(lowered):
-            raise Refusal("bad_request", "names of metadata are made of a-z, 0-9 and hyphens")
-        if lowered in found:
+            raise Refusal(
+                "bad_request",
+                f"metadata names have 1 to {MAX_METADATA_NAME} of a-z, 0-9 and hyphens,"
+                f" not {name[:MAX_METADATA_NAME]!r}",
+            )
+        if lowered in normalized:
             raise Refusal("bad_request", f"the metadata {lowered!r} is given twice")
-        if _CONTROL.search(value):
-            raise Refusal("bad_request", f"the metadata {lowered!r} holds a control character")
-        found[lowered] = value
-    try:
-        size = sum(len(name) + len(value.encode()) for name, value in found.items())
-    except UnicodeEncodeError:
-        raise Refusal("bad_request", "metadata must be Unicode text") from None
-    if size > MAX_BYTES:
-        raise Refusal("bad_request", f"there are {size} bytes of metadata, {MAX_BYTES} are allowed")
-    return found
+        if not isinstance(value, str) or CONTROL_CHARACTER.search(value):
+            raise Refusal(
+                "bad_request",
+                f"the metadata {lowered!r} must be one line of Unicode text without control characters",
+            )
+        normalized[lowered] = value
+    size = sum(len(name) + len(value.encode()) for name, value in normalized.items())
+    if size > MAX_METADATA_BYTES:
+        raise Refusal(
+            "bad_request",
+            f"metadata has {size} bytes, names and values together; at most {MAX_METADATA_BYTES}"
+            " are allowed",
+        )
+    return normalized
 
 
-def of_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata among request headers, each name given once. Raises `Refusal`."""
-    length = len(HEADER)
-    said = {n[length:]: headers[n] for n in headers if n[:length].lower() == HEADER}
-    return check(said) if said else {}
+def metadata_of_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata among request headers. Raises `Refusal("bad_request")`."""
+    length = len(METADATA_PREFIX)
+    metadata = {
+        name[length:]: headers[name] for name in headers if name[:length].lower() == METADATA_PREFIX
+    }
+    return normalize_metadata(metadata) if metadata else {}
+
+
+def content_disposition(filename: str) -> str:
+    """Return the `Content-Disposition` that makes a browser save under a name (RFC 6266, RFC 8187).
+
+    Clients without `filename*` get the name in plain ASCII.
+    """
+    plain = _NOT_PLAIN_NAME.sub("_", filename)
+    exact = quote(filename, safe="", errors="replace")
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"

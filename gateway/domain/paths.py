@@ -32,7 +32,7 @@ _FILEPATH: Final = "filepath"
 _FILENAME: Final = "filename"
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _PLAIN: Final = re.compile(r"/?(?!\.\.?(?:/|\Z))[ -.0-[\]-~]+(?:/(?!\.\.?(?:/|\Z))[ -.0-[\]-~]+)*")
 """ASCII paths that break no rule but maybe those of length: nearly all that ever come."""
@@ -42,7 +42,7 @@ _RULES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
     (lambda name: name in {".", ".."}, "is a dot segment"),
     (lambda name: "/" in name, "contains a slash"),
     (lambda name: "\\" in name, "contains a backslash"),
-    (lambda name: _CONTROL.search(name) is not None, "contains a control character"),
+    (lambda name: CONTROL_CHARACTER.search(name) is not None, "contains a control character"),
     (lambda name: len(name.encode()) > MAX_SEGMENT_BYTES, f"is longer than {MAX_SEGMENT_BYTES} bytes"),
 )
 """What no segment may be. The order matters: text with surrogates cannot be measured in bytes."""

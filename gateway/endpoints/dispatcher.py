@@ -29,7 +29,6 @@ from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.notifications.handler import NotificationHandler
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy_response import ProxyResponse
-from gateway.endpoints.uploads.body import BrokenBodyError
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.socket_takeover import DETACHED, respond_detached
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
@@ -134,7 +133,7 @@ class Dispatcher:
             if request.body_exists:
                 answer.force_close()
             return answer
-        except (BrokenBodyError, ClientDisconnected):
+        except ClientDisconnected:
             return None
         except UnknownOutcome as fault:
             faults.error("no answer can be given: %s", fault)

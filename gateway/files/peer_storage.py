@@ -19,7 +19,7 @@ from yarl import URL
 from gateway.auth.installation import Installation
 from gateway.domain import paths
 from gateway.domain.grant import Grant
-from gateway.domain.metadata import HEADER
+from gateway.domain.metadata import METADATA_PREFIX
 from gateway.domain.model import Stored, Upload
 from gateway.errors import TABLE, PeerUnavailable, Refusal, Superseded, UnknownOutcome
 from gateway.files.peer import PATIENCE, PIECE_BYTES
@@ -56,7 +56,7 @@ class PeerStorage:
     async def put(self, upload: Upload, pieces: AsyncIterator[bytes]) -> Stored:
         """Store a file there. The gateway takes it as any upload. Raises as `_asking`,
         `UnknownOutcome`."""
-        headers = {f"{HEADER}{name}": value for name, value in upload.metadata.items()}
+        headers = {f"{METADATA_PREFIX}{name}": value for name, value in upload.metadata.items()}
         if upload.content_type is not None:
             headers["Content-Type"] = upload.content_type
         if upload.content_length is not None:

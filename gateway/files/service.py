@@ -30,7 +30,6 @@ from gateway.files import peer as distant
 from gateway.files.by_path import FilesByPath
 from gateway.files.peer import FileLocation
 from gateway.files.versions import FileVersions, identity_of
-from gateway.plugins.hooks import Hooks
 from gateway.settings.values import address
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.protocols import Storage
@@ -47,7 +46,8 @@ class FilesService(FilesByPath):
     """`files` for handlers that may run far from the file. Callable from any event loop.
 
     `own` returns the `HOST:PORT` by which events name us, None for a worker, which holds nothing;
-    `local` are our own files, `tree` is the directory that we may share with a holder. `shelf` is the
+    `local` are our own files, `tree` is the directory that we may share with a holder,
+    `directory` its path, None where the storage is a bucket. `shelf` is the
     storage; `placed` tells of its objects, None where it keeps files.
     """
 
@@ -55,7 +55,7 @@ class FilesService(FilesByPath):
         self,
         installation: Installation,
         tree: DirectoryTree,
-        directory: Path,
+        directory: Path | None,
         *,
         own: Callable[[], tuple[str, int] | None],
         local: FileVersions | None = None,
@@ -73,33 +73,29 @@ class FilesService(FilesByPath):
         self._local = local
         self._places: OrderedDict[str, FileLocation] = OrderedDict()
 
-    # -- what handlers are told
+    # -- the events of handlers
 
-    def complete(self, delivery: Delivery) -> dict[str, Any]:
-        """Return the event that a handler gets. `filepath` is set where the file is ours."""
+    async def event_for(self, delivery: Delivery) -> dict[str, Any]:
+        """Return the event that a handler gets; `filepath` is set where the very file is on our disk."""
         place = self._place(delivery)
         host, port = place.holder if place else self._own() or (None, None)
         event = delivered_event(delivery, host or "", port or 0, self._directory)
         event |= {"address": host, "port": port}
-        if place is not None and not place.ours and "filepath" in event:
+        if place is None:
+            return event
+        if not place.ours and "filepath" in event:
             event["filepath"] = None
+        directory = self._directory if delivery.upload_id is not None else None
+        if directory is not None and await asyncio.to_thread(self._is_here, place):
+            event["filepath"] = str(directory / place.path.lstrip("/"))
         return event
 
-    async def deliver(self, hooks: Hooks, delivery: Delivery, event: dict[str, Any]) -> None:
-        """Run the handler. Where it could not even connect to the holder, that is
-        `PeerUnavailable`."""
-        place = self._places.get(delivery.upload_id or "")
-        if place is not None and await asyncio.to_thread(self._is_here, place):
-            event["filepath"] = str(self._directory / place.path.lstrip("/"))
-        try:
-            await hooks.deliver(delivery, event)
-        except HandlerFailed as failed:
-            cause = failed.__cause__
-            if place is None or not isinstance(cause, aiohttp.ClientConnectorError):
-                raise
-            if (cause.host, cause.port) != place.holder:
-                raise
-            raise distant.away(place, cause) from failed
+    def unavailable_holder(self, delivery: Delivery, failure: HandlerFailed) -> PeerUnavailable | None:
+        """Return the error of a run that could not even connect to the holder of its file, else None."""
+        place, cause = self._places.get(delivery.upload_id or ""), failure.__cause__
+        if place is None or not isinstance(cause, aiohttp.ClientConnectorError):
+            return None
+        return distant.away(place, cause) if (cause.host, cause.port) == place.holder else None
 
     def _place(self, delivery: Delivery) -> FileLocation | None:
         """Return where the file is, and remember it; None where there is none."""

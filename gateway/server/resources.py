@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gateway.auth.installation import Installation, installation_keys
 from gateway.auth.links import SignedUrlFactory
@@ -236,7 +235,7 @@ class Resources:
         self.holders = FilesService(
             self.installation,
             self.tree,
-            settings.directory,
+            settings.directory if settings.storage == "file" else None,
             own=lambda: self.advertised,
             local=self.files,
             shelf=self.shelf,

@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -23,7 +23,6 @@ from gateway.auth.installation import KEY_FILE, Installation, audience, installa
 from gateway.auth.links import SignedUrlFactory, nobody_signs
 from gateway.domain import paths
 from gateway.domain.addresses import Address, host_port
-from gateway.domain.model import Delivery
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError, Refusal
 from gateway.events.nats import make_engine
@@ -38,6 +37,7 @@ from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
 from gateway.plugins.secrets import keys_of
 from gateway.records import open_records, secrets_of
+from gateway.server.plugin_dispatcher import PluginDispatcher
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import existing_slots
 from gateway.storage.local.tree import DirectoryTree
@@ -125,12 +125,8 @@ class Worker:
         tls = tls_context(self.settings)
         await web.SockSite(self._server, self._socket, ssl_context=tls, backlog=BACKLOG).start()
         self.nats.start()
-        self.runner = Runner(
-            self.nats.queue,
-            deliver=self._deliver,
-            complete=self._holders.complete,
-            observe=self.metrics.ran,
-        )
+        dispatcher = PluginDispatcher(self.hooks, self._holders)
+        self.runner = Runner(self.nats.queue, dispatcher, self.metrics)
         await self.nats.wait_ready()
         await self.runner.start(self.hooks.specs())
 
@@ -167,9 +163,6 @@ class Worker:
         count = len(self.hooks.specs())
         handlers = "1 handler" if count == 1 else f"{count} handlers"
         return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{host_port(*self.address)}/-/health"
-
-    async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
-        await self._holders.deliver(self.hooks, delivery, event)
 
     # -- its few pages
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from gateway.domain.addresses import ALL_INTERFACES
 from gateway.errors import ConfigError
+from gateway.settings.builtin_plugins import PREFIX as BUILTIN
 from gateway.settings.sources import (
     ROWS,
     Location,
@@ -100,7 +101,9 @@ def _absolute(name: str, value: Any, base: Path) -> Any:
         return value
     if isinstance(value, list):
         return [_absolute(name, item, base) for item in value]
-    return os.path.abspath(base / value) if isinstance(value, str) and value else value
+    if not isinstance(value, str) or not value or value.startswith(BUILTIN):
+        return value
+    return os.path.abspath(base / value)
 
 
 def _validated(

@@ -16,6 +16,7 @@ from typing import Any, Final
 import yaml
 
 from gateway.errors import ConfigError
+from gateway.settings.builtin_plugins import PREFIX as BUILTIN
 from gateway.settings.option import PREFIX, Setting
 from gateway.settings.table import settings_table
 
@@ -147,7 +148,19 @@ def _pieces(row: Setting, value: object, separator: str) -> object:
     texts = [str(text) for text in value] if isinstance(value, list | tuple) else [str(value)]
     if separator == "," and row.option.path:
         return list(texts)
-    return [piece.strip() for text in texts for piece in text.split(separator) if piece.strip()]
+    pieces = [piece.strip() for text in texts for piece in _split(text, separator) if piece.strip()]
+    return pieces
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split a text; the colon of `builtin:NAME` belongs to it (a folder of that name is `./builtin`)."""
+    pieces: list[str] = []
+    for piece in text.split(separator):
+        if separator == ":" and pieces and f"{pieces[-1].strip()}:" == BUILTIN:
+            pieces[-1] = BUILTIN + piece.strip()
+        else:
+            pieces.append(piece)
+    return pieces
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

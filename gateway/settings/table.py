@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from gateway.domain.addresses import Address
 from gateway.domain.model import OnConflict
 from gateway.settings import values
+from gateway.settings.builtin_plugins import plugin_folder
 from gateway.settings.downloads import DOWNLOADS, DownloadSettings
 from gateway.settings.events import EVENTS, EventSettings
 from gateway.settings.jwt import JWT, JwtSettings
@@ -117,10 +118,10 @@ class Settings(
         ),
     ] = None
     plugins: Annotated[
-        tuple[Path, ...],
+        tuple[Annotated[Path, BeforeValidator(plugin_folder)], ...],
         Option(
             _PLACE,
-            "folder of YAML plugins, read recursively (repeatable)",
+            "folder of YAML plugins, read recursively, or builtin:NAME for a shipped set (repeatable)",
             "DIR",
             path=True,
             separator=":",

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.domain.grant import BODY_METHODS, Grant
+from gateway.domain.metadata import METADATA_PREFIX
 from gateway.errors import Refusal
-
-METADATA_PREFIX: Final = "x-amz-meta-"
 
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 

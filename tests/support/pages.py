@@ -54,7 +54,7 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page that is written for readers."""
-    return [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+    return [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
-from urllib.parse import quote
 
+from gateway.domain.metadata import content_disposition
 from gateway.storage.local.xattrs import guess_mime
 from gateway.storage.protocols import Stat
 
@@ -21,7 +21,6 @@ NOBODY_ELSES: Final = "private, no-cache"
 
 _SANDBOX: Final = "sandbox; default-src 'none'"
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]{1,255}")
-_NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 !#$&'()+,.;=@^_`{}~\[\]-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def head_of_any(filename: str, wish: ResponseOptions) -> dict[str, str]:
     cached = wish.cache_control
     return {
         "Cache-Control": cached if cached and _PRINTABLE.fullmatch(cached) else NOBODY_ELSES,
-        "Content-Disposition": disposition(filename),
+        "Content-Disposition": content_disposition(filename),
         "Content-Security-Policy": _SANDBOX,
         "X-Content-Type-Options": "nosniff",
     }
@@ -66,13 +65,3 @@ def type_of(stat: Stat) -> str:
     """Return the type that was stored with a file, else what its name tells."""
     stored = stat.mime
     return stored if stored and _PRINTABLE.fullmatch(stored) else guess_mime(stat.path)
-
-
-def disposition(filename: str) -> str:
-    """Return the value of `Content-Disposition`: to be saved, under this name (RFC 6266, RFC 8187).
-
-    Programs that know no `filename*` get the name in plain ASCII.
-    """
-    plain = _NOT_PLAIN.sub("_", filename)
-    exact = quote(filename, safe="", errors="replace")
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}"

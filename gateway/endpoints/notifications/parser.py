@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
+from gateway.domain.metadata import METADATA_PREFIX
 from gateway.errors import Refusal
 
 MOST_RECORDS: Final = 1000
@@ -27,8 +28,6 @@ DEEPEST: Final = 4
 
 LONGEST_KEY: Final = 1024
 """Bytes of an object's key."""
-
-HEADER: Final = "x-amz-meta-"
 
 _PLAIN: Final = ("ceph:",)
 """How the `eventSource` of those begins who write keys as they are. All others encode them as a form
@@ -194,7 +193,11 @@ def _metadata(found: Mapping[str, Any]) -> dict[str, str] | None:
     if not isinstance(said, dict):
         return None
     pairs = ((str(name).lower(), value) for name, value in said.items() if isinstance(value, str))
-    return {name.removeprefix(HEADER): value for name, value in pairs if name.startswith(HEADER)}
+    return {
+        name.removeprefix(METADATA_PREFIX): value
+        for name, value in pairs
+        if name.startswith(METADATA_PREFIX)
+    }
 
 
 def _part(whole: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:

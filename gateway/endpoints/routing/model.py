@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-ITSELF: Final = "0.0.0.0"  # noqa: S104 (a name in plugins, not an address that is bound)
-"""The authority that means this gateway itself: no upstream, only scripts answer."""
-
-AuthMode = Literal["axis", "none", "token", "jwt"]
+RouteAuth = Literal["default", "none", "token", "jwt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for ITSELF.
+    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for scripts alone.
 
     Who calls must have all `scopes` and one of the `groups`, if there are any.
     """
@@ -100,7 +97,7 @@ class Route:
     target: str
     upstreams: tuple[str, ...]
     scheme: Literal["http", "https"]
-    auth_mode: AuthMode
+    auth: RouteAuth
     operations: Mapping[str, Operation]
     request_process: Process | None = None
     response_process: Process | None = None

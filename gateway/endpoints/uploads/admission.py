@@ -15,7 +15,8 @@ from aiohttp import web
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import kept
-from gateway.domain import metadata, paths
+from gateway.domain import paths
+from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import Upload
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
@@ -107,7 +108,7 @@ class Admission:
             on_conflict=self._settings.on_conflict,
             must_be_new=preconditions.must_be_new(headers),
             created=time.time(),
-            metadata=metadata.of_headers(fields),
+            metadata=metadata_of_headers(fields),
         )
 
     async def _authorize(self, upload: Upload) -> None:

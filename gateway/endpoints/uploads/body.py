@@ -5,20 +5,13 @@ Only "all declared bytes" or "a clean last chunk" is an end; everything else rai
 
 from __future__ import annotations
 
-import asyncio
-
-from aiohttp import StreamReader, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from gateway.commit.writer import PendingWrite
 from gateway.endpoints.inflight import Progress
 from gateway.errors import Refusal
-from gateway.http.protocol import send_continue
+from gateway.http.request_body import read_chunk
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
-
-
-class BrokenBodyError(Exception):
-    """The client disconnected in the middle of the body: there is nothing to commit or to answer."""
 
 
 def body_is_buffered(request: web.BaseRequest) -> bool:
@@ -42,50 +35,10 @@ def read_buffered(request: web.BaseRequest) -> bytes:
     return b"" if content.at_eof() else content.read_nowait(-1)
 
 
-async def send_continue_or_disconnect(request: web.BaseRequest) -> None:
-    """Send `100 Continue`. Raises `BrokenBodyError`."""
-    try:
-        await send_continue(request)
-    except OSError as error:
-        raise BrokenBodyError("the client did not wait for 100 Continue") from error
-
-
 def check_received(received: int, limit: int | None) -> None:
     """Check the bytes received so far against the size limit (None: none). Raises `Refusal`."""
     if limit is not None and received > limit:
         raise Refusal("too_large", f"the upload is larger than {limit} bytes")
-
-
-def idle_refusal(seconds: float) -> Refusal:
-    """Return the refusal for a client that sends nothing for `seconds`."""
-    return Refusal("idle_timeout", f"no byte came for {seconds:g} seconds")
-
-
-class BodyChunkReader:
-    """Reads one body chunk by chunk. `idle_timeout` is the time without a byte, in seconds."""
-
-    def __init__(self, content: StreamReader, idle_timeout: float) -> None:
-        self._content = content
-        self._idle_timeout = idle_timeout
-
-    async def next_chunk(self) -> bytes:
-        """Return the next chunk, b"" at the clean end.
-
-        Raises `Refusal` (`idle_timeout`, `incomplete_body`) or `BrokenBodyError`.
-        """
-        content = self._content
-        try:
-            async with asyncio.timeout(self._idle_timeout):
-                while not content.at_eof():
-                    if chunk := await content.readany():
-                        return chunk
-        except TimeoutError:
-            raise idle_refusal(self._idle_timeout) from None
-        except OSError as error:
-            raise BrokenBodyError(str(error) or type(error).__name__) from error
-        except (web.RequestPayloadError, HttpProcessingError) as error:
-            raise Refusal("incomplete_body", "the body is not well-formed") from error
-        return b""
 
 
 async def receive_streamed(
@@ -93,12 +46,11 @@ async def receive_streamed(
 ) -> None:
     """Read the body to its end; the client is read no faster than the storage writes.
 
-    Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`) or `BrokenBodyError`
-    when the connection is closed.
+    Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`),
+    `ClientDisconnected`.
     """
     upload = progress.upload
-    reader = BodyChunkReader(request.content, idle_timeout)
-    while chunk := await reader.next_chunk():
+    while chunk := await read_chunk(request.content, idle_timeout):
         progress.received += len(chunk)
         check_received(progress.received, upload.max_bytes)
         await pending.write(chunk)

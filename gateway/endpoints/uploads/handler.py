@@ -18,18 +18,19 @@ from gateway.endpoints.uploads.body import (
     body_is_buffered,
     check_received,
     read_buffered,
-    send_continue_or_disconnect,
 )
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.socket_receiver import BodyReceiver
 from gateway.errors import Refusal
 from gateway.http.protocol import UPLOAD_ID, expects_continue
+from gateway.http.request_body import send_continue_or_disconnect
 from gateway.http.responses import SmallJsonResponse, quoted
 from gateway.telemetry import logs
 
 
 class UploadHandler:
-    """Serves uploads. One object per process, on the server's event loop. `slot` goes into upload ids."""
+    """Serves uploads. One object per process, on the server's event loop. `slot` goes into upload
+    ids."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class UploadHandler:
         self._slot = slot
 
     async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> SmallJsonResponse:
-        """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`, `BrokenBodyError`."""
+        """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
         upload_id = new_id(self._slot)
         request[UPLOAD_ID] = upload_id
         logs.add(upload_id=upload_id)
@@ -96,7 +97,8 @@ class UploadHandler:
 
 
 def _verified_digests(admitted: AdmittedUpload, pending: PendingWrite) -> dict[str, str]:
-    """Compare the digests of the body with the expected ones; return them in base64. Raises `Refusal`."""
+    """Compare the digests of the body with the expected ones; return them in base64. Raises
+    `Refusal`."""
     computed: dict[str, bytes] = {}
     for expected in admitted.expected_digests:
         digest = pending.digest(preconditions.ALGORITHMS[expected.algorithm])

@@ -10,8 +10,7 @@ import logging
 
 from gateway.domain.model import Stored
 from gateway.endpoints.inflight import Inflight
-from gateway.endpoints.uploads.body import BrokenBodyError
-from gateway.errors import Refusal, UnknownOutcome
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
@@ -42,7 +41,7 @@ class UploadOutcomes:
         if isinstance(error, Refusal):
             error.upload_id = upload_id
             self._metrics.uploads.add(error.code)
-        elif isinstance(error, UnknownOutcome | BrokenBodyError):
+        elif isinstance(error, UnknownOutcome):
             self._metrics.uploads.add("broken")
         progress = self._inflight.find(upload_id)
         if progress is None or progress.state == "admitting":
@@ -65,7 +64,7 @@ class UploadOutcomes:
 def _reason(error: BaseException) -> str:
     if isinstance(error, Refusal):
         return error.code
-    if isinstance(error, BrokenBodyError):
+    if isinstance(error, ClientDisconnected):
         return "connection_lost"
     if isinstance(error, asyncio.CancelledError):
         return "stopping"

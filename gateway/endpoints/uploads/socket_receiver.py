@@ -24,9 +24,11 @@ from gateway.commit.failures import refusal_of
 from gateway.commit.writer import PendingWrite, ThreadedWrite
 from gateway.domain import failpoints
 from gateway.endpoints.inflight import Progress
-from gateway.endpoints.uploads.body import BrokenBodyError, idle_refusal, receive_streamed
+from gateway.endpoints.uploads.body import receive_streamed
 from gateway.endpoints.uploads.socket_selftest import socket_path_works
 from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket
+from gateway.errors import ClientDisconnected
+from gateway.http.request_body import idle_refusal
 
 MIN_DETACH_BYTES: Final = 8 << 20
 """Bytes still to come from which on detaching pays for the connection that it uses up: a client that
@@ -175,7 +177,8 @@ class _ReceiveTurns:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def _fill(self, buffer: memoryview, *, linger: bool) -> int:
-        """Fill `buffer` with the bytes that have come. Raises `BrokenBodyError` at the client's end."""
+        """Fill `buffer` with the bytes that have come. Raises `ClientDisconnected` at the client's
+        end."""
         filled = 0
         try:
             while filled < len(buffer) and not self.dry:
@@ -185,10 +188,10 @@ class _ReceiveTurns:
                     self.dry = not (linger and self._more_comes(len(buffer) - filled))
                     continue
                 if not size:
-                    raise BrokenBodyError("the client ended the connection in the middle of the body")
+                    raise ClientDisconnected("the client ended the connection in the middle of the body")
                 filled += size
         except OSError as error:
-            raise BrokenBodyError(str(error) or type(error).__name__) from error
+            raise ClientDisconnected(str(error) or type(error).__name__) from error
         return filled
 
     def _more_comes(self, wanted: int) -> bool:

@@ -11,12 +11,10 @@ import binascii
 import re
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import quote
 
 _PLAIN: Final = re.compile(r"(?:[!-~]+(?: [!-~]+)*)?")
 _WORD: Final = re.compile(r"=\?([A-Za-z0-9_-]+)\?([BbQq])\?([!-~]*?)\?=")
 _BETWEEN: Final = re.compile(r"\?=\s+=\?")
-_NOT_PLAIN_NAME: Final = re.compile(r"[^A-Za-z0-9 !#$&'()+,.;=@^_`{}~\[\]-]")
 
 _WORD_BYTES: Final = 45
 """An encoded word has 75 characters at the most (RFC 2047 section 2)."""
@@ -34,12 +32,6 @@ def encoded(metadata: Mapping[str, str]) -> dict[str, str]:
 def decoded(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata as it was before `encoded`, names in lower case."""
     return {name.lower(): _decode(value) for name, value in metadata.items()}
-
-
-def disposition(filename: str) -> str:
-    """Return the `Content-Disposition` that makes a browser save under a name (RFC 6266, RFC 8187)."""
-    plain = _NOT_PLAIN_NAME.sub("_", filename)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def _encode(value: str) -> str:

@@ -15,14 +15,14 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from gateway.domain.grant import Grant
+from gateway.domain.metadata import METADATA_PREFIX, content_disposition
 from gateway.storage.protocols import PresignedRequest
 from gateway.storage.s3.client import Client, expires_in
-from gateway.storage.s3.header_encoding import disposition, encoded
+from gateway.storage.s3.header_encoding import encoded
 
 MAX_POST_BYTES: Final = 5 << 30
 """Bytes that one POST may bring (Amazon S3 API reference, "POST Object")."""
 
-_META: Final = "x-amz-meta-"
 _OPERATIONS: Final = {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object"}
 _hoisting: ContextVar[bool] = ContextVar("gateway_s3_hoisting", default=False)
 
@@ -76,7 +76,7 @@ def _parameters(grant: Grant) -> dict[str, Any]:
         said = {
             "ResponseContentDisposition": None
             if grant.filename is None
-            else disposition(grant.filename),
+            else content_disposition(grant.filename),
             "ResponseCacheControl": grant.cache_control,
         }
     else:
@@ -88,7 +88,7 @@ async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: in
     """Return a POST policy: every field of it is demanded as it is, the size lies in a range."""
     if "${filename}" in key:
         raise ValueError("a form cannot name ${filename} in its path: S3 would put another name there")
-    fields = {f"{_META}{name}": value for name, value in encoded(grant.metadata).items()}
+    fields = {f"{METADATA_PREFIX}{name}": value for name, value in encoded(grant.metadata).items()}
     if grant.content_type is not None:
         fields["Content-Type"] = grant.content_type
     if grant.cache_control is not None:
@@ -117,7 +117,11 @@ def _hoisted(client: Client) -> Iterator[None]:
 def _hoist(request: Any, **_: Any) -> None:
     if not _hoisting.get():
         return
-    moved = [n for n in request.headers if n.lower().startswith(_META) or n.lower() == "cache-control"]
+    moved = [
+        n
+        for n in request.headers
+        if n.lower().startswith(METADATA_PREFIX) or n.lower() == "cache-control"
+    ]
     request.params = {**_plain(request.params), **{name: request.headers[name] for name in moved}}
     for name in moved:
         del request.headers[name]

@@ -312,23 +312,33 @@ def test_figures_are_kept_case_by_case_and_come_back_as_they_were(tmp_path: Path
 
 def test_pages_keep_what_stands_around_the_figures(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.write(page, "new")
-    assert page.read_text() == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+    opening, closing = "<!-- bench goals: written by scripts/bench --write -->", "<!-- /bench goals -->"
+    page.write_text(f"before\n{opening}\nold\n{closing}\nafter\n")
+    report.write(page, "new", "bench goals")
+    assert page.read_text() == f"before\n{opening}\n\nnew\n\n{closing}\nafter\n"
     page.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
-        report.write(page, "new")
+        report.write(page, "new", "bench goals")
 
 
-@pytest.mark.parametrize("page", [report.README, report.PAGE], ids=lambda page: page.name)
-def test_the_figures_of_the_pages_are_those_that_are_kept(page: Path, tmp_path: Path) -> None:
+def test_the_figures_of_the_pages_are_those_that_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = report.load()
     assert kept
-    written = Path(shutil.copy(page, tmp_path / page.name))
-    report.write(
-        written, report.targets_table(kept) if page == report.README else report.case_tables(kept)
-    )
-    assert written.read_text() == page.read_text(), "write the figures with scripts/bench --write"
+    pages = {name: getattr(report, name) for name in ("README", "PAGE")}
+    for name, page in pages.items():
+        monkeypatch.setattr(report, name, Path(shutil.copy(page, tmp_path / page.name)))
+    report.write_pages(kept)
+    for name, page in pages.items():
+        written: Path = getattr(report, name)
+        assert written.read_text() == page.read_text(), "write the figures with scripts/bench --write"
+
+
+def test_the_readme_shows_three_ratios() -> None:
+    lines = report.headline(report.load()).splitlines()
+    assert len(lines) == 3
+    assert all(" × (" in line for line in lines)
 
 
 def test_tables_are_tables() -> None:

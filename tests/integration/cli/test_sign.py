@@ -16,12 +16,12 @@ from tests.support.harness import Outside, curl, get, plugin, put
 
 ROUTE = """
 name: exports
-authorities: [0.0.0.0]
-proxy: {path: "/exports/{kind}", scheme: "http:", authorization: {auth_mode: axis}}
+upstreams: []
+proxy: {path: "/exports/{kind}", scheme: "http:", authorization: {auth: default}}
 target: {path: "/exports/{kind}", scheme: "http:"}
 spec:
 - {command: callout, method: GET, schema: {}}
-request_forbidden_process: |
+request_script: |
   return {"kind": request.resources["kind"], "params": request.params["from"]}
 """
 

@@ -26,8 +26,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
 async def test_both_tokens_of_a_user_are_believed(start: Start, pool: Pool, tmp_path: Path) -> None:
     folder = write(
         tmp_path / "plugins",
-        route("/who", WHO, auth="axis"),
-        RIGHTS.format(path="/group", mode="axis", rights="groups: [photographers]"),
+        route("/who", WHO, auth="default"),
+        RIGHTS.format(path="/group", mode="default", rights="groups: [photographers]"),
         RIGHTS.format(path="/scope", mode="jwt", rights="scopes: [aws.cognito.signin.user.admin]"),
         RIGHTS.format(path="/other", mode="jwt", rights="groups: [editors]"),
     )

@@ -145,7 +145,7 @@ async def test_while_nobody_knows_the_keys_the_answer_is_503_and_not_401(
 async def test_tokens_and_gateways_of_the_installation_pass_beside_it(
     believing: Start, issuer: FakeIssuer
 ) -> None:
-    gateway = await believing(route("/who", WHO, auth="axis"), tokens=[f"bot:{digest('word')}"])
+    gateway = await believing(route("/who", WHO, auth="default"), tokens=[f"bot:{digest('word')}"])
     ann = await get(gateway, "/who", bearer(issuer.token()))
     assert (ann.json["name"], ann.json["claims"]["sub"]) == ("ann", "ann")
     assert (await get(gateway, "/who", bearer("word"))).json == {"name": "bot", "kind": "token"}
@@ -165,7 +165,7 @@ async def test_a_route_may_demand_one_whatever_the_default_is(
         route("/users", WHO, auth="jwt"),
         route("/bots", WHO, auth="token"),
         route("/all", WHO),
-        route("/default", WHO, auth="axis"),
+        route("/default", WHO, auth="default"),
         auth="token",
         tokens=[f"bot:{digest('word')}"],
     )
@@ -184,11 +184,11 @@ async def test_a_route_may_demand_one_whatever_the_default_is(
 
 
 RIGHTS = """
-authorities: [0.0.0.0]
+upstreams: []
 proxy:
   path: {path}
-  authorization: {{auth_mode: {mode}, {rights}}}
-request_forbidden_process: |
+  authorization: {{auth: {mode}, {rights}}}
+request_script: |
   return request.principal
 """
 
@@ -196,8 +196,8 @@ request_forbidden_process: |
 async def test_scopes_are_all_needed_and_one_group_is(believing: Start, issuer: FakeIssuer) -> None:
     gateway = await believing(
         RIGHTS.format(path="/s", mode="jwt", rights="scopes: [photos/read, photos/write]"),
-        RIGHTS.format(path="/g", mode="axis", rights="groups: [admins, editors]"),
-        RIGHTS.format(path="/b", mode="axis", rights="scopes: [a], groups: [g]"),
+        RIGHTS.format(path="/g", mode="default", rights="groups: [admins, editors]"),
+        RIGHTS.format(path="/b", mode="default", rights="scopes: [a], groups: [g]"),
         tokens=[f"bot:{digest('word')}"],
     )
 
@@ -233,7 +233,7 @@ async def test_scopes_are_all_needed_and_one_group_is(believing: Start, issuer: 
 async def test_where_everybody_may_do_everything_rights_are_not_asked_for(
     start: Start, tmp_path: Path
 ) -> None:
-    text = RIGHTS.format(path="/s", mode="axis", rights="scopes: [a]")
+    text = RIGHTS.format(path="/s", mode="default", rights="scopes: [a]")
     gateway = await start(auth="none", plugins=[str(plugin(tmp_path / "plugins", text))])
     assert (await get(gateway, "/s")).status == 204
 
@@ -283,7 +283,7 @@ async def test_a_token_goes_on_to_the_upstream_which_may_read_it(
     )
     up = "{}:{}".format(*back.address)
     front = await believing(
-        route("/a", auth="axis").replace("0.0.0.0", up), tokens=[f"bot:{digest('word')}"]
+        route("/a", auth="default").replace("[]", f"['{up}']"), tokens=[f"bot:{digest('word')}"]
     )
     token = issuer.token()
     assert (await get(front, "/a", bearer(token))).body.decode() == f"Bearer {token}"

@@ -40,10 +40,10 @@ PLUGINS = """
     async def failed(event, handle):
         with open("FOLDER/failed", "a") as log:
             log.write(json.dumps(event) + "\\n")
-- authorities: ["0.0.0.0"]
+- upstreams: []
   name: sign
-  proxy: {path: /sign, authorization: {auth_mode: none}}
-  request_forbidden_process: |
+  proxy: {path: /sign, authorization: {auth: none}}
+  request_script: |
     return await sign_url("PUT", request.params["path"][0], content_type="image/png",
                           max_length=10, metadata={"title": "Sunrise"})
   spec: [{command: callout, method: GET}]

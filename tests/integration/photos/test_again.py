@@ -117,7 +117,7 @@ def test_without_pillow_the_plugins_are_not_loaded_and_it_is_said_what_to_instal
         check=False,
     )
     assert done.returncode != 0
-    assert "pip install 'upload-gateway[photos]'" in done.stderr
+    assert "pip install '.[photos]'" in done.stderr
     assert "process.yaml:" in done.stderr
 
 

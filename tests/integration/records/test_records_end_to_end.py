@@ -24,11 +24,11 @@ from tests.support.harness import Outside, get, plugin
 
 KEEPER = """
 name: keeper
-authorities: [0.0.0.0]
+upstreams: []
 proxy:
   path: /kept/{key}
-  authorization: {auth_mode: none}
-request_forbidden_process: |
+  authorization: {auth: none}
+request_script: |
   kept, key = records("kept"), request.resources["key"]
   if request.method == "PUT":
       return {"done": await kept.put(key, {"n": int(request.body)})}

@@ -23,8 +23,8 @@ async def test_uploads_and_proxied_requests_go_on_while_a_script_blocks(
         """
     async with upstream(answer_all) as behind:
         proxied = (
-            f"authorities: ['{behind.authority}']\n"
-            "proxy: {path: /api, authorization: {auth_mode: none}}\ntarget: {path: /}\n"
+            f"upstreams: ['{behind.authority}']\n"
+            "proxy: {path: /api, authorization: {auth: none}}\ntarget: {path: /}\n"
         )
         gateway = await serve(route("/blocks", blocking), proxied)
         with logged() as lines:

@@ -22,8 +22,8 @@ __all__ = ["two_gib"]
 Start = Callable[..., Awaitable[Gateway]]
 
 ROUTE = """
-- authorities: [{authority}]
-  proxy: {{path: '/web/{{rest:path}}', scheme: 'http:', authorization: {{auth_mode: none}}}}
+- upstreams: [{authority}]
+  proxy: {{path: '/web/{{rest:path}}', scheme: 'http:', authorization: {{auth: none}}}}
   target: {{path: '/{{rest:path}}', scheme: 'http:'}}
   limits: {{connect: 2, idle: {idle}}}
 """

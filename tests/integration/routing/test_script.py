@@ -200,7 +200,7 @@ async def test_a_script_calls_a_route_of_this_gateway_in_the_name_of_the_install
 ) -> None:
     gateway = await serve(
         route("/outer", "answer = await callout(path='/inner')\nreturn answer.json()"),
-        route("/inner", "return request.principal", auth="axis"),
+        route("/inner", "return request.principal", auth="default"),
         auth="token",
     )
     assert (await get(gateway, "/inner")).status == 401
@@ -210,7 +210,7 @@ async def test_a_script_calls_a_route_of_this_gateway_in_the_name_of_the_install
 async def test_log_lines_of_a_script_carry_the_id_of_the_request(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = "from gateway import logs\nlogger.info('it says %s', logs.bound()['request_id'])"
+    script = "from gateway.telemetry import logs\nlogger.info('it says %s', logs.bound()['request_id'])"
     gateway = await serve(route(script=script))
     with caplog.at_level(logging.INFO, "gateway"):
         answer = await get(gateway, "/r")
@@ -221,9 +221,7 @@ async def test_state_is_kept_and_a_reload_swaps_the_routes_as_a_whole(serve: Ser
     gateway = await serve(route(script="state['n'] = state.get('n', 0) + 1\nreturn state"))
     assert (await get(gateway, "/r")).json == {"n": 1}
     file = gateway.settings.plugins[0] / "0.yaml"
-    file.write_text(
-        file.read_text().replace("/r", "/new").replace("authorities", "name: x\nauthorities")
-    )
+    file.write_text(file.read_text().replace("/r", "/new").replace("upstreams", "name: x\nupstreams"))
     await gateway.reload()
     assert (await get(gateway, "/r")).status == 404
     assert (await get(gateway, "/new")).json == {"n": 1}
@@ -251,10 +249,10 @@ async def test_statuses_outside_the_normal_ones_are_logged_and_counted_and_still
 
 
 async def test_the_start_says_what_each_route_does(serve: Serve) -> None:
-    gateway = await serve(route(script="return 1", more="spec: [{method: PUT}]\n", auth="axis"))
+    gateway = await serve(route(script="return 1", more="spec: [{method: PUT}]\n", auth="default"))
     [line] = [line for line in gateway.describe() if "/r" in line]
     assert line.startswith("PUT /r -> scripts (")
-    assert line.endswith("0.yaml:2), authorization axis")
+    assert line.endswith("0.yaml:2), authorization default")
 
 
 async def test_a_published_shape_of_script_runs(serve: Serve) -> None:

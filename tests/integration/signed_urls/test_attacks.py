@@ -21,10 +21,10 @@ from tests.support.harness import Answer, files_below, head, plugin, put, raw
 
 ROUTES = """
 - name: seen
-  authorities: [0.0.0.0]
-  proxy: {path: "/v1/{name}", scheme: "http:", authorization: {auth_mode: axis}}
+  upstreams: []
+  proxy: {path: "/v1/{name}", scheme: "http:", authorization: {auth: default}}
   target: {path: "/v1/{name}", scheme: "http:"}
-  request_forbidden_process: |
+  request_script: |
     return {"principal": request.principal, "method": request.method, "params": request.params}
 """
 

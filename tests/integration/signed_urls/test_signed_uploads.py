@@ -55,10 +55,10 @@ TALKATIVE = """
   authorization: keep
   script: "async def down(event, handle): print(event)"
 - name: route
-  authorities: [0.0.0.0]
-  proxy: {path: /v1/r, scheme: "http:", authorization: {auth_mode: axis}}
+  upstreams: []
+  proxy: {path: /v1/r, scheme: "http:", authorization: {auth: default}}
   target: {path: /v1/r, scheme: "http:"}
-  request_forbidden_process: |
+  request_script: |
     print(request)
     raise ValueError(request.params)
 """

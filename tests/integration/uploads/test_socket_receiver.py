@@ -26,9 +26,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.endpoints.inflight import Progress
-from gateway.endpoints.uploads import socket_receiver as fastpath
-from gateway.endpoints.uploads import socket_selftest as roadcheck
-from gateway.endpoints.uploads.socket_takeover import TakenSocket, take
+from gateway.endpoints.uploads import socket_receiver, socket_selftest
+from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket
 from gateway.server.app import Gateway
 from gateway.storage.local import incoming
 from tests.conftest import Start
@@ -46,8 +45,8 @@ def content(size: int, seed: int = 1) -> bytes:
 async def fast(start: Start, folder: Path, **values: object) -> Gateway:
     """Start a gateway that takes every connection it can."""
     gateway = await start(directory=str(folder), **values)
-    assert gateway.doors.roads.fast
-    gateway.doors.roads.threshold = 1
+    assert gateway.doors.receiver.socket_path
+    gateway.doors.receiver.min_detach_bytes = 1
     return gateway
 
 
@@ -134,14 +133,14 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
     status, story, how = None, {}, None
     number = str(next(NUMBERS))  # an upload whose client has left may end when the next one runs
     errors: list[str] = []
-    end = gateway.inflight.end
+    end = gateway.inflight.end_upload
 
     def note(progress: Progress, error: str | None = None) -> None:
         if error is not None and progress.upload.params.get("number") == [number]:
             errors.append(error)
         end(progress, error)
 
-    with mock.patch.object(gateway.inflight, "end", note):
+    with mock.patch.object(gateway.inflight, "end_upload", note):
         async with raw(gateway) as connection:
             if plan.kept_alive:
                 await connection.send(head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
@@ -182,7 +181,7 @@ async def leave(connection: Raw, way: str) -> None:
 async def test_both_roads_store_answer_and_refuse_alike(start: Start, tmp_path: Path) -> None:
     quick = await fast(start, tmp_path / "fast", durability="none")
     ordinary = await start(directory=str(tmp_path / "ordinary"), durability="none")
-    ordinary.doors.roads.fast = False
+    ordinary.doors.receiver.socket_path = False
     for folder in ("fast", "ordinary"):
         (tmp_path / folder / "upload").mkdir()
     loop = asyncio.get_running_loop()
@@ -220,7 +219,7 @@ async def test_a_handlers_limit_refuses_before_the_body(
 ) -> None:
     plugins = handler(tmp_path / "plugins", "event['max_bytes'] = 99_999")
     gateway = await fast(start, tmp_path / "data", plugins=plugins, auth="none")
-    gateway.doors.roads.fast = quick
+    gateway.doors.receiver.socket_path = quick
     answer = await put(gateway, "/upload/x", b"z" * 100_000)
     assert (answer.status, answer.json["error"]) == (413, "too_large")
     assert (await put(gateway, "/upload/x", b"z" * 99_999)).status == 201
@@ -306,7 +305,7 @@ async def test_a_slow_client_is_not_idle_and_a_silent_one_is(start: Start, tmp_p
             answer = await connection.answer()
             assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
             assert await connection.closed() == b""
-        *_, ended_so = gateway.inflight._ended.values()
+        *_, ended_so = gateway.inflight._failed.values()
         if longest < 0.6:
             break
     assert ended_so["bytes"] == 6
@@ -319,7 +318,7 @@ async def test_progress_is_told_while_the_body_comes(start: Start, tmp_path: Pat
         await begin(connection, 2 * MIB)
         await connection.send(b"z" * MIB)
         (progress,) = gateway.inflight._active.values()
-        while (received := progress.story()["bytes"]) < MIB:
+        while (received := progress.describe()["bytes"]) < MIB:
             await asyncio.sleep(0.001)
         await connection.send(b"z" * MIB)
         assert (await connection.answer()).json["bytes"] == 2 * MIB
@@ -344,7 +343,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
     assert (answer.status, answer.json["error"]) == (507, "no_space")
     assert leftovers(tmp_path / "data") == []
     assert files_below(tmp_path / "data/upload") == {}
-    assert gateway.ground.reserve.promised == 0
+    assert gateway.ground.reserve.reserved == 0
     assert (await put(gateway, "/upload/x", b"z" * 8 * MIB)).status == 201
 
 
@@ -377,11 +376,11 @@ async def test_clients_that_send_nothing_now_hold_no_thread(start: Start, tmp_pa
         waiting = gateway.inflight._active.values()
         while any(progress.received < 10 for progress in waiting):
             await asyncio.sleep(0.001)
-        all_free = threading.Barrier(fastpath.THREADS)
-        pool = gateway.doors.roads.pool
-        await asyncio.gather(
-            *map(asyncio.wrap_future, [pool.submit(all_free.wait, 20) for _ in range(fastpath.THREADS)])
-        )
+        threads = socket_receiver.MAX_THREADS
+        all_free = threading.Barrier(threads)
+        executor = gateway.doors.receiver.executor
+        waits = [executor.submit(all_free.wait, 20) for _ in range(threads)]
+        await asyncio.gather(*map(asyncio.wrap_future, waits))
     await ended(gateway)
 
 
@@ -389,10 +388,10 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
-    monkeypatch.setattr(fastpath, "LINGER_SECONDS", 20.0)
+    monkeypatch.setattr(socket_receiver, "LINGER_TIMEOUT", 20.0)
     gateway = await fast(start, tmp_path / "data", durability="none")
-    gateway.doors.roads.pool.shutdown()
-    gateway.doors.roads.pool = ThreadPoolExecutor(1)
+    gateway.doors.receiver.executor.shutdown()
+    gateway.doors.receiver.executor = ThreadPoolExecutor(1)
     served = asyncio.Event()
 
     async def send_until_served(connection: Raw) -> None:
@@ -417,25 +416,25 @@ def test_the_self_check_passes_on_both_event_loops(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(roadcheck.fast_road_works())
+        assert runner.run(socket_selftest.socket_path_works())
 
 
 async def test_ground_that_has_moved_is_noticed_and_uploads_go_the_ordinary_road(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
 
-    def losing(*arguments: Any) -> TakenSocket | None:
-        taken = take(*arguments)
+    def losing(*arguments: Any) -> DetachedSocket | None:
+        taken = detach_socket(*arguments)
         assert taken is not None
         taken.parsed[:] = [piece[:-1] + b"?" for piece in taken.parsed]
         return taken
 
-    monkeypatch.setattr(roadcheck, "take", losing)
+    monkeypatch.setattr(socket_selftest, "detach_socket", losing)
     with caplog.at_level(logging.WARNING, "gateway.uploads"):
         gateway = await start()
-    (line,) = [record.getMessage() for record in caplog.records if "fast road" in record.getMessage()]
-    assert "not used" in line
-    assert not gateway.doors.roads.fast
+    (line,) = [record.getMessage() for record in caplog.records if "streamed" in record.getMessage()]
+    assert "through the event loop" in line
+    assert not gateway.doors.receiver.socket_path
     answer = await put(gateway, "/upload/x", b"z" * 16 * MIB)
     assert answer.status == 201
     assert "Connection" not in answer.headers

@@ -21,11 +21,11 @@ def route(
     path: str = "/r", script: str | None = None, more: str = "", *, auth: str = "none", answers: str = ""
 ) -> str:
     """A routing plugin. `script` is its request script, `answers` its response script."""
-    text = f"authorities: [0.0.0.0]\nproxy: {{path: '{path}', authorization: {{auth_mode: {auth}}}}}\n"
+    text = f"upstreams: []\nproxy: {{path: '{path}', authorization: {{auth: {auth}}}}}\n"
     for key, code in (("request", script), ("response", answers)):
         if code:
             body = textwrap.indent(textwrap.dedent(code).strip("\n"), "  ")
-            text += f"{key}_forbidden_process: |\n{body}\n"
+            text += f"{key}_script: |\n{body}\n"
     return text + textwrap.dedent(more)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.commit.process_state import ProcessState
 from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
@@ -113,7 +114,7 @@ async def test_a_mark_that_cannot_be_taken_back_is_taken_back_later(
 
     with monkeypatch.context() as patched:
         patched.setattr(office.journal.outbox, "record", broken)
-        patched.setattr("gateway.commit.batch.give_back", dying)
+        patched.setattr(ProcessState, "release_urls", dying)
         with pytest.raises(Refusal):
             await office.commit("/x", grant=granted("n"))
     assert marks(office) == ["n"]

@@ -243,7 +243,7 @@ def test_the_state_folder_is_reserved_only_at_the_top() -> None:
 def test_control_characters_are_those_of_unicode() -> None:
     for code in range(0x110000):
         legal = unicodedata.category(chr(code)) not in {"Cc", "Cs", "Zl", "Zp"}
-        assert (paths._CONTROL.search(chr(code)) is None) == legal, hex(code)
+        assert (paths.CONTROL_CHARACTER.search(chr(code)) is None) == legal, hex(code)
 
 
 @given(HOSTILE)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
-from gateway.storage.s3.header_encoding import decoded, disposition, encoded
+from gateway.storage.s3.header_encoding import decoded, encoded
 from gateway.storage.s3.keys import MAX_KEY_BYTES, PrefixedKeys
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
@@ -52,12 +52,6 @@ def test_plain_texts_stay_plain(plain: str) -> None:
 )
 def test_what_others_have_written_is_read_as_far_as_it_can_be(sent: str, read: str) -> None:
     assert decoded({"Title": sent}) == {"title": read}
-
-
-def test_a_file_name_reaches_old_and_new_browsers() -> None:
-    assert disposition('a "b"é.txt') == (
-        "attachment; filename=\"a _b__.txt\"; filename*=UTF-8''a%20%22b%22%C3%A9.txt"
-    )
 
 
 @given(st.lists(SEGMENT, min_size=1, max_size=3), st.sampled_from(["", "p", "a b/c"]))
