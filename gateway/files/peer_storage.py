@@ -94,7 +94,7 @@ class PeerStorage:
         if base is None:
             raise PeerUnavailable(NO_GATEWAY)
         url = URL(f"{base}/-/objects/{quote('/'.join(segments))}", encoded=True)
-        trusted = self._installation.recognise(method, url)
+        trusted = self._installation.credentials_for(method, url)
         if trusted is None:
             raise PeerUnavailable(f"{url.host}:{url.port} is no peer of this installation")
         sent = {**(headers or {}), INTERNAL_HEADER: trusted.credential}

@@ -111,7 +111,7 @@ class FilesService(FilesByPath):
             ours=own is not None and tuple(own) == holder,
         )
         if not place.ours:
-            self._installation.meet(holder)
+            self._installation.add_peer(holder)
             self.met = f"{place.scheme}://{place.authority}"
         if delivery.upload_id is not None:
             self._places[delivery.upload_id] = place
@@ -231,7 +231,7 @@ class FilesService(FilesByPath):
         self, method: str, upload_id: str, place: FileLocation
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         url = distant.url_of(upload_id, place)
-        trusted = self._installation.recognise(method, url)
+        trusted = self._installation.credentials_for(method, url)
         if trusted is None:
             raise PeerUnavailable(f"{place.authority} is no peer of this installation")
         headers = {INTERNAL_HEADER: trusted.credential}

@@ -33,13 +33,15 @@ class AuthorizeStep:
         self._auth = auth
 
     async def __call__(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
-        """Fill the principal. Raises Refusal `unauthorized` or `insufficient_scope`, or as `granted`."""
-        request, route = exchange.request, exchange.route
+        """Fill the principal.
+
+        Raises `Refusal` as `Auth.authenticate`, `unauthorized`, `insufficient_scope`.
+        """
+        route = exchange.route
         mode = self._auth.mode if route.auth == "default" else route.auth
-        exchange.principal = await self._auth.identify(
-            request.headers, request.method, request.raw_path, jwt=mode == JWT
-        )
-        self._auth.keeps_terms(request.headers, request.method, request.raw_path)
+        caller = await self._auth.authenticate(exchange.incoming, jwt=mode == JWT)
+        exchange.principal = caller.principal
+        exchange.incoming.reject_unenforceable_grant()
         self._keep_credentials_here(exchange)
         if route.auth == "default":
             self._auth.authorize(exchange.principal)

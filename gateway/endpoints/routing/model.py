@@ -9,6 +9,9 @@ from typing import Any, Literal
 from aiohttp import web
 from multidict import CIMultiDict
 
+from gateway.auth.request import IncomingRequest
+from gateway.http.cors import CorsPolicy
+
 RouteAuth = Literal["default", "none", "token", "jwt"]
 
 
@@ -20,18 +23,6 @@ class Limits:
     idle: float = 60.0
     script: float = 60.0
     max_body: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class CorsPolicy:
-    """Who may call from a browser page of another origin (Fetch standard, CORS protocol)."""
-
-    origins: tuple[str, ...]
-    methods: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-    expose: tuple[str, ...] = ()
-    credentials: bool = False
-    max_age: int = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +123,16 @@ class Route:
 class RequestContext:
     """One request on its way through the steps.
 
-    `headers` is what goes upstream and what scripts see (defaults filled in); `raw_query` and
-    `raw_resources` are still encoded. `body` is None while it has not been read: then it streams.
+    `headers` is what goes upstream and what scripts see (defaults filled in); `raw_resources`
+    are still encoded. `body` is None while it has not been read: then it streams.
     """
 
-    request: web.BaseRequest
+    incoming: IncomingRequest
     route: Route
     operation: Operation | None
     resources: Mapping[str, str]
     raw_resources: Mapping[str, str]
     params: Mapping[str, list[str]]
-    raw_query: str
     headers: CIMultiDict[str]
     remote: str | None
     principal: Mapping[str, Any] | None = None
@@ -153,6 +143,11 @@ class RequestContext:
     """The decoded path, for scripts."""
     held: int = 0
     """Bytes of the body in memory, as `routing.body` counts them."""
+
+    @property
+    def request(self) -> web.BaseRequest:
+        """The request as it came in."""
+        return self.incoming.request
 
 
 Next = Callable[[RequestContext], Awaitable[web.StreamResponse]]

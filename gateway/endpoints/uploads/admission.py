@@ -11,10 +11,9 @@ import logging
 import time
 from dataclasses import dataclass
 
-from aiohttp import web
-
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import kept
+from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import Upload
@@ -58,20 +57,17 @@ class Admission:
         self._one_time_marks = one_time_marks
 
     async def admit(
-        self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
+        self, incoming: IncomingRequest, match: paths.Match, upload_id: str
     ) -> AdmittedUpload:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
-        headers = request.headers
+        headers = incoming.request.headers
         length = preconditions.declared_length(headers)
         preconditions.check_range(headers, length)
         expected = preconditions.expected_digests(headers)
         replaced = self._hooks.replaces_authorization()
-        principal = await self._auth.identify(
-            headers, request.method, request.raw_path, jwt=self._auth.mode == JWT and not replaced
-        )
-        upload = self._describe(request, match, query, upload_id, length)
-        upload.principal = principal
-        upload.grant = self._auth.granted(headers, request.method, request.raw_path)
+        caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT and not replaced)
+        upload = self._describe(incoming, match, upload_id, length)
+        upload.principal, upload.grant = caller.principal, caller.grant
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
             _apply_grant(upload)
@@ -86,19 +82,18 @@ class Admission:
 
     def _describe(
         self,
-        request: web.BaseRequest,
+        incoming: IncomingRequest,
         match: paths.Match,
-        query: str,
         upload_id: str,
         length: int | None,
     ) -> Upload:
-        headers = request.headers
+        request, headers = incoming.request, incoming.request.headers
         fields = joined(headers)
         return Upload(
             id=upload_id,
             path=match.path,
             resources=match.resources,
-            params=paths.parse_query(query),
+            params=incoming.params,
             headers=fields,
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),

@@ -9,6 +9,7 @@ import hmac
 
 from aiohttp import web
 
+from gateway.auth.request import IncomingRequest
 from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored, new_id
@@ -46,16 +47,16 @@ class UploadHandler:
         self._outcomes = outcomes
         self._slot = slot
 
-    async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> SmallJsonResponse:
+    async def put(self, incoming: IncomingRequest, match: paths.Match) -> SmallJsonResponse:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
-        upload_id = new_id(self._slot)
+        request, upload_id = incoming.request, new_id(self._slot)
         request[UPLOAD_ID] = upload_id
         logs.add(upload_id=upload_id)
         withheld = 0
         try:
             if expects_continue(request):
                 withheld = int(request.headers.get("Content-Length", 0))
-            admitted = await self._admission.admit(request, match, query, upload_id)
+            admitted = await self._admission.admit(incoming, match, upload_id)
             try:
                 stored = await self._store(request, admitted)
             except Refusal as refusal:

@@ -13,7 +13,6 @@ import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -29,6 +28,7 @@ from gateway.endpoints.uploads.socket_selftest import socket_path_works
 from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket
 from gateway.errors import ClientDisconnected
 from gateway.http.request_body import idle_refusal
+from gateway.http.socket_turns import SocketTurns, wait_readable
 
 MIN_DETACH_BYTES: Final = 8 << 20
 """Bytes still to come from which on detaching pays for the connection that it uses up: a client that
@@ -38,9 +38,6 @@ BUFFER_BYTES: Final = 1 << 20
 """One per thread. A quarter of it took nearly twice the processor time: more steps for each byte."""
 
 MAX_THREADS: Final = min(8, (os.cpu_count() or 1) + 1)
-
-TURN_TIMEOUT: Final = 0.05
-"""Seconds that one body may hold a thread while others wait for one."""
 
 WAKEUP_BYTES: Final = 128 << 10
 WAKEUP_TIMEOUT: Final = 0.02
@@ -90,18 +87,18 @@ class BodyReceiver:
         turn: asyncio.Future[None] | None = None
         try:
             while turns.remaining:
-                turn = pending.start_in_thread(turns.run, self.executor)
+                turn = pending.start_in_thread(turns.run_turn, self.executor)
                 try:
                     await asyncio.shield(turn)
                 except OSError as error:
                     raise refusal_of(error) from error
                 finally:
-                    progress.received = turns.received
-                if turns.remaining and turns.dry:
+                    progress.received = turns.transferred
+                if turns.remaining and turns.would_block:
                     await self._until_readable(turns)
         finally:
             # Close our socket, but not under a thread that still reads from it.
-            turns.cancelled = True
+            turns.stopped = True
             if turn is not None and not turn.done():
                 turn.add_done_callback(lambda _: turns.socket.close())
             else:
@@ -111,10 +108,10 @@ class BodyReceiver:
         """Wait on the loop, holding no thread. Raises `Refusal("idle_timeout")`."""
         wakeup = min(WAKEUP_TIMEOUT, self._idle_timeout)
         turns.set_low_water(WAKEUP_BYTES)
-        if await _readable(turns.socket, wakeup):
+        if await wait_readable(turns.socket, wakeup):
             return
         turns.set_low_water(1)
-        if not await _readable(turns.socket, self._idle_timeout - wakeup):
+        if not await wait_readable(turns.socket, self._idle_timeout - wakeup):
             raise idle_refusal(self._idle_timeout)
 
     def _buffer(self) -> memoryview:
@@ -125,46 +122,34 @@ class BodyReceiver:
         return view
 
 
-class _ReceiveTurns:
-    """The thread's side of one body. Used by one thread at a time, except for `cancelled`.
-
-    `remaining` bytes are to come, `dry` tells that the socket had none left, `cancelled` ends a turn
-    early.
-    """
+class _ReceiveTurns(SocketTurns):
+    """The thread's side of one body."""
 
     def __init__(
         self, detached: DetachedSocket, pending: ThreadedWrite, buffer: Callable[[], memoryview]
     ) -> None:
-        self.socket = detached.socket
-        self.remaining = detached.remaining
-        self.received = 0
-        self.dry = False
-        self.cancelled = False
+        super().__init__(detached.socket, detached.remaining, select.POLLIN)
         self._parsed = detached.parsed
         self._pending = pending
         self._buffer = buffer
         self._low_water = 1
-        self._poll = select.poll()
-        self._poll.register(self.socket, select.POLLIN)
 
-    def run(self) -> None:
-        """Read until the socket is dry, the body complete or the time up."""
-        deadline = time.monotonic() + TURN_TIMEOUT
-        self.dry = False
+    def run_turn(self) -> None:
+        """Receive until the socket would block, the body is complete or the turn is over."""
         if self._parsed:
             self._write_parsed()
-        buffer, turn_bytes = self._buffer(), 0
-        while self.remaining and not self.cancelled and not self.dry and time.monotonic() < deadline:
-            size = self._fill(buffer[: self.remaining], linger=turn_bytes >= WAKEUP_BYTES)
-            self._pending.append((buffer[:size],))
-            self.remaining -= size
-            self.received += size
-            turn_bytes += size
-            failpoints.hit("mid body")
+        super().run_turn()
+
+    def _move_bytes(self, moved: int) -> int:
+        buffer = self._buffer()[: self.remaining]
+        size = self._fill(buffer, linger=moved >= WAKEUP_BYTES)
+        self._pending.append((buffer[:size],))
+        failpoints.hit("mid body")
+        return size
 
     def _write_parsed(self) -> None:
         self._pending.append(self._parsed)
-        self.received += sum(map(len, self._parsed))
+        self.transferred += sum(map(len, self._parsed))
         self._parsed = []
         failpoints.hit("mid body")
 
@@ -181,11 +166,11 @@ class _ReceiveTurns:
         end."""
         filled = 0
         try:
-            while filled < len(buffer) and not self.dry:
+            while filled < len(buffer) and not self.would_block:
                 try:
                     size = self.socket.recv_into(buffer[filled:])
                 except BlockingIOError:
-                    self.dry = not (linger and self._more_comes(len(buffer) - filled))
+                    self.would_block = not (linger and self._more_comes(len(buffer) - filled))
                     continue
                 if not size:
                     raise ClientDisconnected("the client ended the connection in the middle of the body")
@@ -196,17 +181,4 @@ class _ReceiveTurns:
 
     def _more_comes(self, wanted: int) -> bool:
         self.set_low_water(min(WAKEUP_BYTES, wanted))
-        return bool(self._poll.poll(LINGER_TIMEOUT * 1000))
-
-
-async def _readable(sock: socket.socket, seconds: float) -> bool:
-    """Wait until `sock` can be read or has ended; False when `seconds` have passed."""
-    loop, readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(sock, readable.set)
-    try:
-        async with asyncio.timeout(seconds):
-            return await readable.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(sock)
+        return self._poll(LINGER_TIMEOUT)

@@ -16,7 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.http.protocol import DRAIN_BYTES, DRAIN_SECONDS, DRAIN_SECONDS_EXPECT
-from gateway.http.sockets import duplicate
+from gateway.http.socket_turns import duplicate_tcp_socket
 
 DETACHED: Final = web.RequestKey("detached", bool)
 """Set on a request whose socket was detached: `respond_detached` sends its response."""
@@ -44,7 +44,7 @@ def detach_socket(request: web.BaseRequest, declared: int, min_remaining: int) -
     # A protocol that is being closed drops what comes: then there may be a hole already.
     if transport is None or transport.is_closing() or protocol._close or protocol._force_close:
         return None
-    own = duplicate(transport)
+    own = duplicate_tcp_socket(transport)
     if own is None:
         return None
     try:
@@ -80,7 +80,7 @@ async def respond_detached(request: web.BaseRequest, response: web.StreamRespons
     transport = request.transport
     if transport is None or transport.is_closing():
         return
-    own = duplicate(transport)
+    own = duplicate_tcp_socket(transport)
     if own is None:
         return
     transport.write_eof()

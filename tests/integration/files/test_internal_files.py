@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.conftest import Start
-from tests.support.harness import get, head, put, raw
+from tests.conftest import StartGateway
+from tests.support.harness import get, put, raw_connection, request_head
 
 
-async def test_a_file_is_handed_over_as_an_attachment(start: Start, tmp_path: Path) -> None:
-    gateway = await start(auth="token")
+async def test_a_file_is_handed_over_as_an_attachment(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     stored = await put(gateway, "/upload/a%20%C3%BC.html", b"<script>", known)
     upload_id = stored.json["upload_id"]
@@ -18,13 +20,15 @@ async def test_a_file_is_handed_over_as_an_attachment(start: Start, tmp_path: Pa
     assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''a%20%C3%BC.html"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Type"] == "application/octet-stream"
-    async with raw(gateway) as connection:
-        await connection.send(head("HEAD", f"/-/files/{upload_id}", known))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("HEAD", f"/-/files/{upload_id}", known))
         assert (await connection.answer(head=True)).headers["Content-Length"] == "8"
 
 
-async def test_a_newer_file_is_never_handed_over_for_an_older_upload(start: Start) -> None:
-    gateway = await start(auth="token")
+async def test_a_newer_file_is_never_handed_over_for_an_older_upload(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     upload_id = (await put(gateway, "/upload/a", b"old", known)).json["upload_id"]
     await put(gateway, "/upload/a", b"new", known)
@@ -32,33 +36,35 @@ async def test_a_newer_file_is_never_handed_over_for_an_older_upload(start: Star
     assert (await get(gateway, "/-/files/nobody-knows", known)).status == 404
 
 
-async def test_removing_takes_somebody_known(start: Start, tmp_path: Path) -> None:
-    gateway = await start(auth="token")
+async def test_removing_takes_somebody_known(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     upload_id = (await put(gateway, "/upload/a", b"x", known)).json["upload_id"]
-    async with raw(gateway) as connection:
-        await connection.send(head("DELETE", f"/-/files/{upload_id}"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("DELETE", f"/-/files/{upload_id}"))
         assert (await connection.answer()).status == 401
-        await connection.send(head("DELETE", f"/-/files/{upload_id}", known))
+        await connection.send(request_head("DELETE", f"/-/files/{upload_id}", known))
         assert (await connection.answer()).status == 204
     assert not (tmp_path / "data/upload/a").exists()
     assert (await get(gateway, f"/-/files/{upload_id}", known)).status == 410
 
 
 async def test_without_authorization_nobody_has_or_removes_others_files(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start(auth="none")
+    gateway = await start_gateway(auth="none")
     upload_id = (await put(gateway, "/upload/a")).json["upload_id"]
     assert (await get(gateway, f"/-/files/{upload_id}")).status == 403
-    async with raw(gateway) as connection:
-        await connection.send(head("DELETE", f"/-/files/{upload_id}"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("DELETE", f"/-/files/{upload_id}"))
         assert (await connection.answer()).status == 403
     assert (tmp_path / "data/upload/a").exists()
 
 
-async def test_only_our_own_kind_may_name_a_file_by_its_identity(start: Start, tmp_path: Path) -> None:
-    gateway = await start(auth="token")
+async def test_only_our_own_kind_may_name_a_file_by_its_identity(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     await put(gateway, "/upload/a", b"x", known)
     found = (tmp_path / "data/upload/a").stat()

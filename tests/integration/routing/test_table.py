@@ -9,7 +9,7 @@ import pytest
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteTable
 from gateway.errors import Refusal
 from gateway.plugins import PluginFaults
-from tests.support.harness import get, head, raw
+from tests.support.harness import get, raw_connection, request_head
 from tests.support.routing.scripted import Serve, ask, load, route
 
 ANSWER = "return 'x'"
@@ -161,6 +161,6 @@ async def test_a_refused_request_is_refused_before_its_body(serve: Serve) -> Non
     gateway = await serve(route("/r", "return request.body", spec("PUT"), auth="token"))
     lines = ("Content-Length: 5", "Expect: 100-continue")
     for method, target, status in (("PUT", "/r", 401), ("POST", "/r", 405), ("PUT", "/x", 404)):
-        async with raw(gateway) as connection:
-            await connection.send(head(method, target, *lines))
+        async with raw_connection(gateway) as connection:
+            await connection.send(request_head(method, target, *lines))
             assert (await connection.line()).startswith(f"HTTP/1.1 {status} ".encode())
