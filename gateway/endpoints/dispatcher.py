@@ -31,7 +31,7 @@ from gateway.endpoints.notifications.handler import NotificationHandler
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
+from gateway.endpoints.uploads.socket_takeover import DETACHED, respond_detached
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
@@ -238,8 +238,8 @@ class Dispatcher:
 async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Write the answer; where the body was not read, close the connection behind it."""
     refused = answer.status >= 400 and request.body_exists and not isinstance(answer, ProxyResponse)
-    if TAKEN in request:
-        await answer_taken(request, answer)
+    if DETACHED in request:
+        await respond_detached(request, answer)
     elif refused or is_unread(request):
         await answer_unread(request, answer)
     else:

@@ -31,11 +31,9 @@ from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.uploads.admission import Admission
-from gateway.endpoints.uploads.file_sink import FileSink
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.object_sink import ObjectSink
-from gateway.endpoints.uploads.sink import UploadSink
-from gateway.endpoints.uploads.socket_receiver import ReceiverFactory
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.socket_receiver import BodyReceiver
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
@@ -54,7 +52,7 @@ class Endpoints:
     metrics: Metrics
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     inflight: Inflight = field(default_factory=Inflight)
-    receivers: ReceiverFactory = field(init=False)
+    body_receiver: BodyReceiver = field(init=False)
     process_clients: ProcessClients = field(init=False)
     proxy: Proxy = field(init=False)
     downloads: DownloadHandler = field(init=False)
@@ -67,11 +65,9 @@ class Endpoints:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.process_clients = ProcessClients(resources.settings.state, process.others)
         self.process_clients.start()
-        resources.files.serve(resources.make_writer())
-        self.receivers = ReceiverFactory(
-            self.inflight, resources.disk_executor, resources.settings.idle_timeout
-        )
-        await self.receivers.open()
+        resources.files.serve(resources.writer)
+        self.body_receiver = BodyReceiver(resources.settings.idle_timeout)
+        await self.body_receiver.open()
         auth = await self._auth()
         routing = await self._routing(auth)
         self.downloads = DownloadHandler(
@@ -113,42 +109,18 @@ class Endpoints:
         await self._opened.aclose()
         await self.proxy.close()
         await self.process_clients.close()
-        self.receivers.close()
+        self.body_receiver.close()
         await self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> UploadHandler:
         resources, inflight = self.resources, self.inflight
-        store = self._store()
         return UploadHandler(
-            Admission(
-                resources.settings, auth, resources.hooks, inflight, store.look, resources.one_time_marks
-            ),
-            store,
-            hooks=resources.hooks,
-            inflight=inflight,
-            metrics=self.metrics,
-            slot=resources.process.slot,
-        )
-
-    def _store(self) -> UploadSink:
-        """Choose, once, how bodies are taken in."""
-        resources = self.resources
-        if resources.object_backend is not None:
-            return ObjectSink(
-                resources.settings,
-                resources.object_backend.intake,
-                resources.disk_space,
-                resources.disk_executor,
-            )
-        return FileSink(
-            resources.settings,
-            resources.tree,
-            resources.disk_space,
-            resources.incoming,
-            resources.committer,
-            roads=self.receivers,
-            disk=resources.disk_executor,
+            Admission(resources.settings, auth, resources.hooks, inflight, resources.one_time_marks),
+            resources.writer,
+            self.body_receiver,
+            UploadOutcomes(inflight, self.metrics, resources.hooks),
+            resources.process.slot,
         )
 
     async def _routing(self, auth: Auth) -> Routing:
@@ -205,7 +177,7 @@ class Endpoints:
             self.process_clients,
             resources.process.slot,
             self.ledgers,
-            None if resources.object_backend is None else resources.object_backend.alive,
+            None if resources.object_backend is None else resources.object_backend.is_reachable,
         )
 
     def _steering(self) -> EventsEndpoint:
