@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
+from gateway.domain.path_template import fill_variables
 from gateway.endpoints.routing.handler import RouteSteps
 from gateway.endpoints.routing.model import Process, RequestContext, Route
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
@@ -27,7 +28,6 @@ from gateway.endpoints.routing.proxy import BufferedResponse
 from gateway.endpoints.routing.script_compiler import make_process
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
-from gateway.endpoints.routing.template import LITERAL, RouteTemplate
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import refusal_answer
@@ -140,7 +140,7 @@ def _exchange(route: Route, model: RouteRequestModel) -> RequestContext:
     headers = CIMultiDict(model.headers)
     if isinstance(model.body, dict | list):
         headers.setdefault("Content-Type", "application/json")
-    path = model.path or _path(route.path, model.resources)
+    path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
     incoming = IncomingRequest(_request(model, path, headers))
     incoming.caller = Caller(_principal(route, model))
     return RequestContext(
@@ -180,13 +180,6 @@ def _principal(route: Route, model: RouteRequestModel) -> dict[str, Any] | None:
         return None
     kind = JWT if route.auth == JWT or route.scopes or route.groups else "token"
     return {"kind": kind, **model.principal}
-
-
-def _path(template: str, resources: Mapping[str, str]) -> str:
-    parts = RouteTemplate.parse(template).parts
-    return "/" + "/".join(
-        part.text if part.kind == LITERAL else resources.get(part.text, part.text) for part in parts
-    )
 
 
 def _failures(

@@ -212,7 +212,10 @@ async def test_every_run_is_one_line_in_the_log(start: Start, caplog: pytest.Log
     hooks = await start(plugin("a", "pass"), plugin("b", "await handle.terminate(403)"))
     with caplog.at_level(logging.INFO, "gateway.hooks"), pytest.raises(Terminated):
         await hooks.admit_upload(upload())
-    assert [vars(record)["fields"]["outcome"] for record in caplog.records] == ["accepted", "refused 403"]
+    assert [vars(record)["fields"]["outcome"] for record in caplog.records] == [
+        "accepted",
+        "refused 403",
+    ]
 
 
 async def test_the_server_goes_on_while_a_handler_blocks(start: Start, tmp_path: Path) -> None:
