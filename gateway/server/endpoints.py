@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth.authenticator import Auth, tokens_of
-from gateway.domain.model import OBJECT_CREATED
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import StatusEndpoint
@@ -20,9 +19,13 @@ from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.notifications.authentication import NotificationAuthenticator
-from gateway.endpoints.notifications.event_builder import NotificationScope
 from gateway.endpoints.notifications.handler import NotificationHandler
-from gateway.endpoints.notifications.processor import NotificationProcessor
+from gateway.endpoints.notifications.object_events import NotificationScope
+from gateway.endpoints.notifications.processor import (
+    NotificationProcessor,
+    ObjectEventPublisher,
+    UploadOwnership,
+)
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
@@ -137,24 +140,20 @@ class Endpoints:
         """Make the door for notifications, and let the first process look for those that were lost."""
         resources, settings, metrics = self.resources, self.resources.settings, self.metrics
         own = settings.storage if isinstance(settings.storage, Bucket) else None
-        arrivals = NotificationProcessor(
+        processor = NotificationProcessor(
             NotificationScope(own, frozenset(settings.object_buckets)),
             resources.storage,
             resources.presigned_uploads,
-            genuine=resources.installation.marks.is_genuine,
-            stored=resources.journal.outbox.knows,
-            publish=resources.journal.outbox.publish,
-            audience=lambda: resources.hooks.specs(OBJECT_CREATED),
-            failed=resources.hooks.failed,
-            notices=metrics.notices,
-            ends=metrics.initiated,
+            UploadOwnership(resources.installation.marks, resources.journal.outbox),
+            ObjectEventPublisher(resources.journal.outbox, resources.hooks),
+            metrics,
         )
         if own is not None and resources.process.slot == 0:
             reconcile = PresignedUploadReconciler(
                 resources.presigned_uploads,
-                arrivals,
+                processor,
                 resources.storage,
-                metrics.initiated,
+                metrics,
                 settings.reconcile_after,
             )
             reconcile.start()
@@ -163,7 +162,7 @@ class Endpoints:
             resources.notification_secrets, open_here=auth.mode == "none" and is_loopback(settings.host)
         )
         return NotificationHandler(
-            senders, arrivals, SnsVerifier(), self.process_clients.sessions.get(0)
+            senders, processor, SnsVerifier(), self.process_clients.sessions.get(0)
         )
 
     def _observe(self, routing: Routing) -> StatusEndpoint:

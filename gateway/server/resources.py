@@ -160,7 +160,7 @@ class Resources:
         self.records = open_records(settings)
         opened.callback(self.records.close)
         self.presigned_uploads = PresignedUploads(
-            self.records.own("initiated"), first_look=settings.reconcile_after
+            self.records.own("initiated"), first_check=settings.reconcile_after
         )
         durable = settings.durability == "full"
         self.one_time_marks = OneTimeMarks(self.state.once, durable=durable)
@@ -249,7 +249,7 @@ class Resources:
             self.installation.urls,
             lambda: self.installation.public_url,
             self.storage,
-            self.presigned_uploads.remember,
+            self.presigned_uploads.record_grant,
         )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
