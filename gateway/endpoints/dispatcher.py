@@ -22,6 +22,7 @@ from gateway.auth.links import object_of
 from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.model import random_bytes
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.status import OPEN_TO_ALL, StatusEndpoint
 from gateway.endpoints.downloads.archive import ArchiveHandler, folder_of
@@ -31,7 +32,7 @@ from gateway.endpoints.notifications.handler import NotificationHandler
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
+from gateway.endpoints.uploads.socket_takeover import DETACHED, respond_detached
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
@@ -68,11 +69,11 @@ class Dispatcher:
     stopping: bool = False
     _serving: int = 0
     _drained: asyncio.Event | None = None
-    _template: paths.UploadPathTemplate = field(init=False)
+    _template: UploadPathTemplate = field(init=False)
     _redaction: Redaction = field(init=False)
 
     def __post_init__(self) -> None:
-        self._template = paths.UploadPathTemplate.parse(self.settings.file_upload_api_path)
+        self._template = UploadPathTemplate.parse(self.settings.file_upload_api_path)
         self._redaction = Redaction(self.settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -168,7 +169,7 @@ class Dispatcher:
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
         return await self.uploads.put(incoming, match)
 
-    async def _object(self, incoming: IncomingRequest, match: paths.Match) -> web.StreamResponse:
+    async def _object(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
         """Serve a stored path to whoever has a signature for it, and to our own kind."""
         request = incoming.request
         self.auth.refuse_unknown_proxy(request.headers)
@@ -191,7 +192,7 @@ class Dispatcher:
                 return await self._notifications(incoming)
             principal = await self._operator(incoming)
         elif segments == ("-", "notifications"):
-            return await self.notifications.answer(request, known=True)
+            return await self.notifications.handle_notifications(request, authorized=True)
         query = incoming.params
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)
@@ -213,7 +214,7 @@ class Dispatcher:
             known = await self._operator(incoming) is not None
         except Refusal:
             known = False
-        return await self.notifications.answer(incoming.request, known=known)
+        return await self.notifications.handle_notifications(incoming.request, authorized=known)
 
     def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
         """Count and log one request. The query stays out: it may hold a signature."""
@@ -238,8 +239,8 @@ class Dispatcher:
 async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Write the answer; where the body was not read, close the connection behind it."""
     refused = answer.status >= 400 and request.body_exists and not isinstance(answer, ProxyResponse)
-    if TAKEN in request:
-        await answer_taken(request, answer)
+    if DETACHED in request:
+        await respond_detached(request, answer)
     elif refused or is_unread(request):
         await answer_unread(request, answer)
     else:
