@@ -15,7 +15,6 @@ from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import EventRecord, UploadRecord
 from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import IncomingFile
-from gateway.storage.local.storage import etag_of
 
 
 @dataclass(slots=True)
@@ -110,6 +109,6 @@ def _tellings(item: StagedUpload, audience: Subscribers, slot: int) -> Iterator[
         if handlers := audience.of_object(path.removeprefix("/")):
             identity = item.identity
             body = object_created_body(
-                order.upload, path=path, size=identity.size, etag=etag_of(identity), mime=order.mime
+                order.upload, path=path, size=identity.size, etag=identity.etag, mime=order.mime
             )
             yield EventRecord(new_id(slot), OBJECT_CREATED, body, handlers)
