@@ -24,14 +24,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec
 from gateway.events.journal import Journal
-from gateway.events.protocols import NewEvent
-from gateway.events.runner import Deliver, Runner
+from gateway.events.protocols import DeliveryDispatcher, NewEvent, Outcome
+from gateway.events.runner import Runner
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
@@ -66,21 +65,19 @@ class Seen:
     reached: list[float] = field(default_factory=list)
     done: int = 0
 
-    def ran(self, handler: str, outcome: str, seconds: float) -> None:
+    def record_run(self, handler: str, outcome: str, seconds: float) -> None:
         """Count a run that ended."""
         self.done += outcome == "done"
 
 
 @asynccontextmanager
 async def running(
-    folder: Path, deliver: Deliver, seen: Seen, concurrency: int, name: str = "h"
+    folder: Path, dispatcher: DeliveryDispatcher, seen: Seen, concurrency: int, name: str = "h"
 ) -> AsyncIterator[Journal]:
     """A journal on disk with a runner."""
     journal = Journal(folder / "journal.db")
     journal.open()
-    runner = Runner(
-        journal.queue, deliver=deliver, complete=lambda delivery: delivery.body, observe=seen.ran
-    )
+    runner = Runner(journal.queue, dispatcher, seen)
     await runner.start([HandlerSpec(name, UPLOADED, 10.0, concurrency)])
     try:
         yield journal
@@ -104,13 +101,20 @@ def tell(what: str, seen: Seen, seconds: float, cpu: float) -> None:
     )
 
 
-def handler(seen: Seen) -> Deliver:
-    """Return the trivial handler, a coroutine on the loop."""
+@dataclass
+class TrivialHandler:
+    """The trivial handler: a coroutine on the loop, and with `hooks` a plugin's in its lane."""
 
-    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
-        seen.reached.append(time.monotonic() - seen.started.pop(delivery.event_id, time.monotonic()))
+    seen: Seen
+    hooks: Hooks | None = None
 
-    return deliver
+    async def run(self, delivery: Delivery) -> Outcome:
+        """Note how long the delivery took to come here."""
+        now = time.monotonic()
+        self.seen.reached.append(now - self.seen.started.pop(delivery.event_id, now))
+        if self.hooks is not None:
+            await self.hooks.deliver(delivery, delivery.body)
+        return Outcome("succeeded")
 
 
 async def publish(journal: Journal, seen: Seen, name: str) -> None:
@@ -149,12 +153,12 @@ Load = Callable[[Journal, Seen, str], Awaitable[None]]
 
 
 async def measure(
-    what: str, folder: Path, load: Load, concurrency: int, deliver: Callable[[Seen], Deliver] = handler
+    what: str, folder: Path, load: Load, concurrency: int, hooks: Hooks | None = None
 ) -> None:
     """Run a load until all of it is done."""
     seen = Seen()
-    name = "trivial" if deliver is not handler else "h"
-    async with running(folder, deliver(seen), seen, concurrency, name) as journal:
+    name = "h" if hooks is None else "trivial"
+    async with running(folder, TrivialHandler(seen, hooks), seen, concurrency, name) as journal:
         started, cpu = time.monotonic(), time.process_time()
         await load(journal, seen, name)
         while seen.done < len(seen.published):
@@ -171,17 +175,7 @@ async def lane(folder: Path, load: Load, concurrency: int, what: str) -> None:
     loaded.load()
     hooks = Hooks(loaded)
     await hooks.start()
-
-    def deliver(seen: Seen) -> Deliver:
-        on_loop = handler(seen)
-
-        async def run(delivery: Delivery, told: dict[str, Any]) -> None:
-            await on_loop(delivery, told)
-            await hooks.deliver(delivery, told)
-
-        return run
-
-    await measure(what, folder, load, concurrency, deliver)
+    await measure(what, folder, load, concurrency, hooks)
     await hooks.close(1.0)
 
 

@@ -40,7 +40,7 @@ class LocalPendingWrite:
         self.share.use(len(piece))
         self.body.write((piece,))
 
-    async def end(self) -> None:
+    async def finish(self) -> None:
         """Say that all bytes are here; the committer does the rest."""
 
     def digest(self, algorithm: str) -> bytes:

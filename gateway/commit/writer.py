@@ -22,7 +22,7 @@ class PendingWrite(Protocol):
         """Take the next bytes; waits while too much is on its way. Raises `Refusal`."""
         ...
 
-    async def end(self) -> None:
+    async def finish(self) -> None:
         """All bytes are here. Raises `Refusal`."""
         ...
 

@@ -29,7 +29,6 @@ from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.notifications.handler import NotificationHandler
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy_response import ProxyResponse
-from gateway.endpoints.uploads.body import BrokenBodyError
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
@@ -134,7 +133,7 @@ class Dispatcher:
             if request.body_exists:
                 answer.force_close()
             return answer
-        except (BrokenBodyError, ClientDisconnected):
+        except ClientDisconnected:
             return None
         except UnknownOutcome as fault:
             faults.error("no answer can be given: %s", fault)
@@ -177,6 +176,8 @@ class Dispatcher:
         if request.method in {"GET", "HEAD"}:
             grant = self.auth.granted(request.headers, request.method, request.raw_path)
             return await self.downloads.serve(request, match.path, grant)
+        if request.method == "DELETE" and principal == INTERNAL:
+            return await self.handing.delete_object(request, match.path)
         if request.method != "PUT":
             allowed = {"Allow": "GET, HEAD, PUT"}
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
@@ -198,7 +199,7 @@ class Dispatcher:
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)
         if segments[:2] == ("-", "files") and len(segments) == 3:
-            return await self.handing.answer(request.method, segments[2], query, principal)
+            return await self.handing.serve_upload(request, segments[2], principal)
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
         return await self.observe.answer(segments, alone=query.get("scope") == ["slot"])

@@ -81,6 +81,30 @@ class Queue(Protocol):
     async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Give back unharmed: due again in `delay` seconds, no attempt is used."""
 
+    async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
+        """Make waiting deliveries of handlers other than `handlers` dead; return how many.
+
+        An engine that several nodes share returns 0: another node may have the handler.
+        """
+
+
+@dataclass(slots=True, frozen=True)
+class Outcome:
+    """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt.
+
+    `error` says why it did not succeed.
+    """
+
+    result: Literal["succeeded", "failed", "gone", "postponed"]
+    error: str = ""
+
+
+class DeliveryDispatcher(Protocol):
+    """Runs the handlers of deliveries, from the runner's point of view."""
+
+    async def run(self, delivery: Delivery) -> Outcome:
+        """Run the handler of `delivery`; end within its time-out."""
+
 
 @dataclass(slots=True, frozen=True)
 class Selection:

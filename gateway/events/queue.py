@@ -146,7 +146,7 @@ class JournalQueue:
 
         return self._database.submit(operation)
 
-    async def bury_orphans(self, handlers: Sequence[str]) -> int:
+    async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
         """Make waiting deliveries of handlers that are not in `handlers` dead; return how many."""
 
         def operation(db: sqlite3.Connection) -> int:

@@ -20,7 +20,7 @@ from gateway.auth.installation import Installation
 from gateway.domain import paths
 from gateway.domain.addresses import Address, host_port
 from gateway.domain.grant import Grant
-from gateway.domain.metadata import HEADER
+from gateway.domain.metadata import METADATA_PREFIX
 from gateway.domain.model import Delivery, Stored, Upload
 from gateway.errors import TABLE, PeerUnavailable, Refusal, Superseded, UnknownOutcome
 from gateway.files.versions import FileVersion
@@ -115,7 +115,7 @@ class PeerStorage:
             return _described(path, response)
 
     async def etag_of_upload(self, upload_id: str) -> str:
-        """Return the entity tag of the file that an upload became. Raises `Refusal`, `PeerUnavailable`."""
+        """Return the entity tag of an upload's file. Raises `Refusal`, `PeerUnavailable`."""
         async with self._request("HEAD", f"/-/files/{quote(upload_id, safe='')}") as response:
             return _etag(response)
 
@@ -132,7 +132,7 @@ class PeerStorage:
 
     async def send_upload(self, upload: Upload, pieces: AsyncIterator[bytes]) -> Stored:
         """Store a file there, as any upload. Raises `Refusal`, `PeerUnavailable`, `UnknownOutcome`."""
-        headers = {f"{HEADER}{name}": value for name, value in upload.metadata.items()}
+        headers = {f"{METADATA_PREFIX}{name}": value for name, value in upload.metadata.items()}
         if upload.content_type is not None:
             headers["Content-Type"] = upload.content_type
         if upload.content_length is not None:
@@ -142,9 +142,7 @@ class PeerStorage:
         async with self._request("PUT", _object(upload.path), headers, pieces) as response:
             stored = await response.json()
         replaced = response.status == 200
-        return Stored(
-            stored["upload_id"], stored["path"], stored["bytes"], stored["mime"], replaced, {}
-        )
+        return Stored(stored["upload_id"], stored["path"], stored["bytes"], stored["mime"], replaced, {})
 
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stat]:
         """Raise `RuntimeError`."""

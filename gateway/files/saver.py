@@ -88,7 +88,7 @@ class FileSaver:
             async for chunk in chunks:
                 for part in _split(chunk):
                     await self._on_server_loop(partial(pending.write, part))
-            await self._on_server_loop(pending.end)
+            await self._on_server_loop(pending.finish)
         except BaseException:
             await asyncio.shield(self._on_server_loop(partial(_discard, begun)))
             raise

@@ -82,7 +82,7 @@ class FilesService:
         event = delivered_event(delivery, host or "", port or 0, directory)
         return event | {"address": host, "port": port}
 
-    def peer_failure(self, delivery: Delivery, failed: HandlerFailed) -> PeerUnavailable | None:
+    def unavailable_owner(self, delivery: Delivery, failed: HandlerFailed) -> PeerUnavailable | None:
         """Return the failure of the file's owner that made a run fail: no connection to it.
 
         None where the handler itself failed.
@@ -119,7 +119,7 @@ class FilesService:
             await storage.delete(version.path, version.etag)
 
     async def _version_of(self, event: Mapping[str, Any]) -> FileVersion:
-        """Return which version of which file an event is about. Raises `Superseded`, `PeerUnavailable`."""
+        """Return which version an event is about. Raises `Superseded`, `PeerUnavailable`."""
         upload_id = event.get("upload_id")
         if upload_id is None:
             return _version_by_path(event)
@@ -206,9 +206,7 @@ class FilesService:
         Raises `Refusal` where nothing was stored (`conflict`, `bad_path`, `forbidden`, `no_space`,
         `storage_unavailable`), `UnknownOutcome` where it is unknown, and what `source` raises.
         """
-        return await self.saver.save(
-            path, source, mime=mime, metadata=metadata, on_conflict=on_conflict
-        )
+        return await self.saver.save(path, source, mime=mime, metadata=metadata, on_conflict=on_conflict)
 
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what is stored under `prefix` and older than `seconds`; return how many that were.

@@ -1,7 +1,6 @@
-"""The body of a small request to the gateway itself, read whole.
+"""Reads request bodies: chunk by chunk, or a small one whole.
 
-The rule: bounded in bytes and in seconds, and the client is told to send only when somebody reads.
-Bodies of uploads and of routes have readers of their own.
+What can go wrong with a body is mapped to errors here and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,40 +8,71 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.errors import Refusal, UnknownOutcome
+from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.protocol import expects_continue, send_continue
 
-SECONDS: Final = 10.0
+SMALL_BODY_TIMEOUT: Final = 10.0
+"""Seconds that the whole body of a request to the gateway's own API may take."""
 
 
-async def read_whole(request: web.BaseRequest, most: int) -> bytes:
-    """Return the body, of at most `most` bytes.
+async def read_chunk(content: StreamReader, idle_timeout: float | None = None) -> bytes:
+    """Return the next chunk of a body, b"" at its clean end.
 
-    Raises `Refusal`: `too_large`, `idle_timeout`, `incomplete_body`; `UnknownOutcome`: the client
-    has gone.
+    `idle_timeout` is in seconds. Raises `Refusal` (`idle_timeout`, `incomplete_body`),
+    `ClientDisconnected`.
     """
-    if (request.content_length or 0) > most:
-        raise _too_large(most)
-    if expects_continue(request):
+    timeout = asyncio.timeout(idle_timeout)
+    try:
+        async with timeout:
+            while not content.at_eof():
+                if chunk := await content.readany():
+                    return chunk
+    except OSError as error:  # TimeoutError is one of them, from the timer or from the network
+        if timeout.expired():
+            raise idle_refusal(idle_timeout or 0.0) from None
+        raise ClientDisconnected("the client disconnected in the middle of the body") from error
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        raise Refusal("incomplete_body", "the body is not well-formed") from error
+    return b""
+
+
+def idle_refusal(seconds: float) -> Refusal:
+    """Return the refusal of a client that sent nothing for so many seconds."""
+    return Refusal("idle_timeout", f"no byte of the body arrived for {seconds:g} seconds")
+
+
+async def send_continue_or_disconnect(request: web.BaseRequest) -> None:
+    """Let a client that waits for `100 Continue` send its body. Raises `ClientDisconnected`."""
+    try:
         await send_continue(request)
+    except OSError as error:
+        raise ClientDisconnected("the client did not wait for 100 Continue") from error
+
+
+async def read_small_body(request: web.BaseRequest, max_bytes: int) -> bytes:
+    """Return the whole body of a request to the gateway's own API.
+
+    Raises `Refusal` (`too_large`, `idle_timeout`, `incomplete_body`), `ClientDisconnected`.
+    """
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    if expects_continue(request):
+        await send_continue_or_disconnect(request)
     body = bytearray()
     try:
-        async with asyncio.timeout(SECONDS):
-            while not request.content.at_eof():
-                body += await request.content.readany()
-                if len(body) > most:
-                    raise _too_large(most)
+        async with asyncio.timeout(SMALL_BODY_TIMEOUT):
+            while chunk := await read_chunk(request.content):
+                body += chunk
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
     except TimeoutError:
-        raise Refusal("idle_timeout", f"the body took more than {SECONDS:g} seconds") from None
-    except OSError as fault:
-        raise UnknownOutcome("the client went away in the middle of its body") from fault
-    except (web.RequestPayloadError, HttpProcessingError) as fault:
-        raise Refusal("incomplete_body", "the body is not well-formed") from fault
+        message = f"the body took more than {SMALL_BODY_TIMEOUT:g} seconds"
+        raise Refusal("idle_timeout", message) from None
     return bytes(body)
 
 
-def _too_large(most: int) -> Refusal:
-    return Refusal("too_large", f"at most {most} bytes are taken here")
+def _too_large(max_bytes: int) -> Refusal:
+    return Refusal("too_large", f"the body is larger than the {max_bytes} bytes allowed here")

@@ -6,17 +6,15 @@ and comes back, to us or to another node, as a delivery of NATS.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.domain.addresses import host_port
-from gateway.domain.event_bodies import delivered_event
-from gateway.domain.model import Delivery, Identity
 from gateway.events.nats import make_engine
 from gateway.events.protocols import Depth, Ledger
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
+from gateway.server.plugin_dispatcher import PluginDispatcher
 from gateway.server.resources import Resources
 from gateway.telemetry.metrics import Metrics
 
@@ -32,27 +30,15 @@ class EventDelivery:
 
     def __init__(self, ground: Resources, metrics: Metrics) -> None:
         self._ground = ground
-        settings = ground.settings
-        self._files = settings.directory if settings.storage == "file" else None
+        self.dispatcher = PluginDispatcher(ground.hooks, ground.files)
         self._nats: NatsEngine | None = None
         self._relay: Relay | None = None
         if ground.settings.events == "journal":
-            self.runner = Runner(
-                ground.journal.queue,
-                deliver=ground.hooks.deliver,
-                complete=self._complete,
-                observe=metrics.ran,
-                orphans=ground.journal.queue.bury_orphans,
-            )
+            self.runner = Runner(ground.journal.queue, self.dispatcher, metrics)
             return
         self._nats = nats = make_engine(ground.settings, ground.node)
         self._relay = relay = Relay(ground.journal.queue, nats.outbox, self._here())
-        self.runner = Runner(
-            nats.queue,
-            deliver=self._deliver,
-            complete=self._complete_far,
-            observe=metrics.ran,
-        )
+        self.runner = Runner(nats.queue, self.dispatcher, metrics)
         metrics.gauge(
             "gateway_relay_waiting", "Deliveries not yet handed to NATS", lambda: relay.waiting
         )
@@ -86,24 +72,12 @@ class EventDelivery:
     def _specs(self) -> Sequence[Any]:
         return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
 
-    def _complete(self, delivery: Delivery) -> dict[str, Any]:
-        return delivered_event(delivery, *self._ground.advertised, self._files)
-
-    def _complete_far(self, delivery: Delivery) -> dict[str, Any]:
-        event = self._ground.holders.complete(delivery)
-        if self._files is None and "filepath" in event:
-            event["filepath"] = None
-        return event
-
-    async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
-        await self._ground.holders.deliver(self._ground.hooks, delivery, event)
-
     def _here(self) -> RelayContext:
         ground = self._ground
 
-        async def identities(upload_ids: Sequence[str]) -> Mapping[str, Identity]:
-            found = await asyncio.wrap_future(ground.journal.outbox.recorded(upload_ids))
-            return {upload_id: identity for upload_id, (_, identity) in found.items()}
+        async def etags(upload_ids: Sequence[str]) -> Mapping[str, str]:
+            versions = await ground.versions.find(upload_ids)
+            return {upload_id: version.etag for upload_id, version in versions.items() if version.etag}
 
         async def depth() -> Sequence[Depth]:
             return await ground.journal.ledger.depth()
@@ -111,4 +85,4 @@ class EventDelivery:
         def holder() -> str:
             return host_port(*ground.advertised)
 
-        return RelayContext(holder, ground.installation.scheme, identities, depth)
+        return RelayContext(holder, ground.installation.scheme, etags, depth)

@@ -64,7 +64,7 @@ class Endpoints:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.siblings = ProcessClients(ground.settings.state, seat.others)
         self.siblings.start()
-        ground.holders.serve(ground.intake())
+        ground.files.saver.store_with_writer(ground.intake())
         self.roads = ReceiverFactory(self.inflight, ground.disk, ground.settings.idle_timeout)
         await self.roads.open()
         auth = await self._auth()
@@ -80,7 +80,7 @@ class Endpoints:
             routing,
             self._observe(routing),
             self._steering(),
-            InternalFilesEndpoint(ground.files),
+            InternalFilesEndpoint(ground.shelf, ground.versions, self.downloads),
             await self._notifications(auth),
             self.downloads,
             self.archives,

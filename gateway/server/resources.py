@@ -7,7 +7,6 @@ left.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -35,9 +34,10 @@ from gateway.domain.model import OBJECT_CREATED, UPLOADED
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.events.journal import Journal
-from gateway.files.object_versions import ObjectVersions
-from gateway.files.service import FilesService
-from gateway.files.versions import FileVersions, LocalFileVersions
+from gateway.files.peers import Peers
+from gateway.files.saver import FileSaver
+from gateway.files.service import FilesService, SharedDisk
+from gateway.files.versions import JournalVersions
 from gateway.http.sockets import tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
@@ -80,10 +80,10 @@ class Resources:
     reserve: DiskSpace = field(init=False)
     committer: Committer = field(init=False)
     depot: ObjectBackend | None = None
-    files: FileVersions = field(init=False)
+    versions: JournalVersions = field(init=False)
     shelf: Storage = field(init=False)
     clients: Sequence[Clients] = ()
-    holders: FilesService = field(init=False)
+    files: FilesService = field(init=False)
     records: Records = field(init=False)
     initiated: PresignedUploads = field(init=False)
     senders: tuple[str, ...] = ()
@@ -206,10 +206,16 @@ class Resources:
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
         )
 
-    def _make_files(self) -> FileVersions:
-        if self.depot is not None:
-            return ObjectVersions(self.shelf, self.journal.outbox)
-        return LocalFileVersions(self.tree, self.journal.outbox, self.committer, self.gate)
+    def _make_files(self) -> FilesService:
+        in_bucket = self.depot is not None
+        self.versions = JournalVersions(self.journal, objects=in_bucket)
+        return FilesService(
+            self.shelf,
+            FileSaver(self.seat.slot),
+            versions=self.versions,
+            peers=Peers(self.installation, lambda: self.advertised),
+            disk=None if in_bucket else SharedDisk(self.shelf, self.settings.directory),
+        )
 
     def intake(self) -> StorageWriter[Any]:
         """Return the writing side of the storage."""
@@ -224,10 +230,6 @@ class Resources:
             mode=self.settings.file_mode,
             durable=self.settings.durability == "full",
         )
-
-    async def _placed(self, upload_id: str) -> tuple[str, str] | None:
-        found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
-        return None if found is None else (found[0], str(found[1].get("etag")))
 
     def _audience(self) -> Subscribers:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
@@ -250,17 +252,7 @@ class Resources:
         settings, services = self.settings, self.services
         self.shelf = self._make_shelf()
         self.files = self._make_files()
-        self.holders = FilesService(
-            self.installation,
-            self.tree,
-            settings.directory,
-            own=lambda: self.advertised,
-            local=self.files,
-            shelf=self.shelf,
-            slot=self.seat.slot,
-            placed=None if self.depot is None else self._placed,
-        )
-        services.files = self.holders
+        services.files = self.files
         services.records = self.records
         links = SignedUrlFactory(
             settings,

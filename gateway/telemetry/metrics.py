@@ -112,7 +112,7 @@ class Metrics:
     def _tally(self, name: str, meaning: str, *labels: str) -> LoopCounter:
         return LoopCounter(f"gateway_{name}", meaning, labels, self._registry)
 
-    def ran(self, handler: str, outcome: str, seconds: float) -> None:
+    def record_run(self, handler: str, outcome: str, seconds: float) -> None:
         """Count a run of an event handler."""
         self.runs.labels(handler, outcome).inc()
         self.run_seconds.labels(handler).observe(seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,11 @@ from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
-from gateway.files.versions import LocalFileVersions
+from gateway.files.service import FilesService, SharedDisk
+from gateway.files.versions import JournalVersions
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from tests.support.harness import files_below
 from tests.support.records import awaited
@@ -61,7 +64,11 @@ class Office:
         )
         self.committer = Committer(steps, self.journal.outbox, durable=True, disk=self.disk)
         self.committer.start()
-        self.files = LocalFileVersions(self.tree, self.journal.outbox, self.committer, gate)
+        exclusive = contextlib.nullcontext if gate is None else gate.alone
+        storage = LocalStorage(self.tree, self.committer.between_batches, exclusive)
+        self.files = FilesService(
+            storage, versions=JournalVersions(self.journal), disk=SharedDisk(storage, self.root)
+        )
 
     def close(self) -> None:
         self.committer.close()

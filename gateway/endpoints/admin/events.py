@@ -19,7 +19,7 @@ from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import json_codec as wire
 from gateway.events.bulk import TOUCHED, VERBS, Verb, step, walk
 from gateway.events.protocols import Ledger, Selection
-from gateway.http.request_body import read_whole
+from gateway.http.request_body import read_small_body
 from gateway.http.responses import json_answer
 from gateway.telemetry.redaction import Redaction
 
@@ -170,7 +170,7 @@ def _refuse_foreign(request: web.BaseRequest) -> None:
 
 
 async def _json_body(request: web.BaseRequest) -> dict[str, Any]:
-    said = json.loads(await read_whole(request, MAX_BODY))
+    said = json.loads(await read_small_body(request, MAX_BODY))
     if not isinstance(said, dict):
         raise ValueError("the body is a JSON object")
     return said

@@ -20,7 +20,7 @@ from gateway.endpoints.notifications.parser import NotificationMessage, read
 from gateway.endpoints.notifications.processor import NotificationProcessor
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.errors import EventEngineUnavailable, Refusal
-from gateway.http.request_body import read_whole
+from gateway.http.request_body import read_small_body
 from gateway.http.responses import json_answer
 
 MAX_BODY: Final = 1 << 20
@@ -69,7 +69,7 @@ class NotificationHandler:
         trusted = True if known else self._senders.known(headers)
         if trusted is False:
             raise unknown()
-        body = await read_whole(request, MAX_BODY)
+        body = await read_small_body(request, MAX_BODY)
         message = self._message(headers, body, trusted=trusted is True)
         if self._keeper is not None:
             return await _passed_on(self._keeper, body)

@@ -6,15 +6,11 @@ all, and the client is told to send only when its body is really wanted.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-
 from gateway.endpoints.routing.model import RequestContext
-from gateway.errors import Refusal, UnknownOutcome
-from gateway.http.protocol import send_continue
+from gateway.errors import Refusal
+from gateway.http.request_body import read_chunk, send_continue_or_disconnect
 
 MOST_HELD: Final = 512 << 20
 """Bytes of bodies that all requests together may hold; more are refused, and may come again."""
@@ -31,7 +27,7 @@ class BodyReader:
         """Return the body, and keep it in the exchange until `release`.
 
         Raises Refusal `too_large`, `idle_timeout`, `incomplete_body`, `overloaded`;
-        `UnknownOutcome`: the client has gone.
+        `ClientDisconnected`.
         """
         if exchange.body is None:
             limit, declared = exchange.route.limits.max_body, exchange.request.content_length
@@ -40,7 +36,7 @@ class BodyReader:
             self._check(declared or 0)
             if exchange.waiting:
                 exchange.waiting = False
-                await send_continue(exchange.request)
+                await send_continue_or_disconnect(exchange.request)
             exchange.body = await self._read(exchange, limit)
         return exchange.body
 
@@ -51,18 +47,13 @@ class BodyReader:
 
     async def _read(self, exchange: RequestContext, limit: int) -> bytes:
         body = bytearray()
-        try:
-            while piece := await _next(exchange.request, exchange.route.limits.idle):
-                body += piece
-                exchange.held += len(piece)
-                self._held += len(piece)
-                if len(body) > limit:
-                    raise _too_large(limit)
-                self._check(0)
-        except OSError as fault:
-            raise UnknownOutcome("the client went away in the middle of its body") from fault
-        except (web.RequestPayloadError, HttpProcessingError) as fault:
-            raise Refusal("incomplete_body", "the body is not well-formed") from fault
+        while chunk := await read_chunk(exchange.request.content, exchange.route.limits.idle):
+            body += chunk
+            exchange.held += len(chunk)
+            self._held += len(chunk)
+            if len(body) > limit:
+                raise _too_large(limit)
+            self._check(0)
         return bytes(body)
 
     def _check(self, coming: int) -> None:
@@ -70,17 +61,5 @@ class BodyReader:
             raise Refusal("overloaded", "too many bodies are held at once; try again later")
 
 
-async def _next(request: web.BaseRequest, idle: float) -> bytes:
-    """Return the next piece, empty at the end."""
-    try:
-        async with asyncio.timeout(idle):
-            while not request.content.at_eof():
-                if piece := await request.content.readany():
-                    return piece
-    except TimeoutError:
-        raise Refusal("idle_timeout", f"not a byte came for {idle:g} seconds") from None
-    return b""
-
-
 def _too_large(limit: int) -> Refusal:
-    return Refusal("too_large", f"this path takes bodies of {limit} bytes at the most")
+    return Refusal("too_large", f"the body is larger than the {limit} bytes that this path accepts")

@@ -15,12 +15,12 @@ from typing import Final
 from aiohttp import ClientRequest, hdrs, payload, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
-from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from gateway.endpoints.routing.model import RequestContext
-from gateway.errors import ClientDisconnected, GatewayError, Refusal
-from gateway.http.protocol import on_disconnect, send_continue
+from gateway.errors import GatewayError
+from gateway.http.protocol import on_disconnect
+from gateway.http.request_body import idle_refusal, read_chunk, send_continue_or_disconnect
 
 EXPECT_SECONDS: Final = 1.0
 """How long an upstream may think about `Expect` before the body is sent all the same.
@@ -173,10 +173,11 @@ class ProxyRequestBody(payload.Payload):
         patience, silence = self._patience, IdleTimeout(self._patience.idle)
         patience.rest()
         if self._exchange.waiting:
-            await self._go_ahead()
+            self._exchange.waiting = False
+            await send_continue_or_disconnect(self._exchange.request)
         try:
             async with silence:
-                while piece := await self._next():
+                while piece := await read_chunk(self._exchange.request.content):
                     silence.rest()
                     patience.renew()
                     await writer.write(piece)
@@ -185,28 +186,7 @@ class ProxyRequestBody(payload.Payload):
         except TimeoutError as fault:
             if not silence.is_over:
                 raise
-            words = f"not a byte came for {patience.idle:g} seconds"
-            raise Refusal("idle_timeout", words) from fault
-
-    async def _go_ahead(self) -> None:
-        self._exchange.waiting = False
-        try:
-            await send_continue(self._exchange.request)
-        except OSError as fault:
-            raise ClientDisconnected("the client did not wait for the go-ahead") from fault
-
-    async def _next(self) -> bytes:
-        """Return the next piece, b"" at the clean end."""
-        content = self._exchange.request.content
-        try:
-            while not content.at_eof():
-                if piece := await content.readany():
-                    return piece
-        except OSError as fault:
-            raise ClientDisconnected("the client went away in the middle of its body") from fault
-        except (web.RequestPayloadError, HttpProcessingError) as fault:
-            raise Refusal("incomplete_body", "the body is not well-formed") from fault
-        return b""
+            raise idle_refusal(patience.idle) from fault
 
 
 class BufferedRequestBody(payload.BytesPayload):

@@ -14,22 +14,18 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiohttp import StreamReader, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from gateway.commit.disk_space import Reservation
 from gateway.commit.error_mapping import discard_quietly, refusal_of
 from gateway.domain import failpoints
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.errors import Refusal
+from gateway.http.request_body import read_chunk
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
 
 MAX_PIECES: Final = 512
 """Pieces gathered at the most: a client that sends byte by byte must not cost an object each."""
-
-
-class BrokenBodyError(Exception):
-    """The client went away, or sent what is no body: there is nobody to commit for."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -40,37 +36,6 @@ class ReceiveLimits:
     disk: Executor
     limit: int | None
     idle_timeout: float
-
-
-class BodyChunkReader:
-    """Reads one body piece by piece; `idle_timeout` are seconds of a client's silence."""
-
-    def __init__(self, content: StreamReader, idle_timeout: float) -> None:
-        self._content = content
-        self._idle_timeout = idle_timeout
-
-    async def next(self) -> bytes:
-        """Return the next piece, b"" at the clean end.
-
-        Raises `Refusal` (`idle_timeout`, `incomplete_body`) or `BrokenBodyError`.
-        """
-        content = self._content
-        try:
-            async with asyncio.timeout(self._idle_timeout):
-                while not content.at_eof():
-                    if piece := await content.readany():
-                        return piece
-        except TimeoutError:
-            raise _idle(self._idle_timeout) from None
-        except OSError as fault:
-            raise BrokenBodyError(str(fault) or type(fault).__name__) from fault
-        except (web.RequestPayloadError, HttpProcessingError) as fault:
-            raise Refusal("incomplete_body", "the body is not well-formed") from fault
-        return b""
-
-
-def _idle(seconds: float) -> Refusal:
-    return Refusal("idle_timeout", f"not a byte came for {seconds:g} seconds")
 
 
 class Receiver:
@@ -91,11 +56,10 @@ class Receiver:
         """Read the body to its end.
 
         Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`) or
-        `BrokenBodyError` when the connection is gone.
+        `ClientDisconnected`.
         """
         try:
-            reader = BodyChunkReader(request.content, self._terms.idle_timeout)
-            while piece := await reader.next():
+            while piece := await read_chunk(request.content, self._terms.idle_timeout):
                 self._count(piece)
                 full = self._gathered >= self._terms.inflight.batch_bytes
                 if full or len(self._pieces) >= MAX_PIECES:
@@ -114,9 +78,6 @@ class Receiver:
         self._share.close()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._terms.disk, discard_quietly, self.body)
-
-    def _idle(self) -> Refusal:
-        return _idle(self._terms.idle_timeout)
 
     def _count(self, piece: bytes) -> None:
         size = len(piece)

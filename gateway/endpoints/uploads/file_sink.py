@@ -21,6 +21,7 @@ from gateway.endpoints.uploads import sink as store
 from gateway.endpoints.uploads.admission import AdmittedUpload, uploaded_event_body
 from gateway.endpoints.uploads.buffered import take
 from gateway.endpoints.uploads.socket_receiver import ReceiverFactory
+from gateway.http.request_body import send_continue_or_disconnect
 from gateway.settings import Settings
 from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
 from gateway.storage.local.tree import DirectoryTree
@@ -77,7 +78,7 @@ class FileSink:
     async def receive(
         self, request: web.BaseRequest, admitted: AdmittedUpload, share: Reservation, *, waiting: bool
     ) -> CommitRequest:
-        """Receive a body. Raises `Refusal`, `BrokenBodyError`."""
+        """Receive a body. Raises `Refusal`, `ClientDisconnected`."""
         upload, algorithms = admitted.upload, store.algorithms_of(admitted)
         body = self._incoming.create(upload.id, self._settings.file_mode, list(algorithms.values()))
         body.xattr = encode_xattr(upload.path, upload.content_type, upload.metadata)
@@ -87,7 +88,7 @@ class FileSink:
         receiver = self._roads.receiver(body, share, admitted.progress, upload.max_bytes)
         try:
             if waiting:
-                await store.let_in(request)
+                await send_continue_or_disconnect(request)
             await receiver.receive(request, upload.content_length)
             computed = {name: body.digest(known) for name, known in algorithms.items()}
             store.verify(admitted, computed)

@@ -17,9 +17,8 @@ from gateway.domain.model import Stored, Upload, new_id
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, blame
-from gateway.endpoints.uploads.body import BrokenBodyError
 from gateway.endpoints.uploads.sink import UploadSink
-from gateway.errors import Refusal, UnknownOutcome
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.protocol import UPLOAD_ID, expects_continue
 from gateway.http.responses import SmallJsonResponse, quoted
 from gateway.plugins.hooks import Hooks
@@ -50,7 +49,7 @@ class UploadHandler:
         self._slot = slot
 
     async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> SmallJsonResponse:
-        """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`, `BrokenBodyError`."""
+        """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
         upload_id = new_id(self._slot)
         request[UPLOAD_ID] = upload_id
         logs.add(upload_id=upload_id)
@@ -60,7 +59,7 @@ class UploadHandler:
             refusal.upload_id = upload_id
             self._metrics.uploads.add(refusal.code)
             raise
-        except (UnknownOutcome, BrokenBodyError):
+        except UnknownOutcome:
             self._metrics.uploads.add("broken")
             raise
         self._metrics.uploads.add("stored")
@@ -116,7 +115,7 @@ class UploadHandler:
 def _reason(fault: BaseException) -> str:
     if isinstance(fault, Refusal):
         return fault.code
-    if isinstance(fault, BrokenBodyError):
+    if isinstance(fault, ClientDisconnected):
         return "connection_lost"
     if isinstance(fault, asyncio.CancelledError):
         return "stopping"

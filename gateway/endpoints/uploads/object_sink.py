@@ -20,9 +20,9 @@ from gateway.domain.model import Stored, Upload
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads import sink as store
 from gateway.endpoints.uploads.admission import AdmittedUpload, uploaded_event_body
-from gateway.endpoints.uploads.body import BodyChunkReader
 from gateway.endpoints.uploads.buffered import take
 from gateway.errors import Refusal
+from gateway.http.request_body import read_chunk, send_continue_or_disconnect
 from gateway.settings import Settings
 from gateway.storage.s3.upload import MultipartUpload
 from gateway.telemetry.redaction import Redaction
@@ -76,12 +76,12 @@ class ObjectSink:
     async def receive(
         self, request: web.BaseRequest, admitted: AdmittedUpload, share: Reservation, *, waiting: bool
     ) -> ReceivedObject:
-        """Receive a body. Raises `Refusal`, `BrokenBodyError`."""
+        """Receive a body. Raises `Refusal`, `ClientDisconnected`."""
         algorithms = store.algorithms_of(admitted)
         body = await self._begin(admitted, list(algorithms.values()))
         try:
             if waiting:
-                await store.let_in(request)
+                await send_continue_or_disconnect(request)
             await self._read(request, admitted, body)
             await body.finish()
             computed = {name: body.digest(known) for name, known in algorithms.items()}
@@ -104,8 +104,7 @@ class ObjectSink:
     ) -> None:
         """Read the body to its end. Raises as `Receiver.receive` does."""
         upload, progress = admitted.upload, admitted.progress
-        reader = BodyChunkReader(request.content, self._idle_timeout)
-        while piece := await reader.next():
+        while piece := await read_chunk(request.content, self._idle_timeout):
             progress.received += len(piece)
             store.check_whole(upload, progress.received)
             await body.write(piece)

@@ -16,9 +16,7 @@ from gateway.commit.disk_space import Reservation
 from gateway.domain.model import Stored, Upload
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.admission import AdmittedUpload
-from gateway.endpoints.uploads.body import BrokenBodyError
 from gateway.errors import Refusal
-from gateway.http.protocol import send_continue
 from gateway.storage.local import xattrs as attributes
 
 
@@ -38,7 +36,7 @@ class UploadSink(Protocol):
     async def receive(
         self, request: web.BaseRequest, admitted: AdmittedUpload, share: Reservation, *, waiting: bool
     ) -> Any:
-        """Receive a body; `waiting` for the go-ahead. Raises `Refusal`, `BrokenBodyError`."""
+        """Receive a body; `waiting` for the go-ahead. Raises `Refusal`, `ClientDisconnected`."""
         ...
 
     async def commit(self, order: Any) -> Stored:
@@ -69,14 +67,6 @@ def check_name(upload: Upload, headers: Mapping[str, str], *, exists: bool) -> N
         raise Refusal("already_exists", "If-None-Match: *, and the file exists")
     if exists and upload.on_conflict == "reject":
         raise Refusal("conflict", "the file exists, and existing files are not replaced here")
-
-
-async def let_in(request: web.BaseRequest) -> None:
-    """Tell a client that waits for it to go on. Raises `BrokenBodyError`."""
-    try:
-        await send_continue(request)
-    except OSError as fault:
-        raise BrokenBodyError("the client did not wait for the go-ahead") from fault
 
 
 def verify(admitted: AdmittedUpload, computed: Mapping[str, bytes]) -> None:

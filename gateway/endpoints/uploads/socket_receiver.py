@@ -24,9 +24,11 @@ from aiohttp import web
 from gateway.commit.disk_space import Reservation
 from gateway.domain import failpoints
 from gateway.endpoints.inflight import Inflight, Progress
-from gateway.endpoints.uploads.body import BrokenBodyError, ReceiveLimits, Receiver
+from gateway.endpoints.uploads.body import ReceiveLimits, Receiver
 from gateway.endpoints.uploads.socket_selftest import fast_road_works
 from gateway.endpoints.uploads.socket_takeover import TakenSocket, take
+from gateway.errors import ClientDisconnected
+from gateway.http.request_body import idle_refusal
 from gateway.storage.local.incoming import IncomingFile
 
 THRESHOLD: Final = 8 << 20
@@ -130,7 +132,7 @@ class SocketReceiver(Receiver):
             return
         turns.expect(1)
         if not await _readable(turns.socket, self._terms.idle_timeout - gather):
-            raise self._idle()
+            raise idle_refusal(self._terms.idle_timeout)
 
     def _give_up(self, turns: _ReceiveTurns) -> None:
         """Close our socket, but not under a thread that still reads from it."""
@@ -200,7 +202,7 @@ class _ReceiveTurns:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def _fill(self, buffer: memoryview, *, linger: bool) -> int:
-        """Fill `buffer` as far as bytes are there. Raises `BrokenBodyError` at the client's end."""
+        """Fill `buffer` as far as bytes are there. Raises `ClientDisconnected` at the client's end."""
         filled = 0
         try:
             while filled < len(buffer) and not self.dry:
@@ -210,10 +212,10 @@ class _ReceiveTurns:
                     self.dry = not (linger and self._come(len(buffer) - filled))
                     continue
                 if not size:
-                    raise BrokenBodyError("the client ended the connection in the middle of the body")
+                    raise ClientDisconnected("the client ended the connection in the middle of the body")
                 filled += size
         except OSError as fault:
-            raise BrokenBodyError(str(fault) or type(fault).__name__) from fault
+            raise ClientDisconnected(str(fault) or type(fault).__name__) from fault
         return filled
 
     def _come(self, wanted: int) -> bool:

@@ -124,6 +124,10 @@ class NatsQueue:
             await self._tell(self._record(delivery, self._run(delivery, "dead", duration, error)))
             await self._end(claimed, _TERMINATE)
 
+    async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
+        """Return 0: other nodes may have the handlers that this one lacks."""
+        return 0
+
     async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Give back unharmed, due again in `delay` seconds. Raises `EventEngineUnavailable`."""
         for claimed in map(_claimed, deliveries):

@@ -16,7 +16,6 @@ import yaml
 from aiohttp import web
 
 from gateway.domain.model import UPLOADED, Delivery
-from gateway.errors import HandlerFailed
 from gateway.events import runner
 from tests.conftest import Start
 from tests.support import TESTS
@@ -125,7 +124,7 @@ async def test_a_wrong_secret_is_retried_and_ends_dead_with_the_error_of_s3(
     settings: Callable[..., Path], start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # The published handler has the default pauses: a minute and a half in all.
-    monkeypatch.setattr(runner, "pause", lambda policy, attempt: 0.01)
+    monkeypatch.setattr(runner, "retry_delay", lambda policy, attempt: 0.01)
     gateway = await start(config=str(settings("A-WRONG-SECRET")))
     upload_id = (await put(gateway, "/upload/a.bin", b"kept", "X-Auth-Token: t")).json["upload_id"]
     handler = await handlers(gateway, upload_id, "dead")
@@ -149,9 +148,9 @@ async def test_a_repeated_delivery_of_the_sample_fails_though_the_object_is_ther
     handler = await handlers(gateway, upload_id, "done")
     event = (await get(gateway, f"/-/events/{handler['event_id']}", BEARER)).json
     again = Delivery(0, event["id"], upload_id, UPLOADED, handler["handler"], 2, event["body"])
-    with pytest.raises(HandlerFailed) as failed:
-        await gateway.hooks.deliver(again, gateway.delivering._complete(again))
-    assert "FileNotFoundError" in failed.value.traceback
+    outcome = await gateway.delivering.dispatcher.run(again)
+    assert outcome.result == "failed"
+    assert "FileNotFoundError" in outcome.error
     async with s3.client() as client:
         answer = await client.get_object(Bucket="qmonus", Key="uploadedFiles/b.bin")
         assert await answer["Body"].read() == b"moved"

@@ -28,7 +28,7 @@ async def files(request: pytest.FixtureRequest, start: Start) -> Files:
     """Each thing that scripts may know as `files`."""
     if request.param == "memory":
         return FilesInMemory()
-    return (await start(auth="none")).ground.holders
+    return (await start(auth="none")).ground.files
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -101,7 +101,7 @@ async def gateway(
 
 
 async def read(gateway: Gateway, path: str) -> bytes:
-    async with gateway.ground.holders.open_path(path) as file:
+    async with gateway.ground.files.open_path(path) as file:
         return bytes(await file.read())
 
 
@@ -113,13 +113,13 @@ async def test_a_file_that_grows_or_tells_no_size_is_saved_and_stops_nobody(
         with growing.open("ab") as file:
             file.write(b"appended" * 1000)
 
-    files, growing, content = gateway.ground.holders, tmp_path / "growing", os.urandom(size)
+    files, growing, content = gateway.ground.files, tmp_path / "growing", os.urandom(size)
     growing.write_bytes(content)
-    files.serve(Meanwhile(gateway.ground.intake(), grows))
+    files.saver.store_with_writer(Meanwhile(gateway.ground.intake(), grows))
     assert (await files.save("/growing", growing)).bytes == size
     assert await read(gateway, "/growing") == content
 
-    files.serve(gateway.ground.intake())
+    files.saver.store_with_writer(gateway.ground.intake())
     await files.save("/machine", "/proc/cpuinfo")
     assert (await read(gateway, "/machine")).startswith(b"processor")
     (tmp_path / "empty").touch()
@@ -140,11 +140,11 @@ async def test_a_file_that_loses_what_it_had_is_not_saved(
 
     local = tmp_path / "local"
     local.write_bytes(b"x" * 2_500_000)
-    gateway.ground.holders.serve(Meanwhile(gateway.ground.intake(), loses))
+    gateway.ground.files.saver.store_with_writer(Meanwhile(gateway.ground.intake(), loses))
     with pytest.raises(OSError, match=fate):
-        await gateway.ground.holders.save("/a", local)
+        await gateway.ground.files.save("/a", local)
     with pytest.raises(Refusal, match="no such file"):
-        await gateway.ground.holders.stat("/a")
+        await gateway.ground.files.stat("/a")
 
 
 @pytest.mark.parametrize("path", ["/../a", "/.gateway/a", "/a//b", "/a\x00", ""])
@@ -156,7 +156,7 @@ async def test_a_bad_path_is_refused(files: Files, path: str) -> None:
 
 async def test_what_is_old_expires(start: Start) -> None:
     gateway = await start(auth="none")
-    files = gateway.ground.holders
+    files = gateway.ground.files
     for name in ("old", "new"):
         await files.save(f"/exports/{name}", b"x")
     long_ago = time.time() - 1000
@@ -170,7 +170,7 @@ async def test_what_is_old_expires(start: Start) -> None:
 async def test_a_list_for_a_script_ends_only_where_every_folder_could_be_read(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = (await start(auth="none")).ground.holders
+    files = (await start(auth="none")).ground.files
     for path in ("/box/a", "/box/later/b"):
         await files.save(path, b"x")
     monkeypatch.setattr("os.open", failing_open("later"))
@@ -185,7 +185,7 @@ async def test_a_source_that_fails_leaves_nothing(start: Start) -> None:
 
     gateway = await start(auth="none")
     with pytest.raises(LookupError):
-        await gateway.ground.holders.save("/a", fails())
+        await gateway.ground.files.save("/a", fails())
     assert leftovers(gateway.settings.directory) == []
     assert not (gateway.settings.directory / "a").exists()
     assert gateway.ground.reserve.promised == 0
@@ -195,7 +195,7 @@ async def test_protected_places_are_not_written(start: Start, tmp_path: Path) ->
     folder = plugin(tmp_path / "data" / "plugins", "name: c\nconfig: {}\n")
     gateway = await start(auth="none", plugins=[str(folder)])
     with pytest.raises(Refusal, match="belongs to the gateway"):
-        await gateway.ground.holders.save("/plugins/evil.yaml", b"x")
+        await gateway.ground.files.save("/plugins/evil.yaml", b"x")
 
 
 COPIES = """

@@ -33,14 +33,14 @@ async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
     gateway = await start(auth="none", storage=s3_storage)
     ground = gateway.ground
     saving = while_somebody_takes_the_name()
-    stored = await ground.holders.save(
+    stored = await ground.files.save(
         "/made/x", saving, metadata={"title": "Sunrise"}, on_conflict="rename"
     )
     assert stored.path == ("/made/x-1" if taken else "/made/x")
     said = (await ground.shelf.stat(stored.path)).metadata
     assert said[OWNER] == stored.upload_id
     assert ground.installation.marks.is_genuine(said[MARK], stored.upload_id, stored.path)
-    assert (await ground.holders.stat(stored.path)).metadata == {"title": "Sunrise"}
+    assert (await ground.files.stat(stored.path)).metadata == {"title": "Sunrise"}
 
 
 @pytest.mark.parametrize("size", [3, 8 << 20, 20_000_000])
@@ -75,10 +75,10 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
         looked.set()
         await asyncio.Event().wait()
 
-    files = (await start(auth="none", storage=s3_storage)).ground.holders
+    files = (await start(auth="none", storage=s3_storage)).ground.files
     looked = asyncio.Event()
     with monkeypatch.context() as silent:
-        silent.setattr(BucketClient, "head", never)
+        silent.setattr(BucketClient, "head_object", never)
         saving = asyncio.create_task(files.save("/made/x", b"x", on_conflict="rename"))
         await looked.wait()
         saving.cancel()

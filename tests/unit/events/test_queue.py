@@ -213,14 +213,14 @@ def test_deliveries_of_handlers_that_are_gone_wait_dead(journal: Journal) -> Non
     now(journal.outbox.record([record("held", ("gone",))]))
     ready(journal, "run", handlers=("gone_running",))
     claimed(journal, "gone_running")
-    assert awaited(journal.queue.bury_orphans(["here", 'odd "name"'])) == 1
+    assert awaited(journal.queue.dead_letter_orphans(["here", 'odd "name"'])) == 1
     assert states(journal) == {
         ("e-a", "gone"): "dead",
         ("e-a", "here"): "ready",
         ("e-held", "gone"): "ready",
         ("e-run", "gone_running"): "running",
     }
-    assert awaited(journal.queue.bury_orphans([])) == 1
+    assert awaited(journal.queue.dead_letter_orphans([])) == 1
 
 
 def test_the_body_comes_as_it_was_recorded(journal: Journal) -> None:

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
-from gateway.errors import EventEngineUnavailable, HandlerFailed, HandlerGone, PeerUnavailable
-from gateway.events import handler_consumer as feeder
-from gateway.events import runner
+from gateway.errors import EventEngineUnavailable
+from gateway.events import handler_consumer, runner
 from gateway.events.handler_consumer import EngineBackoff
 from gateway.events.journal import Journal
-from gateway.events.protocols import DeliveryHistory, Queue
-from gateway.events.runner import MAX_ERROR, Runner, pause
+from gateway.events.protocols import DeliveryHistory, Outcome, Queue
+from gateway.events.runner import MAX_ERROR_LENGTH, Runner, retry_delay
 from tests.support.records import awaited, claimed, now, ready, states
 
 SECONDS = 30.0
-Deliver = Callable[[Delivery, dict[str, Any]], Awaitable[None]]
+Deliver = Callable[[Delivery], Awaitable[Outcome | None]]
+DONE = Outcome("succeeded")
 
 
 def spec(
@@ -36,24 +36,18 @@ class Bench:
 
     def __init__(self, journal: Journal, queue: Queue | None = None) -> None:
         self.journal = journal
-        self.deliver: Deliver = self.nothing
+        self.deliver: Deliver = self.succeed
         self.outcomes: list[tuple[str, str]] = []
         self._changed = asyncio.Event()
-        self.runner = Runner(
-            queue or journal.queue,
-            deliver=self._deliver,
-            complete=lambda delivery: {**delivery.body, "attempt": delivery.attempt},
-            observe=self._observe,
-            orphans=journal.queue.bury_orphans,
-        )
+        self.runner = Runner(queue or journal.queue, self, self)
 
-    async def nothing(self, delivery: Delivery, event: dict[str, Any]) -> None:
+    async def succeed(self, delivery: Delivery) -> None:
         """Be a handler that succeeds."""
 
-    async def _deliver(self, delivery: Delivery, event: dict[str, Any]) -> None:
-        await self.deliver(delivery, event)
+    async def run(self, delivery: Delivery) -> Outcome:
+        return await self.deliver(delivery) or DONE
 
-    def _observe(self, handler: str, outcome: str, seconds: float) -> None:
+    def record_run(self, handler: str, outcome: str, seconds: float) -> None:
         self.outcomes.append((handler, outcome))
         self._changed.set()
 
@@ -81,8 +75,8 @@ class Bench:
 
 @pytest.fixture
 async def bench(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(feeder, "LONGEST_CLAIM", 1e6)
-    monkeypatch.setattr(EngineBackoff, "LONGEST", 0.001)
+    monkeypatch.setattr(handler_consumer, "CLAIM_TIMEOUT", 1e6)
+    monkeypatch.setattr(EngineBackoff, "MAX_DELAY", 0.001)
     made = Bench(journal)
     yield made
     await made.stop(0)
@@ -108,7 +102,7 @@ async def test_the_slots_of_a_handler_are_all_used_and_never_exceeded(bench: Ben
     running = highest = 0
     full, go_on = asyncio.Event(), asyncio.Event()
 
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+    async def deliver(_: Delivery) -> None:
         nonlocal running, highest
         running += 1
         highest = max(highest, running)
@@ -132,7 +126,7 @@ async def test_the_slots_of_a_handler_are_all_used_and_never_exceeded(bench: Ben
 async def test_a_slow_handler_does_not_hold_up_another(bench: Bench) -> None:
     go_on = asyncio.Event()
 
-    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+    async def deliver(delivery: Delivery) -> None:
         if delivery.handler == "slow":
             await go_on.wait()
 
@@ -148,9 +142,9 @@ async def test_a_slow_handler_does_not_hold_up_another(bench: Bench) -> None:
 async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench: Bench) -> None:
     attempts: list[int] = []
 
-    async def deliver(delivery: Delivery, event: dict[str, Any]) -> None:
-        attempts.append(event["attempt"])
-        raise HandlerFailed(f"no {delivery.attempt}", "the traceback")
+    async def deliver(delivery: Delivery) -> Outcome:
+        attempts.append(delivery.attempt)
+        return Outcome("failed", f"no {delivery.attempt}\nthe traceback")
 
     bench.deliver = deliver
     bench.publish("a")
@@ -165,21 +159,22 @@ async def test_a_failing_handler_runs_again_until_its_attempts_are_used_up(bench
 
 
 async def test_an_error_is_kept_bounded(bench: Bench) -> None:
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
-        raise HandlerFailed("x" * 100_000, "")
+    async def deliver(_: Delivery) -> Outcome:
+        return Outcome("failed", "x" * 100_000)
 
     bench.deliver = deliver
     bench.publish("a")
     await bench.runner.start([spec(attempts=1)])
     await bench.ended(1)
     await bench.stop()
-    assert len(bench.story("a").row.error or "") == MAX_ERROR
+    assert len(bench.story("a").row.error or "") == MAX_ERROR_LENGTH
 
 
 async def test_a_handler_that_recovers_is_done(bench: Bench) -> None:
-    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+    async def deliver(delivery: Delivery) -> Outcome | None:
         if delivery.attempt < 3:
-            raise HandlerFailed("not yet", "")
+            return Outcome("failed", "not yet")
+        return None
 
     bench.deliver = deliver
     bench.publish("a")
@@ -190,8 +185,8 @@ async def test_a_handler_that_recovers_is_done(bench: Bench) -> None:
 
 
 async def test_a_handler_that_is_gone_means_a_dead_delivery_at_once(bench: Bench) -> None:
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
-        raise HandlerGone("no such handler")
+    async def deliver(_: Delivery) -> Outcome:
+        return Outcome("gone", "no such handler")
 
     bench.deliver = deliver
     bench.publish("a")
@@ -201,7 +196,7 @@ async def test_a_handler_that_is_gone_means_a_dead_delivery_at_once(bench: Bench
 
 
 async def test_our_own_mistake_counts_as_a_failed_attempt(bench: Bench) -> None:
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+    async def deliver(_: Delivery) -> None:
         raise KeyError("secret-value")
 
     bench.deliver = deliver
@@ -219,7 +214,7 @@ async def test_an_attempt_beyond_the_last_is_not_run(bench: Bench) -> None:
         now(bench.journal.queue.resume())
     told: list[Delivery] = []
 
-    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+    async def deliver(delivery: Delivery) -> None:
         told.append(delivery)
 
     bench.deliver = deliver
@@ -257,7 +252,7 @@ class Failing:
 async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_once(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "MIN_DELAY", 0.001)
     monkeypatch.setattr(logging.getLogger("gateway"), "propagate", True)
     failing = Failing(journal.queue, method, 3)
     bench = Bench(journal, failing)
@@ -268,17 +263,17 @@ async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_o
     assert failing.left == 0
     assert set(states(journal).values()) == {"done"}
     assert bench.outcomes == [("h", "done")] * 3
-    lines = [line for line in caplog.messages if "the engine of events is" in line]
-    assert lines[0] == "the engine of events is away, trying again: database or disk is full"
-    assert len([line for line in lines if "away" in line]) == len(lines) - lines.count(
-        "the engine of events is back"
+    lines = [line for line in caplog.messages if "the event engine is" in line]
+    assert lines[0] == "the event engine is unavailable, retrying: database or disk is full"
+    assert len([line for line in lines if "unavailable" in line]) == len(lines) - lines.count(
+        "the event engine is available again"
     )
 
 
 async def test_a_claim_that_breaks_by_our_own_mistake_is_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "MIN_DELAY", 0.001)
     real, broken = bench.journal.queue.claim, [KeyError("mistake"), ValueError("mistake")]
 
     async def claim(handler: str, limit: int, wait: float) -> list[Delivery]:
@@ -296,8 +291,8 @@ async def test_a_claim_that_breaks_by_our_own_mistake_is_tried_again(
 async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(EngineBackoff, "FIRST", 0.001)
-    monkeypatch.setattr(EngineBackoff, "LONGEST", 0.001)
+    monkeypatch.setattr(EngineBackoff, "MIN_DELAY", 0.001)
+    monkeypatch.setattr(EngineBackoff, "MAX_DELAY", 0.001)
     failing = Failing(journal.queue, "ack", 10**9)
     bench = Bench(journal, failing)
     await bench.runner.start([spec(concurrency=1)])
@@ -312,13 +307,14 @@ async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
 async def test_a_holder_that_is_away_uses_up_no_attempts(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "POSTPONED", RetryPolicy(1, 0.001, 0.001))
+    monkeypatch.setattr(runner, "POSTPONE_POLICY", RetryPolicy(1, 0.001, 0.001))
     attempts: list[int] = []
 
-    async def deliver(delivery: Delivery, _: dict[str, Any]) -> None:
+    async def deliver(delivery: Delivery) -> Outcome | None:
         attempts.append(delivery.attempt)
         if len(attempts) < 10:
-            raise PeerUnavailable("no connection to host:1")
+            return Outcome("postponed", "no connection to host:1")
+        return None
 
     bench.deliver = deliver
     bench.publish("a")
@@ -353,7 +349,7 @@ async def test_what_runs_keeps_its_lease(journal: Journal) -> None:
     queue = Leased(journal.queue)
     bench, go_on = Bench(journal, queue), asyncio.Event()  # type: ignore[arg-type]  # as above
 
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+    async def deliver(_: Delivery) -> None:
         await go_on.wait()
 
     bench.deliver = deliver
@@ -372,7 +368,7 @@ async def test_what_runs_keeps_its_lease(journal: Journal) -> None:
 async def test_stopping_waits_for_runs_and_claims_nothing_more(bench: Bench) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+    async def deliver(_: Delivery) -> None:
         started.set()
         await go_on.wait()
 
@@ -392,7 +388,7 @@ async def test_stopping_waits_for_runs_and_claims_nothing_more(bench: Bench) -> 
 async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt(bench: Bench) -> None:
     started = asyncio.Event()
 
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+    async def deliver(_: Delivery) -> None:
         started.set()
         await asyncio.Event().wait()
 
@@ -451,10 +447,10 @@ async def test_deliveries_of_a_removed_handler_wait_dead(bench: Bench) -> None:
 async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench: Bench) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+    async def deliver(_: Delivery) -> Outcome:
         started.set()
         await go_on.wait()
-        raise HandlerFailed("too late", "")
+        return Outcome("failed", "too late")
 
     bench.deliver = deliver
     bench.publish("a")
@@ -470,7 +466,7 @@ async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench:
 async def test_a_reload_to_fewer_slots_is_kept_by_the_claim_on_its_way(bench: Bench) -> None:
     running, highest, go_on = 0, 0, asyncio.Event()
 
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+    async def deliver(_: Delivery) -> None:
         nonlocal running, highest
         running += 1
         highest = max(highest, running)
@@ -491,7 +487,7 @@ async def test_a_reload_to_fewer_slots_is_kept_by_the_claim_on_its_way(bench: Be
 async def test_a_reload_changes_the_number_of_slots(bench: Bench) -> None:
     running, four, go_on = 0, asyncio.Event(), asyncio.Event()
 
-    async def deliver(_: Delivery, __: dict[str, Any]) -> None:
+    async def deliver(_: Delivery) -> None:
         nonlocal running
         running += 1
         if running == 4:
@@ -517,12 +513,12 @@ def test_the_pause_doubles_up_to_its_bound_and_half_of_it_is_random(
     policy = RetryPolicy(8, backoff, longest)
     full = min(backoff * 2.0 ** min(attempt - 1, 100), longest)
     for _ in range(5):
-        seconds = pause(policy, attempt)
+        seconds = retry_delay(policy, attempt)
         assert full / 2 <= seconds <= full
 
 
 def test_pauses_differ() -> None:
-    assert len({pause(RetryPolicy(), 3) for _ in range(20)}) > 1
+    assert len({retry_delay(RetryPolicy(), 3) for _ in range(20)}) > 1
 
 
 async def test_an_engine_is_asked_again_after_growing_pauses_that_all_share(
@@ -537,11 +533,11 @@ async def test_an_engine_is_asked_again_after_growing_pauses_that_all_share(
 
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    away, fault = EngineBackoff(), EventEngineUnavailable("gone")
+    backoff, error = EngineBackoff(), EventEngineUnavailable("gone")
     for _ in range(7):
-        await asyncio.gather(away.rest(fault), away.rest(fault))
+        await asyncio.gather(backoff.wait(error), backoff.wait(error))
         clock[0] += 20
     assert slept[::2] == slept[1::2] == [0.5, 1, 2, 4, 8, 15, 15]
-    away.back()
-    await away.rest(fault)
+    backoff.reset()
+    await backoff.wait(error)
     assert slept[-1] == 0.5

@@ -21,7 +21,7 @@ async def stored_event(office: Office, content: bytes = b"mine", **facts: Any) -
 
 async def read(office: Office, event: dict[str, Any]) -> bytes:
     async with office.files.open(event) as reader:
-        return await reader.read()
+        return bytes(await reader.read())
 
 
 def replaced(target: Path) -> None:
