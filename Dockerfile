@@ -3,7 +3,7 @@
 #
 #   docker build -t upload-gateway .
 #   docker run -p 8080:8080 -v uploads:/data upload-gateway
-#   docker run ... upload-gateway serve --plugins /plugins/quickstart     (no plugin is active by itself)
+#   docker run ... upload-gateway serve --plugins builtin:quickstart      (no plugin is active by itself)
 #   docker exec CONTAINER gateway events list
 #   docker run ... upload-gateway worker --events nats://n1,n2,n3 --plugins /plugins/mine
 
@@ -12,8 +12,9 @@ ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
 WORKDIR /src
-COPY pyproject.toml setup.cfg README.md ./
+COPY pyproject.toml setup.cfg setup.py README.md ./
 COPY gateway ./gateway
+COPY plugins ./plugins
 RUN pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels ".[nats,photos,postgres]" \
     && python -m venv /opt/gateway \
     && /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check \

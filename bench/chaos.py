@@ -16,10 +16,10 @@ from statistics import median
 
 import uvloop
 
-from tests.support.chaos import storm
-from tests.support.interruptions import seconds_after_a_worker_died, seconds_after_restart
+from tests.support.deployment import deployment
+from tests.support.fault_injection import upload_under_faults
 from tests.support.nats.servers import single
-from tests.support.site import site
+from tests.support.recovery_times import seconds_after_a_worker_died, seconds_after_restart
 
 ROUNDS = 3
 
@@ -27,8 +27,8 @@ ROUNDS = 3
 def accidents(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[str, object]]:
     """Yield the rows of the storm. Raises SystemExit if the promise was broken."""
     folder.mkdir()
-    with site(folder) as running:
-        found = uvloop.run(storm(running, asked.uploads, asked.every, asked.seed))
+    with deployment(folder) as running:
+        found = uvloop.run(upload_under_faults(running, asked.uploads, asked.every, asked.seed))
     yield from found.rows()
     if broken := [*found.missing, *found.torn, *found.orphans]:
         raise SystemExit(f"the promise was broken: {broken[:10]}")

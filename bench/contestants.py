@@ -142,7 +142,7 @@ class OursProxy(Ours):
             "proxy",
             f"""\
 name: forward
-authorities: ["127.0.0.1:{upstream.port}"]
+upstreams: ["127.0.0.1:{upstream.port}"]
 proxy: {{path: "/proxy/{{rest:path}}"}}
 target: {{path: "/upload/{{rest}}"}}
 """,

@@ -17,14 +17,15 @@ import uvloop
 from gateway.server.app import Gateway
 from gateway.settings import load
 from tests.support import TESTS
-from tests.support.harness import Outside
+from tests.support.harness import GatewayProcess
 from tests.support.s3.servers import Rclone, SeaweedFS
 
-Start = Callable[..., Awaitable[Gateway]]
+StartGateway = Callable[..., Awaitable[Gateway]]
+StartProcess = Callable[..., GatewayProcess]
 LOGGERS = (logging.getLogger(), logging.getLogger("gateway"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Whoever started us in the background made us deaf to Ctrl-C, and what we start would be too.
+    # A shell that starts us in the background ignores Ctrl-C, and what we start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of the machine than of the code.
@@ -45,7 +46,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("UPLOAD_GATEWAY_", "AWS_")):
             monkeypatch.delenv(name)
@@ -55,7 +56,7 @@ def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def the_log_is_left_as_it_was() -> Iterator[None]:
+def restored_logging() -> Iterator[None]:
     before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in LOGGERS]
     yield
     for logger, handlers, propagate, level in before:
@@ -64,8 +65,8 @@ def the_log_is_left_as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start gateways in this process on real sockets: `await start(auth="none", plugins=[...])`."""
+async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
+    """Start gateways in this process on real sockets: `await start_gateway(auth="none")`."""
     running: list[Gateway] = []
 
     async def start_one(**values: object) -> Gateway:
@@ -84,12 +85,12 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Callable[..., Outside]]:
-    """Start gateways as processes of their own, to be killed: `outside("--flag", "value")`."""
-    running: list[Outside] = []
+def gateway_process(tmp_path: Path) -> Iterator[StartProcess]:
+    """Start gateways as processes of their own, to be killed: `gateway_process("--flag", "value")`."""
+    running: list[GatewayProcess] = []
 
-    def start_one(*flags: str, directory: Path | None = None, die_at: str = "") -> Outside:
-        process = Outside(directory or tmp_path / "data", flags, die_at)
+    def start_one(*flags: str, directory: Path | None = None, die_at: str = "") -> GatewayProcess:
+        process = GatewayProcess(directory or tmp_path / "data", flags, die_at)
         running.append(process)
         return process
 

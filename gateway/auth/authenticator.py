@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+from gateway.auth.request import Caller, IncomingRequest
 from gateway.auth.trusted_proxies import Proxies
-from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import ConfigError, Refusal
 from gateway.settings import Settings, Token
-from gateway.signing import carries_signature, check_request, check_terms
+from gateway.signing import carries_signature, check_request
 from gateway.storage.local.fsync import sync_folder
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
+    from aiohttp import web
+
     from gateway.auth.installation import Installation
 
 TOKENS_FILE: Final = "tokens.json"
@@ -73,7 +75,7 @@ class Auth:
         self._installation = installation
         self._verify = verify
         self._mode = settings.auth
-        self._said = settings.auth_said
+        self._said = settings.auth_explicit
         self._proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
         self._operators = frozenset(settings.jwt_operators)
@@ -83,55 +85,47 @@ class Auth:
         """`none`, `token` or `jwt`: who authorizes where no handler does."""
         return self._mode
 
-    async def identify(
-        self, headers: Mapping[str, str], method: str = "", target: str = "", *, jwt: bool = False
-    ) -> dict[str, Any] | None:
-        """Return the principal `{"name", "kind", ...}`, in every mode, or None: nobody we know.
+    async def authenticate(self, incoming: IncomingRequest, *, jwt: bool = False) -> Caller:
+        """Return who sends a request, in every mode. The first call decides, later calls repeat it.
 
-        A signed URL speaks for itself, whoever else asks. Then a known token in `Authorization:
-        Bearer T` (RFC 6750 section 2.1) or `X-Auth-Token: T`, else a JSON Web Token in the former,
-        else the internal credential of a gateway of this installation, which stands for exactly one
-        `method` and `target` (path and query as sent). The token goes first: a script that passes
-        on its user's token acts for that user. Raises as `granted`.
+        A signed URL comes first. Then a known token in `Authorization: Bearer T` (RFC 6750 section
+        2.1) or `X-Auth-Token: T`, then a JSON Web Token in the former, then the internal credential
+        of a gateway of this installation, which is valid for exactly one method and target. The
+        token precedes the credential: a script that passes on its user's token acts for that user.
 
-        `jwt` tells that a JSON Web Token is what is asked for: one that is not believed is then
-        refused with the reason (Refusal `unauthorized`), else it is nobody's. Waits, and raises
-        `issuer_unavailable`, only where the issuer's keys are not here.
+        With `jwt` a JSON Web Token that is not accepted is refused with the reason (Refusal
+        `unauthorized`), else its sender is unknown. Waits, and raises `issuer_unavailable`, only
+        where the issuer's keys are not here. Raises Refusal (403) for a signature that is not valid
+        for exactly this request: `bad_signature`, `expired`, `not_granted`.
         """
-        if self.granted(headers, method, target) is not None:
-            return dict(SIGNED)
-        known = self._bearer(headers) if self._tokens else None
-        fault = None
-        if known is None and self._verify is not None:
-            known, fault = await self._verified(headers, self._verify)
-        known = known or self._neighbour(headers, method, target)
-        if known is None and fault is not None and jwt:
-            raise fault
-        return known
+        if incoming.caller is None:
+            incoming.caller = await self._caller(incoming)
+        caller = incoming.caller
+        if jwt and caller.principal is None and caller.rejected is not None:
+            raise caller.rejected
+        return caller
 
-    def granted(self, headers: Mapping[str, str], method: str, target: str) -> Grant | None:
-        """Return what the URL of a request was signed for, None where it bears no signature.
+    async def _caller(self, incoming: IncomingRequest) -> Caller:
+        request = incoming.request
+        grant = self._verified_grant(incoming)
+        if grant is not None:
+            return Caller(dict(SIGNED), grant)
+        principal = self._bearer(request.headers) if self._tokens else None
+        rejected = None
+        if principal is None and self._verify is not None:
+            principal, rejected = await self._verified(request.headers, self._verify)
+        return Caller(principal or self._peer(request), None, rejected)
 
-        Raises Refusal (403) for a signature that is not good for exactly this request:
-        `bad_signature`, `expired`, `not_granted`.
-        """
-        if "?" not in target or not carries_signature(target):
+    def _verified_grant(self, incoming: IncomingRequest) -> Grant | None:
+        """Return what the URL of a request was signed for, None where it has no signature."""
+        if not incoming.raw_query or not carries_signature(incoming.raw_query):
             return None
         if self._installation is None:
-            raise Refusal("bad_signature", "signed URLs are not known here")
-        raw_path, raw_query = paths.split_target(target)
-        grant = self._installation.urls.verify(method, f"{raw_path}?{raw_query}")
-        check_request(grant, headers)
+            raise Refusal("bad_signature", "signed URLs are not accepted here")
+        request = incoming.request
+        grant = self._installation.urls.verify(request.method, incoming.raw_path, incoming.raw_query)
+        check_request(grant, request.headers)
         return grant
-
-    def keeps_terms(self, headers: Mapping[str, str], method: str, target: str) -> None:
-        """Refuse a signed URL that says more than a door that stores no files can see to.
-
-        Raises as `granted`.
-        """
-        grant = self.granted(headers, method, target)
-        if grant is not None:
-            check_terms(grant, headers)
 
     async def _verified(
         self, headers: Mapping[str, str], verify: Verify
@@ -150,12 +144,12 @@ class Auth:
         """Tell whether a known token is among these headers: it is meant for this gateway alone."""
         return self._bearer(headers) is not None
 
-    def _neighbour(self, headers: Mapping[str, str], method: str, target: str) -> dict[str, Any] | None:
-        credential = headers.get(INTERNAL_HEADER)
+    def _peer(self, request: web.BaseRequest) -> dict[str, Any] | None:
+        credential = request.headers.get(INTERNAL_HEADER)
         if credential is None or self._installation is None:
             return None
-        known = self._installation.vouches_for(credential, method, target)
-        return dict(INTERNAL) if known else None
+        genuine = self._installation.verify_credential(credential, request.method, request.raw_path)
+        return dict(INTERNAL) if genuine else None
 
     def _bearer(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
         found: Token | None = None

@@ -79,11 +79,11 @@ class Installation:
         if self._settings.tls_cert is not None:
             self._certificate = _trust_only(self._settings.tls_cert)
 
-    def vouches_for(self, credential: str, method: str, target: str) -> bool:
+    def verify_credential(self, credential: str, method: str, target: str) -> bool:
         """Tell whether a gateway of this installation sent exactly this request to us."""
         return self._signer.is_valid(credential, self._audiences(), method, target)
 
-    def meet(self, peer: Address) -> None:
+    def add_peer(self, peer: Address) -> None:
         """Take a gateway that an event names as its file's holder for a peer, among the newest.
 
         A credential is made for the one it is sent to, and is worth nothing to anybody else.
@@ -93,7 +93,7 @@ class Installation:
         while len(self._met) > MOST_MET:
             del self._met[next(iter(self._met))]
 
-    def recognise(self, method: str, url: URL) -> TrustedCall | None:
+    def credentials_for(self, method: str, url: URL) -> TrustedCall | None:
         """Say how to call `url` where it leads to a gateway of this installation, else None."""
         called = _plain(url.host or "", url.port or 0)
         target = url.raw_path_qs

@@ -5,6 +5,7 @@ One rule: it changes nothing and sends nothing; configs are named, their values 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
@@ -30,8 +31,16 @@ Load settings and plugins, compile the scripts, run the plugins' `tests:`. Nothi
 nothing is sent. Exit code 1 after telling file and line of each fault."""
 
 
-def run(settings: Settings) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take folders without their flag too, to say how they are named."""
+    parser.add_argument("folders", nargs="*", help=argparse.SUPPRESS)
+
+
+def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
     """Check the plugins that `settings` name. Return 0, or 1 after telling where each fault is."""
+    if args is not None and args.folders:
+        flags = " ".join(f"--plugins {folder}" for folder in args.folders)
+        raise ConfigError(f"check takes folders as {flags}")
     logs.configure("text", "warning")
     return check(
         settings.plugins,

@@ -98,14 +98,14 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 def _asked(method: str, path: str) -> _RequestToSign:
     if not path.startswith("/"):
         raise ConfigError("PATH must start with a slash: it is what stands behind the host of the URL")
-    if carries_signature(path):
-        raise ConfigError("PATH is signed already: give it without its X-Gateway-... parameters")
     try:
         raw_path, raw_query = paths.split_target(path)
         # One spelling, so that what is printed is what will be asked for.
         raw_path = encode_path("/" + "/".join(_plain(segment) for segment in paths.decode(raw_path)))
     except (Refusal, ValueError) as fault:
         raise ConfigError(f"PATH: {fault}") from None
+    if carries_signature(raw_query):
+        raise ConfigError("PATH is signed already: give it without its X-Gateway-... parameters")
     query = parse_qsl(raw_query, keep_blank_values=True)
     return _RequestToSign(method.upper(), raw_path, tuple(query))
 
@@ -216,7 +216,7 @@ def _routes(settings: Settings) -> list[Route]:
                     target="/",
                     upstreams=("somewhere",),
                     scheme="http",
-                    auth_mode="axis",
+                    auth="default",
                     operations={method: Operation(method, "") for method in methods},
                 )
             )

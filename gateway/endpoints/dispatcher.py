@@ -19,6 +19,7 @@ from aiohttp import web
 
 from gateway.auth.authenticator import INTERNAL, JWT, SIGNED, Auth
 from gateway.auth.links import object_of
+from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.model import random_bytes
 from gateway.endpoints.admin.events import EventsEndpoint
@@ -32,7 +33,7 @@ from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
-from gateway.http.cors import for_any_origin
+from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
 from gateway.http.responses import refusal_answer
 from gateway.settings import Settings
@@ -66,7 +67,7 @@ class Dispatcher:
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
-    _quiet: asyncio.Event | None = None
+    _drained: asyncio.Event | None = None
     _template: paths.UploadPathTemplate = field(init=False)
     _redaction: Redaction = field(init=False)
 
@@ -81,17 +82,17 @@ class Dispatcher:
             return await self._handle(request, owner=False)
         finally:
             self._serving -= 1
-            if self._quiet is not None and not self._serving:
-                self._quiet.set()
+            if self._drained is not None and not self._serving:
+                self._drained.set()
 
-    async def quiet(self, grace: float) -> None:
+    async def drain(self, grace: float) -> None:
         """Wait until no request of the network is being served, `grace` seconds at the most."""
-        self._quiet = asyncio.Event()
+        self._drained = asyncio.Event()
         if not self._serving:
             return
         try:
             async with asyncio.timeout(grace):
-                await self._quiet.wait()
+                await self._drained.wait()
         except TimeoutError:
             faults.warning("%d requests are cut off: the grace time is over", self._serving)
 
@@ -145,57 +146,55 @@ class Dispatcher:
     async def _answer(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
         if self.stopping:
             raise Refusal("stopping", "the gateway is being stopped")
-        raw_path, raw_query = paths.split_target(request.raw_path)
+        incoming = IncomingRequest(request)
+        raw_path = incoming.raw_path
         if (match := object_of(raw_path)) is not None:
-            return await for_any_origin(request, partial(self._object, request, match, raw_query))
+            serve = partial(self._object, incoming, match)
+            return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
         if raw_path.startswith("/-/"):
-            return await self._own_page(request, raw_path, raw_query, owner=owner)
+            return await self._own_page(incoming, owner=owner)
         self.auth.refuse_unknown_proxy(request.headers)
         if request.method in {"GET", "HEAD"} and self.downloads.on:
-            folder = folder_of(self._template, raw_path, raw_query)
+            folder = folder_of(self._template, incoming)
             if folder is not None:
-                return await self.archives.get(request, folder, raw_query)
+                return await self.archives.get(incoming, folder)
         match = self._template.match(raw_path)
         if match is None:
-            return await self.routing.answer(request, raw_path, raw_query)
+            return await self.routing.answer(incoming)
         if request.method in {"GET", "HEAD"} and self.downloads.on:
-            return await self.downloads.get(request, match, raw_query)
+            return await self.downloads.get(incoming, match)
         if request.method != "PUT":
             allowed = {"Allow": "GET, HEAD, PUT" if self.downloads.on else "PUT"}
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
-        return await self.uploads.put(request, match, raw_query)
+        return await self.uploads.put(incoming, match)
 
-    async def _object(
-        self, request: web.BaseRequest, match: paths.Match, raw_query: str
-    ) -> web.StreamResponse:
+    async def _object(self, incoming: IncomingRequest, match: paths.Match) -> web.StreamResponse:
         """Serve a stored path to whoever has a signature for it, and to our own kind."""
+        request = incoming.request
         self.auth.refuse_unknown_proxy(request.headers)
-        principal = await self.auth.identify(request.headers, request.method, request.raw_path)
-        if principal not in (SIGNED, INTERNAL):
+        caller = await self.auth.authenticate(incoming)
+        if caller.principal not in (SIGNED, INTERNAL):
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
-            grant = self.auth.granted(request.headers, request.method, request.raw_path)
-            return await self.downloads.serve(request, match.path, grant)
-        if request.method == "DELETE" and principal == INTERNAL:
+            return await self.downloads.serve(request, match.path, caller.grant)
+        if request.method == "DELETE" and caller.principal == INTERNAL:
             return await self.handing.delete_object(request, match.path)
         if request.method != "PUT":
             allowed = {"Allow": "GET, HEAD, PUT"}
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
-        return await self.uploads.put(request, match, raw_query)
+        return await self.uploads.put(incoming, match)
 
-    async def _own_page(
-        self, request: web.BaseRequest, raw_path: str, raw_query: str, *, owner: bool
-    ) -> web.StreamResponse:
-        segments = paths.decode(raw_path)
+    async def _own_page(self, incoming: IncomingRequest, *, owner: bool) -> web.StreamResponse:
+        request, segments = incoming.request, paths.decode(incoming.raw_path)
         principal: Mapping[str, Any] | None = None
         if segments not in OPEN_TO_ALL and not owner:
             self.auth.refuse_unknown_proxy(request.headers)
             if segments == ("-", "notifications"):
-                return await self._notifications(request)
-            principal = await self._operator(request)
+                return await self._notifications(incoming)
+            principal = await self._operator(incoming)
         elif segments == ("-", "notifications"):
             return await self.notifications.answer(request, known=True)
-        query = paths.parse_query(raw_query)
+        query = incoming.params
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)
         if segments[:2] == ("-", "files") and len(segments) == 3:
@@ -204,21 +203,19 @@ class Dispatcher:
             raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
         return await self.observe.answer(segments, alone=query.get("scope") == ["slot"])
 
-    async def _operator(self, request: web.BaseRequest) -> Mapping[str, Any] | None:
-        """Return who asks, where he may look behind the scenes; None: anybody may. Raises `Refusal`."""
-        principal = await self.auth.identify(
-            request.headers, request.method, request.raw_path, jwt=self.auth.mode == JWT
-        )
-        self.auth.keeps_terms(request.headers, request.method, request.raw_path)
-        return self.auth.operator(principal)
+    async def _operator(self, incoming: IncomingRequest) -> Mapping[str, Any] | None:
+        """Return the principal of an operator; None: everyone may read these pages. Raises `Refusal`."""
+        caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT)
+        incoming.reject_unenforceable_grant()
+        return self.auth.operator(caller.principal)
 
-    async def _notifications(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Let an object store in that is known by its secret, where nobody knows it otherwise."""
+    async def _notifications(self, incoming: IncomingRequest) -> web.StreamResponse:
+        """Let in an object store that is known by its secret, where it is not known otherwise."""
         try:
-            known = await self._operator(request) is not None
+            known = await self._operator(incoming) is not None
         except Refusal:
             known = False
-        return await self.notifications.answer(request, known=known)
+        return await self.notifications.answer(incoming.request, known=known)
 
     def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
         """Count and log one request. The query stays out: it may hold a signature."""

@@ -14,15 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.events.bulk import BulkStep, Verb, step, walk
 from gateway.events.ledger import merged
 from gateway.events.protocols import (
+    ChunkResult,
     DeliveryHistory,
     DeliveryPage,
     Depth,
     EventHistory,
     Ledger,
     Selection,
+    Verb,
 )
 
 Parts = Callable[[], Mapping[str, Ledger]]
@@ -34,7 +35,7 @@ Cursors = dict[str, str | None]
 
 
 class CombinedLedger:
-    """Several ledgers as one. Speaks `Ledger` and `Stepwise`.
+    """Several ledgers as one. Implements `Ledger`.
 
     `parts()` is asked each time: what lives now, by a name that stays (such as `slot-0`). Where two
     parts know a delivery, the one that comes later in `parts()` has the last word. `holders()` are
@@ -90,28 +91,16 @@ class CombinedLedger:
                 stories[story.row.handler] = DeliveryHistory(story.row, runs)
         return replace(known[0], stories=[stories[handler] for handler in sorted(stories)])
 
-    async def retry(self, selection: Selection) -> int:
-        """Make dead and delayed deliveries due now, in all parts."""
-        return await walk(self, "retry", selection)
-
-    async def drop(self, selection: Selection) -> int:
-        """Give up what is not running and not done, in all parts."""
-        return await walk(self, "drop", selection)
-
-    async def replay(self, selection: Selection) -> int:
-        """Deliver again what was done, in all parts."""
-        return await walk(self, "replay", selection)
-
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
-        """Do one bounded piece of a verb: part after part."""
+    async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
+        """Do one bounded chunk of `verb`, part after part."""
         cursors = _read(after)
         left = {name: part for name, part in self._parts().items() if cursors.get(name) != _END}
         for name, part in left.items():
-            done = await step(part, verb, selection, cursors.get(name))
+            done = await part.run_chunk(verb, selection, cursors.get(name))
             cursors[name] = done.next or _END
             last = done.next is None and len(left) == 1
-            return BulkStep(done.count, None if last else _write(cursors))
-        return BulkStep(0, None)
+            return ChunkResult(done.count, None if last else _write(cursors))
+        return ChunkResult(0, None)
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final, get_args
 
-from gateway.events.bulk import VERBS, BulkStep
 from gateway.events.protocols import (
     STATES,
+    VERBS,
     Attempt,
+    ChunkResult,
     DeliveryHistory,
     DeliveryPage,
     DeliveryRow,
@@ -79,9 +80,9 @@ def depth(said: Any) -> list[Depth]:
     return [Depth(**one) for one in said["depth"]]
 
 
-def step(said: Any) -> BulkStep:
-    """Read what one piece of steering did."""
-    return BulkStep(int(said["count"]), said["next"])
+def chunk_result(said: Any) -> ChunkResult:
+    """Read what one chunk of a bulk operation did."""
+    return ChunkResult(int(said["count"]), said["next"])
 
 
 def selection_said(selection: Selection) -> Json:

@@ -19,10 +19,17 @@ from typing import Any, Final
 
 from gateway.errors import EventEngineUnavailable
 from gateway.events import ledger_queries as looking
-from gateway.events.bulk import BulkStep, Verb, walk
 from gateway.events.database import Database, Operation, T
 from gateway.events.ledger_queries import WINDOW, LedgerQuery, MatchedRows
-from gateway.events.protocols import DeliveryPage, DeliveryRow, Depth, EventHistory, Selection
+from gateway.events.protocols import (
+    ChunkResult,
+    DeliveryPage,
+    DeliveryRow,
+    Depth,
+    EventHistory,
+    Selection,
+    Verb,
+)
 
 CHUNK: Final = 2000
 """Deliveries that one operation changes, at the most: some 20 ms."""
@@ -34,7 +41,7 @@ _COUNTED: Final = ("ready", "running", "dead")
 
 
 class JournalLedger:
-    """The journal's deliveries, from the watcher's point of view. Speaks `JournalLedger` and `Stepwise`.
+    """The journal's deliveries, from the watcher's point of view. Implements `Ledger`.
 
     `woken()` is called, in any thread, when there may be something to claim that was not there.
     Methods that return a `Future` may be called from any thread, the others on a loop.
@@ -97,27 +104,14 @@ class JournalLedger:
 
     # -- steering
 
-    async def retry(self, selection: Selection) -> int:
-        """Make dead and delayed deliveries due now, with all their attempts. Raises
-        `EventEngineUnavailable`."""
-        return await walk(self, "retry", selection)
-
-    async def drop(self, selection: Selection) -> int:
-        """Delete deliveries that are neither running nor done. Raises `EventEngineUnavailable`."""
-        return await walk(self, "drop", selection)
-
-    async def replay(self, selection: Selection) -> int:
-        """Deliver again what was done, or handed to a remote engine. Raises `EventEngineUnavailable`."""
-        return await walk(self, "replay", selection)
-
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
-        """Do one bounded piece of a verb, see `steps.Stepwise`."""
+    async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
+        """Do one bounded chunk of `verb`."""
         behind, top = (0, await self._ask(looking.newest)) if after is None else _numbers(after)
         operation = _changing(verb, looking.touched(verb, selection), behind, top)
         found = await self._ask(operation)
         if found.seqs and verb != "drop":
             self._woken()
-        return BulkStep(len(found.seqs), None if found.next is None else f"{found.next}.{top}")
+        return ChunkResult(len(found.seqs), None if found.next is None else f"{found.next}.{top}")
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler until `resume`; survives restarts. Raises

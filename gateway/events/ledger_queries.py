@@ -13,15 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from gateway.events.bulk import TOUCHED, Verb
 from gateway.events.protocols import (
     STATES,
+    VERB_STATES,
     Attempt,
     DeliveryHistory,
     DeliveryRow,
     Depth,
     EventHistory,
     Selection,
+    Verb,
 )
 
 WINDOW: Final = 20_000
@@ -82,7 +83,7 @@ def listed(selection: Selection) -> LedgerQuery:
 
 def touched(verb: Verb, selection: Selection) -> LedgerQuery:
     """Return the search for what `verb` may change."""
-    may = TOUCHED[verb]
+    may = VERB_STATES[verb]
     states = [state for state in may if selection.state in {None, state}]
     # What a remote engine was given counts as done here.
     return _search(selection, [*states, "relayed"] if "done" in states else states)

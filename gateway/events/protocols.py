@@ -1,17 +1,13 @@
-"""The three narrow protocols that every engine of events speaks, and their words.
+"""What every event engine implements: `Outbox`, `Queue` and `Ledger`, and the types they share.
 
-    Outbox   publish: what is to be delivered, durable on return
-    Queue    claim, touch, ack, retry, hand_back, dead: how it is delivered
-    Ledger   depth, page, history, retry, drop, pause, resume, replay: how it is seen and steered
-
-The rule: one delivery per (event, handler); a failing handler never touches another's. At least
-once, no order. Two engines speak them: the embedded journal (`journal`) and NATS JetStream
-(`nats`); one conformance suite holds both to this file.
+There is one delivery per event and handler; a failing handler never affects another's. Delivery is at
+least once, in no order. The embedded journal and NATS JetStream implement it; one contract suite holds
+both to this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -19,6 +15,18 @@ from gateway.domain.model import Delivery
 
 State = Literal["ready", "running", "delayed", "dead", "done"]
 STATES: Final[tuple[State, ...]] = ("ready", "running", "delayed", "dead", "done")
+
+Verb = Literal["retry", "drop", "replay"]
+"""A bulk operation: make due now, delete, or deliver again what was done."""
+
+VERBS: Final[tuple[Verb, ...]] = ("retry", "drop", "replay")
+
+VERB_STATES: Final[Mapping[Verb, tuple[State, ...]]] = {
+    "retry": ("dead", "delayed"),
+    "drop": ("dead", "delayed", "ready"),
+    "replay": ("done",),
+}
+"""The states that each verb changes; a selection without a state means all of them."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -183,30 +191,40 @@ class Depth:
     oldest: float
 
 
+@dataclass(slots=True, frozen=True)
+class ChunkResult:
+    """What one chunk of a bulk operation changed, and where the next begins (None: it is complete)."""
+
+    count: int
+    next: str | None
+
+
 class Ledger(Protocol):
-    """Deliveries, from the point of view of those who watch and steer. Every answer is bounded."""
+    """Deliveries for those who inspect and manage them. Every answer is bounded.
+
+    Every method raises `EventEngineUnavailable`.
+    """
 
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state."""
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` rows behind the cursor `after`, oldest first."""
+        """Return up to `limit` rows behind the cursor `after`, oldest first.
 
-    async def history(self, event_id: str) -> EventHistory | None:
-        """Return an event with its stories, None for one that nobody knows (any more)."""
-
-    async def retry(self, selection: Selection) -> int:
-        """Make dead (or delayed) deliveries due now, their attempts counted from 1 again.
-
-        Returns how many there were. May be repeated: nothing is lost where it breaks off.
+        Raises `ValueError` for an invalid cursor.
         """
 
-    async def drop(self, selection: Selection) -> int:
-        """Give up for good what is not running and not done; return how many there were."""
+    async def history(self, event_id: str) -> EventHistory | None:
+        """Return an event with its deliveries, None for an unknown one."""
 
-    async def replay(self, selection: Selection) -> int:
-        """Deliver again what was done (or handed to a remote engine), as new deliveries of the
-        same event; return how many there were."""
+    async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
+        """Do one bounded chunk of `verb` behind the cursor `after`, None for the first.
+
+        `retry` makes dead and delayed deliveries due now, their attempts counted from 1 again; `drop`
+        deletes what is neither running nor done; `replay` delivers again what was done, or handed to a
+        remote engine. Deliveries that come to match after the first chunk are left alone. A chunk may be
+        repeated. Raises `ValueError` for an invalid cursor.
+        """
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler, on every node, until `resume`; survives restarts."""
@@ -216,3 +234,21 @@ class Ledger(Protocol):
 
     async def paused(self) -> frozenset[str]:
         """Return the handlers that are paused."""
+
+
+async def run_all(
+    ledger: Ledger, verb: Verb, selection: Selection, report: Callable[[int], None] | None = None
+) -> int:
+    """Run `verb` chunk by chunk; return how many deliveries it changed.
+
+    `report` gets the count so far after each chunk. Commits of uploads go between two chunks. Where it
+    breaks off, nothing is lost and it may begin again. Raises `EventEngineUnavailable`.
+    """
+    count, after = 0, None
+    while True:
+        chunk = await ledger.run_chunk(verb, selection, after)
+        count, after = count + chunk.count, chunk.next
+        if report is not None:
+            report(count)
+        if after is None:
+            return count

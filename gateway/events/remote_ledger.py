@@ -16,8 +16,14 @@ from yarl import URL
 
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events import json_codec as wire
-from gateway.events.bulk import BulkStep, Verb, walk
-from gateway.events.protocols import DeliveryPage, Depth, EventHistory, Selection
+from gateway.events.protocols import (
+    ChunkResult,
+    DeliveryPage,
+    Depth,
+    EventHistory,
+    Selection,
+    Verb,
+)
 
 SECONDS: Final = 30.0
 """How long one request may take. Each asks for a bounded piece of work."""
@@ -32,14 +38,8 @@ def socket_session(path: Path | str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=SECONDS))
 
 
-def token_session(token: str | None) -> aiohttp.ClientSession:
-    """Return a session that shows `token`, if there is one, to whom it asks. Call on a loop."""
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=SECONDS))
-
-
 class RemoteLedger:
-    """A ledger over HTTP. Speaks `Ledger` and `Stepwise`.
+    """A ledger over HTTP. Implements `Ledger`.
 
     `base` is the URL without a path. `alone`: ask that process for what it has itself, without
     its siblings. Every method raises `EventEngineUnavailable` where no fitting answer comes,
@@ -76,21 +76,11 @@ class RemoteLedger:
         """Return the handlers that are paused."""
         return frozenset((await self._get("paused"))["paused"])
 
-    async def retry(self, selection: Selection) -> int:
-        """Make dead and delayed deliveries due now."""
-        return await walk(self, "retry", selection)
-
-    async def drop(self, selection: Selection) -> int:
-        """Give up what is not running and not done."""
-        return await walk(self, "drop", selection)
-
-    async def replay(self, selection: Selection) -> int:
-        """Deliver again what was done."""
-        return await walk(self, "replay", selection)
-
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
-        """Do one bounded piece of a verb."""
-        return wire.step(await self._post(verb, {**wire.selection_said(selection), "after": after}))
+    async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
+        """Do one bounded chunk of `verb`."""
+        return wire.chunk_result(
+            await self._post(verb, {**wire.selection_said(selection), "after": after})
+        )
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""

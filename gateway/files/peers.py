@@ -80,7 +80,7 @@ class Peers:
             return None
         origin, url = delivery.origin, None
         if self.own is None or Address(*self.own) != owner:
-            self._installation.meet(owner)
+            self._installation.add_peer(owner)
             url = self._latest = f"{origin.scheme if origin else 'http'}://{host_port(*owner)}"
         etag = origin.etag if origin else None
         version = FileVersion(str(delivery.body.get("path", "")), etag, url)
@@ -169,7 +169,7 @@ class PeerStorage:
         if base_url is None:
             raise PeerUnavailable(NO_PEER)
         url = URL(base_url + target, encoded=True)
-        call = self._installation.recognise(method, url)
+        call = self._installation.credentials_for(method, url)
         if call is None:
             raise PeerUnavailable(f"{url.host}:{url.port} is no peer of this installation")
         sent = {**(headers or {}), INTERNAL_HEADER: call.credential}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import socket
 import ssl
 
@@ -42,24 +40,6 @@ def listening_socket(settings: Settings) -> socket.socket:
             "or choose another --port (0 picks a free one)"
         ) from fault
     return bound
-
-
-def duplicate(transport: asyncio.Transport) -> socket.socket | None:
-    """Return a socket of our own to the same connection; None where it is no plain TCP.
-
-    Not blocking. With it a thread may read or send past the loop, whatever becomes of the transport.
-    """
-    known = transport.get_extra_info("socket")
-    if transport.get_extra_info("sslcontext") is not None or known is None:
-        return None
-    if known.family not in {socket.AF_INET, socket.AF_INET6}:
-        return None
-    try:
-        own = socket.socket(fileno=os.dup(known.fileno()))
-    except OSError:  # no descriptor is left, or the connection has gone: the ordinary road tells
-        return None
-    own.setblocking(False)
-    return own
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

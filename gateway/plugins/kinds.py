@@ -82,7 +82,7 @@ def parse(document: Document, kinds: Sequence[Kind]) -> Parsed:
 
 def _fault(document: Document, model: type[BaseModel], fault: Mapping[str, Any]) -> ConfigError:
     where = fault["loc"]
-    dotted = ".".join(map(str, where))
+    dotted = document.dotted(where)
     if fault["type"] == "extra_forbidden":
         return document.fault(f"unknown key `{dotted}`{_advice(model, where)}", *where)
     if fault["type"] == "missing":

@@ -142,7 +142,7 @@ class Plugins:
         except BaseException:
             self._modules.restore(before)
             raise
-        _show_lines(documents, self._kinds)
+        _show_lines([one.document for one in parsed], self._kinds)
         return PluginSet(self._current.number + 1, handlers, configs, tuple(files), made, gathered)
 
     def _configs(self, parsed: list[Parsed], faults: list[ConfigError]) -> Configs:

@@ -40,9 +40,9 @@ ScopeName = Annotated[str, AfterValidator(_scope_name)]
 class AuthorizationModel(Strict):
     """Who may call a route."""
 
-    auth_mode: Literal["axis", "none", "token", "jwt"] = Field(
-        "axis",
-        description="axis: the gateway's default authorization; token, jwt: that, whatever axis is",
+    auth: Literal["default", "none", "token", "jwt"] = Field(
+        "default",
+        description="default: what --auth says; token, jwt: that, whatever --auth says; none: all may",
     )
     scopes: list[ScopeName] = Field(
         default_factory=list, description="All of them must be in the token (JSON Web Tokens only)"
@@ -53,8 +53,8 @@ class AuthorizationModel(Strict):
 
     @model_validator(mode="after")
     def _have_rights(self) -> Self:
-        if (self.scopes or self.groups) and self.auth_mode in {"none", "token"}:
-            raise ValueError("only JSON Web Tokens have scopes and groups: say `auth_mode: jwt`")
+        if (self.scopes or self.groups) and self.auth in {"none", "token"}:
+            raise ValueError("only JSON Web Tokens have scopes and groups: say `auth: jwt`")
         return self
 
 
@@ -190,15 +190,13 @@ class RouteModel(Strict):
     """A path that is served: by upstreams, by scripts, or by both."""
 
     name: str | None = Field(None, min_length=1, description="Methods and path if not given")
-    authorities: list[str] = Field(
-        min_length=1, description="Upstreams host[:port], in turn; 0.0.0.0: only scripts answer"
-    )
+    upstreams: list[str] = Field(description="host or host:port, in turn; []: only scripts answer")
     proxy: ProxyModel
     target: TargetModel | None = Field(None, description="The served path if not given")
-    request_forbidden_process: str | None = Field(
+    request_script: str | None = Field(
         None, description="Body of a script that runs first: what it returns is the answer"
     )
-    response_forbidden_process: str | None = Field(
+    response_script: str | None = Field(
         None, description="Body of a script that runs on the upstream's answer"
     )
     spec: list[SpecModel] = Field(default_factory=list, description="Methods; all if not given")

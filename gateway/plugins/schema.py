@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.domain.model import SCHEDULE
+from gateway.plugins.legacy_keys import ROUTE_KEYS, LegacyKey
 from gateway.plugins.models import APPLIES, EVENTS, ConfigModel, HandlerModel
 from gateway.plugins.route_models import RouteModel
 
@@ -41,6 +42,8 @@ def plugin_schema() -> dict[str, Any]:
     pairs, made = models_json_schema([(model, "validation") for model in _MODELS])
     handler = made["$defs"]["HandlerModel"]
     handler["allOf"] = [*map(_only_for, EVENTS), _ONE_SCHEDULE]
+    for key in ROUTE_KEYS:
+        _accept(made["$defs"]["AuthorizationModel" if key.parent else "RouteModel"], key)
     plugin = {"anyOf": [pairs[(model, "validation")] for model in _MODELS]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -48,6 +51,18 @@ def plugin_schema() -> dict[str, Any]:
         "anyOf": [{"$ref": "#/$defs/Plugin"}, {"type": "array", "items": {"$ref": "#/$defs/Plugin"}}],
         "$defs": {**made["$defs"], "Plugin": plugin},
     }
+
+
+def _accept(model: dict[str, Any], key: LegacyKey) -> None:
+    """Let a document use the legacy spelling of a key instead of the documented one."""
+    text = f"Legacy spelling of `{key.new}`"
+    model["properties"][key.old] = {**key.schema, "description": text, "deprecated": True}
+    if key.new in model.get("required", ()):
+        model["required"].remove(key.new)
+        choice: dict[str, Any] = {"oneOf": [{"required": [key.new]}, {"required": [key.old]}]}
+    else:
+        choice = {"not": {"required": [key.new, key.old]}}
+    model.setdefault("allOf", []).append(choice)
 
 
 def schema_text() -> str:

@@ -7,8 +7,8 @@ value (it may be a secret).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,12 +55,16 @@ class PluginFaults(ConfigError):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Document:
-    """One plugin as it was read: its keys and values, and where they stand."""
+    """One plugin as it was read: its keys and values, and where they stand.
+
+    `spellings` says how the author wrote a key that was read under its documented name.
+    """
 
     file: Path
     node: yaml.MappingNode
     data: dict[str, Any]
     lines: tuple[str, ...]
+    spellings: Mapping[tuple[object, ...], str] = field(default_factory=dict)
 
     def line(self, *where: object) -> int:
         """Return the line (from 1) of the key or item that `where` leads to, or the nearest above."""
@@ -76,6 +80,11 @@ class Document:
     def fault(self, message: str, *where: object) -> ConfigError:
         """Make the error that says `message` of the key that `where` leads to."""
         return ConfigError(message, str(self.file), self.line(*where))
+
+    def dotted(self, where: Sequence[object]) -> str:
+        """Return the name of a key such as `proxy.path`, spelled as in the file."""
+        steps = (tuple(where[: depth + 1]) for depth in range(len(where)))
+        return ".".join(str(self.spellings.get(step, step[-1])) for step in steps)
 
     def source(self, key: str) -> ScriptSource:
         """Return the script under `key` with its place. In a block scalar it begins a line below."""

@@ -21,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from gateway.auth.authenticator import Auth, tokens_of
 from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.auth.links import SignedUrlFactory, nobody_signs
-from gateway.domain import paths
+from gateway.auth.request import IncomingRequest
 from gateway.domain.addresses import Address, host_port
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError, Refusal
@@ -103,7 +103,7 @@ class Worker:
             settings, installation.urls, lambda: settings.public_url or nobody_signs()
         )
         services.sign_url = links.sign_url
-        services.recognise = installation.recognise
+        services.credentials_for = installation.credentials_for
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
@@ -177,7 +177,8 @@ class Worker:
         return answer
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        raw_path, _ = paths.split_target(request.raw_path)
+        incoming = IncomingRequest(request)
+        raw_path = incoming.raw_path
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "a worker is only looked at", {"Allow": "GET, HEAD"})
         if raw_path == "/-/health":
@@ -189,8 +190,8 @@ class Worker:
         if raw_path != "/-/metrics":
             raise Refusal("not_found", "a worker has /-/health, /-/ready and /-/metrics")
         self._auth.refuse_unknown_proxy(request.headers)
-        principal = await self._auth.identify(request.headers, request.method, request.raw_path)
-        self._auth.authorize(principal)
+        caller = await self._auth.authenticate(incoming)
+        self._auth.authorize(caller.principal)
         body = await asyncio.to_thread(self.metrics.render)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

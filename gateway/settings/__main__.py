@@ -1,7 +1,4 @@
-"""Settings: `python -m gateway.settings reference|example` prints the generated files.
-
-The rule: printing only.
-"""
+"""`python -m gateway.settings reference|example` prints the generated files."""
 
 import sys
 

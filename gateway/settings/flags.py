@@ -1,8 +1,7 @@
-"""Settings: the table as flags of the command line.
+"""The settings table as command line flags.
 
-The rule: a flag is a text, or a list of texts where it is repeatable; a switch may stand bare and
-takes its value, if any, behind `=`. Judging it is left to `load`, so that a bad flag and a bad line
-in the file are told in the same words.
+A flag is a text, or a list of texts if repeatable; a switch takes its optional value behind `=`.
+`load` validates values, so that a bad flag and a bad line of the file have the same message.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any
 from gateway.settings.table import settings_table
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` a flag for every setting that may be one.
+def add_flags(parser: argparse.ArgumentParser, *, in_help: bool = True) -> None:
+    """Add a flag for every setting that may be one; `in_help=False` leaves them out of `--help`.
 
-    One that is not used leaves no trace in the namespace.
+    A flag that is not given is absent from the namespace.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for row in settings_table():
@@ -33,14 +32,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             nargs="?" if row.is_switch else None,
             action="append" if row.is_list else "store",
             default=argparse.SUPPRESS,
-            help=(row.option.help + default).replace("%", "%%"),
+            help=(row.option.help + default).replace("%", "%%") if in_help else argparse.SUPPRESS,
         )
 
 
 def with_hyphens(argv: Sequence[str]) -> list[str]:
     """Spell every flag with hyphens (`--max_bytes=1` is `--max-bytes=1`); values stay.
 
-    A bare switch gets its `=true`, so that it never takes the next word for its value.
+    A bare switch becomes `--switch=true`, so that the next word is not parsed as its value.
     """
     switches = {row.flag for row in settings_table() if row.is_switch}
     spelled: list[str] = []
@@ -55,7 +54,7 @@ def with_hyphens(argv: Sequence[str]) -> list[str]:
     return spelled
 
 
-def said_on_command_line(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings among parsed arguments, ready for `load`."""
+def flag_values(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings among parsed arguments, as `load` takes them."""
     names = {row.name for row in settings_table()}
     return {name: value for name, value in vars(args).items() if name in names}

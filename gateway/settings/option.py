@@ -1,27 +1,28 @@
-"""Settings: what a row of the table consists of, and the names that follow from it.
-
-The rule: no setting is named here.
-"""
+"""A row of the settings table: its `Option`, and the names of its flag and variable."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, get_origin
+from typing import Annotated, Any, Final, get_origin
 
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
 PREFIX: Final = "UPLOAD_GATEWAY_"
 """Not GATEWAY_: a Kubernetes Service called gateway would inject GATEWAY_PORT."""
 
 
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What an operator is told about a setting.
+    """Documentation and parsing of a setting.
 
-    `group` is its heading, `metavar` stands for its value, `shown` replaces the default in the
-    documentation where the true one is computed. `path` values are made absolute; `secret` ones
-    are never quoted in a complaint; `in_file` is False where the key makes no sense in the file,
-    `in_flags` where the command line is no place for it (others can read it in the process list).
+    `group` is its heading, `metavar` stands for its value, `shown` documents a default that is
+    computed. `path` values are made absolute; `secret` ones are never quoted in an error. `in_file`
+    is False for settings that a file cannot hold, `in_flags` for secrets, which other users could
+    read in the process list.
     """
 
     group: str
@@ -45,7 +46,7 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """`--max-bytes`; underscores are taken as well."""
+        """`--max-bytes`; `--max_bytes` is accepted too."""
         return "--" + self.name.replace("_", "-")
 
     @property
@@ -60,12 +61,12 @@ class Setting:
 
     @property
     def is_switch(self) -> bool:
-        """Whether the bare flag says all: `--downloads` is `--downloads=true`."""
+        """Whether the flag needs no value: `--downloads` is `--downloads=true`."""
         return self.field.annotation is bool
 
     @property
     def default(self) -> str:
-        """The default as an operator would write it; empty where there is none."""
+        """The default as an operator writes it; empty if there is none."""
         value: Any = self.field.default
         if self.option.shown is not None:
             return self.option.shown

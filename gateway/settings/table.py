@@ -1,7 +1,7 @@
-"""Settings: the one table. A field here is a flag, an environment name, a file key and a doc line.
+"""The table of settings: a field is a flag, an environment variable, a file key and a line of docs.
 
-The rule: everything about a setting stands beside it, in its type, its default and its `Option`;
-nothing else in the project repeats a name or a default.
+Name, type, default and help of a setting stand in its field and nowhere else. The groups of access,
+events and storage are in `access` and `events`.
 """
 
 from __future__ import annotations
@@ -11,75 +11,59 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
 from gateway.domain.addresses import Address
 from gateway.domain.model import OnConflict
 from gateway.settings import values
-from gateway.settings.downloads import DOWNLOADS, DownloadSettings
-from gateway.settings.events import EVENTS, EventSettings
-from gateway.settings.jwt import JWT, JwtSettings
-from gateway.settings.objects import ObjectSettings
-from gateway.settings.option import Option, Setting
-from gateway.settings.records import RecordSettings
-from gateway.settings.storage import StorageSettings
-from gateway.settings.values import Bucket
-
-__all__ = ["STATE_FOLDER", "Address", "Bucket", "Settings", "Token", "settings_table"]
+from gateway.settings.access import ACCESS, JWT, AccessSettings
+from gateway.settings.builtin_plugins import plugin_folder
+from gateway.settings.events import EVENTS, EventAndStorageSettings
+from gateway.settings.option import Option, Seconds, Setting
 
 STATE_FOLDER: Final = ".gateway"
 
 
-class Token(BaseModel):
-    """A known token: whom it stands for, and the SHA-256 of it (64 hex digits, never shown)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Annotated[str, AfterValidator(values.token_name)]
-    sha256: Annotated[str, AfterValidator(values.hex_digest), Field(repr=False)]
-
-
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-_LISTEN: Final = "Listening"
-_PLACE: Final = "Folders and files"
+_LISTENING: Final = "Listening"
+_FILES: Final = "Folders and files"
 _UPLOADS: Final = "Uploads"
-_WHO: Final = "Who may"
+_DOWNLOADS: Final = "Downloads"
 _LIMITS: Final = "Limits"
 _LOGS: Final = "Logs"
-_GROUPS: Final = (_LISTEN, _PLACE, _UPLOADS, DOWNLOADS, _WHO, JWT, _LIMITS, EVENTS, _LOGS)
+_GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, _DOWNLOADS, ACCESS, JWT, _LIMITS, EVENTS, _LOGS)
 
 
-class Settings(
-    EventSettings, StorageSettings, ObjectSettings, RecordSettings, DownloadSettings, JwtSettings
-):
+class Settings(AccessSettings, EventAndStorageSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
-    `auth_said` tells whether somebody chose `auth`, or it is only the default.
+    `auth_explicit` is whether `auth` was set, rather than left at its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: Annotated[
-        str, BeforeValidator(values.host), Option(_LISTEN, "address to listen on", "HOST")
+        str, BeforeValidator(values.host), Option(_LISTENING, "address to listen on", "HOST")
     ] = "127.0.0.1"
     port: Annotated[
-        int, Field(ge=0, le=65535), Option(_LISTEN, "port to listen on; 0 picks a free one", "PORT")
+        int, Field(ge=0, le=65535), Option(_LISTENING, "port to listen on; 0 picks a free one", "PORT")
     ] = 8080
     tls_cert: Annotated[
         Path | None,
-        Option(_LISTEN, "certificate chain (PEM): serve HTTPS; read again on SIGHUP", "FILE", path=True),
+        Option(
+            _LISTENING, "certificate chain (PEM): serve HTTPS; reloaded on SIGHUP", "FILE", path=True
+        ),
     ] = None
     tls_key: Annotated[
-        Path | None, Option(_LISTEN, "private key (PEM) of the certificate", "FILE", path=True)
+        Path | None, Option(_LISTENING, "private key (PEM) of the certificate", "FILE", path=True)
     ] = None
     public_url: Annotated[
         str | None,
         BeforeValidator(values.base_url),
         Option(
-            _LISTEN,
-            "what links in answers start with",
+            _LISTENING,
+            "base URL of links in responses",
             "URL",
             shown="the advertised address",
             secret=True,
@@ -88,26 +72,35 @@ class Settings(
     advertise: Annotated[
         Address | None,
         BeforeValidator(values.address),
-        Option(_LISTEN, "address and port that events name", "HOST:PORT", shown="the bound address"),
+        Option(
+            _LISTENING,
+            "address and port by which events, peers and workers refer to this gateway",
+            "HOST:PORT",
+            shown="the bound address",
+        ),
     ] = None
     trusted_proxies: Annotated[
         tuple[Network, ...],
-        Option(_LISTEN, "whose Forwarded and X-Forwarded-* headers are believed (repeatable)", "CIDR"),
+        Option(
+            _LISTENING,
+            "proxies whose Forwarded and X-Forwarded-* headers are trusted (repeatable)",
+            "CIDR",
+        ),
     ] = ()
     grace: Annotated[
-        Seconds, Option(_LISTEN, "how long SIGTERM waits for bodies on their way", "SECONDS")
+        Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "SECONDS")
     ] = 30.0
 
     directory: Annotated[
         Path,
         Option(
-            _PLACE, "an upload with path /upload/a lands at DIRECTORY/upload/a", "DIR", ".", path=True
+            _FILES, "root of stored files: path /upload/a is DIRECTORY/upload/a", "DIR", ".", path=True
         ),
     ] = Field(default_factory=Path.cwd)
     config: Annotated[
         Path | None,
         Option(
-            _PLACE,
+            _FILES,
             "settings file",
             "FILE",
             "config/gateway.yaml below DIRECTORY, if there",
@@ -117,10 +110,10 @@ class Settings(
         ),
     ] = None
     plugins: Annotated[
-        tuple[Path, ...],
+        tuple[Annotated[Path, BeforeValidator(plugin_folder)], ...],
         Option(
-            _PLACE,
-            "folder of YAML plugins, read recursively (repeatable)",
+            _FILES,
+            "folder of YAML plugins, read recursively, or builtin:NAME for a shipped set (repeatable)",
             "DIR",
             path=True,
             separator=":",
@@ -129,8 +122,8 @@ class Settings(
     installation_key_file: Annotated[
         Path | None,
         Option(
-            _PLACE,
-            "key behind internal credentials, signed URLs and marks of objects, shared by all nodes",
+            _FILES,
+            "key of internal credentials, signed URLs and object marks; the same on all nodes",
             "FILE",
             shown="in the state folder",
             path=True,
@@ -140,16 +133,16 @@ class Settings(
     peers: Annotated[
         tuple[Annotated[Address, BeforeValidator(values.address)], ...],
         Option(
-            _PLACE,
-            "another gateway of this installation, by the address it advertises (repeatable)",
+            _FILES,
+            "advertised address of another gateway of this installation (repeatable)",
             "HOST:PORT",
         ),
     ] = ()
     secrets_key_file: Annotated[
         Path | None,
         Option(
-            _PLACE,
-            "keys of !secret values, one a line; the first one encrypts. Nobody else may read it",
+            _FILES,
+            "keys of !secret values, one per line; the first one encrypts. Only the owner may read it",
             "FILE",
             path=True,
         ),
@@ -158,8 +151,8 @@ class Settings(
         tuple[Annotated[SecretStr, AfterValidator(values.secrets_key)], ...],
         Field(repr=False),
         Option(
-            _PLACE,
-            "the same keys, separated by commas; they come before those of the file",
+            _FILES,
+            "the same keys, separated by commas; they precede those of the file",
             "KEY",
             secret=True,
             in_file=False,
@@ -177,14 +170,14 @@ class Settings(
     on_conflict: Annotated[
         OnConflict,
         Option(
-            _UPLOADS, "when the file exists: replace it, reject (409) or rename", "replace|reject|rename"
+            _UPLOADS, "if the file exists: replace it, reject (409) or rename", "replace|reject|rename"
         ),
     ] = "replace"
     durability: Annotated[
         Literal["full", "none"],
         Option(
             _UPLOADS,
-            "full: on stable storage before 2xx; none: no fsync, power loss may cost files",
+            "full: on stable storage before 2xx; none: no fsync, power loss may lose files",
             "full|none",
         ),
     ] = "full"
@@ -195,34 +188,11 @@ class Settings(
         Option(_UPLOADS, "permission bits of published files, octal", "MODE", shown="0640"),
     ] = 0o640
 
-    auth: Annotated[
-        Literal["none", "token", "jwt"],
-        Option(
-            _WHO,
-            "default authorization; must be said where HOST is not loopback",
-            "none|token|jwt",
-            "none on loopback",
-        ),
-    ] = "none"
-    tokens: Annotated[
-        tuple[Annotated[Token, BeforeValidator(values.token_fields)], ...],
-        Option(
-            _WHO, "known tokens, as `gateway token` prints them (repeatable)", "NAME:SHA256", secret=True
-        ),
-    ] = ()
-    redact: Annotated[
-        tuple[Annotated[str, AfterValidator(values.header_name)], ...],
-        Option(_WHO, "more headers whose values are never written down (repeatable)", "HEADER"),
-    ] = ()
-
-    cors_origins: Annotated[
-        tuple[Annotated[str, AfterValidator(values.origin)], ...],
-        Option(
-            _WHO,
-            "origins whose pages may call routes that do not say `cors` themselves (repeatable)",
-            "ORIGIN",
-        ),
-    ] = ()
+    downloads: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(_DOWNLOADS, "serve files by GET and HEAD of upload paths", "true|false"),
+    ] = False
 
     max_bytes: Annotated[
         int | None,
@@ -239,7 +209,7 @@ class Settings(
     idle_timeout: Annotated[
         float,
         Field(gt=0, allow_inf_nan=False),
-        Option(_LIMITS, "longest silence of a client in the middle of a body", "SECONDS"),
+        Option(_LIMITS, "how long a client may pause within a request body", "SECONDS"),
     ] = 60.0
     processes: Annotated[
         int,
@@ -255,14 +225,14 @@ class Settings(
     ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Option(_LOGS, "least weight that is logged", "debug|info|warning|error"),
+        Option(_LOGS, "lowest level that is logged", "debug|info|warning|error"),
     ] = "info"
 
-    auth_said: bool = False
+    auth_explicit: bool = False
 
     @property
     def state(self) -> Path:
-        """The state folder: the journal, keys, locks and bodies on their way."""
+        """The state folder: the journal, keys, locks and bodies of running uploads."""
         return self.directory / STATE_FOLDER
 
 
@@ -274,5 +244,5 @@ def settings_table() -> Iterator[Setting]:
         for mark in field.metadata
         if isinstance(mark, Option)
     ]
-    # Inherited fields come first in the model, yet belong between the others.
+    # The model lists inherited fields first; the sort is stable.
     return iter(sorted(rows, key=lambda row: _GROUPS.index(row.option.group)))

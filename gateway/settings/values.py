@@ -1,8 +1,7 @@
-"""Settings: how a text that an operator wrote becomes a value.
+"""Parsers of settings: each turns a text into a value or raises `ValueError`.
 
-The rule: every function takes what was written and returns the value, or raises `ValueError` with
-words that fit behind "port: ". What is no text (a value made in a program) passes through and is
-left to the model. Pure; may import `paths` and `errors`.
+The message of the error completes `--port: ...`. A value that is no text (set by a program) passes
+through; the model validates it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PLACE: Final = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
 _ENGINE: Final = re.compile(rf"(?:nats|tls)://{_PLACE}(?:,{_PLACE})*", re.ASCII)
-_BUCKET: Final = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?", re.ASCII)
+_BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", re.ASCII)
+_BUCKET: Final = re.compile(rf"s3://({_BUCKET_NAME.pattern})(?:/(.*))?", re.ASCII)
 _SUBJECT_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _HEX_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SECRETS_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
@@ -41,7 +41,7 @@ _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 
 
 class Bucket(NamedTuple):
-    """A bucket of an S3 server and the prefix below which our keys lie, without slashes at its ends."""
+    """A bucket of an S3 server and the prefix of our keys, without slashes at its ends."""
 
     name: str
     prefix: str = ""
@@ -62,15 +62,15 @@ def size(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    found = _SIZE.fullmatch(value.strip())
-    if found is None:
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
         raise ValueError("must be a number of bytes such as 1048576, 64M, 64MiB or 64MB")
-    letter, unit = (found[2] or "").lower(), (found[3] or "").lower()
-    return int(found[1]) * (1000 if unit == "b" else 1024) ** _POWERS.get(letter, 0)
+    letter, unit = (match[2] or "").lower(), (match[3] or "").lower()
+    return int(match[1]) * (1000 if unit == "b" else 1024) ** _POWERS.get(letter, 0)
 
 
 def size_or_none(value: object) -> object:
-    """Like `size`; the word `none` takes a limit away."""
+    """Like `size`; `none` removes a limit."""
     return None if value == "none" else size(value)
 
 
@@ -93,7 +93,7 @@ def octal(value: object) -> object:
 
 
 def host(value: object) -> object:
-    """A host name or an IP address to listen on; brackets around IPv6 are taken off."""
+    """A host name or an IP address to listen on; brackets around IPv6 are removed."""
     if not isinstance(value, str):
         return value
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
@@ -144,7 +144,7 @@ def base_url(value: object) -> object:
 
 
 def template(value: str) -> str:
-    """An upload path template, checked by the room that will use it."""
+    """An upload path template."""
     UploadPathTemplate.parse(value)
     return value
 
@@ -157,7 +157,7 @@ def header_name(value: str) -> str:
 
 
 def hex_digest(value: str) -> str:
-    """A SHA-256 as 64 hex digits, in lower case. The complaint never quotes the value."""
+    """A SHA-256 as 64 hex digits, in lower case. The error never quotes the value."""
     if not _HEX_DIGEST.fullmatch(value):
         raise ValueError("must be 64 hex digits; `gateway token` prints a token and its line")
     return value.lower()
@@ -172,14 +172,14 @@ def secrets_key(value: SecretStr) -> SecretStr:
 
 
 def token_name(value: str) -> str:
-    """Whom a token stands for, as it will be read in logs and events."""
+    """The principal of a token, as logs and events show it."""
     if not _TOKEN_NAME.fullmatch(value):
         raise ValueError("must be a name of letters, digits and . _ @ + - (at most 100)")
     return value
 
 
 def token_fields(value: object) -> object:
-    """A token given as `NAME:SHA256` on the command line or in the environment, taken apart."""
+    """A token given as `NAME:SHA256` on the command line or in the environment."""
     if not isinstance(value, str):
         return value
     name, _, digest = value.partition(":")
@@ -187,7 +187,7 @@ def token_fields(value: object) -> object:
 
 
 def issuer(value: object) -> object:
-    """An issuer (OpenID Connect Discovery 1.0 section 3) or where its keys are, to the letter."""
+    """An issuer (OpenID Connect Discovery 1.0 section 3) or the URL of its keys, unchanged."""
     if not isinstance(value, str):
         return value
     parts = urlsplit(value)
@@ -199,45 +199,64 @@ def issuer(value: object) -> object:
 
 
 def signature_algorithm(value: str) -> str:
-    """A signature of JSON Web Tokens that a public key verifies: never a shared secret, never none."""
+    """A signature algorithm of JSON Web Tokens with a public key: no shared secret, not `none`."""
     if value not in SIGNATURES:
         raise ValueError(f"must be one of {', '.join(SIGNATURES)}: signatures by public keys only")
     return value
 
 
 def engine(value: object) -> object:
-    """Where events are queued: `journal`, or `nats://host[:port][,host...]` (`tls://` with TLS).
+    """The event queue: `journal`, or `nats://host[:port][,host...]` (`tls://` with TLS).
 
-    A user or password in it would stand in the process list: they belong in a file.
+    Credentials are refused: the process list would show them.
     """
     if value == "journal" or not isinstance(value, str):
         return value
     if "@" in value:
-        raise ValueError("must not hold a user or password: put them into --events-credentials FILE")
+        raise ValueError("must not contain a user or password: put them into --events-credentials FILE")
     if not _ENGINE.fullmatch(value):
         raise ValueError("must be journal, or look like nats://host:4222,host2:4222 (or tls://...)")
     return value
 
 
 def subject_token(value: str) -> str:
-    """What the names of an installation begin with in NATS: one token of a subject."""
+    """The prefix of an installation's names in NATS: one token of a subject."""
     if not _SUBJECT_TOKEN.fullmatch(value):
         raise ValueError("must be 1 to 32 letters, digits, _ or -")
     return value
 
 
 def storage(value: object) -> object:
-    """Where uploads are kept: `file`, or `s3://bucket[/prefix]`; keys follow behind `prefix/`.
+    """Where uploads are stored: `file`, or `s3://bucket[/prefix]`.
 
-    Credentials and the server's address come from the usual AWS_* variables, never from here.
+    Credentials and endpoint come from the usual AWS_* variables.
     """
     if value == "file" or not isinstance(value, str):
         return value
-    found = _BUCKET.fullmatch(value)
-    if found is None:
+    match = _BUCKET.fullmatch(value)
+    if match is None:
         raise ValueError("must be file, or look like s3://bucket or s3://bucket/prefix")
-    prefix = (found[2] or "").strip("/")
+    prefix = (match[2] or "").strip("/")
     try:
-        return Bucket(found[1], "/".join(check(prefix)) if prefix else "")
+        return Bucket(match[1], "/".join(check(prefix)) if prefix else "")
     except Refusal as refusal:
         raise ValueError(f"{refusal.message.replace('path', 'prefix')} of the bucket") from None
+
+
+def bucket_name(name: str) -> str:
+    """The name of a bucket, without `s3://`."""
+    if not _BUCKET_NAME.fullmatch(name):
+        raise ValueError("must be the name of a bucket, without s3:// and without a prefix")
+    return name
+
+
+def record_store(value: SecretStr) -> SecretStr:
+    """Where records are stored: `file`, or `postgresql://[user[:password]@]host[:port]/database`."""
+    text = value.get_secret_value()
+    if text == "file":
+        return value
+    parts = urlsplit(text)
+    if parts.scheme not in {"postgresql", "postgres"} or len(parts.path) < 2:
+        raise ValueError("must be file, or look like postgresql://user:password@host/database")
+    _ = parts.port  # out of range raises ValueError
+    return value

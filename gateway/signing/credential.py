@@ -41,7 +41,7 @@ class TrustedCall:
     tls: ssl.SSLContext | bool
 
 
-Recognise = Callable[[str, URL], TrustedCall | None]
+FindCredentials = Callable[[str, URL], TrustedCall | None]
 """Of a method and a URL: how to call it if it is a gateway of this installation, else None."""
 
 

@@ -47,10 +47,9 @@ def _text(raw: str) -> str:
     return unquote_to_bytes(raw.encode("utf-8", "surrogateescape")).decode()  # UnicodeError is one
 
 
-def carries_signature(target: str) -> bool:
-    """Tell whether a request target has a query field that only signed URLs have, in any spelling."""
-    _, mark, query = target.partition("?")
-    if not mark or _LOWER_PREFIX not in unquote(query).lower():
+def carries_signature(query: str) -> bool:
+    """Tell whether a raw query has a field that only signed URLs have, in any spelling."""
+    if _LOWER_PREFIX not in unquote(query).lower():
         return False
     return any(unquote(piece).lower().startswith(_LOWER_PREFIX) for piece in query.split("&"))
 

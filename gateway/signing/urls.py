@@ -70,13 +70,12 @@ class UrlSigner:
         """Return path and query of the grant's URL, as they go over the wire. Raises as `sign`."""
         return f"{encode_path(grant.path)}?{self.sign(grant)}"
 
-    def verify(self, method: str, target: str) -> Grant:
-        """Return what the signature of a request target (RFC 9112 section 3.2.1) allows.
+    def verify(self, method: str, raw_path: str, raw_query: str) -> Grant:
+        """Return what the signature of a request allows; path and query are as sent, still encoded.
 
-        Raises `Refusal`: `bad_signature` where we did not sign this method, path and query, or
-        where there is no signature; `expired`.
+        Raises `Refusal`: `bad_signature` where this installation did not sign this method, path and
+        query, or where there is no signature; `expired`.
         """
-        raw_path, _, raw_query = target.partition("?")
         try:
             path = decoded(raw_path)
             own, others = read_query(raw_query)

@@ -1,6 +1,6 @@
 """Plugin exports: what its two routes answer.
 
-One rule: whoever calls is known by now (`auth_mode: axis`) and hears of their own exports only: all
+One rule: whoever calls is known by now (`auth: default`) and hears of their own exports only: all
 others are not there.
 """
 

@@ -14,11 +14,14 @@ try:
     from PIL import Image, ImageOps, features
 except ImportError as missing:
     raise ImportError(
-        "plugins/photos needs Pillow: pip install 'upload-gateway[photos]'", name="PIL"
+        "the photos plugins need Pillow: pip install '.[photos]' in the checkout, or pip install pillow",
+        name="PIL",
     ) from missing
 
 if not features.check("webp"):
-    raise ImportError("plugins/photos needs a Pillow that can write WebP: pip install --upgrade pillow")
+    raise ImportError(
+        "the photos plugins need a Pillow that can write WebP: pip install --upgrade pillow"
+    )
 
 Image.preinit()  # the formats below; anything else of Pillow's many stays unloaded
 

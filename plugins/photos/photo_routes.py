@@ -1,6 +1,6 @@
 """Plugin photos: what its routes answer: an upload begun, photos listed, one shown, one removed.
 
-One rule: whoever calls is known by now (`auth_mode: axis`); this file decides whose photo it is and
+One rule: whoever calls is known by now (`auth: default`); this file decides whose photo it is and
 tells URLs, never bytes.
 """
 

@@ -17,7 +17,16 @@ from dataclasses import dataclass, replace
 import pytest
 
 from gateway.domain.model import Delivery
-from gateway.events.protocols import DeliveryRow, Depth, Ledger, NewEvent, Outbox, Queue, Selection
+from gateway.events.protocols import (
+    DeliveryRow,
+    Depth,
+    Ledger,
+    NewEvent,
+    Outbox,
+    Queue,
+    Selection,
+    run_all,
+)
 
 SECONDS = 30.0
 """How long the suite waits for what must come."""
@@ -349,13 +358,13 @@ class Conformance:
             await engine.queue.dead(delivery, "no", 0.1)
         await becomes(engine, dead, "dead")
         await becomes(engine, other, "dead")
-        assert await engine.ledger.retry(Selection(state="dead", events=(dead.id,))) == 1
+        assert await run_all(engine.ledger, "retry", Selection(state="dead", events=(dead.id,))) == 1
         delivery = await engine.claim_one()
         assert (delivery.event_id, delivery.attempt) == (dead.id, 1)
         assert await engine.nothing_for()
         await engine.queue.ack(delivery, 0.1)
         await becomes(engine, dead, "done")
-        assert await engine.ledger.retry(Selection(state="dead", events=(dead.id,))) == 0
+        assert await run_all(engine.ledger, "retry", Selection(state="dead", events=(dead.id,))) == 0
 
     async def test_what_is_dropped_is_gone_for_good(self, engine: Engine) -> None:
         dead, done = await engine.publish(count=2)
@@ -364,7 +373,7 @@ class Conformance:
         await engine.queue.ack(by_id[done.id], 0.1)
         await becomes(engine, dead, "dead")
         await becomes(engine, done, "done")
-        assert await engine.ledger.drop(Selection(state="dead")) == 1
+        assert await run_all(engine.ledger, "drop", Selection(state="dead")) == 1
         await becomes(engine, dead, None)
         assert await engine.state(done) == "done"
         assert await engine.nothing_for()
@@ -373,7 +382,7 @@ class Conformance:
         (event,) = await engine.publish()
         await engine.queue.ack(await engine.claim_one(), 0.1)
         await becomes(engine, event, "done")
-        assert await engine.ledger.replay(Selection(events=(event.id,))) == 1
+        assert await run_all(engine.ledger, "replay", Selection(events=(event.id,))) == 1
         delivery = await engine.claim_one()
         assert (delivery.event_id, delivery.attempt, delivery.body) == (event.id, 1, event.body)
         await engine.queue.ack(delivery, 0.1)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ import pytest
 
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
 from gateway.server.app import Gateway
-from tests.support.harness import handlers_done, head, put, raw
+from tests.conftest import StartGateway
+from tests.support.harness import handlers_done, put, raw_connection, request_head
+from tests.support.recorders import recording_events, write_handler
 from tests.support.s3.servers import S3Server
-from tests.support.witness import handler, hearing
-
-Start = Callable[..., Awaitable[Gateway]]
 
 LARGE = 20_000_000
 """Three parts of a multipart upload, the last one smaller."""
@@ -32,25 +30,28 @@ LARGE = 20_000_000
     ]
 )
 async def begin(
-    request: pytest.FixtureRequest, start: Start, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> Start:
+    request: pytest.FixtureRequest,
+    start_gateway: StartGateway,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> StartGateway:
     """Start gateways on one of the storages."""
     if request.param == "file":
-        return start
+        return start_gateway
     server: S3Server = request.getfixturevalue(request.param)
     await server.make(bucket)
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
 
     async def on_bucket(**values: object) -> Gateway:
-        return await start(storage=f"s3://{bucket}/a prefix", **values)
+        return await start_gateway(storage=f"s3://{bucket}/a prefix", **values)
 
     return on_bucket
 
 
 async def visible(gateway: Gateway) -> dict[str, bytes]:
     """Return what can be read, by path."""
-    shelf, found = gateway.ground.shelf, {}
+    shelf, found = gateway.resources.storage, {}
     paths = [stat.path async for stat in shelf.list("/upload/")]
     for path in paths:
         async with shelf.open(path) as opened:
@@ -60,14 +61,18 @@ async def visible(gateway: Gateway) -> dict[str, bytes]:
 
 async def unfinished(gateway: Gateway) -> list[str]:
     """Return what lies about of uploads that did not end well."""
-    if gateway.ground.depot is None:
-        return list(gateway.ground.incoming.upload_ids())
-    return [key async for key, _, _ in gateway.ground.depot.objects.list_multiparts("a prefix/")]
+    if gateway.resources.object_backend is None:
+        return list(gateway.resources.incoming.upload_ids())
+    return [
+        key async for key, _, _ in gateway.resources.object_backend.objects.list_multiparts("a prefix/")
+    ]
 
 
 @pytest.mark.parametrize("size", [0, 1000, 200_000, LARGE])
 @pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
-async def test_a_body_is_stored_whole_and_then_replaced(begin: Start, size: int, chunked: bool) -> None:
+async def test_a_body_is_stored_whole_and_then_replaced(
+    begin: StartGateway, size: int, chunked: bool
+) -> None:
     gateway = await begin()
     for status in (201, 200):
         body = os.urandom(size)
@@ -77,7 +82,7 @@ async def test_a_body_is_stored_whole_and_then_replaced(begin: Start, size: int,
     assert await unfinished(gateway) == []
 
 
-async def test_names_keep_every_letter(begin: Start) -> None:
+async def test_names_keep_every_letter(begin: StartGateway) -> None:
     gateway = await begin()
     target = "/upload/h%C3%A9%20llo+1%2541%20&=%23/%C3%BC~'(x)[y].txt"
     assert (await put(gateway, target, b"odd")).status == 201
@@ -85,11 +90,11 @@ async def test_names_keep_every_letter(begin: Start) -> None:
 
 
 @pytest.mark.parametrize("size", [200_000, LARGE])
-async def test_nothing_is_visible_before_all_of_it_is_there(begin: Start, size: int) -> None:
+async def test_nothing_is_visible_before_all_of_it_is_there(begin: StartGateway, size: int) -> None:
     gateway = await begin()
     body = os.urandom(size)
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", f"Content-Length: {size}") + body[:-1])
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", f"Content-Length: {size}") + body[:-1])
         assert await visible(gateway) == {}
         await connection.send(body[-1:])
         assert (await connection.answer()).status == 201
@@ -97,10 +102,12 @@ async def test_nothing_is_visible_before_all_of_it_is_there(begin: Start, size: 
 
 
 @pytest.mark.parametrize("size", [200_000, LARGE])
-async def test_a_client_that_goes_away_leaves_nothing(begin: Start, size: int) -> None:
+async def test_a_client_that_goes_away_leaves_nothing(begin: StartGateway, size: int) -> None:
     gateway = await begin()
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", f"Content-Length: {size}") + os.urandom(size - 1))
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("PUT", "/upload/x", f"Content-Length: {size}") + os.urandom(size - 1)
+        )
         connection.reset()
     while len(gateway.inflight):
         await asyncio.sleep(0.01)  # it ends by itself
@@ -109,7 +116,7 @@ async def test_a_client_that_goes_away_leaves_nothing(begin: Start, size: int) -
 
 
 @pytest.mark.parametrize("size", [1000, LARGE])
-async def test_a_wrong_digest_leaves_nothing(begin: Start, size: int) -> None:
+async def test_a_wrong_digest_leaves_nothing(begin: StartGateway, size: int) -> None:
     gateway = await begin()
     right = base64.b64encode(hashlib.sha256(b"x" * size).digest()).decode()
     line = f"Content-Digest: sha-256=:{right}:"
@@ -121,7 +128,7 @@ async def test_a_wrong_digest_leaves_nothing(begin: Start, size: int) -> None:
     assert (taken.status, taken.json["digest"]) == (201, f"sha-256=:{right}:")
 
 
-async def test_a_body_beyond_the_limit_leaves_nothing(begin: Start) -> None:
+async def test_a_body_beyond_the_limit_leaves_nothing(begin: StartGateway) -> None:
     gateway = await begin(max_bytes=str(LARGE - 1))
     answer = await _send(gateway, "/upload/x", bytes(LARGE), chunked=True)
     assert (answer.status, answer.json["error"]) == (413, "too_large")
@@ -129,10 +136,12 @@ async def test_a_body_beyond_the_limit_leaves_nothing(begin: Start) -> None:
     assert await unfinished(gateway) == []
 
 
-async def test_a_silent_client_leaves_nothing(begin: Start) -> None:
+async def test_a_silent_client_leaves_nothing(begin: StartGateway) -> None:
     gateway = await begin(idle_timeout="0.2")
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", f"Content-Length: {LARGE}") + bytes(9_000_000))
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("PUT", "/upload/x", f"Content-Length: {LARGE}") + bytes(9_000_000)
+        )
         answer = await connection.answer()
     assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
     assert await unfinished(gateway) == []
@@ -147,13 +156,13 @@ async def test_a_silent_client_leaves_nothing(begin: Start) -> None:
 )
 @pytest.mark.parametrize("size", [1000, LARGE])
 async def test_a_name_that_is_taken_is_refused_before_the_body(
-    begin: Start, values: dict[str, str], lines: tuple[str, ...], error: str, size: int
+    begin: StartGateway, values: dict[str, str], lines: tuple[str, ...], error: str, size: int
 ) -> None:
     gateway = await begin(**values)
     assert (await put(gateway, "/upload/x", b"first")).status == 201
-    async with raw(gateway) as connection:
+    async with raw_connection(gateway) as connection:
         length = (f"Content-Length: {size}", "Expect: 100-continue")
-        await connection.send(head("PUT", "/upload/x", *length, *lines))
+        await connection.send(request_head("PUT", "/upload/x", *length, *lines))
         answer = await connection.answer()
     assert answer.json["error"] == error
     assert (await put(gateway, "/upload/x", b"small and here", *lines)).json["error"] == error
@@ -161,7 +170,7 @@ async def test_a_name_that_is_taken_is_refused_before_the_body(
 
 
 @pytest.mark.parametrize("size", [1000, 9_000_000])
-async def test_of_uploads_that_may_not_replace_one_wins(begin: Start, size: int) -> None:
+async def test_of_uploads_that_may_not_replace_one_wins(begin: StartGateway, size: int) -> None:
     gateway = await begin(on_conflict="reject")
     bodies = [bytes([number]) * size for number in range(4)]
     answers = await asyncio.gather(*(put(gateway, "/upload/x", body) for body in bodies))
@@ -172,7 +181,7 @@ async def test_of_uploads_that_may_not_replace_one_wins(begin: Start, size: int)
 
 
 @pytest.mark.parametrize("size", [1000, 9_000_000])
-async def test_uploads_that_are_renamed_all_stay(begin: Start, size: int) -> None:
+async def test_uploads_that_are_renamed_all_stay(begin: StartGateway, size: int) -> None:
     gateway = await begin(on_conflict="rename")
     bodies = [bytes([number]) * size for number in range(4)]
     answers = await asyncio.gather(*(put(gateway, "/upload/x.bin", body) for body in bodies))
@@ -182,18 +191,18 @@ async def test_uploads_that_are_renamed_all_stay(begin: Start, size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [1000, LARGE])
-async def test_type_and_metadata_stay_with_the_bytes(begin: Start, size: int) -> None:
+async def test_type_and_metadata_stay_with_the_bytes(begin: StartGateway, size: int) -> None:
     gateway = await begin()
     lines = ("Content-Type: image/x-odd", "X-Amz-Meta-Color: blue", "X-Amz-Meta-Title: für dich")
     await put(gateway, "/upload/x", bytes(size), *lines)
-    stat = await gateway.ground.shelf.stat("/upload/x")
+    stat = await gateway.resources.storage.stat("/upload/x")
     assert stat.mime == "image/x-odd"
     assert dict(stat.metadata) | {"color": "blue", "title": "für dich"} == stat.metadata
 
 
 @pytest.mark.parametrize("size", [1000, LARGE])
 async def test_handlers_are_told_and_can_read_the_very_file(
-    begin: Start, tmp_path: Path, size: int
+    begin: StartGateway, tmp_path: Path, size: int
 ) -> None:
     reading = """
         async with files.open(event) as reader:
@@ -201,13 +210,13 @@ async def test_handlers_are_told_and_can_read_the_very_file(
         assert len(content) == event["bytes"] == %d
         await files.remove(event)
     """
-    with hearing() as ear:
+    with recording_events() as recorder:
         folder = tmp_path / "plugins"
-        plugins = ear.telling(folder, OBJECT_CREATED, "hears")
-        handler(folder, reading % size, name="reads", event=UPLOADED)
+        plugins = recorder.write_handler(folder, OBJECT_CREATED, "hears")
+        write_handler(folder, reading % size, name="reads", event=UPLOADED)
         gateway = await begin(plugins=plugins)
         answer = await put(gateway, "/upload/a/x", os.urandom(size))
-        _, event = await ear.hear()
+        _, event = await recorder.next_event()
         await handlers_done(gateway, answer.json["upload_id"])
     on_disk = gateway.settings.storage == "file"
     assert (event["key"], event["path"], event["bytes"]) == ("upload/a/x", "/upload/a/x", size)
@@ -216,7 +225,7 @@ async def test_handlers_are_told_and_can_read_the_very_file(
     assert await visible(gateway) == {}
 
 
-async def test_a_handler_never_reads_a_newer_file(begin: Start, tmp_path: Path) -> None:
+async def test_a_handler_never_reads_a_newer_file(begin: StartGateway, tmp_path: Path) -> None:
     reading = """
         from gateway.errors import Superseded
         import os
@@ -230,7 +239,7 @@ async def test_a_handler_never_reads_a_newer_file(begin: Start, tmp_path: Path) 
         assert event["headers"]["X-Tag"] == "new"
     """
     mark = tmp_path / "go"
-    plugins = handler(tmp_path / "p", reading % str(mark), event=UPLOADED)
+    plugins = write_handler(tmp_path / "p", reading % str(mark), event=UPLOADED)
     gateway = await begin(plugins=plugins)
     old = await put(gateway, "/upload/x", b"old", "X-Tag: old")
     new = await put(gateway, "/upload/x", b"new", "X-Tag: new")
@@ -243,8 +252,8 @@ async def test_a_handler_never_reads_a_newer_file(begin: Start, tmp_path: Path) 
 async def _send(gateway: Gateway, target: str, body: bytes, *, chunked: bool) -> Any:
     if not chunked:
         return await put(gateway, target, body)
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", target, "Transfer-Encoding: chunked"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", target, "Transfer-Encoding: chunked"))
         for start in range(0, len(body), 1 << 20):
             piece = body[start : start + (1 << 20)]
             await connection.send(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")

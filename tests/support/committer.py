@@ -30,10 +30,10 @@ from gateway.storage.local.tree import DirectoryTree
 from tests.support.harness import files_below
 from tests.support.records import awaited
 
-SECONDS = 30.0
+TIMEOUT = 30.0
 
 
-class Office:
+class CommitterHarness:
     """All that commits need, assembled below `folder`.
 
     `handlers` are told of every upload, `watchers` of objects.
@@ -91,7 +91,7 @@ class Office:
         return CommitRequest(upload, body, mime, {}, event_body)
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             return await self.committer.commit(self.order(path, content, **facts))
 
     async def batch(self, *orders: CommitRequest) -> list[Stored | BaseException]:
@@ -101,14 +101,14 @@ class Office:
 
         def hold() -> None:
             loop.call_soon_threadsafe(entered.set)
-            assert go_on.wait(SECONDS)
+            assert go_on.wait(TIMEOUT)
 
         holding = asyncio.create_task(self.committer.between_batches(hold))
         await entered.wait()
         commits = [asyncio.create_task(self.committer.commit(order)) for order in orders]
         await asyncio.sleep(0)  # each has queued its order when this returns
         go_on.set()
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             await holding
             return await asyncio.gather(*commits, return_exceptions=True)
 
@@ -132,17 +132,17 @@ class Office:
 
 
 @pytest.fixture
-async def office(tmp_path: Path) -> AsyncIterator[Office]:
-    opened = Office(tmp_path)
+async def harness(tmp_path: Path) -> AsyncIterator[CommitterHarness]:
+    opened = CommitterHarness(tmp_path)
     yield opened
     await asyncio.to_thread(opened.close)
 
 
-Listen = Callable[[Callable[[str], None]], None]
+OnFailpoint = Callable[[Callable[[str], None]], None]
 
 
 @pytest.fixture
-def listen() -> Iterator[Listen]:
+def on_failpoint() -> Iterator[OnFailpoint]:
     """Let a function hear of every point that is reached; it is forgotten with the test."""
     before = list(failpoints.listeners)
     yield failpoints.listeners.append

@@ -20,18 +20,18 @@ from typing import Any, Self
 from gateway.server.app import Gateway
 from tests.support import PROJECT
 
-SECONDS = 30.0
+TIMEOUT = 30.0
 """Patience with anything that must happen."""
 
 
-def plugin(folder: Path, text: str, name: str = "plugin.yaml") -> Path:
+def write_plugin(folder: Path, text: str, name: str = "plugin.yaml") -> Path:
     """Write a plugin file and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     return folder
 
 
-def certificate(folder: Path, name: str = "localhost") -> tuple[str, str]:
+def self_signed_certificate(folder: Path, name: str = "localhost") -> tuple[str, str]:
     """Make a certificate that nobody vouches for; return its file and its key's."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
@@ -57,7 +57,7 @@ def failing_open(name: str) -> Callable[..., int]:
 # -- a gateway as a process of its own
 
 
-class Outside:
+class GatewayProcess:
     """`gateway serve` in a process, told to die at a named point of an upload's life if wanted."""
 
     def __init__(self, directory: Path, flags: Sequence[str], die_at: str = "") -> None:
@@ -65,7 +65,7 @@ class Outside:
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory.parent / f"{directory.name}.log"
         self._log = self.log_path.open("ab")
-        command = [sys.executable, "-m", "tests.support.mortal", die_at or "never", "serve"]
+        command = [sys.executable, "-m", "tests.support.failpoint_gateway", die_at or "never", "serve"]
         command += ["--directory", str(directory), "--port", "0", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, cwd=PROJECT)
         self.printed: list[str] = []
@@ -93,13 +93,13 @@ class Outside:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        return self.process.wait(SECONDS)
+        return self.process.wait(TIMEOUT)
 
     def kill(self) -> None:
         """SIGKILL, and wait; a second call does nothing."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(SECONDS)
+        self.process.wait(TIMEOUT)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self._log.close()
@@ -119,7 +119,7 @@ class Outside:
 
 
 @dataclass
-class Answer:
+class RawResponse:
     """An HTTP answer as it came."""
 
     status: int
@@ -131,7 +131,7 @@ class Answer:
         return json.loads(self.body)
 
 
-class Raw:
+class RawConnection:
     """A socket that speaks HTTP as the test wants, right or wrong."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -143,12 +143,12 @@ class Raw:
         await self.writer.drain()
 
     async def line(self) -> bytes:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             return await self.reader.readline()
 
-    async def answer(self, *, head: bool = False) -> Answer:
+    async def answer(self, *, head: bool = False) -> RawResponse:
         """Read one final answer; `100 Continue` is passed over."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             while True:
                 block = await self.reader.readuntil(b"\r\n\r\n")
                 first, *lines = block.decode().strip().split("\r\n")
@@ -157,11 +157,11 @@ class Raw:
                     break
             headers = dict(line.split(": ", 1) for line in lines)
             length = 0 if head else int(headers.get("Content-Length", 0))
-            return Answer(status, headers, await self.reader.readexactly(length))
+            return RawResponse(status, headers, await self.reader.readexactly(length))
 
     async def closed(self) -> bytes:
         """Wait for the other side to close; return what it still sent."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             with contextlib.suppress(ConnectionError):
                 return await self.reader.read()
             return b""
@@ -174,36 +174,38 @@ class Raw:
 
 
 @contextlib.asynccontextmanager
-async def raw(gateway: Gateway | Outside) -> AsyncIterator[Raw]:
+async def raw_connection(gateway: Gateway | GatewayProcess) -> AsyncIterator[RawConnection]:
     """Open a raw connection."""
     host, port = gateway.address
     reader, writer = await asyncio.open_connection(host, port, limit=1 << 22)
     try:
-        yield Raw(reader, writer)
+        yield RawConnection(reader, writer)
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
 
-def head(method: str, target: str, *lines: str) -> bytes:
+def request_head(method: str, target: str, *lines: str) -> bytes:
     """Return a request head, with a Host."""
     return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: test", *lines, "", ""]).encode(
         "utf-8", "surrogateescape"
     )
 
 
-async def put(gateway: Gateway | Outside, target: str, body: bytes = b"x", *lines: str) -> Answer:
+async def put(
+    gateway: Gateway | GatewayProcess, target: str, body: bytes = b"x", *lines: str
+) -> RawResponse:
     """Upload `body` in one go, with extra header lines."""
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", target, f"Content-Length: {len(body)}", *lines) + body)
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", target, f"Content-Length: {len(body)}", *lines) + body)
         return await connection.answer()
 
 
-async def get(gateway: Gateway | Outside, target: str, *lines: str) -> Answer:
+async def get(gateway: Gateway | GatewayProcess, target: str, *lines: str) -> RawResponse:
     """Fetch a page."""
-    async with raw(gateway) as connection:
-        await connection.send(head("GET", target, *lines))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("GET", target, *lines))
         return await connection.answer()
 
 
@@ -236,9 +238,11 @@ async def curl(*arguments: str, stdin: bytes | None = None) -> Curl:
 # -- waiting for what the gateway does by itself
 
 
-async def handlers_done(gateway: Gateway | Outside, upload_id: str, *, state: str = "done") -> Any:
+async def handlers_done(
+    gateway: Gateway | GatewayProcess, upload_id: str, *, state: str = "done"
+) -> Any:
     """Follow the status page of an upload until every handler is in `state`; return the story."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         answer = await get(gateway, f"/-/uploads/{upload_id}")
         story = answer.json
@@ -249,7 +253,7 @@ async def handlers_done(gateway: Gateway | Outside, upload_id: str, *, state: st
     raise AssertionError(f"handlers are not {state}: {story}")
 
 
-def whole_lines(path: Path) -> list[str]:
+def complete_lines(path: Path) -> list[str]:
     """Return the lines of a file that somebody writes meanwhile; none where there is no file yet."""
     text = path.read_text(errors="replace") if path.exists() else ""
     return text[: text.rfind("\n") + 1].splitlines()
@@ -270,9 +274,9 @@ def leftovers(directory: Path) -> list[str]:
     return [name for _, _, names in os.walk(directory / ".gateway" / "incoming") for name in names]
 
 
-async def settled(gateway: Gateway | Outside) -> None:
+async def wait_settled(gateway: Gateway | GatewayProcess) -> None:
     """Wait until no delivery is held, waiting or running: one look at all of them at once."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     unfinished: list[str] = []
     while time.monotonic() < deadline:
         lines = (await get(gateway, "/-/metrics")).body.decode().splitlines()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 
 @contextlib.contextmanager
-def held(ports: Iterable[int]) -> Iterator[None]:
+def reserve_ports(ports: Iterable[int]) -> Iterator[None]:
     """Keep ports for servers of ours.
 
     Bound and not listening, with `SO_REUSEADDR`, they are free for who asks for them by number, and
@@ -21,7 +21,7 @@ def held(ports: Iterable[int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept_ports(count: int, twin: int = 0) -> Iterator[list[int]]:
+def reserved_ports(count: int, twin: int = 0) -> Iterator[list[int]]:
     """Find ports and keep them; with `twin`, those that are so much higher are kept as well."""
     with contextlib.ExitStack() as sockets:
         found: list[int] = []
@@ -36,7 +36,7 @@ def kept_ports(count: int, twin: int = 0) -> Iterator[list[int]]:
 
 def free_ports(count: int, twin: int = 0) -> list[int]:
     """Return ports that nobody uses now."""
-    with kept_ports(count, twin) as ports:
+    with reserved_ports(count, twin) as ports:
         return ports
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from tests.support.ports import kept_ports
+from tests.support.ports import reserved_ports
 
 PASSWORD: Final = "se/cret@of:records"
 READY: Final = "database system is ready to accept connections"
@@ -119,7 +119,7 @@ def server() -> Iterator[Server]:
         tempfile.TemporaryDirectory(
             prefix="gateway-postgres-", dir="/tmp", ignore_cleanup_errors=True
         ) as folder,
-        kept_ports(1) as (port,),
+        reserved_ports(1) as (port,),
     ):
         made = Server(Path(folder), port)
         made.make()

@@ -19,7 +19,7 @@ from typing import Final
 from gateway.cli.doctor.finding import Finding
 from gateway.domain.addresses import connectable_host, host_port
 from gateway.errors import ConfigError, RecordsUnavailable
-from gateway.settings import Settings, exposed, is_loopback
+from gateway.settings import Settings, exposure_error, is_loopback
 
 OLDEST_SQLITE: Final = (3, 35, 0)
 """The first that knows RETURNING (sqlite.org/lang_returning.html)."""
@@ -92,7 +92,7 @@ def authorization(settings: Settings) -> Iterator[Finding]:
     """The address and the authorization fit together, and tokens do not travel in the clear."""
     open_to_others = not is_loopback(settings.host)
     what = f"address {settings.host}, authorization {settings.auth}"
-    if danger := exposed(settings):
+    if danger := exposure_error(settings):
         yield Finding("FAIL", what, danger)
     elif open_to_others and settings.auth == "none":
         yield Finding(
@@ -116,11 +116,11 @@ def proxy(settings: Settings) -> Iterator[Finding]:
     """A proxy in front is known here: else its requests are refused or carry the wrong address."""
     if settings.public_url is None and not settings.trusted_proxies:
         advice = (
-            "" if settings.auth_said else "behind one, every request is refused until --auth is said"
+            "" if settings.auth_explicit else "behind one, every request is refused until --auth is said"
         )
         yield Finding("ok", "no proxy in front, as far as the settings tell", advice)
         return
-    if not settings.auth_said:
+    if not settings.auth_explicit:
         advice = (
             "what comes through it is refused (403): say --auth token, or --auth none if you mean it"
         )
@@ -131,7 +131,7 @@ def proxy(settings: Settings) -> Iterator[Finding]:
     elif settings.public_url is None:
         advice = "say --public-url, else links in answers name this machine"
         yield Finding("warn", "proxies are trusted, but there is no public URL", advice)
-    elif settings.auth_said:
+    elif settings.auth_explicit:
         yield Finding("ok", "a proxy is in front, trusted, and the public URL is known")
 
 

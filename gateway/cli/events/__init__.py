@@ -22,10 +22,9 @@ from gateway.cli.events import formatting as tables
 from gateway.cli.events.arguments import ACTIONS, checked, selected
 from gateway.cli.events.sources import gathered
 from gateway.errors import ConfigError, EventEngineUnavailable
-from gateway.events.bulk import VERBS, Verb, walk
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.json_codec import MOST_EVENTS, history_said
-from gateway.events.protocols import STATES, Selection
+from gateway.events.protocols import STATES, VERBS, Selection, Verb, run_all
 from gateway.settings import Settings
 
 USAGE = "ACTION [EVENT_ID ...] [flags]"
@@ -155,7 +154,7 @@ async def _steer(ledger: CombinedLedger, verb: Verb, args: argparse.Namespace) -
     count = 0
     with tables.progress(DONE[verb]) as report:
         for events in _portions(known) if args.event_ids else [()]:
-            count += await walk(ledger, verb, selected(args, events), report)
+            count += await run_all(ledger, verb, selected(args, events), report)
     if args.json:
         print(json.dumps({"count": count}))
     else:

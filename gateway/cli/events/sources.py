@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.errors import ConfigError, EventEngineUnavailable
-from gateway.events.bulk import BulkStep, Verb, step, walk
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.journal import Journal
 from gateway.events.nats import make_engine
-from gateway.events.protocols import DeliveryPage, Depth, EventHistory, Ledger, Selection
+from gateway.events.protocols import (
+    ChunkResult,
+    DeliveryPage,
+    Depth,
+    EventHistory,
+    Ledger,
+    Selection,
+    Verb,
+)
 from gateway.events.remote_ledger import RemoteLedger, socket_session
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import LockHeldError, StateDirectory, existing_slots
@@ -71,7 +78,7 @@ async def _nats(settings: Settings) -> AsyncIterator[Ledger]:
 
 
 class SlotLedger:
-    """The ledger of one slot, whoever has it just now. Speaks `Ledger` and `Stepwise`."""
+    """The ledger of one slot, whichever process has it now. Implements `Ledger`."""
 
     def __init__(self, folder: Path, slot: int) -> None:
         self._state = StateDirectory(folder, slot)
@@ -88,21 +95,9 @@ class SlotLedger:
         """Return an event with its stories, or None."""
         return await self._ask(lambda ledger: ledger.history(event_id))
 
-    async def step(self, verb: Verb, selection: Selection, after: str | None) -> BulkStep:
-        """Do one bounded piece of a verb."""
-        return await self._ask(lambda ledger: step(ledger, verb, selection, after))
-
-    async def retry(self, selection: Selection) -> int:
-        """Make dead and delayed deliveries due now."""
-        return await walk(self, "retry", selection)
-
-    async def drop(self, selection: Selection) -> int:
-        """Give up what is not running and not done."""
-        return await walk(self, "drop", selection)
-
-    async def replay(self, selection: Selection) -> int:
-        """Deliver again what was done."""
-        return await walk(self, "replay", selection)
+    async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
+        """Do one bounded chunk of `verb`."""
+        return await self._ask(lambda ledger: ledger.run_chunk(verb, selection, after))
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""

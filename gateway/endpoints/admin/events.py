@@ -17,8 +17,7 @@ from aiohttp import web
 
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import json_codec as wire
-from gateway.events.bulk import TOUCHED, VERBS, Verb, step, walk
-from gateway.events.protocols import Ledger, Selection
+from gateway.events.protocols import VERB_STATES, VERBS, Ledger, Selection, Verb, run_all
 from gateway.http.request_body import read_small_body
 from gateway.http.responses import json_answer
 from gateway.telemetry.redaction import Redaction
@@ -115,10 +114,10 @@ class EventsEndpoint:
         piecemeal, after = "after" in said, said.pop("after", None)
         selection = meant(verb, said)
         if piecemeal:
-            done = await step(ledger, verb, selection, None if after is None else str(after))
+            done = await ledger.run_chunk(verb, selection, None if after is None else str(after))
             _note(verb, done.count)
             return json_answer(asdict(done))
-        count = await walk(ledger, verb, selection)
+        count = await run_all(ledger, verb, selection)
         _note(verb, count)
         return json_answer({"count": count})
 
@@ -134,14 +133,14 @@ class EventsEndpoint:
 
 def meant(verb: Verb, said: Mapping[str, Any]) -> Selection:
     """Read what `verb` shall change. Raises `ValueError` for all at once that is not said aloud."""
-    selection = wire.selection(said)
+    selection, states = wire.selection(said), VERB_STATES[verb]
     if selection == Selection():
         raise ValueError(
-            f"this would {verb} everything; say which by state ({', '.join(TOUCHED[verb])}), handler,"
-            " since or events"
+            f"this would {verb} everything; say which by state ({', '.join(states)}), handler, since or"
+            " events"
         )
-    if selection.state is not None and selection.state not in TOUCHED[verb]:
-        raise ValueError(f"{verb} is for deliveries that are {' or '.join(TOUCHED[verb])}")
+    if selection.state is not None and selection.state not in states:
+        raise ValueError(f"{verb} is for deliveries that are {' or '.join(states)}")
     return selection
 
 

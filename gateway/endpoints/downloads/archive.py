@@ -15,6 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.downloads.headers import ResponseOptions, head_of_any
@@ -37,14 +38,15 @@ LOOKED_AT_ONCE: Final = 16
 _PROBE: Final = "x"
 
 
-def folder_of(template: paths.UploadPathTemplate, raw_path: str, raw_query: str) -> paths.Match | None:
+def folder_of(template: paths.UploadPathTemplate, incoming: IncomingRequest) -> paths.Match | None:
     """Return the folder that is asked for as an archive: `GET /upload/reports/?format=zip`.
 
     Its path ends with a slash. None where it is no such request. Raises `Refusal("bad_path")`.
     """
-    if not raw_path.endswith("/") or "format=zip" not in raw_query:
+    raw_path = incoming.raw_path
+    if not raw_path.endswith("/") or "format=zip" not in incoming.raw_query:
         return None
-    if paths.parse_query(raw_query).get("format") != ["zip"]:
+    if incoming.params.get("format") != ["zip"]:
         return None
     match = template.match(raw_path + _PROBE)
     if match is None or not match.path.endswith(f"/{_PROBE}"):
@@ -65,14 +67,12 @@ class ArchiveHandler:
         """End the threads. The loop goes on meanwhile: they ask it to close their files."""
         await asyncio.to_thread(self._pool.shutdown)
 
-    async def get(
-        self, request: web.BaseRequest, folder: paths.Match, raw_query: str
-    ) -> web.StreamResponse:
+    async def get(self, incoming: IncomingRequest, folder: paths.Match) -> web.StreamResponse:
         """Answer a GET or HEAD of a folder. Raises `Refusal`."""
         downloads = self._downloads
         with downloads.refusals_counted():
-            wanted = _named(folder.path, paths.parse_query(raw_query))
-            path, wish = await downloads.deciding.archive(request, folder, raw_query, wanted)
+            wanted = _named(folder.path, incoming.params)
+            path, wish = await downloads.deciding.archive(incoming, folder, wanted)
             async with AsyncExitStack() as closing:
                 self._occupy(closing)
                 downloads.occupy(closing)
@@ -101,7 +101,7 @@ class ArchiveHandler:
         try:
             async with contextlib.aclosing(self.zipping(members).pieces()) as pieces:
                 async for piece in pieces:
-                    await sender.piece(piece)
+                    await sender.send_chunk(piece)
             whole = True
         finally:
             self._downloads.count(sender.sent, whole)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 from typing import Any, NamedTuple
 
-from aiohttp import web
-
 from gateway.auth.authenticator import JWT, Auth
+from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.domain.model import DOWNLOADING, Download, new_id
@@ -39,10 +38,10 @@ class DownloadAuthorizer:
         self._hooks = hooks
         self._slot = slot
 
-    async def file(self, request: web.BaseRequest, match: paths.Match, query: str) -> AuthorizedDownload:
+    async def file(self, incoming: IncomingRequest, match: paths.Match) -> AuthorizedDownload:
         """Decide on a file. Raises `Refusal`."""
         if not self._hooks.handles(DOWNLOADING):
-            principal, grant = await self._who(request)
+            principal, grant = await self._authenticate(incoming)
             self._auth.authorize(principal)
             wish = (
                 ResponseOptions()
@@ -50,25 +49,25 @@ class DownloadAuthorizer:
                 else ResponseOptions(grant.filename, grant.cache_control)
             )
             return AuthorizedDownload(match.path, wish)
-        return await self._decide(await self._describe(request, match, query))
+        return await self._decide(await self._describe(incoming, match))
 
     async def archive(
-        self, request: web.BaseRequest, folder: paths.Match, query: str, files: list[str] | None
+        self, incoming: IncomingRequest, folder: paths.Match, files: list[str] | None
     ) -> AuthorizedDownload:
         """Decide on a folder, or on `files` of it. Raises `Refusal`."""
-        download = await self._describe(request, folder, query)
+        download = await self._describe(incoming, folder)
         download.archive, download.files = "zip", files
         return await self._decide(download)
 
-    async def _describe(self, request: web.BaseRequest, match: paths.Match, query: str) -> Download:
+    async def _describe(self, incoming: IncomingRequest, match: paths.Match) -> Download:
         """Say who asks for what. Raises `Refusal` for a signature that is not good for this."""
-        principal, grant = await self._who(request)
-        headers = request.headers
+        principal, grant = await self._authenticate(incoming)
+        request, headers = incoming.request, incoming.request.headers
         return Download(
             id=new_id(self._slot),
             path=match.path,
             resources=match.resources,
-            params=paths.parse_query(query),
+            params=incoming.params,
             headers=joined(headers),
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),
@@ -77,12 +76,12 @@ class DownloadAuthorizer:
             cache_control=None if grant is None else grant.cache_control,
         )
 
-    async def _who(self, request: web.BaseRequest) -> tuple[dict[str, Any] | None, Grant | None]:
-        headers, method, target = request.headers, request.method, request.raw_path
+    async def _authenticate(
+        self, incoming: IncomingRequest
+    ) -> tuple[dict[str, Any] | None, Grant | None]:
         replaced = self._hooks.replaces_authorization(DOWNLOADING)
-        asked = self._auth.mode == JWT and not replaced
-        principal = await self._auth.identify(headers, method, target, jwt=asked)
-        return principal, self._auth.granted(headers, method, target)
+        caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT and not replaced)
+        return caller.principal, caller.grant
 
     async def _decide(self, download: Download) -> AuthorizedDownload:
         if not self._hooks.replaces_authorization(DOWNLOADING):

@@ -15,6 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.auth.authenticator import Auth
+from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.endpoints.downloads.authorization import DownloadAuthorizer
@@ -62,11 +63,11 @@ class DownloadHandler:
         """End the threads."""
         self.sending.close()
 
-    async def get(self, request: web.BaseRequest, match: paths.Match, query: str) -> web.StreamResponse:
+    async def get(self, incoming: IncomingRequest, match: paths.Match) -> web.StreamResponse:
         """Answer a GET or HEAD of an upload path. Raises `Refusal`."""
         with self.refusals_counted():
-            path, wish = await self.deciding.file(request, match, query)
-            return await self._serve(request, path, wish)
+            path, wish = await self.deciding.file(incoming, match)
+            return await self._serve(incoming.request, path, wish)
 
     async def serve(
         self,

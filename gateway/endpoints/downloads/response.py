@@ -152,7 +152,7 @@ class FileResponse(StreamedResponse):
         sender, whole = FileSender(self.sending, request), False
         try:
             if self._held is None:
-                await sender.short(self._short(), sum(map(len, self._pieces)))
+                await sender.send_short(self._short(), sum(map(len, self._pieces)))
             else:
                 await self._send_parts(sender, self._held)
             whole = True
@@ -170,21 +170,21 @@ class FileResponse(StreamedResponse):
 
     async def _send_parts(self, sender: FileSender, held: OpenResponseFile) -> None:
         for number, section in enumerate(self._sections):
-            await sender.text(section.before)
+            await sender.send_text(section.before)
             await self._send_part(sender, held, section.part, first=number == 0)
-        await sender.text(self._tail)
+        await sender.send_text(self._tail)
 
     async def _send_part(
         self, sender: FileSender, held: OpenResponseFile, part: ByteRange, *, first: bool
     ) -> None:
         """Send a part: of the file that is open, or, where that was a stream, of one opened anew."""
         if first or held.opened.fd is not None:
-            await sender.part(held.opened, part)
+            await sender.send_range(held.opened, part)
             return
         stat = self._stat
         opening = held.shelf.open(stat.path, start=part.start, length=part.length, etag=stat.etag)
         async with opening as opened:
-            await sender.part(opened, part)
+            await sender.send_range(opened, part)
 
     async def close(self) -> None:
         """Close the file."""

@@ -1,8 +1,7 @@
-"""Bytes of files on their way to a client: by `sendfile` over plain TCP, else in pieces.
+"""Sends the bytes of files to a client: with `sendfile` over plain TCP, else in chunks.
 
-One rule: the loop never waits for a disk, and no client holds a thread: threads of a small pool
-send in turns, and a turn ends when the client has enough or its time is up. (uvloop has no
-`sendfile` of its own.)
+The event loop never waits for a disk: uvloop has no `sendfile` of its own, so threads of a small
+pool send in turns, and no client holds a thread.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import contextlib
 import os
 import select
 import socket
-import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -20,199 +18,172 @@ from typing import Final
 from aiohttp import web
 
 from gateway.endpoints.downloads.ranges import ByteRange
-from gateway.http.sockets import duplicate
+from gateway.http.socket_turns import SocketTurns, duplicate_tcp_socket, wait_writable
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, OpenFile
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
 
-TURN_SECONDS: Final = 0.05
-"""How long one client may hold a thread while others wait for one."""
+MAX_SENDFILE_BYTES: Final = 1 << 20
+"""What one call of sendfile(2) sends at most."""
 
-AT_ONCE_BYTES: Final = 1 << 20
-"""What one call to the system sends at the most."""
+LINGER_TIMEOUT: Final = 0.002
+"""Seconds that a thread waits for a client that has kept it busy so far."""
 
-LINGER_SECONDS: Final = 0.002
-"""How long a thread waits for a client that has kept it busy so far."""
-
-PIECE_BYTES: Final = 1 << 20
-SLICE_BYTES: Final = 64 << 10
-"""Over TLS the client must take so much in the time of a silence."""
+CHUNK_BYTES: Final = 1 << 20
+TLS_WRITE_BYTES: Final = 64 << 10
+"""Over TLS the client must take so many bytes within the idle timeout."""
 
 
 class TransferPool:
-    """The threads of a gateway that send files, and how long a client may take nothing (seconds)."""
+    """The threads of a process that send files, and the seconds that a client may take nothing."""
 
-    def __init__(self, silence: float) -> None:
-        self.silence = silence
-        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="send")
+    def __init__(self, idle_timeout: float) -> None:
+        self.idle_timeout = idle_timeout
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="send")
 
     def close(self) -> None:
-        """End the threads; turns that are under way end first."""
-        self.pool.shutdown()
+        """End the threads, after the turns that are running."""
+        self.threads.shutdown()
 
 
 class FileSender:
-    """Sends to one client. `sent` counts the bytes of files (those that left for the network)."""
+    """Sends to one client. `sent` counts the bytes of files that left for the network."""
 
-    def __init__(self, sending: TransferPool, request: web.BaseRequest) -> None:
+    def __init__(self, pool: TransferPool, request: web.BaseRequest) -> None:
         self.sent = 0
-        self._sending = sending
+        self._pool = pool
         self._request = request
 
-    async def text(self, data: bytes) -> None:
+    async def send_text(self, text: bytes) -> None:
         """Send what stands between files. Raises `ConnectionError`."""
-        if data:
-            await self._write(memoryview(data))
+        if text:
+            await self._write(memoryview(text))
 
-    async def part(self, opened: OpenFile, part: ByteRange) -> None:
-        """Send a part of an open file.
+    async def send_range(self, file: OpenFile, byte_range: ByteRange) -> None:
+        """Send a range of an open file.
 
-        Raises `ConnectionError` where the client has gone or takes no more, `OSError` or
-        `Refusal` where the file ends too early or cannot be read.
+        Raises `ConnectionError` if the client has disconnected or takes no more, `OSError` or
+        `Refusal` if the file ends too early or cannot be read.
         """
-        if opened.fd is None:
-            async for piece in opened:
-                await self.piece(piece)
+        if file.fd is None:
+            async for chunk in file:
+                await self.send_chunk(chunk)
             return
-        sock = None if part.length <= MAX_SINGLE_PASS_BYTES else await self._socket()
-        if sock is None:
-            async for piece in _read(opened.fd, part):
-                await self.piece(piece)
+        connection = None if byte_range.length <= MAX_SINGLE_PASS_BYTES else await self._own_socket()
+        if connection is None:
+            async for chunk in _read_chunks(file.fd, byte_range):
+                await self.send_chunk(chunk)
             return
-        with sock:
-            await self._send_file(_SendTurns(sock, opened.fd, part))
+        with connection:
+            await self._send_file(_SendTurns(connection, file.fd, byte_range))
 
-    async def short(self, body: bytes, count: int) -> None:
-        """Send the rest of an answer with what stands before it; `count` bytes of it are files'."""
-        async with _within(self._sending.silence):
+    async def send_short(self, body: bytes, file_bytes: int) -> None:
+        """Send headers and body in one packet; `file_bytes` of them are a file's."""
+        async with self._idle_timeout():
             await self._request.writer.write_eof(body)
-        self.sent += count
+        self.sent += file_bytes
 
-    async def piece(self, piece: bytes) -> None:
-        """Send some of the files' bytes. Raises `ConnectionError`."""
-        view = memoryview(piece)
-        for start in range(0, len(view), SLICE_BYTES):
-            await self._write(view[start : start + SLICE_BYTES])
+    async def send_chunk(self, chunk: bytes) -> None:
+        """Send some bytes of a file. Raises `ConnectionError`."""
+        view = memoryview(chunk)
+        for start in range(0, len(view), TLS_WRITE_BYTES):
+            await self._write(view[start : start + TLS_WRITE_BYTES])
         self.sent += len(view)
 
     async def _write(self, data: memoryview) -> None:
-        async with _within(self._sending.silence):
+        async with self._idle_timeout():
             await self._request.writer.write(data)
 
-    async def _socket(self) -> socket.socket | None:
-        """Return a socket of our own, with nothing on its way before us; None: no plain TCP."""
+    async def _own_socket(self) -> socket.socket | None:
+        """Return a second socket, with no bytes queued before ours; None if it is not plain TCP."""
         transport, writer = self._request.transport, self._request.writer
         if transport is None:
-            raise ConnectionResetError("the client has gone")
-        own = duplicate(transport)
-        if own is None:
+            raise ConnectionResetError("the client has disconnected")
+        connection = duplicate_tcp_socket(transport)
+        if connection is None:
             return None
         try:
             transport.set_write_buffer_limits(high=0)
             writer.send_headers()
-            async with _within(self._sending.silence):
+            async with self._idle_timeout():
                 while transport.get_write_buffer_size():
                     await writer.drain()
                     await asyncio.sleep(0)
             if transport.is_closing():
-                raise ConnectionResetError("the client has gone")
+                raise ConnectionResetError("the client has disconnected")
             transport.set_write_buffer_limits()
         except BaseException:
-            own.close()
+            connection.close()
             raise
-        return own
+        return connection
 
     async def _send_file(self, turns: _SendTurns) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while turns.rest:
-                turn = loop.run_in_executor(self._sending.pool, turns.run)
-                await _to_its_end(turn, turns)
-                if turns.full and not await _writable(turns.socket, self._sending.silence):
-                    raise ConnectionResetError("the client takes no more of the file")
+            while turns.remaining:
+                turn = loop.run_in_executor(self._pool.threads, turns.run_turn)
+                await _finish_turn(turn, turns)
+                if turns.would_block and not await wait_writable(turns.socket, self._pool.idle_timeout):
+                    raise _stalled()
         finally:
-            self.sent += turns.sent
+            self.sent += turns.transferred
+
+    @contextlib.asynccontextmanager
+    async def _idle_timeout(self) -> AsyncIterator[None]:
+        """Raise `ConnectionError` if the client takes nothing for the idle timeout."""
+        try:
+            async with asyncio.timeout(self._pool.idle_timeout):
+                yield
+        except TimeoutError as error:
+            raise _stalled() from error
 
 
-class _SendTurns:
-    """The thread's side of one part. Touched by one thread at a time, but for `over`.
+class _SendTurns(SocketTurns):
+    """The thread's side of one range of a file."""
 
-    `rest` bytes are to be sent, `full` tells that the socket takes no more for now, `over` ends a
-    turn early.
-    """
-
-    def __init__(self, sock: socket.socket, fd: int, part: ByteRange) -> None:
-        self.socket = sock
-        self.rest = part.length
-        self.sent = 0
-        self.full = False
-        self.over = False
+    def __init__(self, connection: socket.socket, fd: int, byte_range: ByteRange) -> None:
+        super().__init__(connection, byte_range.length, select.POLLOUT)
         self._fd = fd
-        self._at = part.start
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLOUT)
+        self._end = byte_range.end
 
-    def run(self) -> None:
-        """Send until the socket is full, the part sent or the turn over. Raises `OSError`."""
-        until, busy = time.monotonic() + TURN_SECONDS, 0
-        self.full = False
-        while self.rest and not self.over and not self.full and time.monotonic() < until:
-            try:
-                size = os.sendfile(
-                    self.socket.fileno(), self._fd, self._at, min(self.rest, AT_ONCE_BYTES)
-                )
-            except BlockingIOError:
-                linger = busy >= AT_ONCE_BYTES and self._poll.poll(LINGER_SECONDS * 1000)
-                self.full = not linger
-                continue
-            if not size:
-                raise OSError("the file has been cut short while it was sent")
-            self._at += size
-            self.rest -= size
-            self.sent += size
-            busy += size
+    def _move_bytes(self, moved: int) -> int:
+        size = min(self.remaining, MAX_SENDFILE_BYTES)
+        try:
+            sent = os.sendfile(self.socket.fileno(), self._fd, self._end - self.remaining, size)
+        except BlockingIOError:
+            self.would_block = moved < MAX_SENDFILE_BYTES or not self._poll(LINGER_TIMEOUT)
+            return 0
+        if not sent:
+            raise _truncated()
+        return sent
 
 
-async def _to_its_end(turn: asyncio.Future[None], turns: _SendTurns) -> None:
-    """Wait for a turn. Whoever is cancelled meanwhile still waits: the thread uses our descriptors."""
+async def _finish_turn(turn: asyncio.Future[None], turns: _SendTurns) -> None:
+    """Wait for a turn, even when cancelled meanwhile: the thread uses our descriptors."""
     try:
         await asyncio.shield(turn)
     except asyncio.CancelledError:
-        turns.over = True
+        turns.stopped = True
         while not turn.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait({turn})
         raise
 
 
-async def _read(fd: int, part: ByteRange) -> AsyncIterator[bytes]:
-    at = part.start
-    while at < part.end:
-        piece = await asyncio.to_thread(os.pread, fd, min(PIECE_BYTES, part.end - at), at)
-        if not piece:
-            raise OSError("the file has been cut short while it was sent")
-        at += len(piece)
-        yield piece
+async def _read_chunks(fd: int, byte_range: ByteRange) -> AsyncIterator[bytes]:
+    position = byte_range.start
+    while position < byte_range.end:
+        size = min(CHUNK_BYTES, byte_range.end - position)
+        chunk = await asyncio.to_thread(os.pread, fd, size, position)
+        if not chunk:
+            raise _truncated()
+        position += len(chunk)
+        yield chunk
 
 
-async def _writable(sock: socket.socket, seconds: float) -> bool:
-    """Wait until `sock` takes bytes or is broken; False when `seconds` have passed."""
-    loop, writable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_writer(sock, writable.set)
-    try:
-        async with asyncio.timeout(seconds):
-            return await writable.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_writer(sock)
+def _stalled() -> ConnectionResetError:
+    return ConnectionResetError("the client takes no more of the file")
 
 
-@contextlib.asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    """Raise `ConnectionError` where the client lets `seconds` pass."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as fault:
-        raise ConnectionResetError("the client takes no more of the file") from fault
+def _truncated() -> OSError:
+    return OSError("the file was truncated while it was sent")

@@ -27,24 +27,26 @@ TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
 
 
 class AuthorizeStep:
-    """The step. `axis` is the default authorization; `token` and `jwt` ask for one whatever that is."""
+    """The step. `default` is what `--auth` says; `token` and `jwt` ask for one whatever that is."""
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
 
     async def __call__(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
-        """Fill the principal. Raises Refusal `unauthorized` or `insufficient_scope`, or as `granted`."""
-        request, route = exchange.request, exchange.route
-        mode = self._auth.mode if route.auth_mode == "axis" else route.auth_mode
-        exchange.principal = await self._auth.identify(
-            request.headers, request.method, request.raw_path, jwt=mode == JWT
-        )
-        self._auth.keeps_terms(request.headers, request.method, request.raw_path)
+        """Fill the principal.
+
+        Raises `Refusal` as `Auth.authenticate`, `unauthorized`, `insufficient_scope`.
+        """
+        route = exchange.route
+        mode = self._auth.mode if route.auth == "default" else route.auth
+        caller = await self._auth.authenticate(exchange.incoming, jwt=mode == JWT)
+        exchange.principal = caller.principal
+        exchange.incoming.reject_unenforceable_grant()
         self._keep_credentials_here(exchange)
-        if route.auth_mode == "axis":
+        if route.auth == "default":
             self._auth.authorize(exchange.principal)
-        elif route.auth_mode != "none":
-            _demand(exchange.principal, route.auth_mode)
+        elif route.auth != "none":
+            _demand(exchange.principal, route.auth)
         if mode != "none":
             _check_rights(exchange.principal or {}, route)
         return await following(exchange)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-ITSELF: Final = "0.0.0.0"  # noqa: S104 (a name in plugins, not an address that is bound)
-"""The authority that means this gateway itself: no upstream, only scripts answer."""
+from gateway.auth.request import IncomingRequest
+from gateway.http.cors import CorsPolicy
 
-AuthMode = Literal["axis", "none", "token", "jwt"]
+RouteAuth = Literal["default", "none", "token", "jwt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +23,6 @@ class Limits:
     idle: float = 60.0
     script: float = 60.0
     max_body: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class CorsPolicy:
-    """Who may call from a browser page of another origin (Fetch standard, CORS protocol)."""
-
-    origins: tuple[str, ...]
-    methods: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-    expose: tuple[str, ...] = ()
-    credentials: bool = False
-    max_age: int = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +77,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for ITSELF.
+    """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for scripts alone.
 
     Who calls must have all `scopes` and one of the `groups`, if there are any.
     """
@@ -100,7 +88,7 @@ class Route:
     target: str
     upstreams: tuple[str, ...]
     scheme: Literal["http", "https"]
-    auth_mode: AuthMode
+    auth: RouteAuth
     operations: Mapping[str, Operation]
     request_process: Process | None = None
     response_process: Process | None = None
@@ -135,17 +123,16 @@ class Route:
 class RequestContext:
     """One request on its way through the steps.
 
-    `headers` is what goes upstream and what scripts see (defaults filled in); `raw_query` and
-    `raw_resources` are still encoded. `body` is None while it has not been read: then it streams.
+    `headers` is what goes upstream and what scripts see (defaults filled in); `raw_resources`
+    are still encoded. `body` is None while it has not been read: then it streams.
     """
 
-    request: web.BaseRequest
+    incoming: IncomingRequest
     route: Route
     operation: Operation | None
     resources: Mapping[str, str]
     raw_resources: Mapping[str, str]
     params: Mapping[str, list[str]]
-    raw_query: str
     headers: CIMultiDict[str]
     remote: str | None
     principal: Mapping[str, Any] | None = None
@@ -156,6 +143,11 @@ class RequestContext:
     """The decoded path, for scripts."""
     held: int = 0
     """Bytes of the body in memory, as `routing.body` counts them."""
+
+    @property
+    def request(self) -> web.BaseRequest:
+        """The request as it came in."""
+        return self.incoming.request
 
 
 Next = Callable[[RequestContext], Awaitable[web.StreamResponse]]

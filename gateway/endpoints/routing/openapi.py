@@ -114,7 +114,7 @@ def _add_routes(
         path = spelled.setdefault(RouteTemplate.parse(route.path).shape, shown)
         item = found.setdefault(path, _parameters(path))
         jwt = [{"jwt": list(route.scopes)}]  # specification 3.1, Security Requirement Object: roles
-        security = {"axis": default, "none": [], "token": _TOKEN, "jwt": jwt}[route.auth_mode]
+        security = {"default": default, "none": [], "token": _TOKEN, "jwt": jwt}[route.auth]
         for method in route.operations or ANY_METHOD:
             item[method.lower()] = _operation(route, method, security)
 

@@ -14,18 +14,20 @@ from types import CodeType
 from typing import Any, Final, TypeVar
 
 from gateway.endpoints.routing import schemas
-from gateway.endpoints.routing.model import ITSELF, CorsPolicy, Limits, Operation, Process, Rate, Route
+from gateway.endpoints.routing.model import Limits, Operation, Process, Rate, Route
 from gateway.endpoints.routing.script_compiler import compile_process, make_process, takes_paths
 from gateway.endpoints.routing.table import RouteTable
 from gateway.endpoints.routing.template import LITERAL, REST, VARIABLE, RouteTemplate, meet
 from gateway.errors import ConfigError
+from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document, Kind, Parsed, PluginContext, PluginFaults, validate
 from gateway.plugins.handlers import surroundings
+from gateway.plugins.legacy_keys import NO_UPSTREAM, ROUTE_KEYS, translate
 from gateway.plugins.route_models import RouteCaseModel, RouteModel, SpecModel
 
 KIND: Final = "routing"
-REQUEST: Final = "request_forbidden_process"
-RESPONSE: Final = "response_forbidden_process"
+REQUEST: Final = "request_script"
+RESPONSE: Final = "response_script"
 ARGUMENTS: Final = {REQUEST: "request", RESPONSE: "request, response"}
 """The names that each script has beside those of all scripts."""
 
@@ -54,7 +56,7 @@ class RoutePlugin:
         route = self.route
         methods = " ".join(route.methods) or "any method"
         answers = ", ".join(route.upstreams) or "scripts"
-        return f"{methods} {route.path} -> {answers} ({route.place}), authorization {route.auth_mode}"
+        return f"{methods} {route.path} -> {answers} ({route.place}), authorization {route.auth}"
 
     def warnings(self) -> Iterator[str]:
         """Yield what `gateway check` should say though it is no fault."""
@@ -78,12 +80,13 @@ def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
             raise PluginFaults(faults)
         return RouteTable(plugin.route for plugin in plugins)
 
-    keys = frozenset({"proxy", "authorities", "target"})
+    keys = frozenset({"proxy", "upstreams", "authorities", "target"})
     make = partial(_make, issuer=issuer)
     return Kind(KIND, keys, _parse, make, gather, (REQUEST, RESPONSE))
 
 
 def _parse(document: Document) -> Parsed:
+    document = translate(document, ROUTE_KEYS)
     model = validate(document, RouteModel)
     methods = " ".join(sorted({spec.method for spec in model.spec}))
     name = model.name or f"{methods} {model.proxy.path}".strip()
@@ -121,10 +124,10 @@ class _Maker:
                 self._fault(f"{spec.method} stands here twice: remove one", "spec", at, "method")
             operations[spec.method] = self._operation(at, spec)
         self._check_paths()
-        auth_mode = model.proxy.authorization.auth_mode
-        if auth_mode == "jwt" and not self._issuer:
+        auth = model.proxy.authorization.auth
+        if auth == "jwt" and not self._issuer:
             advice = "nobody's JSON Web Tokens are believed: name their issuer with --jwt-issuer URL"
-            self._fault(advice, "proxy", "authorization", "auth_mode")
+            self._fault(advice, "proxy", "authorization", "auth")
         target = model.target
         return Route(
             name=self._name,
@@ -133,10 +136,10 @@ class _Maker:
             target=target.path if target else model.proxy.path,
             upstreams=self._upstreams(),
             scheme="https" if target and target.scheme.startswith("https") else "http",
-            auth_mode=auth_mode,
+            auth=auth,
             operations=operations,
-            request_process=self._process(REQUEST, model.request_forbidden_process),
-            response_process=self._process(RESPONSE, model.response_forbidden_process),
+            request_process=self._process(REQUEST, model.request_script),
+            response_process=self._process(RESPONSE, model.response_script),
             cors=self._cors(),
             rate=_rate(model),
             limits=Limits(**dict(model.limits)),
@@ -171,15 +174,13 @@ class _Maker:
         return None
 
     def _upstreams(self) -> tuple[str, ...]:
-        authorities = self._model.authorities
-        for at, authority in enumerate(authorities):
-            if _AUTHORITY.fullmatch(authority) is None:
-                self._fault("an authority is host or host:port, without a scheme", "authorities", at)
-        if ITSELF not in authorities:
-            return tuple(authorities)
-        if len(authorities) > 1:
-            self._fault(f"{ITSELF} means no upstream: it stands alone", "authorities")
-        return ()
+        upstreams = self._model.upstreams
+        for at, upstream in enumerate(upstreams):
+            if upstream == NO_UPSTREAM:
+                self._fault(f"{NO_UPSTREAM} is no upstream: write `upstreams: []`", "upstreams", at)
+            elif _AUTHORITY.fullmatch(upstream) is None:
+                self._fault("an upstream is host or host:port, without a scheme", "upstreams", at)
+        return tuple(upstreams)
 
     def _process(self, key: str, text: str | None) -> Process | None:
         if text is None:

@@ -163,7 +163,7 @@ class Proxy:
         self, exchange: RequestContext, upstream: str, sending: ProxyRequestBody | None
     ) -> aiohttp.ClientResponse:
         limits, route, request = exchange.route.limits, exchange.route, exchange.request
-        place = forwarding.target(route.target, exchange.raw_resources, exchange.raw_query)
+        place = forwarding.target(route.target, exchange.raw_resources, exchange.incoming.raw_query)
         return await self._session.request(
             request.method,
             URL(f"{route.scheme}://{upstream}{place}", encoded=True),

@@ -17,8 +17,6 @@ from gateway.endpoints.routing.model import Check, SchemaFault
 MOST_FAULTS: Final = 100
 """Faults of one request that are told; a long list of wrong items must not become a longer answer."""
 
-DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-
 
 class BadSchemaError(ValueError):
     """This is no JSON Schema. `where` leads to the fault inside of it."""

@@ -94,7 +94,7 @@ class ScriptSteps:
         self._fetch = fetch
 
     async def before(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
-        """Run `request_forbidden_process`: what it returns is the answer, None goes on."""
+        """Run `request_script`: what it returns is the answer, None goes on."""
         process = exchange.route.request_process
         if process is None:
             return await following(exchange)
@@ -110,7 +110,7 @@ class ScriptSteps:
         return await following(exchange)
 
     async def after(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
-        """Run `response_forbidden_process` on the upstream's answer, or on an empty 204."""
+        """Run `response_script` on the upstream's answer, or on an empty 204."""
         process = exchange.route.response_process
         if process is None:
             return await following(exchange)

@@ -61,12 +61,6 @@ class Upstreams:
         """Take it back into the round."""
         self._aside.pop(upstream, None)
 
-    def forget_all_but(self, upstreams: Sequence[str]) -> None:
-        """Drop what is known of upstreams that no route names any more."""
-        kept = set(upstreams)
-        self._aside = {name: aside for name, aside in self._aside.items() if name in kept}
-        self._turns = {names: turn for names, turn in self._turns.items() if kept >= set(names)}
-
     def _is_ready(self, name: str, now: float) -> bool:
         aside = self._aside.get(name)
         return aside is None or aside.until <= now

@@ -14,10 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
-
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import kept
+from gateway.auth.request import IncomingRequest
 from gateway.commit.disk_space import Reservation
 from gateway.domain import paths
 from gateway.domain.event_bodies import uploaded_body
@@ -73,20 +72,17 @@ class Admission:
         self._once = once
 
     async def admit(
-        self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
+        self, incoming: IncomingRequest, match: paths.Match, upload_id: str
     ) -> AdmittedUpload:
         """Decide. Raises `Refusal`; on success the caller must close the share."""
-        headers = request.headers
+        request, headers = incoming.request, incoming.request.headers
         length = preconditions.declared_length(headers)
         preconditions.check_range(headers, length)
         expected = preconditions.expected_digests(headers)
         replaced = self._hooks.replaces_authorization()
-        principal = await self._auth.identify(
-            headers, request.method, request.raw_path, jwt=self._auth.mode == JWT and not replaced
-        )
-        upload = self._describe(request, match, query, upload_id, length)
-        upload.principal = principal
-        upload.grant = self._auth.granted(headers, request.method, request.raw_path)
+        caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT and not replaced)
+        upload = self._describe(incoming, match, upload_id, length)
+        upload.principal, upload.grant = caller.principal, caller.grant
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
             _narrow(upload)
@@ -108,19 +104,18 @@ class Admission:
 
     def _describe(
         self,
-        request: web.BaseRequest,
+        incoming: IncomingRequest,
         match: paths.Match,
-        query: str,
         upload_id: str,
         length: int | None,
     ) -> Upload:
-        headers = request.headers
+        request, headers = incoming.request, incoming.request.headers
         fields = joined(headers)
         return Upload(
             id=upload_id,
             path=match.path,
             resources=match.resources,
-            params=paths.parse_query(query),
+            params=incoming.params,
             headers=fields,
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),

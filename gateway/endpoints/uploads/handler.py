@@ -10,8 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-from aiohttp import web
-
+from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored, Upload, new_id
 from gateway.endpoints.inflight import Inflight
@@ -48,13 +47,13 @@ class UploadHandler:
         self._metrics = metrics
         self._slot = slot
 
-    async def put(self, request: web.BaseRequest, match: paths.Match, query: str) -> SmallJsonResponse:
+    async def put(self, incoming: IncomingRequest, match: paths.Match) -> SmallJsonResponse:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
         upload_id = new_id(self._slot)
-        request[UPLOAD_ID] = upload_id
+        incoming.request[UPLOAD_ID] = upload_id
         logs.add(upload_id=upload_id)
         try:
-            stored = await self._serve(request, match, query, upload_id)
+            stored = await self._serve(incoming, match, upload_id)
         except Refusal as refusal:
             refusal.upload_id = upload_id
             self._metrics.uploads.add(refusal.code)
@@ -66,12 +65,11 @@ class UploadHandler:
         self._metrics.received_bytes.add(amount=stored.bytes)
         return _answer(stored)
 
-    async def _serve(
-        self, request: web.BaseRequest, match: paths.Match, query: str, upload_id: str
-    ) -> Stored:
+    async def _serve(self, incoming: IncomingRequest, match: paths.Match, upload_id: str) -> Stored:
+        request = incoming.request
         waiting = expects_continue(request)
         try:
-            admitted = await self._admission.admit(request, match, query, upload_id)
+            admitted = await self._admission.admit(incoming, match, upload_id)
         except Refusal:
             if waiting:
                 self._metrics.unsent_bytes.inc(int(request.headers.get("Content-Length", 0)))

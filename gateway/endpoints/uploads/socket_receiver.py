@@ -8,13 +8,11 @@ there.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final
@@ -29,6 +27,7 @@ from gateway.endpoints.uploads.socket_selftest import fast_road_works
 from gateway.endpoints.uploads.socket_takeover import TakenSocket, take
 from gateway.errors import ClientDisconnected
 from gateway.http.request_body import idle_refusal
+from gateway.http.socket_turns import SocketTurns, wait_readable
 from gateway.storage.local.incoming import IncomingFile
 
 THRESHOLD: Final = 8 << 20
@@ -40,15 +39,12 @@ BUFFER_BYTES: Final = 1 << 20
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 1)
 
-TURN_SECONDS: Final = 0.05
-"""How long one body may hold a thread while others wait for one."""
-
 GATHER_BYTES: Final = 128 << 10
 GATHER_SECONDS: Final = 0.02
 """A client that is slower than we are is visited when so much has come, or after this time."""
 
-LINGER_SECONDS: Final = 0.001
-"""How long a thread waits for a client that has kept it busy so far."""
+LINGER_TIMEOUT: Final = 0.001
+"""Seconds that a thread waits for a client that has kept it busy so far."""
 
 
 class ReceiverFactory:
@@ -111,7 +107,7 @@ class SocketReceiver(Receiver):
         turns = _ReceiveTurns(taken, self.body, self._share, self._roads.buffer)
         try:
             while await self._turn(turns):
-                if turns.dry:
+                if turns.would_block:
                     await self._until_readable(turns)
         finally:
             self._give_up(turns)
@@ -119,35 +115,32 @@ class SocketReceiver(Receiver):
     async def _turn(self, turns: _ReceiveTurns) -> bool:
         """Let a thread take what has come; tell whether more is to come."""
         try:
-            await self._in_thread(turns.run, self._roads.pool)
+            await self._in_thread(turns.run_turn, self._roads.pool)
         finally:
-            self._progress.received = turns.received
-        return turns.rest > 0
+            self._progress.received = turns.transferred
+        return turns.remaining > 0
 
     async def _until_readable(self, turns: _ReceiveTurns) -> None:
         """Wait on the loop, holding no thread. Raises `Refusal("idle_timeout")`."""
         gather = min(GATHER_SECONDS, self._terms.idle_timeout)
         turns.expect(GATHER_BYTES)
-        if await _readable(turns.socket, gather):
+        if await wait_readable(turns.socket, gather):
             return
         turns.expect(1)
-        if not await _readable(turns.socket, self._terms.idle_timeout - gather):
+        if not await wait_readable(turns.socket, self._terms.idle_timeout - gather):
             raise idle_refusal(self._terms.idle_timeout)
 
     def _give_up(self, turns: _ReceiveTurns) -> None:
         """Close our socket, but not under a thread that still reads from it."""
-        turns.over = True
+        turns.stopped = True
         if self._on_disk is not None and not self._on_disk.done():
             self._on_disk.add_done_callback(lambda _: turns.socket.close())
         else:
             turns.socket.close()
 
 
-class _ReceiveTurns:
-    """The thread's side of one body. Touched by one thread at a time, but for `over`.
-
-    `rest` bytes are to come, `dry` tells that the socket had none left, `over` ends a turn early.
-    """
+class _ReceiveTurns(SocketTurns):
+    """The thread's side of one body."""
 
     def __init__(
         self,
@@ -156,46 +149,38 @@ class _ReceiveTurns:
         share: Reservation,
         buffer: Callable[[], memoryview],
     ) -> None:
-        self.socket = taken.socket
-        self.rest = taken.rest
-        self.received = 0
-        self.dry = False
-        self.over = False
+        super().__init__(taken.socket, taken.rest, select.POLLIN)
         self._parsed = taken.parsed
         self._body = body
         self._share = share
         self._buffer = buffer
         self._expected = 1
-        self._poll = select.poll()
-        self._poll.register(self.socket, select.POLLIN)
 
-    def run(self) -> None:
-        """Take what comes until the socket is dry, the body complete or the turn over."""
-        until = time.monotonic() + TURN_SECONDS
-        self.dry = False
+    def run_turn(self) -> None:
+        """Receive until the socket would block, the body is complete or the turn is over."""
         if self._parsed:
             self._write_parsed()
-        buffer, taken = self._buffer(), 0
-        while self.rest and not self.over and not self.dry and time.monotonic() < until:
-            size = self._fill(buffer[: self.rest], linger=taken >= GATHER_BYTES)
-            self._share.use(size)
-            self._body.write_from(buffer[:size])
-            self.rest -= size
-            self.received += size
-            taken += size
-            failpoints.hit("mid body")
+        super().run_turn()
+
+    def _move_bytes(self, moved: int) -> int:
+        buffer = self._buffer()[: self.remaining]
+        size = self._fill(buffer, linger=moved >= GATHER_BYTES)
+        self._share.use(size)
+        self._body.write_from(buffer[:size])
+        failpoints.hit("mid body")
+        return size
 
     def _write_parsed(self) -> None:
         size = sum(map(len, self._parsed))
         self._share.use(size)
         self._body.write(self._parsed)
         self._parsed = []
-        self.received += size
+        self.transferred += size
         failpoints.hit("mid body")
 
     def expect(self, size: int) -> None:
         """Let the socket count as readable when `size` bytes have come, or all, or its end."""
-        size = min(size, self.rest)
+        size = min(size, self.remaining)
         if size != self._expected:
             self._expected = size
             with contextlib.suppress(OSError):  # a system without it wakes us more often, that is all
@@ -205,11 +190,11 @@ class _ReceiveTurns:
         """Fill `buffer` as far as bytes are there. Raises `ClientDisconnected` at the client's end."""
         filled = 0
         try:
-            while filled < len(buffer) and not self.dry:
+            while filled < len(buffer) and not self.would_block:
                 try:
                     size = self.socket.recv_into(buffer[filled:])
                 except BlockingIOError:
-                    self.dry = not (linger and self._come(len(buffer) - filled))
+                    self.would_block = not (linger and self._come(len(buffer) - filled))
                     continue
                 if not size:
                     raise ClientDisconnected("the client ended the connection in the middle of the body")
@@ -220,17 +205,4 @@ class _ReceiveTurns:
 
     def _come(self, wanted: int) -> bool:
         self.expect(min(GATHER_BYTES, wanted))
-        return bool(self._poll.poll(LINGER_SECONDS * 1000))
-
-
-async def _readable(sock: socket.socket, seconds: float) -> bool:
-    """Wait until `sock` can be read or has ended; False when `seconds` have passed."""
-    loop, readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(sock, readable.set)
-    try:
-        async with asyncio.timeout(seconds):
-            return await readable.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(sock)
+        return self._poll(LINGER_TIMEOUT)

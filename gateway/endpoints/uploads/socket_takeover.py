@@ -16,7 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.http.protocol import DRAIN_BYTES, DRAIN_SECONDS, DRAIN_SECONDS_EXPECT
-from gateway.http.sockets import duplicate
+from gateway.http.socket_turns import duplicate_tcp_socket
 
 TAKEN: Final = web.RequestKey("taken", bool)
 """Set on a request whose connection was taken: it is answered with `answer_taken`."""
@@ -44,7 +44,7 @@ def take(request: web.BaseRequest, declared: int, least: int) -> TakenSocket | N
     # A protocol that is being closed drops what comes: then there may be a hole already.
     if transport is None or transport.is_closing() or protocol._close or protocol._force_close:
         return None
-    own = duplicate(transport)
+    own = duplicate_tcp_socket(transport)
     if own is None:
         return None
     try:
@@ -80,7 +80,7 @@ async def answer_taken(request: web.BaseRequest, answer: web.StreamResponse) -> 
     transport = request.transport
     if transport is None or transport.is_closing():
         return
-    own = duplicate(transport)
+    own = duplicate_tcp_socket(transport)
     if own is None:
         return
     transport.write_eof()

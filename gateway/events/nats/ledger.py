@@ -9,26 +9,32 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.events.nats.connection import Connection, reaching
-from gateway.events.nats.ledger_rows import ReadRow, Rows
+from gateway.events.nats.ledger_rows import ReadRow, Rows, Tops, read_tops, write_tops
 from gateway.events.nats.message import MESSAGE_ID
 from gateway.events.nats.queue import NatsQueue
 from gateway.events.nats.stream_reader import ConsumerProgress, StreamMessage, StreamReader
-from gateway.events.protocols import DeliveryPage, DeliveryRow, Depth, EventHistory, Selection, State
+from gateway.events.protocols import (
+    VERB_STATES,
+    ChunkResult,
+    DeliveryPage,
+    DeliveryRow,
+    Depth,
+    EventHistory,
+    Selection,
+    State,
+    Verb,
+)
 
 FOR_EVER: Final = "2999-01-01T00:00:00Z"
-
-_STEERED: Final = {"retry": ("dead", "delayed"), "drop": ("dead", "delayed", "ready")}
-"""Which states a verb is about."""
 
 _LOOKS: Final = 50
 _LOOK_SECONDS: Final = 0.05
 
-_PIECE: Final = 500
-"""Rows that are looked at in one go while steering."""
+MAX_CHUNK: Final = 500
+"""Rows that one chunk of a bulk operation reads: each that it changes costs two or three round trips."""
 
 
 class NatsLedger:
@@ -88,17 +94,32 @@ class NatsLedger:
 
     # -- steering
 
-    async def retry(self, selection: Selection) -> int:
-        """Make dead or delayed deliveries due now, their attempts counted from 1 again."""
-        return await self._steer("retry", selection, self._retry)
+    async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
+        """Do one bounded chunk of `verb`.
 
-    async def drop(self, selection: Selection) -> int:
-        """Delete what is neither running nor done."""
-        return await self._steer("drop", selection, self._drop)
+        `replay` changes nothing: what is done has left the streams. The journals replay what they handed
+        over.
+        """
+        if verb == "replay":
+            return ChunkResult(0, None)
+        cursor, tops = await self._bulk_cursor(after)
+        rows, cursor = await self._rows.page(selection, cursor, MAX_CHUNK, tops)
+        change = self._retry if verb == "retry" else self._drop
+        count = 0
+        for row in rows:
+            if row.row.state in VERB_STATES[verb]:
+                count += await change(row)
+        return ChunkResult(count, None if cursor is None else f"{cursor}/{write_tops(tops)}")
 
-    async def replay(self, selection: Selection) -> int:
-        """Return 0: what is done has left the streams. The journals replay what they handed over."""
-        return 0
+    async def _bulk_cursor(self, after: str | None) -> tuple[str | None, Tops]:
+        """Return where a chunk begins, and where each stream ended when the first chunk began.
+
+        A retried delivery may be in the stream again at once: without the ends it would be met again.
+        """
+        if after is None:
+            return None, await self._rows.tops()
+        cursor, _, tops = after.partition("/")
+        return cursor, read_tops(tops)
 
     async def pause(self, handler: str) -> None:
         """Let the handler's consumer give nothing out, to any node, until `resume`."""
@@ -122,19 +143,6 @@ class NatsLedger:
             if (handler in await self.paused()) == (until == FOR_EVER):
                 return
             await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _steer(
-        self, verb: str, selection: Selection, step: Callable[[ReadRow], Awaitable[bool]]
-    ) -> int:
-        # What is retried may be back at once, and would be met again and again.
-        done, cursor, tops = 0, None, await self._rows.tops()
-        while True:
-            found, cursor = await self._rows.page(selection, cursor, _PIECE, tops)
-            for known in found:
-                if known.row.state in _STEERED[verb]:
-                    done += await step(known)
-            if cursor is None:
-                return done
 
     async def _retry(self, known: ReadRow) -> bool:
         names, message = self._reading.names, known.message

@@ -271,3 +271,13 @@ def _cursor(after: str | None) -> list[int]:
     if len(parts) != len(_AREAS) or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts):
         raise ValueError("this is no cursor of ours")
     return [int(part) for part in parts]
+
+
+def write_tops(tops: Tops) -> str:
+    """Return `tops` as a part of a cursor."""
+    return ".".join(str(tops[area]) for area in _AREAS)
+
+
+def read_tops(text: str) -> Tops:
+    """Read what `write_tops` wrote. Raises `ValueError`."""
+    return dict(zip(_AREAS, _cursor(text), strict=True))

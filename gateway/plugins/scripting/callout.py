@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from gateway.signing.credential import Recognise, TrustedCall
+from gateway.signing.credential import FindCredentials, TrustedCall
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
@@ -62,9 +62,11 @@ def nobody(_method: str, _url: URL) -> TrustedCall | None:
 class Callout:
     """Calls HTTP services. `own_endpoint` returns `host:port` or a URL of this gateway."""
 
-    def __init__(self, own_endpoint: Callable[[], str], recognise: Recognise = nobody) -> None:
+    def __init__(
+        self, own_endpoint: Callable[[], str], credentials_for: FindCredentials = nobody
+    ) -> None:
         self._own_endpoint = own_endpoint
-        self._recognise = recognise
+        self._credentials_for = credentials_for
         self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
     async def __call__(
@@ -97,7 +99,7 @@ class Callout:
 
     async def _send(self, method: str, url: URL, body: Any, fields: dict[str, str]) -> CalloutResponse:
         how: dict[str, Any] = {}
-        trusted = self._recognise(method, url)
+        trusted = self._credentials_for(method, url)
         if trusted is not None:
             url = trusted.url
             fields[INTERNAL_HEADER] = trusted.credential

@@ -27,7 +27,7 @@ from gateway.plugins.scripting.event import MU
 from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
 from gateway.records import Collection, Records
-from gateway.signing.credential import Recognise, TrustedCall
+from gateway.signing.credential import FindCredentials, TrustedCall
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -50,24 +50,24 @@ async def _stub_url(method: str, path: str, **terms: Any) -> str:
 class Services:
     """What the gateway lends to scripts.
 
-    `own_endpoint` returns `host:port` or a URL of this gateway, `recognise` how to call a gateway
+    `own_endpoint` returns `host:port` or a URL of this gateway, `credentials_for` how to call a gateway
     of this installation. `closers` run on the loop of each lane before it ends.
     """
 
     own_endpoint: Callable[[], str] = _nowhere
     files: Files = field(default_factory=FilesInMemory)
     records: Records = field(default_factory=Records)
-    recognise: Recognise = nobody
+    credentials_for: FindCredentials = nobody
     sign_url: SignUrl = _stub_url
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     callout: Callout = field(init=False)
 
     def __post_init__(self) -> None:
         # Both are looked up at each call: the port is known only after the start.
-        def recognise(method: str, url: URL) -> TrustedCall | None:
-            return self.recognise(method, url)
+        def credentials_for(method: str, url: URL) -> TrustedCall | None:
+            return self.credentials_for(method, url)
 
-        self.callout = Callout(lambda: self.own_endpoint(), recognise)  # noqa: PLW0108
+        self.callout = Callout(lambda: self.own_endpoint(), credentials_for)  # noqa: PLW0108
 
 
 @dataclass(frozen=True, slots=True)

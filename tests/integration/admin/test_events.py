@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,18 @@ from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
 from gateway.server.app import Gateway
 from gateway.telemetry.redaction import REDACTED, Redaction
-from tests.conftest import Start
-from tests.support.harness import Answer, Outside, get, handlers_done, head, plugin, put, raw, settled
+from tests.conftest import StartGateway, StartProcess
+from tests.support.harness import (
+    GatewayProcess,
+    RawResponse,
+    get,
+    handlers_done,
+    put,
+    raw_connection,
+    request_head,
+    wait_settled,
+    write_plugin,
+)
 from tests.support.records import claimed, now, ready, record, settle, states
 
 FAILING = """
@@ -30,12 +39,14 @@ script: |
 JSON = "Content-Type: application/json"
 
 
-async def post(gateway: Gateway | Outside, action: str, body: Any, *lines: str) -> Answer:
+async def post(gateway: Gateway | GatewayProcess, action: str, body: Any, *lines: str) -> RawResponse:
     """POST to /-/events/<action>; a body that is no text is said in JSON, with its type."""
     text = body if isinstance(body, str) else json.dumps(body)
     typed = () if any(line.lower().startswith("content-type") for line in lines) else (JSON,)
-    async with raw(gateway) as connection:
-        said = head("POST", f"/-/events/{action}", f"Content-Length: {len(text)}", *typed, *lines)
+    async with raw_connection(gateway) as connection:
+        said = request_head(
+            "POST", f"/-/events/{action}", f"Content-Length: {len(text)}", *typed, *lines
+        )
         await connection.send(said + text.encode())
         return await connection.answer()
 
@@ -50,8 +61,8 @@ async def dead(gateway: Gateway, *names: str, handler: str = "h") -> None:
 # -- pages
 
 
-async def test_events_come_page_by_page(start: Start) -> None:
-    gateway = await start()
+async def test_events_come_page_by_page(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     ready(gateway.journal, *(f"u{number}" for number in range(5)))
     seen: list[str] = []
     after = ""
@@ -64,8 +75,8 @@ async def test_events_come_page_by_page(start: Start) -> None:
     assert seen == ["u0", "u1", "u2", "u3", "u4"]
 
 
-async def test_events_can_be_narrowed(start: Start) -> None:
-    gateway = await start()
+async def test_events_can_be_narrowed(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     await dead(gateway, "a", handler="i")
     ready(gateway.journal, "b", "c")
 
@@ -88,14 +99,16 @@ async def test_events_can_be_narrowed(start: Start) -> None:
         "since=yesterday", "since=nan", "since=-1", "scope=all", "handler=",
     ],
 )  # fmt: skip
-async def test_parameters_that_make_no_sense_are_refused(start: Start, query: str) -> None:
-    gateway = await start()
+async def test_parameters_that_make_no_sense_are_refused(
+    start_gateway: StartGateway, query: str
+) -> None:
+    gateway = await start_gateway()
     answer = await get(gateway, f"/-/events?{query}")
     assert (answer.status, answer.json["error"]) == (400, "bad_request")
 
 
-async def test_a_page_is_bounded_whatever_is_asked_for(start: Start) -> None:
-    gateway = await start()
+async def test_a_page_is_bounded_whatever_is_asked_for(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     now(gateway.journal.outbox.record([record(f"u{number}") for number in range(1100)]))
     for limit, length in (("100000000", 1000), ("0", 1)):
         page = (await get(gateway, f"/-/events?limit={limit}")).json
@@ -104,9 +117,9 @@ async def test_a_page_is_bounded_whatever_is_asked_for(start: Start) -> None:
 
 
 async def test_an_event_tells_its_body_and_every_run_with_the_line_of_the_plugin(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start(plugins=[str(plugin(tmp_path / "p", FAILING))])
+    gateway = await start_gateway(plugins=[str(write_plugin(tmp_path / "p", FAILING))])
     answer = await put(gateway, "/upload/x", b"12345")
     story = await handlers_done(gateway, answer.json["upload_id"], state="dead")
     event = (await get(gateway, f"/-/events/{story['handlers'][0]['event_id']}")).json
@@ -122,8 +135,8 @@ async def test_an_event_tells_its_body_and_every_run_with_the_line_of_the_plugin
         assert 'p/plugin.yaml", line 7' in run["error"]
 
 
-async def test_what_became_secret_later_is_not_told_either(start: Start) -> None:
-    gateway = await start(redact=["X-Mine"])
+async def test_what_became_secret_later_is_not_told_either(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(redact=["X-Mine"])
     body = {"headers": {"x-mine": "s3cret", "X-Plain": "shown"}, "params": {"token": ["s3cret"]}}
     now(gateway.journal.outbox.record([record("a", body=body)]))
     answer = await get(gateway, "/-/events/e-a")
@@ -131,8 +144,8 @@ async def test_what_became_secret_later_is_not_told_either(start: Start) -> None
     assert b"s3cret" not in answer.body
 
 
-async def test_depth_and_paused_handlers_are_told(start: Start) -> None:
-    gateway = await start()
+async def test_depth_and_paused_handlers_are_told(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     await dead(gateway, "a", "b")
     [depth] = (await get(gateway, "/-/events/depth")).json["depth"]
     assert (depth["handler"], depth["state"], depth["count"]) == ("h", "dead", 2)
@@ -140,16 +153,18 @@ async def test_depth_and_paused_handlers_are_told(start: Start) -> None:
 
 
 @pytest.mark.parametrize("page", ["e-unknown", "a/b", "%2e%2e", "retry/x"])
-async def test_what_is_not_there_is_not_found(start: Start, page: str) -> None:
-    gateway = await start()
+async def test_what_is_not_there_is_not_found(start_gateway: StartGateway, page: str) -> None:
+    gateway = await start_gateway()
     assert (await get(gateway, f"/-/events/{page}")).status in {400, 404}
 
 
 # -- steering
 
 
-async def test_dead_deliveries_are_retried_dropped_and_done_ones_replayed(start: Start) -> None:
-    gateway = await start()
+async def test_dead_deliveries_are_retried_dropped_and_done_ones_replayed(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
     await dead(gateway, "a", "b", "c")
     answer = await post(gateway, "retry", {"events": ["e-a", "e-unknown"]})
     assert (answer.status, answer.json) == (200, {"count": 1})
@@ -159,12 +174,12 @@ async def test_dead_deliveries_are_retried_dropped_and_done_ones_replayed(start:
     assert states(gateway.journal) == {("e-a", "h"): "ready"}
 
 
-async def test_a_retry_reaches_the_handler_at_once(start: Start, tmp_path: Path) -> None:
+async def test_a_retry_reaches_the_handler_at_once(start_gateway: StartGateway, tmp_path: Path) -> None:
     folder, mended = tmp_path / "p", FAILING.replace("raise RuntimeError", "print")
-    gateway = await start(plugins=[str(plugin(folder, FAILING))])
+    gateway = await start_gateway(plugins=[str(write_plugin(folder, FAILING))])
     upload = (await put(gateway, "/upload/x")).json["upload_id"]
     await handlers_done(gateway, upload, state="dead")
-    plugin(folder, mended)
+    write_plugin(folder, mended)
     await gateway.reload()
     assert (await post(gateway, "retry", {"state": "dead"})).json == {"count": 1}
     story = await handlers_done(gateway, upload)
@@ -173,15 +188,15 @@ async def test_a_retry_reaches_the_handler_at_once(start: Start, tmp_path: Path)
 
 
 async def test_a_paused_handler_s_events_wait_also_over_a_restart(
-    start: Start, outside: Callable[..., Outside], tmp_path: Path
+    start_gateway: StartGateway, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    folder = plugin(tmp_path / "p", FAILING.replace("raise RuntimeError", "print"))
-    with outside("--plugins", str(folder)) as first:
+    folder = write_plugin(tmp_path / "p", FAILING.replace("raise RuntimeError", "print"))
+    with gateway_process("--plugins", str(folder)) as first:
         answer = await post(first, "pause", {"handler": "failing"})
         assert answer.json == {"handler": "failing", "paused": True}
         await put(first, "/upload/x")
         first.kill()
-    gateway = await start(plugins=[str(folder)])
+    gateway = await start_gateway(plugins=[str(folder)])
     assert (await get(gateway, "/-/events/paused")).json == {"paused": ["failing"]}
     upload = (await put(gateway, "/upload/y")).json["upload_id"]
     [waiting] = (await get(gateway, f"/-/uploads/{upload}")).json["handlers"]
@@ -189,7 +204,7 @@ async def test_a_paused_handler_s_events_wait_also_over_a_restart(
     metrics = (await get(gateway, "/-/metrics")).body.decode()
     assert 'gateway_handler_paused{handler="failing"} 1.0' in metrics
     assert (await post(gateway, "resume", {"handler": "failing"})).json["paused"] is False
-    await settled(gateway)
+    await wait_settled(gateway)
     rows = (await get(gateway, "/-/events")).json["deliveries"]
     assert [(row["path"], row["state"]) for row in rows] == [
         ("/upload/x", "done"),
@@ -197,8 +212,8 @@ async def test_a_paused_handler_s_events_wait_also_over_a_restart(
     ]
 
 
-async def test_a_piece_tells_where_the_next_one_begins(start: Start) -> None:
-    gateway = await start()
+async def test_a_piece_tells_where_the_next_one_begins(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     await dead(gateway, *(f"u{number}" for number in range(2500)))
     first = (await post(gateway, "retry", {"state": "dead", "after": None})).json
     assert first["count"] == 2000
@@ -229,9 +244,9 @@ async def test_a_piece_tells_where_the_next_one_begins(start: Start) -> None:
     ],
 )
 async def test_what_is_not_said_clearly_changes_nothing(
-    start: Start, action: str, body: Any, told: str
+    start_gateway: StartGateway, action: str, body: Any, told: str
 ) -> None:
-    gateway = await start()
+    gateway = await start_gateway()
     await dead(gateway, "a")
     answer = await post(gateway, action, body)
     assert (answer.status, answer.json["error"]) == (400, "bad_request")
@@ -240,8 +255,8 @@ async def test_what_is_not_said_clearly_changes_nothing(
     assert await gateway.journal.ledger.paused() == frozenset()
 
 
-async def test_each_page_says_how_it_is_asked(start: Start) -> None:
-    gateway = await start()
+async def test_each_page_says_how_it_is_asked(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     for method, page, allow in (
         ("POST", "", "GET, HEAD"),
         ("DELETE", "/e-a", "GET, HEAD"),
@@ -249,29 +264,31 @@ async def test_each_page_says_how_it_is_asked(start: Start) -> None:
         ("PUT", "/pause", "POST"),
         ("OPTIONS", "/retry", "POST"),
     ):
-        async with raw(gateway) as connection:
-            await connection.send(head(method, f"/-/events{page}", "Content-Length: 0"))
+        async with raw_connection(gateway) as connection:
+            await connection.send(request_head(method, f"/-/events{page}", "Content-Length: 0"))
             answer = await connection.answer()
         assert (answer.status, answer.headers["Allow"]) == (405, allow)
 
 
-async def test_a_long_body_is_not_read(start: Start) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
+async def test_a_long_body_is_not_read(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
         lines = (JSON, "Content-Length: 300000", "Expect: 100-continue")
-        await connection.send(head("POST", "/-/events/retry", *lines))
+        await connection.send(request_head("POST", "/-/events/retry", *lines))
         assert (await connection.answer()).status == 413
-    async with raw(gateway) as connection:
-        await connection.send(head("POST", "/-/events/retry", JSON, "Transfer-Encoding: chunked"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("POST", "/-/events/retry", JSON, "Transfer-Encoding: chunked")
+        )
         await connection.send(b"50000\r\n" + b" " * 0x50000 + b"\r\n0\r\n\r\n")
         assert (await connection.answer()).status == 413
 
 
-async def test_a_client_that_expects_100_continue_gets_it(start: Start) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
+async def test_a_client_that_expects_100_continue_gets_it(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
         lines = (JSON, "Content-Length: 17", "Expect: 100-continue")
-        await connection.send(head("POST", "/-/events/retry", *lines))
+        await connection.send(request_head("POST", "/-/events/retry", *lines))
         assert b"100" in await connection.line()
         await connection.send(b'{"state": "dead"}')
         assert (await connection.answer()).json == {"count": 0}
@@ -281,8 +298,10 @@ async def test_a_client_that_expects_100_continue_gets_it(start: Start) -> None:
 
 
 @pytest.mark.parametrize("action", ["retry", "drop", "replay", "pause", "resume"])
-async def test_steering_needs_the_default_authorization(start: Start, action: str) -> None:
-    gateway = await start(auth="token")
+async def test_steering_needs_the_default_authorization(
+    start_gateway: StartGateway, action: str
+) -> None:
+    gateway = await start_gateway(auth="token")
     await dead(gateway, "a")
     body = {"handler": "h"} if action in {"pause", "resume"} else {"events": ["e-a"]}
     assert (await post(gateway, action, body)).status == 401
@@ -307,9 +326,9 @@ async def test_steering_needs_the_default_authorization(start: Start, action: st
     ],
 )
 async def test_a_page_of_another_site_changes_nothing_even_without_authorization(
-    start: Start, lines: list[str], status: int
+    start_gateway: StartGateway, lines: list[str], status: int
 ) -> None:
-    gateway = await start(auth="none")
+    gateway = await start_gateway(auth="none")
     await dead(gateway, "a")
     answer = await post(gateway, "drop", {"state": "dead"}, *lines)
     assert answer.status == status
@@ -320,15 +339,15 @@ async def test_a_page_of_another_site_changes_nothing_even_without_authorization
 
 
 async def test_a_request_for_the_slot_is_answered_without_the_others(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start()
+    gateway = await start_gateway()
     await dead(gateway, "mine")
     other = Journal(tmp_path / "other.db", full=False)
     other.open()
     own = gateway.journal.ledger
     whole = CombinedLedger(lambda: {"slot-0": own, "slot-1": other.ledger})
-    gateway.entrance.steering = EventsEndpoint(own, whole, Redaction())
+    gateway.dispatcher.steering = EventsEndpoint(own, whole, Redaction())
     ready(other, "theirs")
     for page, names in (("/-/events", {"mine", "theirs"}), ("/-/events?scope=slot", {"mine"})):
         rows = (await get(gateway, page)).json["deliveries"]

@@ -15,8 +15,18 @@ from gateway.domain.model import Upload
 from gateway.endpoints.admin import status as observe
 from gateway.endpoints.inflight import Inflight
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import SECONDS, Answer, get, handlers_done, head, plugin, put, raw, settled
+from tests.conftest import StartGateway
+from tests.support.harness import (
+    TIMEOUT,
+    RawResponse,
+    get,
+    handlers_done,
+    put,
+    raw_connection,
+    request_head,
+    wait_settled,
+    write_plugin,
+)
 from tests.support.records import claimed, now, ready, record, settle
 
 PAGES = ["/-/metrics", "/-/events", "/-/events/E1", "/-/uploads/U1"]
@@ -31,9 +41,9 @@ script: |
 """
 
 
-async def request(gateway: Gateway, method: str, target: str, *lines: str) -> Answer:
-    async with raw(gateway) as connection:
-        await connection.send(head(method, target, *lines))
+async def request(gateway: Gateway, method: str, target: str, *lines: str) -> RawResponse:
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head(method, target, *lines))
         return await connection.answer(head=method == "HEAD")
 
 
@@ -41,23 +51,23 @@ async def request(gateway: Gateway, method: str, target: str, *lines: str) -> An
 
 
 @pytest.mark.parametrize("page", ["/-/health", "/-/ready"])
-async def test_health_and_readiness_are_open_to_all(start: Start, page: str) -> None:
-    gateway = await start(auth="token")
+async def test_health_and_readiness_are_open_to_all(start_gateway: StartGateway, page: str) -> None:
+    gateway = await start_gateway(auth="token")
     assert (await get(gateway, page)).status == 200
 
 
 @pytest.mark.parametrize("page", [*PAGES, "/-/", "/-/nope", "/-/health/", "/-/%68ealth/x"])
 async def test_everything_else_asks_who_is_there_before_it_tells_anything(
-    start: Start, page: str
+    start_gateway: StartGateway, page: str
 ) -> None:
-    gateway = await start(auth="token")
+    gateway = await start_gateway(auth="token")
     assert (await get(gateway, page)).status == 401
     answer = await get(gateway, page, f"Authorization: Bearer {gateway.generated_token}")
     assert answer.status == (200 if page in PAGES[:2] else 404)
 
 
-async def test_a_proxy_nobody_named_opens_no_page(start: Start) -> None:
-    gateway = await start()
+async def test_a_proxy_nobody_named_opens_no_page(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     assert (await get(gateway, "/-/metrics", "X-Forwarded-For: 1.2.3.4")).status in {401, 403}
     assert (await get(gateway, "/-/metrics")).status == 200
 
@@ -65,24 +75,24 @@ async def test_a_proxy_nobody_named_opens_no_page(start: Start) -> None:
 @pytest.mark.parametrize(
     "page", ["/-/nope", "/-/uploads", "/-/uploads/a/b", "/-/events/a/b", "/-/uploads/", "/-/Health"]
 )
-async def test_pages_that_are_not_there_are_404(start: Start, page: str) -> None:
-    gateway = await start()
+async def test_pages_that_are_not_there_are_404(start_gateway: StartGateway, page: str) -> None:
+    gateway = await start_gateway()
     answer = await get(gateway, page)
     assert (answer.status, answer.json["error"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
-async def test_pages_are_only_read(start: Start, method: str) -> None:
-    gateway = await start()
+async def test_pages_are_only_read(start_gateway: StartGateway, method: str) -> None:
+    gateway = await start_gateway()
     answer = await request(gateway, method, "/-/health", "Content-Length: 0")
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("page", ["/-/health", "/-/ready", "/-/events", "/-/metrics", "/-/nope"])
-async def test_head_tells_what_get_would_without_a_body(start: Start, page: str) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
-        await connection.send(head("HEAD", page) + head("GET", page))
+async def test_head_tells_what_get_would_without_a_body(start_gateway: StartGateway, page: str) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("HEAD", page) + request_head("GET", page))
         without = await connection.answer(head=True)
         with_body = await connection.answer()
     assert without.status == with_body.status
@@ -93,14 +103,14 @@ async def test_head_tells_what_get_would_without_a_body(start: Start, page: str)
 # -- readiness
 
 
-async def test_readiness_names_each_check(start: Start) -> None:
-    gateway = await start()
+async def test_readiness_names_each_check(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     answer = await get(gateway, "/-/ready")
     assert answer.json == {"ready": True, "checks": {"journal": True, "disk": True, "scripts": True}}
 
 
-async def test_a_closed_journal_makes_it_unready_but_not_dead(start: Start) -> None:
-    gateway = await start()
+async def test_a_closed_journal_makes_it_unready_but_not_dead(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     await asyncio.to_thread(gateway.journal.close)
     answer = await get(gateway, "/-/ready")
     assert (answer.status, answer.json["checks"]["journal"]) == (503, False)
@@ -111,9 +121,9 @@ async def test_a_closed_journal_makes_it_unready_but_not_dead(start: Start) -> N
 
 
 async def test_the_status_page_shows_of_an_error_its_first_line_only(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start(plugins=[str(plugin(tmp_path / "p", FAILING))])
+    gateway = await start_gateway(plugins=[str(write_plugin(tmp_path / "p", FAILING))])
     answer = await put(gateway, "/upload/x")
     story = await handlers_done(gateway, answer.json["upload_id"], state="dead")
     (handler,) = story["handlers"]
@@ -123,11 +133,11 @@ async def test_the_status_page_shows_of_an_error_its_first_line_only(
     assert "p/plugin.yaml" not in str(story)
 
 
-async def test_an_upload_on_its_way_and_a_failed_one_have_a_page(start: Start) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
+async def test_an_upload_on_its_way_and_a_failed_one_have_a_page(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
         lines = ("Content-Length: 100", "Expect: 100-continue")
-        await connection.send(head("PUT", "/upload/x", *lines))
+        await connection.send(request_head("PUT", "/upload/x", *lines))
         assert b"100" in await connection.line()
         (upload_id,) = gateway.inflight._active
         story = (await get(gateway, f"/-/uploads/{upload_id}")).json
@@ -136,7 +146,7 @@ async def test_an_upload_on_its_way_and_a_failed_one_have_a_page(start: Start) -
             "/upload/x",
             100,
         )
-    await gateway.entrance.quiet(SECONDS)
+    await gateway.dispatcher.drain(TIMEOUT)
     story = (await get(gateway, f"/-/uploads/{upload_id}")).json
     assert (story["state"], story["error"], story["handlers"]) == ("failed", "connection_lost", [])
 
@@ -150,18 +160,18 @@ def test_a_failed_upload_is_remembered_without_its_headers() -> None:
     assert not [one for one in gc.get_objects() if isinstance(one, Upload) and one.id == "an id"]
 
 
-async def test_a_refused_upload_has_a_page_too(start: Start) -> None:
-    gateway = await start(max_bytes="3")
+async def test_a_refused_upload_has_a_page_too(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(max_bytes="3")
     refused = await put(gateway, "/upload/x", b"12345")
     story = (await get(gateway, f"/-/uploads/{refused.json['upload_id']}")).json
     assert (story["state"], story["error"], story["bytes"]) == ("failed", "too_large", 0)
 
 
-async def test_an_upload_is_not_told_as_stored_before_it_is(start: Start) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
+async def test_an_upload_is_not_told_as_stored_before_it_is(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
         lines = ("Content-Length: 100", "Expect: 100-continue")
-        await connection.send(head("PUT", "/upload/x", *lines))
+        await connection.send(request_head("PUT", "/upload/x", *lines))
         assert b"100" in await connection.line()
         (upload_id,) = gateway.inflight._active
         now(gateway.journal.outbox.record([record(upload_id)]))  # as the commit does, to publish next
@@ -169,8 +179,8 @@ async def test_an_upload_is_not_told_as_stored_before_it_is(start: Start) -> Non
         now(gateway.journal.outbox.forget([upload_id]))
 
 
-async def test_an_upload_nobody_knows_is_404(start: Start) -> None:
-    gateway = await start()
+async def test_an_upload_nobody_knows_is_404(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     answer = await get(gateway, "/-/uploads/01J-0")
     assert (answer.status, answer.json["error"]) == (404, "not_found")
 
@@ -178,7 +188,7 @@ async def test_an_upload_nobody_knows_is_404(start: Start) -> None:
 # -- metrics
 
 
-def samples(answer: Answer) -> dict[tuple[str, tuple[str, ...]], float]:
+def samples(answer: RawResponse) -> dict[tuple[str, tuple[str, ...]], float]:
     """Return every sample by its name and label values, in the order of the labels' names."""
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -187,16 +197,16 @@ def samples(answer: Answer) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-async def test_metrics_count_what_happened(start: Start, tmp_path: Path) -> None:
-    gateway = await start(plugins=[str(plugin(tmp_path / "p", FAILING))], max_bytes="100")
+async def test_metrics_count_what_happened(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway(plugins=[str(write_plugin(tmp_path / "p", FAILING))], max_bytes="100")
     await put(gateway, "/upload/a", b"12345")
     await put(gateway, "/upload/b", b"123")
     await put(gateway, "/upload/c", b"x" * 200)
-    async with raw(gateway) as connection:
+    async with raw_connection(gateway) as connection:
         lines = ("Content-Length: 5000", "Expect: 100-continue")
-        await connection.send(head("PUT", "/upload/d", *lines))
+        await connection.send(request_head("PUT", "/upload/d", *lines))
         assert (await connection.answer()).status == 413
-    await settled(gateway)
+    await wait_settled(gateway)
     answer = await get(gateway, "/-/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
     told = samples(answer)
@@ -213,8 +223,8 @@ async def test_metrics_count_what_happened(start: Start, tmp_path: Path) -> None
     assert told["gateway_uploads_active", ()] == 0
 
 
-async def test_metrics_tell_what_waits_how_long_and_who_is_paused(start: Start) -> None:
-    gateway = await start()
+async def test_metrics_tell_what_waits_how_long_and_who_is_paused(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     ready(gateway.journal, "a", "b", "c", "d")
     [dead, delayed] = claimed(gateway.journal, "h", 2)
     settle(gateway.journal, dead, "dead")
@@ -224,14 +234,14 @@ async def test_metrics_tell_what_waits_how_long_and_who_is_paused(start: Start) 
     told = samples(await get(gateway, "/-/metrics"))
     states = {labels[1]: n for (name, labels), n in told.items() if name == "gateway_deliveries"}
     assert states == {"ready": 1, "delayed": 1, "running": 1, "dead": 1}
-    assert 0 < told["gateway_oldest_ready_seconds", ("h",)] < SECONDS
+    assert 0 < told["gateway_oldest_ready_seconds", ("h",)] < TIMEOUT
     assert told["gateway_handler_paused", ("h",)] == 1
 
 
 async def test_very_many_are_not_counted_anew_for_every_scrape(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gateway = await start()
+    gateway = await start_gateway()
     monkeypatch.setattr(observe, "MANY", 2)
 
     async def counted() -> float:
@@ -241,19 +251,19 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
     for name, count in (("a", 1), ("b", 2), ("c", 2)):
         ready(gateway.journal, name)
         assert await counted() == count
-    gateway.entrance.observe._depth = (0.0, [])  # as if it were long ago
+    gateway.dispatcher.observe._depth = (0.0, [])  # as if it were long ago
     assert await counted() == 3
 
 
-async def test_metrics_of_a_closed_journal_say_so(start: Start) -> None:
-    gateway = await start()
+async def test_metrics_of_a_closed_journal_say_so(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     await asyncio.to_thread(gateway.journal.close)
     answer = await get(gateway, "/-/metrics")
     assert (answer.status, answer.json["error"]) == (503, "journal_unavailable")
 
 
-async def test_methods_that_clients_invent_do_not_become_labels(start: Start) -> None:
-    gateway = await start()
+async def test_methods_that_clients_invent_do_not_become_labels(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     for method in ("MKCOL", "PROPFIND"):
         await request(gateway, method, "/upload/x")
     told = samples(await get(gateway, "/-/metrics"))
@@ -262,9 +272,11 @@ async def test_methods_that_clients_invent_do_not_become_labels(start: Start) ->
     assert sum(v for (name, labels), v in told.items() if labels[:1] == ("other",)) == 2
 
 
-async def test_two_gateways_in_one_process_do_not_add_up(start: Start, tmp_path: Path) -> None:
-    first = await start()
-    second = await start(directory=str(tmp_path / "second"))
+async def test_two_gateways_in_one_process_do_not_add_up(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    first = await start_gateway()
+    second = await start_gateway(directory=str(tmp_path / "second"))
     await put(first, "/upload/x")
     assert ("gateway_uploads_total", ("stored",)) not in samples(await get(second, "/-/metrics"))
 
@@ -273,10 +285,13 @@ async def test_two_gateways_in_one_process_do_not_add_up(start: Start, tmp_path:
 
 
 async def test_secrets_of_a_request_are_found_nowhere(
-    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    start_gateway: StartGateway,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    gateway = await start(
-        plugins=[str(plugin(tmp_path / "p", FAILING))], redact=["X-Custom"], auth="none"
+    gateway = await start_gateway(
+        plugins=[str(write_plugin(tmp_path / "p", FAILING))], redact=["X-Custom"], auth="none"
     )
     secret = "hunter2-hunter2"
     lines = [

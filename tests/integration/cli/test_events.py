@@ -21,7 +21,7 @@ from gateway.cli.events import sources
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support import PROJECT
 from tests.support.records import claimed, now, ready, record, settle
 
@@ -67,10 +67,10 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
 
 
 @pytest.fixture(params=["running", "stopped"])
-async def filled(request: pytest.FixtureRequest, start: Start, tmp_path: Path) -> str:
+async def filled(request: pytest.FixtureRequest, start_gateway: StartGateway, tmp_path: Path) -> str:
     """A directory with deliveries, with and without a server that owns it."""
     if request.param == "running":
-        gateway = await start()
+        gateway = await start_gateway()
         fill(gateway.journal)
     else:
         journal = stopped_journal(tmp_path / "data")
@@ -141,9 +141,9 @@ async def test_an_event_nobody_knows_is_exit_code_1(filled: str, ask: Ask) -> No
 
 @pytest.mark.parametrize("event_id", ["../uploads/dead", "..", "?state=dead", "e%2Ddead", ""])
 async def test_an_id_that_is_none_does_not_reach_another_page(
-    start: Start, ask: Ask, event_id: str
+    start_gateway: StartGateway, ask: Ask, event_id: str
 ) -> None:
-    gateway = await start()
+    gateway = await start_gateway()
     fill(gateway.journal)
     code, out, err = await ask("show", event_id)
     assert (code in {1, 2}, out) == (True, "")
@@ -269,8 +269,8 @@ def test_what_is_too_long_is_cut_in_its_middle(width: int, shown: str) -> None:
 # -- nothing, and much
 
 
-async def test_an_empty_list_is_an_empty_array(start: Start, ask: Ask) -> None:
-    await start()
+async def test_an_empty_list_is_an_empty_array(start_gateway: StartGateway, ask: Ask) -> None:
+    await start_gateway()
     assert await ask("list", "--json") == (0, "[]\n", "")
     assert await ask("list") == (0, "no deliveries\n", "")
     assert await ask("list", "--state", "dead") == (0, "no deliveries that fit\n", "")
@@ -279,9 +279,9 @@ async def test_an_empty_list_is_an_empty_array(start: Start, ask: Ask) -> None:
 @pytest.mark.parametrize("running", [True, False])
 @pytest.mark.parametrize("count", [500, 1201])
 async def test_a_long_list_is_complete(
-    start: Start, ask: Ask, tmp_path: Path, running: bool, count: int
+    start_gateway: StartGateway, ask: Ask, tmp_path: Path, running: bool, count: int
 ) -> None:
-    journal = (await start()).journal if running else stopped_journal(tmp_path / "data")
+    journal = (await start_gateway()).journal if running else stopped_journal(tmp_path / "data")
     names = [f"u{number}" for number in range(count)]
     now(journal.outbox.record([record(name) for name in names]))
     if not running:
@@ -359,7 +359,7 @@ async def test_a_journal_that_cannot_be_read_is_told_and_let_go_of(ask: Ask, tmp
 
 
 async def test_looking_leaves_the_journal_to_the_next_server(
-    ask: Ask, start: Start, tmp_path: Path
+    ask: Ask, start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     journal = stopped_journal(tmp_path / "data")
     fill(journal)
@@ -367,7 +367,7 @@ async def test_looking_leaves_the_journal_to_the_next_server(
     before = await listed(ask)
     assert [row["state"] for row in before] == ["done", "dead", "delayed", "running", "ready", "ready"]
     assert [row["state"] for row in await listed(ask)] == [row["state"] for row in before]
-    await start()
+    await start_gateway()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from tests.conftest import Start
-from tests.support.harness import SECONDS, plugin, put
+from tests.conftest import StartGateway
+from tests.support.harness import TIMEOUT, put, write_plugin
 from tests.support.nats.servers import single
 
 PICKY = """
@@ -27,11 +27,11 @@ script: |
 
 
 async def test_what_died_in_nats_is_listed_retried_and_replayed_from_the_command_line(
-    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_gateway: StartGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = plugin(tmp_path / "p", PICKY.replace("THERE", str(tmp_path / "there")))
+    folder = write_plugin(tmp_path / "p", PICKY.replace("THERE", str(tmp_path / "there")))
     with single(tmp_path / "nats") as server:
-        gateway = await start(plugins=[str(folder)], events=server.url)
+        gateway = await start_gateway(plugins=[str(folder)], events=server.url)
 
         async def events(*words: str) -> str:
             where = ("--directory", str(tmp_path / "data"), "--events", server.url)
@@ -40,7 +40,7 @@ async def test_what_died_in_nats_is_listed_retried_and_replayed_from_the_command
             return capsys.readouterr().out
 
         async def waited_for(state: str) -> str:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(TIMEOUT):
                 while (rows := json.loads(await events("list", "--state", state, "--json"))) == []:
                     pass  # each look takes some hundred milliseconds
             assert len(rows) == 1

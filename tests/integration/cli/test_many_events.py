@@ -13,7 +13,8 @@ import pytest
 from gateway.cli import main
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory
-from tests.support.harness import Outside, get, plugin, put
+from tests.conftest import StartProcess
+from tests.support.harness import GatewayProcess, get, put, write_plugin
 from tests.support.records import now, record
 
 pytestmark = pytest.mark.slow
@@ -57,7 +58,7 @@ async def events(directory: Path, *words: str) -> int:
     return await asyncio.to_thread(main, ["events", *words, "--directory", str(directory)])
 
 
-async def every_page(gateway: Outside, query: str) -> list[dict[str, Any]]:
+async def every_page(gateway: GatewayProcess, query: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     after = ""
     while True:
@@ -69,14 +70,14 @@ async def every_page(gateway: Outside, query: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def served(tmp_path: Path, outside: Callable[..., Outside]) -> Callable[[], Outside]:
+def served(tmp_path: Path, gateway_process: StartProcess) -> Callable[[], GatewayProcess]:
     """Start a gateway that has the handler."""
-    folder = plugin(tmp_path / "plugins", HANDLER)
-    return lambda: outside("--plugins", str(folder))
+    folder = write_plugin(tmp_path / "plugins", HANDLER)
+    return lambda: gateway_process("--plugins", str(folder))
 
 
 async def test_a_hundred_thousand_dead_are_listed_and_retried_while_uploads_go_on(
-    tmp_path: Path, served: Callable[[], Outside], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, served: Callable[[], GatewayProcess], capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory, count = tmp_path / "data", 100_000
     fill(directory, count)
@@ -99,7 +100,7 @@ async def test_a_hundred_thousand_dead_are_listed_and_retried_while_uploads_go_o
 
 
 async def test_a_server_that_starts_in_the_middle_of_a_retry_takes_over(
-    tmp_path: Path, served: Callable[[], Outside], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, served: Callable[[], GatewayProcess], capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory, count = tmp_path / "data", 30_000
     fill(directory, count)
@@ -112,7 +113,7 @@ async def test_a_server_that_starts_in_the_middle_of_a_retry_takes_over(
 
 
 async def test_a_list_and_a_server_that_starts_do_not_hinder_each_other(
-    tmp_path: Path, served: Callable[[], Outside], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, served: Callable[[], GatewayProcess], capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory, count = tmp_path / "data", 30_000
     fill(directory, count)

@@ -10,18 +10,19 @@ import pytest
 from gateway.auth.installation import known_keys
 from gateway.cli import main
 from gateway.domain.grant import Grant
+from gateway.domain.paths import split_target
 from gateway.signing import UrlSigner
-from tests.conftest import Start
-from tests.support.harness import Outside, curl, get, plugin, put
+from tests.conftest import StartGateway, StartProcess
+from tests.support.harness import curl, get, put, write_plugin
 
 ROUTE = """
 name: exports
-authorities: [0.0.0.0]
-proxy: {path: "/exports/{kind}", scheme: "http:", authorization: {auth_mode: axis}}
+upstreams: []
+proxy: {path: "/exports/{kind}", scheme: "http:", authorization: {auth: default}}
 target: {path: "/exports/{kind}", scheme: "http:"}
 spec:
 - {command: callout, method: GET, schema: {}}
-request_forbidden_process: |
+request_script: |
   return {"kind": request.resources["kind"], "params": request.params["from"]}
 """
 
@@ -41,7 +42,7 @@ def signed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def grant(url: str, tmp_path: Path, method: str = "PUT") -> Grant:
     target = "/" + url.split("/", 3)[3]
-    return UrlSigner(known_keys(tmp_path / "shared.key")).verify(method, target)
+    return UrlSigner(known_keys(tmp_path / "shared.key")).verify(method, *split_target(target))
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_what_no_door_takes_is_refused_and_told_why(
     complaint: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = plugin(tmp_path / "plugins", ROUTE)
+    folder = write_plugin(tmp_path / "plugins", ROUTE)
     assert main(["sign", *words, *flags, "--plugins", str(folder)]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -140,10 +141,10 @@ def test_without_a_key_it_says_where_it_comes_from(
 
 
 async def test_the_running_gateway_takes_it(
-    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_gateway: StartGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = plugin(tmp_path / "plugins", ROUTE)
-    gateway = await start(auth="token", plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "plugins", ROUTE)
+    gateway = await start_gateway(auth="token", plugins=[str(folder)])
     more = ["--directory", str(tmp_path / "data"), "--port", str(gateway.address[1])]
     more += ["--plugins", str(folder)]
     upload = signed(capsys, "PUT", "/upload/x.txt", "--content-type", "text/plain", *more)
@@ -163,7 +164,7 @@ async def test_the_running_gateway_takes_it(
 
 @pytest.mark.slow
 async def test_a_new_key_signs_and_the_old_one_verifies_until_it_is_taken_out(
-    tmp_path: Path, outside: type[Outside], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, gateway_process: StartProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = Path(key(tmp_path))
     flags = ["--installation-key-file", str(file)]
@@ -173,9 +174,9 @@ async def test_a_new_key_signs_and_the_old_one_verifies_until_it_is_taken_out(
     old = signed(capsys, "PUT", "/upload/x", *sign[2:]).split("/", 3)[3]
     file.write_bytes(b"n" * 40 + b"\n" + b"k" * 40 + b"\n")
     new = signed(capsys, "PUT", "/upload/x", *sign[2:]).split("/", 3)[3]
-    with outside(*flags) as gateway:  # type: ignore[arg-type]  # the fixture's own function
+    with gateway_process(*flags) as gateway:
         assert [(await put(gateway, f"/{one}")).status for one in (old, new)] == [201, 200]
     file.write_bytes(b"n" * 40 + b"\n")
-    gateway = outside(*flags)  # type: ignore[arg-type]  # as above
+    gateway = gateway_process(*flags)
     assert [(await put(gateway, f"/{one}")).status for one in (old, new)] == [403, 200]
     assert (await get(gateway, "/-/health")).status == 200

@@ -18,8 +18,8 @@ import pytest
 
 from tests.integration.nats.test_gateway import comes
 from tests.support import PROJECT
-from tests.support.harness import Outside, get, put
-from tests.support.pages import blocks
+from tests.support.doc_pages import blocks
+from tests.support.harness import GatewayProcess, get, put
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,7 +47,7 @@ def free(digit: str) -> bool:
     return True
 
 
-class Place(Outside):
+class Place(GatewayProcess):
     """A server that somebody else has started."""
 
     def __init__(self, port: int) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from tests.support import PROJECT
-from tests.support.pages import SHOWN_S3, Block, Reader, blocks, pages
+from tests.support.doc_pages import SHOWN_S3, Block, PageRunner, blocks, pages
 
 PAGES: Final = pages()
 LANGUAGES: Final = {"sh", "console", "yaml", "json", "text", "nginx", "mermaid"}
@@ -44,14 +44,14 @@ def test_whoever_follows_a_page_gets_what_it_says(
 ) -> None:
     needs_s3 = f"={SHOWN_S3}" in page.read_text()
     s3_url = request.getfixturevalue("s3").url if needs_s3 else SHOWN_S3
-    with Reader(tmp_path, s3_url) as reader:
+    with PageRunner(tmp_path, s3_url) as reader:
         for block in blocks(page):
             reader.follow(block)
 
 
 @pytest.mark.parametrize("page", RUN, ids=name)
 def test_every_yaml_block_is_valid(page: Path, tmp_path: Path) -> None:
-    with Reader(tmp_path) as reader:
+    with PageRunner(tmp_path) as reader:
         for block in blocks(page):
             if block.language == "yaml" or "mkdir -p my-plugins" in block.text:
                 reader.follow(block)
@@ -70,7 +70,7 @@ def test_a_page_that_lies_is_found_out(tmp_path: Path) -> None:
         Block("yaml", "name: nameless\n", 7, ""),
         Block("yaml", "# p/a.yaml\nname: a\nconfig: {}\nsurplus: 1\n", 8, ""),
     ]
-    with Reader(tmp_path) as reader:
+    with PageRunner(tmp_path) as reader:
         for block in true:
             reader.follow(block)
         for lie in lies:

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 
 from gateway.server.app import Gateway
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support import PROJECT
-from tests.support.harness import Answer, get, head, raw
+from tests.support.harness import RawResponse, get, raw_connection, request_head
 
 PLUGIN = PROJECT / "plugins" / "proxy-example"
 ORDER = {"item": "tea", "quantity": 2}
@@ -45,23 +45,25 @@ async def api() -> AsyncIterator[tuple[Api, int]]:
 
 
 @pytest.fixture
-async def gateway(start: Start, api: tuple[Api, int], tmp_path: Path) -> Gateway:
+async def gateway(start_gateway: StartGateway, api: tuple[Api, int], tmp_path: Path) -> Gateway:
     """A gateway with the plugin as it is shipped, but for the API's port."""
     folder = tmp_path / "plugins"
     folder.mkdir()
     for file in PLUGIN.glob("*.yaml"):
         text = file.read_text()
         (folder / file.name).write_text(text.replace("127.0.0.1:9000", f"127.0.0.1:{api[1]}"))
-    return await start(plugins=[str(folder)])
+    return await start_gateway(plugins=[str(folder)])
 
 
-async def ask(gateway: Gateway, method: str, target: str, body: bytes = b"", *lines: str) -> Answer:
-    async with raw(gateway) as connection:
-        await connection.send(head(method, target, f"Content-Length: {len(body)}", *lines) + body)
+async def ask(gateway: Gateway, method: str, target: str, body: bytes = b"", *lines: str) -> RawResponse:
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head(method, target, f"Content-Length: {len(body)}", *lines) + body
+        )
         return await connection.answer()
 
 
-async def order(gateway: Gateway, order: object, *lines: str) -> Answer:
+async def order(gateway: Gateway, order: object, *lines: str) -> RawResponse:
     return await ask(gateway, "POST", "/api/orders", json.dumps(order).encode(), *lines)
 
 

@@ -17,9 +17,9 @@ from aiohttp import web
 
 from gateway.domain.model import UPLOADED, Delivery
 from gateway.events import runner
-from tests.conftest import Start
+from tests.conftest import StartGateway, StartProcess
 from tests.support import TESTS
-from tests.support.harness import SECONDS, Outside, curl, files_below, get, put
+from tests.support.harness import TIMEOUT, curl, files_below, get, put
 from tests.support.s3.servers import ACCESS_KEY, REGION, SECRET_KEY, SeaweedFS
 
 pytestmark = pytest.mark.slow
@@ -72,7 +72,7 @@ def settings(tmp_path: Path, s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> 
 
 async def handlers(gateway: Any, upload_id: str, state: str) -> dict[str, Any]:
     """Wait until the only handler of an upload is in `state`; return what the page tells of it."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     told: dict[str, Any] = {}
     while time.monotonic() < deadline:
         told = (await get(gateway, f"/-/uploads/{upload_id}", BEARER)).json
@@ -89,9 +89,12 @@ def test_the_copies_are_byte_for_byte_what_was_published() -> None:
 
 
 async def test_an_upload_goes_all_the_way_to_s3(
-    s3: SeaweedFS, settings: Callable[..., Path], outside: Callable[..., Outside], tmp_path: Path
+    s3: SeaweedFS,
+    settings: Callable[..., Path],
+    gateway_process: StartProcess,
+    tmp_path: Path,
 ) -> None:
-    gateway = outside("--config", str(settings()))
+    gateway = gateway_process("--config", str(settings()))
     file = tmp_path / "video.bin"
     file.write_bytes(hashlib.sha256(b"content").digest() * (20 * MIB // 32))
     url = f"{gateway.url}/upload/video.bin"
@@ -109,9 +112,9 @@ async def test_an_upload_goes_all_the_way_to_s3(
 
 
 async def test_the_route_is_closed_to_those_without_a_token_and_checks_what_it_is_sent(
-    settings: Callable[..., Path], outside: Callable[..., Outside]
+    settings: Callable[..., Path], gateway_process: StartProcess
 ) -> None:
-    gateway = outside("--config", str(settings()))
+    gateway = gateway_process("--config", str(settings()))
     assert (await put(gateway, "/v1/uploadToS3", b"{}")).status == 401
     assert (await put(gateway, "/v1/uploadToS3", b"{}", "X-Auth-Token: wrong")).status == 401
     answer = await put(gateway, "/v1/uploadToS3", b'{"bucket": 7}', BEARER)
@@ -121,11 +124,14 @@ async def test_the_route_is_closed_to_those_without_a_token_and_checks_what_it_i
 
 
 async def test_a_wrong_secret_is_retried_and_ends_dead_with_the_error_of_s3(
-    settings: Callable[..., Path], start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Callable[..., Path],
+    start_gateway: StartGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     # The published handler has the default pauses: a minute and a half in all.
     monkeypatch.setattr(runner, "retry_delay", lambda policy, attempt: 0.01)
-    gateway = await start(config=str(settings("A-WRONG-SECRET")))
+    gateway = await start_gateway(config=str(settings("A-WRONG-SECRET")))
     upload_id = (await put(gateway, "/upload/a.bin", b"kept", "X-Auth-Token: t")).json["upload_id"]
     handler = await handlers(gateway, upload_id, "dead")
     assert handler["attempt"] == 8
@@ -141,14 +147,14 @@ async def test_a_wrong_secret_is_retried_and_ends_dead_with_the_error_of_s3(
 
 
 async def test_a_repeated_delivery_of_the_sample_fails_though_the_object_is_there(
-    s3: SeaweedFS, settings: Callable[..., Path], start: Start
+    s3: SeaweedFS, settings: Callable[..., Path], start_gateway: StartGateway
 ) -> None:
-    gateway = await start(config=str(settings()))
+    gateway = await start_gateway(config=str(settings()))
     upload_id = (await put(gateway, "/upload/b.bin", b"moved", "X-Auth-Token: t")).json["upload_id"]
     handler = await handlers(gateway, upload_id, "done")
     event = (await get(gateway, f"/-/events/{handler['event_id']}", BEARER)).json
     again = Delivery(0, event["id"], upload_id, UPLOADED, handler["handler"], 2, event["body"])
-    outcome = await gateway.delivering.dispatcher.run(again)
+    outcome = await gateway.delivery.dispatcher.run(again)
     assert outcome.result == "failed"
     assert "FileNotFoundError" in outcome.error
     async with s3.client() as client:
@@ -178,11 +184,11 @@ async def target() -> AsyncIterator[tuple[str, dict[str, bytes]]]:
 
 async def test_a_file_is_streamed_to_a_target(
     settings: Callable[..., Path],
-    outside: Callable[..., Outside],
+    gateway_process: StartProcess,
     target: tuple[str, dict[str, bytes]],
     tmp_path: Path,
 ) -> None:
-    gateway = outside("--config", str(settings()))
+    gateway = gateway_process("--config", str(settings()))
     url, received = target
     (tmp_path / "report.pdf").write_bytes(b"pdf" * 1_000_000)
     body = {"url": f"{url}/in", "filepath": str(tmp_path / "report.pdf")}

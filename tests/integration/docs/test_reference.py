@@ -46,9 +46,9 @@ from gateway.plugins.scripting import (
     watchdog,
 )
 from gateway.storage.local import incoming
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support import PROJECT
-from tests.support.harness import get, plugin, put, settled
+from tests.support.harness import get, put, wait_settled, write_plugin
 
 REFERENCE: Final = PROJECT / "docs/reference"
 
@@ -182,15 +182,17 @@ NOTE = """
 """
 
 
-async def test_every_key_of_a_real_event_is_documented(start: Start, tmp_path: Path) -> None:
+async def test_every_key_of_a_real_event_is_documented(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
-    folder = plugin(tmp_path / "p", NOTE.replace("FOLDER", str(notes)))
-    running = await start(auth="none", plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "p", NOTE.replace("FOLDER", str(notes)))
+    running = await start_gateway(auth="none", plugins=[str(folder)])
     assert (await put(running, "/upload/a.ok")).status == 201
     refused = await put(running, "/upload/a.no", b"x", f"Content-MD5: {'A' * 22}==")
     assert refused.json["error"] == "digest_mismatch"
-    await settled(running)
+    await wait_settled(running)
     await running.hooks.close(5)
     said = {name: keys(section(page("events.md"), f"## {name}")) for name in models.EVENTS}
     [*uploading, _max_bytes, _on_conflict] = said[UPLOADING]
@@ -237,13 +239,15 @@ def test_the_states_and_the_json_keys_of_events_are_documented() -> None:
     assert all(f"`{state}`" in text for state in STATES)
 
 
-async def test_every_metric_is_documented_with_type_and_labels(start: Start, tmp_path: Path) -> None:
+async def test_every_metric_is_documented_with_type_and_labels(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
-    folder = plugin(tmp_path / "p", NOTE.replace("FOLDER", str(notes)))
-    running = await start(auth="none", plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "p", NOTE.replace("FOLDER", str(notes)))
+    running = await start_gateway(auth="none", plugins=[str(folder)])
     assert (await put(running, "/upload/a.ok")).status == 201
-    await settled(running)
+    await wait_settled(running)
     text = (await get(running, "/-/metrics")).body.decode()
     there_are = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     table = {row[0].strip("`"): row for row in rows(page("metrics.md"))}

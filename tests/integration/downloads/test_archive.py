@@ -7,7 +7,6 @@ import io
 import os
 import subprocess
 import zipfile
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,9 +16,17 @@ from gateway.domain import paths
 from gateway.endpoints.downloads.archive import _all_below, folder_of
 from gateway.server.app import Gateway
 from gateway.storage.local.storage import LIST_PAGE_SIZE
-from tests.conftest import Start
+from tests.conftest import StartGateway, StartProcess
 from tests.integration.downloads.test_downloads import LARGE, MIB, Slow, metric, until_closed
-from tests.support.harness import Outside, curl, failing_open, get, head, plugin, raw
+from tests.support.harness import (
+    curl,
+    failing_open,
+    get,
+    raw_connection,
+    request_head,
+    write_plugin,
+)
+from tests.support.incoming import incoming_request
 
 FILES = {
     "upload/reports/a.txt": b"text " * 50_000,
@@ -54,9 +61,9 @@ def content_of(file: Path) -> dict[str, bytes]:
 
 
 async def test_a_folder_comes_as_a_zip_with_exact_names_and_bytes(
-    start: Start, stored: Path, tmp_path: Path
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
 ) -> None:
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     target = tmp_path / "reports.zip"
     done = await curl("-OJ", "--output-dir", str(tmp_path), f"{gateway.url}/upload/reports/?format=zip")
     assert done.status == 200
@@ -69,8 +76,10 @@ async def test_a_folder_comes_as_a_zip_with_exact_names_and_bytes(
     assert await metric(gateway, 'gateway_downloads_total{outcome="sent"}') == "1.0"
 
 
-async def test_everything_comes_as_a_zip(start: Start, stored: Path, tmp_path: Path) -> None:
-    gateway = await start(downloads=True)
+async def test_everything_comes_as_a_zip(
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(downloads=True)
     target = tmp_path / "all.zip"
     assert await fetched(gateway, "/upload/?format=zip", target) == (200, "0")
     assert content_of(target) == {name.removeprefix("upload/"): data for name, data in FILES.items()}
@@ -78,8 +87,10 @@ async def test_everything_comes_as_a_zip(start: Start, stored: Path, tmp_path: P
     assert "No errors detected" in tested.stdout
 
 
-async def test_some_files_come_in_the_order_asked(start: Start, stored: Path, tmp_path: Path) -> None:
-    gateway = await start(downloads=True)
+async def test_some_files_come_in_the_order_asked(
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(downloads=True)
     target = tmp_path / "some.zip"
     asked = "/upload/?format=zip&file=reports/b.bin&file=d"
     assert await fetched(gateway, asked, target) == (200, "0")
@@ -101,14 +112,16 @@ async def test_some_files_come_in_the_order_asked(start: Start, stored: Path, tm
     ],
 )
 async def test_what_cannot_be_had_is_refused_before_the_first_byte(
-    start: Start, stored: Path, query: str, status: int
+    start_gateway: StartGateway, stored: Path, query: str, status: int
 ) -> None:
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     assert (await get(gateway, f"/upload/?format=zip&{query}")).status == status
 
 
-async def test_an_empty_folder_is_none_and_links_are_not_followed(start: Start, stored: Path) -> None:
-    gateway = await start(downloads=True)
+async def test_an_empty_folder_is_none_and_links_are_not_followed(
+    start_gateway: StartGateway, stored: Path
+) -> None:
+    gateway = await start_gateway(downloads=True)
     (stored / "links").mkdir()
     (stored / "links" / "out").symlink_to("/etc")
     (stored / "linked").symlink_to("reports")
@@ -116,17 +129,17 @@ async def test_an_empty_folder_is_none_and_links_are_not_followed(start: Start, 
         assert (await get(gateway, f"/upload/{folder}/?format=zip")).status == status
 
 
-async def test_off_is_off_and_head_has_no_body(start: Start, stored: Path) -> None:
-    assert (await get(await start(), "/upload/reports/?format=zip")).status == 400
-    gateway = await start(downloads=True, directory=str(stored.parent.parent / "data2"))
+async def test_off_is_off_and_head_has_no_body(start_gateway: StartGateway, stored: Path) -> None:
+    assert (await get(await start_gateway(), "/upload/reports/?format=zip")).status == 400
+    gateway = await start_gateway(downloads=True, directory=str(stored.parent.parent / "data2"))
     (gateway.settings.directory / "upload").mkdir()
     (gateway.settings.directory / "upload" / "a").write_bytes(b"a")
-    async with raw(gateway) as connection:
-        await connection.send(head("HEAD", "/upload/?format=zip"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("HEAD", "/upload/?format=zip"))
         answer = await connection.answer(head=True)
         assert (answer.status, answer.headers["Content-Type"]) == (200, "application/zip")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        await connection.send(head("GET", "/-/health"))
+        await connection.send(request_head("GET", "/-/health"))
         assert (await connection.answer()).status == 200
 
 
@@ -143,9 +156,17 @@ async def test_off_is_off_and_head_has_no_body(start: Start, stored: Path) -> No
     ],
 )
 def test_a_folder_is_where_its_files_would_be(template: str, raw_path: str, path: str | None) -> None:
-    found = folder_of(paths.UploadPathTemplate.parse(template), raw_path, "format=zip")
+    found = folder_of(
+        paths.UploadPathTemplate.parse(template), incoming_request({}, "GET", f"{raw_path}?format=zip")
+    )
     assert (found and found.path) == path
-    assert folder_of(paths.UploadPathTemplate.parse(template), raw_path, "format=tar") is None
+    assert (
+        folder_of(
+            paths.UploadPathTemplate.parse(template),
+            incoming_request({}, "GET", f"{raw_path}?format=tar"),
+        )
+        is None
+    )
 
 
 DECIDING = """
@@ -159,9 +180,11 @@ script: |
 """
 
 
-async def test_handlers_must_allow_an_archive(start: Start, stored: Path, tmp_path: Path) -> None:
-    folder = plugin(tmp_path / "p", DECIDING)
-    gateway = await start(downloads=True, plugins=[str(folder)])
+async def test_handlers_must_allow_an_archive(
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
+) -> None:
+    folder = write_plugin(tmp_path / "p", DECIDING)
+    gateway = await start_gateway(downloads=True, plugins=[str(folder)])
     assert (await get(gateway, "/upload/d")).body == b"d"
     assert (await get(gateway, "/upload/?format=zip")).status == 403
     assert (await get(gateway, "/upload/reports/?format=zip&file=a.txt")).status == 403
@@ -170,8 +193,8 @@ async def test_handlers_must_allow_an_archive(start: Start, stored: Path, tmp_pa
     assert 'filename="all reports.zip"' in answer.headers["Content-Disposition"]
 
 
-async def test_a_token_is_asked_for(start: Start, stored: Path) -> None:
-    gateway = await start(downloads=True, auth="token")
+async def test_a_token_is_asked_for(start_gateway: StartGateway, stored: Path) -> None:
+    gateway = await start_gateway(downloads=True, auth="token")
     assert (await get(gateway, "/upload/reports/?format=zip")).status == 401
 
 
@@ -179,10 +202,10 @@ async def test_a_token_is_asked_for(start: Start, stored: Path) -> None:
 
 
 async def test_a_file_that_is_cut_short_breaks_the_archive(
-    start: Start, stored: Path, tmp_path: Path
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
 ) -> None:
     os.truncate(stored / "reports" / "b.bin", LARGE)
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
     begun = await client.ask("/upload/reports/?format=zip&file=b.bin")
     begun += await client.some()  # the file is open by now
@@ -199,16 +222,16 @@ async def test_a_file_that_is_cut_short_breaks_the_archive(
 
 
 async def test_a_folder_that_cannot_be_read_breaks_the_archive(
-    start: Start, stored: Path, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(LIST_PAGE_SIZE):
         (stored / "reports" / f"3-{number}").touch()  # so many that the archive has begun by then
     (stored / "reports" / "later").mkdir()
     (stored / "reports" / "later" / "file").touch()
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     monkeypatch.setattr("os.open", failing_open("later"))
-    async with raw(gateway) as connection:
-        await connection.send(head("GET", "/upload/reports/?format=zip"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("GET", "/upload/reports/?format=zip"))
         received = await connection.closed()
     assert received.startswith(b"HTTP/1.1 200 ")
     assert not received.endswith(b"0\r\n\r\n"), "an archive without a folder looks whole"
@@ -216,9 +239,11 @@ async def test_a_folder_that_cannot_be_read_breaks_the_archive(
     assert await metric(gateway, 'gateway_downloads_total{outcome="broken"}') == "1.0"
 
 
-async def test_who_leaves_in_the_middle_leaves_nothing_open(start: Start, stored: Path) -> None:
+async def test_who_leaves_in_the_middle_leaves_nothing_open(
+    start_gateway: StartGateway, stored: Path
+) -> None:
     os.truncate(stored / "reports" / "b.bin", LARGE)
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     (await get(gateway, "/upload/reports/?format=zip&file=a.txt"))
     await until_closed(gateway)
     before = len(os.listdir("/proc/self/fd"))
@@ -232,9 +257,11 @@ async def test_who_leaves_in_the_middle_leaves_nothing_open(start: Start, stored
             await asyncio.sleep(0.01)  # the loop closes its sockets a little later
 
 
-async def test_what_is_removed_meanwhile_is_left_out(start: Start, stored: Path, tmp_path: Path) -> None:
+async def test_what_is_removed_meanwhile_is_left_out(
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
+) -> None:
     os.truncate(stored / "reports" / "b.bin", LARGE)
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
     begun = await client.ask("/upload/reports/?format=zip")
     os.unlink(stored / "reports" / "empty")
@@ -245,7 +272,7 @@ async def test_what_is_removed_meanwhile_is_left_out(start: Start, stored: Path,
 
 @pytest.mark.slow
 async def test_more_than_four_gigabytes_and_many_files_make_a_good_zip64(
-    start: Start, stored: Path, tmp_path: Path
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
 ) -> None:
     huge = stored / "huge" / "sparse"
     huge.parent.mkdir()
@@ -254,7 +281,7 @@ async def test_more_than_four_gigabytes_and_many_files_make_a_good_zip64(
         file.seek(4 << 30)
         file.write(b"behind four gigabytes")
     (stored / "huge" / "z").write_bytes(b"last")
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     url = f"{gateway.url}/upload/huge/?format=zip"
     # Nothing of it is kept: the end of the archive is enough for its directory.
     count = 0
@@ -302,11 +329,11 @@ class _Sparse(io.RawIOBase):
 
 
 async def test_no_more_than_so_many_archives_are_sent(
-    start: Start, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.endpoints.downloads.archive.MOST_ARCHIVES", 1)
     os.truncate(stored / "reports" / "b.bin", LARGE)
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
     await client.ask("/upload/reports/?format=zip")
     refused = await get(gateway, "/upload/?format=zip")
@@ -319,10 +346,10 @@ async def test_no_more_than_so_many_archives_are_sent(
 
 @pytest.mark.slow
 async def test_an_archive_that_is_on_its_way_does_not_keep_the_gateway_from_stopping(
-    outside: Callable[..., Outside], stored: Path
+    gateway_process: StartProcess, stored: Path
 ) -> None:
     os.truncate(stored / "reports" / "b.bin", LARGE)
-    running = outside("--downloads", "--auth", "none", "--grace", "0.2")
+    running = gateway_process("--downloads", "--auth", "none", "--grace", "0.2")
     client = Slow(running)
     begun = await client.ask("/upload/?format=zip")
     assert b"200" in begun.partition(b"\r\n")[0]
@@ -335,11 +362,11 @@ async def test_an_archive_that_is_on_its_way_does_not_keep_the_gateway_from_stop
 
 
 async def test_the_list_of_an_archive_that_broke_off_leaves_no_folder_open(
-    start: Start, stored: Path
+    start_gateway: StartGateway, stored: Path
 ) -> None:
     for number in range(LIST_PAGE_SIZE + 1):
         (stored / "reports" / f"n{number}").touch()
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
 
     def held() -> list[str]:
         links = (Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd"))
@@ -350,7 +377,7 @@ async def test_the_list_of_an_archive_that_broke_off_leaves_no_folder_open(
         ]
 
     async with AsyncExitStack() as until:
-        members = await _all_below(gateway.ground.shelf, "/upload/", until)
+        members = await _all_below(gateway.resources.storage, "/upload/", until)
         await anext(members)
         assert held()
     assert held() == []  # although somebody, such as a traceback, still holds the archive

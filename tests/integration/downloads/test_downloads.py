@@ -13,8 +13,18 @@ from pathlib import Path
 import pytest
 
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import Answer, Outside, certificate, curl, get, head, plugin, put, raw
+from tests.conftest import StartGateway
+from tests.support.harness import (
+    GatewayProcess,
+    RawResponse,
+    curl,
+    get,
+    put,
+    raw_connection,
+    request_head,
+    self_signed_certificate,
+    write_plugin,
+)
 
 MIB = 1 << 20
 CONTENT = os.urandom(3 * MIB + 17)
@@ -30,9 +40,9 @@ def stored(tmp_path: Path) -> Path:
     return file
 
 
-async def fetch(gateway: Gateway, target: str, *lines: str, method: str = "GET") -> Answer:
-    async with raw(gateway) as connection:
-        await connection.send(head(method, target, *lines))
+async def fetch(gateway: Gateway, target: str, *lines: str, method: str = "GET") -> RawResponse:
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head(method, target, *lines))
         return await connection.answer(head=method == "HEAD")
 
 
@@ -44,19 +54,19 @@ async def metric(gateway: Gateway, name: str) -> str:
 async def until_closed(gateway: Gateway) -> None:
     """Wait until the answers in flight have ended."""
     async with asyncio.timeout(30):
-        while gateway.doors.downloads._open:
+        while gateway.endpoints.downloads._open:
             await asyncio.sleep(0.01)  # nothing else tells of it
 
 
-async def test_without_downloads_nothing_is_read(start: Start, stored: Path) -> None:
-    gateway = await start()
+async def test_without_downloads_nothing_is_read(start_gateway: StartGateway, stored: Path) -> None:
+    gateway = await start_gateway()
     for method in ("GET", "HEAD"):
         answer = await fetch(gateway, "/upload/a.bin", method=method)
         assert (answer.status, answer.headers["Allow"]) == (405, "PUT")
 
 
-async def test_a_file_comes_back_as_something_to_save(start: Start) -> None:
-    gateway = await start(downloads=True)
+async def test_a_file_comes_back_as_something_to_save(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(downloads=True)
     assert (await put(gateway, "/upload/r%C3%A9sum%C3%A9.html", CONTENT)).status == 201
     answer = await fetch(gateway, "/upload/r%C3%A9sum%C3%A9.html")
     assert (answer.status, answer.body) == (200, CONTENT)
@@ -73,8 +83,10 @@ async def test_a_file_comes_back_as_something_to_save(start: Start) -> None:
     assert float(await metric(gateway, "gateway_download_bytes_total")) == len(CONTENT)
 
 
-async def test_the_type_that_an_upload_said_is_kept_through_a_rename(start: Start) -> None:
-    gateway = await start(downloads=True, on_conflict="rename")
+async def test_the_type_that_an_upload_said_is_kept_through_a_rename(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(downloads=True, on_conflict="rename")
     for _ in range(2):
         assert (await put(gateway, "/upload/a.bin", b"x", "Content-Type: image/x-mine")).status == 201
     kinds = {
@@ -91,10 +103,12 @@ def names(gateway: Gateway) -> list[str]:
     return [name.replace(" ", "%20") for name in found]
 
 
-async def test_one_connection_serves_one_file_after_the_other(start: Start, stored: Path) -> None:
+async def test_one_connection_serves_one_file_after_the_other(
+    start_gateway: StartGateway, stored: Path
+) -> None:
     (stored.parent / "small").write_bytes(b"small")
     (stored.parent / "empty").write_bytes(b"")
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     wanted = [
         ("a.bin", CONTENT),
         ("small", b"small"),
@@ -102,20 +116,20 @@ async def test_one_connection_serves_one_file_after_the_other(start: Start, stor
         ("a.bin", CONTENT),
         ("none", None),
     ]
-    async with raw(gateway) as connection:
+    async with raw_connection(gateway) as connection:
         # All at once: answers come one behind the other, whichever way they are sent.
-        await connection.send(b"".join(head("GET", f"/upload/{name}") for name, _ in wanted))
+        await connection.send(b"".join(request_head("GET", f"/upload/{name}") for name, _ in wanted))
         for _, content in wanted:
             answer = await connection.answer()
             assert answer.body == content if content is not None else answer.status == 404
 
 
-async def test_head_says_the_same_without_the_bytes(start: Start, stored: Path) -> None:
-    gateway = await start(downloads=True)
+async def test_head_says_the_same_without_the_bytes(start_gateway: StartGateway, stored: Path) -> None:
+    gateway = await start_gateway(downloads=True)
     whole = await fetch(gateway, "/upload/a.bin")
-    async with raw(gateway) as connection:
+    async with raw_connection(gateway) as connection:
         await connection.send(
-            head("HEAD", "/upload/a.bin", "Range: bytes=0-1") + head("GET", "/-/health")
+            request_head("HEAD", "/upload/a.bin", "Range: bytes=0-1") + request_head("GET", "/-/health")
         )
         about = await connection.answer(head=True)
         assert (await connection.answer()).status == 200
@@ -134,16 +148,18 @@ async def test_head_says_the_same_without_the_bytes(start: Start, stored: Path) 
         ("7-99", slice(7, 100)),
     ],
 )
-async def test_a_part_is_that_part(start: Start, stored: Path, asked: str, part: slice) -> None:
-    gateway = await start(downloads=True)
+async def test_a_part_is_that_part(
+    start_gateway: StartGateway, stored: Path, asked: str, part: slice
+) -> None:
+    gateway = await start_gateway(downloads=True)
     answer = await fetch(gateway, "/upload/a.bin", f"range: bytes={asked}")
     first, last, _ = part.indices(len(CONTENT))
     assert (answer.status, answer.body) == (206, CONTENT[part])
     assert answer.headers["Content-Range"] == f"bytes {first}-{last - 1}/{len(CONTENT)}"
 
 
-async def test_several_parts_come_in_the_order_asked(start: Start, stored: Path) -> None:
-    gateway = await start(downloads=True)
+async def test_several_parts_come_in_the_order_asked(start_gateway: StartGateway, stored: Path) -> None:
+    gateway = await start_gateway(downloads=True)
     answer = await fetch(gateway, "/upload/a.bin", "Range: bytes=1000000-1999999,0-9,-3")
     assert answer.status == 206
     kind, _, boundary = answer.headers["Content-Type"].partition("; boundary=")
@@ -159,8 +175,10 @@ async def test_several_parts_come_in_the_order_asked(start: Start, stored: Path)
         assert content == CONTENT[start_:end]
 
 
-async def test_a_range_of_another_version_gets_the_whole_file(start: Start, stored: Path) -> None:
-    gateway = await start(downloads=True)
+async def test_a_range_of_another_version_gets_the_whole_file(
+    start_gateway: StartGateway, stored: Path
+) -> None:
+    gateway = await start_gateway(downloads=True)
     etag = (await fetch(gateway, "/upload/a.bin", method="HEAD")).headers["ETag"]
     for said, status in [
         (etag, 206),
@@ -175,9 +193,9 @@ async def test_a_range_of_another_version_gets_the_whole_file(start: Start, stor
 
 
 async def test_who_has_it_already_gets_nothing_and_who_wants_another_is_refused(
-    start: Start, stored: Path
+    start_gateway: StartGateway, stored: Path
 ) -> None:
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     known = (await fetch(gateway, "/upload/a.bin", method="HEAD")).headers
     for method in ("GET", "HEAD"):
         fresh = await fetch(gateway, "/upload/a.bin", f"if-none-match: {known['ETag']}", method=method)
@@ -194,9 +212,9 @@ async def test_who_has_it_already_gets_nothing_and_who_wants_another_is_refused(
 
 
 async def test_curl_resumes_asks_for_parts_and_for_news(
-    start: Start, stored: Path, tmp_path: Path
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
 ) -> None:
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     url, copy = f"{gateway.url}/upload/a.bin", tmp_path / "copy"
     copy.write_bytes(CONTENT[: 2 * MIB])
     assert (await curl("-C", "-", "-o", str(copy), url)).status == 206
@@ -213,9 +231,11 @@ async def test_curl_resumes_asks_for_parts_and_for_news(
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-async def test_over_tls_the_same_bytes_come(start: Start, stored: Path, tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path)
-    gateway = await start(downloads=True, tls_cert=cert, tls_key=key)
+async def test_over_tls_the_same_bytes_come(
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
+) -> None:
+    cert, key = self_signed_certificate(tmp_path)
+    gateway = await start_gateway(downloads=True, tls_cert=cert, tls_key=key)
     url, copy = f"{gateway.url}/upload/a.bin", tmp_path / "copy"
     assert (await curl("-k", "-o", str(copy), url)).status == 200
     assert copy.read_bytes() == CONTENT
@@ -239,7 +259,7 @@ async def test_over_tls_the_same_bytes_come(start: Start, stored: Path, tmp_path
     ],
 )
 async def test_what_was_never_uploaded_is_not_read(
-    start: Start, tmp_path: Path, target: str, status: int
+    start_gateway: StartGateway, tmp_path: Path, target: str, status: int
 ) -> None:
     upload = tmp_path / "data" / "upload"
     (upload / "folder").mkdir(parents=True)
@@ -247,8 +267,8 @@ async def test_what_was_never_uploaded_is_not_read(
     (upload / "link").symlink_to("folder/file")
     (upload / "linked").symlink_to("folder")
     os.mkfifo(upload / "fifo")
-    plugin(upload / "plugins", "name: c\nconfig: {}\n", "p.yaml")
-    gateway = await start(downloads=True, plugins=[str(upload / "plugins")])
+    write_plugin(upload / "plugins", "name: c\nconfig: {}\n", "p.yaml")
+    gateway = await start_gateway(downloads=True, plugins=[str(upload / "plugins")])
     assert (await fetch(gateway, target)).status == status
 
 
@@ -277,17 +297,21 @@ script: |
 """
 
 
-async def test_a_token_is_asked_for(start: Start, stored: Path) -> None:
+async def test_a_token_is_asked_for(start_gateway: StartGateway, stored: Path) -> None:
     token = {"name": "me", "sha256": hashlib.sha256(b"T").hexdigest()}
-    gateway = await start(downloads=True, auth="token", tokens=[f"{token['name']}:{token['sha256']}"])
+    gateway = await start_gateway(
+        downloads=True, auth="token", tokens=[f"{token['name']}:{token['sha256']}"]
+    )
     assert (await fetch(gateway, "/upload/a.bin")).status == 401
     assert (await fetch(gateway, "/upload/none")).status == 401
     assert (await fetch(gateway, "/upload/a.bin", "X-Auth-Token: T")).body == CONTENT
 
 
-async def test_handlers_decide_instead(start: Start, stored: Path, tmp_path: Path) -> None:
-    folder = plugin(tmp_path / "p", DECIDING)
-    gateway = await start(downloads=True, auth="token", plugins=[str(folder)])
+async def test_handlers_decide_instead(
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
+) -> None:
+    folder = write_plugin(tmp_path / "p", DECIDING)
+    gateway = await start_gateway(downloads=True, auth="token", plugins=[str(folder)])
     (stored.parent / "secret").write_text("x")
     assert (await fetch(gateway, "/upload/a.bin")).body == CONTENT
     refused = await fetch(gateway, "/upload/secret")
@@ -302,10 +326,10 @@ async def test_handlers_decide_instead(start: Start, stored: Path, tmp_path: Pat
 
 
 async def test_handlers_that_keep_the_authorization_only_add_to_it(
-    start: Start, stored: Path, tmp_path: Path
+    start_gateway: StartGateway, stored: Path, tmp_path: Path
 ) -> None:
-    folder = plugin(tmp_path / "p", DECIDING.replace("script:", "authorization: keep\nscript:"))
-    gateway = await start(downloads=True, auth="token", plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "p", DECIDING.replace("script:", "authorization: keep\nscript:"))
+    gateway = await start_gateway(downloads=True, auth="token", plugins=[str(folder)])
     assert (await fetch(gateway, "/upload/a.bin")).status == 401
 
 
@@ -315,7 +339,7 @@ async def test_handlers_that_keep_the_authorization_only_add_to_it(
 class Slow:
     """A client with a small buffer that reads only when it is told to."""
 
-    def __init__(self, gateway: Gateway | Outside) -> None:
+    def __init__(self, gateway: Gateway | GatewayProcess) -> None:
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 10)
         self.socket.setblocking(False)
@@ -325,7 +349,7 @@ class Slow:
         """Send a request and read the first piece of the answer."""
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self.socket, self.address)
-        await loop.sock_sendall(self.socket, head("GET", target, "Connection: close"))
+        await loop.sock_sendall(self.socket, request_head("GET", target, "Connection: close"))
         return await loop.sock_recv(self.socket, 4096)
 
     async def some(self) -> bytes:
@@ -350,10 +374,12 @@ LARGE = 24 * MIB
 """More than all buffers between two sockets of one machine."""
 
 
-async def test_a_file_that_is_replaced_meanwhile_comes_whole_and_old(start: Start, stored: Path) -> None:
+async def test_a_file_that_is_replaced_meanwhile_comes_whole_and_old(
+    start_gateway: StartGateway, stored: Path
+) -> None:
     old = os.urandom(MIB) * (LARGE // MIB)
     stored.write_bytes(old)
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
     begun = await client.ask("/upload/a.bin")
     assert (await put(gateway, "/upload/a.bin", b"new")).status == 200
@@ -362,10 +388,10 @@ async def test_a_file_that_is_replaced_meanwhile_comes_whole_and_old(start: Star
 
 
 async def test_a_file_that_is_cut_short_meanwhile_breaks_the_connection(
-    start: Start, stored: Path
+    start_gateway: StartGateway, stored: Path
 ) -> None:
     os.truncate(stored, LARGE)
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
     begun = await client.ask("/upload/a.bin")
     os.truncate(stored, LARGE // 2)
@@ -377,9 +403,11 @@ async def test_a_file_that_is_cut_short_meanwhile_breaks_the_connection(
     assert await metric(gateway, 'gateway_downloads_total{outcome="broken"}') == "1.0"
 
 
-async def test_who_takes_nothing_for_too_long_is_cut_off(start: Start, stored: Path) -> None:
+async def test_who_takes_nothing_for_too_long_is_cut_off(
+    start_gateway: StartGateway, stored: Path
+) -> None:
     os.truncate(stored, LARGE)
-    gateway = await start(downloads=True, idle_timeout="0.3")
+    gateway = await start_gateway(downloads=True, idle_timeout="0.3")
     client = Slow(gateway)
     begun = await client.ask("/upload/a.bin")
     await until_closed(gateway)
@@ -388,9 +416,11 @@ async def test_who_takes_nothing_for_too_long_is_cut_off(start: Start, stored: P
     assert await metric(gateway, 'gateway_downloads_total{outcome="broken"}') == "1.0"
 
 
-async def test_who_leaves_in_the_middle_leaves_nothing_open(start: Start, stored: Path) -> None:
+async def test_who_leaves_in_the_middle_leaves_nothing_open(
+    start_gateway: StartGateway, stored: Path
+) -> None:
     os.truncate(stored, LARGE)
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         client = Slow(gateway)
@@ -402,28 +432,28 @@ async def test_who_leaves_in_the_middle_leaves_nothing_open(start: Start, stored
             await asyncio.sleep(0.01)  # the loop closes its sockets a little later
 
 
-async def test_many_at_once_all_get_their_bytes(start: Start, stored: Path) -> None:
-    gateway = await start(downloads=True)
+async def test_many_at_once_all_get_their_bytes(start_gateway: StartGateway, stored: Path) -> None:
+    gateway = await start_gateway(downloads=True)
     answers = await asyncio.gather(*(fetch(gateway, "/upload/a.bin") for _ in range(60)))
     assert all(answer.body == CONTENT for answer in answers)
 
 
-async def test_of_a_huge_file_its_end_comes_at_once(start: Start, stored: Path) -> None:
+async def test_of_a_huge_file_its_end_comes_at_once(start_gateway: StartGateway, stored: Path) -> None:
     with stored.open("r+b") as file:
         file.seek(6 << 30)
         file.write(b"the end")
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     answer = await fetch(gateway, "/upload/a.bin", "Range: bytes=-7")
     assert answer.body == b"the end"
     assert answer.headers["Content-Range"] == f"bytes {6 << 30}-{(6 << 30) + 6}/{(6 << 30) + 7}"
 
 
 async def test_no_more_than_so_many_files_are_open(
-    start: Start, stored: Path, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.endpoints.downloads.handler.MOST_OPEN", 1)
     os.truncate(stored, LARGE)
-    gateway = await start(downloads=True)
+    gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
     await client.ask("/upload/a.bin")
     refused = await fetch(gateway, "/upload/a.bin")
@@ -434,13 +464,13 @@ async def test_no_more_than_so_many_files_are_open(
 
 
 @pytest.mark.slow
-async def test_two_hundred_at_once_stay_within_bounds(start: Start, stored: Path) -> None:
-    gateway = await start(downloads=True)
+async def test_two_hundred_at_once_stay_within_bounds(start_gateway: StartGateway, stored: Path) -> None:
+    gateway = await start_gateway(downloads=True)
 
     async def digest() -> bytes:
         """Read in small pieces: so many bodies at once are more than a small machine can hold."""
         reader, writer = await asyncio.open_connection(*gateway.address)
-        writer.write(head("GET", "/upload/a.bin", "Connection: close"))
+        writer.write(request_head("GET", "/upload/a.bin", "Connection: close"))
         await reader.readuntil(b"\r\n\r\n")
         found = hashlib.sha256()
         while piece := await reader.read(64 << 10):

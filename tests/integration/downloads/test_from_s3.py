@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Superseded
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.integration.downloads.test_downloads import LARGE, Slow, fetch, metric, until_closed
 from tests.integration.files.test_by_path import pieces
-from tests.support.harness import curl, plugin, put, settled
+from tests.support.harness import curl, put, wait_settled, write_plugin
 
 pytestmark = pytest.mark.slow
 CONTENT = os.urandom(3 << 20)
 
 
-async def test_an_object_comes_back_whole_in_part_and_not_at_all(start: Start, s3_storage: str) -> None:
-    gateway = await start(auth="none", downloads=True, storage=s3_storage)
+async def test_an_object_comes_back_whole_in_part_and_not_at_all(
+    start_gateway: StartGateway, s3_storage: str
+) -> None:
+    gateway = await start_gateway(auth="none", downloads=True, storage=s3_storage)
     assert (await put(gateway, "/upload/a.bin", CONTENT, "Content-Type: image/x-mine")).status == 201
     whole = await fetch(gateway, "/upload/a.bin")
     assert (whole.status, whole.body) == (200, CONTENT)
@@ -39,12 +41,14 @@ async def test_an_object_comes_back_whole_in_part_and_not_at_all(start: Start, s
     assert (await fetch(gateway, "/upload/empty")).body == b""
 
 
-async def test_a_folder_of_objects_comes_as_a_zip(start: Start, s3_storage: str, tmp_path: Path) -> None:
-    gateway = await start(auth="none", downloads=True, storage=s3_storage)
+async def test_a_folder_of_objects_comes_as_a_zip(
+    start_gateway: StartGateway, s3_storage: str, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="none", downloads=True, storage=s3_storage)
     files = {"a.txt": b"text" * 1000, "b/Grüße.bin": CONTENT, "c": b""}
     for name, content in files.items():
-        await gateway.ground.files.save(f"/upload/reports/{name}", content)
-    await gateway.ground.files.save("/upload/reports-2025/d", b"other folder")
+        await gateway.resources.files.save(f"/upload/reports/{name}", content)
+    await gateway.resources.files.save("/upload/reports-2025/d", b"other folder")
     target = tmp_path / "reports.zip"
     url = f"{gateway.url}/upload/reports/?format=zip"
     assert (await curl("-o", str(target), url)).status == 200
@@ -56,9 +60,11 @@ async def test_a_folder_of_objects_comes_as_a_zip(start: Start, s3_storage: str,
         assert archive.namelist() == ["b/Grüße.bin"]
 
 
-async def test_a_client_that_leaves_gives_the_object_back(start: Start, s3_storage: str) -> None:
-    gateway = await start(auth="none", downloads=True, storage=s3_storage)
-    await gateway.ground.files.save("/upload/a.bin", bytes(LARGE))
+async def test_a_client_that_leaves_gives_the_object_back(
+    start_gateway: StartGateway, s3_storage: str
+) -> None:
+    gateway = await start_gateway(auth="none", downloads=True, storage=s3_storage)
+    await gateway.resources.files.save("/upload/a.bin", bytes(LARGE))
     for target in ("/upload/a.bin", "/upload/?format=zip"):
         client = Slow(gateway)
         await client.ask(target)
@@ -87,13 +93,13 @@ COPIES = """
 
 
 async def test_scripts_read_save_and_remove_objects(
-    start: Start, s3_storage: str, tmp_path: Path
+    start_gateway: StartGateway, s3_storage: str, tmp_path: Path
 ) -> None:
-    folder = plugin(tmp_path / "p", COPIES.partition("- name: uploaded")[0])
-    gateway = await start(auth="none", storage=s3_storage, plugins=[str(folder)])
-    files = gateway.ground.files
+    folder = write_plugin(tmp_path / "p", COPIES.partition("- name: uploaded")[0])
+    gateway = await start_gateway(auth="none", storage=s3_storage, plugins=[str(folder)])
+    files = gateway.resources.files
     upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
-    await settled(gateway)
+    await wait_settled(gateway)
     assert [stat.path async for stat in files.list("/")] == ["/copies/upload/a.txt"]
     stat = await files.stat("/copies/upload/a.txt")
     assert stat.metadata["of"] == upload_id
@@ -106,21 +112,21 @@ async def test_scripts_read_save_and_remove_objects(
 
 
 async def test_what_was_uploaded_is_opened_by_its_event(
-    start: Start, s3_storage: str, tmp_path: Path
+    start_gateway: StartGateway, s3_storage: str, tmp_path: Path
 ) -> None:
     text = "- name: uploaded" + COPIES.partition("- name: uploaded")[2]
-    folder = plugin(tmp_path / "p", text)
-    gateway = await start(auth="none", storage=s3_storage, plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "p", text)
+    gateway = await start_gateway(auth="none", storage=s3_storage, plugins=[str(folder)])
     upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
-    await settled(gateway)
-    async with gateway.ground.files.open_path(f"/sizes/{upload_id}") as file:
+    await wait_settled(gateway)
+    async with gateway.resources.files.open_path(f"/sizes/{upload_id}") as file:
         assert await file.read() == b"7"
 
 
 async def test_what_is_old_is_swept_and_the_bucket_is_told(
-    start: Start, s3_storage: str, caplog: pytest.LogCaptureFixture
+    start_gateway: StartGateway, s3_storage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = (await start(auth="none", storage=s3_storage)).ground.files
+    files = (await start_gateway(auth="none", storage=s3_storage)).resources.files
     await files.save("/exports/a", b"x")
     with caplog.at_level("INFO", "gateway.storage"):
         assert await files.expire("/exports/", 3600) == 0

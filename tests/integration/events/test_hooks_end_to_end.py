@@ -11,27 +11,37 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.model import UPLOADING
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support import TESTS
-from tests.support.harness import files_below, get, head, leftovers, plugin, put, raw
-from tests.support.witness import Ear, handler, hearing, logged
+from tests.support.harness import (
+    files_below,
+    get,
+    leftovers,
+    put,
+    raw_connection,
+    request_head,
+    write_plugin,
+)
+from tests.support.recorders import EventRecorder, captured_log, recording_events, write_handler
 
 GOLDEN = TESTS / "golden/plugins"
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    with hearing() as ear:
-        yield ear
+def recorder() -> Iterator[EventRecorder]:
+    with recording_events() as recorder:
+        yield recorder
 
 
 # -- the published samples, unchanged
 
 
-async def test_the_published_admission_handler_asks_for_a_token(start: Start, tmp_path: Path) -> None:
-    shutil.copy(GOLDEN / "fileUploadingEventHandler.yaml", plugin(tmp_path / "plugins", ""))
+async def test_the_published_admission_handler_asks_for_a_token(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    shutil.copy(GOLDEN / "fileUploadingEventHandler.yaml", write_plugin(tmp_path / "plugins", ""))
     (tmp_path / "plugins/plugin.yaml").unlink()
-    gateway = await start(plugins=[str(tmp_path / "plugins")])
+    gateway = await start_gateway(plugins=[str(tmp_path / "plugins")])
     refused = await put(gateway, "/upload/x", b"1")
     assert (refused.status, refused.body) == (401, b"Unauthorized")
     assert refused.headers["Content-Type"].startswith("text/plain")
@@ -66,12 +76,12 @@ FAILING = {
 
 @pytest.mark.parametrize("body", FAILING.values(), ids=FAILING.keys())
 async def test_a_handler_that_fails_refuses_leaves_nothing_and_is_named_in_the_log(
-    start: Start, tmp_path: Path, body: str
+    start_gateway: StartGateway, tmp_path: Path, body: str
 ) -> None:
     seconds = 0.3 if "wait()" in body or "sleep" in body else 30
-    folder = handler(tmp_path / "plugins", body, more=f"timeout: {seconds}\n")
-    gateway = await start(plugins=folder)
-    with logged() as lines:
+    folder = write_handler(tmp_path / "plugins", body, more=f"timeout: {seconds}\n")
+    gateway = await start_gateway(plugins=folder)
+    with captured_log() as lines:
         answer = await put(gateway, "/upload/x", b"secret bytes")
     assert (answer.status, answer.json["error"]) == (503, "hook_failed")
     assert "Retry-After" in answer.headers
@@ -99,11 +109,11 @@ def nothing_is_stored(tmp_path: Path) -> None:
     ["../../etc/x", "/upload/../../x", "/.gateway/x", "/a//b", "", "/", "/a\0b", "/a\\b", "/\ud800"],
 )
 async def test_a_rewrite_to_a_bad_path_is_the_handlers_failure(
-    start: Start, tmp_path: Path, path: str
+    start_gateway: StartGateway, tmp_path: Path, path: str
 ) -> None:
     script = f"event['path'] = json.loads({json.dumps(path)!r})"
-    gateway = await start(plugins=handler(tmp_path / "plugins", script))
-    with logged() as lines:
+    gateway = await start_gateway(plugins=write_handler(tmp_path / "plugins", script))
+    with captured_log() as lines:
         answer = await put(gateway, "/upload/x", b"1")
     assert (answer.status, answer.json["error"]) == (503, "hook_failed")
     nothing_is_stored(tmp_path)
@@ -111,30 +121,38 @@ async def test_a_rewrite_to_a_bad_path_is_the_handlers_failure(
 
 
 async def test_after_a_handler_that_blocked_for_ever_others_are_served(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     script = "if 'X-Block' in event:\n    time.sleep(20)"
-    gateway = await start(plugins=handler(tmp_path / "plugins", script, more="timeout: 3\n"))
+    gateway = await start_gateway(
+        plugins=write_handler(tmp_path / "plugins", script, more="timeout: 3\n")
+    )
     assert (await put(gateway, "/upload/x", b"1", "X-Block: 1")).status == 503
     assert (await put(gateway, "/upload/x", b"2")).status == 201
     assert (await get(gateway, "/-/ready")).status == 200
 
 
-async def test_an_upload_goes_on_while_a_handler_of_another_blocks(start: Start, tmp_path: Path) -> None:
+async def test_an_upload_goes_on_while_a_handler_of_another_blocks(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
     go = tmp_path / "go"
     script = f"""
     import os
     while 'X-Block' in event and not os.path.exists({str(go)!r}):
         time.sleep(0.01)
     """
-    gateway = await start(plugins=handler(tmp_path / "plugins", script, more="timeout: 30\n"))
-    async with raw(gateway) as going, raw(gateway) as probing:
-        await going.send(head("PUT", "/upload/x", "Transfer-Encoding: chunked", "Expect: 100-continue"))
+    gateway = await start_gateway(
+        plugins=write_handler(tmp_path / "plugins", script, more="timeout: 30\n")
+    )
+    async with raw_connection(gateway) as going, raw_connection(gateway) as probing:
+        await going.send(
+            request_head("PUT", "/upload/x", "Transfer-Encoding: chunked", "Expect: 100-continue")
+        )
         assert await going.line() == b"HTTP/1.1 100 Continue\r\n"
         blocked = asyncio.create_task(put(gateway, "/upload/y", b"1", "X-Block: 1"))
         for _ in range(20):
             await going.send(b"5\r\nhello\r\n")
-            await probing.send(head("GET", "/-/health"))
+            await probing.send(request_head("GET", "/-/health"))
             assert (await probing.answer()).status == 200
         assert not blocked.done()
         go.touch()
@@ -148,25 +166,31 @@ async def test_an_upload_goes_on_while_a_handler_of_another_blocks(start: Start,
 
 
 async def test_a_failure_that_is_allowed_lets_the_upload_in_unchanged(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     script = "event['path'] = '/elsewhere'\nraise ValueError"
-    gateway = await start(plugins=handler(tmp_path / "plugins", script, more="on_error: allow\n"))
+    gateway = await start_gateway(
+        plugins=write_handler(tmp_path / "plugins", script, more="on_error: allow\n")
+    )
     assert (await put(gateway, "/upload/x", b"1")).json["path"] == "/upload/x"
     assert files_below(tmp_path / "data/upload") == {"x": b"1"}
 
 
-async def test_a_refusal_stands_although_errors_are_allowed(start: Start, tmp_path: Path) -> None:
+async def test_a_refusal_stands_although_errors_are_allowed(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
     script = "await handle.terminate(418, ['tea', 1])\nraise ValueError"
-    gateway = await start(plugins=handler(tmp_path / "plugins", script, more="on_error: allow\n"))
+    gateway = await start_gateway(
+        plugins=write_handler(tmp_path / "plugins", script, more="on_error: allow\n")
+    )
     answer = await put(gateway, "/upload/x", b"1")
     assert (answer.status, answer.json) == (418, ["tea", 1])
     assert answer.headers["Content-Type"].startswith("application/json")
     nothing_is_stored(tmp_path)
 
 
-async def test_what_a_handler_returns_means_nothing(start: Start, tmp_path: Path) -> None:
-    gateway = await start(plugins=handler(tmp_path / "plugins", "return {'status': 500}"))
+async def test_what_a_handler_returns_means_nothing(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway(plugins=write_handler(tmp_path / "plugins", "return {'status': 500}"))
     assert (await put(gateway, "/upload/x", b"1")).status == 201
 
 
@@ -180,10 +204,10 @@ async def test_what_a_handler_returns_means_nothing(start: Start, tmp_path: Path
     ],
 )
 async def test_handlers_run_in_name_order_and_the_first_refusal_wins(
-    start: Start, tmp_path: Path, first: str, second: str, status: int, path: str | None
+    start_gateway: StartGateway, tmp_path: Path, first: str, second: str, status: int, path: str | None
 ) -> None:
-    handler(tmp_path / "plugins", second, name="b")
-    gateway = await start(plugins=handler(tmp_path / "plugins", first, name="a"))
+    write_handler(tmp_path / "plugins", second, name="b")
+    gateway = await start_gateway(plugins=write_handler(tmp_path / "plugins", first, name="a"))
     answer = await put(gateway, "/upload/x", b"1")
     assert answer.status == status
     if path is None:
@@ -194,21 +218,23 @@ async def test_handlers_run_in_name_order_and_the_first_refusal_wins(
 
 
 async def test_a_handler_replaces_the_default_authorization(
-    start: Start, tmp_path: Path, ear: Ear
+    start_gateway: StartGateway, tmp_path: Path, recorder: EventRecorder
 ) -> None:
-    gateway = await start(plugins=ear.telling(tmp_path / "plugins", UPLOADING, "a"), auth="token")
+    gateway = await start_gateway(
+        plugins=recorder.write_handler(tmp_path / "plugins", UPLOADING, "a"), auth="token"
+    )
     assert (await put(gateway, "/upload/x", b"1")).status == 201
-    assert (await ear.hear())[1]["principal"] is None
+    assert (await recorder.next_event())[1]["principal"] is None
     await put(gateway, "/upload/x", b"1", f"X-Auth-Token: {gateway.generated_token}")
-    assert (await ear.hear())[1]["principal"] == {"name": "generated", "kind": "token"}
+    assert (await recorder.next_event())[1]["principal"] == {"name": "generated", "kind": "token"}
 
 
 async def test_where_all_handlers_keep_it_the_default_authorization_decides(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
-        folder = handler(tmp_path / "plugins", "pass", name=name, more="authorization: keep\n")
-    gateway = await start(plugins=folder, auth="token")
+        folder = write_handler(tmp_path / "plugins", "pass", name=name, more="authorization: keep\n")
+    gateway = await start_gateway(plugins=folder, auth="token")
     assert (await put(gateway, "/upload/x", b"1")).status == 401
     token = f"X-Auth-Token: {gateway.generated_token}"
     assert (await put(gateway, "/upload/x", b"1", token)).status == 201

@@ -11,8 +11,8 @@ import pytest
 
 from gateway.plugins.scripting import Handle
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import SECONDS, get, handlers_done, plugin, put
+from tests.conftest import StartGateway
+from tests.support.harness import TIMEOUT, get, handlers_done, put, write_plugin
 
 HANDLER = """
 name: slow
@@ -30,7 +30,7 @@ script: |
 
 async def told(gateway: Gateway, upload_id: str) -> dict[str, Any]:
     """Wait for the status page to tell of the latest progress."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         while True:
             story = (await get(gateway, f"/-/uploads/{upload_id}")).json
             handler: dict[str, Any] = story["handlers"][0] if story["handlers"] else {}
@@ -40,11 +40,11 @@ async def told(gateway: Gateway, upload_id: str) -> dict[str, Any]:
 
 
 async def test_the_latest_progress_is_shown_while_the_handler_runs_and_gone_behind_it(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    folder = plugin(tmp_path / "plugins", HANDLER.format(gate=str(gate)))
-    gateway = await start(plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "plugins", HANDLER.format(gate=str(gate)))
+    gateway = await start_gateway(plugins=[str(folder)])
     upload_id = (await put(gateway, "/upload/a.bin")).json["upload_id"]
     running = await told(gateway, upload_id)
     assert running["state"] == "running"

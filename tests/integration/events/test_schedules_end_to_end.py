@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Start
-from tests.support.harness import SECONDS, Outside, plugin, whole_lines
+from tests.conftest import StartGateway, StartProcess
+from tests.support.harness import TIMEOUT, complete_lines, write_plugin
 
 WRITE = """
 name: nightly
@@ -27,15 +26,15 @@ script: |
 
 
 async def test_a_gateway_runs_the_handler_of_each_tick_and_retries_it(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     file = tmp_path / "ticks"
     text = WRITE.replace("FILE", str(file)) + "retry: {attempts: 2, backoff: 0.01}\n"
-    await start(auth="none", plugins=[str(plugin(tmp_path / "p", text))])
-    async with asyncio.timeout(SECONDS):
-        while len(whole_lines(file)) < 2:
+    await start_gateway(auth="none", plugins=[str(write_plugin(tmp_path / "p", text))])
+    async with asyncio.timeout(TIMEOUT):
+        while len(complete_lines(file)) < 2:
             await asyncio.sleep(0.02)  # what the handler writes is the only sign
-    first, second = map(json.loads, whole_lines(file)[:2])
+    first, second = map(json.loads, complete_lines(file)[:2])
     assert set(first) == {
         "id", "event_version", "attempt", "address", "port", "handler", "scheduled", "scheduled_iso"
     }  # fmt: skip
@@ -45,16 +44,16 @@ async def test_a_gateway_runs_the_handler_of_each_tick_and_retries_it(
 
 @pytest.mark.slow
 async def test_several_processes_that_are_killed_tick_once_each_time(
-    outside: Callable[..., Outside], tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     file = tmp_path / "ticks"
     text = WRITE.replace("FILE", str(file)).replace('["attempt"] == 1', '["attempt"] == 0')
-    flags = ("--plugins", str(plugin(tmp_path / "p", text)), "--processes", "2")
+    flags = ("--plugins", str(write_plugin(tmp_path / "p", text)), "--processes", "2")
     for lines in (3, 6):
-        with outside(*flags):
-            async with asyncio.timeout(SECONDS):
-                while len(whole_lines(file)) < lines:
+        with gateway_process(*flags):
+            async with asyncio.timeout(TIMEOUT):
+                while len(complete_lines(file)) < lines:
                     await asyncio.sleep(0.02)  # as above
-    runs = [json.loads(line) for line in whole_lines(file)]
+    runs = [json.loads(line) for line in complete_lines(file)]
     assert len({(run["id"], run["attempt"]) for run in runs}) == len(runs)
     assert len({run["id"] for run in runs}) >= 5

@@ -29,9 +29,9 @@ from gateway.cli.check import check
 from gateway.records import Records, open_records
 from gateway.server.app import Gateway
 from gateway.settings import Settings
-from tests.conftest import Start
+from tests.conftest import StartGateway, StartProcess
 from tests.integration.exports.parts import PLUGIN
-from tests.support.harness import SECONDS, Answer, Outside, files_below, get
+from tests.support.harness import TIMEOUT, GatewayProcess, RawResponse, files_below, get
 from tests.support.postgres import server
 from tests.support.s3.servers import SeaweedFS
 
@@ -91,7 +91,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 async def fill(kept: Gateway | Records, items: dict[str, dict[str, Any]] = PHOTOS) -> None:
-    photos = (kept.ground.records if isinstance(kept, Gateway) else kept)("photos")
+    photos = (kept.resources.records if isinstance(kept, Gateway) else kept)("photos")
     await asyncio.gather(*(photos.put(key, item) for key, item in items.items()))
 
 
@@ -103,7 +103,7 @@ async def fill_folder(directory: Path) -> None:
     await asyncio.to_thread(records.close)
 
 
-async def fetched(gateway: Gateway | Outside, url: str) -> zipfile.ZipFile:
+async def fetched(gateway: Gateway | GatewayProcess, url: str) -> zipfile.ZipFile:
     """The zip that a signed URL leads to."""
     parts = urlsplit(url)
     assert parts.netloc == "{}:{}".format(*gateway.address)
@@ -112,9 +112,9 @@ async def fetched(gateway: Gateway | Outside, url: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(io.BytesIO(answer.body))
 
 
-async def followed(gateway: Gateway | Outside, where: str, *lines: str) -> Answer:
+async def followed(gateway: Gateway | GatewayProcess, where: str, *lines: str) -> RawResponse:
     """Ask a status page until it leads elsewhere or tells of a failure."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         answer = await get(gateway, where, *lines)
         if answer.status != 200 or answer.json["state"] in ("done", "failed"):
@@ -133,9 +133,9 @@ def exports(directory: Path) -> list[str]:
 
 
 async def test_the_records_of_some_days_come_as_csv_and_json_behind_a_signed_url(
-    start: Start, exporter: Exporter, tmp_path: Path
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
 ) -> None:
-    running = await start(auth="none", plugins=[str(exporter())])
+    running = await start_gateway(auth="none", plugins=[str(exporter())])
     await fill(running)
     answer = await get(running, RANGE)
     assert answer.status == 303
@@ -154,9 +154,9 @@ async def test_the_records_of_some_days_come_as_csv_and_json_behind_a_signed_url
 
 
 async def test_whoever_prefers_json_is_told_the_url_and_when_it_ends(
-    start: Start, exporter: Exporter
+    start_gateway: StartGateway, exporter: Exporter
 ) -> None:
-    running = await start(auth="none", plugins=[str(exporter())])
+    running = await start_gateway(auth="none", plugins=[str(exporter())])
     await fill(running)
     told = (await get(running, RANGE, JSON)).json
     assert (told["state"], told["records"], told["percent"]) == ("done", 3, 100)
@@ -167,17 +167,21 @@ async def test_whoever_prefers_json_is_told_the_url_and_when_it_ends(
     assert len((await fetched(running, told["url"])).namelist()) == 2
 
 
-async def test_an_empty_range_makes_an_empty_export(start: Start, exporter: Exporter) -> None:
-    running = await start(auth="none", plugins=[str(exporter())])
+async def test_an_empty_range_makes_an_empty_export(
+    start_gateway: StartGateway, exporter: Exporter
+) -> None:
+    running = await start_gateway(auth="none", plugins=[str(exporter())])
     answer = await get(running, RANGE)
     archive = await fetched(running, answer.headers["Location"])
     assert json.loads(archive.read("photos_2026-01-01_2026-01-31.json")) == []
 
 
 async def test_who_owns_records_gets_their_own_only_where_the_config_says_so(
-    start: Start, exporter: Exporter
+    start_gateway: StartGateway, exporter: Exporter
 ) -> None:
-    running = await start(auth="token", plugins=[str(exporter(owner_field="owner"))], tokens=TOKENS)
+    running = await start_gateway(
+        auth="token", plugins=[str(exporter(owner_field="owner"))], tokens=TOKENS
+    )
     await fill(
         running,
         {f"{n}": {"created": at(2026, 1, 2), "owner": "ada" if n % 2 else "bob"} for n in range(9)},
@@ -188,10 +192,10 @@ async def test_who_owns_records_gets_their_own_only_where_the_config_says_so(
 
 
 async def test_a_namesake_who_is_known_in_another_way_gets_none_of_them(
-    start: Start, exporter: Exporter
+    start_gateway: StartGateway, exporter: Exporter
 ) -> None:
     folder = exporter(owner_field="owner", owner_kind_field="ownerKind")
-    running = await start(auth="token", plugins=[str(folder)], tokens=TOKENS)
+    running = await start_gateway(auth="token", plugins=[str(folder)], tokens=TOKENS)
     kinds = ("token", "jwt", None)
     items = {
         f"{n}": {"created": at(2026, 1, 2), "owner": "ada", "ownerKind": kinds[n % 3]} for n in range(9)
@@ -204,9 +208,9 @@ async def test_a_namesake_who_is_known_in_another_way_gets_none_of_them(
 
 
 async def test_equal_questions_at_once_share_one_export(
-    start: Start, exporter: Exporter, tmp_path: Path
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
 ) -> None:
-    running = await start(auth="none", plugins=[str(exporter())])
+    running = await start_gateway(auth="none", plugins=[str(exporter())])
     await fill(running)
     answers = await asyncio.gather(*(get(running, RANGE, JSON) for _ in range(12)))
     assert {answer.status for answer in answers} == {200}
@@ -218,9 +222,9 @@ async def test_equal_questions_at_once_share_one_export(
 
 @pytest.mark.slow
 async def test_equal_questions_to_several_processes_share_one_export(
-    outside: Callable[..., Outside], exporter: Exporter, tmp_path: Path
+    gateway_process: StartProcess, exporter: Exporter, tmp_path: Path
 ) -> None:
-    running = outside("--plugins", str(exporter()), "--processes", "2")
+    running = gateway_process("--plugins", str(exporter()), "--processes", "2")
     answers = await asyncio.gather(*(get(running, RANGE, JSON) for _ in range(12)))
     assert len({answer.json["id"] for answer in answers}) == 1
     assert len(exports(tmp_path / "data")) == 1
@@ -234,9 +238,9 @@ ADA, BOB = (f"X-Auth-Token: secret-of-{name}" for name in ("ada", "bob"))
 
 
 async def test_an_export_is_there_for_its_caller_only(
-    start: Start, exporter: Exporter, tmp_path: Path
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
 ) -> None:
-    running = await start(auth="token", tokens=TOKENS, plugins=[str(exporter())])
+    running = await start_gateway(auth="token", tokens=TOKENS, plugins=[str(exporter())])
     await fill(running)
     assert (await get(running, RANGE)).status == 401
     told = (await get(running, RANGE, ADA, JSON)).json
@@ -274,8 +278,8 @@ def held_up_by(go: Path) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-async def until_one_is_told(gateway: Gateway | Outside, status: str) -> None:
-    async with asyncio.timeout(SECONDS):
+async def until_one_is_told(gateway: Gateway | GatewayProcess, status: str) -> None:
+    async with asyncio.timeout(TIMEOUT):
         while True:
             told = (await get(gateway, status)).json
             if (told["state"], told["records"]) == ("building", 1):
@@ -284,10 +288,10 @@ async def until_one_is_told(gateway: Gateway | Outside, status: str) -> None:
 
 
 async def test_a_long_export_is_told_of_while_it_is_built(
-    start: Start, exporter: Exporter, tmp_path: Path
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
 ) -> None:
     folder = exporter(held_up_by(tmp_path / "go"), answer_within=0)
-    running = await start(auth="none", plugins=[str(folder)])
+    running = await start_gateway(auth="none", plugins=[str(folder)])
     await fill(running)
     accepted = await get(running, RANGE)
     assert accepted.status == 202
@@ -301,18 +305,18 @@ async def test_a_long_export_is_told_of_while_it_is_built(
 
 @pytest.mark.slow
 async def test_an_export_whose_gateway_is_killed_is_built_after_the_restart(
-    outside: Callable[..., Outside], exporter: Exporter, tmp_path: Path
+    gateway_process: StartProcess, exporter: Exporter, tmp_path: Path
 ) -> None:
     folder = exporter(held_up_by(tmp_path / "go"), answer_within=0)
     await fill_folder(tmp_path / "kept")
     flags = ("--plugins", str(folder))
-    running = outside(*flags, directory=tmp_path / "kept")
+    running = gateway_process(*flags, directory=tmp_path / "kept")
     accepted = (await get(running, RANGE)).json
     await until_one_is_told(running, accepted["status"])
     running.kill()
     assert exports(tmp_path / "kept") == []
     (tmp_path / "go").touch()
-    again = outside(*flags, directory=tmp_path / "kept")
+    again = gateway_process(*flags, directory=tmp_path / "kept")
     answer = await followed(again, accepted["status"], JSON)
     assert (answer.json["state"], answer.json["records"]) == ("done", 3)
     archive = await fetched(again, answer.json["url"])
@@ -321,7 +325,7 @@ async def test_an_export_whose_gateway_is_killed_is_built_after_the_restart(
 
 
 async def test_an_export_that_cannot_be_made_ends_as_failed(
-    start: Start, exporter: Exporter, caplog: pytest.LogCaptureFixture
+    start_gateway: StartGateway, exporter: Exporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     impatient = {
         "build.yaml": [
@@ -329,7 +333,7 @@ async def test_an_export_that_cannot_be_made_ends_as_failed(
             ("ATTEMPTS = 5", "ATTEMPTS = 2"),
         ]
     }
-    running = await start(auth="none", plugins=[str(exporter(impatient, field="no such field"))])
+    running = await start_gateway(auth="none", plugins=[str(exporter(impatient, field="no such field"))])
     answer = await get(running, RANGE)
     assert (answer.status, answer.json["error"]) == (500, "export_failed")
     assert "no such field" not in answer.body.decode()
@@ -338,8 +342,10 @@ async def test_an_export_that_cannot_be_made_ends_as_failed(
     assert "no such field" in str([vars(record) for record in caplog.records])
 
 
-async def test_too_many_records_are_told_at_once(start: Start, exporter: Exporter) -> None:
-    running = await start(auth="none", plugins=[str(exporter(max_records=2))])
+async def test_too_many_records_are_told_at_once(
+    start_gateway: StartGateway, exporter: Exporter
+) -> None:
+    running = await start_gateway(auth="none", plugins=[str(exporter(max_records=2))])
     await fill(running)
     answer = await get(running, RANGE)
     assert answer.status == 500
@@ -350,19 +356,19 @@ async def test_too_many_records_are_told_at_once(start: Start, exporter: Exporte
 
 
 async def test_what_has_expired_is_swept_with_its_record(
-    start: Start, exporter: Exporter, tmp_path: Path
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
 ) -> None:
     often = {"sweep.yaml": [("every: 15m", "every: 1s")]}
-    running = await start(auth="none", plugins=[str(exporter(often))])
+    running = await start_gateway(auth="none", plugins=[str(exporter(often))])
     await fill(running)
     told = (await get(running, RANGE, JSON)).json
     [name] = exports(tmp_path / "data")
-    kept = running.ground.records("exports")
+    kept = running.resources.records("exports")
     item = await kept.get(told["id"])
     assert item
     await kept.put(told["id"], {**item, "beat": time.time() - 86401})
     os.utime(tmp_path / "data/exports" / name, (0, time.time() - 86401))
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while exports(tmp_path / "data") or await kept.get(told["id"]):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
@@ -371,7 +377,7 @@ async def test_what_has_expired_is_swept_with_its_record(
 
 
 async def test_other_folders_expire_too_each_after_its_time(
-    start: Start, exporter: Exporter, tmp_path: Path
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
 ) -> None:
     often = {"sweep.yaml": [("every: 15m", "every: 1s")]}
     folder = exporter(often, expire_after={"/previews/": 10, "/kept/": 1000})
@@ -380,8 +386,8 @@ async def test_other_folders_expire_too_each_after_its_time(
         place.parent.mkdir(parents=True)
         place.touch()
         os.utime(place, (0, time.time() - 100))
-    await start(auth="none", plugins=[str(folder)])
-    deadline = time.monotonic() + SECONDS
+    await start_gateway(auth="none", plugins=[str(folder)])
+    deadline = time.monotonic() + TIMEOUT
     while (tmp_path / "data/previews/old").exists():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
@@ -390,11 +396,11 @@ async def test_other_folders_expire_too_each_after_its_time(
 
 
 async def test_orders_are_taken_away_when_they_have_been_carried_out(
-    start: Start, exporter: Exporter, tmp_path: Path
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
 ) -> None:
-    running = await start(auth="none", plugins=[str(exporter())])
+    running = await start_gateway(auth="none", plugins=[str(exporter())])
     await get(running, RANGE)
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while any((tmp_path / "data/exports/orders").iterdir()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
@@ -405,7 +411,7 @@ async def test_orders_are_taken_away_when_they_have_been_carried_out(
 
 @pytest.mark.slow
 async def test_exports_lie_in_a_bucket_which_signs_for_them_and_removes_them_by_a_rule(
-    outside: Callable[..., Outside],
+    gateway_process: StartProcess,
     exporter: Exporter,
     s3: SeaweedFS,
     s3_storage: str,
@@ -414,7 +420,7 @@ async def test_exports_lie_in_a_bucket_which_signs_for_them_and_removes_them_by_
 ) -> None:
     often = {"sweep.yaml": [("every: 15m", "every: 1s")]}
     await fill_folder(tmp_path / "data")
-    running = outside("--plugins", str(exporter(often)), "--storage", s3_storage)
+    running = gateway_process("--plugins", str(exporter(often)), "--storage", s3_storage)
     answers = await asyncio.gather(*(get(running, RANGE, JSON) for _ in range(5)))
     [url] = {answer.json["url"].partition("?")[0] for answer in answers}
     assert url.startswith(f"{s3.url}/{bucket}/a%20prefix/exports/anonymous/")
@@ -427,7 +433,7 @@ async def test_exports_lie_in_a_bucket_which_signs_for_them_and_removes_them_by_
             assert bare.status == 403
     assert len(json.loads(archive.read("photos_2026-01-01_2026-01-31.json"))) == 3
     assert not (tmp_path / "data/exports").exists()
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while "a prefix/exports/* is removed after 1 days" not in running.log():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
@@ -445,10 +451,10 @@ def test_the_plugin_passes_its_own_tests() -> None:
 
 @pytest.mark.slow
 async def test_exports_are_made_of_records_in_postgresql(
-    start: Start, exporter: Exporter, tmp_path: Path
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
 ) -> None:
     with server() as database:
-        running = await start(auth="none", plugins=[str(exporter())], records=database.url)
+        running = await start_gateway(auth="none", plugins=[str(exporter())], records=database.url)
         await fill(running)
         answers = await asyncio.gather(*(get(running, RANGE, JSON) for _ in range(8)))
         assert {answer.json["records"] for answer in answers} == {3}

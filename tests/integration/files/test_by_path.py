@@ -16,19 +16,27 @@ from gateway.plugins import Plugins
 from gateway.plugins.scripting import Services
 from gateway.plugins.scripting.files import FilesInMemory
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import failing_open, files_below, get, leftovers, plugin, put, settled
+from tests.conftest import StartGateway
+from tests.support.harness import (
+    failing_open,
+    files_below,
+    get,
+    leftovers,
+    put,
+    wait_settled,
+    write_plugin,
+)
 from tests.support.s3.servers import SeaweedFS
 
 Files = Any
 
 
 @pytest.fixture(params=["directory", "memory"])
-async def files(request: pytest.FixtureRequest, start: Start) -> Files:
+async def files(request: pytest.FixtureRequest, start_gateway: StartGateway) -> Files:
     """Each thing that scripts may know as `files`."""
     if request.param == "memory":
         return FilesInMemory()
-    return (await start(auth="none")).ground.files
+    return (await start_gateway(auth="none")).resources.files
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -88,20 +96,23 @@ class Meanwhile:
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])
 async def gateway(
-    request: pytest.FixtureRequest, start: Start, bucket: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    start_gateway: StartGateway,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Gateway:
     """A gateway on each storage."""
     if request.param == "file":
-        return await start(auth="none")
+        return await start_gateway(auth="none")
     server: SeaweedFS = request.getfixturevalue("s3")
     await server.make(bucket)
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
-    return await start(auth="none", storage=f"s3://{bucket}")
+    return await start_gateway(auth="none", storage=f"s3://{bucket}")
 
 
 async def read(gateway: Gateway, path: str) -> bytes:
-    async with gateway.ground.files.open_path(path) as file:
+    async with gateway.resources.files.open_path(path) as file:
         return bytes(await file.read())
 
 
@@ -113,13 +124,13 @@ async def test_a_file_that_grows_or_tells_no_size_is_saved_and_stops_nobody(
         with growing.open("ab") as file:
             file.write(b"appended" * 1000)
 
-    files, growing, content = gateway.ground.files, tmp_path / "growing", os.urandom(size)
+    files, growing, content = gateway.resources.files, tmp_path / "growing", os.urandom(size)
     growing.write_bytes(content)
-    files.saver.store_with_writer(Meanwhile(gateway.ground.intake(), grows))
+    files.saver.store_with_writer(Meanwhile(gateway.resources.make_writer(), grows))
     assert (await files.save("/growing", growing)).bytes == size
     assert await read(gateway, "/growing") == content
 
-    files.saver.store_with_writer(gateway.ground.intake())
+    files.saver.store_with_writer(gateway.resources.make_writer())
     await files.save("/machine", "/proc/cpuinfo")
     assert (await read(gateway, "/machine")).startswith(b"processor")
     (tmp_path / "empty").touch()
@@ -140,11 +151,11 @@ async def test_a_file_that_loses_what_it_had_is_not_saved(
 
     local = tmp_path / "local"
     local.write_bytes(b"x" * 2_500_000)
-    gateway.ground.files.saver.store_with_writer(Meanwhile(gateway.ground.intake(), loses))
+    gateway.resources.files.saver.store_with_writer(Meanwhile(gateway.resources.make_writer(), loses))
     with pytest.raises(OSError, match=fate):
-        await gateway.ground.files.save("/a", local)
+        await gateway.resources.files.save("/a", local)
     with pytest.raises(Refusal, match="no such file"):
-        await gateway.ground.files.stat("/a")
+        await gateway.resources.files.stat("/a")
 
 
 @pytest.mark.parametrize("path", ["/../a", "/.gateway/a", "/a//b", "/a\x00", ""])
@@ -154,9 +165,9 @@ async def test_a_bad_path_is_refused(files: Files, path: str) -> None:
     assert refused.value.code == "bad_path"
 
 
-async def test_what_is_old_expires(start: Start) -> None:
-    gateway = await start(auth="none")
-    files = gateway.ground.files
+async def test_what_is_old_expires(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(auth="none")
+    files = gateway.resources.files
     for name in ("old", "new"):
         await files.save(f"/exports/{name}", b"x")
     long_ago = time.time() - 1000
@@ -168,9 +179,9 @@ async def test_what_is_old_expires(start: Start) -> None:
 
 
 async def test_a_list_for_a_script_ends_only_where_every_folder_could_be_read(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = (await start(auth="none")).ground.files
+    files = (await start_gateway(auth="none")).resources.files
     for path in ("/box/a", "/box/later/b"):
         await files.save(path, b"x")
     monkeypatch.setattr("os.open", failing_open("later"))
@@ -178,24 +189,24 @@ async def test_a_list_for_a_script_ends_only_where_every_folder_could_be_read(
         [stat.path async for stat in files.list("/box/")]
 
 
-async def test_a_source_that_fails_leaves_nothing(start: Start) -> None:
+async def test_a_source_that_fails_leaves_nothing(start_gateway: StartGateway) -> None:
     async def fails() -> AsyncIterator[bytes]:
         yield b"x" * 2_000_000
         raise LookupError("no more")
 
-    gateway = await start(auth="none")
+    gateway = await start_gateway(auth="none")
     with pytest.raises(LookupError):
-        await gateway.ground.files.save("/a", fails())
+        await gateway.resources.files.save("/a", fails())
     assert leftovers(gateway.settings.directory) == []
     assert not (gateway.settings.directory / "a").exists()
-    assert gateway.ground.reserve.promised == 0
+    assert gateway.resources.disk_space.promised == 0
 
 
-async def test_protected_places_are_not_written(start: Start, tmp_path: Path) -> None:
-    folder = plugin(tmp_path / "data" / "plugins", "name: c\nconfig: {}\n")
-    gateway = await start(auth="none", plugins=[str(folder)])
+async def test_protected_places_are_not_written(start_gateway: StartGateway, tmp_path: Path) -> None:
+    folder = write_plugin(tmp_path / "data" / "plugins", "name: c\nconfig: {}\n")
+    gateway = await start_gateway(auth="none", plugins=[str(folder)])
     with pytest.raises(Refusal, match="belongs to the gateway"):
-        await gateway.ground.files.save("/plugins/evil.yaml", b"x")
+        await gateway.resources.files.save("/plugins/evil.yaml", b"x")
 
 
 COPIES = """
@@ -226,15 +237,15 @@ COPIES = """
 
 
 async def test_what_a_script_saves_is_told_to_others_as_an_object_and_not_as_an_upload(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    folder = plugin(tmp_path / "p", COPIES)
-    gateway = await start(auth="none", plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "p", COPIES)
+    gateway = await start_gateway(auth="none", plugins=[str(folder)])
     upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
     async with asyncio.timeout(30):
         while not (gateway.settings.directory / "notes" / upload_id).exists():
-            await settled(gateway)
-    await settled(gateway)
+            await wait_settled(gateway)
+    await wait_settled(gateway)
     found = files_below(gateway.settings.directory)
     assert found["copies/upload/a.txt"] == b"content"
     assert found[f"notes/{upload_id}"] == b'{"name": "script", "kind": "script"}'
@@ -243,7 +254,9 @@ async def test_what_a_script_saves_is_told_to_others_as_an_object_and_not_as_an_
     assert 'state="dead"' not in metrics
 
 
-async def test_a_hundred_saves_at_once_from_a_script_all_arrive(start: Start, tmp_path: Path) -> None:
+async def test_a_hundred_saves_at_once_from_a_script_all_arrive(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
     many = """
 name: many
 event: APIGW.OnFileUploaded
@@ -251,15 +264,17 @@ script: |
   async def many(event, handle):
       await asyncio.gather(*(files.save(f"/many/{n}", str(n).encode()) for n in range(100)))
 """
-    gateway: Gateway = await start(auth="none", plugins=[str(plugin(tmp_path / "p", many))])
+    gateway: Gateway = await start_gateway(
+        auth="none", plugins=[str(write_plugin(tmp_path / "p", many))]
+    )
     await put(gateway, "/upload/a")
-    await settled(gateway)
+    await wait_settled(gateway)
     found = files_below(gateway.settings.directory / "many")
     assert found == {str(number): str(number).encode() for number in range(100)}
 
 
 def test_in_a_check_nothing_is_stored(tmp_path: Path) -> None:
-    folder = plugin(tmp_path / "p", "name: c\nconfig: {}\n")
+    folder = write_plugin(tmp_path / "p", "name: c\nconfig: {}\n")
     plugins = Plugins((folder,), Services())
     plugins.load()
     assert isinstance(plugins.services.files, FilesInMemory)

@@ -9,12 +9,14 @@ from yarl import URL
 
 from gateway.server.app import Gateway
 from gateway.telemetry.redaction import INTERNAL_HEADER
-from tests.conftest import Start
-from tests.support.harness import get, head, put, raw
+from tests.conftest import StartGateway
+from tests.support.harness import get, put, raw_connection, request_head
 
 
-async def test_a_file_is_handed_over_as_an_attachment(start: Start, tmp_path: Path) -> None:
-    gateway = await start(auth="token")
+async def test_a_file_is_handed_over_as_an_attachment(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     stored = await put(gateway, "/upload/a%20%C3%BC.html", b"<script>", known)
     upload_id = stored.json["upload_id"]
@@ -24,13 +26,15 @@ async def test_a_file_is_handed_over_as_an_attachment(start: Start, tmp_path: Pa
     assert disposition == "attachment; filename=\"a _.html\"; filename*=UTF-8''a%20%C3%BC.html"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "sandbox" in answer.headers["Content-Security-Policy"]
-    async with raw(gateway) as connection:
-        await connection.send(head("HEAD", f"/-/files/{upload_id}", known))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("HEAD", f"/-/files/{upload_id}", known))
         assert (await connection.answer(head=True)).headers["Content-Length"] == "8"
 
 
-async def test_a_newer_file_is_never_handed_over_for_an_older_upload(start: Start) -> None:
-    gateway = await start(auth="token")
+async def test_a_newer_file_is_never_handed_over_for_an_older_upload(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     upload_id = (await put(gateway, "/upload/a", b"old", known)).json["upload_id"]
     await put(gateway, "/upload/a", b"new", known)
@@ -38,66 +42,71 @@ async def test_a_newer_file_is_never_handed_over_for_an_older_upload(start: Star
     assert (await get(gateway, "/-/files/nobody-knows", known)).status == 404
 
 
-async def test_removing_takes_somebody_known(start: Start, tmp_path: Path) -> None:
-    gateway = await start(auth="token")
+async def test_removing_takes_somebody_known(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     upload_id = (await put(gateway, "/upload/a", b"x", known)).json["upload_id"]
-    async with raw(gateway) as connection:
-        await connection.send(head("DELETE", f"/-/files/{upload_id}"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("DELETE", f"/-/files/{upload_id}"))
         assert (await connection.answer()).status == 401
-        await connection.send(head("DELETE", f"/-/files/{upload_id}", known))
+        await connection.send(request_head("DELETE", f"/-/files/{upload_id}", known))
         assert (await connection.answer()).status == 204
     assert not (tmp_path / "data/upload/a").exists()
     assert (await get(gateway, f"/-/files/{upload_id}", known)).status == 410
 
 
 async def test_without_authorization_nobody_has_or_removes_others_files(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start(auth="none")
+    gateway = await start_gateway(auth="none")
     upload_id = (await put(gateway, "/upload/a")).json["upload_id"]
     assert (await get(gateway, f"/-/files/{upload_id}")).status == 403
-    async with raw(gateway) as connection:
-        await connection.send(head("DELETE", f"/-/files/{upload_id}"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("DELETE", f"/-/files/{upload_id}"))
         assert (await connection.answer()).status == 403
     assert (tmp_path / "data/upload/a").exists()
 
 
 def internal(gateway: Gateway, method: str, target: str) -> str:
     """Return the header with which another node of the installation would call."""
-    call = gateway.ground.installation.recognise(method, URL(gateway.url + target, encoded=True))
+    call = gateway.resources.installation.credentials_for(method, URL(gateway.url + target, encoded=True))
     assert call is not None
     return f"{INTERNAL_HEADER}: {call.credential}"
 
 
-async def test_only_another_node_removes_a_file_by_its_path(start: Start, tmp_path: Path) -> None:
-    gateway = await start(auth="token")
+async def test_only_another_node_removes_a_file_by_its_path(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     await put(gateway, "/upload/a", b"x", known)
-    async with raw(gateway) as connection:
-        await connection.send(head("DELETE", "/-/objects/upload/a", known))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("DELETE", "/-/objects/upload/a", known))
         assert (await connection.answer()).status == 403
     assert (tmp_path / "data/upload/a").exists()
-    async with raw(gateway) as connection:
+    async with raw_connection(gateway) as connection:
         node = internal(gateway, "DELETE", "/-/objects/upload/a")
-        await connection.send(head("DELETE", "/-/objects/upload/a", node))
+        await connection.send(request_head("DELETE", "/-/objects/upload/a", node))
         assert (await connection.answer()).status == 204
-        await connection.send(head("DELETE", "/-/objects/upload/a", node))
+        await connection.send(request_head("DELETE", "/-/objects/upload/a", node))
         assert (await connection.answer()).status == 404
     assert not (tmp_path / "data/upload/a").exists()
 
 
 @pytest.mark.parametrize("if_match", ['"another"', 'W/"another"', '"a", "b"'])
 async def test_another_version_than_if_match_names_is_not_removed(
-    start: Start, tmp_path: Path, if_match: str
+    start_gateway: StartGateway, tmp_path: Path, if_match: str
 ) -> None:
-    gateway = await start(auth="none")
+    gateway = await start_gateway(auth="none")
     await put(gateway, "/upload/a", b"x")
     node = internal(gateway, "DELETE", "/-/objects/upload/a")
-    async with raw(gateway) as connection:
-        await connection.send(head("DELETE", "/-/objects/upload/a", node, f"If-Match: {if_match}"))
-        assert (await connection.answer()).status == (412 if if_match == '"another"' else 400)
-        etag = (await gateway.ground.files.stat("/upload/a")).etag
+    status = 412 if if_match == '"another"' else 400
+    async with raw_connection(gateway) as connection:
+        other = f"If-Match: {if_match}"
+        await connection.send(request_head("DELETE", "/-/objects/upload/a", node, other))
+        assert (await connection.answer()).status == status
+        etag = (await gateway.resources.files.stat("/upload/a")).etag
         assert (tmp_path / "data/upload/a").exists()
-        await connection.send(head("DELETE", "/-/objects/upload/a", node, f'If-Match: "{etag}"'))
+        same = f'If-Match: "{etag}"'
+        await connection.send(request_head("DELETE", "/-/objects/upload/a", node, same))
         assert (await connection.answer()).status == 204

@@ -10,27 +10,27 @@ import pytest
 
 from gateway.domain.model import UPLOADED
 from gateway.http import protocol as server
-from tests.conftest import Start
-from tests.support.harness import files_below, handlers_done, head, put, raw
-from tests.support.witness import handler, logged
+from tests.conftest import StartGateway
+from tests.support.harness import files_below, handlers_done, put, raw_connection, request_head
+from tests.support.recorders import captured_log, write_handler
 
 # -- the next request on the connection
 
-LOOKS_LIKE_A_REQUEST = head("GET", "/-/health")
+LOOKS_LIKE_A_REQUEST = request_head("GET", "/-/health")
 
 
 @pytest.mark.parametrize("expect", [(), ("Expect: 100-continue",)])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_body_that_looks_like_a_request_is_never_answered(
-    start: Start, expect: tuple[str, ...], framing: str
+    start_gateway: StartGateway, expect: tuple[str, ...], framing: str
 ) -> None:
-    gateway = await start(auth="token")
+    gateway = await start_gateway(auth="token")
     body = LOOKS_LIKE_A_REQUEST * 10
     line = f"Content-Length: {len(body)}"
     if framing == "chunked":
         line, body = "Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", line, *expect) + body)
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", line, *expect) + body)
         text = await connection.closed()
     assert text.startswith(b"HTTP/1.1 401 ")
     assert text.count(b"HTTP/1.1") == 1
@@ -38,36 +38,42 @@ async def test_a_body_that_looks_like_a_request_is_never_answered(
 
 
 async def test_after_a_refusal_without_a_body_the_next_request_gets_its_own_answer(
-    start: Start,
+    start_gateway: StartGateway,
 ) -> None:
-    gateway = await start(auth="token")
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", "Content-Length: 0") + LOOKS_LIKE_A_REQUEST)
+    gateway = await start_gateway(auth="token")
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("PUT", "/upload/x", "Content-Length: 0") + LOOKS_LIKE_A_REQUEST
+        )
         assert (await connection.answer()).status == 401
         assert (await connection.answer()).status == 200
 
 
-async def test_behind_an_upload_the_next_request_gets_its_own_answer(start: Start) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
-        request = head("PUT", "/upload/x", "Content-Length: 3") + b"abc"
+async def test_behind_an_upload_the_next_request_gets_its_own_answer(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
+        request = request_head("PUT", "/upload/x", "Content-Length: 3") + b"abc"
         await connection.send(request + LOOKS_LIKE_A_REQUEST + request)
         assert [(await connection.answer()).status for _ in range(3)] == [201, 200, 200]
 
 
 async def test_behind_a_refusal_with_a_body_the_connection_is_closed_for_all_to_see(
-    start: Start,
+    start_gateway: StartGateway,
 ) -> None:
-    gateway = await start(auth="token")
-    async with raw(gateway) as connection:
-        request = head("PUT", "/upload/x", "Content-Length: 3") + b"abc"
+    gateway = await start_gateway(auth="token")
+    async with raw_connection(gateway) as connection:
+        request = request_head("PUT", "/upload/x", "Content-Length: 3") + b"abc"
         await connection.send(request + LOOKS_LIKE_A_REQUEST)
         assert (await connection.answer()).headers["Connection"] == "close"
         assert await connection.closed() == b""
 
 
-async def test_an_offer_to_upgrade_does_not_disturb_an_upload(start: Start, tmp_path: Path) -> None:
-    gateway = await start()
+async def test_an_offer_to_upgrade_does_not_disturb_an_upload(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway()
     for number, protocol in enumerate(("h2c", "websocket")):
         lines = ("Connection: Upgrade", f"Upgrade: {protocol}")
         answer = await put(gateway, f"/upload/{number}", b"abc", *lines)
@@ -92,12 +98,14 @@ MALFORMED = {
 
 @pytest.mark.parametrize("lines", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_what_is_no_proper_http_is_told_so_and_closed(
-    start: Start, tmp_path: Path, lines: tuple[str, ...]
+    start_gateway: StartGateway, tmp_path: Path, lines: tuple[str, ...]
 ) -> None:
-    gateway = await start()
-    with logged() as log:
-        async with raw(gateway) as connection:
-            await connection.send(head("PUT", "/upload/x", *lines) + b"abc" + LOOKS_LIKE_A_REQUEST)
+    gateway = await start_gateway()
+    with captured_log() as log:
+        async with raw_connection(gateway) as connection:
+            await connection.send(
+                request_head("PUT", "/upload/x", *lines) + b"abc" + LOOKS_LIKE_A_REQUEST
+            )
             text = await connection.closed()
     top, _, body = text.partition(b"\r\n\r\n")
     assert top.split(b"\r\n")[0].endswith(b" 400 Bad Request")
@@ -108,10 +116,12 @@ async def test_what_is_no_proper_http_is_told_so_and_closed(
     assert files_below(tmp_path / "data/upload") == {}
 
 
-async def test_bytes_that_are_no_text_in_a_header_harm_nobody(start: Start, tmp_path: Path) -> None:
+async def test_bytes_that_are_no_text_in_a_header_harm_nobody(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
     script = "raise ValueError(event['headers']['Content-Type'])"
-    folder = handler(tmp_path / "plugins", script, event=UPLOADED, more="retry: {attempts: 1}\n")
-    gateway = await start(plugins=folder)
+    folder = write_handler(tmp_path / "plugins", script, event=UPLOADED, more="retry: {attempts: 1}\n")
+    gateway = await start_gateway(plugins=folder)
     lines = ["Content-Type: text/plain"] * 20 + ["Content-Type: odd/\udcff"]
     answers = await asyncio.gather(
         *(put(gateway, f"/upload/{number}", b"1", line) for number, line in enumerate(lines))
@@ -122,13 +132,13 @@ async def test_bytes_that_are_no_text_in_a_header_harm_nobody(start: Start, tmp_
     assert story["mime"] == "odd/\ufffd"
 
 
-@pytest.mark.parametrize("before", [b"", head("GET", "/-/health")])
+@pytest.mark.parametrize("before", [b"", request_head("GET", "/-/health")])
 async def test_headers_that_never_end_are_cut_off(
-    start: Start, monkeypatch: pytest.MonkeyPatch, before: bytes
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, before: bytes
 ) -> None:
     monkeypatch.setattr(server, "KEEP_ALIVE", 0.3)
-    gateway = await start()
-    async with raw(gateway) as connection:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
         await connection.send(before + b"PUT /upload/x HTTP/1.1\r\n")
         if before:
             await connection.answer()

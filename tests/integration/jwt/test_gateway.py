@@ -17,9 +17,9 @@ from gateway.plugins import PluginFaults
 from gateway.server.app import Gateway
 from gateway.settings import load
 from gateway.telemetry.redaction import INTERNAL_HEADER
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support import PROJECT
-from tests.support.harness import Answer, get, handlers_done, plugin, put
+from tests.support.harness import RawResponse, get, handlers_done, put, write_plugin
 from tests.support.jwt.issuing import FakeIssuer, flags, rsa_pair
 from tests.support.routing.scripted import route, write
 
@@ -40,23 +40,25 @@ def bearer(token: str) -> str:
     return f"Authorization: Bearer {token}"
 
 
-def challenge(answer: Answer) -> str:
+def challenge(answer: RawResponse) -> str:
     return answer.headers["WWW-Authenticate"].removeprefix('Bearer realm="upload-gateway"')
 
 
 @pytest.fixture
-def believing(start: Start, issuer: FakeIssuer, tmp_path: Path) -> Start:
+def believing(start_gateway: StartGateway, issuer: FakeIssuer, tmp_path: Path) -> StartGateway:
     """Start a gateway that believes the issuer: `await believing(route(...), auth="jwt")`."""
 
     async def begin(*texts: str, **values: object) -> Gateway:
         folder = write(tmp_path / "plugins", *texts) if texts else None
         given = {"plugins": [str(folder)]} if folder else {}
-        return await start(**{"auth": "jwt", **flags(issuer), **given, **values})
+        return await start_gateway(**{"auth": "jwt", **flags(issuer), **given, **values})
 
     return begin
 
 
-async def test_an_upload_needs_a_token_that_is_believed(believing: Start, issuer: FakeIssuer) -> None:
+async def test_an_upload_needs_a_token_that_is_believed(
+    believing: StartGateway, issuer: FakeIssuer
+) -> None:
     gateway = await believing()
     assert (await put(gateway, "/upload/a", b"x", bearer(issuer.token()))).status == 201
     nobody = await put(gateway, "/upload/b", b"x")
@@ -72,7 +74,7 @@ async def test_an_upload_needs_a_token_that_is_believed(believing: Start, issuer
     assert not (gateway.settings.directory / "upload/b").exists()
 
 
-async def test_a_download_needs_one_too(believing: Start, issuer: FakeIssuer) -> None:
+async def test_a_download_needs_one_too(believing: StartGateway, issuer: FakeIssuer) -> None:
     gateway = await believing(downloads=True)
     await put(gateway, "/upload/a", b"mine", bearer(issuer.token()))
     assert (await get(gateway, "/upload/a", bearer(issuer.token()))).body == b"mine"
@@ -82,7 +84,7 @@ async def test_a_download_needs_one_too(believing: Start, issuer: FakeIssuer) ->
 
 
 async def test_refusals_do_not_tell_what_would_have_been_right(
-    believing: Start, issuer: FakeIssuer
+    believing: StartGateway, issuer: FakeIssuer
 ) -> None:
     gateway = await believing()
     for wrong in ({"aud": "x"}, {"iss": "https://x"}, {"sub": None}, {"exp": None}):
@@ -93,7 +95,7 @@ async def test_refusals_do_not_tell_what_would_have_been_right(
 
 
 async def test_the_claims_are_what_handlers_see_and_the_token_is_nowhere(
-    believing: Start, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
+    believing: StartGateway, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     gateway = await believing(SEES, auth="none")  # then the test may ask how the handlers do
@@ -130,7 +132,7 @@ def test_a_principal_with_very_much_to_say_is_written_down_short() -> None:
 
 
 async def test_while_nobody_knows_the_keys_the_answer_is_503_and_not_401(
-    believing: Start, issuer: FakeIssuer
+    believing: StartGateway, issuer: FakeIssuer
 ) -> None:
     issuer.status = 500
     gateway = await believing(tokens=[f"ann:{digest('word')}"])
@@ -143,15 +145,15 @@ async def test_while_nobody_knows_the_keys_the_answer_is_503_and_not_401(
 
 
 async def test_tokens_and_gateways_of_the_installation_pass_beside_it(
-    believing: Start, issuer: FakeIssuer
+    believing: StartGateway, issuer: FakeIssuer
 ) -> None:
-    gateway = await believing(route("/who", WHO, auth="axis"), tokens=[f"bot:{digest('word')}"])
+    gateway = await believing(route("/who", WHO, auth="default"), tokens=[f"bot:{digest('word')}"])
     ann = await get(gateway, "/who", bearer(issuer.token()))
     assert (ann.json["name"], ann.json["claims"]["sub"]) == ("ann", "ann")
     assert (await get(gateway, "/who", bearer("word"))).json == {"name": "bot", "kind": "token"}
     both = await get(gateway, "/who", bearer(issuer.token()), "X-Auth-Token: word")
     assert both.json["kind"] == "token"
-    trusted = gateway.ground.installation.recognise("GET", URL(f"{gateway.url}/who"))
+    trusted = gateway.resources.installation.credentials_for("GET", URL(f"{gateway.url}/who"))
     assert trusted is not None
     ours = await get(gateway, "/who", f"{INTERNAL_HEADER}: {trusted.credential}", bearer("junk"))
     assert ours.json["kind"] == "internal"
@@ -159,13 +161,13 @@ async def test_tokens_and_gateways_of_the_installation_pass_beside_it(
 
 
 async def test_a_route_may_demand_one_whatever_the_default_is(
-    believing: Start, issuer: FakeIssuer
+    believing: StartGateway, issuer: FakeIssuer
 ) -> None:
     gateway = await believing(
         route("/users", WHO, auth="jwt"),
         route("/bots", WHO, auth="token"),
         route("/all", WHO),
-        route("/default", WHO, auth="axis"),
+        route("/default", WHO, auth="default"),
         auth="token",
         tokens=[f"bot:{digest('word')}"],
     )
@@ -184,20 +186,22 @@ async def test_a_route_may_demand_one_whatever_the_default_is(
 
 
 RIGHTS = """
-authorities: [0.0.0.0]
+upstreams: []
 proxy:
   path: {path}
-  authorization: {{auth_mode: {mode}, {rights}}}
-request_forbidden_process: |
+  authorization: {{auth: {mode}, {rights}}}
+request_script: |
   return request.principal
 """
 
 
-async def test_scopes_are_all_needed_and_one_group_is(believing: Start, issuer: FakeIssuer) -> None:
+async def test_scopes_are_all_needed_and_one_group_is(
+    believing: StartGateway, issuer: FakeIssuer
+) -> None:
     gateway = await believing(
         RIGHTS.format(path="/s", mode="jwt", rights="scopes: [photos/read, photos/write]"),
-        RIGHTS.format(path="/g", mode="axis", rights="groups: [admins, editors]"),
-        RIGHTS.format(path="/b", mode="axis", rights="scopes: [a], groups: [g]"),
+        RIGHTS.format(path="/g", mode="default", rights="groups: [admins, editors]"),
+        RIGHTS.format(path="/b", mode="default", rights="scopes: [a], groups: [g]"),
         tokens=[f"bot:{digest('word')}"],
     )
 
@@ -231,14 +235,14 @@ async def test_scopes_are_all_needed_and_one_group_is(believing: Start, issuer: 
 
 
 async def test_where_everybody_may_do_everything_rights_are_not_asked_for(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    text = RIGHTS.format(path="/s", mode="axis", rights="scopes: [a]")
-    gateway = await start(auth="none", plugins=[str(plugin(tmp_path / "plugins", text))])
+    text = RIGHTS.format(path="/s", mode="default", rights="scopes: [a]")
+    gateway = await start_gateway(auth="none", plugins=[str(write_plugin(tmp_path / "plugins", text))])
     assert (await get(gateway, "/s")).status == 204
 
 
-async def test_the_pages_are_for_operators(believing: Start, issuer: FakeIssuer) -> None:
+async def test_the_pages_are_for_operators(believing: StartGateway, issuer: FakeIssuer) -> None:
     gateway = await believing(jwt_operators=["ops", "root"], tokens=[f"bot:{digest('word')}"])
     await get(gateway, "/who", bearer(issuer.token()))
     metrics = await get(gateway, "/-/metrics", bearer("word"))
@@ -256,7 +260,7 @@ async def test_the_pages_are_for_operators(believing: Start, issuer: FakeIssuer)
 
 
 async def test_without_operators_a_users_token_opens_no_page(
-    believing: Start, issuer: FakeIssuer
+    believing: StartGateway, issuer: FakeIssuer
 ) -> None:
     gateway = await believing()
     token = bearer(issuer.token(groups=[""], **{"cognito:groups": []}))
@@ -264,7 +268,7 @@ async def test_without_operators_a_users_token_opens_no_page(
 
 
 async def test_where_everybody_may_upload_a_users_token_gives_no_more_than_none(
-    believing: Start, issuer: FakeIssuer
+    believing: StartGateway, issuer: FakeIssuer
 ) -> None:
     gateway = await believing(auth="none")
     user = bearer(issuer.token())
@@ -274,7 +278,7 @@ async def test_where_everybody_may_upload_a_users_token_gives_no_more_than_none(
 
 
 async def test_a_token_goes_on_to_the_upstream_which_may_read_it(
-    believing: Start, issuer: FakeIssuer, tmp_path: Path
+    believing: StartGateway, issuer: FakeIssuer, tmp_path: Path
 ) -> None:
     back = await believing(
         route("/{all:path}", 'return request.headers.get("Authorization")'),
@@ -283,7 +287,7 @@ async def test_a_token_goes_on_to_the_upstream_which_may_read_it(
     )
     up = "{}:{}".format(*back.address)
     front = await believing(
-        route("/a", auth="axis").replace("0.0.0.0", up), tokens=[f"bot:{digest('word')}"]
+        route("/a", auth="default").replace("[]", f"['{up}']"), tokens=[f"bot:{digest('word')}"]
     )
     token = issuer.token()
     assert (await get(front, "/a", bearer(token))).body.decode() == f"Bearer {token}"
@@ -303,7 +307,7 @@ async def test_a_token_goes_on_to_the_upstream_which_may_read_it(
     ],
 )
 async def test_rights_that_cannot_be_asked_for_are_a_fault_with_its_line(
-    believing: Start, rights: str, mode: str, words: str
+    believing: StartGateway, rights: str, mode: str, words: str
 ) -> None:
     with pytest.raises(PluginFaults) as caught:
         await believing(RIGHTS.format(path="/s", mode=mode, rights=rights))
@@ -312,17 +316,17 @@ async def test_rights_that_cannot_be_asked_for_are_a_fault_with_its_line(
 
 
 async def test_a_route_that_demands_one_where_no_issuer_is_known_is_a_fault_with_its_line(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    folder = plugin(tmp_path / "plugins", route("/a", auth="jwt"))
+    folder = write_plugin(tmp_path / "plugins", route("/a", auth="jwt"))
     with pytest.raises(PluginFaults, match=r"plugin.yaml:2: nobody's JSON Web Tokens are believed"):
-        await start(plugins=[str(folder)])
+        await start_gateway(plugins=[str(folder)])
 
 
 def test_an_issuer_in_the_file_is_complained_of_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config/gateway.yaml").write_text("auth: jwt\njwt_issuer: https://i.example/pool\n")
-    with pytest.raises(ConfigError, match=r"gateway.yaml:2: jwt_issuer: say whom the tokens must be"):
+    with pytest.raises(ConfigError, match=r"gateway.yaml:2: jwt_issuer: no audience is set"):
         load({"directory": str(tmp_path)}, {})
 
 

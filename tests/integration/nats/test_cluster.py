@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Start
+from tests.conftest import StartGateway, StartProcess
 from tests.integration.nats.test_gateway import comes
-from tests.support.harness import Outside, get, plugin, put, whole_lines
+from tests.support.harness import complete_lines, get, put, write_plugin
 from tests.support.nats.servers import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -29,12 +28,15 @@ script: |
 
 
 async def test_every_acknowledged_upload_is_handled_whatever_dies(
-    start: Start, cluster: Cluster, outside: Callable[..., Outside], tmp_path: Path
+    start_gateway: StartGateway,
+    cluster: Cluster,
+    gateway_process: StartProcess,
+    tmp_path: Path,
 ) -> None:
     log = tmp_path / "log"
-    folder = plugin(tmp_path / "plugins", NOTER.format(log=str(log)))
+    folder = write_plugin(tmp_path / "plugins", NOTER.format(log=str(log)))
     gateway = await asyncio.to_thread(
-        outside, "--events", cluster.url, "--plugins", str(folder), "--events-lease", "2"
+        gateway_process, "--events", cluster.url, "--plugins", str(folder), "--events-lease", "2"
     )
     stored: list[str] = []
 
@@ -48,10 +50,10 @@ async def test_every_acknowledged_upload_is_handled_whatever_dies(
         await asyncio.gather(*(upload(first + worker, 40) for worker in range(4)))
 
     async def handled() -> bool:
-        return {json.loads(line) for line in whole_lines(log)} >= set(stored)
+        return {json.loads(line) for line in complete_lines(log)} >= set(stored)
 
     await some(0)
-    await comes(lambda: len(whole_lines(log)) >= 1)
+    await comes(lambda: len(complete_lines(log)) >= 1)
     # The leader dies while events are on their way.
     leader = cluster.leader_of("apigw-queue")
     uploading = asyncio.create_task(some(10))

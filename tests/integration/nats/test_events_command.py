@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.integration.nats.test_gateway import comes
-from tests.support.harness import plugin, put, whole_lines
+from tests.support.harness import complete_lines, put, write_plugin
 from tests.support.nats.servers import Server
 
 PICKY = """\
@@ -39,11 +39,11 @@ async def events(*words: str) -> Any:
 
 
 async def test_what_died_in_nats_is_listed_retried_and_replayed(
-    start: Start, server: Server, tmp_path: Path
+    start_gateway: StartGateway, server: Server, tmp_path: Path
 ) -> None:
     log, fixed = tmp_path / "log", tmp_path / "fixed"
-    folder = plugin(tmp_path / "plugins", PICKY.format(log=str(log), fixed=str(fixed)))
-    await put(await start(events=server.url, plugins=[str(folder)]), "/upload/a")
+    folder = write_plugin(tmp_path / "plugins", PICKY.format(log=str(log), fixed=str(fixed)))
+    await put(await start_gateway(events=server.url, plugins=[str(folder)]), "/upload/a")
     where = ["--directory", str(tmp_path / "data"), "--events", server.url]
     dead: list[dict[str, Any]] = []
     while not dead:
@@ -52,6 +52,6 @@ async def test_what_died_in_nats_is_listed_retried_and_replayed(
     assert "not yet" in dead[0]["error"]
     fixed.touch()
     await events("retry", "--dead", *where)
-    await comes(lambda: whole_lines(log) == ["/upload/a"])
+    await comes(lambda: complete_lines(log) == ["/upload/a"])
     await events("replay", "--since", "1h", *where)
-    await comes(lambda: whole_lines(log) == ["/upload/a"] * 2)
+    await comes(lambda: complete_lines(log) == ["/upload/a"] * 2)

@@ -14,11 +14,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.endpoints.admin import status as observe
-from gateway.events.protocols import Selection
+from gateway.events.protocols import Selection, run_all
 from gateway.server.app import Gateway
-from tests.conftest import Start
+from tests.conftest import StartGateway, StartProcess
 from tests.integration.admin.test_events import post
-from tests.support.harness import SECONDS, Outside, get, plugin, put, whole_lines
+from tests.support.harness import TIMEOUT, GatewayProcess, complete_lines, get, put, write_plugin
 from tests.support.nats.fixtures import MakeEngine
 from tests.support.nats.servers import Server
 
@@ -36,7 +36,7 @@ script: |
 
 async def comes(true: Callable[[], Any]) -> Any:
     """Wait until it is true: what other processes do has no other sign."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while not (found := true()):
         assert time.monotonic() < deadline, "it never came"
         await asyncio.sleep(0.02)
@@ -56,14 +56,14 @@ async def samples(gateway: Gateway) -> dict[str, float]:
 
 
 async def test_an_upload_goes_through_nats_to_a_handler_of_the_same_gateway(
-    start: Start, server: Server, tmp_path: Path
+    start_gateway: StartGateway, server: Server, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
-    gateway = await start(events=server.url, plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     answer = await put(gateway, "/upload/a.txt", b"hello")
     assert answer.status == 201
-    [line] = await comes(lambda: whole_lines(log))
+    [line] = await comes(lambda: complete_lines(log))
     assert '"body": "hello"' in line
     assert f'"filepath": "{tmp_path}/data/upload/a.txt"' in line
     told = server.ask("/jsz?streams=true")["account_details"][0]["stream_detail"]
@@ -71,104 +71,104 @@ async def test_an_upload_goes_through_nats_to_a_handler_of_the_same_gateway(
 
 
 async def test_uploads_do_not_wait_for_nats_and_are_handed_over_when_it_comes_back(
-    start: Start, server: Server, tmp_path: Path
+    start_gateway: StartGateway, server: Server, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
-    gateway = await start(events=server.url, plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     assert (await put(gateway, "/upload/0")).status == 201
-    await comes(lambda: len(whole_lines(log)) == 1)
+    await comes(lambda: len(complete_lines(log)) == 1)
     server.kill()
     for number in range(1, 6):
         assert (await put(gateway, f"/upload/{number}")).status == 201
-    assert len(whole_lines(log)) == 1
+    assert len(complete_lines(log)) == 1
     metrics = (await get(gateway, "/-/metrics")).body.decode()
     assert "gateway_engine_ready 0.0" in metrics
     server.start()
-    await comes(lambda: len({line.split('"path"')[1][:20] for line in whole_lines(log)}) == 6)
+    await comes(lambda: len({line.split('"path"')[1][:20] for line in complete_lines(log)}) == 6)
 
 
 async def test_a_gateway_that_starts_without_nats_takes_uploads(
-    start: Start, server: Server, tmp_path: Path
+    start_gateway: StartGateway, server: Server, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
     server.kill()
-    gateway = await start(events=server.url, plugins=[str(folder)])
+    gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     assert (await put(gateway, "/upload/early")).status == 201
     server.start()
-    await comes(lambda: whole_lines(log))
+    await comes(lambda: complete_lines(log))
 
 
 async def test_what_was_handed_over_is_replayed_from_the_journal(
-    start: Start, server: Server, tmp_path: Path
+    start_gateway: StartGateway, server: Server, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
-    gateway: Gateway = await start(events=server.url, plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway: Gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     await put(gateway, "/upload/again")
-    await comes(lambda: len(whole_lines(log)) == 1)
+    await comes(lambda: len(complete_lines(log)) == 1)
     lately = Selection(since=time.time() - 60)
-    async with asyncio.timeout(SECONDS):  # its row may be written after the handler's line
-        while not (count := await gateway.journal.ledger.replay(lately)):
+    async with asyncio.timeout(TIMEOUT):  # its row may be written after the handler's line
+        while not (count := await run_all(gateway.journal.ledger, "replay", lately)):
             await asyncio.sleep(0.02)
     assert count == 1
-    await comes(lambda: len(whole_lines(log)) == 2)
+    await comes(lambda: len(complete_lines(log)) == 2)
 
 
 async def test_a_gateway_that_leaves_handlers_to_workers_runs_none(
-    start: Start, server: Server, connect: MakeEngine, tmp_path: Path
+    start_gateway: StartGateway, server: Server, connect: MakeEngine, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
-    gateway = await start(events=server.url, plugins=[str(folder)], deliver="workers")
+    folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
+    gateway = await start_gateway(events=server.url, plugins=[str(folder)], deliver="workers")
     await put(gateway, "/upload/for-others")
     other = await connect(server.url)
-    [delivery] = await other.queue.claim("copier", 1, SECONDS)
+    [delivery] = await other.queue.claim("copier", 1, TIMEOUT)
     assert delivery.holder == "{}:{}".format(*gateway.address)
-    assert not whole_lines(log)
+    assert not complete_lines(log)
 
 
 async def test_metrics_tell_what_waits_in_nats_and_for_how_long(
-    start: Start, server: Server, tmp_path: Path
+    start_gateway: StartGateway, server: Server, tmp_path: Path
 ) -> None:
-    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
-    gateway = await start(events=server.url, plugins=[str(folder)], deliver="workers")
+    folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
+    gateway = await start_gateway(events=server.url, plugins=[str(folder)], deliver="workers")
     await put(gateway, "/upload/one")
     await put(gateway, "/upload/two")
     waiting = "gateway_deliveries nats copier ready"
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         while (told := await samples(gateway)).get(waiting) != 2:
             await asyncio.sleep(0.02)  # the relay tells nobody when it has handed over
     assert told["gateway_engine_up nats"] == 1
-    assert 0 < told["gateway_oldest_ready_seconds nats copier"] < SECONDS
+    assert 0 < told["gateway_oldest_ready_seconds nats copier"] < TIMEOUT
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "silent"])
 async def test_metrics_leave_out_a_nats_that_does_not_answer(
-    start: Start, server: Server, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+    start_gateway: StartGateway, server: Server, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
     monkeypatch.setattr(observe, "ENGINE_SECONDS", 0.2)
-    gateway = await start(events=server.url)
-    async with asyncio.timeout(SECONDS):
+    gateway = await start_gateway(events=server.url)
+    async with asyncio.timeout(TIMEOUT):
         while (await samples(gateway)) != {"gateway_engine_up nats": 1.0}:
             await asyncio.sleep(0.02)  # connecting has no other sign
     assert server.process is not None
     server.process.send_signal(how)
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         while (await samples(gateway)) != {"gateway_engine_up nats": 0.0}:
             await asyncio.sleep(0.02)  # a killed server's last answer may still be on its way
     server.kill()
 
 
-async def connected(gateway: Outside) -> None:
+async def connected(gateway: GatewayProcess) -> None:
     """Wait until NATS tells through this gateway which handlers are paused."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         while (await get(gateway, "/-/events/paused")).status != 200:
             await asyncio.sleep(0.02)  # connecting has no other sign
 
 
-async def told_paused(gateway: Outside, directory: Path, url: str) -> list[bool]:
+async def told_paused(gateway: GatewayProcess, directory: Path, url: str) -> list[bool]:
     """Whether `copier` is told to be paused: over HTTP, in the metrics, on the command line."""
     over_http = (await get(gateway, "/-/events/paused")).json == {"paused": ["copier"]}
     figures = (await get(gateway, "/-/metrics")).body.decode()
@@ -183,12 +183,12 @@ async def told_paused(gateway: Outside, directory: Path, url: str) -> list[bool]
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 async def test_a_handler_resumed_on_another_node_is_nowhere_told_to_be_paused(
-    outside: Callable[..., Outside], server: Server, tmp_path: Path, processes: str
+    gateway_process: StartProcess, server: Server, tmp_path: Path, processes: str
 ) -> None:
-    folder = plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
+    folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
     flags = ("--events", server.url, "--plugins", str(folder), "--processes", processes)
     folders = [tmp_path / "one", tmp_path / "other"]
-    nodes = [await asyncio.to_thread(outside, *flags, directory=folder) for folder in folders]
+    nodes = [await asyncio.to_thread(gateway_process, *flags, directory=folder) for folder in folders]
 
     async def everywhere(paused: bool) -> None:
         for node, data in zip(nodes, folders, strict=True):

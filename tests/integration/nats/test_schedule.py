@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from gateway.events.protocols import Selection
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.integration.nats.test_gateway import comes
-from tests.support.harness import SECONDS, plugin, whole_lines
+from tests.support.harness import TIMEOUT, complete_lines, write_plugin
 from tests.support.nats.servers import Server
 
 TICKER = """\
@@ -25,14 +25,14 @@ script: |
 
 
 async def test_two_gateways_tick_and_each_tick_is_run_once(
-    server: Server, start: Start, tmp_path: Path
+    server: Server, start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    folder = plugin(tmp_path / "plugins", TICKER.format(log=str(log)))
+    folder = write_plugin(tmp_path / "plugins", TICKER.format(log=str(log)))
     for name in ("one", "two"):
-        await start(directory=str(tmp_path / name), events=server.url, plugins=[str(folder)])
-    await comes(lambda: len(whole_lines(log)) >= 3)
-    runs = [json.loads(line) for line in whole_lines(log)]
+        await start_gateway(directory=str(tmp_path / name), events=server.url, plugins=[str(folder)])
+    await comes(lambda: len(complete_lines(log)) >= 3)
+    runs = [json.loads(line) for line in complete_lines(log)]
     assert len({run["id"] for run in runs}) == len(runs)
     assert "upload_id" not in runs[0]
     assert "filepath" not in runs[0]
@@ -40,15 +40,15 @@ async def test_two_gateways_tick_and_each_tick_is_run_once(
 
 
 async def test_ticks_that_fall_due_without_nats_are_run_when_it_comes(
-    server: Server, start: Start, tmp_path: Path
+    server: Server, start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    folder = plugin(tmp_path / "plugins", TICKER.format(log=str(log)))
+    folder = write_plugin(tmp_path / "plugins", TICKER.format(log=str(log)))
     server.kill()
-    gateway = await start(events=server.url, plugins=[str(folder)])
-    async with asyncio.timeout(SECONDS):
+    gateway = await start_gateway(events=server.url, plugins=[str(folder)])
+    async with asyncio.timeout(TIMEOUT):
         while not (await gateway.journal.ledger.page(Selection(handler="ticker"), None, 1)).rows:
             await asyncio.sleep(0.02)  # the journal is the only sign of a tick so far
     back = time.time()
     await asyncio.to_thread(server.start)  # the gateway lives on this very loop
-    await comes(lambda: any(json.loads(line)["scheduled"] < back for line in whole_lines(log)))
+    await comes(lambda: any(json.loads(line)["scheduled"] < back for line in complete_lines(log)))

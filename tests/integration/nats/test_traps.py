@@ -14,7 +14,7 @@ from gateway.events.nats.durability_check import look_at_sync
 from gateway.events.nats.ledger_rows import ReadRow
 from gateway.events.nats.names import LONGEST_TOKEN, StreamNames, name_of, token
 from gateway.events.nats.streams import DUPLICATE_SECONDS
-from gateway.events.protocols import NewEvent, Selection
+from gateway.events.protocols import NewEvent, Selection, run_all
 from gateway.events.relay import OutgoingDelivery
 from gateway.settings import load
 from tests.support.nats.fixtures import MakeEngine
@@ -167,7 +167,7 @@ async def test_a_message_that_is_no_event_ends_dead_and_holds_up_nothing(
 async def test_retrying_all_that_is_dead_ends_though_the_handler_still_fails(
     server: Server, connect: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.events.nats.ledger._PIECE", 2)
+    monkeypatch.setattr("gateway.events.nats.ledger.MAX_CHUNK", 2)
     nats = await connect(server.url)
     await nats.outbox.publish([event(n) for n in range(5)])
     retry = nats.ledger._retry
@@ -184,7 +184,7 @@ async def test_retrying_all_that_is_dead_ends_though_the_handler_still_fails(
     await fail(5)
     monkeypatch.setattr(nats.ledger, "_retry", retry_and_fail)
     async with asyncio.timeout(SECONDS):
-        assert await nats.ledger.retry(Selection("dead")) == 5
+        assert await run_all(nats.ledger, "retry", Selection("dead")) == 5
     assert [(d.state, d.count) for d in await nats.ledger.depth()] == [("dead", 5)]
 
 

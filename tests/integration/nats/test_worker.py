@@ -13,13 +13,13 @@ import pytest
 
 from gateway.events.protocols import Selection
 from gateway.server.app import Gateway
-from tests.conftest import Start
+from tests.conftest import StartGateway, StartProcess
 from tests.integration.nats.test_gateway import comes
-from tests.support.harness import Outside, get, plugin, put, whole_lines
+from tests.support.harness import complete_lines, get, put, write_plugin
 from tests.support.nats.fixtures import MakeEngine
-from tests.support.nats.processes import OutsideWorker
+from tests.support.nats.processes import WorkerProcess
 from tests.support.nats.servers import Server
-from tests.support.ports import kept_ports
+from tests.support.ports import reserved_ports
 
 LEASE = 30.0
 SHORT = 3.0
@@ -97,13 +97,13 @@ SIGN = """\
       tell(url=await sign_url(GET, event["path"], filename="x.txt"))
 """
 
-StartWorker = Callable[..., OutsideWorker]
+StartWorker = Callable[..., WorkerProcess]
 
 
 @pytest.fixture
 def worker(tmp_path: Path, server: Server) -> Iterator[StartWorker]:
     """Start workers: `worker("name")`; they share a server, plugins and a key with the gateway."""
-    running: list[OutsideWorker] = []
+    running: list[WorkerProcess] = []
 
     def start_one(
         name: str,
@@ -111,11 +111,11 @@ def worker(tmp_path: Path, server: Server) -> Iterator[StartWorker]:
         *more: str,
         hasty: bool = False,
         lease: float = LEASE,
-    ) -> OutsideWorker:
+    ) -> WorkerProcess:
         flags = ["--events", server.url, "--plugins", str(tmp_path / "plugins")]
         flags += ["--events-lease", str(lease)]
         flags += ["--installation-key-file", str(tmp_path / "data/.gateway/installation.key"), *more]
-        running.append(OutsideWorker(directory or tmp_path / name, flags, hasty=hasty))
+        running.append(WorkerProcess(directory or tmp_path / name, flags, hasty=hasty))
         return running[-1]
 
     yield start_one
@@ -126,24 +126,24 @@ def worker(tmp_path: Path, server: Server) -> Iterator[StartWorker]:
 @pytest.fixture
 def own_port() -> Iterator[int]:
     """A port that a gateway finds free again when it comes back."""
-    with kept_ports(1) as (port,):
+    with reserved_ports(1) as (port,):
         yield port
 
 
 @pytest.fixture
 def told(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    return lambda: [json.loads(line) for line in whole_lines(tmp_path / "log")]
+    return lambda: [json.loads(line) for line in complete_lines(tmp_path / "log")]
 
 
 def handler(tmp_path: Path, body: str) -> Path:
-    return plugin(tmp_path / "plugins", HANDLER.format(log=str(tmp_path / "log"), body=body))
+    return write_plugin(tmp_path / "plugins", HANDLER.format(log=str(tmp_path / "log"), body=body))
 
 
 async def gateway_for(
-    start: Start, server: Server, tmp_path: Path, lease: float = LEASE, **more: str
+    start_gateway: StartGateway, server: Server, tmp_path: Path, lease: float = LEASE, **more: str
 ) -> Gateway:
     folder = str(tmp_path / "plugins")
-    return await start(
+    return await start_gateway(
         events=server.url, plugins=[folder], deliver="workers", events_lease=str(lease), **more
     )
 
@@ -152,10 +152,10 @@ Told = Callable[[], list[dict[str, Any]]]
 
 
 async def test_a_worker_elsewhere_fetches_the_file_from_its_holder(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, READ)
-    gateway = await gateway_for(start, server, tmp_path, auth="token")
+    gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     one = worker("elsewhere")
     assert "for 1 handler, " in one.said
     token = gateway.generated_token
@@ -174,10 +174,10 @@ async def test_a_worker_elsewhere_fetches_the_file_from_its_holder(
 
 
 async def test_a_worker_signs_urls_that_its_gateway_takes(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, SIGN)
-    gateway = await gateway_for(start, server, tmp_path, auth="token")
+    gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere", None, "--public-url", gateway.url)
     await put(gateway, "/upload/a", b"hello", f"X-Auth-Token: {gateway.generated_token}")
     [run] = await comes(told)
@@ -186,10 +186,10 @@ async def test_a_worker_signs_urls_that_its_gateway_takes(
 
 
 async def test_a_worker_that_shares_the_disk_opens_the_very_file(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, READ)
-    gateway = await gateway_for(start, server, tmp_path)
+    gateway = await gateway_for(start_gateway, server, tmp_path)
     worker("sharing", tmp_path / "data")
     await put(gateway, "/upload/a", b"hello")
     [run] = await comes(told)
@@ -197,10 +197,10 @@ async def test_a_worker_that_shares_the_disk_opens_the_very_file(
 
 
 async def test_a_worker_saves_reads_and_removes_by_path_at_the_gateway(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, SAVE.replace("{{", "{").replace("}}", "}"))
-    gateway = await gateway_for(start, server, tmp_path, auth="token")
+    gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere")
     await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.generated_token}")
     [run, *_] = await comes(told)
@@ -210,10 +210,10 @@ async def test_a_worker_saves_reads_and_removes_by_path_at_the_gateway(
 
 
 async def test_what_a_killed_worker_had_begun_goes_to_another(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, HANG)
-    gateway = await gateway_for(start, server, tmp_path, lease=SHORT)
+    gateway = await gateway_for(start_gateway, server, tmp_path, lease=SHORT)
     first = worker("first", lease=SHORT)
     await put(gateway, "/upload/a")
     await comes(told)
@@ -225,10 +225,10 @@ async def test_what_a_killed_worker_had_begun_goes_to_another(
 
 
 async def test_what_a_worker_gives_back_on_a_stop_has_used_no_attempt(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, HANG)
-    gateway = await gateway_for(start, server, tmp_path)
+    gateway = await gateway_for(start_gateway, server, tmp_path)
     first = worker("first")
     await put(gateway, "/upload/a")
     await comes(told)
@@ -240,17 +240,17 @@ async def test_what_a_worker_gives_back_on_a_stop_has_used_no_attempt(
 
 
 async def test_an_event_that_kills_its_worker_ends_dead(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, DIE)
-    gateway = await gateway_for(start, server, tmp_path, lease=SHORT)
+    gateway = await gateway_for(start_gateway, server, tmp_path, lease=SHORT)
     await put(gateway, "/upload/a")
     for number in range(3):
         victim = worker("victim", hasty=True, lease=SHORT)
         assert await asyncio.to_thread(victim.process.wait, 30) == -signal.SIGKILL, victim.log()
         assert len(told()) == number + 1
     worker("survivor", lease=SHORT)
-    ledger = gateway.delivering.ledgers["nats"]
+    ledger = gateway.delivery.ledgers["nats"]
     while not (rows := (await ledger.page(Selection(state="dead"), None, 10)).rows):
         await comes(lambda: True)
     assert [run["attempt"] for run in told()] == [1, 2, 3]
@@ -261,7 +261,7 @@ async def test_an_event_that_kills_its_worker_ends_dead(
 async def test_a_holder_that_is_away_costs_no_attempt(
     server: Server,
     worker: StartWorker,
-    outside: Callable[..., Outside],
+    gateway_process: StartProcess,
     connect: MakeEngine,
     told: Told,
     own_port: int,
@@ -269,7 +269,7 @@ async def test_a_holder_that_is_away_costs_no_attempt(
 ) -> None:
     folder = str(handler(tmp_path, READ))
     flags = ["--events", server.url, "--plugins", folder, "--deliver", "workers"]
-    gateway = outside(*flags, "--port", str(own_port))
+    gateway = gateway_process(*flags, "--port", str(own_port))
     await put(gateway, "/upload/a", b"hello")
     nats = await connect(server.url)
     while not await nats.ledger.depth():
@@ -277,16 +277,16 @@ async def test_a_holder_that_is_away_costs_no_attempt(
     gateway.kill()
     one = worker("elsewhere")
     await comes(lambda: "cannot be reached" in one.log())
-    outside(*flags, "--port", str(own_port))
+    gateway_process(*flags, "--port", str(own_port))
     [run] = await comes(told)
     assert (run["attempt"], run["body"]) == (1, "hello")
 
 
 async def test_a_worker_removes_a_file_at_its_holder(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, REMOVE)
-    gateway = await gateway_for(start, server, tmp_path)
+    gateway = await gateway_for(start_gateway, server, tmp_path)
     worker("elsewhere")
     await put(gateway, "/upload/a")
     [run] = await comes(told)
@@ -295,10 +295,10 @@ async def test_a_worker_removes_a_file_at_its_holder(
 
 
 async def test_a_callout_to_the_holder_is_trusted_there(
-    start: Start, server: Server, worker: StartWorker, told: Told, tmp_path: Path
+    start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, CALL)
-    gateway = await gateway_for(start, server, tmp_path, auth="token")
+    gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere")
     await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.generated_token}")
     [run] = await comes(told)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,22 @@ from gateway.errors import Refusal
 from gateway.settings.values import Bucket
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
-from tests.support.harness import Answer, Outside, get, head, plugin, put, raw, settled, whole_lines
+from tests.conftest import StartProcess
+from tests.support.harness import (
+    GatewayProcess,
+    RawResponse,
+    complete_lines,
+    get,
+    put,
+    raw_connection,
+    request_head,
+    wait_settled,
+    write_plugin,
+)
 from tests.support.notifications.samples import amazon, records
 
 pytestmark = pytest.mark.slow
 
-Start = Callable[..., Outside]
 SECONDS = 30.0
 
 PLUGINS = """
@@ -40,10 +49,10 @@ PLUGINS = """
     async def failed(event, handle):
         with open("FOLDER/failed", "a") as log:
             log.write(json.dumps(event) + "\\n")
-- authorities: ["0.0.0.0"]
+- upstreams: []
   name: sign
-  proxy: {path: /sign, authorization: {auth_mode: none}}
-  request_forbidden_process: |
+  proxy: {path: /sign, authorization: {auth: none}}
+  request_script: |
     return await sign_url("PUT", request.params["path"][0], content_type="image/png",
                           max_length=10, metadata={"title": "Sunrise"})
   spec: [{command: callout, method: GET}]
@@ -52,7 +61,7 @@ PLUGINS = """
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> str:
-    return str(plugin(tmp_path / "p", PLUGINS.replace("FOLDER", str(tmp_path))))
+    return str(write_plugin(tmp_path / "p", PLUGINS.replace("FOLDER", str(tmp_path))))
 
 
 def flags(plugins: str, storage: str) -> tuple[str, ...]:
@@ -60,7 +69,7 @@ def flags(plugins: str, storage: str) -> tuple[str, ...]:
 
 
 def lines(tmp_path: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in whole_lines(tmp_path / name)]
+    return [json.loads(line) for line in complete_lines(tmp_path / name)]
 
 
 async def awaited(tmp_path: Path, name: str, count: int = 1) -> list[dict[str, Any]]:
@@ -70,7 +79,7 @@ async def awaited(tmp_path: Path, name: str, count: int = 1) -> list[dict[str, A
     return lines(tmp_path, name)
 
 
-async def put_signed(gateway: Outside, path: str, content: bytes) -> str:
+async def put_signed(gateway: GatewayProcess, path: str, content: bytes) -> str:
     """Put an object with a presigned URL; return its entity tag."""
     url = URL((await get(gateway, f"/sign?path={path}")).body.decode(), encoded=True)
     headers = {"Content-Type": "image/png"}
@@ -79,19 +88,21 @@ async def put_signed(gateway: Outside, path: str, content: bytes) -> str:
         return answer.headers["ETag"]
 
 
-async def notify(gateway: Outside, bucket: str, key: str, **changes: Any) -> Answer:
+async def notify(gateway: GatewayProcess, bucket: str, key: str, **changes: Any) -> RawResponse:
     record = amazon(key=key.replace(" ", "+"), **changes)
     record["s3"]["bucket"]["name"] = bucket
-    async with raw(gateway) as client:
+    async with raw_connection(gateway) as client:
         body = records(record)
-        await client.send(head("POST", "/-/notifications", f"Content-Length: {len(body)}") + body)
+        await client.send(
+            request_head("POST", "/-/notifications", f"Content-Length: {len(body)}") + body
+        )
         return await client.answer()
 
 
 async def test_what_the_gateway_stores_is_told_once(
-    outside: Start, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
+    gateway_process: StartProcess, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
 ) -> None:
-    gateway = outside(*flags(plugins, s3_storage))
+    gateway = gateway_process(*flags(plugins, s3_storage))
     answer = await put(gateway, "/upload/a.txt", b"hello", "X-Amz-Meta-Title: Sunset")
     (event,) = await awaited(tmp_path, "seen")
     assert (event["key"], event["path"], event["bucket"]) == ("upload/a.txt", "/upload/a.txt", bucket)
@@ -99,20 +110,20 @@ async def test_what_the_gateway_stores_is_told_once(
     assert (event["filepath"], event["upload_id"]) == (None, answer.json["upload_id"])
     told = await notify(gateway, bucket, "a prefix/upload/a.txt", eTag=event["etag"])
     assert told.json == {"notifications": {"own": 1}}
-    await settled(gateway)
+    await wait_settled(gateway)
     assert len(lines(tmp_path, "seen")) == 1
 
 
 async def test_what_another_machine_stores_is_never_removed_and_never_told_again(
-    outside: Start, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
+    gateway_process: StartProcess, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
 ) -> None:
     """One gave a URL out that nobody uses; the other stores what that URL would not have allowed."""
     key = tmp_path / "installation.key"
     key.write_text("k" * 32)
     key.chmod(0o600)
     both = *flags(plugins, s3_storage), "--installation-key-file", str(key)
-    asked = outside(*both, "--reconcile-after", "1")
-    other = outside(*both, directory=tmp_path / "other")
+    asked = gateway_process(*both, "--reconcile-after", "1")
+    other = gateway_process(*both, directory=tmp_path / "other")
     await get(asked, "/sign?path=/upload/a.txt")
     title = "X-Amz-Meta-Title: Sunrise"  # as what comes by the URL has it
     assert (await put(other, "/upload/a.txt", b"far too many letters", title)).status == 201
@@ -129,9 +140,9 @@ async def test_what_another_machine_stores_is_never_removed_and_never_told_again
 
 
 async def test_what_a_client_puts_there_is_told_by_the_store(
-    outside: Start, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
+    gateway_process: StartProcess, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
 ) -> None:
-    gateway = outside(*flags(plugins, s3_storage))
+    gateway = gateway_process(*flags(plugins, s3_storage))
     etag = await put_signed(gateway, "/photos/a.png", b"pixels")
     told = await notify(gateway, bucket, "a prefix/photos/a.png", eTag=etag, size=6)
     assert told.json == {"notifications": {"told": 1}}
@@ -142,9 +153,9 @@ async def test_what_a_client_puts_there_is_told_by_the_store(
 
 
 async def test_what_nobody_tells_of_is_found(
-    outside: Start, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
+    gateway_process: StartProcess, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
 ) -> None:
-    gateway = outside(*flags(plugins, s3_storage), "--reconcile-after", "1")
+    gateway = gateway_process(*flags(plugins, s3_storage), "--reconcile-after", "1")
     await put_signed(gateway, "/photos/b.png", b"pixels")
     (event,) = await awaited(tmp_path, "seen")
     assert (event["path"], event["metadata"]) == ("/photos/b.png", {"title": "Sunrise"})
@@ -158,9 +169,9 @@ async def test_what_nobody_tells_of_is_found(
 
 
 async def test_what_is_larger_than_allowed_is_removed_and_told_as_failed(
-    outside: Start, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
+    gateway_process: StartProcess, plugins: str, s3_storage: str, bucket: str, tmp_path: Path
 ) -> None:
-    gateway = outside(*flags(plugins, s3_storage), "--reconcile-after", "1")
+    gateway = gateway_process(*flags(plugins, s3_storage), "--reconcile-after", "1")
     await put_signed(gateway, "/photos/c.png", b"far too many pixels")
     (event,) = await awaited(tmp_path, "failed")
     assert (event["path"], event["reason"], event["bytes"]) == ("/photos/c.png", "too_large", 19)

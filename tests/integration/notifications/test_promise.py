@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import StartProcess
 from tests.integration.notifications.test_notifications import HANDLER, seen
-from tests.support.harness import Outside, files_below, plugin, put, settled
+from tests.support.harness import files_below, put, wait_settled, write_plugin
 
 pytestmark = pytest.mark.slow
 
@@ -28,16 +28,16 @@ pytestmark = pytest.mark.slow
     ],
 )
 async def test_handlers_are_told_of_exactly_what_is_stored(
-    outside: Callable[..., Outside], tmp_path: Path, point: str, told: bool
+    gateway_process: StartProcess, tmp_path: Path, point: str, told: bool
 ) -> None:
-    folder = plugin(tmp_path / "p", HANDLER.replace("FILE", str(tmp_path / "seen")))
+    folder = write_plugin(tmp_path / "p", HANDLER.replace("FILE", str(tmp_path / "seen")))
     flags = ("--auth", "none", "--plugins", str(folder))
-    dying = outside(*flags, die_at=point)
+    dying = gateway_process(*flags, die_at=point)
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         await put(dying, "/upload/a.bin", b"hello", "X-Amz-Meta-Title: Sunset")
     assert dying.wait() == -9
-    with outside(*flags) as gateway:
-        await settled(gateway)
+    with gateway_process(*flags) as gateway:
+        await wait_settled(gateway)
         stored = "upload/a.bin" in files_below(gateway.directory)
     assert stored is told
     # Once, or twice where the process died between the handler's work and its note of that.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiobotocore.session import get_session
 
+from tests.conftest import StartProcess
 from tests.integration.notifications.test_notifications import HANDLER, seen
-from tests.support.harness import Outside, plugin, settled
+from tests.support.harness import wait_settled, write_plugin
 from tests.support.jwt.cognito import moto_server
 from tests.support.notifications.samples import KEY
 
@@ -41,12 +42,12 @@ async def clients(moto: str) -> AsyncIterator[tuple[Any, Any]]:
 
 
 async def test_objects_of_a_bucket_that_tells_a_topic_arrive_once_each(
-    outside: Callable[..., Outside], clients: tuple[Any, Any], tmp_path: Path
+    gateway_process: StartProcess, clients: tuple[Any, Any], tmp_path: Path
 ) -> None:
     s3, topics = clients
-    folder = plugin(tmp_path / "p", HANDLER.replace("FILE", str(tmp_path / "seen")))
+    folder = write_plugin(tmp_path / "p", HANDLER.replace("FILE", str(tmp_path / "seen")))
     flags = ("--auth", "none", "--plugins", str(folder), "--object-buckets", "photos")
-    with outside(*flags) as gateway:
+    with gateway_process(*flags) as gateway:
         await s3.create_bucket(Bucket="photos")
         topic = (await topics.create_topic(Name="uploads"))["TopicArn"]
         endpoint = f"{gateway.url}/-/notifications"
@@ -65,7 +66,7 @@ async def test_objects_of_a_bucket_that_tells_a_topic_arrive_once_each(
         deadline = time.monotonic() + SECONDS
         while len(seen(tmp_path)) < 2 and time.monotonic() < deadline:
             await asyncio.sleep(0.05)  # the handler's file is the only sign
-        await settled(gateway)
+        await wait_settled(gateway)
         events = seen(tmp_path)
     assert sorted(event["key"] for event in events) == ["large.bin", KEY], json.dumps(events)
     assert {event["bucket"] for event in events} == {"photos"}

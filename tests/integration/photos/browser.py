@@ -12,13 +12,13 @@ from typing import Any, Final
 from playwright.async_api import ConsoleMessage, Locator, Page, Request, async_playwright, expect
 
 from tests.support import PROJECT
-from tests.support.harness import SECONDS
+from tests.support.harness import TIMEOUT
 
 PICTURES: Final = PROJECT / "docs" / "pictures"
 TAKE_PICTURES: Final = bool(os.environ.get("TAKE_PICTURES"))
 """`TAKE_PICTURES=1 scripts/check tests/photos/test_page.py` writes the pictures of docs/ anew."""
 
-expect.set_options(timeout=SECONDS * 1000)
+expect.set_options(timeout=TIMEOUT * 1000)
 
 
 @dataclass

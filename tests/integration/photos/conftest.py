@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 
 from gateway.auth.authenticator import digest
 from gateway.server.app import Gateway
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.integration.photos.service import Client
 from tests.support import PROJECT
 from tests.support.jwt.issuing import FakeIssuer
@@ -44,7 +44,7 @@ async def issuer() -> AsyncIterator[FakeIssuer]:
 
 
 @pytest.fixture
-async def serve(start: Start, session: ClientSession, tmp_path: Path) -> Serve:
+async def serve(start_gateway: StartGateway, session: ClientSession, tmp_path: Path) -> Serve:
     """Start a gateway with the plugin: `await serve(auth="none", config={"max_bytes": 1000})`."""
 
     async def serve_one(*, config: dict[str, Any] | None = None, **flags: Any) -> Client:
@@ -54,7 +54,7 @@ async def serve(start: Start, session: ClientSession, tmp_path: Path) -> Serve:
             _copy(PLUGIN, folder)
             lines = "".join(f"  {key}: {value}\n" for key, value in config.items())
             (folder / "photos.yaml").write_text(f"name: photos\nconfig:\n{lines}")
-        gateway = await start(**{"auth": "none", "plugins": [str(folder)], **flags})
+        gateway = await start_gateway(**{"auth": "none", "plugins": [str(folder)], **flags})
         return Client(session, url_of(gateway))
 
     return serve_one

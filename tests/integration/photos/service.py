@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from tests.integration.photos.pictures import picture
-from tests.support.harness import SECONDS
+from tests.support.harness import TIMEOUT
 
 EVENT = "1234"
 
@@ -59,7 +59,7 @@ class Client:
 
     async def looked_at(self, *ids: str) -> list[dict[str, Any]]:
         """Wait until the gateway has looked at these photos; return what it says of them."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             _, found = await self.ask("GET", f"{self.photos}?ids={','.join(ids)}")
             if len(found["photos"]) == len(ids):

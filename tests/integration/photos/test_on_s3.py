@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,14 +11,14 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import ClientSession, encode_basic_auth
 
+from tests.conftest import StartProcess
 from tests.integration.photos.browser import visiting
 from tests.integration.photos.conftest import Serve
 from tests.integration.photos.pictures import opened, photo, picture
 from tests.integration.photos.scenes import NAMES, scene
 from tests.integration.photos.service import EVENT, Client
 from tests.support import PROJECT
-from tests.support.harness import Outside
-from tests.support.pages import blocks
+from tests.support.doc_pages import blocks
 from tests.support.s3.servers import S3Server
 
 pytestmark = pytest.mark.slow
@@ -135,7 +134,7 @@ async def test_photos_may_come_through_the_gateway_and_then_the_bucket_needs_not
 
 
 async def test_whoever_sets_a_bucket_up_as_the_page_says_sends_to_it_from_a_browser(
-    outside: Callable[..., Outside],
+    gateway_process: StartProcess,
     session: ClientSession,
     s3: S3Server,
     s3_storage: str,
@@ -151,7 +150,7 @@ async def test_whoever_sets_a_bucket_up_as_the_page_says_sends_to_it_from_a_brow
     )
     words = [s3_storage if word == "STORAGE" else word for word in shlex.split(flags)]
     assert words[:3] == ["gateway", "--directory", "data"]
-    client = Client(session, outside(*words[3:]).url)
+    client = Client(session, gateway_process(*words[3:]).url)
 
     [rules] = [block.text for block in blocks(PAGE) if "CORSRules" in block.text]
     async with s3.client() as store:

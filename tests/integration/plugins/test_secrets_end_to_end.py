@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ import pytest
 from gateway.auth.authenticator import digest
 from gateway.plugins.secrets import SecretKeys, new_key
 from gateway.telemetry.redaction import REDACTED
-from tests.support.harness import SECONDS, Outside, get, plugin, put
+from tests.conftest import StartProcess
+from tests.support.harness import TIMEOUT, GatewayProcess, get, put, write_plugin
 
 SEALED = "sealed-Wu3ohb7u"
 FROM_ENV = "fromenv/Ohq4 ai&b"
@@ -87,8 +87,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     key = new_key()
     monkeypatch.setenv("UPLOAD_GATEWAY_SECRETS_KEY", key)
     monkeypatch.setenv("LEAK_TEST_VALUE", FROM_ENV)
-    plugin(tmp_path / "p", FROM_FILE, "key.pem")
-    return plugin(tmp_path / "p", PLUGINS.replace("TOKEN", SecretKeys([key]).encrypt(SEALED)))
+    write_plugin(tmp_path / "p", FROM_FILE, "key.pem")
+    return write_plugin(tmp_path / "p", PLUGINS.replace("TOKEN", SecretKeys([key]).encrypt(SEALED)))
 
 
 def leaks(what: str, content: bytes) -> list[str]:
@@ -97,10 +97,12 @@ def leaks(what: str, content: bytes) -> list[str]:
 
 @pytest.mark.parametrize("style", ["text", "json"])
 async def test_no_secret_reaches_a_log_an_answer_a_page_or_the_journal(
-    outside: Callable[..., Outside], folder: Path, style: str
+    gateway_process: StartProcess, folder: Path, style: str
 ) -> None:
     flags = ["--plugins", str(folder), "--auth", "token", "--tokens", f"me:{digest(TOKEN)}"]
-    gateway = outside(*flags, "--log-format", style, "--log-level", "debug", "--redact", "X-Mine")
+    gateway = gateway_process(
+        *flags, "--log-format", style, "--log-level", "debug", "--redact", "X-Mine"
+    )
     me = f"X-Auth-Token: {TOKEN}"
     found: list[str] = []
     sent = (me, f"X-Mine: {HEADER}", f"Cookie: {HEADER}", "X-Gateway-Internal: v1.1.x")
@@ -129,9 +131,9 @@ async def test_no_secret_reaches_a_log_an_answer_a_page_or_the_journal(
     assert log.count(REDACTED) > 10
 
 
-async def all_dead(gateway: Outside, token: str) -> None:
+async def all_dead(gateway: GatewayProcess, token: str) -> None:
     """Wait until every delivery has failed for good."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         rows = (await get(gateway, "/-/events", token)).json["deliveries"]
         if rows and all(row["state"] == "dead" for row in rows):
@@ -141,7 +143,7 @@ async def all_dead(gateway: Outside, token: str) -> None:
 
 
 def test_check_and_doctor_show_no_secret(folder: Path, tmp_path: Path) -> None:
-    plugin(
+    write_plugin(
         folder,
         """
 - name: leakyTest

@@ -12,10 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chaos import Director, Reckoning, Uploads, body_of, count_up, storm
-from tests.support.interruptions import seconds_after_a_worker_died, seconds_after_restart
+from tests.support.deployment import Deployment, RestartableGateway, deployment
+from tests.support.fault_injection import (
+    FaultInjector,
+    PromiseReport,
+    UploadClients,
+    body_of,
+    evaluate,
+    upload_under_faults,
+)
 from tests.support.nats.servers import Cluster, single
-from tests.support.site import Gateway, Site, site
+from tests.support.recovery_times import seconds_after_a_worker_died, seconds_after_restart
 
 LEASE = 2.0
 BUSY = 8.0
@@ -25,8 +32,8 @@ BUSY = 8.0
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_every_2xx_has_its_runs_whatever_dies(tmp_path: Path) -> None:
-    with site(tmp_path) as running:
-        found = await storm(running, count=400, every=25, seed=20261122)
+    with deployment(tmp_path) as running:
+        found = await upload_under_faults(running, count=400, every=25, seed=20261122)
     for name, figure in found.rows():
         print(f"{name}: {figure}")
     assert found.missing == []
@@ -57,18 +64,18 @@ async def test_what_a_killed_gateway_had_begun_goes_on_after_its_restart(tmp_pat
 
 async def test_a_broken_promise_is_found(tmp_path: Path) -> None:
     """What the storm would count, had the gateways lied."""
-    place = Site(tmp_path, Cluster([]), [Gateway(tmp_path / "data", [])], [])
+    place = Deployment(tmp_path, Cluster([]), [RestartableGateway(tmp_path / "data", [])], [])
     folder = tmp_path / "data/upload"
     folder.mkdir(parents=True)
     for name in ("good", "no-run", "torn", "silent", "refused"):
         (folder / name).write_bytes(body_of(f"/upload/{name}")[: 99 if name == "torn" else None])
-    uploads = Uploads(place, 9)
+    uploads = UploadClients(place, 9)
     uploads.acknowledged += [f"/upload/{name}" for name in ("good", "no-run", "torn", "gone")]
     uploads.unanswered += ["/upload/silent", "/upload/ghost", "/upload/nothing"]
     uploads.refused_paths += ["/upload/refused"]
-    reckoning = Reckoning(uploads, Director(place, uploads, 1, random.Random(1)), 0.0)
+    reckoning = PromiseReport(uploads, FaultInjector(place, uploads, 1, random.Random(1)), 0.0)
     runs = Counter([f"/upload/{name}" for name in ("good", "good", "torn", "gone", "ghost", "refused")])
-    count_up(place, reckoning, {"notes": runs})
+    evaluate(place, reckoning, {"notes": runs})
     assert reckoning.missing == ["/upload/no-run"]
     assert sorted(reckoning.torn) == ["/upload/gone", "/upload/torn"]
     assert sorted(reckoning.orphans) == ["/upload/ghost", "/upload/refused", "/upload/silent"]

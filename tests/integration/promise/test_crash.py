@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import StartProcess
 from tests.support.harness import (
-    Outside,
+    GatewayProcess,
+    complete_lines,
     files_below,
     get,
-    head,
     leftovers,
-    plugin,
     put,
-    raw,
-    settled,
-    whole_lines,
+    raw_connection,
+    request_head,
+    wait_settled,
+    write_plugin,
 )
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,6 @@ script: |
 
 NOTHING = ("after admit", "mid body", "after file sync", "before journal commit", "after journal commit")
 EVERYTHING = ("after rename", "before directory sync", "after directory sync", "before answer")
-Start = Callable[..., Outside]
 
 
 def body_of(tag: str, size: int) -> bytes:
@@ -57,16 +56,16 @@ def body_of(tag: str, size: int) -> bytes:
 
 
 def plugins(tmp_path: Path) -> tuple[str, str]:
-    folder = plugin(tmp_path / "plugins", HANDLER)
-    plugin(folder, f"name: witness\nconfig:\n  log: {tmp_path / 'handled'}\n", "config.yaml")
+    folder = write_plugin(tmp_path / "plugins", HANDLER)
+    write_plugin(folder, f"name: witness\nconfig:\n  log: {tmp_path / 'handled'}\n", "config.yaml")
     return "--plugins", str(folder)
 
 
 def handled(tmp_path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in whole_lines(tmp_path / "handled")]
+    return [json.loads(line) for line in complete_lines(tmp_path / "handled")]
 
 
-async def attempt(gateway: Outside, name: str, tag: str, size: int) -> int | None:
+async def attempt(gateway: GatewayProcess, name: str, tag: str, size: int) -> int | None:
     """Upload; return the status, None when the connection broke without an answer."""
     try:
         answer = await put(gateway, f"/upload/{name}", body_of(tag, size), f"X-Tag: {tag}")
@@ -78,21 +77,21 @@ async def attempt(gateway: Outside, name: str, tag: str, size: int) -> int | Non
 @pytest.mark.parametrize("size", [1000, 3_000_000, 12_000_000], ids=["small", "large", "fast road"])
 @pytest.mark.parametrize("point", [*NOTHING, *EVERYTHING, "after answer", "mid handler"])
 async def test_a_kill_leaves_all_or_nothing(
-    outside: Start, tmp_path: Path, point: str, size: int
+    gateway_process: StartProcess, tmp_path: Path, point: str, size: int
 ) -> None:
     if point == "mid body" and size == 1000:
         size = 70_000  # a body that is handed over in memory has no middle
     flags = plugins(tmp_path)
-    with outside(*flags) as gateway:
+    with gateway_process(*flags) as gateway:
         assert await attempt(gateway, "x", "old", 500) == 201
-        await settled(gateway)
+        await wait_settled(gateway)
 
-    dying = outside(*flags, die_at=point)
+    dying = gateway_process(*flags, die_at=point)
     status = await attempt(dying, "x", "new", size)
     assert dying.wait() == -9
 
-    gateway = outside(*flags)
-    await settled(gateway)
+    gateway = gateway_process(*flags)
+    await wait_settled(gateway)
     stored = files_below(tmp_path / "data/upload")
     tags = [run["tag"] for run in handled(tmp_path)]
     assert leftovers(tmp_path / "data") == []
@@ -111,50 +110,52 @@ async def test_a_kill_leaves_all_or_nothing(
 @pytest.mark.parametrize("policy", ["reject", "rename"])
 @pytest.mark.parametrize("point", ["after journal commit", "after link", "after rename"])
 async def test_a_kill_between_the_two_names_of_a_new_file_leaves_all_or_nothing(
-    outside: Start, tmp_path: Path, policy: str, point: str
+    gateway_process: StartProcess, tmp_path: Path, policy: str, point: str
 ) -> None:
     flags = (*plugins(tmp_path), "--on-conflict", policy)
-    dying = outside(*flags, die_at=point)
+    dying = gateway_process(*flags, die_at=point)
     assert await attempt(dying, "x", "new", 1000) is None
     assert dying.wait() == -9
-    gateway = outside(*flags)
-    await settled(gateway)
+    gateway = gateway_process(*flags)
+    await wait_settled(gateway)
     assert leftovers(tmp_path / "data") == []
     whole = {} if point == "after journal commit" else {"x": body_of("new", 1000)}
     assert files_below(tmp_path / "data/upload") == whole
     assert [run["tag"] for run in handled(tmp_path)] == ["new"] * len(whole)
 
 
-async def test_recovery_does_not_overwrite_a_file_that_is_newer(outside: Start, tmp_path: Path) -> None:
+async def test_recovery_does_not_overwrite_a_file_that_is_newer(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
     flags = plugins(tmp_path)
-    dying = outside(*flags, die_at="after journal commit")
+    dying = gateway_process(*flags, die_at="after journal commit")
     assert await attempt(dying, "x", "unanswered", 1000) is None
     dying.wait()
     target = tmp_path / "data/upload/x"
     target.write_bytes(b"put there by hand meanwhile")
-    gateway = outside(*flags)
-    await settled(gateway)
+    gateway = gateway_process(*flags)
+    await wait_settled(gateway)
     assert target.read_bytes() == b"put there by hand meanwhile"
     assert handled(tmp_path) == []
     assert (await get(gateway, "/-/events")).json["deliveries"] == []
 
 
 async def test_a_folder_that_cannot_be_synced_gets_no_answer_and_keeps_its_promise(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     flags = plugins(tmp_path)
-    gateway = outside(*flags, die_at="before directory sync=eio")
+    gateway = gateway_process(*flags, die_at="before directory sync=eio")
     assert await attempt(gateway, "x", "new", 1000) is None
-    await settled(gateway)
+    await wait_settled(gateway)
     assert files_below(tmp_path / "data/upload") == {"x": body_of("new", 1000)}
     assert [run["tag"] for run in handled(tmp_path)] == ["new"]
     assert await attempt(gateway, "y", "next", 1000) == 201
 
 
 async def test_an_attempt_that_dies_with_the_process_counts_and_ends_dead(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    folder = plugin(
+    folder = write_plugin(
         tmp_path / "poison",
         "name: poison\nevent: APIGW.OnFileUploaded\nretry: {attempts: 2, backoff: 0.01}\n"
         "script: |\n"
@@ -162,35 +163,37 @@ async def test_an_attempt_that_dies_with_the_process_counts_and_ends_dead(
         "  async def poison(event, handle):\n"
         "      os.kill(os.getpid(), 9)\n",
     )
-    gateway = outside("--plugins", str(folder))
+    gateway = gateway_process("--plugins", str(folder))
     status = await attempt(gateway, "x", "deadly", 10)
     assert status in {None, 201}
     gateway.wait()
     with contextlib.suppress(AssertionError):  # it may die again before it can say its address
-        outside("--plugins", str(folder)).wait()
-    survivor = outside("--plugins", str(folder))
-    await settled(survivor)
+        gateway_process("--plugins", str(folder)).wait()
+    survivor = gateway_process("--plugins", str(folder))
+    await wait_settled(survivor)
     (delivery,) = (await get(survivor, "/-/events?state=dead")).json["deliveries"]
     assert (delivery["handler"], delivery["state"]) == ("poison", "dead")
     assert files_below(tmp_path / "data/upload") == {"x": body_of("deadly", 10)}
 
 
-async def test_a_second_gateway_on_the_same_directory_is_refused(outside: Start, tmp_path: Path) -> None:
-    first = outside()
+async def test_a_second_gateway_on_the_same_directory_is_refused(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
+    first = gateway_process()
     with pytest.raises(AssertionError, match=r"another gateway \(process \d+\) serves this directory"):
-        outside()
+        gateway_process()
     assert await attempt(first, "x", "t", 10) == 201
 
 
 @pytest.mark.parametrize("size", [200_000, 12_000_000], ids=["ordinary road", "fast road"])
 async def test_a_body_on_its_way_is_finished_when_the_gateway_is_asked_to_stop(
-    outside: Start, tmp_path: Path, size: int
+    gateway_process: StartProcess, tmp_path: Path, size: int
 ) -> None:
-    gateway = outside(*plugins(tmp_path))
+    gateway = gateway_process(*plugins(tmp_path))
     body = body_of("late", size)
-    async with raw(gateway) as connection:
+    async with raw_connection(gateway) as connection:
         lines = ("X-Tag: late", f"Content-Length: {len(body)}", "Expect: 100-continue")
-        await connection.send(head("PUT", "/upload/late", *lines))
+        await connection.send(request_head("PUT", "/upload/late", *lines))
         assert (await connection.line()).startswith(b"HTTP/1.1 100")
         await connection.send(body[: size // 2])
         gateway.signal(15)

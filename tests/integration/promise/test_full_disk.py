@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Start
-from tests.support.harness import Outside, files_below, get, head, leftovers, plugin, put, raw, settled
+from tests.conftest import StartGateway, StartProcess
+from tests.support.harness import (
+    files_below,
+    get,
+    leftovers,
+    put,
+    raw_connection,
+    request_head,
+    wait_settled,
+    write_plugin,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -56,8 +65,8 @@ async def chunks(total: int) -> AsyncIterator[bytes]:
 
 
 async def put_chunked(gateway: object, target: str, total: int) -> int:
-    async with raw(gateway) as connection:  # type: ignore[arg-type]
-        await connection.send(head("PUT", target, "Transfer-Encoding: chunked"))
+    async with raw_connection(gateway) as connection:  # type: ignore[arg-type]
+        await connection.send(request_head("PUT", target, "Transfer-Encoding: chunked"))
         try:
             async for chunk in chunks(total):
                 await connection.send(chunk)
@@ -67,24 +76,24 @@ async def put_chunked(gateway: object, target: str, total: int) -> int:
 
 
 async def test_a_declared_size_that_does_not_fit_is_refused_before_the_body(
-    start: Start, disk: Path
+    start_gateway: StartGateway, disk: Path
 ) -> None:
-    gateway = await start(directory=str(disk), min_free_bytes=str(4 * MIB))
-    async with raw(gateway) as connection:
+    gateway = await start_gateway(directory=str(disk), min_free_bytes=str(4 * MIB))
+    async with raw_connection(gateway) as connection:
         lines = (f"Content-Length: {21 * MIB}", "Expect: 100-continue")
-        await connection.send(head("PUT", "/upload/big", *lines))
+        await connection.send(request_head("PUT", "/upload/big", *lines))
         first = await connection.line()
     assert first == b"HTTP/1.1 507 Insufficient Storage\r\n"
     assert (await put(gateway, "/upload/fits", b"x" * MIB)).status == 201
 
 
 async def test_what_is_promised_to_one_upload_is_not_promised_to_another(
-    start: Start, disk: Path
+    start_gateway: StartGateway, disk: Path
 ) -> None:
-    gateway = await start(directory=str(disk), min_free_bytes=str(4 * MIB))
-    async with raw(gateway) as first:
+    gateway = await start_gateway(directory=str(disk), min_free_bytes=str(4 * MIB))
+    async with raw_connection(gateway) as first:
         lines = (f"Content-Length: {12 * MIB}", "Expect: 100-continue")
-        await first.send(head("PUT", "/upload/one", *lines))
+        await first.send(request_head("PUT", "/upload/one", *lines))
         assert b"100" in await first.line()
         assert (await put(gateway, "/upload/two", b"x" * 10 * MIB)).status == 507
         await first.send(b"x" * 12 * MIB)
@@ -94,9 +103,9 @@ async def test_what_is_promised_to_one_upload_is_not_promised_to_another(
 
 @pytest.mark.parametrize("watermark", [4 * MIB, 0])
 async def test_an_undeclared_body_that_fills_the_disk_gets_507_and_leaves_nothing(
-    start: Start, disk: Path, watermark: int
+    start_gateway: StartGateway, disk: Path, watermark: int
 ) -> None:
-    gateway = await start(directory=str(disk), min_free_bytes=str(watermark))
+    gateway = await start_gateway(directory=str(disk), min_free_bytes=str(watermark))
     before = free(disk)
     assert await put_chunked(gateway, "/upload/endless", 64 * MIB) == 507
     assert leftovers(disk) == []
@@ -105,8 +114,8 @@ async def test_an_undeclared_body_that_fills_the_disk_gets_507_and_leaves_nothin
     assert await put_chunked(gateway, "/upload/small", MIB) == 201
 
 
-async def test_readiness_follows_the_watermark(start: Start, disk: Path) -> None:
-    gateway = await start(directory=str(disk), min_free_bytes=str(4 * MIB))
+async def test_readiness_follows_the_watermark(start_gateway: StartGateway, disk: Path) -> None:
+    gateway = await start_gateway(directory=str(disk), min_free_bytes=str(4 * MIB))
     filler = fill(disk, 2 * MIB)
     answer = await get(gateway, "/-/ready")
     assert (answer.status, answer.json["checks"]["disk"]) == (503, False)
@@ -116,10 +125,10 @@ async def test_readiness_follows_the_watermark(start: Start, disk: Path) -> None
 
 
 async def test_a_journal_without_space_means_503_and_nothing_stored(
-    outside: Callable[..., Outside], disk: Path, tmp_path: Path
+    gateway_process: StartProcess, disk: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "handled"
-    folder = plugin(
+    folder = write_plugin(
         tmp_path / "plugins",
         "name: note\nevent: APIGW.OnFileUploaded\nscript: |\n"
         "  async def note(event, handle):\n"
@@ -128,7 +137,7 @@ async def test_a_journal_without_space_means_503_and_nothing_stored(
     )
     flags = ("--plugins", str(folder), "--min-free-bytes", "0")
     data = disk / "data"
-    gateway = outside(*flags, directory=data)
+    gateway = gateway_process(*flags, directory=data)
     statuses: dict[str, int] = {}
     for pages in range(24):
         filler = fill(disk, pages * PAGE)
@@ -141,10 +150,10 @@ async def test_a_journal_without_space_means_503_and_nothing_stored(
     assert 503 in statuses.values(), "the journal never ran out of space"
 
     assert (await put(gateway, "/upload/after", b"x")).status == 201
-    await settled(gateway)
+    await wait_settled(gateway)
     gateway.kill()
-    gateway = outside(*flags, directory=data)
-    await settled(gateway)
+    gateway = gateway_process(*flags, directory=data)
+    await wait_settled(gateway)
     stored = {f"/upload/{name}" for name in files_below(data / "upload")}
     acknowledged = {f"/upload/{name}" for name, status in statuses.items() if status == 201}
     assert stored == acknowledged | {"/upload/after"}

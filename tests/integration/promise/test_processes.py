@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,24 @@ import psutil
 import pytest
 
 from gateway.server.supervisor import Supervisor
+from tests.conftest import StartProcess
 from tests.support import PROJECT
 from tests.support.harness import (
-    SECONDS,
-    Outside,
+    TIMEOUT,
+    GatewayProcess,
+    complete_lines,
     files_below,
     get,
-    head,
     leftovers,
-    plugin,
     put,
-    raw,
-    settled,
-    whole_lines,
+    raw_connection,
+    request_head,
+    wait_settled,
+    write_plugin,
 )
 
 pytestmark = pytest.mark.slow
 
-Start = Callable[..., Outside]
 
 TELLS = """
 name: tells
@@ -62,26 +61,26 @@ script: |
 
 def telling(tmp_path: Path) -> tuple[str, str]:
     """Return the flags of a plugin that writes down each path that it is told of."""
-    folder = plugin(tmp_path / "plugins", TELLS.replace("LOG", str(tmp_path / "told")))
+    folder = write_plugin(tmp_path / "plugins", TELLS.replace("LOG", str(tmp_path / "told")))
     return "--plugins", str(folder)
 
 
 def told(tmp_path: Path) -> set[str]:
-    return set(whole_lines(tmp_path / "told"))
+    return set(complete_lines(tmp_path / "told"))
 
 
 def slot_of(upload_id: str) -> int:
     return int(upload_id.rpartition("-")[2])
 
 
-def pid_of(gateway: Outside, slot: int) -> int:
+def pid_of(gateway: GatewayProcess, slot: int) -> int:
     return int((gateway.directory / ".gateway" / "slots" / str(slot)).read_text())
 
 
-async def served_by_all(gateway: Outside, count: int) -> dict[int, str]:
+async def served_by_all(gateway: GatewayProcess, count: int) -> dict[int, str]:
     """Upload until every process has got something; return one upload id of each slot."""
     ids: dict[int, str] = {}
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     for number in range(10_000):
         answers = await asyncio.gather(*(put(gateway, f"/upload/{number}/{n}") for n in range(8)))
         ids |= {slot_of(answer.json["upload_id"]): answer.json["upload_id"] for answer in answers}
@@ -91,9 +90,9 @@ async def served_by_all(gateway: Outside, count: int) -> dict[int, str]:
     raise AssertionError
 
 
-async def until_up(gateway: Outside, count: int, but: int = 0) -> None:
+async def until_up(gateway: GatewayProcess, count: int, but: int = 0) -> None:
     """Wait until `count` processes answer, and slot 1 is no more the process `but`."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         text = (await get(gateway, "/-/metrics")).body.decode()
         up = [line for line in text.splitlines() if line.startswith("gateway_process_up{")]
@@ -103,12 +102,12 @@ async def until_up(gateway: Outside, count: int, but: int = 0) -> None:
     raise AssertionError(up)
 
 
-def log_lines(gateway: Outside) -> list[dict[str, Any]]:
-    lines = whole_lines(gateway.log_path)
+def log_lines(gateway: GatewayProcess) -> list[dict[str, Any]]:
+    lines = complete_lines(gateway.log_path)
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
-def messages(gateway: Outside, beginning: str) -> list[dict[str, Any]]:
+def messages(gateway: GatewayProcess, beginning: str) -> list[dict[str, Any]]:
     return [line for line in log_lines(gateway) if line["message"].startswith(beginning)]
 
 
@@ -116,12 +115,12 @@ def messages(gateway: Outside, beginning: str) -> list[dict[str, Any]]:
 
 
 async def test_each_process_gets_work_and_each_knows_every_upload(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    gateway = outside("--processes", "2", *telling(tmp_path))
+    gateway = gateway_process("--processes", "2", *telling(tmp_path))
     assert gateway.printed == [f"listening on {gateway.url}"]
     ids = await served_by_all(gateway, 2)
-    await settled(gateway)
+    await wait_settled(gateway)
     for upload_id in ids.values():
         stories = [(await get(gateway, f"/-/uploads/{upload_id}")).json for _ in range(20)]
         assert {story["upload_id"] for story in stories} == {upload_id}
@@ -134,13 +133,15 @@ async def test_each_process_gets_work_and_each_knows_every_upload(
 
 
 async def test_an_upload_on_its_way_is_seen_through_the_other_process(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     note = f"async def notes(event, handle): open('{tmp_path}/id', 'w').write(event['upload_id'])"
     text = f"name: notes\nevent: APIGW.OnFileUploading\nscript: |\n  {note}\n"
-    gateway = outside("--processes", "2", "--plugins", str(plugin(tmp_path / "p", text)))
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/slow", "Content-Length: 2", "Expect: 100-continue"))
+    gateway = gateway_process("--processes", "2", "--plugins", str(write_plugin(tmp_path / "p", text)))
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("PUT", "/upload/slow", "Content-Length: 2", "Expect: 100-continue")
+        )
         assert b"100 Continue" in await connection.line()
         await connection.line()
         upload_id = (tmp_path / "id").read_text()
@@ -150,8 +151,8 @@ async def test_an_upload_on_its_way_is_seen_through_the_other_process(
         assert (await connection.answer()).json["upload_id"] == upload_id
 
 
-async def test_the_figures_of_all_processes_are_told_by_any(outside: Start) -> None:
-    gateway = outside("--processes", "2")
+async def test_the_figures_of_all_processes_are_told_by_any(gateway_process: StartProcess) -> None:
+    gateway = gateway_process("--processes", "2")
     ids = await served_by_all(gateway, 2)
     assert len(ids) == 2
     counted: collections.Counter[str] = collections.Counter()
@@ -167,11 +168,11 @@ async def test_the_figures_of_all_processes_are_told_by_any(outside: Start) -> N
 
 
 async def test_events_of_all_processes_are_listed_by_any_and_by_the_command_line(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    gateway = outside("--processes", "2", *telling(tmp_path))
+    gateway = gateway_process("--processes", "2", *telling(tmp_path))
     await served_by_all(gateway, 2)
-    await settled(gateway)
+    await wait_settled(gateway)
     paths = {f"/upload/{path}" for path in files_below(gateway.directory / "upload")}
     for _ in range(5):
         rows = (await get(gateway, "/-/events?limit=1000")).json["deliveries"]
@@ -182,8 +183,8 @@ async def test_events_of_all_processes_are_listed_by_any_and_by_the_command_line
     assert {row["path"] for row in json.loads(done.stdout)} == paths
 
 
-async def test_one_token_is_made_and_every_process_takes_it(outside: Start) -> None:
-    gateway = outside("--processes", "2", "--auth", "token")
+async def test_one_token_is_made_and_every_process_takes_it(gateway_process: StartProcess) -> None:
+    gateway = gateway_process("--processes", "2", "--auth", "token")
     (token,) = (line for line in gateway.printed if len(line) == 43)
     header = f"X-Auth-Token: {token}"
     statuses = {(await put(gateway, f"/upload/{n}", b"x", header)).status for n in range(20)}
@@ -195,12 +196,14 @@ def serve(directory: Path, *flags: str) -> subprocess.CompletedProcess[bytes]:
     """Run a server that is not expected to start."""
     command = [sys.executable, "-m", "gateway", "serve", "--directory", str(directory), "--port", "0"]
     return subprocess.run(
-        [*command, *flags], capture_output=True, timeout=SECONDS, check=False, cwd=PROJECT
+        [*command, *flags], capture_output=True, timeout=TIMEOUT, check=False, cwd=PROJECT
     )
 
 
 async def test_a_fault_is_said_once_and_ends_with_the_code_of_a_single_process(tmp_path: Path) -> None:
-    folder = plugin(tmp_path / "broken", "name: broken\nevent: APIGW.OnFileUploaded\nscript: '1 +'\n")
+    folder = write_plugin(
+        tmp_path / "broken", "name: broken\nevent: APIGW.OnFileUploaded\nscript: '1 +'\n"
+    )
     flags = ("--plugins", str(folder), "--processes")
     single = await asyncio.to_thread(serve, tmp_path / "data", *flags, "1")
     several = await asyncio.to_thread(serve, tmp_path / "data", *flags, "3")
@@ -212,9 +215,9 @@ async def test_a_fault_is_said_once_and_ends_with_the_code_of_a_single_process(t
 
 @pytest.mark.parametrize(("first", "second"), [("1", "2"), ("2", "1"), ("2", "2")])
 async def test_a_second_gateway_on_the_directory_is_refused_whatever_their_processes(
-    outside: Start, first: str, second: str
+    gateway_process: StartProcess, first: str, second: str
 ) -> None:
-    gateway = outside("--processes", first)
+    gateway = gateway_process("--processes", first)
     refused = await asyncio.to_thread(serve, gateway.directory, "--processes", second)
     assert refused.returncode == 2
     owner = f"another gateway (process {gateway.process.pid}) serves this directory"
@@ -222,18 +225,18 @@ async def test_a_second_gateway_on_the_directory_is_refused_whatever_their_proce
     assert (await put(gateway, "/upload/x")).status == 201
 
 
-async def test_a_reload_reaches_every_process(outside: Start, tmp_path: Path) -> None:
+async def test_a_reload_reaches_every_process(gateway_process: StartProcess, tmp_path: Path) -> None:
     name, folder = telling(tmp_path)
-    gateway = outside("--processes", "2", name, folder)
+    gateway = gateway_process("--processes", "2", name, folder)
     text = TELLS.replace("LOG", str(tmp_path / "told")).replace('event["path"]', '"again"')
-    plugin(Path(folder), text)
+    write_plugin(Path(folder), text)
     gateway.signal(signal.SIGHUP)
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while {line["process"] for line in messages(gateway, "reloaded")} != {0, 1}:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)  # the log is the only sign of a reload
     await served_by_all(gateway, 2)
-    await settled(gateway)
+    await wait_settled(gateway)
     assert told(tmp_path) == {"again"}
 
 
@@ -256,22 +259,22 @@ async def test_a_reload_that_is_asked_for_during_the_start_is_done_after_it(
 ) -> None:
     loading, go = tmp_path / "loading", tmp_path / "go"
     text = SLOW_TO_LOAD.replace("LOADING", str(loading)).replace("GO", str(go))
-    folder = plugin(tmp_path / "plugins", text.replace("STATUS", "401"))
+    folder = write_plugin(tmp_path / "plugins", text.replace("STATUS", "401"))
     starting = asyncio.create_task(
         asyncio.to_thread(
-            Outside, tmp_path / "data", ("--processes", processes, "--plugins", str(folder))
+            GatewayProcess, tmp_path / "data", ("--processes", processes, "--plugins", str(folder))
         )
     )
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         while not loading.exists():
             await asyncio.sleep(0.01)
-    plugin(folder, text.replace("STATUS", "402"))
+    write_plugin(folder, text.replace("STATUS", "402"))
     (parent,) = (p for p in psutil.Process().children() if str(tmp_path) in " ".join(p.cmdline()))
     parent.send_signal(signal.SIGHUP)
     await asyncio.sleep(0.1)  # the supervisor passes it on
     go.touch()
     with await starting as gateway:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             while len(messages(gateway, "reloaded")) < 1:
                 await asyncio.sleep(0.02)  # the log is the only sign of a reload
         statuses = {(await put(gateway, f"/upload/{n}")).status for n in range(20)}
@@ -297,10 +300,10 @@ def test_a_process_that_cannot_be_forked_now_is_tried_again_and_ends_no_other(
 
 
 async def test_bodies_on_their_way_are_finished_by_every_process_when_asked_to_stop(
-    outside: Start,
+    gateway_process: StartProcess,
 ) -> None:
-    gateway = outside("--processes", "2")
-    deadline = time.monotonic() + SECONDS
+    gateway = gateway_process("--processes", "2")
+    deadline = time.monotonic() + TIMEOUT
     count = 0
 
     async def idle() -> bool:
@@ -312,9 +315,9 @@ async def test_bodies_on_their_way_are_finished_by_every_process_when_asked_to_s
         ready, stopped = asyncio.Semaphore(0), asyncio.Event()
 
         async def upload(number: int) -> None:
-            async with raw(gateway) as connection:
+            async with raw_connection(gateway) as connection:
                 lines = ("Content-Length: 2", "Expect: 100-continue")
-                await connection.send(head("PUT", f"/upload/{number}", *lines))
+                await connection.send(request_head("PUT", f"/upload/{number}", *lines))
                 assert b"100 Continue" in await connection.line()
                 await connection.line()
                 await connection.send(b"1")
@@ -356,9 +359,9 @@ async def test_bodies_on_their_way_are_finished_by_every_process_when_asked_to_s
     ids=["reject", "If-None-Match"],
 )
 async def test_one_of_those_who_race_for_a_name_gets_it(
-    outside: Start, policy: str, lines: tuple[str, ...], loser: int
+    gateway_process: StartProcess, policy: str, lines: tuple[str, ...], loser: int
 ) -> None:
-    gateway = outside("--processes", "3", "--on-conflict", policy)
+    gateway = gateway_process("--processes", "3", "--on-conflict", policy)
     for number in range(30):
         name, bodies = f"/upload/{number}", [bytes([65 + n]) * 100 for n in range(9)]
         answers = await asyncio.gather(*(put(gateway, name, body, *lines) for body in bodies))
@@ -368,8 +371,10 @@ async def test_one_of_those_who_race_for_a_name_gets_it(
     assert leftovers(gateway.directory) == []
 
 
-async def test_all_who_race_for_a_name_get_one_where_names_are_given(outside: Start) -> None:
-    gateway = outside("--processes", "3", "--on-conflict", "rename")
+async def test_all_who_race_for_a_name_get_one_where_names_are_given(
+    gateway_process: StartProcess,
+) -> None:
+    gateway = gateway_process("--processes", "3", "--on-conflict", "rename")
     for number in range(10):
         bodies = [bytes([65 + n]) * 100 for n in range(9)]
         answers = await asyncio.gather(*(put(gateway, f"/upload/{number}", body) for body in bodies))
@@ -394,22 +399,24 @@ script: |
 
 
 async def test_a_handler_never_removes_what_another_process_has_just_stored(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    gateway = outside("--processes", "2", "--plugins", str(plugin(tmp_path / "p", REMOVES)))
+    gateway = gateway_process(
+        "--processes", "2", "--plugins", str(write_plugin(tmp_path / "p", REMOVES))
+    )
     for number in range(60):
         name = f"/upload/{number}"
         for _ in range(3):
             assert (await put(gateway, name, b"old", "X-Keep: no")).status in {200, 201}
         assert (await put(gateway, name, b"new", "X-Keep: yes")).status in {200, 201}
-    await settled(gateway)
+    await wait_settled(gateway)
     assert files_below(gateway.directory / "upload") == {str(n): b"new" for n in range(60)}
 
 
 # -- deaths
 
 
-async def load(gateway: Outside, stop: asyncio.Event, acknowledged: dict[str, bytes]) -> None:
+async def load(gateway: GatewayProcess, stop: asyncio.Event, acknowledged: dict[str, bytes]) -> None:
     """Upload, one client after the other's heart, until told to stop; remember what got a 2xx."""
 
     async def client(number: int) -> None:
@@ -428,9 +435,9 @@ async def load(gateway: Outside, stop: asyncio.Event, acknowledged: dict[str, by
 
 
 async def test_a_killed_process_comes_back_and_the_others_go_on_and_nothing_is_lost(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    gateway = outside("--processes", "2", *telling(tmp_path))
+    gateway = gateway_process("--processes", "2", *telling(tmp_path))
     stop, acknowledged = asyncio.Event(), dict[str, bytes]()
     async with asyncio.TaskGroup() as group:
         group.create_task(load(gateway, stop, acknowledged))
@@ -442,7 +449,7 @@ async def test_a_killed_process_comes_back_and_the_others_go_on_and_nothing_is_l
             await until_up(gateway, 2, but=dying)
         stop.set()
     await served_by_all(gateway, 2)
-    await settled(gateway)
+    await wait_settled(gateway)
     stored = files_below(gateway.directory / "upload")
     assert {name: stored.get(name) for name in acknowledged} == acknowledged
     assert {f"/upload/{name}" for name in acknowledged} <= told(tmp_path)
@@ -452,10 +459,10 @@ async def test_a_killed_process_comes_back_and_the_others_go_on_and_nothing_is_l
 
 
 async def test_processes_that_die_in_the_middle_of_commits_lose_nothing(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     flags = ("--processes", "2", *telling(tmp_path))
-    gateway = outside(*flags, die_at="after rename:20")
+    gateway = gateway_process(*flags, die_at="after rename:20")
     stop, acknowledged = asyncio.Event(), dict[str, bytes]()
     async with asyncio.TaskGroup() as group:
         group.create_task(load(gateway, stop, acknowledged))
@@ -463,8 +470,8 @@ async def test_processes_that_die_in_the_middle_of_commits_lose_nothing(
             await asyncio.sleep(0.02)  # each death is a line of the log
         stop.set()
     gateway.kill()
-    survivor = outside(*flags)
-    await settled(survivor)
+    survivor = gateway_process(*flags)
+    await wait_settled(survivor)
     stored = files_below(survivor.directory / "upload")
     assert {name: stored.get(name) for name in acknowledged} == acknowledged
     assert {f"/upload/{name}" for name in stored} == told(tmp_path)
@@ -479,33 +486,35 @@ def ended(process: psutil.Process) -> bool:
 
 
 async def test_the_children_end_with_a_killed_supervisor_and_a_new_start_works(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     flags = ("--processes", "2", *telling(tmp_path))
-    gateway = outside(*flags)
+    gateway = gateway_process(*flags)
     ids = await served_by_all(gateway, 2)
     children = psutil.Process(gateway.process.pid).children()
     assert len(children) == 2
     gateway.kill()
-    again = outside(*flags)  # at once: it waits for the last of them to die
-    async with asyncio.timeout(SECONDS):
+    again = gateway_process(*flags)  # at once: it waits for the last of them to die
+    async with asyncio.timeout(TIMEOUT):
         while not all(map(ended, children)):
             await asyncio.sleep(0.02)  # they are no children of ours: nobody tells us
-    await settled(again)
+    await wait_settled(again)
     for upload_id in ids.values():
         assert (await get(again, f"/-/uploads/{upload_id}")).status == 200
     stored = {f"/upload/{path}" for path in files_below(again.directory / "upload")}
     assert stored == told(tmp_path)
 
 
-async def test_a_process_that_cannot_start_is_told_of_and_the_others_go_on(outside: Start) -> None:
-    gateway = outside("--processes", "2")
+async def test_a_process_that_cannot_start_is_told_of_and_the_others_go_on(
+    gateway_process: StartProcess,
+) -> None:
+    gateway = gateway_process("--processes", "2")
     ids = await served_by_all(gateway, 2)
     journal = gateway.directory / ".gateway" / "journal-1.db"
     journal.rename(journal.with_name("elsewhere"))
     journal.mkdir()
     os.kill(pid_of(gateway, 1), signal.SIGKILL)
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while not messages(gateway, "it cannot start"):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)  # the log is where it is told
@@ -525,16 +534,18 @@ async def test_a_process_that_cannot_start_is_told_of_and_the_others_go_on(outsi
 # -- fewer and more
 
 
-async def test_fewer_processes_take_over_what_the_others_left(outside: Start, tmp_path: Path) -> None:
+async def test_fewer_processes_take_over_what_the_others_left(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
     door = tmp_path / "door"
-    folder = plugin(tmp_path / "waiting", WAITS.replace("DOOR", str(door)))
+    folder = write_plugin(tmp_path / "waiting", WAITS.replace("DOOR", str(door)))
     flags = ("--plugins", str(folder))
-    gateway = outside("--processes", "3", *flags)
+    gateway = gateway_process("--processes", "3", *flags)
     ids = await served_by_all(gateway, 3)
     gateway.kill()
-    single = outside(*flags)
+    single = gateway_process(*flags)
     door.touch()
-    await settled(single)
+    await wait_settled(single)
     for upload_id in ids.values():
         story = (await get(single, f"/-/uploads/{upload_id}")).json
         assert [handler["state"] for handler in story["handlers"]] == ["done"]
@@ -542,7 +553,9 @@ async def test_fewer_processes_take_over_what_the_others_left(outside: Start, tm
     names = sorted(path.name for path in (single.directory / ".gateway").glob("*-*.db"))
     assert names == ["journal-0.db"]
     assert single.terminate() == 0
-    several = outside("--processes", "2", *flags)  # ids of a slot that lives again lead to slot 0 too
+    several = gateway_process(
+        "--processes", "2", *flags
+    )  # ids of a slot that lives again lead to slot 0 too
     for upload_id in ids.values():
         for _ in range(4):
             assert (await get(several, f"/-/uploads/{upload_id}")).status == 200

@@ -6,17 +6,24 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.harness import Outside, get, handlers_done, head, plugin, put, raw
+from tests.conftest import StartProcess
+from tests.support.harness import (
+    GatewayProcess,
+    get,
+    handlers_done,
+    put,
+    raw_connection,
+    request_head,
+    write_plugin,
+)
 
 pytestmark = pytest.mark.slow
 
-Start = Callable[..., Outside]
 
 FAILS = """
 name: fails
@@ -44,7 +51,7 @@ def deliveries(directory: Path) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-async def until_the_port_is_closed(gateway: Outside) -> None:
+async def until_the_port_is_closed(gateway: GatewayProcess) -> None:
     while True:
         try:
             await get(gateway, "/-/health")
@@ -53,15 +60,17 @@ async def until_the_port_is_closed(gateway: Outside) -> None:
 
 
 async def test_retries_that_fall_due_during_a_stop_use_no_attempt(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    gateway = outside("--plugins", str(plugin(tmp_path / "plugins", FAILS)))
+    gateway = gateway_process("--plugins", str(write_plugin(tmp_path / "plugins", FAILS)))
     answer = await put(gateway, "/upload/x", b"1")
     while not (story := (await get(gateway, answer.headers["Location"])).json)["handlers"][0]["runs"]:
         await asyncio.sleep(0.01)  # the page is the only sign of the first run's end
     assert story["handlers"][0]["attempt"] == 1
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/slow", "Content-Length: 2", "Expect: 100-continue"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("PUT", "/upload/slow", "Content-Length: 2", "Expect: 100-continue")
+        )
         assert b"100 Continue" in await connection.line()  # it is being served
         await connection.line()
         await connection.send(b"1")
@@ -78,10 +87,10 @@ async def test_retries_that_fall_due_during_a_stop_use_no_attempt(
 
 
 async def test_a_run_that_does_not_end_is_handed_back_without_using_an_attempt(
-    outside: Start, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    folder = plugin(tmp_path / "plugins", WAITS)
-    gateway = outside("--plugins", str(folder), "--grace", "0.2")
+    folder = write_plugin(tmp_path / "plugins", WAITS)
+    gateway = gateway_process("--plugins", str(folder), "--grace", "0.2")
     answer = await put(gateway, "/upload/x", b"1")
     await handlers_done(gateway, answer.json["upload_id"], state="running")
     assert gateway.terminate() == 0

@@ -11,14 +11,14 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import StartProcess
 from tests.integration.promise.test_crash import attempt, body_of, handled, plugins
-from tests.support.harness import Outside, files_below, leftovers, settled
+from tests.support.harness import GatewayProcess, files_below, leftovers, wait_settled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -54,7 +54,7 @@ class Storm:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.attempts: list[Attempt] = []
-        self.gateway: Outside | None = None
+        self.gateway: GatewayProcess | None = None
         self.up = asyncio.Event()
         self.over = False
 
@@ -72,7 +72,7 @@ class Storm:
             trial.status = await attempt(self.gateway, name, tag, trial.size)
             trial.ended = time.monotonic()
 
-    async def kill_again_and_again(self, start: Callable[..., Outside], flags: tuple[str, ...]) -> None:
+    async def kill_again_and_again(self, start: StartProcess, flags: tuple[str, ...]) -> None:
         for _ in range(KILLS):
             self.gateway = await asyncio.to_thread(start, *flags)
             self.up.set()
@@ -83,17 +83,17 @@ class Storm:
 
 
 async def test_no_promise_is_broken_in_a_storm_of_kills(
-    outside: Callable[..., Outside], tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     flags = plugins(tmp_path)
     storm = Storm(seed=time.time_ns())
     uploaders = [asyncio.create_task(storm.upload(number)) for number in range(UPLOADERS)]
-    await storm.kill_again_and_again(outside, flags)
+    await storm.kill_again_and_again(gateway_process, flags)
     storm.up.set()
     await asyncio.gather(*uploaders)
 
-    gateway = await asyncio.to_thread(outside, *flags)
-    await settled(gateway)
+    gateway = await asyncio.to_thread(gateway_process, *flags)
+    await wait_settled(gateway)
     stored = files_below(tmp_path / "data/upload")
     runs = {run["tag"]: run["sha256"] for run in handled(tmp_path)}
     by_tag = {trial.tag: trial for trial in storm.attempts}

@@ -12,7 +12,7 @@ from gateway.domain.model import SCHEDULE
 from gateway.plugins import Plugins
 from gateway.plugins.scripting import Event, Handle, Services
 from tests.support import PROJECT
-from tests.support.harness import files_below, plugin
+from tests.support.harness import files_below, write_plugin
 
 NOW = 1_790_000_000
 DAY = 86400
@@ -26,9 +26,9 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
     loaded = Plugins([folder], Services())
 
     async def run(**config: object) -> None:
-        plugin(folder, (PROJECT / "plugins/sweep/sweep.yaml").read_text(), "sweep.yaml")
+        write_plugin(folder, (PROJECT / "plugins/sweep/sweep.yaml").read_text(), "sweep.yaml")
         lines = "".join(f"  {key}: {value}\n" for key, value in config.items())
-        plugin(folder, f"name: sweep\nconfig:\n{lines}", "config.yaml")
+        write_plugin(folder, f"name: sweep\nconfig:\n{lines}", "config.yaml")
         [handler] = loaded.load().handlers[SCHEDULE]
         await handler.function(Event({"scheduled": NOW}), Handle())
 

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,16 @@ from gateway.records import Records, open_records, secrets_of
 from gateway.records.sqlite_store import SqliteStore
 from gateway.settings import Settings, load
 from gateway.storage.local.state_dir import existing_slots
-from tests.conftest import Start
-from tests.support.harness import Outside, get, plugin
+from tests.conftest import StartGateway, StartProcess
+from tests.support.harness import get, write_plugin
 
 KEEPER = """
 name: keeper
-authorities: [0.0.0.0]
+upstreams: []
 proxy:
   path: /kept/{key}
-  authorization: {auth_mode: none}
-request_forbidden_process: |
+  authorization: {auth: none}
+request_script: |
   kept, key = records("kept"), request.resources["key"]
   if request.method == "PUT":
       return {"done": await kept.put(key, {"n": int(request.body)})}
@@ -92,11 +91,11 @@ async def test_what_two_processes_put_before_sigkill_is_there(tmp_path: Path) ->
 
 @pytest.mark.slow
 async def test_all_processes_of_a_gateway_share_their_records_over_restarts(
-    outside: Callable[..., Outside], tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    folder = plugin(tmp_path / "p", KEEPER)
+    folder = write_plugin(tmp_path / "p", KEEPER)
     flags = ("--plugins", str(folder), "--processes", "2")
-    running = outside(*flags)
+    running = gateway_process(*flags)
     for number in range(8):  # each on a connection of its own: whichever process takes it
         done = subprocess.run(
             ["curl", "-sS", "-X", "PUT", "--data", str(number), f"{running.url}/kept/k{number}"],
@@ -106,7 +105,7 @@ async def test_all_processes_of_a_gateway_share_their_records_over_restarts(
     answers = [(await get(running, f"/kept/k{n}")).json for n in range(8)]
     assert answers == [{"n": n, "key": f"k{n}"} for n in range(8)]
     running.kill()
-    again = outside(*flags)
+    again = gateway_process(*flags)
     assert [(await get(again, f"/kept/k{n}")).json for n in range(8)] == answers
 
 
@@ -114,10 +113,10 @@ async def test_all_processes_of_a_gateway_share_their_records_over_restarts(
 
 
 async def test_a_route_whose_records_are_away_answers_503_and_tells_no_password(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start_gateway: StartGateway, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = plugin(tmp_path / "p", KEEPER)
-    running = await start(
+    folder = write_plugin(tmp_path / "p", KEEPER)
+    running = await start_gateway(
         auth="none", plugins=[str(folder)], records="postgresql://me:hush-hush@127.0.0.1:1/kept"
     )
     answer = await get(running, "/kept/a")
@@ -128,8 +127,10 @@ async def test_a_route_whose_records_are_away_answers_503_and_tells_no_password(
     assert "hush-hush" not in said
 
 
-async def test_a_gateway_without_records_makes_no_file(start: Start, tmp_path: Path) -> None:
-    running = await start(auth="none")
+async def test_a_gateway_without_records_makes_no_file(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    running = await start_gateway(auth="none")
     assert (await get(running, "/-/health")).status == 200
     assert not (tmp_path / "data/.gateway/records.db").exists()
 
@@ -225,9 +226,9 @@ tests:
 def test_a_test_has_records_of_its_own_and_may_expect_some(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check([plugin(tmp_path / "p", CHECKED)]) == 0
+    assert check([write_plugin(tmp_path / "p", CHECKED)]) == 0
     wrong = CHECKED.replace("{n: 5}", "{n: 6}").replace("gone: null", "gone: {n: 1}")
-    assert check([plugin(tmp_path / "wrong", wrong)]) == 1
+    assert check([write_plugin(tmp_path / "wrong", wrong)]) == 1
     told = capsys.readouterr().err
     assert "item 'text/plain' of 'counts' is {'n': 5}, expected {'n': 6}" in told
     assert "item 'gone' of 'counts' is None" in told
@@ -253,7 +254,7 @@ tests:
 
 
 def test_routes_are_tested_with_records_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check([plugin(tmp_path / "p", ROUTE)]) == 1
+    assert check([write_plugin(tmp_path / "p", ROUTE)]) == 1
     printed = capsys.readouterr()
     assert "ok    keeper: reads" in printed.out
     assert "ok    keeper: writes" in printed.out

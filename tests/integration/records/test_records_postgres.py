@@ -25,9 +25,9 @@ from gateway.records import postgres_store as postgres
 from gateway.records.postgres_store import PostgresStore, shown
 from gateway.records.query import make_query
 from gateway.settings import Settings
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.integration.records.test_records_end_to_end import KEEPER
-from tests.support.harness import get, head, plugin, raw
+from tests.support.harness import get, raw_connection, request_head, write_plugin
 from tests.support.postgres import PASSWORD, Server, server
 from tests.unit.records import test_records as suite
 
@@ -273,16 +273,20 @@ def test_what_is_shown_of_a_url() -> None:
 
 
 async def test_gateways_with_directories_of_their_own_share_the_records(
-    database: Server, start: Start, tmp_path: Path, beside: Any, caplog: pytest.LogCaptureFixture
+    database: Server,
+    start_gateway: StartGateway,
+    tmp_path: Path,
+    beside: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await beside.execute("CREATE DATABASE shared")
-    given = {"auth": "none", "plugins": [str(plugin(tmp_path / "p", KEEPER))]}
+    given = {"auth": "none", "plugins": [str(write_plugin(tmp_path / "p", KEEPER))]}
     one, other = [
-        await start(**given, records=database.url_of("shared"), directory=str(tmp_path / name))
+        await start_gateway(**given, records=database.url_of("shared"), directory=str(tmp_path / name))
         for name in ("one", "other")
     ]
-    async with raw(one) as connection:
-        await connection.send(head("PUT", "/kept/a", "Content-Length: 1") + b"7")
+    async with raw_connection(one) as connection:
+        await connection.send(request_head("PUT", "/kept/a", "Content-Length: 1") + b"7")
         assert (await connection.answer()).json == {"done": True}
     assert (await get(other, "/kept/a")).json == {"n": 7, "key": "a"}
     await asyncio.to_thread(database.stop)

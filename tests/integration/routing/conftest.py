@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from gateway.server.app import Gateway
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support.routing.scripted import Serve, write
 
 
 @pytest.fixture
-def serve(start: Start, tmp_path: Path) -> Serve:
+def serve(start_gateway: StartGateway, tmp_path: Path) -> Serve:
     """Start a gateway with these routing plugins: `await serve(route(...), auth="token")`."""
 
     async def begin(*texts: str, **values: object) -> Gateway:
         folder = write(tmp_path / "plugins", *texts)
-        return await start(
+        return await start_gateway(
             plugins=[str(folder)],
             **{k: v for k, v in {"auth": "none", **values}.items() if v is not None},
         )

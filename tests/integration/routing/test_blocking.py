@@ -6,10 +6,10 @@ import asyncio
 import os
 from pathlib import Path
 
-from tests.support.harness import SECONDS, get, put
+from tests.support.harness import TIMEOUT, get, put
+from tests.support.recorders import captured_log
 from tests.support.routing.proxying import answer_all, upstream
 from tests.support.routing.scripted import Serve, route
-from tests.support.witness import logged
 
 
 async def test_uploads_and_proxied_requests_go_on_while_a_script_blocks(
@@ -23,13 +23,13 @@ async def test_uploads_and_proxied_requests_go_on_while_a_script_blocks(
         """
     async with upstream(answer_all) as behind:
         proxied = (
-            f"authorities: ['{behind.authority}']\n"
-            "proxy: {path: /api, authorization: {auth_mode: none}}\ntarget: {path: /}\n"
+            f"upstreams: ['{behind.authority}']\n"
+            "proxy: {path: /api, authorization: {auth: none}}\ntarget: {path: /}\n"
         )
         gateway = await serve(route("/blocks", blocking), proxied)
-        with logged() as lines:
+        with captured_log() as lines:
             blocked = asyncio.create_task(get(gateway, "/blocks"))
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(TIMEOUT):
                 while not any("blocks its lane" in line["message"] for line in lines):
                     assert (await get(gateway, "/api")).status == 200
                     assert (await put(gateway, "/upload/x", b"1")).status in {200, 201}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from gateway.endpoints.routing.body import BodyReader
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.errors import Refusal
-from tests.support.harness import head, raw
+from tests.support.harness import raw_connection, request_head
 from tests.support.routing.scripted import Serve, route
 
 
@@ -30,7 +31,8 @@ class Content:
 
 def exchange(*pieces: bytes) -> RequestContext:
     served = Route("r", "x:1", "/r", "/r", (), "http", "none", {}, limits=Limits(max_body=8))
-    return RequestContext(cast(Any, Content(*pieces)), served, None, {}, {}, {}, "", cast(Any, {}), None)
+    incoming = cast(Any, SimpleNamespace(request=Content(*pieces)))
+    return RequestContext(incoming, served, None, {}, {}, {}, cast(Any, {}), None)
 
 
 async def test_all_bodies_together_are_bounded_until_they_are_released() -> None:
@@ -47,7 +49,7 @@ async def test_all_bodies_together_are_bounded_until_they_are_released() -> None
 
 async def test_a_silent_client_is_given_up(serve: Serve) -> None:
     gateway = await serve(route(script="return request.body", more="limits: {idle: 0.2}\n"))
-    async with raw(gateway) as connection:
-        await connection.send(head("POST", "/r", "Content-Length: 5") + b"ab")
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("POST", "/r", "Content-Length: 5") + b"ab")
         answer = await connection.answer()
     assert (answer.status, answer.json["error"]) == (408, "idle_timeout")

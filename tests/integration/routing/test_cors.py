@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.harness import Answer, get
+from tests.support.harness import RawResponse, get
 from tests.support.routing.scripted import Serve, ask, route
 
 GOOD = "https://app.example"
@@ -12,7 +12,7 @@ CORS = f"cors: {{origins: ['{GOOD}'], expose: [ETag], credentials: true, max_age
 SPEC = "spec: [{method: PUT}, {method: GET}]\n"
 
 
-async def preflight(serve: Serve, text: str, origin: str, **values: object) -> Answer:
+async def preflight(serve: Serve, text: str, origin: str, **values: object) -> RawResponse:
     gateway = await serve(text, **values)
     lines = (f"Origin: {origin}", "Access-Control-Request-Method: PUT")
     return await ask(gateway, "OPTIONS", "/r", *lines, "Access-Control-Request-Headers: x-auth-token")

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway.endpoints.routing.model import Limits, RequestContext
 from gateway.endpoints.routing.proxy import Proxy
-from tests.support.harness import SECONDS, certificate, curl, head
+from tests.support.harness import TIMEOUT, curl, request_head, self_signed_certificate
 from tests.support.ports import free_port
 from tests.support.routing.proxying import (
     Last,
@@ -43,7 +43,7 @@ async def test_a_request_reaches_the_upstream_as_it_was_but_for_what_belongs_to_
              "X-Gateway-Signature: secret", "X-Forwarded-For: 6.6.6.6", "X-Real-IP: 6.6.6.6",
              "Forwarded: for=6.6.6.6")  # fmt: skip
     async with upstream(answer_all) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("GET", "/a%2Fb/%7Ec?q=1&q=%20&X-Gateway-Expires=1", *lines))
+        await client.send(request_head("GET", "/a%2Fb/%7Ec?q=1&q=%20&X-Gateway-Expires=1", *lines))
         assert (await client.answer()).body == b"ok"
     sent = up.only
     assert sent.startswith(b"GET /a%2Fb/%7Ec?q=1&q=%20 HTTP/1.1\r\n")
@@ -67,7 +67,7 @@ async def test_an_answer_reaches_the_client_as_it_was_but_for_what_belongs_to_th
         await writer.drain()
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         first = await client.line()
         block = await client.reader.readuntil(b"\r\n\r\n")
         assert await client.reader.readexactly(15) == b"not really gzip"
@@ -113,7 +113,7 @@ async def test_a_body_keeps_its_framing_and_its_bytes_both_ways(how: str, tmp_pa
 async def test_connections_are_kept_on_both_sides() -> None:
     async with upstream(answer_all) as up, front(up.authority) as gate, gate.raw() as client:
         for number in range(5):
-            await client.send(head("POST", f"/{number}", "Content-Length: 3") + b"abc")
+            await client.send(request_head("POST", f"/{number}", "Content-Length: 3") + b"abc")
             assert (await client.answer()).status == 200
     assert up.only.count(b"POST /") == 5
 
@@ -121,7 +121,7 @@ async def test_connections_are_kept_on_both_sides() -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "GET"])
 async def test_a_request_without_body_goes_up_without_body(method: str) -> None:
     async with upstream(answer_all) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head(method, "/"))
+        await client.send(request_head(method, "/"))
         assert (await client.answer()).status == 200
     assert lines_of(up.only, "Transfer-Encoding") == []
     assert lines_of(up.only, "Content-Length") in ([], ["0"])
@@ -136,7 +136,9 @@ async def test_a_body_that_a_step_has_read_is_sent_as_it_was_read() -> None:
         return read_first
 
     async with upstream(answer_all) as up, front(up.authority, last=last) as gate, gate.raw() as client:
-        await client.send(head("POST", "/", "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n")
+        await client.send(
+            request_head("POST", "/", "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n"
+        )
         assert (await client.answer()).status == 200
     assert up.only.endswith(b"\r\n\r\nabc")
     assert lines_of(up.only, "Content-Length") == ["3"]
@@ -151,7 +153,7 @@ async def test_a_field_that_a_step_has_set_cannot_be_taken_away_by_the_client() 
         return set_user
 
     async with upstream(answer_all) as up, front(up.authority, last=last) as gate, gate.raw() as client:
-        await client.send(head("GET", "/", "Connection: X-User, close", "X-User: root"))
+        await client.send(request_head("GET", "/", "Connection: X-User, close", "X-User: root"))
         assert (await client.answer()).status == 200
     assert lines_of(up.only, "X-User") == ["ada"]
 
@@ -229,7 +231,7 @@ async def test_the_client_is_told_to_go_on_only_when_the_upstream_says_so() -> N
         writer.write(respond())
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("PUT", "/", "Content-Length: 3", "Expect: 100-continue"))
+        await client.send(request_head("PUT", "/", "Content-Length: 3", "Expect: 100-continue"))
         assert b"100 Continue" in await client.line()
         assert steps == ["asked"]
         assert await client.line() == b"\r\n"
@@ -239,7 +241,7 @@ async def test_the_client_is_told_to_go_on_only_when_the_upstream_says_so() -> N
 
 async def test_an_upstream_that_ignores_the_expectation_gets_the_body_all_the_same() -> None:
     async with upstream(answer_all) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("PUT", "/", "Content-Length: 3", "Expect: 100-continue"))
+        await client.send(request_head("PUT", "/", "Content-Length: 3", "Expect: 100-continue"))
         assert b"100 Continue" in await client.line()
         await client.line()
         await client.send(b"abc")
@@ -270,11 +272,11 @@ async def test_an_answer_that_comes_before_the_body_is_over_goes_out_and_the_con
         await reader.read()
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("PUT", "/", f"Content-Length: {MIB}") + b"x" * 1000)
+        await client.send(request_head("PUT", "/", f"Content-Length: {MIB}") + b"x" * 1000)
         answer = await client.answer()
         assert (answer.status, answer.body) == (403, b"enough")
         assert answer.headers["Connection"] == "close"
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             await up.ended.wait()
 
 
@@ -287,7 +289,7 @@ async def test_bytes_flow_down_while_bytes_flow_up() -> None:
         await reader.read()
 
     async with upstream(shout) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("POST", "/", "Content-Length: 6") + b"abc")
+        await client.send(request_head("POST", "/", "Content-Length: 6") + b"abc")
         await client.reader.readuntil(b"\r\n\r\n")
         assert await client.reader.readexactly(3) == b"ABC"
         await client.send(b"def")
@@ -299,7 +301,7 @@ async def test_bytes_flow_down_while_bytes_flow_up() -> None:
 )
 async def test_web_sockets_are_refused_in_plain_words(lines: tuple[str, ...]) -> None:
     async with upstream(answer_all) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("GET", "/", *lines))
+        await client.send(request_head("GET", "/", *lines))
         answer = await client.answer()
         assert (answer.status, answer.json["error"]) == (400, "bad_request")
         assert await client.closed() == b""
@@ -317,7 +319,7 @@ async def test_a_reason_passes_where_it_is_plain_text(upstreams: bytes, ours: by
         await reader.read()
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         assert await client.line() == b"HTTP/1.1 " + ours + b"\r\n"
 
 
@@ -328,7 +330,7 @@ async def test_interim_answers_are_passed_over() -> None:
         await reader.read()
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         answer = await client.answer()
     assert (answer.status, answer.body) == (200, b"ok")
     assert "Link" not in answer.headers
@@ -343,7 +345,9 @@ async def test_trailers_are_left_out_both_ways() -> None:
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
         body = b"3\r\nabc\r\n0\r\nX-Sum: 2\r\n\r\n"
-        await client.send(head("POST", "/", "Transfer-Encoding: chunked", "Connection: close") + body)
+        await client.send(
+            request_head("POST", "/", "Transfer-Encoding: chunked", "Connection: close") + body
+        )
         answer = await client.closed()
     assert answer.endswith(b"2\r\nok\r\n0\r\n\r\n")
     assert b"X-Sum" not in up.only
@@ -363,11 +367,11 @@ async def test_a_kept_connection_that_dies_is_replaced_only_where_a_second_try_d
         await read_request(reader)  # and close without an answer
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         assert (await client.answer()).status == 200
         body = b"abc" if method == "POST" else b""
         lines = (f"Content-Length: {len(body)}",) if body else ()
-        await client.send(head(method, "/", *lines) + body)
+        await client.send(request_head(method, "/", *lines) + body)
         assert (await client.answer()).status == status
     assert sum(record.count(b" / HTTP/1.1\r\n") for record in up.received) == times
 
@@ -397,7 +401,7 @@ async def test_an_upstream_that_takes_a_request_and_hangs_up_gets_it_again_only_
 
     async with upstream(serve) as up, front(up.authority, last=last) as gate, gate.raw() as client:
         lines = (f"Content-Length: {len(body)}",) if body else ()
-        await client.send(head(method, "/", *lines) + body)
+        await client.send(request_head(method, "/", *lines) + body)
         assert (await client.answer(head=method == "HEAD")).status == 502
     assert [bytes(record).count(b" / HTTP/1.1\r\n") for record in up.received] == [1] * times
     assert all(record.endswith(b"\r\n\r\n" + body) for record in up.received)
@@ -408,7 +412,7 @@ async def test_an_upstream_that_hangs_up_instead_of_asking_for_the_body_is_not_a
         await read_head(reader)  # and close: it never says `100 Continue`
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("PUT", "/", "Content-Length: 3", "Expect: 100-continue"))
+        await client.send(request_head("PUT", "/", "Content-Length: 3", "Expect: 100-continue"))
         assert (await client.answer()).status == 502
     assert len(up.received) == 1
 
@@ -426,35 +430,35 @@ async def test_a_client_that_takes_nothing_is_given_up_and_little_was_read_for_i
             sent += MIB
 
     async with upstream(serve) as up, front(up.authority, limits=HASTY) as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
-        async with asyncio.timeout(SECONDS):
+        await client.send(request_head("GET", "/"))
+        async with asyncio.timeout(TIMEOUT):
             await up.ended.wait()
     assert sent < 64 * MIB
 
 
 async def test_an_upstream_whose_certificate_nobody_vouches_for_gets_no_request(tmp_path: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*certificate(tmp_path))
+    context.load_cert_chain(*self_signed_certificate(tmp_path))
     async with (
         upstream(answer_all, tls=context) as up,
         front(up.authority, scheme="https") as gate,
         gate.raw() as client,
     ):
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         assert (await client.answer()).status == 502
     assert up.received == []
 
 
 async def test_a_dead_upstream_is_a_502() -> None:
     async with front(f"127.0.0.1:{free_port()}") as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         answer = await client.answer()
     assert (answer.status, answer.json["error"]) == (502, "bad_gateway")
 
 
 async def test_a_name_that_nobody_knows_is_a_502() -> None:
     async with front("nowhere.invalid") as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         assert (await client.answer()).status == 502
 
 
@@ -472,10 +476,10 @@ async def test_a_silent_upstream_is_a_504_and_is_let_go() -> None:
         await reader.read()
 
     async with upstream(serve) as up, front(up.authority, limits=HASTY) as gate, gate.raw() as client:
-        await client.send(head("POST", "/", "Content-Length: 1") + b"x")
+        await client.send(request_head("POST", "/", "Content-Length: 1") + b"x")
         answer = await client.answer()
         assert (answer.status, answer.json["error"]) == (504, "gateway_timeout")
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             await up.ended.wait()
 
 
@@ -496,10 +500,10 @@ async def test_a_client_that_falls_silent_in_its_body_is_a_408_and_the_upstream_
         front(up.authority, limits=HASTY) as gate,
         gate.raw() as client,
     ):
-        await client.send(head("POST", "/", "Transfer-Encoding: chunked") + b"1\r\nx\r\n")
+        await client.send(request_head("POST", "/", "Transfer-Encoding: chunked") + b"1\r\nx\r\n")
         answer = await client.answer()
         assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             await up.ended.wait()
     assert not up.only.endswith(b"0\r\n\r\n")
 
@@ -522,7 +526,7 @@ async def test_an_answer_that_breaks_off_never_ends_cleanly_for_the_client(answe
         result = await curl(gate.url)
         assert result.code in {18, 52, 56}, result
         async with gate.raw() as client:
-            await client.send(head("GET", "/"))
+            await client.send(request_head("GET", "/"))
             assert not (await client.closed()).endswith(b"0\r\n\r\n")
 
 
@@ -537,7 +541,7 @@ async def test_an_answer_that_turns_into_nonsense_never_ends_cleanly_for_the_cli
         await reader.read()
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         await client.reader.readuntil(b"half\r\n")
         seen.set()
         assert await client.closed() == b""
@@ -561,7 +565,7 @@ async def test_an_answer_that_is_none_is_a_502(answer: bytes) -> None:
         await writer.drain()
 
     async with upstream(serve) as up, front(up.authority) as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         assert (await client.answer()).status == 502
 
 
@@ -574,7 +578,7 @@ async def test_an_upstream_that_stalls_in_its_answer_is_given_up() -> None:
     async with upstream(serve) as up, front(up.authority, limits=HASTY) as gate:
         result = await curl(gate.url)
         assert result.code in {18, 56}, result
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             await up.ended.wait()
 
 
@@ -591,10 +595,10 @@ async def test_a_client_that_leaves_while_it_waits_ends_the_upstreams_request() 
 
     async with upstream(serve) as up, front(up.authority) as gate:
         async with gate.raw() as client:
-            await client.send(head("GET", "/"))
+            await client.send(request_head("GET", "/"))
             await asked.wait()
             client.reset()
-        async with asyncio.timeout(SECONDS / 3):
+        async with asyncio.timeout(TIMEOUT / 3):
             await up.ended.wait()
     assert gate.outcomes == ["client left"]
 
@@ -609,10 +613,10 @@ async def test_a_client_that_leaves_in_its_body_ends_the_upstreams_request_witho
 
     async with upstream(serve) as up, front(up.authority) as gate:
         async with gate.raw() as client:
-            await client.send(head("PUT", "/", "Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
+            await client.send(request_head("PUT", "/", "Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
             await started.wait()
             client.reset()
-        async with asyncio.timeout(SECONDS / 3):
+        async with asyncio.timeout(TIMEOUT / 3):
             await up.ended.wait()
     assert not up.only.endswith(b"0\r\n\r\n")
     assert gate.outcomes == ["client left"]
@@ -626,10 +630,10 @@ async def test_a_client_that_leaves_in_the_answer_ends_the_upstreams_work() -> N
 
     async with upstream(serve) as up, front(up.authority) as gate:
         async with gate.raw() as client:
-            await client.send(head("GET", "/"))
+            await client.send(request_head("GET", "/"))
             await client.reader.readuntil(b"event")
             client.reset()
-        async with asyncio.timeout(SECONDS / 3):
+        async with asyncio.timeout(TIMEOUT / 3):
             await up.ended.wait()
 
 
@@ -651,7 +655,7 @@ async def test_an_answer_is_read_whole_for_a_script_up_to_a_limit() -> None:
         await writer.drain()
 
     async with upstream(serve) as up, front(up.authority, last=last) as gate, gate.raw() as client:
-        await client.send(head("GET", "/"))
+        await client.send(request_head("GET", "/"))
         assert (await client.answer()).body == b"OK"
-        await client.send(head("GET", "/long"))
+        await client.send(request_head("GET", "/long"))
         assert (await client.answer()).status == 502

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gateway.server.app import Gateway
+from tests.conftest import StartGateway, StartProcess
 from tests.integration.uploads.test_load import MIB, Peak, two_gib
-from tests.support.harness import Outside, curl, get, head, plugin, raw
+from tests.support.harness import curl, get, raw_connection, request_head, write_plugin
 from tests.support.routing.nginx import Nginx, nginx
 from tests.support.routing.proxying import lines_of
 
@@ -19,18 +19,17 @@ pytestmark = pytest.mark.slow
 
 __all__ = ["two_gib"]
 
-Start = Callable[..., Awaitable[Gateway]]
 
 ROUTE = """
-- authorities: [{authority}]
-  proxy: {{path: '/web/{{rest:path}}', scheme: 'http:', authorization: {{auth_mode: none}}}}
+- upstreams: [{authority}]
+  proxy: {{path: '/web/{{rest:path}}', scheme: 'http:', authorization: {{auth: none}}}}
   target: {{path: '/{{rest:path}}', scheme: 'http:'}}
   limits: {{connect: 2, idle: {idle}}}
 """
 
 
 def routed(folder: Path, server: Nginx, idle: float = 20) -> Path:
-    return plugin(folder / "plugins", ROUTE.format(authority=server.authority, idle=idle))
+    return write_plugin(folder / "plugins", ROUTE.format(authority=server.authority, idle=idle))
 
 
 @pytest.fixture
@@ -41,8 +40,8 @@ def server(tmp_path: Path) -> Iterator[Nginx]:
 
 
 @pytest.fixture
-async def url(start: Start, tmp_path: Path, server: Nginx) -> str:
-    gateway = await start(auth="none", plugins=[str(routed(tmp_path, server))])
+async def url(start_gateway: StartGateway, tmp_path: Path, server: Nginx) -> str:
+    gateway = await start_gateway(auth="none", plugins=[str(routed(tmp_path, server))])
     return f"{gateway.url}/web"
 
 
@@ -130,27 +129,29 @@ async def test_the_connection_to_the_upstream_is_used_again(url: str) -> None:
 
 
 async def test_an_upstream_that_says_nothing_is_a_504(
-    start: Start, tmp_path: Path, server: Nginx
+    start_gateway: StartGateway, tmp_path: Path, server: Nginx
 ) -> None:
-    gateway = await start(auth="none", plugins=[str(routed(tmp_path, server, idle=0.3))])
+    gateway = await start_gateway(auth="none", plugins=[str(routed(tmp_path, server, idle=0.3))])
     answer = await get(gateway, "/web/silent/")
     assert (answer.status, answer.json["error"]) == (504, "gateway_timeout")
 
 
-async def test_a_dead_upstream_is_a_502(start: Start, tmp_path: Path, server: Nginx) -> None:
-    gateway = await start(auth="none", plugins=[str(routed(tmp_path, server))])
+async def test_a_dead_upstream_is_a_502(
+    start_gateway: StartGateway, tmp_path: Path, server: Nginx
+) -> None:
+    gateway = await start_gateway(auth="none", plugins=[str(routed(tmp_path, server))])
     server.kill()
     answer = await get(gateway, "/web/hello.txt")
     assert (answer.status, answer.json["error"]) == (502, "bad_gateway")
 
 
 async def test_an_upstream_killed_in_its_answer_is_no_clean_end(
-    start: Start, tmp_path: Path, server: Nginx
+    start_gateway: StartGateway, tmp_path: Path, server: Nginx
 ) -> None:
-    gateway = await start(auth="none", plugins=[str(routed(tmp_path, server))])
+    gateway = await start_gateway(auth="none", plugins=[str(routed(tmp_path, server))])
     (server.files / "large").write_bytes(b"x" * 8 * MIB)
-    async with raw(gateway) as client:
-        await client.send(head("GET", "/web/trickle/large"))
+    async with raw_connection(gateway) as client:
+        await client.send(request_head("GET", "/web/trickle/large"))
         await client.reader.readuntil(b"\r\n\r\nxxxx")
         server.kill()
         assert len(await client.closed()) < 8 * MIB
@@ -173,9 +174,13 @@ async def test_many_downloads_at_once_are_all_right(url: str, server: Nginx) -> 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("framing", ["declared", "chunked"])
 async def test_two_gib_go_up_and_down_within_64_mib_of_memory(
-    outside: Callable[..., Outside], server: Nginx, two_gib: Path, tmp_path: Path, framing: str
+    gateway_process: StartProcess,
+    server: Nginx,
+    two_gib: Path,
+    tmp_path: Path,
+    framing: str,
 ) -> None:
-    gateway = outside("--plugins", str(routed(tmp_path, server)))
+    gateway = gateway_process("--plugins", str(routed(tmp_path, server)))
     await get(gateway, "/web/echo")
     chunked = ["-H", "Transfer-Encoding: chunked"] if framing == "chunked" else []
     size = two_gib.stat().st_size

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.support.harness import get, head, raw
+from tests.support.harness import get, raw_connection, request_head
 from tests.support.routing.scripted import Serve, ask, route
 
 
@@ -153,12 +153,14 @@ async def test_a_body_is_read_before_the_script_only_where_it_uses_it(serve: Ser
     gateway = await serve(
         route("/plain", "return request.method"), route("/reads", "return request.body")
     )
-    big = head("POST", "/plain", "Content-Length: 99999999", "Expect: 100-continue")
-    async with raw(gateway) as connection:
+    big = request_head("POST", "/plain", "Content-Length: 99999999", "Expect: 100-continue")
+    async with raw_connection(gateway) as connection:
         await connection.send(big)
         assert (await connection.line()).startswith(b"HTTP/1.1 200 ")
-    async with raw(gateway) as connection:
-        await connection.send(head("POST", "/reads", "Content-Length: 2", "Expect: 100-continue"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("POST", "/reads", "Content-Length: 2", "Expect: 100-continue")
+        )
         assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
         await connection.line()
         await connection.send(b"ok")
@@ -168,13 +170,15 @@ async def test_a_body_is_read_before_the_script_only_where_it_uses_it(serve: Ser
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_limit_is_refused(serve: Serve, chunked: bool) -> None:
     gateway = await serve(route(script="return request.body", more="limits: {max_body: 4}\n"))
-    async with raw(gateway) as connection:
+    async with raw_connection(gateway) as connection:
         if chunked:
             await connection.send(
-                head("POST", "/r", "Transfer-Encoding: chunked") + b"5\r\nabcde\r\n0\r\n\r\n"
+                request_head("POST", "/r", "Transfer-Encoding: chunked") + b"5\r\nabcde\r\n0\r\n\r\n"
             )
         else:
-            await connection.send(head("POST", "/r", "Content-Length: 5", "Expect: 100-continue"))
+            await connection.send(
+                request_head("POST", "/r", "Content-Length: 5", "Expect: 100-continue")
+            )
         answer = await connection.answer()
     assert (answer.status, answer.json["error"]) == (413, "too_large")
     assert (await ask(gateway, "POST", "/r", body=b"abcd")).body == b"abcd"
@@ -200,7 +204,7 @@ async def test_a_script_calls_a_route_of_this_gateway_in_the_name_of_the_install
 ) -> None:
     gateway = await serve(
         route("/outer", "answer = await callout(path='/inner')\nreturn answer.json()"),
-        route("/inner", "return request.principal", auth="axis"),
+        route("/inner", "return request.principal", auth="default"),
         auth="token",
     )
     assert (await get(gateway, "/inner")).status == 401
@@ -221,9 +225,7 @@ async def test_state_is_kept_and_a_reload_swaps_the_routes_as_a_whole(serve: Ser
     gateway = await serve(route(script="state['n'] = state.get('n', 0) + 1\nreturn state"))
     assert (await get(gateway, "/r")).json == {"n": 1}
     file = gateway.settings.plugins[0] / "0.yaml"
-    file.write_text(
-        file.read_text().replace("/r", "/new").replace("authorities", "name: x\nauthorities")
-    )
+    file.write_text(file.read_text().replace("/r", "/new").replace("upstreams", "name: x\nupstreams"))
     await gateway.reload()
     assert (await get(gateway, "/r")).status == 404
     assert (await get(gateway, "/new")).json == {"n": 1}
@@ -251,10 +253,10 @@ async def test_statuses_outside_the_normal_ones_are_logged_and_counted_and_still
 
 
 async def test_the_start_says_what_each_route_does(serve: Serve) -> None:
-    gateway = await serve(route(script="return 1", more="spec: [{method: PUT}]\n", auth="axis"))
+    gateway = await serve(route(script="return 1", more="spec: [{method: PUT}]\n", auth="default"))
     [line] = [line for line in gateway.describe() if "/r" in line]
     assert line.startswith("PUT /r -> scripts (")
-    assert line.endswith("0.yaml:2), authorization axis")
+    assert line.endswith("0.yaml:2), authorization default")
 
 
 async def test_a_published_shape_of_script_runs(serve: Serve) -> None:

@@ -10,16 +10,13 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from gateway.server.app import Gateway
-from tests.support.harness import SECONDS, Raw, files_below, raw
+from tests.conftest import StartGateway
+from tests.support.harness import TIMEOUT, RawConnection, files_below, raw_connection
 from tests.support.routing.proxying import front, lines_of, read_request, respond, upstream
-
-Start = Callable[..., Awaitable[Gateway]]
 
 LINE = "PUT /upload/x HTTP/1.1"
 CHUNKED = "Transfer-Encoding: chunked"
@@ -164,7 +161,7 @@ SECOND = b"GET /second HTTP/1.1\r\nHost: test\r\n\r\n"
 """Sent right behind each: where the first is refused, this must be lost with the connection."""
 
 
-async def statuses(client: Raw, number: int) -> list[int]:
+async def statuses(client: RawConnection, number: int) -> list[int]:
     return [(await client.answer()).status for _ in range(number)]
 
 
@@ -202,10 +199,10 @@ async def test_a_merely_odd_request_reaches_the_upstream_as_one_plain_request(da
 
 @pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
 async def test_an_ambiguous_upload_is_refused_and_stores_nothing(
-    start: Start, tmp_path: Path, data: bytes
+    start_gateway: StartGateway, tmp_path: Path, data: bytes
 ) -> None:
-    gateway = await start(auth="none")
-    async with raw(gateway) as client:
+    gateway = await start_gateway(auth="none")
+    async with raw_connection(gateway) as client:
         await client.send(data + SECOND)
         answer = await client.closed()
     assert answer.split()[1] in {b"400", b"404", b"405"}, answer
@@ -213,10 +210,12 @@ async def test_an_ambiguous_upload_is_refused_and_stores_nothing(
     assert not (tmp_path / "data/upload").exists()
 
 
-async def test_a_merely_odd_upload_stores_the_very_body(start: Start, tmp_path: Path) -> None:
-    gateway = await start(auth="none")
+async def test_a_merely_odd_upload_stores_the_very_body(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="none")
     for name, data in PLAIN.items():
-        async with raw(gateway) as client:
+        async with raw_connection(gateway) as client:
             await client.send(data.replace(b"/upload/x", b"/upload/" + name.replace(" ", "-").encode()))
             assert await statuses(client, 1) == [201], name
     stored = files_below(tmp_path / "data/upload")
@@ -248,7 +247,7 @@ async def test_a_body_that_turns_ambiguous_later_never_ends_cleanly_at_the_upstr
         await begun.wait()
         await client.send(b"+0\r\n\r\n" + SECOND)
         assert (await client.answer()).status == 400
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             await up.ended.wait()
     assert b"0\r\n\r\n" not in up.only.partition(b"abc\r\n")[2]
     assert b"/second" not in up.only

@@ -18,7 +18,9 @@ async def behind(serve: Serve, *texts: str, **values: object) -> Gateway:
     back = await serve(route("/{all:path}", ECHO))
     up = "{}:{}".format(*back.address)
     folder = f"{back.settings.directory}-front"
-    return await serve(*(text.replace("0.0.0.0", up) for text in texts), directory=folder, **values)
+    return await serve(
+        *(text.replace("[]", f"['{up}']", 1) for text in texts), directory=folder, **values
+    )
 
 
 async def test_the_target_is_made_of_the_variables_as_they_were_sent(serve: Serve) -> None:
@@ -64,7 +66,9 @@ async def test_the_response_script_gets_the_upstreams_answer(serve: Serve) -> No
 async def test_an_upstream_that_is_not_there_is_a_502_with_the_headers_of_the_route(
     serve: Serve,
 ) -> None:
-    gateway = await serve(route("/a", more="cors: {origins: ['*']}\n").replace("0.0.0.0", "127.0.0.1:1"))
+    gateway = await serve(
+        route("/a", more="cors: {origins: ['*']}\n").replace("[]", "['127.0.0.1:1']", 1)
+    )
     answer = await get(gateway, "/a", "Origin: https://a.example")
     assert (answer.status, answer.json["error"]) == (502, "bad_gateway")
     assert answer.headers["Access-Control-Allow-Origin"] == "*"

@@ -9,7 +9,7 @@ import pytest
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteTable
 from gateway.errors import Refusal
 from gateway.plugins import PluginFaults
-from tests.support.harness import get, head, raw
+from tests.support.harness import get, raw_connection, request_head
 from tests.support.routing.scripted import Serve, ask, load, route
 
 ANSWER = "return 'x'"
@@ -99,7 +99,7 @@ def test_routes_that_could_both_answer_are_refused_with_both_places(
 
 
 def test_two_routes_of_one_list_are_told_apart_by_their_lines(tmp_path: Path) -> None:
-    one = "- authorities: [0.0.0.0]\n  proxy: {path: /a}\n"
+    one = "- upstreams: []\n  proxy: {path: /a}\n"
     [fault] = refused(tmp_path, one + one)
     assert fault.startswith("0.yaml:4: ")
     assert "0.yaml:2 both" in fault
@@ -142,7 +142,7 @@ async def test_head_is_get_where_an_upstream_answers(serve: Serve) -> None:
     back = await serve(route("/b", "return request.method", spec("GET", "HEAD")))
     host, port = back.address
     front = await serve(
-        route("/b", more=spec("GET")).replace("0.0.0.0", f"{host}:{port}"),
+        route("/b", more=spec("GET")).replace("[]", f"['{host}:{port}']"),
         directory=str(back.settings.directory) + "2",
     )
     answer = await ask(front, "HEAD", "/b")
@@ -161,6 +161,6 @@ async def test_a_refused_request_is_refused_before_its_body(serve: Serve) -> Non
     gateway = await serve(route("/r", "return request.body", spec("PUT"), auth="token"))
     lines = ("Content-Length: 5", "Expect: 100-continue")
     for method, target, status in (("PUT", "/r", 401), ("POST", "/r", 405), ("PUT", "/x", 404)):
-        async with raw(gateway) as connection:
-            await connection.send(head(method, target, *lines))
+        async with raw_connection(gateway) as connection:
+            await connection.send(request_head(method, target, *lines))
             assert (await connection.line()).startswith(f"HTTP/1.1 {status} ".encode())

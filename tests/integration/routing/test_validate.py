@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.endpoints.routing.schemas import MOST_FAULTS, compile_headers, compile_schema
-from tests.support.harness import head, raw
+from tests.support.harness import raw_connection, request_head
 from tests.support.routing.scripted import Serve, ask, route
 
 SPEC = """
@@ -104,8 +104,8 @@ async def test_a_large_body_is_checked_too(serve: Serve) -> None:
 
 async def test_wrong_headers_are_told_before_an_expected_body(serve: Serve) -> None:
     gateway = await serve(route(script=SCRIPT, more=SPEC))
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/r", "Content-Length: 9", "Expect: 100-continue"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/r", "Content-Length: 9", "Expect: 100-continue"))
         assert (await connection.line()).startswith(b"HTTP/1.1 400 ")
 
 
@@ -119,8 +119,8 @@ async def test_a_body_that_breaks_off_never_reaches_the_script(serve: Serve) -> 
     gateway = await serve(
         route(script="state['ran'] = 1\nreturn request.body"), route("/s", "return 1, 1")
     )
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/r", "Transfer-Encoding: chunked") + b"zz\r\n")
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/r", "Transfer-Encoding: chunked") + b"zz\r\n")
         assert (await connection.answer()).status == 400
 
 

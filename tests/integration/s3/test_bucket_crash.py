@@ -15,20 +15,21 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.conftest import StartProcess
 from tests.support.harness import (
-    SECONDS,
-    Outside,
-    Raw,
+    TIMEOUT,
+    GatewayProcess,
+    RawConnection,
+    complete_lines,
     get,
-    head,
-    plugin,
     put,
-    raw,
-    settled,
-    whole_lines,
+    raw_connection,
+    request_head,
+    wait_settled,
+    write_plugin,
 )
+from tests.support.s3.dropping_proxy import ResponseDroppingProxy
 from tests.support.s3.servers import SeaweedFS
-from tests.support.s3.swallower import Swallower
 
 pytestmark = pytest.mark.slow
 
@@ -52,21 +53,20 @@ script: |
 BEFORE = ("after admit", "mid body", "before journal commit", "after journal commit", "before complete")
 AFTER = ("after complete", "before answer", "after answer")
 SMALL, LARGE = 1000, 20_000_000
-Start = Callable[..., Outside]
 
 
 @pytest.fixture
 def flags(tmp_path: Path, s3_storage: str) -> list[str]:
-    folder = plugin(tmp_path / "plugins", HANDLER)
-    plugin(folder, f"name: witness\nconfig:\n  log: {tmp_path / 'handled'}\n", "config.yaml")
+    folder = write_plugin(tmp_path / "plugins", HANDLER)
+    write_plugin(folder, f"name: witness\nconfig:\n  log: {tmp_path / 'handled'}\n", "config.yaml")
     return ["--plugins", str(folder), "--storage", s3_storage]
 
 
 def handled(tmp_path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in whole_lines(tmp_path / "handled")]
+    return [json.loads(line) for line in complete_lines(tmp_path / "handled")]
 
 
-async def attempt(gateway: Outside, tag: str, size: int) -> int | None:
+async def attempt(gateway: GatewayProcess, tag: str, size: int) -> int | None:
     """Upload; return the status, None when the connection broke without an answer."""
     try:
         return (await put(gateway, "/upload/x", tag[0].encode() * size, f"X-Tag: {tag}")).status
@@ -85,7 +85,7 @@ async def in_bucket(s3: SeaweedFS, bucket: str, name: str = "x") -> tuple[bytes,
 
 async def eventually(true: Callable[[], Any]) -> None:
     """Wait for what the gateway does by itself."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         while not await true():
             await asyncio.sleep(0.05)  # there is no other sign
 
@@ -98,17 +98,23 @@ async def eventually(true: Callable[[], Any]) -> None:
     ],
 )
 async def test_a_kill_leaves_all_or_nothing(
-    outside: Start, tmp_path: Path, s3: SeaweedFS, bucket: str, flags: list[str], point: str, size: int
+    gateway_process: StartProcess,
+    tmp_path: Path,
+    s3: SeaweedFS,
+    bucket: str,
+    flags: list[str],
+    point: str,
+    size: int,
 ) -> None:
-    with outside(*flags) as gateway:
+    with gateway_process(*flags) as gateway:
         assert await attempt(gateway, "old", 500) == 201
         await eventually(lambda: _told(tmp_path, "old"))
-        await settled(gateway)  # its end is written down too: else it would be told once more
-    dying = outside(*flags, die_at=point)
+        await wait_settled(gateway)  # its end is written down too: else it would be told once more
+    dying = gateway_process(*flags, die_at=point)
     status = await attempt(dying, "new", size)
     assert dying.wait() == -9
 
-    gateway = outside(*flags)
+    gateway = gateway_process(*flags)
     if point in BEFORE:
         assert status is None
 
@@ -130,71 +136,78 @@ async def _told(tmp_path: Path, tag: str) -> bool:
 
 
 @pytest.fixture
-def swallower(s3: SeaweedFS, s3_storage: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swallower]:
+def dropping_proxy(
+    s3: SeaweedFS, s3_storage: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ResponseDroppingProxy]:
     """Between gateway and storage, somebody who swallows answers."""
-    with Swallower(s3.url) as between:
+    with ResponseDroppingProxy(s3.url) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
         yield between
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
 async def test_an_answer_that_was_lost_is_found_out(
-    outside: Start,
+    gateway_process: StartProcess,
     tmp_path: Path,
     s3: SeaweedFS,
     bucket: str,
     flags: list[str],
-    swallower: Swallower,
+    dropping_proxy: ResponseDroppingProxy,
     size: int,
 ) -> None:
     """The storage did it, and its answer was lost: once; and again, with the gateway killed over it."""
-    gateway = outside(*flags)
-    swallower.swallow(b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x")
+    gateway = gateway_process(*flags)
+    dropping_proxy.swallow(b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x")
     assert await attempt(gateway, "new", size) in {200, 201}
     await eventually(lambda: _told(tmp_path, "new"))
 
-    swallower.swallow(b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x", then=gateway.kill)
+    dropping_proxy.swallow(
+        b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x", then=gateway.kill
+    )
     assert await attempt(gateway, "later", size) is None
-    swallower.count = 0
-    outside(*flags)
+    dropping_proxy.count = 0
+    gateway_process(*flags)
     await eventually(lambda: _told(tmp_path, "later"))
     assert await in_bucket(s3, bucket) == (b"l" * size, 0)
 
 
 async def test_a_lost_answer_costs_no_memory_for_good(
-    outside: Start, tmp_path: Path, flags: list[str], swallower: Swallower
+    gateway_process: StartProcess,
+    tmp_path: Path,
+    flags: list[str],
+    dropping_proxy: ResponseDroppingProxy,
 ) -> None:
     """A body of unknown length has taken a part's memory, of which there is enough for two."""
-    gateway = outside(*flags, "--idle-timeout", "3")
+    gateway = gateway_process(*flags, "--idle-timeout", "3")
     body = b"%x\r\n%b\r\n0\r\n\r\n" % (SMALL * 100, b"n" * SMALL * 100)
     for number in range(3):
-        swallower.swallow(b"PUT", count=1, key=b"upload/x")
+        dropping_proxy.swallow(b"PUT", count=1, key=b"upload/x")
         lines = "Transfer-Encoding: chunked", "If-None-Match: *", f"X-Tag: {number}"
-        async with raw(gateway) as connection:
-            await connection.send(head("PUT", f"/upload/x{number}", *lines) + body)
+        async with raw_connection(gateway) as connection:
+            await connection.send(request_head("PUT", f"/upload/x{number}", *lines) + body)
             answer = await connection.answer()
-        assert (answer.status, swallower.count) == (201, 0)
+        assert (answer.status, dropping_proxy.count) == (201, 0)
         await eventually(partial(_told, tmp_path, str(number)))
 
 
 @pytest.mark.parametrize("size", [0, SMALL])
 @pytest.mark.parametrize("how", ["If-None-Match", "reject", "rename"])
 async def test_an_answer_that_was_lost_is_found_out_where_nothing_may_be_replaced(
-    outside: Start,
+    gateway_process: StartProcess,
     tmp_path: Path,
     s3: SeaweedFS,
     bucket: str,
     flags: list[str],
-    swallower: Swallower,
+    dropping_proxy: ResponseDroppingProxy,
     how: str,
     size: int,
 ) -> None:
     """What is sent again meets its own object, and must not take it for somebody else's."""
     condition = ["If-None-Match: *"] if how == "If-None-Match" else []
-    gateway = outside(*flags, *([] if condition else ["--on-conflict", how]))
-    swallower.swallow(b"PUT", count=1, key=b"upload/x")
+    gateway = gateway_process(*flags, *([] if condition else ["--on-conflict", how]))
+    dropping_proxy.swallow(b"PUT", count=1, key=b"upload/x")
     answer = await put(gateway, "/upload/x", b"n" * size, "X-Tag: new", *condition)
-    assert (answer.status, swallower.count) == (201, 0)
+    assert (answer.status, dropping_proxy.count) == (201, 0)
     assert answer.json["path"] == "/upload/x"
     await eventually(lambda: _told(tmp_path, "new"))
     assert await in_bucket(s3, bucket) == (b"n" * size, 0)
@@ -205,14 +218,14 @@ async def test_an_answer_that_was_lost_is_found_out_where_nothing_may_be_replace
 
 
 async def test_a_newer_object_is_never_overwritten_by_recovery(
-    outside: Start, tmp_path: Path, s3: SeaweedFS, bucket: str, flags: list[str]
+    gateway_process: StartProcess, tmp_path: Path, s3: SeaweedFS, bucket: str, flags: list[str]
 ) -> None:
-    dying = outside(*flags, die_at="before complete")
+    dying = gateway_process(*flags, die_at="before complete")
     assert await attempt(dying, "unanswered", LARGE) is None
     dying.wait()
     async with s3.client() as client:
         await client.put_object(Bucket=bucket, Key="a prefix/upload/x", Body=b"by hand")
-    outside(*flags)
+    gateway_process(*flags)
 
     async def swept() -> bool:
         return await in_bucket(s3, bucket) == (b"by hand", 0)
@@ -222,19 +235,23 @@ async def test_a_newer_object_is_never_overwritten_by_recovery(
 
 
 async def test_a_storage_that_is_away_is_waited_for(
-    outside: Start, tmp_path: Path, bucket: str, flags: list[str], monkeypatch: pytest.MonkeyPatch
+    gateway_process: StartProcess,
+    tmp_path: Path,
+    bucket: str,
+    flags: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It dies with an upload in doubt; the gateway starts without it, and settles when it is back."""
     with SeaweedFS(tmp_path / "own") as own:
         for name, value in own.environment().items():
             monkeypatch.setenv(name, value)
         await own.make(bucket)
-        dying = outside(*flags, die_at="after complete")
+        dying = gateway_process(*flags, die_at="after complete")
         assert await attempt(dying, "new", LARGE) is None
         dying.wait()
         own.kill()
 
-        gateway = outside(*flags)
+        gateway = gateway_process(*flags)
         refused = await put(gateway, "/upload/y", b"x" * 100_000, "X-Tag: y")
         assert (refused.status, refused.json["error"]) == (503, "storage_unavailable")
         assert int(refused.headers["Retry-After"]) > 0
@@ -254,7 +271,11 @@ async def test_a_storage_that_is_away_is_waited_for(
 
 @pytest.mark.timeout(240)
 async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promise(
-    outside: Start, tmp_path: Path, bucket: str, flags: list[str], monkeypatch: pytest.MonkeyPatch
+    gateway_process: StartProcess,
+    tmp_path: Path,
+    bucket: str,
+    flags: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One storage stops answering, one dies: bodies on their way wait, new ones are refused."""
     with SeaweedFS(tmp_path / "stopped") as stopped, SeaweedFS(tmp_path / "killed") as killed:
@@ -264,7 +285,7 @@ async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promis
                 monkeypatch.setenv(name, value)
             await own.make(bucket)
             directory = own.directory.with_suffix(".gateway")
-            gateways.append(outside(*flags, "--storage-memory", "256MiB", directory=directory))
+            gateways.append(gateway_process(*flags, "--storage-memory", "256MiB", directory=directory))
         async with AsyncExitStack() as begun:
             clients = [
                 [await begun.enter_async_context(_halfway(g, c)) for c in KINDS] for g in gateways
@@ -310,7 +331,7 @@ KINDS = ("declared", "chunked")
 class _Halfway:
     """A client that has sent half of its body."""
 
-    def __init__(self, connection: Raw, kind: str) -> None:
+    def __init__(self, connection: RawConnection, kind: str) -> None:
         self._connection = connection
         self._chunked = kind == "chunked"
 
@@ -331,11 +352,11 @@ class _Halfway:
 
 
 @asynccontextmanager
-async def _halfway(gateway: Outside, kind: str) -> AsyncIterator[_Halfway]:
+async def _halfway(gateway: GatewayProcess, kind: str) -> AsyncIterator[_Halfway]:
     length = "Transfer-Encoding: chunked" if kind == "chunked" else f"Content-Length: {LARGE}"
-    async with raw(gateway) as connection:
+    async with raw_connection(gateway) as connection:
         await connection.send(
-            head("PUT", f"/upload/{kind}", length, f"X-Tag: {gateway.directory.stem} {kind}")
+            request_head("PUT", f"/upload/{kind}", length, f"X-Tag: {gateway.directory.stem} {kind}")
         )
         client = _Halfway(connection, kind)
         await client.send(LARGE // 2)
@@ -343,12 +364,12 @@ async def _halfway(gateway: Outside, kind: str) -> AsyncIterator[_Halfway]:
 
 
 async def test_half_a_gigabyte_passes_through_little_memory(
-    outside: Start, tmp_path: Path, s3_storage: str
+    gateway_process: StartProcess, tmp_path: Path, s3_storage: str
 ) -> None:
-    gateway = outside("--storage", s3_storage)
+    gateway = gateway_process("--storage", s3_storage)
     before, size = _peak(gateway), 512 << 20
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/big", f"Content-Length: {size}"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/big", f"Content-Length: {size}"))
         piece = os.urandom(1 << 20)
         for _ in range(size >> 20):
             await connection.send(piece)
@@ -356,7 +377,7 @@ async def test_half_a_gigabyte_passes_through_little_memory(
     assert _peak(gateway) - before < 40 << 20
 
 
-def _peak(gateway: Outside) -> int:
+def _peak(gateway: GatewayProcess) -> int:
     """Return the most memory that a gateway ever had, in bytes."""
     status = Path(f"/proc/{gateway.process.pid}/status").read_text()
     (peak,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))

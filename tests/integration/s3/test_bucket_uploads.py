@@ -12,8 +12,8 @@ from gateway.domain.model import Upload
 from gateway.errors import Refusal
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.parts import MARK, OWNER
-from tests.conftest import Start
-from tests.support.harness import head, put, raw
+from tests.conftest import StartGateway
+from tests.support.harness import put, raw_connection, request_head
 from tests.support.s3.servers import SeaweedFS
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("taken", [False, True], ids=["its own name", "another name"])
 async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
-    start: Start, s3: SeaweedFS, s3_storage: str, bucket: str, taken: bool
+    start_gateway: StartGateway, s3: SeaweedFS, s3_storage: str, bucket: str, taken: bool
 ) -> None:
     async def while_somebody_takes_the_name() -> AsyncIterator[bytes]:
         yield b"half"
@@ -30,24 +30,24 @@ async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
                 await client.put_object(Bucket=bucket, Key="a prefix/made/x", Body=b"of another")
         yield b"rest"
 
-    gateway = await start(auth="none", storage=s3_storage)
-    ground = gateway.ground
+    gateway = await start_gateway(auth="none", storage=s3_storage)
+    resources = gateway.resources
     saving = while_somebody_takes_the_name()
-    stored = await ground.files.save(
+    stored = await resources.files.save(
         "/made/x", saving, metadata={"title": "Sunrise"}, on_conflict="rename"
     )
     assert stored.path == ("/made/x-1" if taken else "/made/x")
-    said = (await ground.shelf.stat(stored.path)).metadata
+    said = (await resources.storage.stat(stored.path)).metadata
     assert said[OWNER] == stored.upload_id
-    assert ground.installation.marks.is_genuine(said[MARK], stored.upload_id, stored.path)
-    assert (await ground.files.stat(stored.path)).metadata == {"title": "Sunrise"}
+    assert resources.installation.marks.is_genuine(said[MARK], stored.upload_id, stored.path)
+    assert (await resources.files.stat(stored.path)).metadata == {"title": "Sunrise"}
 
 
 @pytest.mark.parametrize("size", [3, 8 << 20, 20_000_000])
 async def test_more_bytes_than_were_declared_are_refused(
-    start: Start, s3_storage: str, size: int
+    start_gateway: StartGateway, s3_storage: str, size: int
 ) -> None:
-    intake = (await start(auth="none", storage=s3_storage)).ground.intake()
+    intake = (await start_gateway(auth="none", storage=s3_storage)).resources.make_writer()
     body = await intake.begin(Upload("01ABC-0", "/x", content_length=size), "text/plain")
     await body.write(b"x" * size)
     with pytest.raises(Refusal) as refused:
@@ -57,11 +57,11 @@ async def test_more_bytes_than_were_declared_are_refused(
 
 
 async def test_an_upload_that_is_refused_at_its_beginning_keeps_no_name(
-    start: Start, s3_storage: str
+    start_gateway: StartGateway, s3_storage: str
 ) -> None:
-    gateway = await start(auth="none", storage=s3_storage, on_conflict="rename")
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", "Content-Length: 60000000000000"))
+    gateway = await start_gateway(auth="none", storage=s3_storage, on_conflict="rename")
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", "Content-Length: 60000000000000"))
         refused = await connection.answer()
     assert (refused.status, refused.json["error"]) == (413, "too_large")
     stored = await put(gateway, "/upload/x", b"x")
@@ -69,13 +69,13 @@ async def test_an_upload_that_is_refused_at_its_beginning_keeps_no_name(
 
 
 async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
-    start: Start, s3_storage: str, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, s3_storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(*_: Any) -> None:
         looked.set()
         await asyncio.Event().wait()
 
-    files = (await start(auth="none", storage=s3_storage)).ground.files
+    files = (await start_gateway(auth="none", storage=s3_storage)).resources.files
     looked = asyncio.Event()
     with monkeypatch.context() as silent:
         silent.setattr(BucketClient, "head_object", never)

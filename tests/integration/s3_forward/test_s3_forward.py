@@ -10,22 +10,31 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.conftest import StartProcess
 from tests.integration.promise.test_processes import slot_of
 from tests.integration.s3_forward.conftest import Forwarder
-from tests.support.harness import Outside, Raw, files_below, get, handlers_done, head, put, raw, settled
+from tests.support.harness import (
+    GatewayProcess,
+    RawConnection,
+    files_below,
+    get,
+    handlers_done,
+    put,
+    raw_connection,
+    request_head,
+    wait_settled,
+)
 from tests.support.s3.servers import Rclone, S3Server, SeaweedFS
 
 pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
-Start = Callable[..., Outside]
 
 
 def big(folder: Path, size: int) -> Path:
@@ -43,7 +52,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-async def upload(gateway: Outside, file: Path, target: str, *headers: str) -> str:
+async def upload(gateway: GatewayProcess, file: Path, target: str, *headers: str) -> str:
     """Upload with curl; return the upload's id."""
     words = ["curl", "-sS", "-T", str(file), f"{gateway.url}{target}"]
     for header in headers:
@@ -70,13 +79,13 @@ async def unfinished(server: S3Server, bucket: str) -> list[Any]:
     return list(listed.get("Uploads", ()))
 
 
-async def progress_of(gateway: Outside, upload_id: str) -> dict[str, Any] | None:
+async def progress_of(gateway: GatewayProcess, upload_id: str) -> dict[str, Any] | None:
     story = (await get(gateway, f"/-/uploads/{upload_id}")).json
     found: dict[str, Any] | None = story["handlers"][0].get("progress") if story["handlers"] else None
     return found
 
 
-def uploads(gateway: Outside) -> dict[str, bytes]:
+def uploads(gateway: GatewayProcess) -> dict[str, bytes]:
     """Return the files that the gateway holds."""
     folder = gateway.directory / "upload"
     return files_below(folder) if folder.exists() else {}
@@ -84,10 +93,15 @@ def uploads(gateway: Outside) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB, 8 * MIB + 1, 300 * MIB])
 async def test_a_file_of_any_size_arrives_whole_and_only_then_goes(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path, size: int
+    s3: SeaweedFS,
+    bucket: str,
+    forwarder: Forwarder,
+    gateway_process: StartProcess,
+    tmp_path: Path,
+    size: int,
 ) -> None:
     file = big(tmp_path, size)
-    gateway = outside("--plugins", str(forwarder(s3, prefix="/in/")), "--auth", "none")
+    gateway = gateway_process("--plugins", str(forwarder(s3, prefix="/in/")), "--auth", "none")
     upload_id = await upload(gateway, file, "/upload/caf%C3%A9/a.bin", "Content-Type: image/png")
     await handlers_done(gateway, upload_id)
     head, digest = await stored(s3, bucket, "in/upload/café/a.bin")
@@ -102,12 +116,12 @@ async def test_a_file_of_any_size_arrives_whole_and_only_then_goes(
 
 
 async def test_the_object_tells_who_sent_it_in_plain_ascii(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     digest = hashlib.sha256(b"a-token").hexdigest()
     config = tmp_path / "gateway.yaml"
     config.write_text(f"auth: token\ntokens: [{{name: joe@here, sha256: {digest}}}]\n", "utf-8")
-    gateway = outside("--plugins", str(forwarder(s3)), "--config", str(config))
+    gateway = gateway_process("--plugins", str(forwarder(s3)), "--config", str(config))
     bearer = "Authorization: Bearer a-token"
     upload_id = (await put(gateway, "/upload/a.bin", b"x", bearer)).json["upload_id"]
     async with asyncio.timeout(60):
@@ -119,9 +133,9 @@ async def test_the_object_tells_who_sent_it_in_plain_ascii(
 
 
 async def test_memory_does_not_grow_with_the_file(
-    s3: SeaweedFS, forwarder: Forwarder, outside: Start, tmp_path: Path
+    s3: SeaweedFS, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    gateway = outside("--plugins", str(forwarder(s3)), "--auth", "none")
+    gateway = gateway_process("--plugins", str(forwarder(s3)), "--auth", "none")
     answer = await put(gateway, "/upload/first.bin", b"x" * MIB)
     await handlers_done(gateway, answer.json["upload_id"])
     process = psutil.Process(gateway.process.pid)
@@ -136,14 +150,14 @@ async def test_memory_does_not_grow_with_the_file(
 
 
 async def test_a_server_that_dies_in_the_middle_gets_the_file_when_it_is_back(
-    tmp_path: Path, bucket: str, forwarder: Forwarder, outside: Start
+    tmp_path: Path, bucket: str, forwarder: Forwarder, gateway_process: StartProcess
 ) -> None:
     file = big(tmp_path, 15 * MIB)
     with SeaweedFS(tmp_path / "seaweedfs") as server:
         folder = forwarder(
             server, script=held_up_by(tmp_path / "go"), part_size=5 * MIB, parts_in_flight=1
         )
-        gateway = outside("--plugins", str(folder), "--auth", "none")
+        gateway = gateway_process("--plugins", str(folder), "--auth", "none")
         upload_id = await upload(gateway, file, "/upload/a.bin")
         async with asyncio.timeout(60):
             while not (progress := await progress_of(gateway, upload_id)) or not progress["done"]:
@@ -163,7 +177,7 @@ async def test_a_server_that_dies_in_the_middle_gets_the_file_when_it_is_back(
         assert uploads(gateway) == {}
 
 
-async def handlers_state(gateway: Outside, upload_id: str, states: set[str]) -> None:
+async def handlers_state(gateway: GatewayProcess, upload_id: str, states: set[str]) -> None:
     async with asyncio.timeout(60):
         while True:
             story = (await get(gateway, f"/-/uploads/{upload_id}")).json
@@ -173,11 +187,11 @@ async def handlers_state(gateway: Outside, upload_id: str, states: set[str]) -> 
 
 
 async def test_a_gateway_that_dies_in_the_middle_leaves_no_parts_behind(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     file = big(tmp_path, 15 * MIB)
     folder = forwarder(s3, script=held_up_by(tmp_path / "go"), part_size=5 * MIB, parts_in_flight=1)
-    gateway = outside("--plugins", str(folder), "--auth", "none")
+    gateway = gateway_process("--plugins", str(folder), "--auth", "none")
     upload_id = await upload(gateway, file, "/upload/a.bin")
     async with asyncio.timeout(60):
         while not (progress := await progress_of(gateway, upload_id)) or not progress["done"]:
@@ -185,7 +199,7 @@ async def test_a_gateway_that_dies_in_the_middle_leaves_no_parts_behind(
     gateway.kill()
     assert len(await unfinished(s3, bucket)) == 1
     (tmp_path / "go").touch()
-    again = outside("--plugins", str(folder), "--auth", "none")
+    again = gateway_process("--plugins", str(folder), "--auth", "none")
     await handlers_done(again, upload_id)
     _, digest = await stored(s3, bucket, "upload/a.bin")
     assert digest == sha256(file)
@@ -223,7 +237,7 @@ def held_up_by(go: Path) -> str:
 
 
 async def test_a_run_that_fails_in_the_middle_frees_its_parts(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     script = variant("""
         def fail(done, total):
@@ -231,7 +245,9 @@ async def test_a_run_that_fails_in_the_middle_frees_its_parts(
                 raise RuntimeError("in the middle")
         await s3forward.forward(event, files, config, state, fail)
     """)
-    gateway = outside("--plugins", str(forwarder(s3, script=script, attempts=1)), "--auth", "none")
+    gateway = gateway_process(
+        "--plugins", str(forwarder(s3, script=script, attempts=1)), "--auth", "none"
+    )
     upload_id = await upload(gateway, big(tmp_path, 30 * MIB), "/upload/a.bin")
     story = await handlers_done(gateway, upload_id, state="dead")
     assert story["handlers"][0]["error"] == "RuntimeError: in the middle"
@@ -240,14 +256,14 @@ async def test_a_run_that_fails_in_the_middle_frees_its_parts(
 
 
 async def test_an_event_that_comes_again_after_all_was_done_does_no_harm(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     script = variant("""
         await forward(files)
         if event["attempt"] == 1:
             raise RuntimeError("after all was done")
     """)
-    gateway = outside("--plugins", str(forwarder(s3, script=script)), "--auth", "none")
+    gateway = gateway_process("--plugins", str(forwarder(s3, script=script)), "--auth", "none")
     answer = await put(gateway, "/upload/a.bin", b"only once")
     story = await handlers_done(gateway, answer.json["upload_id"])
     assert story["handlers"][0]["attempt"] == 2
@@ -259,14 +275,19 @@ async def test_an_event_that_comes_again_after_all_was_done_does_no_harm(
 
 @pytest.mark.parametrize("size", [9, 11 * MIB])
 async def test_what_is_there_already_is_not_sent_again(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path, size: int
+    s3: SeaweedFS,
+    bucket: str,
+    forwarder: Forwarder,
+    gateway_process: StartProcess,
+    tmp_path: Path,
+    size: int,
 ) -> None:
     script = variant("""
         async def stop_short(event):
             raise RuntimeError("before the removal")
         await forward(Files(stop_short) if event["attempt"] == 1 else files)
     """)
-    gateway = outside("--plugins", str(forwarder(s3, script=script)), "--auth", "none")
+    gateway = gateway_process("--plugins", str(forwarder(s3, script=script)), "--auth", "none")
     upload_id = await upload(gateway, big(tmp_path, size), "/upload/a.bin")
     await handlers_done(gateway, upload_id)
     assert gateway.log().count("has this upload already") == 1
@@ -276,7 +297,7 @@ async def test_what_is_there_already_is_not_sent_again(
 
 
 async def test_an_object_with_our_mark_and_other_bytes_is_sent_again(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, gateway_process: StartProcess
 ) -> None:
     script = variant("""
         import s3target
@@ -288,7 +309,7 @@ async def test_an_object_with_our_mark_and_other_bytes_is_sent_again(
             raise RuntimeError("spoiled")
         await forward(Files(spoil) if event["attempt"] == 1 else files)
     """)
-    gateway = outside("--plugins", str(forwarder(s3, script=script)), "--auth", "none")
+    gateway = gateway_process("--plugins", str(forwarder(s3, script=script)), "--auth", "none")
     answer = await put(gateway, "/upload/a.bin", b"right")
     await handlers_done(gateway, answer.json["upload_id"])
     _, digest = await stored(s3, bucket, "upload/a.bin")
@@ -297,7 +318,7 @@ async def test_an_object_with_our_mark_and_other_bytes_is_sent_again(
 
 
 async def test_what_does_not_stand_the_verification_is_kept_here(
-    s3: SeaweedFS, forwarder: Forwarder, outside: Start
+    s3: SeaweedFS, forwarder: Forwarder, gateway_process: StartProcess
 ) -> None:
     script = variant("""
         class Spoiled(s3forward._Forwarding):
@@ -308,7 +329,9 @@ async def test_what_does_not_stand_the_verification_is_kept_here(
         s3forward._Forwarding = Spoiled
         await forward(files)
     """)
-    gateway = outside("--plugins", str(forwarder(s3, script=script, attempts=1)), "--auth", "none")
+    gateway = gateway_process(
+        "--plugins", str(forwarder(s3, script=script, attempts=1)), "--auth", "none"
+    )
     answer = await put(gateway, "/upload/a.bin", b"right")
     story = await handlers_done(gateway, answer.json["upload_id"], state="dead")
     assert "NotVerified" in story["handlers"][0]["error"]
@@ -317,11 +340,11 @@ async def test_what_does_not_stand_the_verification_is_kept_here(
 
 @pytest.mark.parametrize("size", [1, 21 * MIB])
 async def test_another_kind_of_server_gets_the_file_too(
-    bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path, size: int
+    bucket: str, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path, size: int
 ) -> None:
     file = big(tmp_path, size)
     with Rclone(tmp_path / "rclone") as server:
-        gateway = outside("--plugins", str(forwarder(server)), "--auth", "none")
+        gateway = gateway_process("--plugins", str(forwarder(server)), "--auth", "none")
         await handlers_done(gateway, await upload(gateway, file, "/upload/a.bin"))
         _, digest = await stored(server, bucket, "upload/a.bin")
         assert digest == sha256(file)
@@ -333,7 +356,7 @@ async def test_another_kind_of_server_gets_the_file_too(
 
 
 async def test_a_file_that_was_replaced_meanwhile_is_not_removed(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     script = variant(f"""
         async def late(event):
@@ -343,7 +366,7 @@ async def test_a_file_that_was_replaced_meanwhile_is_not_removed(
         if "stay" not in event["params"]:
             await forward(Files(late))
     """)
-    gateway = outside("--plugins", str(forwarder(s3, script=script)), "--auth", "none")
+    gateway = gateway_process("--plugins", str(forwarder(s3, script=script)), "--auth", "none")
     older = (await put(gateway, "/upload/a.bin", b"older")).json["upload_id"]
     async with asyncio.timeout(60):
         while not (progress := await progress_of(gateway, older)) or not progress["done"]:
@@ -358,9 +381,9 @@ async def test_a_file_that_was_replaced_meanwhile_is_not_removed(
 
 
 async def test_the_newest_of_many_versions_is_the_one_that_stays(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    gateway = outside("--plugins", str(forwarder(s3)), "--auth", "none")
+    gateway = gateway_process("--plugins", str(forwarder(s3)), "--auth", "none")
     ids = []
     for number in range(10):
         body = str(number).encode() * 100
@@ -373,7 +396,7 @@ async def test_the_newest_of_many_versions_is_the_one_that_stays(
 
 
 async def test_the_newest_version_stays_whichever_process_sends_it(
-    s3: SeaweedFS, bucket: str, forwarder: Forwarder, outside: Start, tmp_path: Path
+    s3: SeaweedFS, bucket: str, forwarder: Forwarder, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     script = variant(f"""
         class Held(s3forward._Forwarding):
@@ -385,7 +408,7 @@ async def test_the_newest_version_stays_whichever_process_sends_it(
         await forward(files)
     """)
     folder = str(forwarder(s3, script=script))
-    gateway = outside("--plugins", folder, "--auth", "none", "--processes", "2")
+    gateway = gateway_process("--plugins", folder, "--auth", "none", "--processes", "2")
     async with contextlib.AsyncExitStack() as open_connections:
         first, second = await one_of_each(gateway, open_connections)
         older = await sent_through(first, "/upload/a.bin?held=1", b"older")
@@ -401,25 +424,27 @@ async def test_the_newest_version_stays_whichever_process_sends_it(
     (tmp_path / "go").touch()
     await handlers_done(gateway, older)
     await handlers_done(gateway, newer)
-    await settled(gateway)
+    await wait_settled(gateway)
     told, digest = await stored(s3, bucket, "upload/a.bin")
     assert digest == hashlib.sha256(b"newer").hexdigest()
     assert told["Metadata"]["upload-id"] == newer
     assert uploads(gateway) == {}
 
 
-async def one_of_each(gateway: Outside, until: contextlib.AsyncExitStack) -> tuple[Raw, Raw]:
+async def one_of_each(
+    gateway: GatewayProcess, until: contextlib.AsyncExitStack
+) -> tuple[RawConnection, RawConnection]:
     """Return connections to both processes of a gateway."""
-    found: dict[int, Raw] = {}
+    found: dict[int, RawConnection] = {}
     async with asyncio.timeout(60):
         while len(found) < 2:
-            connection = await until.enter_async_context(raw(gateway))
+            connection = await until.enter_async_context(raw_connection(gateway))
             found[slot_of(await sent_through(connection, "/upload/probe", b"x"))] = connection
     return found[0], found[1]
 
 
-async def sent_through(connection: Raw, target: str, body: bytes) -> str:
-    await connection.send(head("PUT", target, f"Content-Length: {len(body)}") + body)
+async def sent_through(connection: RawConnection, target: str, body: bytes) -> str:
+    await connection.send(request_head("PUT", target, f"Content-Length: {len(body)}") + body)
     return str((await connection.answer()).json["upload_id"])
 
 
@@ -431,10 +456,10 @@ async def sent_through(connection: Raw, target: str, body: bytes) -> str:
     ],
 )
 async def test_wrong_credentials_end_dead_with_the_code_and_the_file_is_kept(
-    s3: SeaweedFS, forwarder: Forwarder, outside: Start, wrong: dict[str, str], code: str
+    s3: SeaweedFS, forwarder: Forwarder, gateway_process: StartProcess, wrong: dict[str, str], code: str
 ) -> None:
     folder = forwarder(s3, attempts=2, **wrong)
-    gateway = outside("--plugins", str(folder), "--auth", "none")
+    gateway = gateway_process("--plugins", str(folder), "--auth", "none")
     upload_id = (await put(gateway, "/upload/a.bin", b"precious")).json["upload_id"]
     story = await handlers_done(gateway, upload_id, state="dead")
     shown = subprocess.run(

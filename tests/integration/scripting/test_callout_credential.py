@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 from gateway.plugins.scripting import HTTPError
 from gateway.server.app import Gateway
 from gateway.telemetry.redaction import INTERNAL_HEADER
-from tests.conftest import Start
-from tests.support.harness import SECONDS, certificate, get, plugin, put
+from tests.conftest import StartGateway
+from tests.support.harness import TIMEOUT, get, put, self_signed_certificate, write_plugin
 
 
 class Listener:
@@ -53,8 +53,10 @@ async def peer() -> AsyncIterator[Listener]:
         yield made
 
 
-async def test_a_script_reaches_its_own_gateway_through_the_default_authorization(start: Start) -> None:
-    gateway = await start(auth="token")
+async def test_a_script_reaches_its_own_gateway_through_the_default_authorization(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(auth="token")
     assert (await get(gateway, "/-/events")).status == 401
     callout = gateway.plugins.services.callout
     try:
@@ -69,9 +71,9 @@ async def test_a_script_reaches_its_own_gateway_through_the_default_authorizatio
 
 
 async def test_whoever_overhears_a_credential_can_use_it_for_nothing_else(
-    start: Start, peer: Listener
+    start_gateway: StartGateway, peer: Listener
 ) -> None:
-    gateway = await start(auth="token", peers=[peer.address])
+    gateway = await start_gateway(auth="token", peers=[peer.address])
     callout = gateway.plugins.services.callout
     try:
         await callout(peer.address, "/-/events")
@@ -83,9 +85,9 @@ async def test_whoever_overhears_a_credential_can_use_it_for_nothing_else(
 
 
 async def test_a_stranger_never_gets_one_not_even_from_a_script_that_tries(
-    start: Start, stranger: Listener
+    start_gateway: StartGateway, stranger: Listener
 ) -> None:
-    gateway = await start(auth="token")
+    gateway = await start_gateway(auth="token")
     callout = gateway.plugins.services.callout
     try:
         answer = await callout(
@@ -98,9 +100,9 @@ async def test_a_stranger_never_gets_one_not_even_from_a_script_that_tries(
 
 
 async def test_a_redirect_of_a_peer_is_an_answer_and_is_not_followed(
-    start: Start, stranger: Listener, peer: Listener
+    start_gateway: StartGateway, stranger: Listener, peer: Listener
 ) -> None:
-    gateway = await start(auth="token", peers=[peer.address])
+    gateway = await start_gateway(auth="token", peers=[peer.address])
     peer.location = f"http://{stranger.address}/x"
     callout = gateway.plugins.services.callout
     try:
@@ -113,8 +115,10 @@ async def test_a_redirect_of_a_peer_is_an_answer_and_is_not_followed(
     assert stranger.given == []
 
 
-async def test_a_redirect_of_a_stranger_to_us_carries_none(start: Start, stranger: Listener) -> None:
-    gateway = await start(auth="token")
+async def test_a_redirect_of_a_stranger_to_us_carries_none(
+    start_gateway: StartGateway, stranger: Listener
+) -> None:
+    gateway = await start_gateway(auth="token")
     stranger.location = f"{gateway.url}/-/events"
     callout = gateway.plugins.services.callout
     try:
@@ -127,9 +131,9 @@ async def test_a_redirect_of_a_stranger_to_us_carries_none(start: Start, strange
 
 
 async def test_scripts_and_the_journal_see_who_called_but_never_the_credential(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    folder = plugin(
+    folder = write_plugin(
         tmp_path / "p",
         """
 - name: chain
@@ -148,7 +152,7 @@ async def test_scripts_and_the_journal_see_who_called_but_never_the_credential(
             await handle.terminate(code=401)
 """,
     )
-    gateway = await start(auth="token", plugins=[str(folder)])
+    gateway = await start_gateway(auth="token", plugins=[str(folder)])
     answer = await put(gateway, "/upload/first")
     assert answer.status == 201
     rows = await deliveries(gateway, 2)
@@ -165,7 +169,7 @@ async def test_scripts_and_the_journal_see_who_called_but_never_the_credential(
 async def deliveries(gateway: Gateway, count: int) -> list[dict[str, str]]:
     """Wait until there are `count` deliveries and all have come to an end."""
     callout = gateway.plugins.services.callout
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     try:
         while time.monotonic() < deadline:
             rows: list[dict[str, str]] = (await callout(path="/-/events")).json()["deliveries"]
@@ -181,13 +185,13 @@ async def deliveries(gateway: Gateway, count: int) -> list[dict[str, str]]:
 
 
 async def test_over_https_a_gateway_trusts_its_own_certificate_for_itself_only(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    cert, key = certificate(tmp_path, "files.example.org")
-    gateway = await start(auth="token", tls_cert=cert, tls_key=key)
+    cert, key = self_signed_certificate(tmp_path, "files.example.org")
+    gateway = await start_gateway(auth="token", tls_cert=cert, tls_key=key)
     (tmp_path / "other").mkdir()
-    other_cert, other_key = certificate(tmp_path / "other", "files.example.org")
-    other = await start(
+    other_cert, other_key = self_signed_certificate(tmp_path / "other", "files.example.org")
+    other = await start_gateway(
         auth="none", directory=str(tmp_path / "d2"), tls_cert=other_cert, tls_key=other_key
     )
     callout = gateway.plugins.services.callout

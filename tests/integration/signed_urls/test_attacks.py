@@ -15,23 +15,30 @@ from gateway.domain.grant import Grant
 from gateway.server.app import Gateway
 from gateway.signing import CredentialSigner, UrlSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.integration.signed_urls.test_signed_uploads import chunked, code, sign
-from tests.support.harness import Answer, files_below, head, plugin, put, raw
+from tests.support.harness import (
+    RawResponse,
+    files_below,
+    put,
+    raw_connection,
+    request_head,
+    write_plugin,
+)
 
 ROUTES = """
 - name: seen
-  authorities: [0.0.0.0]
-  proxy: {path: "/v1/{name}", scheme: "http:", authorization: {auth_mode: axis}}
+  upstreams: []
+  proxy: {path: "/v1/{name}", scheme: "http:", authorization: {auth: default}}
   target: {path: "/v1/{name}", scheme: "http:"}
-  request_forbidden_process: |
+  request_script: |
     return {"principal": request.principal, "method": request.method, "params": request.params}
 """
 
 
-async def ask(gateway: Gateway, method: str, target: str, *lines: str) -> Answer:
-    async with raw(gateway) as connection:
-        await connection.send(head(method, target, *lines))
+async def ask(gateway: Gateway, method: str, target: str, *lines: str) -> RawResponse:
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head(method, target, *lines))
         return await connection.answer(head=method == "HEAD")
 
 
@@ -43,17 +50,17 @@ async def refused(gateway: Gateway, method: str, target: str, *lines: str) -> bo
 
 
 @pytest.fixture
-async def gateway(start: Start, tmp_path: Path) -> Gateway:
+async def gateway(start_gateway: StartGateway, tmp_path: Path) -> Gateway:
     """A gateway with a stored file and a route, which lets nobody in without a token."""
-    folder = plugin(tmp_path / "plugins", ROUTES)
-    started = await start(auth="token", downloads="true", plugins=[str(folder)])
+    folder = write_plugin(tmp_path / "plugins", ROUTES)
+    started = await start_gateway(auth="token", downloads="true", plugins=[str(folder)])
     (tmp_path / "data/upload").mkdir()
     (tmp_path / "data/upload/x").write_bytes(b"stored")
     return started
 
 
 def signer(gateway: Gateway) -> UrlSigner:
-    return gateway.ground.installation.urls
+    return gateway.resources.installation.urls
 
 
 # -- method
@@ -202,8 +209,8 @@ async def test_smuggled_lengths_and_types_are_refused(gateway: Gateway, tmp_path
     target = await sign(gateway, "PUT", "/upload/new", length=3, content_type="image/png")
     for lines in SMUGGLED:
         named = lines if any("Type" in line for line in lines) else [*lines, "Content-Type: image/png"]
-        async with raw(gateway) as connection:
-            await connection.send(head("PUT", target, *named) + b"xxx")
+        async with raw_connection(gateway) as connection:
+            await connection.send(request_head("PUT", target, *named) + b"xxx")
             answer = await connection.answer()
         assert answer.status in {400, 403}, lines
     assert files_below(tmp_path / "data/upload") == {"x": b"stored"}
@@ -213,9 +220,9 @@ async def test_a_request_hidden_behind_a_signed_one_has_no_share_in_its_signatur
     gateway: Gateway, tmp_path: Path
 ) -> None:
     target = await sign(gateway, "PUT", "/upload/new", length=3)
-    hidden = head("PUT", "/upload/hidden", "Content-Length: 1") + b"h"
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", target, "Content-Length: 3") + b"xxx" + hidden)
+    hidden = request_head("PUT", "/upload/hidden", "Content-Length: 1") + b"h"
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", target, "Content-Length: 3") + b"xxx" + hidden)
         statuses = [(await connection.answer()).status for _ in range(2)]
     assert statuses == [201, 401]
     assert files_below(tmp_path / "data/upload") == {"x": b"stored", "new": b"xxx"}
@@ -224,8 +231,10 @@ async def test_a_request_hidden_behind_a_signed_one_has_no_share_in_its_signatur
 # -- who else asks
 
 
-async def test_a_bad_signature_is_not_mended_by_a_good_token(start: Start, tmp_path: Path) -> None:
-    gateway = await start(auth="token", tokens=[f"ann:{digest('secret')}"])
+async def test_a_bad_signature_is_not_mended_by_a_good_token(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(auth="token", tokens=[f"ann:{digest('secret')}"])
     target = await sign(gateway, "PUT", "/upload/x", max_length=1)
     token = "X-Auth-Token: secret"
     assert (await put(gateway, f"{target}0", b"x", token)).status == 403

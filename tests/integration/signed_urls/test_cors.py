@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import Answer, head, put, raw
+from tests.conftest import StartGateway
+from tests.support.harness import RawResponse, put, raw_connection, request_head
 
 ORIGIN = "Origin: https://app.example"
 ASKED = ("Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: content-type,x-odd")
 
 
-async def ask(gateway: Gateway, method: str, target: str, *lines: str) -> Answer:
-    async with raw(gateway) as connection:
-        await connection.send(head(method, target, *lines))
+async def ask(gateway: Gateway, method: str, target: str, *lines: str) -> RawResponse:
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head(method, target, *lines))
         return await connection.answer(head=method == "HEAD")
 
 
 async def signed(gateway: Gateway) -> str:
-    url = await gateway.ground.services.sign_url("PUT", "/uploads/a.png", content_type="image/png")
+    url = await gateway.resources.services.sign_url("PUT", "/uploads/a.png", content_type="image/png")
     return str(url).removeprefix(gateway.url)
 
 
-async def test_a_browser_that_asks_first_may_send_what_the_url_allows(start: Start) -> None:
-    gateway = await start(auth="token")
+async def test_a_browser_that_asks_first_may_send_what_the_url_allows(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(auth="token")
     target = await signed(gateway)
     answer = await ask(gateway, "OPTIONS", target, ORIGIN, *ASKED)
     assert (answer.status, answer.body) == (204, b"")
@@ -34,8 +36,8 @@ async def test_a_browser_that_asks_first_may_send_what_the_url_allows(start: Sta
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (201, "*")
 
 
-async def test_a_page_may_read_why_it_was_refused(start: Start) -> None:
-    gateway = await start(auth="token")
+async def test_a_page_may_read_why_it_was_refused(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(auth="token")
     target = await signed(gateway)
     for bad, lines in ((f"{target}x", ()), (target, ("Content-Type: text/html",))):
         answer = await put(gateway, bad, b"x", ORIGIN, *lines)
@@ -44,9 +46,9 @@ async def test_a_page_may_read_why_it_was_refused(start: Start) -> None:
 
 
 async def test_who_is_no_page_is_told_nothing_of_origins_and_other_paths_stay_closed(
-    start: Start,
+    start_gateway: StartGateway,
 ) -> None:
-    gateway = await start(auth="none")
+    gateway = await start_gateway(auth="none")
     answer = await put(gateway, await signed(gateway), b"x", "Content-Type: image/png")
     assert [name for name in answer.headers if name.startswith("Access-Control")] == []
     for path in ("/upload/a.png", "/-/health", "/-/objects"):

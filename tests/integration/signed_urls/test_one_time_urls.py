@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,27 @@ import pytest
 from gateway.auth.installation import known_keys
 from gateway.domain.grant import Grant
 from gateway.signing import UrlSigner
-from tests.conftest import Start
+from tests.conftest import StartGateway, StartProcess
 from tests.integration.signed_urls.test_signed_uploads import code, sign
-from tests.support.harness import Outside, curl, files_below, head, leftovers, put, raw
-
-StartOutside = Callable[..., Outside]
+from tests.support.harness import (
+    GatewayProcess,
+    curl,
+    files_below,
+    leftovers,
+    put,
+    raw_connection,
+    request_head,
+)
 
 NOTHING = ("mid body", "after file sync", "after url used up", "after journal commit")
 EVERYTHING = ("after link", "after rename", "after directory sync", "before answer")
 
 
 async def test_a_stored_upload_uses_it_up_and_the_next_one_sends_no_byte(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start()
-    url = str(await gateway.ground.services.sign_url("PUT", "/upload/x", once=True))
+    gateway = await start_gateway()
+    url = str(await gateway.resources.services.sign_url("PUT", "/upload/x", once=True))
     (tmp_path / "big").write_bytes(b"x" * 3_000_000)
     first = await curl("-T", str(tmp_path / "big"), url)
     asking = ("--expect100-timeout", "30", "-H", "Expect: 100-continue")
@@ -37,8 +42,8 @@ async def test_a_stored_upload_uses_it_up_and_the_next_one_sends_no_byte(
     assert '"used_up"' in second.body
 
 
-async def test_a_failed_attempt_does_not_use_it_up(start: Start, tmp_path: Path) -> None:
-    gateway = await start(idle_timeout="0.2")
+async def test_a_failed_attempt_does_not_use_it_up(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway(idle_timeout="0.2")
     target = await sign(gateway, "PUT", "/upload/x", once=True, content_type="a/b", max_length=100_000)
     right = "Content-Type: a/b"
     assert (await put(gateway, target, b"x")).status == 403
@@ -46,11 +51,15 @@ async def test_a_failed_attempt_does_not_use_it_up(start: Start, tmp_path: Path)
     assert (
         await put(gateway, target, b"x", right, "Content-MD5: AAAAAAAAAAAAAAAAAAAAAA==")
     ).status == 400
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", target, right, "Content-Length: 70000") + b"x" * 69_999)
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("PUT", target, right, "Content-Length: 70000") + b"x" * 69_999
+        )
         assert (await connection.answer()).status == 408
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", target, right, "Content-Length: 70000") + b"x" * 69_999)
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("PUT", target, right, "Content-Length: 70000") + b"x" * 69_999
+        )
         connection.reset()
     assert (await put(gateway, target, b"x", right)).status == 201
     answer = await put(gateway, target, b"x", right)
@@ -58,13 +67,15 @@ async def test_a_failed_attempt_does_not_use_it_up(start: Start, tmp_path: Path)
     assert os.listdir(tmp_path / "data/.gateway/once")
 
 
-async def test_of_two_that_are_on_their_way_at_once_one_wins(start: Start, tmp_path: Path) -> None:
-    gateway = await start()
+async def test_of_two_that_are_on_their_way_at_once_one_wins(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway()
     target = await sign(gateway, "PUT", "/upload/x", once=True)
     bodies = [b"1" * 200_000, b"2" * 200_000]
-    async with raw(gateway) as one, raw(gateway) as other:
+    async with raw_connection(gateway) as one, raw_connection(gateway) as other:
         for connection, body in ((one, bodies[0]), (other, bodies[1])):
-            expects = head("PUT", target, "Content-Length: 200000", "Expect: 100-continue")
+            expects = request_head("PUT", target, "Content-Length: 200000", "Expect: 100-continue")
             await connection.send(expects)
             assert b"100" in await connection.line()
             await connection.line()
@@ -78,8 +89,8 @@ async def test_of_two_that_are_on_their_way_at_once_one_wins(start: Start, tmp_p
     assert leftovers(tmp_path / "data") == []
 
 
-async def test_other_urls_for_the_same_path_stay_good(start: Start) -> None:
-    gateway = await start()
+async def test_other_urls_for_the_same_path_stay_good(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     targets = [await sign(gateway, "PUT", "/upload/x", once=True) for _ in range(2)]
     assert [(await put(gateway, target)).status for target in targets] == [201, 200]
 
@@ -96,7 +107,7 @@ def signed(tmp_path: Path, path: str = "/upload/x", fresh: bool = False) -> str:
     )
 
 
-async def attempt(gateway: Outside, target: str, body: bytes) -> int | None:
+async def attempt(gateway: GatewayProcess, target: str, body: bytes) -> int | None:
     try:
         return (await put(gateway, target, body)).status
     except (OSError, asyncio.IncompleteReadError):
@@ -106,16 +117,16 @@ async def attempt(gateway: Outside, target: str, body: bytes) -> int | None:
 @pytest.mark.slow
 @pytest.mark.parametrize("point", [*NOTHING, *EVERYTHING])
 async def test_a_kill_leaves_file_and_used_up_url_or_neither(
-    outside: StartOutside, tmp_path: Path, point: str
+    gateway_process: StartProcess, tmp_path: Path, point: str
 ) -> None:
-    with outside() as gateway:
+    with gateway_process() as gateway:
         pass
     target, body = signed(tmp_path, fresh=point == "after link"), b"b" * 200_000
-    dying = outside(die_at=point)
+    dying = gateway_process(die_at=point)
     assert await attempt(dying, target, body) is None
     assert dying.wait() == -9
 
-    gateway = outside()
+    gateway = gateway_process()
     assert leftovers(tmp_path / "data") == []
     if point in NOTHING:
         assert files_below(tmp_path / "data/upload") == {}
@@ -129,16 +140,16 @@ async def test_a_kill_leaves_file_and_used_up_url_or_neither(
 
 @pytest.mark.slow
 async def test_it_is_used_up_for_all_processes_and_over_a_restart(
-    outside: StartOutside, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    with outside("--processes", "2") as gateway:
+    with gateway_process("--processes", "2") as gateway:
         target = signed(tmp_path)
         bodies = [b"%d" % number * 70_000 for number in range(24)]
         statuses = await asyncio.gather(*(attempt(gateway, target, body) for body in bodies))
         assert Counter(statuses) == {201: 1, 403: 23}
         assert files_below(tmp_path / "data/upload") == {"x": bodies[statuses.index(201)]}
         gateway.terminate()
-    gateway = outside("--processes", "3")
+    gateway = gateway_process("--processes", "3")
     assert [await attempt(gateway, target, b"again") for _ in range(6)] == [403] * 6
 
 
@@ -147,9 +158,9 @@ async def test_it_is_used_up_for_all_processes_and_over_a_restart(
 
 @pytest.mark.slow
 async def test_in_a_bucket_too_it_is_good_for_one_stored_upload(
-    outside: StartOutside, tmp_path: Path, s3_storage: str
+    gateway_process: StartProcess, tmp_path: Path, s3_storage: str
 ) -> None:
-    gateway = outside("--storage", s3_storage)
+    gateway = gateway_process("--storage", s3_storage)
     target = signed(tmp_path)
     bad = await put(gateway, target, b"x", "Content-MD5: AAAAAAAAAAAAAAAAAAAAAA==")
     assert (bad.status, code(bad)) == (400, "digest_mismatch")
@@ -163,15 +174,15 @@ async def test_in_a_bucket_too_it_is_good_for_one_stored_upload(
     [("after journal commit", 201), ("after url used up", 403), ("after complete", 403)],
 )
 async def test_in_a_bucket_a_kill_never_lets_it_be_used_twice(
-    outside: StartOutside, tmp_path: Path, s3_storage: str, point: str, status: int
+    gateway_process: StartProcess, tmp_path: Path, s3_storage: str, point: str, status: int
 ) -> None:
     flags = ("--storage", s3_storage)
-    with outside(*flags) as gateway:
+    with gateway_process(*flags) as gateway:
         pass
     target = signed(tmp_path)
-    dying = outside(*flags, die_at=point)
+    dying = gateway_process(*flags, die_at=point)
     assert await attempt(dying, target, b"body") is None
     assert dying.wait() == -9
-    gateway = outside(*flags)
+    gateway = gateway_process(*flags)
     assert await attempt(gateway, target, b"body") == status
     assert await attempt(gateway, target, b"body") == 403

@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import curl, files_below, get, head, leftovers, put, raw
-from tests.support.witness import handler, logged
+from tests.conftest import StartGateway
+from tests.support.harness import curl, files_below, get, leftovers, put, raw_connection, request_head
+from tests.support.recorders import captured_log, write_handler
 
 WAITING = ("Content-Length: 1000", "Expect: 100-continue")
 REFUSE = "await handle.terminate(code=403, output='no')"
@@ -52,27 +52,27 @@ CASES = {
 }
 
 
-async def started(start: Start, tmp_path: Path, case: Case) -> Gateway:
+async def started(start_gateway: StartGateway, tmp_path: Path, case: Case) -> Gateway:
     """Start a gateway in which `case` is refused."""
     folder = tmp_path / "data/upload/plugins"
     folder.mkdir(parents=True)
     if case.script is not None:
-        handler(folder, case.script)
+        write_handler(folder, case.script)
     if case.exists:
         (tmp_path / "data/upload/x").write_bytes(b"old")
-    return await start(plugins=[str(folder)], **case.settings)
+    return await start_gateway(plugins=[str(folder)], **case.settings)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_who_waits_for_the_go_ahead_gets_the_refusal_as_the_very_first_bytes(
-    start: Start, tmp_path: Path, case: Case
+    start_gateway: StartGateway, tmp_path: Path, case: Case
 ) -> None:
-    gateway = await started(start, tmp_path, case)
+    gateway = await started(start_gateway, tmp_path, case)
     before = files_below(tmp_path / "data/upload")
-    with logged() as lines:
-        async with raw(gateway) as connection:
+    with captured_log() as lines:
+        async with raw_connection(gateway) as connection:
             expect = () if any("Expect" in line for line in case.lines) else WAITING[1:]
-            await connection.send(head(*case.request, WAITING[0], *expect, *case.lines))
+            await connection.send(request_head(*case.request, WAITING[0], *expect, *case.lines))
             text = await connection.closed()
         metrics = (await get(gateway, "/-/metrics", *_token(gateway))).body.decode()
 
@@ -104,9 +104,9 @@ def _token(gateway: Gateway) -> list[str]:
     return [f"X-Auth-Token: {gateway.generated_token}"] if gateway.generated_token else []
 
 
-async def test_the_refusal_of_an_upload_path_names_its_upload(start: Start) -> None:
-    gateway = await start(max_bytes="10")
-    with logged() as lines:
+async def test_the_refusal_of_an_upload_path_names_its_upload(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(max_bytes="10")
+    with captured_log() as lines:
         answer = await put(gateway, "/upload/x", b"x" * 11)
     (line,) = [line for line in lines if line["logger"] == "gateway.access"]
     assert answer.json["upload_id"] == line["upload_id"]
@@ -114,11 +114,11 @@ async def test_the_refusal_of_an_upload_path_names_its_upload(start: Start) -> N
 
 
 async def test_who_is_welcome_gets_the_go_ahead_and_then_the_answer(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", *WAITING))
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", *WAITING))
         assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
         assert await connection.line() == b"\r\n"
         await connection.send(b"x" * 1000)
@@ -126,10 +126,12 @@ async def test_who_is_welcome_gets_the_go_ahead_and_then_the_answer(
     assert files_below(tmp_path / "data/upload") == {"x": b"x" * 1000}
 
 
-async def test_a_chunked_body_is_measured_while_it_comes(start: Start, tmp_path: Path) -> None:
-    gateway = await start(max_bytes="100000")
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", "Transfer-Encoding: chunked"))
+async def test_a_chunked_body_is_measured_while_it_comes(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(max_bytes="100000")
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", "Transfer-Encoding: chunked"))
         await connection.send(b"%x\r\n%s\r\n" % (100_001, b"x" * 100_001))
         answer = await connection.answer()
     assert (answer.status, answer.json["error"]) == (413, "too_large")
@@ -138,10 +140,10 @@ async def test_a_chunked_body_is_measured_while_it_comes(start: Start, tmp_path:
     assert leftovers(tmp_path / "data") == []
 
 
-async def test_length_is_required(start: Start) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x"))
+async def test_length_is_required(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x"))
         answer = await connection.answer()
     assert (answer.status, answer.json["error"]) == (411, "length_required")
 
@@ -156,8 +158,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_a_refused_curl_sends_not_one_byte_of_its_body(start: Start, large: Path) -> None:
-    gateway = await start(auth="token")
+async def test_a_refused_curl_sends_not_one_byte_of_its_body(
+    start_gateway: StartGateway, large: Path
+) -> None:
+    gateway = await start_gateway(auth="token")
     patient = ("--expect100-timeout", "30")
     result = await curl(*patient, "-T", str(large), f"{gateway.url}/upload/x")
     assert (result.code, result.status, result.uploaded) == (0, 401, 0)
@@ -166,10 +170,10 @@ async def test_a_refused_curl_sends_not_one_byte_of_its_body(start: Start, large
 
 
 async def test_a_client_that_grew_tired_of_waiting_gets_the_refusal_too(
-    start: Start, tmp_path: Path, large: Path
+    start_gateway: StartGateway, tmp_path: Path, large: Path
 ) -> None:
     script = "await asyncio.sleep(0.3)\n" + REFUSE
-    gateway = await start(plugins=handler(tmp_path / "plugins", script))
+    gateway = await start_gateway(plugins=write_handler(tmp_path / "plugins", script))
     result = await curl("--expect100-timeout", "0.05", "-T", str(large), f"{gateway.url}/upload/x")
     assert (result.status, result.body) == (403, "no")
 
@@ -203,17 +207,17 @@ Client = Callable[[str, Path], Awaitable[int]]
 
 @pytest.mark.parametrize("client", [_by_curl, _by_requests, _by_aiohttp, _by_http_1_0])
 async def test_a_client_that_just_sends_gets_the_refusal_and_no_reset(
-    start: Start, large: Path, tmp_path: Path, client: Client
+    start_gateway: StartGateway, large: Path, tmp_path: Path, client: Client
 ) -> None:
-    gateway = await start(auth="token")
+    gateway = await start_gateway(auth="token")
     statuses = [await client(f"{gateway.url}/upload/x", large) for _ in range(10)]
     assert statuses == [401] * 10
     assert files_below(tmp_path / "data/upload") == {}
 
 
-async def test_a_client_of_http_1_0_can_upload(start: Start, tmp_path: Path) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
+async def test_a_client_of_http_1_0_can_upload(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
         await connection.send(
             b"PUT /upload/x HTTP/1.0\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc"
         )
@@ -225,26 +229,28 @@ async def test_a_client_of_http_1_0_can_upload(start: Start, tmp_path: Path) -> 
 # -- who may
 
 
-async def test_what_came_through_a_proxy_is_refused_until_somebody_chose_auth(start: Start) -> None:
-    gateway = await start()
+async def test_what_came_through_a_proxy_is_refused_until_somebody_chose_auth(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
     for line in ("X-Forwarded-For: 10.0.0.1", "Forwarded: for=10.0.0.1", "x-forwarded-host: a"):
         assert (await put(gateway, "/upload/x", b"1", line)).status == 403
         assert (await get(gateway, "/-/metrics", line)).status == 403
         assert (await get(gateway, "/-/health", line)).status == 200
 
 
-async def test_auth_none_said_aloud_takes_uploads_through_a_proxy(start: Start) -> None:
-    gateway = await start(auth="none")
+async def test_auth_none_said_aloud_takes_uploads_through_a_proxy(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(auth="none")
     assert (await put(gateway, "/upload/x", b"1", "X-Forwarded-For: 10.0.0.1")).status == 201
 
 
 async def test_a_token_opens_everything_and_is_written_down_nowhere(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start(auth="token")
+    gateway = await start_gateway(auth="token")
     token = gateway.generated_token
     assert token is not None
-    with logged() as lines:
+    with captured_log() as lines:
         answer = await put(gateway, "/upload/x", b"1", f"Authorization: Bearer {token}")
         assert answer.status == 201
         assert (await put(gateway, "/upload/x", b"2", f"X-Auth-Token: {token}")).status == 200

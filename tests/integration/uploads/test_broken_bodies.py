@@ -10,9 +10,18 @@ import pytest
 
 from gateway.domain.model import UPLOAD_FAILED, UPLOADED
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import Answer, Raw, files_below, get, head, leftovers, put, raw
-from tests.support.witness import Ear, handler, hearing
+from tests.conftest import StartGateway
+from tests.support.harness import (
+    RawConnection,
+    RawResponse,
+    files_below,
+    get,
+    leftovers,
+    put,
+    raw_connection,
+    request_head,
+)
+from tests.support.recorders import EventRecorder, recording_events, write_handler
 
 SIZES = {"small": 10_000, "large": 3_000_000}
 """Below and above what is kept in memory."""
@@ -22,40 +31,42 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    with hearing() as ear:
-        yield ear
+def recorder() -> Iterator[EventRecorder]:
+    with recording_events() as recorder:
+        yield recorder
 
 
 @pytest.fixture
-async def gateway(start: Start, tmp_path: Path, ear: Ear, request: pytest.FixtureRequest) -> Gateway:
+async def gateway(
+    start_gateway: StartGateway, tmp_path: Path, recorder: EventRecorder, request: pytest.FixtureRequest
+) -> Gateway:
     """A gateway whose handlers tell of every end, with a file there already."""
     seconds = getattr(request, "param", "60")
-    gateway = await start(plugins=plugins(tmp_path, ear), idle_timeout=seconds)
+    gateway = await start_gateway(plugins=plugins(tmp_path, recorder), idle_timeout=seconds)
     (tmp_path / "data/upload").mkdir()
     (tmp_path / "data/upload/x").write_bytes(b"before")
     return gateway
 
 
-def plugins(tmp_path: Path, ear: Ear) -> list[str]:
-    ear.telling(tmp_path / "plugins", UPLOAD_FAILED, "failed")
-    return ear.telling(tmp_path / "plugins", UPLOADED, "uploaded")
+def plugins(tmp_path: Path, recorder: EventRecorder) -> list[str]:
+    recorder.write_handler(tmp_path / "plugins", UPLOAD_FAILED, "failed")
+    return recorder.write_handler(tmp_path / "plugins", UPLOADED, "uploaded")
 
 
 async def nothing_is_left(
-    gateway: Gateway, ear: Ear, tmp_path: Path, reason: str, before: bytes = b"before"
+    gateway: Gateway, recorder: EventRecorder, tmp_path: Path, reason: str, before: bytes = b"before"
 ) -> dict[str, Any]:
     """Check that a failed upload left no trace but one event; return that event."""
-    name, event = await ear.hear()
+    name, event = await recorder.next_event()
     assert (name, event["reason"]) == ("failed", reason)
     story = (await get(gateway, f"/-/uploads/{event['upload_id']}")).json
     assert (story["state"], story["error"]) == ("failed", reason)
     assert leftovers(tmp_path / "data") == []
 
     assert (await put(gateway, "/upload/next", b"goes on")).status == 201
-    name, following = await ear.hear()
+    name, following = await recorder.next_event()
     assert (name, following["path"]) == ("uploaded", "/upload/next")
-    assert ear.silent()
+    assert recorder.is_empty()
     rows = (await get(gateway, "/-/events")).json["deliveries"]
     assert [row["upload_id"] for row in rows] == [following["upload_id"]]
     assert files_below(tmp_path / "data/upload") == {"next": b"goes on", "x": before}
@@ -65,21 +76,21 @@ async def nothing_is_left(
 # -- the client goes
 
 
-async def _close(connection: Raw) -> None:
+async def _close(connection: RawConnection) -> None:
     connection.writer.close()
 
 
-async def _reset(connection: Raw) -> None:
+async def _reset(connection: RawConnection) -> None:
     connection.reset()
 
 
-async def _half_close(connection: Raw) -> None:
+async def _half_close(connection: RawConnection) -> None:
     connection.writer.write_eof()
     answer = await connection.closed()
     assert not answer.startswith(b"HTTP/1.1 2")
 
 
-Leave = Callable[[Raw], Awaitable[None]]
+Leave = Callable[[RawConnection], Awaitable[None]]
 
 PIECES = {
     "declared length": (LENGTH, lambda half: half),
@@ -95,74 +106,82 @@ PIECES = {
 @pytest.mark.parametrize(("line", "piece"), PIECES.values(), ids=PIECES.keys())
 async def test_a_client_that_goes_in_the_middle_leaves_nothing(
     gateway: Gateway,
-    ear: Ear,
+    recorder: EventRecorder,
     tmp_path: Path,
     line: str,
     piece: Callable[[bytes], bytes],
     leave: Leave,
     size: int,
 ) -> None:
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", line.format(size=size)))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", line.format(size=size)))
         await connection.send(piece(b"x" * (size // 2)))
         await leave(connection)
-        event = await nothing_is_left(gateway, ear, tmp_path, "connection_lost")
+        event = await nothing_is_left(gateway, recorder, tmp_path, "connection_lost")
     assert event["path"] == "/upload/x"
     assert event["bytes"] <= size // 2
 
 
 @pytest.mark.parametrize("leave", [_close, _reset])
 async def test_a_client_that_goes_instead_of_sending_its_body_leaves_nothing(
-    gateway: Gateway, ear: Ear, tmp_path: Path, leave: Leave
+    gateway: Gateway, recorder: EventRecorder, tmp_path: Path, leave: Leave
 ) -> None:
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", "Content-Length: 9", "Expect: 100-continue"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(
+            request_head("PUT", "/upload/x", "Content-Length: 9", "Expect: 100-continue")
+        )
         assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
         await leave(connection)
-        event = await nothing_is_left(gateway, ear, tmp_path, "connection_lost")
+        event = await nothing_is_left(gateway, recorder, tmp_path, "connection_lost")
     assert event["bytes"] == 0
 
 
 @pytest.mark.parametrize("expect", [(), ("Expect: 100-continue",)])
 @pytest.mark.parametrize("leave", [_close, _reset])
 async def test_a_client_that_goes_while_a_handler_decides_leaves_nothing(
-    start: Start, ear: Ear, tmp_path: Path, leave: Leave, expect: tuple[str, ...]
+    start_gateway: StartGateway,
+    recorder: EventRecorder,
+    tmp_path: Path,
+    leave: Leave,
+    expect: tuple[str, ...],
 ) -> None:
-    folder = handler(tmp_path / "slow", "if event['path'] == '/upload/x': await asyncio.sleep(0.1)")
-    gateway = await start(plugins=[*folder, *plugins(tmp_path, ear)])
+    folder = write_handler(
+        tmp_path / "slow", "if event['path'] == '/upload/x': await asyncio.sleep(0.1)"
+    )
+    gateway = await start_gateway(plugins=[*folder, *plugins(tmp_path, recorder)])
     (tmp_path / "data/upload").mkdir()
     (tmp_path / "data/upload/x").write_bytes(b"before")
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", "Content-Length: 9", *expect))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", "Content-Length: 9", *expect))
         await leave(connection)
-        await nothing_is_left(gateway, ear, tmp_path, "connection_lost")
+        await nothing_is_left(gateway, recorder, tmp_path, "connection_lost")
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 async def test_a_client_that_goes_after_its_last_byte_gets_all_or_nothing(
-    gateway: Gateway, ear: Ear, tmp_path: Path, size: int
+    gateway: Gateway, recorder: EventRecorder, tmp_path: Path, size: int
 ) -> None:
     for number in range(10):
         body = bytes([number]) * size
         target = f"/upload/{number}"
-        async with raw(gateway) as connection:
-            await connection.send(head("PUT", target, f"Content-Length: {size}") + body)
+        async with raw_connection(gateway) as connection:
+            await connection.send(request_head("PUT", target, f"Content-Length: {size}") + body)
             connection.reset()
-            name, event = await ear.hear()
+            name, event = await recorder.next_event()
         stored = files_below(tmp_path / "data/upload").get(str(number))
         assert event["path"] == target
         assert stored == (body if name == "uploaded" else None)
         assert leftovers(tmp_path / "data") == []
-    assert ear.silent()
+    assert recorder.is_empty()
 
 
 # -- the client stays, and is told
 
 
-async def refused(gateway: Gateway, line: str, body: bytes) -> Answer:
+async def refused(gateway: Gateway, line: str, body: bytes) -> RawResponse:
     """Start an upload of /upload/x, send `body`, wait for the answer and the connection's end."""
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", line, "Expect: 100-continue"))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", line, "Expect: 100-continue"))
         assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
         await connection.line()
         await connection.send(body)
@@ -184,12 +203,12 @@ MALFORMED = {
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("end", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_malformed_chunks_are_refused(
-    gateway: Gateway, ear: Ear, tmp_path: Path, end: bytes, size: int
+    gateway: Gateway, recorder: EventRecorder, tmp_path: Path, end: bytes, size: int
 ) -> None:
     body = b"%x\r\n%s\r\n%s" % (size, b"x" * size, end)
     answer = await refused(gateway, CHUNKED, body)
     assert (answer.status, answer.json["error"]) == (400, "incomplete_body")
-    event = await nothing_is_left(gateway, ear, tmp_path, "incomplete_body")
+    event = await nothing_is_left(gateway, recorder, tmp_path, "incomplete_body")
     assert event["upload_id"] == answer.json["upload_id"]
 
 
@@ -197,47 +216,49 @@ async def test_malformed_chunks_are_refused(
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("line", [LENGTH, CHUNKED])
 async def test_a_body_that_stalls_is_told_that_it_took_too_long(
-    gateway: Gateway, ear: Ear, tmp_path: Path, line: str, size: int
+    gateway: Gateway, recorder: EventRecorder, tmp_path: Path, line: str, size: int
 ) -> None:
     half = b"x" * (size // 2)
     piece = half if line == LENGTH else b"%x\r\n%s\r\n" % (len(half), half)
     answer = await refused(gateway, line.format(size=size), piece)
     assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
-    await nothing_is_left(gateway, ear, tmp_path, "idle_timeout")
+    await nothing_is_left(gateway, recorder, tmp_path, "idle_timeout")
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 async def test_a_wrong_digest_is_told_to_the_handlers_too(
-    gateway: Gateway, ear: Ear, tmp_path: Path, size: int
+    gateway: Gateway, recorder: EventRecorder, tmp_path: Path, size: int
 ) -> None:
     md5 = "Content-MD5: AAAAAAAAAAAAAAAAAAAAAA=="
     answer = await put(gateway, "/upload/x", b"x" * size, md5)
     assert (answer.status, answer.json["error"]) == (400, "digest_mismatch")
-    await nothing_is_left(gateway, ear, tmp_path, "digest_mismatch")
+    await nothing_is_left(gateway, recorder, tmp_path, "digest_mismatch")
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 async def test_the_limit_that_a_handler_sets_holds_for_chunks_too(
-    start: Start, ear: Ear, tmp_path: Path, size: int
+    start_gateway: StartGateway, recorder: EventRecorder, tmp_path: Path, size: int
 ) -> None:
     script = f"event['max_bytes'] = {size - 1}"
-    folders = handler(tmp_path / "plugins", script)
-    gateway = await start(plugins=[*folders, *plugins(tmp_path / "more", ear)], max_bytes="9999999")
+    folders = write_handler(tmp_path / "plugins", script)
+    gateway = await start_gateway(
+        plugins=[*folders, *plugins(tmp_path / "more", recorder)], max_bytes="9999999"
+    )
     (tmp_path / "data/upload").mkdir()
     (tmp_path / "data/upload/x").write_bytes(b"before")
 
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (size, b"x" * size)
     answer = await refused(gateway, CHUNKED, body)
     assert (answer.status, answer.json["error"]) == (413, "too_large")
-    event = await nothing_is_left(gateway, ear, tmp_path, "too_large")
+    event = await nothing_is_left(gateway, recorder, tmp_path, "too_large")
     assert event["reason"] == "too_large"
 
     declared = await put(gateway, "/upload/x", b"x" * size)
-    assert (declared.status, ear.silent()) == (413, True)
+    assert (declared.status, recorder.is_empty()) == (413, True)
 
 
-async def test_a_refused_upload_is_no_failed_upload(gateway: Gateway, ear: Ear) -> None:
+async def test_a_refused_upload_is_no_failed_upload(gateway: Gateway, recorder: EventRecorder) -> None:
     assert (await put(gateway, "/upload/..", b"1")).status == 400
     assert (await put(gateway, "/upload/next", b"1")).status == 201
-    assert (await ear.hear())[0] == "uploaded"
-    assert ear.silent()
+    assert (await recorder.next_event())[0] == "uploaded"
+    assert recorder.is_empty()

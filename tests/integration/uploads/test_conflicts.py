@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import Answer, Raw, files_below, head, leftovers, put, raw
-from tests.support.witness import handler
+from tests.conftest import StartGateway
+from tests.support.harness import (
+    RawConnection,
+    RawResponse,
+    files_below,
+    leftovers,
+    put,
+    raw_connection,
+    request_head,
+)
+from tests.support.recorders import write_handler
 
 MANY = 50
 REWRITE = "event['path'] = event['X-Path']"
@@ -22,7 +30,7 @@ def body(number: int) -> bytes:
     return f"{number:04d}".encode() * (50_000 if number % 3 == 0 else 100)
 
 
-async def crowd(gateway: Gateway, *lines: str) -> list[Answer]:
+async def crowd(gateway: Gateway, *lines: str) -> list[RawResponse]:
     """Upload MANY different bodies to one name at once."""
     return await asyncio.gather(
         *(put(gateway, "/upload/d/x.bin", body(number), *lines) for number in range(MANY))
@@ -30,9 +38,9 @@ async def crowd(gateway: Gateway, *lines: str) -> list[Answer]:
 
 
 async def test_with_replace_the_last_one_stands_and_all_are_thanked(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start()
+    gateway = await start_gateway()
     answers = await crowd(gateway)
     assert sorted(answer.status for answer in answers) == [200] * (MANY - 1) + [201]
     stored = files_below(tmp_path / "data/upload")
@@ -46,9 +54,9 @@ async def test_with_replace_the_last_one_stands_and_all_are_thanked(
     [({"on_conflict": "reject"}, "X-A: b", 409), ({}, "If-None-Match: *", 412)],
 )
 async def test_where_nothing_may_be_replaced_exactly_one_wins(
-    start: Start, tmp_path: Path, settings: dict[str, str], line: str, status: int
+    start_gateway: StartGateway, tmp_path: Path, settings: dict[str, str], line: str, status: int
 ) -> None:
-    gateway = await start(**settings)
+    gateway = await start_gateway(**settings)
     answers = await crowd(gateway, line)
     assert sorted(answer.status for answer in answers) == [201] + [status] * (MANY - 1)
     (winner,) = [number for number, answer in enumerate(answers) if answer.status == 201]
@@ -57,9 +65,9 @@ async def test_where_nothing_may_be_replaced_exactly_one_wins(
 
 
 async def test_with_rename_everybody_gets_a_file_and_is_told_its_name(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start(on_conflict="rename")
+    gateway = await start_gateway(on_conflict="rename")
     answers = await crowd(gateway)
     assert [answer.status for answer in answers] == [201] * MANY
     told = {answer.json["path"].removeprefix("/upload/"): body(n) for n, answer in enumerate(answers)}
@@ -71,10 +79,10 @@ async def test_with_rename_everybody_gets_a_file_and_is_told_its_name(
 
 
 async def test_a_handler_chooses_what_happens_where_the_name_is_taken(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     script = "event['on_conflict'] = event['X-Conflict']"
-    gateway = await start(plugins=handler(tmp_path / "plugins", script))
+    gateway = await start_gateway(plugins=write_handler(tmp_path / "plugins", script))
     wishes = ("replace", "reject", "rename", "replace")
     answers = [await put(gateway, "/upload/x", w.encode(), f"X-Conflict: {w}") for w in wishes]
     assert [answer.status for answer in answers] == [201, 409, 201, 200]
@@ -104,10 +112,10 @@ def _fifo(place: Path) -> None:
 @pytest.mark.parametrize("policy", ["replace", "reject", "rename"])
 @pytest.mark.parametrize("obstacle", [_folder, _link_to_a_file, _dangling_link, _fifo])
 async def test_what_is_no_file_is_never_replaced(
-    start: Start, tmp_path: Path, obstacle: object, policy: str
+    start_gateway: StartGateway, tmp_path: Path, obstacle: object, policy: str
 ) -> None:
     assert callable(obstacle)
-    gateway = await start(on_conflict=policy)
+    gateway = await start_gateway(on_conflict=policy)
     place = tmp_path / "data/upload/x"
     place.parent.mkdir()
     obstacle(place)
@@ -119,8 +127,8 @@ async def test_what_is_no_file_is_never_replaced(
     assert leftovers(tmp_path / "data") == []
 
 
-async def test_a_file_is_no_folder(start: Start, tmp_path: Path) -> None:
-    gateway = await start()
+async def test_a_file_is_no_folder(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway()
     await put(gateway, "/upload/x", b"file")
     for target in ("/upload/x/y", "/upload/x/y/z"):
         answer = await put(gateway, target, b"new")
@@ -129,9 +137,9 @@ async def test_a_file_is_no_folder(start: Start, tmp_path: Path) -> None:
 
 
 async def test_what_gets_in_the_way_while_the_body_comes_is_not_replaced(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start()
+    gateway = await start_gateway()
     async with halfway(gateway, "/upload/x") as connection:
         (tmp_path / "data/upload/x").mkdir(parents=True)
         await connection.send(b"half")
@@ -164,10 +172,10 @@ def halfway(gateway: Gateway, target: str, *lines: str) -> _Halfway:
 
 class _Halfway:
     def __init__(self, gateway: Gateway, target: str, *lines: str) -> None:
-        self._context = raw(gateway)
-        self._request = head("PUT", target, "Content-Length: 8", "Expect: 100-continue", *lines)
+        self._context = raw_connection(gateway)
+        self._request = request_head("PUT", target, "Content-Length: 8", "Expect: 100-continue", *lines)
 
-    async def __aenter__(self) -> Raw:
+    async def __aenter__(self) -> RawConnection:
         connection = await self._context.__aenter__()
         await connection.send(self._request)
         assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
@@ -180,9 +188,9 @@ class _Halfway:
 
 @pytest.mark.parametrize("target", ["/upload/link/canary", "/upload/link/new", "/upload/link/a/b"])
 async def test_no_symbolic_link_is_followed(
-    start: Start, tmp_path: Path, canary: Path, target: str
+    start_gateway: StartGateway, tmp_path: Path, canary: Path, target: str
 ) -> None:
-    gateway = await start()
+    gateway = await start_gateway()
     (tmp_path / "data/upload").mkdir()
     (tmp_path / "data/upload/link").symlink_to(canary)
     answer = await put(gateway, target, b"new")
@@ -192,9 +200,9 @@ async def test_no_symbolic_link_is_followed(
 
 
 async def test_a_link_on_a_path_that_a_handler_wrote_is_the_handlers_failure(
-    start: Start, tmp_path: Path, canary: Path
+    start_gateway: StartGateway, tmp_path: Path, canary: Path
 ) -> None:
-    gateway = await start(plugins=handler(tmp_path / "plugins", REWRITE))
+    gateway = await start_gateway(plugins=write_handler(tmp_path / "plugins", REWRITE))
     (tmp_path / "data/link").symlink_to(canary)
     answer = await put(gateway, "/upload/x", b"new", "X-Path: /link/canary")
     assert (answer.status, answer.json["error"]) == (503, "hook_failed")
@@ -203,9 +211,9 @@ async def test_a_link_on_a_path_that_a_handler_wrote_is_the_handlers_failure(
 
 @pytest.mark.parametrize("depth", ["/upload/a/x", "/upload/a/b/c/canary"])
 async def test_a_folder_that_becomes_a_link_while_the_body_comes_leads_nowhere(
-    start: Start, tmp_path: Path, canary: Path, depth: str
+    start_gateway: StartGateway, tmp_path: Path, canary: Path, depth: str
 ) -> None:
-    gateway = await start()
+    gateway = await start_gateway()
     folder = tmp_path / "data/upload/a"
     folder.mkdir(parents=True)
     async with halfway(gateway, depth) as connection:
@@ -220,9 +228,9 @@ async def test_a_folder_that_becomes_a_link_while_the_body_comes_leads_nowhere(
 
 
 async def test_the_same_on_a_path_that_a_handler_wrote(
-    start: Start, tmp_path: Path, canary: Path
+    start_gateway: StartGateway, tmp_path: Path, canary: Path
 ) -> None:
-    gateway = await start(plugins=handler(tmp_path / "plugins", REWRITE))
+    gateway = await start_gateway(plugins=write_handler(tmp_path / "plugins", REWRITE))
     folder = tmp_path / "data/a"
     folder.mkdir()
     async with halfway(gateway, "/upload/x", "X-Path: a/canary") as connection:
@@ -250,14 +258,14 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("through_a_handler", [False, True])
 async def test_plugins_and_settings_cannot_be_reached_under_any_name(
-    start: Start, tmp_path: Path, through_a_handler: bool
+    start_gateway: StartGateway, tmp_path: Path, through_a_handler: bool
 ) -> None:
     upload = tmp_path / "data/upload"
     config = upload / "conf/gateway.yaml"
     config.parent.mkdir(parents=True)
     config.write_text("max_bytes: 1000\n")
-    folder = handler(upload / "plugins", REWRITE if through_a_handler else "pass")
-    gateway = await start(plugins=folder, config=str(config))
+    folder = write_handler(upload / "plugins", REWRITE if through_a_handler else "pass")
+    gateway = await start_gateway(plugins=folder, config=str(config))
     os.link(config, upload / "hard-link.yaml")
     before = files_below(upload)
 
@@ -275,16 +283,16 @@ async def test_plugins_and_settings_cannot_be_reached_under_any_name(
     "path", ["/.gateway/x", ".gateway/journal", "/.gateway", "/.gateway/incoming/x"]
 )
 async def test_no_handler_can_lead_an_upload_into_the_state(
-    start: Start, tmp_path: Path, path: str
+    start_gateway: StartGateway, tmp_path: Path, path: str
 ) -> None:
-    gateway = await start(plugins=handler(tmp_path / "plugins", REWRITE))
+    gateway = await start_gateway(plugins=write_handler(tmp_path / "plugins", REWRITE))
     answer = await put(gateway, "/upload/x", b"evil", f"X-Path: {path}")
     assert (answer.status, answer.json["error"]) == (503, "hook_failed")
     assert b"evil" not in files_below(tmp_path / "data").values()
 
 
-async def test_the_state_is_known_by_its_inode_too(start: Start, tmp_path: Path) -> None:
-    gateway = await start()
+async def test_the_state_is_known_by_its_inode_too(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await start_gateway()
     (tmp_path / "data/upload").mkdir()
     state, elsewhere = tmp_path / "data/.gateway", tmp_path / "data/upload/state"
     state.rename(elsewhere)

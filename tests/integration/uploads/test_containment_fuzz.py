@@ -14,9 +14,9 @@ from urllib.parse import quote
 import pytest
 
 from gateway.server.app import Gateway
-from tests.conftest import Start
-from tests.support.harness import Raw, get, head, leftovers, raw
-from tests.support.witness import handler
+from tests.conftest import StartGateway
+from tests.support.harness import RawConnection, get, leftovers, raw_connection, request_head
+from tests.support.recorders import write_handler
 
 CONNECTIONS = 8
 BODY = b"fuzz"
@@ -69,7 +69,7 @@ def sendable(path: str) -> str:
 
 
 @pytest.fixture
-async def gateway(start: Start, tmp_path: Path) -> Gateway:
+async def gateway(start_gateway: StartGateway, tmp_path: Path) -> Gateway:
     """A gateway in whose tree links lead up and out; a header can write the path."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/canary").write_bytes(b"sings")
@@ -84,7 +84,7 @@ async def gateway(start: Start, tmp_path: Path) -> Gateway:
         if 'X-Quoted-Path' in event:
             event['path'] = unquote(event['X-Quoted-Path'], errors='surrogateescape')
     """
-    return await start(plugins=handler(tmp_path / "plugins", script), durability="none")
+    return await start_gateway(plugins=write_handler(tmp_path / "plugins", script), durability="none")
 
 
 def surroundings(tmp_path: Path) -> dict[str, bytes | str]:
@@ -114,7 +114,10 @@ def only_what_was_sent(data: Path) -> bool:
 def request(number: int, target: str, *lines: str) -> bytes:
     """Return an upload; most are empty, for a refusal then leaves the connection open."""
     body = BODY if number % 20 == 0 else b""
-    return head("PUT", sendable(target), f"Content-Length: {len(body)}", *map(sendable, lines)) + body
+    return (
+        request_head("PUT", sendable(target), f"Content-Length: {len(body)}", *map(sendable, lines))
+        + body
+    )
 
 
 async def fire(gateway: Gateway, requests: Sequence[bytes]) -> Counter[int]:
@@ -124,10 +127,10 @@ async def fire(gateway: Gateway, requests: Sequence[bytes]) -> Counter[int]:
 
     async def work() -> None:
         while waiting:
-            async with raw(gateway) as connection:
+            async with raw_connection(gateway) as connection:
                 await use(connection)
 
-    async def use(connection: Raw) -> None:
+    async def use(connection: RawConnection) -> None:
         while waiting:
             await connection.send(waiting.popleft())
             answer = await connection.answer()

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.harness import Outside, curl, get, head, leftovers
+from tests.conftest import StartProcess
+from tests.support.harness import GatewayProcess, curl, get, leftovers, request_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -63,9 +63,9 @@ def two_gib(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("how", ["declared", "chunked"])
 async def test_two_gib_are_stored_within_64_mib_of_memory(
-    outside: Callable[..., Outside], two_gib: Path, tmp_path: Path, how: str
+    gateway_process: StartProcess, two_gib: Path, tmp_path: Path, how: str
 ) -> None:
-    gateway = outside()
+    gateway = gateway_process()
     await get(gateway, "/-/ready")
     chunked = ["-H", "Transfer-Encoding: chunked"] if how == "chunked" else []
     with Peak(gateway.process.pid) as peak:
@@ -79,7 +79,7 @@ async def test_two_gib_are_stored_within_64_mib_of_memory(
 class SlowClients:
     """Clients that send a few bytes a second, each in the middle of a body of its own."""
 
-    def __init__(self, gateway: Outside, number: int, size: int) -> None:
+    def __init__(self, gateway: GatewayProcess, number: int, size: int) -> None:
         self._gateway = gateway
         self._number = number
         self._size = size
@@ -90,7 +90,7 @@ class SlowClients:
         for client in range(self._number):
             reader, writer = await asyncio.open_connection(host, port)
             lines = (f"Content-Length: {self._size}", "Expect: 100-continue")
-            writer.write(head("PUT", f"/upload/slow-{client}", *lines))
+            writer.write(request_head("PUT", f"/upload/slow-{client}", *lines))
             assert b"100 Continue" in await reader.readline()
             self._writers.append(writer)
         self._sending = asyncio.create_task(self._send())
@@ -113,9 +113,9 @@ class SlowClients:
 
 @pytest.mark.parametrize(("number", "size"), SLOW_CLIENTS.values(), ids=SLOW_CLIENTS.keys())
 async def test_slow_clients_cost_no_threads_and_little_memory_and_a_fast_one_gets_through(
-    outside: Callable[..., Outside], tmp_path: Path, number: int, size: int
+    gateway_process: StartProcess, tmp_path: Path, number: int, size: int
 ) -> None:
-    gateway = outside()
+    gateway = gateway_process()
     source = tmp_path / "fast"
     with source.open("wb") as file:
         file.truncate(512 * MIB)

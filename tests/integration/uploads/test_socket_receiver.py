@@ -31,23 +31,33 @@ from gateway.endpoints.uploads import socket_selftest as roadcheck
 from gateway.endpoints.uploads.socket_takeover import TakenSocket, take
 from gateway.server.app import Gateway
 from gateway.storage.local import incoming
-from tests.conftest import Start
-from tests.support.harness import Raw, certificate, curl, files_below, get, head, leftovers, put, raw
-from tests.support.witness import handler
+from tests.conftest import StartGateway
+from tests.support.harness import (
+    RawConnection,
+    curl,
+    files_below,
+    get,
+    leftovers,
+    put,
+    raw_connection,
+    request_head,
+    self_signed_certificate,
+)
+from tests.support.recorders import write_handler
 
 MIB = 1 << 20
-BEHIND = head("PUT", "/upload/behind", "Content-Length: 2") + b"no"
+BEHIND = request_head("PUT", "/upload/behind", "Content-Length: 2") + b"no"
 
 
 def content(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-async def fast(start: Start, folder: Path, **values: object) -> Gateway:
+async def fast(start_gateway: StartGateway, folder: Path, **values: object) -> Gateway:
     """Start a gateway that takes every connection it can."""
-    gateway = await start(directory=str(folder), **values)
-    assert gateway.doors.roads.fast
-    gateway.doors.roads.threshold = 1
+    gateway = await start_gateway(directory=str(folder), **values)
+    assert gateway.endpoints.receivers.fast
+    gateway.endpoints.receivers.threshold = 1
     return gateway
 
 
@@ -58,10 +68,10 @@ async def ended(gateway: Gateway) -> None:
             await asyncio.sleep(0.001)  # nothing public tells
 
 
-async def begin(connection: Raw, size: int, *lines: str, name: str = "x") -> None:
+async def begin(connection: RawConnection, size: int, *lines: str, name: str = "x") -> None:
     """Ask to upload, and wait to be let in."""
     await connection.send(
-        head("PUT", f"/upload/{name}", f"Content-Length: {size}", "Expect: 100-continue", *lines)
+        request_head("PUT", f"/upload/{name}", f"Content-Length: {size}", "Expect: 100-continue", *lines)
     )
     assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
     assert await connection.line() == b"\r\n"
@@ -119,7 +129,7 @@ PLANS = st.builds(
 )
 
 
-async def send_in_pieces(connection: Raw, data: bytes, cuts: tuple[float, ...]) -> None:
+async def send_in_pieces(connection: RawConnection, data: bytes, cuts: tuple[float, ...]) -> None:
     marks = [0, *(int(cut * len(data)) for cut in cuts), len(data)]
     for first, last in pairwise(marks):
         if last > first:
@@ -142,11 +152,11 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
         end(progress, error)
 
     with mock.patch.object(gateway.inflight, "end", note):
-        async with raw(gateway) as connection:
+        async with raw_connection(gateway) as connection:
             if plan.kept_alive:
-                await connection.send(head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
+                await connection.send(request_head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
                 assert (await connection.answer()).status in {200, 201}
-            await connection.send(head("PUT", f"/upload/x?number={number}", *plan.lines))
+            await connection.send(request_head("PUT", f"/upload/x?number={number}", *plan.lines))
             if plan.expect:
                 assert b"100" in await connection.line() + await connection.line()
             if plan.leaves is not None:
@@ -169,7 +179,7 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
     return outcome
 
 
-async def leave(connection: Raw, way: str) -> None:
+async def leave(connection: RawConnection, way: str) -> None:
     if way == "reset":
         connection.reset()
     elif way == "half":
@@ -179,10 +189,12 @@ async def leave(connection: Raw, way: str) -> None:
         connection.writer.close()
 
 
-async def test_both_roads_store_answer_and_refuse_alike(start: Start, tmp_path: Path) -> None:
-    quick = await fast(start, tmp_path / "fast", durability="none")
-    ordinary = await start(directory=str(tmp_path / "ordinary"), durability="none")
-    ordinary.doors.roads.fast = False
+async def test_both_roads_store_answer_and_refuse_alike(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    quick = await fast(start_gateway, tmp_path / "fast", durability="none")
+    ordinary = await start_gateway(directory=str(tmp_path / "ordinary"), durability="none")
+    ordinary.endpoints.receivers.fast = False
     for folder in ("fast", "ordinary"):
         (tmp_path / folder / "upload").mkdir()
     loop = asyncio.get_running_loop()
@@ -216,11 +228,11 @@ async def test_both_roads_store_answer_and_refuse_alike(start: Start, tmp_path: 
 
 @pytest.mark.parametrize("quick", [True, False], ids=["fast", "ordinary"])
 async def test_a_handlers_limit_refuses_before_the_body(
-    start: Start, tmp_path: Path, *, quick: bool
+    start_gateway: StartGateway, tmp_path: Path, *, quick: bool
 ) -> None:
-    plugins = handler(tmp_path / "plugins", "event['max_bytes'] = 99_999")
-    gateway = await fast(start, tmp_path / "data", plugins=plugins, auth="none")
-    gateway.doors.roads.fast = quick
+    plugins = write_handler(tmp_path / "plugins", "event['max_bytes'] = 99_999")
+    gateway = await fast(start_gateway, tmp_path / "data", plugins=plugins, auth="none")
+    gateway.endpoints.receivers.fast = quick
     answer = await put(gateway, "/upload/x", b"z" * 100_000)
     assert (answer.status, answer.json["error"]) == (413, "too_large")
     assert (await put(gateway, "/upload/x", b"z" * 99_999)).status == 201
@@ -229,9 +241,11 @@ async def test_a_handlers_limit_refuses_before_the_body(
 # -- what the connection goes through
 
 
-async def test_a_body_below_the_threshold_leaves_the_connection_open(start: Start) -> None:
-    gateway = await start()
-    async with raw(gateway) as connection:
+async def test_a_body_below_the_threshold_leaves_the_connection_open(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    async with raw_connection(gateway) as connection:
         for _ in range(2):
             await begin(connection, 500_000)
             await connection.send(b"z" * 500_000)
@@ -240,15 +254,15 @@ async def test_a_body_below_the_threshold_leaves_the_connection_open(start: Star
             assert "Connection" not in answer.headers
 
 
-async def test_a_large_body_takes_the_fast_road_without_being_asked(start: Start) -> None:
-    gateway = await start()
+async def test_a_large_body_takes_the_fast_road_without_being_asked(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
     answer = await put(gateway, "/upload/x", b"z" * 16 * MIB)
     assert (answer.status, answer.headers["Connection"]) == (201, "close")
 
 
-async def test_https_goes_the_ordinary_road(start: Start, tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path)
-    gateway = await fast(start, tmp_path / "data", tls_cert=cert, tls_key=key)
+async def test_https_goes_the_ordinary_road(start_gateway: StartGateway, tmp_path: Path) -> None:
+    cert, key = self_signed_certificate(tmp_path)
+    gateway = await fast(start_gateway, tmp_path / "data", tls_cert=cert, tls_key=key)
     source = tmp_path / "source"
     source.write_bytes(content(2 * MIB))
     result = await curl("-k", "-i", "-T", str(source), f"{gateway.url}/upload/x")
@@ -257,21 +271,25 @@ async def test_https_goes_the_ordinary_road(start: Start, tmp_path: Path) -> Non
     assert files_below(tmp_path / "data/upload") == {"x": content(2 * MIB)}
 
 
-async def test_a_chunked_body_goes_the_ordinary_road(start: Start, tmp_path: Path) -> None:
-    gateway = await fast(start, tmp_path / "data")
-    async with raw(gateway) as connection:
-        await connection.send(head("PUT", "/upload/x", "Transfer-Encoding: chunked"))
+async def test_a_chunked_body_goes_the_ordinary_road(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await fast(start_gateway, tmp_path / "data")
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", "Transfer-Encoding: chunked"))
         await connection.send(b"%x\r\n%s\r\n0\r\n\r\n" % (2 * MIB, b"z" * 2 * MIB))
         answer = await connection.answer()
     assert answer.status == 201
     assert "Connection" not in answer.headers
 
 
-async def test_an_answer_is_not_lost_to_what_lies_behind_the_body(start: Start, tmp_path: Path) -> None:
-    gateway = await fast(start, tmp_path / "data")
+async def test_an_answer_is_not_lost_to_what_lies_behind_the_body(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await fast(start_gateway, tmp_path / "data")
     body = content(2 * MIB)
     for _ in range(10):
-        async with raw(gateway) as connection:
+        async with raw_connection(gateway) as connection:
             await begin(connection, len(body))
             connection.writer.write(body + BEHIND * 20_000)
             answer = await connection.answer()
@@ -281,21 +299,23 @@ async def test_an_answer_is_not_lost_to_what_lies_behind_the_body(start: Start, 
 
 
 async def test_a_client_that_has_said_all_may_close_its_side_before_the_answer(
-    start: Start, tmp_path: Path
+    start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await fast(start, tmp_path / "data")
-    async with raw(gateway) as connection:
+    gateway = await fast(start_gateway, tmp_path / "data")
+    async with raw_connection(gateway) as connection:
         await begin(connection, MIB)
         await connection.send(b"z" * MIB)
         connection.writer.write_eof()
         assert (await connection.answer()).status == 201
 
 
-async def test_a_slow_client_is_not_idle_and_a_silent_one_is(start: Start, tmp_path: Path) -> None:
-    gateway = await fast(start, tmp_path / "data", idle_timeout="1")
+async def test_a_slow_client_is_not_idle_and_a_silent_one_is(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await fast(start_gateway, tmp_path / "data", idle_timeout="1")
     for _ in range(10):  # anew where it was this machine that was silent
         longest = 0.0
-        async with raw(gateway) as connection:
+        async with raw_connection(gateway) as connection:
             await begin(connection, 100_000)
             for _ in range(6):
                 before = time.monotonic()
@@ -313,9 +333,11 @@ async def test_a_slow_client_is_not_idle_and_a_silent_one_is(start: Start, tmp_p
     assert leftovers(tmp_path / "data") == []
 
 
-async def test_progress_is_told_while_the_body_comes(start: Start, tmp_path: Path) -> None:
-    gateway = await fast(start, tmp_path / "data")
-    async with raw(gateway) as connection:
+async def test_progress_is_told_while_the_body_comes(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await fast(start_gateway, tmp_path / "data")
+    async with raw_connection(gateway) as connection:
         await begin(connection, 2 * MIB)
         await connection.send(b"z" * MIB)
         (progress,) = gateway.inflight._active.values()
@@ -327,9 +349,9 @@ async def test_progress_is_told_while_the_body_comes(start: Start, tmp_path: Pat
 
 
 async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still_sends(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gateway = await fast(start, tmp_path / "data")
+    gateway = await fast(start_gateway, tmp_path / "data")
     real, writes = incoming._write_all, 0
 
     def full(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
@@ -344,13 +366,15 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
     assert (answer.status, answer.json["error"]) == (507, "no_space")
     assert leftovers(tmp_path / "data") == []
     assert files_below(tmp_path / "data/upload") == {}
-    assert gateway.ground.reserve.promised == 0
+    assert gateway.resources.disk_space.promised == 0
     assert (await put(gateway, "/upload/x", b"z" * 8 * MIB)).status == 201
 
 
-async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(start: Start, tmp_path: Path) -> None:
-    gateway = await fast(start, tmp_path / "data")
-    async with raw(gateway) as connection:
+async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await fast(start_gateway, tmp_path / "data")
+    async with raw_connection(gateway) as connection:
         await begin(connection, MIB)
         await connection.send(b"z" * 1000)
         (progress,) = gateway.inflight._active.values()
@@ -367,18 +391,20 @@ async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(start: Start, 
 # -- threads
 
 
-async def test_clients_that_send_nothing_now_hold_no_thread(start: Start, tmp_path: Path) -> None:
-    gateway = await fast(start, tmp_path / "data")
+async def test_clients_that_send_nothing_now_hold_no_thread(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await fast(start_gateway, tmp_path / "data")
     async with contextlib.AsyncExitStack() as stack:
         for number in range(200):
-            connection = await stack.enter_async_context(raw(gateway))
+            connection = await stack.enter_async_context(raw_connection(gateway))
             await begin(connection, MIB, name=str(number))
             await connection.send(b"z" * 10)
         waiting = gateway.inflight._active.values()
         while any(progress.received < 10 for progress in waiting):
             await asyncio.sleep(0.001)
         all_free = threading.Barrier(fastpath.THREADS)
-        pool = gateway.doors.roads.pool
+        pool = gateway.endpoints.receivers.pool
         await asyncio.gather(
             *map(asyncio.wrap_future, [pool.submit(all_free.wait, 20) for _ in range(fastpath.THREADS)])
         )
@@ -386,20 +412,20 @@ async def test_clients_that_send_nothing_now_hold_no_thread(start: Start, tmp_pa
 
 
 async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
-    monkeypatch.setattr(fastpath, "LINGER_SECONDS", 20.0)
-    gateway = await fast(start, tmp_path / "data", durability="none")
-    gateway.doors.roads.pool.shutdown()
-    gateway.doors.roads.pool = ThreadPoolExecutor(1)
+    monkeypatch.setattr(fastpath, "LINGER_TIMEOUT", 20.0)
+    gateway = await fast(start_gateway, tmp_path / "data", durability="none")
+    gateway.endpoints.receivers.pool.shutdown()
+    gateway.endpoints.receivers.pool = ThreadPoolExecutor(1)
     served = asyncio.Event()
 
-    async def send_until_served(connection: Raw) -> None:
+    async def send_until_served(connection: RawConnection) -> None:
         while not served.is_set():
             await connection.send(b"z" * MIB)
 
-    async with raw(gateway) as greedy:
+    async with raw_connection(gateway) as greedy:
         await begin(greedy, 8 << 30, name="greedy")
         sending = asyncio.create_task(send_until_served(greedy))
         assert (await put(gateway, "/upload/modest", content(4 * MIB))).status == 201
@@ -421,7 +447,7 @@ def test_the_self_check_passes_on_both_event_loops(
 
 
 async def test_ground_that_has_moved_is_noticed_and_uploads_go_the_ordinary_road(
-    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
 
     def losing(*arguments: Any) -> TakenSocket | None:
@@ -432,10 +458,10 @@ async def test_ground_that_has_moved_is_noticed_and_uploads_go_the_ordinary_road
 
     monkeypatch.setattr(roadcheck, "take", losing)
     with caplog.at_level(logging.WARNING, "gateway.uploads"):
-        gateway = await start()
+        gateway = await start_gateway()
     (line,) = [record.getMessage() for record in caplog.records if "fast road" in record.getMessage()]
     assert "not used" in line
-    assert not gateway.doors.roads.fast
+    assert not gateway.endpoints.receivers.fast
     answer = await put(gateway, "/upload/x", b"z" * 16 * MIB)
     assert answer.status == 201
     assert "Connection" not in answer.headers

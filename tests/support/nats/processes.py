@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support import PROJECT
-from tests.support.harness import SECONDS
+from tests.support.harness import TIMEOUT
 
 
-class OutsideWorker:
+class WorkerProcess:
     """`gateway worker` in a process; `url` has its health and metrics.
 
     A `hasty` one is not waited for: it may end before it has said a word.
@@ -41,13 +41,13 @@ class OutsideWorker:
 
     def terminate(self) -> int:
         self.process.terminate()
-        return self.process.wait(SECONDS)
+        return self.process.wait(TIMEOUT)
 
     def kill(self) -> None:
         """SIGKILL, and wait; a second call does nothing."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(SECONDS)
+        self.process.wait(TIMEOUT)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self._log.close()

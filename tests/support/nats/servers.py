@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.ports import kept_ports
+from tests.support.ports import reserved_ports
 
 SECONDS = 60.0
 """Patience with a start or an election on a busy machine."""
@@ -161,7 +161,7 @@ class Cluster:
 @contextlib.contextmanager
 def single(folder: Path, **values: Any) -> Iterator[Server]:
     """Run one server."""
-    with kept_ports(2) as (port, monitor):
+    with reserved_ports(2) as (port, monitor):
         server = Server(folder, "n0", port, monitor, **values)
         try:
             server.start()
@@ -173,7 +173,7 @@ def single(folder: Path, **values: Any) -> Iterator[Server]:
 @contextlib.contextmanager
 def cluster_of_three(folder: Path, started: int = 3) -> Iterator[Cluster]:
     """Run three servers that know each other; with `started`, only the first ones, without the rest."""
-    with kept_ports(9) as ports:
+    with reserved_ports(9) as ports:
         routes = ports[6:]
         cluster = Cluster(
             [

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.harness import SECONDS
-from tests.support.ports import kept_ports
+from tests.support.harness import TIMEOUT
+from tests.support.ports import reserved_ports
 
 CONFIG = """
 daemon off;
@@ -57,7 +57,7 @@ class Nginx:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(SECONDS)
+        self._process.wait(TIMEOUT)
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def nginx(folder: Path) -> Iterator[Nginx]:
     for name in ("files", "stored/dav", "stored/small"):
         (folder / name).mkdir(parents=True)
     # `silent` takes connections, and says nothing.
-    with socket.create_server(("127.0.0.1", 0)) as silent, kept_ports(1) as (port,):
+    with socket.create_server(("127.0.0.1", 0)) as silent, reserved_ports(1) as (port,):
         config = folder / "nginx.conf"
         known = {"folder": folder, "port": port, "silent": silent.getsockname()[1]}
         config.write_text(CONFIG.format(**known))
@@ -82,7 +82,7 @@ def nginx(folder: Path) -> Iterator[Nginx]:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return

@@ -12,14 +12,14 @@ from typing import Any, Literal
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.domain import paths
+from gateway.auth.request import IncomingRequest
 from gateway.endpoints.dispatcher import _send
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.protocol import abort, expects_continue, make_runner
 from gateway.http.responses import refusal_answer
-from tests.support.harness import SECONDS, Raw
+from tests.support.harness import TIMEOUT, RawConnection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PATIENT = Limits(connect=5.0, idle=20.0)
@@ -40,10 +40,10 @@ class Front:
         return "http://{}:{}".format(*self.address)
 
     @contextlib.asynccontextmanager
-    async def raw(self) -> AsyncIterator[Raw]:
+    async def raw(self) -> AsyncIterator[RawConnection]:
         reader, writer = await asyncio.open_connection(*self.address, limit=1 << 22)
         try:
-            yield Raw(reader, writer)
+            yield RawConnection(reader, writer)
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
@@ -56,16 +56,15 @@ def make_route(upstreams: Sequence[str], scheme: Literal["http", "https"], limit
 
 
 def make_exchange(request: web.BaseRequest, route: Route) -> RequestContext:
-    raw_path, raw_query = paths.split_target(request.raw_path)
-    rest = {"rest": raw_path.removeprefix("/")}
+    incoming = IncomingRequest(request)
+    rest = {"rest": incoming.raw_path.removeprefix("/")}
     return RequestContext(
-        request=request,
+        incoming=incoming,
         route=route,
         operation=None,
         resources=rest,
         raw_resources=rest,
         params={},
-        raw_query=raw_query,
         headers=CIMultiDict(request.headers),
         remote=request.remote,
         waiting=expects_continue(request),
@@ -180,7 +179,7 @@ class _Recorded(asyncio.StreamReader):
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         return await reader.readuntil(b"\r\n\r\n")
 
 

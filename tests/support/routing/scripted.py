@@ -11,7 +11,7 @@ from gateway.endpoints.routing.table import RouteTable
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting import Services
 from gateway.server.app import Gateway
-from tests.support.harness import Answer, Outside, head, plugin, raw
+from tests.support.harness import GatewayProcess, RawResponse, raw_connection, request_head, write_plugin
 
 Serve = Callable[..., Awaitable[Gateway]]
 UPLOADS = "/upload/{filepath}"
@@ -21,18 +21,18 @@ def route(
     path: str = "/r", script: str | None = None, more: str = "", *, auth: str = "none", answers: str = ""
 ) -> str:
     """A routing plugin. `script` is its request script, `answers` its response script."""
-    text = f"authorities: [0.0.0.0]\nproxy: {{path: '{path}', authorization: {{auth_mode: {auth}}}}}\n"
+    text = f"upstreams: []\nproxy: {{path: '{path}', authorization: {{auth: {auth}}}}}\n"
     for key, code in (("request", script), ("response", answers)):
         if code:
             body = textwrap.indent(textwrap.dedent(code).strip("\n"), "  ")
-            text += f"{key}_forbidden_process: |\n{body}\n"
+            text += f"{key}_script: |\n{body}\n"
     return text + textwrap.dedent(more)
 
 
 def write(folder: Path, *texts: str) -> Path:
     """Write plugins as `0.yaml`, `1.yaml` ... and return their folder."""
     for number, text in enumerate(texts):
-        plugin(folder, text, f"{number}.yaml")
+        write_plugin(folder, text, f"{number}.yaml")
     return folder
 
 
@@ -47,10 +47,10 @@ def load(folder: Path, *texts: str, uploads: str = UPLOADS) -> RouteTable:
 
 
 async def ask(
-    gateway: Gateway | Outside, method: str, target: str, *lines: str, body: bytes | None = None
-) -> Answer:
+    gateway: Gateway | GatewayProcess, method: str, target: str, *lines: str, body: bytes | None = None
+) -> RawResponse:
     """Send a request in one go and read its answer."""
     length = () if body is None else (f"Content-Length: {len(body)}",)
-    async with raw(gateway) as connection:
-        await connection.send(head(method, target, *length, *lines) + (body or b""))
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head(method, target, *length, *lines) + (body or b""))
         return await connection.answer(head=method == "HEAD")

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.support.ports import free_port, free_ports, held
+from tests.support.ports import free_port, free_ports, reserve_ports
 
 ACCESS_KEY: Final = "AKIDTEST12"
 SECRET_KEY: Final = "SECRETTEST1234"
@@ -100,7 +100,7 @@ class S3Server:
 
     def __enter__(self) -> Self:
         self._held.enter_context(
-            held(port + twin for port in self.ports.values() for twin in self._twins)
+            reserve_ports(port + twin for port in self.ports.values() for twin in self._twins)
         )
         self.start()
         return self

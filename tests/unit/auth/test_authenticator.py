@@ -20,6 +20,7 @@ from gateway.auth.authenticator import (
 )
 from gateway.errors import ConfigError, Refusal
 from gateway.settings import Settings, Token
+from tests.support.incoming import incoming_request
 
 ALICE = Token(name="alice", sha256=digest("secret-a"))
 BOB = Token(name="bob", sha256=digest("secret-b"))
@@ -31,6 +32,12 @@ def headers(*pairs: tuple[str, str]) -> CIMultiDict[str]:
 
 def auth(**settings: Any) -> Auth:
     return Auth(Settings.model_validate(settings), (ALICE, BOB))
+
+
+async def principal_of(
+    guard: Auth, sent: CIMultiDict[str], *, jwt: bool = False
+) -> dict[str, Any] | None:
+    return (await guard.authenticate(incoming_request(sent), jwt=jwt)).principal
 
 
 @pytest.mark.parametrize(
@@ -52,17 +59,17 @@ def auth(**settings: Any) -> Auth:
     ],
 )
 async def test_a_token_names_its_principal(name: str, value: str, who: str | None) -> None:
-    principal = await auth(auth="token").identify(headers((name, value)))
+    principal = await principal_of(auth(auth="token"), headers((name, value)))
     assert principal == (None if who is None else {"name": who, "kind": "token"})
 
 
 async def test_a_known_token_counts_beside_an_unknown_one() -> None:
     both = headers(("Authorization", "Bearer other-service"), ("X-Auth-Token", "secret-b"))
-    assert await auth().identify(both) == {"name": "bob", "kind": "token"}
+    assert await principal_of(auth(), both) == {"name": "bob", "kind": "token"}
 
 
 def test_mode_token_refuses_nobody_and_allows_somebody() -> None:
-    guard = auth(auth="token", auth_said=True)
+    guard = auth(auth="token", auth_explicit=True)
     guard.authorize({"name": "alice", "kind": "token"})
     with pytest.raises(Refusal) as caught:
         guard.authorize(None)
@@ -73,7 +80,7 @@ def test_mode_token_refuses_nobody_and_allows_somebody() -> None:
 async def test_mode_none_allows_everybody_and_still_knows_them() -> None:
     guard = auth()
     guard.authorize(None)
-    assert await guard.identify(headers(("X-Auth-Token", "secret-a"))) == {
+    assert await principal_of(guard, headers(("X-Auth-Token", "secret-a"))) == {
         "name": "alice",
         "kind": "token",
     }
@@ -87,7 +94,7 @@ def test_a_proxy_nobody_spoke_of_is_refused_until_auth_is_said(name: str) -> Non
     with pytest.raises(Refusal, match="--auth token") as caught:
         auth().refuse_unknown_proxy(through_proxy)
     assert (caught.value.status, "1.2.3.4" in caught.value.message) == (403, False)
-    auth(auth="none", auth_said=True).refuse_unknown_proxy(through_proxy)
+    auth(auth="none", auth_explicit=True).refuse_unknown_proxy(through_proxy)
     auth().refuse_unknown_proxy(headers(("Host", "x"), ("X-Real-Name", "y")))
 
 
@@ -193,15 +200,15 @@ async def test_a_verifier_is_asked_only_about_bearer_tokens_that_are_none_of_our
 
     guard = Auth(Settings.model_validate({}), (ALICE,), verify=verify)
     alice = {"name": "alice", "kind": "token"}
-    assert await guard.identify(headers(("X-Auth-Token", "secret-a"))) == alice
+    assert await principal_of(guard, headers(("X-Auth-Token", "secret-a"))) == alice
     both = headers(("Authorization", "Bearer theirs"), ("X-Auth-Token", "secret-a"))
-    assert await guard.identify(both) == alice
-    assert await guard.identify(headers(("X-Auth-Token", "theirs"))) is None
+    assert await principal_of(guard, both) == alice
+    assert await principal_of(guard, headers(("X-Auth-Token", "theirs"))) is None
     assert asked == []
-    carol = await guard.identify(headers(("Authorization", "Bearer theirs")))
+    carol = await principal_of(guard, headers(("Authorization", "Bearer theirs")))
     assert carol == {"name": "carol", "kind": "jwt", "groups": []}
     junk = headers(("Authorization", "Bearer junk"))
-    assert await guard.identify(junk) is None
+    assert await principal_of(guard, junk) is None
     with pytest.raises(Refusal, match="not believed"):
-        await guard.identify(junk, jwt=True)
+        await principal_of(guard, junk, jwt=True)
     assert asked == ["theirs", "junk", "junk"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli import main
 from gateway.cli.check import check, run
 from gateway.settings import Settings
 from tests.support import PROJECT
@@ -65,6 +66,19 @@ def test_the_verb_checks_the_folders_that_the_settings_name(
     (tmp_path / "x.yaml").write_text("name: [\n")
     assert run(Settings(plugins=(tmp_path,))) == 1
     assert "x.yaml:2: this is not YAML" in capsys.readouterr().err
+
+
+def test_a_folder_without_its_flag_is_answered_with_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "plugins/quickstart", "mine"]) == 2
+    told = "gateway: check takes folders as --plugins plugins/quickstart --plugins mine\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_shipped_set_is_checked_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--plugins", "builtin:quickstart"]) == 0
+    assert capsys.readouterr().out.endswith("3 files, 5 tests, 0 failed\n")
+    assert main(["check", "--plugins", "builtin:fotos"]) == 2
+    assert "there is no such plugin set; the sets are exports, photos," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,19 @@ def test_every_setting_has_a_flag_that_help_shows(
     assert "curl -T" in told
 
 
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"serve"}))
+def test_the_help_of_a_verb_shows_its_own_flags_and_where_the_settings_are(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "settings flags: gateway serve --help"
+    assert not any(line.lstrip().startswith("--max-bytes") for line in lines)
+    assert len(lines) < 60
+
+
 def test_a_fault_is_one_line_on_stderr_and_exit_code_2(
     serve: Seen, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,13 +120,18 @@ def test_faults_that_a_verb_finds_are_told_alike(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["srve"], "there is no verb 'srve'; did you mean serve?"),
+        (["srve"], "unknown verb 'srve'; did you mean serve?"),
         (["frobnicate"], "verbs are serve, check,"),
         (["--prot", "1"], "unknown flag --prot; did you mean --port?"),
         (["--toekns=alice:hunter2"], "unknown flag --toekns; did you mean --tokens?"),
-        (["--directory", "x", "token"], "an argument too many (the verb comes first)"),
+        (
+            ["--directory", "x", "token"],
+            "unexpected argument 'token'; the verb comes first: gateway token [flags]",
+        ),
         (["--port"], "argument --port: expected one argument"),
         (["--po", "1"], "unknown flag --po"),
+        (["check", "plugins/mine"], "check takes folders as --plugins plugins/mine"),
+        (["token", "alice"], "unexpected argument 'alice'; see `gateway token --help`"),
         (["--host", "0.0.0.0"], "--host: 0.0.0.0 can be reached by others"),
     ],
 )

@@ -135,9 +135,9 @@ def test_a_clock_that_was_never_set_fails(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ({}, ["ok"]),
         ({"host": "0.0.0.0"}, ["FAIL"]),
-        ({"host": "0.0.0.0", "auth_said": True}, ["warn"]),
-        ({"host": "0.0.0.0", "auth": "token", "auth_said": True}, ["warn"]),
-        ({"host": "::", "auth": "token", "auth_said": True, "tls_cert": Path("c")}, ["ok"]),
+        ({"host": "0.0.0.0", "auth_explicit": True}, ["warn"]),
+        ({"host": "0.0.0.0", "auth": "token", "auth_explicit": True}, ["warn"]),
+        ({"host": "::", "auth": "token", "auth_explicit": True, "tls_cert": Path("c")}, ["ok"]),
         ({"tokens": (Token(name="a", sha256="0" * 64),)}, ["ok", "warn"]),
         ({"auth": "jwt"}, ["ok", "warn"]),
         ({"auth": "jwt", "jwt_operators": ("ops",)}, ["ok"]),
@@ -154,10 +154,10 @@ def test_address_and_authorization_are_weighed_together(
     [
         ({}, ["ok"]),
         ({"public_url": "https://x"}, ["FAIL", "warn"]),
-        ({"public_url": "https://x", "auth_said": True}, ["warn"]),
-        ({"trusted_proxies": (ip_network("10.0.0.0/8"),), "auth_said": True}, ["warn"]),
+        ({"public_url": "https://x", "auth_explicit": True}, ["warn"]),
+        ({"trusted_proxies": (ip_network("10.0.0.0/8"),), "auth_explicit": True}, ["warn"]),
         (
-            {"trusted_proxies": (ip_network("::1"),), "public_url": "https://x", "auth_said": True},
+            {"trusted_proxies": (ip_network("::1"),), "public_url": "https://x", "auth_explicit": True},
             ["ok"],
         ),
     ],

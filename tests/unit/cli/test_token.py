@@ -10,6 +10,7 @@ import pytest
 from gateway.auth.authenticator import Auth, digest
 from gateway.cli import main
 from gateway.settings import load
+from tests.support.incoming import incoming_request
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,8 @@ async def test_the_printed_lines_let_the_printed_token_in(
     (tmp_path / "settings.yaml").write_text(lines[0] + "\n")
     settings = load({"config": "settings.yaml"}, {})
     guard = Auth(settings, settings.tokens)
-    assert await guard.identify({"X-Auth-Token": found[1]}) == {"name": "alice", "kind": "token"}
+    caller = await guard.authenticate(incoming_request({"X-Auth-Token": found[1]}))
+    assert caller.principal == {"name": "alice", "kind": "token"}
     assert settings.auth == "token"
 
 

@@ -1,5 +1,5 @@
 """A committer without a server."""
 
-from tests.support.committer import listen, office
+from tests.support.committer import harness, on_failpoint
 
-__all__ = ["listen", "office"]
+__all__ = ["harness", "on_failpoint"]

@@ -20,7 +20,7 @@ from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.storage.local.incoming import IncomingDirectory
-from tests.support.committer import SECONDS, Listen, Office
+from tests.support.committer import TIMEOUT, CommitterHarness, OnFailpoint
 from tests.support.records import claimed
 
 STEPS = [
@@ -56,38 +56,42 @@ def code(outcome: object) -> str:
     return type(outcome).__name__.lower()
 
 
-async def refusal(office: Office, path: str = "/x", **facts: Any) -> Refusal:
+async def refusal(harness: CommitterHarness, path: str = "/x", **facts: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        await office.commit(path, **facts)
+        await harness.commit(path, **facts)
     return caught.value
 
 
-def nothing_left(office: Office) -> bool:
-    return office.bodies() == [] and office.stored() == {} and office.deliveries() == []
+def nothing_left(harness: CommitterHarness) -> bool:
+    return harness.bodies() == [] and harness.stored() == {} and harness.deliveries() == []
 
 
 # -- the order of the steps
 
 
-async def test_the_steps_come_in_their_order(office: Office, listen: Listen) -> None:
+async def test_the_steps_come_in_their_order(
+    harness: CommitterHarness, on_failpoint: OnFailpoint
+) -> None:
     reached: list[str] = []
-    listen(reached.append)
-    await office.commit()
+    on_failpoint(reached.append)
+    await harness.commit()
     assert reached == STEPS
     reached.clear()
-    await office.commit("/y", on_conflict="reject")
+    await harness.commit("/y", on_conflict="reject")
     assert reached == [*STEPS[:3], "after link", *STEPS[3:]]
 
 
-async def test_at_every_step_only_what_is_safe_has_happened(office: Office, listen: Listen) -> None:
+async def test_at_every_step_only_what_is_safe_has_happened(
+    harness: CommitterHarness, on_failpoint: OnFailpoint
+) -> None:
     seen: dict[str, tuple[int, bool, int]] = {}
 
     def look(name: str) -> None:
-        claimable = len(claimed(office.journal))
-        seen[name] = (len(office.deliveries()), "x" in office.stored(), claimable)
+        claimable = len(claimed(harness.journal))
+        seen[name] = (len(harness.deliveries()), "x" in harness.stored(), claimable)
 
-    listen(look)
-    await office.commit()
+    on_failpoint(look)
+    await harness.commit()
     assert [seen[name] for name in STEPS] == [
         (0, False, 0),
         (0, False, 0),
@@ -97,14 +101,14 @@ async def test_at_every_step_only_what_is_safe_has_happened(office: Office, list
         (1, True, 0),
         (1, True, 0),
     ]
-    assert await office.claimable() == ["/x"]
+    assert await harness.claimable() == ["/x"]
 
 
 async def test_the_body_then_its_name_then_the_folders_are_synced(
-    office: Office, listen: Listen, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, on_failpoint: OnFailpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    listen(told.append)
+    on_failpoint(told.append)
     real = os.fsync
 
     def fsync(fd: int) -> None:
@@ -114,7 +118,7 @@ async def test_the_body_then_its_name_then_the_folders_are_synced(
         real(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    await office.commit("/new/folder/x")
+    await harness.commit("/new/folder/x")
     syncs = [
         (index, what)
         for index, what in enumerate(told)
@@ -127,60 +131,60 @@ async def test_the_body_then_its_name_then_the_folders_are_synced(
 
 
 async def test_a_batch_is_one_transaction_and_keeps_the_order_of_arrival(
-    office: Office, listen: Listen
+    harness: CommitterHarness, on_failpoint: OnFailpoint
 ) -> None:
     reached: list[str] = []
-    listen(reached.append)
-    orders = [office.order("/same", f"{number}".encode()) for number in range(20)]
-    outcomes = await office.batch(*orders)
+    on_failpoint(reached.append)
+    orders = [harness.order("/same", f"{number}".encode()) for number in range(20)]
+    outcomes = await harness.batch(*orders)
     assert reached.count("before journal commit") == 1
     assert [outcome.replaced for outcome in outcomes if isinstance(outcome, Stored)] == [False] + [
         True
     ] * 19
-    assert office.stored() == {"same": b"19"}
-    assert await office.claimable() == ["/same"] * 20
+    assert harness.stored() == {"same": b"19"}
+    assert await harness.claimable() == ["/same"] * 20
 
 
-async def test_what_is_told_of_an_upload_is_what_was_stored(office: Office) -> None:
-    stored = await office.commit("/a/x.txt", b"12345", mime="text/plain")
+async def test_what_is_told_of_an_upload_is_what_was_stored(harness: CommitterHarness) -> None:
+    stored = await harness.commit("/a/x.txt", b"12345", mime="text/plain")
     assert (stored.path, stored.bytes, stored.mime, stored.replaced) == (
         "/a/x.txt",
         5,
         "text/plain",
         False,
     )
-    assert await office.claimable() == ["/a/x.txt"]
-    assert (office.root / "a/x.txt").stat().st_mode & 0o777 == 0o640
+    assert await harness.claimable() == ["/a/x.txt"]
+    assert (harness.root / "a/x.txt").stat().st_mode & 0o777 == 0o640
 
 
-async def test_without_handlers_there_is_nothing_to_release(office: Office) -> None:
-    office.handlers = []
-    await office.commit()
-    assert office.deliveries() == []
-    assert await office.claimable() == []
+async def test_without_handlers_there_is_nothing_to_release(harness: CommitterHarness) -> None:
+    harness.handlers = []
+    await harness.commit()
+    assert harness.deliveries() == []
+    assert await harness.claimable() == []
 
 
 # -- one bad order among good ones
 
 
 async def test_a_bad_order_does_not_keep_its_neighbours_from_being_stored(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (office.root / "file").write_bytes(b"")
-    (office.root / "taken").write_bytes(b"")
-    sick = office.order("/sick")
+    (harness.root / "file").write_bytes(b"")
+    (harness.root / "taken").write_bytes(b"")
+    sick = harness.order("/sick")
     monkeypatch.setattr(
         os, "fsync", failing(5, lambda fd: place_of(fd).name == sick.upload.id, os.fsync)
     )
-    outcomes = await office.batch(
-        office.order("/one"),
-        office.order("/file/below"),
-        office.order("/taken", on_conflict="reject"),
+    outcomes = await harness.batch(
+        harness.order("/one"),
+        harness.order("/file/below"),
+        harness.order("/taken", on_conflict="reject"),
         sick,
-        office.order("/taken", must_be_new=True),
-        office.order("/../escape"),
-        office.order("/text", mime="no \udcff unicode"),
-        office.order("/two"),
+        harness.order("/taken", must_be_new=True),
+        harness.order("/../escape"),
+        harness.order("/text", mime="no \udcff unicode"),
+        harness.order("/two"),
     )
     assert [code(outcome) for outcome in outcomes] == [
         "stored",
@@ -192,18 +196,20 @@ async def test_a_bad_order_does_not_keep_its_neighbours_from_being_stored(
         "internal",
         "stored",
     ]
-    assert office.bodies() == []
-    assert set(office.stored()) == {"file", "taken", "one", "two"}
-    assert await office.claimable() == ["/one", "/two"]
+    assert harness.bodies() == []
+    assert set(harness.stored()) == {"file", "taken", "one", "two"}
+    assert await harness.claimable() == ["/one", "/two"]
 
 
-async def test_two_of_a_batch_that_want_one_new_name_do_not_both_get_it(office: Office) -> None:
-    outcomes = await office.batch(
-        office.order("/x", b"1", on_conflict="reject"),
-        office.order("/x", b"2", on_conflict="reject"),
-        office.order("/x", b"3", on_conflict="rename"),
-        office.order("/x", b"4", must_be_new=True),
-        office.order("/x", b"5", on_conflict="rename"),
+async def test_two_of_a_batch_that_want_one_new_name_do_not_both_get_it(
+    harness: CommitterHarness,
+) -> None:
+    outcomes = await harness.batch(
+        harness.order("/x", b"1", on_conflict="reject"),
+        harness.order("/x", b"2", on_conflict="reject"),
+        harness.order("/x", b"3", on_conflict="rename"),
+        harness.order("/x", b"4", must_be_new=True),
+        harness.order("/x", b"5", on_conflict="rename"),
     )
     assert [code(outcome) for outcome in outcomes] == [
         "stored",
@@ -212,32 +218,32 @@ async def test_two_of_a_batch_that_want_one_new_name_do_not_both_get_it(office: 
         "already_exists",
         "stored",
     ]
-    assert office.stored() == {"x": b"1", "x-1": b"3", "x-2": b"5"}
-    assert await office.claimable() == ["/x", "/x-1", "/x-2"]
+    assert harness.stored() == {"x": b"1", "x-1": b"3", "x-2": b"5"}
+    assert await harness.claimable() == ["/x", "/x-1", "/x-2"]
 
 
 # -- the journal fails
 
 
-def fill_journal(office: Office, *, full: bool) -> None:
+def fill_journal(harness: CommitterHarness, *, full: bool) -> None:
     """Let the journal grow no further, as on a full disk, or let it grow again."""
 
     def operation(db: sqlite3.Connection) -> None:
         pages = db.execute("PRAGMA page_count").fetchone()[0] if full else 1 << 30
         db.execute(f"PRAGMA max_page_count = {pages}")
 
-    office.journal._database.submit(operation).result(SECONDS)
+    harness.journal._database.submit(operation).result(TIMEOUT)
 
 
-async def test_a_full_journal_refuses_every_upload_and_leaves_nothing(office: Office) -> None:
-    fill_journal(office, full=True)
+async def test_a_full_journal_refuses_every_upload_and_leaves_nothing(harness: CommitterHarness) -> None:
+    fill_journal(harness, full=True)
     big: dict[str, Any] = {"mime": "m" * 5000}
-    outcomes = await office.batch(office.order("/a", **big), office.order("/b", **big))
+    outcomes = await harness.batch(harness.order("/a", **big), harness.order("/b", **big))
     assert [code(outcome) for outcome in outcomes] == ["journal_unavailable"] * 2
-    assert nothing_left(office)
-    fill_journal(office, full=False)
-    await office.commit("/c", **big)
-    assert await office.claimable() == ["/c"]
+    assert nothing_left(harness)
+    fill_journal(harness, full=False)
+    await harness.commit("/c", **big)
+    assert await harness.claimable() == ["/c"]
 
 
 class Broken:
@@ -257,122 +263,122 @@ class Broken:
 
 
 async def test_a_row_that_cannot_be_taken_back_keeps_an_empty_body_as_its_mark(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outbox = office.journal.outbox
+    outbox = harness.journal.outbox
     monkeypatch.setattr(outbox, "forget", Broken(outbox.forget, 1))
     rename = failing(errno.ENOSPC, lambda *_, **__: True, os.rename)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", rename)
-        assert (await refusal(office)).code == "no_space"
-    (mark,) = office.bodies()
-    assert office.incoming.stat(mark).st_size == 0
-    assert len(office.deliveries()) == 1
+        assert (await refusal(harness)).code == "no_space"
+    (mark,) = harness.bodies()
+    assert harness.incoming.stat(mark).st_size == 0
+    assert len(harness.deliveries()) == 1
 
-    await office.commit("/next")
-    assert office.bodies() == []
-    assert office.deliveries() == [("/next", "ready")]
-    assert await office.claimable() == ["/next"]
+    await harness.commit("/next")
+    assert harness.bodies() == []
+    assert harness.deliveries() == [("/next", "ready")]
+    assert await harness.claimable() == ["/next"]
 
 
 async def test_a_url_is_good_again_even_where_the_row_cannot_be_taken_back(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outbox = office.journal.outbox
+    outbox = harness.journal.outbox
     monkeypatch.setattr(outbox, "forget", Broken(outbox.forget, 1))
     grant = Grant("PUT", "/x", 1 << 40, once="nonce")
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing(errno.ENOSPC, lambda *_, **__: True, os.rename))
-        assert (await refusal(office, "/x", grant=grant)).code == "no_space"
-    office.once.check_unused("nonce")
-    assert (await office.commit("/x", grant=grant)).path == "/x"
+        assert (await refusal(harness, "/x", grant=grant)).code == "no_space"
+    harness.once.check_unused("nonce")
+    assert (await harness.commit("/x", grant=grant)).path == "/x"
 
 
 # -- the disk fails
 
 
 async def test_a_disk_without_room_for_the_name_or_the_folder_is_told_as_507(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("rename", "mkdir"):
         with monkeypatch.context() as patch:
             patch.setattr(os, name, failing(errno.ENOSPC, lambda *_, **__: True, getattr(os, name)))
-            assert (await refusal(office, f"/for {name}/x")).code == "no_space"
+            assert (await refusal(harness, f"/for {name}/x")).code == "no_space"
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", failing(errno.EDQUOT, lambda *_, **__: True, os.link))
-        assert (await refusal(office, "/new/x", on_conflict="reject")).code == "no_space"
-    assert nothing_left(office)
-    assert (await office.commit("/new/x")).path == "/new/x"
+        assert (await refusal(harness, "/new/x", on_conflict="reject")).code == "no_space"
+    assert nothing_left(harness)
+    assert (await harness.commit("/new/x")).path == "/new/x"
 
 
 async def test_a_body_that_does_not_fit_the_file_system_is_told(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", failing(errno.EFBIG, lambda *_: True, os.write))
-        assert (await refusal(office)).code == "too_large"
-    assert nothing_left(office)
+        assert (await refusal(harness)).code == "too_large"
+    assert nothing_left(harness)
 
 
 async def test_private_names_that_cannot_be_synced_refuse_the_batch_and_leave_nothing(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(5, lambda fd: place_of(fd).name == "incoming", os.fsync))
-        outcomes = await office.batch(office.order("/a"), office.order("/b"))
+        outcomes = await harness.batch(harness.order("/a"), harness.order("/b"))
     assert [code(outcome) for outcome in outcomes] == ["internal"] * 2
-    assert nothing_left(office)
+    assert nothing_left(harness)
 
 
 async def test_a_folder_that_cannot_be_synced_means_no_answer_and_the_event_still(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (office.root / "good").mkdir()
-    (office.root / "sick").mkdir()
+    (harness.root / "good").mkdir()
+    (harness.root / "sick").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(5, lambda fd: place_of(fd).name == "sick", os.fsync))
-        outcomes = await office.batch(office.order("/sick/x"), office.order("/good/x"))
+        outcomes = await harness.batch(harness.order("/sick/x"), harness.order("/good/x"))
     assert [code(outcome) for outcome in outcomes] == ["unknownoutcome", "stored"]
-    assert set(office.stored()) == {"sick/x", "good/x"}
-    assert await office.claimable() == ["/good/x", "/sick/x"]
+    assert set(harness.stored()) == {"sick/x", "good/x"}
+    assert await harness.claimable() == ["/good/x", "/sick/x"]
 
 
 async def test_a_large_body_that_cannot_be_synced_is_refused_and_removed(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = office.order("/large")
+    order = harness.order("/large")
     order.body.write([b"x" * (1 << 20)])
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(5, lambda fd: place_of(fd).name == order.upload.id, os.fsync))
         with pytest.raises(Refusal) as caught:
-            await office.committer.commit(order)
+            await harness.committer.commit(order)
     assert caught.value.code == "internal"
-    assert nothing_left(office)
+    assert nothing_left(harness)
 
 
 async def test_a_large_body_whose_sync_nobody_waits_for_any_more_is_removed(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, entered, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     real = os.fsync
 
     def fsync(fd: int) -> None:
         loop.call_soon_threadsafe(entered.set)
-        assert go_on.wait(SECONDS)
+        assert go_on.wait(TIMEOUT)
         real(fd)
 
-    order = office.order("/large")
+    order = harness.order("/large")
     order.body.write([b"x" * (1 << 20)])
     monkeypatch.setattr(os, "fsync", fsync)
-    commit = asyncio.create_task(office.committer.commit(order))
+    commit = asyncio.create_task(harness.committer.commit(order))
     await entered.wait()
     commit.cancel()
     with pytest.raises(asyncio.CancelledError):
         await commit
     go_on.set()
-    await asyncio.to_thread(office.disk.shutdown)
+    await asyncio.to_thread(harness.disk.shutdown)
     await asyncio.sleep(0)  # the loop hears of the thread's end
-    assert nothing_left(office)
+    assert nothing_left(harness)
 
 
 # -- somebody else is quicker
@@ -381,8 +387,8 @@ async def test_a_large_body_whose_sync_nobody_waits_for_any_more_is_removed(
 class Intruder:
     """Puts a file of its own under the names of uploads between the look and the link."""
 
-    def __init__(self, office: Office, *names: str) -> None:
-        self._office = office
+    def __init__(self, harness: CommitterHarness, *names: str) -> None:
+        self._office = harness
         self._names = list(names)
 
     def __call__(self, point: str) -> None:
@@ -396,42 +402,44 @@ class Intruder:
     [({"on_conflict": "reject"}, "conflict"), ({"must_be_new": True}, "already_exists")],
 )
 async def test_a_name_taken_after_the_look_is_not_replaced(
-    office: Office, listen: Listen, facts: dict[str, Any], expected: str
+    harness: CommitterHarness, on_failpoint: OnFailpoint, facts: dict[str, Any], expected: str
 ) -> None:
-    listen(Intruder(office, "x"))
-    assert (await refusal(office, **facts)).code == expected
-    assert office.stored() == {"x": b"theirs"}
-    assert office.bodies() == []
-    assert office.deliveries() == []
+    on_failpoint(Intruder(harness, "x"))
+    assert (await refusal(harness, **facts)).code == expected
+    assert harness.stored() == {"x": b"theirs"}
+    assert harness.bodies() == []
+    assert harness.deliveries() == []
 
 
 async def test_with_rename_a_name_taken_after_the_look_is_gone_round(
-    office: Office, listen: Listen
+    harness: CommitterHarness, on_failpoint: OnFailpoint
 ) -> None:
-    listen(Intruder(office, "x", "x-1"))
-    stored = await office.commit(on_conflict="rename")
+    on_failpoint(Intruder(harness, "x", "x-1"))
+    stored = await harness.commit(on_conflict="rename")
     assert stored.path == "/x-2"
-    assert office.stored() == {"x": b"theirs", "x-1": b"theirs", "x-2": b"body"}
-    assert await office.claimable() == ["/x-2"]
+    assert harness.stored() == {"x": b"theirs", "x-1": b"theirs", "x-2": b"body"}
+    assert await harness.claimable() == ["/x-2"]
 
 
-async def test_replacing_does_not_care_who_else_was_there(office: Office, listen: Listen) -> None:
-    listen(Intruder(office, "x"))
-    await office.commit()
-    assert office.stored() == {"x": b"body"}
+async def test_replacing_does_not_care_who_else_was_there(
+    harness: CommitterHarness, on_failpoint: OnFailpoint
+) -> None:
+    on_failpoint(Intruder(harness, "x"))
+    await harness.commit()
+    assert harness.stored() == {"x": b"body"}
 
 
 async def test_a_folder_moved_away_meanwhile_takes_the_file_with_it(
-    office: Office, listen: Listen, tmp_path: Path
+    harness: CommitterHarness, on_failpoint: OnFailpoint, tmp_path: Path
 ) -> None:
     def move(point: str) -> None:
         if point == "after journal commit":
-            (office.root / "folder").rename(office.root / "elsewhere")
-            (office.root / "folder").symlink_to(tmp_path)
+            (harness.root / "folder").rename(harness.root / "elsewhere")
+            (harness.root / "folder").symlink_to(tmp_path)
 
-    listen(move)
-    await office.commit("/folder/x")
-    assert office.stored() == {"elsewhere/x": b"body"}
+    on_failpoint(move)
+    await harness.commit("/folder/x")
+    assert harness.stored() == {"elsewhere/x": b"body"}
     assert not (tmp_path / "x").exists()
 
 
@@ -440,7 +448,7 @@ async def test_a_folder_moved_away_meanwhile_takes_the_file_with_it(
 
 @pytest.mark.parametrize("point", STEPS[:-1])
 async def test_a_committer_that_breaks_down_gives_no_answer_and_goes_on_with_the_next(
-    office: Office, listen: Listen, point: str
+    harness: CommitterHarness, on_failpoint: OnFailpoint, point: str
 ) -> None:
     broken: list[str] = []
 
@@ -449,62 +457,70 @@ async def test_a_committer_that_breaks_down_gives_no_answer_and_goes_on_with_the
             broken.append(name)
             raise RuntimeError("a mistake of ours")
 
-    listen(breaks)
+    on_failpoint(breaks)
     if point == "after file sync":
         with pytest.raises(UnknownOutcome):
-            await office.commit("/x")
+            await harness.commit("/x")
     else:
-        outcomes = await office.batch(office.order("/x"), office.order("/y"))
+        outcomes = await harness.batch(harness.order("/x"), harness.order("/y"))
         known = point == "after directory sync"  # all is done by then: that is an honest answer
         assert {code(outcome) for outcome in outcomes} == {"stored" if known else "unknownoutcome"}
     assert broken == [point]
-    assert (await office.commit("/next")).path == "/next"
+    assert (await harness.commit("/next")).path == "/next"
     # Whatever was published has its events; whatever was not, none that could be claimed.
-    assert await office.claimable() == sorted(f"/{name}" for name in office.stored())
+    assert await harness.claimable() == sorted(f"/{name}" for name in harness.stored())
 
 
-async def test_every_descriptor_is_given_back(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    await office.batch(office.order("/warm/up"), office.order("/x"))
+async def test_every_descriptor_is_given_back(
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.batch(harness.order("/warm/up"), harness.order("/x"))
     before = len(os.listdir("/proc/self/fd"))
-    await office.batch(*(office.order(f"/warm/{number}") for number in range(20)))
+    await harness.batch(*(harness.order(f"/warm/{number}") for number in range(20)))
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing(5, lambda *_, **__: True, os.rename))
-        await office.batch(*(office.order(f"/warm/{number}") for number in range(20)))
-    (office.root / "warm/file").touch()
-    await office.batch(*(office.order(f"/warm/file/{number}") for number in range(20)))
+        await harness.batch(*(harness.order(f"/warm/{number}") for number in range(20)))
+    (harness.root / "warm/file").touch()
+    await harness.batch(*(harness.order(f"/warm/file/{number}") for number in range(20)))
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # -- the rest of its interface
 
 
-async def test_functions_run_between_batches_and_their_faults_come_back(office: Office) -> None:
-    assert await office.committer.between_batches(lambda: threading.current_thread().name) == "committer"
+async def test_functions_run_between_batches_and_their_faults_come_back(
+    harness: CommitterHarness,
+) -> None:
+    assert (
+        await harness.committer.between_batches(lambda: threading.current_thread().name) == "committer"
+    )
 
     def fail() -> None:
         raise FileNotFoundError("it is gone")
 
     with pytest.raises(FileNotFoundError, match="it is gone"):
-        await office.committer.between_batches(fail)
-    assert (await office.commit()).path == "/x"
+        await harness.committer.between_batches(fail)
+    assert (await harness.commit()).path == "/x"
 
 
-async def test_an_upload_nobody_waits_for_any_more_is_committed_all_the_same(office: Office) -> None:
+async def test_an_upload_nobody_waits_for_any_more_is_committed_all_the_same(
+    harness: CommitterHarness,
+) -> None:
     go_on = threading.Event()
-    holding = asyncio.create_task(office.committer.between_batches(lambda: go_on.wait(SECONDS)))
-    order: CommitRequest = office.order("/x")
-    commit = asyncio.create_task(office.committer.commit(order))
+    holding = asyncio.create_task(harness.committer.between_batches(lambda: go_on.wait(TIMEOUT)))
+    order: CommitRequest = harness.order("/x")
+    commit = asyncio.create_task(harness.committer.commit(order))
     await asyncio.sleep(0)
     commit.cancel()
     go_on.set()
     await holding
-    await office.committer.between_batches(lambda: None)
-    assert await office.claimable() == ["/x"]
+    await harness.committer.between_batches(lambda: None)
+    assert await harness.claimable() == ["/x"]
     assert commit.cancelled()
 
 
 async def test_what_is_queued_at_the_end_is_committed(tmp_path: Path) -> None:
-    office = Office(tmp_path)
+    office = CommitterHarness(tmp_path)
     commits = [asyncio.create_task(office.commit(f"/{number}")) for number in range(5)]
     await asyncio.sleep(0)
     await asyncio.to_thread(office.close)

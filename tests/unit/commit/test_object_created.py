@@ -8,7 +8,7 @@ from gateway.commit.records import Subscribers
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec
 from gateway.events.protocols import Selection
-from tests.support.committer import Office
+from tests.support.committer import CommitterHarness
 from tests.support.records import claimed
 
 
@@ -16,25 +16,25 @@ def watcher(name: str, *, prefix: tuple[str, ...] = (), suffix: tuple[str, ...] 
     return HandlerSpec(name, OBJECT_CREATED, 10.0, prefix=prefix, suffix=suffix)
 
 
-async def test_one_upload_tells_those_of_uploads_and_those_of_objects(office: Office) -> None:
-    office.watchers = [watcher("w"), watcher("not", prefix=("elsewhere/",))]
-    stored = await office.commit("/upload/a.bin", b"abc")
-    page = await office.journal.ledger.page(Selection(), None, 10)
+async def test_one_upload_tells_those_of_uploads_and_those_of_objects(harness: CommitterHarness) -> None:
+    harness.watchers = [watcher("w"), watcher("not", prefix=("elsewhere/",))]
+    stored = await harness.commit("/upload/a.bin", b"abc")
+    page = await harness.journal.ledger.page(Selection(), None, 10)
     assert {(row.event, row.handler) for row in page.rows} == {(UPLOADED, "h"), (OBJECT_CREATED, "w")}
-    assert await office.claimable() == ["/upload/a.bin"]  # released by now
-    (created,) = claimed(office.journal, "w")
+    assert await harness.claimable() == ["/upload/a.bin"]  # released by now
+    (created,) = claimed(harness.journal, "w")
     assert created.upload_id == stored.upload_id
-    event = delivered_event(created, "127.0.0.1", 1, office.root)
+    event = delivered_event(created, "127.0.0.1", 1, harness.root)
     assert (event["key"], event["path"], event["bytes"]) == ("upload/a.bin", "/upload/a.bin", 3)
-    assert event["filepath"] == str(office.root / "upload/a.bin")
+    assert event["filepath"] == str(harness.root / "upload/a.bin")
 
 
-async def test_the_key_follows_a_name_that_was_chosen(office: Office) -> None:
-    office.watchers = [watcher("w", suffix=(".bin",))]
-    await office.commit("/upload/a.bin", b"abc")
-    await office.commit("/upload/a.bin", b"abcd", on_conflict="rename")
-    assert len(await office.claimable()) == 2
-    events = [delivered_event(one, "127.0.0.1", 1, None) for one in claimed(office.journal, "w", 10)]
+async def test_the_key_follows_a_name_that_was_chosen(harness: CommitterHarness) -> None:
+    harness.watchers = [watcher("w", suffix=(".bin",))]
+    await harness.commit("/upload/a.bin", b"abc")
+    await harness.commit("/upload/a.bin", b"abcd", on_conflict="rename")
+    assert len(await harness.claimable()) == 2
+    events = [delivered_event(one, "127.0.0.1", 1, None) for one in claimed(harness.journal, "w", 10)]
     assert [event["key"] for event in events] == ["upload/a.bin", "upload/a-1.bin"]
     assert [event["filepath"] for event in events] == [None, None]
 

@@ -13,80 +13,82 @@ import pytest
 from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
-from tests.support.committer import Listen, Office
+from tests.support.committer import CommitterHarness, OnFailpoint
 
 
 def granted(nonce: str, path: str = "/x") -> Grant:
     return Grant("PUT", path, 1 << 40, once=nonce)
 
 
-def marks(office: Office) -> list[str]:
-    return sorted(os.listdir(office.incoming_folder.parent / "once"))
+def marks(harness: CommitterHarness) -> list[str]:
+    return sorted(os.listdir(harness.incoming_folder.parent / "once"))
 
 
 def outcome(one: Stored | BaseException) -> str:
     return one.code if isinstance(one, Refusal) else type(one).__name__
 
 
-async def test_a_stored_upload_uses_its_url_up(office: Office) -> None:
-    await office.commit("/x", b"first", grant=granted("n"))
+async def test_a_stored_upload_uses_its_url_up(harness: CommitterHarness) -> None:
+    await harness.commit("/x", b"first", grant=granted("n"))
     with pytest.raises(Refusal) as caught:
-        await office.commit("/x", b"second", grant=granted("n"))
+        await harness.commit("/x", b"second", grant=granted("n"))
     assert caught.value.code == "used_up"
-    assert office.stored() == {"x": b"first"}
-    assert office.bodies() == []
-    assert office.deliveries() == [("/x", "ready")]
+    assert harness.stored() == {"x": b"first"}
+    assert harness.bodies() == []
+    assert harness.deliveries() == [("/x", "ready")]
 
 
-async def test_of_two_in_one_batch_the_first_wins(office: Office) -> None:
-    orders = [office.order("/x", body, grant=granted("n")) for body in (b"1", b"2", b"3")]
-    outcomes = await office.batch(*orders, office.order("/y"))
+async def test_of_two_in_one_batch_the_first_wins(harness: CommitterHarness) -> None:
+    orders = [harness.order("/x", body, grant=granted("n")) for body in (b"1", b"2", b"3")]
+    outcomes = await harness.batch(*orders, harness.order("/y"))
     assert [outcome(one) for one in outcomes] == ["Stored", "used_up", "used_up", "Stored"]
-    assert office.stored() == {"x": b"1", "y": b"body"}
+    assert harness.stored() == {"x": b"1", "y": b"body"}
 
 
-async def test_an_upload_that_finds_its_name_taken_leaves_its_url_good(office: Office) -> None:
-    await office.commit("/x", b"there")
+async def test_an_upload_that_finds_its_name_taken_leaves_its_url_good(
+    harness: CommitterHarness,
+) -> None:
+    await harness.commit("/x", b"there")
     terms: dict[str, Any] = {"grant": granted("n"), "on_conflict": "reject"}
     with pytest.raises(Refusal) as caught:
-        await office.commit("/x", b"new", **terms)
+        await harness.commit("/x", b"new", **terms)
     assert caught.value.code == "conflict"
-    assert marks(office) == []
-    await office.commit("/y", b"new", **terms)
-    assert marks(office) == ["n"]
+    assert marks(harness) == []
+    await harness.commit("/y", b"new", **terms)
+    assert marks(harness) == ["n"]
 
 
 async def test_a_name_that_is_taken_at_the_last_moment_gives_the_url_back(
-    office: Office, listen: Listen
+    harness: CommitterHarness, on_failpoint: OnFailpoint
 ) -> None:
     def take_the_name(point: str) -> None:
         if point == "after journal commit":
-            assert marks(office) == ["n"]
-            (office.root / "x").write_bytes(b"somebody else's")
+            assert marks(harness) == ["n"]
+            (harness.root / "x").write_bytes(b"somebody else's")
 
-    listen(take_the_name)
+    on_failpoint(take_the_name)
     with pytest.raises(Refusal):
-        await office.commit("/x", b"new", grant=granted("n"), on_conflict="reject")
-    assert marks(office) == []
-    assert office.bodies() == []
+        await harness.commit("/x", b"new", grant=granted("n"), on_conflict="reject")
+    assert marks(harness) == []
+    assert harness.bodies() == []
 
 
 async def test_a_journal_that_fails_gives_the_url_back(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: object) -> None:
-        assert marks(office) == ["n"]
+        assert marks(harness) == ["n"]
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(office.journal.outbox, "record", broken)
+    monkeypatch.setattr(harness.journal.outbox, "record", broken)
     with pytest.raises(Refusal):
-        await office.commit("/x", grant=granted("n"))
-    assert marks(office) == []
-    assert office.stored() == {}
+        await harness.commit("/x", grant=granted("n"))
+    assert marks(harness) == []
+    assert harness.stored() == {}
 
 
 async def test_a_mark_that_cannot_be_made_durable_is_an_upload_that_failed(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
@@ -95,15 +97,15 @@ async def test_a_mark_that_cannot_be_made_durable_is_an_upload_that_failed(
         if len(calls) == 1:
             raise OSError(errno.EIO, "the disk is dying")
 
-    monkeypatch.setattr(office.once, "sync", sync, raising=False)
-    outcomes = await office.batch(office.order("/x", grant=granted("n")), office.order("/y"))
+    monkeypatch.setattr(harness.once, "sync", sync, raising=False)
+    outcomes = await harness.batch(harness.order("/x", grant=granted("n")), harness.order("/y"))
     assert [outcome(one) for one in outcomes] == ["internal", "Stored"]
-    assert marks(office) == []
-    assert office.stored() == {"y": b"body"}
+    assert marks(harness) == []
+    assert harness.stored() == {"y": b"body"}
 
 
 async def test_a_mark_that_cannot_be_taken_back_is_taken_back_later(
-    office: Office, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(_: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -112,19 +114,19 @@ async def test_a_mark_that_cannot_be_taken_back_is_taken_back_later(
         raise OSError(errno.EIO, "the disk is dying")
 
     with monkeypatch.context() as patched:
-        patched.setattr(office.journal.outbox, "record", broken)
+        patched.setattr(harness.journal.outbox, "record", broken)
         patched.setattr("gateway.commit.batch.give_back", dying)
         with pytest.raises(Refusal):
-            await office.commit("/x", grant=granted("n"))
-    assert marks(office) == ["n"]
-    assert len(office.bodies()) == 1  # empty: it tells recovery that nothing was published
-    await office.commit("/y")
-    assert marks(office) == []
-    assert office.bodies() == []
+            await harness.commit("/x", grant=granted("n"))
+    assert marks(harness) == ["n"]
+    assert len(harness.bodies()) == 1  # empty: it tells recovery that nothing was published
+    await harness.commit("/y")
+    assert marks(harness) == []
+    assert harness.bodies() == []
 
 
 async def test_an_upload_that_nobody_can_answer_for_has_used_its_url(
-    office: Office, listen: Listen, monkeypatch: pytest.MonkeyPatch
+    harness: CommitterHarness, on_failpoint: OnFailpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_sync(*_: object) -> None:
         raise OSError(errno.EIO, "the disk is dying")
@@ -133,8 +135,8 @@ async def test_an_upload_that_nobody_can_answer_for_has_used_its_url(
         if point == "before directory sync":
             monkeypatch.setattr("gateway.storage.local.directory.OpenDirectory.sync", no_sync)
 
-    listen(break_the_disk)
+    on_failpoint(break_the_disk)
     with pytest.raises(UnknownOutcome):
-        await office.commit("/x", grant=granted("n"))
-    assert marks(office) == ["n"]
-    assert office.stored() == {"x": b"body"}
+        await harness.commit("/x", grant=granted("n"))
+    assert marks(harness) == ["n"]
+    assert harness.stored() == {"x": b"body"}

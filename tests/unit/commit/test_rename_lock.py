@@ -13,7 +13,7 @@ import pytest
 
 from gateway.commit.rename_lock import RenameLock
 from gateway.errors import Refusal, Superseded
-from tests.support.committer import Office
+from tests.support.committer import CommitterHarness
 
 SECONDS = 30.0
 
@@ -90,48 +90,48 @@ def test_nobody_passes_while_somebody_is_alone(gates: tuple[RenameLock, RenameLo
 
 
 @pytest.fixture
-async def office(
+async def harness(
     tmp_path: Path, gates: tuple[RenameLock, RenameLock, RenameLock]
-) -> AsyncIterator[Office]:
+) -> AsyncIterator[CommitterHarness]:
     """A committer of one process, which goes through the first gate."""
-    opened = Office(tmp_path, gates[0])
+    opened = CommitterHarness(tmp_path, gates[0])
     yield opened
     await asyncio.to_thread(opened.close)
 
 
 async def test_a_file_that_another_process_replaces_meanwhile_is_not_removed(
-    office: Office, gates: tuple[RenameLock, RenameLock, RenameLock]
+    harness: CommitterHarness, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
-    stored = await office.commit("/x", b"old")
+    stored = await harness.commit("/x", b"old")
     with gates[1].passing():
-        removing = asyncio.create_task(office.files.remove({"upload_id": stored.upload_id}))
+        removing = asyncio.create_task(harness.files.remove({"upload_id": stored.upload_id}))
         done, _ = await asyncio.wait({removing}, timeout=0.1)
         assert done == set()
-        newer = office.root / "newer"
+        newer = harness.root / "newer"
         newer.write_bytes(b"new")
-        newer.rename(office.root / "x")
+        newer.rename(harness.root / "x")
     with pytest.raises(Superseded):
         await removing
-    assert office.stored() == {"x": b"new"}
+    assert harness.stored() == {"x": b"new"}
 
 
 async def test_no_name_is_given_while_another_process_removes(
-    office: Office, gates: tuple[RenameLock, RenameLock, RenameLock]
+    harness: CommitterHarness, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
     with gates[1].alone():
-        committing = asyncio.create_task(office.commit("/x", b"new"))
+        committing = asyncio.create_task(harness.commit("/x", b"new"))
         done, _ = await asyncio.wait({committing}, timeout=0.1)
         assert done == set()
-        assert office.stored() == {}
+        assert harness.stored() == {}
     await committing
-    assert office.stored() == {"x": b"new"}
+    assert harness.stored() == {"x": b"new"}
 
 
 async def test_a_process_that_was_stopped_in_the_gate_costs_its_siblings_a_refusal(
     tmp_path: Path, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
     impatient = RenameLock(tmp_path, patience=0.05)
-    office = Office(tmp_path, impatient)
+    office = CommitterHarness(tmp_path, impatient)
     try:
         stored = await office.commit("/x", b"old")
         with gates[1].alone():

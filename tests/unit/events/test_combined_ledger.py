@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import EventEngineUnavailable
-from gateway.events.bulk import BulkLedger, walk
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.journal import Journal
-from gateway.events.protocols import DeliveryPage, Ledger, Selection, State
+from gateway.events.protocols import DeliveryPage, Ledger, Selection, State, run_all
 from gateway.events.remote_ledger import RemoteLedger, socket_session
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support.records import claimed, ready, settle, states
 
 
@@ -125,12 +124,11 @@ async def test_steering_reaches_every_part_and_counts_them_all(journals: list[Jo
     for at, journal in enumerate(journals):
         dead(journal, *(f"u{at}{number}" for number in range(at + 1)))
     whole, told = together(journals), list[int]()
-    assert isinstance(whole, BulkLedger)
-    assert await walk(whole, "retry", Selection("dead"), told.append) == 6
+    assert await run_all(whole, "retry", Selection("dead"), told.append) == 6
     assert told == [1, 3, 6]
-    assert await whole.drop(Selection("ready")) == 6
-    assert await whole.replay(Selection(handler="h")) == 0
-    assert await CombinedLedger(dict).retry(Selection("dead")) == 0
+    assert await run_all(whole, "drop", Selection("ready")) == 6
+    assert await run_all(whole, "replay", Selection(handler="h")) == 0
+    assert await run_all(CombinedLedger(dict), "retry", Selection("dead")) == 0
 
 
 async def test_a_pause_is_everywhere(journals: list[Journal]) -> None:
@@ -162,16 +160,16 @@ async def test_a_part_that_cannot_be_asked_is_not_passed_over(journals: list[Jou
     with pytest.raises(EventEngineUnavailable):
         await together(journals).page(Selection(), None, 9)
     with pytest.raises(EventEngineUnavailable):
-        await together(journals).retry(Selection("dead"))
+        await run_all(together(journals), "retry", Selection("dead"))
 
 
 # -- over HTTP
 
 
 @pytest.fixture
-async def remote(start: Start) -> AsyncIterator[tuple[Journal, RemoteLedger]]:
+async def remote(start_gateway: StartGateway) -> AsyncIterator[tuple[Journal, RemoteLedger]]:
     """A running gateway's journal, and its ledger as another process has it."""
-    gateway = await start()
+    gateway = await start_gateway()
     with gateway.state.short_socket_path() as path:
         async with socket_session(path) as session:
             yield gateway.journal, RemoteLedger(session, alone=True)
@@ -194,14 +192,14 @@ async def test_a_remote_ledger_tells_what_the_ledger_itself_tells(remote: Remote
 async def test_a_remote_ledger_steers(remote: Remote) -> None:
     journal, ledger = remote
     dead(journal, "a", "b")
-    assert await ledger.retry(Selection(events=("e-a",))) == 1
-    assert await ledger.drop(Selection("dead")) == 1
+    assert await run_all(ledger, "retry", Selection(events=("e-a",))) == 1
+    assert await run_all(ledger, "drop", Selection("dead")) == 1
     assert states(journal) == {("e-a", "h"): "ready"}
     await ledger.pause("h")
     assert await ledger.paused() == await journal.ledger.paused() == {"h"}
     await ledger.resume("h")
     settle(journal, claimed(journal)[0], "done")
-    assert await ledger.replay(Selection(since=0.0)) == 1
+    assert await run_all(ledger, "replay", Selection(since=0.0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -216,7 +214,7 @@ async def test_an_id_that_is_none_is_unknown_and_no_other_page(remote: Remote, e
 
 async def test_nonsense_is_told_as_such(remote: Remote) -> None:
     with pytest.raises(ValueError, match="everything"):
-        await remote[1].drop(Selection())
+        await run_all(remote[1], "drop", Selection())
     with pytest.raises(ValueError, match="no cursor"):
         await remote[1].page(Selection(), "x", 9)
 

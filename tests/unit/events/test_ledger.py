@@ -14,10 +14,9 @@ import pytest
 from gateway.errors import EventEngineUnavailable
 from gateway.events import ledger
 from gateway.events import ledger_queries as looking
-from gateway.events.bulk import TOUCHED, VERBS, Verb
 from gateway.events.journal import Journal
 from gateway.events.outbox import UploadRecord
-from gateway.events.protocols import STATES, Depth, Selection, State
+from gateway.events.protocols import STATES, VERB_STATES, VERBS, Depth, Selection, State, Verb, run_all
 from tests.support.records import awaited, claimed, now, ready, record, settle, states
 
 LATER = time.time() + 3600
@@ -124,7 +123,7 @@ async def test_a_cursor_that_is_none_is_told(busy: Journal, cursor: str) -> None
     with pytest.raises(ValueError, match="no cursor"):
         await busy.ledger.page(Selection(), cursor, 10)
     with pytest.raises(ValueError, match="no cursor"):
-        await busy.ledger.step("retry", Selection("dead"), cursor)
+        await busy.ledger.run_chunk("retry", Selection("dead"), cursor)
 
 
 # -- one event, one upload
@@ -297,7 +296,7 @@ async def test_pruning_finds_what_is_old_through_an_index(busy: Journal) -> None
 async def test_a_retry_makes_what_is_dead_or_delayed_due_now_with_all_its_attempts(
     busy: Journal,
 ) -> None:
-    assert await busy.ledger.retry(Selection(handler="h")) == 2
+    assert await run_all(busy.ledger, "retry", Selection(handler="h")) == 2
     again = {delivery.event_id: delivery.attempt for delivery in claimed(busy, "h", 10)}
     assert {again.pop(event) for event in ("e-dead", "e-delayed")} == {1}
     assert again.keys() == {"e-ready"}
@@ -305,12 +304,14 @@ async def test_a_retry_makes_what_is_dead_or_delayed_due_now_with_all_its_attemp
 
 async def test_each_verb_touches_only_what_is_its_own(busy: Journal) -> None:
     everything = set(await names(busy))
-    assert await busy.ledger.replay(Selection()) == 1
+    assert await run_all(busy.ledger, "replay", Selection()) == 1
     assert await names(busy, state="done") == []
     assert set(await names(busy)) == everything
-    assert await busy.ledger.drop(Selection(handler="h")) == 5  # dead, delayed, ready, held, replayed
+    assert (
+        await run_all(busy.ledger, "drop", Selection(handler="h")) == 5
+    )  # dead, delayed, ready, held, replayed
     assert await names(busy) == ["running", "other"]
-    assert await busy.ledger.retry(Selection()) == 0
+    assert await run_all(busy.ledger, "retry", Selection()) == 0
 
 
 async def test_a_selection_is_what_fits_all_that_it_says(busy: Journal) -> None:
@@ -322,19 +323,19 @@ async def test_a_selection_is_what_fits_all_that_it_says(busy: Journal) -> None:
         Selection("done"),
         Selection("running"),
     ):
-        assert await busy.ledger.retry(nothing) == 0, nothing
-    assert await busy.ledger.retry(Selection("dead", "h", 0.0, ("e-dead",))) == 1
+        assert await run_all(busy.ledger, "retry", nothing) == 0, nothing
+    assert await run_all(busy.ledger, "retry", Selection("dead", "h", 0.0, ("e-dead",))) == 1
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("state", STATES)
 async def test_what_a_verb_may_touch_is_what_it_says(busy: Journal, verb: Verb, state: State) -> None:
-    count = await getattr(busy.ledger, verb)(Selection(state, "h"))
-    assert (count > 0) == (state in TOUCHED[verb])
+    count = await run_all(busy.ledger, verb, Selection(state, "h"))
+    assert (count > 0) == (state in VERB_STATES[verb])
 
 
 async def test_a_drop_leaves_nothing_behind_but_the_upload(busy: Journal) -> None:
-    assert await busy.ledger.drop(Selection("dead")) == 1
+    assert await run_all(busy.ledger, "drop", Selection("dead")) == 1
     assert await busy.ledger.history("e-dead") is None
     assert select(busy, "SELECT * FROM runs WHERE delivery NOT IN (SELECT seq FROM deliveries)") == []
     story = now(busy.ledger.story("dead"))
@@ -345,7 +346,7 @@ async def test_a_drop_leaves_nothing_behind_but_the_upload(busy: Journal) -> Non
 async def test_an_event_stays_while_another_handler_has_it(journal: Journal) -> None:
     ready(journal, "a", handlers=("h", "i"))
     settle_first(journal, "dead")
-    await journal.ledger.drop(Selection("dead"))
+    await run_all(journal.ledger, "drop", Selection("dead"))
     history = await journal.ledger.history("e-a")
     assert history is not None
     assert [story.row.handler for story in history.stories] == ["i"]
@@ -355,7 +356,7 @@ async def test_a_run_that_was_claimed_before_a_replay_settles_nothing_of_it(jour
     ready(journal, "a")
     [stale] = claimed(journal)
     settle(journal, stale, "done")
-    assert await journal.ledger.replay(Selection(events=("e-a",))) == 1
+    assert await run_all(journal.ledger, "replay", Selection(events=("e-a",))) == 1
     [again] = claimed(journal)
     settle(journal, stale, "dead")
     assert states(journal) == {("e-a", "h"): "running"}
@@ -370,7 +371,7 @@ async def test_steps_do_each_delivery_once_however_often_it_comes_to_fit_again(j
         settle(journal, delivery, "dead")
     done, after = 0, None
     for _ in range(99):
-        step = await journal.ledger.step("retry", Selection("dead"), after)
+        step = await journal.ledger.run_chunk("retry", Selection("dead"), after)
         done, after = done + step.count, step.next
         for delivery in claimed(journal, "h", 99):
             settle(journal, delivery, "dead")
@@ -385,7 +386,7 @@ async def test_what_was_retried_is_claimed_by_whoever_waits(journal: Journal) ->
     settle_first(journal, "dead")
     waiting = asyncio.create_task(journal.queue.claim("h", 1, 30.0))
     await asyncio.sleep(0)
-    await journal.ledger.retry(Selection("dead"))
+    await run_all(journal.ledger, "retry", Selection("dead"))
     [delivery] = await asyncio.wait_for(waiting, 20)
     assert (delivery.event_id, delivery.attempt) == ("e-a", 1)
 
@@ -431,7 +432,7 @@ def test_a_check_writes(journal: Journal) -> None:
 
 async def test_a_journal_that_is_closed_is_away(journal: Journal) -> None:
     await asyncio.to_thread(journal.close)
-    for question in (journal.ledger.depth(), journal.ledger.retry(Selection("dead"))):
+    for question in (journal.ledger.depth(), run_all(journal.ledger, "retry", Selection("dead"))):
         with pytest.raises(EventEngineUnavailable):
             await question
 

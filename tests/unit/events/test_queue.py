@@ -18,7 +18,7 @@ from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
 from gateway.events import claims, queue
 from gateway.events.journal import Journal
-from gateway.events.protocols import Attempt, DeliveryHistory, DeliveryRow, Selection
+from gateway.events.protocols import Attempt, DeliveryHistory, DeliveryRow, Selection, run_all
 from tests.support.records import awaited, claimed, now, ready, record, settle, states
 
 
@@ -71,7 +71,7 @@ async def test_waking_lets_every_claim_look_again(journal: Journal) -> None:
     journal.outbox._held.release(["e-a"])  # as whoever makes rows ready behind the queue's back
     waiting = [asyncio.create_task(journal.queue.claim(handler, 1, 60.0)) for handler in "jk"]
     await journal.queue.claim("j", 1, 0.0)
-    await journal.ledger.replay(Selection())
+    await run_all(journal.ledger, "replay", Selection())
     journal._database.submit(
         lambda db: db.execute("UPDATE deliveries SET handler = 'j' WHERE handler = 'i'")
     )
@@ -106,7 +106,7 @@ async def test_a_relay_takes_the_deliveries_of_all_handlers_paused_ones_too(jour
     assert (again.handler, again.attempt) == (taken[0].handler, 1)
     await journal.queue.relayed([again])
     assert await journal.queue.claim_any(10, 0.0) == []
-    assert await journal.ledger.replay(Selection(events=("e-a",))) == 2
+    assert await run_all(journal.ledger, "replay", Selection(events=("e-a",))) == 2
     assert {(d.attempt, d.round) for d in await journal.queue.claim_any(10, 0.0)} == {(1, 1)}
 
 
@@ -122,7 +122,7 @@ def test_nothing_of_an_earlier_round_settles_a_later_one(journal: Journal) -> No
     ready(journal, "a")
     (early,) = claimed(journal)
     settle(journal, early, "dead")
-    assert awaited(journal.ledger.retry(Selection(events=("e-a",)))) == 1
+    assert awaited(run_all(journal.ledger, "retry", Selection(events=("e-a",)))) == 1
     (late,) = claimed(journal)
     assert (late.attempt, late.round) == (1, 1)
     settle(journal, early, "done")
@@ -373,9 +373,10 @@ class Life(RuleBasedStateMachine):
         self.journal.close()
         self.journal = Journal(Path(self.folder.name) / "j.db", full=False)
         self.journal.open()
-        waiting, running = now(self.journal.queue.resume())
-        told = [model.state for model in self.models.values()]
-        assert (waiting, running) == (told.count("held") + told.count("ready"), told.count("running"))
+        due, ran = now(self.journal.queue.resume())
+        models = self.models.values()
+        assert due == sum(m.state in {"held", "ready"} and not m.due_later for m in models)
+        assert ran == sum(model.state == "running" for model in models)
         for model in self.models.values():
             if model.state in {"held", "running"}:
                 model.state, model.due_later = "ready", False
@@ -384,7 +385,7 @@ class Life(RuleBasedStateMachine):
     def retry_dead(self, name: str) -> None:
         """An operator has what is dead tried anew."""
         model, dead = self.models[name], Selection(state="dead", events=(f"e-{name}",))
-        assert awaited(self.journal.ledger.retry(dead)) == (model.state == "dead")
+        assert awaited(run_all(self.journal.ledger, "retry", dead)) == (model.state == "dead")
         if model.state == "dead":
             model.state, model.attempt, model.round = "ready", 0, model.round + 1
 

@@ -16,7 +16,7 @@ from gateway.errors import EventEngineUnavailable
 from gateway.events.journal import Journal
 from gateway.events.protocols import Ledger, NewEvent
 from gateway.events.scheduler import AWAY_PAUSE, LATE, LONGEST_SLEEP, MOST_WAITING, Scheduler, tick_event
-from tests.support.harness import SECONDS
+from tests.support.harness import TIMEOUT
 from tests.support.records import now as result
 
 HOUR = 3600
@@ -276,7 +276,7 @@ async def test_a_handler_that_is_behind_gathers_a_few_ticks_only(
     make: Make, journal: Journal, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     timetable = make(often=Every(10))
-    with caplog.at_level(logging.WARNING, "gateway.timetable"):
+    with caplog.at_level(logging.WARNING, "gateway.scheduler"):
         for _ in range(MOST_WAITING + 3):
             await timetable.look()
             clock.time += 10
@@ -307,7 +307,7 @@ async def test_a_running_timetable_ticks_by_itself_and_follows_a_reload(
     timetable = Scheduler(outbox, journal.ticks)
     await timetable.start({})
     timetable.refresh({"often": Every(1)})
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         await outbox.published.wait()
     await timetable.stop()
     [delivery] = await journal.queue.claim("often", 5, 0)

@@ -20,7 +20,7 @@ from gateway.plugins.secrets import LARGEST_VALUE, DecryptionError, SecretKeys, 
 from gateway.settings import load
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import MOST_SECRETS, REDACTED, Mask, Redaction
-from tests.support.harness import plugin
+from tests.support.harness import write_plugin
 
 CLEAR = "hunter2-hunter2"
 
@@ -142,7 +142,7 @@ def test_a_secret_is_opened_at_load_wherever_it_stands_in_a_config(tmp_path: Pat
     keys = SecretKeys([key])
     token = keys.encrypt(CLEAR)
     half = len(token) // 2
-    plugin(
+    write_plugin(
         tmp_path,
         f"name: a\nconfig:\n  plain: !secret {token}\n  deep: [{{x: !secret '{token}'}}]\n"
         f"  folded: !secret >-\n    {token[:half]}\n    {token[half:]}\n  same: &t !secret {token}\n"
@@ -159,8 +159,8 @@ def test_a_secret_is_opened_at_load_wherever_it_stands_in_a_config(tmp_path: Pat
 
 def test_what_cannot_be_opened_is_told_with_file_and_line(tmp_path: Path, key: str) -> None:
     token = SecretKeys([new_key()]).encrypt(CLEAR)
-    plugin(tmp_path, f"name: a\nconfig:\n  x:\n  - !secret {token}\n", "a.yaml")
-    plugin(tmp_path, "# b\nname: b\nconfig: {y: !secret junk}\n", "b.yaml")
+    write_plugin(tmp_path, f"name: a\nconfig:\n  x:\n  - !secret {token}\n", "a.yaml")
+    write_plugin(tmp_path, "# b\nname: b\nconfig: {y: !secret junk}\n", "b.yaml")
     told = faults(tmp_path, SecretKeys([key]))
     assert [line.split(" ")[0] for line in told] == ["a.yaml:4:", "b.yaml:3:"]
     assert all("cannot be opened: it is damaged" in line for line in told)
@@ -182,13 +182,13 @@ def test_what_cannot_be_opened_is_told_with_file_and_line(tmp_path: Path, key: s
     ],
 )
 def test_a_secret_elsewhere_is_a_fault(tmp_path: Path, text: str, complaint: str) -> None:
-    plugin(tmp_path, text)
+    write_plugin(tmp_path, text)
     [told] = faults(tmp_path, SecretKeys())
     assert told.startswith(complaint)
 
 
 def test_a_faulty_key_file_is_told_once_however_many_secrets_there_are(tmp_path: Path) -> None:
-    plugin(tmp_path / "p", "name: a\nconfig: {x: !secret a, y: !secret b}\n")
+    write_plugin(tmp_path / "p", "name: a\nconfig: {x: !secret a, y: !secret b}\n")
 
     def broken() -> SecretKeys:
         raise ConfigError("is open to others", "keys")
@@ -201,10 +201,10 @@ def test_a_faulty_key_file_is_told_once_however_many_secrets_there_are(tmp_path:
 async def test_a_reload_asks_for_the_keys_anew_and_old_values_stay_masked(tmp_path: Path) -> None:
     old, new = SecretKeys([new_key()]), SecretKeys([new_key()])
     in_force = [old]
-    plugin(tmp_path, f"name: a\nconfig: {{x: !secret {old.encrypt(CLEAR)}}}\n")
+    write_plugin(tmp_path, f"name: a\nconfig: {{x: !secret {old.encrypt(CLEAR)}}}\n")
     plugins = Plugins([tmp_path], Services(), keys=lambda: in_force[-1])
     plugins.load()
-    plugin(tmp_path, f"name: a\nconfig: {{x: !secret {new.encrypt('another-value')}}}\n")
+    write_plugin(tmp_path, f"name: a\nconfig: {{x: !secret {new.encrypt('another-value')}}}\n")
     with pytest.raises(PluginFaults):
         await plugins.reload()
     in_force.append(new)
@@ -284,7 +284,7 @@ def test_encrypt_reads_the_value_from_stdin_and_what_it_prints_works(
     printed = capsys.readouterr().out
     assert printed.startswith("!secret gAAAA")
     assert CLEAR not in printed
-    plugin(tmp_path / "p", f"name: a\nconfig:\n  x: {printed}")
+    write_plugin(tmp_path / "p", f"name: a\nconfig:\n  x: {printed}")
     assert loaded(tmp_path / "p", SecretKeys([key])).current.configs.get("a") == {"x": CLEAR}
     assert main(["check", "--plugins", str(tmp_path / "p")]) == 0
     assert CLEAR not in capsys.readouterr().out

@@ -18,9 +18,9 @@ from gateway.settings import (
     Token,
     add_flags,
     example,
+    flag_values,
     load,
     reference,
-    said_on_command_line,
     with_hyphens,
 )
 from gateway.settings.table import settings_table
@@ -52,7 +52,7 @@ def complaint(
 def test_nothing_said_gives_the_defaults(tmp_path: Path) -> None:
     settings = load({}, {"PATH": "/bin", "GATEWAY_PORT": "tcp://10.0.0.1:80"})
     assert settings == Settings(directory=tmp_path)
-    assert (settings.host, settings.port, settings.auth, settings.auth_said) == (
+    assert (settings.host, settings.port, settings.auth, settings.auth_explicit) == (
         "127.0.0.1",
         8080,
         "none",
@@ -92,7 +92,7 @@ def test_a_switch_stands_bare_or_takes_its_value_behind_an_equals_sign(
     add_flags(parser)
     args = parser.parse_args(with_hyphens([*words, "list"]))
     assert args.word == "list"
-    assert load(said_on_command_line(args), {}).downloads is on
+    assert load(flag_values(args), {}).downloads is on
 
 
 def test_a_switch_is_taken_from_the_environment_and_the_file() -> None:
@@ -109,10 +109,10 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_auth_counts_as_said_from_any_source() -> None:
-    assert load({"auth": "none"}, {}).auth_said
-    assert load({}, {"UPLOAD_GATEWAY_AUTH": "token"}).auth_said
+    assert load({"auth": "none"}, {}).auth_explicit
+    assert load({}, {"UPLOAD_GATEWAY_AUTH": "token"}).auth_explicit
     written("auth: none\n")
-    assert load({}, {}).auth_said
+    assert load({}, {}).auth_explicit
 
 
 def test_paths_of_flags_start_at_the_current_folder_and_paths_of_the_file_at_the_directory(
@@ -219,9 +219,9 @@ def test_addresses_are_taken_apart() -> None:
     [
         ("port", "eighty", "--port: must be a valid integer"),
         ("port", "65536", "--port: must be less than or equal to 65535 (got '65536')"),
-        ("auth", "jwt", "--auth: say whose tokens are believed, to the letter of their `iss`"),
-        ("jwt_issuer", "https://i.example", "--jwt-issuer: say whom the tokens must be for"),
-        ("jwt_audience", ["a"], "--jwt-audience: say whose tokens are believed"),
+        ("auth", "jwt", "--auth: no issuer is set: add --jwt-issuer URL"),
+        ("jwt_issuer", "https://i.example", "--jwt-issuer: no audience is set"),
+        ("jwt_audience", ["a"], "--jwt-audience: no issuer is set"),
         ("jwt_issuer", "login.example", "--jwt-issuer: must look like https://"),
         ("jwt_issuer", "https://user:word@i.example", "--jwt-issuer: must look like https://"),
         ("jwt_algorithms", ["RS256", "HS256"], "--jwt-algorithms[2]: must be one of RS256"),
@@ -290,7 +290,7 @@ def test_variables_that_kubernetes_injects_are_explained() -> None:
         (
             f"tokens:\n- {{name: a, sha256: {SHA}}}\n- {{name: a, sha256: {SHA}}}\n",
             3,
-            "two tokens are called a",
+            "token name a is used twice",
         ),
         ("port: 1\n  host: x\n", 2, "is not valid YAML (mapping values are not allowed here)"),
         ("- port\n", 1, "must hold `key: value` lines"),
@@ -331,7 +331,7 @@ def test_secrets_are_never_quoted(secret: str) -> None:
     assert SHA not in repr(load({"tokens": [f"a:{SHA}"], "config": str(written(""))}, {}))
 
 
-def test_an_address_that_others_reach_needs_auth_said_aloud() -> None:
+def test_an_address_that_others_reach_needs_auth_explicit_aloud() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "gateway.example.org"):
         assert "--auth none if you mean it" in complaint({"host": host})
         assert load({"host": host, "auth": "none"}, {}).host == host
@@ -350,9 +350,15 @@ def test_an_unreadable_certificate_is_refused() -> None:
     assert "cannot be read" in told
 
 
+def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    Path("README.md").write_text("")
+    message = complaint({"directory": "README.md"})
+    assert message == f"--directory: {tmp_path}/README.md is a file, not a folder"
+
+
 def test_every_setting_is_told_to_operators() -> None:
     told = {row.name for row in settings_table()}
-    assert told == set(Settings.model_fields) - {"auth_said"}
+    assert told == set(Settings.model_fields) - {"auth_explicit"}
     assert all(row.option.help and row.option.metavar for row in settings_table())
 
 
@@ -371,6 +377,6 @@ def test_the_example_file_with_every_key_uncommented_says_the_defaults(tmp_path:
     keys = set(re.findall(r"^(\w+):", text, flags=re.MULTILINE))
     assert keys == {row.name for row in settings_table() if row.option.in_file}
     path = written(text)
-    assert load({}, {}) == Settings(directory=tmp_path, config=path, auth_said=True)
+    assert load({}, {}) == Settings(directory=tmp_path, config=path, auth_explicit=True)
     path.write_text(example())
     assert load({}, {}) == Settings(directory=tmp_path, config=path)

@@ -19,6 +19,7 @@ from gateway.errors import ConfigError
 from gateway.settings import Settings, load
 from gateway.signing import LIFETIME_SECONDS, SKEW_SECONDS, CredentialSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
+from tests.support.incoming import incoming_request
 
 KEY = b"k" * 32
 NOW = 1_750_000_000.0
@@ -197,15 +198,15 @@ def test_a_call_to_ourselves_goes_to_our_own_socket_by_whatever_name(
     tmp_path: Path, host: str, url: str
 ) -> None:
     ours = installation(tmp_path, host, advertise="files.internal:80", auth="none")
-    trusted = ours.recognise("GET", URL(url))
+    trusted = ours.credentials_for("GET", URL(url))
     assert trusted is not None
     assert str(trusted.url) == f"http://{audience(*ours.own)}/x"
-    assert ours.vouches_for(trusted.credential, "GET", "/x")
+    assert ours.verify_credential(trusted.credential, "GET", "/x")
 
 
 def test_ipv6_is_called_in_brackets(tmp_path: Path) -> None:
     ours = installation(tmp_path, "::", 8080, host="::", auth="none")
-    trusted = ours.recognise("GET", URL("http://localhost:8080/x"))
+    trusted = ours.credentials_for("GET", URL("http://localhost:8080/x"))
     assert trusted is not None
     assert str(trusted.url) == "http://[::1]:8080/x"
     assert ours.own_url == "http://[::1]:8080"
@@ -225,7 +226,7 @@ def test_ipv6_is_called_in_brackets(tmp_path: Path) -> None:
     ],
 )
 def test_others_get_no_credential(tmp_path: Path, host: str, url: str) -> None:
-    assert installation(tmp_path, host, peers=["peer-1:9001"]).recognise("GET", URL(url)) is None
+    assert installation(tmp_path, host, peers=["peer-1:9001"]).credentials_for("GET", URL(url)) is None
 
 
 def test_a_peer_knows_the_calls_of_its_peers_and_only_those_meant_for_it(tmp_path: Path) -> None:
@@ -234,14 +235,14 @@ def test_a_peer_knows_the_calls_of_its_peers_and_only_those_meant_for_it(tmp_pat
         installation(tmp_path, "0.0.0.0", peers=peers, advertise=name, host="0.0.0.0", auth="none")
         for name in peers
     )
-    trusted = a.recognise("POST", URL("http://Node-B:8080/v1/x?y=1"))
+    trusted = a.credentials_for("POST", URL("http://Node-B:8080/v1/x?y=1"))
     assert trusted is not None
     assert (str(trusted.url), trusted.tls) == ("http://node-b:8080/v1/x?y=1", True)
-    assert b.vouches_for(trusted.credential, "POST", "/v1/x?y=1")
-    assert not c.vouches_for(trusted.credential, "POST", "/v1/x?y=1")
-    assert not a.vouches_for(trusted.credential, "POST", "/v1/x?y=1")
+    assert b.verify_credential(trusted.credential, "POST", "/v1/x?y=1")
+    assert not c.verify_credential(trusted.credential, "POST", "/v1/x?y=1")
+    assert not a.verify_credential(trusted.credential, "POST", "/v1/x?y=1")
     stranger = installation(tmp_path, "0.0.0.0", key=b"o" * 32, advertise="node-b:8080")
-    assert not stranger.vouches_for(trusted.credential, "POST", "/v1/x?y=1")
+    assert not stranger.verify_credential(trusted.credential, "POST", "/v1/x?y=1")
 
 
 def test_peers_need_a_name_for_a_gateway_that_listens_everywhere(tmp_path: Path) -> None:
@@ -255,12 +256,13 @@ def test_peers_need_a_name_for_a_gateway_that_listens_everywhere(tmp_path: Path)
 async def test_auth_takes_a_credential_as_a_principal_for_its_own_request_only(tmp_path: Path) -> None:
     ours = installation(tmp_path)
     auth = Auth(settings(tmp_path, auth="token"), (), ours)
-    trusted = ours.recognise("GET", URL("http://127.0.0.1:8080/-/events"))
+    trusted = ours.credentials_for("GET", URL("http://127.0.0.1:8080/-/events"))
     assert trusted is not None
     headers = {INTERNAL_HEADER: trusted.credential}
-    principal = await auth.identify(headers, "GET", "/-/events")
+    principal = (await auth.authenticate(incoming_request(headers, "GET", "/-/events"))).principal
     assert principal == {"name": "internal", "kind": "internal"}
     auth.authorize(principal)
-    assert await auth.identify(headers, "PUT", "/-/events") is None
-    assert await auth.identify(headers) is None
-    assert await Auth(settings(tmp_path), ()).identify(headers, "GET", "/-/events") is None
+    assert (await auth.authenticate(incoming_request(headers, "PUT", "/-/events"))).principal is None
+    assert (await auth.authenticate(incoming_request(headers))).principal is None
+    alone = Auth(settings(tmp_path), ())
+    assert (await alone.authenticate(incoming_request(headers, "GET", "/-/events"))).principal is None

@@ -31,13 +31,18 @@ BODY: dict[str, Any] = {
 }
 
 
+def verify(signer: UrlSigner, method: str, target: str) -> Grant:
+    path, _, query = target.partition("?")
+    return signer.verify(method, path, query)
+
+
 def grant(method: str = "PUT", path: str = "/upload/a b/ü;1.png", **given: Any) -> Grant:
     return Grant(method=method, path=path, expires=given.pop("expires", NOW + 900), **given)
 
 
 def refused(method: str, target: str, signer: UrlSigner = SIGNER) -> str:
     with pytest.raises(Refusal) as caught:
-        signer.verify(method, target)
+        verify(signer, method, target)
     assert caught.value.status == 403
     return caught.value.code
 
@@ -84,8 +89,8 @@ _grants = (_puts | _gets).filter(
 def test_what_is_signed_comes_back_whole(one: Grant) -> None:
     target = SIGNER.target(one)
     assert target.isascii()
-    assert carries_signature(target)
-    assert SIGNER.verify(one.method, target) == one
+    assert carries_signature(target.partition("?")[2])
+    assert verify(SIGNER, one.method, target) == one
 
 
 @given(_grants, _grants)
@@ -104,7 +109,7 @@ def test_no_character_of_a_signed_url_can_be_changed(one: Grant, data: st.DataOb
     assume(changed != target)
     if _plain(changed) == _plain(target):  # another spelling, which means the very same to everybody
         with contextlib.suppress(Refusal):
-            assert SIGNER.verify(one.method, changed) == one
+            assert verify(SIGNER, one.method, changed) == one
     else:
         assert refused(one.method, changed) == "bad_signature"
 
@@ -142,7 +147,7 @@ def test_order_of_the_urls_own_fields_is_of_no_importance(one: Grant) -> None:
     path, _, query = SIGNER.target(one).partition("?")
     own = [piece for piece in query.split("&") if piece.startswith("X-Gateway-")]
     others = [piece for piece in query.split("&") if not piece.startswith("X-Gateway-")]
-    assert SIGNER.verify(one.method, f"{path}?{'&'.join([*reversed(own), *others])}") == one
+    assert verify(SIGNER, one.method, f"{path}?{'&'.join([*reversed(own), *others])}") == one
 
 
 def _plain(target: str) -> tuple[str, str]:
@@ -165,7 +170,7 @@ def _plain(target: str) -> tuple[str, str]:
 )
 def test_equivalent_spellings_of_the_path_are_the_same(spelled: str) -> None:
     query = SIGNER.sign(grant())
-    assert SIGNER.verify("PUT", f"{spelled}?{query}").path == "/upload/a b/ü;1.png"
+    assert verify(SIGNER, "PUT", f"{spelled}?{query}").path == "/upload/a b/ü;1.png"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +247,7 @@ def test_texts_cannot_be_moved_from_one_field_to_another() -> None:
     ],
 )
 def test_whatever_looks_like_a_signature_is_one_and_has_to_be_good(query: str) -> None:
-    assert carries_signature(f"/upload/x?{query}")
+    assert carries_signature(query)
     assert refused("PUT", f"/upload/x?{query}") == "bad_signature"
 
 
@@ -250,7 +255,7 @@ def test_whatever_looks_like_a_signature_is_one_and_has_to_be_good(query: str) -
     "target", ["/upload/x", "/upload/x?", "/x?a=X-Gateway-Key", "/x?X-Gatewa=1", "/X-Gateway-Key=1?a"]
 )
 def test_other_requests_bear_no_signature(target: str) -> None:
-    assert not carries_signature(target)
+    assert not carries_signature(target.partition("?")[2])
 
 
 # -- time
@@ -258,7 +263,7 @@ def test_other_requests_bear_no_signature(target: str) -> None:
 
 def test_a_url_is_good_up_to_the_very_second_and_never_after() -> None:
     target = SIGNER.target(grant())
-    assert UrlSigner([KEY], lambda: NOW + 899.9).verify("PUT", target)
+    assert verify(UrlSigner([KEY], lambda: NOW + 899.9), "PUT", target)
     for now in (NOW + 900, NOW + 900.1, NOW + 10**6):
         late = UrlSigner([KEY], functools.partial(float, now))
         assert refused("PUT", target, late) == "expired"
@@ -266,7 +271,7 @@ def test_a_url_is_good_up_to_the_very_second_and_never_after() -> None:
 
 def test_a_clock_that_is_behind_takes_the_longest_url_but_none_from_far_ahead() -> None:
     target = SIGNER.target(grant(expires=NOW + MAX_LIFETIME))
-    assert UrlSigner([KEY], lambda: NOW - 59).verify("PUT", target)
+    assert verify(UrlSigner([KEY], lambda: NOW - 59), "PUT", target)
     assert refused("PUT", target, UrlSigner([KEY], lambda: NOW - 61)) == "bad_signature"
 
 
@@ -290,9 +295,9 @@ def test_a_url_of_another_key_is_refused_also_where_it_names_ours() -> None:
 
 def test_the_first_key_signs_and_all_verify() -> None:
     both = UrlSigner([OTHER, KEY], lambda: NOW)
-    assert both.verify("PUT", SIGNER.target(grant())) == grant()
+    assert verify(both, "PUT", SIGNER.target(grant())) == grant()
     assert refused("PUT", both.target(grant())) == "bad_signature"
-    assert UrlSigner([OTHER], lambda: NOW).verify("PUT", both.target(grant())) == grant()
+    assert verify(UrlSigner([OTHER], lambda: NOW), "PUT", both.target(grant())) == grant()
 
 
 def test_neither_keys_nor_signatures_show_where_a_signer_is_printed() -> None:

@@ -21,7 +21,7 @@ request.headers["X-User"] = answer.json()["user"]
 """
 TEXT = route(
     "/users/{id}", SCRIPT, answers="return response.code, response.body.decode() + '!'"
-).replace("0.0.0.0", "up")
+).replace("[]", "[up]")
 TEST = "tests:\n- name: the case\n  request: {method: GET, resources: {id: '7'}, headers: {H}}\n"
 CALL = "  configs: {c: {host: other}}\n  callout: [{body: {user: bob}}]\n"
 DENY = TEST.replace("H", "X-Deny: '1'")

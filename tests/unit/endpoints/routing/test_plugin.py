@@ -11,7 +11,7 @@ from tests.support import TESTS
 from tests.support.routing.scripted import load, route
 
 GOLDEN = TESTS / "golden" / "plugins"
-HEAD = "authorities: [up]\nproxy: {path: /a}\n"
+HEAD = "upstreams: [up]\nproxy: {path: /a}\n"
 
 
 def fault(folder: Path, text: str) -> str:
@@ -25,7 +25,7 @@ def test_the_published_routes_load_unchanged(tmp_path: Path) -> None:
     table = load(tmp_path, *texts)
     s3 = table.find("/v1/uploadToS3", "PUT")
     assert s3.operation is not None
-    assert (s3.route.upstreams, s3.route.auth_mode, s3.operation.usage) == ((), "axis", "uploadToS3")
+    assert (s3.route.upstreams, s3.route.auth, s3.operation.usage) == ((), "default", "uploadToS3")
     assert s3.operation.normal_codes == {200}
     assert s3.operation.defaults == {"Content-Type": "application/json"}
     assert s3.route.request_process is not None
@@ -37,16 +37,16 @@ def test_the_published_routes_load_unchanged(tmp_path: Path) -> None:
 def test_all_keys_are_understood(tmp_path: Path) -> None:
     text = """
     name: api
-    authorities: [one.internal:8080, "[::1]:80", two]
-    proxy: {path: "/a/{x}/{r:path}", scheme: "https:", authorization: {auth_mode: token}}
+    upstreams: [one.internal:8080, "[::1]:80", two]
+    proxy: {path: "/a/{x}/{r:path}", scheme: "https:", authorization: {auth: token}}
     target: {path: "/b/{r:path}", scheme: https}
-    response_forbidden_process: return response.body
+    response_script: return response.body
     cors: {origins: ["https://a.example"], credentials: true, expose: [ETag], max_age: 5}
     rate_limit: {count: 5, seconds: 10, by: principal}
     limits: {connect: 1, idle: 2, script: 3, max_body: 4}
     """
     made = load(tmp_path, text.replace("\n    ", "\n")).find("/a/b/c", "PATCH").route
-    assert (made.name, made.target, made.scheme, made.auth_mode) == (
+    assert (made.name, made.target, made.scheme, made.auth) == (
         "api",
         "/b/{r:path}",
         "https",
@@ -63,21 +63,24 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("authorities: [up]\nproxy: {path: a}\n", "x:2: `proxy.path` must start with a slash"),
-        ("authorities: [up]\nproxy: {path: '/a{b}'}\n", "x:2: `proxy.path` is made of plain segments"),
+        ("upstreams: [up]\nproxy: {path: a}\n", "x:2: `proxy.path` must start with a slash"),
+        ("upstreams: [up]\nproxy: {path: '/a{b}'}\n", "x:2: `proxy.path` is made of plain segments"),
         (
-            "authorities: [up]\nproxy: {path: '/{a}/{a}'}\n",
+            "upstreams: [up]\nproxy: {path: '/{a}/{a}'}\n",
             "x:2: `proxy.path` has the variable {a} more",
         ),
         (
-            "authorities: [up]\nproxy: {path: '/{a:path}/b'}\n",
+            "upstreams: [up]\nproxy: {path: '/{a:path}/b'}\n",
             "x:2: `proxy.path` may have {a:path} at its end",
         ),
-        ("authorities: [up]\nproxy: {path: '/a//b'}\n", "x:2: `proxy.path` has an empty segment"),
-        ("authorities: [up]\nproxy: {path: '/-/x'}\n", "x:2: paths below /-/ belong to the gateway"),
+        ("upstreams: [up]\nproxy: {path: '/a//b'}\n", "x:2: `proxy.path` has an empty segment"),
+        ("upstreams: [up]\nproxy: {path: '/-/x'}\n", "x:2: paths below /-/ belong to the gateway"),
         (f"{HEAD}target: {{path: '/{{b}}'}}\n", "x:3: the served path has no variable {b}"),
-        ("authorities: ['http://up']\nproxy: {path: /a}\n", "x:1: an authority is host or host:port"),
-        ("authorities: [0.0.0.0, b]\nproxy: {path: /a}\n", "x:1: 0.0.0.0 means no upstream"),
+        ("upstreams: ['http://up']\nproxy: {path: /a}\n", "x:1: an upstream is host or host:port"),
+        (
+            "upstreams: [0.0.0.0, b]\nproxy: {path: /a}\n",
+            "x:1: 0.0.0.0 is no upstream: write `upstreams: []`",
+        ),
         (f"{HEAD}spec: [{{method: GET}},\n {{method: GET}}]\n", "x:4: GET stands here twice"),
         (f"{HEAD}spec: [{{method: BREW}}]\n", "x:3: `spec.0.method` should be 'GET'"),
         (f"{HEAD}cors: {{origins: [a.example]}}\n", "x:3: an origin is like"),
@@ -88,15 +91,15 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
         (f"{HEAD}rate_limit: {{count: 0}}\n", "x:3: `rate_limit.count` should be greater"),
         (f"{HEAD}limits: {{max_boddy: 1}}\n", "x:3: unknown key `limits.max_boddy`"),
         (f"{HEAD}targets: {{}}\n", "x:3: unknown key `targets`: did you mean `target`?"),
-        ("authorities: [up]\n", "x:1: the key `proxy` is missing"),
+        ("upstreams: [up]\n", "x:1: the key `proxy` is missing"),
         (
-            f"{HEAD}request_forbidden_process: |\n  a = 1\n  return )\n",
+            f"{HEAD}request_script: |\n  a = 1\n  return )\n",
             "x:5: syntax error in the script",
         ),
-        (f"{HEAD}request_forbidden_process: |\n  a = '''b\n", "x:4: syntax error in the script"),
-        (f"{HEAD}request_forbidden_process: |\n  yield 1\n", "x:4: a script body cannot `yield`"),
+        (f"{HEAD}request_script: |\n  a = '''b\n", "x:4: syntax error in the script"),
+        (f"{HEAD}request_script: |\n  yield 1\n", "x:4: a script body cannot `yield`"),
         (
-            "authorities: [up]\nproxy: {path: /a, authorization: {scopes: [a], auth_mode: none}}\n",
+            "upstreams: [up]\nproxy: {path: /a, authorization: {scopes: [a], auth: none}}\n",
             "x:2: `proxy.authorization`",
         ),
         (
@@ -116,7 +119,7 @@ def test_faults_are_told_with_their_line(tmp_path: Path, text: str, told: str) -
 
 
 def test_all_faults_of_a_route_are_told_at_once(tmp_path: Path) -> None:
-    text = "authorities: ['a b']\nproxy: {path: x}\ncors: {origins: [y]}\nrequest_forbidden_process: (\n"
+    text = "upstreams: ['a b']\nproxy: {path: x}\ncors: {origins: [y]}\nrequest_script: (\n"
     assert len(fault(tmp_path, text).splitlines()) == 4
 
 

@@ -60,13 +60,3 @@ def test_where_all_have_failed_the_one_that_failed_first_is_tried() -> None:
     assert upstreams.order("abc") == ["b"]
     upstreams.failed("b")
     assert upstreams.order("abc") == ["a"]
-
-
-def test_what_no_route_names_any_more_is_forgotten() -> None:
-    clock = Clock()
-    upstreams = Upstreams(clock)
-    upstreams.order("ab")
-    upstreams.failed("a")
-    upstreams.failed("b")
-    upstreams.forget_all_but("b")
-    assert upstreams.order("ab") == ["a"]

@@ -18,7 +18,7 @@ import pytest
 from gateway.cli import main
 from gateway.errors import ConfigError
 from gateway.storage.local.state_dir import LockHeldError, StateDirectory, directory_lock, existing_slots
-from tests.conftest import Start
+from tests.conftest import StartGateway
 from tests.support import PROJECT
 from tests.support.harness import put
 
@@ -194,10 +194,10 @@ def test_a_socket_far_down_gets_a_path_that_the_kernel_takes(tmp_path: Path) -> 
 
 
 async def test_the_command_line_reaches_a_server_far_down(
-    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_gateway: StartGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = tmp_path / ("long" * 30)
-    gateway = await start(directory=str(directory))
+    gateway = await start_gateway(directory=str(directory))
     await put(gateway, "/upload/x")
     words = ["events", "list", "--json", "--directory", str(directory)]
     assert await asyncio.to_thread(main, words) == 0

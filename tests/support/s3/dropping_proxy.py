@@ -13,7 +13,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 
-class Swallower:
+class ResponseDroppingProxy:
     """Relays to `url`. `swallow` says which answers to lose."""
 
     def __init__(self, url: str) -> None:

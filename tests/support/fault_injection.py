@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Final
 
+from tests.support.deployment import HANDLERS, Deployment, Restartable
 from tests.support.harness import put
-from tests.support.site import HANDLERS, Mortal, Site
 
-PATIENCE: Final = 120.0
+RECOVERY_TIMEOUT: Final = 120.0
 """Seconds that all handlers get to run after the last accident."""
 
-UPLOADERS: Final = 6
+CLIENTS: Final = 6
 
 
 def body_of(path: str) -> bytes:
@@ -36,10 +36,10 @@ def body_of(path: str) -> bytes:
 
 
 @dataclass
-class Uploads:
+class UploadClients:
     """Clients that upload `count` files, as fast as they are allowed to, and what they were told."""
 
-    site: Site
+    site: Deployment
     count: int
     acknowledged: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Uploads:
         """Upload. An upload without an answer is not repeated: its name is looked at in the end."""
         self._last = time.monotonic()
         numbers = iter(range(self.count))
-        await asyncio.gather(*(self._client(n, numbers) for n in range(UPLOADERS)))
+        await asyncio.gather(*(self._client(n, numbers) for n in range(CLIENTS)))
 
     async def _client(self, client: int, numbers: Iterator[int]) -> None:
         for number in numbers:
@@ -114,11 +114,11 @@ class Uploads:
 
 
 @dataclass
-class Director:
+class FaultInjector:
     """Kills at random, but the same for the same seed, whenever some more uploads were tried."""
 
-    site: Site
-    uploads: Uploads
+    site: Deployment
+    uploads: UploadClients
     every: int
     chance: random.Random
     killed: Counter[str] = field(default_factory=Counter)
@@ -148,7 +148,7 @@ class Director:
         await asyncio.to_thread(member.start)
         await self.uploads.until_tried(before + self.every)
 
-    async def _member(self, kind: str) -> Mortal:
+    async def _member(self, kind: str) -> Restartable:
         if kind == "gateway":
             return self.chance.choice(self.site.gateways)
         if kind == "worker":
@@ -157,14 +157,14 @@ class Director:
             return await self._leader()
         return self.chance.choice(self.site.nats.servers)
 
-    async def _leader(self) -> Mortal:
+    async def _leader(self) -> Restartable:
         """Wait until the servers know their leader: after the accident before this one they elect."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(RECOVERY_TIMEOUT):
             while (leader := await asyncio.to_thread(self._leader_now)) is None:
                 await asyncio.sleep(0.1)  # asking is the only sign
         return leader
 
-    def _leader_now(self) -> Mortal | None:
+    def _leader_now(self) -> Restartable | None:
         with contextlib.suppress(AssertionError, OSError, HTTPException, KeyError, StopIteration):
             return self.site.nats.leader_of("apigw-queue")
         return None
@@ -187,11 +187,11 @@ class Director:
 
 
 @dataclass
-class Reckoning:
+class PromiseReport:
     """What became of the promise. `missing`, `torn` and `orphans` must be empty."""
 
-    uploads: Uploads
-    director: Director
+    uploads: UploadClients
+    director: FaultInjector
     seconds: float
     missing: list[str] = field(default_factory=list)
     torn: list[str] = field(default_factory=list)
@@ -221,23 +221,23 @@ class Reckoning:
         ]
 
 
-async def storm(site: Site, count: int, every: int, seed: int) -> Reckoning:
+async def upload_under_faults(site: Deployment, count: int, every: int, seed: int) -> PromiseReport:
     """Upload under accidents, wait until all handlers have run, count."""
     started = time.monotonic()
-    uploads = Uploads(site, count)
-    director = Director(site, uploads, every, random.Random(seed))
+    uploads = UploadClients(site, count)
+    director = FaultInjector(site, uploads, every, random.Random(seed))
     async with asyncio.TaskGroup() as group:
         group.create_task(uploads.run())
         group.create_task(director.run())
     ran = await _all_have_run(site, set(uploads.acknowledged))
-    reckoning = Reckoning(uploads, director, time.monotonic() - started)
-    count_up(site, reckoning, ran)
+    reckoning = PromiseReport(uploads, director, time.monotonic() - started)
+    evaluate(site, reckoning, ran)
     return reckoning
 
 
-async def _all_have_run(site: Site, wanted: set[str]) -> dict[str, Counter[str]]:
+async def _all_have_run(site: Deployment, wanted: set[str]) -> dict[str, Counter[str]]:
     """Wait until each handler ran for all files that are there, and for `wanted`, if they ever do."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RECOVERY_TIMEOUT
     while True:
         ran = {name: Counter(line.split()[0] for line in site.lines(name)) for name in HANDLERS}
         due = wanted | set(site.stored())
@@ -246,7 +246,7 @@ async def _all_have_run(site: Site, wanted: set[str]) -> dict[str, Counter[str]]
         await asyncio.sleep(0.1)  # the lines are the only sign
 
 
-def count_up(site: Site, reckoning: Reckoning, ran: dict[str, Counter[str]]) -> None:
+def evaluate(site: Deployment, reckoning: PromiseReport, ran: dict[str, Counter[str]]) -> None:
     """Compare what clients were told, what is stored and what has run."""
     told, stored = reckoning.uploads, site.stored()
     reckoning.missing = [

@@ -1,4 +1,4 @@
-"""A gateway that can be told to die: `python -m tests.support.mortal POINT[:N] serve ...`.
+"""A gateway that can be told to die: `python -m tests.support.failpoint_gateway POINT[:N] serve ...`.
 
 POINT is one of `gateway.domain.failpoints.NAMES`; at its N-th reaching (1 if not said) the process
 kills itself with SIGKILL, so that not a byte more is written. `POINT=eio` lets the next fsync of a
@@ -17,7 +17,7 @@ from gateway.cli import main
 from gateway.domain import failpoints
 
 
-def die_at(point: str, count: int) -> None:
+def kill_at(point: str, count: int) -> None:
     """Kill this process when `point` is reached for the `count`-th time."""
     assert point in failpoints.NAMES, point
     left = count
@@ -33,7 +33,7 @@ def die_at(point: str, count: int) -> None:
     failpoints.listeners.append(listener)
 
 
-def fail_at(point: str) -> None:
+def fail_sync_at(point: str) -> None:
     """Make the first folder sync after `point` fail with EIO."""
     real = os.fsync
     armed = fired = False
@@ -56,8 +56,8 @@ def fail_at(point: str) -> None:
 if __name__ == "__main__":
     wish = sys.argv[1]
     if wish.endswith("=eio"):
-        fail_at(wish.removesuffix("=eio"))
+        fail_sync_at(wish.removesuffix("=eio"))
     elif wish != "never":
         name, _, count = wish.partition(":")
-        die_at(name, int(count or 1))
+        kill_at(name, int(count or 1))
     raise SystemExit(main(sys.argv[2:]))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from tests.support.harness import Outside, files_below, plugin, whole_lines
-from tests.support.nats.processes import OutsideWorker
+from tests.support.harness import GatewayProcess, complete_lines, files_below, write_plugin
+from tests.support.nats.processes import WorkerProcess
 from tests.support.nats.servers import Cluster, cluster_of_three
-from tests.support.ports import kept_ports
+from tests.support.ports import reserved_ports
 
 HANDLERS: Final = ("notes", "reads")
 LEASE: Final = 2.0
@@ -39,7 +39,7 @@ WORK: Final = {
 }
 
 
-class Mortal(Protocol):
+class Restartable(Protocol):
     """A process of the installation."""
 
     def start(self) -> None:
@@ -49,33 +49,33 @@ class Mortal(Protocol):
         """SIGKILL it."""
 
 
-class Gateway:
+class RestartableGateway:
     """A gateway. With a `port` it comes back at its old address."""
 
     def __init__(self, directory: Path, flags: list[str], port: int = 0) -> None:
         self.directory = directory
         self._flags = [*flags, "--port", str(port)]
-        self.process: Outside | None = None
+        self.process: GatewayProcess | None = None
 
     def start(self) -> None:
-        self.process = Outside(self.directory, self._flags)
+        self.process = GatewayProcess(self.directory, self._flags)
 
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
 
 
-class Worker:
+class RestartableWorker:
     """A worker. A hasty one is not waited for: it says nothing before it has reached NATS."""
 
     def __init__(self, directory: Path, flags: list[str], *, hasty: bool = True) -> None:
         self._directory = directory
         self._flags = flags
         self._hasty = hasty
-        self.process: OutsideWorker | None = None
+        self.process: WorkerProcess | None = None
 
     def start(self) -> None:
-        self.process = OutsideWorker(self._directory, self._flags, hasty=self._hasty)
+        self.process = WorkerProcess(self._directory, self._flags, hasty=self._hasty)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -86,17 +86,17 @@ class Worker:
 
 
 @dataclass
-class Site:
+class Deployment:
     """Gateways, workers, three NATS servers, and what their handlers wrote."""
 
     folder: Path
     nats: Cluster
-    gateways: list[Gateway]
-    workers: list[Worker]
+    gateways: list[RestartableGateway]
+    workers: list[RestartableWorker]
 
     def lines(self, handler: str) -> list[str]:
         """The lines of all complete runs."""
-        return whole_lines(self.folder / f"{handler}.log")
+        return complete_lines(self.folder / f"{handler}.log")
 
     def stored(self) -> dict[str, bytes]:
         """The files that are to be seen in all gateways, by path."""
@@ -109,24 +109,26 @@ class Site:
 
 
 @contextlib.contextmanager
-def site(folder: Path, gateways: int = 2, workers: int = 2) -> Iterator[Site]:
+def deployment(folder: Path, gateways: int = 2, workers: int = 2) -> Iterator[Deployment]:
     """Run an installation. Whatever was killed meanwhile, nothing of it is left in the end."""
     for name in HANDLERS:
         text = PLUGIN.format(name=name, work=WORK[name], log=str(folder / f"{name}.log"))
-        plugin(folder / "plugins", text, f"{name}.yaml")
+        write_plugin(folder / "plugins", text, f"{name}.yaml")
     key = folder / "installation.key"
     key.write_text("a key for the time of a test, forty characters long\n")
     key.chmod(0o600)
-    with cluster_of_three(folder / "nats") as nats, kept_ports(gateways) as ports:
+    with cluster_of_three(folder / "nats") as nats, reserved_ports(gateways) as ports:
         flags = ["--events", nats.url, "--plugins", str(folder / "plugins")]
         flags += ["--installation-key-file", str(key), "--events-lease", str(LEASE)]
-        all_gateways = [Gateway(folder / f"gateway-{n}", flags, port) for n, port in enumerate(ports)]
-        all_workers = [Worker(folder / f"worker-{n}", flags) for n in range(workers)]
-        members: list[Mortal] = [*all_gateways, *all_workers]
+        all_gateways = [
+            RestartableGateway(folder / f"gateway-{n}", flags, port) for n, port in enumerate(ports)
+        ]
+        all_workers = [RestartableWorker(folder / f"worker-{n}", flags) for n in range(workers)]
+        members: list[Restartable] = [*all_gateways, *all_workers]
         try:
             for member in members:
                 member.start()
-            yield Site(folder, nats, all_gateways, all_workers)
+            yield Deployment(folder, nats, all_gateways, all_workers)
         finally:
             for member in members:
                 member.kill()

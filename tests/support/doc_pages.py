@@ -77,7 +77,7 @@ def file_name(block: Block) -> str:
     return match[1]
 
 
-class Reader:
+class PageRunner:
     """Does what a page says, in `folder`. A context manager: its server does not outlive it."""
 
     def __init__(self, folder: Path, s3_url: str = SHOWN_S3) -> None:

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.support.chaos import PATIENCE
-from tests.support.harness import plugin, put, whole_lines
+from tests.support.deployment import RestartableGateway, RestartableWorker
+from tests.support.fault_injection import RECOVERY_TIMEOUT
+from tests.support.harness import complete_lines, put, write_plugin
 from tests.support.nats.servers import Server
-from tests.support.site import Gateway, Worker
 
 SLEEPER: Final = """\
 name: sleeper
@@ -30,20 +30,20 @@ script: |
 """
 
 
-class Sleeper:
+class InterruptedHandler:
     """The plugin in `folder/plugins`, and what its handler wrote."""
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "sleeper.log"
-        self.plugins = plugin(folder / "plugins", SLEEPER.format(log=str(self._log)))
+        self.plugins = write_plugin(folder / "plugins", SLEEPER.format(log=str(self._log)))
 
     def begun(self) -> list[float]:
         """When each run began, in seconds since 1970."""
-        return [float(line) for line in whole_lines(self._log)]
+        return [float(line) for line in complete_lines(self._log)]
 
     async def run(self, number: int) -> float:
         """Wait until run `number` (from 1) has begun; return when it did."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(RECOVERY_TIMEOUT):
             while len(self.begun()) < number:
                 await asyncio.sleep(0.005)  # what it wrote is the only sign
         return self.begun()[number - 1]
@@ -51,8 +51,8 @@ class Sleeper:
 
 async def seconds_after_restart(folder: Path) -> float:
     """Embedded: kill a gateway in mid-handler, start it. Seconds from the start command to the run."""
-    sleeper = Sleeper(folder)
-    gateway = Gateway(folder / "data", ["--plugins", str(sleeper.plugins)])
+    sleeper = InterruptedHandler(folder)
+    gateway = RestartableGateway(folder / "data", ["--plugins", str(sleeper.plugins)])
     try:
         await _begin(gateway, sleeper)
         await asyncio.to_thread(gateway.kill)
@@ -65,14 +65,14 @@ async def seconds_after_restart(folder: Path) -> float:
 
 async def seconds_after_a_worker_died(folder: Path, server: Server, lease: float) -> float:
     """NATS: kill a worker in mid-handler. Seconds until the run begins in another one."""
-    sleeper = Sleeper(folder)
+    sleeper = InterruptedHandler(folder)
     flags = ["--events", server.url, "--events-lease", str(lease), "--plugins", str(sleeper.plugins)]
     key = str(folder / "data/.gateway/installation.key")
     first, second = (
-        Worker(folder / name, [*flags, "--installation-key-file", key], hasty=False)
+        RestartableWorker(folder / name, [*flags, "--installation-key-file", key], hasty=False)
         for name in ("first", "second")
     )
-    gateway = Gateway(folder / "data", [*flags, "--deliver", "workers"])
+    gateway = RestartableGateway(folder / "data", [*flags, "--deliver", "workers"])
     try:
         await asyncio.to_thread(gateway.start)
         await asyncio.to_thread(first.start)
@@ -86,7 +86,7 @@ async def seconds_after_a_worker_died(folder: Path, server: Server, lease: float
             member.kill()
 
 
-async def _begin(gateway: Gateway, sleeper: Sleeper) -> None:
+async def _begin(gateway: RestartableGateway, sleeper: InterruptedHandler) -> None:
     """Upload a file whose handler then runs."""
     if gateway.process is None:
         await asyncio.to_thread(gateway.start)

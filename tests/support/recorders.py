@@ -14,19 +14,19 @@ from typing import Any
 
 from gateway.domain.model import UPLOADING
 from gateway.telemetry.logs import JsonFormatter
-from tests.support.harness import SECONDS, plugin
+from tests.support.harness import TIMEOUT, write_plugin
 
 
-def handler(
+def write_handler(
     folder: Path, body: str, *, name: str = "hook", event: str = UPLOADING, more: str = ""
 ) -> list[str]:
-    """Write a handler with this body as `<name>.yaml`; return what `start(plugins=...)` takes."""
+    """Write a handler with this body as `<name>.yaml`; return the value of `plugins=`."""
     script = textwrap.indent(textwrap.dedent(body).strip("\n"), "      ")
     head = f"name: {name}\nevent: {event}\n{more}script: |\n  async def {name}(event, handle):\n"
-    return [str(plugin(folder, f"{head}{script}\n", f"{name}.yaml"))]
+    return [str(write_plugin(folder, f"{head}{script}\n", f"{name}.yaml"))]
 
 
-class Ear:
+class EventRecorder:
     """Hears, over a datagram socket, the events that `telling` handlers were given."""
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class Ear:
         self._socket.bind(("127.0.0.1", 0))
         self._socket.setblocking(False)
 
-    def telling(self, folder: Path, event: str, name: str) -> list[str]:
-        """Write a handler that tells this ear its event and its own `name`."""
+    def write_handler(self, folder: Path, event: str, name: str) -> list[str]:
+        """Write a handler that tells this recorder its event and its own `name`."""
         port = self._socket.getsockname()[1]
         body = f"""
             import socket
@@ -43,15 +43,15 @@ class Ear:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
                 mouth.sendto(text.encode(), ("127.0.0.1", {port}))
         """
-        return handler(folder, body, name=name, event=event)
+        return write_handler(folder, body, name=name, event=event)
 
-    async def hear(self) -> tuple[str, dict[str, Any]]:
+    async def next_event(self) -> tuple[str, dict[str, Any]]:
         """Wait for the next telling: the handler's name and its event."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(TIMEOUT):
             told = json.loads(await asyncio.get_running_loop().sock_recv(self._socket, 65536))
         return told["handler"], told["event"]
 
-    def silent(self) -> bool:
+    def is_empty(self) -> bool:
         """Tell whether nothing has been told that was not heard yet."""
         try:
             self._socket.recv(65536, socket.MSG_PEEK)
@@ -64,16 +64,16 @@ class Ear:
 
 
 @contextlib.contextmanager
-def hearing() -> Iterator[Ear]:
-    """Open an ear."""
-    ear = Ear()
+def recording_events() -> Iterator[EventRecorder]:
+    """Open an recorder."""
+    recorder = EventRecorder()
     try:
-        yield ear
+        yield recorder
     finally:
-        ear.close()
+        recorder.close()
 
 
-class _Lines(logging.Handler):
+class _LogCollector(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.setFormatter(JsonFormatter())
@@ -84,9 +84,9 @@ class _Lines(logging.Handler):
 
 
 @contextlib.contextmanager
-def logged(level: int = logging.INFO) -> Iterator[list[dict[str, Any]]]:
+def captured_log(level: int = logging.INFO) -> Iterator[list[dict[str, Any]]]:
     """Collect the gateway's log as an operator's tools see it: one dict a line."""
-    logger, collector = logging.getLogger("gateway"), _Lines()
+    logger, collector = logging.getLogger("gateway"), _LogCollector()
     before = logger.level
     logger.setLevel(level)
     logger.addHandler(collector)

@@ -1,0 +1,55 @@
+"""One request: its target is split, its query parsed and its caller authenticated once each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gateway.domain import paths
+from gateway.domain.grant import Grant
+from gateway.errors import Refusal
+from gateway.signing import check_terms
+
+if TYPE_CHECKING:  # `gateway token` needs no HTTP library
+    from aiohttp import web
+
+
+class Caller(NamedTuple):
+    """Who sends a request.
+
+    `principal` is `{"name", "kind", ...}`, None for an unknown caller. `grant` is what its signed URL
+    allows. `rejected` says why its JSON Web Token is not accepted.
+    """
+
+    principal: dict[str, Any] | None
+    grant: Grant | None = None
+    rejected: Refusal | None = None
+
+
+class IncomingRequest:
+    """A request as it passes through the endpoints. Raises `Refusal("bad_path")` for a bad target.
+
+    `raw_path` and `raw_query` are still encoded. `caller` is filled by `Auth.authenticate`.
+    """
+
+    __slots__ = ("_params", "caller", "raw_path", "raw_query", "request")
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.request = request
+        self.raw_path, self.raw_query = paths.split_target(request.raw_path)
+        self.caller: Caller | None = None
+        self._params: dict[str, list[str]] | None = None
+
+    @property
+    def params(self) -> dict[str, list[str]]:
+        """The fields of the query, decoded. Raises `Refusal("bad_request")`."""
+        if self._params is None:
+            self._params = paths.parse_query(self.raw_query)
+        return self._params
+
+    def reject_unenforceable_grant(self) -> None:
+        """Refuse a signed URL whose terms only an endpoint that stores files can enforce.
+
+        Raises `Refusal("not_granted")`.
+        """
+        if self.caller is not None and self.caller.grant is not None:
+            check_terms(self.caller.grant, self.request.headers)
