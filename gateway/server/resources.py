@@ -7,7 +7,6 @@ left.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os

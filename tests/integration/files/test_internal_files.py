@@ -69,7 +69,9 @@ async def test_without_authorization_nobody_has_or_removes_others_files(
 
 def internal(gateway: Gateway, method: str, target: str) -> str:
     """Return the header with which another node of the installation would call."""
-    call = gateway.resources.installation.credentials_for(method, URL(gateway.url + target, encoded=True))
+    call = gateway.resources.installation.credentials_for(
+        method, URL(gateway.url + target, encoded=True)
+    )
     assert call is not None
     return f"{INTERNAL_HEADER}: {call.credential}"
 
