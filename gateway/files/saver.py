@@ -11,12 +11,12 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from gateway.commit.writer import PendingWrite, StorageWriter, WriteMetadata
+from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
-from gateway.storage.local.xattrs import guess_mime
+from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 
 T = TypeVar("T")
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable[bytes]
@@ -38,11 +38,13 @@ class FileSaver:
     def __init__(self, slot: int = 0) -> None:
         self._slot = slot
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._writer: StorageWriter | None = None
         self._store: Store | None = None
 
-    def store_with_writer(self, writer: StorageWriter[Any]) -> None:
+    def store_with_writer(self, writer: StorageWriter) -> None:
         """Store with `writer`, always on the event loop that runs now."""
         self._loop = asyncio.get_running_loop()
+        self._writer = writer
         self._store = partial(self._write, writer)
 
     def store_with(self, store: Store) -> None:
@@ -75,15 +77,21 @@ class FileSaver:
         )
         if self._store is None:
             raise RuntimeError("nothing can be saved here")
+        writer = self._writer
+        if writer is not None and isinstance(source, bytes | bytearray | memoryview):
+            content = bytes(source)
+            if len(content) <= MAX_IN_MEMORY_BYTES:
+                return await self._on_server_loop(
+                    lambda: writer.store(upload, content, from_client=False)
+                )
         return await self._store(upload, chunks)
 
     async def _write(
-        self, writer: StorageWriter[Any], upload: Upload, chunks: AsyncIterator[bytes]
+        self, writer: StorageWriter, upload: Upload, chunks: AsyncIterator[bytes]
     ) -> Stored:
-        mime = upload.content_type or guess_mime(upload.path)
         begun: list[PendingWrite] = []
         try:
-            await self._on_server_loop(partial(_begin, writer, upload, mime, begun))
+            await self._on_server_loop(partial(_begin, writer, upload, begun))
             (pending,) = begun
             async for chunk in chunks:
                 for part in _split(chunk):
@@ -92,7 +100,7 @@ class FileSaver:
         except BaseException:
             await asyncio.shield(self._on_server_loop(partial(_discard, begun)))
             raise
-        return await self._on_server_loop(lambda: writer.commit(upload, pending, WriteMetadata(mime)))
+        return await self._on_server_loop(lambda: pending.commit({}, from_client=False))
 
     async def _on_server_loop(self, work: Callable[[], Awaitable[T]]) -> T:
         if self._loop is None or self._loop is asyncio.get_running_loop():
@@ -104,11 +112,9 @@ async def _run(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 
 
-async def _begin(
-    writer: StorageWriter[Any], upload: Upload, mime: str, begun: list[PendingWrite]
-) -> None:
+async def _begin(writer: StorageWriter, upload: Upload, begun: list[PendingWrite]) -> None:
     """Begin a body and keep it, also where the caller on another loop was cancelled meanwhile."""
-    begun.append(await writer.begin(upload, mime))
+    begun.append(await writer.begin(upload))
 
 
 async def _discard(begun: list[PendingWrite]) -> None:
