@@ -16,8 +16,8 @@ from aiohttp import web
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
-from gateway.domain import paths
 from gateway.domain.grant import Grant
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.authorization import DownloadAuthorizer
 from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.endpoints.downloads.negotiation import ConditionalRequest
@@ -63,7 +63,7 @@ class DownloadHandler:
         """End the threads."""
         self.sending.close()
 
-    async def get(self, incoming: IncomingRequest, match: paths.Match) -> web.StreamResponse:
+    async def get(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
         """Answer a GET or HEAD of an upload path. Raises `Refusal`."""
         with self.refusals_counted():
             path, wish = await self.deciding.file(incoming, match)

@@ -13,11 +13,18 @@ from functools import partial
 from types import CodeType
 from typing import Any, Final, TypeVar
 
+from gateway.domain.path_template import (
+    LITERAL,
+    RouteTemplate,
+    Segments,
+    UploadPathTemplate,
+    overlap,
+    variable_names,
+)
 from gateway.endpoints.routing import schemas
 from gateway.endpoints.routing.model import Limits, Operation, Process, Rate, Route
 from gateway.endpoints.routing.script_compiler import compile_process, make_process, takes_paths
 from gateway.endpoints.routing.table import RouteTable
-from gateway.endpoints.routing.template import LITERAL, REST, VARIABLE, RouteTemplate, meet
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document, Kind, Parsed, PluginContext, PluginFaults, validate
@@ -33,7 +40,6 @@ ARGUMENTS: Final = {REQUEST: "request", RESPONSE: "request, response"}
 
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
-_UPLOAD_REST: Final = "{filepath}"
 Result = TypeVar("Result")
 
 
@@ -158,13 +164,14 @@ class _Maker:
         return None
 
     def _check_paths(self) -> None:
-        served = self._template("proxy", self._model.proxy.path)
-        called = self._model.target and self._template("target", self._model.target.path)
-        if served and served.parts[0].text == "-" and served.parts[0].kind == LITERAL:
+        path, target = self._model.proxy.path, self._model.target
+        served = self._template("proxy", path)
+        if served and served.segments[0] == (LITERAL, "-"):
             self._fault("paths below /-/ belong to the gateway itself", "proxy", "path")
-        unknown = sorted(called.names - served.names) if served and called else []
-        if unknown:
-            self._fault(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
+        if served and target and self._template("target", target.path):
+            unknown = sorted(set(variable_names(target.path)) - set(variable_names(path)))
+            if unknown:
+                self._fault(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
 
     def _template(self, key: str, text: str) -> RouteTemplate | None:
         try:
@@ -266,28 +273,20 @@ def _common(one: Route, other: Route) -> str:
 
 
 def _on_uploads(plugins: Sequence[RoutePlugin], upload: str) -> Iterator[ConfigError]:
-    """Routes that would be hidden by the uploads' path, or hide it; a more general one may stand."""
-    pattern = [_upload_part(segment) for segment in upload[1:].split("/")]
+    """Routes that would be hidden by the upload path, or hide it; a more general one may stand."""
+    upload_segments = UploadPathTemplate.parse(upload).segments
     for plugin in plugins:
-        parts = RouteTemplate.parse(plugin.route.path).parts
-        own = [part.text if part.kind == LITERAL else part.kind for part in parts]
-        if meet(own, pattern) and not _yields(own, pattern):
+        segments = RouteTemplate.parse(plugin.route.path).segments
+        if overlap(segments, upload_segments) and not _more_general(segments, upload_segments):
             yield plugin.document.fault(
                 f"this path meets the upload path {upload} (--file_upload_api_path): change one",
                 *("proxy", "path"),
             )
 
 
-def _upload_part(segment: str) -> int | str:
-    if not segment.startswith("{"):
-        return segment
-    return REST if segment == _UPLOAD_REST else VARIABLE
-
-
-def _yields(own: Sequence[int | str], pattern: Sequence[int | str]) -> bool:
+def _more_general(segments: Segments, upload_segments: Segments) -> bool:
     """Tell whether the upload path is the more specific one, by the rule of the table."""
-    for mine, theirs in zip(own, pattern, strict=False):
-        ranks = [one if isinstance(one, int) else LITERAL for one in (mine, theirs)]
-        if ranks[0] != ranks[1]:
-            return ranks[0] > ranks[1]
+    for segment, upload_segment in zip(segments, upload_segments, strict=False):
+        if segment.kind != upload_segment.kind:
+            return segment.kind > upload_segment.kind
     return False

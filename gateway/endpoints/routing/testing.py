@@ -12,6 +12,7 @@ from typing import Any
 
 from multidict import CIMultiDict
 
+from gateway.domain.path_template import fill_variables
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
 from gateway.endpoints.routing.script_compiler import FUNCTION
 from gateway.endpoints.routing.script_results import (
@@ -21,7 +22,6 @@ from gateway.endpoints.routing.script_results import (
     reply_of_error,
 )
 from gateway.endpoints.routing.script_steps import ScriptRequest, ScriptResponse, changed
-from gateway.endpoints.routing.template import LITERAL, RouteTemplate
 from gateway.endpoints.routing.validate import body_faults, header_faults, refusal_of
 from gateway.errors import Refusal
 from gateway.http.responses import refusal_answer
@@ -139,10 +139,7 @@ def _request(plugin: RoutePlugin, model: RouteRequestModel) -> ScriptRequest:
 
 
 def _path(template: str, resources: dict[str, str]) -> str:
-    parts = RouteTemplate.parse(template).parts
-    return "/" + "/".join(
-        part.text if part.kind == LITERAL else resources.get(part.text, part.text) for part in parts
-    )
+    return fill_variables(template, lambda name: resources.get(name, name))
 
 
 def _bytes(body: Any) -> bytes:

@@ -28,6 +28,7 @@ from gateway.domain.model import (
     Delivery,
     Download,
 )
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.domain.schedules import Every
 from gateway.endpoints import inflight
 from gateway.endpoints.admin import events as steering
@@ -107,7 +108,7 @@ def test_the_pages_that_are_open_to_all_are_documented_as_such() -> None:
 def test_the_templates_of_the_page_give_the_paths_it_says() -> None:
     for row in rows(section(page("http.md"), "## Paths")):
         template, target, path = (cell.strip("`") for cell in row)
-        match = paths.UploadPathTemplate.parse(template).match(target)
+        match = UploadPathTemplate.parse(template).match(target)
         assert match is not None
         pattern = re.escape(path).replace(re.escape("<a new UUID>"), "[0-9a-f-]{36}")
         assert re.fullmatch(pattern, match.path), match.path
