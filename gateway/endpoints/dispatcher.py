@@ -178,6 +178,8 @@ class Dispatcher:
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
             return await self.downloads.serve(request, match.path, caller.grant)
+        if request.method == "DELETE" and caller.principal == INTERNAL:
+            return await self.handing.delete_object(request, match.path)
         if request.method != "PUT":
             allowed = {"Allow": "GET, HEAD, PUT"}
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
@@ -197,7 +199,7 @@ class Dispatcher:
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)
         if segments[:2] == ("-", "files") and len(segments) == 3:
-            return await self.handing.answer(request.method, segments[2], query, principal)
+            return await self.handing.serve_upload(request, segments[2], principal)
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
         return await self.observe.answer(segments, alone=query.get("scope") == ["slot"])

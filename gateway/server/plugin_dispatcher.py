@@ -19,7 +19,7 @@ class PluginDispatcher:
     async def run(self, delivery: Delivery) -> Outcome:
         """Run the handler on its whole event.
 
-        A run that could not connect to the holder of the file is postponed: the handler did not fail.
+        A run that could not connect to the owner of the file is postponed: the handler did not fail.
         """
         event = await self._files.event_for(delivery)
         try:
@@ -29,7 +29,7 @@ class PluginDispatcher:
         except Postponed as error:
             return Outcome("postponed", str(error))
         except HandlerFailed as error:
-            if (unavailable := self._files.unavailable_holder(delivery, error)) is not None:
+            if (unavailable := self._files.unavailable_owner(delivery, error)) is not None:
                 return Outcome("postponed", str(unavailable))
             return Outcome("failed", "\n".join(filter(None, (str(error), error.traceback))))
         return Outcome("succeeded")
