@@ -1,7 +1,6 @@
-"""What a request target means: the upload template, its variables, the legal names.
+"""Request targets: the upload path template, its variables, and valid paths.
 
-One rule: a path that leaves this room has been decoded exactly once and checked, so that joined to
-any root it stays below that root. Pure text: no system call, no event loop, no HTTP library.
+Paths are decoded exactly once and checked, so that joined to any root they stay below it. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from gateway.errors import Refusal
 
@@ -35,7 +34,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _PLAIN: Final = re.compile(r"/?(?!\.\.?(?:/|\Z))[ -.0-[\]-~]+(?:/(?!\.\.?(?:/|\Z))[ -.0-[\]-~]+)*")
-"""ASCII paths that break no rule but maybe those of length: nearly all that ever come."""
+"""ASCII paths that are valid except perhaps for their length: nearly all paths of real requests."""
 
 _RULES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
     (lambda name: not name, "is empty"),
@@ -45,7 +44,7 @@ _RULES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
     (lambda name: CONTROL_CHARACTER.search(name) is not None, "contains a control character"),
     (lambda name: len(name.encode()) > MAX_SEGMENT_BYTES, f"is longer than {MAX_SEGMENT_BYTES} bytes"),
 )
-"""What no segment may be. The order matters: text with surrogates cannot be measured in bytes."""
+"""Rules that no segment may break. Order matters: text with surrogates has no length in bytes."""
 
 
 def _broken_rule(name: str) -> str | None:
@@ -53,11 +52,11 @@ def _broken_rule(name: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=256)
-def check(path: str) -> tuple[str, ...]:
+def check_path(path: str) -> tuple[str, ...]:
     """Return the segments of `path`; the leading slash may be missing.
 
-    The same check serves the request's path and one that a hook wrote. Raises
-    `Refusal("bad_path")` naming the rule and the segment (from 1), never quoting the path.
+    The same check applies to the path of a request and to one that a hook wrote. Raises
+    `Refusal("bad_path")` that names the rule and the segment (from 1), and does not quote the path.
     """
     segments = tuple(path.removeprefix("/").split("/"))
     if len(segments) > MAX_SEGMENTS:
@@ -81,8 +80,8 @@ def _refuse_broken(segments: Sequence[str]) -> None:
 def split_target(target: str) -> tuple[str, str]:
     """Split a raw request target into raw path and raw query; nothing is decoded.
 
-    Takes origin-form and absolute-form (RFC 9112 section 3.2). Bytes that are not UTF-8 are
-    expected as surrogate escapes. Raises `Refusal("bad_path")` for any other form.
+    Accepts origin-form and absolute-form (RFC 9112 section 3.2). Bytes that are not UTF-8 must be
+    surrogate escapes. Raises `Refusal("bad_path")` for any other form.
     """
     if not target.startswith("/"):
         absolute = _ABSOLUTE.match(target)
@@ -112,7 +111,7 @@ def _decode_segment(raw: str) -> str:
 def decode(raw_path: str) -> tuple[str, ...]:
     """Split a raw path on `/`, then percent-decode each segment exactly once (RFC 3986 section 2.4).
 
-    A decoded segment may hold a slash and is not checked. Raises `Refusal("bad_path")` for a
+    A decoded segment may contain a slash and is not checked. Raises `Refusal("bad_path")` for a
     path without leading slash, for bad escapes and for anything that is not UTF-8.
     """
     if not raw_path.startswith("/"):
@@ -123,7 +122,7 @@ def decode(raw_path: str) -> tuple[str, ...]:
 def parse_query(raw_query: str) -> dict[str, list[str]]:
     """Return the fields of a raw query: every value of a name, in order, blank ones too.
 
-    `+` is a blank; an escape that is none stays as it is written. Raises
+    `+` is a blank; an invalid escape stays as written. Raises
     `Refusal("bad_request")` for more than 1000 fields or text that is not UTF-8.
     """
     if not raw_query:
@@ -142,7 +141,7 @@ def parse_query(raw_query: str) -> dict[str, list[str]]:
 
 
 class Match(NamedTuple):
-    """What an upload path says: `path` (checked, with leading slash) and the template's variables."""
+    """A matched upload path: `path` (checked, with leading slash) and the template's variables."""
 
     path: str
     resources: dict[str, str]
@@ -183,41 +182,50 @@ class UploadPathTemplate:
 
     text: str
     _parts: tuple[_UploadPathSegment, ...]
-    _plain: str | None
-    """What stands before `{filepath}` where that is the only variable and the last part."""
+    _prefix: str | None
+    """The path before `{filepath}` if that is the only variable and the last part."""
 
     @classmethod
     def parse(cls, text: str) -> UploadPathTemplate:
-        """Read a template. Raises `ValueError` whose message tells the operator what is wrong."""
+        """Parse a template. Raises `ValueError` with a message for the operator."""
         try:
             parts = _parse_parts(text)
-        except ValueError as fault:
-            raise ValueError(f"upload path template {text!r}: {fault}") from None
+        except ValueError as error:
+            raise ValueError(f"upload path template {text!r}: {error}") from None
         *before, last = parts
-        plain = bool(before) and last.spans and not any(part.variable for part in before)
-        return cls(text, parts, "".join(f"/{part.text}" for part in before) + "/" if plain else None)
+        simple = bool(before) and last.spans and not any(part.variable for part in before)
+        return cls(text, parts, "".join(f"/{part.text}" for part in before) + "/" if simple else None)
+
+    def example_path(self, filename: str) -> str:
+        """Return an encoded path that matches: `filename` for the file, NAME for another variable."""
+        names = {_FILEPATH: filename, _FILENAME: filename}
+        values = [
+            names.get(part.text, part.text.upper()) if part.variable else part.text
+            for part in self._parts
+        ]
+        return "/" + "/".join(quote(value, safe="") for value in values)
 
     def match(self, raw_path: str) -> Match | None:
-        """Return what `raw_path` (still encoded) says, or None when it is no upload path at all.
+        """Match `raw_path` (still encoded); return None if it is no upload path.
 
-        Raises `Refusal("bad_path")` for a path of the template's shape that names a bad file.
+        Raises `Refusal("bad_path")` for a path of the template's shape with an invalid file name.
         """
-        plain = self._plain
-        if plain and raw_path.startswith(plain) and "%" not in raw_path and raw_path.isascii():
-            rest = raw_path[len(plain) :]
+        prefix = self._prefix
+        if prefix and raw_path.startswith(prefix) and "%" not in raw_path and raw_path.isascii():
+            rest = raw_path[len(prefix) :]
             path = UPLOAD_PREFIX + rest
-            check(path)
+            check_path(path)
             return Match(path, {_FILEPATH: rest})
         aligned = self._align(raw_path)
         if aligned is None:
             return None
         resources = {part.text: part.value(raw) for part, raw in aligned if part.variable}
         path = UPLOAD_PREFIX + _stored_name(resources)
-        check(path)
+        check_path(path)
         return Match(path, resources)
 
     def _align(self, raw_path: str) -> list[tuple[_UploadPathSegment, Sequence[str]]] | None:
-        """Deal the raw segments out to the template's parts; None when the shape is another."""
+        """Assign the raw segments to the template's parts; None if the shape differs."""
         first, *raw = raw_path.split("/")
         extra = len(raw) - len(self._parts)
         spanning = any(part.spans for part in self._parts)
@@ -229,7 +237,7 @@ class UploadPathTemplate:
             end = start + 1 + (extra if part.spans else 0)
             aligned.append((part, raw[start:end]))
             start = end
-        return aligned if all(part.fits(taken) for part, taken in aligned) else None
+        return aligned if all(part.fits(segments) for part, segments in aligned) else None
 
 
 def _stored_name(resources: dict[str, str]) -> str:
@@ -244,13 +252,13 @@ def _parse_parts(text: str) -> tuple[_UploadPathSegment, ...]:
         raise ValueError("it must start with a slash")
     parts = tuple(_parse_part(segment, at) for at, segment in enumerate(text[1:].split("/"), start=1))
     if parts[0] == _UploadPathSegment(RESERVED):
-        raise ValueError("paths below /-/ belong to the gateway itself")
+        raise ValueError("paths below /-/ are reserved for the gateway")
     names = [part.text for part in parts if part.variable]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"the variable {{{repeated[0]}}} stands more than once")
+        raise ValueError(f"the variable {{{repeated[0]}}} is used more than once")
     if {_FILEPATH, _FILENAME} <= set(names):
-        raise ValueError("{filepath} and {filename} cannot stand together")
+        raise ValueError("{filepath} and {filename} cannot be combined")
     return parts
 
 
@@ -261,7 +269,7 @@ def _parse_part(segment: str, position: int) -> _UploadPathSegment:
     if "{" in segment or "}" in segment:
         raise ValueError(f"segment {position}: a variable is a whole segment, like {{name}}")
     if set(segment) & set("%?#"):
-        raise ValueError(f"segment {position}: write names as they are, without %, ? or #")
+        raise ValueError(f"segment {position}: write names unencoded, without %, ? or #")
     rule = _broken_rule(segment)
     if rule is not None:
         raise ValueError(f"segment {position} {rule}")

@@ -89,7 +89,7 @@ class PeerStorage:
         headers: dict[str, str] | None = None,
         body: AsyncIterator[bytes] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        segments = paths.check(path)
+        segments = paths.check_path(path)
         base = self._gateway()
         if base is None:
             raise PeerUnavailable(NO_GATEWAY)

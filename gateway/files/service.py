@@ -210,7 +210,7 @@ class FilesService(FilesByPath):
         if place.identity is None:
             return None
         try:
-            fd = self._tree.open_file(paths.check(place.path))
+            fd = self._tree.open_file(paths.check_path(place.path))
         except (OSError, Refusal):
             return None
         if identity_of(os.fstat(fd)) == place.identity:

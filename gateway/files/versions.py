@@ -87,7 +87,7 @@ class LocalFileVersions(FileVersions):
 
     def _open_same(self, path: str, identity: Identity) -> int:
         try:
-            fd = self._tree.open_file(paths.check(path))
+            fd = self._tree.open_file(paths.check_path(path))
         except FileNotFoundError:
             raise Superseded(f"{path} has been removed since it was uploaded") from None
         except Refusal as refusal:
@@ -99,7 +99,7 @@ class LocalFileVersions(FileVersions):
         return fd
 
     def _remove_same(self, path: str, identity: Identity) -> None:
-        segments = paths.check(path)
+        segments = paths.check_path(path)
         with contextlib.ExitStack() as held:
             with self._alone():
                 os.close(self._open_same(path, identity))

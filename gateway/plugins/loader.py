@@ -153,7 +153,7 @@ class Plugins:
             if isinstance(one.value, ConfigModel) and keys is not None:
                 references = References(one.document, keys)
                 values[one.name] = _try(faults, references.resolve, one.value.config, "config") or {}
-                self.mask.learn(references.secrets)
+                self.mask.add_secrets(references.secrets)
         return Configs(values, mask=self.mask)
 
     def _handlers(

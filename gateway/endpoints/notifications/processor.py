@@ -269,7 +269,7 @@ class ObjectEventPublisher:
 
     def subscribers(self, key: str) -> tuple[str, ...]:
         """Return the names of the handlers whose prefix and suffix match a key."""
-        return tuple([spec.name for spec in self._hooks.specs(OBJECT_CREATED) if spec.wants(key)])
+        return tuple([spec.name for spec in self._hooks.specs(OBJECT_CREATED) if spec.matches_key(key)])
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Make the events durable. Raises `EventEngineUnavailable`."""

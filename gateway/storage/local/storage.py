@@ -153,7 +153,7 @@ class LocalStorage:
 
     def _open(self, path: str) -> tuple[int, Stat]:
         """Return a descriptor and what it is. Raises `Refusal`."""
-        segments = paths.check(path)
+        segments = paths.check_path(path)
         with _refusing(path):
             fd = self._tree.open_file(segments)
         try:
@@ -169,7 +169,7 @@ class LocalStorage:
             with self._alone():
                 stat = self._stat(path)
                 _same(stat, etag)
-                parent = held.enter_context(self._tree.open_parent(paths.check(path)))
+                parent = held.enter_context(self._tree.open_parent(paths.check_path(path)))
                 os.unlink(parent.name, dir_fd=parent.fd)
             parent.sync()
 

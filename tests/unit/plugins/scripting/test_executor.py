@@ -53,7 +53,7 @@ async def test_a_call_runs_in_another_thread_and_returns_its_result(lane: Script
 
 async def test_a_call_sees_what_its_caller_has_bound_to_the_log(lane: ScriptExecutor) -> None:
     async def facts() -> dict[str, Any]:
-        return dict(logs.bound())
+        return dict(logs.bound_fields())
 
     with logs.bind(upload_id="u1"):
         assert await lane.call(facts, 5) == {"upload_id": "u1"}
