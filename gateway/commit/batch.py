@@ -22,7 +22,6 @@ from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.storage.local.directory import OpenDirectory
-from gateway.storage.local.storage import etag_of
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
@@ -173,7 +172,7 @@ class BatchCommitter:
         The bodies of events are built here, not on the event loop.
         """
         upload, request, identity = item.upload, item.request, item.identity
-        content = StoredContent(item.path, identity.size, request.mime, etag_of(identity))
+        content = StoredContent(item.path, identity.size, request.mime, identity.etag)
         item.events = tuple(
             self._events.records(subscribers, upload, content, from_client=request.from_client)
         )

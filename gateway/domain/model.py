@@ -5,6 +5,7 @@ Plain data. Only making an id reads the clock and the system's random source.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -137,6 +138,21 @@ class Identity(NamedTuple):
     size: int
     mtime_ns: int
 
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """Return the version that a stat describes."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    @property
+    def etag(self) -> str:
+        """The entity tag of this version, without quotes.
+
+        Strong (RFC 9110 section 8.8.3): files get their names whole and by rename, so another content
+        is another inode or time. Hashed, since clients have no use for inode numbers.
+        """
+        text = f"{self.device}-{self.inode}-{self.size}-{self.mtime_ns}"
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
 
 class Stored(NamedTuple):
     """A committed upload: its path, size, type and digests; whether it replaced a file."""
@@ -151,10 +167,10 @@ class Stored(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Origin:
-    """How other nodes fetch a file: the scheme of the node that has it, and the file's identity."""
+    """How other nodes fetch a file: the scheme of the node that has it, and its entity tag."""
 
     scheme: str
-    identity: Identity | None = None
+    etag: str | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,4 +1,4 @@
-"""Request targets: the upload path template, its variables, and valid paths.
+"""Request targets and valid paths.
 
 Paths are decoded exactly once and checked, so that joined to any root they stay below it. Pure.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import functools
 import re
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, quote, unquote_to_bytes
+from typing import Final
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from gateway.errors import Refusal
 
@@ -27,8 +25,6 @@ MAX_PATH_BYTES: Final = 3500
 MAX_SEGMENTS: Final = 100
 MAX_QUERY_FIELDS: Final = 1000
 
-_FILEPATH: Final = "filepath"
-_FILENAME: Final = "filename"
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -47,7 +43,8 @@ _RULES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
 """Rules that no segment may break. Order matters: text with surrogates has no length in bytes."""
 
 
-def _broken_rule(name: str) -> str | None:
+def broken_rule(name: str) -> str | None:
+    """Return the rule that a decoded segment breaks, as a predicate; None for a legal one."""
     return next((rule for breaks, rule in _RULES if breaks(name)), None)
 
 
@@ -72,7 +69,7 @@ def check_path(path: str) -> tuple[str, ...]:
 
 def _refuse_broken(segments: Sequence[str]) -> None:
     for position, name in enumerate(segments, start=1):
-        rule = _broken_rule(name)
+        rule = broken_rule(name)
         if rule is not None:
             raise Refusal("bad_path", f"segment {position} of the path {rule}")
 
@@ -97,7 +94,8 @@ def split_target(target: str) -> tuple[str, str]:
     return raw_path, raw_query
 
 
-def _decode_segment(raw: str) -> str:
+def decode_segment(raw: str) -> str:
+    """Percent-decode one segment exactly once. Raises `Refusal("bad_path")`."""
     if "%" not in raw and raw.isascii():
         return raw
     if _BAD_ESCAPE.search(raw):
@@ -116,7 +114,7 @@ def decode(raw_path: str) -> tuple[str, ...]:
     """
     if not raw_path.startswith("/"):
         raise Refusal("bad_path", "the path does not start with a slash")
-    return tuple(_decode_segment(raw) for raw in raw_path[1:].split("/"))
+    return tuple(decode_segment(raw) for raw in raw_path[1:].split("/"))
 
 
 def parse_query(raw_query: str) -> dict[str, list[str]]:
@@ -138,139 +136,3 @@ def parse_query(raw_query: str) -> dict[str, list[str]]:
     for name, value in pairs:
         fields.setdefault(name, []).append(value)
     return fields
-
-
-class Match(NamedTuple):
-    """A matched upload path: `path` (checked, with leading slash) and the template's variables."""
-
-    path: str
-    resources: dict[str, str]
-
-
-@dataclass(slots=True, frozen=True)
-class _UploadPathSegment:
-    """One segment of a template: a literal, or the name of a variable."""
-
-    text: str
-    variable: bool = False
-
-    @property
-    def spans(self) -> bool:
-        return self.variable and self.text == _FILEPATH
-
-    def fits(self, raw: Sequence[str]) -> bool:
-        return self.variable or _decodes_to(raw[0], self.text)
-
-    def value(self, raw: Sequence[str]) -> str:
-        value = "/".join(_decode_segment(segment) for segment in raw)
-        rule = None if self.spans else _broken_rule(value)
-        if rule is not None:
-            raise Refusal("bad_path", f"{self.text!r} in the path {rule}")
-        return value
-
-
-def _decodes_to(raw: str, text: str) -> bool:
-    try:
-        return _decode_segment(raw) == text
-    except Refusal:
-        return False
-
-
-@dataclass(slots=True, frozen=True)
-class UploadPathTemplate:
-    """The upload path template: literals and `{name}` variables; `{filepath}` may span segments."""
-
-    text: str
-    _parts: tuple[_UploadPathSegment, ...]
-    _prefix: str | None
-    """The path before `{filepath}` if that is the only variable and the last part."""
-
-    @classmethod
-    def parse(cls, text: str) -> UploadPathTemplate:
-        """Parse a template. Raises `ValueError` with a message for the operator."""
-        try:
-            parts = _parse_parts(text)
-        except ValueError as error:
-            raise ValueError(f"upload path template {text!r}: {error}") from None
-        *before, last = parts
-        simple = bool(before) and last.spans and not any(part.variable for part in before)
-        return cls(text, parts, "".join(f"/{part.text}" for part in before) + "/" if simple else None)
-
-    def example_path(self, filename: str) -> str:
-        """Return an encoded path that matches: `filename` for the file, NAME for another variable."""
-        names = {_FILEPATH: filename, _FILENAME: filename}
-        values = [
-            names.get(part.text, part.text.upper()) if part.variable else part.text
-            for part in self._parts
-        ]
-        return "/" + "/".join(quote(value, safe="") for value in values)
-
-    def match(self, raw_path: str) -> Match | None:
-        """Match `raw_path` (still encoded); return None if it is no upload path.
-
-        Raises `Refusal("bad_path")` for a path of the template's shape with an invalid file name.
-        """
-        prefix = self._prefix
-        if prefix and raw_path.startswith(prefix) and "%" not in raw_path and raw_path.isascii():
-            rest = raw_path[len(prefix) :]
-            path = UPLOAD_PREFIX + rest
-            check_path(path)
-            return Match(path, {_FILEPATH: rest})
-        aligned = self._align(raw_path)
-        if aligned is None:
-            return None
-        resources = {part.text: part.value(raw) for part, raw in aligned if part.variable}
-        path = UPLOAD_PREFIX + _stored_name(resources)
-        check_path(path)
-        return Match(path, resources)
-
-    def _align(self, raw_path: str) -> list[tuple[_UploadPathSegment, Sequence[str]]] | None:
-        """Assign the raw segments to the template's parts; None if the shape differs."""
-        first, *raw = raw_path.split("/")
-        extra = len(raw) - len(self._parts)
-        spanning = any(part.spans for part in self._parts)
-        if first or extra < 0 or (extra and not spanning) or _decodes_to(raw[0], RESERVED):
-            return None
-        aligned: list[tuple[_UploadPathSegment, Sequence[str]]] = []
-        start = 0
-        for part in self._parts:
-            end = start + 1 + (extra if part.spans else 0)
-            aligned.append((part, raw[start:end]))
-            start = end
-        return aligned if all(part.fits(segments) for part, segments in aligned) else None
-
-
-def _stored_name(resources: dict[str, str]) -> str:
-    for variable in (_FILEPATH, _FILENAME):
-        if variable in resources:
-            return resources[variable]
-    return str(uuid.uuid4())
-
-
-def _parse_parts(text: str) -> tuple[_UploadPathSegment, ...]:
-    if not text.startswith("/"):
-        raise ValueError("it must start with a slash")
-    parts = tuple(_parse_part(segment, at) for at, segment in enumerate(text[1:].split("/"), start=1))
-    if parts[0] == _UploadPathSegment(RESERVED):
-        raise ValueError("paths below /-/ are reserved for the gateway")
-    names = [part.text for part in parts if part.variable]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"the variable {{{repeated[0]}}} is used more than once")
-    if {_FILEPATH, _FILENAME} <= set(names):
-        raise ValueError("{filepath} and {filename} cannot be combined")
-    return parts
-
-
-def _parse_part(segment: str, position: int) -> _UploadPathSegment:
-    name = segment[1:-1]
-    if segment.startswith("{") and segment.endswith("}") and name.isidentifier():
-        return _UploadPathSegment(name, variable=True)
-    if "{" in segment or "}" in segment:
-        raise ValueError(f"segment {position}: a variable is a whole segment, like {{name}}")
-    if set(segment) & set("%?#"):
-        raise ValueError(f"segment {position}: write names unencoded, without %, ? or #")
-    rule = _broken_rule(segment)
-    if rule is not None:
-        raise ValueError(f"segment {position} {rule}")
-    return _UploadPathSegment(segment)

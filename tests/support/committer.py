@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,11 @@ from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
-from gateway.files.versions import LocalFileVersions
+from gateway.files.service import FilesService, SharedDisk
+from gateway.files.versions import JournalVersions
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.telemetry.redaction import Redaction
 from tests.support.harness import files_below
@@ -62,7 +65,11 @@ class CommitterHarness:
         batch = BatchCommitter(disk, state, events)
         self.committer = Committer(batch, self.journal.outbox, disk)
         self.committer.start()
-        self.files = LocalFileVersions(self.tree, self.journal.outbox, self.committer, rename_lock)
+        exclusive = contextlib.nullcontext if rename_lock is None else rename_lock.exclusive
+        storage = LocalStorage(self.tree, self.committer.between_batches, exclusive)
+        self.files = FilesService(
+            storage, versions=JournalVersions(self.journal), disk=SharedDisk(storage, self.root)
+        )
 
     def close(self) -> None:
         self.committer.close()
@@ -78,10 +85,6 @@ class CommitterHarness:
         upload = Upload(new_id(0), path, created=1.0, **facts)
         body = self.incoming.create(upload.id, 0o640)
         body.buffer(content)
-
-        def event_body(size: int) -> dict[str, Any]:
-            return {"path": path, "mime": mime, "bytes": size}
-
         return CommitRequest(upload, body, mime, {}, from_client=True)
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:

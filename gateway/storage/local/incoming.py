@@ -174,7 +174,7 @@ class IncomingFile:
             self.flush()
         status = os.fstat(self._fd)
         self._close()
-        return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return Identity.of(status)
 
     def digest(self, algorithm: str) -> bytes:
         """Return the digest of all bytes written so far, by its `hashlib` name."""
