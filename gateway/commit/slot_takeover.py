@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.commit.recover import recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.fsync import sync_folder
+from gateway.storage.local.directory import sync_folder
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.state_dir import (
@@ -93,7 +93,7 @@ def _leave(orphan: StateDirectory) -> bool:
 
 def _recover(orphan: StateDirectory) -> None:
     incoming, journal = IncomingDirectory(orphan.incoming), Journal(orphan.journal)
-    once = OneTimeMarks(orphan.once)
+    once = OneTimeMarks(orphan.one_time_marks)
     try:
         journal.open()
         try:
