@@ -27,7 +27,7 @@ from gateway.commit.process_state import ProcessState
 from gateway.commit.records import LocalDisk
 from gateway.commit.recover import recover
 from gateway.commit.rename_lock import RenameLock
-from gateway.commit.slot_takeover import adopt, found
+from gateway.commit.slot_takeover import absorb_slots, create_journals
 from gateway.commit.upload_events import Subscribers, UploadEvents
 from gateway.commit.writer import StorageWriter
 from gateway.domain.addresses import connectable_host
@@ -214,8 +214,8 @@ class Resources:
         )
 
     def _subscribers(self) -> Subscribers:
-        uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
-        return Subscribers(uploaded, self.hooks.specs(OBJECT_CREATED))
+        uploaded = tuple(spec.name for spec in self.hooks.handler_specs(UPLOADED))
+        return Subscribers(uploaded, self.hooks.handler_specs(OBJECT_CREATED))
 
     def _make_shelf(self) -> Storage:
         storage = self.settings.storage
@@ -265,8 +265,8 @@ class Resources:
         self.state.sync()
         recover(self.incoming, self.journal, self.one_time_marks)
         if self.process.slot == 0:
-            adopt(self.state, self.journal, self.process.count)
-            found(self.state, self.journal, self.process.count)
+            absorb_slots(self.state, self.journal, self.process.count)
+            create_journals(self.state, self.journal, self.process.count)
         pending = self.journal.unsettled.hold().result()
         if self.object_backend is not None:
             self.object_backend.prepare(pending)

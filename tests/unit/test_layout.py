@@ -33,13 +33,13 @@ EVENT_WORD = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")
 WORDS_PENDING = {
     "auth", "cli", "commit", "domain", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
     "endpoints.inflight", "endpoints.internal_files", "endpoints.routing",
-    "endpoints.uploads", "events", "files", "http", "plugins", "records", "server", "settings",
+    "endpoints.uploads", "events", "files", "http", "plugins", "server", "settings",
     "signing", "storage", "telemetry",
 }  # fmt: skip
 EVENTS_PENDING = {
     "auth", "cli", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
     "endpoints.routing", "endpoints.uploads", "events", "files", "http",
-    "plugins", "records", "server", "storage", "telemetry",
+    "plugins", "server", "storage", "telemetry",
 }  # fmt: skip
 
 

@@ -149,7 +149,7 @@ class StatusEndpoint:
     def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
         story = _stored(row)
         for told in story["handlers"]:
-            progress = self.hooks.progress(told["event_id"], told["handler"])
+            progress = self.hooks.delivery_progress(told["event_id"], told["handler"])
             if progress is not None:
                 told["progress"] = progress
         return story

@@ -41,7 +41,7 @@ class DownloadAuthorizer:
 
     async def file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
         """Decide on a file. Raises `Refusal`."""
-        if not self._hooks.handles(DOWNLOADING):
+        if not self._hooks.has_handlers(DOWNLOADING):
             principal, grant = await self._authenticate(incoming)
             self._auth.authorize(principal)
             wish = (
@@ -87,7 +87,7 @@ class DownloadAuthorizer:
     async def _decide(self, download: Download) -> AuthorizedDownload:
         if not self._hooks.replaces_authorization(DOWNLOADING):
             self._auth.authorize(download.principal)
-        served = await self._hooks.downloading(download)
+        served = await self._hooks.admit_download(download)
         if served is None:
             return AuthorizedDownload(
                 download.path, ResponseOptions(download.filename, download.cache_control)

@@ -108,7 +108,7 @@ class Admission:
     async def _authorize(self, upload: Upload) -> None:
         if not self._hooks.replaces_authorization():
             self._auth.authorize(upload.principal)
-        await self._hooks.uploading(upload)
+        await self._hooks.admit_upload(upload)
         _apply_grant(upload)
 
 

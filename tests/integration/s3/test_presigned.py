@@ -310,12 +310,15 @@ async def test_a_url_never_outlives_temporary_credentials(
 
     monkeypatch.setattr(presign, "expires_in", soon)
     assert "X-Amz-Expires=30&" in (await signed(storage, grant(seconds=900))).url
-    (seconds,) = parse_qs(urlsplit((await signed(storage,
-    grant(seconds=9.9))).url).query)["X-Amz-Expires"] assert 0 < int(seconds) <= 9
+    (seconds,) = parse_qs(urlsplit((await signed(storage, grant(seconds=9.9))).url).query)[
+        "X-Amz-Expires"
+    ]
+    assert 0 < int(seconds) <= 9
 
 
-async def test_a_url_that_would_be_over_at_once_is_not_signed(no_server: None, storage: S3Storage)
--> None:
+async def test_a_url_that_would_be_over_at_once_is_not_signed(
+    no_server: None, storage: S3Storage
+) -> None:
     with pytest.raises(ValueError, match="at least a second"):
         await signed(storage, grant(seconds=0))
 
