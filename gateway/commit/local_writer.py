@@ -52,7 +52,7 @@ class LocalWriter:
         self._disk = disk
         self._committer = committer
         self._file_mode = file_mode
-        self._buffers = WriteBuffers()
+        self.buffers = WriteBuffers()
 
     async def exists(self, path: str) -> bool:
         """See `StorageWriter.exists`."""
@@ -74,7 +74,7 @@ class LocalWriter:
         file = self._file(upload, algorithms)
         if self._disk.durable:
             file.start_writeback()
-        return LocalPendingWrite(upload, file, reservation, self._committer, self._disk, self._buffers)
+        return LocalPendingWrite(upload, file, reservation, self._committer, self._disk, self.buffers)
 
     async def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Stored:
         """See `StorageWriter.store`."""

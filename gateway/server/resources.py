@@ -163,7 +163,7 @@ class Resources:
             self.records.own("initiated"), first_check=settings.reconcile_after
         )
         durable = settings.durability == "full"
-        self.one_time_marks = OneTimeMarks(self.state.once, durable=durable)
+        self.one_time_marks = OneTimeMarks(self.state.one_time_marks, durable=durable)
         opened.callback(self.one_time_marks.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.rename_lock = RenameLock(self.state.folder) if self.process.count > 1 else None
