@@ -54,7 +54,7 @@ async def test_a_call_runs_in_another_thread_and_returns_its_result(executor: Sc
 
 async def test_a_call_sees_what_its_caller_has_bound_to_the_log(executor: ScriptExecutor) -> None:
     async def facts() -> dict[str, Any]:
-        return dict(logs.bound())
+        return dict(logs.bound_fields())
 
     with logs.bind(upload_id="u1"):
         assert await executor.call_script(facts, 5) == {"upload_id": "u1"}
