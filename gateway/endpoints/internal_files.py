@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.auth.authenticator import INTERNAL
+from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
 from gateway.files.versions import FileVersions
@@ -37,25 +37,21 @@ class InternalFilesEndpoint:
     def __init__(self, files: FileVersions) -> None:
         self._files = files
 
-    async def answer(
-        self, method: str, upload_id: str, query: Query, principal: Mapping[str, Any] | None
-    ) -> web.StreamResponse:
-        """Answer for one file, to somebody known. Raises `Refusal`."""
-        if method not in {"GET", "HEAD", "DELETE"}:
-            raise Refusal(
-                "method_not_allowed",
-                "a file is read with GET, removed with DELETE",
-                {"Allow": "GET, HEAD, DELETE"},
-            )
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"file": self._answer}
+
+    async def _answer(self, incoming: IncomingRequest) -> web.StreamResponse:
+        principal, upload_id = incoming.operator, incoming.variables["upload_id"]
         if principal is None:  # `--auth none` lets anybody upload, and nobody have others' files
             raise Refusal("forbidden", "only somebody known may have or remove a file here")
-        named = _very(query) if principal == INTERNAL else None
+        named = _very(incoming.params) if principal == INTERNAL else None
         try:
             path, identity = named or await self._files.recorded(upload_id)
         except Superseded:
             raise Refusal("not_found", "no upload of this id is known (any more)") from None
         try:
-            if method == "DELETE":
+            if incoming.request.method == "DELETE":
                 await self._files.remove_very(path, identity)
                 return web.Response(status=204)
             return _InternalFileResponse(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
+from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.domain import failpoints
 from gateway.endpoints.notifications.authentication import NotificationAuthenticator, unknown
 from gateway.endpoints.notifications.parser import NotificationMessage, read
@@ -50,15 +51,17 @@ class NotificationHandler:
         self._keeper = keeper
         self._serving = 0
 
-    async def answer(self, request: web.BaseRequest, *, known: bool) -> web.Response:
-        """Answer a request; `known` tells whether the default authorization knows who asks."""
-        if request.method != "POST":
-            raise Refusal("method_not_allowed", "notifications are sent with POST", {"Allow": "POST"})
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"notifications": self._answer}
+
+    async def _answer(self, incoming: IncomingRequest) -> web.Response:
         if self._serving >= AT_ONCE:
             raise Refusal("overloaded", "too many notifications at once")
         self._serving += 1
         try:
-            return await self._take(request, known=known)
+            known = incoming.owner or incoming.operator is not None
+            return await self._take(incoming.request, known=known)
         finally:
             self._serving -= 1
 
@@ -110,7 +113,7 @@ class NotificationHandler:
 
 async def _passed_on(keeper: aiohttp.ClientSession, body: bytes) -> web.Response:
     try:
-        async with keeper.post("http://sibling/-/notifications", data=body, timeout=PASSING) as answer:
+        async with keeper.post("http://process/-/notifications", data=body, timeout=PASSING) as answer:
             said = await answer.read()
             return web.Response(
                 status=answer.status, body=said, content_type=answer.content_type, charset="utf-8"
