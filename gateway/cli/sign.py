@@ -226,6 +226,6 @@ def _routes(settings: Settings) -> list[Route]:
 def _no_door(asked: _RequestToSign, settings: Settings) -> ConfigError:
     return ConfigError(
         f"{asked.raw_path} is no URL of this gateway. Files are uploaded with PUT"
-        f" {settings.file_upload_api_path}; a stored file has the URL {OBJECTS_PREFIX}/... ; a route must"
-        " be in --plugins"
+        f" {settings.file_upload_api_path}; a stored file has the URL {OBJECTS_PREFIX}/... ; a route"
+        " must be in --plugins"
     )

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import GenerationMode
 
+from gateway.domain.api_routes import API_ROUTES
 from gateway.endpoints.routing.openapi import document
 from gateway.settings import Settings
 from tests.integration.routing.test_validate import SPEC
@@ -64,6 +65,8 @@ def test_the_document_says_methods_schemas_and_who_may(tmp_path: Path) -> None:
     assert (flag["name"], flag["required"]) == ("X-Flag", False)
     assert set(paths["/any"]) == {"get", "post", "put", "patch", "delete"}
     assert "put" in paths["/upload/{filepath}"]
+    assert all(row.method.lower() in paths[row.pattern] for row in API_ROUTES)
+    assert paths["/-/objects/{filepath}"]["put"]["security"] == [{"signed": []}]
 
 
 async def test_the_page_needs_the_default_authorization_and_shows_what_is_served_now(
