@@ -14,6 +14,7 @@ from typing import Any, Final
 from gateway.domain import paths
 from gateway.domain.api_routes import OBJECTS_PREFIX
 from gateway.domain.grant import Grant, encode_path, grant_metadata
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.signing import UrlSigner
@@ -49,7 +50,7 @@ class SignedUrlFactory:
         shelf: Storage | None = None,
         remember: Remember | None = None,
     ) -> None:
-        self._template = paths.UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
         self._downloads = settings.downloads
         self._urls = urls
         self._base = base
@@ -122,7 +123,7 @@ def new_nonce() -> str:
     return secrets.token_urlsafe(16)
 
 
-def object_of(raw_path: str) -> paths.Match | None:
+def object_of(raw_path: str) -> PathMatch | None:
     """Return what a raw path below `/-/objects` names, None for one that is not below it.
 
     Raises `Refusal("bad_path")`.
@@ -134,7 +135,7 @@ def object_of(raw_path: str) -> paths.Match | None:
         raise Refusal("bad_path", "a segment of the path contains a slash")
     key = "/".join(segments)
     paths.check(key)
-    return paths.Match(f"/{key}", {"filepath": key})
+    return PathMatch(f"/{key}", {"filepath": key})
 
 
 def _checked(path: str) -> str:

@@ -130,7 +130,9 @@ def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.N
     if unknown:
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         if not flags:
-            raise ConfigError(f"unexpected argument {unknown[0]!r}; {_hint_for(parser, unknown[0])}")
+            # In `gateway secrets encrypt VALUE` it is the secret itself.
+            word = "" if parser.prog == "gateway secrets" else f" {unknown[0]!r}"
+            raise ConfigError(f"unexpected argument{word}; {_hint_for(parser, unknown[0])}")
         valid = [flag for action in parser._actions for flag in action.option_strings]
         close = difflib.get_close_matches(flags[0], valid, 1)
         hint = f"did you mean {close[0]}?" if close else f"see `{parser.prog} --help`"

@@ -44,6 +44,9 @@ API_ROUTES: Final = (
     ApiRoute("DELETE", "/-/files/{upload_id}", Access.OPERATOR, "file", "Remove the file of an upload"),
     ApiRoute("PUT", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Store a file"),
     ApiRoute("GET", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "A stored file"),
+    ApiRoute(
+        "DELETE", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Remove, for peers only"
+    ),
     ApiRoute("GET", "/-/events", Access.OPERATOR, "events", "Deliveries of events"),
     ApiRoute("GET", "/-/events/depth", Access.OPERATOR, "events.depth", "Waiting deliveries, counted"),
     ApiRoute("GET", "/-/events/paused", Access.OPERATOR, "events.paused", "Handlers that are paused"),

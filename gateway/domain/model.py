@@ -5,6 +5,7 @@ Plain data only: no behaviour that reads a clock, a disk or a socket except maki
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -131,12 +132,27 @@ class Download:
 
 
 class Identity(NamedTuple):
-    """Which very file was committed: device and inode, size in bytes, mtime in nanoseconds."""
+    """Which version of a file was committed: device and inode, size in bytes, mtime in nanoseconds."""
 
     device: int
     inode: int
     size: int
     mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """Return the version that a stat describes."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    @property
+    def etag(self) -> str:
+        """The entity tag of this version, without quotes.
+
+        Strong (RFC 9110 section 8.8.3): files get their names whole and by rename, so another content
+        is another inode or time. Hashed, since clients have no use for inode numbers.
+        """
+        text = f"{self.device}-{self.inode}-{self.size}-{self.mtime_ns}"
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class Stored(NamedTuple):
@@ -152,10 +168,10 @@ class Stored(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Origin:
-    """How a file is reached from elsewhere: the scheme its holder serves, and which very file it is."""
+    """How a file is reached from elsewhere: the scheme that its owner serves, and its entity tag."""
 
     scheme: str
-    identity: Identity | None = None
+    etag: str | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -21,14 +21,16 @@ from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.downloads.archive import ArchiveHandler, folder_of
 from gateway.endpoints.downloads.handler import DownloadHandler
+from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
+from gateway.endpoints.uploads.socket_takeover import DETACHED, respond_detached
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
-from gateway.http.cors import for_any_origin
+from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
 from gateway.http.responses import refusal_answer
 from gateway.settings import Settings
@@ -55,6 +57,7 @@ class FileHandlers(NamedTuple):
     uploads: UploadHandler
     downloads: DownloadHandler
     archives: ArchiveHandler
+    stored: InternalFilesEndpoint
 
 
 class Dispatcher:
@@ -80,7 +83,7 @@ class Dispatcher:
         self.stopping = False
         self._serving = 0
         self._drained: asyncio.Event | None = None
-        self._template = paths.UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
         self._redaction = Redaction(settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -170,7 +173,8 @@ class Dispatcher:
         incoming = IncomingRequest(request, owner=owner)
         raw_path = incoming.raw_path
         if (match := object_of(raw_path)) is not None:
-            return await for_any_origin(request, partial(self._object, incoming, match))
+            serve = partial(self._object, incoming, match)
+            return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
         self.auth.refuse_unknown_proxy(request.headers)
@@ -188,7 +192,7 @@ class Dispatcher:
             raise _upload_with_put(UPLOAD_METHODS if downloads else "PUT")
         return await self.files.uploads.put(incoming, match)
 
-    async def _object(self, incoming: IncomingRequest, match: paths.Match) -> web.StreamResponse:
+    async def _object(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
         """Serve a stored path to a signed URL, or to a gateway of this installation."""
         request = incoming.request
         self.auth.refuse_unknown_proxy(request.headers)
@@ -197,6 +201,8 @@ class Dispatcher:
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
             return await self.files.downloads.serve(request, match.path, caller.grant)
+        if request.method == "DELETE" and caller.principal == INTERNAL:
+            return await self.files.stored.delete_object(request, match.path)
         if request.method != "PUT":
             raise _upload_with_put(UPLOAD_METHODS)
         return await self.files.uploads.put(incoming, match)
@@ -256,8 +262,8 @@ def _upload_with_put(allowed: str) -> Refusal:
 async def _send(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Write the response; where the body was not read, close the connection behind it."""
     refused = response.status >= 400 and request.body_exists and not isinstance(response, ProxyResponse)
-    if TAKEN in request:
-        await answer_taken(request, response)
+    if DETACHED in request:
+        await respond_detached(request, response)
     elif refused or is_unread(request):
         await answer_unread(request, response)
     else:

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from gateway.domain.addresses import Address
-from gateway.domain.paths import UploadPathTemplate, check
+from gateway.domain.path_template import UploadPathTemplate
+from gateway.domain.paths import check
 from gateway.errors import Refusal
 
 _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)

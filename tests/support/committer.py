@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +15,21 @@ import pytest
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.disk_space import DiskSpace
-from gateway.commit.records import CommitRequest, Subscribers
+from gateway.commit.process_state import ProcessState
+from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.rename_lock import RenameLock
+from gateway.commit.upload_events import Subscribers, UploadEvents
 from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
-from gateway.files.versions import LocalFileVersions
+from gateway.files.service import FilesService, SharedDisk
+from gateway.files.versions import JournalVersions
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
+from gateway.telemetry.redaction import Redaction
 from tests.support.harness import files_below
 from tests.support.records import awaited
 
@@ -36,7 +42,7 @@ class CommitterHarness:
     `handlers` are told of every upload, `watchers` of objects.
     """
 
-    def __init__(self, folder: Path, gate: RenameLock | None = None) -> None:
+    def __init__(self, folder: Path, rename_lock: RenameLock | None = None) -> None:
         self.root = folder / "data"
         self.root.mkdir()
         self.incoming_folder = folder / "incoming"
@@ -48,20 +54,22 @@ class CommitterHarness:
         self.disk = ThreadPoolExecutor(2)
         self.handlers: list[str] = ["h"]
         self.watchers: list[HandlerSpec] = []
-        steps = BatchCommitter(
-            self.tree,
-            self.incoming,
-            self.journal.outbox,
-            DiskSpace(self.incoming.fd, 0),
-            slot=0,
-            durable=True,
-            audience=lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)),
-            once=self.once,
-            gate=gate,
+        space = DiskSpace(self.incoming.fd, 0)
+        disk = LocalDisk(
+            self.tree, self.incoming, space, self.disk, durable=True, rename_lock=rename_lock
         )
-        self.committer = Committer(steps, self.journal.outbox, durable=True, disk=self.disk)
+        state = ProcessState(0, self.journal, self.once)
+        events = UploadEvents(
+            lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)), Redaction(), 0
+        )
+        batch = BatchCommitter(disk, state, events)
+        self.committer = Committer(batch, self.journal.outbox, disk)
         self.committer.start()
-        self.files = LocalFileVersions(self.tree, self.journal.outbox, self.committer, gate)
+        exclusive = contextlib.nullcontext if rename_lock is None else rename_lock.exclusive
+        storage = LocalStorage(self.tree, self.committer.between_batches, exclusive)
+        self.files = FilesService(
+            storage, versions=JournalVersions(self.journal), disk=SharedDisk(storage, self.root)
+        )
 
     def close(self) -> None:
         self.committer.close()
@@ -77,11 +85,7 @@ class CommitterHarness:
         upload = Upload(new_id(0), path, created=1.0, **facts)
         body = self.incoming.create(upload.id, 0o640)
         body.buffer(content)
-
-        def event_body(size: int) -> dict[str, Any]:
-            return {"path": path, "mime": mime, "bytes": size}
-
-        return CommitRequest(upload, body, mime, {}, event_body)
+        return CommitRequest(upload, body, mime, {}, from_client=True)
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
         async with asyncio.timeout(TIMEOUT):

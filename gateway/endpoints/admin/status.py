@@ -146,7 +146,7 @@ class UploadStatusEndpoint:
         return json_answer(status)
 
     async def _own_status(self, upload_id: str) -> dict[str, Any] | None:
-        status = self.inflight.story(upload_id)
+        status = self.inflight.describe(upload_id)
         if status is None or status["state"] == "failed":
             # The row of an active upload may yet be undone; of an ended one the journal knows more.
             row = await asyncio.wrap_future(self.ledger.story(upload_id))
@@ -156,7 +156,7 @@ class UploadStatusEndpoint:
     def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
         status = _stored_status(row)
         for run in status["handlers"]:
-            progress = self.hooks.progress(run["event_id"], run["handler"])
+            progress = self.hooks.delivery_progress(run["event_id"], run["handler"])
             if progress is not None:
                 run["progress"] = progress
         return status

@@ -1,8 +1,4 @@
-"""The order of what happens to a request that a routing plugin answers.
-
-One rule: the order stands in one list, and whatever refuses does it before the body is asked for. A
-request keeps the table of its moment.
-"""
+"""Serves the routes of plugins: finds the route of a request and runs its steps in order."""
 
 from __future__ import annotations
 
@@ -17,8 +13,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.endpoints.routing.authorize import AuthorizeStep
 from gateway.endpoints.routing.body import BodyReader
-from gateway.endpoints.routing.cors import CorsStep, preflight_method
-from gateway.endpoints.routing.model import CorsPolicy, Next, RequestContext, chain
+from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.openapi import document
 from gateway.endpoints.routing.plugin import KIND
 from gateway.endpoints.routing.proxy import Proxy
@@ -26,10 +21,12 @@ from gateway.endpoints.routing.rate_limit import RateLimitStep
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
 from gateway.endpoints.routing.validate import ValidateStep
+from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.protocol import expects_continue
 from gateway.http.responses import json_answer
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
+from gateway.plugins.scripting.namespace import METHODS
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 
@@ -38,8 +35,72 @@ log = logging.getLogger("gateway.routing")
 NO_ROUTES: Final = RouteTable()
 
 
+class RouteSteps:
+    """The steps of every route, in their order. A refusal comes before the body is asked for.
+
+    `default_cors` is for routes without a policy of their own.
+    """
+
+    def __init__(
+        self,
+        auth: Auth,
+        scripts: ScriptSteps,
+        ask_upstream: Next,
+        default_cors: CorsPolicy | None,
+        metrics: Metrics,
+    ) -> None:
+        self._ask_upstream = ask_upstream
+        self._default_cors = default_cors
+        self._metrics = metrics
+        self._bodies = BodyReader()
+        steps = (
+            self._cors,
+            AuthorizeStep(auth),
+            RateLimitStep(),
+            ValidateStep(self._bodies),
+            self._watch,
+            scripts.before,
+            scripts.after,
+        )
+        self._first = chain(steps, self._upstream)
+
+    async def respond(self, exchange: RequestContext) -> web.StreamResponse:
+        """Return the response of a route. Raises `Refusal`, `ClientDisconnected`."""
+        try:
+            return await self._first(exchange)
+        finally:
+            self._bodies.release(exchange)
+
+    def cors_policy(self, route: Route) -> CorsPolicy | None:
+        """Return the policy for pages of other origins."""
+        return route.cors or self._default_cors
+
+    async def _cors(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+        """Answer preflights before authorization: browsers send no credentials with them."""
+        policy, methods = self.cors_policy(exchange.route), exchange.route.methods or METHODS
+        if policy is None:
+            return await following(exchange)
+        return await serve_cross_origin(exchange.request, policy, methods, lambda: following(exchange))
+
+    async def _watch(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+        """Log and count answers whose status the route does not call normal."""
+        answer = await following(exchange)
+        normal = exchange.operation.normal_codes if exchange.operation else frozenset()
+        if normal and answer.status not in normal:
+            name = exchange.route.name
+            self._metrics.abnormal_answers.labels(name).inc()
+            facts = {"route": name, "status": str(answer.status)}
+            log.warning("an answer that the route does not call normal", extra={"facts": facts})
+        return answer
+
+    async def _upstream(self, exchange: RequestContext) -> web.StreamResponse:
+        if not exchange.route.upstreams:
+            return web.Response(status=204)
+        return await self._ask_upstream(exchange)
+
+
 class Routing:
-    """The door. One object per gateway, on the server's loop."""
+    """Serves what routing plugins describe. One object per gateway, on the server's loop."""
 
     def __init__(
         self,
@@ -54,27 +115,15 @@ class Routing:
         self._settings = settings
         self._plugins = plugins
         self._auth = auth
-        self._proxy = proxy
-        self._metrics = metrics
-        self._bodies = BodyReader()
-        self._origins = CorsStep(CorsPolicy(settings.cors_origins) if settings.cors_origins else None)
-        scripts = ScriptSteps(hooks.work, plugins.mask, proxy.fetch_whole)
-        steps = (
-            self._origins,
-            AuthorizeStep(auth),
-            RateLimitStep(),
-            ValidateStep(self._bodies),
-            self._watch,
-            scripts.before,
-            scripts.after,
-        )
-        self._serve = chain(steps, self._upstream)
+        origins = settings.cors_origins
+        scripts = ScriptSteps(hooks.run_script, plugins.mask, proxy.fetch_whole)
+        self._steps = RouteSteps(auth, scripts, proxy, CorsPolicy(origins) if origins else None, metrics)
 
     @property
     def table(self) -> RouteTable:
         """The routes of the newest generation of plugins."""
-        table: RouteTable = self._plugins.current.gathered.get(KIND, NO_ROUTES)
-        return table
+        table = self._plugins.current.combined.get(KIND)
+        return table if isinstance(table, RouteTable) else NO_ROUTES
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
@@ -91,11 +140,7 @@ class Routing:
             if incoming.request.method == "OPTIONS":
                 return _options(refusal)
             raise
-        exchange = self._exchange(incoming, found)
-        try:
-            return await self._serve(exchange)
-        finally:
-            self._bodies.release(exchange)
+        return await self._steps.respond(self._exchange(incoming, found))
 
     def _find(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
         """Find the route; a preflight is for the route of the method that it asks about."""
@@ -103,7 +148,7 @@ class Routing:
         if asked is not None:
             with contextlib.suppress(MethodNotAllowed):
                 found = table.find(raw_path, asked)
-                if self._origins.of(found.route) is not None:
+                if self._steps.cors_policy(found.route) is not None:
                     return found
         return table.find(raw_path, request.method)
 
@@ -121,22 +166,6 @@ class Routing:
             waiting=expects_continue(request),
             path=found.path,
         )
-
-    async def _watch(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
-        """Log and count answers whose status the route does not call normal."""
-        answer = await following(exchange)
-        normal = exchange.operation.normal_codes if exchange.operation else frozenset()
-        if normal and answer.status not in normal:
-            name = exchange.route.name
-            self._metrics.abnormal_answers.labels(name).inc()
-            facts = {"route": name, "status": str(answer.status)}
-            log.warning("an answer that the route does not call normal", extra={"facts": facts})
-        return answer
-
-    async def _upstream(self, exchange: RequestContext) -> web.StreamResponse:
-        if not exchange.route.upstreams:
-            return web.Response(status=204)
-        return await self._proxy(exchange)
 
 
 def _options(refusal: MethodNotAllowed) -> web.Response:

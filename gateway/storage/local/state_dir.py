@@ -8,8 +8,8 @@
       owner-<n>.sock     where the owner answers the command line and its siblings
       once/              the one-time URLs that are used up (`storage.once`), of all slots
       records.db         what scripts keep (`records`), all slots; `records.turns` lets them in turn
-      leaving-<n>.db     a journal on its way into another one (`commit.adopt`)
-      gate, turnstile    who gives names to files, who removes some (`commit.gate`)
+      leaving-<n>.db     a journal on its way into another one (`commit.slot_takeover`)
+      gate, turnstile    lock between processes that publish files and one that removes some
 
 The flocks go with the processes that hold them, however they end.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import os
 import threading
@@ -47,16 +46,6 @@ class Between(Protocol):
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
         """Return what `function` returns."""
         ...
-
-
-def etag_of(identity: Identity) -> str:
-    """Return the entity tag of a stored file, without quotes.
-
-    Strong (RFC 9110 section 8.8.3): files get their names whole and by rename, so another content is
-    another inode or time. Hashed, since inode numbers are nobody's business.
-    """
-    text = f"{identity.device}-{identity.inode}-{identity.size}-{identity.mtime_ns}"
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class LocalStorage:
@@ -212,8 +201,7 @@ class _FolderPages:
 def _described(
     path: str, status: os.stat_result, mime: str | None = None, metadata: dict[str, str] | None = None
 ) -> Stat:
-    identity = Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    return Stat(path, status.st_size, status.st_mtime, etag_of(identity), mime, metadata or {})
+    return Stat(path, status.st_size, status.st_mtime, Identity.of(status).etag, mime, metadata or {})
 
 
 def _same(stat: Stat, etag: str | None) -> None:

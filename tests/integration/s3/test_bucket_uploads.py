@@ -47,8 +47,8 @@ async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
 async def test_more_bytes_than_were_declared_are_refused(
     start_gateway: StartGateway, s3_storage: str, size: int
 ) -> None:
-    intake = (await start_gateway(auth="none", storage=s3_storage)).resources.make_writer()
-    body = await intake.begin(Upload("01ABC-0", "/x", content_length=size), "text/plain")
+    writer = (await start_gateway(auth="none", storage=s3_storage)).resources.writer
+    body = await writer.begin(Upload("01ABC-0", "/x", content_length=size))
     await body.write(b"x" * size)
     with pytest.raises(Refusal) as refused:
         await body.write(b"y")
@@ -78,7 +78,7 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
     files = (await start_gateway(auth="none", storage=s3_storage)).resources.files
     looked = asyncio.Event()
     with monkeypatch.context() as silent:
-        silent.setattr(BucketClient, "head", never)
+        silent.setattr(BucketClient, "head_object", never)
         saving = asyncio.create_task(files.save("/made/x", b"x", on_conflict="rename"))
         await looked.wait()
         saving.cancel()

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import Refusal, Superseded
-from gateway.files.by_path import FilesByPath
+from gateway.files.service import FilesService
 from gateway.settings.values import Bucket
 from gateway.storage.s3 import client as client_module
 from gateway.storage.s3 import lifecycle
@@ -239,7 +239,7 @@ async def test_what_scripts_let_expire_is_swept_and_the_bucket_gets_a_rule_that_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.storage")
-    client, files = await clients.client(), FilesByPath(shelf, 0)
+    client, files = await clients.client(), FilesService(shelf)
     for path in ("/exports/old", "/exportsx"):
         await client.put_object(Bucket=place.name, Key=place.key(path), Body=b"x")
     assert await files.expire("/exports/", 900) == 0

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.domain import paths
-from gateway.domain.paths import Match, UploadPathTemplate
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.errors import Refusal
 
 DEFAULT = UploadPathTemplate.parse("/upload/{filepath}")
@@ -121,7 +121,7 @@ def test_a_query_is_bounded_and_must_be_utf8() -> None:
 def test_a_path_of_the_templates_shape_gives_its_variables(
     template: str, raw: str, path: str, resources: dict[str, str]
 ) -> None:
-    assert UploadPathTemplate.parse(template).match(raw) == Match(path, resources)
+    assert UploadPathTemplate.parse(template).match(raw) == PathMatch(path, resources)
 
 
 @pytest.mark.parametrize(("template", "resources"), [("/in/{t}", {"t": "x"}), ("/in/x", {})])
@@ -183,9 +183,9 @@ def test_every_single_segment_variable_is_checked_like_a_segment(raw: str) -> No
     [
         ("", "start with a slash"),
         ("upload/{filepath}", "start with a slash"),
-        ("/", "segment 1 is empty"),
-        ("/upload/", "segment 2 is empty"),
-        ("/a//{filepath}", "segment 2 is empty"),
+        ("/", "segment 1: it is empty"),
+        ("/upload/", "segment 2: it is empty"),
+        ("/a//{filepath}", "segment 2: it is empty"),
         ("/a/../{filepath}", "dot segment"),
         ("/a\n/{filepath}", "control character"),
         ("/a%20b/{filepath}", "without %"),
@@ -194,9 +194,11 @@ def test_every_single_segment_variable_is_checked_like_a_segment(raw: str) -> No
         ("/a/x{file}", "whole segment"),
         ("/a/{}", "whole segment"),
         ("/a/{file-name}", "whole segment"),
-        ("/{a}/{a}", "{a} stands more than once"),
+        ("/a/{rest:path}", "only {filepath} spans"),
+        ("/{rest:path}/a", "at its end only"),
+        ("/{a}/{a}", "{a} more than once"),
         ("/{filepath}/x/{filepath}", "more than once"),
-        ("/{filename}/{filepath}", "cannot stand together"),
+        ("/{filename}/{filepath}", "both {filepath} and {filename}"),
         ("/-/{filepath}", "gateway itself"),
     ],
 )
@@ -278,7 +280,7 @@ def test_a_quoted_path_matches_back_to_itself(segments: list[str]) -> None:
     except Refusal:
         return
     match = DEFAULT.match(quote(path))
-    assert match == Match(path, {"filepath": path.removeprefix("/upload/")})
+    assert match == PathMatch(path, {"filepath": path.removeprefix("/upload/")})
 
 
 def test_every_short_spelling_of_traversal_is_refused_or_contained() -> None:

@@ -12,7 +12,7 @@ import pytest
 from gateway.cli.check import check
 from gateway.domain.model import SCHEDULE, UPLOADED, RetryPolicy
 from gateway.domain.schedules import Cron, Every
-from gateway.plugins import PluginFaults, Plugins
+from gateway.plugins import PluginErrors, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.schema import plugin_schema
 from gateway.plugins.scripting import Services
@@ -36,7 +36,7 @@ def write(plugins: Plugins, text: str) -> None:
 
 def complaint(plugins: Plugins, text: str) -> str:
     write(plugins, text)
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         plugins.load()
     return str(caught.value).replace(f"{plugins._folders[0]}/", "")
 
@@ -66,8 +66,8 @@ def test_it_is_known_what_is_delivered_and_when(plugins: Plugins) -> None:
     write(plugins, f"{HEAD}every: 1s\n{SCRIPT}{other}")
     now = plugins.load()
     hooks = Hooks(plugins)
-    assert [spec.name for spec in hooks.specs(UPLOADED)] == ["other"]
-    assert [spec.name for spec in hooks.specs()] == ["other", "nightly"]
+    assert [spec.name for spec in hooks.handler_specs(UPLOADED)] == ["other"]
+    assert [spec.name for spec in hooks.handler_specs()] == ["other", "nightly"]
     assert now.schedules == {"nightly": Every(1)}
 
 

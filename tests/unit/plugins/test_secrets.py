@@ -14,7 +14,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.errors import ConfigError
-from gateway.plugins import PluginFaults, Plugins
+from gateway.plugins import PluginErrors, Plugins
 from gateway.plugins.scripting import Services
 from gateway.plugins.secrets import LARGEST_VALUE, DecryptionError, SecretKeys, keys_of, new_key
 from gateway.settings import load
@@ -35,15 +35,15 @@ def typed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 
 
 def loaded(folder: Path, keys: SecretKeys) -> Plugins:
-    plugins = Plugins([folder], Services(), keys=lambda: keys)
+    plugins = Plugins([folder], Services(), make_keys=lambda: keys)
     plugins.load()
     return plugins
 
 
 def faults(folder: Path, keys: SecretKeys) -> list[str]:
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         loaded(folder, keys)
-    return [str(fault).replace(f"{folder}/", "") for fault in caught.value.faults]
+    return [str(fault).replace(f"{folder}/", "") for fault in caught.value.errors]
 
 
 # -- keys
@@ -193,8 +193,8 @@ def test_a_faulty_key_file_is_told_once_however_many_secrets_there_are(tmp_path:
     def broken() -> SecretKeys:
         raise ConfigError("is open to others", "keys")
 
-    with pytest.raises(PluginFaults) as caught:
-        Plugins([tmp_path / "p"], Services(), keys=broken).load()
+    with pytest.raises(PluginErrors) as caught:
+        Plugins([tmp_path / "p"], Services(), make_keys=broken).load()
     assert str(caught.value) == "keys: is open to others"
 
 
@@ -202,10 +202,10 @@ async def test_a_reload_asks_for_the_keys_anew_and_old_values_stay_masked(tmp_pa
     old, new = SecretKeys([new_key()]), SecretKeys([new_key()])
     in_force = [old]
     write_plugin(tmp_path, f"name: a\nconfig: {{x: !secret {old.encrypt(CLEAR)}}}\n")
-    plugins = Plugins([tmp_path], Services(), keys=lambda: in_force[-1])
+    plugins = Plugins([tmp_path], Services(), make_keys=lambda: in_force[-1])
     plugins.load()
     write_plugin(tmp_path, f"name: a\nconfig: {{x: !secret {new.encrypt('another-value')}}}\n")
-    with pytest.raises(PluginFaults):
+    with pytest.raises(PluginErrors):
         await plugins.reload()
     in_force.append(new)
     assert (await plugins.reload()).configs.get("a") == {"x": "another-value"}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain import paths
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.errors import ConfigError, Refusal
 from gateway.storage.local.tree import DirectoryTree
 
@@ -264,7 +265,7 @@ def test_a_closed_tree_answers_nothing(root: Path) -> None:
         tree.lstat(("f",))
 
 
-def attempt(tree: DirectoryTree, template: paths.UploadPathTemplate, raw: str) -> str:
+def attempt(tree: DirectoryTree, template: UploadPathTemplate, raw: str) -> str:
     try:
         match = template.match(raw)
         assert match is not None
@@ -279,7 +280,7 @@ def test_every_short_spelling_of_traversal_stores_below_the_root_or_nowhere(
 ) -> None:
     (root / "upload").mkdir()
     (root / "upload/25").symlink_to(outside)
-    template = paths.UploadPathTemplate.parse("/upload/{filepath}")
+    template = UploadPathTemplate.parse("/upload/{filepath}")
     outcomes: Counter[str] = Counter()
     for length in range(1, 6):
         for spelling in product(("%", "25", "2e", "2f", ".", "/", "\\", "a"), repeat=length):
