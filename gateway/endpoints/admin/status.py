@@ -23,7 +23,7 @@ from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
 from gateway.http.responses import json_answer
 from gateway.plugins.hooks import Hooks
-from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, together
+from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, merge_expositions
 
 READY_TTL: Final = 1.0
 """Seconds for which readiness is cached: probes must not become a load."""
@@ -111,7 +111,7 @@ class MetricsEndpoint:
         body = await asyncio.to_thread(self.metrics.render, _rows(depth), sorted(paused), engines)
         if self.processes.sessions and not _this_process_only(incoming):
             bodies = {self.slot: body, **await self.processes.get_all("/-/metrics")}
-            body = await asyncio.to_thread(together, bodies)
+            body = await asyncio.to_thread(merge_expositions, bodies)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _depth(self) -> list[Depth]:
