@@ -46,23 +46,23 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_format, settings.log_level)
     logs.take_thread_failures()
     _raise_file_limit()
-    premises = SharedResources(settings)
-    premises.open()
-    with contextlib.closing(premises):
+    shared = SharedResources(settings)
+    shared.open()
+    with contextlib.closing(shared):
         if settings.processes == 1:
-            seat = premises.seat(0)
-            return _serve(settings, seat, _nothing, lambda: _greet(settings, seat))
-        return _supervise(settings, premises)
+            process = shared.process(0)
+            return _serve(settings, process, _nothing, lambda: _greet(settings, process))
+        return _supervise(settings, shared)
 
 
-def _supervise(settings: Settings, premises: SharedResources) -> int:
-    """Keep one process alive for every seat."""
+def _supervise(settings: Settings, shared: SharedResources) -> int:
+    """Keep one process alive for every slot."""
     started = False
 
     def work(slot: int, link: SupervisorChannel) -> int:
         logs.always(process=slot)
         try:
-            return _serve(settings, premises.seat(slot), link.prepared, link.ready)
+            return _serve(settings, shared.process(slot), link.prepared, link.ready)
         except* ConfigError as faults:
             if started:
                 log.error("it cannot start: %s", "; ".join(map(str, faults.exceptions)))
@@ -74,24 +74,22 @@ def _supervise(settings: Settings, premises: SharedResources) -> int:
     def announce() -> None:
         nonlocal started
         started = True
-        _greet(settings, premises.seat(0))
+        _greet(settings, shared.process(0))
 
     def ended(slot: int) -> None:
-        premises.promises[slot] = 0
+        shared.reservations[slot] = 0
 
-    supervisor = Supervisor(
-        settings.processes, work, settings.grace, announce, ended, premises.close_port
-    )
+    supervisor = Supervisor(settings.processes, work, settings.grace, announce, ended, shared.close_port)
     return supervisor.run()
 
 
 def _serve(
-    settings: Settings, seat: ProcessContext, prepared: Callable[[], None], ready: Callable[[], None]
+    settings: Settings, process: ProcessContext, prepared: Callable[[], None], ready: Callable[[], None]
 ) -> int:
     """Be one process: `prepared` may wait before the port is opened, `ready` is called after that."""
     asked: list[int] = []
     signal.signal(signal.SIGHUP, lambda number, _: asked.append(number))  # until the loop hears it
-    gateway = Gateway(settings, seat)
+    gateway = Gateway(settings, process)
     gateway.prepare()
     prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -143,15 +141,15 @@ def _nothing() -> None:
     """There is nobody to wait for."""
 
 
-def _greet(settings: Settings, seat: ProcessContext) -> None:
-    if seat.token is not None:
+def _greet(settings: Settings, process: ProcessContext) -> None:
+    if process.token is not None:
         print(
             "a token was made; it is shown only this once, and kept hashed in "
-            f"{settings.state}:\n\n    {seat.token}\n\n"
+            f"{settings.state}:\n\n    {process.token}\n\n"
             'use it as `curl -H "X-Auth-Token: <token>" -T FILE URL`',
             flush=True,
         )
-    print(f"listening on {seat.url}", flush=True)
+    print(f"listening on {process.url}", flush=True)
 
 
 def _raise_file_limit() -> None:

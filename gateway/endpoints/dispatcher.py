@@ -33,7 +33,7 @@ from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
-from gateway.http.cors import for_any_origin
+from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
 from gateway.http.responses import refusal_answer
 from gateway.settings import Settings
@@ -67,7 +67,7 @@ class Dispatcher:
     metrics: Metrics
     stopping: bool = False
     _serving: int = 0
-    _quiet: asyncio.Event | None = None
+    _drained: asyncio.Event | None = None
     _template: paths.UploadPathTemplate = field(init=False)
     _redaction: Redaction = field(init=False)
 
@@ -82,17 +82,17 @@ class Dispatcher:
             return await self._handle(request, owner=False)
         finally:
             self._serving -= 1
-            if self._quiet is not None and not self._serving:
-                self._quiet.set()
+            if self._drained is not None and not self._serving:
+                self._drained.set()
 
-    async def quiet(self, grace: float) -> None:
+    async def drain(self, grace: float) -> None:
         """Wait until no request of the network is being served, `grace` seconds at the most."""
-        self._quiet = asyncio.Event()
+        self._drained = asyncio.Event()
         if not self._serving:
             return
         try:
             async with asyncio.timeout(grace):
-                await self._quiet.wait()
+                await self._drained.wait()
         except TimeoutError:
             faults.warning("%d requests are cut off: the grace time is over", self._serving)
 
@@ -149,7 +149,8 @@ class Dispatcher:
         incoming = IncomingRequest(request)
         raw_path = incoming.raw_path
         if (match := object_of(raw_path)) is not None:
-            return await for_any_origin(request, partial(self._object, incoming, match))
+            serve = partial(self._object, incoming, match)
+            return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
         if raw_path.startswith("/-/"):
             return await self._own_page(incoming, owner=owner)
         self.auth.refuse_unknown_proxy(request.headers)

@@ -1,56 +1,118 @@
-"""Lets pages of any origin use the signed URLs that they were given.
+"""Cross-origin requests of browsers: preflights, and the headers that let a page read a response.
 
-The rule: it is the signature that allows, and it stands in the URL: a browser adds nothing of its
-own to such a request, so there is nothing for a foreign page to borrow. Source: Fetch standard,
-CORS protocol.
+Errors carry the headers too: a page cannot read them otherwise. Source: Fetch standard, CORS
+protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import hdrs, web
 
 from gateway.errors import Refusal
 
-METHODS: Final = "GET, HEAD, PUT"
-READABLE: Final = "Content-Range, ETag, Location, X-Request-Id"
-"""Headers of answers that a page may read, beside those that it always may."""
 
-SECONDS: Final = "3600"
-"""For how long a browser remembers that it has asked."""
+@dataclass(frozen=True, slots=True)
+class CorsPolicy:
+    """Which pages of other origins may call, with what, and what they may read.
+
+    `headers` empty: those that the page asks for. `max_age` is in seconds.
+    """
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: int = 600
+
+
+SIGNED_URLS: Final = CorsPolicy(
+    origins=("*",),
+    methods=("GET", "HEAD", "PUT"),
+    expose=("Content-Range", "ETag", "Location", "X-Request-Id"),
+    max_age=3600,
+)
+"""Any page may use a signed URL: the signature is in the URL, and a browser adds no credentials of
+its own, so a foreign page has nothing to borrow."""
 
 Serve = Callable[[], Awaitable[web.StreamResponse]]
 
+_RESPONSE_HEADERS: Final = (
+    hdrs.ACCESS_CONTROL_ALLOW_ORIGIN,
+    hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    hdrs.ACCESS_CONTROL_EXPOSE_HEADERS,
+)
 
-async def for_any_origin(request: web.BaseRequest, serve: Serve) -> web.StreamResponse:
-    """Answer a preflight; else serve, and let the page that asks read the answer, refusals too."""
-    if hdrs.ORIGIN not in request.headers:
-        return await serve()
-    asked = hdrs.ACCESS_CONTROL_REQUEST_METHOD
-    if request.method == "OPTIONS" and asked in request.headers:
-        return _preflight(request)
+
+def preflight_method(request: web.BaseRequest) -> str | None:
+    """Return the method that a preflight asks for; None if the request is no preflight."""
+    if request.method != "OPTIONS" or hdrs.ORIGIN not in request.headers:
+        return None
+    return request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
+
+
+async def serve_cross_origin(
+    request: web.BaseRequest, policy: CorsPolicy, methods: Sequence[str], serve: Serve
+) -> web.StreamResponse:
+    """Answer a preflight; else serve the request, and set the headers for its origin.
+
+    `methods` are allowed if the policy names none. Raises what `serve` raises, and
+    `Refusal("forbidden")` for a preflight of an origin that may not call.
+    """
+    if preflight_method(request) is not None:
+        return _preflight_response(request, policy, policy.methods or methods)
     try:
-        answer = await serve()
+        response = await serve()
     except Refusal as refusal:
-        _allow(refusal.headers)
+        _set_headers(request, policy, refusal.headers)
         raise
-    _allow(answer.headers)
-    return answer
+    for name in _RESPONSE_HEADERS:  # an upstream's own are meant for its own address
+        response.headers.popall(name, None)
+    _set_headers(request, policy, response.headers)
+    return response
 
 
-def _preflight(request: web.BaseRequest) -> web.Response:
-    answer = web.Response(status=204)
-    answer.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
-    answer.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = METHODS
-    headers = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS)
+def _preflight_response(
+    request: web.BaseRequest, policy: CorsPolicy, methods: Sequence[str]
+) -> web.Response:
+    response = web.Response(status=204)
+    if not _set_headers(request, policy, response.headers):
+        raise Refusal("forbidden", "pages of this origin may not call here", {hdrs.VARY: "Origin"})
+    response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(methods)
+    requested = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
+    headers = ", ".join(policy.headers) or requested
     if headers:
-        answer.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = headers
-    answer.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = SECONDS
-    return answer
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = headers
+    response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(policy.max_age)
+    response.headers[hdrs.VARY] = ", ".join(
+        ("Origin", hdrs.ACCESS_CONTROL_REQUEST_METHOD, hdrs.ACCESS_CONTROL_REQUEST_HEADERS)
+    )
+    return response
 
 
-def _allow(headers: MutableMapping[str, str]) -> None:
-    headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
-    headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = READABLE
+def _set_headers(
+    request: web.BaseRequest, policy: CorsPolicy, headers: MutableMapping[str, str]
+) -> bool:
+    """Set the headers for the request's origin; tell whether it may call."""
+    headers[hdrs.VARY] = _with_origin(headers.get(hdrs.VARY))
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None or not {"*", origin, origin.lower()} & set(policy.origins):
+        return False
+    any_origin = "*" in policy.origins and not policy.credentials
+    headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*" if any_origin else origin
+    if policy.credentials:
+        headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+    if policy.expose:
+        headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = ", ".join(policy.expose)
+    return True
+
+
+def _with_origin(vary: str | None) -> str:
+    if not vary:
+        return "Origin"
+    names = {name.strip().lower() for name in vary.split(",")}
+    return vary if names & {"origin", "*"} else f"{vary}, Origin"

@@ -1,6 +1,6 @@
-"""Puts ground, doors and what lives beside them together into a gateway, and takes it down again.
+"""Puts resources, doors and what lives beside them together into a gateway, and takes it down again.
 
-`Gateway.prepare` opens the ground, `start` the rooms that live on the loop in the order in which
+`Gateway.prepare` opens the resources, `start` the rooms that live on the loop in the order in which
 they depend on each other, `stop` ends them in reverse.
 """
 
@@ -41,16 +41,16 @@ SWEEP_SECONDS = 3600.0
 class Gateway:
     """A running gateway, or one process of it. `settings.port` 0 becomes a real port in `address`.
 
-    `seat` comes from a supervisor; without one the gateway is the only process of its directory.
+    `process` comes from a supervisor; without one the gateway is the only process of its directory.
     """
 
     settings: Settings
-    seat: ProcessContext | None = None
-    ground: Resources = field(init=False)
-    delivering: EventDelivery = field(init=False)
-    timetable: Scheduler = field(init=False)
-    doors: Endpoints = field(init=False)
-    entrance: Dispatcher = field(init=False)
+    process: ProcessContext | None = None
+    resources: Resources = field(init=False)
+    delivery: EventDelivery = field(init=False)
+    scheduler: Scheduler = field(init=False)
+    endpoints: Endpoints = field(init=False)
+    dispatcher: Dispatcher = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
     _servers: list[web.ServerRunner] = field(default_factory=list)
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -64,30 +64,30 @@ class Gateway:
         Blocking, before any port opens. Raises `ConfigError`.
         """
         with contextlib.ExitStack() as opened:
-            if self.seat is None:  # no supervisor gave us one: the premises are ours alone
-                premises = SharedResources(self.settings)
-                premises.open()
-                opened.callback(premises.close)
-                self.seat = premises.seat(0)
-            self.ground = Resources(self.settings, self.seat)
-            self.ground.open()
-            opened.callback(self.ground.close)
+            if self.process is None:  # no supervisor gave us one: the shared are ours alone
+                shared = SharedResources(self.settings)
+                shared.open()
+                opened.callback(shared.close)
+                self.process = shared.process(0)
+            self.resources = Resources(self.settings, self.process)
+            self.resources.open()
+            opened.callback(self.resources.close)
             self._opened = opened.pop_all()
 
     async def start(self) -> None:
         """Start the threads and the runner, then take requests."""
         await self.hooks.start()
-        self.ground.committer.start()
-        if self.ground.depot is not None:
-            await self.ground.depot.start()
-        self.delivering = EventDelivery(self.ground, self.metrics)
-        self.doors = Endpoints(self.ground, self.metrics, self.delivering.ledgers)
-        self.entrance = await self.doors.open()
-        await self.delivering.start()
-        self.timetable = Scheduler(
-            self.journal.outbox, self.journal.ticks, ledger=self.delivering.ledgers.get("nats")
+        self.resources.committer.start()
+        if self.resources.object_backend is not None:
+            await self.resources.object_backend.start()
+        self.delivery = EventDelivery(self.resources, self.metrics)
+        self.endpoints = Endpoints(self.resources, self.metrics, self.delivery.ledgers)
+        self.dispatcher = await self.endpoints.open()
+        await self.delivery.start()
+        self.scheduler = Scheduler(
+            self.journal.outbox, self.journal.ticks, ledger=self.delivery.ledgers.get("nats")
         )
-        await self.timetable.start(self._schedules())
+        await self.scheduler.start(self._schedules())
         kept = self.settings.retention, self.settings.relayed_retention
         chores = self.journal.ledger.keep_house(*kept), self._sweep()
         self._house = [asyncio.create_task(chore) for chore in chores]
@@ -95,25 +95,25 @@ class Gateway:
 
     def _schedules(self) -> dict[str, Schedule]:
         """Return what this process has to tick: one process of a node does."""
-        return self.plugins.current.schedules if self.ground.seat.slot == 0 else {}
+        return self.plugins.current.schedules if self.resources.process.slot == 0 else {}
 
     async def _sweep(self) -> None:
         """Let go of one-time URLs that expired long ago, until cancelled: one process of a node does."""
-        while self.ground.seat.slot == 0:
+        while self.resources.process.slot == 0:
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(self.ground.once.remove_expired)
+                await asyncio.to_thread(self.resources.one_time_marks.remove_expired)
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _listen(self) -> None:
         """Take requests on the port, and the owner's on the Unix socket."""
-        public = make_runner(self.entrance.handle)
-        owner = make_runner(self.entrance.handle_owner)
+        public = make_runner(self.dispatcher.handle)
+        owner = make_runner(self.dispatcher.handle_owner)
         self._servers = [public, owner]
         for server in self._servers:
             await server.setup()
-        await web.SockSite(owner, owner_socket(self.ground.state)).start()
+        await web.SockSite(owner, owner_socket(self.resources.state)).start()
         await web.SockSite(
-            public, self.ground.seat.socket, ssl_context=self.ground.tls, backlog=BACKLOG
+            public, self.resources.process.socket, ssl_context=self.resources.tls, backlog=BACKLOG
         ).start()
 
     # -- facts
@@ -121,46 +121,46 @@ class Gateway:
     @property
     def hooks(self) -> Hooks:
         """What fires events at the handlers."""
-        return self.ground.hooks
+        return self.resources.hooks
 
     @property
     def plugins(self) -> Plugins:
         """The plugins, generation after generation."""
-        return self.ground.plugins
+        return self.resources.plugins
 
     @property
     def state(self) -> StateDirectory:
         """The places of this process in the state folder."""
-        return self.ground.state
+        return self.resources.state
 
     @property
     def journal(self) -> Journal:
         """The journal of this process."""
-        return self.ground.journal
+        return self.resources.journal
 
     @property
     def inflight(self) -> Inflight:
         """The uploads on their way."""
-        return self.doors.inflight
+        return self.endpoints.inflight
 
     @property
     def generated_token(self) -> str | None:
         """The token that this very start has made, to be shown once."""
-        return self.ground.seat.token
+        return self.resources.process.token
 
     @property
     def address(self) -> tuple[str, int]:
         """The address and port that are (or, while stopping, were) bound."""
-        return self.ground.seat.address
+        return self.resources.process.address
 
     @property
     def url(self) -> str:
         """Where a person on this machine finds the gateway."""
-        return self.ground.seat.url
+        return self.resources.process.url
 
     def describe(self) -> list[str]:
         """Return what a person wants to know at start: who authorizes, which plugin does what."""
-        lines = self.ground.plugins.describe()
+        lines = self.resources.plugins.describe()
         if self.hooks.replaces_authorization():
             lines.append("uploads are authorized by the plugins")
         else:
@@ -170,7 +170,7 @@ class Gateway:
 
     def introduce(self) -> None:
         """Log the description, once for all processes."""
-        if self.ground.seat.slot == 0:
+        if self.resources.process.slot == 0:
             for line in self.describe():
                 log.info("%s", line)
 
@@ -178,48 +178,48 @@ class Gateway:
 
     async def reload(self) -> None:
         """Take new plugins and certificates (SIGHUP); any fault keeps the old ones and is logged."""
-        ground = self.ground
+        resources = self.resources
         try:
             # On a context of its own: one that takes half of a pair serves nobody any more.
             await asyncio.to_thread(tls_context, self.settings)
-            await asyncio.to_thread(ground.installation.read_certificate)
-            await asyncio.to_thread(ground.tree.reload_protected, ground.protected())
-            await ground.plugins.reload()  # last: a fault behind it would leave new plugins unheard
+            await asyncio.to_thread(resources.installation.read_certificate)
+            await asyncio.to_thread(resources.tree.reload_protected, resources.protected())
+            await resources.plugins.reload()  # last: a fault behind it would leave new plugins unheard
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
             return
         except Exception:
             log.exception("the reload failed, all stays as it was")
             return
-        if ground.tls is not None:
+        if resources.tls is not None:
             with contextlib.suppress(ConfigError):  # it was good just now
-                load_certificate(ground.tls, self.settings)
-        await self.delivering.refresh()
-        self.timetable.refresh(self._schedules())
-        log.info("reloaded: generation %d of the plugins", ground.plugins.current.number)
+                load_certificate(resources.tls, self.settings)
+        await self.delivery.refresh()
+        self.scheduler.refresh(self._schedules())
+        log.info("reloaded: generation %d of the plugins", resources.plugins.current.number)
         self.introduce()
 
     async def stop(self) -> None:
         """Stop accepting, finish requests up to the grace time, hand unfinished events back."""
-        self.entrance.stopping = True
+        self.dispatcher.stopping = True
         for server in self._servers:
             for site in list(server.sites):
                 await site.stop()
         grace = self.settings.grace
         for chore in self._house:
             chore.cancel()
-        await self.timetable.stop()
-        await asyncio.gather(self.entrance.quiet(grace), self.delivering.stop(grace))
+        await self.scheduler.stop()
+        await asyncio.gather(self.dispatcher.drain(grace), self.delivery.stop(grace))
         await asyncio.gather(*(server.cleanup() for server in self._servers))
-        await self.doors.close()
-        if self.ground.depot is not None:
-            await self.ground.depot.close()
-        for clients in self.ground.clients:
+        await self.endpoints.close()
+        if self.resources.object_backend is not None:
+            await self.resources.object_backend.close()
+        for clients in self.resources.s3_clients:
             await clients.close()
         await self.hooks.close(1.0)
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.ground.state.socket.unlink()
+            self.resources.state.socket.unlink()
         self._opened.close()

@@ -30,16 +30,16 @@ class EventDelivery:
     Raises `ConfigError` for credentials that cannot be read.
     """
 
-    def __init__(self, ground: Resources, metrics: Metrics) -> None:
-        self._ground = ground
-        self.dispatcher = PluginDispatcher(ground.hooks, ground.holders)
+    def __init__(self, resources: Resources, metrics: Metrics) -> None:
+        self._resources = resources
+        self.dispatcher = PluginDispatcher(resources.hooks, resources.files)
         self._nats: NatsEngine | None = None
         self._relay: Relay | None = None
-        if ground.settings.events == "journal":
-            self.runner = Runner(ground.journal.queue, self.dispatcher, metrics)
+        if resources.settings.events == "journal":
+            self.runner = Runner(resources.journal.queue, self.dispatcher, metrics)
             return
-        self._nats = nats = make_engine(ground.settings, ground.node)
-        self._relay = relay = Relay(ground.journal.queue, nats.outbox, self._here())
+        self._nats = nats = make_engine(resources.settings, resources.node)
+        self._relay = relay = Relay(resources.journal.queue, nats.outbox, self._here())
         self.runner = Runner(nats.queue, self.dispatcher, metrics)
         metrics.gauge(
             "gateway_relay_waiting", "Deliveries not yet handed to NATS", lambda: relay.waiting
@@ -72,19 +72,19 @@ class EventDelivery:
             await self._nats.close()
 
     def _specs(self) -> Sequence[Any]:
-        return () if self._ground.settings.deliver == "workers" else self._ground.hooks.specs()
+        return () if self._resources.settings.deliver == "workers" else self._resources.hooks.specs()
 
     def _here(self) -> RelayContext:
-        ground = self._ground
+        resources = self._resources
 
         async def identities(upload_ids: Sequence[str]) -> Mapping[str, Identity]:
-            found = await asyncio.wrap_future(ground.journal.outbox.recorded(upload_ids))
+            found = await asyncio.wrap_future(resources.journal.outbox.recorded(upload_ids))
             return {upload_id: identity for upload_id, (_, identity) in found.items()}
 
         async def depth() -> Sequence[Depth]:
-            return await ground.journal.ledger.depth()
+            return await resources.journal.ledger.depth()
 
         def holder() -> str:
-            return host_port(*ground.advertised)
+            return host_port(*resources.advertised)
 
-        return RelayContext(holder, ground.installation.scheme, identities, depth)
+        return RelayContext(holder, resources.installation.scheme, identities, depth)

@@ -1,4 +1,4 @@
-"""The doors, put on the ground: what answers uploads, routes, `/-/...` and `/-/events`.
+"""The doors, put on the resources: what answers uploads, routes, `/-/...` and `/-/events`.
 
 The rule: nothing is decided here; each door is given what it needs and nothing more.
 """
@@ -47,12 +47,12 @@ from gateway.telemetry.redaction import Redaction
 class Endpoints:
     """The doors of one process, and what they share."""
 
-    ground: Resources
+    resources: Resources
     metrics: Metrics
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     inflight: Inflight = field(default_factory=Inflight)
-    roads: ReceiverFactory = field(init=False)
-    siblings: ProcessClients = field(init=False)
+    receivers: ReceiverFactory = field(init=False)
+    process_clients: ProcessClients = field(init=False)
     proxy: Proxy = field(init=False)
     downloads: DownloadHandler = field(init=False)
     archives: ArchiveHandler = field(init=False)
@@ -60,27 +60,34 @@ class Endpoints:
 
     async def open(self) -> Dispatcher:
         """Make all doors and the road to them. Nobody comes in yet."""
-        ground, seat = self.ground, self.ground.seat
+        resources, process = self.resources, self.resources.process
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
-        self.siblings = ProcessClients(ground.settings.state, seat.others)
-        self.siblings.start()
-        ground.holders.serve(ground.intake())
-        self.roads = ReceiverFactory(self.inflight, ground.disk, ground.settings.idle_timeout)
-        await self.roads.open()
+        self.process_clients = ProcessClients(resources.settings.state, process.others)
+        self.process_clients.start()
+        resources.files.serve(resources.make_writer())
+        self.receivers = ReceiverFactory(
+            self.inflight, resources.disk_executor, resources.settings.idle_timeout
+        )
+        await self.receivers.open()
         auth = await self._auth()
         routing = await self._routing(auth)
         self.downloads = DownloadHandler(
-            ground.settings, auth, ground.hooks, ground.shelf, self.metrics, ground.seat.slot
+            resources.settings,
+            auth,
+            resources.hooks,
+            resources.storage,
+            self.metrics,
+            resources.process.slot,
         )
         self.archives = ArchiveHandler(self.downloads)
         return Dispatcher(
-            ground.settings,
+            resources.settings,
             auth,
             self._uploads(auth),
             routing,
             self._observe(routing),
             self._steering(),
-            InternalFilesEndpoint(ground.files),
+            InternalFilesEndpoint(resources.file_versions),
             await self._notifications(auth),
             self.downloads,
             self.archives,
@@ -88,117 +95,130 @@ class Endpoints:
         )
 
     async def _auth(self) -> Auth:
-        ground, verify = self.ground, None
-        if ground.settings.jwt_issuer is not None:
+        resources, verify = self.resources, None
+        if resources.settings.jwt_issuer is not None:
             from gateway.auth.jwt.verifier import Verifier  # most gateways have no use for its libraries
 
-            verifier = await self._opened.enter_async_context(Verifier(ground.settings))
+            verifier = await self._opened.enter_async_context(Verifier(resources.settings))
             about = "Whether JSON Web Tokens can be judged"
             self.metrics.gauge("gateway_issuer_ready", about, lambda: verifier.ready)
             verify = verifier.verify
-        return Auth(ground.settings, tokens_of(ground.settings), ground.installation, verify)
+        return Auth(resources.settings, tokens_of(resources.settings), resources.installation, verify)
 
     async def close(self) -> None:
         """Close what the doors hold towards others."""
         await self._opened.aclose()
         await self.proxy.close()
-        await self.siblings.close()
-        self.roads.close()
+        await self.process_clients.close()
+        self.receivers.close()
         await self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> UploadHandler:
-        ground, inflight = self.ground, self.inflight
+        resources, inflight = self.resources, self.inflight
         store = self._store()
         return UploadHandler(
-            Admission(ground.settings, auth, ground.hooks, inflight, store.look, ground.once),
+            Admission(
+                resources.settings, auth, resources.hooks, inflight, store.look, resources.one_time_marks
+            ),
             store,
-            hooks=ground.hooks,
+            hooks=resources.hooks,
             inflight=inflight,
             metrics=self.metrics,
-            slot=ground.seat.slot,
+            slot=resources.process.slot,
         )
 
     def _store(self) -> UploadSink:
         """Choose, once, how bodies are taken in."""
-        ground = self.ground
-        if ground.depot is not None:
-            return ObjectSink(ground.settings, ground.depot.intake, ground.reserve, ground.disk)
+        resources = self.resources
+        if resources.object_backend is not None:
+            return ObjectSink(
+                resources.settings,
+                resources.object_backend.intake,
+                resources.disk_space,
+                resources.disk_executor,
+            )
         return FileSink(
-            ground.settings,
-            ground.tree,
-            ground.reserve,
-            ground.incoming,
-            ground.committer,
-            roads=self.roads,
-            disk=ground.disk,
+            resources.settings,
+            resources.tree,
+            resources.disk_space,
+            resources.incoming,
+            resources.committer,
+            roads=self.receivers,
+            disk=resources.disk_executor,
         )
 
     async def _routing(self, auth: Auth) -> Routing:
-        ground = self.ground
+        resources = self.resources
         self.proxy = Proxy(auth.trusts)
         await self.proxy.start()
         return Routing(
-            ground.settings,
-            ground.plugins,
+            resources.settings,
+            resources.plugins,
             auth=auth,
-            hooks=ground.hooks,
+            hooks=resources.hooks,
             proxy=self.proxy,
             metrics=self.metrics,
         )
 
     async def _notifications(self, auth: Auth) -> NotificationHandler:
         """Make the door for notifications, and let the first process look for those that were lost."""
-        ground, settings, metrics = self.ground, self.ground.settings, self.metrics
+        resources, settings, metrics = self.resources, self.resources.settings, self.metrics
         own = settings.storage if isinstance(settings.storage, Bucket) else None
         arrivals = NotificationProcessor(
             NotificationScope(own, frozenset(settings.object_buckets)),
-            ground.shelf,
-            ground.initiated,
-            genuine=ground.installation.marks.is_genuine,
-            stored=ground.journal.outbox.knows,
-            publish=ground.journal.outbox.publish,
-            audience=lambda: ground.hooks.specs(OBJECT_CREATED),
-            failed=ground.hooks.failed,
+            resources.storage,
+            resources.presigned_uploads,
+            genuine=resources.installation.marks.is_genuine,
+            stored=resources.journal.outbox.knows,
+            publish=resources.journal.outbox.publish,
+            audience=lambda: resources.hooks.specs(OBJECT_CREATED),
+            failed=resources.hooks.failed,
             notices=metrics.notices,
             ends=metrics.initiated,
         )
-        if own is not None and ground.seat.slot == 0:
+        if own is not None and resources.process.slot == 0:
             reconcile = PresignedUploadReconciler(
-                ground.initiated, arrivals, ground.shelf, metrics.initiated, settings.reconcile_after
+                resources.presigned_uploads,
+                arrivals,
+                resources.storage,
+                metrics.initiated,
+                settings.reconcile_after,
             )
             reconcile.start()
             self._opened.push_async_callback(reconcile.stop)
         senders = NotificationAuthenticator(
-            ground.senders, open_here=auth.mode == "none" and is_loopback(settings.host)
+            resources.notification_secrets, open_here=auth.mode == "none" and is_loopback(settings.host)
         )
-        return NotificationHandler(senders, arrivals, SnsVerifier(), self.siblings.sessions.get(0))
+        return NotificationHandler(
+            senders, arrivals, SnsVerifier(), self.process_clients.sessions.get(0)
+        )
 
     def _observe(self, routing: Routing) -> StatusEndpoint:
-        ground = self.ground
+        resources = self.resources
         return StatusEndpoint(
-            ground.journal.ledger,
+            resources.journal.ledger,
             self.inflight,
-            ground.reserve,
-            ground.hooks,
+            resources.disk_space,
+            resources.hooks,
             self.metrics,
             routing.openapi,
-            self.siblings,
-            ground.seat.slot,
+            self.process_clients,
+            resources.process.slot,
             self.ledgers,
-            None if ground.depot is None else ground.depot.alive,
+            None if resources.object_backend is None else resources.object_backend.alive,
         )
 
     def _steering(self) -> EventsEndpoint:
-        redaction = Redaction(self.ground.settings.redact)
-        return EventsEndpoint(self.ground.journal.ledger, self._gathered(), redaction)
+        redaction = Redaction(self.resources.settings.redact)
+        return EventsEndpoint(self.resources.journal.ledger, self._gathered(), redaction)
 
     def _gathered(self) -> Ledger:
         """The ledgers of all processes as one."""
-        own, sessions = self.ground.journal.ledger, self.siblings.sessions
+        own, sessions = self.resources.journal.ledger, self.process_clients.sessions
         if not sessions and not self.ledgers:
             return own
-        parts: dict[int, Ledger] = {self.ground.seat.slot: own}
+        parts: dict[int, Ledger] = {self.resources.process.slot: own}
         parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
         named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(self.ledgers)
         return CombinedLedger(lambda: named, (lambda: self.ledgers) if self.ledgers else None)

@@ -65,31 +65,31 @@ DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
 
 @dataclass(slots=True)
 class Resources:
-    """What every door needs, for the process that has this `seat`."""
+    """What every door needs, for the process that has this `process`."""
 
     settings: Settings
-    seat: ProcessContext
+    process: ProcessContext
     state: StateDirectory = field(init=False)
     installation: Installation = field(init=False)
     plugins: Plugins = field(init=False)
     hooks: Hooks = field(init=False)
     journal: Journal = field(init=False)
     incoming: IncomingDirectory = field(init=False)
-    once: OneTimeMarks = field(init=False)
+    one_time_marks: OneTimeMarks = field(init=False)
     tree: DirectoryTree = field(init=False)
-    reserve: DiskSpace = field(init=False)
+    disk_space: DiskSpace = field(init=False)
     committer: Committer = field(init=False)
-    depot: ObjectBackend | None = None
-    files: FileVersions = field(init=False)
-    shelf: Storage = field(init=False)
-    clients: Sequence[Clients] = ()
-    holders: FilesService = field(init=False)
+    object_backend: ObjectBackend | None = None
+    file_versions: FileVersions = field(init=False)
+    storage: Storage = field(init=False)
+    s3_clients: Sequence[Clients] = ()
+    files: FilesService = field(init=False)
     records: Records = field(init=False)
-    initiated: PresignedUploads = field(init=False)
-    senders: tuple[str, ...] = ()
-    gate: RenameLock | None = None
-    disk: ThreadPoolExecutor = field(init=False)
-    visitors: ReadPool = field(init=False)
+    presigned_uploads: PresignedUploads = field(init=False)
+    notification_secrets: tuple[str, ...] = ()
+    rename_lock: RenameLock | None = None
+    disk_executor: ThreadPoolExecutor = field(init=False)
+    read_pool: ReadPool = field(init=False)
     services: Services = field(default_factory=Services)
     tls: ssl.SSLContext | None = None
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -106,8 +106,8 @@ class Resources:
     def close(self) -> None:
         """Finish what was handed to the threads, then close all of it."""
         self.committer.close()
-        self.disk.shutdown()
-        self.visitors.close()
+        self.disk_executor.shutdown()
+        self.read_pool.close()
         self._opened.close()
 
     @property
@@ -115,14 +115,14 @@ class Resources:
         """The address and port that events name: never `all interfaces`."""
         if self.settings.advertise is not None:
             return self.settings.advertise.host, self.settings.advertise.port
-        host, port = self.seat.address
+        host, port = self.process.address
         return connectable_host(host), port
 
     @property
     def node(self) -> str:
         """What runs are signed with: `HOST:PORT`, and the slot where there are several."""
         host, port = self.advertised
-        return f"{host}:{port}" + (f"/{self.seat.slot}" if self.seat.count > 1 else "")
+        return f"{host}:{port}" + (f"/{self.process.slot}" if self.process.count > 1 else "")
 
     def protected(self) -> list[Path]:
         """Return the places that no upload may reach."""
@@ -139,13 +139,13 @@ class Resources:
 
     def _take_slot(self, opened: contextlib.ExitStack) -> None:
         settings = self.settings
-        self.state = StateDirectory(settings.state, self.seat.slot)
+        self.state = StateDirectory(settings.state, self.process.slot)
         self.state.prepare()
         self.state.lock(SLOT_LOCK_TIMEOUT)
         opened.callback(self.state.unlock)
         self.tls = tls_context(settings)
         keys = installation_keys(settings)
-        self.installation = Installation(settings, keys, lambda: self.seat.address)
+        self.installation = Installation(settings, keys, lambda: self.process.address)
 
     def _lay_out(self, opened: contextlib.ExitStack) -> None:
         """Where bodies come in, where files go, who brings them there."""
@@ -156,23 +156,23 @@ class Resources:
         opened.callback(self.tree.close)
         self.records = open_records(settings)
         opened.callback(self.records.close)
-        self.initiated = PresignedUploads(
+        self.presigned_uploads = PresignedUploads(
             self.records.own("initiated"), first_look=settings.reconcile_after
         )
         durable = settings.durability == "full"
-        self.once = OneTimeMarks(self.state.once, durable=durable)
-        opened.callback(self.once.close)
+        self.one_time_marks = OneTimeMarks(self.state.once, durable=durable)
+        opened.callback(self.one_time_marks.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
-        self.gate = RenameLock(self.state.folder) if self.seat.count > 1 else None
-        if self.gate is not None:
-            opened.callback(self.gate.close)
-        self.reserve = DiskSpace(
-            self.incoming.fd, settings.min_free_bytes, self.seat.promises, self.seat.slot
+        self.rename_lock = RenameLock(self.state.folder) if self.process.count > 1 else None
+        if self.rename_lock is not None:
+            opened.callback(self.rename_lock.close)
+        self.disk_space = DiskSpace(
+            self.incoming.fd, settings.min_free_bytes, self.process.reservations, self.process.slot
         )
-        self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
-        self.visitors = ReadPool(DISK_THREADS)
+        self.disk_executor = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self.read_pool = ReadPool(DISK_THREADS)
         self.committer = self._make_committer()
-        self.depot = self._make_depot()
+        self.object_backend = self._make_depot()
 
     def _make_committer(self) -> Committer:
         durable = self.settings.durability == "full"
@@ -180,14 +180,14 @@ class Resources:
             self.tree,
             self.incoming,
             self.journal.outbox,
-            self.reserve,
+            self.disk_space,
             slot=self.state.slot,
             durable=durable,
             audience=self._audience,
-            once=self.once,
-            gate=self.gate,
+            once=self.one_time_marks,
+            gate=self.rename_lock,
         )
-        return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk)
+        return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk_executor)
 
     def _make_depot(self) -> ObjectBackend | None:
         """Where uploads go that do not become files."""
@@ -198,29 +198,29 @@ class Resources:
             settings,
             settings.storage,
             self.journal,
-            self.once,
-            threads=self.disk,
-            slot=self.seat.slot,
+            self.one_time_marks,
+            threads=self.disk_executor,
+            slot=self.process.slot,
             mark=self.installation.marks.mark,
             audience=self._audience,
             learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
         )
 
     def _make_files(self) -> FileVersions:
-        if self.depot is not None:
-            return ObjectVersions(self.shelf, self.journal.outbox)
-        return LocalFileVersions(self.tree, self.journal.outbox, self.committer, self.gate)
+        if self.object_backend is not None:
+            return ObjectVersions(self.storage, self.journal.outbox)
+        return LocalFileVersions(self.tree, self.journal.outbox, self.committer, self.rename_lock)
 
-    def intake(self) -> StorageWriter[Any]:
+    def make_writer(self) -> StorageWriter[Any]:
         """Return the writing side of the storage."""
-        if self.depot is not None:
-            return self.depot.intake
+        if self.object_backend is not None:
+            return self.object_backend.intake
         return LocalWriter(
             self.tree,
             self.incoming,
             self.committer,
-            self.reserve,
-            disk=self.disk,
+            self.disk_space,
+            disk=self.disk_executor,
             mode=self.settings.file_mode,
             durable=self.settings.durability == "full",
         )
@@ -236,38 +236,38 @@ class Resources:
     def _make_shelf(self) -> Storage:
         storage = self.settings.storage
         if storage == "file":
-            alone = contextlib.nullcontext if self.gate is None else self.gate.alone
-            return LocalStorage(self.tree, self.committer.between_batches, alone, self.visitors)
+            alone = contextlib.nullcontext if self.rename_lock is None else self.rename_lock.alone
+            return LocalStorage(self.tree, self.committer.between_batches, alone, self.read_pool)
         reading, signing = (
             Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
             for endpoint in (None, self.settings.storage_public_url)
         )
-        self.clients = (reading, signing)
-        self.services.closers += [clients.close for clients in self.clients]
+        self.s3_clients = (reading, signing)
+        self.services.closers += [clients.close for clients in self.s3_clients]
         return S3Storage(storage, reading, signing)
 
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
-        self.shelf = self._make_shelf()
-        self.files = self._make_files()
-        self.holders = FilesService(
+        self.storage = self._make_shelf()
+        self.file_versions = self._make_files()
+        self.files = FilesService(
             self.installation,
             self.tree,
             settings.directory if settings.storage == "file" else None,
             own=lambda: self.advertised,
-            local=self.files,
-            shelf=self.shelf,
-            slot=self.seat.slot,
-            placed=None if self.depot is None else self._placed,
+            local=self.file_versions,
+            shelf=self.storage,
+            slot=self.process.slot,
+            placed=None if self.object_backend is None else self._placed,
         )
-        services.files = self.holders
+        services.files = self.files
         services.records = self.records
         links = SignedUrlFactory(
             settings,
             self.installation.urls,
             lambda: self.installation.public_url,
-            self.shelf,
-            self.initiated.remember,
+            self.storage,
+            self.presigned_uploads.remember,
         )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url
@@ -276,8 +276,8 @@ class Resources:
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
         self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
-        self.senders = read_secrets(settings.notifications_secret_file)
-        self.plugins.mask.learn(self.senders)
+        self.notification_secrets = read_secrets(settings.notifications_secret_file)
+        self.plugins.mask.learn(self.notification_secrets)
         self.plugins.mask.learn(secrets_of(settings))
         logs.mask_with(self.plugins.mask)
         opened.callback(self.plugins.close)
@@ -289,12 +289,12 @@ class Resources:
         self.journal.open()
         opened.callback(self.journal.close)
         self.state.sync()
-        recover(self.incoming, self.journal, self.once)
-        if self.seat.slot == 0:
-            adopt(self.state, self.journal, self.seat.count)
-            found(self.state, self.journal, self.seat.count)
+        recover(self.incoming, self.journal, self.one_time_marks)
+        if self.process.slot == 0:
+            adopt(self.state, self.journal, self.process.count)
+            found(self.state, self.journal, self.process.count)
         pending = self.journal.unsettled.hold().result()
-        if self.depot is not None:
-            self.depot.prepare(pending)
+        if self.object_backend is not None:
+            self.object_backend.prepare(pending)
         elif pending:
             log.error("%d uploads wait for the bucket of an earlier --storage", len(pending))

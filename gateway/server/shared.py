@@ -1,4 +1,4 @@
-"""The premises: what exists once for a directory, however many processes serve it.
+"""The shared: what exists once for a directory, however many processes serve it.
 
 The rule: whoever opens them, the supervisor or the only process, makes nothing that needs a thread
 or a loop; the processes get a `ProcessContext` each and find all else done: the directory is
@@ -32,7 +32,7 @@ class ProcessContext:
     count: int
     socket: socket.socket
     address: tuple[str, int]
-    promises: ReservationTable
+    reservations: ReservationTable
     scheme: str
     token: str | None = None
 
@@ -53,7 +53,7 @@ class SharedResources:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._opened = contextlib.ExitStack()
-        self.promises = ReservationTable(settings.processes)
+        self.reservations = ReservationTable(settings.processes)
         self._socket: socket.socket
         self._address: tuple[str, int]
         self._token: str | None = None
@@ -75,7 +75,7 @@ class SharedResources:
             self._address = str(host), int(port)
             self._opened = opened.pop_all()
 
-    def seat(self, slot: int) -> ProcessContext:
+    def process(self, slot: int) -> ProcessContext:
         """Return what the process of this slot gets."""
         scheme = "https" if self._settings.tls_cert else "http"
         return ProcessContext(
@@ -83,7 +83,7 @@ class SharedResources:
             self._settings.processes,
             self._socket,
             self._address,
-            self.promises,
+            self.reservations,
             scheme,
             self._token,
         )

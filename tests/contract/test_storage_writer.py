@@ -51,7 +51,7 @@ async def begin(
 
 async def visible(gateway: Gateway) -> dict[str, bytes]:
     """Return what can be read, by path."""
-    shelf, found = gateway.ground.shelf, {}
+    shelf, found = gateway.resources.storage, {}
     paths = [stat.path async for stat in shelf.list("/upload/")]
     for path in paths:
         async with shelf.open(path) as opened:
@@ -61,9 +61,11 @@ async def visible(gateway: Gateway) -> dict[str, bytes]:
 
 async def unfinished(gateway: Gateway) -> list[str]:
     """Return what lies about of uploads that did not end well."""
-    if gateway.ground.depot is None:
-        return list(gateway.ground.incoming.upload_ids())
-    return [key async for key, _, _ in gateway.ground.depot.objects.list_multiparts("a prefix/")]
+    if gateway.resources.object_backend is None:
+        return list(gateway.resources.incoming.upload_ids())
+    return [
+        key async for key, _, _ in gateway.resources.object_backend.objects.list_multiparts("a prefix/")
+    ]
 
 
 @pytest.mark.parametrize("size", [0, 1000, 200_000, LARGE])
@@ -193,7 +195,7 @@ async def test_type_and_metadata_stay_with_the_bytes(begin: StartGateway, size: 
     gateway = await begin()
     lines = ("Content-Type: image/x-odd", "X-Amz-Meta-Color: blue", "X-Amz-Meta-Title: für dich")
     await put(gateway, "/upload/x", bytes(size), *lines)
-    stat = await gateway.ground.shelf.stat("/upload/x")
+    stat = await gateway.resources.storage.stat("/upload/x")
     assert stat.mime == "image/x-odd"
     assert dict(stat.metadata) | {"color": "blue", "title": "für dich"} == stat.metadata
 

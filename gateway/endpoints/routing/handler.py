@@ -17,8 +17,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
 from gateway.endpoints.routing.authorize import AuthorizeStep
 from gateway.endpoints.routing.body import BodyReader
-from gateway.endpoints.routing.cors import CorsStep, preflight_method
-from gateway.endpoints.routing.model import CorsPolicy, Next, RequestContext, chain
+from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.openapi import document
 from gateway.endpoints.routing.plugin import KIND
 from gateway.endpoints.routing.proxy import Proxy
@@ -26,9 +25,11 @@ from gateway.endpoints.routing.rate_limit import RateLimitStep
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
 from gateway.endpoints.routing.validate import ValidateStep
+from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.protocol import expects_continue
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
+from gateway.plugins.scripting.namespace import METHODS
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 
@@ -56,10 +57,11 @@ class Routing:
         self._proxy = proxy
         self._metrics = metrics
         self._bodies = BodyReader()
-        self._origins = CorsStep(CorsPolicy(settings.cors_origins) if settings.cors_origins else None)
+        origins = settings.cors_origins
+        self._default_cors = CorsPolicy(origins) if origins else None
         scripts = ScriptSteps(hooks.work, plugins.mask, proxy.fetch_whole)
         steps = (
-            self._origins,
+            self._cors,
             AuthorizeStep(auth),
             RateLimitStep(),
             ValidateStep(self._bodies),
@@ -99,7 +101,7 @@ class Routing:
         if asked is not None:
             with contextlib.suppress(MethodNotAllowed):
                 found = table.find(raw_path, asked)
-                if self._origins.of(found.route) is not None:
+                if self._cors_policy(found.route) is not None:
                     return found
         return table.find(raw_path, request.method)
 
@@ -117,6 +119,16 @@ class Routing:
             waiting=expects_continue(request),
             path=found.path,
         )
+
+    def _cors_policy(self, route: Route) -> CorsPolicy | None:
+        return route.cors or self._default_cors
+
+    async def _cors(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+        """Answer preflights before authorization: browsers send no credentials with them."""
+        policy, methods = self._cors_policy(exchange.route), exchange.route.methods or METHODS
+        if policy is None:
+            return await following(exchange)
+        return await serve_cross_origin(exchange.request, policy, methods, lambda: following(exchange))
 
     async def _watch(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Log and count answers whose status the route does not call normal."""

@@ -10,6 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.auth.request import IncomingRequest
+from gateway.http.cors import CorsPolicy
 
 RouteAuth = Literal["default", "none", "token", "jwt"]
 
@@ -22,18 +23,6 @@ class Limits:
     idle: float = 60.0
     script: float = 60.0
     max_body: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class CorsPolicy:
-    """Who may call from a browser page of another origin (Fetch standard, CORS protocol)."""
-
-    origins: tuple[str, ...]
-    methods: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-    expose: tuple[str, ...] = ()
-    credentials: bool = False
-    max_age: int = 600
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from types import CodeType
 from typing import Any, Final, TypeVar
 
 from gateway.endpoints.routing import schemas
-from gateway.endpoints.routing.model import CorsPolicy, Limits, Operation, Process, Rate, Route
+from gateway.endpoints.routing.model import Limits, Operation, Process, Rate, Route
 from gateway.endpoints.routing.script_compiler import compile_process, make_process, takes_paths
 from gateway.endpoints.routing.table import RouteTable
 from gateway.endpoints.routing.template import LITERAL, REST, VARIABLE, RouteTemplate, meet
 from gateway.errors import ConfigError
+from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document, Kind, Parsed, PluginContext, PluginFaults, validate
 from gateway.plugins.handlers import surroundings
 from gateway.plugins.legacy_keys import NO_UPSTREAM, ROUTE_KEYS, translate

@@ -146,7 +146,7 @@ async def test_an_upload_on_its_way_and_a_failed_one_have_a_page(start_gateway: 
             "/upload/x",
             100,
         )
-    await gateway.entrance.quiet(TIMEOUT)
+    await gateway.dispatcher.drain(TIMEOUT)
     story = (await get(gateway, f"/-/uploads/{upload_id}")).json
     assert (story["state"], story["error"], story["handlers"]) == ("failed", "connection_lost", [])
 
@@ -251,7 +251,7 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
     for name, count in (("a", 1), ("b", 2), ("c", 2)):
         ready(gateway.journal, name)
         assert await counted() == count
-    gateway.entrance.observe._depth = (0.0, [])  # as if it were long ago
+    gateway.dispatcher.observe._depth = (0.0, [])  # as if it were long ago
     assert await counted() == 3
 
 

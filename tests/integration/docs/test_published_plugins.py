@@ -154,7 +154,7 @@ async def test_a_repeated_delivery_of_the_sample_fails_though_the_object_is_ther
     handler = await handlers(gateway, upload_id, "done")
     event = (await get(gateway, f"/-/events/{handler['event_id']}", BEARER)).json
     again = Delivery(0, event["id"], upload_id, UPLOADED, handler["handler"], 2, event["body"])
-    outcome = await gateway.delivering.dispatcher.run(again)
+    outcome = await gateway.delivery.dispatcher.run(again)
     assert outcome.result == "failed"
     assert "FileNotFoundError" in outcome.error
     async with s3.client() as client:

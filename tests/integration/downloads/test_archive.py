@@ -377,7 +377,7 @@ async def test_the_list_of_an_archive_that_broke_off_leaves_no_folder_open(
         ]
 
     async with AsyncExitStack() as until:
-        members = await _all_below(gateway.ground.shelf, "/upload/", until)
+        members = await _all_below(gateway.resources.storage, "/upload/", until)
         await anext(members)
         assert held()
     assert held() == []  # although somebody, such as a traceback, still holds the archive

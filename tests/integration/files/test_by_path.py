@@ -36,7 +36,7 @@ async def files(request: pytest.FixtureRequest, start_gateway: StartGateway) -> 
     """Each thing that scripts may know as `files`."""
     if request.param == "memory":
         return FilesInMemory()
-    return (await start_gateway(auth="none")).ground.holders
+    return (await start_gateway(auth="none")).resources.files
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -112,7 +112,7 @@ async def gateway(
 
 
 async def read(gateway: Gateway, path: str) -> bytes:
-    async with gateway.ground.holders.open_path(path) as file:
+    async with gateway.resources.files.open_path(path) as file:
         return bytes(await file.read())
 
 
@@ -124,13 +124,13 @@ async def test_a_file_that_grows_or_tells_no_size_is_saved_and_stops_nobody(
         with growing.open("ab") as file:
             file.write(b"appended" * 1000)
 
-    files, growing, content = gateway.ground.holders, tmp_path / "growing", os.urandom(size)
+    files, growing, content = gateway.resources.files, tmp_path / "growing", os.urandom(size)
     growing.write_bytes(content)
-    files.serve(Meanwhile(gateway.ground.intake(), grows))
+    files.serve(Meanwhile(gateway.resources.make_writer(), grows))
     assert (await files.save("/growing", growing)).bytes == size
     assert await read(gateway, "/growing") == content
 
-    files.serve(gateway.ground.intake())
+    files.serve(gateway.resources.make_writer())
     await files.save("/machine", "/proc/cpuinfo")
     assert (await read(gateway, "/machine")).startswith(b"processor")
     (tmp_path / "empty").touch()
@@ -151,11 +151,11 @@ async def test_a_file_that_loses_what_it_had_is_not_saved(
 
     local = tmp_path / "local"
     local.write_bytes(b"x" * 2_500_000)
-    gateway.ground.holders.serve(Meanwhile(gateway.ground.intake(), loses))
+    gateway.resources.files.serve(Meanwhile(gateway.resources.make_writer(), loses))
     with pytest.raises(OSError, match=fate):
-        await gateway.ground.holders.save("/a", local)
+        await gateway.resources.files.save("/a", local)
     with pytest.raises(Refusal, match="no such file"):
-        await gateway.ground.holders.stat("/a")
+        await gateway.resources.files.stat("/a")
 
 
 @pytest.mark.parametrize("path", ["/../a", "/.gateway/a", "/a//b", "/a\x00", ""])
@@ -167,7 +167,7 @@ async def test_a_bad_path_is_refused(files: Files, path: str) -> None:
 
 async def test_what_is_old_expires(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(auth="none")
-    files = gateway.ground.holders
+    files = gateway.resources.files
     for name in ("old", "new"):
         await files.save(f"/exports/{name}", b"x")
     long_ago = time.time() - 1000
@@ -181,7 +181,7 @@ async def test_what_is_old_expires(start_gateway: StartGateway) -> None:
 async def test_a_list_for_a_script_ends_only_where_every_folder_could_be_read(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = (await start_gateway(auth="none")).ground.holders
+    files = (await start_gateway(auth="none")).resources.files
     for path in ("/box/a", "/box/later/b"):
         await files.save(path, b"x")
     monkeypatch.setattr("os.open", failing_open("later"))
@@ -196,17 +196,17 @@ async def test_a_source_that_fails_leaves_nothing(start_gateway: StartGateway) -
 
     gateway = await start_gateway(auth="none")
     with pytest.raises(LookupError):
-        await gateway.ground.holders.save("/a", fails())
+        await gateway.resources.files.save("/a", fails())
     assert leftovers(gateway.settings.directory) == []
     assert not (gateway.settings.directory / "a").exists()
-    assert gateway.ground.reserve.promised == 0
+    assert gateway.resources.disk_space.promised == 0
 
 
 async def test_protected_places_are_not_written(start_gateway: StartGateway, tmp_path: Path) -> None:
     folder = write_plugin(tmp_path / "data" / "plugins", "name: c\nconfig: {}\n")
     gateway = await start_gateway(auth="none", plugins=[str(folder)])
     with pytest.raises(Refusal, match="belongs to the gateway"):
-        await gateway.ground.holders.save("/plugins/evil.yaml", b"x")
+        await gateway.resources.files.save("/plugins/evil.yaml", b"x")
 
 
 COPIES = """

@@ -153,7 +153,7 @@ async def test_tokens_and_gateways_of_the_installation_pass_beside_it(
     assert (await get(gateway, "/who", bearer("word"))).json == {"name": "bot", "kind": "token"}
     both = await get(gateway, "/who", bearer(issuer.token()), "X-Auth-Token: word")
     assert both.json["kind"] == "token"
-    trusted = gateway.ground.installation.credentials_for("GET", URL(f"{gateway.url}/who"))
+    trusted = gateway.resources.installation.credentials_for("GET", URL(f"{gateway.url}/who"))
     assert trusted is not None
     ours = await get(gateway, "/who", f"{INTERNAL_HEADER}: {trusted.credential}", bearer("junk"))
     assert ours.json["kind"] == "internal"

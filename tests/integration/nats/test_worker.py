@@ -248,7 +248,7 @@ async def test_an_event_that_kills_its_worker_ends_dead(
         assert await asyncio.to_thread(victim.process.wait, 30) == -signal.SIGKILL, victim.log()
         assert len(told()) == number + 1
     worker("survivor", lease=SHORT)
-    ledger = gateway.delivering.ledgers["nats"]
+    ledger = gateway.delivery.ledgers["nats"]
     while not (rows := (await ledger.page(Selection(state="dead"), None, 10)).rows):
         await comes(lambda: True)
     assert [run["attempt"] for run in told()] == [1, 2, 3]

@@ -31,23 +31,23 @@ async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
         yield b"rest"
 
     gateway = await start_gateway(auth="none", storage=s3_storage)
-    ground = gateway.ground
+    resources = gateway.resources
     saving = while_somebody_takes_the_name()
-    stored = await ground.holders.save(
+    stored = await resources.files.save(
         "/made/x", saving, metadata={"title": "Sunrise"}, on_conflict="rename"
     )
     assert stored.path == ("/made/x-1" if taken else "/made/x")
-    said = (await ground.shelf.stat(stored.path)).metadata
+    said = (await resources.storage.stat(stored.path)).metadata
     assert said[OWNER] == stored.upload_id
-    assert ground.installation.marks.is_genuine(said[MARK], stored.upload_id, stored.path)
-    assert (await ground.holders.stat(stored.path)).metadata == {"title": "Sunrise"}
+    assert resources.installation.marks.is_genuine(said[MARK], stored.upload_id, stored.path)
+    assert (await resources.files.stat(stored.path)).metadata == {"title": "Sunrise"}
 
 
 @pytest.mark.parametrize("size", [3, 8 << 20, 20_000_000])
 async def test_more_bytes_than_were_declared_are_refused(
     start_gateway: StartGateway, s3_storage: str, size: int
 ) -> None:
-    intake = (await start_gateway(auth="none", storage=s3_storage)).ground.intake()
+    intake = (await start_gateway(auth="none", storage=s3_storage)).resources.make_writer()
     body = await intake.begin(Upload("01ABC-0", "/x", content_length=size), "text/plain")
     await body.write(b"x" * size)
     with pytest.raises(Refusal) as refused:
@@ -75,7 +75,7 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
         looked.set()
         await asyncio.Event().wait()
 
-    files = (await start_gateway(auth="none", storage=s3_storage)).ground.holders
+    files = (await start_gateway(auth="none", storage=s3_storage)).resources.files
     looked = asyncio.Event()
     with monkeypatch.context() as silent:
         silent.setattr(BucketClient, "head", never)

@@ -60,7 +60,7 @@ async def gateway(start_gateway: StartGateway, tmp_path: Path) -> Gateway:
 
 
 def signer(gateway: Gateway) -> UrlSigner:
-    return gateway.ground.installation.urls
+    return gateway.resources.installation.urls
 
 
 # -- method

@@ -56,8 +56,8 @@ def content(size: int, seed: int = 1) -> bytes:
 async def fast(start_gateway: StartGateway, folder: Path, **values: object) -> Gateway:
     """Start a gateway that takes every connection it can."""
     gateway = await start_gateway(directory=str(folder), **values)
-    assert gateway.doors.roads.fast
-    gateway.doors.roads.threshold = 1
+    assert gateway.endpoints.receivers.fast
+    gateway.endpoints.receivers.threshold = 1
     return gateway
 
 
@@ -194,7 +194,7 @@ async def test_both_roads_store_answer_and_refuse_alike(
 ) -> None:
     quick = await fast(start_gateway, tmp_path / "fast", durability="none")
     ordinary = await start_gateway(directory=str(tmp_path / "ordinary"), durability="none")
-    ordinary.doors.roads.fast = False
+    ordinary.endpoints.receivers.fast = False
     for folder in ("fast", "ordinary"):
         (tmp_path / folder / "upload").mkdir()
     loop = asyncio.get_running_loop()
@@ -232,7 +232,7 @@ async def test_a_handlers_limit_refuses_before_the_body(
 ) -> None:
     plugins = write_handler(tmp_path / "plugins", "event['max_bytes'] = 99_999")
     gateway = await fast(start_gateway, tmp_path / "data", plugins=plugins, auth="none")
-    gateway.doors.roads.fast = quick
+    gateway.endpoints.receivers.fast = quick
     answer = await put(gateway, "/upload/x", b"z" * 100_000)
     assert (answer.status, answer.json["error"]) == (413, "too_large")
     assert (await put(gateway, "/upload/x", b"z" * 99_999)).status == 201
@@ -366,7 +366,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
     assert (answer.status, answer.json["error"]) == (507, "no_space")
     assert leftovers(tmp_path / "data") == []
     assert files_below(tmp_path / "data/upload") == {}
-    assert gateway.ground.reserve.promised == 0
+    assert gateway.resources.disk_space.promised == 0
     assert (await put(gateway, "/upload/x", b"z" * 8 * MIB)).status == 201
 
 
@@ -404,7 +404,7 @@ async def test_clients_that_send_nothing_now_hold_no_thread(
         while any(progress.received < 10 for progress in waiting):
             await asyncio.sleep(0.001)
         all_free = threading.Barrier(fastpath.THREADS)
-        pool = gateway.doors.roads.pool
+        pool = gateway.endpoints.receivers.pool
         await asyncio.gather(
             *map(asyncio.wrap_future, [pool.submit(all_free.wait, 20) for _ in range(fastpath.THREADS)])
         )
@@ -417,8 +417,8 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
     monkeypatch.setattr(fastpath, "LINGER_TIMEOUT", 20.0)
     gateway = await fast(start_gateway, tmp_path / "data", durability="none")
-    gateway.doors.roads.pool.shutdown()
-    gateway.doors.roads.pool = ThreadPoolExecutor(1)
+    gateway.endpoints.receivers.pool.shutdown()
+    gateway.endpoints.receivers.pool = ThreadPoolExecutor(1)
     served = asyncio.Event()
 
     async def send_until_served(connection: RawConnection) -> None:
@@ -461,7 +461,7 @@ async def test_ground_that_has_moved_is_noticed_and_uploads_go_the_ordinary_road
         gateway = await start_gateway()
     (line,) = [record.getMessage() for record in caplog.records if "fast road" in record.getMessage()]
     assert "not used" in line
-    assert not gateway.doors.roads.fast
+    assert not gateway.endpoints.receivers.fast
     answer = await put(gateway, "/upload/x", b"z" * 16 * MIB)
     assert answer.status == 201
     assert "Connection" not in answer.headers

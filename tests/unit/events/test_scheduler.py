@@ -276,7 +276,7 @@ async def test_a_handler_that_is_behind_gathers_a_few_ticks_only(
     make: Make, journal: Journal, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     timetable = make(often=Every(10))
-    with caplog.at_level(logging.WARNING, "gateway.timetable"):
+    with caplog.at_level(logging.WARNING, "gateway.scheduler"):
         for _ in range(MOST_WAITING + 3):
             await timetable.look()
             clock.time += 10
