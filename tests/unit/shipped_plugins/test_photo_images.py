@@ -11,15 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.integration.photos.conftest import PLUGIN
-from tests.integration.photos.pictures import bomb, gif, noted_png, opened, photo, picture, written
+from tests.support import PROJECT
+from tests.support.pictures import bomb, gif, noted_png, opened, photo, picture, written
 
-sys.path.append(str(PLUGIN))  # while this file is read; conftest keeps it for the tests
+sys.path.append(
+    str(PROJECT / "plugins/photos")
+)  # while this file is read; a fixture keeps it for the tests
 
 from photo_images import FORMATS, NotAPicture, Sizes, make_copies
 
+PLUGIN = PROJECT / "plugins/photos"
 SMALL = Sizes(most_pixels=1_000_000, copy_side=200, thumb_side=40)
 RED, BLUE = (254, 0, 0), (0, 0, 254)
+
+
+@pytest.fixture(autouse=True)
+def plugin_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests import the plugin's modules by their names, as its scripts do."""
+    monkeypatch.syspath_prepend(str(PLUGIN))
 
 
 def close(one: object, other: tuple[int, ...]) -> bool:
