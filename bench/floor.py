@@ -60,13 +60,13 @@ class _Nowhere(asyncio.Transport):
         return 0
 
 
-async def at_once(_: Committer, order: CommitRequest) -> Stored:
+async def at_once(_: Committer, request: CommitRequest) -> Stored:
     """Say that an upload is stored, a turn of the loop later, as the committer does at the soonest."""
     loop = asyncio.get_running_loop()
     answer = loop.create_future()
-    upload = order.upload
+    upload = request.upload
     loop.call_soon(
-        answer.set_result, Stored(upload.id, upload.path, order.body.size, order.mime, False, {})
+        answer.set_result, Stored(upload.id, upload.path, request.body.size, request.mime, False, {})
     )
     stored: Stored = await answer
     return stored

@@ -1,9 +1,8 @@
 """What the committer's thread does with one batch, step by step.
 
-In this order, and never another: bytes durable, one journal transaction, final names, folders
-durable. Whatever fails before the final name is undone (rows first, durably, then the body);
-whatever fails after it has no honest answer and gets none. Blocking; one thread only. May
-import events, storage, paths, model, errors.
+Always in this order: bytes durable, one journal transaction, final names, folders durable. What fails
+before the final name is undone (rows first, durably, then the body); what fails after it has no honest
+answer and gets none. Blocking; one thread only.
 """
 
 from __future__ import annotations
@@ -11,110 +10,87 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gateway.commit import publish
-from gateway.commit.disk_space import DiskSpace
-from gateway.commit.error_mapping import discard_quietly, refusal_of
-from gateway.commit.one_time_urls import give_back, use_up
-from gateway.commit.records import BatchResult, CommitRequest, StagedUpload, Subscribers, record_of
-from gateway.commit.rename_lock import RenameLock
+from gateway.commit.failures import discard_quietly, refusal_of
+from gateway.commit.process_state import ProcessState
+from gateway.commit.records import BatchResult, CommitRequest, LocalDisk, StagedUpload
+from gateway.commit.upload_events import StoredContent, Subscribers, UploadEvents
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
-from gateway.events.outbox import JournalOutbox
+from gateway.events.outbox import UploadRecord
 from gateway.storage.local.directory import OpenDirectory
-from gateway.storage.local.incoming import IncomingDirectory
-from gateway.storage.local.one_time_marks import OneTimeMarks
-from gateway.storage.local.tree import DirectoryTree
+from gateway.storage.local.storage import etag_of
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
 
 
 class BatchCommitter:
-    """The steps and what they work on. `audience()` says who is told of what is stored.
+    """The steps of a batch."""
 
-    `once` holds the one-time URLs that are used up.
-    `gate` keeps other processes from removing files while this one gives names, None without others.
-    """
+    def __init__(self, disk: LocalDisk, state: ProcessState, events: UploadEvents) -> None:
+        self._disk = disk
+        self._state = state
+        self._outbox = state.journal.outbox
+        self._events = events
+        self._undo_later: list[str] = []
 
-    def __init__(
-        self,
-        tree: DirectoryTree,
-        incoming: IncomingDirectory,
-        outbox: JournalOutbox,
-        reserve: DiskSpace,
-        *,
-        slot: int,
-        durable: bool,
-        audience: Callable[[], Subscribers],
-        once: OneTimeMarks,
-        gate: RenameLock | None = None,
-    ) -> None:
-        self._tree = tree
-        self._incoming = incoming
-        self._outbox = outbox
-        self._reserve = reserve
-        self._slot = slot
-        self._durable = durable
-        self._audience = audience
-        self._once = once
-        self._passing = contextlib.nullcontext if gate is None else gate.passing
-        self._limbo: list[str] = []
-
-    def commit(self, orders: Sequence[CommitRequest], verdicts: BatchResult) -> None:
-        """Commit `orders` as one batch and say in `verdicts` what became of each."""
-        self._clear_limbo()
+    def commit(self, requests: Sequence[CommitRequest], result: BatchResult) -> None:
+        """Commit `requests` as one batch; put the outcome of each into `result`."""
+        self._finish_undoing()
         with contextlib.ExitStack() as folders:
-            staged = self._seal_all(self._stage_all(orders, folders, verdicts), verdicts)
-            if not staged or not self._sync_incoming(staged, verdicts):
+            staged = self._finalize_all(self._stage_all(requests, folders, result), result)
+            if not staged or not self._sync_incoming(staged, result):
                 return
-            staged = self._use_up(staged, verdicts)
+            staged = self._consume_urls(staged, result)
             if not staged:
                 return
             failpoints.hit("before journal commit")
-            recorded = self._record(staged, self._audience(), verdicts)
+            recorded = self._record(staged, self._events.subscribers(), result)
             if not recorded:
                 return
             failpoints.hit("after journal commit")
-            published = self._publish_all(recorded, verdicts)
+            published = self._publish_all(recorded, result)
             failpoints.hit("before directory sync")
-            self._sync_folders(published, verdicts)
+            self._sync_folders(published, result)
             failpoints.hit("after directory sync")
 
     def _stage_all(
-        self, orders: Sequence[CommitRequest], folders: contextlib.ExitStack, verdicts: BatchResult
+        self, requests: Sequence[CommitRequest], folders: contextlib.ExitStack, result: BatchResult
     ) -> list[StagedUpload]:
-        """Open the folders, settle the names, bring the bytes on their way to the disk."""
+        """Open the folders, choose the names, start to write the bytes to the disk."""
         staged: list[StagedUpload] = []
         opened: dict[tuple[str, ...], OpenDirectory] = {}
         taken: set[publish.Name] = set()
-        unlooked = [order.body.size for order in orders if not order.looked]
-        no_room = self._no_room_for(sum(unlooked)) if unlooked else None
-        for order in orders:
+        unreserved = [request.body.size for request in requests if not request.space_reserved]
+        no_space = self._check_space(sum(unreserved)) if unreserved else None
+        for request in requests:
             try:
-                if no_room is not None and not order.looked:
-                    raise no_room
-                segments = paths.check(order.upload.path)
-                parent = self._parent(segments, opened, folders)
-                replaced = publish.choose_name(order.upload, parent, taken)
-                order.body.flush(writeback=self._durable)
-            except Exception as fault:
-                self._discard(order, refusal_of(fault), verdicts)
+                if no_space is not None and not request.space_reserved:
+                    raise no_space
+                segments = paths.check(request.upload.path)
+                parent = self._open_parent(segments, opened, folders)
+                replaced = publish.choose_name(request.upload, parent, taken)
+                request.body.flush(writeback=self._disk.durable)
+            except Exception as error:
+                self._discard(request, refusal_of(error), result)
                 continue
             taken.add((*parent.folder, parent.name))
-            staged.append(StagedUpload(order, parent, segments, replaced))
+            staged.append(StagedUpload(request, parent, segments, replaced))
         return staged
 
-    def _no_room_for(self, amount: int) -> Refusal | None:
-        """Return why `amount` bytes cannot be taken; an empty file needs a byte of room too."""
+    def _check_space(self, amount: int) -> Refusal | None:
+        """Return why `amount` bytes do not fit; an empty file needs a byte of space too."""
         try:
-            self._reserve.check(max(amount, 1))
-        except (Refusal, OSError) as fault:
-            return refusal_of(fault)
+            self._disk.space.check(max(amount, 1))
+        except (Refusal, OSError) as error:
+            return refusal_of(error)
         return None
 
-    def _parent(
+    def _open_parent(
         self,
         segments: tuple[str, ...],
         opened: dict[tuple[str, ...], OpenDirectory],
@@ -123,156 +99,184 @@ class BatchCommitter:
         """Walk to a folder once for all uploads of the batch that go there."""
         first = opened.get(segments[:-1])
         if first is not None:
-            return self._tree.sibling(first, segments)
-        parent = folders.enter_context(self._tree.open_parent(segments))
+            return self._disk.tree.sibling(first, segments)
+        parent = folders.enter_context(self._disk.tree.open_parent(segments))
         opened[segments[:-1]] = parent
         return parent
 
-    def _seal_all(self, staged: list[StagedUpload], verdicts: BatchResult) -> list[StagedUpload]:
-        """Wait for the bytes to be durable: all are on their way, so the first waits for most."""
-        sealed: list[StagedUpload] = []
+    def _finalize_all(self, staged: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:
+        """Wait for the bytes to be durable: all are being written, so the first waits for most."""
+        finalized: list[StagedUpload] = []
         for item in staged:
             try:
-                item.identity = item.order.body.finalize(durable=self._durable)
-            except Exception as fault:
-                self._discard(item.order, refusal_of(fault), verdicts)
+                item.identity = item.request.body.finalize(durable=self._disk.durable)
+            except Exception as error:
+                self._discard(item.request, refusal_of(error), result)
             else:
-                sealed.append(item)
+                finalized.append(item)
                 failpoints.hit("after file sync")
-        return sealed
+        return finalized
 
-    def _sync_incoming(self, staged: list[StagedUpload], verdicts: BatchResult) -> bool:
-        """Make the private names durable before the rows: recovery trusts their absence."""
+    def _sync_incoming(self, staged: list[StagedUpload], result: BatchResult) -> bool:
+        """Make the private names durable before the rows: recovery relies on their absence."""
         try:
-            if self._durable:
-                self._incoming.sync()
-        except OSError as fault:
-            reason = refusal_of(fault)
+            if self._disk.durable:
+                self._disk.incoming.sync()
+        except OSError as error:
+            refusal = refusal_of(error)
             for item in staged:
-                self._discard(item.order, reason, verdicts)
+                self._discard(item.request, refusal, result)
             return False
         return True
 
-    def _use_up(self, staged: list[StagedUpload], verdicts: BatchResult) -> list[StagedUpload]:
-        """Use up the one-time URLs, before anything is published; return whose URL was still good."""
-        used, good = [], []
+    def _consume_urls(self, staged: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:
+        """Use up the one-time URLs, before anything is published; return uploads with a valid URL."""
+        consumed, valid = [], []
         for item in staged:
             try:
-                if use_up(self._once, item.upload):
-                    used.append(item)
-            except Exception as fault:
-                self._discard(item.order, refusal_of(fault), verdicts)
+                if self._state.consume_url(item.upload):
+                    consumed.append(item)
+            except Exception as error:
+                self._discard(item.request, refusal_of(error), result)
             else:
-                good.append(item)
-        if not used:
-            return good
+                valid.append(item)
+        if not consumed:
+            return valid
         try:
-            self._once.sync()
-        except OSError as fault:
-            self._undo([item.order for item in used], refusal_of(fault), verdicts)
-            return [item for item in good if item not in used]
+            self._state.one_time_marks.sync()
+        except OSError as error:
+            self._undo([item.request for item in consumed], refusal_of(error), result)
+            return [item for item in valid if item not in consumed]
         failpoints.hit("after url used up")
-        return good
+        return valid
 
     def _record(
-        self, staged: list[StagedUpload], audience: Subscribers, verdicts: BatchResult
+        self, staged: list[StagedUpload], subscribers: Subscribers, result: BatchResult
     ) -> list[StagedUpload]:
-        """Write the rows in one transaction; return the items whose rows are durable."""
+        """Write the rows in one transaction; return the uploads whose rows are durable."""
         try:
-            records = [record_of(item, audience, self._slot) for item in staged]
-            self._outbox.record(records).result()
-        except sqlite3.Error as fault:
-            self._undo([item.order for item in staged], refusal_of(fault), verdicts)
+            self._outbox.record([self._row(item, subscribers) for item in staged]).result()
+        except sqlite3.Error as error:
+            self._undo([item.request for item in staged], refusal_of(error), result)
             return []
-        except Exception as fault:
+        except Exception as error:
             # One of them cannot be written at all (say, text that is no Unicode): each for itself.
             if len(staged) > 1:
-                return [done for item in staged for done in self._record([item], audience, verdicts)]
-            self._undo([staged[0].order], refusal_of(fault), verdicts)
+                return [row for item in staged for row in self._record([item], subscribers, result)]
+            self._undo([staged[0].request], refusal_of(error), result)
             return []
         return staged
 
-    def _publish_all(self, recorded: list[StagedUpload], verdicts: BatchResult) -> list[StagedUpload]:
-        with contextlib.ExitStack() as passing:
-            try:
-                passing.enter_context(self._passing())
-            except Refusal as reason:
-                self._undo([item.order for item in recorded], reason, verdicts)
-                return []
-            return [item for item in recorded if self._publish(item, verdicts)]
+    def _row(self, item: StagedUpload, subscribers: Subscribers) -> UploadRecord:
+        """Return the row of a finalized upload, and put its events into `item`.
 
-    def _publish(self, item: StagedUpload, verdicts: BatchResult) -> bool:
+        The bodies of events are built here, not on the event loop.
+        """
+        upload, request, identity = item.upload, item.request, item.identity
+        content = StoredContent(item.path, identity.size, request.mime, etag_of(identity))
+        item.events = tuple(
+            self._events.records(subscribers, upload, content, from_client=request.from_client)
+        )
+        return UploadRecord(
+            upload_id=upload.id,
+            path=item.path,
+            identity=identity,
+            mime=request.mime,
+            digests=request.digests,
+            principal=upload.principal,
+            remote=upload.remote,
+            created=upload.created,
+            told=item.events,
+            metadata=upload.metadata,
+        )
+
+    def _publish_all(self, recorded: list[StagedUpload], result: BatchResult) -> list[StagedUpload]:
+        lock = self._disk.rename_lock
+        with contextlib.ExitStack() as shared:
+            try:
+                if lock is not None:
+                    shared.enter_context(lock.shared())
+            except Refusal as refusal:
+                self._undo([item.request for item in recorded], refusal, result)
+                return []
+            return [item for item in recorded if self._publish(item, result)]
+
+    def _publish(self, item: StagedUpload, result: BatchResult) -> bool:
         try:
             self._give_name(item)
-        except Exception as fault:
-            self._undo([item.order], refusal_of(fault), verdicts)
+        except Exception as error:
+            self._undo([item.request], refusal_of(error), result)
             return False
-        verdicts.event_ids += [telling.event_id for telling in item.told]
-        verdicts.outcomes[item.upload.id] = UnknownOutcome("published, but not known to be durable")
+        result.event_ids += [record.event_id for record in item.events]
+        result.outcomes[item.upload.id] = UnknownOutcome("published, but not known to be durable")
         failpoints.hit("after rename")
         return True
 
     def _give_name(self, item: StagedUpload) -> None:
-        upload, parent = item.upload, item.parent
+        upload, parent, incoming = item.upload, item.parent, self._disk.incoming
         if upload.on_conflict == "replace" and not upload.must_be_new:
-            publish.replace(self._incoming, upload.id, parent)
+            publish.replace(incoming, upload.id, parent)
             return
-        for _ in range(publish.NUMBERED_NAMES):
+        for _ in range(publish.MAX_NUMBERED_NAMES):
             try:
-                publish.add(self._incoming, upload.id, parent)
+                publish.add(incoming, upload.id, parent)
                 return
             except publish.NameTakenError:
-                # Somebody else's process took the name after our look at it.
+                # Another process created the name after it was checked.
                 parent.target_stat = parent.stat()
                 publish.choose_name(upload, parent, ())
                 self._outbox.move(upload.id, item.path).result()
-        raise Refusal("conflict", "the name was taken again and again")
+        raise Refusal("conflict", "every name that was tried was taken by another upload: try again")
 
-    def _sync_folders(self, published: list[StagedUpload], verdicts: BatchResult) -> None:
-        done: set[tuple[int, int]] = set()
+    def _sync_folders(self, published: list[StagedUpload], result: BatchResult) -> None:
+        synced: set[tuple[int, int]] = set()
         for item in published:
             try:
-                if self._durable:
-                    item.parent.sync(done)
-            except OSError as fault:
-                log.error("the folder of %s cannot be synced: %s", item.path, fault)
+                if self._disk.durable:
+                    item.parent.sync(synced)
+            except OSError as error:
+                log.error(
+                    "the folder of %s cannot be synced: %s",
+                    item.path,
+                    error,
+                    extra=event("folder.unsynced", path=item.path),
+                )
                 continue
-            verdicts.outcomes[item.upload.id] = Stored(
-                item.upload.id,
-                item.path,
-                item.identity.size,
-                item.order.mime,
-                item.replaced,
-                item.order.digests,
+            upload, request = item.upload, item.request
+            result.outcomes[upload.id] = Stored(
+                upload.id, item.path, item.identity.size, request.mime, item.replaced, request.digests
             )
 
-    def _undo(self, orders: list[CommitRequest], reason: Refusal, verdicts: BatchResult) -> None:
-        """Take back what the journal may hold, durably; only then the bodies."""
-        ids = [order.upload.id for order in orders]
+    def _undo(self, requests: list[CommitRequest], refusal: Refusal, result: BatchResult) -> None:
+        """Delete what the journal may hold, durably; only then the bodies."""
+        ids = [request.upload.id for request in requests]
         try:
-            # The URLs first: they are good again even where the rows cannot be taken back yet.
-            if give_back(self._once, [order.upload for order in orders]):
-                self._once.sync()
+            # The URLs first: they are valid again even where the rows cannot be deleted yet.
+            if self._state.release_urls([request.upload for request in requests]):
+                self._state.one_time_marks.sync()
             self._outbox.forget(ids).result()
         except (sqlite3.Error, OSError):
-            # While an (empty) body lies there, recovery knows that the upload was never published.
-            self._limbo.extend(ids)
-            for order in orders:
-                order.body.truncate()
-                verdicts.outcomes[order.upload.id] = reason
+            # While an (empty) body is there, recovery knows that the upload was never published.
+            self._undo_later.extend(ids)
+            for request in requests:
+                request.body.truncate()
+                result.outcomes[request.upload.id] = refusal
             return
-        for order in orders:
-            self._discard(order, reason, verdicts)
+        for request in requests:
+            self._discard(request, refusal, result)
 
-    def _discard(self, order: CommitRequest, reason: Refusal, verdicts: BatchResult) -> None:
-        verdicts.outcomes[order.upload.id] = reason
-        discard_quietly(order.body)
+    def _discard(self, request: CommitRequest, refusal: Refusal, result: BatchResult) -> None:
+        result.outcomes[request.upload.id] = refusal
+        discard_quietly(request.body)
 
-    def _clear_limbo(self) -> None:
-        if self._limbo:
-            with contextlib.suppress(sqlite3.Error, OSError):
-                self._outbox.forget(self._limbo).result()
-                self._once.release_all(self._limbo)
-                while self._limbo:
-                    self._incoming.remove(self._limbo[-1])
-                    self._limbo.pop()
+    def _finish_undoing(self) -> None:
+        """Delete the rows and the empty bodies that `_undo` had to leave."""
+        ids = self._undo_later
+        if not ids:
+            return
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._outbox.forget(ids).result()
+            self._state.one_time_marks.release_all(ids)
+            while ids:
+                self._disk.incoming.remove(ids[-1])
+                ids.pop()

@@ -1,94 +1,121 @@
-"""Disk space is promised before the bytes come, so that what is accepted can finish.
+"""Disk space is reserved before the bytes come, so that an accepted upload can finish.
 
-Counts the bytes still to come of every admitted upload, in all processes of the gateway, against
-the free space and the watermark. Thread-safe; `admit` and `check` ask the file system and so belong
-into a thread.
+Counts the bytes still to come of every admitted upload, in all processes of the gateway, against the
+free space and the watermark. Thread-safe; `reserve` and `check` ask the file system: call them in a
+thread.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 
-from gateway.commit.reservation_table import ReservationTable
 from gateway.errors import Refusal
 
 
-class DiskSpace:
-    """Space of the file system under `folder_fd`; `min_free` bytes of it are never touched.
+class ReservationTable:
+    """The bytes that each of `count` processes has reserved, in memory shared with processes forked
+    later.
 
-    `promises` is shared with the other processes, ours stand at `slot`.
+    A process writes only its own cell, under its own lock; reading needs no lock. A crash loses
+    nothing that is needed afterwards.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._cells = memoryview(mmap.mmap(-1, 8 * count)).cast("q")
+
+    def __getitem__(self, slot: int) -> int:
+        return self._cells[slot]
+
+    def __setitem__(self, slot: int, amount: int) -> None:
+        self._cells[slot] = amount
+
+    def total(self) -> int:
+        """Return the bytes that all processes have reserved; may be a moment old."""
+        return sum(self._cells)
+
+
+class DiskSpace:
+    """Space of the file system under `folder_fd`; `min_free` bytes of it are never used.
+
+    `table` is shared with the other processes; this process writes its cell `slot`.
     """
 
     def __init__(
-        self, folder_fd: int, min_free: int, promises: ReservationTable | None = None, slot: int = 0
+        self, folder_fd: int, min_free: int, table: ReservationTable | None = None, slot: int = 0
     ) -> None:
         self._fd = folder_fd
         self._min_free = min_free
-        self._promises = promises or ReservationTable(slot + 1)
+        self._table = table or ReservationTable(slot + 1)
         self._slot = slot
         self._lock = threading.Lock()
 
     @property
-    def promised(self) -> int:
+    def reserved(self) -> int:
         """Bytes that uploads admitted by this process may still write."""
-        return self._promises[self._slot]
+        return self._table[self._slot]
 
     def free(self) -> int:
-        """Return the bytes an unprivileged process may write, as the file system tells."""
+        """Return the bytes that an unprivileged process may write."""
         status = os.fstatvfs(self._fd)
         return status.f_bavail * status.f_frsize
 
     def above_watermark(self) -> bool:
-        """Tell whether new uploads can be taken at all."""
+        """Tell whether new uploads can be accepted at all."""
         return self.free() > self._min_free
 
-    def admit(self, size: int | None) -> Reservation:
-        """Promise `size` bytes (None: not declared). Raises `Refusal("no_space")`."""
+    def reserve(self, size: int | None) -> Reservation:
+        """Reserve `size` bytes (None: not declared). Raises `Refusal("no_space")`."""
         wanted = size or 0
         free = self.free()
         with self._lock:
-            room = free - self._promises.total() - self._min_free
-            if room < max(wanted, 1):
-                raise Refusal("no_space", _message(wanted, room))
-            self._promises[self._slot] += wanted
+            available = free - self._table.total() - self._min_free
+            if available < max(wanted, 1):
+                raise _no_space(wanted, available)
+            self._table[self._slot] += wanted
         return Reservation(self, wanted)
 
     def check(self, wanted: int) -> None:
-        """See that `wanted` more bytes, promised to nobody, still fit. Raises `Refusal`."""
-        room = self.free() - self._promises.total() - self._min_free
-        if room < wanted:
-            raise Refusal("no_space", _message(wanted, room))
+        """Check that `wanted` more bytes, which are not reserved, fit. Raises `Refusal`."""
+        available = self.free() - self._table.total() - self._min_free
+        if available < wanted:
+            raise _no_space(wanted, available)
 
-    def _give_back(self, amount: int) -> None:
+    def _release(self, amount: int) -> None:
         with self._lock:
-            self._promises[self._slot] -= amount
+            self._table[self._slot] -= amount
 
 
 class Reservation:
-    """One upload's part of the promise."""
+    """The space reserved for one upload; `left` bytes of it are not written yet."""
 
-    def __init__(self, reserve: DiskSpace, left: int) -> None:
-        self._reserve = reserve
+    def __init__(self, space: DiskSpace, left: int) -> None:
+        self._space = space
         self._left = left
 
-    def use(self, amount: int) -> None:
-        """Turn `amount` promised bytes into written ones; beyond the promise, check the disk.
+    def covers(self, amount: int) -> bool:
+        """Tell whether `use` will not have to ask the file system."""
+        return amount <= self._left
 
-        To be called just before the bytes are written; in a thread where the size was not
-        declared, for then the file system is asked.
+    def use(self, amount: int) -> None:
+        """Turn `amount` reserved bytes into written ones, just before they are written.
+
+        Bytes beyond the reservation are checked against the file system, which blocks.
         """
         covered = min(amount, self._left)
         if amount > covered:
-            self._reserve.check(amount - covered)
+            self._space.check(amount - covered)
         self._left -= covered
-        self._reserve._give_back(covered)
+        self._space._release(covered)
 
     def close(self) -> None:
-        """Give back what was not used. Calling it again does nothing."""
+        """Release what was not used. A second call does nothing."""
         left, self._left = self._left, 0
-        self._reserve._give_back(left)
+        self._space._release(left)
 
 
-def _message(wanted: int, room: int) -> str:
-    return f"no space: {wanted} more bytes are needed, {max(room, 0)} can be taken"
+def _no_space(wanted: int, available: int) -> Refusal:
+    return Refusal(
+        "no_space", f"no space: {wanted} more bytes are needed, {max(available, 0)} are available"
+    )

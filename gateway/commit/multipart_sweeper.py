@@ -1,14 +1,14 @@
-"""Multipart uploads that nobody will complete are taken back, with their parts.
+"""Aborts multipart uploads that will never be completed, with their parts: S3 keeps, and bills, them.
 
-S3 keeps, and bills, them for ever otherwise. One rule: ours only. Those that this machine began and
-did not end, known by their notes, at once; others below our prefix when nothing has come for a day.
-On the server's loop.
+Those that this machine began and did not end, known by their log, at once; others below our prefix
+when no part has come for a day.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,64 +17,90 @@ from typing import Final
 from gateway.errors import GatewayError
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.multipart_log import MultipartLog, UnfinishedMultipart
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
 
-IDLE: Final = timedelta(days=1)
-"""How long an unfinished upload that nobody knows may lie without a new part."""
+MULTIPART_TTL: Final = timedelta(days=1)
+"""How long an unknown unfinished upload may stay without a new part."""
 
-EVERY_SECONDS: Final = 3600.0
-AGAIN_SECONDS: Final = 30.0
-"""The pause where S3 was away."""
+SWEEP_INTERVAL: Final = 3600.0
+RETRY_INTERVAL: Final = 30.0
+"""Seconds to the next sweep where S3 was unavailable."""
+
+
+@dataclass(slots=True, frozen=True)
+class OwnedSlots:
+    """The slots whose uploads a process sweeps: its own, and for slot 0 those beyond `count`
+    processes."""
+
+    slot: int
+    count: int
+
+    def owns(self, upload_id: str) -> bool:
+        """Tell whether an upload id is of these slots."""
+        suffix = re.search(r"-(\d+)$", upload_id)
+        number = int(suffix[1]) if suffix else 0
+        return number == self.slot or (self.slot == 0 and number >= self.count)
 
 
 @dataclass(slots=True)
 class MultipartSweeper:
     """Sweeps for one process.
 
-    `cares` tells whether somebody else takes care of an upload id, `mine` whether its slot is ours;
-    `prefix` is where those without a note are looked for, None: nowhere.
+    `in_use` tells whether an upload id is still being received or settled. `prefix` is where uploads
+    without a log entry are searched, None: nowhere.
     """
 
     objects: BucketClient
-    notes: MultipartLog
+    multiparts: MultipartLog
     prefix: str | None
-    cares: Callable[[str], bool]
-    mine: Callable[[str], bool]
+    in_use: Callable[[str], bool]
+    slots: OwnedSlots
 
     async def run(self) -> None:
         """Sweep now and every hour, until cancelled."""
         while True:
             try:
                 await self.sweep()
-                pause = EVERY_SECONDS
+                delay = SWEEP_INTERVAL
             except GatewayError:
-                pause = AGAIN_SECONDS
+                delay = RETRY_INTERVAL
             except Exception:
-                log.exception("the sweep of unfinished uploads failed")
-                pause = EVERY_SECONDS
-            await asyncio.sleep(pause)
+                log.exception(
+                    "the sweep of unfinished uploads failed", extra=event("multipart_sweep.failed")
+                )
+                delay = SWEEP_INTERVAL
+            await asyncio.sleep(delay)
 
     async def sweep(self) -> None:
-        """Take back what nobody will complete. Raises `Refusal` where S3 is away."""
-        for note in await asyncio.to_thread(lambda: list(self.notes.entries())):
-            if self.mine(note.upload_id) and not self.cares(note.upload_id):
-                await self._take_back(note)
+        """Abort what will never be completed. Raises `Refusal` where S3 is unavailable."""
+        for entry in await asyncio.to_thread(lambda: list(self.multiparts.entries())):
+            if self.slots.owns(entry.upload_id) and not self.in_use(entry.upload_id):
+                await self._abort(entry)
         if self.prefix:
             now = datetime.now(UTC)
             async for key, multipart, begun in self.objects.list_multiparts(self.prefix):
-                if now - begun > IDLE:
-                    await self._take_back_idle(key, multipart, now)
+                if now - begun > MULTIPART_TTL:
+                    await self._abort_idle(key, multipart, now)
 
-    async def _take_back(self, note: UnfinishedMultipart) -> None:
-        if note.bucket != self.objects.bucket:
+    async def _abort(self, entry: UnfinishedMultipart) -> None:
+        if entry.bucket != self.objects.bucket:
             return
-        if await self.objects.abort_multipart(note.key, note.multipart):
-            log.info("the parts of %s, an upload that was cut off, are taken back", note.upload_id)
-        await asyncio.to_thread(self.notes.remove, note.upload_id)
+        if await self.objects.abort_multipart(entry.key, entry.multipart):
+            log.info(
+                "removed the parts of upload %s, which was interrupted",
+                entry.upload_id,
+                extra=event("multipart.aborted", upload_id=entry.upload_id),
+            )
+        await asyncio.to_thread(self.multiparts.remove, entry.upload_id)
 
-    async def _take_back_idle(self, key: str, multipart: str, now: datetime) -> None:
+    async def _abort_idle(self, key: str, multipart: str, now: datetime) -> None:
         newest = await self.objects.newest_part_time(key, multipart)
-        if newest is None or now - newest > IDLE:
+        if newest is None or now - newest > MULTIPART_TTL:
             await self.objects.abort_multipart(key, multipart)
-            log.warning("an upload to %s without a new part for a day is taken back", key)
+            log.warning(
+                "removed the parts of an upload to %s that got no new part for a day",
+                key,
+                extra=event("multipart.aborted", key=key),
+            )

@@ -1,29 +1,27 @@
-"""Everything that one process needs to store into a bucket, put together.
+"""All that one process needs to store into a bucket, put together.
 
-One rule: S3 may be away whenever it likes: nothing here waits for it before the port opens. Lives
-on the server's loop, but for `prepare`.
+S3 may be unavailable at any time: nothing here waits for it before the port opens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from typing import Final
 
-from gateway.commit.multipart_sweeper import MultipartSweeper
-from gateway.commit.object_commit import Mark
+from gateway.commit.multipart_sweeper import MultipartSweeper, OwnedSlots
+from gateway.commit.object_commit import ObjectCommitter
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.object_writer import ObjectWriter
-from gateway.commit.records import Subscribers
+from gateway.commit.process_state import ProcessState
+from gateway.commit.records import LocalDisk
+from gateway.commit.upload_events import UploadEvents
 from gateway.errors import GatewayError
-from gateway.events.journal import Journal
 from gateway.events.pending_uploads import PendingUpload
-from gateway.settings import Bucket, Settings
-from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.settings import Settings
+from gateway.signing import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.keys import PrefixedKeys
@@ -33,124 +31,121 @@ from gateway.storage.s3.part_body import BufferedPart
 from gateway.storage.s3.parts import OWNER
 from gateway.storage.s3.retries import KeyTakenError
 from gateway.storage.s3.upload import UploadContext
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
 
-CONNECTIONS: Final = 256
+MAX_CONNECTIONS: Final = 256
 """Requests to S3 at once; more wait for one to end."""
 
-ALIVE_SECONDS: Final = 3.0
-AGAIN_SECONDS: Final = 30.0
-PROBE: Final = "/.gateway/probe"
+REACHABLE_TIMEOUT: Final = 3.0
+PROBE_RETRY_INTERVAL: Final = 30.0
+PROBE_PATH: Final = "/.gateway/probe"
 """An empty object that no upload can name. It tells whether the store honours If-None-Match, and
-stays: `rclone serve s3` is at times stuck when one is removed while its neighbour comes."""
+stays: `rclone serve s3` at times hangs when one is removed while its neighbour is created."""
 
 
 class ObjectBackend:
-    """The writing side of one bucket, for the process of a slot. `learn` gets secrets to be masked."""
+    """The writing side of the bucket of `--storage`, for one process.
+
+    `clients` must try a request once: what publishes has to know of every attempt.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        bucket: Bucket,
-        journal: Journal,
-        once: OneTimeMarks,
-        *,
-        threads: Executor,
-        slot: int,
-        mark: Mark,
-        audience: Callable[[], Subscribers],
-        learn: Callable[[Iterable[str]], None],
+        clients: Clients,
+        disk: LocalDisk,
+        state: ProcessState,
+        events: UploadEvents,
+        marker: ObjectMarker,
     ) -> None:
-        self._clients = Clients(learn, connections=CONNECTIONS, attempts=1)
-        self._bucket = bucket
-        self.objects = BucketClient(self._clients, bucket.name)
-        memory = MemoryBudget(settings.storage_memory)
-        notes = MultipartLog(settings.state / "multipart")
-        self.settler = UploadReconciler(self.objects, journal, notes, once)
-        self.intake = ObjectWriter(
-            ReservedNames(PrefixedKeys(bucket), self.objects),
+        if settings.storage == "file":
+            raise ValueError("--storage names no bucket")
+        bucket = self._bucket = settings.storage
+        self._clients = clients
+        self.objects = BucketClient(clients, bucket.name)
+        multiparts = MultipartLog(settings.state / "multipart")
+        self.reconciler = UploadReconciler(self.objects, state, multiparts)
+        names = ReservedNames(PrefixedKeys(bucket), self.objects, marker)
+        self._committer = ObjectCommitter(names, state, events, self.reconciler)
+        context = UploadContext(
             self.objects,
-            UploadContext(self.objects, memory, threads, notes, settings.idle_timeout),
-            journal,
-            self.settler,
-            once,
-            slot,
-            mark,
-            audience,
+            MemoryBudget(settings.storage_memory),
+            disk.executor,
+            multiparts,
+            settings.idle_timeout,
         )
+        self.writer = ObjectWriter(names, context, self._committer, disk)
         self._sweeper = MultipartSweeper(
             self.objects,
-            notes,
-            bucket.key("/") if slot == 0 else None,
-            self.intake.cares,
-            _owned(slot, settings.processes),
+            multiparts,
+            bucket.key("/") if state.slot == 0 else None,
+            self._is_in_use,
+            OwnedSlots(state.slot, settings.processes),
         )
         self._background: list[asyncio.Task[None]] = []
 
     def prepare(self, pending: Sequence[PendingUpload]) -> None:
-        """See that there are credentials; take care of what an earlier run left in doubt.
+        """Check that there are credentials; take over the pending uploads of an earlier run.
 
         Blocking, after recovery. Raises `ConfigError`.
         """
         self._clients.prepare()
-        for one in pending:
-            self.settler.add(one)
+        for row in pending:
+            self.reconciler.add(row)
         if pending:
-            log.info("%d uploads are in doubt: S3 will be asked for them", len(pending))
+            log.info(
+                "%d uploads have an unknown outcome: S3 will be queried for them",
+                len(pending),
+                extra=event("uploads.pending", count=len(pending)),
+            )
 
     async def start(self) -> None:
-        """Begin to settle, to sweep and to find out what the store can do."""
-        works = (self.settler.run(), self._sweeper.run(), self._probe())
-        self._background = [asyncio.create_task(work) for work in works]
+        """Begin to settle, to sweep and to probe what the store can do."""
+        tasks = (self.reconciler.run(), self._sweeper.run(), self._probe())
+        self._background = [asyncio.create_task(task) for task in tasks]
 
     async def close(self) -> None:
         """Wait for what is being published, end the rest, close the connections."""
-        await self.intake.close()
+        await self._committer.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._clients.close()
 
-    async def alive(self) -> bool:
+    async def is_reachable(self) -> bool:
         """Tell whether the bucket can be reached now."""
-        return await self.objects.is_reachable(ALIVE_SECONDS)
+        return await self.objects.is_reachable(REACHABLE_TIMEOUT)
+
+    def _is_in_use(self, upload_id: str) -> bool:
+        return self.writer.is_active(upload_id) or upload_id in self.reconciler
 
     async def _probe(self) -> None:
-        """Log it where two gateways could both give a name that must not be replaced."""
+        """Warn where two gateways could both give a name that must not be replaced."""
         while True:
             try:
                 honoured = await self._honours_conditions()
             except GatewayError:
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(PROBE_RETRY_INTERVAL)
                 continue
             except Exception:
-                log.exception("the bucket could not be probed")
+                log.exception("the bucket could not be probed", extra=event("bucket_probe.failed"))
                 return
             if not honoured:
                 log.warning(
                     "%s ignores If-None-Match: where several processes or gateways store into it,"
                     " `reject`, `rename` and If-None-Match may replace an object",
                     self._bucket,
+                    extra=event("bucket.unconditional"),
                 )
             return
 
     async def _honours_conditions(self) -> bool:
-        key, said = self._bucket.key(PROBE), {"Metadata": {OWNER: "probe"}}
+        key, params = self._bucket.key(PROBE_PATH), {"Metadata": {OWNER: "probe"}}
         try:
-            for _ in range(2):  # at the first start there is none
-                await self.objects.put_object(key, BufferedPart(), said, new=True)
+            for _ in range(2):  # at the first start the object does not exist
+                await self.objects.put_object(key, BufferedPart(), params, new=True)
         except KeyTakenError:
             return True
         return False
-
-
-def _owned(slot: int, count: int) -> Callable[[str], bool]:
-    """Return what tells whether an upload id is of our slot, or of one that no process has any more."""
-
-    def mine(upload_id: str) -> bool:
-        found = re.search(r"-(\d+)$", upload_id)
-        number = int(found[1]) if found else 0
-        return number == slot or (slot == 0 and number >= count)
-
-    return mine

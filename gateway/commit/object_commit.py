@@ -1,36 +1,53 @@
-"""One upload on its way into a bucket: what is known of it, and what it may not do.
+"""The commit of an object: recorded as pending, published, settled, answered.
 
-One rule: plain data.
+Always in this order: every part has arrived, the row is durable, the object is completed in one
+step, the row says so. What certainly failed is undone (row first, then the parts); where the outcome
+is unknown the reconciler finds it out, and the client gets no answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+import logging
+import sqlite3
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.commit.writer import WriteMetadata
-from gateway.domain import paths
-from gateway.domain.model import Upload
-from gateway.errors import Refusal
+from gateway.commit.failures import refusal_of
+from gateway.commit.object_names import ReservedNames, identity_of_upload
+from gateway.commit.object_reconciler import UploadReconciler
+from gateway.commit.process_state import ProcessState
+from gateway.commit.publish import name_taken
+from gateway.commit.upload_events import StoredContent, UploadEvents
+from gateway.commit.writer import media_type
+from gateway.domain import failpoints, paths
+from gateway.domain.model import Stored, Upload
+from gateway.errors import GatewayError, Refusal, UnknownOutcome
+from gateway.events.outbox import UploadRecord
 from gateway.events.pending_uploads import PendingUpload
-from gateway.storage.s3.parts import put_object_params
+from gateway.storage.s3.bucket import ObjectHead
+from gateway.storage.s3.retries import KeyTakenError, OutcomeUnknownError
 from gateway.storage.s3.upload import MultipartUpload
+from gateway.telemetry.logs import event
 
-Mark = Callable[[str, str], str]
-"""Gives an upload id and a path the mark by which the gateways know what they stored."""
+log = logging.getLogger("gateway.commit")
 
-_NOTHING: Final = PendingUpload("", "", {}, ())
+OUTCOME_DELAYS: Final = (0.0, 1.0, 3.0)
+"""Seconds before each query whether S3 did what it did not answer, while the client still waits."""
+
+_UNRECORDED: Final = PendingUpload("", "", {}, ())
 
 
 @dataclass(slots=True)
 class ObjectCommit:
-    """One upload that is being committed."""
+    """One upload that is being committed. `row` is what the journal has of it."""
 
     upload: Upload
     body: MultipartUpload
-    deed: WriteMetadata
-    pending: PendingUpload = _NOTHING
+    digests: dict[str, str]
+    from_client: bool
+    row: PendingUpload = _UNRECORDED
 
     @property
     def new(self) -> bool:
@@ -38,23 +55,227 @@ class ObjectCommit:
         return self.upload.must_be_new or self.upload.on_conflict != "replace"
 
     @property
-    def asked(self) -> str:
-        """The path that was asked for."""
-        return "/" + "/".join(paths.check(self.upload.path))
+    def renames(self) -> bool:
+        """Whether it gets another name where its own exists."""
+        return self.upload.on_conflict == "rename" and not self.upload.must_be_new
 
 
-def said(upload: Upload, mime: str, mark: str) -> dict[str, Any]:
-    """Return what the object says of itself; a signed URL alone may have said how long it is fresh."""
-    headers = {name.lower(): value for name, value in upload.headers.items()}
-    if upload.grant is not None:
-        headers.pop("cache-control", None)
-        if upload.grant.cache_control:
-            headers["cache-control"] = upload.grant.cache_control
-    return put_object_params(upload.id, mark, mime, upload.metadata, headers)
+class ObjectCommitter:
+    """Commits received objects. Runs on the server's event loop."""
 
+    def __init__(
+        self,
+        names: ReservedNames,
+        state: ProcessState,
+        events: UploadEvents,
+        reconciler: UploadReconciler,
+    ) -> None:
+        self._names = names
+        self._objects = names.objects
+        self._state = state
+        self._journal = state.journal
+        self._events = events
+        self._reconciler = reconciler
+        self._running: set[asyncio.Task[Stored]] = set()
 
-def taken(upload: Upload) -> Refusal:
-    """Return why there is something that may not be replaced."""
-    if upload.must_be_new:
-        return Refusal("already_exists", "If-None-Match: *, and the file exists")
-    return Refusal("conflict", "the file exists, and existing files are not replaced here")
+    async def commit(self, commit: ObjectCommit) -> Stored:
+        """Publish a finished body; goes on where the caller is cancelled.
+
+        Raises `Refusal`, `UnknownOutcome`; see `PendingWrite.commit`.
+        """
+        task = asyncio.create_task(self._commit(commit))
+        self._running.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for what is being published."""
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _forget(self, task: asyncio.Task[Stored]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # mark it as retrieved
+
+    # -- the steps
+
+    async def _commit(self, commit: ObjectCommit) -> Stored:
+        body = commit.body
+        async with self._names.exclusive(body.target.key if commit.new else None):
+            try:
+                replaced = await self._check_target(commit)
+                await self._record(commit)
+            except BaseException:
+                await body.discard()
+                raise
+            await self._consume_url(commit)
+            etag = await self._publish(commit)
+            body.release_memory()
+            try:
+                await self._reconciler.settle_published(commit.row, etag)
+            except sqlite3.Error as error:
+                raise self._unknown_outcome(commit, error) from error
+        failpoints.hit("before answer")
+        body.done()
+        asyncio.get_running_loop().call_soon(self._journal.unsettled.release, commit.row.event_ids)
+        upload = commit.upload
+        return Stored(
+            upload.id, body.target.path, body.received, media_type(upload), replaced, commit.digests
+        )
+
+    async def _check_target(self, commit: ObjectCommit) -> bool:
+        """Return whether an object is replaced. Raises `Refusal` where it may not be."""
+        if await self._objects.head_object(commit.body.target.key) is None:
+            return False
+        if not commit.new:
+            return True
+        if not commit.renames:
+            raise name_taken(commit.upload)
+        await self._rename(commit)
+        return False
+
+    async def _record(self, commit: ObjectCommit) -> None:
+        """Write the row, pending; its deliveries are held. Raises `Refusal`."""
+        upload, body, mime = commit.upload, commit.body, media_type(commit.upload)
+        path, location = body.target.path, self._location(body)
+        content = StoredContent(path, body.received, mime, "", self._objects.bucket)
+        events = tuple(
+            self._events.records(
+                self._events.subscribers(), upload, content, from_client=commit.from_client
+            )
+        )
+        record = UploadRecord(
+            upload_id=upload.id,
+            path=path,
+            identity=identity_of_upload(upload.id, body.received),
+            mime=mime,
+            digests=commit.digests,
+            principal=upload.principal,
+            remote=upload.remote,
+            created=upload.created,
+            told=events,
+            metadata=upload.metadata,
+            place=location,
+            pending=True,
+        )
+        commit.row = PendingUpload(upload.id, path, location, tuple([e.event_id for e in events]))
+        failpoints.hit("before journal commit")
+        try:
+            await asyncio.wrap_future(self._journal.outbox.record([record]))
+        except Exception as error:
+            raise refusal_of(error) from error
+        failpoints.hit("after journal commit")
+
+    async def _consume_url(self, commit: ObjectCommit) -> None:
+        """Use up a one-time URL. After the row: while that is pending the reconciler may release it."""
+        if commit.upload.grant is None:
+            return
+        try:
+            if await asyncio.to_thread(self._state.consume_url, commit.upload):
+                await asyncio.to_thread(self._state.one_time_marks.sync)
+                failpoints.hit("after url used up")
+        except Exception as error:
+            await self._undo(commit)
+            raise refusal_of(error) from error
+
+    def _location(self, body: MultipartUpload) -> dict[str, Any]:
+        return {"bucket": self._objects.bucket, "key": body.target.key, "multipart": body.multipart}
+
+    async def _publish(self, commit: ObjectCommit) -> str:
+        """Make it visible; return its entity tag. Raises `Refusal` (undone) or `UnknownOutcome`."""
+        while True:
+            try:
+                etag = await commit.body.publish(new=commit.new)
+            except KeyTakenError as error:
+                if (own := await self._own_etag(commit, error)) is not None:
+                    return own
+                if not commit.renames:
+                    await self._undo(commit)
+                    raise name_taken(commit.upload) from None
+                await self._rename_recorded(commit)
+            except OutcomeUnknownError as error:
+                return await self._query_outcome(commit, error)
+            except Refusal:
+                await self._undo(commit)
+                raise
+            except Exception as error:
+                log.exception(
+                    "an object could not be published",
+                    extra=event("upload.unsettled", upload_id=commit.upload.id),
+                )
+                return await self._query_outcome(commit, error)
+            else:
+                return await self._final_etag(commit, etag)
+
+    async def _own_etag(self, commit: ObjectCommit, error: KeyTakenError) -> str | None:
+        """Return the tag of the object that has the name if it is this upload. Raises
+        `UnknownOutcome`.
+
+        The HTTP client itself repeats an empty PUT whose response is lost: then the second request
+        finds what the first has stored.
+        """
+        try:
+            head = await self._reconciler.find_object(commit.row)
+        except GatewayError:
+            return await self._query_outcome(commit, error)
+        return None if head is None else head.etag
+
+    async def _final_etag(self, commit: ObjectCommit, etag: str) -> str:
+        """Return the entity tag that the object has: some stores report another one on completion."""
+        if etag and not commit.body.multipart:
+            return etag
+        head: ObjectHead | None = None
+        with contextlib.suppress(GatewayError):
+            head = await self._reconciler.find_object(commit.row)
+        if head is not None:
+            return head.etag
+        return etag or await self._query_outcome(commit, None)
+
+    async def _query_outcome(self, commit: ObjectCommit, error: Exception | None) -> str:
+        """Query whether S3 has the object; return its tag. Raises `UnknownOutcome`."""
+        for delay in OUTCOME_DELAYS:
+            await asyncio.sleep(delay)
+            with contextlib.suppress(GatewayError):
+                head = await self._reconciler.find_object(commit.row)
+                if head is not None:
+                    return head.etag
+        raise self._unknown_outcome(commit, error)
+
+    def _unknown_outcome(self, commit: ObjectCommit, error: Exception | None) -> UnknownOutcome:
+        """Leave it to the reconciler: the row is there, its deliveries stay held."""
+        self._reconciler.add(commit.row)
+        commit.body.release_memory()
+        commit.body.done()
+        return UnknownOutcome(f"it is not known whether S3 has upload {commit.upload.id}: {error}")
+
+    async def _undo(self, commit: ObjectCommit) -> None:
+        """Delete the row, durably; only then the parts."""
+        try:
+            if commit.upload.grant is not None and self._state.release_urls([commit.upload]):
+                await asyncio.to_thread(self._state.one_time_marks.sync)
+            await asyncio.wrap_future(self._journal.outbox.forget([commit.upload.id]))
+        except (sqlite3.Error, OSError):
+            self._reconciler.add(commit.row)
+        await commit.body.discard()
+
+    # -- names
+
+    async def _rename(self, commit: ObjectCommit) -> None:
+        """Take the next name: this one exists meanwhile. Raises `Refusal`."""
+        upload, body = commit.upload, commit.body
+        if not body.can_retarget:
+            raise Refusal("conflict", "the name was taken while the body came: send it again")
+        path = "/" + "/".join(paths.check(upload.path))
+        body.retarget(self._names.target(upload, await self._names.reserve_free_path(upload, path)))
+
+    async def _rename_recorded(self, commit: ObjectCommit) -> None:
+        """Take the next name and put it into the row. Raises `Refusal`."""
+        try:
+            await self._rename(commit)
+            location, path = self._location(commit.body), commit.body.target.path
+            await asyncio.wrap_future(self._journal.unsettled.move(commit.upload.id, path, location))
+        except Exception as error:
+            await self._undo(commit)
+            raise refusal_of(error) from error
+        commit.row = commit.row._replace(path=path, place=location)

@@ -1,36 +1,42 @@
-"""Names of objects that must replace nothing: chosen, kept, and given one at a time.
-
-One rule: within this process no two uploads meet at a name, whatever the store makes of conditions.
-On the server's loop.
-"""
+"""How an upload is known in a bucket: its name, what the object says of itself, its identity."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakValueDictionary
 
 from gateway.commit.publish import names_beside
-from gateway.domain.model import Upload
+from gateway.commit.writer import media_type
+from gateway.domain.model import Identity, Upload
 from gateway.errors import Refusal
+from gateway.signing import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.keys import PrefixedKeys
+from gateway.storage.s3.parts import ObjectTarget, put_object_params
 
 
 @dataclass(slots=True)
 class ReservedNames:
-    """The names that uploads of this process are about to get."""
+    """The names that uploads of this process are about to get.
+
+    No two uploads of the process get one name, whether or not the store honours conditions. Runs on
+    the server's event loop.
+    """
 
     keys: PrefixedKeys
     objects: BucketClient
+    marker: ObjectMarker
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
-    _claimed: dict[str, str] = field(default_factory=dict)
+    _owners: dict[str, str] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
-    async def alone(self, key: str | None) -> AsyncIterator[None]:
-        """Be the only one at a key; None: there is no need to."""
+    async def exclusive(self, key: str | None) -> AsyncIterator[None]:
+        """Keep other uploads from this key; None: no lock is needed."""
         if key is None:
             yield
             return
@@ -38,19 +44,44 @@ class ReservedNames:
         async with lock:
             yield
 
-    async def free_path(self, upload: Upload, path: str) -> str:
-        """Return a path that nobody has, and keep it for this upload. Raises `Refusal("conflict")`."""
-        folder, _, name = path.rpartition("/")
-        for one in (name, *names_beside(name, upload.id)):
-            key = self.keys.of(f"{folder}/{one}")
-            if self._claimed.setdefault(key, upload.id) != upload.id:
+    async def reserve_free_path(self, upload: Upload, path: str) -> str:
+        """Return a path that does not exist, and keep it for this upload. Raises
+        `Refusal("conflict")`."""
+        folder, _, wanted = path.rpartition("/")
+        for name in (wanted, *names_beside(wanted, upload.id)):
+            key = self.keys.of(f"{folder}/{name}")
+            if self._owners.setdefault(key, upload.id) != upload.id:
                 continue
             if await self.objects.head_object(key) is None:
-                return f"{folder}/{one}"
-            del self._claimed[key]
+                return f"{folder}/{name}"
+            del self._owners[key]
         raise Refusal("conflict", "no free name was found beside the existing file")
 
-    def let_go(self, upload_id: str) -> None:
+    def release_names(self, upload_id: str) -> None:
         """Keep no name for an upload any more."""
-        for key in [key for key, owner in self._claimed.items() if owner == upload_id]:
-            del self._claimed[key]
+        for key in [key for key, owner in self._owners.items() if owner == upload_id]:
+            del self._owners[key]
+
+    def target(self, upload: Upload, path: str) -> ObjectTarget:
+        """Return where a body goes. The mark covers the path too."""
+        mark = self.marker.mark(upload.id, path)
+        return ObjectTarget(path, self.keys.of(path), upload.id, _object_params(upload, mark))
+
+
+def _object_params(upload: Upload, mark: str) -> dict[str, Any]:
+    """Return what the object says of itself; only a signed URL may set how long it stays fresh."""
+    headers = {name.lower(): value for name, value in upload.headers.items()}
+    if upload.grant is not None:
+        headers.pop("cache-control", None)
+        if upload.grant.cache_control:
+            headers["cache-control"] = upload.grant.cache_control
+    return put_object_params(upload.id, mark, media_type(upload), upload.metadata, headers)
+
+
+def identity_of_upload(upload_id: str, size: int) -> Identity:
+    """Return the identity of an upload's object: no device, a hash of the upload id for an inode.
+
+    An object is recognized by the upload id in its metadata.
+    """
+    digest = hashlib.blake2b(upload_id.encode(), digest_size=8).digest()
+    return Identity(0, int.from_bytes(digest) >> 1, size, 0)  # as large as SQLite's integers

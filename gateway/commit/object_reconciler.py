@@ -1,10 +1,9 @@
-"""Uploads of which nobody knows whether S3 has them: asked for until somebody knows.
+"""Finds out whether S3 has the uploads whose outcome is unknown.
 
-One rule: the object itself says which upload it is, and nothing is ever published here, so nothing
-newer can be overwritten. What is there with our id was published: its deliveries go out. What is
-not there may yet come, from a request that is on its way: it is asked for again, with growing
-pauses, before it is forgotten. While S3 is away, all of them wait. On the server's loop. May
-import events, storage and errors.
+The object itself says which upload it is, and nothing is ever published here, so nothing newer can be
+overwritten. An object with the id of the upload was published: its deliveries are released. One that is
+missing may still come, from a request under way: S3 is queried again, with growing pauses, before the
+upload is forgotten. While S3 is unavailable all of them wait.
 """
 
 from __future__ import annotations
@@ -16,126 +15,143 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.commit.process_state import ProcessState
 from gateway.errors import GatewayError
-from gateway.events.journal import Journal
 from gateway.events.pending_uploads import PendingUpload
-from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.s3.bucket import BucketClient, ObjectHead
 from gateway.storage.s3.multipart_log import MultipartLog
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
 
-DOUBT_SECONDS: Final = 900.0
-"""How long a request that nobody waits for any more may still be carried out."""
+LATE_REQUEST_TIMEOUT: Final = 900.0
+"""Seconds in which a request that was given up may still be carried out."""
 
-ABORTED_SECONDS: Final = 10.0
-"""The same, once the multipart upload was found open and has been aborted."""
+ABORTED_REQUEST_TIMEOUT: Final = 10.0
+"""The same, once the multipart upload was open and has been aborted."""
 
-FIRST_PAUSE: Final = 1.0
-LONGEST_PAUSE: Final = 60.0
+MIN_DELAY: Final = 1.0
+MAX_DELAY: Final = 60.0
+"""Seconds between two queries for one upload."""
 
 
 @dataclass(slots=True)
-class _Doubt:
-    """An upload, when to look again, and when (both monotonic) to give it up."""
+class _Unsettled:
+    """An upload, when to query again, and when (both monotonic) to forget it."""
 
-    pending: PendingUpload
+    row: PendingUpload
     due: float
-    until: float | None = None
-    pause: float = FIRST_PAUSE
+    deadline: float | None = None
+    delay: float = MIN_DELAY
 
 
 @dataclass(slots=True)
 class UploadReconciler:
-    """Settles what is pending, in the background."""
+    """Settles pending uploads, in the background. Runs on the server's event loop."""
 
     objects: BucketClient
-    journal: Journal
-    notes: MultipartLog
-    once: OneTimeMarks
-    _doubts: dict[str, _Doubt] = field(default_factory=dict)
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    state: ProcessState
+    multiparts: MultipartLog
+    _unsettled: dict[str, _Unsettled] = field(default_factory=dict)
+    _added: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __len__(self) -> int:
-        return len(self._doubts)
+        return len(self._unsettled)
 
     def __contains__(self, upload_id: str) -> bool:
-        return upload_id in self._doubts
+        return upload_id in self._unsettled
 
-    def add(self, pending: PendingUpload) -> None:
-        """Take care of an upload; its deliveries are held."""
-        if pending.place.get("bucket") != self.objects.bucket:
+    def add(self, row: PendingUpload) -> None:
+        """Settle an upload in the background; its deliveries are held."""
+        if row.place.get("bucket") != self.objects.bucket:
             log.error(
                 "upload %s waits for the bucket %s, which is not the one of --storage",
-                pending.upload_id,
-                pending.place.get("bucket"),
+                row.upload_id,
+                row.place.get("bucket"),
+                extra=event("upload.unsettled", upload_id=row.upload_id),
             )
             return
-        self._doubts[pending.upload_id] = _Doubt(pending, time.monotonic())
-        self._news.set()
+        self._unsettled[row.upload_id] = _Unsettled(row, time.monotonic())
+        self._added.set()
 
-    async def look(self, pending: PendingUpload) -> ObjectHead | None:
-        """Return the object if it is this very upload. Raises `Refusal`."""
-        found = await self.objects.head_object(pending.place["key"])
-        return found if found is not None and found.upload_id == pending.upload_id else None
+    async def find_object(self, row: PendingUpload) -> ObjectHead | None:
+        """Return the object if it is this upload. Raises `Refusal`."""
+        head = await self.objects.head_object(row.place["key"])
+        return head if head is not None and head.upload_id == row.upload_id else None
 
-    async def published(self, pending: PendingUpload, etag: str) -> None:
-        """Write down that it was published. Raises `sqlite3.Error`."""
-        await asyncio.wrap_future(self.journal.unsettled.settle(pending.upload_id, etag))
-        await asyncio.to_thread(self.notes.remove, pending.upload_id)
+    async def settle_published(self, row: PendingUpload, etag: str) -> None:
+        """Record that the upload was published. Raises `sqlite3.Error`."""
+        await asyncio.wrap_future(self.state.journal.unsettled.settle(row.upload_id, etag))
+        await asyncio.to_thread(self.multiparts.remove, row.upload_id)
 
     async def run(self) -> None:
-        """Look, wait, look again, until cancelled."""
+        """Query what is due, wait, repeat, until cancelled."""
         while True:
             now = time.monotonic()
-            for doubt in [one for one in self._doubts.values() if one.due <= now]:
-                if await self._settle(doubt):
-                    del self._doubts[doubt.pending.upload_id]
-            self._news.clear()
-            due = min((one.due for one in self._doubts.values()), default=None)
+            for upload in [upload for upload in self._unsettled.values() if upload.due <= now]:
+                if await self._try_settle(upload):
+                    del self._unsettled[upload.row.upload_id]
+            self._added.clear()
+            due = min((upload.due for upload in self._unsettled.values()), default=None)
             try:
                 async with asyncio.timeout(None if due is None else due - time.monotonic()):
-                    await self._news.wait()
+                    await self._added.wait()
             except TimeoutError:
                 continue
 
-    async def _settle(self, doubt: _Doubt) -> bool:
-        """Look once; return whether the upload is settled."""
-        doubt.due = time.monotonic() + doubt.pause
-        doubt.pause = min(doubt.pause * 2, LONGEST_PAUSE)
+    async def _try_settle(self, upload: _Unsettled) -> bool:
+        """Query once; return whether the upload is settled."""
+        upload.due = time.monotonic() + upload.delay
+        upload.delay = min(upload.delay * 2, MAX_DELAY)
+        upload_id = upload.row.upload_id
         try:
-            return await self._find_out(doubt)
-        except (GatewayError, sqlite3.Error, OSError) as fault:
-            log.warning("upload %s cannot be settled now: %s", doubt.pending.upload_id, fault)
+            return await self._settle(upload)
+        except (GatewayError, sqlite3.Error, OSError) as error:
+            log.warning(
+                "upload %s cannot be settled now: %s",
+                upload_id,
+                error,
+                extra=event("upload.unsettled", upload_id=upload_id),
+            )
         except Exception:
-            log.exception("upload %s cannot be settled", doubt.pending.upload_id)
+            log.exception(
+                "upload %s cannot be settled",
+                upload_id,
+                extra=event("upload.unsettled", upload_id=upload_id),
+            )
         return False
 
-    async def _find_out(self, doubt: _Doubt) -> bool:
-        pending = doubt.pending
-        found = await self.look(pending)
-        if found is not None:
-            await self.published(pending, found.etag)
-            self.journal.unsettled.release(pending.event_ids)
-            log.info("upload %s is in the bucket: its handlers will run", pending.upload_id)
+    async def _settle(self, upload: _Unsettled) -> bool:
+        row, journal = upload.row, self.state.journal
+        head = await self.find_object(row)
+        if head is not None:
+            await self.settle_published(row, head.etag)
+            journal.unsettled.release(row.event_ids)
+            log.info(
+                "upload %s is in the bucket: its handlers will run",
+                row.upload_id,
+                extra=event("upload.settled", upload_id=row.upload_id, stored=True),
+            )
             return True
-        await self._abort(doubt)
-        if doubt.until is None:
-            doubt.until = time.monotonic() + DOUBT_SECONDS
-        if time.monotonic() < doubt.until:
+        await self._abort_multipart(upload)
+        if upload.deadline is None:
+            upload.deadline = time.monotonic() + LATE_REQUEST_TIMEOUT
+        if time.monotonic() < upload.deadline:
             return False
-        await asyncio.to_thread(self.once.release_all, [pending.upload_id])
-        await asyncio.wrap_future(self.journal.outbox.forget([pending.upload_id]))
-        await asyncio.to_thread(self.notes.remove, pending.upload_id)
-        log.info("upload %s, which was never answered, did not reach the bucket", pending.upload_id)
+        await asyncio.to_thread(self.state.one_time_marks.release_all, [row.upload_id])
+        await asyncio.wrap_future(journal.outbox.forget([row.upload_id]))
+        await asyncio.to_thread(self.multiparts.remove, row.upload_id)
+        log.info(
+            "upload %s, which was never answered, did not reach the bucket",
+            row.upload_id,
+            extra=event("upload.settled", upload_id=row.upload_id, stored=False),
+        )
         return True
 
-    async def _abort(self, doubt: _Doubt) -> None:
-        """Take back an open multipart upload: from then on nobody can complete it."""
-        place = doubt.pending.place
-        if place.get("multipart") and await self.objects.is_multipart_open(
-            place["key"], place["multipart"]
-        ):
-            await self.objects.abort_multipart(place["key"], place["multipart"])
-            doubt.until = time.monotonic() + ABORTED_SECONDS
-            doubt.due, doubt.pause = time.monotonic() + FIRST_PAUSE, FIRST_PAUSE
+    async def _abort_multipart(self, upload: _Unsettled) -> None:
+        """Abort a multipart upload that is still open: from then on nothing can complete it."""
+        key, multipart = upload.row.place["key"], upload.row.place.get("multipart")
+        if multipart and await self.objects.is_multipart_open(key, multipart):
+            await self.objects.abort_multipart(key, multipart)
+            upload.deadline = time.monotonic() + ABORTED_REQUEST_TIMEOUT
+            upload.due, upload.delay = time.monotonic() + MIN_DELAY, MIN_DELAY

@@ -1,9 +1,8 @@
-"""A sealed, journalled body gets its final name, or somebody else was first.
+"""Gives a finalized, journalled body its final name, unless another file has it already.
 
-Replacing is a rename. Where nothing may be replaced it is a hard link and then the removal of
-the private name: `link` alone refuses a taken name on every POSIX file system, and recovery can
-tell the step between by the link count. Blocking; called by the committer's thread only. May
-import `storage`, `paths`, `model`, `errors`.
+Replacing is a rename. Where nothing may be replaced it is a hard link and then the removal of the
+private name: `link` refuses an existing name on every POSIX file system, and recovery recognizes the
+state in between by the link count. Blocking; called by the committer's thread only.
 """
 
 from __future__ import annotations
@@ -21,37 +20,48 @@ from gateway.storage.local.incoming import IncomingDirectory
 Name = tuple[int, int, str]
 """A directory entry: device and inode of the folder, and the name in it."""
 
-NUMBERED_NAMES = 20
-"""`rename` counts up this far (`a-1.bin`, `a-2.bin`), then it takes a part of the upload's id."""
+MAX_NUMBERED_NAMES = 20
+"""`rename` counts up this far (`a-1.bin`, `a-2.bin`), then it appends a part of the upload's id."""
 
-LONGEST_SUFFIX = 32
+MAX_SUFFIX_BYTES = 32
 """Bytes behind the last dot that count as a suffix to be kept; more is part of the name."""
 
 
 class NameTakenError(Exception):
-    """The name was taken between the look and the link."""
+    """Another process created the name between the check and the link."""
+
+
+def name_taken(upload: Upload) -> Refusal:
+    """Return the refusal for a target that exists and may not be replaced."""
+    if upload.must_be_new:
+        return Refusal("already_exists", "If-None-Match: *, and the file exists")
+    return Refusal("conflict", "the file exists, and existing files are not replaced here")
+
+
+def check_target(upload: Upload, *, exists: bool, must_exist: bool = False) -> None:
+    """Check an upload against what its path holds now. Raises `Refusal`."""
+    if must_exist and not exists:
+        raise Refusal("precondition_failed", "If-Match is not met")
+    if exists and (upload.must_be_new or upload.on_conflict == "reject"):
+        raise name_taken(upload)
 
 
 def choose_name(upload: Upload, parent: OpenDirectory, taken: Container[Name]) -> bool:
-    """Settle the conflict policy for `parent.name`; return whether a file stands there already.
+    """Apply the conflict policy to `parent.name`; return whether a file is replaced.
 
-    With `rename` a free name is put into `parent.name`. `taken` are names given away in the same
-    batch. Raises `Refusal`: `already_exists` (If-None-Match), `conflict` (reject, or no free name).
+    With `rename` a free name is put into `parent.name`. `taken` are names given in the same batch.
+    Raises `Refusal`: `already_exists` (If-None-Match), `conflict` (reject, or no free name).
     """
-    if parent.target_stat is None and (*parent.folder, parent.name) not in taken:
-        return False
-    if upload.must_be_new:
-        raise Refusal("already_exists", "If-None-Match: *, and the file exists")
-    if upload.on_conflict == "reject":
-        raise Refusal("conflict", "the file exists, and existing files are not replaced here")
-    if upload.on_conflict == "rename":
+    exists = parent.target_stat is not None or (*parent.folder, parent.name) in taken
+    check_target(upload, exists=exists)
+    if exists and upload.on_conflict == "rename":
         parent.name = free_name(upload, parent, taken)
         return False
-    return True
+    return exists
 
 
 def free_name(upload: Upload, parent: OpenDirectory, taken: Container[Name]) -> str:
-    """Return a name beside `parent.name` that nobody has. Raises `Refusal("conflict")`."""
+    """Return a name beside `parent.name` that does not exist. Raises `Refusal("conflict")`."""
     for name in names_beside(parent.name, upload.id):
         if not _exists(parent, name, taken):
             return name
@@ -59,28 +69,31 @@ def free_name(upload: Upload, parent: OpenDirectory, taken: Container[Name]) -> 
 
 
 def names_beside(name: str, upload_id: str) -> Iterator[str]:
-    """Yield names to try where `name` is taken: `a-1.bin`, `a-2.bin`, then parts of the upload's id."""
+    """Yield names to try where `name` exists: `a-1.bin`, `a-2.bin`, then parts of the upload's id."""
     stem, dot, suffix = name.rpartition(".")
-    if not stem or len(suffix.encode()) > LONGEST_SUFFIX:
+    if not stem or len(suffix.encode()) > MAX_SUFFIX_BYTES:
         stem, dot, suffix = name, "", ""
-    for mark in (*map(str, range(1, NUMBERED_NAMES)), upload_id[10:26], upload_id):
+    for mark in (*map(str, range(1, MAX_NUMBERED_NAMES)), upload_id[10:26], upload_id):
         tail = f"-{mark}{dot}{suffix}"
         yield _shorten(stem, 255 - len(tail.encode())) + tail
 
 
 def replace(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> None:
-    """Rename the body to `parent.name`, over the file, or the link itself, that stands there.
+    """Rename the body to `parent.name`, over the file, or the link itself, of that name.
 
     Raises `Refusal("conflict")` for a folder, `OSError` if nothing was changed.
     """
     try:
         os.rename(upload_id, parent.name, src_dir_fd=incoming.fd, dst_dir_fd=parent.fd)
     except IsADirectoryError:
-        raise Refusal("conflict", "a folder has taken the name") from None
+        raise Refusal("conflict", "a folder has this name") from None
 
 
 def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> None:
-    """Give the body the name `parent.name` if nobody has it. Raises `NameTakenError`, or `OSError`."""
+    """Give the body the name `parent.name` if it does not exist.
+
+    Raises `NameTakenError`, or `OSError`.
+    """
     try:
         os.link(
             upload_id,
@@ -89,10 +102,10 @@ def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> N
             dst_dir_fd=parent.fd,
             follow_symlinks=False,
         )
-    except FileExistsError as fault:
-        raise NameTakenError from fault
+    except FileExistsError as error:
+        raise NameTakenError from error
     failpoints.hit("after link")
-    # The upload is published: a private name that stays behind is recovery's to remove.
+    # The upload is published: a private name that stays behind is removed by recovery.
     with contextlib.suppress(OSError):
         incoming.remove(upload_id)
 
@@ -107,5 +120,5 @@ def _exists(parent: OpenDirectory, name: str, taken: Container[Name]) -> bool:
     return True
 
 
-def _shorten(stem: str, room: int) -> str:
-    return stem.encode()[: max(room, 1)].decode(errors="ignore")
+def _shorten(stem: str, max_bytes: int) -> str:
+    return stem.encode()[: max(max_bytes, 1)].decode(errors="ignore")

@@ -1,70 +1,93 @@
-"""The writing side of a storage, whichever it is; `storage.protocols.Shelf` is the other.
+"""How bytes get into a storage: one protocol for uploads of clients and for `files.save` of scripts.
 
-One rule: whoever stores begins a body, writes it, and either commits or discards it; what is
-committed has the promise of every upload. It stands here and not in `storage` since the promise
-needs the journal. One contract suite (`tests/commit/test_intake.py`) runs over both storages. May
-import model.
+It stands in `commit` and not in `storage` because the promise needs the journal. The contract suite
+`tests/contract/test_storage_writer.py` runs over every implementation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Protocol
 
 from gateway.domain.model import Stored, Upload
+from gateway.storage.local.xattrs import guess_mime
+
+
+class ThreadedWrite(Protocol):
+    """The side of a pending write that a thread uses, without a detour through the event loop."""
+
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Write `chunks` now. Blocking. Raises `Refusal("no_space")`, `OSError`."""
+        ...
+
+    def start_in_thread(self, work: Callable[[], None], executor: Executor) -> asyncio.Future[None]:
+        """Let a thread work on the body; `discard` waits for it, also when the caller is cancelled."""
+        ...
 
 
 class PendingWrite(Protocol):
-    """One body on its way in; nobody can see it. Used by one task at a time."""
+    """A body on its way into the storage, not visible to anyone. One task uses it at a time.
 
-    async def write(self, piece: bytes) -> None:
-        """Take the next bytes; waits while too much is on its way. Raises `Refusal`."""
+    It ends with exactly one `commit` or `discard`.
+    """
+
+    @property
+    def threaded(self) -> ThreadedWrite | None:
+        """What a thread may write to directly; None where all bytes go through the event loop."""
         ...
 
-    async def end(self) -> None:
-        """All bytes are here. Raises `Refusal`."""
+    async def write(self, chunk: bytes) -> None:
+        """Take the next bytes; waits while too many are on their way. Raises `Refusal`."""
+        ...
+
+    async def finish(self) -> None:
+        """Bring the rest of the bytes to the storage: the body is complete. Raises `Refusal`."""
         ...
 
     def digest(self, algorithm: str) -> bytes:
-        """Return the digest of all bytes, by its `hashlib` name; it must have been asked for."""
+        """Return the digest of the finished body, by the `hashlib` name that `begin` was given."""
+        ...
+
+    async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
+        """Publish the finished body. From here on the body is the writer's, also after a cancel.
+
+        `digests` are kept in the journal, base64 by RFC 9530 name. `from_client` emits OnFileUploaded.
+        Raises `Refusal` (nothing was stored and nothing will be), `UnknownOutcome`.
+        """
         ...
 
     async def discard(self) -> None:
-        """Leave no trace of it. Never raises for a storage that is away."""
+        """Remove the body. Does not raise where the storage is unavailable: a sweep removes it later."""
         ...
 
 
-LandingT = TypeVar("LandingT")
-
-
-@dataclass(slots=True)
-class WriteMetadata:
-    """What is known of a body that has landed, when it is committed.
-
-    `tell` gives the body of OnFileUploaded for a size in bytes; None where no client uploaded it.
-    """
-
-    mime: str
-    digests: dict[str, str] = field(default_factory=dict)
-    tell: Callable[[int], dict[str, Any]] | None = None
-
-
-class StorageWriter(Protocol[LandingT]):
-    """What every storage can do for whoever stores. Lives on the server's loop."""
+class StorageWriter(Protocol):
+    """The writing side of a storage. Runs on the server's event loop."""
 
     async def exists(self, path: str) -> bool:
-        """Tell whether there is something of this path. Raises `Refusal`, also for a bad path."""
+        """Tell whether something is stored at `path`. Raises `Refusal`, also for a bad path."""
         ...
 
-    async def begin(self, upload: Upload, mime: str, algorithms: Sequence[str] = ()) -> LandingT:
-        """Begin the body of an upload; `algorithms` are digests to compute. Raises `Refusal`."""
-        ...
+    async def begin(
+        self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
+    ) -> PendingWrite:
+        """Check the target, reserve the space, begin a body. `algorithms` are digests to compute.
 
-    async def commit(self, upload: Upload, body: LandingT, deed: WriteMetadata) -> Stored:
-        """Publish a body that has ended. It is the intake's from here on, come what may.
-
-        Raises `Refusal` when nothing was stored and nothing will be, `UnknownOutcome` when nobody
-        can say.
+        Raises `Refusal`: a bad path, a target that may not be replaced, `precondition_failed` where
+        it must exist and does not, `no_space`, `storage_unavailable`.
         """
         ...
+
+    async def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Stored:
+        """Commit a small body that is complete in memory; the commit checks its target and its space.
+
+        A body of a few KiB costs the disk one visit that way. Raises as `PendingWrite.commit` does.
+        """
+        ...
+
+
+def media_type(upload: Upload) -> str:
+    """Return the media type of an upload: the declared one, else a guess from its name."""
+    return upload.content_type or guess_mime(upload.path)

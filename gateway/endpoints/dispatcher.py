@@ -31,7 +31,7 @@ from gateway.endpoints.notifications.handler import NotificationHandler
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken
+from gateway.endpoints.uploads.socket_takeover import DETACHED, respond_detached
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
@@ -191,7 +191,7 @@ class Dispatcher:
                 return await self._notifications(incoming)
             principal = await self._operator(incoming)
         elif segments == ("-", "notifications"):
-            return await self.notifications.answer(request, known=True)
+            return await self.notifications.handle_notifications(request, authorized=True)
         query = incoming.params
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)
@@ -213,7 +213,7 @@ class Dispatcher:
             known = await self._operator(incoming) is not None
         except Refusal:
             known = False
-        return await self.notifications.answer(incoming.request, known=known)
+        return await self.notifications.handle_notifications(incoming.request, authorized=known)
 
     def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
         """Count and log one request. The query stays out: it may hold a signature."""
@@ -238,8 +238,8 @@ class Dispatcher:
 async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Write the answer; where the body was not read, close the connection behind it."""
     refused = answer.status >= 400 and request.body_exists and not isinstance(answer, ProxyResponse)
-    if TAKEN in request:
-        await answer_taken(request, answer)
+    if DETACHED in request:
+        await respond_detached(request, answer)
     elif refused or is_unread(request):
         await answer_unread(request, answer)
     else:

@@ -1,8 +1,7 @@
-"""One SQLite connection, owned by one thread, written with group commit.
+"""The journal's SQLite file: one connection, one thread, group commit.
 
-The rule: nobody else ever opens the file while it lives here (`locking_mode=EXCLUSIVE`; SQLite
-before 3.51.3 can corrupt a WAL that two connections check-point at once). Everything that waits
-becomes one transaction, so a thousand callers pay for a few fsyncs. Knows nothing of uploads.
+No other connection opens the file meanwhile (`locking_mode=EXCLUSIVE`): SQLite before 3.51.3 can corrupt
+a WAL that two connections checkpoint at once.
 """
 
 from __future__ import annotations
@@ -10,65 +9,55 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import queue
 import sqlite3
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from gateway.domain.sqlite_writer import Operation, SqliteWriter, WriterConnection
 from gateway.errors import ConfigError
 
-T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], T]
-_Job = tuple[Operation[Any], "Future[Any]"]
+MAX_BATCH: Final = 512
+"""Operations that share one transaction."""
 
-MAX_BATCH = 512
-"""Operations that share one transaction at the most."""
+MAX_ROWS: Final = 256
+"""Rows that one statement inserts: SQLite takes 32,766 values."""
 
-ROWS: Final = 256
-"""Rows that one statement inserts at the most: SQLite takes 32,766 values."""
-
-_OTHERWISE: Final = "free some space and check its permissions"
+_DEFAULT_ADVICE: Final = "free some space and check its permissions"
 _ADVICE: Final[Mapping[str, str]] = {
     "SQLITE_NOTADB": "move the file away, a new journal is begun",
     "SQLITE_CORRUPT": "put back a copy, or move the file away and a new journal is begun",
     "SQLITE_BUSY": "another process holds it, stop that one",
 }
-"""What to do about a file that cannot be opened, by SQLite's name of the fault."""
-
-
-class _Connection(sqlite3.Connection):
-    """`doubtful` once a sync has failed: the transaction may stand whole in the log all the same."""
-
-    doubtful = False
+"""What to do about a file that cannot be opened, by SQLite's name of the error."""
 
 
 def packed(rows: Sequence[Any]) -> str:
     """Return rows as the JSON that `json_each` takes apart again: one statement for all of them.
 
-    Each step of SQLite gives the interpreter's lock away, and a busy loop is slow to give it back.
-    Text that is no Unicode is refused when it is bound, as a plain value would be.
+    Each step of SQLite releases the interpreter's lock, and a busy loop is slow to give it back. Text
+    that is no Unicode is refused when it is bound, as a plain value would be.
     """
     return json.dumps(rows, ensure_ascii=False)
 
 
 def insert(
-    db: sqlite3.Connection, table: str, columns: str, rows: Sequence[Sequence[Any]], *, again: str = ""
+    db: sqlite3.Connection,
+    table: str,
+    columns: str,
+    rows: Sequence[Sequence[Any]],
+    *,
+    on_conflict: str = "",
 ) -> None:
-    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason.
-
-    `again` says what becomes of rows that are there already: `ON CONFLICT DO NOTHING`.
-    """
-    for start in range(0, len(rows), ROWS):
-        some = rows[start : start + ROWS]
-        marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
-        statement = f"INSERT INTO {table} {columns} VALUES {marks} {again}"  # noqa: S608 (ours)
-        db.execute(statement, [*itertools.chain.from_iterable(some)])
+    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason."""
+    for start in range(0, len(rows), MAX_ROWS):
+        chunk = rows[start : start + MAX_ROWS]
+        marks = ", ".join([f"({', '.join('?' * len(chunk[0]))})"] * len(chunk))
+        statement = f"INSERT INTO {table} {columns} VALUES {marks} {on_conflict}"  # noqa: S608 (ours)
+        db.execute(statement, [*itertools.chain.from_iterable(chunk)])
 
 
-class Database:
+class Database(SqliteWriter):
     """Runs operations on the connection's own thread; each is durable when its future is done.
 
     `full` makes every transaction reach stable storage before its futures resolve
@@ -76,12 +65,9 @@ class Database:
     """
 
     def __init__(self, path: Path, *, full: bool = True) -> None:
+        super().__init__(self._open_journal, name="journal", max_batch=MAX_BATCH)
         self._path = path
         self._full = full
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-        self._opened: Future[None] = Future()
-        self._closed = False
 
     def open(self, prepare: Operation[None]) -> None:
         """Open or create the file and run `prepare` (the schema) on it.
@@ -89,133 +75,74 @@ class Database:
         Raises `ConfigError` where the file is no journal of ours or cannot be opened.
         """
         self._prepare = prepare
-        self._thread.start()
-        self._opened.result()
-
-    def submit(self, operation: Operation[T]) -> Future[T]:
-        """Queue `operation` for the next transaction; its result comes after the commit.
-
-        The future raises what the operation raised, or `sqlite3.Error` where the transaction
-        could not be made durable: then nothing of the operation is in the file.
-        """
-        future: Future[T] = Future()
-        if self._closed:
-            future.set_exception(sqlite3.ProgrammingError("the journal is closed"))
-        else:
-            self._jobs.put((operation, future))
-        return future
-
-    def close(self) -> None:
-        """Finish what is queued, fold the WAL into the file and close it."""
-        if not self._closed:
-            self._closed = True
-            self._jobs.put(None)
-            self._thread.join()
-
-    def _work(self) -> None:
         try:
-            connection = self._connect()
-        except BaseException as fault:
-            self._opened.set_exception(fault)
-            return
-        self._opened.set_result(None)
-        running = True
-        while running:
-            batch, running = self._take()
-            alive = [job for job in batch if job[1].set_running_or_notify_cancel()]
-            if alive:
-                _run_batch(connection, alive)
-        connection.close()
+            self.submit(lambda db: None).result()
+        except BaseException:
+            self.close()
+            raise
 
-    def _connect(self) -> _Connection:
+    def _open_journal(self) -> WriterConnection:
         try:
             # SQLite would let the umask decide who may read it; its WAL gets the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            connection = sqlite3.connect(
-                self._path,
-                isolation_level=None,
-                timeout=0,
-                cached_statements=512,
-                factory=_Connection,
-            )
-        except (sqlite3.Error, OSError) as fault:
-            raise self._unusable(fault) from fault
+            db = sqlite3.connect(self._path, isolation_level=None, timeout=0, cached_statements=512)
+        except (sqlite3.Error, OSError) as error:
+            raise self._unusable(error) from error
         try:
-            self._set_up(connection)
-        except BaseException as fault:
-            # Held open by the traceback alone, it would keep its lock.
-            connection.close()
-            if isinstance(fault, sqlite3.Error | OSError):
-                raise self._unusable(fault) from fault
-            if isinstance(fault, ConfigError):
-                raise ConfigError(str(fault), str(self._path)) from fault
+            self._set_up(db)
+        except BaseException as error:
+            # Kept open by the traceback alone, it would keep its lock.
+            db.close()
+            if isinstance(error, sqlite3.Error | OSError):
+                raise self._unusable(error) from error
+            if isinstance(error, ConfigError):
+                raise ConfigError(str(error), str(self._path)) from error
             raise
-        return connection
+        return _WalConnection(db)
 
-    def _set_up(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
-        connection.execute("PRAGMA foreign_keys=OFF")
-        connection.execute("BEGIN IMMEDIATE")
-        self._prepare(connection)
-        connection.execute("COMMIT")
+    def _set_up(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        db.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
+        db.execute("PRAGMA foreign_keys=OFF")
+        db.execute("BEGIN IMMEDIATE")
+        self._prepare(db)
+        db.execute("COMMIT")
         # Only now: a file that `prepare` refuses must stay as it was.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA journal_size_limit=67108864")
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA journal_size_limit=67108864")
 
-    def _unusable(self, fault: Exception) -> ConfigError:
-        advice = _ADVICE.get(getattr(fault, "sqlite_errorname", ""), _OTHERWISE)
-        return ConfigError(f"the journal cannot be opened ({fault}): {advice}", str(self._path))
-
-    def _take(self) -> tuple[list[_Job], bool]:
-        """Wait for work; return all that waits (bounded) and whether to go on afterwards."""
-        batch: list[_Job] = []
-        job = self._jobs.get()
-        while job is not None:
-            batch.append(job)
-            if len(batch) == MAX_BATCH or self._jobs.empty():
-                return batch, True
-            job = self._jobs.get()
-        return batch, False
+    def _unusable(self, error: Exception) -> ConfigError:
+        advice = _ADVICE.get(getattr(error, "sqlite_errorname", ""), _DEFAULT_ADVICE)
+        return ConfigError(f"the journal cannot be opened ({error}): {advice}", str(self._path))
 
 
-def _run_batch(connection: _Connection, batch: list[_Job]) -> None:
-    try:
-        results = _transaction(connection, batch)
-    except Exception as fault:
-        if len(batch) == 1:
-            batch[0][1].set_exception(fault)
-            return
-        # One of them is at fault, or the disk is: alone, each gets its own verdict.
-        for job in batch:
-            _run_batch(connection, [job])
-        return
-    for (_, future), result in zip(batch, results, strict=True):
-        future.set_result(result)
+class _WalConnection(WriterConnection):
+    """A connection that overwrites in its log what a transaction with a failed sync has left there."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        super().__init__(db)
+        self._doubtful = False
+
+    def begin(self) -> None:
+        super().begin()
+        if self._doubtful:
+            _write_over(self.db)
+
+    def commit(self) -> None:
+        super().commit()
+        self._doubtful = False
+
+    def rollback(self, error: BaseException) -> None:
+        self._doubtful |= getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR")
+        super().rollback(error)
 
 
-def _transaction(connection: _Connection, batch: list[_Job]) -> list[Any]:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        if connection.doubtful:
-            _write_over(connection)
-        results = [operation(connection) for operation, _ in batch]
-        connection.execute("COMMIT")
-    except BaseException as fault:
-        connection.doubtful |= getattr(fault, "sqlite_errorname", "").startswith("SQLITE_IOERR")
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    connection.doubtful = False
-    return results
-
-
-def _write_over(connection: _Connection) -> None:
+def _write_over(db: sqlite3.Connection) -> None:
     """Write to the log, even where the operations of this transaction write nothing.
 
-    What a failed transaction left there is taken for good by the next start after a crash, whatever
-    was said of it meanwhile. Any frame in its place ends that: each has the checksum of those before.
+    The next start after a crash takes for good what a failed transaction left there, although its
+    callers got an error. Any frame in its place ends that: each has the checksum of those before.
     Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
     """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    connection.execute(f"PRAGMA user_version = {version}")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    db.execute(f"PRAGMA user_version = {version}")

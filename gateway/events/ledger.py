@@ -17,9 +17,10 @@ from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, Final
 
+from gateway.domain.sqlite_writer import Operation, T
 from gateway.errors import EventEngineUnavailable
 from gateway.events import ledger_queries as looking
-from gateway.events.database import Database, Operation, T
+from gateway.events.database import Database
 from gateway.events.ledger_queries import WINDOW, LedgerQuery, MatchedRows
 from gateway.events.protocols import (
     ChunkResult,

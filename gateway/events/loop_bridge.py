@@ -15,8 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from gateway.domain.sqlite_writer import Operation
 from gateway.errors import EventEngineUnavailable
-from gateway.events.database import Database, Operation
+from gateway.events.database import Database
 
 T = TypeVar("T")
 _Waiting = tuple["asyncio.Future[Any]", "Future[Any]"]

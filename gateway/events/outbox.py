@@ -210,6 +210,6 @@ def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
     now = time.time()
     events = [event for batch in batches for event in batch]
     rows = [(e.id, e.type, e.upload_id, e.path, e.holder, e.created, json.dumps(e.body)) for e in events]
-    insert(db, "events", _EVENTS, rows, again=_ONCE)
+    insert(db, "events", _EVENTS, rows, on_conflict=_ONCE)
     due = [(e.id, handler, "ready", now, e.created, now) for e in events for handler in e.handlers]
-    insert(db, "deliveries", _DELIVERIES, due, again=_ONCE)
+    insert(db, "deliveries", _DELIVERIES, due, on_conflict=_ONCE)

@@ -17,16 +17,16 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, M
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from gateway.commit.writer import PendingWrite, StorageWriter, WriteMetadata
+from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.errors import Refusal, Superseded
-from gateway.storage.local.xattrs import guess_mime
+from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 from gateway.storage.protocols import ExpiringStorage, OpenFile, Stat, Storage
 from gateway.storage.s3.parts import user_metadata
 
@@ -50,12 +50,14 @@ class FilesByPath:
         self._slot = slot
         self._loop: asyncio.AbstractEventLoop | None = None
         self._put: Put | None = None
+        self._writer: StorageWriter | None = None
         self._ruled: dict[str, float] = {}
 
-    def serve(self, intake: StorageWriter[Any]) -> None:
-        """Store with `intake`, on the loop that runs now."""
+    def serve(self, writer: StorageWriter) -> None:
+        """Store with `writer`, on the loop that runs now."""
         self._loop = asyncio.get_running_loop()
-        self._put = partial(self._store, intake)
+        self._writer = writer
+        self._put = partial(self._write, writer)
 
     def store_with(self, put: Put) -> None:
         """Let somebody else store, called on the loop of whoever saves."""
@@ -148,24 +150,28 @@ class FilesByPath:
         )
         if self._put is None:
             raise RuntimeError("nothing can be saved here")
+        writer = self._writer
+        if writer is not None and isinstance(source, bytes | bytearray | memoryview):
+            content = bytes(source)
+            if len(content) <= MAX_IN_MEMORY_BYTES:
+                return await self._there(lambda: writer.store(upload, content, from_client=False))
         return await self._put(upload, pieces)
 
-    async def _store(
-        self, intake: StorageWriter[Any], upload: Upload, pieces: AsyncIterator[bytes]
+    async def _write(
+        self, writer: StorageWriter, upload: Upload, pieces: AsyncIterator[bytes]
     ) -> Stored:
-        mime = upload.content_type or guess_mime(upload.path)
         begun: list[PendingWrite] = []
         try:
-            await self._there(partial(_begin, intake, upload, mime, begun))
-            (landing,) = begun
+            await self._there(partial(_begin, writer, upload, begun))
+            (pending,) = begun
             async for piece in pieces:
                 for part in _parts(piece):
-                    await self._there(partial(landing.write, part))
-            await self._there(landing.end)
+                    await self._there(partial(pending.write, part))
+            await self._there(pending.finish)
         except BaseException:
             await asyncio.shield(self._there(partial(_discard, begun)))
             raise
-        return await self._there(lambda: intake.commit(upload, landing, WriteMetadata(mime)))
+        return await self._there(lambda: pending.commit({}, from_client=False))
 
     async def _there(self, work: Callable[[], Awaitable[T]]) -> T:
         """Have work done on the server's loop."""
@@ -178,17 +184,15 @@ async def _run(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 
 
-async def _begin(
-    intake: StorageWriter[Any], upload: Upload, mime: str, begun: list[PendingWrite]
-) -> None:
-    """Begin a body and keep it, also where whoever asked for it on another loop has gone meanwhile."""
-    begun.append(await intake.begin(upload, mime))
+async def _begin(writer: StorageWriter, upload: Upload, begun: list[PendingWrite]) -> None:
+    """Begin a body and keep it, also where the caller on another loop was cancelled meanwhile."""
+    begun.append(await writer.begin(upload))
 
 
 async def _discard(begun: list[PendingWrite]) -> None:
     """Discard what was begun, if anything was. On the loop where that happens: it is known there."""
-    for landing in begun:
-        await landing.discard()
+    for pending in begun:
+        await pending.discard()
 
 
 def _parts(piece: bytes) -> list[bytes]:

@@ -12,7 +12,7 @@ import os
 import tempfile
 from typing import IO
 
-from gateway.commit.object_identity import identity_of_upload
+from gateway.commit.object_names import identity_of_upload
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
 from gateway.events.outbox import JournalOutbox

@@ -75,7 +75,7 @@ class LocalFileVersions(FileVersions):
         super().__init__(outbox)
         self._tree = tree
         self._committer = committer
-        self._alone = contextlib.nullcontext if gate is None else gate.alone
+        self._alone = contextlib.nullcontext if gate is None else gate.exclusive
 
     async def open_very(self, path: str, identity: Identity) -> int:
         """Return a descriptor of this very file, to be closed by the caller. Raises `Superseded`."""

@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import queue
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
+from gateway.domain.sqlite_writer import Operation, SqliteWriter, T, WriterConnection
 from gateway.errors import RecordsUnavailable
 from gateway.records import sqlite_queries as sqlite
 from gateway.records.items import EncodedItem
 from gateway.records.query import ItemRow, Query
 from gateway.records.write_turns import WriteTurns
 
-T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], T]
-_Job = tuple[Operation[Any], "Future[Any]"]
-
 READERS: Final = 2
-BATCH: Final = 256
-"""Writes that share one transaction at the most."""
+"""Threads that read."""
 
-WAITING: Final = 10_000
-"""Calls that wait at the most; one more is refused."""
+MAX_BATCH: Final = 256
+"""Writes that share one transaction."""
+
+MAX_WAITING: Final = 10_000
+"""Calls that wait; the next one is refused."""
 
 
 class SqliteStore:
@@ -39,10 +37,11 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._writer = _Writer(path)
+        connect = functools.partial(_SharedConnection, path)
+        self._writer = SqliteWriter(connect, name="records", max_batch=MAX_BATCH)
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="records-read")
-        self._open: list[_Opened] = []
+        self._open: list[_SharedConnection] = []
         self._waiting = 0
         self._counting = threading.Lock()
 
@@ -94,8 +93,8 @@ class SqliteStore:
 
     async def _answer(self, submit: Callable[[], Future[T]]) -> T:
         with self._counting:
-            if self._waiting >= WAITING:
-                raise RecordsUnavailable(f"{WAITING} calls wait for the records already")
+            if self._waiting >= MAX_WAITING:
+                raise RecordsUnavailable(f"{MAX_WAITING} calls wait for the records already")
             self._waiting += 1
         try:
             return await asyncio.wrap_future(submit())
@@ -111,108 +110,25 @@ class SqliteStore:
         """Run in a reader's thread, on its own connection."""
         reader = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = _Opened(self._path)
+            reader = self._local.reader = _SharedConnection(self._path)
             self._open.append(reader)
-        return reader.turns.patiently(lambda: operation(reader.connection))
+        return reader.turns.retry_busy(lambda: operation(reader.db))
 
 
-class _Opened:
-    """A connection, and its part in taking turns."""
+class _SharedConnection(WriterConnection):
+    """A connection to a file that other processes write too: `turns` let them in."""
 
     def __init__(self, path: Path) -> None:
-        self.connection = sqlite.connect(path)
+        super().__init__(sqlite.connect(path))
         self.turns = WriteTurns(path)
 
+    def begin(self) -> None:
+        self.turns.yield_turn()
+        self.turns.retry_busy(super().begin)
+
+    def commit(self) -> None:
+        self.turns.retry_busy(super().commit)
+
     def close(self) -> None:
-        self.connection.close()
+        super().close()
         self.turns.close()
-
-
-class _Writer:
-    """The thread that writes; started by the first write."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self._closed = False
-
-    def submit(self, operation: Operation[T]) -> Future[T]:
-        """Queue `operation` for the next transaction; its result comes after the commit."""
-        future: Future[T] = Future()
-        with self._starting:
-            if self._closed:
-                future.set_exception(RecordsUnavailable("the records are closed"))
-                return future
-            self._jobs.put((operation, future))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="records", daemon=True)
-                self._thread.start()
-        return future
-
-    def close(self) -> None:
-        """Finish what is queued."""
-        with self._starting:
-            self._closed = True
-            self._jobs.put(None)
-        if self._thread is not None:
-            self._thread.join()
-
-    def _work(self) -> None:
-        opened: _Opened | None = None
-        running = True
-        while running:
-            batch, running = self._take()
-            alive = [job for job in batch if job[1].set_running_or_notify_cancel()]
-            try:
-                opened = opened or _Opened(self._path)
-            except Exception as fault:  # all of these are told, the next ones try again
-                for _, future in alive:
-                    future.set_exception(fault)
-                continue
-            opened.turns.give_way()
-            _run_batch(opened, alive)
-        if opened is not None:
-            opened.close()
-
-    def _take(self) -> tuple[list[_Job], bool]:
-        """Wait for work; return all that waits (bounded) and whether to go on afterwards."""
-        batch: list[_Job] = []
-        job = self._jobs.get()
-        while job is not None:
-            batch.append(job)
-            if len(batch) == BATCH or self._jobs.empty():
-                return batch, True
-            job = self._jobs.get()
-        return batch, False
-
-
-def _run_batch(opened: _Opened, batch: list[_Job]) -> None:
-    try:
-        results = _transaction(opened, batch)
-    except Exception as fault:
-        if len(batch) == 1:
-            batch[0][1].set_exception(fault)
-            return
-        # One of them is at fault, or the disk is: alone, each gets its own verdict.
-        for job in batch:
-            _run_batch(opened, [job])
-        return
-    for (_, future), result in zip(batch, results, strict=True):
-        future.set_result(result)
-
-
-def _transaction(opened: _Opened, batch: list[_Job]) -> list[Any]:
-    if not batch:
-        return []
-    connection, patiently = opened.connection, opened.turns.patiently
-    try:
-        patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
-        results = [operation(connection) for operation, _ in batch]
-        patiently(lambda: connection.execute("COMMIT"))
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return results

@@ -33,7 +33,7 @@ class WriteTurns:
         path = database.with_suffix(".turns")
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def patiently(self, operation: Callable[[], T]) -> T:
+    def retry_busy(self, operation: Callable[[], T]) -> T:
         """Return what `operation` does, tried while the file is busy, for `BUSY_SECONDS` at the most."""
         started = time.monotonic()
         try:
@@ -49,7 +49,7 @@ class WriteTurns:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def give_way(self) -> None:
+    def yield_turn(self) -> None:
         """Let those in who wait, before the next transaction."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

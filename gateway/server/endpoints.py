@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth.authenticator import Auth, tokens_of
-from gateway.domain.model import OBJECT_CREATED
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import StatusEndpoint
@@ -20,19 +19,21 @@ from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.notifications.authentication import NotificationAuthenticator
-from gateway.endpoints.notifications.event_builder import NotificationScope
 from gateway.endpoints.notifications.handler import NotificationHandler
-from gateway.endpoints.notifications.processor import NotificationProcessor
+from gateway.endpoints.notifications.object_events import NotificationScope
+from gateway.endpoints.notifications.processor import (
+    NotificationProcessor,
+    ObjectEventPublisher,
+    UploadOwnership,
+)
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.uploads.admission import Admission
-from gateway.endpoints.uploads.file_sink import FileSink
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.object_sink import ObjectSink
-from gateway.endpoints.uploads.sink import UploadSink
-from gateway.endpoints.uploads.socket_receiver import ReceiverFactory
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.socket_receiver import BodyReceiver
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
@@ -51,7 +52,7 @@ class Endpoints:
     metrics: Metrics
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     inflight: Inflight = field(default_factory=Inflight)
-    receivers: ReceiverFactory = field(init=False)
+    body_receiver: BodyReceiver = field(init=False)
     process_clients: ProcessClients = field(init=False)
     proxy: Proxy = field(init=False)
     downloads: DownloadHandler = field(init=False)
@@ -64,11 +65,9 @@ class Endpoints:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.process_clients = ProcessClients(resources.settings.state, process.others)
         self.process_clients.start()
-        resources.files.serve(resources.make_writer())
-        self.receivers = ReceiverFactory(
-            self.inflight, resources.disk_executor, resources.settings.idle_timeout
-        )
-        await self.receivers.open()
+        resources.files.serve(resources.writer)
+        self.body_receiver = BodyReceiver(resources.settings.idle_timeout)
+        await self.body_receiver.open()
         auth = await self._auth()
         routing = await self._routing(auth)
         self.downloads = DownloadHandler(
@@ -110,42 +109,18 @@ class Endpoints:
         await self._opened.aclose()
         await self.proxy.close()
         await self.process_clients.close()
-        self.receivers.close()
+        self.body_receiver.close()
         await self.archives.close()
         self.downloads.close()
 
     def _uploads(self, auth: Auth) -> UploadHandler:
         resources, inflight = self.resources, self.inflight
-        store = self._store()
         return UploadHandler(
-            Admission(
-                resources.settings, auth, resources.hooks, inflight, store.look, resources.one_time_marks
-            ),
-            store,
-            hooks=resources.hooks,
-            inflight=inflight,
-            metrics=self.metrics,
-            slot=resources.process.slot,
-        )
-
-    def _store(self) -> UploadSink:
-        """Choose, once, how bodies are taken in."""
-        resources = self.resources
-        if resources.object_backend is not None:
-            return ObjectSink(
-                resources.settings,
-                resources.object_backend.intake,
-                resources.disk_space,
-                resources.disk_executor,
-            )
-        return FileSink(
-            resources.settings,
-            resources.tree,
-            resources.disk_space,
-            resources.incoming,
-            resources.committer,
-            roads=self.receivers,
-            disk=resources.disk_executor,
+            Admission(resources.settings, auth, resources.hooks, inflight, resources.one_time_marks),
+            resources.writer,
+            self.body_receiver,
+            UploadOutcomes(inflight, self.metrics, resources.hooks),
+            resources.process.slot,
         )
 
     async def _routing(self, auth: Auth) -> Routing:
@@ -165,24 +140,20 @@ class Endpoints:
         """Make the door for notifications, and let the first process look for those that were lost."""
         resources, settings, metrics = self.resources, self.resources.settings, self.metrics
         own = settings.storage if isinstance(settings.storage, Bucket) else None
-        arrivals = NotificationProcessor(
+        processor = NotificationProcessor(
             NotificationScope(own, frozenset(settings.object_buckets)),
             resources.storage,
             resources.presigned_uploads,
-            genuine=resources.installation.marks.is_genuine,
-            stored=resources.journal.outbox.knows,
-            publish=resources.journal.outbox.publish,
-            audience=lambda: resources.hooks.specs(OBJECT_CREATED),
-            failed=resources.hooks.failed,
-            notices=metrics.notices,
-            ends=metrics.initiated,
+            UploadOwnership(resources.installation.marks, resources.journal.outbox),
+            ObjectEventPublisher(resources.journal.outbox, resources.hooks),
+            metrics,
         )
         if own is not None and resources.process.slot == 0:
             reconcile = PresignedUploadReconciler(
                 resources.presigned_uploads,
-                arrivals,
+                processor,
                 resources.storage,
-                metrics.initiated,
+                metrics,
                 settings.reconcile_after,
             )
             reconcile.start()
@@ -191,7 +162,7 @@ class Endpoints:
             resources.notification_secrets, open_here=auth.mode == "none" and is_loopback(settings.host)
         )
         return NotificationHandler(
-            senders, arrivals, SnsVerifier(), self.process_clients.sessions.get(0)
+            senders, processor, SnsVerifier(), self.process_clients.sessions.get(0)
         )
 
     def _observe(self, routing: Routing) -> StatusEndpoint:
@@ -206,7 +177,7 @@ class Endpoints:
             self.process_clients,
             resources.process.slot,
             self.ledgers,
-            None if resources.object_backend is None else resources.object_backend.alive,
+            None if resources.object_backend is None else resources.object_backend.is_reachable,
         )
 
     def _steering(self) -> EventsEndpoint:

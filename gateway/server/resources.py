@@ -16,19 +16,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gateway.auth.installation import Installation, installation_keys
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.disk_space import DiskSpace
-from gateway.commit.file_writer import LocalWriter
-from gateway.commit.object_backend import ObjectBackend
-from gateway.commit.records import Subscribers
+from gateway.commit.local_writer import LocalWriter
+from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
+from gateway.commit.process_state import ProcessState
+from gateway.commit.records import LocalDisk
 from gateway.commit.recover import recover
 from gateway.commit.rename_lock import RenameLock
 from gateway.commit.slot_takeover import adopt, found
+from gateway.commit.upload_events import Subscribers, UploadEvents
 from gateway.commit.writer import StorageWriter
 from gateway.domain.addresses import connectable_host
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
@@ -57,6 +58,7 @@ from gateway.storage.protocols import Storage
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
 from gateway.telemetry import logs
+from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway")
 
@@ -80,6 +82,7 @@ class Resources:
     disk_space: DiskSpace = field(init=False)
     committer: Committer = field(init=False)
     object_backend: ObjectBackend | None = None
+    writer: StorageWriter = field(init=False)
     file_versions: FileVersions = field(init=False)
     storage: Storage = field(init=False)
     s3_clients: Sequence[Clients] = ()
@@ -157,7 +160,7 @@ class Resources:
         self.records = open_records(settings)
         opened.callback(self.records.close)
         self.presigned_uploads = PresignedUploads(
-            self.records.own("initiated"), first_look=settings.reconcile_after
+            self.records.own("initiated"), first_check=settings.reconcile_after
         )
         durable = settings.durability == "full"
         self.one_time_marks = OneTimeMarks(self.state.once, durable=durable)
@@ -171,72 +174,51 @@ class Resources:
         )
         self.disk_executor = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self.read_pool = ReadPool(DISK_THREADS)
-        self.committer = self._make_committer()
-        self.object_backend = self._make_depot()
+        self._open_writer()
 
-    def _make_committer(self) -> Committer:
-        durable = self.settings.durability == "full"
-        steps = BatchCommitter(
+    def _open_writer(self) -> None:
+        """Make the committer and the writing side of the storage."""
+        settings = self.settings
+        disk = LocalDisk(
             self.tree,
             self.incoming,
-            self.journal.outbox,
             self.disk_space,
-            slot=self.state.slot,
-            durable=durable,
-            audience=self._audience,
-            once=self.one_time_marks,
-            gate=self.rename_lock,
+            self.disk_executor,
+            durable=settings.durability == "full",
+            rename_lock=self.rename_lock,
         )
-        return Committer(steps, self.journal.outbox, durable=durable, disk=self.disk_executor)
-
-    def _make_depot(self) -> ObjectBackend | None:
-        """Where uploads go that do not become files."""
-        settings = self.settings
+        state = ProcessState(self.process.slot, self.journal, self.one_time_marks)
+        events = UploadEvents(self._subscribers, Redaction(settings.redact), self.process.slot)
+        self.committer = Committer(BatchCommitter(disk, state, events), self.journal.outbox, disk)
         if settings.storage == "file":
-            return None
-        return ObjectBackend(
-            settings,
-            settings.storage,
-            self.journal,
-            self.one_time_marks,
-            threads=self.disk_executor,
-            slot=self.process.slot,
-            mark=self.installation.marks.mark,
-            audience=self._audience,
-            learn=lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+            self.writer = LocalWriter(disk, self.committer, settings.file_mode)
+            return
+        clients = Clients(
+            lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+            connections=MAX_CONNECTIONS,
+            attempts=1,
         )
+        marks = self.installation.marks
+        self.object_backend = ObjectBackend(settings, clients, disk, state, events, marks)
+        self.writer = self.object_backend.writer
 
     def _make_files(self) -> FileVersions:
         if self.object_backend is not None:
             return ObjectVersions(self.storage, self.journal.outbox)
         return LocalFileVersions(self.tree, self.journal.outbox, self.committer, self.rename_lock)
 
-    def make_writer(self) -> StorageWriter[Any]:
-        """Return the writing side of the storage."""
-        if self.object_backend is not None:
-            return self.object_backend.intake
-        return LocalWriter(
-            self.tree,
-            self.incoming,
-            self.committer,
-            self.disk_space,
-            disk=self.disk_executor,
-            mode=self.settings.file_mode,
-            durable=self.settings.durability == "full",
-        )
-
     async def _placed(self, upload_id: str) -> tuple[str, str] | None:
         found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
         return None if found is None else (found[0], str(found[1].get("etag")))
 
-    def _audience(self) -> Subscribers:
+    def _subscribers(self) -> Subscribers:
         uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
         return Subscribers(uploaded, self.hooks.specs(OBJECT_CREATED))
 
     def _make_shelf(self) -> Storage:
         storage = self.settings.storage
         if storage == "file":
-            alone = contextlib.nullcontext if self.rename_lock is None else self.rename_lock.alone
+            alone = contextlib.nullcontext if self.rename_lock is None else self.rename_lock.exclusive
             return LocalStorage(self.tree, self.committer.between_batches, alone, self.read_pool)
         reading, signing = (
             Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
@@ -267,7 +249,7 @@ class Resources:
             self.installation.urls,
             lambda: self.installation.public_url,
             self.storage,
-            self.presigned_uploads.remember,
+            self.presigned_uploads.record_grant,
         )
         services.sign_url = links.sign_url
         services.own_endpoint = lambda: self.installation.own_url

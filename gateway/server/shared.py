@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gateway.auth import authenticator as auth
 from gateway.auth.installation import installation_keys
-from gateway.commit.reservation_table import ReservationTable
+from gateway.commit.disk_space import ReservationTable
 from gateway.domain.addresses import host_port
 from gateway.http.sockets import listening_socket
 from gateway.settings import Settings

@@ -76,8 +76,10 @@ class Metrics:
         self.requests = self._tally("requests", "Answers by method and status", "method", "status")
         self.uploads = self._tally("uploads", "Uploads by outcome (stored, or an error code)", "outcome")
         self.received_bytes = self._tally("upload_bytes", "Bytes of committed uploads")
-        self.notices = self._tally("object_notices", "Notifications of objects by outcome", "outcome")
-        self.initiated = self._tally("initiated_uploads", "Ends of presigned uploads", "end")
+        self.notifications = self._tally(
+            "object_notices", "Notifications of objects by outcome", "outcome"
+        )
+        self.presigned_uploads = self._tally("initiated_uploads", "Ends of presigned uploads", "end")
         self.downloads = self._tally(
             "downloads",
             "Downloads by outcome (sent, not_modified, broken, or an error code)",

@@ -14,8 +14,10 @@ import pytest
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.disk_space import DiskSpace
-from gateway.commit.records import CommitRequest, Subscribers
+from gateway.commit.process_state import ProcessState
+from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.rename_lock import RenameLock
+from gateway.commit.upload_events import Subscribers, UploadEvents
 from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal
@@ -24,6 +26,7 @@ from gateway.files.versions import LocalFileVersions
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.tree import DirectoryTree
+from gateway.telemetry.redaction import Redaction
 from tests.support.harness import files_below
 from tests.support.records import awaited
 
@@ -36,7 +39,7 @@ class CommitterHarness:
     `handlers` are told of every upload, `watchers` of objects.
     """
 
-    def __init__(self, folder: Path, gate: RenameLock | None = None) -> None:
+    def __init__(self, folder: Path, rename_lock: RenameLock | None = None) -> None:
         self.root = folder / "data"
         self.root.mkdir()
         self.incoming_folder = folder / "incoming"
@@ -48,20 +51,18 @@ class CommitterHarness:
         self.disk = ThreadPoolExecutor(2)
         self.handlers: list[str] = ["h"]
         self.watchers: list[HandlerSpec] = []
-        steps = BatchCommitter(
-            self.tree,
-            self.incoming,
-            self.journal.outbox,
-            DiskSpace(self.incoming.fd, 0),
-            slot=0,
-            durable=True,
-            audience=lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)),
-            once=self.once,
-            gate=gate,
+        space = DiskSpace(self.incoming.fd, 0)
+        disk = LocalDisk(
+            self.tree, self.incoming, space, self.disk, durable=True, rename_lock=rename_lock
         )
-        self.committer = Committer(steps, self.journal.outbox, durable=True, disk=self.disk)
+        state = ProcessState(0, self.journal, self.once)
+        events = UploadEvents(
+            lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)), Redaction(), 0
+        )
+        batch = BatchCommitter(disk, state, events)
+        self.committer = Committer(batch, self.journal.outbox, disk)
         self.committer.start()
-        self.files = LocalFileVersions(self.tree, self.journal.outbox, self.committer, gate)
+        self.files = LocalFileVersions(self.tree, self.journal.outbox, self.committer, rename_lock)
 
     def close(self) -> None:
         self.committer.close()
@@ -81,7 +82,7 @@ class CommitterHarness:
         def event_body(size: int) -> dict[str, Any]:
             return {"path": path, "mime": mime, "bytes": size}
 
-        return CommitRequest(upload, body, mime, {}, event_body)
+        return CommitRequest(upload, body, mime, {}, from_client=True)
 
     async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
         async with asyncio.timeout(TIMEOUT):

@@ -139,7 +139,7 @@ class StatusEndpoint:
         return json_answer(story)
 
     async def _own_story(self, upload_id: str) -> dict[str, Any] | None:
-        story = self.inflight.story(upload_id)
+        story = self.inflight.describe(upload_id)
         if story is None or story["state"] == "failed":
             # On its way, its row may yet be undone; ended, the journal knows better than we do.
             row = await asyncio.wrap_future(self.ledger.story(upload_id))

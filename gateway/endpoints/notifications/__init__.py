@@ -1,6 +1,7 @@
-"""The door for notifications of object stores, and what looks after objects put past the gateway.
+"""Notifications of object stores: `POST /-/notifications` and the reconciliation of presigned uploads.
 
-`notices` reads what stores send, `senders` knows who may send it, `sns` the signatures of Amazon's
-notification service; `door` answers `POST /-/notifications`; `arrivals` turns an object that has
-come into an event, `reconcile` looks for those whose notification was lost.
+handler            the endpoint               authentication   who may send notifications
+parser             formats of senders         sns, certificates   signatures of Amazon SNS
+processor          a notification becomes an event (object_events), or its object is removed
+presigned_uploads  URLs that were given out   reconcile        objects without a notification
 """

@@ -1,7 +1,6 @@
-"""Certificates of Amazon's notification service, and signatures made with their keys.
+"""Certificates of Amazon SNS and signatures made with their keys.
 
-One rule: pure. Loaded only where a message is signed: most gateways have no use for its library. May
-import the standard library and cryptography.
+A module of its own, imported when a signed message arrives: most gateways need no `cryptography` here.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ _HASHES: Final[Mapping[str, type[hashes.HashAlgorithm]]] = {"1": hashes.SHA1, "2
 
 
 class Certificate:
-    """A certificate that is good now. Raises `ValueError` for one that is not, with words."""
+    """A certificate in its validity period. Raises `ValueError` with a reason for any other."""
 
     def __init__(self, pem: bytes) -> None:
-        self._read = x509.load_pem_x509_certificate(pem)
-        key = self._read.public_key()
+        self._certificate = x509.load_pem_x509_certificate(pem)
+        key = self._certificate.public_key()
         if not isinstance(key, rsa.RSAPublicKey):
             raise ValueError("it has no RSA key")
         self._key = key
-        if not self.is_good:
+        if not self.is_current:
             raise ValueError("it has expired")
 
     @property
-    def is_good(self) -> bool:
-        """Whether it is in force now."""
+    def is_current(self) -> bool:
+        """Whether now is in its validity period."""
         now = datetime.now(UTC)
-        return self._read.not_valid_before_utc <= now <= self._read.not_valid_after_utc
+        return self._certificate.not_valid_before_utc <= now <= self._certificate.not_valid_after_utc
 
-    def signed(self, text: bytes, signature: bytes, version: str) -> bool:
-        """Tell whether `signature` is that of `text`; `version` is what Amazon calls the algorithm."""
+    def verifies(self, text: bytes, signature: bytes, version: str) -> bool:
+        """Return whether `signature` is that of `text`; `version` is Amazon's name of the algorithm."""
         algorithm = _HASHES.get(version)
         if algorithm is None:
             return False

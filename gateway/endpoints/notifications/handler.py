@@ -1,8 +1,8 @@
-"""`POST /-/notifications`, where object stores tell of what was put into them.
+"""`POST /-/notifications`: object stores report the objects that were put into them.
 
-One rule: a 2xx means that the events are durable; who gets another answer, or none, sends again.
-One process of a gateway takes all notifications, so that its journal knows a repetition: the others
-pass theirs on to it.
+A 2xx means that the events are durable; after any other response, or none, the store sends again.
+The first process of a gateway handles all notifications, because its journal detects repetitions;
+the other processes forward theirs.
 """
 
 from __future__ import annotations
@@ -15,91 +15,98 @@ import aiohttp
 from aiohttp import web
 
 from gateway.domain import failpoints
-from gateway.endpoints.notifications.authentication import NotificationAuthenticator, unknown
-from gateway.endpoints.notifications.parser import NotificationMessage, read
+from gateway.endpoints.notifications.authentication import NotificationAuthenticator, unauthorized
+from gateway.endpoints.notifications.parser import NotificationMessage, parse_message
 from gateway.endpoints.notifications.processor import NotificationProcessor
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.http.request_body import read_small_body
 from gateway.http.responses import json_answer
+from gateway.telemetry.logs import event
 
 MAX_BODY: Final = 1 << 20
-"""Bytes of one request. Amazon's messages have 256 KiB at the most."""
+"""Bytes of one request. Amazon's messages have at most 256 KiB."""
 
-AT_ONCE: Final = 64
-"""Requests that are served at once; more are asked to come back."""
+MAX_CONCURRENT: Final = 64
+"""Requests that are handled at once; further ones get 503."""
 
-PASSING: Final = aiohttp.ClientTimeout(total=60.0)
+FORWARD_TIMEOUT: Final = aiohttp.ClientTimeout(total=60.0)
 
 log = logging.getLogger("gateway.notifications")
 
 
 class NotificationHandler:
-    """The door. `keeper` is a session with the process that takes notifications, None where we do."""
+    """The endpoint. `first_process` is a session with the first process, None if this is it."""
 
     def __init__(
         self,
-        senders: NotificationAuthenticator,
-        arrivals: NotificationProcessor,
+        authenticator: NotificationAuthenticator,
+        processor: NotificationProcessor,
         sns: SnsVerifier,
-        keeper: aiohttp.ClientSession | None = None,
+        first_process: aiohttp.ClientSession | None = None,
     ) -> None:
-        self._senders = senders
-        self._arrivals = arrivals
+        self._authenticator = authenticator
+        self._processor = processor
         self._sns = sns
-        self._keeper = keeper
-        self._serving = 0
+        self._first_process = first_process
+        self._running = 0
 
-    async def answer(self, request: web.BaseRequest, *, known: bool) -> web.Response:
-        """Answer a request; `known` tells whether the default authorization knows who asks."""
+    async def handle_notifications(self, request: web.BaseRequest, *, authorized: bool) -> web.Response:
+        """Handle a request; `authorized` is what the default authorization says of it."""
         if request.method != "POST":
             raise Refusal("method_not_allowed", "notifications are sent with POST", {"Allow": "POST"})
-        if self._serving >= AT_ONCE:
+        if self._running >= MAX_CONCURRENT:
             raise Refusal("overloaded", "too many notifications at once")
-        self._serving += 1
+        self._running += 1
         try:
-            return await self._take(request, known=known)
+            return await self._handle(request, authorized=authorized)
         finally:
-            self._serving -= 1
+            self._running -= 1
 
-    async def _take(self, request: web.BaseRequest, *, known: bool) -> web.Response:
+    async def _handle(self, request: web.BaseRequest, *, authorized: bool) -> web.Response:
         headers = request.headers
         if "Origin" in headers or headers.get("Sec-Fetch-Site", "none") != "none":
-            raise Refusal("forbidden", "notifications are not taken from web pages")
-        trusted = True if known else self._senders.known(headers)
+            raise Refusal("forbidden", "notifications are not accepted from web pages")
+        trusted = True if authorized else self._authenticator.check_headers(headers)
         if trusted is False:
-            raise unknown()
+            raise unauthorized()
         body = await read_small_body(request, MAX_BODY)
-        message = self._message(headers, body, trusted=trusted is True)
-        if self._keeper is not None:
-            return await _passed_on(self._keeper, body)
-        if message.envelope is not None and not message.notices and not message.others:
-            return await self._service(message.envelope)
+        message = self._parse_authenticated(headers, body, trusted=trusted is True)
+        if self._first_process is not None:
+            return await _forward(self._first_process, body)
+        if message.envelope is not None and not message.notifications and not message.ignored:
+            return await self._handle_sns(message.envelope)
         try:
-            counts = await self._arrivals.take(message.notices)
-        except EventEngineUnavailable as fault:
-            raise Refusal("journal_unavailable", f"events cannot be kept now: {fault}") from fault
-        if message.others:
-            log.debug("%d notifications of something else are ignored", message.others)
-            counts["other"] = message.others
+            counts = await self._processor.process(message.notifications)
+        except EventEngineUnavailable as error:
+            raise Refusal("journal_unavailable", f"events cannot be stored now: {error}") from error
+        if message.ignored:
+            log.debug(
+                "ignoring %d notifications that report no new object",
+                message.ignored,
+                extra=event("notification.ignored"),
+            )
+            counts["other"] = message.ignored
         failpoints.hit("before answer")
         return json_answer({"notifications": counts})
 
-    def _message(self, headers: Mapping[str, str], body: bytes, *, trusted: bool) -> NotificationMessage:
-        """Read the body of somebody who may send one. Raises `Refusal`."""
-        trusted = trusted or self._senders.signed(headers, body)
+    def _parse_authenticated(
+        self, headers: Mapping[str, str], body: bytes, *, trusted: bool
+    ) -> NotificationMessage:
+        """Parse a body whose sender is authenticated, if need be by the body. Raises `Refusal`."""
+        trusted = trusted or self._authenticator.is_signed(headers, body)
         try:
-            message = read(body)
+            message = parse_message(body)
         except Refusal:
             if not trusted:
-                raise unknown() from None
+                raise unauthorized() from None
             raise
-        if not trusted and not self._senders.repeated(message.secrets):
-            raise unknown()
+        if not trusted and not self._authenticator.are_authentic(message.secrets):
+            raise unauthorized()
         return message
 
-    async def _service(self, envelope: Mapping[str, Any]) -> web.Response:
-        """Answer what Amazon's notification service says of itself."""
+    async def _handle_sns(self, envelope: Mapping[str, Any]) -> web.Response:
+        """Handle a message of Amazon SNS about itself."""
         kind = str(envelope.get("Type"))
         if kind == "SubscriptionConfirmation":
             return json_answer({"confirmed": await self._sns.confirm(envelope)})
@@ -108,14 +115,18 @@ class NotificationHandler:
         return json_answer({"notifications": {}})
 
 
-async def _passed_on(keeper: aiohttp.ClientSession, body: bytes) -> web.Response:
+async def _forward(session: aiohttp.ClientSession, body: bytes) -> web.Response:
     try:
-        async with keeper.post("http://sibling/-/notifications", data=body, timeout=PASSING) as answer:
-            said = await answer.read()
+        url = "http://sibling/-/notifications"
+        async with session.post(url, data=body, timeout=FORWARD_TIMEOUT) as response:
+            content = await response.read()
             return web.Response(
-                status=answer.status, body=said, content_type=answer.content_type, charset="utf-8"
+                status=response.status,
+                body=content,
+                content_type=response.content_type,
+                charset="utf-8",
             )
-    except (aiohttp.ClientError, TimeoutError, OSError) as fault:
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Refusal(
-            "process_unavailable", "the process that takes notifications is being started again"
-        ) from fault
+            "process_unavailable", "the process that handles notifications is restarting"
+        ) from error

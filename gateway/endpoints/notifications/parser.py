@@ -1,10 +1,7 @@
-"""What object stores send, read into one form.
+"""Parses notifications of Amazon S3 (from SNS, SQS or Lambda, wrapped or raw), Ceph, MinIO and the like.
 
-One rule: the key of an object is decoded exactly once, as its sender encodes it; what cannot be
-read is refused with words that name the place. Pure.
-
-Senders whose form is known: Amazon S3 (directly from SNS, SQS or Lambda, wrapped or raw), Ceph,
-MinIO, and what follows them. Source: Amazon S3 user guide, "Event message structure".
+The key of an object is decoded exactly once, as its sender encodes it; a refusal names the place of
+the error. Pure. Source: Amazon S3 user guide, "Event message structure".
 """
 
 from __future__ import annotations
@@ -20,28 +17,28 @@ from urllib.parse import unquote_plus
 from gateway.domain.metadata import METADATA_PREFIX
 from gateway.errors import Refusal
 
-MOST_RECORDS: Final = 1000
+MAX_RECORDS: Final = 1000
 """Records of one request."""
 
-DEEPEST: Final = 4
-"""Envelopes within envelopes: SQS around SNS around S3, and one to spare."""
+MAX_ENVELOPES: Final = 4
+"""Nested envelopes: SQS around SNS around S3, and one to spare."""
 
-LONGEST_KEY: Final = 1024
+MAX_KEY_BYTES: Final = 1024
 """Bytes of an object's key."""
 
 _PLAIN: Final = ("ceph:",)
-"""How the `eventSource` of those begins who write keys as they are. All others encode them as a form
-does: `+` for a blank, `%2B` for a plus. (Amazon's rule; MinIO, moto and RustFS keep to it.)"""
+"""Prefixes of the `eventSource` of senders with unencoded keys. All others encode keys as forms do:
+`+` for a blank, `%2B` for a plus. (Amazon's rule; MinIO, moto and RustFS follow it.)"""
 
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectNotification:
-    """One object that was created, as its store tells it.
+    """One created object, as its store reports it.
 
-    `key` is the object's, decoded. What a store does not tell is None; `metadata` has names without
-    `x-amz-meta-`. `at` is when it happened, Unix seconds, by the store's clock.
+    `key` is decoded. A field is None if the store does not send it; `metadata` has names without
+    `x-amz-meta-`. `at` is the time of the event by the store's clock, Unix seconds.
     """
 
     bucket: str
@@ -58,48 +55,49 @@ class ObjectNotification:
 
 @dataclass(frozen=True, slots=True)
 class NotificationMessage:
-    """What one request said: the objects that were created, and how many other things were told of.
+    """One request: the created objects, and the number of other records, which are ignored.
 
-    `envelope` is that of Amazon's notification service, where there was one; `secrets` are the
-    texts of all records, also of those that tell of something else.
+    `envelope` is that of Amazon SNS, if there is one; `secrets` are the `opaqueData` of all records.
     """
 
-    notices: tuple[ObjectNotification, ...] = ()
-    others: int = 0
+    notifications: tuple[ObjectNotification, ...] = ()
+    ignored: int = 0
     envelope: Mapping[str, Any] | None = None
     secrets: tuple[str | None, ...] = ()
 
 
-def read(body: bytes) -> NotificationMessage:
-    """Read a request's body. Raises `Refusal("bad_request")` that names what is wrong, and where."""
-    said = _object(body, "the body")
-    kind = said.get("Type")
-    envelope = said if isinstance(kind, str) and "TopicArn" in said else None
+def parse_message(body: bytes) -> NotificationMessage:
+    """Parse the body of a request. Raises `Refusal("bad_request")` that names the place of the error."""
+    message = _object(body, "the body")
+    kind = message.get("Type")
+    envelope = message if isinstance(kind, str) and "TopicArn" in message else None
     if envelope is not None and kind != "Notification":
         return NotificationMessage(envelope=envelope)
-    records = list(_records(said, "the body", 0))
-    if len(records) > MOST_RECORDS:
-        raise _bad(f"there are more than {MOST_RECORDS} records")
-    notices = [_notice(record, place) for record, place in records if _is_created(record, place)]
+    records = list(_records(message, "the body", 0))
+    if len(records) > MAX_RECORDS:
+        raise _bad(f"there are more than {MAX_RECORDS} records")
+    notifications = [
+        _notification(record, place) for record, place in records if _is_created(record, place)
+    ]
     return NotificationMessage(
-        tuple(notices),
-        len(records) - len(notices),
+        tuple(notifications),
+        len(records) - len(notifications),
         envelope,
         tuple(_text(record.get("opaqueData")) for record, _ in records),
     )
 
 
-def _records(said: Any, place: str, depth: int) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Yield the records of a message, each with its place, whatever it is wrapped in."""
-    if depth > DEEPEST:
+def _records(value: Any, place: str, depth: int) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield the records of a message with their places; envelopes are removed."""
+    if depth > MAX_ENVELOPES:
         raise _bad(f"{place} is wrapped in too many envelopes")
-    said = _object(said, place)
-    if said.get("Event") == "s3:TestEvent":
+    message = _object(value, place)
+    if message.get("Event") == "s3:TestEvent":
         return
-    if isinstance(said.get("Message"), str) and "TopicArn" in said:
-        yield from _records(said["Message"], f"{place}.Message", depth + 1)
+    if isinstance(message.get("Message"), str) and "TopicArn" in message:
+        yield from _records(message["Message"], f"{place}.Message", depth + 1)
         return
-    records = said.get("Records")
+    records = message.get("Records")
     if not isinstance(records, list):
         raise _bad(f"{place} has no list `Records`")
     for index, record in enumerate(records):
@@ -113,20 +111,20 @@ def _records(said: Any, place: str, depth: int) -> Iterator[tuple[Mapping[str, A
             yield from _records(inner, f"{here}.body", depth + 1)
 
 
-def _object(said: Any, place: str) -> Mapping[str, Any]:
-    """Return what is an object, or the text of one."""
-    if isinstance(said, str | bytes):
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    """Return a JSON object, given as such or as text."""
+    if isinstance(value, str | bytes):
         try:
-            said = json.loads(said)
+            value = json.loads(value)
         except (ValueError, RecursionError):
             raise _bad(f"{place} is no JSON") from None
-    if not isinstance(said, dict):
+    if not isinstance(value, dict):
         raise _bad(f"{place} is no JSON object")
-    return said
+    return value
 
 
 def _wrapped(record: Mapping[str, Any]) -> Any:
-    """Return what a record of SQS or of SNS (as Lambda gets them) carries, None for one of S3."""
+    """Return the content of a record of SQS or of SNS (as Lambda gets them), None for one of S3."""
     if isinstance(record.get("body"), str) and "s3" not in record:
         return record["body"]
     if isinstance(record.get("Sns"), dict):
@@ -141,58 +139,59 @@ def _is_created(record: Mapping[str, Any], place: str) -> bool:
     return name.removeprefix("s3:").startswith("ObjectCreated:")
 
 
-def _notice(record: Mapping[str, Any], place: str) -> ObjectNotification:
+def _notification(record: Mapping[str, Any], place: str) -> ObjectNotification:
     s3 = _part(record, "s3", place)
     bucket = _text(_part(s3, "bucket", f"{place}.s3").get("name"))
-    found = _part(s3, "object", f"{place}.s3")
+    created = _part(s3, "object", f"{place}.s3")
     if not bucket:
         raise _bad(f"{place}.s3.bucket.name is missing")
-    version = _text(found.get("versionId"))
-    told = _metadata(found)
+    version = _text(created.get("versionId"))
     return ObjectNotification(
         bucket=bucket,
-        key=_key(found.get("key"), str(record.get("eventSource", "")), f"{place}.s3.object.key"),
+        key=_key(created.get("key"), str(record.get("eventSource", "")), f"{place}.s3.object.key"),
         event_name=str(record["eventName"]).removeprefix("s3:")[:100],
-        bytes=_size(found.get("size")),
-        etag=(_text(found.get("eTag")) or "").strip('"') or None,
-        # A bucket without versions, or one that has no more of them, says `null`: no name of its own.
+        bytes=_size(created.get("size")),
+        etag=(_text(created.get("eTag")) or "").strip('"') or None,
+        # A bucket without versioning, or with versioning suspended, sends `null`: it identifies nothing.
         version=None if version in {None, "null"} else version,
-        sequencer=_text(found.get("sequencer")),
-        mime=_text(found.get("contentType")),
-        metadata=told,
-        at=_moment(record.get("eventTime")),
+        sequencer=_text(created.get("sequencer")),
+        mime=_text(created.get("contentType")),
+        metadata=_metadata(created),
+        at=_timestamp(record.get("eventTime")),
     )
 
 
-def _key(said: Any, source: str, place: str) -> str:
-    if not isinstance(said, str) or not said:
+def _key(value: Any, source: str, place: str) -> str:
+    if not isinstance(value, str) or not value:
         raise _bad(f"{place} is missing")
-    key = said
+    key = value
     if not source.startswith(_PLAIN):
-        if _BROKEN_ESCAPE.search(said):
-            raise _bad(f"{place} is not URL-encoded, as {source or 'its sender'} should have it")
+        if _BROKEN_ESCAPE.search(value):
+            raise _bad(f"{place} is not URL-encoded, as {source or 'its sender'} must encode it")
         try:
-            key = unquote_plus(said, errors="strict")
+            key = unquote_plus(value, errors="strict")
         except UnicodeDecodeError:
             raise _bad(f"{place} is no UTF-8") from None
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
         raise _bad(f"{place} is no Unicode text") from None
-    if size > LONGEST_KEY:
-        raise _bad(f"{place} has more than {LONGEST_KEY} bytes")
+    if size > MAX_KEY_BYTES:
+        raise _bad(f"{place} has more than {MAX_KEY_BYTES} bytes")
     return key
 
 
-def _metadata(found: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return the metadata that Ceph (a list of key and val) or MinIO (a mapping) tell; None: nothing."""
-    said = found.get("metadata", found.get("userMetadata"))
-    if isinstance(said, list):
-        named = [one for one in said if isinstance(one, dict) and isinstance(one.get("key"), str)]
-        said = {one["key"]: one.get("val") for one in named}
-    if not isinstance(said, dict):
+def _metadata(created: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the metadata that Ceph (a list of key and val) or MinIO (a mapping) send; None if none."""
+    metadata = created.get("metadata", created.get("userMetadata"))
+    if isinstance(metadata, list):
+        named = [
+            pair for pair in metadata if isinstance(pair, dict) and isinstance(pair.get("key"), str)
+        ]
+        metadata = {pair["key"]: pair.get("val") for pair in named}
+    if not isinstance(metadata, dict):
         return None
-    pairs = ((str(name).lower(), value) for name, value in said.items() if isinstance(value, str))
+    pairs = ((str(name).lower(), value) for name, value in metadata.items() if isinstance(value, str))
     return {
         name.removeprefix(METADATA_PREFIX): value
         for name, value in pairs
@@ -207,20 +206,20 @@ def _part(whole: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
     return part
 
 
-def _text(said: Any) -> str | None:
-    return said[:2000] if isinstance(said, str) and said else None
+def _text(value: Any) -> str | None:
+    return value[:2000] if isinstance(value, str) and value else None
 
 
-def _size(said: Any) -> int | None:
-    return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else None
+def _size(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _moment(said: Any) -> float | None:
+def _timestamp(value: Any) -> float | None:
     try:
-        return datetime.fromisoformat(said).timestamp()
+        return datetime.fromisoformat(value).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _bad(what: str) -> Refusal:
-    return Refusal("bad_request", f"this is no notification of an object store: {what}")
+def _bad(reason: str) -> Refusal:
+    return Refusal("bad_request", f"this is no notification of an object store: {reason}")

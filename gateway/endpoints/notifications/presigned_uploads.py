@@ -1,8 +1,8 @@
-"""Uploads that were initiated: somebody got a URL with which he may put an object himself.
+"""Presigned uploads: URLs with which clients put objects into the bucket themselves.
 
-One rule: what was promised by a URL is written down before the URL is given out, and stays until it
-can no longer be used; so neither a lost notification nor a wrong object goes unnoticed. The store
-of records is shared by all processes, with PostgreSQL by all machines.
+A URL is recorded before it is given out and stays until it can no longer be used, so that neither a
+lost notification nor a wrong object goes unnoticed. All processes share the records; with PostgreSQL,
+all machines do.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from gateway.domain.grant import Grant
 from gateway.records import Collection
 from gateway.storage.protocols import Stat
 
-FIRST_LOOK: Final = 120.0
-"""Seconds from a URL to the first look whether its object is there; each pause is twice the last."""
+FIRST_CHECK_DELAY: Final = 120.0
+"""Seconds from a URL to the first check of its object; each delay is twice the one before."""
 
-GRACE: Final = 3600.0
-"""Seconds after a URL's end for which an upload that began in time may go on."""
+UPLOAD_GRACE: Final = 3600.0
+"""Seconds after the expiry of a URL for which an upload that began in time may go on."""
 
-SKEW: Final = 60.0
-"""Seconds by which an object may seem older than the URL that it was put with."""
+MAX_CLOCK_SKEW: Final = 60.0
+"""Seconds by which an object may seem older than its URL."""
 
-MOST_OF_A_PATH: Final = 100
-"""URLs of one path that a notification is compared with: the latest."""
+MAX_PER_PATH: Final = 100
+"""URLs of one path that a notification is compared with, the latest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class PresignedUpload:
-    """One URL that was given out. Times are Unix seconds: at `due` somebody looks for its object.
+    """One URL that was given out. Times are Unix seconds; at `due` its object is checked.
 
-    `told` is the etag of the object that handlers were told of last; `lost` the date of the object
-    that they were told of without a notification.
+    `notified` is the etag of the last object of which handlers got an event; `lost` is the date of
+    the object whose event was made without a notification.
     """
 
     key: str
@@ -48,34 +48,43 @@ class PresignedUpload:
     length: int | None = None
     max_length: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    told: str | None = None
+    notified: str | None = None
     lost: float | None = None
 
-    @property
-    def until(self) -> float:
-        """When it is forgotten."""
-        return self.expires + GRACE
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> PresignedUpload:
+        """Return the upload of a record."""
+        fields = dict(item)
+        return cls(notified=fields.pop("told", None), **fields)
 
     def item(self) -> dict[str, Any]:
-        """Return it as a record."""
-        said = asdict(self)
-        return {name: value for name, value in said.items() if value is not None}
+        """Return the record. Records call `notified` `told`, as earlier versions wrote them."""
+        fields = asdict(self)
+        fields["told"] = fields.pop("notified")
+        return {name: value for name, value in fields.items() if value is not None}
 
-    def later(self, now: float) -> PresignedUpload:
-        """Return it with the next look: the pauses double, the last look is at its end."""
-        passed = self.due - self.created
-        due = self.until if self.told is not None else min(self.created + 2 * passed, self.until)
-        return replace(self, due=max(due, now + passed))
+    @property
+    def last_check(self) -> float:
+        """When the object is checked for the last time and the record removed."""
+        return self.expires + UPLOAD_GRACE
 
-    def is_of(self, stat: Stat) -> bool:
-        """Tell whether an object may have come by this URL: an older one has not."""
-        return stat.modified >= self.created - SKEW
+    def rescheduled(self, now: float) -> PresignedUpload:
+        """Return the upload with its next check: delays double, the last check is at the end."""
+        delay = self.due - self.created
+        if self.notified is not None:
+            due = self.last_check
+        else:
+            due = min(self.created + 2 * delay, self.last_check)
+        return replace(self, due=max(due, now + delay))
 
-    def fault_of(self, size: int, mime: str | None) -> str | None:
-        """Return the error code of an object that is not what was allowed, None for a good one.
+    def may_have_created(self, stat: Stat) -> bool:
+        """Return whether an object may come from this URL: an older object does not."""
+        return stat.modified >= self.created - MAX_CLOCK_SKEW
 
-        A store enforces what it can; not every store enforces all of it, and a type that is not
-        known is not held against anybody.
+    def violation(self, size: int, mime: str | None) -> str | None:
+        """Return the error code of an object that the URL does not allow, else None.
+
+        Not every store enforces all limits of a URL. An unknown type is no violation.
         """
         if self.length is not None and size != self.length:
             return "too_large" if size > self.length else "incomplete_body"
@@ -87,62 +96,62 @@ class PresignedUpload:
 
 
 class PresignedUploads:
-    """The memory of all URLs by which objects may be put. `clock` returns Unix seconds.
+    """The records of all presigned uploads. `clock` returns Unix seconds.
 
-    The first look comes `first_look` seconds after a URL. Callable from any event loop. Every method
-    raises `RecordsUnavailable` where the records cannot be reached.
+    The first check is `first_check` seconds after a URL. Callable from any event loop. Every method
+    raises `RecordsUnavailable`.
     """
 
     def __init__(
         self,
         records: Collection,
         clock: Callable[[], float] = time.time,
-        first_look: float = FIRST_LOOK,
+        first_check: float = FIRST_CHECK_DELAY,
     ) -> None:
         self._records = records
         self._clock = clock
-        self._first_look = first_look
+        self._first_check = first_check
 
     def now(self) -> float:
-        """Return the time by which URLs end."""
+        """Return the time to which expiry refers."""
         return self._clock()
 
-    async def remember(self, grant: Grant) -> None:
-        """Write down what a URL allows, durably: before anybody gets the URL."""
+    async def record_grant(self, grant: Grant) -> None:
+        """Record durably what a URL allows, before the URL is given out."""
         now = self._clock()
-        key = f"{_marks(grant.path)}.{now:017.6f}.{secrets.token_hex(4)}"
-        made = PresignedUpload(
+        key = f"{_key_prefix(grant.path)}.{now:017.6f}.{secrets.token_hex(4)}"
+        upload = PresignedUpload(
             key,
             grant.path,
             now,
             float(grant.expires),
-            now + self._first_look,
+            now + self._first_check,
             grant.content_type,
             grant.length,
             grant.max_length,
             dict(grant.metadata),
         )
-        await self._records.put(key, made.item())
+        await self._records.put(key, upload.item())
 
-    async def of(self, path: str) -> list[PresignedUpload]:
-        """Return the URLs by which something may have been put at `path`, the latest first."""
-        page = await self._records.query(_marks(path), order="desc", limit=MOST_OF_A_PATH)
-        return [PresignedUpload(**item) for item in page.items]
+    async def for_path(self, path: str) -> list[PresignedUpload]:
+        """Return the URLs that may have created an object at `path`, the latest first."""
+        page = await self._records.query(_key_prefix(path), order="desc", limit=MAX_PER_PATH)
+        return [PresignedUpload.from_item(item) for item in page.items]
 
-    async def due(self, limit: int) -> list[PresignedUpload]:
-        """Return those whose object is to be looked for now, the longest waiting first."""
+    async def due_for_check(self, limit: int) -> list[PresignedUpload]:
+        """Return the uploads that are due, the longest waiting first."""
         page = await self._records.query(index="due", until=self._clock(), limit=limit)
-        return [PresignedUpload(**item) for item in page.items]
+        return [PresignedUpload.from_item(item) for item in page.items]
 
-    async def change(self, before: PresignedUpload, after: PresignedUpload) -> bool:
-        """Replace what is remembered, unless somebody else has changed it; tell whether it was done."""
+    async def replace_upload(self, before: PresignedUpload, after: PresignedUpload) -> bool:
+        """Replace a record unless another process has changed it; return whether it was replaced."""
         return await self._records.put(before.key, after.item(), replaces=before.item())
 
-    async def forget(self, initiation: PresignedUpload) -> bool:
-        """Forget a URL; tell whether it was still known."""
-        return await self._records.delete(initiation.key)
+    async def remove_upload(self, upload: PresignedUpload) -> bool:
+        """Remove a record; return whether it existed."""
+        return await self._records.delete(upload.key)
 
 
-def _marks(path: str) -> str:
-    """Return what the keys of all URLs for `path` begin with: paths may be longer than keys."""
+def _key_prefix(path: str) -> str:
+    """Return the prefix of the keys of all URLs of `path`: paths may be longer than keys."""
     return hashlib.sha256(path.encode()).hexdigest()[:40]

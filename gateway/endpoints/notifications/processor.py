@@ -1,247 +1,290 @@
-"""An object has come: is it as it was allowed, and who is told?
+"""Processes notifications: a new object becomes an event, a wrong one is removed.
 
-One rule: the event of an object is durable before anybody is answered, and told once. A wrong
-object is removed and told of as a failed upload, never as a created one. What the gateway itself
-has stored has had its event.
+The event of an object is durable before the response and is published once. A wrong object becomes a
+failed upload, not a created object. Objects that a gateway stored have had their event.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Final, NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Protocol
 
-from gateway.domain.model import HandlerSpec, Upload
-from gateway.endpoints.notifications.event_builder import NotificationScope, NotifiedObject, event_of
+from gateway.domain.model import OBJECT_CREATED, HandlerSpec, Upload
+from gateway.endpoints.notifications.object_events import (
+    NotificationScope,
+    NotifiedObject,
+    object_created_event,
+)
 from gateway.endpoints.notifications.parser import ObjectNotification
 from gateway.endpoints.notifications.presigned_uploads import PresignedUpload, PresignedUploads
 from gateway.errors import RecordsUnavailable, Refusal, Superseded
-from gateway.events.protocols import NewEvent
+from gateway.events.protocols import NewEvent, Outbox
+from gateway.signing import ObjectMarker
 from gateway.storage.protocols import Stat, Storage
 from gateway.storage.s3.parts import MARK, OWNER
-from gateway.telemetry.metrics import LoopCounter
+from gateway.telemetry.logs import event
+from gateway.telemetry.metrics import Metrics
 
-LOOKS: Final = 16
-"""Objects that are looked at at once."""
+MAX_CONCURRENT_STATS: Final = 16
+"""Objects that are queried at once."""
 
-SAME_SECOND: Final = 2.0
-"""The date of an object is told in whole seconds, that of a notification is not."""
+MAX_LOGGED_BUCKETS: Final = 100
+"""Names of unknown buckets that are logged, each once."""
+
+CLOCK_ROUNDING: Final = 2.0
+"""Seconds: the date of an object has whole seconds, that of a notification has fractions."""
 
 log = logging.getLogger("gateway.notifications")
 
-Publish = Callable[[Sequence[NewEvent]], Awaitable[None]]
-Stored = Callable[[str, str], Awaitable[bool]]
-Genuine = Callable[[str, str, str], bool]
-Failed = Callable[[Upload, str, int], None]
+
+class UploadJournal(Protocol):
+    """The journal, asked for uploads that this gateway stored."""
+
+    async def knows(self, upload_id: str, path: str) -> bool:
+        """Return whether an upload was stored at a path."""
 
 
-class NotificationResult(NamedTuple):
-    """What became of a notice: a word for the count, and the event where there is one to tell."""
+class ObjectHooks(Protocol):
+    """The handlers of objects and of failed uploads."""
 
-    word: str
-    event: NewEvent | None = None
-    initiations: Sequence[PresignedUpload] = ()
+    def specs(self, *events: str) -> Sequence[HandlerSpec]:
+        """Return the handlers of events."""
+
+    def failed(self, upload: Upload, reason: str, received: int) -> None:
+        """Start the handlers of failed uploads."""
 
 
-class NotificationProcessor:
-    """Turns notices, and objects that were looked for, into events.
+@dataclass(frozen=True, slots=True)
+class UploadOwnership:
+    """Tells objects that a gateway stored from objects that clients put."""
 
-    `shelf` is our storage; `genuine(mark, upload_id, path)` tells whether a gateway of our installation
-    stored that, `stored(upload_id, path)` whether our journal says so; `audience` names the handlers of
-    objects; `failed` tells those of failed uploads. `notices` and `ends` count.
-    """
+    marks: ObjectMarker
+    journal: UploadJournal
 
-    def __init__(
-        self,
-        where: NotificationScope,
-        shelf: Storage,
-        initiated: PresignedUploads,
-        *,
-        genuine: Genuine,
-        stored: Stored,
-        publish: Publish,
-        audience: Callable[[], Sequence[HandlerSpec]],
-        failed: Failed,
-        notices: LoopCounter,
-        ends: LoopCounter,
-    ) -> None:
-        self._where = where
-        self._shelf = shelf
-        self._initiated = initiated
-        self._genuine = genuine
-        self._stored = stored
-        self._publish = publish
-        self._audience = audience
-        self._failed = failed
-        self._notices = notices
-        self._ends = ends
-        self._looks = asyncio.Semaphore(LOOKS)
-        self._strange: set[str] = set()
-
-    async def take(self, notices: Sequence[ObjectNotification]) -> dict[str, int]:
-        """Tell handlers what is new; return how many notices came to what, when all is durable.
-
-        Raises `EventEngineUnavailable`, and `Refusal` where the storage cannot be asked: then it
-        may be repeated.
-        """
-        outcomes = await asyncio.gather(*(self._look(notice) for notice in notices))
-        if events := [outcome.event for outcome in outcomes if outcome.event is not None]:
-            await self._publish(events)
-        counts: dict[str, int] = {}
-        for outcome in outcomes:
-            self._notices.add(outcome.word)
-            counts[outcome.word] = counts.get(outcome.word, 0) + 1
-            if outcome.event is not None:
-                await self._note(outcome.initiations, outcome.event.body["etag"])
-        return counts
-
-    async def find(self, initiation: PresignedUpload, stat: Stat) -> bool:
-        """Tell of an object that was looked for; return whether that was news. Raises as `take` does."""
-        if not initiation.is_of(stat) or initiation.told == stat.etag:
-            return False
-        initiations = await self._initiated.of(initiation.path)
-        if await self._is_own(stat.metadata, initiation.path, initiations):
-            return False
-        if await self._remove_wrong(initiations, stat):
-            return False
-        key, notice = initiation.path.removeprefix("/"), self._where.notice_of(initiation.path, stat)
-        if handlers := self._wanted(key):
-            subject = NotifiedObject(notice, key, True, stat, initiations, stat.modified)
-            await self._publish([event_of(subject, handlers)])
-        await self._note([initiation], stat.etag, lost=stat.modified)
-        return True
-
-    # -- one notice
-
-    async def _look(self, notice: ObjectNotification) -> NotificationResult:
-        key = self._where.inside(notice.bucket, notice.key)
-        if key is not None:
-            return await self._look_inside(notice, key)
-        if not self._where.takes(notice.bucket):
-            return self._strange_bucket(notice.bucket)
-        if notice.bucket not in self._where.others:
-            return NotificationResult("outside")
-        return self._told(NotifiedObject(notice, notice.key, False))
-
-    async def _look_inside(self, notice: ObjectNotification, key: str) -> NotificationResult:
-        path = f"/{key}"
-        initiations = await self._remembered(path)
-        if not initiations and not self._wanted(key):
-            return NotificationResult("unwanted")
-        if await self._is_own(notice.metadata or {}, path, initiations):
-            return NotificationResult("own")
-        stat = await self._stat(path, notice)
-        if stat is not None and await self._is_own(stat.metadata, path, initiations):
-            return NotificationResult("own")
-        if stat is not None and await self._remove_wrong(initiations, stat):
-            return NotificationResult("removed")
-        if any(_was_told(one, notice) for one in initiations):
-            return NotificationResult("duplicate")
-        return self._told(NotifiedObject(notice, key, True, stat, initiations))
-
-    async def _is_own(
-        self, metadata: Mapping[str, str], path: str, initiations: Sequence[PresignedUpload]
+    async def is_own(
+        self, metadata: Mapping[str, str], path: str, presigned: Sequence[PresignedUpload]
     ) -> bool:
-        """Tell whether a gateway stored an object, and so has told of it: it is marked so.
+        """Return whether a gateway stored an object, and so has published its event.
 
-        Some stores keep headers that nobody signed, so clients can write an upload id too, but no mark:
-        that is good on whichever machine it was made, and however long ago. Without one, as earlier
-        versions stored, the id is believed of what may have come by a URL of the bucket, for it has the
-        metadata of one, if our journal agrees.
+        Some stores keep unsigned headers, so a client can write an upload id, but not the mark that
+        is valid on every machine at any time. Earlier versions wrote no mark: their id is accepted if
+        no URL of the path can have created the object (its metadata is missing), else if our journal
+        has the upload.
         """
         upload_id = metadata.get(OWNER)
         if not upload_id:
             return False
-        if self._genuine(metadata.get(MARK, ""), upload_id, path):
+        if self.marks.is_genuine(metadata.get(MARK, ""), upload_id, path):
             return True
-        if not any(one.metadata.items() <= metadata.items() for one in initiations):
+        if not any(upload.metadata.items() <= metadata.items() for upload in presigned):
             return True
-        return await self._stored(upload_id, path)
+        return await self.journal.knows(upload_id, path)
 
-    def _told(self, subject: NotifiedObject) -> NotificationResult:
-        handlers = self._wanted(subject.key)
+
+class NotificationResult(NamedTuple):
+    """The outcome of a notification: a word for the counts, and its event if it has one."""
+
+    outcome: str
+    event: NewEvent | None = None
+    presigned: Sequence[PresignedUpload] = ()
+
+
+class NotificationProcessor:
+    """Turns notifications, and objects whose notification was lost, into events."""
+
+    def __init__(
+        self,
+        scope: NotificationScope,
+        storage: Storage,
+        uploads: PresignedUploads,
+        ownership: UploadOwnership,
+        publisher: ObjectEventPublisher,
+        metrics: Metrics,
+    ) -> None:
+        self._scope = scope
+        self._storage = storage
+        self._uploads = uploads
+        self._ownership = ownership
+        self._publisher = publisher
+        self._metrics = metrics
+        self._stats = asyncio.Semaphore(MAX_CONCURRENT_STATS)
+        self._logged_buckets: set[str] = set()
+
+    async def process(self, notifications: Sequence[ObjectNotification]) -> dict[str, int]:
+        """Publish events of new objects; return the counts of outcomes when the events are durable.
+
+        Raises `EventEngineUnavailable`, and `Refusal` if the storage is unavailable: then the caller
+        may repeat the call.
+        """
+        results = await asyncio.gather(*(self._process_one(item) for item in notifications))
+        if events := [result.event for result in results if result.event is not None]:
+            await self._publisher.publish(events)
+        for result in results:
+            self._metrics.notifications.add(result.outcome)
+            if result.event is not None:
+                await self._record_notified(result.presigned, result.event.body["etag"])
+        return dict(Counter(result.outcome for result in results))
+
+    async def process_unnotified(self, upload: PresignedUpload, stat: Stat) -> bool:
+        """Publish the event of an object without notification; return whether it was new.
+
+        Raises as `process` does.
+        """
+        if not upload.may_have_created(stat) or upload.notified == stat.etag:
+            return False
+        presigned = await self._uploads.for_path(upload.path)
+        if await self._ownership.is_own(stat.metadata, upload.path, presigned):
+            return False
+        if await self._remove_violation(presigned, stat):
+            return False
+        key = upload.path.removeprefix("/")
+        if handlers := self._publisher.subscribers(key):
+            notification = self._scope.notification_for(upload.path, stat)
+            subject = NotifiedObject(notification, key, True, stat, presigned, stat.modified)
+            await self._publisher.publish([object_created_event(subject, handlers)])
+        await self._record_notified([upload], stat.etag, lost=stat.modified)
+        return True
+
+    async def _process_one(self, notification: ObjectNotification) -> NotificationResult:
+        key = self._scope.key_in_storage(notification.bucket, notification.key)
+        if key is not None:
+            return await self._process_in_storage(notification, key)
+        if not self._scope.accepts_bucket(notification.bucket):
+            return self._ignore_bucket(notification.bucket)
+        if notification.bucket not in self._scope.others:
+            return NotificationResult("outside")
+        return self._created(NotifiedObject(notification, notification.key, False))
+
+    async def _process_in_storage(
+        self, notification: ObjectNotification, key: str
+    ) -> NotificationResult:
+        path = f"/{key}"
+        presigned = await self._presigned_for(path)
+        if not presigned and not self._publisher.subscribers(key):
+            return NotificationResult("unwanted")
+        if await self._ownership.is_own(notification.metadata or {}, path, presigned):
+            return NotificationResult("own")
+        stat = await self._stat(path, notification)
+        if stat is not None and await self._ownership.is_own(stat.metadata, path, presigned):
+            return NotificationResult("own")
+        if stat is not None and await self._remove_violation(presigned, stat):
+            return NotificationResult("removed")
+        if any(_was_published(upload, notification) for upload in presigned):
+            return NotificationResult("duplicate")
+        return self._created(NotifiedObject(notification, key, True, stat, presigned))
+
+    def _created(self, subject: NotifiedObject) -> NotificationResult:
+        handlers = self._publisher.subscribers(subject.key)
         if not handlers:
             return NotificationResult("unwanted")
-        return NotificationResult("told", event_of(subject, handlers), subject.initiations)
+        return NotificationResult("told", object_created_event(subject, handlers), subject.presigned)
 
-    def _strange_bucket(self, bucket: str) -> NotificationResult:
-        if bucket not in self._strange and len(self._strange) < 100:
-            self._strange.add(bucket)
+    def _ignore_bucket(self, bucket: str) -> NotificationResult:
+        if bucket not in self._logged_buckets and len(self._logged_buckets) < MAX_LOGGED_BUCKETS:
+            self._logged_buckets.add(bucket)
             log.warning(
-                "notifications of the bucket %r are ignored: name it in --object-buckets to take them",
+                "ignoring notifications of bucket %r: add it to --object-buckets to accept them",
                 bucket[:100],
+                extra=event("notification.ignored"),
             )
         return NotificationResult("strange")
 
-    def _wanted(self, key: str) -> tuple[str, ...]:
-        return tuple([spec.name for spec in self._audience() if spec.wants(key)])
-
-    async def _remembered(self, path: str) -> list[PresignedUpload]:
+    async def _presigned_for(self, path: str) -> list[PresignedUpload]:
         try:
-            return await self._initiated.of(path)
-        except RecordsUnavailable as fault:
-            log.warning("what was allowed for %s is not known now: %s", path, fault)
+            return await self._uploads.for_path(path)
+        except RecordsUnavailable as error:
+            log.warning(
+                "presigned uploads of %s cannot be read: %s",
+                path,
+                error,
+                extra=event("records.unavailable"),
+            )
             return []
 
-    async def _stat(self, path: str, notice: ObjectNotification) -> Stat | None:
-        """Look at the object; None where it is gone, or another one by now."""
+    async def _stat(self, path: str, notification: ObjectNotification) -> Stat | None:
+        """Query the object; None if it was removed or replaced since."""
         try:
-            async with self._looks:
-                stat = await self._shelf.stat(path)
+            async with self._stats:
+                stat = await self._storage.stat(path)
         except Refusal as refusal:
             if refusal.code in {"not_found", "bad_path", "forbidden"}:
                 return None
             raise
-        return stat if notice.etag is None or stat.etag == notice.etag else None
+        return stat if notification.etag is None or stat.etag == notification.etag else None
 
-    # -- what was allowed
-
-    async def _remove_wrong(self, initiations: Sequence[PresignedUpload], stat: Stat) -> bool:
-        """Remove an object that none of the URLs allows by which it may have come."""
-        possible = [one for one in initiations if one.is_of(stat)]
-        faults = [one.fault_of(stat.bytes, stat.mime) for one in possible]
-        if not faults or None in faults:
+    async def _remove_violation(self, presigned: Sequence[PresignedUpload], stat: Stat) -> bool:
+        """Remove an object that none of the URLs allows which may have created it."""
+        candidates = [upload for upload in presigned if upload.may_have_created(stat)]
+        violations = [upload.violation(stat.bytes, stat.mime) for upload in candidates]
+        if not violations or None in violations:
             return False
         try:
-            await self._shelf.delete(stat.path, stat.etag)
+            await self._storage.delete(stat.path, stat.etag)
         except Superseded:
-            return True  # its successor will be looked at in its turn
+            return True  # the new object has a notification of its own
         except Refusal as refusal:
             if refusal.code != "not_found":
                 raise
-        reason = str(faults[0])
-        self._ends.add("removed")
+        reason = str(violations[0])
+        self._metrics.presigned_uploads.add("removed")
         log.error(
-            "removed an object that its URL did not allow",
-            extra={"facts": {"path": stat.path, "bytes": stat.bytes, "reason": reason}},
+            "removed an object that its presigned URL did not allow",
+            extra=event("object.removed", path=stat.path, bytes=stat.bytes, reason=reason),
         )
-        allowed = possible[0]
+        allowed = candidates[0]
         upload = Upload(allowed.key, stat.path, content_type=stat.mime, metadata=dict(allowed.metadata))
-        self._failed(upload, reason, stat.bytes)
+        self._publisher.upload_failed(upload, reason, stat.bytes)
         return True
 
-    async def _note(
-        self, initiations: Sequence[PresignedUpload], etag: str | None, lost: float | None = None
+    async def _record_notified(
+        self, presigned: Sequence[PresignedUpload], etag: str | None, lost: float | None = None
     ) -> None:
-        """Remember that handlers were told. Where that fails, they may be told once more."""
-        for one in initiations:
-            if etag is None or one.told == etag:
+        """Record that handlers have the event. If that fails, they may get it once more."""
+        for upload in presigned:
+            if etag is None or upload.notified == etag:
                 continue
             try:
-                after = replace(one, told=etag, lost=lost, due=one.until)
-                if await self._initiated.change(one, after):
-                    self._ends.add("finished" if lost is None else "reconciled")
-            except RecordsUnavailable as fault:
-                log.warning("that handlers know %s is not written down: %s", one.path, fault)
+                after = replace(upload, notified=etag, lost=lost, due=upload.last_check)
+                if await self._uploads.replace_upload(upload, after):
+                    self._metrics.presigned_uploads.add("finished" if lost is None else "reconciled")
+            except RecordsUnavailable as error:
+                log.warning(
+                    "the event of %s may be repeated, its record cannot be written: %s",
+                    upload.path,
+                    error,
+                    extra=event("records.unavailable"),
+                )
 
 
-def _was_told(initiation: PresignedUpload, notice: ObjectNotification) -> bool:
-    """Tell whether this is the late notification of an object that was found without one."""
+class ObjectEventPublisher:
+    """Publishes events of objects to the handlers that subscribe to their keys."""
+
+    def __init__(self, outbox: Outbox, hooks: ObjectHooks) -> None:
+        self._outbox = outbox
+        self._hooks = hooks
+
+    def subscribers(self, key: str) -> tuple[str, ...]:
+        """Return the names of the handlers whose prefix and suffix match a key."""
+        return tuple([spec.name for spec in self._hooks.specs(OBJECT_CREATED) if spec.wants(key)])
+
+    async def publish(self, events: Sequence[NewEvent]) -> None:
+        """Make the events durable. Raises `EventEngineUnavailable`."""
+        await self._outbox.publish(events)
+
+    def upload_failed(self, upload: Upload, reason: str, size: int) -> None:
+        """Start the handlers of failed uploads, without waiting for them."""
+        self._hooks.failed(upload, reason, size)
+
+
+def _was_published(upload: PresignedUpload, notification: ObjectNotification) -> bool:
+    """Return whether this is the late notification of an object that was reconciled."""
     return (
-        initiation.lost is not None
-        and notice.at is not None
-        and initiation.told == notice.etag
-        and notice.at <= initiation.lost + SAME_SECOND
+        upload.lost is not None
+        and notification.at is not None
+        and upload.notified == notification.etag
+        and notification.at <= upload.lost + CLOCK_ROUNDING
     )

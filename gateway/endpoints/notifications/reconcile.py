@@ -1,7 +1,7 @@
-"""Looks for objects that were to come, and whose notification may have been lost.
+"""Reconciles presigned uploads: checks for objects whose notification may have been lost.
 
-One rule: whoever takes a look moves the next one first, so that of many processes and machines one
-looks; a look that fails is made good by the next. What can no longer come is forgotten.
+A process moves the next check of an upload before it makes this one, so that one of many processes
+and machines makes it; the next check repeats one that failed. Expired uploads are removed.
 """
 
 from __future__ import annotations
@@ -14,81 +14,89 @@ from gateway.endpoints.notifications.presigned_uploads import PresignedUpload, P
 from gateway.endpoints.notifications.processor import NotificationProcessor
 from gateway.errors import EventEngineUnavailable, RecordsUnavailable, Refusal
 from gateway.storage.protocols import Storage
-from gateway.telemetry.metrics import LoopCounter
+from gateway.telemetry.logs import event
+from gateway.telemetry.metrics import Metrics
 
-PAGE: Final = 100
-LONGEST_PAUSE: Final = 30.0
-"""Seconds between two looks at what is due."""
+PAGE_SIZE: Final = 100
+"""Uploads that are read at once."""
+
+MAX_INTERVAL: Final = 30.0
+"""Seconds between two queries of what is due."""
 
 log = logging.getLogger("gateway.notifications")
 
 
 class PresignedUploadReconciler:
-    """Looks for what is due, often beside the `after` seconds of a first look. On the server's loop."""
+    """Checks due uploads several times within `first_check` seconds. On the server's loop."""
 
     def __init__(
         self,
-        initiated: PresignedUploads,
-        arrivals: NotificationProcessor,
-        shelf: Storage,
-        ends: LoopCounter,
-        after: float,
+        uploads: PresignedUploads,
+        processor: NotificationProcessor,
+        storage: Storage,
+        metrics: Metrics,
+        first_check: float,
     ) -> None:
-        self._initiated = initiated
-        self._arrivals = arrivals
-        self._shelf = shelf
-        self._ends = ends
-        self._every = min(after / 4, LONGEST_PAUSE)
+        self._uploads = uploads
+        self._processor = processor
+        self._storage = storage
+        self._metrics = metrics
+        self._interval = min(first_check / 4, MAX_INTERVAL)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the task."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop the task."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._every)
+            await asyncio.sleep(self._interval)
             try:
-                while await self.look() == PAGE:
+                while await self.check_due() == PAGE_SIZE:
                     pass
-            except (EventEngineUnavailable, RecordsUnavailable, Refusal) as fault:
-                log.warning("objects that were to come are looked for later: %s", fault)
+            except (EventEngineUnavailable, RecordsUnavailable, Refusal) as error:
+                log.warning(
+                    "checks of presigned uploads are postponed: %s",
+                    error,
+                    extra=event("reconciliation.postponed"),
+                )
             except Exception:
-                log.exception("looking for objects that were to come failed")
+                log.exception("checks of presigned uploads failed", extra=event("reconciliation.failed"))
 
-    async def look(self) -> int:
-        """Look for all that is due, a page of it; return how many those were.
+    async def check_due(self) -> int:
+        """Check one page of due uploads; return their number.
 
-        Raises `RecordsUnavailable`, `EventEngineUnavailable`, `Refusal` where something cannot
-        be reached.
+        Raises `RecordsUnavailable`, `EventEngineUnavailable`, or `Refusal` of the storage.
         """
-        page = await self._initiated.due(PAGE)
-        for initiation in page:
-            now = self._initiated.now()
-            taken = initiation.later(now)
-            if await self._initiated.change(initiation, taken):
-                await self._look_for(taken, last=now >= taken.until)
+        page = await self._uploads.due_for_check(PAGE_SIZE)
+        for upload in page:
+            now = self._uploads.now()
+            claimed = upload.rescheduled(now)
+            if await self._uploads.replace_upload(upload, claimed):
+                await self._check(claimed, last=now >= claimed.last_check)
         return len(page)
 
-    async def _look_for(self, initiation: PresignedUpload, *, last: bool) -> None:
+    async def _check(self, upload: PresignedUpload, *, last: bool) -> None:
         try:
-            stat = await self._shelf.stat(initiation.path)
+            stat = await self._storage.stat(upload.path)
         except Refusal as refusal:
             if refusal.code != "not_found":
                 raise
         else:
-            if await self._arrivals.find(initiation, stat):
+            if await self._processor.process_unnotified(upload, stat):
                 log.warning(
-                    "no notification came of %s: handlers were told without one", initiation.path
+                    "no notification of %s arrived; its event was published without one",
+                    upload.path,
+                    extra=event("notification.lost"),
                 )
-                last = last and initiation.told is not None
+                last = last and upload.notified is not None
         if last:
-            await self._initiated.forget(initiation)
-            if initiation.told is None:
-                self._ends.add("expired")
+            await self._uploads.remove_upload(upload)
+            if upload.notified is None:
+                self._metrics.presigned_uploads.add("expired")

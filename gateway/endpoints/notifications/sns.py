@@ -1,8 +1,7 @@
-"""Messages of Amazon's notification service (SNS), and whether they are Amazon's.
+"""Verifies messages of Amazon SNS and confirms subscriptions.
 
-One rule: nothing that a message says is followed before its signature is found good, and then only
-to Amazon's own hosts, over HTTPS. Source: Amazon SNS developer guide, "Verifying the signatures of
-Amazon SNS messages".
+No URL of a message is followed before its signature is verified, and only to hosts of Amazon over
+HTTPS. Source: Amazon SNS developer guide, "Verifying the signatures of Amazon SNS messages".
 """
 
 from __future__ import annotations
@@ -19,16 +18,18 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from gateway.telemetry.logs import event
+
 if TYPE_CHECKING:
     from gateway.endpoints.notifications.certificates import Certificate
 
-SECONDS: Final = 10.0
-MOST_BYTES: Final = 64 << 10
-CERTIFICATES: Final = 8
-"""Certificates that are kept; Amazon changes them about once a year, one a region."""
+FETCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=10.0)
+MAX_FETCHED_BYTES: Final = 64 << 10
+MAX_CERTIFICATES: Final = 8
+"""Certificates that are cached; Amazon has one per region and changes it about once a year."""
 
-FRESH: Final = timedelta(hours=1)
-"""How old a message may be. It is sent again for about as long."""
+MAX_AGE: Final = timedelta(hours=1)
+"""How old a message may be. Amazon repeats it for about as long."""
 
 _HOST: Final = re.compile(r"sns\.[a-z0-9-]{3,30}\.amazonaws\.com(?:\.cn)?", re.ASCII)
 _SIGNED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -44,68 +45,69 @@ log = logging.getLogger("gateway.notifications")
 
 
 class InvalidSnsMessage(Exception):
-    """A message that is not, or not provably, Amazon's. The words are for the operator's log."""
+    """A message that is not verified as Amazon's. Its text goes to the log."""
 
 
 class SnsVerifier:
-    """Verifies messages and confirms subscriptions. `fetch` gets a URL of Amazon's."""
+    """Verifies messages and confirms subscriptions. `fetch` downloads a URL of Amazon."""
 
     def __init__(self, fetch: Fetch | None = None) -> None:
         self._fetch = fetch or _get
         self._certificates: OrderedDict[str, Certificate] = OrderedDict()
 
     async def confirm(self, message: Mapping[str, Any]) -> bool:
-        """Answer a `SubscriptionConfirmation` where it is Amazon's, else tell the operator the URL."""
+        """Confirm a `SubscriptionConfirmation` of Amazon; log the URL of any other."""
         url = str(message.get("SubscribeURL", ""))[:2000]
+        topic = str(message.get("TopicArn", ""))[:300]
         try:
             await self.verify(message)
-            await self._fetch(_amazons(url))
-        except (InvalidSnsMessage, aiohttp.ClientError, TimeoutError, OSError) as fault:
+            await self._fetch(_amazon_url(url))
+        except (InvalidSnsMessage, aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning(
-                "a subscription to %r was not confirmed: %s. Where it is yours, open its URL: %r",
-                str(message.get("TopicArn", ""))[:300], fault, url,
+                "subscription to %r was not confirmed: %s. If it is yours, open its URL: %r",
+                topic, error, url, extra=event("subscription.rejected"),
             )  # fmt: skip
             return False
-        log.info("confirmed the subscription to %r", str(message.get("TopicArn", ""))[:300])
+        log.info("confirmed the subscription to %r", topic, extra=event("subscription.confirmed"))
         return True
 
     async def verify(self, message: Mapping[str, Any]) -> None:
-        """Raise `InvalidSnsMessage` for a message whose signature is not good, or is of long ago."""
+        """Raise `InvalidSnsMessage` for a message with a bad signature, or an old one."""
         signed = _SIGNED.get(str(message.get("Type")))
         if signed is None:
-            raise InvalidSnsMessage("it is of no known type")
+            raise InvalidSnsMessage("its type is unknown")
         _check_age(message.get("Timestamp"))
         certificate = await self._certificate(str(message.get("SigningCertURL", "")))
         try:
             signature = base64.b64decode(str(message.get("Signature", "")), validate=True)
         except (binascii.Error, ValueError):
-            raise InvalidSnsMessage("its signature is no base64") from None
+            raise InvalidSnsMessage("its signature is not base64") from None
         version = str(message.get("SignatureVersion"))
-        if not certificate.signed(_text_of(message, signed), signature, version):
-            raise InvalidSnsMessage("its signature does not fit")
+        if not certificate.verifies(_text_of(message, signed), signature, version):
+            raise InvalidSnsMessage("its signature is wrong")
 
     async def _certificate(self, url: str) -> Certificate:
         from gateway.endpoints.notifications.certificates import Certificate
 
-        known = self._certificates.get(_amazons(url, suffix=".pem"))
-        if known is not None and known.is_good:
-            return known
+        cached = self._certificates.get(_amazon_url(url, suffix=".pem"))
+        if cached is not None and cached.is_current:
+            return cached
         try:
             fetched = Certificate(await self._fetch(url))
-        except ValueError as fault:
-            raise InvalidSnsMessage(f"its certificate is not good: {fault}") from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as fault:
+        except ValueError as error:
+            raise InvalidSnsMessage(f"its certificate is invalid: {error}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise InvalidSnsMessage(
-                f"its certificate cannot be fetched: {type(fault).__name__}"
+                f"its certificate cannot be fetched: {type(error).__name__}"
             ) from None
         self._certificates[url] = fetched
-        while len(self._certificates) > CERTIFICATES:
+        while len(self._certificates) > MAX_CERTIFICATES:
             self._certificates.popitem(last=False)
         return fetched
 
 
-def _amazons(url: str, *, suffix: str = "") -> str:
-    """Return a URL of Amazon's notification service. Raises `InvalidSnsMessage` for any other."""
+def _amazon_url(url: str, *, suffix: str = "") -> str:
+    """Return a URL of Amazon SNS. Raises `InvalidSnsMessage` for any other."""
     try:
         parts = urlsplit(url)
         plain = parts.scheme == "https" and parts.netloc == parts.hostname and url.isascii()
@@ -116,24 +118,23 @@ def _amazons(url: str, *, suffix: str = "") -> str:
     return url
 
 
-def _check_age(said: Any) -> None:
+def _check_age(timestamp: Any) -> None:
     try:
-        age = datetime.now(UTC) - datetime.fromisoformat(str(said))
+        age = datetime.now(UTC) - datetime.fromisoformat(str(timestamp))
     except (ValueError, TypeError):
         raise InvalidSnsMessage("it has no date") from None
-    if abs(age) > FRESH:
+    if abs(age) > MAX_AGE:
         raise InvalidSnsMessage("it is more than an hour old")
 
 
 def _text_of(message: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
-    """Return what is signed: each name and its value, a line each; what is not there is left out."""
-    told = [name for name in names if isinstance(message.get(name), str)]
-    return "".join(f"{name}\n{message[name]}\n" for name in told).encode("utf-8", "replace")
+    """Return the signed text: a line for each name and for its value; missing ones are left out."""
+    present = [name for name in names if isinstance(message.get(name), str)]
+    return "".join(f"{name}\n{message[name]}\n" for name in present).encode("utf-8", "replace")
 
 
 async def _get(url: str) -> bytes:
-    patience = aiohttp.ClientTimeout(total=SECONDS)
-    async with aiohttp.request("GET", url, allow_redirects=False, timeout=patience) as answer:
-        if answer.status != 200:
-            raise OSError(f"it answers {answer.status}")
-        return await answer.content.read(MOST_BYTES)
+    async with aiohttp.request("GET", url, allow_redirects=False, timeout=FETCH_TIMEOUT) as response:
+        if response.status != 200:
+            raise OSError(f"it answers {response.status}")
+        return await response.content.read(MAX_FETCHED_BYTES)

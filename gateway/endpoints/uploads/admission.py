@@ -1,8 +1,7 @@
-"""Everything that is decided before a byte of body is read.
+"""Decides whether an upload may send its body, from its headers alone.
 
-In order: who asks, may they (the default authorization, or the handlers of OnFileUploading), is the
-path a good one, is the name free, is the size allowed, is there room. Each answer is a `Refusal`.
-May import hooks, auth, storage, commit.reserve and the foundations.
+In this order: authentication, authorization (the default one, or the handlers of OnFileUploading), the
+path, the size, the one-time URL. Every "no" is a `Refusal`. The storage is checked afterwards.
 """
 
 from __future__ import annotations
@@ -10,50 +9,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import kept
 from gateway.auth.request import IncomingRequest
-from gateway.commit.disk_space import Reservation
 from gateway.domain import paths
-from gateway.domain.event_bodies import uploaded_body
 from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import Upload
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
-from gateway.endpoints.uploads.buffered import is_here
 from gateway.endpoints.uploads.preconditions import ExpectedDigest
 from gateway.errors import Refusal
 from gateway.http.protocol import joined, readable
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
-from gateway.telemetry.redaction import Redaction
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
-
-Look = Callable[[Upload, tuple[str, ...], Mapping[str, str]], Awaitable[Reservation]]
 
 
 @dataclass(slots=True)
 class AdmittedUpload:
-    """An upload that may send its body, and what its body must be.
-
-    `share` is its place in the reserve, None where a small body is here already and nobody has
-    looked at the disk: that is left to the committer.
-    """
+    """An upload that may send its body, and the digests that its body must have."""
 
     upload: Upload
     progress: Progress
-    share: Reservation | None
-    expected: tuple[ExpectedDigest, ...]
+    expected_digests: tuple[ExpectedDigest, ...]
 
 
 class Admission:
-    """Admits uploads. Reads headers only; `look` looks at the storage."""
+    """Admits uploads. Runs on the server's event loop."""
 
     def __init__(
         self,
@@ -61,21 +48,19 @@ class Admission:
         auth: Auth,
         hooks: Hooks,
         inflight: Inflight,
-        look: Look,
-        once: OneTimeMarks,
+        one_time_marks: OneTimeMarks,
     ) -> None:
         self._settings = settings
         self._auth = auth
         self._hooks = hooks
         self._inflight = inflight
-        self._look = look
-        self._once = once
+        self._one_time_marks = one_time_marks
 
     async def admit(
         self, incoming: IncomingRequest, match: paths.Match, upload_id: str
     ) -> AdmittedUpload:
-        """Decide. Raises `Refusal`; on success the caller must close the share."""
-        request, headers = incoming.request, incoming.request.headers
+        """Admit an upload and count it as in flight. Raises `Refusal`."""
+        headers = incoming.request.headers
         length = preconditions.declared_length(headers)
         preconditions.check_range(headers, length)
         expected = preconditions.expected_digests(headers)
@@ -85,22 +70,15 @@ class Admission:
         upload.principal, upload.grant = caller.principal, caller.grant
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
-            _narrow(upload)
-        progress = self._inflight.begin(upload)
-        try:
-            await self._authorize(upload)
-            upload.principal = kept(upload.principal)
-            segments = _segments(upload, match)
-            _check_size(upload)
-            share = None
-            if (nonce := _nonce(upload)) is not None:
-                await asyncio.to_thread(self._once.check_unused, nonce)
-            if expected or not is_here(request):
-                share = await self._look_at(upload, segments, match, headers)
-        except BaseException as fault:
-            self._inflight.end(progress, fault.code if isinstance(fault, Refusal) else "internal")
-            raise
-        return AdmittedUpload(upload, progress, share, expected)
+            _apply_grant(upload)
+        progress = self._inflight.begin_upload(upload)
+        await self._authorize(upload)
+        upload.principal = kept(upload.principal)
+        _check_path(upload, match)
+        _check_size(upload)
+        if upload.grant is not None and upload.grant.once is not None:
+            await asyncio.to_thread(self._one_time_marks.check_unused, upload.grant.once)
+        return AdmittedUpload(upload, progress, expected)
 
     def _describe(
         self,
@@ -132,25 +110,11 @@ class Admission:
         if not self._hooks.replaces_authorization():
             self._auth.authorize(upload.principal)
         await self._hooks.uploading(upload)
-        _narrow(upload)
-
-    async def _look_at(
-        self, upload: Upload, segments: tuple[str, ...], match: paths.Match, headers: Mapping[str, str]
-    ) -> Reservation:
-        try:
-            return await self._look(upload, segments, headers)
-        except Refusal as refusal:
-            raise blame(refusal, upload, match) from refusal
+        _apply_grant(upload)
 
 
-def _nonce(upload: Upload) -> str | None:
-    """Return the name of a one-time URL."""
-    grant = upload.grant
-    return None if grant is None else grant.once
-
-
-def _narrow(upload: Upload) -> None:
-    """Let nobody, no handler either, allow more than the URL was signed for."""
+def _apply_grant(upload: Upload) -> None:
+    """Limit an upload to what its URL was signed for; no handler can allow more."""
     grant = upload.grant
     if grant is None:
         return
@@ -159,19 +123,23 @@ def _narrow(upload: Upload) -> None:
     upload.on_conflict = grant.on_conflict or upload.on_conflict
 
 
-def _segments(upload: Upload, match: paths.Match) -> tuple[str, ...]:
+def _check_path(upload: Upload, match: paths.Match) -> None:
     try:
-        return paths.check(upload.path)
+        paths.check(upload.path)
     except Refusal as refusal:
-        raise blame(refusal, upload, match) from refusal
+        if failure := as_hook_failure(refusal, upload, match):
+            raise failure from refusal
+        raise
 
 
-def blame(refusal: Refusal, upload: Upload, match: paths.Match) -> Refusal:
-    """A bad path that a hook wrote is the hook's failure, not the client's (503)."""
+def as_hook_failure(refusal: Refusal, upload: Upload, match: paths.Match) -> Refusal | None:
+    """Return `hook_failed` (503) where a handler wrote the refused path: that is no client's mistake."""
     if upload.path == match.path or refusal.code not in {"bad_path", "forbidden"}:
-        return refusal
+        return None
     log.error(
-        "a handler rewrote the path to a bad one: %s", refusal, extra={"facts": {"path": upload.path}}
+        "a handler rewrote the path to one that is not allowed: %s",
+        refusal,
+        extra=event("hook.failed", path=upload.path),
     )
     return Refusal("hook_failed", "a handler rewrote the path to one that is not allowed")
 
@@ -180,14 +148,3 @@ def _check_size(upload: Upload) -> None:
     limit, length = upload.max_bytes, upload.content_length
     if limit is not None and length is not None and length > limit:
         raise Refusal("too_large", f"{length} bytes are declared, {limit} are allowed")
-
-
-def uploaded_event_body(upload: Upload, mime: str, redaction: Redaction, size: int) -> dict[str, Any]:
-    """Return the body of OnFileUploaded for `size` bytes, its secrets redacted."""
-    return uploaded_body(
-        upload,
-        mime=mime,
-        size=size,
-        params=redaction.params(upload.params),
-        headers=redaction.headers(upload.headers),
-    )

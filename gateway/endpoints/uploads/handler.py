@@ -1,126 +1,117 @@
-"""`PUT`, the road admit -> receive -> commit -> answer, and what leaves it early.
+"""`PUT`: admit, receive, commit, respond.
 
-The rule: there is one way to a 2xx, through the committer; every other end discards the body and
-says why once (`OnFileUploadFailed`, a log line, a count).
+There is one way to a 2xx, through the commit. Every other end discards the body.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from typing import Any
+import hmac
+
+from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
+from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain import failpoints, paths
-from gateway.domain.model import Stored, Upload, new_id
-from gateway.endpoints.inflight import Inflight
+from gateway.domain.model import Stored, new_id
 from gateway.endpoints.uploads import preconditions
-from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, blame
-from gateway.endpoints.uploads.sink import UploadSink
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, as_hook_failure
+from gateway.endpoints.uploads.body import (
+    body_is_buffered,
+    check_received,
+    read_buffered,
+)
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
+from gateway.endpoints.uploads.socket_receiver import BodyReceiver
+from gateway.errors import Refusal
 from gateway.http.protocol import UPLOAD_ID, expects_continue
+from gateway.http.request_body import send_continue_or_disconnect
 from gateway.http.responses import SmallJsonResponse, quoted
-from gateway.plugins.hooks import Hooks
 from gateway.telemetry import logs
-from gateway.telemetry.metrics import Metrics
-
-log = logging.getLogger("gateway.uploads")
 
 
 class UploadHandler:
-    """The door. One object per gateway; lives on the server's loop. `slot` goes into upload ids."""
+    """Serves uploads. One object per process, on the server's event loop. `slot` goes into upload
+    ids."""
 
     def __init__(
         self,
         admission: Admission,
-        store: UploadSink,
-        *,
-        hooks: Hooks,
-        inflight: Inflight,
-        metrics: Metrics,
+        writer: StorageWriter,
+        receiver: BodyReceiver,
+        outcomes: UploadOutcomes,
         slot: int,
     ) -> None:
         self._admission = admission
-        self._store = store
-        self._hooks = hooks
-        self._inflight = inflight
-        self._metrics = metrics
+        self._writer = writer
+        self._receiver = receiver
+        self._outcomes = outcomes
         self._slot = slot
 
     async def put(self, incoming: IncomingRequest, match: paths.Match) -> SmallJsonResponse:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
-        upload_id = new_id(self._slot)
-        incoming.request[UPLOAD_ID] = upload_id
+        request, upload_id = incoming.request, new_id(self._slot)
+        request[UPLOAD_ID] = upload_id
         logs.add(upload_id=upload_id)
+        withheld = 0
         try:
-            stored = await self._serve(incoming, match, upload_id)
-        except Refusal as refusal:
-            refusal.upload_id = upload_id
-            self._metrics.uploads.add(refusal.code)
-            raise
-        except UnknownOutcome:
-            self._metrics.uploads.add("broken")
-            raise
-        self._metrics.uploads.add("stored")
-        self._metrics.received_bytes.add(amount=stored.bytes)
-        return _answer(stored)
-
-    async def _serve(self, incoming: IncomingRequest, match: paths.Match, upload_id: str) -> Stored:
-        request = incoming.request
-        waiting = expects_continue(request)
-        try:
+            if expects_continue(request):
+                withheld = int(request.headers.get("Content-Length", 0))
             admitted = await self._admission.admit(incoming, match, upload_id)
-        except Refusal:
-            if waiting:
-                self._metrics.unsent_bytes.inc(int(request.headers.get("Content-Length", 0)))
+            try:
+                stored = await self._store(request, admitted)
+            except Refusal as refusal:
+                if failure := as_hook_failure(refusal, admitted.upload, match):
+                    raise failure from refusal
+                raise
+        except BaseException as error:
+            self._outcomes.upload_failed(upload_id, error, withheld)
             raise
-        failpoints.hit("after admit")
+        self._outcomes.upload_stored(stored)
+        return _response(stored)
+
+    async def _store(self, request: web.BaseRequest, admitted: AdmittedUpload) -> Stored:
+        """Receive the body and commit it."""
+        upload, progress = admitted.upload, admitted.progress
+        if body_is_buffered(request) and not admitted.expected_digests:
+            failpoints.hit("after admit")
+            content = read_buffered(request)
+            progress.state, progress.received = "receiving", len(content)
+            check_received(len(content), upload.max_bytes)
+            progress.state = "committing"
+            return await self._writer.store(upload, content, from_client=True)
+        must_exist = preconditions.must_exist(request.headers)
+        algorithms = [preconditions.ALGORITHMS[e.algorithm] for e in admitted.expected_digests]
+        pending = await self._writer.begin(upload, algorithms, must_exist=must_exist)
         try:
-            if admitted.share is None:
-                order = await self._store.take(request, admitted)
-            else:
-                order = await self._store.receive(request, admitted, admitted.share, waiting=waiting)
-            admitted.progress.state = "committing"
-            stored = await self._commit(order, admitted.upload, match)
-        except BaseException as fault:
-            self._failed(admitted, fault)
+            failpoints.hit("after admit")
+            progress.state = "receiving"
+            if expects_continue(request):
+                await send_continue_or_disconnect(request)
+            await self._receiver.receive_body(request, progress, pending)
+            await pending.finish()
+            digests = _verified_digests(admitted, pending)
+        except BaseException:
+            await pending.discard()
             raise
-        finally:
-            if admitted.share is not None:
-                admitted.share.close()
-        self._inflight.end(admitted.progress)
-        return stored
-
-    async def _commit(self, order: Any, upload: Upload, match: paths.Match) -> Stored:
-        try:
-            return await self._store.commit(order)
-        except Refusal as refusal:
-            raise blame(refusal, upload, match) from refusal
-
-    def _failed(self, admitted: AdmittedUpload, fault: BaseException) -> None:
-        reason = _reason(fault)
-        committing = admitted.progress.state == "committing"
-        self._inflight.end(admitted.progress, reason)
-        if committing and not isinstance(fault, Refusal):
-            return  # cut off or unanswered: it may well be stored, the journal tells
-        log.warning(
-            "upload failed",
-            extra={"facts": {"reason": reason, "bytes": admitted.progress.received}},
-        )
-        self._hooks.failed(admitted.upload, reason, admitted.progress.received)
+        progress.state = "committing"
+        return await pending.commit(digests, from_client=True)
 
 
-def _reason(fault: BaseException) -> str:
-    if isinstance(fault, Refusal):
-        return fault.code
-    if isinstance(fault, ClientDisconnected):
-        return "connection_lost"
-    if isinstance(fault, asyncio.CancelledError):
-        return "stopping"
-    return "internal"
+def _verified_digests(admitted: AdmittedUpload, pending: PendingWrite) -> dict[str, str]:
+    """Compare the digests of the body with the expected ones; return them in base64. Raises
+    `Refusal`."""
+    computed: dict[str, bytes] = {}
+    for expected in admitted.expected_digests:
+        digest = pending.digest(preconditions.ALGORITHMS[expected.algorithm])
+        if not hmac.compare_digest(digest, expected.value):
+            raise Refusal(
+                "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
+            )
+        computed[expected.algorithm] = digest
+    return preconditions.encoded_digests(computed)
 
 
-def _answer(stored: Stored) -> SmallJsonResponse:
+def _response(stored: Stored) -> SmallJsonResponse:
     fields = [
         f'"upload_id": "{stored.upload_id}"',
         f'"path": {quoted(stored.path)}',
@@ -129,6 +120,6 @@ def _answer(stored: Stored) -> SmallJsonResponse:
     ]
     if stored.digests:
         fields.append(f'"digest": {quoted(preconditions.digest_field(stored.digests))}')
-    answer = SmallJsonResponse(200 if stored.replaced else 201, f"{{{', '.join(fields)}}}\n")
-    answer.headers["Location"] = f"/-/uploads/{stored.upload_id}"
-    return answer
+    response = SmallJsonResponse(200 if stored.replaced else 201, f"{{{', '.join(fields)}}}\n")
+    response.headers["Location"] = f"/-/uploads/{stored.upload_id}"
+    return response

@@ -119,18 +119,19 @@ def must_be_new(headers: Mapping[str, str]) -> bool:
     return any(line.strip() == "*" for line in _lines(headers, "If-None-Match"))
 
 
-def check_if_match(headers: Mapping[str, str], *, exists: bool) -> None:
-    """Honour `If-Match` (RFC 9110 section 13.1.1): `*` needs a file, a tag never matches.
+def must_exist(headers: Mapping[str, str]) -> bool:
+    """Tell whether `If-Match: *` requires a file (RFC 9110 section 13.1.1).
 
-    Raises `Refusal("already_exists")`'s sibling by status, 412.
+    Raises `Refusal("precondition_failed")` for an entity tag: none ever matches.
     """
     conditions = _lines(headers, "If-Match")
-    if conditions and not (exists and all(line.strip() == "*" for line in conditions)):
+    if any(line.strip() != "*" for line in conditions):
         raise Refusal("precondition_failed", "If-Match is not met")
+    return bool(conditions)
 
 
-def described(digests: Mapping[str, bytes]) -> dict[str, str]:
-    """Return digests as base64 text by algorithm, as the journal and the answer show them."""
+def encoded_digests(digests: Mapping[str, bytes]) -> dict[str, str]:
+    """Return digests in base64 by algorithm, as the journal and the response have them."""
     return {name: base64.b64encode(value).decode() for name, value in digests.items()}
 
 

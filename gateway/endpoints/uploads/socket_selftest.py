@@ -1,7 +1,7 @@
-"""Does the fast road hold on this ground? Tried once, when the gateway starts.
+"""Tests once, at start, whether sockets can be detached from aiohttp here.
 
-Taking a body away from aiohttp leans on how it and the event loop work inside. A new version may
-move that; then uploads go the ordinary road and the log says so.
+Detaching relies on how aiohttp and the event loop work inside, which a new version may change. Then
+all uploads are streamed through the loop, and the log says so.
 """
 
 from __future__ import annotations
@@ -16,120 +16,122 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.endpoints.uploads.socket_takeover import TAKEN, answer_taken, take
+from gateway.endpoints.uploads.socket_takeover import DETACHED, detach_socket, respond_detached
 from gateway.http.protocol import READ_BUFFER, make_runner
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
 
-SECONDS: Final = 5.0
-"""Patience with the trial, which takes milliseconds."""
+SELFTEST_TIMEOUT: Final = 5.0
+"""Seconds; the test takes milliseconds."""
 
-SIZE: Final = 4 * READ_BUFFER
-"""Twice what aiohttp takes before it holds the connection up."""
+BODY_BYTES: Final = 4 * READ_BUFFER
+"""Twice what aiohttp reads before it pauses the connection."""
 
-_HEAD: Final = f"PUT /trial HTTP/1.1\r\nHost: test\r\nContent-Length: {SIZE}\r\n\r\n".encode()
-_BEHIND: Final = b"GET /behind HTTP/1.1\r\nHost: test\r\n\r\n"
+_HEAD: Final = f"PUT /trial HTTP/1.1\r\nHost: test\r\nContent-Length: {BODY_BYTES}\r\n\r\n".encode()
+_NEXT_REQUEST: Final = b"GET /behind HTTP/1.1\r\nHost: test\r\n\r\n"
 
 Wait = Callable[[web.BaseRequest], Awaitable[None]]
 
 
-async def fast_road_works() -> bool:
-    """Send bodies through real connections of this loop, take them over, compare every byte."""
-    body = os.urandom(SIZE)
+async def socket_path_works() -> bool:
+    """Send bodies through real connections of this loop, detach them, compare every byte."""
+    body = os.urandom(BODY_BYTES)
     try:
-        async with asyncio.timeout(SECONDS):
-            for wait in (_at_once, _until_held_up):
-                await _try(wait, body)
-    except Exception as fault:
+        async with asyncio.timeout(SELFTEST_TIMEOUT):
+            for wait in (_at_once, _until_paused):
+                await _transfer(wait, body)
+    except Exception as error:
         log.warning(
-            "the fast road for large uploads is not used: this aiohttp or event loop works otherwise "
-            "than it needs (%s: %s)",
-            type(fault).__name__,
-            fault,
+            "large uploads are streamed through the event loop: this aiohttp or event loop does not let"
+            " their sockets be detached (%s: %s)",
+            type(error).__name__,
+            error,
+            extra=event("socket_path.disabled"),
         )
         return False
     return True
 
 
 async def _at_once(request: web.BaseRequest) -> None:
-    """Take over as soon as the head is there."""
+    """Detach as soon as the head was read."""
 
 
-async def _until_held_up(request: web.BaseRequest) -> None:
+async def _until_paused(request: web.BaseRequest) -> None:
     """Wait until aiohttp's buffer is full and the connection is paused."""
-    while not request.protocol._reading_paused:  # noqa: ASYNC110  aiohttp tells nobody
+    while not request.protocol._reading_paused:  # noqa: ASYNC110  aiohttp has no event for it
         await asyncio.sleep(0)
 
 
-async def _try(wait: Wait, body: bytes) -> None:
-    """Send one body with another request behind it. Raises where anything is not as it should be."""
-    found: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+async def _transfer(wait: Wait, body: bytes) -> None:
+    """Send one body with another request behind it. Raises where the result is not exact."""
+    received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.path != "/trial":
             raise RuntimeError("the request behind the body was served")
-        answer = web.Response(text="taken")
+        response = web.Response(text="taken")
         try:
             await wait(request)
-            found.set_result(await _receive(request))
-        except Exception as fault:
-            found.set_exception(fault)
-        if TAKEN in request:
-            await answer_taken(request, answer)
-        return answer
+            received.set_result(await _receive(request))
+        except Exception as error:
+            received.set_exception(error)
+        if DETACHED in request:
+            await respond_detached(request, response)
+        return response
 
     runner = make_runner(handle)
     await runner.setup()
     try:
-        with _pair() as (client, server):
-            answer = await _speak(runner, client, server, body)
+        with _socket_pair() as (client, server):
+            response = await _exchange(runner, client, server, body)
     finally:
         await runner.cleanup()
-    if await found != body:
-        raise RuntimeError("the body came out changed")
-    if answer.count(b"HTTP/1.1 ") != 1 or not answer.endswith(b"taken"):
-        raise RuntimeError("the answer came out changed")
+    if await received != body:
+        raise RuntimeError("the body was changed")
+    if response.count(b"HTTP/1.1 ") != 1 or not response.endswith(b"taken"):
+        raise RuntimeError("the response was changed")
 
 
-async def _speak(
+async def _exchange(
     runner: web.ServerRunner, client: socket.socket, server: socket.socket, body: bytes
 ) -> bytes:
     loop = asyncio.get_running_loop()
     if runner.server is None:
         raise RuntimeError("there is no server")
     await loop.connect_accepted_socket(runner.server, server)
-    sending = asyncio.ensure_future(loop.sock_sendall(client, _HEAD + body + _BEHIND))
-    answer = b""
+    sending = asyncio.ensure_future(loop.sock_sendall(client, _HEAD + body + _NEXT_REQUEST))
+    response = b""
     try:
-        while piece := await loop.sock_recv(client, 65536):
-            answer += piece
+        while chunk := await loop.sock_recv(client, 65536):
+            response += chunk
     finally:
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sending
-    return answer
+    return response
 
 
 async def _receive(request: web.BaseRequest) -> bytes:
-    taken = take(request, SIZE, 1)
-    if taken is None:
-        raise RuntimeError("the connection could not be taken")
-    loop, pieces, rest = asyncio.get_running_loop(), list(taken.parsed), taken.rest
-    with taken.socket as own:
-        while rest:
-            piece = await loop.sock_recv(own, min(rest, 1 << 20))
-            if not piece:
+    detached = detach_socket(request, BODY_BYTES, 1)
+    if detached is None:
+        raise RuntimeError("the connection could not be detached")
+    loop, chunks, remaining = asyncio.get_running_loop(), list(detached.parsed), detached.remaining
+    with detached.socket as own:
+        while remaining:
+            chunk = await loop.sock_recv(own, min(remaining, 1 << 20))
+            if not chunk:
                 raise RuntimeError("bytes are missing")
-            pieces.append(piece)
-            rest -= len(piece)
-    return b"".join(pieces)
+            chunks.append(chunk)
+            remaining -= len(chunk)
+    return b"".join(chunks)
 
 
 @contextlib.contextmanager
-def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Give two connected TCP sockets; the second becomes the event loop's to close."""
+def _socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield two connected TCP sockets; the event loop closes the second one."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        client = socket.create_connection(listening.getsockname(), SECONDS)
+        client = socket.create_connection(listening.getsockname(), SELFTEST_TIMEOUT)
         server, _ = listening.accept()
     client.setblocking(False)
     server.setblocking(False)

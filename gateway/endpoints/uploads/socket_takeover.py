@@ -1,8 +1,8 @@
-"""Taking the rest of a body away from aiohttp, socket and all.
+"""Detaches the rest of a body from aiohttp, together with the socket.
 
-The one place that reaches behind aiohttp's back; `roadcheck` tries at start whether it still can.
-The rule: not one byte is lost, doubled or read beyond the body, and a connection that was taken
-never serves another request.
+The only module that reaches behind aiohttp; `socket_selftest` tests at start whether it still can. Not
+one byte is lost, doubled or read beyond the body, and a detached connection never serves another
+request.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from aiohttp import web
 from gateway.http.protocol import DRAIN_BYTES, DRAIN_SECONDS, DRAIN_SECONDS_EXPECT
 from gateway.http.socket_turns import duplicate_tcp_socket
 
-TAKEN: Final = web.RequestKey("taken", bool)
-"""Set on a request whose connection was taken: it is answered with `answer_taken`."""
+DETACHED: Final = web.RequestKey("detached", bool)
+"""Set on a request whose socket was detached: `respond_detached` sends its response."""
 
-_DRAIN_PIECE: Final = 64 << 10
+_DRAIN_CHUNK_BYTES: Final = 64 << 10
 
 
 @dataclass(slots=True)
-class TakenSocket:
-    """What was taken: a duplicate of the socket (ours to close), bytes already parsed, bytes to come."""
+class DetachedSocket:
+    """A duplicate of the socket (ours to close), bytes already parsed, number of bytes to come."""
 
     socket: socket.socket
     parsed: list[bytes]
-    rest: int
+    remaining: int
 
 
-def take(request: web.BaseRequest, declared: int, least: int) -> TakenSocket | None:
-    """Take the connection, if it is plain TCP and `least` bytes or more of the body are to come.
+def detach_socket(request: web.BaseRequest, declared: int, min_remaining: int) -> DetachedSocket | None:
+    """Detach the connection, if it is plain TCP and `min_remaining` bytes or more are to come.
 
-    No await happens inside, so that no byte moves meanwhile. None leaves all as it was.
+    No await happens inside, so that no byte moves meanwhile. None leaves everything as it was.
     """
     transport, protocol, content = request.transport, request.protocol, request.content
-    if declared - content.total_bytes < least or content.exception() is not None:
+    if declared - content.total_bytes < min_remaining or content.exception() is not None:
         return None
     # A protocol that is being closed drops what comes: then there may be a hole already.
     if transport is None or transport.is_closing() or protocol._close or protocol._force_close:
@@ -53,30 +53,30 @@ def take(request: web.BaseRequest, declared: int, least: int) -> TakenSocket | N
         own.close()
         raise
     transport.pause_reading()
-    request[TAKEN] = True
-    return TakenSocket(own, parsed, declared - content.total_bytes)
+    request[DETACHED] = True
+    return DetachedSocket(own, parsed, declared - content.total_bytes)
 
 
 def _parsed(request: web.BaseRequest) -> list[bytes]:
     """Take all that aiohttp has read from the socket, also what a paused parser holds back."""
     content, protocol = request.content, request.protocol
-    pieces = []
-    while (piece := content.read_nowait()) or protocol._reading_paused:
-        pieces.append(piece)
+    chunks = []
+    while (chunk := content.read_nowait()) or protocol._reading_paused:
+        chunks.append(chunk)
         if protocol._reading_paused:
-            protocol.resume_reading()  # it hands on the rest, or as much as fits
-    return pieces
+            protocol.resume_reading()  # it delivers the rest, or as much as fits
+    return chunks
 
 
-async def answer_taken(request: web.BaseRequest, answer: web.StreamResponse) -> None:
-    """Send `answer` on a connection that was taken, and say that we close.
+async def respond_detached(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Send `response` on a detached connection, and announce that it is closed.
 
     Then wait, bounded, until the client closes too: bytes behind the body, if there are any, are
-    swallowed, for closing over them would reset the connection and lose the answer.
+    swallowed, for closing over them would reset the connection and lose the response.
     """
-    answer.force_close()
-    await answer.prepare(request)
-    await answer.write_eof()
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
     transport = request.transport
     if transport is None or transport.is_closing():
         return
@@ -84,13 +84,13 @@ async def answer_taken(request: web.BaseRequest, answer: web.StreamResponse) -> 
     if own is None:
         return
     transport.write_eof()
-    waits_for_us = answer.status < 400 or "Expect" in request.headers
+    client_waits = response.status < 400 or "Expect" in request.headers
     with own, contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS_EXPECT if waits_for_us else DRAIN_SECONDS):
+        async with asyncio.timeout(DRAIN_SECONDS_EXPECT if client_waits else DRAIN_SECONDS):
             await _drain(own)
 
 
 async def _drain(own: socket.socket) -> None:
-    loop, left, scratch = asyncio.get_running_loop(), DRAIN_BYTES, bytearray(_DRAIN_PIECE)
+    loop, left, scratch = asyncio.get_running_loop(), DRAIN_BYTES, bytearray(_DRAIN_CHUNK_BYTES)
     while left > 0 and (size := await loop.sock_recv_into(own, scratch)):
         left -= size

@@ -111,8 +111,8 @@ class IncomingFile:
         """Hold all bytes in memory until the body is sealed. Does not touch the disk."""
         self._buffered = content
 
-    def write(self, pieces: Sequence[bytes]) -> None:
-        """Append `pieces` to the file and feed the digests.
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Append `pieces` to the file and feed the digests. Their memory may be used again afterwards.
 
         Raises `Refusal("no_space")` when the disk is full, `OSError` for any other fault.
         """
@@ -120,12 +120,6 @@ class IncomingFile:
             for digest in self._hashes.values():
                 digest.update(piece)
         self._append(pieces)
-
-    def write_from(self, buffer: memoryview) -> None:
-        """Append the whole of `buffer`, which may be used again afterwards. Raises as `write` does."""
-        for digest in self._hashes.values():
-            digest.update(buffer)
-        self._append((buffer,))
 
     def start_writeback(self) -> None:
         """Ask that the bytes set out for the disk as they come, so that the sync at the end is short."""

@@ -9,7 +9,7 @@
       once/              the one-time URLs that are used up (`storage.once`), of all slots
       records.db         what scripts keep (`records`), all slots; `records.turns` lets them in turn
       leaving-<n>.db     a journal on its way into another one (`commit.adopt`)
-      gate, turnstile    who gives names to files, who removes some (`commit.gate`)
+      gate, turnstile    lock between processes that publish files and one that removes some
 
 The flocks go with the processes that hold them, however they end.
 """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.commit.writer import PendingWrite, StorageWriter
+from gateway.domain.model import Upload
 from gateway.errors import Refusal, Superseded
 from gateway.plugins import Plugins
 from gateway.plugins.scripting import Services
@@ -83,15 +85,17 @@ async def test_a_taken_name_is_kept_where_that_is_asked_for(files: Files) -> Non
 
 
 class Meanwhile:
-    """An intake; when something is about to be stored, `happens` is called first."""
+    """A writer; when something is about to be stored, `happens` is called first."""
 
-    def __init__(self, intake: Any, happens: Callable[[], object]) -> None:
-        self._intake, self._happens = intake, happens
-        self.exists, self.commit = intake.exists, intake.commit
+    def __init__(self, writer: StorageWriter, happens: Callable[[], object]) -> None:
+        self._writer, self._happens = writer, happens
+        self.exists, self.store = writer.exists, writer.store
 
-    async def begin(self, *what: Any) -> Any:
+    async def begin(
+        self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
+    ) -> PendingWrite:
         self._happens()
-        return await self._intake.begin(*what)
+        return await self._writer.begin(upload, algorithms, must_exist=must_exist)
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])
@@ -126,11 +130,11 @@ async def test_a_file_that_grows_or_tells_no_size_is_saved_and_stops_nobody(
 
     files, growing, content = gateway.resources.files, tmp_path / "growing", os.urandom(size)
     growing.write_bytes(content)
-    files.serve(Meanwhile(gateway.resources.make_writer(), grows))
+    files.serve(Meanwhile(gateway.resources.writer, grows))
     assert (await files.save("/growing", growing)).bytes == size
     assert await read(gateway, "/growing") == content
 
-    files.serve(gateway.resources.make_writer())
+    files.serve(gateway.resources.writer)
     await files.save("/machine", "/proc/cpuinfo")
     assert (await read(gateway, "/machine")).startswith(b"processor")
     (tmp_path / "empty").touch()
@@ -151,7 +155,7 @@ async def test_a_file_that_loses_what_it_had_is_not_saved(
 
     local = tmp_path / "local"
     local.write_bytes(b"x" * 2_500_000)
-    gateway.resources.files.serve(Meanwhile(gateway.resources.make_writer(), loses))
+    gateway.resources.files.serve(Meanwhile(gateway.resources.writer, loses))
     with pytest.raises(OSError, match=fate):
         await gateway.resources.files.save("/a", local)
     with pytest.raises(Refusal, match="no such file"):
@@ -199,7 +203,7 @@ async def test_a_source_that_fails_leaves_nothing(start_gateway: StartGateway) -
         await gateway.resources.files.save("/a", fails())
     assert leftovers(gateway.settings.directory) == []
     assert not (gateway.settings.directory / "a").exists()
-    assert gateway.resources.disk_space.promised == 0
+    assert gateway.resources.disk_space.reserved == 0
 
 
 async def test_protected_places_are_not_written(start_gateway: StartGateway, tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from gateway.records import Records
-from gateway.records.sqlite_store import Embedded
+from gateway.records.sqlite_store import SqliteStore
 
 async def main():
-    kept = Records(Embedded(Path(sys.argv[1])))("a")
+    kept = Records(SqliteStore(Path(sys.argv[1])))("a")
     async def write(name):
         for number in range(10**6):
             await kept.put(f"{name}-{number}", {"n": number})

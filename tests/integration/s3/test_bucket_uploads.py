@@ -47,8 +47,8 @@ async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
 async def test_more_bytes_than_were_declared_are_refused(
     start_gateway: StartGateway, s3_storage: str, size: int
 ) -> None:
-    intake = (await start_gateway(auth="none", storage=s3_storage)).resources.make_writer()
-    body = await intake.begin(Upload("01ABC-0", "/x", content_length=size), "text/plain")
+    writer = (await start_gateway(auth="none", storage=s3_storage)).resources.writer
+    body = await writer.begin(Upload("01ABC-0", "/x", content_length=size))
     await body.write(b"x" * size)
     with pytest.raises(Refusal) as refused:
         await body.write(b"y")

@@ -26,9 +26,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.endpoints.inflight import Progress
-from gateway.endpoints.uploads import socket_receiver as fastpath
-from gateway.endpoints.uploads import socket_selftest as roadcheck
-from gateway.endpoints.uploads.socket_takeover import TakenSocket, take
+from gateway.endpoints.uploads import socket_receiver, socket_selftest
+from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket
 from gateway.server.app import Gateway
 from gateway.storage.local import incoming
 from tests.conftest import StartGateway
@@ -56,8 +55,8 @@ def content(size: int, seed: int = 1) -> bytes:
 async def fast(start_gateway: StartGateway, folder: Path, **values: object) -> Gateway:
     """Start a gateway that takes every connection it can."""
     gateway = await start_gateway(directory=str(folder), **values)
-    assert gateway.endpoints.receivers.fast
-    gateway.endpoints.receivers.threshold = 1
+    assert gateway.endpoints.body_receiver.socket_path
+    gateway.endpoints.body_receiver.min_detach_bytes = 1
     return gateway
 
 
@@ -144,14 +143,14 @@ async def perform(gateway: Gateway, plan: Plan) -> Outcome:
     status, story, how = None, {}, None
     number = str(next(NUMBERS))  # an upload whose client has left may end when the next one runs
     errors: list[str] = []
-    end = gateway.inflight.end
+    end = gateway.inflight.end_upload
 
     def note(progress: Progress, error: str | None = None) -> None:
         if error is not None and progress.upload.params.get("number") == [number]:
             errors.append(error)
         end(progress, error)
 
-    with mock.patch.object(gateway.inflight, "end", note):
+    with mock.patch.object(gateway.inflight, "end_upload", note):
         async with raw_connection(gateway) as connection:
             if plan.kept_alive:
                 await connection.send(request_head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
@@ -194,7 +193,7 @@ async def test_both_roads_store_answer_and_refuse_alike(
 ) -> None:
     quick = await fast(start_gateway, tmp_path / "fast", durability="none")
     ordinary = await start_gateway(directory=str(tmp_path / "ordinary"), durability="none")
-    ordinary.endpoints.receivers.fast = False
+    ordinary.endpoints.body_receiver.socket_path = False
     for folder in ("fast", "ordinary"):
         (tmp_path / folder / "upload").mkdir()
     loop = asyncio.get_running_loop()
@@ -232,7 +231,7 @@ async def test_a_handlers_limit_refuses_before_the_body(
 ) -> None:
     plugins = write_handler(tmp_path / "plugins", "event['max_bytes'] = 99_999")
     gateway = await fast(start_gateway, tmp_path / "data", plugins=plugins, auth="none")
-    gateway.endpoints.receivers.fast = quick
+    gateway.endpoints.body_receiver.socket_path = quick
     answer = await put(gateway, "/upload/x", b"z" * 100_000)
     assert (answer.status, answer.json["error"]) == (413, "too_large")
     assert (await put(gateway, "/upload/x", b"z" * 99_999)).status == 201
@@ -326,7 +325,7 @@ async def test_a_slow_client_is_not_idle_and_a_silent_one_is(
             answer = await connection.answer()
             assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
             assert await connection.closed() == b""
-        *_, ended_so = gateway.inflight._ended.values()
+        *_, ended_so = gateway.inflight._failed.values()
         if longest < 0.6:
             break
     assert ended_so["bytes"] == 6
@@ -341,7 +340,7 @@ async def test_progress_is_told_while_the_body_comes(
         await begin(connection, 2 * MIB)
         await connection.send(b"z" * MIB)
         (progress,) = gateway.inflight._active.values()
-        while (received := progress.story()["bytes"]) < MIB:
+        while (received := progress.describe()["bytes"]) < MIB:
             await asyncio.sleep(0.001)
         await connection.send(b"z" * MIB)
         assert (await connection.answer()).json["bytes"] == 2 * MIB
@@ -366,7 +365,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
     assert (answer.status, answer.json["error"]) == (507, "no_space")
     assert leftovers(tmp_path / "data") == []
     assert files_below(tmp_path / "data/upload") == {}
-    assert gateway.resources.disk_space.promised == 0
+    assert gateway.resources.disk_space.reserved == 0
     assert (await put(gateway, "/upload/x", b"z" * 8 * MIB)).status == 201
 
 
@@ -403,11 +402,11 @@ async def test_clients_that_send_nothing_now_hold_no_thread(
         waiting = gateway.inflight._active.values()
         while any(progress.received < 10 for progress in waiting):
             await asyncio.sleep(0.001)
-        all_free = threading.Barrier(fastpath.THREADS)
-        pool = gateway.endpoints.receivers.pool
-        await asyncio.gather(
-            *map(asyncio.wrap_future, [pool.submit(all_free.wait, 20) for _ in range(fastpath.THREADS)])
-        )
+        threads = socket_receiver.MAX_THREADS
+        all_free = threading.Barrier(threads)
+        executor = gateway.endpoints.body_receiver.executor
+        waits = [executor.submit(all_free.wait, 20) for _ in range(threads)]
+        await asyncio.gather(*map(asyncio.wrap_future, waits))
     await ended(gateway)
 
 
@@ -415,10 +414,10 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
-    monkeypatch.setattr(fastpath, "LINGER_TIMEOUT", 20.0)
+    monkeypatch.setattr(socket_receiver, "LINGER_TIMEOUT", 20.0)
     gateway = await fast(start_gateway, tmp_path / "data", durability="none")
-    gateway.endpoints.receivers.pool.shutdown()
-    gateway.endpoints.receivers.pool = ThreadPoolExecutor(1)
+    gateway.endpoints.body_receiver.executor.shutdown()
+    gateway.endpoints.body_receiver.executor = ThreadPoolExecutor(1)
     served = asyncio.Event()
 
     async def send_until_served(connection: RawConnection) -> None:
@@ -443,25 +442,25 @@ def test_the_self_check_passes_on_both_event_loops(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(roadcheck.fast_road_works())
+        assert runner.run(socket_selftest.socket_path_works())
 
 
 async def test_ground_that_has_moved_is_noticed_and_uploads_go_the_ordinary_road(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
 
-    def losing(*arguments: Any) -> TakenSocket | None:
-        taken = take(*arguments)
+    def losing(*arguments: Any) -> DetachedSocket | None:
+        taken = detach_socket(*arguments)
         assert taken is not None
         taken.parsed[:] = [piece[:-1] + b"?" for piece in taken.parsed]
         return taken
 
-    monkeypatch.setattr(roadcheck, "take", losing)
+    monkeypatch.setattr(socket_selftest, "detach_socket", losing)
     with caplog.at_level(logging.WARNING, "gateway.uploads"):
         gateway = await start_gateway()
-    (line,) = [record.getMessage() for record in caplog.records if "fast road" in record.getMessage()]
-    assert "not used" in line
-    assert not gateway.endpoints.receivers.fast
+    (line,) = [record.getMessage() for record in caplog.records if "streamed" in record.getMessage()]
+    assert "through the event loop" in line
+    assert not gateway.endpoints.body_receiver.socket_path
     answer = await put(gateway, "/upload/x", b"z" * 16 * MIB)
     assert answer.status == 201
     assert "Connection" not in answer.headers

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commit import disk_space as reserve_module
-from gateway.commit.disk_space import DiskSpace, Reservation
-from gateway.commit.reservation_table import ReservationTable
+from gateway.commit.disk_space import DiskSpace, Reservation, ReservationTable
 from gateway.errors import Refusal
 
 
@@ -38,7 +37,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 def refused(reserve: DiskSpace, size: int | None) -> bool:
     try:
-        reserve.admit(size)
+        reserve.reserve(size)
     except Refusal as refusal:
         return refusal.code == "no_space"
     return False
@@ -56,8 +55,8 @@ def test_the_figures_are_those_of_the_file_system(tmp_path: Path) -> None:
 def test_what_fits_is_promised_and_what_does_not_is_refused(disk: Disk) -> None:
     reserve = DiskSpace(0, 100)
     assert refused(reserve, 901)
-    reserve.admit(900)
-    assert reserve.promised == 900
+    reserve.reserve(900)
+    assert reserve.reserved == 900
     assert refused(reserve, 1)
 
 
@@ -67,26 +66,26 @@ def test_an_empty_or_undeclared_body_needs_a_byte_of_room(disk: Disk) -> None:
     assert refused(reserve, None)
     assert not reserve.above_watermark()
     assert DiskSpace(0, 999).above_watermark()
-    DiskSpace(0, 999).admit(None)
+    DiskSpace(0, 999).reserve(None)
 
 
 def test_promised_bytes_are_not_counted_again_when_they_are_written(disk: Disk) -> None:
     reserve = DiskSpace(0, 0)
-    share = reserve.admit(800)
+    share = reserve.reserve(800)
     share.use(300)
     disk.left -= 300
-    assert reserve.promised == 500
+    assert reserve.reserved == 500
     assert refused(reserve, 201)
     assert not refused(reserve, 200)
 
 
 def test_bytes_beyond_the_promise_are_checked_against_the_disk(disk: Disk) -> None:
     reserve = DiskSpace(0, 100)
-    share = reserve.admit(None)
+    share = reserve.reserve(None)
     share.use(900)
-    with pytest.raises(Refusal, match="901 more bytes are needed, 900 can be taken"):
+    with pytest.raises(Refusal, match="901 more bytes are needed, 900 are available"):
         share.use(901)
-    other = reserve.admit(500)
+    other = reserve.reserve(500)
     with pytest.raises(Refusal):
         share.use(401)
     other.close()
@@ -95,11 +94,11 @@ def test_bytes_beyond_the_promise_are_checked_against_the_disk(disk: Disk) -> No
 
 def test_closing_gives_back_what_was_not_used_once(disk: Disk) -> None:
     reserve = DiskSpace(0, 0)
-    share = reserve.admit(500)
+    share = reserve.reserve(500)
     share.use(200)
     share.close()
     share.close()
-    assert reserve.promised == 0
+    assert reserve.reserved == 0
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +116,11 @@ def test_whatever_uploads_do_the_promise_is_the_sum_of_what_is_open(
     reserve = DiskSpace(0, 50)
     open_shares: list[tuple[Reservation, int]] = []
     for size, writes in uploads:
-        room = 1000 - 50 - reserve.promised
+        room = 1000 - 50 - reserve.reserved
         if max(size, 1) > room:
             assert refused(reserve, size)
             continue
-        share, left = reserve.admit(size), size
+        share, left = reserve.reserve(size), size
         for amount in writes:
             try:
                 share.use(amount)
@@ -130,19 +129,19 @@ def test_whatever_uploads_do_the_promise_is_the_sum_of_what_is_open(
             else:
                 left = max(left - amount, 0)
         open_shares.append((share, left))
-        assert reserve.promised == sum(left for _, left in open_shares) <= 950
+        assert reserve.reserved == sum(left for _, left in open_shares) <= 950
     for share, _ in open_shares:
         share.close()
-    assert reserve.promised == 0
+    assert reserve.reserved == 0
 
 
 def test_what_other_processes_have_promised_is_not_promised_again(disk: Disk) -> None:
     promises = ReservationTable(2)
     first, second = DiskSpace(0, 100, promises, 0), DiskSpace(0, 100, promises, 1)
-    share = first.admit(700)
+    share = first.reserve(700)
     assert refused(second, 201)
-    other = second.admit(200)
-    assert (first.promised, second.promised, promises.total()) == (700, 200, 900)
+    other = second.reserve(200)
+    assert (first.reserved, second.reserved, promises.total()) == (700, 200, 900)
     share.close()
     assert not refused(second, 700)
     other.close()
@@ -151,7 +150,7 @@ def test_what_other_processes_have_promised_is_not_promised_again(disk: Disk) ->
 def test_promises_are_seen_across_a_fork() -> None:
     program = (
         "import os\n"
-        "from gateway.commit.reservation_table import ReservationTable\n"
+        "from gateway.commit.disk_space import ReservationTable\n"
         "promises = ReservationTable(2)\n"
         "if not os.fork():\n"
         "    promises[1] += 700\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.commit.process_state import ProcessState
 from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
@@ -115,7 +116,7 @@ async def test_a_mark_that_cannot_be_taken_back_is_taken_back_later(
 
     with monkeypatch.context() as patched:
         patched.setattr(harness.journal.outbox, "record", broken)
-        patched.setattr("gateway.commit.batch.give_back", dying)
+        patched.setattr(ProcessState, "release_urls", dying)
         with pytest.raises(Refusal):
             await harness.commit("/x", grant=granted("n"))
     assert marks(harness) == ["n"]

@@ -42,7 +42,7 @@ def until_taken(lock: Path) -> None:
 
 
 def test_several_pass_at_once(gates: tuple[RenameLock, RenameLock, RenameLock]) -> None:
-    with gates[0].passing(), gates[1].passing(), gates[2].passing():
+    with gates[0].shared(), gates[1].shared(), gates[2].shared():
         pass
 
 
@@ -53,14 +53,14 @@ def test_who_is_alone_waits_for_those_who_pass_and_keeps_newcomers_out(
     order: list[str] = []
 
     def remove() -> None:
-        with remover.alone():
+        with remover.exclusive():
             order.append("alone")
 
     def pass_through() -> None:
-        with second.passing():
+        with second.shared():
             order.append("second")
 
-    with first.passing():
+    with first.shared():
         removing = threading.Thread(target=remove)
         removing.start()
         until_taken(tmp_path / "turnstile")
@@ -78,11 +78,11 @@ def test_nobody_passes_while_somebody_is_alone(gates: tuple[RenameLock, RenameLo
     passed = threading.Event()
 
     def pass_through() -> None:
-        with gates[1].passing():
+        with gates[1].shared():
             passed.set()
 
     thread = threading.Thread(target=pass_through)
-    with gates[0].alone():
+    with gates[0].exclusive():
         thread.start()
         assert not passed.wait(0.05)
     assert passed.wait(SECONDS)
@@ -103,7 +103,7 @@ async def test_a_file_that_another_process_replaces_meanwhile_is_not_removed(
     harness: CommitterHarness, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
     stored = await harness.commit("/x", b"old")
-    with gates[1].passing():
+    with gates[1].shared():
         removing = asyncio.create_task(harness.files.remove({"upload_id": stored.upload_id}))
         done, _ = await asyncio.wait({removing}, timeout=0.1)
         assert done == set()
@@ -118,7 +118,7 @@ async def test_a_file_that_another_process_replaces_meanwhile_is_not_removed(
 async def test_no_name_is_given_while_another_process_removes(
     harness: CommitterHarness, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
-    with gates[1].alone():
+    with gates[1].exclusive():
         committing = asyncio.create_task(harness.commit("/x", b"new"))
         done, _ = await asyncio.wait({committing}, timeout=0.1)
         assert done == set()
@@ -130,11 +130,11 @@ async def test_no_name_is_given_while_another_process_removes(
 async def test_a_process_that_was_stopped_in_the_gate_costs_its_siblings_a_refusal(
     tmp_path: Path, gates: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
-    impatient = RenameLock(tmp_path, patience=0.05)
+    impatient = RenameLock(tmp_path, timeout=0.05)
     office = CommitterHarness(tmp_path, impatient)
     try:
         stored = await office.commit("/x", b"old")
-        with gates[1].alone():
+        with gates[1].exclusive():
             with pytest.raises(Refusal) as refused:
                 await office.commit("/x", b"new")
             assert refused.value.status == 503

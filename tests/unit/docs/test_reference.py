@@ -15,7 +15,7 @@ import pytest
 import gateway
 from gateway import errors
 from gateway.cli import VERBS, serve
-from gateway.commit import committer
+from gateway.commit import committer, local_writer
 from gateway.domain import paths
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import (
@@ -184,8 +184,8 @@ def test_the_changes_tell_of_this_version() -> None:
         ("how-to/test-plugins.md", f"given up after {testing.LONGEST_SECONDS:.0f} s"),
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
         ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
-        ("architecture.md", f"from {committer.SYNC_APART_BYTES >> 20} MiB on"),
-        ("architecture.md", f"at most {inflight.LARGEST_BATCH >> 20} MiB"),
+        ("architecture.md", f"from {committer.MIN_SYNC_APART_BYTES >> 20} MiB on"),
+        ("architecture.md", f"at most {local_writer.MAX_BATCH_BYTES >> 20} MiB"),
         ("reference/script-names.md", f"over {callout.LARGEST_ANSWER >> 20} MiB"),
         ("reference/script-names.md", f"more than {watchdog.STAGES[0]} s"),
         ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),

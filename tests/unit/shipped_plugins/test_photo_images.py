@@ -14,9 +14,7 @@ from PIL import Image
 from tests.support import PROJECT
 from tests.support.pictures import bomb, gif, noted_png, opened, photo, picture, written
 
-sys.path.append(
-    str(PROJECT / "plugins/photos")
-)  # while this file is read; a fixture keeps it for the tests
+sys.path.append(str(PROJECT / "plugins/photos"))  # while this file is read; then the fixture does
 
 from photo_images import FORMATS, NotAPicture, Sizes, make_copies
 

@@ -33,7 +33,7 @@ def basic(words: str) -> dict[str, str]:
     ],
 )
 def test_the_secret_in_a_header_is_enough(headers: dict[str, str]) -> None:
-    assert SENDERS.known(headers) is True
+    assert SENDERS.check_headers(headers) is True
 
 
 @pytest.mark.parametrize(
@@ -51,29 +51,29 @@ def test_the_secret_in_a_header_is_enough(headers: dict[str, str]) -> None:
     ],
 )
 def test_anything_else_leaves_it_to_the_body(headers: dict[str, str]) -> None:
-    assert SENDERS.known(headers) is None
+    assert SENDERS.check_headers(headers) is None
 
 
 def test_a_signed_body_is_enough_and_another_body_is_not() -> None:
     made = hmac.new(SECRET.encode(), b"body", hashlib.sha256).hexdigest()
-    assert SENDERS.signed({SIGNATURE: f"sha256={made}"}, b"body")
-    assert not SENDERS.signed({SIGNATURE: f"sha256={made}"}, b"bodY")
-    assert not SENDERS.signed({SIGNATURE: made}, b"body")
-    assert not SENDERS.signed({}, b"body")
+    assert SENDERS.is_signed({SIGNATURE: f"sha256={made}"}, b"body")
+    assert not SENDERS.is_signed({SIGNATURE: f"sha256={made}"}, b"bodY")
+    assert not SENDERS.is_signed({SIGNATURE: made}, b"body")
+    assert not SENDERS.is_signed({}, b"body")
 
 
 def test_every_record_has_to_repeat_the_secret() -> None:
-    assert SENDERS.repeated([SECRET, OLDER])
-    assert not SENDERS.repeated([SECRET, None])
-    assert not SENDERS.repeated([SECRET, "guess"])
-    assert not SENDERS.repeated([])
+    assert SENDERS.are_authentic([SECRET, OLDER])
+    assert not SENDERS.are_authentic([SECRET, None])
+    assert not SENDERS.are_authentic([SECRET, "guess"])
+    assert not SENDERS.are_authentic([])
 
 
 def test_without_a_secret_it_is_open_or_closed_and_no_body_helps() -> None:
-    assert NotificationAuthenticator(open_here=True).known({}) is True
-    assert NotificationAuthenticator().known({"Authorization": "Bearer "}) is False
-    assert not NotificationAuthenticator().signed({SIGNATURE: ""}, b"")
-    assert not NotificationAuthenticator().repeated([""])
+    assert NotificationAuthenticator(open_here=True).check_headers({}) is True
+    assert NotificationAuthenticator().check_headers({"Authorization": "Bearer "}) is False
+    assert not NotificationAuthenticator().is_signed({SIGNATURE: ""}, b"")
+    assert not NotificationAuthenticator().are_authentic([""])
 
 
 def test_secrets_are_not_shown() -> None:

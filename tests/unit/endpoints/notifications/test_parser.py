@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.endpoints.notifications.event_builder import id_of
-from gateway.endpoints.notifications.parser import DEEPEST, MOST_RECORDS, read
+from gateway.endpoints.notifications.object_events import object_event_id
+from gateway.endpoints.notifications.parser import MAX_ENVELOPES, MAX_RECORDS, parse_message
 from gateway.errors import Refusal
 from tests.support.notifications.samples import (
     KEY,
@@ -28,7 +28,7 @@ from tests.support.notifications.samples import (
 
 @pytest.mark.parametrize("sample", [ceph, amazon, moto, minio], ids=lambda sample: sample.__name__)
 def test_every_sender_is_understood(sample: Any) -> None:
-    (notice,) = read(records(sample())).notices
+    (notice,) = parse_message(records(sample())).notifications
     assert (notice.bucket, notice.key, notice.bytes) == ("photos", KEY, 11)
     assert notice.event_name == "ObjectCreated:Put"
     assert notice.etag == "5eb63bbbe01eeed093cb22bb8f5acdc3"
@@ -37,10 +37,10 @@ def test_every_sender_is_understood(sample: Any) -> None:
 
 
 def test_metadata_and_type_are_read_where_the_sender_tells_them() -> None:
-    assert read(records(ceph())).notices[0].metadata == {"uid": "7"}
-    (notice,) = read(minio_form(minio())).notices
+    assert parse_message(records(ceph())).notifications[0].metadata == {"uid": "7"}
+    (notice,) = parse_message(minio_form(minio())).notifications
     assert (notice.metadata, notice.mime) == ({"uid": "7"}, "text/plain")
-    assert read(records(amazon())).notices[0].metadata is None
+    assert parse_message(records(amazon())).notifications[0].metadata is None
 
 
 @pytest.mark.parametrize(
@@ -58,24 +58,24 @@ def test_metadata_and_type_are_read_where_the_sender_tells_them() -> None:
     ids=["sns", "sqs", "sns in sqs", "sns to lambda"],
 )
 def test_envelopes_are_opened(body: bytes) -> None:
-    assert [notice.key for notice in read(body).notices] == [KEY]
+    assert [notice.key for notice in parse_message(body).notifications] == [KEY]
 
 
 def test_a_test_event_says_nothing() -> None:
-    assert read(TEST_EVENT).notices == ()
-    assert read(json.dumps(sns(TEST_EVENT)).encode()).notices == ()
+    assert parse_message(TEST_EVENT).notifications == ()
+    assert parse_message(json.dumps(sns(TEST_EVENT)).encode()).notifications == ()
 
 
 def test_several_records_are_read_and_other_events_counted() -> None:
     removed = amazon() | {"eventName": "ObjectRemoved:Delete"}
-    message = read(records(amazon(), removed, ceph(key="b")))
-    assert [notice.key for notice in message.notices] == [KEY, "b"]
-    assert message.others == 1
+    message = parse_message(records(amazon(), removed, ceph(key="b")))
+    assert [notice.key for notice in message.notifications] == [KEY, "b"]
+    assert message.ignored == 1
 
 
 def test_a_confirmation_is_no_notification() -> None:
-    message = read(json.dumps(sns(b"You have chosen", "SubscriptionConfirmation")).encode())
-    assert message.notices == ()
+    message = parse_message(json.dumps(sns(b"You have chosen", "SubscriptionConfirmation")).encode())
+    assert message.notifications == ()
     assert message.envelope is not None
 
 
@@ -85,12 +85,12 @@ def test_a_key_comes_out_as_it_went_in_however_it_was_encoded(key: str) -> None:
         key.encode()
     except UnicodeEncodeError:
         with pytest.raises(Refusal):
-            read(records(ceph(key=key)))
+            parse_message(records(ceph(key=key)))
         return
     senders = [ceph(key=key), amazon(key=quote_plus(key, safe="/")), moto() | {}]
     senders[2]["s3"]["object"]["key"] = quote_plus(key)
     senders.append(amazon(key=quote(key)))
-    assert [notice.key for notice in read(records(*senders)).notices] == [key] * 4
+    assert [notice.key for notice in parse_message(records(*senders)).notifications] == [key] * 4
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_key_comes_out_as_it_went_in_however_it_was_encoded(key: str) -> None:
     [("100%2525", "100%25"), ("a%2Bb", "a+b"), ("a+b", "a b"), ("%2e%2e%2Fx", "../x")],
 )
 def test_a_key_is_decoded_exactly_once(said: str, meant: str) -> None:
-    assert read(records(amazon(key=said))).notices[0].key == meant
-    assert read(records(ceph(key=said))).notices[0].key == said
+    assert parse_message(records(amazon(key=said))).notifications[0].key == meant
+    assert parse_message(records(ceph(key=said))).notifications[0].key == said
 
 
 @pytest.mark.parametrize(
@@ -118,30 +118,30 @@ def test_a_key_is_decoded_exactly_once(said: str, meant: str) -> None:
         (records(amazon(key="100%")), "not URL-encoded"),
         (records(amazon(key="%ff")), "no UTF-8"),
         (records(ceph(key="x" * 1025)), "1024"),
-        (records(*[ceph()] * (MOST_RECORDS + 1)), "records"),
+        (records(*[ceph()] * (MAX_RECORDS + 1)), "records"),
         (json.dumps(sns(b"hello")).encode(), "the body.Message is no JSON"),
     ],
 )
 def test_junk_is_refused_with_the_place_where_it_is(body: bytes, place: str) -> None:
     with pytest.raises(Refusal) as caught:
-        read(body)
+        parse_message(body)
     assert caught.value.code == "bad_request"
     assert place in caught.value.message
 
 
 def test_envelopes_within_envelopes_come_to_an_end() -> None:
     body = records(amazon())
-    for _ in range(DEEPEST + 1):
+    for _ in range(MAX_ENVELOPES + 1):
         body = json.dumps(sns(body)).encode()
     with pytest.raises(Refusal, match="envelopes"):
-        read(body)
+        parse_message(body)
 
 
 # -- what is the same object
 
 
 def ids(*samples: dict[str, Any]) -> list[str]:
-    return [id_of(notice) for notice in read(records(*samples)).notices]
+    return [object_event_id(notice) for notice in parse_message(records(*samples)).notifications]
 
 
 def test_a_repetition_and_the_second_notification_of_a_multipart_upload_have_one_id() -> None:
@@ -170,4 +170,4 @@ def test_what_has_neither_version_nor_etag_nor_sequencer_is_told_apart_by_its_da
 def test_metadata_with_names_that_are_none_is_passed_over() -> None:
     record = ceph()
     record["s3"]["object"]["metadata"] = [{"key": [], "val": "x"}, {"key": {}}, {"key": None}, 7]
-    assert read(records(record)).notices[0].metadata == {}
+    assert parse_message(records(record)).notifications[0].metadata == {}

@@ -1,4 +1,4 @@
-"""The URLs that were given out for objects: remembered, looked for, forgotten."""
+"""Presigned uploads: recorded, checked with growing delays, removed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import replace
 import pytest
 
 from gateway.domain.grant import Grant
-from gateway.endpoints.notifications.presigned_uploads import FIRST_LOOK, GRACE, SKEW, PresignedUploads
+from gateway.endpoints.notifications.presigned_uploads import (
+    FIRST_CHECK_DELAY,
+    MAX_CLOCK_SKEW,
+    UPLOAD_GRACE,
+    PresignedUploads,
+)
 from gateway.records import Records
 from gateway.storage.protocols import Stat
 
@@ -25,73 +30,87 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def initiated(clock: Clock) -> PresignedUploads:
+def uploads(clock: Clock) -> PresignedUploads:
     return PresignedUploads(Records().own("initiated"), clock)
 
 
 GRANT = Grant("PUT", "/a/b.bin", 1_000_900, "image/png", max_length=10, metadata={"title": "ü"})
 
 
-async def test_a_url_is_remembered_with_all_that_it_allows(initiated: PresignedUploads) -> None:
-    await initiated.remember(GRANT)
-    await initiated.remember(replace(GRANT, path="/a/b.bin2"))
-    (one,) = await initiated.of("/a/b.bin")
-    assert (one.path, one.expires, one.max_length) == ("/a/b.bin", 1_000_900.0, 10)
-    assert (one.content_type, one.metadata) == ("image/png", {"title": "ü"})
+async def test_a_url_is_recorded_with_all_that_it_allows(uploads: PresignedUploads) -> None:
+    await uploads.record_grant(GRANT)
+    await uploads.record_grant(replace(GRANT, path="/a/b.bin2"))
+    (upload,) = await uploads.for_path("/a/b.bin")
+    assert (upload.path, upload.expires, upload.max_length) == ("/a/b.bin", 1_000_900.0, 10)
+    assert (upload.content_type, upload.metadata) == ("image/png", {"title": "ü"})
 
 
-async def test_the_latest_url_of_a_path_comes_first(initiated: PresignedUploads, clock: Clock) -> None:
-    await initiated.remember(GRANT)
+async def test_records_of_earlier_versions_are_read(clock: Clock) -> None:
+    collection = Records().own("initiated")
+    uploads = PresignedUploads(collection, clock)
+    await uploads.record_grant(GRANT)
+    (upload,) = await uploads.for_path(GRANT.path)
+    await collection.put(upload.key, {**upload.item(), "told": "etag"})
+    (stored,) = await uploads.for_path(GRANT.path)
+    assert stored.notified == "etag"
+    assert stored.item()["told"] == "etag"
+
+
+async def test_the_latest_url_of_a_path_comes_first(uploads: PresignedUploads, clock: Clock) -> None:
+    await uploads.record_grant(GRANT)
     clock.now += 5
-    await initiated.remember(replace(GRANT, content_type="text/plain"))
-    assert [one.content_type for one in await initiated.of("/a/b.bin")] == ["text/plain", "image/png"]
+    await uploads.record_grant(replace(GRANT, content_type="text/plain"))
+    assert [upload.content_type for upload in await uploads.for_path("/a/b.bin")] == [
+        "text/plain",
+        "image/png",
+    ]
 
 
-async def test_looks_come_with_growing_pauses_and_the_last_one_at_the_end(
-    initiated: PresignedUploads, clock: Clock
+async def test_checks_have_growing_delays_and_the_last_one_is_at_the_end(
+    uploads: PresignedUploads, clock: Clock
 ) -> None:
-    await initiated.remember(GRANT)
-    assert await initiated.due(10) == []
-    looks = []
-    while clock.now < 1_000_900 + GRACE:
+    await uploads.record_grant(GRANT)
+    assert await uploads.due_for_check(10) == []
+    checks = []
+    while clock.now < 1_000_900 + UPLOAD_GRACE:
         clock.now += 1
-        for one in await initiated.due(10):
-            looks.append(clock.now - one.created)
-            assert await initiated.change(one, one.later(clock.now))
-    assert looks[:3] == pytest.approx([120, 240, 480], abs=5)
-    assert len(looks) < 10
-    (last,) = await initiated.of("/a/b.bin")
-    assert last.due >= last.until
+        for upload in await uploads.due_for_check(10):
+            checks.append(clock.now - upload.created)
+            assert await uploads.replace_upload(upload, upload.rescheduled(clock.now))
+    assert checks[:3] == pytest.approx([120, 240, 480], abs=5)
+    assert len(checks) < 10
+    (last,) = await uploads.for_path("/a/b.bin")
+    assert last.due >= last.last_check
 
 
-async def test_only_one_of_two_that_look_at_once_gets_it(
-    initiated: PresignedUploads, clock: Clock
+async def test_only_one_of_two_concurrent_checks_gets_an_upload(
+    uploads: PresignedUploads, clock: Clock
 ) -> None:
-    await initiated.remember(GRANT)
-    clock.now += FIRST_LOOK + 1
-    (one,) = await initiated.due(10)
-    assert await initiated.change(one, one.later(clock.now))
-    assert not await initiated.change(one, one.later(clock.now + 1))
+    await uploads.record_grant(GRANT)
+    clock.now += FIRST_CHECK_DELAY + 1
+    (upload,) = await uploads.due_for_check(10)
+    assert await uploads.replace_upload(upload, upload.rescheduled(clock.now))
+    assert not await uploads.replace_upload(upload, upload.rescheduled(clock.now + 1))
 
 
-async def test_what_was_told_is_looked_at_once_more_at_its_end(
-    initiated: PresignedUploads, clock: Clock
+async def test_an_upload_whose_event_was_published_is_checked_once_more_at_its_end(
+    uploads: PresignedUploads, clock: Clock
 ) -> None:
-    await initiated.remember(GRANT)
-    (one,) = await initiated.of(GRANT.path)
-    assert replace(one, told="abc").later(clock.now).due == 1_000_900 + GRACE
+    await uploads.record_grant(GRANT)
+    (upload,) = await uploads.for_path(GRANT.path)
+    assert replace(upload, notified="abc").rescheduled(clock.now).due == 1_000_900 + UPLOAD_GRACE
 
 
-async def test_forgetting_leaves_nothing(initiated: PresignedUploads) -> None:
-    await initiated.remember(GRANT)
-    (one,) = await initiated.of(GRANT.path)
-    assert await initiated.forget(one)
-    assert not await initiated.forget(one)
-    assert await initiated.of(GRANT.path) == []
+async def test_removing_an_upload_leaves_nothing(uploads: PresignedUploads) -> None:
+    await uploads.record_grant(GRANT)
+    (upload,) = await uploads.for_path(GRANT.path)
+    assert await uploads.remove_upload(upload)
+    assert not await uploads.remove_upload(upload)
+    assert await uploads.for_path(GRANT.path) == []
 
 
 @pytest.mark.parametrize(
-    ("limits", "size", "mime", "fault"),
+    ("limits", "size", "mime", "violation"),
     [
         ({"max_length": 10}, 10, None, None),
         ({"max_length": 10}, 11, None, "too_large"),
@@ -104,21 +123,21 @@ async def test_forgetting_leaves_nothing(initiated: PresignedUploads) -> None:
     ],
 )
 async def test_an_object_is_compared_with_what_its_url_allowed(
-    initiated: PresignedUploads,
+    uploads: PresignedUploads,
     limits: dict[str, object],
     size: int,
     mime: str | None,
-    fault: str | None,
+    violation: str | None,
 ) -> None:
-    await initiated.remember(Grant("PUT", "/x", 1_000_900, **limits))  # type: ignore[arg-type]  # of a table
-    (one,) = await initiated.of("/x")
-    assert one.fault_of(size, mime) == fault
+    await uploads.record_grant(Grant("PUT", "/x", 1_000_900, **limits))  # type: ignore[arg-type]  # of a table
+    (upload,) = await uploads.for_path("/x")
+    assert upload.violation(size, mime) == violation
 
 
-async def test_an_object_that_was_there_before_is_none_of_its(
-    initiated: PresignedUploads, clock: Clock
+async def test_an_object_that_was_there_before_is_not_its_own(
+    uploads: PresignedUploads, clock: Clock
 ) -> None:
-    await initiated.remember(GRANT)
-    (one,) = await initiated.of(GRANT.path)
-    assert one.is_of(Stat("/a/b.bin", 1, clock.now + 1, "e"))
-    assert not one.is_of(Stat("/a/b.bin", 1, clock.now - SKEW - 1, "e"))
+    await uploads.record_grant(GRANT)
+    (upload,) = await uploads.for_path(GRANT.path)
+    assert upload.may_have_created(Stat("/a/b.bin", 1, clock.now + 1, "e"))
+    assert not upload.may_have_created(Stat("/a/b.bin", 1, clock.now - MAX_CLOCK_SKEW - 1, "e"))

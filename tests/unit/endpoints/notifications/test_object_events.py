@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.endpoints.notifications.event_builder import NotifiedObject, event_of
-from gateway.endpoints.notifications.parser import read
+from gateway.endpoints.notifications.object_events import NotifiedObject, object_created_event
+from gateway.endpoints.notifications.parser import parse_message
 from gateway.endpoints.notifications.presigned_uploads import PresignedUpload
 from gateway.storage.protocols import Stat
 from tests.support.notifications.samples import ceph, records
@@ -16,14 +16,14 @@ ADA: Metadata = {"owner": "ada", "title": "A"}
 
 def told(stored: Metadata, *signed: Metadata) -> Metadata:
     """The metadata in the event of an object that has `stored`, where URLs with `signed` were given."""
-    [notice] = read(records(ceph())).notices
+    [notification] = parse_message(records(ceph())).notifications
     stat = Stat("/a.png", 8, 7.0, "e", "image/png", stored)
     urls = [
         PresignedUpload(str(n), "/a.png", 1.0, 9.0, 2.0, metadata=one) for n, one in enumerate(signed)
     ]
-    found: Metadata = event_of(NotifiedObject(notice, "a.png", True, stat, urls), ("h",)).body[
-        "metadata"
-    ]
+    found: Metadata = object_created_event(
+        NotifiedObject(notification, "a.png", True, stat, urls), ("h",)
+    ).body["metadata"]
     return found
 
 
