@@ -69,7 +69,7 @@ def test_commands_for_another_machine_use_what_the_project_has() -> None:
     assert "docker build -t upload-gateway .\n" in said
     assert (PROJECT / "Dockerfile").is_file()
     scripts = re.findall(r"\./(scripts/\w+)", said)
-    plugins = re.findall(r"/(plugins/[\w-]+)\b", said)
+    plugins = re.findall(r"(?<![\w-])(plugins/[\w-]+)\b", said)
     assert scripts
     assert plugins
     assert [place for place in (*scripts, *plugins) if not (PROJECT / place).exists()] == []

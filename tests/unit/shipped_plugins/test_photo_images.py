@@ -148,5 +148,5 @@ def test_damage_is_refused_or_survived_and_never_anything_else(
 def test_without_pillow_the_load_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, "photo_images")
-    with pytest.raises(ImportError, match=r"pip install 'upload-gateway\[photos\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[photos\]'"):
         importlib.import_module("photo_images")
