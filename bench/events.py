@@ -113,7 +113,7 @@ class TrivialHandler:
         now = time.monotonic()
         self.seen.reached.append(now - self.seen.started.pop(delivery.event_id, now))
         if self.hooks is not None:
-            await self.hooks.deliver(delivery, delivery.body)
+            await self.hooks.run_delivery(delivery, delivery.body)
         return Outcome("succeeded")
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.domain.model import Identity
 from gateway.events.handler_consumer import MAX_UNSETTLED
 from gateway.events.journal import Journal
 from gateway.events.nats.engine import NatsEngine
@@ -74,13 +73,13 @@ async def measure(folder: Path, url: str, count: int) -> dict[str, float]:
     journal = Journal(folder / "journal.db")
     journal.open()
 
-    async def identities(_: Sequence[str]) -> Mapping[str, Identity]:
+    async def etags(_: Sequence[str]) -> Mapping[str, str]:
         return {}
 
     async def depth() -> Sequence[Depth]:
         return await journal.ledger.depth()
 
-    relay = Relay(journal.queue, nats.outbox, RelayContext(lambda: "h:1", "http", identities, depth))
+    relay = Relay(journal.queue, nats.outbox, RelayContext(lambda: "h:1", "http", etags, depth))
     relay.start()
     await publish(journal, 200, -1000)
     await consume(nats, 200)

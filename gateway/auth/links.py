@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gateway.domain import paths
 from gateway.domain.grant import Grant, encode_path, grant_metadata
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.signing import UrlSigner
@@ -51,7 +52,7 @@ class SignedUrlFactory:
         shelf: Storage | None = None,
         remember: Remember | None = None,
     ) -> None:
-        self._template = paths.UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
         self._downloads = settings.downloads
         self._urls = urls
         self._base = base
@@ -124,7 +125,7 @@ def new_nonce() -> str:
     return secrets.token_urlsafe(16)
 
 
-def object_of(raw_path: str) -> paths.Match | None:
+def object_of(raw_path: str) -> PathMatch | None:
     """Return what a raw path below `/-/objects` names, None for one that is not below it.
 
     Raises `Refusal("bad_path")`.
@@ -135,12 +136,12 @@ def object_of(raw_path: str) -> paths.Match | None:
     if any("/" in segment for segment in segments):
         raise Refusal("bad_path", "a segment of the path contains a slash")
     key = "/".join(segments)
-    paths.check(key)
-    return paths.Match(f"/{key}", {"filepath": key})
+    paths.check_path(key)
+    return PathMatch(f"/{key}", {"filepath": key})
 
 
 def _checked(path: str) -> str:
     try:
-        return "/" + "/".join(paths.check(path))
+        return "/" + "/".join(paths.check_path(path))
     except Refusal as refusal:
         raise ValueError(refusal.message) from None

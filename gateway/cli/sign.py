@@ -19,6 +19,7 @@ from gateway.auth.links import DEFAULT_SECONDS, DOOR, new_nonce, object_of
 from gateway.domain import paths
 from gateway.domain.addresses import Address
 from gateway.domain.grant import Grant, encode_path, grant_metadata
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError, Refusal
@@ -163,7 +164,7 @@ def _check_door(settings: Settings, asked: _RequestToSign) -> bool:
 
     Raises ConfigError, with a better path where there is one, for what no door takes.
     """
-    template = paths.UploadPathTemplate.parse(settings.file_upload_api_path)
+    template = UploadPathTemplate.parse(settings.file_upload_api_path)
     try:
         stored, upload = object_of(asked.raw_path), template.match(asked.raw_path)
     except Refusal as refusal:

@@ -22,7 +22,6 @@ from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.storage.local.directory import OpenDirectory
-from gateway.storage.local.storage import etag_of
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
@@ -71,7 +70,7 @@ class BatchCommitter:
             try:
                 if no_space is not None and not request.space_reserved:
                     raise no_space
-                segments = paths.check(request.upload.path)
+                segments = paths.check_path(request.upload.path)
                 parent = self._open_parent(segments, opened, folders)
                 replaced = publish.choose_name(request.upload, parent, taken)
                 request.body.flush(writeback=self._disk.durable)
@@ -173,7 +172,7 @@ class BatchCommitter:
         The bodies of events are built here, not on the event loop.
         """
         upload, request, identity = item.upload, item.request, item.identity
-        content = StoredContent(item.path, identity.size, request.mime, etag_of(identity))
+        content = StoredContent(item.path, identity.size, request.mime, identity.etag)
         item.events = tuple(
             self._events.records(subscribers, upload, content, from_client=request.from_client)
         )

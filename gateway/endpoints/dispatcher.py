@@ -22,6 +22,7 @@ from gateway.auth.links import object_of
 from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.model import random_bytes
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.status import OPEN_TO_ALL, StatusEndpoint
 from gateway.endpoints.downloads.archive import ArchiveHandler, folder_of
@@ -68,11 +69,11 @@ class Dispatcher:
     stopping: bool = False
     _serving: int = 0
     _drained: asyncio.Event | None = None
-    _template: paths.UploadPathTemplate = field(init=False)
+    _template: UploadPathTemplate = field(init=False)
     _redaction: Redaction = field(init=False)
 
     def __post_init__(self) -> None:
-        self._template = paths.UploadPathTemplate.parse(self.settings.file_upload_api_path)
+        self._template = UploadPathTemplate.parse(self.settings.file_upload_api_path)
         self._redaction = Redaction(self.settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -168,7 +169,7 @@ class Dispatcher:
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
         return await self.uploads.put(incoming, match)
 
-    async def _object(self, incoming: IncomingRequest, match: paths.Match) -> web.StreamResponse:
+    async def _object(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
         """Serve a stored path to whoever has a signature for it, and to our own kind."""
         request = incoming.request
         self.auth.refuse_unknown_proxy(request.headers)
@@ -177,6 +178,8 @@ class Dispatcher:
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
             return await self.downloads.serve(request, match.path, caller.grant)
+        if request.method == "DELETE" and caller.principal == INTERNAL:
+            return await self.handing.delete_object(request, match.path)
         if request.method != "PUT":
             allowed = {"Allow": "GET, HEAD, PUT"}
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
@@ -196,7 +199,7 @@ class Dispatcher:
         if segments[:2] == ("-", "events"):
             return await self.steering.answer(request, segments, query)
         if segments[:2] == ("-", "files") and len(segments) == 3:
-            return await self.handing.answer(request.method, segments[2], query, principal)
+            return await self.handing.serve_upload(request, segments[2], principal)
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
         return await self.observe.answer(segments, alone=query.get("scope") == ["slot"])

@@ -1,125 +1,78 @@
-"""Hands a stored file to another node of the installation, and removes it for one.
+"""Stored files for other nodes of the installation: by upload id, and removal by path.
 
-The rule: it is the very file that the upload was, or nothing; what it says is an attachment and is
-never sniffed. Who may ask is settled before it gets here; only our own kind may name a file by its
-identity.
+Reading by path is `GET /-/objects/<path>`, a download with `If-Match`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 from collections.abc import Mapping
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, Protocol
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
-from gateway.auth.authenticator import INTERNAL
-from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
-from gateway.files.versions import FileVersions
+from gateway.files.versions import UploadVersions
+from gateway.storage.protocols import Storage
 
-PIECE_BYTES: Final = 1 << 20
-SILENCE_SECONDS: Final = 60.0
-"""How long the other side may take nothing of a file."""
+_STRONG_ETAG: Final = re.compile(r'"([\x21\x23-\x7e]*)"')
 
-_IDENTITY: Final = re.compile(r"(\d{1,20})-(\d{1,20})-(\d{1,20})-(-?\d{1,20})", re.ASCII)
 
-Query = dict[str, list[str]]
+class VersionSender(Protocol):
+    """Downloads, as far as this endpoint needs them."""
+
+    async def serve(
+        self, request: web.BaseRequest, path: str, *, etag: str | None
+    ) -> web.StreamResponse:
+        """Answer with this version of the file at `path`. Raises `Refusal`."""
 
 
 class InternalFilesEndpoint:
-    """Answers `/-/files/<upload_id>`: GET, HEAD and DELETE."""
+    """Answers `/-/files/<upload_id>`, and DELETE of `/-/objects/<path>`."""
 
-    def __init__(self, files: FileVersions) -> None:
-        self._files = files
+    def __init__(self, storage: Storage, versions: UploadVersions, downloads: VersionSender) -> None:
+        self._storage = storage
+        self._versions = versions
+        self._downloads = downloads
 
-    async def answer(
-        self, method: str, upload_id: str, query: Query, principal: Mapping[str, Any] | None
+    async def serve_upload(
+        self, request: web.BaseRequest, upload_id: str, principal: Mapping[str, Any] | None
     ) -> web.StreamResponse:
-        """Answer for one file, to somebody known. Raises `Refusal`."""
-        if method not in {"GET", "HEAD", "DELETE"}:
-            raise Refusal(
-                "method_not_allowed",
-                "a file is read with GET, removed with DELETE",
-                {"Allow": "GET, HEAD, DELETE"},
-            )
-        if principal is None:  # `--auth none` lets anybody upload, and nobody have others' files
-            raise Refusal("forbidden", "only somebody known may have or remove a file here")
-        named = _very(query) if principal == INTERNAL else None
+        """Send or remove the version of a file that an upload became. Raises `Refusal`."""
+        if request.method not in {"GET", "HEAD", "DELETE"}:
+            allow = {"Allow": "GET, HEAD, DELETE"}
+            raise Refusal("method_not_allowed", "a file is read with GET, removed with DELETE", allow)
+        if principal is None:  # with `--auth none` anybody may upload, and nobody reads others' files
+            raise Refusal("forbidden", "this page needs a token or the internal credential")
+        version = (await self._versions.find([upload_id])).get(upload_id)
+        if version is None:
+            raise Refusal("not_found", "no upload with this id is known (any more)")
         try:
-            path, identity = named or await self._files.recorded(upload_id)
-        except Superseded:
-            raise Refusal("not_found", "no upload of this id is known (any more)") from None
+            if request.method != "DELETE":
+                return await self._downloads.serve(request, version.path, etag=version.etag)
+            await self._storage.delete(version.path, version.etag)
+        except Superseded as error:
+            raise Refusal("superseded", str(error)) from None
+        except Refusal as refusal:
+            if refusal.code not in {"not_found", "bad_path"}:
+                raise
+            raise Refusal("superseded", f"{version.path} has been removed since") from None
+        return web.Response(status=204)
+
+    async def delete_object(self, request: web.BaseRequest, path: str) -> web.Response:
+        """Remove what is stored at a path, with `If-Match` one version of it. Raises `Refusal`."""
         try:
-            if method == "DELETE":
-                await self._files.remove_very(path, identity)
-                return web.Response(status=204)
-            return _InternalFileResponse(
-                await self._files.open_very(path, identity), path, identity.size
-            )
-        except Superseded as fault:
-            raise Refusal("superseded", str(fault)) from None
+            await self._storage.delete(path, _if_match(request.headers.get("If-Match", "*")))
+        except Superseded as error:
+            raise Refusal("precondition_failed", f"If-Match: {error}") from None
+        return web.Response(status=204)
 
 
-class _InternalFileResponse(web.StreamResponse):
-    """The file as an answer; its descriptor is closed with it."""
-
-    def __init__(self, fd: int, path: str, size: int) -> None:
-        super().__init__()
-        self._file: int | None = fd
-        name = quote(path.rpartition("/")[2], safe="")
-        self.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"  # RFC 8187
-        self.headers["X-Content-Type-Options"] = "nosniff"
-        self.content_type = "application/octet-stream"
-        self.content_length = size
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the headers. Without a client there is nobody to send the file to."""
-        try:
-            return await super().prepare(request)
-        except BaseException:
-            await self._close()
-            raise
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send the file, then the end. One that shrinks meanwhile breaks the connection."""
-        try:
-            if self._req is not None and self._req.method != "HEAD":
-                await self._send(self._req)
-            await super().write_eof(data)
-        finally:
-            await self._close()
-
-    async def _send(self, request: web.BaseRequest) -> None:
-        left = self.content_length or 0
-        while left > 0 and self._file is not None:
-            piece = await asyncio.to_thread(os.read, self._file, min(PIECE_BYTES, left))
-            if not piece:
-                if request.transport is not None:
-                    request.transport.abort()
-                return
-            left -= len(piece)
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    await self.write(piece)
-            except TimeoutError as fault:
-                raise ConnectionResetError("the other side takes no more of the file") from fault
-
-    async def _close(self) -> None:
-        fd, self._file = self._file, None
-        if fd is not None:
-            await asyncio.to_thread(os.close, fd)
-
-
-def _very(query: Query) -> tuple[str, Identity] | None:
-    """Return the path and identity that the query names, None where it names none."""
-    values: dict[str, Any] = {name: query[name][0] for name in ("path", "is") if query.get(name)}
-    form = _IDENTITY.fullmatch(values.get("is", ""))
-    if form is None or "path" not in values:
+def _if_match(header: str) -> str | None:
+    """Return the one entity tag of `If-Match`, None for any."""
+    if header.strip() == "*":
         return None
-    device, inode, size, mtime_ns = map(int, form.groups())
-    return str(values["path"]), Identity(device, inode, size, mtime_ns)
+    tag = _STRONG_ETAG.fullmatch(header.strip())
+    if tag is None:
+        raise Refusal("bad_request", "If-Match: DELETE takes one strong entity tag, or *")
+    return tag[1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
@@ -90,14 +90,19 @@ class PendingUploads:
         """Let the deliveries of a settled upload be claimed. Costs no transaction."""
         self._ring(self._held.release(event_ids))
 
-    def place(self, upload_id: str) -> Future[tuple[str, dict[str, Any]] | None]:
-        """Return path and place of a published object; None where there is no such upload."""
+    def published(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, str]]]:
+        """Return path and entity tag of those of `upload_ids` that were published."""
 
-        def operation(db: sqlite3.Connection) -> tuple[str, dict[str, Any]] | None:
-            row = db.execute(
-                "SELECT path, place FROM uploads WHERE id = ? AND place IS NOT NULL AND NOT pending",
-                (upload_id,),
-            ).fetchone()
-            return None if row is None else (str(row[0]), json.loads(row[1]))
+        def operation(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
+            objects = {}
+            for upload_id in upload_ids:
+                row = db.execute(
+                    "SELECT path, json_extract(place, '$.etag') FROM uploads"
+                    " WHERE id = ? AND place IS NOT NULL AND NOT pending",
+                    (upload_id,),
+                ).fetchone()
+                if row is not None:
+                    objects[upload_id] = (str(row[0]), str(row[1]))
+            return objects
 
         return self._database.submit(operation)

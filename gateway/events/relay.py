@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.domain.model import Delivery, Identity, Origin
+from gateway.domain.model import Delivery, Origin
 from gateway.errors import EventEngineUnavailable
 from gateway.events.protocols import Depth, NewEvent
 
@@ -74,12 +74,12 @@ class RelayContext:
     """What others must know of us, and we of the journal.
 
     `holder` returns the `HOST:PORT` that events name, `scheme` is what is served there,
-    `identities` tells which files uploads are, `depth` what the journal still has.
+    `etags` finds the entity tags of uploads, `depth` what the journal still has.
     """
 
     holder: Callable[[], str]
     scheme: str
-    identities: Callable[[Sequence[str]], Awaitable[Mapping[str, Identity]]]
+    etags: Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
     depth: Callable[[], Awaitable[Sequence[Depth]]]
 
 
@@ -177,12 +177,11 @@ class Relay:
 
     async def _packed(self, claimed: Sequence[Delivery]) -> list[OutgoingDelivery]:
         uploads = list({d.upload_id for d in claimed if d.upload_id is not None})
-        identities = await self._here.identities(uploads) if uploads else {}
-        return [self._parcel(delivery, identities) for delivery in claimed]
+        etags = await self._here.etags(uploads) if uploads else {}
+        return [self._parcel(delivery, etags) for delivery in claimed]
 
-    def _parcel(self, delivery: Delivery, identities: Mapping[str, Identity]) -> OutgoingDelivery:
+    def _parcel(self, delivery: Delivery, etags: Mapping[str, str]) -> OutgoingDelivery:
         about_file = delivery.upload_id is not None
-        identity = identities.get(delivery.upload_id or "")
         event = NewEvent(
             id=delivery.event_id,
             type=delivery.event,
@@ -194,7 +193,8 @@ class Relay:
             holder=delivery.holder or (self._here.holder() if about_file else None),
         )
         key = f"{delivery.event_id}:{delivery.handler}:{delivery.round}"
-        origin = Origin(self._here.scheme, identity) if about_file else None
+        etag = etags.get(delivery.upload_id or "")
+        origin = Origin(self._here.scheme, etag) if about_file else None
         return OutgoingDelivery(event, delivery.handler, key, origin)
 
     async def _look(self) -> None:

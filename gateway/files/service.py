@@ -1,247 +1,290 @@
-"""The files that events speak of, wherever in the installation they lie.
+"""`files` in scripts: by event the version that was committed, by path the current one.
 
-The rule: a script sees one `files`, whether the file is here, on a disk that we share with its
-holder, or on another machine; it is always the very file, never a newer one. A holder that cannot
-be reached is nobody's fault: `PeerUnavailable`.
+An event's file may be in the storage of this process, on a disk that it shares with the owner of the
+file, or at a peer. It is always the version of the event, never a newer one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import tempfile
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import aiofiles
 import aiohttp
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from gateway.auth.installation import Installation
-from gateway.domain import paths
-from gateway.domain.addresses import Address
 from gateway.domain.event_bodies import delivered_event
-from gateway.domain.model import Delivery
+from gateway.domain.model import Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
-from gateway.files import peer as distant
-from gateway.files.by_path import FilesByPath
-from gateway.files.peer import FileLocation
-from gateway.files.versions import FileVersions, identity_of
-from gateway.settings.values import address
-from gateway.storage.local.tree import DirectoryTree
-from gateway.storage.protocols import Storage
-from gateway.telemetry.redaction import INTERNAL_HEADER
+from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
+from gateway.files.saver import FileSaver, Source
+from gateway.files.versions import FileVersion, UploadVersions
+from gateway.storage.protocols import ExpiringStorage, Stat, Storage
+from gateway.storage.s3.parts import user_metadata
+from gateway.telemetry.logs import event as log_event
 
-REMEMBERED: Final = 20_000
-"""Files of deliveries that were begun most recently; older ones are asked for by their id alone."""
+log = logging.getLogger("gateway.storage")
 
-Placed = Callable[[str], Awaitable[tuple[str, str] | None]]
-"""Says which object an upload has become: its path and entity tag."""
+_SUPERSEDED: Final = frozenset({"not_found", "bad_path", "superseded"})
+"""Refusals that mean that an event's file is no longer there, or has become a link."""
+
+_UNKNOWN_CALLER: Final = frozenset({"unauthorized", "forbidden"})
 
 
-class FilesService(FilesByPath):
-    """`files` for handlers that may run far from the file. Callable from any event loop.
+@dataclass(frozen=True, slots=True)
+class SharedDisk:
+    """The directory of this process, which may be the one of the peer that owns a file."""
 
-    `own` returns the `HOST:PORT` by which events name us, None for a worker, which holds nothing;
-    `local` are our own files, `tree` is the directory that we may share with a holder,
-    `directory` its path, None where the storage is a bucket. `shelf` is the
-    storage; `placed` tells of its objects, None where it keeps files.
+    storage: Storage
+    directory: Path
+
+
+class FilesService:
+    """What scripts know as `files`. Callable from any event loop.
+
+    `versions` finds the files of uploads, None in a worker. `peers` are the gateways that may own the
+    file of an event. `disk` is None where every gateway reaches the one `storage`, a bucket.
     """
 
     def __init__(
         self,
-        installation: Installation,
-        tree: DirectoryTree,
-        directory: Path | None,
+        storage: Storage,
+        saver: FileSaver | None = None,
         *,
-        own: Callable[[], tuple[str, int] | None],
-        local: FileVersions | None = None,
-        shelf: Storage,
-        slot: int = 0,
-        placed: Placed | None = None,
+        versions: UploadVersions | None = None,
+        peers: Peers | None = None,
+        disk: SharedDisk | None = None,
     ) -> None:
-        super().__init__(shelf, slot)
-        self._placed = placed
-        self.met: str | None = None
-        self._installation = installation
-        self._tree = tree
-        self._directory = directory
-        self._own = own
-        self._local = local
-        self._places: OrderedDict[str, FileLocation] = OrderedDict()
+        self.saver = saver or FileSaver()
+        self._storage = storage
+        self._versions = versions
+        self._peers = peers
+        self._disk = disk
+        self._expiry_rules: dict[str, float] = {}
 
-    # -- the events of handlers
+    # -- deliveries
 
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
-        """Return the event that a handler gets; `filepath` is set where the very file is on our disk."""
-        place = self._place(delivery)
-        host, port = place.holder if place else self._own() or (None, None)
-        event = delivered_event(delivery, host or "", port or 0, self._directory)
-        event |= {"address": host, "port": port}
-        if place is None:
-            return event
-        if not place.ours and "filepath" in event:
-            event["filepath"] = None
-        directory = self._directory if delivery.upload_id is not None else None
-        if directory is not None and await asyncio.to_thread(self._is_here, place):
-            event["filepath"] = str(directory / place.path.lstrip("/"))
-        return event
+        """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
+        version = self._peers.remember(delivery) if self._peers else None
+        host, port = owner_of(delivery) or (self._peers and self._peers.own) or (None, None)
+        directory = self._disk.directory if self._disk else None
+        if version is not None and version.owner is not None and not await self._is_on_disk(version):
+            directory = None
+        event = delivered_event(delivery, host or "", port or 0, directory)
+        return event | {"address": host, "port": port}
 
-    def unavailable_holder(self, delivery: Delivery, failure: HandlerFailed) -> PeerUnavailable | None:
-        """Return the error of a run that could not even connect to the holder of its file, else None."""
-        place, cause = self._places.get(delivery.upload_id or ""), failure.__cause__
-        if place is None or not isinstance(cause, aiohttp.ClientConnectorError):
+    def unavailable_owner(self, delivery: Delivery, failed: HandlerFailed) -> PeerUnavailable | None:
+        """Return the failure of the file's owner that made a run fail: no connection to it.
+
+        None where the handler itself failed.
+        """
+        owner, cause = owner_of(delivery), failed.__cause__
+        if owner is None or not isinstance(cause, aiohttp.ClientConnectorError):
             return None
-        return distant.away(place, cause) if (cause.host, cause.port) == place.holder else None
-
-    def _place(self, delivery: Delivery) -> FileLocation | None:
-        """Return where the file is, and remember it; None where there is none."""
-        holder = address(delivery.holder)
-        if not isinstance(holder, Address):
+        if (cause.host, cause.port) != owner:
             return None
-        own, origin = self._own(), delivery.origin
-        place = FileLocation(
-            holder=holder,
-            scheme=origin.scheme if origin else "http",
-            path=str(delivery.body.get("path", "")),
-            identity=origin.identity if origin else None,
-            ours=own is not None and tuple(own) == holder,
-        )
-        if not place.ours:
-            self._installation.add_peer(holder)
-            self.met = f"{place.scheme}://{place.authority}"
-        if delivery.upload_id is not None:
-            self._places[delivery.upload_id] = place
-            self._places.move_to_end(delivery.upload_id)
-        while len(self._places) > REMEMBERED:
-            self._places.popitem(last=False)
-        return place
+        return unreachable(f"{cause.host}:{cause.port}", cause)
 
-    # -- what scripts call
+    # -- by event
 
     @contextlib.asynccontextmanager
     async def open(self, event: Mapping[str, Any]) -> AsyncIterator[AsyncBufferedReader]:
-        """Open the committed file for reading, as `aiofiles.open(..., "rb")` would.
+        """Open the committed version for reading, as `aiofiles.open(..., "rb")` would.
 
-        One that is elsewhere is fetched into a temporary file first. Raises `Superseded` when it
-        has been replaced, changed or removed since, `PeerUnavailable`.
+        What is no local file is fetched into a temporary file first. Raises `Superseded` where it has
+        been replaced, changed or removed since, `PeerUnavailable`.
         """
-        known = await self._object_of(event)
-        if known is not None:
-            async with self._as_event(), self.open_path(*known) as reader:
-                yield reader
-            return
-        place = self._places.get(str(event["upload_id"]))
-        with contextlib.ExitStack() as held:
-            fd = await self._descriptor(str(event["upload_id"]), place, held)
+        with contextlib.ExitStack() as stack:
+            version = await self._version_of(event)
+            with _event_errors(version):
+                storage = await self._readable_storage(version)
+                fd = await _local_descriptor(storage, version.path, version.etag, stack)
             async with aiofiles.open(fd, "rb") as reader:
                 yield reader
 
-    async def _descriptor(
-        self, upload_id: str, place: FileLocation | None, held: contextlib.ExitStack
-    ) -> int:
-        if place is None or (place.ours and place.identity is None):
-            return await self._own_files().open_very(*await self._own_files().recorded(upload_id))
-        if place.ours and place.identity is not None:
-            return await self._own_files().open_very(place.path, place.identity)
-        fd = await asyncio.to_thread(self._open_here, place)
-        if fd is not None:
-            return fd
-        fetched = held.enter_context(await asyncio.to_thread(tempfile.TemporaryFile))
-        await self._fetch(upload_id, place, fetched)
-        return os.dup(fetched.fileno())
-
     async def remove(self, event: Mapping[str, Any]) -> None:
-        """Let the holder delete the committed file. Raises `Superseded`, `PeerUnavailable`."""
-        known = await self._object_of(event)
-        if known is not None:
-            async with self._as_event():
-                await self.delete(*known)
-            return
-        upload_id = str(event["upload_id"])
-        place = self._places.get(upload_id)
-        if place is None or (place.ours and place.identity is None):
-            await self._own_files().remove(event)
-        elif place.ours and place.identity is not None:
-            await self._own_files().remove_very(place.path, place.identity)
-        else:
-            async with self._asking("DELETE", upload_id, place):
-                pass
+        """Remove the committed version, durably. Raises as `open` does."""
+        version = await self._version_of(event)
+        storage = self._storage if version.owner is None else self._peer(version.owner)
+        with _event_errors(version):
+            await storage.delete(version.path, version.etag)
 
-    async def _object_of(self, event: Mapping[str, Any]) -> tuple[str, str | None] | None:
-        """Return path and entity tag of what an event speaks of, None for the file of an upload."""
-        upload_id, path = event.get("upload_id"), event.get("path")
-        if upload_id is not None:
-            known = None if self._placed is None else await self._placed(str(upload_id))
-            if known is not None or self._placed is None:
-                return known
-        if path is None:
-            raise Superseded("the event speaks of nothing that is stored here")
-        return str(path), event.get("etag")
+    async def _version_of(self, event: Mapping[str, Any]) -> FileVersion:
+        """Return which version an event is about. Raises `Superseded`, `PeerUnavailable`."""
+        upload_id = event.get("upload_id")
+        if upload_id is None:
+            return _version_by_path(event)
+        delivered = self._peers.delivered(str(upload_id)) if self._peers else None
+        if delivered is not None and delivered.owner is not None and self._disk is not None:
+            return await self._with_etag(delivered, str(upload_id))
+        if self._versions is not None:
+            known = await self._versions.find([str(upload_id)])
+            if str(upload_id) in known:
+                return known[str(upload_id)]
+        if delivered is not None and delivered.etag is not None:
+            return replace(delivered, owner=None)
+        if self._disk is None:
+            return _version_by_path(event)
+        raise Superseded(f"this process knows no upload {upload_id} (any more)")
 
-    @contextlib.asynccontextmanager
-    async def _as_event(self) -> AsyncIterator[None]:
-        """What an event speaks of and is there no more has been superseded."""
+    async def _with_etag(self, version: FileVersion, upload_id: str) -> FileVersion:
+        """Ask the owner for the entity tag that the delivery does not name."""
+        if version.owner is None or version.etag is not None:
+            return version
+        with _event_errors(version):
+            return replace(version, etag=await self._peer(version.owner).etag_of_upload(upload_id))
+
+    async def _readable_storage(self, version: FileVersion) -> Storage:
+        """Return from where a version is read: a peer only where it is not here."""
+        if version.owner is None:
+            return self._storage
+        if self._disk is not None and await self._is_on_disk(version):
+            return self._disk.storage
+        return self._peer(version.owner)
+
+    async def _is_on_disk(self, version: FileVersion) -> bool:
+        """Tell whether the directory of this process has this version of the file."""
+        if self._disk is None or version.etag is None:
+            return False
         try:
-            yield
-        except Refusal as refusal:
-            if refusal.code != "not_found":
-                raise
-            raise Superseded("what the event speaks of has been removed since") from None
-
-    def _own_files(self) -> FileVersions:
-        if self._local is None:
-            raise Superseded("this worker has no file of its own, and was told of no other")
-        return self._local
-
-    # -- a disk that we share
-
-    def _is_here(self, place: FileLocation) -> bool:
-        fd = self._open_here(place)
-        if fd is not None:
-            os.close(fd)
-        return fd is not None
-
-    def _open_here(self, place: FileLocation) -> int | None:
-        """Open the file where the very same one lies below our directory."""
-        if place.identity is None:
-            return None
-        try:
-            fd = self._tree.open_file(paths.check(place.path))
+            return (await self._disk.storage.stat(version.path)).etag == version.etag
         except (OSError, Refusal):
-            return None
-        if identity_of(os.fstat(fd)) == place.identity:
-            return fd
-        os.close(fd)
-        return None
+            return False
 
-    # -- another machine
+    def _peer(self, owner: str) -> PeerStorage:
+        if self._peers is None:
+            raise PeerUnavailable(f"this process knows no peers, and the file is at {owner}")
+        return self._peers.storage(owner)
 
-    async def _fetch(self, upload_id: str, place: FileLocation, into: IO[bytes]) -> None:
-        async with self._asking("GET", upload_id, place) as answer:
-            while piece := await distant.read(answer, place):
-                await asyncio.to_thread(into.write, piece)
-        await asyncio.to_thread(into.seek, 0)
+    # -- by path
 
     @contextlib.asynccontextmanager
-    async def _asking(
-        self, method: str, upload_id: str, place: FileLocation
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        url = distant.url_of(upload_id, place)
-        trusted = self._installation.credentials_for(method, url)
-        if trusted is None:
-            raise PeerUnavailable(f"{place.authority} is no peer of this installation")
-        headers = {INTERNAL_HEADER: trusted.credential}
-        async with aiohttp.ClientSession(timeout=distant.PATIENCE, auto_decompress=False) as session:
-            try:
-                answer = await session.request(
-                    method, trusted.url, headers=headers, ssl=trusted.tls, allow_redirects=False
-                )
-            except (aiohttp.ClientError, TimeoutError, OSError) as fault:
-                raise distant.away(place, fault) from fault
-            async with answer:
-                await distant.check(answer, place)
-                yield answer
+    async def open_path(self, path: str, etag: str | None = None) -> AsyncIterator[AsyncBufferedReader]:
+        """Open what is stored at a path for reading, as `aiofiles.open(..., "rb")` would.
+
+        What is no local file is fetched into a temporary file first. Raises `Refusal` `not_found`,
+        `bad_path`, `forbidden`; `Superseded` where `etag` is given and the file has another.
+        """
+        with contextlib.ExitStack() as stack:
+            fd = await _local_descriptor(self._storage, path, etag, stack)
+            async with aiofiles.open(fd, "rb") as reader:
+                yield reader
+
+    async def stat(self, path: str) -> Stat:
+        """Describe what is stored at a path. Raises `Refusal` as `open_path` does."""
+        stat = await self._storage.stat(path)
+        return replace(stat, metadata=user_metadata(stat.metadata))
+
+    def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Stat]:
+        """Iterate over what is stored under paths that start with `prefix`, in their byte order."""
+        return self._storage.list(prefix, after=after)
+
+    async def delete(self, path: str, etag: str | None = None) -> None:
+        """Remove what is stored at a path, durably. Raises as `open_path` does."""
+        await self._storage.delete(path, etag)
+
+    async def save(
+        self,
+        path: str,
+        source: Source,
+        *,
+        mime: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        on_conflict: OnConflict = "replace",
+    ) -> Stored:
+        """Store bytes, a local file, or pieces as they come; on stable storage when it returns.
+
+        Raises `Refusal` where nothing was stored (`conflict`, `bad_path`, `forbidden`, `no_space`,
+        `storage_unavailable`), `UnknownOutcome` where it is unknown, and what `source` raises.
+        """
+        return await self.saver.save(path, source, mime=mime, metadata=metadata, on_conflict=on_conflict)
+
+    async def expire(self, prefix: str, seconds: float) -> int:
+        """Remove what is stored under `prefix` and older than `seconds`; return how many that were.
+
+        What is replaced meanwhile stays. A bucket also gets a lifecycle rule, in whole days, that
+        removes what no further call does. Raises `ValueError` for what is no folder.
+        """
+        if len(prefix) < 3 or not (prefix.startswith("/") and prefix.endswith("/")):
+            raise ValueError("expire() takes a folder, such as /exports/")
+        await self._set_expiry_rule(prefix, seconds)
+        limit, removed = time.time() - seconds, 0
+        async for stat in self._storage.list(prefix):
+            if stat.modified < limit:
+                with contextlib.suppress(Superseded, Refusal):
+                    await self._storage.delete(stat.path, stat.etag)
+                    removed += 1
+        return removed
+
+    async def _set_expiry_rule(self, prefix: str, seconds: float) -> None:
+        """Let the storage itself remove what is old, where it can; log each rule once."""
+        if not isinstance(self._storage, ExpiringStorage) or self._expiry_rules.get(prefix) == seconds:
+            return
+        try:
+            rule = await self._storage.expire(prefix, seconds)
+        except Refusal as refusal:  # this call removes without a rule, and the next one tries again
+            log.warning(
+                "the bucket takes no lifecycle rule for %s: %s",
+                prefix,
+                refusal,
+                extra=log_event("lifecycle.refused", prefix=prefix),
+            )
+            return
+        if rule is not None:
+            log.info("%s", rule, extra=log_event("lifecycle.set", prefix=prefix))
+        self._expiry_rules[prefix] = seconds
+
+
+def _version_by_path(event: Mapping[str, Any]) -> FileVersion:
+    if event.get("path") is None:
+        raise Superseded("the event is about nothing that is stored here")
+    return FileVersion(str(event["path"]), event.get("etag"))
+
+
+@contextlib.contextmanager
+def _event_errors(version: FileVersion) -> Iterator[None]:
+    """Raise what the refusal of an event's file means for a handler.
+
+    A file that is gone has been superseded. What else a peer refuses is a failure of the peer.
+    """
+    try:
+        yield
+    except Refusal as refusal:
+        if refusal.code in _SUPERSEDED:
+            raise Superseded(
+                f"{version.path} has been removed since it was uploaded ({refusal.message})"
+            ) from None
+        if version.owner is None:
+            raise
+        if refusal.code in _UNKNOWN_CALLER:
+            raise PeerUnavailable(
+                f"{version.owner} does not accept this node's credential: give all nodes the same"
+                " --installation-key-file and set their clocks"
+            ) from refusal
+        raise PeerUnavailable(f"{version.owner} answers {refusal.code}: {refusal.message}") from refusal
+
+
+async def _local_descriptor(
+    storage: Storage, path: str, etag: str | None, stack: contextlib.ExitStack
+) -> int:
+    """Return a descriptor of a stored file that is the caller's to close; fetch what is not local.
+
+    The temporary file of what is fetched lives until `stack` is closed.
+    """
+    async with storage.open(path, etag=etag) as opened:
+        if opened.fd is not None:
+            return os.dup(opened.fd)
+        fetched = stack.enter_context(await asyncio.to_thread(tempfile.TemporaryFile))
+        async for piece in opened:
+            await asyncio.to_thread(fetched.write, piece)
+    await asyncio.to_thread(fetched.seek, 0)
+    return os.dup(fetched.fileno())

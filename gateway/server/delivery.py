@@ -6,12 +6,10 @@ and comes back, to us or to another node, as a delivery of NATS.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.domain.addresses import host_port
-from gateway.domain.model import Identity
 from gateway.events.nats import make_engine
 from gateway.events.protocols import Depth, Ledger
 from gateway.events.relay import Relay, RelayContext
@@ -72,14 +70,18 @@ class EventDelivery:
             await self._nats.close()
 
     def _specs(self) -> Sequence[Any]:
-        return () if self._resources.settings.deliver == "workers" else self._resources.hooks.specs()
+        return (
+            ()
+            if self._resources.settings.deliver == "workers"
+            else self._resources.hooks.handler_specs()
+        )
 
     def _here(self) -> RelayContext:
         resources = self._resources
 
-        async def identities(upload_ids: Sequence[str]) -> Mapping[str, Identity]:
-            found = await asyncio.wrap_future(resources.journal.outbox.recorded(upload_ids))
-            return {upload_id: identity for upload_id, (_, identity) in found.items()}
+        async def etags(upload_ids: Sequence[str]) -> Mapping[str, str]:
+            versions = await resources.upload_versions.find(upload_ids)
+            return {upload_id: version.etag for upload_id, version in versions.items() if version.etag}
 
         async def depth() -> Sequence[Depth]:
             return await resources.journal.ledger.depth()
@@ -87,4 +89,4 @@ class EventDelivery:
         def holder() -> str:
             return host_port(*resources.advertised)
 
-        return RelayContext(holder, resources.installation.scheme, identities, depth)
+        return RelayContext(holder, resources.installation.scheme, etags, depth)

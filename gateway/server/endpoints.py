@@ -65,7 +65,7 @@ class Endpoints:
         self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
         self.process_clients = ProcessClients(resources.settings.state, process.others)
         self.process_clients.start()
-        resources.files.serve(resources.writer)
+        resources.files.saver.store_with_writer(resources.writer)
         self.body_receiver = BodyReceiver(resources.settings.idle_timeout)
         await self.body_receiver.open()
         auth = await self._auth()
@@ -86,7 +86,7 @@ class Endpoints:
             routing,
             self._observe(routing),
             self._steering(),
-            InternalFilesEndpoint(resources.file_versions),
+            InternalFilesEndpoint(resources.storage, resources.upload_versions, self.downloads),
             await self._notifications(auth),
             self.downloads,
             self.archives,

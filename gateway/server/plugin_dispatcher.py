@@ -19,17 +19,17 @@ class PluginDispatcher:
     async def run(self, delivery: Delivery) -> Outcome:
         """Run the handler on its whole event.
 
-        A run that could not connect to the holder of the file is postponed: the handler did not fail.
+        A run that could not connect to the owner of the file is postponed: the handler did not fail.
         """
         event = await self._files.event_for(delivery)
         try:
-            await self._hooks.deliver(delivery, event)
+            await self._hooks.run_delivery(delivery, event)
         except HandlerGone as error:
             return Outcome("gone", str(error))
         except Postponed as error:
             return Outcome("postponed", str(error))
         except HandlerFailed as error:
-            if (unavailable := self._files.unavailable_holder(delivery, error)) is not None:
+            if (unavailable := self._files.unavailable_owner(delivery, error)) is not None:
                 return Outcome("postponed", str(unavailable))
             return Outcome("failed", "\n".join(filter(None, (str(error), error.traceback))))
         return Outcome("succeeded")

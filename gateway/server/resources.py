@@ -7,7 +7,6 @@ left.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -28,7 +27,7 @@ from gateway.commit.process_state import ProcessState
 from gateway.commit.records import LocalDisk
 from gateway.commit.recover import recover
 from gateway.commit.rename_lock import RenameLock
-from gateway.commit.slot_takeover import adopt, found
+from gateway.commit.slot_takeover import absorb_slots, create_journals
 from gateway.commit.upload_events import Subscribers, UploadEvents
 from gateway.commit.writer import StorageWriter
 from gateway.domain.addresses import connectable_host
@@ -36,9 +35,10 @@ from gateway.domain.model import OBJECT_CREATED, UPLOADED
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.events.journal import Journal
-from gateway.files.object_versions import ObjectVersions
-from gateway.files.service import FilesService
-from gateway.files.versions import FileVersions, LocalFileVersions
+from gateway.files.peers import Peers
+from gateway.files.saver import FileSaver
+from gateway.files.service import FilesService, SharedDisk
+from gateway.files.versions import JournalVersions
 from gateway.http.sockets import tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
@@ -83,7 +83,7 @@ class Resources:
     committer: Committer = field(init=False)
     object_backend: ObjectBackend | None = None
     writer: StorageWriter = field(init=False)
-    file_versions: FileVersions = field(init=False)
+    upload_versions: JournalVersions = field(init=False)
     storage: Storage = field(init=False)
     s3_clients: Sequence[Clients] = ()
     files: FilesService = field(init=False)
@@ -163,7 +163,7 @@ class Resources:
             self.records.own("initiated"), first_check=settings.reconcile_after
         )
         durable = settings.durability == "full"
-        self.one_time_marks = OneTimeMarks(self.state.once, durable=durable)
+        self.one_time_marks = OneTimeMarks(self.state.one_time_marks, durable=durable)
         opened.callback(self.one_time_marks.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.rename_lock = RenameLock(self.state.folder) if self.process.count > 1 else None
@@ -194,7 +194,7 @@ class Resources:
             self.writer = LocalWriter(disk, self.committer, settings.file_mode)
             return
         clients = Clients(
-            lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+            lambda secrets: self.plugins.mask.add_secrets(secrets),  # noqa: PLW0108  loaded later
             connections=MAX_CONNECTIONS,
             attempts=1,
         )
@@ -202,18 +202,20 @@ class Resources:
         self.object_backend = ObjectBackend(settings, clients, disk, state, events, marks)
         self.writer = self.object_backend.writer
 
-    def _make_files(self) -> FileVersions:
-        if self.object_backend is not None:
-            return ObjectVersions(self.storage, self.journal.outbox)
-        return LocalFileVersions(self.tree, self.journal.outbox, self.committer, self.rename_lock)
-
-    async def _placed(self, upload_id: str) -> tuple[str, str] | None:
-        found = await asyncio.wrap_future(self.journal.unsettled.place(upload_id))
-        return None if found is None else (found[0], str(found[1].get("etag")))
+    def _make_files(self) -> FilesService:
+        in_bucket = self.object_backend is not None
+        self.upload_versions = JournalVersions(self.journal, objects=in_bucket)
+        return FilesService(
+            self.storage,
+            FileSaver(self.process.slot),
+            versions=self.upload_versions,
+            peers=Peers(self.installation, lambda: self.advertised),
+            disk=None if in_bucket else SharedDisk(self.storage, self.settings.directory),
+        )
 
     def _subscribers(self) -> Subscribers:
-        uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
-        return Subscribers(uploaded, self.hooks.specs(OBJECT_CREATED))
+        uploaded = tuple(spec.name for spec in self.hooks.handler_specs(UPLOADED))
+        return Subscribers(uploaded, self.hooks.handler_specs(OBJECT_CREATED))
 
     def _make_shelf(self) -> Storage:
         storage = self.settings.storage
@@ -221,7 +223,7 @@ class Resources:
             alone = contextlib.nullcontext if self.rename_lock is None else self.rename_lock.exclusive
             return LocalStorage(self.tree, self.committer.between_batches, alone, self.read_pool)
         reading, signing = (
-            Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
+            Clients(lambda secrets: self.plugins.mask.add_secrets(secrets), endpoint=endpoint)  # noqa: PLW0108
             for endpoint in (None, self.settings.storage_public_url)
         )
         self.s3_clients = (reading, signing)
@@ -231,17 +233,7 @@ class Resources:
     def _load_plugins(self, opened: contextlib.ExitStack) -> None:
         settings, services = self.settings, self.services
         self.storage = self._make_shelf()
-        self.file_versions = self._make_files()
-        self.files = FilesService(
-            self.installation,
-            self.tree,
-            settings.directory if settings.storage == "file" else None,
-            own=lambda: self.advertised,
-            local=self.file_versions,
-            shelf=self.storage,
-            slot=self.process.slot,
-            placed=None if self.object_backend is None else self._placed,
-        )
+        self.files = self._make_files()
         services.files = self.files
         services.records = self.records
         links = SignedUrlFactory(
@@ -257,11 +249,11 @@ class Resources:
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
-        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
         self.notification_secrets = read_secrets(settings.notifications_secret_file)
-        self.plugins.mask.learn(self.notification_secrets)
-        self.plugins.mask.learn(secrets_of(settings))
-        logs.mask_with(self.plugins.mask)
+        self.plugins.mask.add_secrets(self.notification_secrets)
+        self.plugins.mask.add_secrets(secrets_of(settings))
+        logs.set_mask(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()
         self.hooks = Hooks(self.plugins)
@@ -273,8 +265,8 @@ class Resources:
         self.state.sync()
         recover(self.incoming, self.journal, self.one_time_marks)
         if self.process.slot == 0:
-            adopt(self.state, self.journal, self.process.count)
-            found(self.state, self.journal, self.process.count)
+            absorb_slots(self.state, self.journal, self.process.count)
+            create_journals(self.state, self.journal, self.process.count)
         pending = self.journal.unsettled.hold().result()
         if self.object_backend is not None:
             self.object_backend.prepare(pending)

@@ -27,8 +27,8 @@ from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError, Refusal
 from gateway.events.nats import make_engine
 from gateway.events.runner import Runner
-from gateway.files.peer_storage import PeerStorage
-from gateway.files.service import FilesService
+from gateway.files.peers import Peers
+from gateway.files.service import FilesService, SharedDisk
 from gateway.http.protocol import make_runner
 from gateway.http.responses import json_answer, refusal_answer
 from gateway.http.sockets import listening_socket, tls_context
@@ -40,6 +40,7 @@ from gateway.records import open_records, secrets_of
 from gateway.server.plugin_dispatcher import PluginDispatcher
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import existing_slots
+from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
@@ -63,7 +64,7 @@ class Worker:
     runner: Runner = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
     _auth: Auth = field(init=False)
-    _holders: FilesService = field(init=False)
+    _files: FilesService = field(init=False)
     _socket: socket.socket = field(init=False)
     _server: web.ServerRunner = field(init=False)
     _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -89,12 +90,12 @@ class Worker:
         self._auth = Auth(settings, tokens_of(settings), installation)
         tree = DirectoryTree(settings.directory, [settings.state, *settings.plugins])
         opened.callback(tree.close)
-        shelf = PeerStorage(installation, lambda: self._holders.met or _first_of(settings.peers))
-        self._holders = FilesService(
-            installation, tree, settings.directory, own=lambda: None, shelf=shelf
-        )
-        self._holders.store_with(shelf.put)
-        services.files = self._holders
+        peers = Peers(installation, lambda: None, _first_of(settings.peers))
+        storage = peers.latest_storage()
+        disk = SharedDisk(LocalStorage(tree), settings.directory)
+        self._files = FilesService(storage, peers=peers, disk=disk)
+        self._files.saver.store_with(storage.send_upload)
+        services.files = self._files
         records = open_records(settings, file_is_local=bool(existing_slots(settings.state)))
         opened.callback(records.close)
         services.records = records
@@ -106,9 +107,9 @@ class Worker:
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
-        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
-        self.plugins.mask.learn(secrets_of(settings))
-        logs.mask_with(self.plugins.mask)
+        self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.add_secrets(secrets_of(settings))
+        logs.set_mask(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()
         self.hooks = Hooks(self.plugins)
@@ -125,10 +126,10 @@ class Worker:
         tls = tls_context(self.settings)
         await web.SockSite(self._server, self._socket, ssl_context=tls, backlog=BACKLOG).start()
         self.nats.start()
-        dispatcher = PluginDispatcher(self.hooks, self._holders)
+        dispatcher = PluginDispatcher(self.hooks, self._files)
         self.runner = Runner(self.nats.queue, dispatcher, self.metrics)
         await self.nats.wait_ready()
-        await self.runner.start(self.hooks.specs())
+        await self.runner.start(self.hooks.handler_specs())
 
     async def reload(self) -> None:
         """Take new plugins (SIGHUP); any fault keeps the old ones and is logged."""
@@ -137,7 +138,7 @@ class Worker:
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
             return
-        await self.runner.refresh(self.hooks.specs())
+        await self.runner.refresh(self.hooks.handler_specs())
         log.info("reloaded: generation %d of the plugins", self.plugins.current.number)
 
     async def stop(self) -> None:
@@ -160,7 +161,7 @@ class Worker:
     def describe(self) -> str:
         """Return the line that says that it works."""
         scheme = "https" if self.settings.tls_cert else "http"
-        count = len(self.hooks.specs())
+        count = len(self.hooks.handler_specs())
         handlers = "1 handler" if count == 1 else f"{count} handlers"
         return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{host_port(*self.address)}/-/health"
 

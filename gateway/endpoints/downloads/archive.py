@@ -17,6 +17,7 @@ from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.downloads.headers import ResponseOptions, head_of_any
 from gateway.endpoints.downloads.response import StreamedResponse
@@ -38,7 +39,7 @@ LOOKED_AT_ONCE: Final = 16
 _PROBE: Final = "x"
 
 
-def folder_of(template: paths.UploadPathTemplate, incoming: IncomingRequest) -> paths.Match | None:
+def folder_of(template: UploadPathTemplate, incoming: IncomingRequest) -> PathMatch | None:
     """Return the folder that is asked for as an archive: `GET /upload/reports/?format=zip`.
 
     Its path ends with a slash. None where it is no such request. Raises `Refusal("bad_path")`.
@@ -52,7 +53,7 @@ def folder_of(template: paths.UploadPathTemplate, incoming: IncomingRequest) -> 
     if match is None or not match.path.endswith(f"/{_PROBE}"):
         return None
     names = {name: text.removesuffix(_PROBE) for name, text in match.resources.items()}
-    return paths.Match(match.path.removesuffix(_PROBE), names)
+    return PathMatch(match.path.removesuffix(_PROBE), names)
 
 
 class ArchiveHandler:
@@ -67,7 +68,7 @@ class ArchiveHandler:
         """End the threads. The loop goes on meanwhile: they ask it to close their files."""
         await asyncio.to_thread(self._pool.shutdown)
 
-    async def get(self, incoming: IncomingRequest, folder: paths.Match) -> web.StreamResponse:
+    async def get(self, incoming: IncomingRequest, folder: PathMatch) -> web.StreamResponse:
         """Answer a GET or HEAD of a folder. Raises `Refusal`."""
         downloads = self._downloads
         with downloads.refusals_counted():
@@ -142,7 +143,7 @@ def _named(folder: str, query: dict[str, list[str]]) -> list[str] | None:
     if len(set(names)) < len(names):
         raise Refusal("bad_request", "a file is named twice")
     for name in names:
-        paths.check(folder + name)
+        paths.check_path(folder + name)
     return names
 
 

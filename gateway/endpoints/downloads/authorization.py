@@ -15,6 +15,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.domain.model import DOWNLOADING, Download, new_id
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.errors import Refusal
 from gateway.http.protocol import joined
@@ -38,9 +39,9 @@ class DownloadAuthorizer:
         self._hooks = hooks
         self._slot = slot
 
-    async def file(self, incoming: IncomingRequest, match: paths.Match) -> AuthorizedDownload:
+    async def file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
         """Decide on a file. Raises `Refusal`."""
-        if not self._hooks.handles(DOWNLOADING):
+        if not self._hooks.has_handlers(DOWNLOADING):
             principal, grant = await self._authenticate(incoming)
             self._auth.authorize(principal)
             wish = (
@@ -52,14 +53,14 @@ class DownloadAuthorizer:
         return await self._decide(await self._describe(incoming, match))
 
     async def archive(
-        self, incoming: IncomingRequest, folder: paths.Match, files: list[str] | None
+        self, incoming: IncomingRequest, folder: PathMatch, files: list[str] | None
     ) -> AuthorizedDownload:
         """Decide on a folder, or on `files` of it. Raises `Refusal`."""
         download = await self._describe(incoming, folder)
         download.archive, download.files = "zip", files
         return await self._decide(download)
 
-    async def _describe(self, incoming: IncomingRequest, match: paths.Match) -> Download:
+    async def _describe(self, incoming: IncomingRequest, match: PathMatch) -> Download:
         """Say who asks for what. Raises `Refusal` for a signature that is not good for this."""
         principal, grant = await self._authenticate(incoming)
         request, headers = incoming.request, incoming.request.headers
@@ -86,7 +87,7 @@ class DownloadAuthorizer:
     async def _decide(self, download: Download) -> AuthorizedDownload:
         if not self._hooks.replaces_authorization(DOWNLOADING):
             self._auth.authorize(download.principal)
-        served = await self._hooks.downloading(download)
+        served = await self._hooks.admit_download(download)
         if served is None:
             return AuthorizedDownload(
                 download.path, ResponseOptions(download.filename, download.cache_control)
@@ -104,7 +105,7 @@ def _check_rewritten(download: Download, path: str) -> None:
     try:
         if download.archive is not None and not path.endswith("/"):
             raise Refusal("bad_path", "a folder ends with a slash")
-        paths.check(path.removesuffix("/") if download.archive is not None else path)
+        paths.check_path(path.removesuffix("/") if download.archive is not None else path)
     except Refusal as refusal:
         log.error(
             "a handler rewrote the path to a bad one: %s", refusal, extra={"facts": {"path": path}}

@@ -16,8 +16,8 @@ from aiohttp import web
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
-from gateway.domain import paths
 from gateway.domain.grant import Grant
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.authorization import DownloadAuthorizer
 from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.endpoints.downloads.negotiation import ConditionalRequest
@@ -63,24 +63,30 @@ class DownloadHandler:
         """End the threads."""
         self.sending.close()
 
-    async def get(self, incoming: IncomingRequest, match: paths.Match) -> web.StreamResponse:
+    async def get(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
         """Answer a GET or HEAD of an upload path. Raises `Refusal`."""
         with self.refusals_counted():
             path, wish = await self.deciding.file(incoming, match)
             return await self._serve(incoming.request, path, wish)
 
     async def serve(
-        self, request: web.BaseRequest, path: str, grant: Grant | None = None
+        self,
+        request: web.BaseRequest,
+        path: str,
+        grant: Grant | None = None,
+        *,
+        etag: str | None = None,
     ) -> web.StreamResponse:
         """Answer with the file at `path`, to somebody who may have it. Raises `Refusal`.
 
-        A `grant` says how it is to be saved and cached. Works whether downloads are on or off.
+        A `grant` says how it is to be saved and cached. With `etag` only that version is sent
+        (`superseded`). Works whether downloads are on or off.
         """
         wish = (
             ResponseOptions() if grant is None else ResponseOptions(grant.filename, grant.cache_control)
         )
         with self.refusals_counted():
-            return await self._serve(request, path, wish)
+            return await self._serve(request, path, wish, etag)
 
     @contextlib.contextmanager
     def refusals_counted(self) -> Iterator[None]:
@@ -92,19 +98,18 @@ class DownloadHandler:
             raise
 
     async def _serve(
-        self, request: web.BaseRequest, path: str, wish: ResponseOptions
+        self, request: web.BaseRequest, path: str, wish: ResponseOptions, etag: str | None = None
     ) -> web.StreamResponse:
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(Superseded):
-                return await self._look(request, path, wish)
+                return await self._look(path, wish, ConditionalRequest(request, etag))
         raise Refusal("overloaded", "the file is being replaced again and again")
 
     async def _look(
-        self, request: web.BaseRequest, path: str, wish: ResponseOptions
+        self, path: str, wish: ResponseOptions, asked: ConditionalRequest
     ) -> web.StreamResponse:
-        asked = ConditionalRequest(request)
         if self._visited is not None:
-            visit = await self._visited.visit(path, asked.choose)
+            visit = await self._visited.read_parts(path, asked.choose)
             held = None if visit.opened is None else await self._take(visit.opened)
             return self._answer(visit.stat, wish, asked, ResponseBody(held, visit.pieces))
         stat = await self.shelf.stat(path)

@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.endpoints.downloads.conditions import is_fresh, range_counts
 from gateway.endpoints.downloads.headers import modified_of
 from gateway.endpoints.downloads.ranges import ByteRange, parts_of
+from gateway.errors import Refusal
 from gateway.storage.protocols import Stat
 
 _HEADERS: Final = (
@@ -27,10 +28,14 @@ _HEADERS: Final = (
 
 
 class ConditionalRequest:
-    """One request. After `choose`, `status` is that of the answer (200, 206 or 304)."""
+    """One request. After `choose`, `status` is that of the answer (200, 206 or 304).
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    With `etag` it is about that version only, whatever its headers say.
+    """
+
+    def __init__(self, request: web.BaseRequest, etag: str | None = None) -> None:
         headers = request.headers
+        self._etag = etag
         self._headers = {name: ", ".join(headers.getall(name)) for name in _HEADERS if name in headers}
         self._head = request.method == "HEAD"
         self.status = 200
@@ -39,8 +44,10 @@ class ConditionalRequest:
     def choose(self, stat: Stat) -> Sequence[ByteRange]:
         """Return, and keep, the parts of this version that are to be sent; none for HEAD and 304.
 
-        Raises `Refusal` `precondition_failed`, `range_not_satisfiable`.
+        Raises `Refusal` `precondition_failed`, `range_not_satisfiable`, `superseded`.
         """
+        if self._etag is not None and stat.etag != self._etag:
+            raise Refusal("superseded", f"{stat.path} has been replaced or changed since")
         self.status, parts = self._chosen(stat) if self._headers else (200, None)
         whole = () if self._head else (ByteRange(0, stat.bytes),)
         self.parts = whole if parts is None else parts

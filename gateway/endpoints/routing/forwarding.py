@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from gateway.domain.path_template import fill_variables
 from gateway.errors import Refusal
 
 PSEUDONYM: Final = "upload-gateway"
@@ -42,7 +43,6 @@ AMBIGUOUS: Final = "_"
 """In names it is no client's: RFC 3875 section 4.1.18 makes one variable of `X-User` and `X_User`, so
 behind CGI and WSGI the one would join, or replace, what the gateway says in the other."""
 
-_VARIABLE: Final = re.compile(r"\{(\w+)(?::path)?\}")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
@@ -154,7 +154,7 @@ def target(template: str, raw_resources: Mapping[str, str], raw_query: str) -> s
     Values stay encoded as the client wrote them, so that nothing is decoded twice; bytes that are
     no ASCII are escaped. Raises Refusal `bad_path` for a value that climbs out of its place.
     """
-    filled = _VARIABLE.sub(lambda found: _value(found.group(1), raw_resources), template)
+    filled = fill_variables(template, lambda name: _value(name, raw_resources))
     path, mark, own = filled.partition("?")
     query = "&".join(part for part in (own, _foreign(raw_query)) if part)
     return _ascii(f"{path}?{query}" if mark or query else path)

@@ -1,8 +1,4 @@
-"""The order of what happens to a request that a routing plugin answers.
-
-One rule: the order stands in one list, and whatever refuses does it before the body is asked for. A
-request keeps the table of its moment.
-"""
+"""Serves the routes of plugins: finds the route of a request and runs its steps in order."""
 
 from __future__ import annotations
 
@@ -38,28 +34,24 @@ log = logging.getLogger("gateway.routing")
 NO_ROUTES: Final = RouteTable()
 
 
-class Routing:
-    """The door. One object per gateway, on the server's loop."""
+class RouteSteps:
+    """The steps of every route, in their order. A refusal comes before the body is asked for.
+
+    `default_cors` is for routes without a policy of their own.
+    """
 
     def __init__(
         self,
-        settings: Settings,
-        plugins: Plugins,
-        *,
         auth: Auth,
-        hooks: Hooks,
-        proxy: Proxy,
+        scripts: ScriptSteps,
+        ask_upstream: Next,
+        default_cors: CorsPolicy | None,
         metrics: Metrics,
     ) -> None:
-        self._settings = settings
-        self._plugins = plugins
-        self._auth = auth
-        self._proxy = proxy
+        self._ask_upstream = ask_upstream
+        self._default_cors = default_cors
         self._metrics = metrics
         self._bodies = BodyReader()
-        origins = settings.cors_origins
-        self._default_cors = CorsPolicy(origins) if origins else None
-        scripts = ScriptSteps(hooks.work, plugins.mask, proxy.fetch_whole)
         steps = (
             self._cors,
             AuthorizeStep(auth),
@@ -69,63 +61,22 @@ class Routing:
             scripts.before,
             scripts.after,
         )
-        self._serve = chain(steps, self._upstream)
+        self._first = chain(steps, self._upstream)
 
-    @property
-    def table(self) -> RouteTable:
-        """The routes of the newest generation of plugins."""
-        table: RouteTable = self._plugins.current.gathered.get(KIND, NO_ROUTES)
-        return table
-
-    def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document of all that is served now."""
-        return document(self.table.routes, self._settings)
-
-    async def answer(self, incoming: IncomingRequest) -> web.StreamResponse:
-        """Answer a request, or raise `Refusal` or `UnknownOutcome`."""
+    async def respond(self, exchange: RequestContext) -> web.StreamResponse:
+        """Return the response of a route. Raises `Refusal`, `ClientDisconnected`."""
         try:
-            found = self._find(incoming.request, incoming.raw_path)
-        except MethodNotAllowed as refusal:
-            if incoming.request.method == "OPTIONS":
-                return _options(refusal)
-            raise
-        exchange = self._exchange(incoming, found)
-        try:
-            return await self._serve(exchange)
+            return await self._first(exchange)
         finally:
             self._bodies.release(exchange)
 
-    def _find(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
-        """Find the route; a preflight is for the route of the method that it asks about."""
-        table, asked = self.table, preflight_method(request)
-        if asked is not None:
-            with contextlib.suppress(MethodNotAllowed):
-                found = table.find(raw_path, asked)
-                if self._cors_policy(found.route) is not None:
-                    return found
-        return table.find(raw_path, request.method)
-
-    def _exchange(self, incoming: IncomingRequest, found: RouteMatch) -> RequestContext:
-        request = incoming.request
-        return RequestContext(
-            incoming=incoming,
-            route=found.route,
-            operation=found.operation,
-            resources=found.resources,
-            raw_resources=found.raw_resources,
-            params=incoming.params,
-            headers=CIMultiDict(request.headers),
-            remote=self._auth.client_address(request.remote, request.headers),
-            waiting=expects_continue(request),
-            path=found.path,
-        )
-
-    def _cors_policy(self, route: Route) -> CorsPolicy | None:
+    def cors_policy(self, route: Route) -> CorsPolicy | None:
+        """Return the policy for pages of other origins."""
         return route.cors or self._default_cors
 
     async def _cors(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
         """Answer preflights before authorization: browsers send no credentials with them."""
-        policy, methods = self._cors_policy(exchange.route), exchange.route.methods or METHODS
+        policy, methods = self.cors_policy(exchange.route), exchange.route.methods or METHODS
         if policy is None:
             return await following(exchange)
         return await serve_cross_origin(exchange.request, policy, methods, lambda: following(exchange))
@@ -144,7 +95,73 @@ class Routing:
     async def _upstream(self, exchange: RequestContext) -> web.StreamResponse:
         if not exchange.route.upstreams:
             return web.Response(status=204)
-        return await self._proxy(exchange)
+        return await self._ask_upstream(exchange)
+
+
+class Routing:
+    """Serves what routing plugins describe. One object per gateway, on the server's loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        plugins: Plugins,
+        *,
+        auth: Auth,
+        hooks: Hooks,
+        proxy: Proxy,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self._auth = auth
+        origins = settings.cors_origins
+        scripts = ScriptSteps(hooks.run_script, plugins.mask, proxy.fetch_whole)
+        self._steps = RouteSteps(auth, scripts, proxy, CorsPolicy(origins) if origins else None, metrics)
+
+    @property
+    def table(self) -> RouteTable:
+        """The routes of the newest generation of plugins."""
+        table = self._plugins.current.combined.get(KIND)
+        return table if isinstance(table, RouteTable) else NO_ROUTES
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document of all that is served now."""
+        return document(self.table.routes, self._settings)
+
+    async def answer(self, incoming: IncomingRequest) -> web.StreamResponse:
+        """Answer a request, or raise `Refusal` or `UnknownOutcome`."""
+        try:
+            found = self._find(incoming.request, incoming.raw_path)
+        except MethodNotAllowed as refusal:
+            if incoming.request.method == "OPTIONS":
+                return _options(refusal)
+            raise
+        return await self._steps.respond(self._exchange(incoming, found))
+
+    def _find(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
+        """Find the route; a preflight is for the route of the method that it asks about."""
+        table, asked = self.table, preflight_method(request)
+        if asked is not None:
+            with contextlib.suppress(MethodNotAllowed):
+                found = table.find(raw_path, asked)
+                if self._steps.cors_policy(found.route) is not None:
+                    return found
+        return table.find(raw_path, request.method)
+
+    def _exchange(self, incoming: IncomingRequest, found: RouteMatch) -> RequestContext:
+        request = incoming.request
+        return RequestContext(
+            incoming=incoming,
+            route=found.route,
+            operation=found.operation,
+            resources=found.resources,
+            raw_resources=found.raw_resources,
+            params=incoming.params,
+            headers=CIMultiDict(request.headers),
+            remote=self._auth.client_address(request.remote, request.headers),
+            waiting=expects_continue(request),
+            path=found.path,
+        )
 
 
 def _options(refusal: MethodNotAllowed) -> web.Response:

@@ -12,14 +12,13 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from gateway import __version__
+from gateway.domain.path_template import RouteTemplate, fill_variables, variable_names
 from gateway.endpoints.routing.model import Operation, Route
-from gateway.endpoints.routing.template import RouteTemplate
 from gateway.settings import Settings
 
 ANY_METHOD: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 """What is written down for a route that takes every method."""
 
-_VARIABLE: Final = re.compile(r"\{([^{}:]+)(:path)?\}")
 _NOT_PARAMETERS: Final = frozenset({"accept", "content-type", "authorization"})
 """Header parameters of these names are ignored (specification, Parameter Object)."""
 
@@ -110,7 +109,7 @@ def _add_routes(
     spelled: dict[object, str] = {}
     for route in routes:
         # Paths that differ in the names of their variables only are the same to OpenAPI.
-        shown = _VARIABLE.sub(r"{\1}", route.path)
+        shown = fill_variables(route.path, "{{{}}}".format)
         path = spelled.setdefault(RouteTemplate.parse(route.path).shape, shown)
         item = found.setdefault(path, _parameters(path))
         jwt = [{"jwt": list(route.scopes)}]  # specification 3.1, Security Requirement Object: roles
@@ -177,7 +176,7 @@ def _refers(value: Any) -> bool:
 
 
 def _parameters(path: str) -> dict[str, Any]:
-    names = [found[1] for found in _VARIABLE.finditer(path)]
+    names = variable_names(path)
     if not names:
         return {}
     return {

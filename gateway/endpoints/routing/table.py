@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.domain import paths
+from gateway.domain.path_template import LITERAL, REST, RouteTemplate
 from gateway.endpoints.routing.model import Operation, Route
-from gateway.endpoints.routing.template import LITERAL, REST, RouteTemplate
 from gateway.errors import Refusal
 from gateway.plugins.scripting.namespace import METHODS
 
@@ -72,7 +72,7 @@ class RouteTable:
         route = taking[0]
         template = self._templates[route.name]
         resources = template.values(segments)
-        for part, value in zip(template.parts, segments, strict=False):
+        for part, value in zip(template.segments, segments, strict=False):
             if part.kind != REST and "/" in value:
                 raise Refusal("bad_path", f"{part.text!r} in the path contains a slash")
         return RouteMatch(
@@ -97,7 +97,7 @@ class RouteTable:
 
     def _add(self, route: Route, template: RouteTemplate) -> None:
         node = self._root
-        for part in template.parts:
+        for part in template.segments:
             if part.kind == REST:
                 node.rest.append(route)
                 return

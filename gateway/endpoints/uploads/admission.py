@@ -17,6 +17,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import Upload
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.preconditions import ExpectedDigest
@@ -56,9 +57,7 @@ class Admission:
         self._inflight = inflight
         self._one_time_marks = one_time_marks
 
-    async def admit(
-        self, incoming: IncomingRequest, match: paths.Match, upload_id: str
-    ) -> AdmittedUpload:
+    async def admit(self, incoming: IncomingRequest, match: PathMatch, upload_id: str) -> AdmittedUpload:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
         headers = incoming.request.headers
         length = preconditions.declared_length(headers)
@@ -83,7 +82,7 @@ class Admission:
     def _describe(
         self,
         incoming: IncomingRequest,
-        match: paths.Match,
+        match: PathMatch,
         upload_id: str,
         length: int | None,
     ) -> Upload:
@@ -109,7 +108,7 @@ class Admission:
     async def _authorize(self, upload: Upload) -> None:
         if not self._hooks.replaces_authorization():
             self._auth.authorize(upload.principal)
-        await self._hooks.uploading(upload)
+        await self._hooks.admit_upload(upload)
         _apply_grant(upload)
 
 
@@ -123,16 +122,16 @@ def _apply_grant(upload: Upload) -> None:
     upload.on_conflict = grant.on_conflict or upload.on_conflict
 
 
-def _check_path(upload: Upload, match: paths.Match) -> None:
+def _check_path(upload: Upload, match: PathMatch) -> None:
     try:
-        paths.check(upload.path)
+        paths.check_path(upload.path)
     except Refusal as refusal:
         if failure := as_hook_failure(refusal, upload, match):
             raise failure from refusal
         raise
 
 
-def as_hook_failure(refusal: Refusal, upload: Upload, match: paths.Match) -> Refusal | None:
+def as_hook_failure(refusal: Refusal, upload: Upload, match: PathMatch) -> Refusal | None:
     """Return `hook_failed` (503) where a handler wrote the refused path: that is no client's mistake."""
     if upload.path == match.path or refusal.code not in {"bad_path", "forbidden"}:
         return None

@@ -11,8 +11,9 @@ from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
 from gateway.commit.writer import PendingWrite, StorageWriter
-from gateway.domain import failpoints, paths
+from gateway.domain import failpoints
 from gateway.domain.model import Stored, new_id
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, as_hook_failure
 from gateway.endpoints.uploads.body import (
@@ -47,11 +48,11 @@ class UploadHandler:
         self._outcomes = outcomes
         self._slot = slot
 
-    async def put(self, incoming: IncomingRequest, match: paths.Match) -> SmallJsonResponse:
+    async def put(self, incoming: IncomingRequest, match: PathMatch) -> SmallJsonResponse:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
         request, upload_id = incoming.request, new_id(self._slot)
         request[UPLOAD_ID] = upload_id
-        logs.add(upload_id=upload_id)
+        logs.add_fields(upload_id=upload_id)
         withheld = 0
         try:
             if expects_continue(request):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
-from gateway.domain.model import Delivery, Identity, Origin
+from gateway.domain.model import Delivery, Origin
 from gateway.events.protocols import NewEvent
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
@@ -131,5 +131,4 @@ def delivery_of(message: Msg, handler: str, lease: float) -> Delivery:
 def _origin(read: Any) -> Origin | None:
     if read is None:
         return None
-    identity = read.get("identity")
-    return Origin(read["scheme"], None if identity is None else Identity(*identity))
+    return Origin(read["scheme"], read.get("etag"))

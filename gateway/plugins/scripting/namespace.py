@@ -85,6 +85,29 @@ class ScriptContext:
     sign_url: SignUrl = _stub_url
 
 
+@dataclass(frozen=True, slots=True)
+class PluginContext:
+    """What a plugin is made with beside its document. `state` is its own and outlives reloads."""
+
+    services: Services
+    configs: Configs
+    state: dict[str, Any]
+
+    def for_script(self, name: str, folder: str) -> ScriptContext:
+        """Return the context of a script of the plugin `name`, whose YAML file lies in `folder`."""
+        return ScriptContext(
+            name=name,
+            module=f"plugin.{name}",
+            folder=folder,
+            state=self.state,
+            configs=self.configs,
+            callout=self.services.callout,
+            files=self.services.files,
+            records=self.services.records.__call__,  # scripts reach nothing else of it
+            sign_url=self.services.sign_url,
+        )
+
+
 def run_script(code: CodeType, around: ScriptContext) -> dict[str, Any]:
     """Run a script's top-level code in a new namespace and return that namespace."""
     names = _names(around)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.domain import paths
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.downloads.archive import _all_below, folder_of
 from gateway.server.app import Gateway
 from gateway.storage.local.storage import LIST_PAGE_SIZE
@@ -157,12 +157,12 @@ async def test_off_is_off_and_head_has_no_body(start_gateway: StartGateway, stor
 )
 def test_a_folder_is_where_its_files_would_be(template: str, raw_path: str, path: str | None) -> None:
     found = folder_of(
-        paths.UploadPathTemplate.parse(template), incoming_request({}, "GET", f"{raw_path}?format=zip")
+        UploadPathTemplate.parse(template), incoming_request({}, "GET", f"{raw_path}?format=zip")
     )
     assert (found and found.path) == path
     assert (
         folder_of(
-            paths.UploadPathTemplate.parse(template),
+            UploadPathTemplate.parse(template),
             incoming_request({}, "GET", f"{raw_path}?format=tar"),
         )
         is None

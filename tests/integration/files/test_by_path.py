@@ -130,11 +130,11 @@ async def test_a_file_that_grows_or_tells_no_size_is_saved_and_stops_nobody(
 
     files, growing, content = gateway.resources.files, tmp_path / "growing", os.urandom(size)
     growing.write_bytes(content)
-    files.serve(Meanwhile(gateway.resources.writer, grows))
+    files.saver.store_with_writer(Meanwhile(gateway.resources.writer, grows))
     assert (await files.save("/growing", growing)).bytes == size
     assert await read(gateway, "/growing") == content
 
-    files.serve(gateway.resources.writer)
+    files.saver.store_with_writer(gateway.resources.writer)
     await files.save("/machine", "/proc/cpuinfo")
     assert (await read(gateway, "/machine")).startswith(b"processor")
     (tmp_path / "empty").touch()
@@ -155,7 +155,7 @@ async def test_a_file_that_loses_what_it_had_is_not_saved(
 
     local = tmp_path / "local"
     local.write_bytes(b"x" * 2_500_000)
-    gateway.resources.files.serve(Meanwhile(gateway.resources.writer, loses))
+    gateway.resources.files.saver.store_with_writer(Meanwhile(gateway.resources.writer, loses))
     with pytest.raises(OSError, match=fate):
         await gateway.resources.files.save("/a", local)
     with pytest.raises(Refusal, match="no such file"):

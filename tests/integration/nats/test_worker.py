@@ -80,9 +80,11 @@ SAVE = """\
       again = await files.save("/made/b c.txt", source(), mime="text/x-mine")
       async with files.open_path("/made/b c.txt", (await files.stat("/made/b c.txt")).etag) as file:
           body = await file.read()
+      await files.save("/made/gone", b"x")
+      await files.delete("/made/gone")
       missing = None
       try:
-          await files.stat("/made/none")
+          await files.stat("/made/gone")
       except Exception as refusal:
           missing = refusal.code
       tell(path=stored.path, replaced=again.replaced, body=body.decode(), missing=missing)
@@ -194,7 +196,7 @@ async def test_a_worker_that_shares_the_disk_opens_the_very_file(
     assert (run["body"], run["filepath"]) == ("hello", f"{tmp_path}/data/upload/a")
 
 
-async def test_a_worker_saves_and_reads_by_path_at_the_gateway(
+async def test_a_worker_saves_reads_and_removes_by_path_at_the_gateway(
     start_gateway: StartGateway, server: Server, worker: StartWorker, told: Told, tmp_path: Path
 ) -> None:
     handler(tmp_path, SAVE.replace("{{", "{").replace("}}", "}"))

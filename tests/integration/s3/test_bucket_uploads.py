@@ -78,7 +78,7 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
     files = (await start_gateway(auth="none", storage=s3_storage)).resources.files
     looked = asyncio.Event()
     with monkeypatch.context() as silent:
-        silent.setattr(BucketClient, "head", never)
+        silent.setattr(BucketClient, "head_object", never)
         saving = asyncio.create_task(files.save("/made/x", b"x", on_conflict="rename"))
         await looked.wait()
         saving.cancel()

@@ -101,8 +101,8 @@ async def test_an_answer_without_bound_is_cut_off(
 
 async def test_a_lane_closes_the_session_that_was_opened_in_it(server: TestServer) -> None:
     callout = Callout(lambda: f"127.0.0.1:{server.port}")
-    lane = ScriptExecutor("calling", [callout.close])
-    assert (await lane.call(callout, 5)).code == 200
+    executor = ScriptExecutor("calling", [callout.close])
+    assert (await executor.call_script(callout, 5)).code == 200
     assert len(callout._sessions) == 1
-    await lane.close(1)
+    await executor.close(1)
     assert not callout._sessions

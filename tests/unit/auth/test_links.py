@@ -10,8 +10,8 @@ import pytest
 
 from gateway.auth.links import SignedUrlFactory, nobody_signs, object_of
 from gateway.cli.check import check
-from gateway.domain import paths
 from gateway.domain.metadata import MAX_METADATA_BYTES
+from gateway.domain.path_template import PathMatch
 from gateway.domain.paths import split_target
 from gateway.errors import Refusal
 from gateway.settings import load
@@ -115,7 +115,7 @@ async def test_a_bucket_signs_for_itself_but_not_what_has_to_be_counted() -> Non
 )
 def test_the_door_of_stored_paths_reads_what_stands_behind_it(raw: str, path: str | None) -> None:
     match = object_of(raw)
-    assert match == (None if path is None else paths.Match(path, {"filepath": path[1:]}))
+    assert match == (None if path is None else PathMatch(path, {"filepath": path[1:]}))
 
 
 @pytest.mark.parametrize(

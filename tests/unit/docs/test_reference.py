@@ -22,6 +22,7 @@ from gateway.domain.model import (
     SCHEDULE,
     Delivery,
 )
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.domain.schedules import Every
 from gateway.endpoints import inflight
 from gateway.endpoints.admin import events as steering
@@ -73,7 +74,7 @@ def test_the_pages_that_are_open_to_all_are_documented_as_such() -> None:
 def test_the_templates_of_the_page_give_the_paths_it_says() -> None:
     for row in rows(section(page("http.md"), "## Paths")):
         template, target, path = (cell.strip("`") for cell in row)
-        match = paths.UploadPathTemplate.parse(template).match(target)
+        match = UploadPathTemplate.parse(template).match(target)
         assert match is not None
         pattern = re.escape(path).replace(re.escape("<a new UUID>"), "[0-9a-f-]{36}")
         assert re.fullmatch(pattern, match.path), match.path
@@ -181,13 +182,13 @@ def test_the_changes_tell_of_this_version() -> None:
     [
         ("how-to/handle-full-disks-and-limits.md", f"{inflight.MAX_UPLOADS:,} uploads"),
         ("how-to/handle-full-disks-and-limits.md", f"{serve.WANTED_FILES:,}"),
-        ("how-to/test-plugins.md", f"given up after {testing.LONGEST_SECONDS:.0f} s"),
+        ("how-to/test-plugins.md", f"given up after {testing.MAX_TEST_SECONDS:.0f} s"),
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
         ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
         ("architecture.md", f"from {committer.MIN_SYNC_APART_BYTES >> 20} MiB on"),
         ("architecture.md", f"at most {local_writer.MAX_BATCH_BYTES >> 20} MiB"),
         ("reference/script-names.md", f"over {callout.LARGEST_ANSWER >> 20} MiB"),
-        ("reference/script-names.md", f"more than {watchdog.STAGES[0]} s"),
+        ("reference/script-names.md", f"more than {watchdog.REPORT_DELAYS[0]} s"),
         ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),
         ("reference/http.md", f"more than {paths.MAX_SEGMENTS} segments"),
         ("reference/http.md", f"over {paths.MAX_PATH_BYTES} bytes"),

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.domain import paths
-from gateway.domain.paths import Match, UploadPathTemplate
+from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.errors import Refusal
 
 DEFAULT = UploadPathTemplate.parse("/upload/{filepath}")
@@ -121,7 +121,7 @@ def test_a_query_is_bounded_and_must_be_utf8() -> None:
 def test_a_path_of_the_templates_shape_gives_its_variables(
     template: str, raw: str, path: str, resources: dict[str, str]
 ) -> None:
-    assert UploadPathTemplate.parse(template).match(raw) == Match(path, resources)
+    assert UploadPathTemplate.parse(template).match(raw) == PathMatch(path, resources)
 
 
 @pytest.mark.parametrize(("template", "resources"), [("/in/{t}", {"t": "x"}), ("/in/x", {})])
@@ -183,9 +183,9 @@ def test_every_single_segment_variable_is_checked_like_a_segment(raw: str) -> No
     [
         ("", "start with a slash"),
         ("upload/{filepath}", "start with a slash"),
-        ("/", "segment 1 is empty"),
-        ("/upload/", "segment 2 is empty"),
-        ("/a//{filepath}", "segment 2 is empty"),
+        ("/", "segment 1: it is empty"),
+        ("/upload/", "segment 2: it is empty"),
+        ("/a//{filepath}", "segment 2: it is empty"),
         ("/a/../{filepath}", "dot segment"),
         ("/a\n/{filepath}", "control character"),
         ("/a%20b/{filepath}", "without %"),
@@ -194,10 +194,12 @@ def test_every_single_segment_variable_is_checked_like_a_segment(raw: str) -> No
         ("/a/x{file}", "whole segment"),
         ("/a/{}", "whole segment"),
         ("/a/{file-name}", "whole segment"),
-        ("/{a}/{a}", "{a} stands more than once"),
+        ("/a/{rest:path}", "only {filepath} spans"),
+        ("/{rest:path}/a", "at its end only"),
+        ("/{a}/{a}", "{a} more than once"),
         ("/{filepath}/x/{filepath}", "more than once"),
-        ("/{filename}/{filepath}", "cannot stand together"),
-        ("/-/{filepath}", "gateway itself"),
+        ("/{filename}/{filepath}", "both {filepath} and {filename}"),
+        ("/-/{filepath}", "reserved for the gateway"),
     ],
 )
 def test_a_bad_template_is_refused_with_its_reason(text: str, reason: str) -> None:
@@ -207,9 +209,11 @@ def test_a_bad_template_is_refused_with_its_reason(text: str, reason: str) -> No
 
 
 def test_the_longest_legal_paths_pass() -> None:
-    assert paths.check("a" * 255) == ("a" * 255,)
-    assert len(paths.check("/" + "/".join("a" * 100))) == 100
-    assert paths.check("/".join(["a" * 249] * 14)) == ("a" * 249,) * 14  # 3500 bytes with its slashes
+    assert paths.check_path("a" * 255) == ("a" * 255,)
+    assert len(paths.check_path("/" + "/".join("a" * 100))) == 100
+    assert (
+        paths.check_path("/".join(["a" * 249] * 14)) == ("a" * 249,) * 14
+    )  # 3500 bytes with its slashes
 
 
 @pytest.mark.parametrize(
@@ -230,14 +234,14 @@ def test_the_longest_legal_paths_pass() -> None:
 )
 def test_a_bad_path_is_refused_with_rule_and_place(path: str, reason: str) -> None:
     with pytest.raises(Refusal) as caught:
-        paths.check(path)
+        paths.check_path(path)
     assert caught.value.code == "bad_path"
     assert reason in caught.value.message
     assert caught.value.message.isprintable()
 
 
 def test_the_state_folder_is_reserved_only_at_the_top() -> None:
-    assert paths.check("/upload/.gateway/x") == ("upload", ".gateway", "x")
+    assert paths.check_path("/upload/.gateway/x") == ("upload", ".gateway", "x")
 
 
 def test_control_characters_are_those_of_unicode() -> None:
@@ -250,7 +254,7 @@ def test_control_characters_are_those_of_unicode() -> None:
 @example("/.././..")
 def test_whatever_check_accepts_stays_below_any_root(path: str) -> None:
     with suppress(Refusal):
-        assert "/".join(paths.check(path)) == path.removeprefix("/")
+        assert "/".join(paths.check_path(path)) == path.removeprefix("/")
         assert stays_below_root(path)
 
 
@@ -274,11 +278,11 @@ def test_whatever_match_accepts_stays_below_any_root(name: str) -> None:
 def test_a_quoted_path_matches_back_to_itself(segments: list[str]) -> None:
     path = "/upload/" + "/".join(segments)
     try:
-        paths.check(path)
+        paths.check_path(path)
     except Refusal:
         return
     match = DEFAULT.match(quote(path))
-    assert match == Match(path, {"filepath": path.removeprefix("/upload/")})
+    assert match == PathMatch(path, {"filepath": path.removeprefix("/upload/")})
 
 
 def test_every_short_spelling_of_traversal_is_refused_or_contained() -> None:

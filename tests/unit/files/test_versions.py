@@ -23,7 +23,7 @@ async def stored_event(
 
 async def read(harness: CommitterHarness, event: dict[str, Any]) -> bytes:
     async with harness.files.open(event) as reader:
-        return await reader.read()
+        return bytes(await reader.read())
 
 
 def replaced(target: Path) -> None:

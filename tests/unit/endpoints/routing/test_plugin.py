@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.plugins import PluginFaults
+from gateway.plugins import PluginErrors
 from tests.support import TESTS
 from tests.support.routing.scripted import load, route
 
@@ -15,7 +15,7 @@ HEAD = "upstreams: [up]\nproxy: {path: /a}\n"
 
 
 def fault(folder: Path, text: str) -> str:
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         load(folder, text)
     return str(caught.value).replace(f"{folder}/", "")
 
@@ -64,7 +64,10 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("upstreams: [up]\nproxy: {path: a}\n", "x:2: `proxy.path` must start with a slash"),
-        ("upstreams: [up]\nproxy: {path: '/a{b}'}\n", "x:2: `proxy.path` is made of plain segments"),
+        (
+            "upstreams: [up]\nproxy: {path: '/a{b}'}\n",
+            "x:2: `proxy.path` is wrong in segment 1: a variable",
+        ),
         (
             "upstreams: [up]\nproxy: {path: '/{a}/{a}'}\n",
             "x:2: `proxy.path` has the variable {a} more",
@@ -73,7 +76,10 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
             "upstreams: [up]\nproxy: {path: '/{a:path}/b'}\n",
             "x:2: `proxy.path` may have {a:path} at its end",
         ),
-        ("upstreams: [up]\nproxy: {path: '/a//b'}\n", "x:2: `proxy.path` has an empty segment"),
+        (
+            "upstreams: [up]\nproxy: {path: '/a//b'}\n",
+            "x:2: `proxy.path` is wrong in segment 2: it is empty",
+        ),
         ("upstreams: [up]\nproxy: {path: '/-/x'}\n", "x:2: paths below /-/ belong to the gateway"),
         (f"{HEAD}target: {{path: '/{{b}}'}}\n", "x:3: the served path has no variable {b}"),
         ("upstreams: ['http://up']\nproxy: {path: /a}\n", "x:1: an upstream is host or host:port"),
