@@ -30,13 +30,11 @@ from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.notifications.handler import NotificationHandler
 from gateway.endpoints.routing.handler import Routing
-from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.socket_takeover import DETACHED, respond_detached
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
-from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
-from gateway.http.responses import refusal_answer
+from gateway.http.protocol import UPLOAD_ID, abort
+from gateway.http.responses import GatewayResponse, refusal_response
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.metrics import Metrics
@@ -112,13 +110,11 @@ class Dispatcher:
                 abort(request)
                 self._note(request, None, started)
                 return web.Response(status=500)
-            answer.headers["X-Request-Id"] = request_id
-            if not isinstance(answer, ProxyResponse):
-                answer.headers["Server"] = SERVER
-                answer.headers["X-Content-Type-Options"] = "nosniff"
+            answer.set_gateway_headers(request_id)
             self._note(request, answer, started)
             with contextlib.suppress(ConnectionError):  # a client that has gone misses its answer
-                await _send(request, answer)
+                await answer.send(request)
+                failpoints.hit("after answer")
             return answer
 
     def _secrets_of(self, request: web.BaseRequest) -> list[str]:
@@ -126,12 +122,12 @@ class Dispatcher:
 
     async def _answer_or_refuse(
         self, request: web.BaseRequest, *, owner: bool
-    ) -> web.StreamResponse | None:
+    ) -> GatewayResponse | None:
         """Return the answer, or None where there is no honest one."""
         try:
             return await self._answer(request, owner=owner)
         except Refusal as refusal:
-            answer = refusal_answer(refusal)
+            answer = refusal_response(refusal)
             if request.body_exists:
                 answer.force_close()
             return answer
@@ -142,9 +138,11 @@ class Dispatcher:
             return None
         except Exception:
             faults.exception("a request broke the server")
-            return refusal_answer(Refusal("internal", "the server made a mistake; its log knows more"))
+            return refusal_response(
+                Refusal("internal", "internal server error; the server log has details")
+            )
 
-    async def _answer(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse:
         if self.stopping:
             raise Refusal("stopping", "the gateway is being stopped")
         incoming = IncomingRequest(request)
@@ -169,7 +167,7 @@ class Dispatcher:
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
         return await self.uploads.put(incoming, match)
 
-    async def _object(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
+    async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
         """Serve a stored path to whoever has a signature for it, and to our own kind."""
         request = incoming.request
         self.auth.refuse_unknown_proxy(request.headers)
@@ -185,7 +183,7 @@ class Dispatcher:
             raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
         return await self.uploads.put(incoming, match)
 
-    async def _own_page(self, incoming: IncomingRequest, *, owner: bool) -> web.StreamResponse:
+    async def _own_page(self, incoming: IncomingRequest, *, owner: bool) -> GatewayResponse:
         request, segments = incoming.request, paths.decode(incoming.raw_path)
         principal: Mapping[str, Any] | None = None
         if segments not in OPEN_TO_ALL and not owner:
@@ -210,7 +208,7 @@ class Dispatcher:
         incoming.reject_unenforceable_grant()
         return self.auth.operator(caller.principal)
 
-    async def _notifications(self, incoming: IncomingRequest) -> web.StreamResponse:
+    async def _notifications(self, incoming: IncomingRequest) -> GatewayResponse:
         """Let in an object store that is known by its secret, where it is not known otherwise."""
         try:
             known = await self._operator(incoming) is not None
@@ -218,7 +216,7 @@ class Dispatcher:
             known = False
         return await self.notifications.handle_notifications(incoming.request, authorized=known)
 
-    def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
+    def _note(self, request: web.BaseRequest, answer: GatewayResponse | None, started: float) -> None:
         """Count and log one request. The query stays out: it may hold a signature."""
         method = request.method if request.method in METHODS else "other"
         status = "none" if answer is None else str(answer.status)
@@ -236,16 +234,3 @@ class Dispatcher:
         if UPLOAD_ID in request:
             facts["upload_id"] = request[UPLOAD_ID]
         log.info("request", extra={"facts": facts})
-
-
-async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
-    """Write the answer; where the body was not read, close the connection behind it."""
-    refused = answer.status >= 400 and request.body_exists and not isinstance(answer, ProxyResponse)
-    if DETACHED in request:
-        await respond_detached(request, answer)
-    elif refused or is_unread(request):
-        await answer_unread(request, answer)
-    else:
-        await answer.prepare(request)
-        await answer.write_eof()
-    failpoints.hit("after answer")

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gateway.errors import Refusal, Superseded
 from gateway.files.versions import UploadVersions
+from gateway.http.responses import GatewayResponse, Response
 from gateway.storage.protocols import Storage
 
 _STRONG_ETAG: Final = re.compile(r'"([\x21\x23-\x7e]*)"')
@@ -21,9 +22,7 @@ _STRONG_ETAG: Final = re.compile(r'"([\x21\x23-\x7e]*)"')
 class VersionSender(Protocol):
     """Downloads, as far as this endpoint needs them."""
 
-    async def serve(
-        self, request: web.BaseRequest, path: str, *, etag: str | None
-    ) -> web.StreamResponse:
+    async def serve(self, request: web.BaseRequest, path: str, *, etag: str | None) -> GatewayResponse:
         """Answer with this version of the file at `path`. Raises `Refusal`."""
 
 
@@ -37,7 +36,7 @@ class InternalFilesEndpoint:
 
     async def serve_upload(
         self, request: web.BaseRequest, upload_id: str, principal: Mapping[str, Any] | None
-    ) -> web.StreamResponse:
+    ) -> GatewayResponse:
         """Send or remove the version of a file that an upload became. Raises `Refusal`."""
         if request.method not in {"GET", "HEAD", "DELETE"}:
             allow = {"Allow": "GET, HEAD, DELETE"}
@@ -57,15 +56,15 @@ class InternalFilesEndpoint:
             if refusal.code not in {"not_found", "bad_path"}:
                 raise
             raise Refusal("superseded", f"{version.path} has been removed since") from None
-        return web.Response(status=204)
+        return Response(status=204)
 
-    async def delete_object(self, request: web.BaseRequest, path: str) -> web.Response:
+    async def delete_object(self, request: web.BaseRequest, path: str) -> Response:
         """Remove what is stored at a path, with `If-Match` one version of it. Raises `Refusal`."""
         try:
             await self._storage.delete(path, _if_match(request.headers.get("If-Match", "*")))
         except Superseded as error:
             raise Refusal("precondition_failed", f"If-Match: {error}") from None
-        return web.Response(status=204)
+        return Response(status=204)
 
 
 def _if_match(header: str) -> str | None:

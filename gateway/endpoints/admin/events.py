@@ -19,7 +19,7 @@ from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import json_codec as wire
 from gateway.events.protocols import VERB_STATES, VERBS, Ledger, Selection, Verb, run_all
 from gateway.http.request_body import read_small_body
-from gateway.http.responses import json_answer
+from gateway.http.responses import GatewayResponse, Response, json_response
 from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway.admin")
@@ -41,7 +41,7 @@ class EventsEndpoint:
 
     async def answer(
         self, request: web.BaseRequest, segments: tuple[str, ...], query: Query
-    ) -> web.StreamResponse:
+    ) -> GatewayResponse:
         """Answer for a path below `/-/events`, given as decoded segments. Raises `Refusal`."""
         ledger = self._ledger(query)
         try:
@@ -63,32 +63,32 @@ class EventsEndpoint:
 
     # -- looking
 
-    async def _look(self, ledger: Ledger, rest: tuple[str, ...], query: Query) -> web.Response:
+    async def _look(self, ledger: Ledger, rest: tuple[str, ...], query: Query) -> Response:
         match rest:
             case ():
                 return await self._page(ledger, query)
             case ("depth",):
-                return json_answer(wire.depth_said(await ledger.depth()))
+                return json_response(wire.depth_said(await ledger.depth()))
             case ("paused",):
-                return json_answer({"paused": sorted(await ledger.paused())})
+                return json_response({"paused": sorted(await ledger.paused())})
             case (event_id,):
                 return await self._event(ledger, event_id)
         raise Refusal("not_found", "there is no such page")
 
-    async def _page(self, ledger: Ledger, query: Query) -> web.Response:
+    async def _page(self, ledger: Ledger, query: Query) -> Response:
         said = {name: _one(query, name) for name in ("state", "handler", "since")}
         selection = wire.selection({**said, "events": query.get("event", [])})
         limit = min(max(_number(query, "limit", PAGE), 1), MAX_PAGE)
         page = await ledger.page(selection, _one(query, "after"), limit)
-        return json_answer(wire.page_said(page))
+        return json_response(wire.page_said(page))
 
-    async def _event(self, ledger: Ledger, event_id: str) -> web.Response:
+    async def _event(self, ledger: Ledger, event_id: str) -> Response:
         history = await ledger.history(event_id)
         if history is None:
             raise Refusal("not_found", "no event of this id is known (any more)")
         said = wire.history_said(history)
         said["body"] = self._redacted(said["body"])
-        return json_answer(said)
+        return json_response(said)
 
     def _redacted(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Once more: a header may have become secret since the event was written down."""
@@ -103,7 +103,7 @@ class EventsEndpoint:
 
     # -- steering
 
-    async def _steer(self, request: web.BaseRequest, ledger: Ledger, action: str) -> web.Response:
+    async def _steer(self, request: web.BaseRequest, ledger: Ledger, action: str) -> Response:
         if request.method != "POST":
             raise _only("POST")
         _refuse_foreign(request)
@@ -116,19 +116,19 @@ class EventsEndpoint:
         if piecemeal:
             done = await ledger.run_chunk(verb, selection, None if after is None else str(after))
             _note(verb, done.count)
-            return json_answer(asdict(done))
+            return json_response(asdict(done))
         count = await run_all(ledger, verb, selection)
         _note(verb, count)
-        return json_answer({"count": count})
+        return json_response({"count": count})
 
-    async def _hold(self, ledger: Ledger, action: str, said: Mapping[str, Any]) -> web.Response:
+    async def _hold(self, ledger: Ledger, action: str, said: Mapping[str, Any]) -> Response:
         handler = wire.name(said.get("handler"), "handler")
         if said.keys() != {"handler"}:
             raise ValueError(f"{action} takes a handler and nothing else")
         change: Callable[[str], Awaitable[None]] = getattr(ledger, action)
         await change(handler)
         log.info("%s: %s", action, handler)
-        return json_answer({"handler": handler, "paused": action == "pause"})
+        return json_response({"handler": handler, "paused": action == "pause"})
 
 
 def meant(verb: Verb, said: Mapping[str, Any]) -> Selection:

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.commit.disk_space import DiskSpace
@@ -25,7 +24,7 @@ from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
-from gateway.http.responses import json_answer
+from gateway.http.responses import Response, json_response
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, together
 
@@ -66,12 +65,12 @@ class StatusEndpoint:
     _ready: tuple[float, dict[str, bool]] = (0.0, {})
     _depth: tuple[float, list[Depth]] = (0.0, [])
 
-    async def answer(self, segments: tuple[str, ...], *, alone: bool = False) -> web.Response:
+    async def answer(self, segments: tuple[str, ...], *, alone: bool = False) -> Response:
         """Answer for a path below `/-/`, given as decoded segments. Raises `Refusal`.
 
         `alone`: only what this process knows itself, without its siblings.
         """
-        pages: dict[tuple[str, ...], Callable[[], Awaitable[web.Response]]] = {
+        pages: dict[tuple[str, ...], Callable[[], Awaitable[Response]]] = {
             ("-", "health"): self._health,
             ("-", "ready"): self._readiness,
             ("-", "metrics"): lambda: self._metrics(alone=alone),
@@ -83,10 +82,10 @@ class StatusEndpoint:
             return await self._upload(segments[2], alone=alone)
         raise Refusal("not_found", "there is no such page")
 
-    async def _health(self) -> web.Response:
-        return json_answer({"status": "ok"})
+    async def _health(self) -> Response:
+        return json_response({"status": "ok"})
 
-    async def _readiness(self) -> web.Response:
+    async def _readiness(self) -> Response:
         until, checks = self._ready
         if time.monotonic() > until:
             checks = {
@@ -98,7 +97,7 @@ class StatusEndpoint:
                 checks["storage"] = await self.storage()
             self._ready = (time.monotonic() + READY_SECONDS, checks)
         ready = all(checks.values())
-        return json_answer({"ready": ready, "checks": checks}, 200 if ready else 503)
+        return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
 
     async def _journal_writable(self) -> bool:
         try:
@@ -108,7 +107,7 @@ class StatusEndpoint:
             return False
         return True
 
-    async def _metrics(self, *, alone: bool) -> web.Response:
+    async def _metrics(self, *, alone: bool) -> Response:
         try:
             depth = await self._counted()
             paused = frozenset[str]() if self.engines else await self.ledger.paused()
@@ -120,7 +119,7 @@ class StatusEndpoint:
         if self.siblings.sessions and not alone:
             told = {self.slot: body, **await self.siblings.ask_all("/-/metrics")}
             body = await asyncio.to_thread(together, told)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _counted(self) -> list[Depth]:
         until, depth = self._depth
@@ -130,13 +129,13 @@ class StatusEndpoint:
             self._depth = (time.monotonic() + kept, depth)
         return depth
 
-    async def _upload(self, upload_id: str, *, alone: bool) -> web.Response:
+    async def _upload(self, upload_id: str, *, alone: bool) -> Response:
         story = await self._own_story(upload_id)
         if story is None and not alone:
             story = await self.siblings.story(upload_id)
         if story is None:
             raise Refusal("not_found", "no upload of this id is known (any more)")
-        return json_answer(story)
+        return json_response(story)
 
     async def _own_story(self, upload_id: str) -> dict[str, Any] | None:
         story = self.inflight.describe(upload_id)
@@ -154,8 +153,8 @@ class StatusEndpoint:
                 told["progress"] = progress
         return story
 
-    async def _openapi(self) -> web.Response:
-        return json_answer(self.openapi())
+    async def _openapi(self) -> Response:
+        return json_response(self.openapi())
 
 
 async def _shared(engine: protocols.Ledger) -> SharedQueueDepth | None:

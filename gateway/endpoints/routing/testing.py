@@ -24,7 +24,7 @@ from gateway.endpoints.routing.script_results import (
 from gateway.endpoints.routing.script_steps import ScriptRequest, ScriptResponse, changed
 from gateway.endpoints.routing.validate import body_faults, header_faults, refusal_of
 from gateway.errors import Refusal
-from gateway.http.responses import refusal_answer
+from gateway.http.responses import refusal_response
 from gateway.plugins.handlers import surroundings
 from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import RouteCaseModel, RouteExpectModel, RouteRequestModel
@@ -155,7 +155,7 @@ def _upstream(plugin: RoutePlugin, answer: AnswerModel) -> ScriptReply:
 
 
 def _reply_of_refusal(refusal: Refusal) -> ScriptReply:
-    answer = refusal_answer(refusal)
+    answer = refusal_response(refusal)
     return ScriptReply(answer.status, (answer.text or "").encode())
 
 
