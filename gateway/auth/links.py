@@ -136,12 +136,12 @@ def object_of(raw_path: str) -> PathMatch | None:
     if any("/" in segment for segment in segments):
         raise Refusal("bad_path", "a segment of the path contains a slash")
     key = "/".join(segments)
-    paths.check(key)
+    paths.check_path(key)
     return PathMatch(f"/{key}", {"filepath": key})
 
 
 def _checked(path: str) -> str:
     try:
-        return "/" + "/".join(paths.check(path))
+        return "/" + "/".join(paths.check_path(path))
     except Refusal as refusal:
         raise ValueError(refusal.message) from None

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from gateway.endpoints.routing import testing
 from gateway.endpoints.routing.plugin import KIND, RoutePlugin, routing_kind
+from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
-from gateway.plugins import KINDS, Handler, Plugins
+from gateway.plugins import KINDS, Plugins
+from gateway.plugins.handler_tests import run_handler_tests
 from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting import ScriptExecutor, Services
 from gateway.plugins.secrets import MakeKeys, SecretKeys, keys_of
-from gateway.plugins.testing import TestResult, run_tests
+from gateway.plugins.testing import TestResult
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import Mask
@@ -64,46 +65,47 @@ def check(
     """
     kinds = (*KINDS, routing_kind(upload_path, issuer=issuer))
     plugins = Plugins(folders, Services(), kinds, keys)
-    logs.mask_with(plugins.mask)
+    logs.set_mask(plugins.mask)
     try:
         plugins.load()
         for line in plugins.describe():
             print(line)
         for warning in (text for route in _routes(plugins) for text in route.warnings()):
             print(f"warning: {warning}", file=sys.stderr)
-        outcomes = asyncio.run(_run_all(plugins))
-    except ConfigError as fault:
-        print(fault, file=sys.stderr)
+        results = asyncio.run(_run_all(plugins))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
         return 1
     finally:
         plugins.close()
-    for outcome in outcomes:
-        _tell(outcome, plugins.mask)
-    failed = sum(bool(outcome.faults) for outcome in outcomes)
-    print(f"{len(plugins.current.files)} files, {len(outcomes)} tests, {failed} failed")
+    for result in results:
+        _print_result(result, plugins.mask)
+    failed = sum(bool(result.failures) for result in results)
+    print(f"{len(plugins.current.files)} files, {len(results)} tests, {failed} failed")
     return 1 if failed else 0
 
 
 async def _run_all(plugins: Plugins) -> list[TestResult]:
-    handlers: list[Handler] = [one for event in EVENTS for one in plugins.current.handlers[event]]
-    lane = ScriptExecutor("check")
+    handlers = [handler for event in EVENTS for handler in plugins.current.handlers[event]]
+    executor = ScriptExecutor("check")
+    results: list[TestResult] = []
     try:
-        outcomes = [outcome for handler in handlers for outcome in await run_tests(handler, lane)]
+        for handler in handlers:
+            results += await run_handler_tests(handler, executor)
         for route in _routes(plugins):
-            outcomes += await testing.run_tests(route, lane)
-        return outcomes
+            results += await run_route_tests(route, executor)
     finally:
-        await lane.close(0)
+        await executor.close(0)
+    return results
 
 
 def _routes(plugins: Plugins) -> tuple[RoutePlugin, ...]:
-    routes: tuple[RoutePlugin, ...] = plugins.current.made[KIND]
-    return routes
+    return tuple(plugin for plugin in plugins.current.plugins[KIND] if isinstance(plugin, RoutePlugin))
 
 
-def _tell(outcome: TestResult, mask: Mask) -> None:
-    if not outcome.faults:
-        print(f"ok    {outcome.handler}: {outcome.test}")
-    for fault in outcome.faults:
-        told = f"{outcome.place}: FAILED {outcome.handler}: {outcome.test}: {mask(fault)}"
-        print(told, file=sys.stderr)
+def _print_result(result: TestResult, mask: Mask) -> None:
+    if not result.failures:
+        print(f"ok    {result.plugin}: {result.test}")
+    for failure in result.failures:
+        line = f"{result.place}: FAILED {result.plugin}: {result.test}: {mask(failure)}"
+        print(line, file=sys.stderr)

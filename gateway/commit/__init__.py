@@ -1,6 +1,6 @@
-"""The commit room keeps the promise: a 2xx means whole, durable, and its handlers will run.
+"""Commits uploads: a 2xx means the file is whole, on stable storage, and its handlers will run.
 
-`committer` takes waiting uploads in batches through one thread, `publish` gives a body its final
-name, `recover` settles at start what a crash left, `reserve` keeps the disk from filling, `files`
-finds the very file that was committed. Every door that stores uses this room.
+`writer` is the protocol of both storages, `local_writer` and `object_writer` implement it. `committer`
+commits local files in batches through one thread, `object_commit` objects one by one; `recover` settles
+at start what a crash left.
 """

@@ -1,9 +1,9 @@
-"""At start, settle what a crash left; finished before the port opens.
+"""Settles at start what a crash left; finished before the port opens.
 
-A body that still lies in `incoming/` was never answered with a 2xx: its row goes, durably, and the
-one-time URL that it used is good again; then the body goes. A row whose body is gone was published:
-its deliveries become ready. Nothing is ever given a name here, so nothing newer can be overwritten.
-Blocking.
+A body that is still in `incoming/` was never answered with a 2xx: its row is deleted, durably, and the
+one-time URL that it used is valid again; then the body is removed. A row whose body is gone was
+published: its deliveries become ready. Nothing is ever given a name here, so nothing newer can be
+overwritten. Blocking.
 """
 
 from __future__ import annotations
@@ -14,68 +14,73 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
 
-_CHUNK = 500
+_CHUNK: Final = 500
+"""Bodies that are settled at once."""
 
 
 @dataclass(slots=True, frozen=True)
 class Recovered:
-    """What a start found: bodies swept, rows of unanswered uploads undone, deliveries revived."""
+    """What a start settled: bodies removed, rows of unanswered uploads deleted, deliveries resumed."""
 
-    swept: int
+    removed: int
     undone: int
     resumed: int
 
 
-def recover(incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks) -> Recovered:
+def recover(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTimeMarks) -> Recovered:
     """Settle every body, one-time URL and unfinished delivery of this slot.
 
     Raises `ConfigError` when the disk does not allow it: then the server must not start, for it
     could not keep its promise. What was settled by then stays settled.
     """
     try:
-        return _settle(incoming, journal, once)
-    except (OSError, sqlite3.Error) as fault:
+        return _settle(incoming, journal, one_time_marks)
+    except (OSError, sqlite3.Error) as error:
         raise ConfigError(
-            f"what an earlier run left cannot be settled ({fault}): free some space, see that the "
+            f"what an earlier run left cannot be settled ({error}): free some space, check that the "
             "disk is sound and that the user of this process may write to the state folder"
-        ) from fault
+        ) from error
 
 
-def _settle(incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks) -> Recovered:
-    swept = undone = 0
+def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTimeMarks) -> Recovered:
+    removed = undone = 0
     if journal.outbox.held().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.
         os.sync()
-    for names in _chunks(incoming.upload_ids()):
-        recorded = journal.outbox.recorded(names).result()
-        private = {name for name in names if not _was_published(incoming, name)}
-        unpublished = [name for name in recorded if name in private]
+    for upload_ids in _chunks(incoming.upload_ids()):
+        recorded = journal.outbox.recorded(upload_ids).result()
+        private = {upload_id for upload_id in upload_ids if not _was_published(incoming, upload_id)}
+        unpublished = [upload_id for upload_id in recorded if upload_id in private]
         if unpublished:
             journal.outbox.forget(unpublished).result()
-        once.release_all(private)
-        for name in names:
-            incoming.remove(name)
-        swept += len(names)
+        one_time_marks.release_all(private)
+        for upload_id in upload_ids:
+            incoming.remove(upload_id)
+        removed += len(upload_ids)
         undone += len(unpublished)
     incoming.sync()
     held, running = journal.queue.resume().result()
-    found = Recovered(swept, undone, held + running)
-    if any((swept, undone, held, running)):
+    recovered = Recovered(removed, undone, held + running)
+    if any((removed, undone, held, running)):
         log.info(
-            "recovered: %d unfinished bodies swept, %d unanswered uploads undone, %d deliveries resumed",
-            found.swept,
-            found.undone,
-            found.resumed,
+            "recovered: %d unfinished bodies removed, %d unanswered uploads undone,"
+            " %d deliveries resumed",
+            recovered.removed,
+            recovered.undone,
+            recovered.resumed,
+            extra=event("startup.recovered"),
         )
-    return found
+    return recovered
 
 
 def _was_published(incoming: IncomingDirectory, upload_id: str) -> bool:
@@ -83,9 +88,9 @@ def _was_published(incoming: IncomingDirectory, upload_id: str) -> bool:
     return incoming.stat(upload_id).st_nlink > 1
 
 
-def _chunks(names: Iterator[str]) -> Iterator[list[str]]:
+def _chunks(upload_ids: Iterator[str]) -> Iterator[list[str]]:
     # Removing entries while a folder is being read may skip some: read it through first. Ids are
     # short, and there are no more of them than there were uploads at once.
-    everything = iter(list(names))
-    while chunk := list(itertools.islice(everything, _CHUNK)):
+    complete = iter(list(upload_ids))
+    while chunk := list(itertools.islice(complete, _CHUNK)):
         yield chunk

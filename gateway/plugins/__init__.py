@@ -1,21 +1,19 @@
-"""The operator's YAML files -> checked, compiled, one generation.
-
-One rule: what is in force was loaded whole and without a fault. Knows nothing of uploads or doors.
-"""
+"""Plugins: YAML documents, checked, compiled and swapped in as one set."""
 
 from gateway.plugins.handlers import Handler
-from gateway.plugins.kinds import KINDS, Kind, Parsed, PluginContext, validate
+from gateway.plugins.kinds import HANDLER, KINDS, Kind, ParsedPlugin, Plugin, validate
 from gateway.plugins.loader import Plugins, PluginSet
-from gateway.plugins.yaml_documents import Document, PluginFaults
+from gateway.plugins.yaml_documents import Document, PluginErrors
 
 __all__ = [
+    "HANDLER",
     "KINDS",
     "Document",
     "Handler",
     "Kind",
-    "Parsed",
-    "PluginContext",
-    "PluginFaults",
+    "ParsedPlugin",
+    "Plugin",
+    "PluginErrors",
     "PluginSet",
     "Plugins",
     "validate",

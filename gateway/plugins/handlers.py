@@ -1,7 +1,6 @@
-"""A handler: what its document says, and its function.
+"""A handler of an event, made of its document.
 
-One rule: a handler that exists can be called; all that can be wrong with it was said at load. May
-import `scripting`, `schedules`, `model`, `errors` and this room.
+Whatever can be wrong with it is reported at load: a handler that exists can be called.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from gateway.plugins.models import (
     CaseModel,
     HandlerModel,
 )
-from gateway.plugins.scripting import Configs, Event, Handle, ScriptContext, Services, run_script
+from gateway.plugins.scripting import Event, Handle, PluginContext, ScriptContext, run_script
 from gateway.plugins.scripting.compile import compile_source
 from gateway.plugins.scripting.modules import provide_get_session
 from gateway.plugins.scripting.trace import place_of_error
@@ -58,7 +57,7 @@ class Handler:
 
     @property
     def spec(self) -> HandlerSpec:
-        """What the runner of deliveries must know."""
+        """What the runner of deliveries needs."""
         return HandlerSpec(
             self.name,
             self.event,
@@ -87,13 +86,11 @@ class Handler:
         return f"{text}, {'keeps' if keeps else 'replaces'} the default authorization"
 
 
-def make_handler(
-    document: Document, model: HandlerModel, services: Services, configs: Configs, state: dict[str, Any]
-) -> Handler:
+def make_handler(document: Document, model: HandlerModel, context: PluginContext) -> Handler:
     """Compile a handler's script and run its top-level code. Raises `ConfigError` with the line."""
     code = compile_source(document.source("script"))
     provide_get_session(model.script)
-    around = surroundings(document, model.name, configs, state, services)
+    names = _run_top_level(document, code, ScriptContext(model.name, document.folder, context))
     return Handler(
         name=model.name,
         event=model.event,
@@ -102,24 +99,20 @@ def make_handler(
         keeps_authorization=model.authorization == "keep",
         retry=RetryPolicy(model.retry.attempts, model.retry.backoff, model.retry.max_backoff),
         concurrency=model.concurrency or DEFAULT_CONCURRENCY.get(model.event, 1),
-        prefix=_ends(model.prefix),
-        suffix=_ends(model.suffix),
+        prefix=_as_tuple(model.prefix),
+        suffix=_as_tuple(model.suffix),
         schedule=_schedule(model),
         tests=tuple(model.tests),
         file=str(document.file),
         line=document.line(),
-        function=_function(document, model.name, _run(document, code, around)),
+        function=_function(document, model.name, names),
         code=code,
         document=document,
     )
 
 
-def _ends(said: str | list[str] | None) -> tuple[str, ...]:
-    """Return what keys must begin or end with: one of these, if there are any.
-
-    Objects' keys have no leading slash; who writes one means the top of the storage.
-    """
-    return tuple([said] if isinstance(said, str) else said or ())
+def _as_tuple(texts: str | list[str] | None) -> tuple[str, ...]:
+    return (texts,) if isinstance(texts, str) else tuple(texts or ())
 
 
 def _schedule(model: HandlerModel) -> Schedule | None:
@@ -130,36 +123,19 @@ def _schedule(model: HandlerModel) -> Schedule | None:
     return None
 
 
-def surroundings(
-    document: Document, name: str, configs: Configs, state: dict[str, Any], services: Services
-) -> ScriptContext:
-    """Say what a script of this document finds around it."""
-    return ScriptContext(
-        name=name,
-        module=f"plugin.{name}",
-        folder=str(document.file.parent),
-        state=state,
-        configs=configs,
-        callout=services.callout,
-        files=services.files,
-        records=services.records.__call__,  # and nothing else of it
-        sign_url=services.sign_url,
-    )
-
-
-def _run(document: Document, code: CodeType, around: ScriptContext) -> dict[str, Any]:
+def _run_top_level(document: Document, code: CodeType, context: ScriptContext) -> dict[str, Any]:
     try:
-        return run_script(code, around)
+        return run_script(code, context)
     except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:
         file, line = place_of_error(error) or (str(document.file), document.line("script"))
-        text = around.configs.mask(f"{type(error).__name__}: {error}")
+        text = context.plugin.configs.mask(f"{type(error).__name__}: {error}")
         raise ConfigError(f"the script's top-level code raised {text}", file, line) from None
 
 
 def _function(document: Document, name: str, names: dict[str, Any]) -> Function:
     function = names.get(name)
     if function is None:
-        raise document.fault(f"the script has no `async def {name}(event, handle)`: add it", "script")
+        raise document.error(f"the script has no `async def {name}(event, handle)`: add it", "script")
     if not inspect.iscoroutinefunction(function):
         code = getattr(function, "__code__", None)
         line = code.co_firstlineno if isinstance(code, CodeType) else document.line("script")

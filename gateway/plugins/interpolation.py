@@ -1,6 +1,6 @@
 """Resolves `${env:NAME}`, `${file:PATH}` and `!secret` in the values of Config plugins.
 
-One rule: errors tell which reference failed and where, never what a value is.
+Errors name the reference and its line, never a value.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from gateway.plugins.secrets import DecryptionError, SecretKeys
 from gateway.plugins.yaml_documents import Document, SecretToken
 
 _REFERENCE: Final = re.compile(r"\$\{(\w+):([^}]*)\}")
-LARGEST_FILE: Final = 1024 * 1024
-"""Bytes of a file that a value may come from."""
+MAX_FILE_BYTES: Final = 1024 * 1024
+"""Largest file that a value may come from."""
 
 
 class References:
-    """Resolves the references of one document and remembers what they stood for, to mask it."""
+    """Resolves the references of one document and keeps their values as `secrets`, to be masked."""
 
     def __init__(self, document: Document, keys: SecretKeys) -> None:
         self._document = document
@@ -33,43 +33,43 @@ class References:
         if isinstance(value, list):
             return [self.resolve(item, *where, index) for index, item in enumerate(value)]
         if isinstance(value, str):
-            return _REFERENCE.sub(lambda match: self._one(match, where), value)
+            return _REFERENCE.sub(lambda match: self._value_of(match, where), value)
         if isinstance(value, SecretToken):
-            return self._open(value, where)
+            return self._decrypt(value, where)
         return value
 
-    def _open(self, token: SecretToken, where: tuple[object, ...]) -> str:
+    def _decrypt(self, token: SecretToken, where: tuple[object, ...]) -> str:
         try:
             value = self._keys.decrypt(token.text)
-        except DecryptionError as fault:
-            raise self._fault(str(fault), where) from None
+        except DecryptionError as error:
+            raise self._error(str(error), where) from None
         self.secrets.append(value)
         return value
 
-    def _one(self, match: re.Match[str], where: tuple[object, ...]) -> str:
+    def _value_of(self, match: re.Match[str], where: tuple[object, ...]) -> str:
         scheme, name = match.groups()
         if scheme == "env":
-            found = os.environ.get(name)
-            if found is None:
-                raise self._fault(f"the environment variable {name} is not set", where)
+            value = os.environ.get(name)
+            if value is None:
+                raise self._error(f"the environment variable {name} is not set", where)
         elif scheme == "file":
-            found = self._read(name, where)
+            value = self._read(name, where)
         else:
-            raise self._fault(f"there is no ${{{scheme}:}}: use ${{env:NAME}} or ${{file:PATH}}", where)
-        self.secrets.append(found)
-        return found
+            raise self._error(f"there is no ${{{scheme}:}}: use ${{env:NAME}} or ${{file:PATH}}", where)
+        self.secrets.append(value)
+        return value
 
     def _read(self, name: str, where: tuple[object, ...]) -> str:
         try:
             with (self._document.file.parent / name).open(encoding="utf-8") as file:
-                text = file.read(LARGEST_FILE + 1)
+                text = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            raise self._fault(f"the file {name} cannot be read: {error.strerror}", where) from None
+            raise self._error(f"the file {name} cannot be read: {error.strerror}", where) from None
         except UnicodeDecodeError:
-            raise self._fault(f"the file {name} is not UTF-8", where) from None
-        if len(text) > LARGEST_FILE:
-            raise self._fault(f"the file {name} is larger than {LARGEST_FILE} bytes", where)
+            raise self._error(f"the file {name} is not UTF-8", where) from None
+        if len(text) > MAX_FILE_BYTES:
+            raise self._error(f"the file {name} is larger than {MAX_FILE_BYTES} bytes", where)
         return text.removesuffix("\n").removesuffix("\r")
 
-    def _fault(self, message: str, where: tuple[object, ...]) -> ConfigError:
-        return self._document.fault(message, *where)
+    def _error(self, message: str, where: tuple[object, ...]) -> ConfigError:
+        return self._document.error(message, *where)

@@ -93,11 +93,11 @@ def _translate_key(document: Document, key: LegacyKey) -> Document:
     if key.new in mapping:
         lines = sorted({document.line(*where), document.line(*key.parent, key.new)})
         message = f"`{key.old}` and `{key.new}` are two spellings of one key (lines {_join(lines)})"
-        raise document.fault(f"{message}: keep `{key.new}`", *where)
+        raise document.error(f"{message}: keep `{key.new}`", *where)
     try:
         value = key.read(mapping[key.old])
     except ValueError as error:
-        raise document.fault(str(error), *where) from None
+        raise document.error(str(error), *where) from None
     renamed = {key.new if name == key.old else name: item for name, item in mapping.items()}
     renamed[key.new] = value
     return replace(

@@ -1,70 +1,80 @@
-"""Folders of YAML -> one generation of compiled plugins, swapped in as a whole.
+"""Loads folders of YAML plugins as one set, swapped in as a whole.
 
-One rule: a generation is whole or it is not there: any fault keeps the old one, and all faults are
-told at once.
+Any error keeps the set in force, and all errors are reported at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
 from gateway.errors import ConfigError
-from gateway.plugins.handlers import Handler, make_handler
+from gateway.plugins.handlers import Handler
 from gateway.plugins.interpolation import References
-from gateway.plugins.kinds import KINDS, Kind, Parsed, PluginContext, parse
-from gateway.plugins.models import EVENTS, ConfigModel, HandlerModel
-from gateway.plugins.scripting import Configs, ExecutorLost, ScriptExecutor, ScriptStopped, Services
+from gateway.plugins.kinds import HANDLER, KINDS, Kind, ParsedPlugin, Plugin, parse
+from gateway.plugins.models import EVENTS, ConfigModel
+from gateway.plugins.scripting import (
+    Configs,
+    ExecutorLost,
+    PluginContext,
+    ScriptExecutor,
+    ScriptStopped,
+    Services,
+)
 from gateway.plugins.scripting.compile import ScriptSource, show_lines
 from gateway.plugins.scripting.modules import PluginModules
 from gateway.plugins.secrets import MakeKeys, SecretKeys
-from gateway.plugins.yaml_documents import Document, PluginFaults, find_files, read_file
+from gateway.plugins.yaml_documents import Document, PluginErrors, find_files, read_file
 from gateway.telemetry.redaction import Mask
 
-LOADING_SECONDS: Final = 120.0
-"""How long a reload may take: a script's top-level code may never end."""
+RELOAD_TIMEOUT: Final = 120.0
+"""Seconds that a reload may take: a script's top-level code may never end."""
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass(frozen=True, slots=True)
 class PluginSet:
-    """All plugins as they were loaded at one moment. Handlers of each event are in name order.
+    """All plugins of one load. Handlers of each event are in name order.
 
-    `made` holds, by the name of the kind, what the plugins of higher rooms were made into, and
-    `gathered` the one thing that their kind made of them all.
+    By the name of their kind, `plugins` holds those of every kind that makes any, in name order, and
+    `combined` what a kind made of all of its plugins.
     """
 
     number: int
     handlers: Mapping[str, tuple[Handler, ...]]
     configs: Configs
     files: tuple[Path, ...] = ()
-    made: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
-    gathered: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    plugins: Mapping[str, tuple[Plugin, ...]] = field(default_factory=dict, repr=False)
+    combined: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     @property
     def schedules(self) -> dict[str, Schedule]:
-        """When each `Schedule` handler is due, by its name."""
+        """The schedule of each `Schedule` handler, by its name."""
         handlers = self.handlers[SCHEDULE]
-        return {one.name: one.schedule for one in handlers if one.schedule is not None}
+        return {handler.name: handler.schedule for handler in handlers if handler.schedule is not None}
 
     def handler(self, event: str, name: str) -> Handler | None:
         """Return a handler by event and name."""
-        return next((one for one in self.handlers.get(event, ()) if one.name == name), None)
+        handlers = self.handlers.get(event, ())
+        return next((handler for handler in handlers if handler.name == name), None)
 
 
-_NOTHING: Final = PluginSet(0, MappingProxyType(dict.fromkeys(EVENTS, ())), Configs({}))
+_NO_PLUGINS: Final = PluginSet(0, MappingProxyType(dict.fromkeys(EVENTS, ())), Configs({}))
 
 
 class Plugins:
-    """The plugins of some folders. `current` is the newest generation that had no fault.
+    """The plugins of some folders. `current` is the newest set that loaded without an error.
 
-    `mask` takes the secrets of all configs, also of former generations, out of a text. `keys` is
-    asked at every load.
+    `mask` takes the secrets of all configs, also of former sets, out of a text. `make_keys` is
+    called at every load.
     """
 
     def __init__(
@@ -72,151 +82,153 @@ class Plugins:
         folders: Iterable[Path],
         services: Services,
         kinds: Sequence[Kind] = KINDS,
-        keys: MakeKeys = SecretKeys,
+        make_keys: MakeKeys = SecretKeys,
     ) -> None:
         self.services = services
         self.mask = Mask()
-        self._keys = keys
+        self._make_keys = make_keys
         self._folders = tuple(folders)
         self._kinds = kinds
-        self._current = _NOTHING
+        self._current = _NO_PLUGINS
         self._states: dict[tuple[str, str], dict[str, Any]] = {}
         self._modules = PluginModules()
         self._reloading = asyncio.Lock()
 
     @property
     def current(self) -> PluginSet:
-        """The generation in force: one reference, so that whoever reads it has all of one moment."""
+        """The set in force. Read it once: two reads may give two sets."""
         return self._current
 
     def load(self) -> PluginSet:
-        """Load all plugins, before the server runs. Raises `ConfigError` with a line for each fault."""
+        """Load all plugins, before the server runs. Raises `ConfigError` with a line for each error."""
         self._current = self._build()
         return self._current
 
     async def reload(self) -> PluginSet:
         """Load all plugins anew, in another thread. Raises `ConfigError`; then the old ones stay."""
         async with self._reloading:
-            lane = ScriptExecutor("loading", watched=False)
+            executor = ScriptExecutor("loading", watched=False)
             try:
-                self._current = await lane.call(self._build_in_lane, LOADING_SECONDS)
+                self._current = await executor.call_script(self._build_in_executor, RELOAD_TIMEOUT)
             except (TimeoutError, ExecutorLost) as error:
                 raise ConfigError(f"the top-level code of a script does not end: {error}") from None
             except ScriptStopped as error:
                 raise ConfigError(f"the top-level code of a script: {error}") from None
             finally:
-                await lane.close(0)
+                await executor.close(0)
             return self._current
 
     def close(self) -> None:
-        """Let `import` look into the folders no more."""
+        """Take the folders out of the import system."""
         self._modules.close()
 
     def describe(self) -> list[str]:
-        """Return a line for each handler and config in force, for the start of the server."""
-        now = self._current
-        lines = [handler.describe() for event in EVENTS for handler in now.handlers[event]]
-        lines += [one.describe() for several in now.made.values() for one in several]
-        return lines + [f"config {name}" for name in now.configs.names]
+        """Return a line for each plugin in force, for the start of the server."""
+        current = self._current
+        lines = [handler.describe() for event in EVENTS for handler in current.handlers[event]]
+        for kind, plugins in current.plugins.items():
+            lines += [plugin.describe() for plugin in plugins if kind != HANDLER]
+        return lines + [f"config {name}" for name in current.configs.names]
 
-    async def _build_in_lane(self) -> PluginSet:
+    async def _build_in_executor(self) -> PluginSet:
         return self._build()
 
     def _build(self) -> PluginSet:
         files = find_files(self._folders)
-        faults: list[ConfigError] = []
-        documents = [doc for file in files for doc in _try(faults, read_file, file) or []]
-        parsed = [one for doc in documents if (one := _try(faults, parse, doc, self._kinds))]
-        _check_names(parsed, faults)
-        configs = self._configs(parsed, faults)
-        before = self._modules.drop()
-        self._modules.look_in(str(file.parent) for file in files)
+        errors: list[ConfigError] = []
+        documents = [doc for file in files for doc in _attempt(errors, read_file, file) or []]
+        attempts = [_attempt(errors, parse, document, self._kinds) for document in documents]
+        parsed = sorted((plugin for plugin in attempts if plugin), key=lambda plugin: plugin.name)
+        errors += _doubled_names(parsed)
+        configs = self._load_configs(parsed, errors)
+        former_modules = self._modules.drop()
+        self._modules.search_in(str(file.parent) for file in files)
         try:
-            handlers = self._handlers(parsed, configs, faults)
-            made = {
-                kind.name: self._made(kind, parsed, configs, faults) for kind in self._kinds if kind.make
+            plugins = {
+                kind.name: tuple(self._make_plugins(kind, parsed, configs, errors))
+                for kind in self._kinds
+                if kind.make
             }
-            gathered = _gathered(self._kinds, made, faults)
-            if faults:
-                raise PluginFaults(_in_order(faults))
+            combined = {
+                kind.name: _attempt(errors, kind.combine, plugins[kind.name])
+                for kind in self._kinds
+                if kind.combine
+            }
+            if errors:
+                raise PluginErrors(_in_order(errors))
         except BaseException:
-            self._modules.restore(before)
+            self._modules.restore(former_modules)
             raise
-        _show_lines([one.document for one in parsed], self._kinds)
-        return PluginSet(self._current.number + 1, handlers, configs, tuple(files), made, gathered)
+        _show_lines([plugin.document for plugin in parsed], self._kinds)
+        number = self._current.number + 1
+        return PluginSet(number, _by_event(plugins[HANDLER]), configs, tuple(files), plugins, combined)
 
-    def _configs(self, parsed: list[Parsed], faults: list[ConfigError]) -> Configs:
-        """Resolve the values; what they hold is masked from now on, also if this load fails."""
+    def _load_configs(self, parsed: list[ParsedPlugin], errors: list[ConfigError]) -> Configs:
+        """Resolve the values; their secrets are masked from now on, also if this load fails."""
         values: dict[str, dict[str, Any]] = {}
-        keys: SecretKeys | None = _try(faults, self._keys)
-        for one in parsed:
-            if isinstance(one.value, ConfigModel) and keys is not None:
-                references = References(one.document, keys)
-                values[one.name] = _try(faults, references.resolve, one.value.config, "config") or {}
-                self.mask.learn(references.secrets)
+        keys = _attempt(errors, self._make_keys)
+        for plugin in parsed:
+            if isinstance(plugin.model, ConfigModel) and keys is not None:
+                references = References(plugin.document, keys)
+                values[plugin.name] = (
+                    _attempt(errors, references.resolve, plugin.model.config, "config") or {}
+                )
+                self.mask.add_secrets(references.secrets)
         return Configs(values, mask=self.mask)
 
-    def _handlers(
-        self, parsed: list[Parsed], configs: Configs, faults: list[ConfigError]
-    ) -> Mapping[str, tuple[Handler, ...]]:
-        made = []
-        for one in parsed:
-            if isinstance(one.value, HandlerModel):
-                state = self._states.setdefault((one.kind, one.name), {})
-                made.append(
-                    _try(faults, make_handler, one.document, one.value, self.services, configs, state)
-                )
-        known = sorted((one for one in made if one), key=lambda handler: handler.name)
-        return MappingProxyType({event: tuple(h for h in known if h.event == event) for event in EVENTS})
-
-    def _made(
-        self, kind: Kind, parsed: list[Parsed], configs: Configs, faults: list[ConfigError]
-    ) -> tuple[Any, ...]:
-        """Make all plugins of a kind, in name order."""
-        made = []
-        for one in sorted(parsed, key=lambda one: one.name):
-            if one.kind == kind.name:
-                state = self._states.setdefault((one.kind, one.name), {})
-                material = PluginContext(self.services, configs, state)
-                made.append(_try(faults, kind.make, one, material))
-        return tuple(one for one in made if one is not None)
+    def _make_plugins(
+        self, kind: Kind, parsed: list[ParsedPlugin], configs: Configs, errors: list[ConfigError]
+    ) -> Iterable[Plugin]:
+        for plugin in parsed:
+            if plugin.kind == kind.name and kind.make is not None:
+                state = self._states.setdefault((kind.name, plugin.name), {})
+                context = PluginContext(self.services, configs, state)
+                made = _attempt(errors, kind.make, plugin, context)
+                if made is not None:
+                    yield made
 
 
-def _gathered(
-    kinds: Sequence[Kind], made: Mapping[str, tuple[Any, ...]], faults: list[ConfigError]
-) -> Mapping[str, Any]:
-    return {kind.name: _try(faults, kind.gather, made[kind.name]) for kind in kinds if kind.gather}
+def _by_event(plugins: Sequence[Plugin]) -> Mapping[str, tuple[Handler, ...]]:
+    handlers = [plugin for plugin in plugins if isinstance(plugin, Handler)]
+    return MappingProxyType(
+        {event: tuple(handler for handler in handlers if handler.event == event) for event in EVENTS}
+    )
 
 
 def _show_lines(documents: list[Document], kinds: Sequence[Kind]) -> None:
     keys = {key for kind in kinds for key in kind.scripts}
     sources: dict[str, list[ScriptSource]] = {str(document.file): [] for document in documents}
     for document in documents:
-        held = [key for key in keys if isinstance(document.data.get(key), str)]
-        sources[str(document.file)] += map(document.source, held)
+        present = [key for key in keys if isinstance(document.data.get(key), str)]
+        sources[str(document.file)] += map(document.source, present)
     for file, lines in {str(document.file): document.lines for document in documents}.items():
         show_lines(file, lines, sources[file])
 
 
-def _try(faults: list[ConfigError], step: Any, *arguments: Any) -> Any:
+def _attempt(
+    errors: list[ConfigError],
+    step: Callable[[*Arguments], Result],
+    *arguments: *Arguments,
+) -> Result | None:
+    """Return what a step returns; None where it failed, with its errors in `errors`."""
     try:
         return step(*arguments)
-    except PluginFaults as several:
-        faults.extend(several.faults)
-    except ConfigError as fault:
-        faults.append(fault)
+    except PluginErrors as group:
+        errors.extend(group.errors)
+    except ConfigError as error:
+        errors.append(error)
     return None
 
 
-def _check_names(parsed: list[Parsed], faults: list[ConfigError]) -> None:
+def _doubled_names(parsed: list[ParsedPlugin]) -> Iterable[ConfigError]:
     first: dict[tuple[str, str], Document] = {}
-    for one in parsed:
-        document = first.setdefault((one.kind, one.name), one.document)
-        if document is not one.document and "name" in one.document.data:
+    for plugin in parsed:
+        document = first.setdefault((plugin.kind, plugin.name), plugin.document)
+        if document is not plugin.document and "name" in plugin.document.data:
             place = f"{document.file}:{document.line('name')}"
-            message = f"there is another {one.kind} named {one.name!r} at {place}: rename one"
-            faults.append(one.document.fault(message, "name"))
+            message = f"there is another {plugin.kind} named {plugin.name!r} at {place}: rename one"
+            yield plugin.document.error(message, "name")
 
 
-def _in_order(faults: list[ConfigError]) -> list[ConfigError]:
-    return sorted(faults, key=lambda fault: (fault.file or "", fault.line or 0))
+def _in_order(errors: list[ConfigError]) -> list[ConfigError]:
+    return sorted(errors, key=lambda error: (error.file or "", error.line or 0))

@@ -1,7 +1,6 @@
 """YAML files as documents that know the line of each of their keys.
 
-One rule: whatever is wrong with a document can be said with file and line, and no message quotes a
-value (it may be a secret).
+Every error names file and line, and none quotes a value: it may be a secret.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class SecretToken:
 
 
 class _Constructor(yaml.constructor.SafeConstructor):
-    """Makes Python values of nodes, as YAML's safe schema does, and tokens of `!secret`."""
+    """Makes Python values of nodes, as YAML's safe schema does, and a `SecretToken` of `!secret`."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of a node."""
@@ -43,14 +42,14 @@ class _Constructor(yaml.constructor.SafeConstructor):
         return super().construct_object(node, deep)
 
 
-class PluginFaults(ConfigError):
-    """Everything that is wrong with the plugins. `str()` has one line a fault; `faults` are they."""
+class PluginErrors(ConfigError):
+    """All errors of the plugins, one line each in `str()`."""
 
-    def __init__(self, faults: Sequence[ConfigError]) -> None:
-        super().__init__("\n".join(map(str, faults)), None, None)
-        self.faults = tuple(faults)
-        self.file = faults[0].file
-        self.line = faults[0].line
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        super().__init__("\n".join(map(str, errors)), None, None)
+        self.errors = tuple(errors)
+        self.file = errors[0].file
+        self.line = errors[0].line
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,19 +65,24 @@ class Document:
     lines: tuple[str, ...]
     spellings: Mapping[tuple[object, ...], str] = field(default_factory=dict)
 
+    @property
+    def folder(self) -> str:
+        """The folder of the file."""
+        return str(self.file.parent)
+
     def line(self, *where: object) -> int:
         """Return the line (from 1) of the key or item that `where` leads to, or the nearest above."""
         node: yaml.Node = self.node
         line: int = node.start_mark.line + 1
         for step in where:
-            found = _child(node, step)
-            if found is None:
+            child = _child(node, step)
+            if child is None:
                 break
-            line, node = found
+            line, node = child
         return line
 
-    def fault(self, message: str, *where: object) -> ConfigError:
-        """Make the error that says `message` of the key that `where` leads to."""
+    def error(self, message: str, *where: object) -> ConfigError:
+        """Return the error `message` at the key that `where` leads to."""
         return ConfigError(message, str(self.file), self.line(*where))
 
     def dotted(self, where: Sequence[object]) -> str:
@@ -87,10 +91,10 @@ class Document:
         return ".".join(str(self.spellings.get(step, step[-1])) for step in steps)
 
     def source(self, key: str) -> ScriptSource:
-        """Return the script under `key` with its place. In a block scalar it begins a line below."""
+        """Return the script under `key` with its place. A block scalar begins on the next line."""
         text: str = self.data[key]
-        found = _child(self.node, key)
-        node = found[1] if found else self.node
+        child = _child(self.node, key)
+        node = child[1] if child else self.node
         style = node.style if isinstance(node, yaml.ScalarNode) else None
         first = node.start_mark.line + (2 if style in ("|", ">") else 1)
         return ScriptSource(
@@ -108,17 +112,17 @@ class Document:
 def find_files(folders: Iterable[Path]) -> list[Path]:
     """Return the YAML files below `folders`, sorted, each once; hidden names are skipped.
 
-    Symbolic links are followed, a loop of them once. Raises `ConfigError` for what is no folder.
+    Symbolic links are followed, a loop of them once. Raises `ConfigError` if a folder does not exist.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(
                 "this plugins folder does not exist: create it or correct --plugins", str(folder)
             )
         for path in sorted(_walk(folder)):
-            found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
+            files.setdefault(os.path.realpath(path), path)
+    return list(files.values())
 
 
 def read_file(file: Path) -> list[Document]:
@@ -143,14 +147,14 @@ def read_file(file: Path) -> list[Document]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     seen: set[str] = set()
-    for here, below, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        below[:] = [] if real in seen else [name for name in below if not name.startswith(".")]
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        subfolders[:] = [] if real in seen else [name for name in subfolders if name[0] != "."]
         if real in seen:
             continue
         seen.add(real)
         yield from (
-            Path(here, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")
+            Path(parent, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")
         )
 
 
@@ -174,7 +178,7 @@ def _document(file: Path, node: yaml.Node, lines: tuple[str, ...]) -> Document:
             "a value does not have the form that its YAML tag asks for", str(file), line
         ) from None
     except ValueError:
-        raise ConfigError("a value (a date?) has no meaning: quote it", str(file), line) from None
+        raise ConfigError("a value (a date?) cannot be read: quote it", str(file), line) from None
     return Document(file, node, data, lines)
 
 
@@ -200,13 +204,15 @@ def _check(file: Path, node: yaml.Node, seen: set[int]) -> None:
 def _check_secrets(file: Path, document: yaml.MappingNode) -> None:
     """Only values of a Config are decrypted; elsewhere a script would get the token as it is."""
     for key, value in document.value:
-        found = None if key.value == "config" else _line_of_secret(value, set())
-        if found is not None:
+        if key.value == "config":
+            continue
+        line = _line_of_secret(value, set())
+        if line is not None:
             raise ConfigError(
                 "!secret belongs into a Config plugin (`config:`), from where scripts read it with"
                 " get_service_config",
                 str(file),
-                found,
+                line,
             )
 
 
@@ -215,14 +221,14 @@ def _line_of_secret(node: yaml.Node, seen: set[int]) -> int | None:
         return None
     seen.add(id(node))
     if node.tag == _TAG:
-        line: int = node.start_mark.line + 1
-        return line
-    below: list[yaml.Node] = []
+        secret_line: int = node.start_mark.line + 1
+        return secret_line
+    children: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
-        below = node.value
+        children = node.value
     elif isinstance(node, yaml.MappingNode):
-        below = [value for _, value in node.value]
-    return next((found for one in below if (found := _line_of_secret(one, seen))), None)
+        children = [value for _, value in node.value]
+    return next((line for child in children if (line := _line_of_secret(child, seen))), None)
 
 
 def _check_keys(file: Path, node: yaml.MappingNode) -> None:

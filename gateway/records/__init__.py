@@ -1,7 +1,7 @@
-"""Small JSON items that scripts keep, by key and by the fields they are asked for.
+"""Small JSON items that scripts keep, found by key or by an indexed field.
 
-One rule: what a put returned from is on stable storage, and every store gives the same answers.
-Knows nothing of files, events or doors.
+When `put` returns, the item is on stable storage. Every store answers a query with the same rows in the
+same order.
 """
 
 from gateway.records.collection import Collection, Records

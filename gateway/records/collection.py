@@ -1,7 +1,6 @@
-"""The side that scripts see: `records("photos")` and what can be done with it.
+"""The side that scripts see: `records("photos")` and its operations.
 
-One rule: everything a script says is checked here, so that a store meets sound values only. May
-import this room.
+Every argument is checked here, so that a store gets valid values only.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from gateway.records.store import MemoryStore, RecordStore
 
 
 class Collection:
-    """Items of one name. May be used on any event loop, and kept."""
+    """Items of one name. Callable from any event loop; may be kept."""
 
     def __init__(self, store: RecordStore, name: str) -> None:
         self._store = store
@@ -31,11 +30,11 @@ class Collection:
         only_new: bool = False,
         replaces: dict[str, Any] | None = None,
     ) -> bool:
-        """Keep `item` under `key`, on stable storage before this returns; tell whether it was done.
+        """Store `item` under `key`, on stable storage before this returns; return whether it did.
 
-        `only_new`: not where the key is taken. `replaces`: only where the item there still is this
-        one, as `get` gave it. Raises `ValueError` for what is no item, `RecordsUnavailable` where the
-        records cannot be reached: then nobody knows whether it was done.
+        `only_new`: only if the key is free. `replaces`: only if the stored item still equals this
+        one, as `get` returned it. Raises `ValueError` for an invalid item, `RecordsUnavailable`
+        where the store cannot be reached: then the outcome is unknown.
         """
         if only_new and replaces is not None:
             raise ValueError("only_new and replaces exclude each other")
@@ -44,12 +43,12 @@ class Collection:
         return await self._store.put(self._name, packed, only_new=only_new, replaces=before)
 
     async def get(self, key: str) -> dict[str, Any] | None:
-        """Return the item under `key`, which it also holds as `key`; None where there is none."""
+        """Return the item under `key`, with its key in the field `key`; None where there is none."""
         text = await self._store.get(self._name, checked_key(key))
         return None if text is None else unpack(key, text)
 
     async def delete(self, key: str) -> bool:
-        """Remove the item under `key`; tell whether there was one."""
+        """Delete the item under `key`; return whether there was one."""
         return await self._store.delete(self._name, checked_key(key))
 
     async def query(
@@ -71,20 +70,20 @@ class Collection:
         A page has up to `limit` (1 to 1000) items, fewer where they are large. Raises `ValueError`
         that names the argument, also for a `cursor` of another query; `RecordsUnavailable`.
         """
-        asked = make_query(prefix, index, equals, since, until, order, limit, cursor)
-        rows, more = await self._store.select(self._name, asked)
+        query = make_query(prefix, index, equals, since, until, order, limit, cursor)
+        rows, more = await self._store.select(self._name, query)
         items = [unpack(row.key, row.text) for row in rows]
-        return ItemPage(items, asked.cursor(rows[-1]) if more else None)
+        return ItemPage(items, query.cursor_after(rows[-1]) if more else None)
 
 
 class Records:
-    """`records` as scripts know it; `own` is for the rooms of the gateway."""
+    """`records` of scripts; `own` is for the gateway's own packages."""
 
     def __init__(self, store: RecordStore | None = None) -> None:
         self._store: RecordStore = MemoryStore() if store is None else store
 
     def __call__(self, name: str) -> Collection:
-        """Return a collection; it need not be made. Raises `ValueError` for a name that is none."""
+        """Return a collection; it need not exist. Raises `ValueError` for an invalid name."""
         if checked_name(name).startswith(INTERNAL):
             raise ValueError(
                 f"records({name!r}): names that begin with {INTERNAL} are the gateway's own"
@@ -96,9 +95,9 @@ class Records:
         return Collection(self._store, checked_name(INTERNAL + name))
 
     async def check(self) -> str:
-        """Say what the records are kept in. Raises `RecordsUnavailable` where that cannot be reached."""
+        """Return a description of the store. Raises `RecordsUnavailable` where it cannot be reached."""
         return await self._store.check()
 
     def close(self) -> None:
-        """Let go of the store. Blocking."""
+        """Close the store. Blocking."""
         self._store.close()

@@ -1,6 +1,6 @@
-"""What may be kept: names of collections, keys, items, and the fields that have an order.
+"""Valid names, keys and items, and the fields that can be indexed.
 
-One rule: what passes here comes back from every store the same, and sorts the same. Pure.
+What passes here comes back the same from every store, and sorts the same. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INTERNAL: Final = "gateway."
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
-_LARGEST: Final = 2**63
+_MAX_INTEGER: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class EncodedItem:
 
 
 def checked_name(name: object) -> str:
-    """Return the name of a collection. Raises `ValueError` for what is none."""
+    """Return the valid name of a collection. Raises `ValueError`."""
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
     raise ValueError(
@@ -54,7 +54,7 @@ def checked_name(name: object) -> str:
 
 
 def checked_field(name: object) -> str:
-    """Return the name of a field to sort by. Raises `ValueError` for what is none."""
+    """Return the valid name of a field to sort by. Raises `ValueError`."""
     if name == "key":
         raise ValueError("index='key': items are sorted by key where no index is named")
     if isinstance(name, str) and _FIELD.fullmatch(name):
@@ -65,7 +65,7 @@ def checked_field(name: object) -> str:
 
 
 def checked_key(key: object) -> str:
-    """Return a key. Raises `ValueError` for what is none."""
+    """Return a valid key. Raises `ValueError`."""
     if not isinstance(key, str):
         raise ValueError(f"a key is a text, not {type(key).__name__}")
     if not 1 <= len(_utf8(key, "the key")) <= MAX_KEY:
@@ -84,7 +84,7 @@ def pack(key: object, item: object) -> EncodedItem:
         raise ValueError(f"an item is a mapping, not {type(item).__name__}")
     if item.get("key", key) != key:
         raise ValueError("the field `key` of an item holds its key and nothing else")
-    _check(item, 0)
+    _check_value(item, 0)
     kept = {name: value for name, value in item.items() if name != "key"}
     text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
     if len(text.encode()) > MAX_ITEM:
@@ -101,8 +101,8 @@ def unpack(key: str, text: str) -> dict[str, Any]:
 
 def values(item: dict[str, Any]) -> dict[str, Value]:
     """Return the fields of an item that an index could hold, with what it would sort them by."""
-    found = ((name, value_of(value)) for name, value in item.items())
-    return {name: value for name, value in found if value is not None}
+    fields = ((name, value_of(value)) for name, value in item.items())
+    return {name: value for name, value in fields if value is not None}
 
 
 def value_of(value: object) -> Value | None:
@@ -114,7 +114,7 @@ def value_of(value: object) -> Value | None:
     return None
 
 
-def _check(value: object, depth: int) -> None:
+def _check_value(value: object, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ValueError(f"an item has at most {MAX_DEPTH} levels")
     if isinstance(value, str):
@@ -124,20 +124,22 @@ def _check(value: object, depth: int) -> None:
             if not isinstance(name, str):
                 raise ValueError(f"the names in an item are texts, not {type(name).__name__}")
             _utf8(name, "a name in an item")
-            _check(inner, depth + 1)
+            _check_value(inner, depth + 1)
     elif isinstance(value, list | tuple):
         for inner in value:
-            _check(inner, depth + 1)
+            _check_value(inner, depth + 1)
     elif not (value is None or isinstance(value, bool) or is_number(value)):
         shown = value if isinstance(value, int | float) else type(value).__name__
         raise ValueError(f"an item holds JSON values only, not {str(shown)[:50]}")
 
 
 def is_number(value: object) -> bool:
-    """Tell whether every reader of JSON takes this number: finite, integers of up to 64 bits."""
+    """Return whether every JSON reader accepts this number: finite, integers of up to 64 bits."""
     if isinstance(value, float):
         return math.isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST
+    return (
+        isinstance(value, int) and not isinstance(value, bool) and -_MAX_INTEGER <= value < _MAX_INTEGER
+    )
 
 
 def _utf8(text: str, what: str) -> bytes:

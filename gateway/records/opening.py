@@ -1,6 +1,6 @@
-"""From the setting `records` to a store.
+"""Makes the store that the setting `records` names.
 
-One rule: nothing is opened here; the first call opens it, so that who keeps no records has no file.
+The first call opens it: an installation that keeps no records has no file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The table in PostgreSQL, and the statements that write and read it.
+"""The tables in PostgreSQL, and the statements that write and read them.
 
-One rule: items are kept as the text they are (`json`, not `jsonb`, which turns 1e22 into an
-integer); texts sort by code point whatever the database's language (`COLLATE "C"`).
+Items are stored as their text (`json`, not `jsonb`, which turns 1e22 into an integer). Texts sort
+by code point whatever the database's language (`COLLATE "C"`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from gateway.records.items import MAX_TEXT, Value
 from gateway.records.query import MAX_PAGE, ItemRow, Query
 
 MAX_INDEXES: Final = 16
-"""Fields of one collection that can be asked as an index."""
+"""Indexed fields of one collection."""
 
-MADE: Final = "SELECT to_regclass('gateway_record_indexes') IS NOT NULL"
+TABLES_EXIST: Final = "SELECT to_regclass('gateway_record_indexes') IS NOT NULL"
 SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS gateway_records (
         collection text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, item json NOT NULL,
@@ -47,7 +47,7 @@ _KINDS: Final[dict[type, tuple[str, str]]] = {float: (_NUMBER, "float8"), str: (
 def indexes(collection: str, field: str) -> list[str]:
     """Return the statements that make the indexes of a field: one for numbers, one for texts.
 
-    Both names have been checked: they hold nothing that SQL could take for its own.
+    Both names have been checked: they hold no character that SQL gives a meaning.
     """
     values = [template.format(field) for template, _ in _KINDS.values()]
     return [
@@ -65,52 +65,52 @@ def names(collection: str, field: str) -> list[str]:
 
 
 async def select(db: Any, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
-    """See `Store.select`; `db` is a connection. The indexes must have been made."""
+    """See `RecordStore.select`; `db` is a connection. The indexes must exist."""
     rows: list[ItemRow] = []
     size = 0
     for kind in _kinds(query):
-        left, room = query.limit - len(rows), MAX_PAGE - size
-        full = left <= 0 or room <= 0
-        statement, arguments = page(collection, query, kind, 1 if full else left + 1, max(room, 1))
-        found = await db.fetch(statement, *arguments)
-        if full and found:
+        left, max_bytes = query.limit - len(rows), MAX_PAGE - size
+        full = left <= 0 or max_bytes <= 0
+        statement, arguments = page(collection, query, kind, 1 if full else left + 1, max(max_bytes, 1))
+        fetched = await db.fetch(statement, *arguments)
+        if full and fetched:
             return rows, True
-        rows += [ItemRow(key, item, value) for value, key, item, _ in found[:left]]
+        rows += [ItemRow(key, item, value) for value, key, item, _ in fetched[:left]]
         size = sum(len(row.text.encode()) for row in rows)
-        if found and found[0]["total"] > len(found[:left]):
+        if fetched and fetched[0]["total"] > len(fetched[:left]):
             return rows, True
     return rows, False
 
 
 def page(
-    collection: str, query: Query, kind: type | None, limit: int, room: int
+    collection: str, query: Query, kind: type | None, limit: int, max_bytes: int
 ) -> tuple[str, list[Any]]:
-    """Return the statement for a page of one kind of values, at most `limit` rows or `room` bytes.
+    """Return the statement for a page of one kind of values, at most `limit` rows or `max_bytes` bytes.
 
-    It gives value, key, item, and how many there were before they were cut to the room.
+    It returns value, key, item, and the count of rows before they were cut to `max_bytes`.
     """
     template, cast = _KINDS[kind] if kind else ("NULL", "text")
     value = template.format(query.index)
-    asked = _WhereClause(collection)
-    asked.prefix(query)
+    where = _WhereClause(collection)
+    where.prefix(query)
     if kind is not None:
-        asked.range(query, value, cast)
-    asked.behind(query, kind, value, cast)
-    way = "DESC" if query.descending else "ASC"
-    order = f"ORDER BY value {way}, key {way}" if kind else f"ORDER BY key {way}"
+        where.range(query, value, cast)
+    where.after(query, kind, value, cast)
+    direction = "DESC" if query.descending else "ASC"
+    order = f"ORDER BY value {direction}, key {direction}" if kind else f"ORDER BY key {direction}"
     inner = order.replace("value", value)
     return (
-        f"WITH found AS (SELECT {value} AS value, key, item::text AS item FROM gateway_records"  # noqa: S608
-        f" WHERE {' AND '.join(asked.clauses)} {inner} LIMIT {asked.bind(limit)}::int)"
+        f"WITH matched AS (SELECT {value} AS value, key, item::text AS item FROM gateway_records"  # noqa: S608
+        f" WHERE {' AND '.join(where.clauses)} {inner} LIMIT {where.bind(limit)}::int)"
         " SELECT value, key, item, total FROM (SELECT *, count(*) OVER () AS total,"
-        f" sum(octet_length(item)) OVER ({order}) AS size FROM found) AS cut"
-        f" WHERE size - octet_length(item) < {asked.bind(room)}::int {order}",
-        asked.arguments,
+        f" sum(octet_length(item)) OVER ({order}) AS size FROM matched) AS cut"
+        f" WHERE size - octet_length(item) < {where.bind(max_bytes)}::int {order}",
+        where.arguments,
     )
 
 
 def _kinds(query: Query) -> list[type | None]:
-    """Return in which order numbers and texts are to be asked for."""
+    """Return the order in which numbers and texts are selected."""
     if query.index is None:
         return [None]
     kinds: list[type | None] = [float, str] if query.kind is None else [query.kind]
@@ -126,7 +126,7 @@ class _WhereClause:
     """The clauses of a WHERE, and the values they are bound to."""
 
     def __init__(self, collection: str) -> None:
-        # As it is, not bound: else no partial index fits.
+        # A literal, not a bound value: otherwise no partial index fits.
         self.clauses = [f"collection = '{collection}'"]
         self.arguments: list[Any] = []
 
@@ -146,7 +146,7 @@ class _WhereClause:
             if bound is not None:
                 self.clauses.append(f"{value} {sign} {self.bind(bound)}::{cast}")
 
-    def behind(self, query: Query, kind: type | None, value: str, cast: str) -> None:
+    def after(self, query: Query, kind: type | None, value: str, cast: str) -> None:
         if query.after is None:
             return
         sign = "<" if query.descending else ">"

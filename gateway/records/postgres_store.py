@@ -1,8 +1,7 @@
 """Records in PostgreSQL, for installations of several machines.
 
-One rule: every wait is bounded, and what cannot be reached now is `RecordsUnavailable`. One
-pool, on a loop in a thread of its own: the loops that ask come and go. No password in any text. May
-import `statements`, `store` and what they may, and asyncpg.
+Every wait is bounded; a database that cannot be reached is `RecordsUnavailable`. The pool has a
+loop in a thread of its own, because the callers' loops come and go. No password stands in any text.
 """
 
 from __future__ import annotations
@@ -21,24 +20,27 @@ from gateway.errors import RecordsUnavailable
 from gateway.records import postgres_queries as statements
 from gateway.records.items import EncodedItem
 from gateway.records.query import ItemRow, Query
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.records")
 T = TypeVar("T")
 
-CONNECTIONS: Final = 8
-CONNECT_SECONDS: Final = 5.0
-ANSWER_SECONDS: Final = 15.0
-"""How long one call may take in all, waiting for a connection included."""
+MAX_CONNECTIONS: Final = 8
+CONNECT_TIMEOUT: Final = 5.0
+CALL_TIMEOUT: Final = 15.0
+"""Seconds that one call may take in all, waiting for a connection included."""
 
-RETURN_SECONDS: Final = 1.0
-INDEX_SECONDS: Final = 600.0
-"""How long an index of a large table may take; whoever asked may have gone by then."""
+RELEASE_TIMEOUT: Final = 1.0
+INDEX_TIMEOUT: Final = 600.0
+"""Seconds that an index of a large table may take; its first caller may have left by then."""
 
-WAITING: Final = 10_000
+MAX_WAITING: Final = 10_000
+"""Calls that wait; the next one is refused."""
+
 _LOCK: Final = 0x67775263
-"""The advisory lock under which tables and indexes are made: of many who try, one does."""
+"""The advisory lock under which tables and indexes are made, by one process of many."""
 
-_AWAY: Final = (
+_UNAVAILABLE: Final = (
     OSError,
     TimeoutError,
     asyncpg.PostgresError,
@@ -48,7 +50,7 @@ _AWAY: Final = (
 
 
 class PostgresStore:
-    """The records in the database at `url`, connected with the first call."""
+    """The records in the database at `url`; the first call connects."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -56,89 +58,89 @@ class PostgresStore:
         self._pool: asyncpg.Pool | None = None
         self._opening: asyncio.Lock | None = None
         self._indexed: set[tuple[str, str]] = set()
-        self._making: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._indexing: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._lock = threading.Lock()
         self._closed = False
         self._waiting = 0
 
     async def put(
         self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
-        """See `Store`."""
-        asked = (collection, item.key, item.text)
+        """See `RecordStore`."""
+        arguments = (collection, item.key, item.text)
         if replaces is not None:
-            return await self._changed(statements.REPLACE, *asked, replaces)
-        return await self._changed(statements.INSERT if only_new else statements.PUT, *asked)
+            return await self._execute_one(statements.REPLACE, *arguments, replaces)
+        return await self._execute_one(statements.INSERT if only_new else statements.PUT, *arguments)
 
     async def get(self, collection: str, key: str) -> str | None:
-        """See `Store`."""
-        found: str | None = await self._ask(lambda db: db.fetchval(statements.GET, collection, key))
-        return found
+        """See `RecordStore`."""
+        text: str | None = await self._query(lambda db: db.fetchval(statements.GET, collection, key))
+        return text
 
     async def delete(self, collection: str, key: str) -> bool:
-        """See `Store`."""
-        return await self._changed(statements.DELETE, collection, key)
+        """See `RecordStore`."""
+        return await self._execute_one(statements.DELETE, collection, key)
 
     async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
-        """See `Store`. The first question about a field makes its indexes."""
+        """See `RecordStore`. The first query of a field makes its indexes."""
         field = query.index
         if field is not None and (collection, field) not in self._indexed:
-            await self._here(lambda: self._index(collection, field), INDEX_SECONDS)
+            await self._on_pool_loop(lambda: self._ensure_index(collection, field), INDEX_TIMEOUT)
 
-        async def ask(db: Any) -> tuple[list[ItemRow], bool]:
+        async def fetch(db: Any) -> tuple[list[ItemRow], bool]:
             return await statements.select(db, collection, query)
 
-        return await self._ask(ask)
+        return await self._query(fetch)
 
     async def check(self) -> str:
-        """See `Store`."""
-        version = await self._ask(lambda db: db.fetchval("SHOW server_version"))
+        """See `RecordStore`."""
+        version = await self._query(lambda db: db.fetchval("SHOW server_version"))
         return f"in PostgreSQL {version} at {self.shown}"
 
     def close(self) -> None:
-        """See `Store`."""
-        with self._starting:
+        """See `RecordStore`."""
+        with self._lock:
             self._closed, loop, thread = True, self._loop, self._thread
         if loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(self._end(), loop)
-            thread.join(CONNECT_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._stop_loop(), loop)
+            thread.join(CONNECT_TIMEOUT)
 
-    # -- crossing over to the loop of the pool
+    # -- on the caller's loop
 
-    async def _ask(self, ask: Callable[[Any], Awaitable[T]]) -> T:
+    async def _query(self, query: Callable[[Any], Awaitable[T]]) -> T:
         async def run() -> T:
-            async with self._borrowed() as connection:
-                return await ask(connection)
+            async with self._connection() as connection:
+                return await query(connection)
 
-        return await self._here(run, ANSWER_SECONDS)
+        return await self._on_pool_loop(run, CALL_TIMEOUT)
 
-    async def _changed(self, statement: str, *arguments: str) -> bool:
-        done = await self._ask(lambda db: db.execute(statement, *arguments))
+    async def _execute_one(self, statement: str, *arguments: str) -> bool:
+        done = await self._query(lambda db: db.execute(statement, *arguments))
         return bool(done.rpartition(" ")[2] == "1")
 
-    async def _here(self, make: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Run something on the pool's loop and wait for it, `seconds` at the most."""
+    async def _on_pool_loop(self, make: Callable[[], Awaitable[T]], seconds: float) -> T:
+        """Run `make` on the pool's loop and wait for it, up to `seconds`."""
 
         async def bounded() -> T:
             async with asyncio.timeout(seconds):
                 return await make()
 
-        with self._starting:
-            if self._closed or self._waiting >= WAITING:
+        with self._lock:
+            if self._closed or self._waiting >= MAX_WAITING:
                 raise RecordsUnavailable("the records are closed or overloaded")
             self._waiting += 1
-            loop = self._started()
+            loop = self._running_loop()
         try:
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(bounded(), loop))
-        except _AWAY as fault:
-            raise self._away(fault) from None
+        except _UNAVAILABLE as error:
+            raise self._unavailable(error) from None
         finally:
-            with self._starting:
+            with self._lock:
                 self._waiting -= 1
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(
@@ -147,55 +149,55 @@ class PostgresStore:
             self._thread.start()
         return self._loop
 
-    def _away(self, fault: Exception) -> RecordsUnavailable:
-        """Say what is wrong. Words of the server come without the values of a statement."""
-        said = (
-            str(fault).partition("\n")[0] if isinstance(fault, asyncpg.PostgresError | OSError) else ""
+    def _unavailable(self, error: Exception) -> RecordsUnavailable:
+        """Return the error for callers: the server's message without the values of a statement."""
+        message = (
+            str(error).partition("\n")[0] if isinstance(error, asyncpg.PostgresError | OSError) else ""
         )
-        why = f"{type(fault).__name__}: {said}" if said else type(fault).__name__
+        why = f"{type(error).__name__}: {message}" if message else type(error).__name__
         return RecordsUnavailable(f"the records at {self.shown} cannot be reached: {why}")
 
-    # -- from here on: on the pool's loop
+    # -- on the pool's loop
 
-    async def _end(self) -> None:
+    async def _stop_loop(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._pool is not None:
-            with contextlib.suppress(*_AWAY):
-                await asyncio.wait_for(self._pool.close(), CONNECT_SECONDS / 2)
+            with contextlib.suppress(*_UNAVAILABLE):
+                await asyncio.wait_for(self._pool.close(), CONNECT_TIMEOUT / 2)
         asyncio.get_running_loop().stop()
 
     @contextlib.asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[Any]:
-        """Lend a connection. One that hangs is not waited for again when it comes back."""
-        pool = await self._ready()
+    async def _connection(self) -> AsyncIterator[Any]:
+        """Lend a connection. One that hangs is not waited for when it is released."""
+        pool = await self._connected_pool()
         connection = await pool.acquire()
         try:
             yield connection
         finally:
-            await pool.release(connection, timeout=RETURN_SECONDS)
+            await pool.release(connection, timeout=RELEASE_TIMEOUT)
 
-    async def _ready(self) -> asyncpg.Pool:
-        """Return the pool; the first one to ask connects it and makes the table."""
+    async def _connected_pool(self) -> asyncpg.Pool:
+        """Return the pool; the first caller connects it and makes the tables."""
         if self._pool is None:
             if self._opening is None:
                 self._opening = asyncio.Lock()
             async with self._opening:
                 if self._pool is None:
-                    self._pool = await self._open()
+                    self._pool = await self._open_pool()
         return self._pool
 
-    async def _open(self) -> asyncpg.Pool:
+    async def _open_pool(self) -> asyncpg.Pool:
         pool = asyncpg.create_pool(
             self._url,
             min_size=0,
-            max_size=CONNECTIONS,
-            timeout=CONNECT_SECONDS,
-            command_timeout=ANSWER_SECONDS,
-            init=_settle,
-            reset=_keep,
+            max_size=MAX_CONNECTIONS,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=CALL_TIMEOUT,
+            init=_set_up,
+            reset=_leave_as_is,
             server_settings={"application_name": "upload-gateway"},
         )
         try:
@@ -203,24 +205,24 @@ class PostgresStore:
             async with pool.acquire() as connection:
                 if await connection.fetchval("SHOW server_encoding") != "UTF8":
                     raise RecordsUnavailable(f"the database at {self.shown} must have the encoding UTF8")
-                # Who may not make tables can still use those there are.
-                if not await connection.fetchval(statements.MADE):
+                # A user who may not create tables can still use existing ones.
+                if not await connection.fetchval(statements.TABLES_EXIST):
                     await _make_tables(connection)
         except BaseException:
             pool.terminate()
             raise
         return pool
 
-    async def _index(self, collection: str, field: str) -> None:
-        """Make the indexes of a field; that goes on though whoever asked first has left."""
+    async def _ensure_index(self, collection: str, field: str) -> None:
+        """Make the indexes of a field; that continues when its first caller leaves."""
         place = collection, field
-        if place not in self._making:
-            self._making[place] = asyncio.create_task(self._make_indexes(collection, field))
-            self._making[place].add_done_callback(lambda _: self._making.pop(place))
-        await asyncio.shield(self._making[place])
+        if place not in self._indexing:
+            self._indexing[place] = asyncio.create_task(self._make_indexes(collection, field))
+            self._indexing[place].add_done_callback(lambda _: self._indexing.pop(place))
+        await asyncio.shield(self._indexing[place])
 
     async def _make_indexes(self, collection: str, field: str) -> None:
-        async with self._borrowed() as connection:
+        async with self._connection() as connection:
             if field not in await _fields(connection, collection):
                 await _make_indexes(connection, collection, field)
         self._indexed.add((collection, field))
@@ -228,24 +230,26 @@ class PostgresStore:
 
 def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    # Whoever asked is told; what the driver finds behind their backs is for the curious.
-    loop.set_exception_handler(lambda _, found: log.debug("%s", found.get("message")))
+    # Callers get their errors; what the driver reports beside them is for debugging.
+    loop.set_exception_handler(
+        lambda _, context: log.debug("%s", context.get("message"), extra=event("records.failed"))
+    )
     try:
         loop.run_forever()
     finally:
         loop.close()
 
 
-async def _settle(connection: Any) -> None:
-    """Prepare a new connection: a commit is on stable storage, whatever the server's default."""
+async def _set_up(connection: Any) -> None:
+    """Set up a new connection: a commit is on stable storage, whatever the server's default."""
     await connection.execute(
         "SELECT set_config('synchronous_commit', 'on', false)"
         " WHERE current_setting('synchronous_commit') = 'off'"
     )
 
 
-async def _keep(_connection: Any) -> None:
-    """Give a connection back as it is: nothing we do leaves anything in it."""
+async def _leave_as_is(_connection: Any) -> None:
+    """Release a connection as it is: no statement here leaves state in it."""
 
 
 async def _make_tables(connection: Any) -> None:
@@ -258,7 +262,7 @@ async def _make_tables(connection: Any) -> None:
 async def _make_indexes(connection: Any, collection: str, field: str) -> None:
     """Make the indexes of a field. Raises `ValueError` for one too many."""
     async with connection.transaction():
-        await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=INDEX_SECONDS)
+        await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=INDEX_TIMEOUT)
         fields = await _fields(connection, collection)
         if field in fields:
             return
@@ -267,7 +271,7 @@ async def _make_indexes(connection: Any, collection: str, field: str) -> None:
                 f"index={field!r}: {len(fields)} fields are indexed already: {sorted(fields)}"
             )
         for statement in statements.indexes(collection, field):
-            await connection.execute(statement, timeout=INDEX_SECONDS)
+            await connection.execute(statement, timeout=INDEX_TIMEOUT)
         await connection.execute(statements.ADD_FIELD, collection, field)
 
 

@@ -1,7 +1,7 @@
-"""What is asked of a collection, page by page.
+"""Queries of a collection and their cursors.
 
-One rule: a page goes on behind the last item of the one before it, wherever that is by now: items
-may come and go meanwhile, none that stays is told twice or left out. Pure.
+A page continues behind the last item of the page before it. Items may come and go meanwhile; one that
+stays is neither repeated nor left out. Pure.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final
 from gateway.records.items import MAX_TEXT, Value, checked_field, is_number, value_of
 
 MAX_LIMIT: Final = 1000
-"""Items of a page at the most."""
+"""Items of a page."""
 
 MAX_PAGE: Final = 8 * 1024 * 1024
-"""Bytes from which on a page is full, however few its items are."""
+"""Bytes from which on a page is full, however few items it has."""
 
 _ORDERS: Final = ("asc", "desc")
 _DIGEST: Final = 9
@@ -37,7 +37,7 @@ class ItemPage:
 
 @dataclass(frozen=True, slots=True)
 class ItemRow:
-    """One item as a store found it. `value` is that of the index, or None without one."""
+    """A stored item. `value` is that of the index, None without one."""
 
     key: str
     text: str
@@ -46,7 +46,7 @@ class ItemRow:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A checked question: `prefix` of the key, an `index` with its range, and where to go on.
+    """A checked query: `prefix` of the key, an `index` with its range, and where to continue.
 
     `since` is within the range, `until` is not; both have the same type. `equals` stands alone.
     """
@@ -62,14 +62,14 @@ class Query:
 
     @property
     def kind(self) -> type[float] | type[str] | None:
-        """Numbers or texts, where the question is about one of them only."""
+        """The type of the index, where the query is about one of them only."""
         for value in (self.equals, self.since, self.until):
             if value is not None:
                 return str if isinstance(value, str) else float
         return None
 
-    def holds(self, key: str, value: Value | None) -> bool:
-        """Tell whether an item belongs to the answer, whatever the page."""
+    def matches(self, key: str, value: Value | None) -> bool:
+        """Return whether an item matches, on whatever page."""
         if not key.startswith(self.prefix):
             return False
         if self.index is None:
@@ -93,15 +93,15 @@ class Query:
                 return self.prefix[:at] + chr(following)
         return None
 
-    def cursor(self, last: ItemRow) -> str:
-        """Return what leads to the page behind `last`."""
+    def cursor_after(self, last: ItemRow) -> str:
+        """Return the cursor of the page behind `last`."""
         where = json.dumps([last.value, last.key]).encode()
         return base64.urlsafe_b64encode(self._digest(where) + where).decode().rstrip("=")
 
-    def at(self, cursor: str | None) -> Query:
-        """Return the same question, to go on at `cursor`.
+    def continued(self, cursor: str | None) -> Query:
+        """Return the same query, continued at `cursor`.
 
-        Raises `ValueError` for a cursor that was not made for this question.
+        Raises `ValueError` for a cursor of another query.
         """
         if cursor is None:
             return self
@@ -117,9 +117,9 @@ class Query:
         return replace(self, after=(value, key))
 
     def _digest(self, where: bytes) -> bytes:
-        """Tie a place to its question: no secret, it tells mistakes only."""
-        asked = repr(replace(self, limit=1, after=None)).encode()
-        return hashlib.blake2b(where, digest_size=_DIGEST, key=hashlib.sha256(asked).digest()).digest()
+        """Tie a position to its query: no secret, it detects mistakes only."""
+        query = repr(replace(self, limit=1, after=None)).encode()
+        return hashlib.blake2b(where, digest_size=_DIGEST, key=hashlib.sha256(query).digest()).digest()
 
 
 def make_query(
@@ -132,7 +132,7 @@ def make_query(
     limit: int,
     cursor: str | None,
 ) -> Query:
-    """Check what a script asked. Raises `ValueError` that names the argument."""
+    """Check the arguments of a script. Raises `ValueError` that names the argument."""
     if order not in _ORDERS:
         raise ValueError(f"order={order!r}: it is 'asc' or 'desc'")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
@@ -152,13 +152,13 @@ def make_query(
         limit,
     )
     _check_range(query)
-    return query.at(cursor)
+    return query.continued(cursor)
 
 
 def _check_range(query: Query) -> None:
     if query.equals is not None and not (query.since is None and query.until is None):
         raise ValueError("equals stands alone, without since and until")
-    if len({isinstance(one, str) for one in (query.since, query.until) if one is not None}) == 2:
+    if len({isinstance(bound, str) for bound in (query.since, query.until) if bound is not None}) == 2:
         raise ValueError("since and until are both numbers or both texts")
 
 
@@ -168,7 +168,7 @@ def _bound(name: str, value: object) -> Value | None:
     if isinstance(value, str) and "\0" in value:
         raise ValueError(f"{name}: a text without NUL characters")
     if isinstance(value, str) or is_number(value):
-        found = value_of(value)
-        if found is not None:
-            return found
+        bound = value_of(value)
+        if bound is not None:
+            return bound
     raise ValueError(f"{name}={str(value)[:50]!r}: it is a number or a text of at most {MAX_TEXT} bytes")

@@ -1,7 +1,7 @@
 """The file `records.db`: its tables, and the statements that write and read them.
 
-One rule: never a WAL: several processes have the file open, and SQLite before 3.51.3 can corrupt a
-WAL that two connections check-point at once.
+It has no WAL: several processes have the file open, and SQLite before 3.51.3 can corrupt a WAL that two
+connections checkpoint at once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Final
 from gateway.errors import RecordsUnavailable
 from gateway.records.items import EncodedItem, Value, values
 from gateway.records.query import MAX_PAGE, ItemRow, Query
-from gateway.records.write_turns import BUSY_SECONDS
+from gateway.records.write_turns import RETRY_TIMEOUT
 
 MAX_INDEXES: Final = 16
-"""Fields of one collection that can be asked as an index."""
+"""Indexed fields of one collection."""
 
 _APPLICATION: Final = 0x67775263
 _VERSION: Final = 1
@@ -41,13 +41,13 @@ _SCHEMA: Final = (
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, or make it. Raises `sqlite3.Error`, `OSError`, `RecordsUnavailable` for a
-    foreign file."""
-    # Opened and closed by hand only where it is new: a close drops the locks of this whole process.
+    """Open or create the file. Raises `sqlite3.Error`, `OSError`, `RecordsUnavailable` for a foreign
+    file."""
+    # Only where it is new: closing a descriptor drops all locks of this process on the file.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
-        path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
+        path, isolation_level=None, timeout=RETRY_TIMEOUT, check_same_thread=False
     )
     try:
         _set_up(connection, path)
@@ -60,8 +60,8 @@ def connect(path: Path) -> sqlite3.Connection:
 def _set_up(db: sqlite3.Connection, path: Path) -> None:
     if _pragma(db, "user_version") != _VERSION:
         db.execute("BEGIN IMMEDIATE")
-        version, made = _pragma(db, "user_version"), _pragma(db, "schema_version") > 0
-        if version not in {0, _VERSION} or (made and version == 0):
+        version, exists = _pragma(db, "user_version"), _pragma(db, "schema_version") > 0
+        if version not in {0, _VERSION} or (exists and version == 0):
             raise RecordsUnavailable(f"{path} is no file of records of this version: move it away")
         for statement in () if version else _SCHEMA:
             db.execute(statement)
@@ -71,7 +71,7 @@ def _set_up(db: sqlite3.Connection, path: Path) -> None:
     # FULL syncs the journal's end too: a commit that returned survives the power.
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA journal_mode=TRUNCATE")
-    db.execute("PRAGMA busy_timeout=0")  # from here on `turns` waits
+    db.execute("PRAGMA busy_timeout=0")  # from here on `WriteTurns` waits
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:
@@ -84,30 +84,30 @@ def _pragma(db: sqlite3.Connection, name: str) -> int:
 def put(
     db: sqlite3.Connection, collection: str, item: EncodedItem, *, only_new: bool, replaces: str | None
 ) -> bool:
-    """See `Store.put`."""
+    """See `RecordStore.put`."""
     before = get(db, collection, item.key)
     if (only_new and before is not None) or (replaces is not None and before != replaces):
         return False
-    _unlist(db, collection, item.key, before)
+    _remove_entries(db, collection, item.key, before)
     db.execute(
         "INSERT INTO items VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET item = excluded.item",
         (collection, item.key, item.text),
     )
-    listed = _listed(db, collection, item.key, item.values)
-    db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", listed)
+    entries = _entries(db, collection, item.key, item.values)
+    db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", entries)
     return True
 
 
 def delete(db: sqlite3.Connection, collection: str, key: str) -> bool:
-    """See `Store.delete`."""
+    """See `RecordStore.delete`."""
     before = get(db, collection, key)
-    _unlist(db, collection, key, before)
+    _remove_entries(db, collection, key, before)
     db.execute("DELETE FROM items WHERE collection = ? AND key = ?", (collection, key))
     return before is not None
 
 
 def make_index(db: sqlite3.Connection, collection: str, field: str) -> None:
-    """Index a field of all items there are, unless it is. Raises `ValueError` for one too many."""
+    """Index a field of all items, unless it is indexed. Raises `ValueError` for one too many."""
     fields = indexes(db, collection)
     if field in fields:
         return
@@ -115,36 +115,36 @@ def make_index(db: sqlite3.Connection, collection: str, field: str) -> None:
         raise ValueError(f"index={field!r}: {MAX_INDEXES} fields are indexed already: {sorted(fields)}")
     db.execute("INSERT INTO indexes VALUES (?, ?)", (collection, field))
     items = db.execute("SELECT key, item FROM items WHERE collection = ?", (collection,))
-    listed = ((key, values(json.loads(text)).get(field)) for key, text in items)
+    entries = ((key, values(json.loads(text)).get(field)) for key, text in items)
     db.executemany(
         "INSERT INTO entries VALUES (?, ?, ?, ?)",
-        ((collection, field, value, key) for key, value in listed if value is not None),
+        ((collection, field, value, key) for key, value in entries if value is not None),
     )
 
 
-def _unlist(db: sqlite3.Connection, collection: str, key: str, text: str | None) -> None:
-    """Take an item that is about to go out of its indexes."""
+def _remove_entries(db: sqlite3.Connection, collection: str, key: str, text: str | None) -> None:
+    """Remove an item that is about to be deleted or replaced from its indexes."""
     if text is not None:
         db.executemany(
             "DELETE FROM entries WHERE collection = ? AND field = ? AND value = ? AND key = ?",
-            _listed(db, collection, key, values(json.loads(text))),
+            _entries(db, collection, key, values(json.loads(text))),
         )
 
 
-def _listed(
+def _entries(
     db: sqlite3.Connection, collection: str, key: str, fields: dict[str, Value]
 ) -> list[tuple[str, str, Value, str]]:
-    there_are = indexes(db, collection) & fields.keys()
-    return [(collection, field, fields[field], key) for field in there_are]
+    indexed = indexes(db, collection) & fields.keys()
+    return [(collection, field, fields[field], key) for field in indexed]
 
 
 # -- reading
 
 
 def get(db: sqlite3.Connection, collection: str, key: str) -> str | None:
-    """See `Store.get`."""
-    found = db.execute("SELECT item FROM items WHERE collection = ? AND key = ?", (collection, key))
-    row = found.fetchone()
+    """See `RecordStore.get`."""
+    cursor = db.execute("SELECT item FROM items WHERE collection = ? AND key = ?", (collection, key))
+    row = cursor.fetchone()
     return None if row is None else row[0]
 
 
@@ -155,15 +155,15 @@ def indexes(db: sqlite3.Connection, collection: str) -> set[str]:
 
 
 def select(db: sqlite3.Connection, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
-    """See `Store.select`; the index must have been made."""
+    """See `RecordStore.select`; the index must exist."""
     statement, arguments = (
         _by_key(collection, query) if query.index is None else _by_index(collection, query)
     )
-    found = db.execute(statement, arguments)
+    cursor = db.execute(statement, arguments)
     rows: list[ItemRow] = []
     size = 0
-    with contextlib.closing(found):
-        for key, text, value in found:
+    with contextlib.closing(cursor):
+        for key, text, value in cursor:
             if len(rows) == query.limit or size >= MAX_PAGE:
                 return rows, True
             rows.append(ItemRow(key, text, value))
@@ -194,12 +194,12 @@ def _by_index(collection: str, query: Query) -> tuple[str, list[Any]]:
     if query.after is not None:
         where += f" AND (e.value, e.key) {_beyond(query)} (?, ?)"
         arguments += query.after
-    way = _direction(query)
+    direction = _direction(query)
     # CROSS JOIN keeps SQLite from turning the two around.
     return (
         "SELECT e.key, i.item, e.value FROM entries e CROSS JOIN items i"  # noqa: S608
         " ON i.collection = e.collection AND i.key = e.key"
-        f" WHERE {where} ORDER BY e.value {way}, e.key {way} LIMIT ?",
+        f" WHERE {where} ORDER BY e.value {direction}, e.key {direction} LIMIT ?",
         [*arguments, query.limit + 1],
     )
 

@@ -1,7 +1,7 @@
 """Records in a SQLite file beside the journal, for the processes of one machine.
 
-One rule: one thread writes, with group commit: all that waits becomes one transaction, and a put
-returns when that is on stable storage. Readers have threads and connections of their own.
+One thread writes with group commit; `put` returns when its transaction is on stable storage.
+Readers have threads and connections of their own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_WAITING: Final = 10_000
 
 
 class SqliteStore:
-    """The records in the file `path`, which is made with the first call."""
+    """The records in the file `path`, which the first call creates."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,14 +41,14 @@ class SqliteStore:
         self._writer = SqliteWriter(connect, name="records", max_batch=MAX_BATCH)
         self._local = threading.local()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="records-read")
-        self._open: list[_SharedConnection] = []
+        self._connections: list[_SharedConnection] = []
         self._waiting = 0
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
 
     async def put(
         self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
-        """See `Store`."""
+        """See `RecordStore`."""
         return await self._write(
             functools.partial(
                 sqlite.put, collection=collection, item=item, only_new=only_new, replaces=replaces
@@ -56,62 +56,62 @@ class SqliteStore:
         )
 
     async def get(self, collection: str, key: str) -> str | None:
-        """See `Store`."""
+        """See `RecordStore`."""
         return await self._read(functools.partial(sqlite.get, collection=collection, key=key))
 
     async def delete(self, collection: str, key: str) -> bool:
-        """See `Store`."""
+        """See `RecordStore`."""
         return await self._write(functools.partial(sqlite.delete, collection=collection, key=key))
 
     async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
-        """See `Store`. The first question about a field makes its index, in one transaction."""
+        """See `RecordStore`. The first query of a field makes its index, in one transaction."""
         field = query.index
         if field is not None:
-            known = await self._read(functools.partial(sqlite.indexes, collection=collection))
-            if field not in known:
+            indexed = await self._read(functools.partial(sqlite.indexes, collection=collection))
+            if field not in indexed:
                 make = functools.partial(sqlite.make_index, collection=collection, field=field)
                 await self._write(make)
         return await self._read(functools.partial(sqlite.select, collection=collection, query=query))
 
     async def check(self) -> str:
-        """See `Store`."""
+        """See `RecordStore`."""
         await self._read(lambda db: db.execute("SELECT 1 FROM items LIMIT 1").fetchone())
         return f"in {self._path}"
 
     def close(self) -> None:
-        """See `Store`."""
+        """See `RecordStore`."""
         self._writer.close()
         self._readers.shutdown(cancel_futures=True)
-        for reader in self._open:
+        for reader in self._connections:
             reader.close()
 
     async def _write(self, operation: Operation[T]) -> T:
-        return await self._answer(lambda: self._writer.submit(operation))
+        return await self._call(lambda: self._writer.submit(operation))
 
     async def _read(self, operation: Operation[T]) -> T:
-        return await self._answer(lambda: self._readers.submit(self._reading, operation))
+        return await self._call(lambda: self._readers.submit(self._run_read, operation))
 
-    async def _answer(self, submit: Callable[[], Future[T]]) -> T:
-        with self._counting:
+    async def _call(self, submit: Callable[[], Future[T]]) -> T:
+        with self._lock:
             if self._waiting >= MAX_WAITING:
                 raise RecordsUnavailable(f"{MAX_WAITING} calls wait for the records already")
             self._waiting += 1
         try:
             return await asyncio.wrap_future(submit())
-        except (sqlite3.Error, OSError) as fault:
+        except (sqlite3.Error, OSError) as error:
             raise RecordsUnavailable(
-                f"the records in {self._path} cannot be reached: {fault}"
-            ) from fault
+                f"the records in {self._path} cannot be reached: {error}"
+            ) from error
         finally:
-            with self._counting:
+            with self._lock:
                 self._waiting -= 1
 
-    def _reading(self, operation: Operation[T]) -> T:
+    def _run_read(self, operation: Operation[T]) -> T:
         """Run in a reader's thread, on its own connection."""
         reader = getattr(self._local, "reader", None)
         if reader is None:
             reader = self._local.reader = _SharedConnection(self._path)
-            self._open.append(reader)
+            self._connections.append(reader)
         return reader.turns.retry_busy(lambda: operation(reader.db))
 
 

@@ -1,11 +1,11 @@
-"""What every store of records offers, and the one that forgets.
+"""The protocol of every store of records, and the store in memory.
 
-One rule: all stores answer a question with the same rows in the same order.
+All stores answer a query with the same rows in the same order.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from gateway.errors import RecordsUnavailable
 from gateway.records.items import EncodedItem, Value
@@ -13,16 +13,14 @@ from gateway.records.query import MAX_PAGE, ItemRow, Query
 
 
 class RecordStore(Protocol):
-    """Keeps items, for any event loop. Every method raises `RecordsUnavailable` where it cannot
-    be reached."""
+    """Stores items; callable from any event loop. Every method raises `RecordsUnavailable`."""
 
     async def put(
         self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
     ) -> bool:
-        """Keep an item, on stable storage before this returns; tell whether it was done.
+        """Store an item, on stable storage before this returns; return whether it was done.
 
-        `only_new`: not where there is one with that key. `replaces`: only where the JSON text of the
-        one there still is this one.
+        `only_new`: only if the key is free. `replaces`: only if the stored JSON text still equals it.
         """
         ...
 
@@ -31,24 +29,24 @@ class RecordStore(Protocol):
         ...
 
     async def delete(self, collection: str, key: str) -> bool:
-        """Remove an item; tell whether there was one."""
+        """Delete an item; return whether there was one."""
         ...
 
     async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
-        """Return a page, and whether there is more behind it."""
+        """Return a page, and whether more follows."""
         ...
 
     async def check(self) -> str:
-        """Return in a few words what this is and that it answers."""
+        """Return a short description of a store that answers."""
         ...
 
     def close(self) -> None:
-        """End what is under way and let go. Blocking."""
+        """Finish pending calls and close. Blocking."""
         ...
 
 
 class MemoryStore:
-    """Records in memory: for `gateway check`, and what the other stores are compared with."""
+    """Records in memory: for `gateway check`, and the model that other stores are compared with."""
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, EncodedItem]] = {}
@@ -80,10 +78,10 @@ class MemoryStore:
         rows = []
         for key, item in self._kept.get(collection, {}).items():
             value = item.values.get(query.index) if query.index else None
-            if query.holds(key, value):
+            if query.matches(key, value):
                 rows.append(ItemRow(key, item.text, value))
-        rows.sort(key=_place, reverse=query.descending)
-        return page_of([row for row in rows if _behind(row, query)], query)
+        rows.sort(key=_sort_key, reverse=query.descending)
+        return page_of([row for row in rows if _follows(row, query)], query)
 
     async def check(self) -> str:
         """See `RecordStore`."""
@@ -93,54 +91,38 @@ class MemoryStore:
         """See `RecordStore`."""
 
 
-class UnavailableStore(MemoryStore):
-    """Stands where no records can be reached: every call raises `RecordsUnavailable` with the
-    reason."""
+class UnavailableStore:
+    """Stands in where no store can be reached: every call raises `RecordsUnavailable` with `reason`."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__()
         self._reason = reason
 
-    async def put(
-        self, collection: str, item: EncodedItem, *, only_new: bool = False, replaces: str | None = None
-    ) -> bool:
-        """Raise `RecordsUnavailable`."""
+    async def _refuse(self, *_arguments: object, **_options: object) -> NoReturn:
         raise RecordsUnavailable(self._reason)
 
-    async def get(self, collection: str, key: str) -> str | None:
-        """Raise `RecordsUnavailable`."""
-        raise RecordsUnavailable(self._reason)
+    put = get = delete = select = check = _refuse
 
-    async def delete(self, collection: str, key: str) -> bool:
-        """Raise `RecordsUnavailable`."""
-        raise RecordsUnavailable(self._reason)
-
-    async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
-        """Raise `RecordsUnavailable`."""
-        raise RecordsUnavailable(self._reason)
-
-    async def check(self) -> str:
-        """Raise `RecordsUnavailable`."""
-        raise RecordsUnavailable(self._reason)
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def page_of(rows: list[ItemRow], query: Query) -> tuple[list[ItemRow], bool]:
-    """Cut rows to a page: at most `limit`, and full from `MAX_PAGE` bytes on; never none at all."""
-    taken, size = 0, 0
+    """Cut rows to a page: at most `limit`, and full from `MAX_PAGE` bytes on; at least one row."""
+    count, size = 0, 0
     for row in rows[: query.limit]:
         if size >= MAX_PAGE:
             break
-        taken, size = taken + 1, size + len(row.text.encode())
-    return rows[:taken], taken < len(rows)
+        count, size = count + 1, size + len(row.text.encode())
+    return rows[:count], count < len(rows)
 
 
-def _place(row: ItemRow) -> tuple[bool, Value, str]:
+def _sort_key(row: ItemRow) -> tuple[bool, Value, str]:
     return isinstance(row.value, str), 0.0 if row.value is None else row.value, row.key
 
 
-def _behind(row: ItemRow, query: Query) -> bool:
+def _follows(row: ItemRow, query: Query) -> bool:
     if query.after is None:
         return True
     value, key = query.after
-    here, there = _place(row), _place(ItemRow(key, "", value))
+    here, there = _sort_key(row), _sort_key(ItemRow(key, "", value))
     return here < there if query.descending else here > there

@@ -1,8 +1,8 @@
-"""How readers and writers of one file let each other in.
+"""Lets several processes take turns on one SQLite file.
 
-One rule: nobody is waited for without end. Who finds the file busy raises a flag (a shared lock on
-`records.turns`) and looks again every millisecond; who writes one transaction behind the other
-pauses where a flag is up. SQLite's own waiting would sleep ever longer, and starve.
+A connection that finds the file busy holds a shared lock on `records.turns` and tries again every
+millisecond; a writer pauses between two transactions while such a lock is held. SQLite's own waiting
+sleeps longer each time, and starves.
 """
 
 from __future__ import annotations
@@ -18,51 +18,52 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-BUSY_SECONDS: Final = 10.0
-"""How long others are waited for, who read or write just now."""
+RETRY_TIMEOUT: Final = 10.0
+"""Seconds that a busy file is tried again."""
 
-LOOK: Final = 0.001
-PAUSE: Final = 0.003
-"""Long enough for a look to fall into it."""
+RETRY_INTERVAL: Final = 0.001
+YIELD_DELAY: Final = 0.003
+"""Seconds that a writer pauses: long enough for a retry to fall into it."""
 
 
 class WriteTurns:
-    """One connection's part in it."""
+    """The turns of one connection."""
 
     def __init__(self, database: Path) -> None:
         path = database.with_suffix(".turns")
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def retry_busy(self, operation: Callable[[], T]) -> T:
-        """Return what `operation` does, tried while the file is busy, for `BUSY_SECONDS` at the most."""
+        """Return the result of `operation`, tried again while the file is busy, up to
+        `RETRY_TIMEOUT`."""
         started = time.monotonic()
         try:
             while True:
                 try:
                     return operation()
-                except sqlite3.OperationalError as fault:
-                    if not _busy(fault) or time.monotonic() - started > BUSY_SECONDS:
+                except sqlite3.OperationalError as error:
+                    if not _is_busy(error) or time.monotonic() - started > RETRY_TIMEOUT:
                         raise
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                time.sleep(LOOK)
+                time.sleep(RETRY_INTERVAL)
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def yield_turn(self) -> None:
-        """Let those in who wait, before the next transaction."""
+        """Let waiting connections in, before the next transaction."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(PAUSE)
+            time.sleep(YIELD_DELAY)
         else:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the file of the locks."""
         os.close(self._fd)
 
 
-def _busy(fault: sqlite3.OperationalError) -> bool:
-    """Tell whether it is SQLITE_BUSY, in any of its extended forms."""
-    return fault.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Return whether it is SQLITE_BUSY, in any of its extended forms."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

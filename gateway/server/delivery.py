@@ -70,7 +70,11 @@ class EventDelivery:
             await self._nats.close()
 
     def _specs(self) -> Sequence[Any]:
-        return () if self._resources.settings.deliver == "workers" else self._resources.hooks.specs()
+        return (
+            ()
+            if self._resources.settings.deliver == "workers"
+            else self._resources.hooks.handler_specs()
+        )
 
     def _here(self) -> RelayContext:
         resources = self._resources

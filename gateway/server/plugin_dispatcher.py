@@ -23,7 +23,7 @@ class PluginDispatcher:
         """
         event = await self._files.event_for(delivery)
         try:
-            await self._hooks.deliver(delivery, event)
+            await self._hooks.run_delivery(delivery, event)
         except HandlerGone as error:
             return Outcome("gone", str(error))
         except Postponed as error:

@@ -27,7 +27,7 @@ from gateway.commit.process_state import ProcessState
 from gateway.commit.records import LocalDisk
 from gateway.commit.recover import recover
 from gateway.commit.rename_lock import RenameLock
-from gateway.commit.slot_takeover import adopt, found
+from gateway.commit.slot_takeover import absorb_slots, create_journals
 from gateway.commit.upload_events import Subscribers, UploadEvents
 from gateway.commit.writer import StorageWriter
 from gateway.domain.addresses import connectable_host
@@ -163,7 +163,7 @@ class Resources:
             self.records.own("initiated"), first_check=settings.reconcile_after
         )
         durable = settings.durability == "full"
-        self.one_time_marks = OneTimeMarks(self.state.once, durable=durable)
+        self.one_time_marks = OneTimeMarks(self.state.one_time_marks, durable=durable)
         opened.callback(self.one_time_marks.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.rename_lock = RenameLock(self.state.folder) if self.process.count > 1 else None
@@ -194,7 +194,7 @@ class Resources:
             self.writer = LocalWriter(disk, self.committer, settings.file_mode)
             return
         clients = Clients(
-            lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+            lambda secrets: self.plugins.mask.add_secrets(secrets),  # noqa: PLW0108  loaded later
             connections=MAX_CONNECTIONS,
             attempts=1,
         )
@@ -214,8 +214,8 @@ class Resources:
         )
 
     def _subscribers(self) -> Subscribers:
-        uploaded = tuple(spec.name for spec in self.hooks.specs(UPLOADED))
-        return Subscribers(uploaded, self.hooks.specs(OBJECT_CREATED))
+        uploaded = tuple(spec.name for spec in self.hooks.handler_specs(UPLOADED))
+        return Subscribers(uploaded, self.hooks.handler_specs(OBJECT_CREATED))
 
     def _make_shelf(self) -> Storage:
         storage = self.settings.storage
@@ -223,7 +223,7 @@ class Resources:
             alone = contextlib.nullcontext if self.rename_lock is None else self.rename_lock.exclusive
             return LocalStorage(self.tree, self.committer.between_batches, alone, self.read_pool)
         reading, signing = (
-            Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
+            Clients(lambda secrets: self.plugins.mask.add_secrets(secrets), endpoint=endpoint)  # noqa: PLW0108
             for endpoint in (None, self.settings.storage_public_url)
         )
         self.s3_clients = (reading, signing)
@@ -249,11 +249,11 @@ class Resources:
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
-        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
         self.notification_secrets = read_secrets(settings.notifications_secret_file)
-        self.plugins.mask.learn(self.notification_secrets)
-        self.plugins.mask.learn(secrets_of(settings))
-        logs.mask_with(self.plugins.mask)
+        self.plugins.mask.add_secrets(self.notification_secrets)
+        self.plugins.mask.add_secrets(secrets_of(settings))
+        logs.set_mask(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()
         self.hooks = Hooks(self.plugins)
@@ -265,8 +265,8 @@ class Resources:
         self.state.sync()
         recover(self.incoming, self.journal, self.one_time_marks)
         if self.process.slot == 0:
-            adopt(self.state, self.journal, self.process.count)
-            found(self.state, self.journal, self.process.count)
+            absorb_slots(self.state, self.journal, self.process.count)
+            create_journals(self.state, self.journal, self.process.count)
         pending = self.journal.unsettled.hold().result()
         if self.object_backend is not None:
             self.object_backend.prepare(pending)

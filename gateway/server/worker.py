@@ -107,9 +107,9 @@ class Worker:
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
-        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
-        self.plugins.mask.learn(secrets_of(settings))
-        logs.mask_with(self.plugins.mask)
+        self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.add_secrets(secrets_of(settings))
+        logs.set_mask(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()
         self.hooks = Hooks(self.plugins)
@@ -129,7 +129,7 @@ class Worker:
         dispatcher = PluginDispatcher(self.hooks, self._files)
         self.runner = Runner(self.nats.queue, dispatcher, self.metrics)
         await self.nats.wait_ready()
-        await self.runner.start(self.hooks.specs())
+        await self.runner.start(self.hooks.handler_specs())
 
     async def reload(self) -> None:
         """Take new plugins (SIGHUP); any fault keeps the old ones and is logged."""
@@ -138,7 +138,7 @@ class Worker:
         except ConfigError as fault:
             log.error("the reload failed, all stays as it was:\n%s", fault)
             return
-        await self.runner.refresh(self.hooks.specs())
+        await self.runner.refresh(self.hooks.handler_specs())
         log.info("reloaded: generation %d of the plugins", self.plugins.current.number)
 
     async def stop(self) -> None:
@@ -161,7 +161,7 @@ class Worker:
     def describe(self) -> str:
         """Return the line that says that it works."""
         scheme = "https" if self.settings.tls_cert else "http"
-        count = len(self.hooks.specs())
+        count = len(self.hooks.handler_specs())
         handlers = "1 handler" if count == 1 else f"{count} handlers"
         return f"working on {self.nats.shown} for {handlers}, health at {scheme}://{host_port(*self.address)}/-/health"
 

@@ -26,7 +26,7 @@ from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
 from gateway.http.responses import Response, json_response
 from gateway.plugins.hooks import Hooks
-from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, together
+from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, merge_expositions
 
 OPEN_TO_ALL: Final = frozenset({("-", "health"), ("-", "ready")})
 
@@ -118,7 +118,7 @@ class StatusEndpoint:
         body = await asyncio.to_thread(self.metrics.render, _rows(depth), sorted(paused), engines)
         if self.siblings.sessions and not alone:
             told = {self.slot: body, **await self.siblings.ask_all("/-/metrics")}
-            body = await asyncio.to_thread(together, told)
+            body = await asyncio.to_thread(merge_expositions, told)
         return Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _counted(self) -> list[Depth]:
@@ -148,7 +148,7 @@ class StatusEndpoint:
     def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
         story = _stored(row)
         for told in story["handlers"]:
-            progress = self.hooks.progress(told["event_id"], told["handler"])
+            progress = self.hooks.delivery_progress(told["event_id"], told["handler"])
             if progress is not None:
                 told["progress"] = progress
         return story

@@ -41,7 +41,7 @@ class DownloadAuthorizer:
 
     async def file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
         """Decide on a file. Raises `Refusal`."""
-        if not self._hooks.handles(DOWNLOADING):
+        if not self._hooks.has_handlers(DOWNLOADING):
             principal, grant = await self._authenticate(incoming)
             self._auth.authorize(principal)
             wish = (
@@ -87,7 +87,7 @@ class DownloadAuthorizer:
     async def _decide(self, download: Download) -> AuthorizedDownload:
         if not self._hooks.replaces_authorization(DOWNLOADING):
             self._auth.authorize(download.principal)
-        served = await self._hooks.downloading(download)
+        served = await self._hooks.admit_download(download)
         if served is None:
             return AuthorizedDownload(
                 download.path, ResponseOptions(download.filename, download.cache_control)
@@ -105,7 +105,7 @@ def _check_rewritten(download: Download, path: str) -> None:
     try:
         if download.archive is not None and not path.endswith("/"):
             raise Refusal("bad_path", "a folder ends with a slash")
-        paths.check(path.removesuffix("/") if download.archive is not None else path)
+        paths.check_path(path.removesuffix("/") if download.archive is not None else path)
     except Refusal as refusal:
         log.error(
             "a handler rewrote the path to a bad one: %s", refusal, extra={"facts": {"path": path}}

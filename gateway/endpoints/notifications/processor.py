@@ -51,10 +51,10 @@ class UploadJournal(Protocol):
 class ObjectHooks(Protocol):
     """The handlers of objects and of failed uploads."""
 
-    def specs(self, *events: str) -> Sequence[HandlerSpec]:
+    def handler_specs(self, *events: str) -> Sequence[HandlerSpec]:
         """Return the handlers of events."""
 
-    def failed(self, upload: Upload, reason: str, received: int) -> None:
+    def notify_upload_failed(self, upload: Upload, reason: str, received: int) -> None:
         """Start the handlers of failed uploads."""
 
 
@@ -269,7 +269,9 @@ class ObjectEventPublisher:
 
     def subscribers(self, key: str) -> tuple[str, ...]:
         """Return the names of the handlers whose prefix and suffix match a key."""
-        return tuple([spec.name for spec in self._hooks.specs(OBJECT_CREATED) if spec.wants(key)])
+        return tuple(
+            [spec.name for spec in self._hooks.handler_specs(OBJECT_CREATED) if spec.matches_key(key)]
+        )
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Make the events durable. Raises `EventEngineUnavailable`."""
@@ -277,7 +279,7 @@ class ObjectEventPublisher:
 
     def upload_failed(self, upload: Upload, reason: str, size: int) -> None:
         """Start the handlers of failed uploads, without waiting for them."""
-        self._hooks.failed(upload, reason, size)
+        self._hooks.notify_upload_failed(upload, reason, size)
 
 
 def _was_published(upload: PresignedUpload, notification: ObjectNotification) -> bool:

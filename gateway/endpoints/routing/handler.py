@@ -1,8 +1,4 @@
-"""The order of what happens to a request that a routing plugin answers.
-
-One rule: the order stands in one list, and whatever refuses does it before the body is asked for. A
-request keeps the table of its moment.
-"""
+"""Serves the routes of plugins: finds the route of a request and runs its steps in order."""
 
 from __future__ import annotations
 
@@ -39,8 +35,73 @@ log = logging.getLogger("gateway.routing")
 NO_ROUTES: Final = RouteTable()
 
 
+class RouteSteps:
+    """The steps of every route, in their order. A refusal comes before the body is asked for.
+
+    `default_cors` is for routes without a policy of their own. `metrics` counts the responses that a
+    route does not call normal; None (the tests of plugins) leaves them alone.
+    """
+
+    def __init__(
+        self,
+        auth: Auth,
+        scripts: ScriptSteps,
+        ask_upstream: Next,
+        default_cors: CorsPolicy | None,
+        metrics: Metrics | None,
+    ) -> None:
+        self._ask_upstream = ask_upstream
+        self._default_cors = default_cors
+        self._metrics = metrics
+        self._bodies = BodyReader()
+        steps = (
+            self._cors,
+            AuthorizeStep(auth),
+            RateLimitStep(),
+            ValidateStep(self._bodies),
+            self._watch,
+            scripts.before,
+            scripts.after,
+        )
+        self._first = chain(steps, self._upstream)
+
+    async def respond(self, exchange: RequestContext) -> GatewayResponse:
+        """Return the response of a route. Raises `Refusal`, `ClientDisconnected`."""
+        try:
+            return await self._first(exchange)
+        finally:
+            self._bodies.release(exchange)
+
+    def cors_policy(self, route: Route) -> CorsPolicy | None:
+        """Return the policy for pages of other origins."""
+        return route.cors or self._default_cors
+
+    async def _cors(self, exchange: RequestContext, following: Next) -> GatewayResponse:
+        """Answer preflights before authorization: browsers send no credentials with them."""
+        policy, methods = self.cors_policy(exchange.route), exchange.route.methods or METHODS
+        if policy is None:
+            return await following(exchange)
+        return await serve_cross_origin(exchange.request, policy, methods, lambda: following(exchange))
+
+    async def _watch(self, exchange: RequestContext, following: Next) -> GatewayResponse:
+        """Log and count answers whose status the route does not call normal."""
+        answer = await following(exchange)
+        normal = exchange.operation.normal_codes if exchange.operation else frozenset()
+        if self._metrics is not None and normal and answer.status not in normal:
+            name = exchange.route.name
+            self._metrics.abnormal_answers.labels(name).inc()
+            facts = {"route": name, "status": str(answer.status)}
+            log.warning("an answer that the route does not call normal", extra={"facts": facts})
+        return answer
+
+    async def _upstream(self, exchange: RequestContext) -> GatewayResponse:
+        if not exchange.route.upstreams:
+            return Response(status=204)
+        return await self._ask_upstream(exchange)
+
+
 class Routing:
-    """The door. One object per gateway, on the server's loop."""
+    """Serves what routing plugins describe. One object per gateway, on the server's loop."""
 
     def __init__(
         self,
@@ -55,28 +116,15 @@ class Routing:
         self._settings = settings
         self._plugins = plugins
         self._auth = auth
-        self._proxy = proxy
-        self._metrics = metrics
-        self._bodies = BodyReader()
         origins = settings.cors_origins
-        self._default_cors = CorsPolicy(origins) if origins else None
-        scripts = ScriptSteps(hooks.work, plugins.mask, proxy.fetch_whole)
-        steps = (
-            self._cors,
-            AuthorizeStep(auth),
-            RateLimitStep(),
-            ValidateStep(self._bodies),
-            self._watch,
-            scripts.before,
-            scripts.after,
-        )
-        self._serve = chain(steps, self._upstream)
+        scripts = ScriptSteps(hooks.run_script, plugins.mask, proxy.fetch_whole)
+        self._steps = RouteSteps(auth, scripts, proxy, CorsPolicy(origins) if origins else None, metrics)
 
     @property
     def table(self) -> RouteTable:
         """The routes of the newest generation of plugins."""
-        table: RouteTable = self._plugins.current.gathered.get(KIND, NO_ROUTES)
-        return table
+        table = self._plugins.current.combined.get(KIND)
+        return table if isinstance(table, RouteTable) else NO_ROUTES
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document of all that is served now."""
@@ -90,11 +138,7 @@ class Routing:
             if incoming.request.method == "OPTIONS":
                 return _options(refusal)
             raise
-        exchange = self._exchange(incoming, found)
-        try:
-            return await self._serve(exchange)
-        finally:
-            self._bodies.release(exchange)
+        return await self._steps.respond(self._exchange(incoming, found))
 
     def _find(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
         """Find the route; a preflight is for the route of the method that it asks about."""
@@ -102,7 +146,7 @@ class Routing:
         if asked is not None:
             with contextlib.suppress(MethodNotAllowed):
                 found = table.find(raw_path, asked)
-                if self._cors_policy(found.route) is not None:
+                if self._steps.cors_policy(found.route) is not None:
                     return found
         return table.find(raw_path, request.method)
 
@@ -120,32 +164,6 @@ class Routing:
             waiting=expects_continue(request),
             path=found.path,
         )
-
-    def _cors_policy(self, route: Route) -> CorsPolicy | None:
-        return route.cors or self._default_cors
-
-    async def _cors(self, exchange: RequestContext, following: Next) -> GatewayResponse:
-        """Answer preflights before authorization: browsers send no credentials with them."""
-        policy, methods = self._cors_policy(exchange.route), exchange.route.methods or METHODS
-        if policy is None:
-            return await following(exchange)
-        return await serve_cross_origin(exchange.request, policy, methods, lambda: following(exchange))
-
-    async def _watch(self, exchange: RequestContext, following: Next) -> GatewayResponse:
-        """Log and count answers whose status the route does not call normal."""
-        answer = await following(exchange)
-        normal = exchange.operation.normal_codes if exchange.operation else frozenset()
-        if normal and answer.status not in normal:
-            name = exchange.route.name
-            self._metrics.abnormal_answers.labels(name).inc()
-            facts = {"route": name, "status": str(answer.status)}
-            log.warning("an answer that the route does not call normal", extra={"facts": facts})
-        return answer
-
-    async def _upstream(self, exchange: RequestContext) -> GatewayResponse:
-        if not exchange.route.upstreams:
-            return Response(status=204)
-        return await self._proxy(exchange)
 
 
 def _options(refusal: MethodNotAllowed) -> Response:

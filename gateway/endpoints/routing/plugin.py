@@ -1,7 +1,6 @@
-"""A routing plugin's document -> a `Route`, checked and compiled.
+"""Makes a `Route` of a routing plugin's document.
 
-One rule: what is wrong with a route is said at load, with file and line; a route that exists can be
-served.
+Whatever is wrong with it is reported at load, with file and line: a route that exists can be served.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from gateway.endpoints.routing.script_compiler import compile_process, make_proc
 from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
-from gateway.plugins import Document, Kind, Parsed, PluginContext, PluginFaults, validate
-from gateway.plugins.handlers import surroundings
+from gateway.plugins import Document, Kind, ParsedPlugin, Plugin, PluginErrors, validate
 from gateway.plugins.legacy_keys import NO_UPSTREAM, ROUTE_KEYS, translate
 from gateway.plugins.route_models import RouteCaseModel, RouteModel, SpecModel
+from gateway.plugins.scripting import PluginContext, ScriptContext
 
 KIND: Final = "routing"
 REQUEST: Final = "request_script"
@@ -80,60 +79,63 @@ def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
     `issuer` tells whether there is one whose JSON Web Tokens are believed.
     """
 
-    def gather(plugins: Sequence[RoutePlugin]) -> RouteTable:
-        faults = [*_clashes(plugins), *_on_uploads(plugins, upload_template)]
-        if faults:
-            raise PluginFaults(faults)
-        return RouteTable(plugin.route for plugin in plugins)
+    def combine(plugins: Sequence[Plugin]) -> RouteTable:
+        routes = [plugin for plugin in plugins if isinstance(plugin, RoutePlugin)]
+        errors = [*_clashes(routes), *_on_uploads(routes, upload_template)]
+        if errors:
+            raise PluginErrors(errors)
+        return RouteTable(plugin.route for plugin in routes)
 
     keys = frozenset({"proxy", "upstreams", "authorities", "target"})
     make = partial(_make, issuer=issuer)
-    return Kind(KIND, keys, _parse, make, gather, (REQUEST, RESPONSE))
+    return Kind(KIND, keys, _parse, make, combine, (REQUEST, RESPONSE))
 
 
-def _parse(document: Document) -> Parsed:
+def _parse(document: Document) -> ParsedPlugin:
     document = translate(document, ROUTE_KEYS)
     model = validate(document, RouteModel)
     methods = " ".join(sorted({spec.method for spec in model.spec}))
     name = model.name or f"{methods} {model.proxy.path}".strip()
-    return Parsed(KIND, name, document, model)
+    return ParsedPlugin(KIND, name, document, model)
 
 
-def _make(parsed: Parsed, material: PluginContext, *, issuer: bool) -> RoutePlugin:
-    """Make the route of a document. Raises `PluginFaults` with all that is wrong."""
-    model: RouteModel = parsed.value
-    maker = _Maker(parsed, model, material, issuer)
-    route = maker.route()
-    if maker.faults or route is None:
-        raise PluginFaults(maker.faults)
-    return RoutePlugin(route, model, parsed.document, maker.codes)
+def _make(parsed: ParsedPlugin, context: PluginContext, *, issuer: bool) -> RoutePlugin:
+    """Make the route of a document. Raises `PluginErrors` with all that is wrong."""
+    model = parsed.model_as(RouteModel)
+    builder = _RouteBuilder(parsed, model, context, issuer)
+    route = builder.route()
+    if builder.errors or route is None:
+        raise PluginErrors(builder.errors)
+    return RoutePlugin(route, model, parsed.document, builder.codes)
 
 
-class _Maker:
-    """Makes one route and gathers the faults on the way."""
+class _RouteBuilder:
+    """Makes one route and collects the errors of its document."""
 
-    def __init__(self, parsed: Parsed, model: RouteModel, material: PluginContext, issuer: bool) -> None:
-        self.faults: list[ConfigError] = []
+    def __init__(
+        self, parsed: ParsedPlugin, model: RouteModel, context: PluginContext, issuer: bool
+    ) -> None:
+        self.errors: list[ConfigError] = []
         self.codes: dict[str, CodeType] = {}
         self._name = parsed.name
         self._document = parsed.document
         self._model = model
-        self._material = material
+        self._context = context
         self._issuer = issuer
 
     def route(self) -> Route | None:
-        """Return the route; where `faults` is not empty it is not to be used."""
+        """Return the route; it is not to be used if there are `errors`."""
         model, document = self._model, self._document
         operations: dict[str, Operation] = {}
         for at, spec in enumerate(model.spec):
             if spec.method in operations:
-                self._fault(f"{spec.method} stands here twice: remove one", "spec", at, "method")
+                self._error(f"{spec.method} stands here twice: remove one", "spec", at, "method")
             operations[spec.method] = self._operation(at, spec)
         self._check_paths()
         auth = model.proxy.authorization.auth
         if auth == "jwt" and not self._issuer:
-            advice = "nobody's JSON Web Tokens are believed: name their issuer with --jwt-issuer URL"
-            self._fault(advice, "proxy", "authorization", "auth")
+            advice = "no JSON Web Token is accepted: name the issuer with --jwt-issuer URL"
+            self._error(advice, "proxy", "authorization", "auth")
         target = model.target
         return Route(
             name=self._name,
@@ -153,40 +155,40 @@ class _Maker:
             groups=tuple(model.proxy.authorization.groups),
         )
 
-    def _fault(self, message: str, *where: object) -> None:
-        self.faults.append(self._document.fault(message, *where))
+    def _error(self, message: str, *where: object) -> None:
+        self.errors.append(self._document.error(message, *where))
 
     def _try(self, step: Callable[[], Result]) -> Result | None:
         try:
             return step()
-        except ConfigError as fault:
-            self.faults.append(fault)
+        except ConfigError as error:
+            self.errors.append(error)
         return None
 
     def _check_paths(self) -> None:
         path, target = self._model.proxy.path, self._model.target
         served = self._template("proxy", path)
         if served and served.segments[0] == (LITERAL, "-"):
-            self._fault("paths below /-/ belong to the gateway itself", "proxy", "path")
+            self._error("paths below /-/ belong to the gateway itself", "proxy", "path")
         if served and target and self._template("target", target.path):
             unknown = sorted(set(variable_names(target.path)) - set(variable_names(path)))
             if unknown:
-                self._fault(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
+                self._error(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
 
     def _template(self, key: str, text: str) -> RouteTemplate | None:
         try:
             return RouteTemplate.parse(text)
-        except ValueError as fault:
-            self._fault(f"`{key}.path` {fault}", key, "path")
+        except ValueError as error:
+            self._error(f"`{key}.path` {error}", key, "path")
         return None
 
     def _upstreams(self) -> tuple[str, ...]:
         upstreams = self._model.upstreams
         for at, upstream in enumerate(upstreams):
             if upstream == NO_UPSTREAM:
-                self._fault(f"{NO_UPSTREAM} is no upstream: write `upstreams: []`", "upstreams", at)
+                self._error(f"{NO_UPSTREAM} is no upstream: write `upstreams: []`", "upstreams", at)
             elif _AUTHORITY.fullmatch(upstream) is None:
-                self._fault("an upstream is host or host:port, without a scheme", "upstreams", at)
+                self._error("an upstream is host or host:port, without a scheme", "upstreams", at)
         return tuple(upstreams)
 
     def _process(self, key: str, text: str | None) -> Process | None:
@@ -196,11 +198,8 @@ class _Maker:
         if code is None:
             return None
         self.codes[key] = code
-        material = self._material
-        around = surroundings(
-            self._document, self._name, material.configs, material.state, material.services
-        )
-        return self._try(lambda: make_process(code, around, self._document, key))
+        script_context = ScriptContext(self._name, self._document.folder, self._context)
+        return self._try(lambda: make_process(code, script_context, self._document, key))
 
     def _operation(self, at: int, spec: SpecModel) -> Operation:
         request = spec.schemas.request
@@ -221,8 +220,8 @@ class _Maker:
             return None
         try:
             return compiler(schema)
-        except schemas.BadSchemaError as fault:
-            self._fault(str(fault), *place, *fault.where)
+        except schemas.BadSchemaError as error:
+            self._error(str(error), *place, *error.where)
         return None
 
     def _cors(self) -> CorsPolicy | None:
@@ -231,10 +230,10 @@ class _Maker:
             return None
         for at, origin in enumerate(model.origins):
             if _ORIGIN.fullmatch(origin) is None:
-                self._fault('an origin is like https://app.example, or "*"', "cors", "origins", at)
+                self._error('an origin is like https://app.example, or "*"', "cors", "origins", at)
         if model.credentials and "*" in model.origins:
             # Fetch standard, CORS protocol and credentials: browsers refuse the pair.
-            self._fault('with credentials, origins are named: "*" is not allowed', "cors", "credentials")
+            self._error('with credentials, origins are named: "*" is not allowed', "cors", "credentials")
         return CorsPolicy(
             tuple(model.origins),
             tuple(model.methods),
@@ -259,7 +258,7 @@ def _clashes(plugins: Sequence[RoutePlugin]) -> Iterator[ConfigError]:
         for at, plugin in enumerate(several):
             for earlier in several[:at]:
                 if methods := _common(plugin.route, earlier.route):
-                    yield plugin.document.fault(
+                    yield plugin.document.error(
                         f"this and the path at {earlier.route.place} both answer {methods}: change one",
                         *("proxy", "path"),
                     )
@@ -278,7 +277,7 @@ def _on_uploads(plugins: Sequence[RoutePlugin], upload: str) -> Iterator[ConfigE
     for plugin in plugins:
         segments = RouteTemplate.parse(plugin.route.path).segments
         if overlap(segments, upload_segments) and not _more_general(segments, upload_segments):
-            yield plugin.document.fault(
+            yield plugin.document.error(
                 f"this path meets the upload path {upload} (--file_upload_api_path): change one",
                 *("proxy", "path"),
             )

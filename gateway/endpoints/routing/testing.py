@@ -1,181 +1,213 @@
-"""Runs the `tests:` of a routing plugin: request in, expected answer out.
+"""Runs the `tests:` of a route: a request in; a response, callouts, records and headers out.
 
-One rule: a test meets the real schemas and the real scripts, in a lane; callouts and the upstream
-are stubs, nothing is sent.
+The request passes the real steps of the route; the upstream and what scripts call are stubs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote, urlencode
 
+from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.streams import StreamReader
+from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
+from gateway.auth.authenticator import JWT, Auth
+from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.path_template import fill_variables
+from gateway.endpoints.routing.handler import RouteSteps
+from gateway.endpoints.routing.model import Process, RequestContext, Route
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
-from gateway.endpoints.routing.script_compiler import FUNCTION
-from gateway.endpoints.routing.script_results import (
-    ScriptReply,
-    checked_headers,
-    reply_of,
-    reply_of_error,
-)
-from gateway.endpoints.routing.script_steps import ScriptRequest, ScriptResponse, changed
-from gateway.endpoints.routing.validate import body_faults, header_faults, refusal_of
+from gateway.endpoints.routing.proxy import BufferedResponse
+from gateway.endpoints.routing.script_compiler import make_process
+from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.table import MethodNotAllowed
 from gateway.errors import Refusal
-from gateway.http.responses import refusal_response
-from gateway.plugins.handlers import surroundings
+from gateway.http.cors import preflight_method
+from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import RouteCaseModel, RouteExpectModel, RouteRequestModel
-from gateway.plugins.scripting import (
-    Configs,
-    HTTPError,
-    ScriptContext,
-    ScriptExecutor,
-    Services,
-    run_script,
+from gateway.plugins.scripting import ScriptExecutor
+from gateway.plugins.testing import (
+    MAX_TEST_SECONDS,
+    Stubs,
+    TestResult,
+    body_bytes,
+    run_tests,
+    script_failure,
 )
-from gateway.plugins.test_records import judge_records, keep
-from gateway.plugins.testing import LONGEST_SECONDS, StubbedCallout, TestResult, failure, judge_callouts
+from gateway.settings import Settings
+
+REMOTE: Final = "192.0.2.1"
+"""The address that tests send from (RFC 5737)."""
+
+_SCRIPT_FAILURES: Final = frozenset({"internal", "gateway_timeout", "records_unavailable"})
+"""Codes of refusals that a failing script causes; the exception is their cause."""
 
 
-async def run_tests(plugin: RoutePlugin, lane: ScriptExecutor) -> list[TestResult]:
-    """Run all tests of a routing plugin in `lane`, one after the other."""
-    outcomes = []
-    for index, case in enumerate(plugin.tests):
-        faults = await _run_case(plugin, case, lane)
-        place = f"{plugin.document.file}:{plugin.document.line('tests', index)}"
-        outcomes.append(TestResult(plugin.route.name, case.name, place, tuple(faults)))
-    return outcomes
+class StubbedUpstream:
+    """An upstream that gives one response to every request."""
+
+    def __init__(self, answer: AnswerModel) -> None:
+        self._answer = answer
+
+    async def __call__(self, exchange: RequestContext) -> GatewayResponse:
+        """Return the response."""
+        content, headers = body_bytes(self._answer.body), CIMultiDict(self._answer.headers)
+        return Response(status=self._answer.code, body=content, headers=headers)
+
+    async def fetch_whole(self, exchange: RequestContext, limit: int) -> BufferedResponse:
+        """Return the response, for a script."""
+        content, headers = body_bytes(self._answer.body), CIMultiDict(self._answer.headers)
+        return BufferedResponse(self._answer.code, headers, content)
 
 
-async def _run_case(plugin: RoutePlugin, case: RouteCaseModel, lane: ScriptExecutor) -> list[str]:
-    request, callout = _request(plugin, case.request), StubbedCallout(case.callout)
-    route, configs = plugin.route, Configs(case.configs)
-    services = Services()
-    around = surroundings(plugin.document, route.name, configs, {}, services)
-    asked = _Case(plugin, case, request, replace(around, callout=callout))
-    limit = min(route.limits.script * 2, LONGEST_SECONDS)
+async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list[TestResult]:
+    """Run all tests of a route in `executor`."""
+
+    async def run_test(test: RouteCaseModel, stubs: Stubs) -> list[str]:
+        return await _run_test(plugin, test, stubs, executor)
+
+    return await run_tests(plugin.route.name, plugin.document, plugin.tests, run_test)
+
+
+async def _run_test(
+    plugin: RoutePlugin, test: RouteCaseModel, stubs: Stubs, executor: ScriptExecutor
+) -> list[str]:
     try:
-        await keep(services.records, case.records)
-        reply = asked.refused()
-        if reply is None:
-            reply = await lane.call(asked.run, limit)
-    except Exception as error:
-        return [failure(error), *judge_callouts(case.expect.callouts, callout)]
-    return [
-        *_judge(case.expect, reply, request),
-        *judge_callouts(case.expect.callouts, callout),
-        *await judge_records(case.expect.records, services.records),
-    ]
+        await stubs.fill_records()
+    except ValueError as error:
+        return [script_failure(error)]
+    headers: Mapping[str, str] = {}
+    try:
+        exchange = _exchange(_route(plugin, test, stubs), test.request)
+        headers = exchange.headers
+        response = await _respond(exchange, test, executor)
+        headers = exchange.headers  # a script may have replaced them
+    except Refusal as refusal:
+        if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
+            return [script_failure(refusal.__cause__)]
+        response = refusal_response(refusal)
+    return _failures(test.expect, response, headers)
 
 
-class _Case:
-    """One test on its way through the steps."""
+async def _respond(
+    exchange: RequestContext, test: RouteCaseModel, executor: ScriptExecutor
+) -> GatewayResponse:
+    async def run_script(
+        function: Callable[[], Awaitable[Any]],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Any:
+        return await executor.call_script(function, min(timeout, MAX_TEST_SECONDS))
 
-    def __init__(
-        self, plugin: RoutePlugin, case: RouteCaseModel, request: ScriptRequest, around: ScriptContext
-    ) -> None:
-        self._plugin = plugin
-        self._case = case
-        self._request = request
-        self._around = around
-
-    def refused(self) -> ScriptReply | None:
-        """Return the refusal of a request that the route would not let in, or None."""
-        route, method = self._plugin.route, self._request.method
-        if not route.takes(method):
-            return _reply_of_refusal(Refusal("method_not_allowed", "this path does not take it"))
-        operation = route.operation(method)
-        for name, value in (operation.defaults if operation else {}).items():
-            self._request.headers.setdefault(name, value)
-        faults = header_faults(operation, self._request.headers)
-        faults += body_faults(operation, self._request.body)
-        return _reply_of_refusal(refusal_of(faults)) if faults else None
-
-    async def run(self) -> ScriptReply:
-        """Run both scripts around the stubbed upstream, as the steps do."""
-        try:
-            return await self._request_script() or await self._response_script()
-        except HTTPError as error:
-            return reply_of_error(error)
-
-    async def _request_script(self) -> ScriptReply | None:
-        if REQUEST not in self._plugin.codes:
-            return None
-        value = await self._function(REQUEST)(self._request)
-        if value is None:
-            checked_headers(self._request.headers)
-            return None
-        return reply_of(value)
-
-    async def _response_script(self) -> ScriptReply:
-        upstream = _upstream(self._plugin, self._case.upstream)
-        if RESPONSE not in self._plugin.codes:
-            return upstream
-        response = ScriptResponse(upstream.code, upstream.headers, upstream.body)
-        value = await self._function(RESPONSE)(self._request, response)
-        return changed(response) if value is None else reply_of(value)
-
-    def _function(self, key: str) -> Any:
-        return run_script(self._plugin.codes[key], self._around)[FUNCTION]
+    method = preflight_method(exchange.request) or exchange.request.method
+    if not exchange.route.takes(method):
+        raise MethodNotAllowed(exchange.route.methods)
+    upstream = StubbedUpstream(test.upstream)
+    scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
+    steps = RouteSteps(_auth(exchange), scripts, upstream, default_cors=None, metrics=None)
+    return await steps.respond(exchange)
 
 
-def _request(plugin: RoutePlugin, model: RouteRequestModel) -> ScriptRequest:
+def _route(plugin: RoutePlugin, test: RouteCaseModel, stubs: Stubs) -> Route:
+    """Return the route with the stubs behind its scripts, open to all if the test names no caller."""
+    context = stubs.script_context(plugin.document, plugin.route.name)
+
+    def process(key: str) -> Process | None:
+        code = plugin.codes.get(key)
+        return make_process(code, context, plugin.document, key) if code is not None else None
+
+    route = replace(plugin.route, request_process=process(REQUEST), response_process=process(RESPONSE))
+    if "principal" in test.request.model_fields_set:
+        return route
+    return replace(route, auth="none", scopes=(), groups=())
+
+
+def _auth(exchange: RequestContext) -> Auth:
+    """Return an authorization that requires a token, or accepts the JSON Web Token of the caller."""
+    caller = exchange.incoming.caller
+    principal = caller.principal if caller else None
+    mode = JWT if principal is not None and principal["kind"] == JWT else "token"
+    return Auth(Settings(auth=mode), ())
+
+
+def _exchange(route: Route, model: RouteRequestModel) -> RequestContext:
     headers = CIMultiDict(model.headers)
     if isinstance(model.body, dict | list):
         headers.setdefault("Content-Type", "application/json")
-    return ScriptRequest(
-        method=model.method,
-        path=model.path or _path(plugin.route.path, model.resources),
-        headers=headers,
-        params={name: list(values) for name, values in model.params.items()},
+    path = model.path or fill_variables(route.path, lambda name: model.resources.get(name, name))
+    incoming = IncomingRequest(_request(model, path, headers))
+    incoming.caller = Caller(_principal(route, model))
+    return RequestContext(
+        incoming=incoming,
+        route=route,
+        operation=route.operation(model.method),
         resources=dict(model.resources),
-        body=_bytes(model.body),
-        principal=model.principal,
-        remote="192.0.2.1",
+        raw_resources={name: quote(value, safe="") for name, value in model.resources.items()},
+        params={name: list(values) for name, values in model.params.items()},
+        headers=CIMultiDict(headers),
+        remote=REMOTE,
+        path=path,
     )
 
 
-def _path(template: str, resources: dict[str, str]) -> str:
-    return fill_variables(template, lambda name: resources.get(name, name))
+def _request(model: RouteRequestModel, path: str, headers: CIMultiDict[str]) -> web.Request:
+    content = body_bytes(model.body)
+    query = urlencode(model.params, doseq=True)
+    target = quote(path) + (f"?{query}" if query else "")
+    sent = CIMultiDict(headers)
+    if model.body is not None:
+        sent["Content-Length"] = str(len(content))
+    return make_mocked_request(model.method, target, sent, payload=_payload(content))
 
 
-def _bytes(body: Any) -> bytes:
-    if body is None:
-        return b""
-    return body.encode() if isinstance(body, str) else json.dumps(body).encode()
+def _payload(content: bytes) -> StreamReader:
+    loop = asyncio.get_running_loop()
+    reader = StreamReader(BaseProtocol(loop), max(len(content), 1), loop=loop)
+    reader.feed_data(content)
+    reader.feed_eof()
+    return reader
 
 
-def _upstream(plugin: RoutePlugin, answer: AnswerModel) -> ScriptReply:
-    if not plugin.route.upstreams:
-        return ScriptReply(204)
-    return ScriptReply(answer.code, _bytes(answer.body), CIMultiDict(answer.headers))
+def _principal(route: Route, model: RouteRequestModel) -> dict[str, Any] | None:
+    """Return the principal of a test; the kind that a test may leave out is the one the route needs."""
+    if model.principal is None:
+        return None
+    kind = JWT if route.auth == JWT or route.scopes or route.groups else "token"
+    return {"kind": kind, **model.principal}
 
 
-def _reply_of_refusal(refusal: Refusal) -> ScriptReply:
-    answer = refusal_response(refusal)
-    return ScriptReply(answer.status, (answer.text or "").encode())
-
-
-def _judge(expect: RouteExpectModel, reply: ScriptReply, request: ScriptRequest) -> list[str]:
-    faults = []
-    if expect.status is None and reply.code >= 400:
-        faults.append(f"it answered {reply.code}")
-    if expect.status not in (None, reply.code):
-        faults.append(f"status is {reply.code}, expected {expect.status}")
-    if "output" in expect.model_fields_set and not _same(expect.output, reply.body):
-        faults.append(f"output is {reply.body[:1000]!r}, expected {expect.output!r}")
+def _failures(
+    expect: RouteExpectModel, response: GatewayResponse, headers: Mapping[str, str]
+) -> list[str]:
+    failures = []
+    status, body = response.status, _body(response)
+    if expect.status is None and status >= 400:
+        failures.append(f"it answered {status}")
+    if expect.status not in (None, status):
+        failures.append(f"status is {status}, expected {expect.status}")
+    if "output" in expect.model_fields_set and not _is_output(expect.output, body):
+        failures.append(f"output is {body[:1000]!r}, expected {expect.output!r}")
     for name, value in (expect.headers or {}).items():
-        if request.headers.get(name) != value:
-            faults.append(f"header {name} is {request.headers.get(name)!r}, expected {value!r}")
-    return faults
+        if headers.get(name) != value:
+            failures.append(f"header {name} is {headers.get(name)!r}, expected {value!r}")
+    return failures
 
 
-def _same(expected: Any, body: bytes) -> bool:
+def _body(response: GatewayResponse) -> bytes:
+    body = response.body if isinstance(response, Response) else None
+    return body if isinstance(body, bytes) else b""
+
+
+def _is_output(expected: Any, body: bytes) -> bool:
     if expected is None or isinstance(expected, str):
-        return body == _bytes(expected)
+        return body == body_bytes(expected)
     try:
         return bool(json.loads(body) == expected)
     except ValueError:

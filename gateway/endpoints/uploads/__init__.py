@@ -1,6 +1,5 @@
-"""The door for uploads: admit -> receive -> commit -> answer.
+"""Uploads: admit, receive, commit, respond.
 
-`admission` decides before a byte of body, `preconditions` reads what headers demand, `body`
-receives, `fastpath` does so for large bodies past the loop (`takeover` takes their connection,
-`roadcheck` tries whether it can), `put` is the road from one to the next.
+`handler` goes through these steps, `admission` decides from the headers, `body` and `socket_receiver`
+receive, `outcomes` records how an upload ended.
 """

@@ -110,7 +110,7 @@ class Admission:
     async def _authorize(self, upload: Upload) -> None:
         if not self._hooks.replaces_authorization():
             self._auth.authorize(upload.principal)
-        await self._hooks.uploading(upload)
+        await self._hooks.admit_upload(upload)
         _apply_grant(upload)
 
 
@@ -126,7 +126,7 @@ def _apply_grant(upload: Upload) -> None:
 
 def _check_path(upload: Upload, match: PathMatch) -> None:
     try:
-        paths.check(upload.path)
+        paths.check_path(upload.path)
     except Refusal as refusal:
         if failure := as_hook_failure(refusal, upload, match):
             raise failure from refusal

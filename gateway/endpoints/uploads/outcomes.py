@@ -58,7 +58,7 @@ class UploadOutcomes:
             "upload failed",
             extra=event("upload.failed", reason=reason, bytes=progress.received),
         )
-        self._hooks.failed(progress.upload, reason, progress.received)
+        self._hooks.notify_upload_failed(progress.upload, reason, progress.received)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,7 +1,4 @@
-"""One run of a handler, and what the log and the journal are told of it.
-
-One rule: nothing is written down before the secrets in it are masked.
-"""
+"""One run of a handler, and what the log and the journal say about it. Secrets are masked first."""
 
 from __future__ import annotations
 
@@ -14,16 +11,17 @@ from gateway.errors import GatewayError, Refusal
 from gateway.plugins import Handler
 from gateway.plugins.scripting import ExecutorLost, Handle, HTTPError, TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
+from gateway.telemetry.logs import event
 
-LONGEST_EXCERPT: Final = 1000
-"""Characters of an error answer that the journal and the log show."""
+MAX_EXCERPT: Final = 1000
+"""Characters of an error response that the journal and the log show."""
 
 log = logging.getLogger("gateway.hooks")
 
 
 @dataclass(slots=True)
 class HandlerRun:
-    """One run of a handler: what it decided, and the exception it ended with, if any."""
+    """One run of a handler: its decision, and the exception it ended with, if any."""
 
     handler: Handler
     handle: Handle
@@ -32,21 +30,21 @@ class HandlerRun:
 
     @property
     def refused(self) -> bool:
-        """Whether the handler turned it away."""
+        """Whether the handler refused."""
         verdict = self.handle.verdict
         return verdict is not None and verdict.refuses
 
 
 class Reporter:
-    """Says what came of runs; `mask` hides the secrets of the plugins."""
+    """Describes runs; `mask` hides the secrets of the plugins."""
 
     def __init__(self, mask: Callable[[str], str]) -> None:
         self._mask = mask
 
-    def message(self, run: HandlerRun) -> str | None:
-        """Say in a line why a run came to nothing, or None: it did its work."""
-        if run.handle.junk is not None:
-            return str(run.handle.junk)
+    def failure_message(self, run: HandlerRun) -> str | None:
+        """Return in a line why a run failed, None if it succeeded."""
+        if run.handle.invalid is not None:
+            return str(run.handle.invalid)
         if run.refused and run.handle.verdict is not None:
             return f"terminated with {run.handle.verdict.code}"
         if run.error is None:
@@ -56,42 +54,46 @@ class Reporter:
         return self._mask(f"{type(run.error).__name__}: {run.error}")
 
     def traceback(self, run: HandlerRun) -> str:
-        """Return the plugin's frames, and what a callout was answered; empty where they tell nothing."""
+        """Return the plugin's frames and a callout's error response, or nothing."""
         if run.error is None or isinstance(run.error, ExecutorLost | TimedOut | Refusal):
             return ""
         traceback = plugin_traceback(run.error, self._mask)
         if isinstance(run.error, HTTPError):
-            traceback += f"the answer: {_excerpt(run.error.body, self._mask)}\n"
+            traceback += f"the response: {_excerpt(run.error.body, self._mask)}\n"
         return traceback
 
-    def report(self, run: HandlerRun, outcome: str) -> None:
+    def log_run(self, run: HandlerRun, outcome: str) -> None:
         """Write the log line of a run."""
-        failed = run.error is not None or run.handle.junk is not None or outcome.startswith("left junk")
+        failed = (
+            run.error is not None
+            or run.handle.invalid is not None
+            or outcome.startswith("invalid result")
+        )
         level = logging.ERROR if failed and not run.refused else logging.INFO
         if not log.isEnabledFor(level):
             return
-        facts = {
+        fields: dict[str, object] = {
             "plugin": run.handler.name,
-            "event": run.handler.event,
+            "event_name": run.handler.event,
             "ms": round(run.milliseconds, 1),
             "outcome": outcome,
         }
         if failed:
-            facts["place"] = _place(run)
+            fields["place"] = _place(run)
         traceback = self.traceback(run)
         log.log(
             level,
             "handler %s%s",
             run.handler.name,
             f" failed\n{traceback.rstrip()}" if traceback else "",
-            extra={"facts": facts},
+            extra=event("handler.failed" if level == logging.ERROR else "handler.finished", **fields),
         )
 
 
 def _excerpt(body: Any, mask: Callable[[str], str]) -> str:
-    """Return the beginning of what a callout was answered, as text, masked before it is cut."""
+    """Return the beginning of the response of a callout, as text, masked before it is cut."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
-    return mask(text)[:LONGEST_EXCERPT]
+    return mask(text)[:MAX_EXCERPT]
 
 
 def _place(run: HandlerRun) -> str:

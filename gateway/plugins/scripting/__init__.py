@@ -1,7 +1,4 @@
-"""All that a script of a plugin can see, and the threads it runs in.
-
-One rule: scripts never run on the server's loop. Knows nothing of YAML, events or doors.
-"""
+"""What a script of a plugin can see, and the executors it runs in, never on the server's loop."""
 
 from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError
 from gateway.plugins.scripting.configs import Configs
@@ -20,9 +17,9 @@ from gateway.plugins.scripting.event import (
     Headers,
 )
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
-from gateway.plugins.scripting.executor_thread import ScriptStopped, TimedOut, never_waits
+from gateway.plugins.scripting.executor_thread import ScriptStopped, TimedOut, never_suspends
 from gateway.plugins.scripting.files import Files
-from gateway.plugins.scripting.namespace import ScriptContext, Services, run_script
+from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
 
 __all__ = [
     "MU",
@@ -37,6 +34,7 @@ __all__ = [
     "Handle",
     "Headers",
     "InvalidResult",
+    "PluginContext",
     "ScriptContext",
     "ScriptExecutor",
     "ScriptStopped",
@@ -44,7 +42,7 @@ __all__ = [
     "Services",
     "TimedOut",
     "Verdict",
-    "never_waits",
+    "never_suspends",
     "read_changes",
     "read_served",
     "run_script",

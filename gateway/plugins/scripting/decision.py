@@ -1,7 +1,7 @@
-"""What a handler decided and told: its `handle`, and its changes to the event.
+"""The decision of a handler: its `handle`, and its changes to the event.
 
-One rule: what is not understood refuses. A decision is noted the moment `terminate` is called, so
-that neither a forgotten `await` nor a swallowed exception lets an upload through.
+What is not understood refuses. A decision counts as soon as `terminate` is called, so that neither a
+forgotten `await` nor a swallowed exception lets an upload pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BYTES = "application/octet-stream"
 
 
 class InvalidResult(GatewayError):
-    """A handler left something that has no meaning; the text tells the plugin's author what."""
+    """A handler left something invalid; the message tells the plugin's author what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,20 @@ class Verdict:
 
     @property
     def refuses(self) -> bool:
-        """True where the upload is turned away."""
+        """Whether it refuses the upload."""
         return self.code >= 400
 
 
 class Handle:
-    """The `handle` of a script. `verdict` is what holds in the end, `junk` a call without meaning.
+    """The `handle` of a script. `verdict` is its decision, `invalid` a call that has no meaning.
 
-    `reported` is what `progress` told last: units done and in all.
+    `latest_progress` is the units done and in all, as last reported.
     """
 
     def __init__(self) -> None:
         self.verdict: Verdict | None = None
-        self.junk: InvalidResult | None = None
-        self.reported: tuple[float, float] | None = None
+        self.invalid: InvalidResult | None = None
+        self.latest_progress: tuple[float, float] | None = None
 
     def terminate(self, code: int = 200, output: Any = None) -> _AlreadyDone:
         """Refuse (`code >= 400`) with that status and output, or accept. The first refusal is final.
@@ -57,28 +57,27 @@ class Handle:
         `output`: str is text, dict and list are JSON, bytes are themselves, None is empty. Raises
         `InvalidResult` for a code outside 100..599 or another output.
         """
-        if self.junk is None and not (self.verdict and self.verdict.refuses):
+        if self.invalid is None and not (self.verdict and self.verdict.refuses):
             try:
                 self.verdict = _verdict(code, output)
-            except InvalidResult as junk:
-                self.junk = junk
+            except InvalidResult as error:
+                self.invalid = error
                 raise
         return _AlreadyDone()
 
     def progress(self, done: float, total: float) -> _AlreadyDone:
-        """Tell how far the run is, in any unit; `/-/uploads/<id>` shows the latest while it runs.
+        """Report progress in any unit; `/-/uploads/<id>` shows the latest while the handler runs.
 
-        Costs nothing, so call it as often as you like. Raises `ValueError` for what are no
-        numbers from 0 on.
+        A call costs next to nothing. Raises `ValueError` unless both are numbers from 0 on.
         """
         if not (_is_amount(done) and _is_amount(total)):
             raise ValueError("progress() takes two numbers, 0 or more")
-        self.reported = (done, total)
+        self.latest_progress = (done, total)
         return _AlreadyDone()
 
 
 class _AlreadyDone:
-    """What `await handle.terminate()` waits for: nothing, what was told has been noted."""
+    """The awaitable of `handle.terminate()`: ready at once, the call has already taken effect."""
 
     def __await__(self) -> Generator[None, None, None]:
         return
@@ -107,10 +106,10 @@ def _verdict(code: Any, output: Any) -> Verdict:
 
 
 class Changes(NamedTuple):
-    """What an `APIGW.OnFileUploading` handler asks for; a key that it did not set is not `in asked`."""
+    """What an `APIGW.OnFileUploading` handler changes; `keys` are the optional ones that it set."""
 
     path: str
-    asked: frozenset[str]
+    keys: frozenset[str]
     max_bytes: int | None = None
     on_conflict: OnConflict = "replace"
 
@@ -118,8 +117,7 @@ class Changes(NamedTuple):
 class Served(NamedTuple):
     """What an `APIGW.OnFileDownloading` handler decides: which file, under which name, how cached.
 
-    `allow_archive`: a handler has to say so, for the files of an archive are not asked about one by
-    one.
+    Archives need `allow_archive`: no handler runs for the single files of an archive.
     """
 
     path: str
@@ -128,12 +126,11 @@ class Served(NamedTuple):
     allow_archive: bool
 
 
-_ASKABLE: Final = frozenset({"max_bytes", "on_conflict"})
+_OPTIONAL_KEYS: Final = frozenset({"max_bytes", "on_conflict"})
 
 
 def read_changes(event: Event) -> Changes:
-    """Read path, max_bytes and on_conflict from an event that a handler has had. Raises
-    `InvalidResult`."""
+    """Read path, max_bytes and on_conflict of an event after its handler. Raises `InvalidResult`."""
     path = _path(event)
     max_bytes = dict.get(event, "max_bytes")
     if max_bytes is not None and (
@@ -145,14 +142,17 @@ def read_changes(event: Event) -> Changes:
         raise InvalidResult(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
     return Changes(
         path=path,
-        asked=frozenset(dict.keys(event) & _ASKABLE),
+        keys=frozenset(dict.keys(event) & _OPTIONAL_KEYS),
         max_bytes=max_bytes,
         on_conflict=cast(OnConflict, on_conflict),
     )
 
 
 def read_served(event: Event) -> Served:
-    """Read path, filename, cache_control and allow_archive likewise. Raises `InvalidResult`."""
+    """Read path, filename, cache_control and allow_archive of an event after its handler.
+
+    Raises `InvalidResult`.
+    """
     return Served(
         _path(event),
         _line(event, "filename"),

@@ -1,7 +1,7 @@
-"""A lane: where scripts run, beside the server's loop and never on it.
+"""Runs scripts on an event loop of their own, in a thread beside the server's loop.
 
-One rule: whatever a script does, `call` answers within its time-out and a second. A lane that does
-not react is abandoned and replaced, three times at most.
+Whatever a script does, `call_script` returns within its time-out and a second. A thread that does not
+react is abandoned and replaced, three times at most.
 """
 
 from __future__ import annotations
@@ -13,41 +13,52 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from gateway.errors import GatewayError, Refusal
-from gateway.plugins.scripting.executor_thread import REACTION, Call, Closer, ExecutorThread
+from gateway.plugins.scripting.executor_thread import (
+    REACTION_TIMEOUT,
+    Closer,
+    ExecutorThread,
+    ScriptCall,
+)
 from gateway.plugins.scripting.trace import frame_of, outermost_and_innermost, place_of_frame
-from gateway.plugins.scripting.watchdog import TICK, Watchdog
+from gateway.plugins.scripting.watchdog import PROBE_INTERVAL, Watchdog
+from gateway.telemetry.logs import event
 
-REPLACEMENTS: Final = 3
-IN_FLIGHT: Final = 10_000
-JOIN_SECONDS: Final = 3.0
+MAX_REPLACEMENTS: Final = 3
+"""Threads of an executor that may be replaced before it counts as lost."""
 
-log = logging.getLogger("gateway.lane")
+MAX_CALLS: Final = 10_000
+"""Calls of an executor that may be in flight."""
+
+JOIN_TIMEOUT: Final = 3.0
+"""Seconds that `close` waits for the end of the thread."""
+
+log = logging.getLogger("gateway.executor")
 Result = TypeVar("Result")
 
 
 class ExecutorLost(GatewayError):
-    """The lane was stuck and has been abandoned, with all calls that were in flight, or is closed."""
+    """The executor is closed, or its thread was stuck and abandoned with all calls in flight."""
 
 
 class ScriptExecutor:
     """An event loop in a thread of its own. All methods belong to one loop, the server's.
 
-    `closers` run in the lane's loop before it ends. `limit` bounds the calls in flight.
-    `watched` is False where blocking is nobody's fault.
+    `closers` run in that loop before it ends. `max_calls` bounds the calls in flight. With
+    `watched=False` a script that blocks is not reported.
     """
 
     def __init__(
-        self, name: str, closers: Sequence[Closer] = (), limit: int = IN_FLIGHT, watched: bool = True
+        self, name: str, closers: Sequence[Closer] = (), max_calls: int = MAX_CALLS, watched: bool = True
     ) -> None:
         self._name = name
         self._closers = closers
-        self._limit = limit
+        self._max_calls = max_calls
         self._watched = watched
         self._thread: ExecutorThread | None = None
         self._watchdog: Watchdog | None = None
-        self._ticking: asyncio.TimerHandle | None = None
-        self._looked = self._awake_since = time.monotonic()
-        self._replaced = 0
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._probed_at = self._awake_since = time.monotonic()
+        self._replacements = 0
         self._closed = False
 
     @property
@@ -58,7 +69,7 @@ class ScriptExecutor:
     @property
     def lost(self) -> bool:
         """True after the last replacement was lost too."""
-        return self._replaced > REPLACEMENTS
+        return self._replacements > MAX_REPLACEMENTS
 
     @property
     def in_flight(self) -> int:
@@ -67,102 +78,109 @@ class ScriptExecutor:
 
     def start(self) -> None:
         """Start the thread now, rather than at the first call."""
-        self._ready()
+        self._running_thread()
 
-    async def call(
+    async def call_script(
         self,
-        make: Callable[[], Awaitable[Result]],
+        function: Callable[[], Awaitable[Result]],
         timeout: float,  # noqa: ASYNC109
         *,
-        waits: bool = True,
+        suspends: bool = True,
     ) -> Result:
-        """Run `make()` in the lane, in a copy of this context, and return its result.
+        """Run `function()` in the executor, in a copy of this context, and return its result.
 
-        `waits` is False where `make()` is a coroutine that never awaits: it needs no task.
-        Raises what it raises, `ScriptStopped` for what would stop a program, `TimeoutError` after
-        `timeout` seconds, `ExecutorLost`, or `Refusal("overloaded")` with `limit` calls in flight.
+        `suspends` is False for a coroutine that never awaits: it needs no task. Raises what it
+        raises, `ScriptStopped` for what would stop a program, `TimeoutError` after `timeout`
+        seconds, `ExecutorLost`, `Refusal("overloaded")` with `max_calls` calls in flight.
         """
-        thread = self._ready()
-        if len(thread.calls) >= self._limit:
+        thread = self._running_thread()
+        if len(thread.calls) >= self._max_calls:
             raise Refusal("overloaded", "too many requests are waiting for handlers")
-        call = Call(make, timeout, asyncio.get_running_loop().create_future(), waits=waits)
-        thread.put(call)
-        self._watch()
+        future = asyncio.get_running_loop().create_future()
+        call = ScriptCall(function, timeout, future, suspends=suspends)
+        thread.submit(call)
+        self._schedule_probe()
         try:
-            result: Result = await call.answer
+            result: Result = await call.result
             return result
         except asyncio.CancelledError:
-            thread.cancel(call)
+            thread.cancel_call(call)
             raise
 
     async def close(self, grace: float) -> None:
-        """Let calls in flight end for `grace` seconds, cancel the rest, end the thread."""
+        """Let calls in flight end for `grace` seconds, cancel the rest, stop the thread."""
         self._closed = True
         thread = self._thread
         if thread is None:
             return
-        answers = [call.answer for call in thread.calls if not call.answer.done()]
-        if answers:
-            await asyncio.wait(answers, timeout=grace)
+        results = [call.result for call in thread.calls if not call.result.done()]
+        if results:
+            await asyncio.wait(results, timeout=grace)
         thread.stop()
-        self._lose(thread, "the gateway is stopping")
-        if self._ticking is not None:
-            self._ticking.cancel()
-        if not await asyncio.to_thread(thread.join, JOIN_SECONDS):
+        self._fail_calls(thread, "the gateway is stopping")
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+        if not await asyncio.to_thread(thread.join, JOIN_TIMEOUT):
             thread.abandon()
-            log.warning("lane %s does not end; left behind", self._name)
+            log.warning(
+                "script executor %s does not stop, its thread is abandoned",
+                self._name,
+                extra=event("executor.abandoned", executor=self._name),
+            )
 
-    def _ready(self) -> ExecutorThread:
+    def _running_thread(self) -> ExecutorThread:
         if not self.alive:
-            raise ExecutorLost(f"lane {self._name} is {'closed' if self._closed else 'lost'}")
+            state = "closed" if self._closed else "lost"
+            raise ExecutorLost(f"script executor {self._name} is {state}")
         if self._thread is None:
             self._thread = ExecutorThread(self._name, self._closers)
             self._watchdog = Watchdog(self._name, self._thread.loop)
         return self._thread
 
-    def _watch(self) -> None:
-        if self._ticking is None:
-            self._looked = time.monotonic()
-            self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
+    def _schedule_probe(self) -> None:
+        if self._probe_timer is None:
+            self._probed_at = time.monotonic()
+            self._probe_timer = asyncio.get_running_loop().call_later(PROBE_INTERVAL, self._probe)
 
-    def _tick(self) -> None:
-        """Look after all calls at once: a timer for each of them costs more than a short script."""
-        self._ticking = None
+    def _probe(self) -> None:
+        """Check all calls at once: a timer for each of them costs more than a short script."""
+        self._probe_timer = None
         thread = self._thread
         if thread is None or not thread.calls:
             return
         if self._watched and self._watchdog is not None:
-            self._watchdog.look(thread.ident)
+            self._watchdog.probe(thread.ident)
         now = time.monotonic()
-        # Where this very loop was held up: what it did not see is no fault of the lane.
-        if now - self._looked > TICK + REACTION / 2:
+        # This loop itself was held up: results may be here that it has not taken yet.
+        if now - self._probed_at > PROBE_INTERVAL + REACTION_TIMEOUT / 2:
             self._awake_since = now
-        latest = now - REACTION + TICK
+        latest = now - REACTION_TIMEOUT + PROBE_INTERVAL
         if self._awake_since < latest and any(
-            call.deadline < latest and not call.answer.done() for call in thread.calls
+            call.deadline < latest and not call.result.done() for call in thread.calls
         ):
             self._replace(thread)
-        self._watch()
+        self._schedule_probe()
 
     def _replace(self, thread: ExecutorThread) -> None:
         frames = outermost_and_innermost(frame_of(thread.ident))
         place = place_of_frame(frames[1]) if frames else "an unknown place"
-        self._replaced += 1
+        self._replacements += 1
         self._thread = None
         log.error(
-            "lane %s is stuck at %s and abandoned; %d of %d replacements are used",
+            "script executor %s is stuck at %s, its thread is abandoned; %d of %d replacements are used",
             self._name,
             place,
-            min(self._replaced, REPLACEMENTS),
-            REPLACEMENTS,
+            min(self._replacements, MAX_REPLACEMENTS),
+            MAX_REPLACEMENTS,
+            extra=event("executor.replaced", executor=self._name, place=place),
         )
         thread.abandon()
-        self._lose(thread, f"lane {self._name} was stuck at {place}")
+        self._fail_calls(thread, f"script executor {self._name} was stuck at {place}")
         if self.alive:
-            self._ready()
+            self._running_thread()
 
-    def _lose(self, thread: ExecutorThread, why: str) -> None:
+    def _fail_calls(self, thread: ExecutorThread, reason: str) -> None:
         for call in thread.calls:
-            if not call.answer.done():
-                call.answer.set_exception(ExecutorLost(why))
+            if not call.result.done():
+                call.result.set_exception(ExecutorLost(reason))
         thread.calls.clear()

@@ -1,7 +1,7 @@
-"""One event loop in one thread, and the calls that cross over to it and back.
+"""One event loop in one thread: script calls are submitted to it, results come back.
 
-One rule: threads are crossed in batches, one wake-up for all that waits (waking for each call costs
-a third of the rate). Nothing that a script raises ends the thread.
+Calls and results are handed over in batches, one wake-up for all of them: a wake-up for each call
+costs a third of the rate. Nothing that a script raises ends the thread.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from typing import Any, Final
 
 from gateway.errors import GatewayError
 from gateway.plugins.scripting.trace import place_of_wait
+from gateway.telemetry.logs import event
 
-REACTION: Final = 1.0
-"""Seconds that a lane has to answer after a call's time-out."""
+REACTION_TIMEOUT: Final = 1.0
+"""Seconds after a call's time-out within which the executor must have a result."""
 
-CLEANUP: Final = 1.0
-"""Seconds that cancelled tasks, and then each closer, have before the loop is closed."""
+CLEANUP_TIMEOUT: Final = 1.0
+"""Seconds for cancelled tasks, and then for each closer, before the loop is closed."""
 
 _SUSPENDING: Final = frozenset({"SEND", "YIELD_VALUE", "YIELD_FROM"})
 """What `await`, `async for` and `async with` are compiled to."""
 
 Closer = Callable[[], Awaitable[None]]
-log = logging.getLogger("gateway.lane")
+log = logging.getLogger("gateway.executor")
 
 
 class ScriptStopped(GatewayError):
-    """A script raised what would stop a program (`SystemExit` and its like): only the script stops."""
+    """A script raised what would stop a program (`SystemExit`, `KeyboardInterrupt`): only it stops."""
 
 
 class TimedOut(TimeoutError):
-    """A call's time was up. `place` is the `file:line` at which the script waited, where it is known."""
+    """A script ran longer than its time-out. `place` is the `file:line` where it waited, if known."""
 
     def __init__(self, seconds: float, place: str | None) -> None:
         super().__init__(
@@ -51,75 +52,76 @@ class TimedOut(TimeoutError):
         self.place = place
 
 
-class Call:
-    """One call on its way: what to run, in which context, until when, and where the answer goes."""
+class ScriptCall:
+    """One call of a script: its function, its context, its deadline and the future of its result."""
 
     __slots__ = (
-        "answer",
         "context",
         "deadline",
-        "make",
-        "seconds",
+        "function",
+        "result",
+        "suspends",
         "task",
-        "timed_out",
+        "time_out_error",
+        "timeout",
         "timer",
-        "waits",
     )
 
     def __init__(
         self,
-        make: Callable[[], Awaitable[Any]],
-        seconds: float,
-        answer: asyncio.Future[Any],
+        function: Callable[[], Awaitable[Any]],
+        timeout: float,
+        result: asyncio.Future[Any],
         *,
-        waits: bool,
+        suspends: bool,
     ) -> None:
-        self.make = make
-        self.waits = waits
-        self.seconds = seconds
-        self.deadline = time.monotonic() + seconds
+        self.function = function
+        self.suspends = suspends
+        self.timeout = timeout
+        self.deadline = time.monotonic() + timeout
         self.context = contextvars.copy_context()
-        self.answer = answer
+        self.result = result
         self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.timed_out: TimedOut | None = None
+        self.time_out_error: TimedOut | None = None
 
 
 class ExecutorThread:
-    """A loop in a daemon thread. `calls` are in flight; all but the methods marked so belong to home.
+    """An event loop in a daemon thread. `calls` are those in flight.
 
-    Home is the loop that made it. A call stays in `calls` until its task has really ended, also
-    when its answer was given before (a script that ignores its cancellation).
+    Methods belong to the caller's loop, the one that made this object, except those marked as the
+    thread's own. A call stays in `calls` until its task has ended, even if its result was given
+    before (a script that ignores its cancellation).
     """
 
     def __init__(self, name: str, closers: Sequence[Closer]) -> None:
-        self.calls: set[Call] = set()
+        self.calls: set[ScriptCall] = set()
         self.loop = _new_loop()
-        self._home = asyncio.get_running_loop()
+        self._caller_loop = asyncio.get_running_loop()
         self._closers = closers
-        self._inbox: deque[Call] = deque()
-        self._outbox: deque[tuple[Call, Any, BaseException | None, bool]] = deque()
-        self._inbox_woken = self._home_woken = self._stopping = False
-        self._thread = threading.Thread(target=self._main, name=f"lane-{name}", daemon=True)
+        self._submitted: deque[ScriptCall] = deque()
+        self._results: deque[tuple[ScriptCall, Any, BaseException | None, bool]] = deque()
+        self._start_scheduled = self._delivery_scheduled = self._stopping = False
+        self._thread = threading.Thread(target=self._run_loop, name=f"script-{name}", daemon=True)
         self._thread.start()
 
     @property
     def ident(self) -> int | None:
-        """The thread's id, as `trace.frame_of` knows it."""
+        """The thread's id, for `trace.frame_of`."""
         return self._thread.ident
 
-    def put(self, call: Call) -> None:
-        """Send a call over."""
+    def submit(self, call: ScriptCall) -> None:
+        """Let the thread run a call."""
         self.calls.add(call)
-        self._inbox.append(call)
-        if not self._inbox_woken:
-            self._inbox_woken = True
-            self.loop.call_soon_threadsafe(self._take)
+        self._submitted.append(call)
+        if not self._start_scheduled:
+            self._start_scheduled = True
+            self.loop.call_soon_threadsafe(self._start_submitted)
 
-    def cancel(self, call: Call) -> None:
-        """Nobody waits for this call any more."""
+    def cancel_call(self, call: ScriptCall) -> None:
+        """Cancel a call whose caller was cancelled."""
         with contextlib.suppress(RuntimeError):  # the loop may have been closed since
-            self.loop.call_soon_threadsafe(self._cancel, call)
+            self.loop.call_soon_threadsafe(self._cancel_task, call)
 
     def stop(self) -> None:
         """Let the loop cancel its tasks, run its closers and end."""
@@ -128,48 +130,56 @@ class ExecutorThread:
             self.loop.call_soon_threadsafe(self.loop.stop)
 
     def abandon(self) -> None:
-        """Give up a blocked thread: it ends when it can.
+        """Give up a blocked thread without waiting for its end.
 
-        An endless loop would eat half of the interpreter's time for ever, so `SystemExit` is
-        raised in it; a thread that hangs in the system does not notice and costs nothing.
+        An endless loop would take half of the interpreter's time for ever, so `SystemExit` is
+        raised in it. A thread that hangs in a system call does not notice and costs nothing.
         """
         self.stop()
         if self.ident is not None:
             thread_id, error = ctypes.c_ulong(self.ident), ctypes.py_object(SystemExit)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id, error)
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the thread's end (not on a loop). Return whether it came."""
-        self._thread.join(seconds)
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the thread, `timeout` seconds at most. Blocks. Tell whether it ended."""
+        self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _collect(self) -> None:
-        self._home_woken = False
-        while self._outbox:
-            call, value, error, ended = self._outbox.popleft()
+    def _deliver_results(self) -> None:
+        self._delivery_scheduled = False
+        while self._results:
+            call, value, error, ended = self._results.popleft()
             if ended:
                 self.calls.discard(call)
-            if call.answer.done():
+            if call.result.done():
                 continue
             if error is None:
-                call.answer.set_result(value)
+                call.result.set_result(value)
             else:
-                call.answer.set_exception(error)
+                call.result.set_exception(error)
 
-    # From here on: in the lane's own thread.
+    # The methods below run in the thread.
 
-    def _main(self) -> None:
+    def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
         while not self._stopping:
             try:
                 self.loop.run_forever()
             except BaseException as error:
                 if not self._stopping:
-                    log.error("a task that a script left behind raised %s", type(error).__name__)
+                    log.error(
+                        "a background task of a script raised %s",
+                        type(error).__name__,
+                        extra=event("task.failed"),
+                    )
         try:
             self.loop.run_until_complete(self._clean_up())
         except BaseException as error:
-            log.warning("a lane did not close cleanly: %s", type(error).__name__)
+            log.warning(
+                "a script executor did not close cleanly: %s",
+                type(error).__name__,
+                extra=event("executor.failed"),
+            )
         finally:
             self.loop.close()
 
@@ -178,95 +188,101 @@ class ExecutorThread:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=CLEANUP)
+            await asyncio.wait(tasks, timeout=CLEANUP_TIMEOUT)
         for closer in self._closers:
-            await asyncio.wait_for(closer(), CLEANUP)
+            await asyncio.wait_for(closer(), CLEANUP_TIMEOUT)
 
-    def _take(self) -> None:
-        self._inbox_woken = False
-        while self._inbox and not self._stopping:
-            call = self._inbox.popleft()
-            if call.waits:
-                self._start(call)
+    def _start_submitted(self) -> None:
+        self._start_scheduled = False
+        while self._submitted and not self._stopping:
+            call = self._submitted.popleft()
+            if call.suspends:
+                self._start_task(call)
             else:
-                self._run(call)
+                self._run_to_end(call)
 
-    def _start(self, call: Call) -> None:
-        call.task = self.loop.create_task(_shielded(call.make), context=call.context)
-        call.task.add_done_callback(functools.partial(self._ended, call))
-        wait = max(0.0, call.deadline - time.monotonic())
-        call.timer = self.loop.call_later(wait, self._time_out, call)
+    def _start_task(self, call: ScriptCall) -> None:
+        call.task = self.loop.create_task(_contained(call.function), context=call.context)
+        call.task.add_done_callback(functools.partial(self._finish_task, call))
+        remaining = max(0.0, call.deadline - time.monotonic())
+        call.timer = self.loop.call_later(remaining, self._time_out, call)
 
-    def _run(self, call: Call) -> None:
-        """Run a script that never waits, from its first line to its last."""
+    def _run_to_end(self, call: ScriptCall) -> None:
+        """Run a script that never suspends, without a task."""
         value: Any = None
         error: BaseException | None = None
         try:
-            call.context.run(_shielded(call.make).send, None)
-            error = ScriptStopped("the script waits, and was not meant to")
+            call.context.run(_contained(call.function).send, None)
+            error = ScriptStopped("the script suspended although it has no `await`")
         except StopIteration as end:
             value = end.value
         except asyncio.CancelledError:
             error = ScriptStopped("the script was cancelled")
-        except BaseException as fault:
-            error = fault
+        except BaseException as raised:
+            error = raised
         if time.monotonic() > call.deadline:
-            error = TimedOut(call.seconds, None)
-        self._send(call, value, _tamed(error), ended=True)
+            error = TimedOut(call.timeout, None)
+        self._send_result(call, value, _as_stopped(error), ended=True)
 
-    def _time_out(self, call: Call) -> None:
+    def _time_out(self, call: ScriptCall) -> None:
         if call.task is None:
             return
-        call.timed_out = TimedOut(call.seconds, place_of_wait(call.task.get_coro()))
+        call.time_out_error = TimedOut(call.timeout, place_of_wait(call.task.get_coro()))
         call.task.cancel()
-        call.timer = self.loop.call_later(REACTION / 2, self._give_up, call)
+        call.timer = self.loop.call_later(REACTION_TIMEOUT / 2, self._give_up, call)
 
-    def _give_up(self, call: Call) -> None:
-        log.warning("a script goes on though it was cancelled: %s", call.timed_out)
-        self._send(call, None, call.timed_out, ended=False)
+    def _give_up(self, call: ScriptCall) -> None:
+        log.warning(
+            "a script ignores its cancellation: %s",
+            call.time_out_error,
+            extra=event("cancellation.ignored"),
+        )
+        self._send_result(call, None, call.time_out_error, ended=False)
 
-    def _cancel(self, call: Call) -> None:
+    def _cancel_task(self, call: ScriptCall) -> None:
         if call.task is not None:
             call.task.cancel()
 
-    def _ended(self, call: Call, task: asyncio.Task[Any]) -> None:
+    def _finish_task(self, call: ScriptCall, task: asyncio.Task[Any]) -> None:
         if call.timer is not None:
             call.timer.cancel()
         error = ScriptStopped("the script was cancelled") if task.cancelled() else task.exception()
-        error = call.timed_out or _tamed(error)
-        self._send(call, None if error else task.result(), error, ended=True)
+        error = call.time_out_error or _as_stopped(error)
+        self._send_result(call, None if error else task.result(), error, ended=True)
 
-    def _send(self, call: Call, value: Any, error: BaseException | None, *, ended: bool) -> None:
-        self._outbox.append((call, value, error, ended))
-        if not self._home_woken:
-            self._home_woken = True
-            with contextlib.suppress(RuntimeError):  # home may have been closed since
-                self._home.call_soon_threadsafe(self._collect)
+    def _send_result(
+        self, call: ScriptCall, value: Any, error: BaseException | None, *, ended: bool
+    ) -> None:
+        self._results.append((call, value, error, ended))
+        if not self._delivery_scheduled:
+            self._delivery_scheduled = True
+            with contextlib.suppress(RuntimeError):  # the caller's loop may have been closed since
+                self._caller_loop.call_soon_threadsafe(self._deliver_results)
 
 
-def never_waits(function: Callable[..., Any]) -> bool:
-    """Tell whether an `async def` has no `await` in it, nor anything else that could suspend it."""
+def never_suspends(function: Callable[..., Any]) -> bool:
+    """Tell whether an `async def` has no `await`, nor anything else that could suspend it."""
     code = getattr(function, "__code__", None)
-    return isinstance(code, CodeType) and _never_suspends(code)
+    return isinstance(code, CodeType) and _code_never_suspends(code)
 
 
 @functools.lru_cache(maxsize=1024)
-def _never_suspends(code: CodeType) -> bool:
+def _code_never_suspends(code: CodeType) -> bool:
     flags = code.co_flags & (inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
     return flags == inspect.CO_COROUTINE and all(
         step.opname not in _SUSPENDING for step in dis.get_instructions(code)
     )
 
 
-async def _shielded(make: Callable[[], Awaitable[Any]]) -> Any:
+async def _contained(function: Callable[[], Awaitable[Any]]) -> Any:
     """Run a script so that nothing it raises reaches the loop (asyncio lets SystemExit through)."""
     try:
-        return await make()
+        return await function()
     except (SystemExit, KeyboardInterrupt, StopIteration) as error:
         raise ScriptStopped(f"the script raised {type(error).__name__}") from error
 
 
-def _tamed(error: BaseException | None) -> BaseException | None:
+def _as_stopped(error: BaseException | None) -> BaseException | None:
     if isinstance(error, GeneratorExit):
         return ScriptStopped("the script raised GeneratorExit")
     return error

@@ -58,7 +58,7 @@ class PluginModules:
     def __init__(self) -> None:
         self._folders: tuple[str, ...] = ()
 
-    def look_in(self, folders: Iterable[str]) -> None:
+    def search_in(self, folders: Iterable[str]) -> None:
         """Search these folders from now on, in this order."""
         self._folders = tuple(dict.fromkeys(os.path.abspath(folder) for folder in folders))
         if self not in sys.meta_path:

@@ -40,6 +40,7 @@ from gateway.plugins.models import Strict
 from gateway.plugins.schema import FILE
 from gateway.plugins.scripting import (
     Configs,
+    PluginContext,
     ScriptContext,
     Services,
     callout,
@@ -155,8 +156,8 @@ def test_the_page_leads_to_the_schema() -> None:
 
 def test_every_name_of_the_script_namespace_is_documented() -> None:
     services = Services()
-    around = ScriptContext("a", "a", "", {}, Configs({}), services.callout, services.files)
-    there_are = {name for name in run_script(compile("", "", "exec"), around) if name[0] != "_"}
+    context = ScriptContext("a", "", PluginContext(services, Configs({}), {}))
+    there_are = {name for name in run_script(compile("", "", "exec"), context) if name[0] != "_"}
     text = page("script-names.md").partition("\n## ")[0]
     said = {name for row in rows(text) for name in re.findall(r"`(\w+)`", row[0])}
     assert said == there_are
@@ -287,13 +288,13 @@ def test_the_changes_tell_of_this_version() -> None:
     [
         ("how-to/handle-full-disks-and-limits.md", f"{inflight.MAX_UPLOADS:,} uploads"),
         ("how-to/handle-full-disks-and-limits.md", f"{serve.WANTED_FILES:,}"),
-        ("how-to/test-plugins.md", f"given up after {testing.LONGEST_SECONDS:.0f} s"),
+        ("how-to/test-plugins.md", f"given up after {testing.MAX_TEST_SECONDS:.0f} s"),
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
         ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
         ("architecture.md", f"from {committer.MIN_SYNC_APART_BYTES >> 20} MiB on"),
         ("architecture.md", f"at most {local_writer.MAX_BATCH_BYTES >> 20} MiB"),
-        ("reference/script-names.md", f"over {callout.LARGEST_ANSWER >> 20} MiB"),
-        ("reference/script-names.md", f"more than {watchdog.STAGES[0]} s"),
+        ("reference/script-names.md", f"over {callout.MAX_RESPONSE_BYTES >> 20} MiB"),
+        ("reference/script-names.md", f"more than {watchdog.REPORT_DELAYS[0]} s"),
         ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),
         ("reference/http.md", f"more than {paths.MAX_SEGMENTS} segments"),
         ("reference/http.md", f"over {paths.MAX_PATH_BYTES} bytes"),

@@ -52,7 +52,7 @@ async def test_the_latest_progress_is_shown_while_the_handler_runs_and_gone_behi
     gate.touch()
     story = await handlers_done(gateway, upload_id)
     assert "progress" not in story["handlers"][0]
-    assert gateway.hooks.progress(running["event_id"], "slow") is None
+    assert gateway.hooks.delivery_progress(running["event_id"], "slow") is None
 
 
 @pytest.mark.parametrize("values", [(-1, 4), (1, math.nan), ("1", 4), (1, None), (1, math.inf)])
@@ -60,4 +60,4 @@ def test_progress_takes_numbers_only(values: tuple[Any, Any]) -> None:
     handle = Handle()
     with pytest.raises(ValueError, match="two numbers"):
         handle.progress(*values)
-    assert handle.reported is None
+    assert handle.latest_progress is None

@@ -13,7 +13,7 @@ from yarl import URL
 from gateway.auth.authenticator import digest
 from gateway.auth.jwt.claims import kept
 from gateway.errors import ConfigError
-from gateway.plugins import PluginFaults
+from gateway.plugins import PluginErrors
 from gateway.server.app import Gateway
 from gateway.settings import load
 from gateway.telemetry.redaction import INTERNAL_HEADER
@@ -309,7 +309,7 @@ async def test_a_token_goes_on_to_the_upstream_which_may_read_it(
 async def test_rights_that_cannot_be_asked_for_are_a_fault_with_its_line(
     believing: StartGateway, rights: str, mode: str, words: str
 ) -> None:
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         await believing(RIGHTS.format(path="/s", mode=mode, rights=rights))
     assert "0.yaml:5: " in str(caught.value)
     assert words in str(caught.value)
@@ -319,7 +319,7 @@ async def test_a_route_that_demands_one_where_no_issuer_is_known_is_a_fault_with
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     folder = write_plugin(tmp_path / "plugins", route("/a", auth="jwt"))
-    with pytest.raises(PluginFaults, match=r"plugin.yaml:2: nobody's JSON Web Tokens are believed"):
+    with pytest.raises(PluginErrors, match=r"plugin.yaml:2: no JSON Web Token is accepted"):
         await start_gateway(plugins=[str(folder)])
 
 

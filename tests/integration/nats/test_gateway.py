@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.cli import main
 from gateway.endpoints.admin import status as observe
 from gateway.events.protocols import Selection, run_all
 from gateway.server.app import Gateway
@@ -32,6 +32,9 @@ script: |
       with open({log!r}, "a") as log:
           log.write(json.dumps({{**event, "body": body.decode()}}) + "\\n")
 """
+
+
+ListEvents = Callable[[Path, str], Awaitable[str]]
 
 
 async def comes(true: Callable[[], Any]) -> Any:
@@ -162,41 +165,61 @@ async def test_metrics_leave_out_a_nats_that_does_not_answer(
 
 
 async def connected(gateway: GatewayProcess) -> None:
-    """Wait until NATS tells through this gateway which handlers are paused."""
+    """Wait until NATS can be used through every process of this gateway."""
     async with asyncio.timeout(TIMEOUT):
-        while (await get(gateway, "/-/events/paused")).status != 200:
+        while not (ready := await engine_ready(gateway)) or not all(ready):
             await asyncio.sleep(0.02)  # connecting has no other sign
 
 
-async def told_paused(gateway: GatewayProcess, directory: Path, url: str) -> list[bool]:
-    """Whether `copier` is told to be paused: over HTTP, in the metrics, on the command line."""
-    over_http = (await get(gateway, "/-/events/paused")).json == {"paused": ["copier"]}
-    figures = (await get(gateway, "/-/metrics")).body.decode()
-    command = ("events", "list", "--directory", str(directory), "--events", url)
-    listed = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", *command, stdout=asyncio.subprocess.PIPE
-    )
-    said, _ = await listed.communicate()
-    assert listed.returncode == 0
-    return [over_http, 'gateway_handler_paused{engine="nats"' in figures, b"paused: copier" in said]
+async def engine_ready(gateway: GatewayProcess) -> list[bool]:
+    metrics = (await get(gateway, "/-/metrics")).body.decode()
+    lines = [line for line in metrics.splitlines() if line.startswith("gateway_engine_ready")]
+    return [line.endswith(" 1.0") for line in lines]
+
+
+@pytest.fixture
+def list_events(capsys: pytest.CaptureFixture[str]) -> ListEvents:
+    """Run `gateway events list` in this process: a new interpreter for each would take most of the
+    test."""
+
+    async def run(directory: Path, url: str) -> str:
+        capsys.readouterr()
+        words = ["events", "list", "--directory", str(directory), "--events", url]
+        assert await asyncio.to_thread(main, words) == 0
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-async def test_a_handler_resumed_on_another_node_is_nowhere_told_to_be_paused(
-    gateway_process: StartProcess, server: Server, tmp_path: Path, processes: str
+async def test_a_handler_resumed_on_another_node_is_nowhere_shown_as_paused(
+    gateway_process: StartProcess,
+    server: Server,
+    tmp_path: Path,
+    list_events: ListEvents,
+    processes: str,
 ) -> None:
     folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(tmp_path / "log")))
     flags = ("--events", server.url, "--plugins", str(folder), "--processes", processes)
     folders = [tmp_path / "one", tmp_path / "other"]
-    nodes = [await asyncio.to_thread(gateway_process, *flags, directory=folder) for folder in folders]
+    nodes = await asyncio.gather(
+        *(asyncio.to_thread(gateway_process, *flags, directory=folder) for folder in folders)
+    )
 
-    async def everywhere(paused: bool) -> None:
-        for node, data in zip(nodes, folders, strict=True):
-            assert await told_paused(node, data, server.url) == [paused] * 3
+    async def shown_as_paused() -> list[bool]:
+        """Return whether each node shows `copier` as paused: over HTTP, in metrics, on the command
+        line."""
+        shown = []
+        for node, directory in zip(nodes, folders, strict=True):
+            shown.append((await get(node, "/-/events/paused")).json == {"paused": ["copier"]})
+            metrics = (await get(node, "/-/metrics")).body.decode()
+            shown.append('gateway_handler_paused{engine="nats"' in metrics)
+            shown.append("paused: copier" in await list_events(directory, server.url))
+        return shown
 
     for node in nodes:
         await connected(node)
     assert (await post(nodes[0], "pause", {"handler": "copier"})).status == 200
-    await everywhere(True)
+    assert await shown_as_paused() == [True] * 6
     assert (await post(nodes[1], "resume", {"handler": "copier"})).status == 200
-    await everywhere(False)
+    assert await shown_as_paused() == [False] * 6

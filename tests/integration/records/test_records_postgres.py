@@ -163,8 +163,8 @@ async def test_a_database_that_may_lose_commits_is_told_not_to(database: Server,
     await beside.execute("CREATE DATABASE hasty")
     await beside.execute("ALTER DATABASE hasty SET synchronous_commit = off")
     hasty = PostgresStore(database.url_of("hasty"))
-    assert await hasty._ask(lambda db: db.fetchval("SHOW synchronous_commit")) == "on"
-    assert await hasty._ask(lambda db: db.fetchval("SHOW synchronous_commit")) == "on"
+    assert await hasty._query(lambda db: db.fetchval("SHOW synchronous_commit")) == "on"
+    assert await hasty._query(lambda db: db.fetchval("SHOW synchronous_commit")) == "on"
     await asyncio.to_thread(hasty.close)
 
 
@@ -204,7 +204,7 @@ async def test_many_loops_share_a_few_connections(
         await asyncio.to_thread(thread.join)
     assert len(await suite.keys(photos, limit=1000)) == 400
     ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'upload-gateway'"
-    assert await beside.fetchval(ours) <= postgres.CONNECTIONS
+    assert await beside.fetchval(ours) <= postgres.MAX_CONNECTIONS
 
 
 async def test_a_caller_that_is_cancelled_harms_no_other(photos: Collection) -> None:
@@ -233,7 +233,7 @@ async def test_a_server_that_hangs_is_not_waited_for_without_end(
     database: Server, photos: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await photos.put("a", {"n": 1})
-    monkeypatch.setattr(postgres, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(postgres, "CALL_TIMEOUT", 0.5)
     database.freeze(on=True)
     try:
         asked = (photos.get("a") for _ in range(20))

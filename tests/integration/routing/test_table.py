@@ -8,7 +8,7 @@ import pytest
 
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteTable
 from gateway.errors import Refusal
-from gateway.plugins import PluginFaults
+from gateway.plugins import PluginErrors
 from tests.support.harness import get, raw_connection, request_head
 from tests.support.routing.scripted import Serve, ask, load, route
 
@@ -20,9 +20,9 @@ def spec(*methods: str) -> str:
 
 
 def refused(folder: Path, *texts: str, uploads: str = "/upload/{filepath}") -> list[str]:
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         load(folder, *texts, uploads=uploads)
-    return [str(fault).replace(f"{folder}/", "") for fault in caught.value.faults]
+    return [str(fault).replace(f"{folder}/", "") for fault in caught.value.errors]
 
 
 PATHS = ["/a/b", "/a/{x}", "/{x}/b", "/{x}/{y}", "/a/{x}/c", "/a/{r:path}", "/{r:path}", "/a/"]

@@ -94,15 +94,15 @@ async def test_a_status_from_400_on_is_an_error_with_code_and_body(callout: Call
 async def test_an_answer_without_bound_is_cut_off(
     callout: Callout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.callout.LARGEST_ANSWER", 10)
+    monkeypatch.setattr("gateway.plugins.scripting.callout.MAX_RESPONSE_BYTES", 10)
     with pytest.raises(ValueError, match="larger than 10"):
         await callout()
 
 
 async def test_a_lane_closes_the_session_that_was_opened_in_it(server: TestServer) -> None:
     callout = Callout(lambda: f"127.0.0.1:{server.port}")
-    lane = ScriptExecutor("calling", [callout.close])
-    assert (await lane.call(callout, 5)).code == 200
+    executor = ScriptExecutor("calling", [callout.close])
+    assert (await executor.call_script(callout, 5)).code == 200
     assert len(callout._sessions) == 1
-    await lane.close(1)
+    await executor.close(1)
     assert not callout._sessions

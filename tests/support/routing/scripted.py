@@ -37,10 +37,11 @@ def write(folder: Path, *texts: str) -> Path:
 
 
 def load(folder: Path, *texts: str, uploads: str = UPLOADS) -> RouteTable:
-    """Load routing plugins without a server. Raises `PluginFaults`."""
+    """Load routing plugins without a server. Raises `PluginErrors`."""
     plugins = Plugins([write(folder, *texts)], Services(), (*KINDS, routing_kind(uploads)))
     try:
-        table: RouteTable = plugins.load().gathered[KIND]
+        table = plugins.load().combined[KIND]
+        assert isinstance(table, RouteTable)
         return table
     finally:
         plugins.close()

@@ -140,7 +140,7 @@ def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
         patch.setattr(incoming, "remove", lambda _: (_ for _ in ()).throw(OSError("dying")))
         with pytest.raises(ConfigError, match=r"cannot be settled \(dying\): free some space"):
             recover(incoming, journal, once)
-    assert recover(incoming, journal, once).swept == 2
+    assert recover(incoming, journal, once).removed == 2
     assert states(journal) == {}
 
 

@@ -1,4 +1,4 @@
-"""Adoption: what a process left that is no more goes on elsewhere, once, wherever a crash comes."""
+"""Slot takeover: deliveries of an unused slot continue in another, once, wherever a crash comes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commit import slot_takeover as adoption
-from gateway.commit.slot_takeover import adopt, found
+from gateway.commit import slot_takeover
+from gateway.commit.slot_takeover import absorb_slots, create_journals
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory, existing_slots
@@ -54,7 +54,7 @@ def remains(state: StateDirectory) -> list[str]:
 
 def test_without_orphans_nothing_happens(state: StateDirectory, journal: Journal) -> None:
     ready(journal, "a")
-    assert adopt(state, journal, 1) == 0
+    assert absorb_slots(state, journal, 1) == 0
     assert states(journal) == {("e-a", "h"): "ready"}
 
 
@@ -68,7 +68,7 @@ def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
         settle(other, delivery, outcome, f"of {outcome}", delay=3600)
     other.close()
     ready(journal, "ours")
-    assert adopt(state, journal, 1) == 4
+    assert absorb_slots(state, journal, 1) == 4
     assert states(journal) == {
         ("e-ours", "h"): "ready",
         ("e-done", "h"): "done",
@@ -86,14 +86,14 @@ def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
 
 def test_more_rows_than_one_step_takes_move(state: StateDirectory, journal: Journal) -> None:
     left(state, *(f"u{number:04}" for number in range(1234)))
-    assert adopt(state, journal, 1) == 1234
+    assert absorb_slots(state, journal, 1) == 1234
     assert len(states(journal)) == 1234
 
 
 def test_slots_that_are_still_served_are_left_alone(state: StateDirectory, journal: Journal) -> None:
     left(state, "a", slot=1)
     left(state, "b", slot=2)
-    assert adopt(state, journal, 2) == 1
+    assert absorb_slots(state, journal, 2) == 1
     assert states(journal) == {("e-b", "h"): "ready"}
     assert existing_slots(state.folder) == [0, 1]
 
@@ -105,7 +105,7 @@ def test_a_run_that_the_crash_interrupted_has_used_its_attempt(
     ready(other, "a")
     claimed(other)
     other.close()
-    adopt(state, journal, 1)
+    absorb_slots(state, journal, 1)
     (delivery,) = claimed(journal)
     assert delivery.attempt == 2
 
@@ -118,7 +118,7 @@ def test_what_was_never_published_goes_with_its_row_and_is_never_published_later
     other.close()
     body = StateDirectory(state.folder, 2).incoming / "unanswered"
     body.write_bytes(b"whole, but unanswered")
-    assert adopt(state, journal, 1) == 0
+    assert absorb_slots(state, journal, 1) == 0
     assert states(journal) == {}
     assert not body.exists()
 
@@ -136,8 +136,8 @@ def test_a_crash_on_the_way_is_repeated_and_nothing_is_there_twice(
         owner = {"rename": os, "take_over": Journal, "unlink": Path}[point]
         broken.setattr(owner, point, crash)
         with pytest.raises(ConfigError, match="cannot be taken over"):
-            adopt(state, journal, 1)
-    adopt(state, journal, 1)
+            absorb_slots(state, journal, 1)
+    absorb_slots(state, journal, 1)
     assert states(journal) == {("e-a", "h"): "ready", ("e-b", "h"): "ready"}
     assert remains(state) == ["incoming", "once", "slots"]
 
@@ -147,11 +147,11 @@ def test_a_slot_that_lives_again_after_a_crash_on_the_way_does_not_have_the_rows
 ) -> None:
     left(state, "a")
     with monkeypatch.context() as broken:
-        broken.setattr(adoption, "_take_in", lambda *_: 0)
-        adopt(state, journal, 1)
+        broken.setattr(slot_takeover, "_absorb", lambda *_: 0)
+        absorb_slots(state, journal, 1)
     assert existing_slots(state.folder) == [0]
     left(state, "b")  # three processes again
-    assert adopt(state, journal, 3) == 1
+    assert absorb_slots(state, journal, 3) == 1
     assert states(journal) == {("e-a", "h"): "ready"}
 
 
@@ -161,11 +161,11 @@ def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(
     left(state, "a")
     source = StateDirectory(state.folder, 2).journal
     kept = shutil.copy(source, source.with_name("kept"))
-    adopt(state, journal, 1)
+    absorb_slots(state, journal, 1)
     (delivery,) = claimed(journal)
     settle(journal, delivery, "done")
     shutil.copy(kept, source.with_name("leaving-2.db"))
-    adopt(state, journal, 1)
+    absorb_slots(state, journal, 1)
     assert states(journal) == {("e-a", "h"): "done"}
 
 
@@ -173,26 +173,26 @@ def test_a_slot_that_somebody_holds_is_left_for_the_next_start(
     state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left(state, "a")
-    monkeypatch.setattr(adoption, "SLOT_LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr(slot_takeover, "SLOT_LOCK_TIMEOUT", 0.01)
     holder = StateDirectory(state.folder, 2)
     holder.lock()
-    assert adopt(state, journal, 1) == 0
+    assert absorb_slots(state, journal, 1) == 0
     holder.unlock()
-    assert adopt(state, journal, 1) == 1
+    assert absorb_slots(state, journal, 1) == 1
 
 
 def test_pauses_move_too_and_new_slots_begin_with_them(state: StateDirectory, journal: Journal) -> None:
     other = orphan(state)
     awaited(other.ledger.pause("slow"))
     other.close()
-    adopt(state, journal, 1)
+    absorb_slots(state, journal, 1)
     assert awaited(journal.ledger.paused()) == {"slow"}
-    found(state, journal, 2)
+    create_journals(state, journal, 2)
     new = orphan(state, 1)
     assert awaited(new.ledger.paused()) == {"slow"}
     awaited(new.ledger.resume("slow"))
     new.close()
-    found(state, journal, 2)  # only new ones begin so
+    create_journals(state, journal, 2)  # only new ones begin so
     again = orphan(state, 1)
     assert awaited(again.ledger.paused()) == frozenset()
     again.close()

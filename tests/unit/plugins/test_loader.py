@@ -16,7 +16,7 @@ import pytest
 from gateway.domain.model import UPLOADED, UPLOADING, RetryPolicy
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError
-from gateway.plugins import KINDS, Handler, PluginFaults, Plugins
+from gateway.plugins import KINDS, Handler, PluginErrors, Plugins
 from gateway.plugins.scripting import Handle, Services
 from gateway.plugins.scripting.event import Event
 from gateway.plugins.scripting.trace import plugin_traceback
@@ -60,10 +60,10 @@ async def run(handler: Handler) -> Handle:
 
 
 def faults(plugins: Plugins) -> list[str]:
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         plugins.load()
     root = str(plugins._folders[0]) + "/"
-    return [str(fault).replace(root, "") for fault in caught.value.faults]
+    return [str(fault).replace(root, "") for fault in caught.value.errors]
 
 
 def test_the_published_samples_load_unchanged() -> None:
@@ -231,7 +231,7 @@ async def test_a_traceback_shows_the_line_of_the_yaml_file(
     with pytest.raises(AttributeError) as caught:
         await run(handler)
     path.write_text("# another line\n" + path.read_text() + "broken: key\n")
-    with pytest.raises(PluginFaults):
+    with pytest.raises(PluginErrors):
         await plugins.reload()
     # What is shown is what was loaded, not what is on the disk now.
     text = plugin_traceback(caught.value)
@@ -274,7 +274,7 @@ async def test_a_reload_with_a_fault_keeps_the_old_generation_and_its_modules(
     before = plugins.load()
     module = sys.modules["beside_2"]
     path.write_text("name: a\nconfig: 5\n")
-    with pytest.raises(PluginFaults):
+    with pytest.raises(PluginErrors):
         await plugins.reload()
     assert plugins.current is before
     assert sys.modules["beside_2"] is module
@@ -286,8 +286,8 @@ async def test_a_reload_with_a_fault_keeps_the_old_generation_and_its_modules(
 async def test_a_reload_whose_script_never_ends_gives_up(
     plugins: Plugins, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.loader.LOADING_SECONDS", 0.1)
-    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.1)
+    monkeypatch.setattr("gateway.plugins.loader.RELOAD_TIMEOUT", 0.1)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.1)
     before = plugins.load()
     write("x.yaml", handler_text("a") + "  while True: pass\n")
     with pytest.raises(ConfigError, match="does not end"):

@@ -12,7 +12,7 @@ import pytest
 from gateway.cli.check import check
 from gateway.domain.model import SCHEDULE, UPLOADED, RetryPolicy
 from gateway.domain.schedules import Cron, Every
-from gateway.plugins import PluginFaults, Plugins
+from gateway.plugins import PluginErrors, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.schema import plugin_schema
 from gateway.plugins.scripting import Services
@@ -36,7 +36,7 @@ def write(plugins: Plugins, text: str) -> None:
 
 def complaint(plugins: Plugins, text: str) -> str:
     write(plugins, text)
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         plugins.load()
     return str(caught.value).replace(f"{plugins._folders[0]}/", "")
 
@@ -66,8 +66,8 @@ def test_it_is_known_what_is_delivered_and_when(plugins: Plugins) -> None:
     write(plugins, f"{HEAD}every: 1s\n{SCRIPT}{other}")
     now = plugins.load()
     hooks = Hooks(plugins)
-    assert [spec.name for spec in hooks.specs(UPLOADED)] == ["other"]
-    assert [spec.name for spec in hooks.specs()] == ["other", "nightly"]
+    assert [spec.name for spec in hooks.handler_specs(UPLOADED)] == ["other"]
+    assert [spec.name for spec in hooks.handler_specs()] == ["other", "nightly"]
     assert now.schedules == {"nightly": Every(1)}
 
 
@@ -78,11 +78,11 @@ def test_it_is_known_what_is_delivered_and_when(plugins: Plugins) -> None:
         (f"{CRON}every: 1m\n", "x.yaml:4: `cron` and `every` exclude each other"),
         ("every: 1m\ntimezone: UTC\n", "x.yaml:4: `timezone` belongs to `cron`"),
         ('cron: "5 3 * *"\n', "x.yaml:3: `cron` needs five fields"),
-        ('cron: "5 33 * * *"\n', "x.yaml:3: `cron` is no cron line: the field hour is wrong"),
+        ('cron: "5 33 * * *"\n', "x.yaml:3: `cron` is an invalid cron expression: bad hour field"),
         ("every: 15\n", "x.yaml:3: `every` should be a valid string"),
         ("every: 15 minutes\n", "x.yaml:3: `every` must be a number with s, m, h or d"),
         ("every: 0s\n", "x.yaml:3: `every` must be a number with s, m, h or d"),
-        (f"{CRON}timezone: Mars/Olympus\n", "x.yaml:4: `timezone` is no time zone"),
+        (f"{CRON}timezone: Mars/Olympus\n", "x.yaml:4: `timezone` is an unknown time zone"),
         (
             f"{CRON}on_error: allow\n",
             "x.yaml:4: `on_error` applies to APIGW.OnFileUploading and APIGW.OnFileDownloading only",

@@ -14,12 +14,12 @@ import pytest
 
 from gateway.cli import main
 from gateway.errors import ConfigError
-from gateway.plugins import PluginFaults, Plugins
+from gateway.plugins import PluginErrors, Plugins
 from gateway.plugins.scripting import Services
 from gateway.plugins.secrets import LARGEST_VALUE, DecryptionError, SecretKeys, keys_of, new_key
 from gateway.settings import load
 from gateway.telemetry import logs
-from gateway.telemetry.redaction import MOST_SECRETS, REDACTED, Mask, Redaction
+from gateway.telemetry.redaction import MAX_SECRETS, REDACTED, Mask, Redaction
 from tests.support.harness import write_plugin
 
 CLEAR = "hunter2-hunter2"
@@ -35,15 +35,15 @@ def typed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 
 
 def loaded(folder: Path, keys: SecretKeys) -> Plugins:
-    plugins = Plugins([folder], Services(), keys=lambda: keys)
+    plugins = Plugins([folder], Services(), make_keys=lambda: keys)
     plugins.load()
     return plugins
 
 
 def faults(folder: Path, keys: SecretKeys) -> list[str]:
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         loaded(folder, keys)
-    return [str(fault).replace(f"{folder}/", "") for fault in caught.value.faults]
+    return [str(fault).replace(f"{folder}/", "") for fault in caught.value.errors]
 
 
 # -- keys
@@ -193,8 +193,8 @@ def test_a_faulty_key_file_is_told_once_however_many_secrets_there_are(tmp_path:
     def broken() -> SecretKeys:
         raise ConfigError("is open to others", "keys")
 
-    with pytest.raises(PluginFaults) as caught:
-        Plugins([tmp_path / "p"], Services(), keys=broken).load()
+    with pytest.raises(PluginErrors) as caught:
+        Plugins([tmp_path / "p"], Services(), make_keys=broken).load()
     assert str(caught.value) == "keys: is open to others"
 
 
@@ -202,10 +202,10 @@ async def test_a_reload_asks_for_the_keys_anew_and_old_values_stay_masked(tmp_pa
     old, new = SecretKeys([new_key()]), SecretKeys([new_key()])
     in_force = [old]
     write_plugin(tmp_path, f"name: a\nconfig: {{x: !secret {old.encrypt(CLEAR)}}}\n")
-    plugins = Plugins([tmp_path], Services(), keys=lambda: in_force[-1])
+    plugins = Plugins([tmp_path], Services(), make_keys=lambda: in_force[-1])
     plugins.load()
     write_plugin(tmp_path, f"name: a\nconfig: {{x: !secret {new.encrypt('another-value')}}}\n")
-    with pytest.raises(PluginFaults):
+    with pytest.raises(PluginErrors):
         await plugins.reload()
     in_force.append(new)
     assert (await plugins.reload()).configs.get("a") == {"x": "another-value"}
@@ -233,9 +233,9 @@ def test_a_line_of_a_key_is_masked_alone_and_short_words_are_not() -> None:
 
 def test_the_longest_secret_wins_and_a_mask_is_bounded() -> None:
     assert Mask(["pass", "password"])("password") == REDACTED
-    mask = Mask(f"{number:06}" for number in range(MOST_SECRETS + 10))
-    assert mask(f"{MOST_SECRETS:06}") == REDACTED
-    assert len(mask._forms) == MOST_SECRETS
+    mask = Mask(f"{number:06}" for number in range(MAX_SECRETS + 10))
+    assert mask(f"{MAX_SECRETS:06}") == REDACTED
+    assert len(mask._forms) == MAX_SECRETS
 
 
 def test_what_a_request_carries_in_secret_is_known_as_a_whole_and_in_parts() -> None:
@@ -254,7 +254,7 @@ def test_everything_that_is_logged_goes_through_the_mask(
     before = logging.getLogger().handlers[:], logging.getLogger("gateway").handlers[:]
     try:
         logs.configure(style)
-        logs.mask_with(Mask([CLEAR]))
+        logs.set_mask(Mask([CLEAR]))
         with logs.bind(place=CLEAR), logs.hide(lambda: ["of this request"]):
             logging.getLogger("gateway").info("the token of this request")
             logging.getLogger("gateway.plugin.x").info("it is %s", CLEAR, extra={"facts": {"f": CLEAR}})

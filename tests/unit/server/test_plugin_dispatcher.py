@@ -24,7 +24,7 @@ class FakeHooks:
         self.error = error
         self.events: list[dict[str, Any]] = []
 
-    async def deliver(self, _: Delivery, event: dict[str, Any]) -> None:
+    async def run_delivery(self, _: Delivery, event: dict[str, Any]) -> None:
         self.events.append(event)
         if self.error is not None:
             raise self.error

@@ -87,10 +87,10 @@ class Scene:
     async def knows(self, upload_id: str, path: str) -> bool:
         return (upload_id, path) in self.stored
 
-    def specs(self, *events: str) -> list[HandlerSpec]:
+    def handler_specs(self, *events: str) -> list[HandlerSpec]:
         return self.handlers
 
-    def failed(self, upload: Upload, reason: str, received: int) -> None:
+    def notify_upload_failed(self, upload: Upload, reason: str, received: int) -> None:
         self.failures.append((upload, reason, received))
 
     def deliveries(self, handler: str = "all") -> list[Delivery]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.plugins import PluginFaults
+from gateway.plugins import PluginErrors
 from tests.support import TESTS
 from tests.support.routing.scripted import load, route
 
@@ -15,7 +15,7 @@ HEAD = "upstreams: [up]\nproxy: {path: /a}\n"
 
 
 def fault(folder: Path, text: str) -> str:
-    with pytest.raises(PluginFaults) as caught:
+    with pytest.raises(PluginErrors) as caught:
         load(folder, text)
     return str(caught.value).replace(f"{folder}/", "")
 

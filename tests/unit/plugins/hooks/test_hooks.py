@@ -17,7 +17,7 @@ from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Termi
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
-from gateway.plugins.scripting.executor import REPLACEMENTS
+from gateway.plugins.scripting.executor import MAX_REPLACEMENTS
 from tests.support import TESTS
 
 Start = Callable[..., Awaitable[Hooks]]
@@ -55,8 +55,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call a lane stuck after 0.2 s rather than 1 s."""
-    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
+    """Call an executor stuck after 0.2 s rather than 1 s."""
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.2)
 
 
 def upload(**values: Any) -> Upload:
@@ -70,7 +70,7 @@ def delivery(handler: str = "h") -> Delivery:
 async def test_without_handlers_an_upload_is_left_as_it_is(start: Start) -> None:
     hooks = await start()
     one = upload()
-    await hooks.uploading(one)
+    await hooks.admit_upload(one)
     assert one == upload()
     assert hooks.alive
     assert not hooks.replaces_authorization()
@@ -79,9 +79,9 @@ async def test_without_handlers_an_upload_is_left_as_it_is(start: Start) -> None
 async def test_the_published_sample_refuses_without_a_token_and_accepts_with_one(start: Start) -> None:
     hooks = await start(folder=GOLDEN)
     with pytest.raises(Terminated) as caught:
-        await hooks.uploading(upload(headers={}))
+        await hooks.admit_upload(upload(headers={}))
     assert (caught.value.status, caught.value.body) == (401, b"Unauthorized")
-    await hooks.uploading(upload(headers={"x-auth-token": "t"}))
+    await hooks.admit_upload(upload(headers={"x-auth-token": "t"}))
 
 
 async def test_handlers_change_path_limit_and_conflict_policy_in_name_order(start: Start) -> None:
@@ -93,7 +93,7 @@ async def test_handlers_change_path_limit_and_conflict_policy_in_name_order(star
         ),
     )
     one = upload()
-    await hooks.uploading(one)
+    await hooks.admit_upload(one)
     assert (one.path, one.max_bytes, one.on_conflict) == ("/x/a-b", 5, "reject")
 
 
@@ -105,7 +105,7 @@ async def test_the_first_refusal_wins_and_nothing_is_changed(start: Start) -> No
     )
     one = upload()
     with pytest.raises(Terminated) as caught:
-        await hooks.uploading(one)
+        await hooks.admit_upload(one)
     assert (caught.value.status, caught.value.body) == (418, b'{"why": "tea"}')
     assert caught.value.content_type == "application/json"
     assert one == upload()
@@ -126,7 +126,7 @@ async def test_the_first_refusal_wins_and_nothing_is_changed(start: Start) -> No
 async def test_a_refusal_is_final_whatever_comes_behind_it(start: Start, body: str) -> None:
     hooks = await start(plugin("h", body, more="timeout: 0.1\non_error: allow\n"))
     with pytest.raises(Terminated) as caught:
-        await hooks.uploading(upload())
+        await hooks.admit_upload(upload())
     assert caught.value.status == 401
 
 
@@ -150,7 +150,7 @@ async def test_a_handler_that_fails_refuses_and_says_its_name_only(start: Start,
     hooks = await start(plugin("h", f"event['path'] = '/changed'\n{body}", more=patience(body)))
     one = upload()
     with pytest.raises(Refusal) as caught:
-        await hooks.uploading(one)
+        await hooks.admit_upload(one)
     assert (caught.value.code, caught.value.status) == ("hook_failed", 503)
     assert "h" in caught.value.message
     assert "secret" not in caught.value.message
@@ -167,7 +167,7 @@ async def test_with_on_error_allow_a_failing_handler_is_ignored_with_its_changes
         plugin("i", "event['max_bytes'] = 7"),
     )
     one = upload()
-    await hooks.uploading(one)
+    await hooks.admit_upload(one)
     assert (one.path, one.max_bytes) == ("/upload/a", 7)
 
 
@@ -189,7 +189,7 @@ async def test_with_on_error_allow_a_failing_handler_is_ignored_with_its_changes
 async def test_junk_refuses_even_where_errors_are_allowed(start: Start, body: str) -> None:
     hooks = await start(plugin("h", body, more="on_error: allow\n"))
     with pytest.raises(Refusal) as caught:
-        await hooks.uploading(upload())
+        await hooks.admit_upload(upload())
     assert caught.value.code == "hook_failed"
 
 
@@ -198,10 +198,10 @@ async def test_the_log_names_plugin_file_and_line_with_the_traceback(
 ) -> None:
     hooks = await start(plugin("h", "x = 1\nraise ValueError('why')"))
     with caplog.at_level(logging.INFO, "gateway.hooks"), pytest.raises(Refusal):
-        await hooks.uploading(upload())
+        await hooks.admit_upload(upload())
     (record,) = caplog.records
-    facts = vars(record)["facts"]
-    assert (facts["plugin"], facts["event"]) == ("h", UPLOADING)
+    facts = vars(record)["fields"]
+    assert (facts["plugin"], facts["event_name"]) == ("h", UPLOADING)
     assert facts["place"] == f"{tmp_path}/0.yaml:6"
     assert facts["outcome"] == "ValueError: why"
     assert f'File "{tmp_path}/0.yaml", line 6, in h' in record.getMessage()
@@ -211,8 +211,11 @@ async def test_the_log_names_plugin_file_and_line_with_the_traceback(
 async def test_every_run_is_one_line_in_the_log(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     hooks = await start(plugin("a", "pass"), plugin("b", "await handle.terminate(403)"))
     with caplog.at_level(logging.INFO, "gateway.hooks"), pytest.raises(Terminated):
-        await hooks.uploading(upload())
-    assert [vars(record)["facts"]["outcome"] for record in caplog.records] == ["accepted", "refused 403"]
+        await hooks.admit_upload(upload())
+    assert [vars(record)["fields"]["outcome"] for record in caplog.records] == [
+        "accepted",
+        "refused 403",
+    ]
 
 
 async def test_the_server_goes_on_while_a_handler_blocks(start: Start, tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ async def test_the_server_goes_on_while_a_handler_blocks(start: Start, tmp_path:
     """
     hooks = await start(plugin("h", body, more="timeout: 30\n"))
     one = upload()
-    task = asyncio.create_task(hooks.uploading(one))
+    task = asyncio.create_task(hooks.admit_upload(one))
     for _ in range(20):
         await asyncio.sleep(0.01)
     assert not task.done()
@@ -239,23 +242,23 @@ async def test_a_handler_that_blocks_for_ever_costs_its_caller_the_time_out_only
 ) -> None:
     hooks = await start(plugin("h", "if event.get('X-Block'):\n    time.sleep(60)", more="timeout: 3\n"))
     with pytest.raises(Refusal) as caught:
-        await asyncio.wait_for(hooks.uploading(upload(headers={"X-Block": "1"})), 30)
+        await asyncio.wait_for(hooks.admit_upload(upload(headers={"X-Block": "1"})), 30)
     assert caught.value.code == "hook_failed"
-    await hooks.uploading(upload())
+    await hooks.admit_upload(upload())
     assert hooks.alive
 
 
 async def test_a_lane_that_is_lost_for_good_uses_up_nobodys_attempts(start: Start, quick: None) -> None:
     blocks = plugin("h", "if event['attempt'] == 1:\n    time.sleep(60)", UPLOADED, "timeout: 0.3\n")
     hooks = await start(blocks)
-    for _ in range(REPLACEMENTS):
+    for _ in range(MAX_REPLACEMENTS):
         with pytest.raises(HandlerFailed):
-            await hooks.deliver(delivery(), {"attempt": 1})
+            await hooks.run_delivery(delivery(), {"attempt": 1})
     with pytest.raises((HandlerFailed, Postponed)):
-        await hooks.deliver(delivery(), {"attempt": 1})
+        await hooks.run_delivery(delivery(), {"attempt": 1})
     assert not hooks.alive
     with pytest.raises(Postponed, match="restart this process"):
-        await hooks.deliver(delivery(), {"attempt": 2})
+        await hooks.run_delivery(delivery(), {"attempt": 2})
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_given_up(start: Start) -> None:
@@ -268,7 +271,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_given_up(start: Start
     """
     hooks = await start(plugin("h", body, more="timeout: 0.1\n"))
     with pytest.raises(Refusal):
-        await asyncio.wait_for(hooks.uploading(upload()), 5)
+        await asyncio.wait_for(hooks.admit_upload(upload()), 5)
     assert hooks.alive
 
 
@@ -282,13 +285,13 @@ async def test_handlers_decide_together_who_authorizes(start: Start) -> None:
 async def test_admission_uses_the_generation_of_its_moment(start: Start, tmp_path: Path) -> None:
     hooks = await start(plugin("a", "await asyncio.sleep(0.05)"), plugin("b", "event['path'] = '/old'"))
     one = upload()
-    task = asyncio.create_task(hooks.uploading(one))
+    task = asyncio.create_task(hooks.admit_upload(one))
     await asyncio.sleep(0)
     (tmp_path / "1.yaml").write_text(plugin("b", "event['path'] = '/new'"))
     await hooks._plugins.reload()
     await task
     two = upload()
-    await hooks.uploading(two)
+    await hooks.admit_upload(two)
     assert (one.path, two.path) == ("/old", "/new")
 
 
@@ -297,7 +300,7 @@ async def test_a_delivery_runs_its_handler_on_the_complete_event(start: Start) -
         plugin("h", "assert event['attempt'] == 1 and event.get('x-a') == 'b'", UPLOADED)
     )
     event = {"attempt": 1, "headers": {"X-A": "b"}}
-    await hooks.deliver(delivery(), event)
+    await hooks.run_delivery(delivery(), event)
     assert event == {"attempt": 1, "headers": {"X-A": "b"}}
 
 
@@ -309,7 +312,7 @@ async def test_a_delivery_runs_its_handler_on_the_complete_event(start: Start) -
         ("handle.terminate(code=0)", "terminate() takes a code from 100 to 599"),
         ("raise SystemExit", "the script raised SystemExit"),
         ("await asyncio.Event().wait()", "not finished within 0.1 s, waiting at "),
-        ("time.sleep(20)", "lane work was stuck at "),
+        ("time.sleep(20)", "script executor work was stuck at "),
         ("await callout(endpoint='127.0.0.1:1')", "ClientConnectorError"),
         ("await get_service_config('none')", "LookupError: there is no Config plugin named 'none'"),
     ],
@@ -321,7 +324,7 @@ async def test_a_delivery_that_fails_says_why(
         request.getfixturevalue("quick")
     hooks = await start(plugin("h", body, UPLOADED, more=patience(body)))
     with pytest.raises(HandlerFailed) as caught:
-        await asyncio.wait_for(hooks.deliver(delivery(), {}), 30)
+        await asyncio.wait_for(hooks.run_delivery(delivery(), {}), 30)
     assert str(caught.value).startswith(message)
     assert "gateway/" not in caught.value.traceback
 
@@ -335,7 +338,7 @@ async def test_a_failed_delivery_carries_the_traceback_without_the_secrets_of_co
         "name: c\nconfig: {k: '${env:SECRET_1}'}\n",
     )
     with pytest.raises(HandlerFailed) as caught:
-        await hooks.deliver(delivery(), {})
+        await hooks.run_delivery(delivery(), {})
     assert str(caught.value) == "ValueError: [redacted]"
     assert f'{tmp_path}/0.yaml", line 5, in h' in caught.value.traceback
     assert "hunter22" not in caught.value.traceback
@@ -344,24 +347,24 @@ async def test_a_failed_delivery_carries_the_traceback_without_the_secrets_of_co
 async def test_a_delivery_whose_handler_is_gone_says_so(start: Start) -> None:
     hooks = await start(plugin("h", "pass", UPLOADED))
     with pytest.raises(HandlerGone):
-        await hooks.deliver(delivery("other"), {})
+        await hooks.run_delivery(delivery("other"), {})
 
 
 async def test_a_delivery_accepted_by_terminate_is_done(start: Start) -> None:
     hooks = await start(plugin("h", "await handle.terminate(code=200, output='ok')", UPLOADED))
-    await hooks.deliver(delivery(), {})
+    await hooks.run_delivery(delivery(), {})
 
 
 async def test_the_runner_learns_the_specs_of_the_newest_generation(
     start: Start, tmp_path: Path
 ) -> None:
     hooks = await start(plugin("h", "pass", UPLOADED, more="concurrency: 2\nretry: {attempts: 3}\n"))
-    (spec,) = hooks.specs(UPLOADED)
+    (spec,) = hooks.handler_specs(UPLOADED)
     assert (spec.name, spec.timeout, spec.concurrency) == ("h", 3600.0, 2)
     assert spec.retry == RetryPolicy(attempts=3)
     (tmp_path / "0.yaml").write_text(plugin("g", "pass", UPLOADED))
     await hooks._plugins.reload()
-    assert [one.name for one in hooks.specs(UPLOADED)] == ["g"]
+    assert [one.name for one in hooks.handler_specs(UPLOADED)] == ["g"]
 
 
 async def test_a_failed_upload_is_told_without_waiting(
@@ -374,7 +377,7 @@ async def test_a_failed_upload_is_told_without_waiting(
         ),
     )
     with caplog.at_level(logging.INFO, "gateway.plugin"):
-        hooks.failed(upload(), "idle_timeout", 12)
+        hooks.notify_upload_failed(upload(), "idle_timeout", 12)
         assert not caplog.records
         await hooks.close(5)
     told = [record for record in caplog.records if record.name == "gateway.plugin.b"]
@@ -386,5 +389,5 @@ async def test_failed_uploads_beyond_a_hundred_at_once_are_not_told(
 ) -> None:
     hooks = await start(plugin("a", "await asyncio.sleep(20)", UPLOAD_FAILED))
     for _ in range(103):
-        hooks.failed(upload(), "idle_timeout", 0)
+        hooks.notify_upload_failed(upload(), "idle_timeout", 0)
     assert sum("too many" in record.getMessage() for record in caplog.records) == 3

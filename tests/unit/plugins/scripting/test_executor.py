@@ -18,6 +18,7 @@ from gateway.errors import Refusal
 from gateway.plugins.scripting import (
     Configs,
     ExecutorLost,
+    PluginContext,
     ScriptContext,
     ScriptExecutor,
     ScriptStopped,
@@ -25,13 +26,13 @@ from gateway.plugins.scripting import (
     run_script,
 )
 from gateway.plugins.scripting.compile import ScriptSource, compile_source
-from gateway.plugins.scripting.executor import REPLACEMENTS
+from gateway.plugins.scripting.executor import MAX_REPLACEMENTS
 from gateway.telemetry import logs
 from tests.support import PROJECT
 
 
 @pytest.fixture
-async def lane() -> AsyncIterator[ScriptExecutor]:
+async def executor() -> AsyncIterator[ScriptExecutor]:
     made = ScriptExecutor("test")
     yield made
     await made.close(0)
@@ -39,53 +40,55 @@ async def lane() -> AsyncIterator[ScriptExecutor]:
 
 def script(text: str, name: str = "plugin.yaml", line: int = 1) -> dict[str, Any]:
     services = Services()
-    around = ScriptContext("p", "plugin.p", "/p", {}, Configs({}), services.callout, services.files)
-    return run_script(compile_source(ScriptSource(text, f"/p/{name}", line)), around)
+    context = ScriptContext("p", "/p", PluginContext(services, Configs({}), {}))
+    return run_script(compile_source(ScriptSource(text, f"/p/{name}", line)), context)
 
 
-async def test_a_call_runs_in_another_thread_and_returns_its_result(lane: ScriptExecutor) -> None:
+async def test_a_call_runs_in_another_thread_and_returns_its_result(executor: ScriptExecutor) -> None:
     async def where() -> int:
         await asyncio.sleep(0)
         return threading.get_ident()
 
-    assert await lane.call(where, 5) != threading.get_ident()
+    assert await executor.call_script(where, 5) != threading.get_ident()
 
 
-async def test_a_call_sees_what_its_caller_has_bound_to_the_log(lane: ScriptExecutor) -> None:
+async def test_a_call_sees_what_its_caller_has_bound_to_the_log(executor: ScriptExecutor) -> None:
     async def facts() -> dict[str, Any]:
-        return dict(logs.bound())
+        return dict(logs.bound_fields())
 
     with logs.bind(upload_id="u1"):
-        assert await lane.call(facts, 5) == {"upload_id": "u1"}
-    assert await lane.call(facts, 5) == {}
+        assert await executor.call_script(facts, 5) == {"upload_id": "u1"}
+    assert await executor.call_script(facts, 5) == {}
 
 
-@pytest.mark.parametrize("waits", [True, False])
-async def test_an_exception_comes_back_with_its_traceback(lane: ScriptExecutor, *, waits: bool) -> None:
+@pytest.mark.parametrize("suspends", [True, False])
+async def test_an_exception_comes_back_with_its_traceback(
+    executor: ScriptExecutor, *, suspends: bool
+) -> None:
     async def fail() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no") as caught:
-        await lane.call(fail, 5, waits=waits)
+        await executor.call_script(fail, 5, suspends=suspends)
     assert any(step.name == "fail" for step in caught.traceback)
 
 
-@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("suspends", [True, False])
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
 async def test_what_would_stop_a_program_stops_the_script_only(
-    lane: ScriptExecutor, error: type[BaseException], *, waits: bool
+    executor: ScriptExecutor, error: type[BaseException], *, suspends: bool
 ) -> None:
     async def fail() -> None:
         raise error
 
     with pytest.raises(ScriptStopped):
-        await lane.call(fail, 5, waits=waits)
-    assert await lane.call(lambda: asyncio.sleep(0, "on"), 5) == "on"
-    assert lane.alive
+        await executor.call_script(fail, 5, suspends=suspends)
+    assert await executor.call_script(lambda: asyncio.sleep(0, "on"), 5) == "on"
+    assert executor.alive
 
 
 async def test_a_task_left_behind_that_raises_system_exit_does_not_end_the_lane(
-    lane: ScriptExecutor, caplog: pytest.LogCaptureFixture
+    executor: ScriptExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     left = []
 
@@ -95,13 +98,13 @@ async def test_a_task_left_behind_that_raises_system_exit_does_not_end_the_lane(
     async def leave() -> None:
         left.append(asyncio.create_task(fail()))
 
-    await lane.call(leave, 5)
-    assert await lane.call(lambda: asyncio.sleep(0.01, "on"), 5) == "on"
+    await executor.call_script(leave, 5)
+    assert await executor.call_script(lambda: asyncio.sleep(0.01, "on"), 5) == "on"
     assert left[0].done()
     assert isinstance(left[0].exception(), SystemExit)
 
 
-async def test_a_call_that_waits_for_ever_times_out_and_leaves_nothing(lane: ScriptExecutor) -> None:
+async def test_a_call_that_waits_for_ever_times_out_and_leaves_nothing(executor: ScriptExecutor) -> None:
     cleaned = threading.Event()
 
     async def hang() -> None:
@@ -111,21 +114,21 @@ async def test_a_call_that_waits_for_ever_times_out_and_leaves_nothing(lane: Scr
             cleaned.set()
 
     with pytest.raises(TimeoutError):
-        await lane.call(hang, 0.05)
+        await executor.call_script(hang, 0.05)
     assert cleaned.is_set()
-    assert lane.in_flight == 0
+    assert executor.in_flight == 0
 
 
-async def test_a_time_out_tells_the_line_at_which_the_script_waits(lane: ScriptExecutor) -> None:
+async def test_a_time_out_tells_the_line_at_which_the_script_waits(executor: ScriptExecutor) -> None:
     names = script(
         "async def p():\n    await inner()\nasync def inner():\n    await asyncio.sleep(60)\n", line=7
     )
     with pytest.raises(TimeoutError, match=r"/p/plugin\.yaml:10"):
-        await lane.call(names["p"], 0.05)
+        await executor.call_script(names["p"], 0.05)
 
 
 async def test_a_script_that_swallows_its_cancellation_does_not_keep_its_caller(
-    lane: ScriptExecutor,
+    executor: ScriptExecutor,
 ) -> None:
     released = asyncio.Event()
 
@@ -143,16 +146,16 @@ async def test_a_script_that_swallows_its_cancellation_does_not_keep_its_caller(
 
     home, holder = asyncio.get_running_loop(), list[Any]()
     with pytest.raises(TimeoutError):
-        await lane.call(stubborn, 0.05)
-    assert lane.alive
-    assert lane.in_flight == 1
+        await executor.call_script(stubborn, 0.05)
+    assert executor.alive
+    assert executor.in_flight == 1
     holder[0]()
     await released.wait()
-    assert await lane.call(lambda: asyncio.sleep(0, "on"), 5) == "on"
-    assert lane.in_flight == 0
+    assert await executor.call_script(lambda: asyncio.sleep(0, "on"), 5) == "on"
+    assert executor.in_flight == 0
 
 
-async def test_a_caller_that_goes_away_cancels_its_call(lane: ScriptExecutor) -> None:
+async def test_a_caller_that_goes_away_cancels_its_call(executor: ScriptExecutor) -> None:
     home, started, cancelled = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     async def hang() -> None:
@@ -162,73 +165,73 @@ async def test_a_caller_that_goes_away_cancels_its_call(lane: ScriptExecutor) ->
         finally:
             home.call_soon_threadsafe(cancelled.set)
 
-    task = asyncio.create_task(lane.call(hang, 60))
+    task = asyncio.create_task(executor.call_script(hang, 60))
     await started.wait()
     task.cancel()
     await asyncio.wait_for(cancelled.wait(), 5)
 
 
-async def test_a_call_cancelled_before_it_began_is_forgotten(lane: ScriptExecutor) -> None:
-    lane.start()
-    task = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
+async def test_a_call_cancelled_before_it_began_is_forgotten(executor: ScriptExecutor) -> None:
+    executor.start()
+    task = asyncio.create_task(executor.call_script(lambda: asyncio.sleep(60), 60))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await lane.call(lambda: asyncio.sleep(0.01), 5)
-    assert lane.in_flight == 0
+    await executor.call_script(lambda: asyncio.sleep(0.01), 5)
+    assert executor.in_flight == 0
 
 
 async def test_calls_beyond_the_limit_are_refused_as_overload() -> None:
-    lane = ScriptExecutor("small", limit=1)
-    first = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
+    executor = ScriptExecutor("small", max_calls=1)
+    first = asyncio.create_task(executor.call_script(lambda: asyncio.sleep(60), 60))
     await asyncio.sleep(0)
     with pytest.raises(Refusal) as caught:
-        await lane.call(lambda: asyncio.sleep(0), 5)
+        await executor.call_script(lambda: asyncio.sleep(0), 5)
     assert caught.value.code == "overloaded"
     first.cancel()
-    await lane.close(0)
+    await executor.close(0)
 
 
-async def test_many_calls_at_once_all_get_their_own_answer(lane: ScriptExecutor) -> None:
+async def test_many_calls_at_once_all_get_their_own_answer(executor: ScriptExecutor) -> None:
     async def echo(number: int) -> int:
         await asyncio.sleep(0)
         return number
 
-    calls = [lane.call(lambda n=n: echo(n), 30) for n in range(2000)]  # type: ignore[misc]
+    calls = [executor.call_script(lambda n=n: echo(n), 30) for n in range(2000)]  # type: ignore[misc]
     assert await asyncio.gather(*calls) == list(range(2000))
-    assert lane.in_flight == 0
+    assert executor.in_flight == 0
 
 
 async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
-    lane: ScriptExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    executor: ScriptExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.2)
     release = threading.Event()
 
     async def block() -> None:
         release.wait(30)
 
-    innocent = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
+    innocent = asyncio.create_task(executor.call_script(lambda: asyncio.sleep(60), 60))
     await asyncio.sleep(0.01)
     with pytest.raises(ExecutorLost):
-        await lane.call(block, 0.05)
+        await executor.call_script(block, 0.05)
     with pytest.raises(ExecutorLost):
         await innocent
-    assert await lane.call(lambda: asyncio.sleep(0, "on"), 5) == "on"
-    assert lane.alive
+    assert await executor.call_script(lambda: asyncio.sleep(0, "on"), 5) == "on"
+    assert executor.alive
     assert "stuck" in caplog.text
     release.set()
 
 
 async def test_a_lane_is_not_to_blame_for_what_the_callers_own_loop_slept_through(
-    lane: ScriptExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
-    innocent = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 60))
-    late = asyncio.create_task(lane.call(lambda: asyncio.sleep(60), 0.05))
-    await lane.call(_ident, 5)
-    time.sleep(1)  # the lane answers meanwhile, and its answer cannot be taken
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.2)
+    innocent = asyncio.create_task(executor.call_script(lambda: asyncio.sleep(60), 60))
+    late = asyncio.create_task(executor.call_script(lambda: asyncio.sleep(60), 0.05))
+    await executor.call_script(_ident, 5)
+    time.sleep(1)  # the executor answers meanwhile, and its answer cannot be taken
     with pytest.raises(TimeoutError):
         await late
     assert not innocent.done()
@@ -236,11 +239,11 @@ async def test_a_lane_is_not_to_blame_for_what_the_callers_own_loop_slept_throug
     innocent.cancel()
 
 
-@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("suspends", [True, False])
 async def test_an_endless_loop_is_broken_so_that_it_does_not_eat_the_processor(
-    lane: ScriptExecutor, monkeypatch: pytest.MonkeyPatch, *, waits: bool
+    executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch, *, suspends: bool
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.2)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.2)
     text = """
 import threading
 async def p(found):
@@ -250,38 +253,38 @@ async def p(found):
     names = script(text)
     found: list[threading.Thread] = []
     with pytest.raises(ExecutorLost):
-        await lane.call(lambda: names["p"](found), 3, waits=waits)
+        await executor.call_script(lambda: names["p"](found), 3, suspends=suspends)
     await asyncio.to_thread(found[0].join, 30)
     assert not found[0].is_alive()
 
 
 async def test_after_the_last_replacement_a_lane_is_not_alive_and_says_so_at_once(
-    lane: ScriptExecutor, monkeypatch: pytest.MonkeyPatch
+    executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION", 0.05)
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.05)
     release = threading.Event()
 
     async def block() -> None:
         release.wait(30)
 
-    for _ in range(REPLACEMENTS + 1):
-        assert lane.alive
+    for _ in range(MAX_REPLACEMENTS + 1):
+        assert executor.alive
         with pytest.raises(ExecutorLost):
-            await lane.call(block, 0.01)
-    assert not lane.alive
+            await executor.call_script(block, 0.01)
+    assert not executor.alive
     with pytest.raises(ExecutorLost):
-        await lane.call(lambda: asyncio.sleep(0), 5)
+        await executor.call_script(lambda: asyncio.sleep(0), 5)
     release.set()
 
 
 async def test_a_script_that_blocks_is_named_once_with_file_and_line(
-    lane: ScriptExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    executor: ScriptExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.watchdog.STAGES", (0.1,))
+    monkeypatch.setattr("gateway.plugins.scripting.watchdog.REPORT_DELAYS", (0.1,))
     text = "async def p(release):\n    work(release)\n\ndef work(release):\n    release.wait(30)\n"
     names, release = script(text, line=3), threading.Event()
-    with caplog.at_level(logging.WARNING, "gateway.lane"):
-        call = asyncio.create_task(lane.call(lambda: names["p"](release), 60))
+    with caplog.at_level(logging.WARNING, "gateway.executor"):
+        call = asyncio.create_task(executor.call_script(lambda: names["p"](release), 60))
         while not caplog.records:
             await asyncio.sleep(0.02)  # until it is told
         release.set()
@@ -315,22 +318,22 @@ def test_looking_at_threads_never_stops_the_process_whatever_is_garbage_just_the
 
 
 async def test_scripts_that_do_not_block_are_not_named(
-    lane: ScriptExecutor, caplog: pytest.LogCaptureFixture
+    executor: ScriptExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = script("async def p():\n    for _ in range(20): await asyncio.sleep(0.01)\n")
-    with caplog.at_level(logging.WARNING, "gateway.lane"):
-        await asyncio.gather(*(lane.call(names["p"], 5) for _ in range(50)))
+    with caplog.at_level(logging.WARNING, "gateway.executor"):
+        await asyncio.gather(*(executor.call_script(names["p"], 5) for _ in range(50)))
     assert not caplog.records
 
 
-async def test_the_home_loop_goes_on_while_a_script_blocks(lane: ScriptExecutor) -> None:
+async def test_the_home_loop_goes_on_while_a_script_blocks(executor: ScriptExecutor) -> None:
     home, begun, release = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     async def block() -> None:
         home.call_soon_threadsafe(begun.set)
         release.wait(30)
 
-    blocked = asyncio.create_task(lane.call(block, 60))
+    blocked = asyncio.create_task(executor.call_script(block, 60))
     await begun.wait()
     for _ in range(20):
         await asyncio.sleep(0.005)
@@ -340,13 +343,13 @@ async def test_the_home_loop_goes_on_while_a_script_blocks(lane: ScriptExecutor)
 
 
 async def test_closing_lets_calls_end_within_the_grace(tmp_path: Path) -> None:
-    lane = ScriptExecutor("closing")
-    call = asyncio.create_task(lane.call(lambda: asyncio.sleep(0.05, "done"), 60))
+    executor = ScriptExecutor("closing")
+    call = asyncio.create_task(executor.call_script(lambda: asyncio.sleep(0.05, "done"), 60))
     await asyncio.sleep(0)
-    await lane.close(5)
+    await executor.close(5)
     assert await call == "done"
     with pytest.raises(ExecutorLost):
-        await lane.call(lambda: asyncio.sleep(0), 5)
+        await executor.call_script(lambda: asyncio.sleep(0), 5)
 
 
 async def test_closing_cancels_what_does_not_end_and_runs_the_closers_in_the_lane() -> None:
@@ -364,16 +367,16 @@ async def test_closing_cancels_what_does_not_end_and_runs_the_closers_in_the_lan
         finally:
             cleaned.set()
 
-    lane = ScriptExecutor("closing", [closer])
-    inside = await lane.call(_ident, 5)
-    call = asyncio.create_task(lane.call(hang, 60))
+    executor = ScriptExecutor("closing", [closer])
+    inside = await executor.call_script(_ident, 5)
+    call = asyncio.create_task(executor.call_script(hang, 60))
     await started.wait()
-    await lane.close(0.01)
+    await executor.close(0.01)
     with pytest.raises(ExecutorLost):
         await call
     assert cleaned.is_set()
     assert where == [inside]
-    assert not lane.alive
+    assert not executor.alive
 
 
 async def _ident() -> int:

@@ -162,7 +162,7 @@ def test_terminate_without_meaning_is_noted_even_if_the_script_swallows_the_erro
     with pytest.raises(InvalidResult):
         handle.terminate(code, output)
     handle.terminate(200)
-    assert handle.junk is not None
+    assert handle.invalid is not None
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_a_deleted_path_is_junk_and_a_header_does_not_stand_in_for_it() -> None:
 
 def test_only_what_was_set_counts_as_asked() -> None:
     event = Event(uploading_event(upload()))
-    assert read_changes(event).asked == frozenset()
+    assert read_changes(event).keys == frozenset()
     event.update(max_bytes=0, path="x/y")
     changes = read_changes(event)
-    assert (changes.asked, changes.max_bytes, changes.path) == (frozenset({"max_bytes"}), 0, "/x/y")
+    assert (changes.keys, changes.max_bytes, changes.path) == (frozenset({"max_bytes"}), 0, "/x/y")
 
 
 @pytest.mark.parametrize(

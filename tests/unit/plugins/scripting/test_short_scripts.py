@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from gateway.plugins.scripting import ScriptExecutor, ScriptStopped, TimedOut, never_waits
+from gateway.plugins.scripting import ScriptExecutor, ScriptStopped, TimedOut, never_suspends
 from gateway.telemetry import logs
 
 
 @pytest.fixture
-async def lane() -> AsyncIterator[ScriptExecutor]:
+async def executor() -> AsyncIterator[ScriptExecutor]:
     made = ScriptExecutor("test")
     yield made
     await made.close(0)
 
 
 @pytest.mark.parametrize(
-    ("body", "waits"),
+    ("body", "suspends"),
     [
         ("return 1", False),
         ("asyncio.create_task(asyncio.sleep(0))", False),
@@ -34,35 +34,37 @@ async def lane() -> AsyncIterator[ScriptExecutor]:
         ("yield 1", True),
     ],
 )
-def test_a_script_with_nothing_to_wait_for_is_known_by_its_code(body: str, *, waits: bool) -> None:
+def test_a_script_with_nothing_to_wait_for_is_known_by_its_code(body: str, *, suspends: bool) -> None:
     names: dict[str, Any] = {}
     exec(f"import asyncio\nasync def p(found):\n    {body}\n", names)
-    assert never_waits(names["p"]) is not waits
+    assert never_suspends(names["p"]) is not suspends
 
 
 async def test_a_script_that_never_waits_runs_in_the_lane_in_its_callers_context(
-    lane: ScriptExecutor,
+    executor: ScriptExecutor,
 ) -> None:
     async def facts() -> tuple[int, dict[str, Any]]:
-        return threading.get_ident(), dict(logs.bound())
+        return threading.get_ident(), dict(logs.bound_fields())
 
     with logs.bind(upload_id="u1"):
-        thread, bound = await lane.call(facts, 5, waits=False)
+        thread, bound = await executor.call_script(facts, 5, suspends=False)
     assert thread != threading.get_ident()
     assert bound == {"upload_id": "u1"}
-    assert lane.in_flight == 0
+    assert executor.in_flight == 0
 
 
-async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(lane: ScriptExecutor) -> None:
+async def test_a_script_that_never_waits_and_ends_too_late_has_timed_out(
+    executor: ScriptExecutor,
+) -> None:
     async def dawdle() -> None:
         time.sleep(0.02)
 
     with pytest.raises(TimedOut):
-        await lane.call(dawdle, 0.01, waits=False)
+        await executor.call_script(dawdle, 0.01, suspends=False)
 
 
 async def test_a_script_that_waits_against_its_word_fails_and_is_not_taken_for_done(
-    lane: ScriptExecutor,
+    executor: ScriptExecutor,
 ) -> None:
-    with pytest.raises(ScriptStopped, match="waits"):
-        await lane.call(lambda: asyncio.sleep(0), 5, waits=False)
+    with pytest.raises(ScriptStopped, match="suspended"):
+        await executor.call_script(lambda: asyncio.sleep(0), 5, suspends=False)
