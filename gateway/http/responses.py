@@ -10,11 +10,13 @@ import contextlib
 import json
 import logging
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 
+from gateway.auth.request import IncomingRequest
 from gateway.errors import Refusal, Terminated
 from gateway.http.socket_turns import duplicate_tcp_socket
 
@@ -93,6 +95,10 @@ class GatewayResponse(web.StreamResponse):
         with connection, contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(SHORT_DRAIN_TIMEOUT if client_waits else DRAIN_TIMEOUT):
                 await _drain_socket(connection)
+
+
+ApiHandler = Callable[[IncomingRequest], Awaitable[GatewayResponse]]
+"""Answers the requests of one endpoint, or raises `Refusal`."""
 
 
 async def _drain_socket(connection: socket.socket) -> None:

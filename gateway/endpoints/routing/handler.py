@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -23,7 +23,7 @@ from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteT
 from gateway.endpoints.routing.validate import ValidateStep
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.request_body import expects_continue
-from gateway.http.responses import GatewayResponse, Response
+from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.namespace import METHODS
@@ -126,9 +126,12 @@ class Routing:
         table = self._plugins.current.combined.get(KIND)
         return table if isinstance(table, RouteTable) else NO_ROUTES
 
-    def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document of all that is served now."""
-        return document(self.table.routes, self._settings)
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"openapi": self._openapi}
+
+    async def _openapi(self, _: IncomingRequest) -> Response:
+        return json_response(document(self.table.routes, self._settings))
 
     async def answer(self, incoming: IncomingRequest) -> GatewayResponse:
         """Answer a request, or raise `Refusal` or `UnknownOutcome`."""
