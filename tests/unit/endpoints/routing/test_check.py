@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.check import check
-from tests.integration.routing.test_validate import SPEC
-from tests.support.routing.scripted import route
+from tests.support.routing.scripted import SPEC, route
 
 Check = Callable[[str], tuple[int, str, str]]
 SCRIPT = """
