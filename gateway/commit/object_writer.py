@@ -32,7 +32,7 @@ class ObjectWriter:
 
     async def exists(self, path: str) -> bool:
         """See `StorageWriter.exists`."""
-        key = self._names.keys.of(path)
+        key = self._names.keys.key_of(path)
         return await self._context.objects.head_object(key) is not None
 
     async def begin(
