@@ -56,7 +56,7 @@ class LocalWriter:
 
     async def exists(self, path: str) -> bool:
         """See `StorageWriter.exists`."""
-        segments = paths.check(path)
+        segments = paths.check_path(path)
         return await self._in_thread(lambda: self._disk.tree.lstat(segments) is not None)
 
     async def begin(
@@ -91,7 +91,7 @@ class LocalWriter:
         return file
 
     def _reserve(self, upload: Upload, *, must_exist: bool) -> Reservation:
-        exists = self._disk.tree.lstat(paths.check(upload.path)) is not None
+        exists = self._disk.tree.lstat(paths.check_path(upload.path)) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
         return self._disk.space.reserve(upload.content_length)
 

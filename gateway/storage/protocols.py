@@ -71,7 +71,7 @@ class OpenFile(Protocol):
 class Storage(Protocol):
     """The reading side of a storage. Callable from any event loop.
 
-    Every path passes `paths.check` and the protected places first: `Refusal` `bad_path`,
+    Every path passes `paths.check_path` and the protected places first: `Refusal` `bad_path`,
     `forbidden`. A folder is no file: `not_found`. A storage that cannot be reached: `Refusal`
     `storage_unavailable` (503).
     """

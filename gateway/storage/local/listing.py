@@ -58,7 +58,7 @@ def walk(tree: DirectoryTree, prefix: str, after: str = "") -> Entries:
     does, and `OSError` for what cannot be read.
     """
     above = prefix.rpartition("/")[0]
-    segments = paths.check(above) if above else ()
+    segments = paths.check_path(above) if above else ()
     try:
         fd = tree.open_folder(segments)
     except (FileNotFoundError, NotADirectoryError):
@@ -121,7 +121,7 @@ def _file(tree: DirectoryTree, fd: int, names: tuple[str, ...]) -> Iterator[Entr
     """Yield the file, unless it was removed, is protected or has a name that no request can have."""
     key = "/".join(names)
     try:
-        paths.check(key)
+        paths.check_path(key)
         status = os.stat(names[-1], dir_fd=fd, follow_symlinks=False)
         tree.refuse_protected(names, status)
     except (FileNotFoundError, Refusal):

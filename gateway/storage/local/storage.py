@@ -143,7 +143,7 @@ class LocalStorage:
 
     def _open(self, path: str) -> tuple[int, Stat]:
         """Return a descriptor and what it is. Raises `Refusal`."""
-        segments = paths.check(path)
+        segments = paths.check_path(path)
         with _as_refusals():
             fd = self._tree.open_file(segments)
         try:
@@ -160,7 +160,7 @@ class LocalStorage:
             with self._exclusive():
                 stat = self._stat(path)
                 _compare(stat, etag)
-                parent = stack.enter_context(self._tree.open_parent(paths.check(path)))
+                parent = stack.enter_context(self._tree.open_parent(paths.check_path(path)))
                 os.unlink(parent.name, dir_fd=parent.fd)
             parent.sync()
 

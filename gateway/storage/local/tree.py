@@ -64,7 +64,7 @@ def _protect(root: Path, places: Iterable[Path]) -> _Protected:
 
 
 class DirectoryTree:
-    """DIRECTORY, held open. `segments` are what `paths.check` returns.
+    """DIRECTORY, held open. `segments` are what `paths.check_path` returns.
 
     `protected` names files and folders that no client may reach; `device` (a `st_dev`) is where
     bodies are received: a file can be renamed only within it. Every method may raise
@@ -204,7 +204,7 @@ class DirectoryTree:
 def _checked(segments: Sequence[str]) -> tuple[str, ...]:
     """Return `segments` after the check of every path: a caller may have forgotten it."""
     names = tuple(segments)
-    if paths.check("/" + "/".join(names)) != names:
+    if paths.check_path("/" + "/".join(names)) != names:
         raise Refusal("bad_path", "a segment of the path contains a slash")
     return names
 
