@@ -34,7 +34,7 @@ class ObjectWriter:
         self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
     ) -> ObjectPendingWrite:
         """See `StorageWriter.begin`."""
-        key = self._names.keys.of("/" + "/".join(paths.check_path(upload.path)))
+        key = self._names.keys.key_of("/" + "/".join(paths.check_path(upload.path)))
         exists = await self._context.objects.head_object(key) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
         loop = asyncio.get_running_loop()
