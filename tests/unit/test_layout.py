@@ -31,12 +31,12 @@ EVENT_WORD = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")
 
 # Packages that are still to be rewritten. Both sets shrink to nothing; then they go.
 WORDS_PENDING = {
-    "auth", "cli", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
+    "auth", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
     "endpoints.inflight", "endpoints.internal_files", "endpoints.routing", "endpoints.uploads", "events",
     "files", "http", "plugins", "server", "signing", "storage",
 }  # fmt: skip
 EVENTS_PENDING = {
-    "auth", "cli", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
+    "auth", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
     "endpoints.routing", "endpoints.uploads", "events", "files", "http",
     "plugins", "server", "storage", "telemetry",
 }  # fmt: skip

@@ -136,7 +136,7 @@ async def test_an_event_is_shown_with_body_runs_and_errors(filled: str, ask: Ask
 
 async def test_an_event_nobody_knows_is_exit_code_1(filled: str, ask: Ask) -> None:
     code, out, err = await ask("show", "e-unknown", "--json")
-    assert (code, out, err) == (1, "", "gateway: no event e-unknown is known\n")
+    assert (code, out, err) == (1, "", "gateway: unknown event e-unknown\n")
 
 
 @pytest.mark.parametrize("event_id", ["../uploads/dead", "..", "?state=dead", "e%2Ddead", ""])
@@ -175,7 +175,7 @@ async def test_what_was_done_since_then_is_replayed(filled: str, ask: Ask) -> No
 async def test_ids_that_nobody_knows_are_named_and_the_others_are_done(filled: str, ask: Ask) -> None:
     code, out, err = await ask("retry", "e-none", "e-dead", "../x")
     assert (code, out) == (1, "retried 1 delivery\n")
-    assert err == "gateway: no event e-none is known\ngateway: no event ../x is known\n"
+    assert err == "gateway: unknown event e-none\ngateway: unknown event ../x\n"
 
 
 async def test_a_handler_is_paused_and_resumed(filled: str, ask: Ask) -> None:
@@ -202,13 +202,13 @@ async def test_a_handler_is_paused_and_resumed(filled: str, ask: Ask) -> None:
     ],
 )
 def test_times_are_read_as_people_write_them(text: str, moment: float) -> None:
-    assert asking.moment(text, 1_000_000.0) == moment
+    assert asking.parse_time(text, 1_000_000.0) == moment
 
 
 @pytest.mark.parametrize("text", ["", "h", "2 h", "nan", "inf", "-1", "1e999", "2026-13-01", "soon"])
 def test_times_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="say 2h"):
-        asking.moment(text, 1_000_000.0)
+    with pytest.raises(ConfigError, match="use 2h"):
+        asking.parse_time(text, 1_000_000.0)
 
 
 # -- at a terminal
@@ -273,7 +273,7 @@ async def test_an_empty_list_is_an_empty_array(start_gateway: StartGateway, ask:
     await start_gateway()
     assert await ask("list", "--json") == (0, "[]\n", "")
     assert await ask("list") == (0, "no deliveries\n", "")
-    assert await ask("list", "--state", "dead") == (0, "no deliveries that fit\n", "")
+    assert await ask("list", "--state", "dead") == (0, "no deliveries match\n", "")
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -329,7 +329,7 @@ async def test_the_socket_of_a_dead_server_is_not_asked(ask: Ask, tmp_path: Path
 async def test_a_server_that_does_not_answer_is_told_as_such(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "SECONDS", 0.2)
+    monkeypatch.setattr(sources, "SERVER_TIMEOUT", 0.2)
     stopped_journal(tmp_path / "data").close()
     owner = StateDirectory(tmp_path / "data" / ".gateway")
     owner.lock()
@@ -375,18 +375,18 @@ async def test_looking_leaves_the_journal_to_the_next_server(
     [
         (["show"], "needs the id of an event"),
         (["show", "e-1", "e-2"], "needs the id of an event"),
-        (["show", "e-1", "--dead"], "takes no --dead"),
+        (["show", "e-1", "--dead"], "has no --dead"),
         (["list", "e-1"], "did you mean `gateway events show`?"),
-        (["list", "--since", "yesterday"], "say 2h, 7d"),
-        (["list", "--since", "-5"], "say 2h, 7d"),
+        (["list", "--since", "yesterday"], "use 2h, 7d"),
+        (["list", "--since", "-5"], "use 2h, 7d"),
         (["retry"], "either ids of events or --dead"),
         (["retry", "--handler", "h"], "either ids of events or --dead"),
         (["drop", "e-1", "--dead"], "either ids of events or --dead"),
-        (["drop", "--dead", "--state", "dead"], "takes no --state"),
+        (["drop", "--dead", "--state", "dead"], "has no --state"),
         (["replay", "--handler", "h"], "--since 2h"),
         (["replay", "e-1", "--since", "2h"], "either ids of events or --since"),
         (["pause"], "needs --handler"),
-        (["resume", "h"], "takes no id"),
+        (["resume", "h"], "accepts no id"),
         (["list", "--state", "held"], "invalid choice"),
         ([], "required"),
     ],

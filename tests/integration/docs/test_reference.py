@@ -286,7 +286,7 @@ def test_the_changes_tell_of_this_version() -> None:
     ("place", "said"),
     [
         ("how-to/handle-full-disks-and-limits.md", f"{inflight.MAX_UPLOADS:,} uploads"),
-        ("how-to/handle-full-disks-and-limits.md", f"{serve.WANTED_FILES:,}"),
+        ("how-to/handle-full-disks-and-limits.md", f"{serve.MAX_OPEN_FILES:,}"),
         ("how-to/test-plugins.md", f"given up after {testing.MAX_TEST_SECONDS:.0f} s"),
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
         ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
