@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from gateway.auth.installation import KEY_FILE, known_keys, public_url
-from gateway.auth.links import DEFAULT_SECONDS, DOOR, new_nonce, object_of
+from gateway.auth.links import DEFAULT_SECONDS, new_nonce, object_of
 from gateway.domain import paths
 from gateway.domain.addresses import Address
+from gateway.domain.api_routes import OBJECTS_PREFIX, match_api_route
 from gateway.domain.grant import Grant, encode_path, grant_metadata
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.routing.model import Operation, Route
@@ -45,9 +46,6 @@ method and path only. The server need not run.
 
 PATH is the path of the URL, maybe with a query. Uploads are PUT requests at the upload path; below
 /-/objects every stored path accepts PUT, GET and HEAD."""
-
-PAGES: Final = frozenset({"events", "files", "health", "metrics", "openapi.json", "ready", "uploads"})
-"""Pages below `/-/`, by the second segment."""
 
 
 class _RequestToSign(NamedTuple):
@@ -166,13 +164,15 @@ def _check_endpoint(settings: Settings, request: _RequestToSign) -> bool:
     if stored is not None:
         _check_method(request, ("PUT", "GET", "HEAD"))
     elif request.raw_path.startswith("/-/"):
-        if request.raw_path.split("/")[2] not in PAGES:
+        api = match_api_route(paths.decode(request.raw_path))
+        if api is None:
             raise _no_endpoint(request, settings)
+        _check_method(request, api.allowed)
     elif upload is not None:
         if request.method in {"GET", "HEAD"} and not settings.downloads:
             raise ConfigError(
                 "files are not served at their upload path without --downloads: sign"
-                f" {DOOR}{encode_path(upload.path)}"
+                f" {OBJECTS_PREFIX}{encode_path(upload.path)}"
             )
         _check_method(request, ("PUT", "GET", "HEAD"))
     else:
@@ -221,6 +221,6 @@ def _routes(settings: Settings) -> list[Route]:
 def _no_endpoint(request: _RequestToSign, settings: Settings) -> ConfigError:
     return ConfigError(
         f"{request.raw_path} is not a path of this gateway. Files are uploaded with PUT"
-        f" {settings.file_upload_api_path}; a stored file has the URL {DOOR}/... ; a route must be in"
-        " --plugins"
+        f" {settings.file_upload_api_path}; a stored file has the URL {OBJECTS_PREFIX}/... ; a route"
+        " must be in --plugins"
     )

@@ -30,7 +30,7 @@ from gateway.events.runner import Runner
 from gateway.files.peers import Peers
 from gateway.files.service import FilesService, SharedDisk
 from gateway.http.protocol import make_runner
-from gateway.http.responses import json_answer, refusal_answer
+from gateway.http.responses import json_response, refusal_response
 from gateway.http.sockets import listening_socket, tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
@@ -171,7 +171,7 @@ class Worker:
         try:
             answer = await self._answer(request)
         except Refusal as refusal:
-            answer = refusal_answer(refusal)
+            answer = refusal_response(refusal)
         if request.body_exists:
             answer.force_close()
         return answer
@@ -182,11 +182,11 @@ class Worker:
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "a worker is only looked at", {"Allow": "GET, HEAD"})
         if raw_path == "/-/health":
-            return json_answer({"status": "ok"})
+            return json_response({"status": "ok"})
         if raw_path == "/-/ready":
             checks = {"engine": self.nats.ready, "scripts": self.hooks.alive}
             ready = all(checks.values())
-            return json_answer({"ready": ready, "checks": checks}, 200 if ready else 503)
+            return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
         if raw_path != "/-/metrics":
             raise Refusal("not_found", "a worker has /-/health, /-/ready and /-/metrics")
         self._auth.refuse_unknown_proxy(request.headers)

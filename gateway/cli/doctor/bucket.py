@@ -13,7 +13,7 @@ from gateway.cli.doctor.finding import Finding
 from gateway.errors import Refusal
 from gateway.settings import Bucket, Settings
 from gateway.storage.s3.client import Client, Clients
-from gateway.storage.s3.errors import FOR_THE_OPERATOR, NO_CREDENTIALS, code_of, status_of
+from gateway.storage.s3.errors import NO_CREDENTIALS, OPERATOR_HINTS, code_of, status_of
 from gateway.storage.s3.lifecycle import aborts_unfinished, rules_of
 
 BUCKET_TIMEOUT: Final = 30.0
@@ -144,7 +144,7 @@ def _put_origins(rule: Mapping[str, Any]) -> Sequence[str]:
 
 def _advice(error: Exception) -> str:
     code = "NoSuchBucket" if status_of(error) == 404 else code_of(error)
-    return FOR_THE_OPERATOR.get(code, ENDPOINT)
+    return OPERATOR_HINTS.get(code, ENDPOINT)
 
 
 def _summary(error: Exception) -> str:

@@ -24,6 +24,7 @@ from gateway.endpoints.downloads.response import StreamedResponse
 from gateway.endpoints.downloads.transfer import FileSender
 from gateway.endpoints.downloads.zip_stream import Member, ZipStream
 from gateway.errors import Refusal
+from gateway.http.responses import GatewayResponse
 from gateway.storage.protocols import Stat, Storage
 
 THREADS: Final = 4
@@ -68,7 +69,7 @@ class ArchiveHandler:
         """End the threads. The loop goes on meanwhile: they ask it to close their files."""
         await asyncio.to_thread(self._pool.shutdown)
 
-    async def get(self, incoming: IncomingRequest, folder: PathMatch) -> web.StreamResponse:
+    async def get(self, incoming: IncomingRequest, folder: PathMatch) -> GatewayResponse:
         """Answer a GET or HEAD of a folder. Raises `Refusal`."""
         downloads = self._downloads
         with downloads.refusals_counted():
@@ -124,7 +125,7 @@ class _Archive(StreamedResponse):
         self._archives = archives
         self._closing = closing
 
-    async def send(self, request: web.BaseRequest) -> None:
+    async def send_body(self, request: web.BaseRequest) -> None:
         """Send the archive."""
         await self._archives.sent(request, self._members)
 

@@ -18,7 +18,7 @@ from gateway.domain.model import DOWNLOADING, Download, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.errors import Refusal
-from gateway.http.protocol import joined
+from gateway.http.protocol import headers_as_dict
 from gateway.plugins.hooks import Hooks
 
 log = logging.getLogger("gateway.downloads")
@@ -69,7 +69,7 @@ class DownloadAuthorizer:
             path=match.path,
             resources=match.resources,
             params=incoming.params,
-            headers=joined(headers),
+            headers=headers_as_dict(headers),
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),
             principal=principal,

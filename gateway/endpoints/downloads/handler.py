@@ -25,6 +25,7 @@ from gateway.endpoints.downloads.ranges import ByteRange
 from gateway.endpoints.downloads.response import FileResponse, OpenResponseFile, ResponseBody
 from gateway.endpoints.downloads.transfer import TransferPool
 from gateway.errors import Refusal, Superseded
+from gateway.http.responses import GatewayResponse
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.protocols import OpenFile, SinglePassReader, Stat, Storage
@@ -63,7 +64,7 @@ class DownloadHandler:
         """End the threads."""
         self.sending.close()
 
-    async def get(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
+    async def get(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
         """Answer a GET or HEAD of an upload path. Raises `Refusal`."""
         with self.refusals_counted():
             path, wish = await self.deciding.file(incoming, match)
@@ -76,7 +77,7 @@ class DownloadHandler:
         grant: Grant | None = None,
         *,
         etag: str | None = None,
-    ) -> web.StreamResponse:
+    ) -> GatewayResponse:
         """Answer with the file at `path`, to somebody who may have it. Raises `Refusal`.
 
         A `grant` says how it is to be saved and cached. With `etag` only that version is sent
@@ -99,7 +100,7 @@ class DownloadHandler:
 
     async def _serve(
         self, request: web.BaseRequest, path: str, wish: ResponseOptions, etag: str | None = None
-    ) -> web.StreamResponse:
+    ) -> GatewayResponse:
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(Superseded):
                 return await self._look(path, wish, ConditionalRequest(request, etag))
@@ -107,7 +108,7 @@ class DownloadHandler:
 
     async def _look(
         self, path: str, wish: ResponseOptions, asked: ConditionalRequest
-    ) -> web.StreamResponse:
+    ) -> GatewayResponse:
         if self._visited is not None:
             visit = await self._visited.read_parts(path, asked.choose)
             held = None if visit.opened is None else await self._take(visit.opened)
@@ -120,7 +121,7 @@ class DownloadHandler:
 
     def _answer(
         self, stat: Stat, wish: ResponseOptions, asked: ConditionalRequest, brought: ResponseBody
-    ) -> web.StreamResponse:
+    ) -> GatewayResponse:
         if asked.status == 304:
             self._metrics.downloads.add("not_modified")
         answer = FileResponse(stat, wish, asked.status, brought)

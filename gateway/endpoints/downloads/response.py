@@ -22,6 +22,7 @@ from gateway.endpoints.downloads.ranges import ByteRange
 from gateway.endpoints.downloads.transfer import FileSender, TransferPool
 from gateway.errors import GatewayError
 from gateway.http.protocol import abort
+from gateway.http.responses import GatewayResponse
 from gateway.storage.protocols import OpenFile, Stat, Storage
 
 log = logging.getLogger("gateway.downloads")
@@ -60,12 +61,12 @@ class ResponseBody(NamedTuple):
     pieces: Sequence[bytes] = ()
 
 
-class StreamedResponse(web.StreamResponse):
-    """An answer whose body comes from a storage. `send` brings it; `close` is called in any case."""
+class StreamedResponse(GatewayResponse):
+    """An answer whose body comes from a storage. `send_body` sends it; `close` is called in any case."""
 
     _over = False
 
-    async def send(self, request: web.BaseRequest) -> None:
+    async def send_body(self, request: web.BaseRequest) -> None:
         """Send the body."""
         raise NotImplementedError
 
@@ -93,7 +94,7 @@ class StreamedResponse(web.StreamResponse):
 
     async def _send_or_break(self, request: web.BaseRequest) -> None:
         try:
-            await self.send(request)
+            await self.send_body(request)
         except ConnectionError:
             abort(request)
             raise
@@ -145,7 +146,7 @@ class FileResponse(StreamedResponse):
             len(section.before) + section.part.length for section in self._sections
         )
 
-    async def send(self, request: web.BaseRequest) -> None:
+    async def send_body(self, request: web.BaseRequest) -> None:
         """Send the parts."""
         if self.sending is None or (self._held is None and not self._pieces):
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -22,7 +22,8 @@ from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
 from gateway.endpoints.routing.validate import ValidateStep
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
-from gateway.http.protocol import expects_continue
+from gateway.http.request_body import expects_continue
+from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.namespace import METHODS
@@ -37,7 +38,8 @@ NO_ROUTES: Final = RouteTable()
 class RouteSteps:
     """The steps of every route, in their order. A refusal comes before the body is asked for.
 
-    `default_cors` is for routes without a policy of their own.
+    `default_cors` is for routes without a policy of their own. `metrics` counts the responses that a
+    route does not call normal; None (the tests of plugins) leaves them alone.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class RouteSteps:
         scripts: ScriptSteps,
         ask_upstream: Next,
         default_cors: CorsPolicy | None,
-        metrics: Metrics,
+        metrics: Metrics | None,
     ) -> None:
         self._ask_upstream = ask_upstream
         self._default_cors = default_cors
@@ -63,7 +65,7 @@ class RouteSteps:
         )
         self._first = chain(steps, self._upstream)
 
-    async def respond(self, exchange: RequestContext) -> web.StreamResponse:
+    async def respond(self, exchange: RequestContext) -> GatewayResponse:
         """Return the response of a route. Raises `Refusal`, `ClientDisconnected`."""
         try:
             return await self._first(exchange)
@@ -74,27 +76,27 @@ class RouteSteps:
         """Return the policy for pages of other origins."""
         return route.cors or self._default_cors
 
-    async def _cors(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+    async def _cors(self, exchange: RequestContext, following: Next) -> GatewayResponse:
         """Answer preflights before authorization: browsers send no credentials with them."""
         policy, methods = self.cors_policy(exchange.route), exchange.route.methods or METHODS
         if policy is None:
             return await following(exchange)
         return await serve_cross_origin(exchange.request, policy, methods, lambda: following(exchange))
 
-    async def _watch(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+    async def _watch(self, exchange: RequestContext, following: Next) -> GatewayResponse:
         """Log and count answers whose status the route does not call normal."""
         answer = await following(exchange)
         normal = exchange.operation.normal_codes if exchange.operation else frozenset()
-        if normal and answer.status not in normal:
+        if self._metrics is not None and normal and answer.status not in normal:
             name = exchange.route.name
             self._metrics.abnormal_answers.labels(name).inc()
             facts = {"route": name, "status": str(answer.status)}
             log.warning("an answer that the route does not call normal", extra={"facts": facts})
         return answer
 
-    async def _upstream(self, exchange: RequestContext) -> web.StreamResponse:
+    async def _upstream(self, exchange: RequestContext) -> GatewayResponse:
         if not exchange.route.upstreams:
-            return web.Response(status=204)
+            return Response(status=204)
         return await self._ask_upstream(exchange)
 
 
@@ -124,11 +126,14 @@ class Routing:
         table = self._plugins.current.combined.get(KIND)
         return table if isinstance(table, RouteTable) else NO_ROUTES
 
-    def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document of all that is served now."""
-        return document(self.table.routes, self._settings)
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"openapi": self._openapi}
 
-    async def answer(self, incoming: IncomingRequest) -> web.StreamResponse:
+    async def _openapi(self, _: IncomingRequest) -> Response:
+        return json_response(document(self.table.routes, self._settings))
+
+    async def answer(self, incoming: IncomingRequest) -> GatewayResponse:
         """Answer a request, or raise `Refusal` or `UnknownOutcome`."""
         try:
             found = self._find(incoming.request, incoming.raw_path)
@@ -164,7 +169,7 @@ class Routing:
         )
 
 
-def _options(refusal: MethodNotAllowed) -> web.Response:
+def _options(refusal: MethodNotAllowed) -> Response:
     """Tell what may be asked for (RFC 9110 section 9.3.7)."""
     allowed = ", ".join(sorted({*refusal.allow, "OPTIONS"}))
-    return web.Response(status=204, headers={"Allow": allowed})
+    return Response(status=204, headers={"Allow": allowed})

@@ -30,7 +30,7 @@ from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
-from gateway.http.responses import refusal_answer
+from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import RouteCaseModel, RouteExpectModel, RouteRequestModel
 from gateway.plugins.scripting import ScriptExecutor
@@ -43,7 +43,6 @@ from gateway.plugins.testing import (
     script_failure,
 )
 from gateway.settings import Settings
-from gateway.telemetry.metrics import Metrics
 
 REMOTE: Final = "192.0.2.1"
 """The address that tests send from (RFC 5737)."""
@@ -58,10 +57,10 @@ class StubbedUpstream:
     def __init__(self, answer: AnswerModel) -> None:
         self._answer = answer
 
-    async def __call__(self, exchange: RequestContext) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext) -> GatewayResponse:
         """Return the response."""
         content, headers = body_bytes(self._answer.body), CIMultiDict(self._answer.headers)
-        return web.Response(status=self._answer.code, body=content, headers=headers)
+        return Response(status=self._answer.code, body=content, headers=headers)
 
     async def fetch_whole(self, exchange: RequestContext, limit: int) -> BufferedResponse:
         """Return the response, for a script."""
@@ -85,19 +84,22 @@ async def _run_test(
         await stubs.fill_records()
     except ValueError as error:
         return [script_failure(error)]
-    exchange = _exchange(_route(plugin, test, stubs), test.request)
+    headers: Mapping[str, str] = {}
     try:
+        exchange = _exchange(_route(plugin, test, stubs), test.request)
+        headers = exchange.headers
         response = await _respond(exchange, test, executor)
+        headers = exchange.headers  # a script may have replaced them
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             return [script_failure(refusal.__cause__)]
-        response = refusal_answer(refusal)
-    return _failures(test.expect, response, exchange.headers)
+        response = refusal_response(refusal)
+    return _failures(test.expect, response, headers)
 
 
 async def _respond(
     exchange: RequestContext, test: RouteCaseModel, executor: ScriptExecutor
-) -> web.StreamResponse:
+) -> GatewayResponse:
     async def run_script(
         function: Callable[[], Awaitable[Any]],
         timeout: float,  # noqa: ASYNC109
@@ -108,9 +110,8 @@ async def _respond(
     if not exchange.route.takes(method):
         raise MethodNotAllowed(exchange.route.methods)
     upstream = StubbedUpstream(test.upstream)
-    steps = RouteSteps(
-        _auth(exchange), ScriptSteps(run_script, str, upstream.fetch_whole), upstream, None, Metrics()
-    )
+    scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
+    steps = RouteSteps(_auth(exchange), scripts, upstream, default_cors=None, metrics=None)
     return await steps.respond(exchange)
 
 
@@ -183,7 +184,7 @@ def _principal(route: Route, model: RouteRequestModel) -> dict[str, Any] | None:
 
 
 def _failures(
-    expect: RouteExpectModel, response: web.StreamResponse, headers: Mapping[str, str]
+    expect: RouteExpectModel, response: GatewayResponse, headers: Mapping[str, str]
 ) -> list[str]:
     failures = []
     status, body = response.status, _body(response)
@@ -199,8 +200,8 @@ def _failures(
     return failures
 
 
-def _body(response: web.StreamResponse) -> bytes:
-    body = response.body if isinstance(response, web.Response) else None
+def _body(response: GatewayResponse) -> bytes:
+    body = response.body if isinstance(response, Response) else None
     return body if isinstance(body, bytes) else b""
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import StartProcess
 from tests.support.harness import GatewayProcess, curl, get, leftovers, request_head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.serial, pytest.mark.timeout(300)]
 
 MIB = 1 << 20
 GIB = 1 << 30

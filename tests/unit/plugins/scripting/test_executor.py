@@ -18,6 +18,7 @@ from gateway.errors import Refusal
 from gateway.plugins.scripting import (
     Configs,
     ExecutorLost,
+    PluginContext,
     ScriptContext,
     ScriptExecutor,
     ScriptStopped,
@@ -39,8 +40,8 @@ async def executor() -> AsyncIterator[ScriptExecutor]:
 
 def script(text: str, name: str = "plugin.yaml", line: int = 1) -> dict[str, Any]:
     services = Services()
-    around = ScriptContext("p", "plugin.p", "/p", {}, Configs({}), services.callout, services.files)
-    return run_script(compile_source(ScriptSource(text, f"/p/{name}", line)), around)
+    context = ScriptContext("p", "/p", PluginContext(services, Configs({}), {}))
+    return run_script(compile_source(ScriptSource(text, f"/p/{name}", line)), context)
 
 
 async def test_a_call_runs_in_another_thread_and_returns_its_result(executor: ScriptExecutor) -> None:
