@@ -23,7 +23,7 @@ from gateway.cli.events.arguments import ACTIONS, checked, selected
 from gateway.cli.events.sources import gathered
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.combined_ledger import CombinedLedger
-from gateway.events.json_codec import MOST_EVENTS, history_said
+from gateway.events.json_codec import MAX_EVENTS, encode_history
 from gateway.events.protocols import STATES, VERBS, Selection, Verb, run_all
 from gateway.settings import Settings
 
@@ -130,7 +130,7 @@ async def _show(ledger: CombinedLedger, event_id: str, *, for_programs: bool) ->
     if history is None:
         return _unknown([event_id])
     if for_programs:
-        print(json.dumps(history_said(history), indent=2, ensure_ascii=False))
+        print(json.dumps(encode_history(history), indent=2, ensure_ascii=False))
     else:
         print(*tables.event(history), sep="\n")
     return 0
@@ -163,7 +163,7 @@ async def _steer(ledger: CombinedLedger, verb: Verb, args: argparse.Namespace) -
 
 
 def _portions(events: list[str]) -> list[tuple[str, ...]]:
-    return [tuple(events[at : at + MOST_EVENTS]) for at in range(0, len(events), MOST_EVENTS)]
+    return [tuple(events[at : at + MAX_EVENTS]) for at in range(0, len(events), MAX_EVENTS)]
 
 
 def _unknown(events: list[str]) -> int:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gateway.errors import EventEngineUnavailable, Refusal
-from gateway.events import json_codec as wire
+from gateway.events import json_codec
 from gateway.events.protocols import VERB_STATES, VERBS, Ledger, Selection, Verb, run_all
 from gateway.http.request_body import read_small_body
 from gateway.http.responses import json_answer
@@ -68,7 +68,7 @@ class EventsEndpoint:
             case ():
                 return await self._page(ledger, query)
             case ("depth",):
-                return json_answer(wire.depth_said(await ledger.depth()))
+                return json_answer(json_codec.encode_depth(await ledger.depth()))
             case ("paused",):
                 return json_answer({"paused": sorted(await ledger.paused())})
             case (event_id,):
@@ -77,16 +77,16 @@ class EventsEndpoint:
 
     async def _page(self, ledger: Ledger, query: Query) -> web.Response:
         said = {name: _one(query, name) for name in ("state", "handler", "since")}
-        selection = wire.selection({**said, "events": query.get("event", [])})
+        selection = json_codec.decode_selection({**said, "events": query.get("event", [])})
         limit = min(max(_number(query, "limit", PAGE), 1), MAX_PAGE)
         page = await ledger.page(selection, _one(query, "after"), limit)
-        return json_answer(wire.page_said(page))
+        return json_answer(json_codec.encode_page(page))
 
     async def _event(self, ledger: Ledger, event_id: str) -> web.Response:
         history = await ledger.history(event_id)
         if history is None:
             raise Refusal("not_found", "no event of this id is known (any more)")
-        said = wire.history_said(history)
+        said = json_codec.encode_history(history)
         said["body"] = self._redacted(said["body"])
         return json_answer(said)
 
@@ -122,7 +122,7 @@ class EventsEndpoint:
         return json_answer({"count": count})
 
     async def _hold(self, ledger: Ledger, action: str, said: Mapping[str, Any]) -> web.Response:
-        handler = wire.name(said.get("handler"), "handler")
+        handler = json_codec.decode_name(said.get("handler"), "handler")
         if said.keys() != {"handler"}:
             raise ValueError(f"{action} takes a handler and nothing else")
         change: Callable[[str], Awaitable[None]] = getattr(ledger, action)
@@ -133,7 +133,7 @@ class EventsEndpoint:
 
 def meant(verb: Verb, said: Mapping[str, Any]) -> Selection:
     """Read what `verb` shall change. Raises `ValueError` for all at once that is not said aloud."""
-    selection, states = wire.selection(said), VERB_STATES[verb]
+    selection, states = json_codec.decode_selection(said), VERB_STATES[verb]
     if selection == Selection():
         raise ValueError(
             f"this would {verb} everything; say which by state ({', '.join(states)}), handler, since or"

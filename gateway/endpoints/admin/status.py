@@ -103,7 +103,7 @@ class StatusEndpoint:
     async def _journal_writable(self) -> bool:
         try:
             async with asyncio.timeout(JOURNAL_SECONDS):
-                await asyncio.wrap_future(self.ledger.check())
+                await asyncio.wrap_future(self.ledger.check_writable())
         except (sqlite3.Error, TimeoutError):
             return False
         return True
@@ -142,7 +142,7 @@ class StatusEndpoint:
         story = self.inflight.describe(upload_id)
         if story is None or story["state"] == "failed":
             # On its way, its row may yet be undone; ended, the journal knows better than we do.
-            row = await asyncio.wrap_future(self.ledger.story(upload_id))
+            row = await asyncio.wrap_future(self.ledger.upload_history(upload_id))
             story = story if row is None else self._stored(row)
         return story
 

@@ -40,7 +40,7 @@ def fill(journal: Journal) -> None:
         settle(journal, claimed(journal)[0], outcome, error, delay)
     ready(journal, "running")
     claimed(journal)
-    now(journal.outbox.record([record("ready"), record("ö", ("other",))]))
+    now(journal.outbox.record_uploads([record("ready"), record("ö", ("other",))]))
 
 
 def stopped_journal(directory: Path) -> Journal:
@@ -228,7 +228,7 @@ async def test_lines_fit_the_terminal_and_ids_stay_whole(tmp_path: Path, ask: As
     name = "01JD0000000000000000000000-0"
     ready(journal, name, handlers=("a-handler-with-a-long-name-that-is-its-own",))
     settle(journal, claimed(journal, "a-handler-with-a-long-name-that-is-its-own")[0], "dead", "x" * 300)
-    now(journal.outbox.move(name, "/upload/" + "deep/" * 50 + "file.bin"))
+    now(journal.outbox.move_upload(name, "/upload/" + "deep/" * 50 + "file.bin"))
     journal.close()
     code, out, _ = await ask("list")
     assert code == 0
@@ -283,7 +283,7 @@ async def test_a_long_list_is_complete(
 ) -> None:
     journal = (await start_gateway()).journal if running else stopped_journal(tmp_path / "data")
     names = [f"u{number}" for number in range(count)]
-    now(journal.outbox.record([record(name) for name in names]))
+    now(journal.outbox.record_uploads([record(name) for name in names]))
     if not running:
         journal.close()
     assert [row["upload_id"] for row in await listed(ask)] == names
@@ -291,7 +291,7 @@ async def test_a_long_list_is_complete(
 
 async def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
     journal = stopped_journal(tmp_path / "data")
-    now(journal.outbox.record([record(f"u{number}") for number in range(1000)]))
+    now(journal.outbox.record_uploads([record(f"u{number}") for number in range(1000)]))
     journal.close()
     words = [sys.executable, "-m", "gateway", "events", "list", "--directory", str(tmp_path / "data")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=PROJECT) as process:
