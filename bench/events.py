@@ -6,7 +6,7 @@ on this disk, with `synchronous=FULL`. Every figure names its set-up; run it on 
     closed    64 publishers, each waits for its answer before it publishes again
     paced     open loop: 2,000 events a second, whatever the answers do
     slots     closed, with the 4 slots that a handler has unless it says otherwise
-    lane      closed, with a plugin's handler in the real lane instead of a coroutine on the loop
+    executor  closed, with a plugin's handler in the real executor instead of a coroutine on the loop
     backlog   what a claim and an outcome cost while 1,000, 100,000 and 1,000,000 deliveries wait
 """
 
@@ -103,7 +103,7 @@ def tell(what: str, seen: Seen, seconds: float, cpu: float) -> None:
 
 @dataclass
 class TrivialHandler:
-    """The trivial handler: a coroutine on the loop, and with `hooks` a plugin's in its lane."""
+    """The trivial handler: a coroutine on the loop, and with `hooks` a plugin's in its executor."""
 
     seen: Seen
     hooks: Hooks | None = None
@@ -166,8 +166,8 @@ async def measure(
         tell(what, seen, time.monotonic() - started, time.process_time() - cpu)
 
 
-async def lane(folder: Path, load: Load, concurrency: int, what: str) -> None:
-    """Run a load with a plugin's handler in its lane."""
+async def in_executor(folder: Path, load: Load, concurrency: int, what: str) -> None:
+    """Run a load with a plugin's handler in its executor."""
     plugins = folder / "plugins"
     plugins.mkdir()
     (plugins / "trivial.yaml").write_text(PLUGIN.format(concurrency=concurrency))
@@ -234,17 +234,17 @@ async def run(what: str, folder: Path) -> None:
         await measure("closed, 4 slots", folder, closed, 4)
     elif what == "paced":
         await measure(f"open loop {RATE}/s, 4 slots", folder, paced, 4)
-    elif what == "lane":
-        await lane(folder, closed, 64, "closed, 64 slots, in the lane")
-    elif what == "paced-lane":
-        await lane(folder, paced, 4, f"open loop {RATE}/s, 4 slots, in the lane")
+    elif what == "executor":
+        await in_executor(folder, closed, 64, "closed, 64 slots, in the executor")
+    elif what == "paced-executor":
+        await in_executor(folder, paced, 4, f"open loop {RATE}/s, 4 slots, in the executor")
     else:
         await backlog(folder)
 
 
 def main() -> int:
     """Run what was asked for, everything if nothing was."""
-    everything = ("closed", "slots", "paced", "lane", "paced-lane", "backlog")
+    everything = ("closed", "slots", "paced", "executor", "paced-executor", "backlog")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[[], *everything], help="which (default: all)")
     parser.add_argument("--directory", type=Path, default=Path(), help="a folder on the disk to measure")

@@ -24,7 +24,7 @@ from gateway.domain.grant import Grant
 from gateway.errors import ConfigError, Refusal
 from gateway.settings import Settings, Token
 from gateway.signing import carries_signature, check_request
-from gateway.storage.local.fsync import sync_folder
+from gateway.storage.local.directory import sync_folder
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need

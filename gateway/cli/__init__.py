@@ -124,15 +124,14 @@ def _overview() -> str:
 
 
 def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Parse the words. An unknown flag is named without its value, which may be a secret."""
+    """Parse the words. Values in errors are not quoted: they may be secrets."""
     # Intermixed: in `events retry --directory D ID` the ID belongs to `retry`.
     args, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         if not flags:
-            # In `gateway secrets encrypt VALUE` it is the secret itself.
-            word = "" if parser.prog == "gateway secrets" else f" {unknown[0]!r}"
-            raise ConfigError(f"unexpected argument{word}; {_hint_for(parser, unknown[0])}")
+            # Not quoted: `secrets encrypt VALUE` would print the secret.
+            raise ConfigError(f"unexpected argument; {_hint_for(parser, unknown[0])}")
         valid = [flag for action in parser._actions for flag in action.option_strings]
         close = difflib.get_close_matches(flags[0], valid, 1)
         hint = f"did you mean {close[0]}?" if close else f"see `{parser.prog} --help`"

@@ -65,7 +65,7 @@ def check(
     """
     kinds = (*KINDS, routing_kind(upload_path, issuer=issuer))
     plugins = Plugins(folders, Services(), kinds, keys)
-    logs.mask_with(plugins.mask)
+    logs.set_mask(plugins.mask)
     try:
         plugins.load()
         for line in plugins.describe():

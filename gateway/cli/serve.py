@@ -44,7 +44,7 @@ WANTED_FILES = 65_536
 def run(settings: Settings) -> int:
     """Serve until a signal says stop; return the exit code. Raises `ConfigError` before the start."""
     logs.configure(settings.log_format, settings.log_level)
-    logs.take_thread_failures()
+    logs.log_thread_failures()
     _raise_file_limit()
     shared = SharedResources(settings)
     shared.open()
@@ -60,7 +60,7 @@ def _supervise(settings: Settings, shared: SharedResources) -> int:
     started = False
 
     def work(slot: int, link: SupervisorChannel) -> int:
-        logs.always(process=slot)
+        logs.set_process_fields(process=slot)
         try:
             return _serve(settings, shared.process(slot), link.prepared, link.ready)
         except* ConfigError as faults:

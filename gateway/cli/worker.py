@@ -32,7 +32,7 @@ log = logging.getLogger("gateway")
 def run(settings: Settings) -> int:
     """Work until a signal says stop; return the exit code. Raises `ConfigError` before the start."""
     logs.configure(settings.log_format, settings.log_level)
-    logs.take_thread_failures()
+    logs.log_thread_failures()
     worker = Worker(settings)
     worker.prepare()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

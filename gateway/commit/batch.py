@@ -70,7 +70,7 @@ class BatchCommitter:
             try:
                 if no_space is not None and not request.space_reserved:
                     raise no_space
-                segments = paths.check(request.upload.path)
+                segments = paths.check_path(request.upload.path)
                 parent = self._open_parent(segments, opened, folders)
                 replaced = publish.choose_name(request.upload, parent, taken)
                 request.body.flush(writeback=self._disk.durable)

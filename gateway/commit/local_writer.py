@@ -52,11 +52,11 @@ class LocalWriter:
         self._disk = disk
         self._committer = committer
         self._file_mode = file_mode
-        self._buffers = WriteBuffers()
+        self.buffers = WriteBuffers()
 
     async def exists(self, path: str) -> bool:
         """See `StorageWriter.exists`."""
-        segments = paths.check(path)
+        segments = paths.check_path(path)
         return await self._in_thread(lambda: self._disk.tree.lstat(segments) is not None)
 
     async def begin(
@@ -74,7 +74,7 @@ class LocalWriter:
         file = self._file(upload, algorithms)
         if self._disk.durable:
             file.start_writeback()
-        return LocalPendingWrite(upload, file, reservation, self._committer, self._disk, self._buffers)
+        return LocalPendingWrite(upload, file, reservation, self._committer, self._disk, self.buffers)
 
     async def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Stored:
         """See `StorageWriter.store`."""
@@ -91,7 +91,7 @@ class LocalWriter:
         return file
 
     def _reserve(self, upload: Upload, *, must_exist: bool) -> Reservation:
-        exists = self._disk.tree.lstat(paths.check(upload.path)) is not None
+        exists = self._disk.tree.lstat(paths.check_path(upload.path)) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
         return self._disk.space.reserve(upload.content_length)
 

@@ -267,7 +267,7 @@ class ObjectCommitter:
         upload, body = commit.upload, commit.body
         if not body.can_retarget:
             raise Refusal("conflict", "the name was taken while the body came: send it again")
-        path = "/" + "/".join(paths.check(upload.path))
+        path = "/" + "/".join(paths.check_path(upload.path))
         body.retarget(self._names.target(upload, await self._names.reserve_free_path(upload, path)))
 
     async def _rename_recorded(self, commit: ObjectCommit) -> None:

@@ -39,7 +39,7 @@ class ObjectWriter:
         self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
     ) -> ObjectPendingWrite:
         """See `StorageWriter.begin`."""
-        exists = await self.exists("/" + "/".join(paths.check(upload.path)))
+        exists = await self.exists("/" + "/".join(paths.check_path(upload.path)))
         check_target(upload, exists=exists, must_exist=must_exist)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._disk.executor, self._disk.space.check, 1)
@@ -57,7 +57,7 @@ class ObjectWriter:
 
     async def _begin(self, upload: Upload, algorithms: Sequence[str] = ()) -> ObjectPendingWrite:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
-        path = "/" + "/".join(paths.check(upload.path))
+        path = "/" + "/".join(paths.check_path(upload.path))
         self._active.add(upload.id)
         try:
             if upload.on_conflict == "rename" and not upload.must_be_new:

@@ -19,7 +19,7 @@ from typing import Final
 from gateway.commit.recover import recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.fsync import sync_folder
+from gateway.storage.local.directory import sync_folder
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.state_dir import (
@@ -99,7 +99,7 @@ def _vacate(orphan: StateDirectory) -> bool:
 
 def _recover(orphan: StateDirectory) -> None:
     incoming, journal = IncomingDirectory(orphan.incoming), Journal(orphan.journal)
-    one_time_marks = OneTimeMarks(orphan.once)
+    one_time_marks = OneTimeMarks(orphan.one_time_marks)
     try:
         journal.open()
         try:

@@ -20,7 +20,7 @@ class Subscribers:
 
     def of_object(self, key: str) -> tuple[str, ...]:
         """Return the names of the handlers whose filters match the object `key`."""
-        return tuple([spec.name for spec in self.created if spec.wants(key)])
+        return tuple([spec.name for spec in self.created if spec.matches_key(key)])
 
 
 @dataclass(slots=True, frozen=True)

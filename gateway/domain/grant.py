@@ -86,26 +86,30 @@ class Grant:
             raise ValueError("metadata names of a signed URL are in lower case")
         self._check_texts()
         if any(name.lower().startswith(FIELD_PREFIX.lower()) for name, _ in self.query):
-            raise ValueError(f"the names {FIELD_PREFIX}* in a query are the signature's own")
+            raise ValueError(f"the names {FIELD_PREFIX}* in a query are reserved for the signature")
 
     def _check_body(self) -> None:
         given = (self.content_type, self.length, self.max_length)
-        if self.method not in BODY_METHODS and (self.metadata or any(one is not None for one in given)):
-            raise ValueError("content type, length and metadata are said of what is sent: PUT, POST")
+        if self.method not in BODY_METHODS and (
+            self.metadata or any(value is not None for value in given)
+        ):
+            raise ValueError(
+                "content type, length and metadata apply to requests with a body: PUT, POST"
+            )
         if self.method != "PUT" and (self.once is not None or self.on_conflict is not None):
-            raise ValueError("once and overwrite are said of a file that is stored: PUT")
+            raise ValueError("once and overwrite apply to uploads: PUT")
         if self.method not in {"GET", "HEAD"} and self.filename is not None:
-            raise ValueError("a file name is said of what is answered: GET")
+            raise ValueError("a file name applies to downloads: GET")
         if self.length is not None and self.max_length is not None:
-            raise ValueError("say the exact length or the greatest one, not both")
-        if any(isinstance(one, bool | float) for one in (self.length, self.max_length)):
+            raise ValueError("give the exact length or the maximum, not both")
+        if any(isinstance(value, bool | float) for value in (self.length, self.max_length)):
             raise ValueError("a length is a whole number of bytes")
         if self.max_body_bytes is not None and not 0 <= self.max_body_bytes <= MAX_LENGTH:
             raise ValueError("a length is a number of bytes, 5 TiB at the most")
         if self.once is not None and not _NONCE.fullmatch(self.once):
             raise ValueError("the name of a one-time URL has 16 to 64 letters, digits, - and _")
         if self.on_conflict not in {None, "reject"}:
-            raise ValueError("a signed URL can only forbid to replace a file: reject")
+            raise ValueError("the only conflict policy of a signed URL is reject")
 
     def _check_texts(self) -> None:
         for what, text in (("content type", self.content_type), ("cache control", self.cache_control)):

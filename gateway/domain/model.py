@@ -1,6 +1,6 @@
-"""The nouns that cross rooms (upload, stored file, delivery) and their ids.
+"""The data that packages share: upload, stored file, delivery, handler; and ids.
 
-Plain data only: no behaviour that reads a clock, a disk or a socket except making an id.
+Plain data. Only making an id reads the clock and the system's random source.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DOWNLOADING: Final = "APIGW.OnFileDownloading"
 SCHEDULE: Final = "Schedule"
 
 EVENT_VERSION: Final = 1
-"""Version of the events' shape; it grows when a key changes its meaning or goes away."""
+"""Version of the events' shape; it increases when a key changes its meaning or is removed."""
 
 OnConflict = Literal["replace", "reject", "rename"]
 ON_CONFLICT: Final[tuple[OnConflict, ...]] = ("replace", "reject", "rename")
@@ -32,48 +32,48 @@ _PAIRS: Final = tuple(first + second for first in _CROCKFORD for second in _CROC
 _SHIFTS: Final = tuple(range(120, -1, -10))
 
 
-class _Random:
-    """Random bytes of the system, fetched many at a time.
+class _RandomBytes:
+    """Random bytes of the system, read many at a time.
 
-    Each visit to the system lets another thread take the interpreter, which costs more than a
-    whole small upload's share of it.
+    Each system call lets another thread take the interpreter lock, which costs more than a whole
+    small upload's share of it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._bytes = b""
         self._used = 0
-        os.register_at_fork(after_in_child=self._forget)
+        os.register_at_fork(after_in_child=self._clear)
 
-    def take(self, count: int) -> bytes:
+    def read(self, count: int) -> bytes:
         with self._lock:
             start = self._used
             if start + count > len(self._bytes):
-                self._bytes, start = os.urandom(_AT_ONCE), 0
+                self._bytes, start = os.urandom(_BUFFER_SIZE), 0
             self._used = start + count
             return self._bytes[start : self._used]
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._lock = threading.Lock()
         self._bytes = b""
 
 
-_AT_ONCE: Final = 4096
-_random = _Random()
+_BUFFER_SIZE: Final = 4096
+_random = _RandomBytes()
 
 
 def random_bytes(count: int) -> bytes:
     """Return `count` (up to 100) bytes from the system's source; for ids, not for keys."""
-    return _random.take(count)
+    return _random.read(count)
 
 
 def new_id(slot: int) -> str:
-    """Make a ULID (48 bits of milliseconds, 80 random bits, Crockford base 32) with `-slot` behind it.
+    """Return a ULID (48 bits of milliseconds, 80 random bits, Crockford base 32) followed by `-slot`.
 
-    The slot tells which journal of an installation knows the upload. Unguessable enough to
-    name a status page: 80 bits from the system's source. Source: github.com/ulid/spec.
+    The slot names the journal that has the upload. 80 random bits make the URL of a status page
+    unguessable. Source: github.com/ulid/spec.
     """
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(_random.take(10), "big")
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(_random.read(10), "big")
     return f"{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}-{slot}"
 
 
@@ -82,11 +82,10 @@ class Upload:
     """One request to store a file, from admission on.
 
     `path` starts with a slash and is relative to DIRECTORY; it is the request's until a hook
-    rewrites it. `params` values are lists. `headers` are the request's as sent: secrets are
-    redacted by whoever writes them down. `content_length` is None when the body is chunked.
-    `must_be_new` is `If-None-Match: *` (RFC 9110 section 13.1.2). `created` is a Unix time.
-    `metadata` is kept with the file; its names are in lower case. `grant` is what a signed URL
-    allowed, None where the request had none.
+    rewrites it. `headers` are unredacted: writers of logs and journal redact them. `content_length` is
+    None if the body is chunked. `must_be_new` is `If-None-Match: *` (RFC 9110 section 13.1.2).
+    `created` is a Unix time. `metadata` is stored with the file; its names are in lower case. `grant`
+    is what a signed URL allows, None if the request has none.
     """
 
     id: str
@@ -109,12 +108,12 @@ class Upload:
 
 @dataclass(slots=True)
 class Download:
-    """One request to have a file, or a folder or some files of it as an archive.
+    """One request for a file, or for a folder or some of its files as an archive.
 
-    `path` is that of the file, or of the folder, which then ends with a slash; it is the request's
-    until a handler rewrites it. `archive` is "zip" or None, `files` names what is wanted of the
-    folder (None: all). `filename` and `cache_control` are how the answer is to be saved and cached,
-    None: as usual. The rest is as in `Upload`.
+    `path` is that of the file, or of the folder with a trailing slash; it is the request's until a
+    handler rewrites it. `archive` is "zip" or None; `files` are the requested files of the folder
+    (None: all). `filename` and `cache_control` set the headers of the response, None: the defaults.
+    The other fields are as in `Upload`.
     """
 
     id: str
@@ -132,7 +131,7 @@ class Download:
 
 
 class Identity(NamedTuple):
-    """Which version of a file was committed: device and inode, size in bytes, mtime in nanoseconds."""
+    """The identity of a committed file: device and inode, size in bytes, mtime in nanoseconds."""
 
     device: int
     inode: int
@@ -156,7 +155,7 @@ class Identity(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A committed upload: where it lies, what it is, whether it replaced an older file."""
+    """A committed upload: its path, size, type and digests; whether it replaced a file."""
 
     upload_id: str
     path: str
@@ -168,7 +167,7 @@ class Stored(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Origin:
-    """How a file is reached from elsewhere: the scheme that its owner serves, and its entity tag."""
+    """How other nodes fetch a file: the scheme of the node that has it, and its entity tag."""
 
     scheme: str
     etag: str | None = None
@@ -178,10 +177,10 @@ class Origin:
 class Delivery:
     """One claimed run of one handler for one event.
 
-    `attempt` starts at 1 and is counted, durably, when the delivery is claimed. `token`
-    names the delivery to the queue that handed it out. `round` counts how often somebody began
-    the attempts anew. `holder` is the `HOST:PORT` that has the file, None where it is at hand;
-    `origin` tells more of it. `created` is the event's birth, a Unix time.
+    `attempt` starts at 1 and is stored when the delivery is claimed. `token` identifies the delivery
+    in its queue. `round` counts how often attempts were restarted. `holder` is the `HOST:PORT` that
+    has the file, None if it is local; `origin` is how to fetch it. `created` is the Unix time of the
+    event.
     """
 
     token: object
@@ -199,7 +198,7 @@ class Delivery:
 
 @dataclass(slots=True, frozen=True)
 class RetryPolicy:
-    """How often a failing handler runs again: total runs, first and longest pause in seconds."""
+    """Retries of a failing handler: total runs, first and longest delay in seconds."""
 
     attempts: int = 8
     backoff: float = 1.0
@@ -208,9 +207,9 @@ class RetryPolicy:
 
 @dataclass(slots=True, frozen=True)
 class HandlerSpec:
-    """What the runner must know of a handler: its event, time-out in seconds, slots, retry policy.
+    """A handler as the runner sees it: event, time-out in seconds, concurrency, retry policy.
 
-    `prefix` and `suffix` are what keys of objects must begin and end with, one of each; empty: all do.
+    Keys of objects must begin with one of `prefix` and end with one of `suffix`, unless these are empty.
     """
 
     name: str
@@ -221,8 +220,8 @@ class HandlerSpec:
     prefix: tuple[str, ...] = ()
     suffix: tuple[str, ...] = ()
 
-    def wants(self, key: str) -> bool:
-        """Tell whether the handler is told of the object `key`."""
+    def matches_key(self, key: str) -> bool:
+        """Return whether the handler subscribes to the object `key`."""
         return (not self.prefix or key.startswith(self.prefix)) and (
             not self.suffix or key.endswith(self.suffix)
         )

@@ -34,9 +34,9 @@ Segments = Sequence[TemplateSegment]
 
 
 def parse_segments(text: str) -> tuple[TemplateSegment, ...]:
-    """Read a template; its last segment may be empty.
+    """Parse a template; its last segment may be empty.
 
-    Raises `ValueError`, whose message is a sentence without its subject, the name of the template.
+    Raises `ValueError` with a message that completes the name of the template.
     """
     if not text.startswith("/"):
         raise ValueError("must start with a slash")
@@ -61,7 +61,7 @@ def _parse_segment(segment: str, position: int, *, is_last: bool) -> TemplateSeg
     if "{" in segment or "}" in segment:
         raise _bad_segment(position, "a variable is a whole segment, like {name}")
     if set(segment) & set("%?#"):
-        raise _bad_segment(position, "write names as they are, without %, ? or #")
+        raise _bad_segment(position, "write names unencoded, without %, ? or #")
     rule = paths.broken_rule(segment)
     if rule is not None and not (is_last and not segment):
         raise _bad_segment(position, f"it {rule}")
@@ -82,17 +82,17 @@ def fill_variables(template: str, value: Callable[[str], str]) -> str:
     return _VARIABLE.sub(lambda match: value(match[1]), template)
 
 
-def overlap(one: Segments, other: Segments) -> bool:
-    """Tell whether some path matches both templates."""
-    if not one or not other:
-        return not one and not other
-    kinds = (one[0].kind, other[0].kind)
+def overlap(first: Segments, second: Segments) -> bool:
+    """Return whether a path matches both templates."""
+    if not first or not second:
+        return not first and not second
+    kinds = (first[0].kind, second[0].kind)
     if REST in kinds:
-        shorter = overlap(one, other[1:]) if one[0].kind == REST else overlap(one[1:], other)
-        return shorter or overlap(one[1:], other[1:])
-    if VARIABLE not in kinds and one[0].text != other[0].text:
+        shorter = overlap(first, second[1:]) if first[0].kind == REST else overlap(first[1:], second)
+        return shorter or overlap(first[1:], second[1:])
+    if VARIABLE not in kinds and first[0].text != second[0].text:
         return False
-    return overlap(one[1:], other[1:])
+    return overlap(first[1:], second[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +103,12 @@ class RouteTemplate:
 
     @classmethod
     def parse(cls, text: str) -> RouteTemplate:
-        """Read a template. Raises as `parse_segments`."""
+        """Parse a template. Raises as `parse_segments` does."""
         return cls(parse_segments(text))
 
     @property
     def shape(self) -> tuple[tuple[int, str], ...]:
-        """What tells templates apart: two of one shape match the same paths."""
+        """The identity of a template: templates of the same shape match the same paths."""
         return tuple(
             (segment.kind, segment.text if segment.kind == LITERAL else "") for segment in self.segments
         )
@@ -125,7 +125,7 @@ class RouteTemplate:
 
 
 class PathMatch(NamedTuple):
-    """A path that was matched: `path` (checked, with leading slash) and its variables."""
+    """A matched path: `path` (checked, with leading slash) and its variables."""
 
     path: str
     resources: dict[str, str]
@@ -144,7 +144,7 @@ class UploadPathTemplate:
 
     @classmethod
     def parse(cls, text: str) -> UploadPathTemplate:
-        """Read a template. Raises `ValueError` whose message tells the operator what is wrong."""
+        """Parse a template. Raises `ValueError` with a message for the operator."""
         try:
             segments = _parse_upload_segments(text)
         except ValueError as error:
@@ -155,15 +155,15 @@ class UploadPathTemplate:
         return cls(text, segments, prefix)
 
     def match(self, raw_path: str) -> PathMatch | None:
-        """Return what `raw_path` (still encoded) names; None if it is no upload path at all.
+        """Match `raw_path` (still encoded); return None if it is no upload path.
 
-        Raises `Refusal("bad_path")` for a path of the template's shape that names a bad file.
+        Raises `Refusal("bad_path")` for a path of the template's shape with an invalid file name.
         """
         prefix = self._prefix
         if prefix and raw_path.startswith(prefix) and "%" not in raw_path and raw_path.isascii():
             rest = raw_path[len(prefix) :]
             path = paths.UPLOAD_PREFIX + rest
-            paths.check(path)
+            paths.check_path(path)
             return PathMatch(path, {_FILEPATH: rest})
         aligned = self._align(raw_path)
         if aligned is None:
@@ -174,11 +174,11 @@ class UploadPathTemplate:
             if segment.kind != LITERAL
         }
         path = paths.UPLOAD_PREFIX + _stored_name(resources)
-        paths.check(path)
+        paths.check_path(path)
         return PathMatch(path, resources)
 
     def _align(self, raw_path: str) -> list[tuple[TemplateSegment, Sequence[str]]] | None:
-        """Assign the raw segments to those of the template; None if the shape is another."""
+        """Assign the raw segments to those of the template; None if the shape differs."""
         first, *raw = raw_path.split("/")
         extra = len(raw) - len(self.segments)
         spans = any(segment.kind == REST for segment in self.segments)
@@ -190,8 +190,8 @@ class UploadPathTemplate:
             end = start + 1 + (extra if segment.kind == REST else 0)
             aligned.append((segment, raw[start:end]))
             start = end
-        literals = ((one, raw) for one, raw in aligned if one.kind == LITERAL)
-        return aligned if all(_decodes_to(raw[0], one.text) for one, raw in literals) else None
+        literals = ((part, raw) for part, raw in aligned if part.kind == LITERAL)
+        return aligned if all(_decodes_to(raw[0], part.text) for part, raw in literals) else None
 
 
 def _parse_upload_segments(text: str) -> tuple[TemplateSegment, ...]:
@@ -202,15 +202,15 @@ def _parse_upload_segments(text: str) -> tuple[TemplateSegment, ...]:
     if segments[-1].kind == REST:
         raise _bad_segment(len(segments), "of the upload path, only {filepath} spans several segments")
     if segments[0] == TemplateSegment(LITERAL, paths.RESERVED):
-        raise ValueError("is below /-/, which belongs to the gateway itself")
+        raise ValueError("is below /-/, which is reserved for the gateway")
     if {_FILEPATH, _FILENAME} <= set(names):
         raise ValueError("has both {filepath} and {filename}: use one of them")
     filepath = TemplateSegment(VARIABLE, _FILEPATH)
-    return tuple(TemplateSegment(REST, _FILEPATH) if one == filepath else one for one in segments)
+    return tuple(TemplateSegment(REST, _FILEPATH) if part == filepath else part for part in segments)
 
 
 def _decoded_value(segment: TemplateSegment, raw: Sequence[str]) -> str:
-    value = "/".join(paths.decode_segment(one) for one in raw)
+    value = "/".join(paths.decode_segment(part) for part in raw)
     rule = None if segment.kind == REST else paths.broken_rule(value)
     if rule is not None:
         raise Refusal("bad_path", f"{segment.text!r} in the path {rule}")

@@ -1,7 +1,6 @@
-"""Request targets, and the legal names of files.
+"""Request targets and valid paths.
 
-A path that `check` accepts was decoded exactly once, and joined to any root it stays below that
-root. Pure text: no system call, no event loop, no HTTP library.
+Paths are decoded exactly once and checked, so that joined to any root they stay below it. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _PLAIN: Final = re.compile(r"/?(?!\.\.?(?:/|\Z))[ -.0-[\]-~]+(?:/(?!\.\.?(?:/|\Z))[ -.0-[\]-~]+)*")
-"""ASCII paths that break no rule but maybe those of length: nearly all that ever come."""
+"""ASCII paths that are valid except perhaps for their length: nearly all paths of real requests."""
 
 _RULES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
     (lambda name: not name, "is empty"),
@@ -41,7 +40,7 @@ _RULES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
     (lambda name: CONTROL_CHARACTER.search(name) is not None, "contains a control character"),
     (lambda name: len(name.encode()) > MAX_SEGMENT_BYTES, f"is longer than {MAX_SEGMENT_BYTES} bytes"),
 )
-"""What no segment may be. The order matters: text with surrogates cannot be measured in bytes."""
+"""Rules that no segment may break. Order matters: text with surrogates has no length in bytes."""
 
 
 def broken_rule(name: str) -> str | None:
@@ -50,11 +49,11 @@ def broken_rule(name: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=256)
-def check(path: str) -> tuple[str, ...]:
+def check_path(path: str) -> tuple[str, ...]:
     """Return the segments of `path`; the leading slash may be missing.
 
-    The same check serves the request's path and one that a hook wrote. Raises
-    `Refusal("bad_path")` naming the rule and the segment (from 1), never quoting the path.
+    The same check applies to the path of a request and to one that a hook wrote. Raises
+    `Refusal("bad_path")` that names the rule and the segment (from 1), and does not quote the path.
     """
     segments = tuple(path.removeprefix("/").split("/"))
     if len(segments) > MAX_SEGMENTS:
@@ -78,8 +77,8 @@ def _refuse_broken(segments: Sequence[str]) -> None:
 def split_target(target: str) -> tuple[str, str]:
     """Split a raw request target into raw path and raw query; nothing is decoded.
 
-    Takes origin-form and absolute-form (RFC 9112 section 3.2). Bytes that are not UTF-8 are
-    expected as surrogate escapes. Raises `Refusal("bad_path")` for any other form.
+    Accepts origin-form and absolute-form (RFC 9112 section 3.2). Bytes that are not UTF-8 must be
+    surrogate escapes. Raises `Refusal("bad_path")` for any other form.
     """
     if not target.startswith("/"):
         absolute = _ABSOLUTE.match(target)
@@ -110,7 +109,7 @@ def decode_segment(raw: str) -> str:
 def decode(raw_path: str) -> tuple[str, ...]:
     """Split a raw path on `/`, then percent-decode each segment exactly once (RFC 3986 section 2.4).
 
-    A decoded segment may hold a slash and is not checked. Raises `Refusal("bad_path")` for a
+    A decoded segment may contain a slash and is not checked. Raises `Refusal("bad_path")` for a
     path without leading slash, for bad escapes and for anything that is not UTF-8.
     """
     if not raw_path.startswith("/"):
@@ -121,7 +120,7 @@ def decode(raw_path: str) -> tuple[str, ...]:
 def parse_query(raw_query: str) -> dict[str, list[str]]:
     """Return the fields of a raw query: every value of a name, in order, blank ones too.
 
-    `+` is a blank; an escape that is none stays as it is written. Raises
+    `+` is a blank; an invalid escape stays as written. Raises
     `Refusal("bad_request")` for more than 1000 fields or text that is not UTF-8.
     """
     if not raw_query:

@@ -1,7 +1,7 @@
-"""When a `Schedule` handler is due: cron lines and steady intervals.
+"""Schedules of `Schedule` handlers: cron expressions and intervals.
 
-One rule: a tick is a whole Unix second that follows from the schedule alone, so that all gateways
-of an installation agree on it. Reads no clock.
+A tick is a whole Unix second that depends on the schedule alone, so that all gateways of an
+installation agree on it. Pure: no clock is read.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-LONGEST_CRON: Final = 200
-LONGEST_EVERY: Final = 366 * 86400
+MAX_CRON_LENGTH: Final = 200
+MAX_EVERY: Final = timedelta(days=366)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EVERY: Final = re.compile(r"([0-9]{1,9})([smhd])")
-_ANY: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_ANY_DATE: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Schedule(Protocol):
-    """When ticks are due. Two are equal when they tick alike."""
+    """When ticks are due. Schedules with the same ticks are equal."""
 
     @property
     def catch_up(self) -> bool:
-        """Whether the latest tick that was missed is made up for."""
+        """Whether the latest missed tick is run late."""
 
     def next(self, after: float) -> int | None:
-        """Return the first tick later than `after`; all are Unix times. None: there is none."""
+        """Return the first tick later than `after`, None if there is none. Times are Unix times."""
 
     def latest(self, now: float) -> int:
-        """Return the last tick that is not later than `now`; 0 where there is none."""
+        """Return the last tick that is not later than `now`, 0 if there is none."""
 
     def local(self, tick: int) -> datetime:
         """Return a tick in the schedule's own time zone."""
@@ -42,7 +42,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Every:
-    """Every so many seconds, counted from the Unix epoch."""
+    """A fixed interval in seconds, counted from the Unix epoch."""
 
     seconds: int
     catch_up: bool = False
@@ -65,10 +65,10 @@ class Every:
 
 @dataclass(frozen=True)
 class Cron:
-    """A cron line of five fields in a time zone, as Debian's cron reads it.
+    """A cron expression of five fields in a time zone, with the rules of Debian's cron.
 
-    Where clocks go forward, a line with fixed hours that fall into the gap ticks right behind it;
-    where they go back, it ticks once. Lines whose minute or hour begins with `*` follow the clock.
+    When clocks go forward, fixed hours within the gap tick right after it; when they go back, fixed
+    hours tick once. Expressions whose minute or hour begins with `*` follow the clock.
     """
 
     line: str
@@ -79,18 +79,18 @@ class Cron:
         return f"cron {self.line} {self.timezone}"
 
     def next(self, after: float) -> int | None:
-        """Return the first tick later than `after`, None where none comes within fifty years."""
-        # In the hour that clocks repeat, the library begins with a tick that is over.
+        """Return the first tick later than `after`, None if there is none within fifty years."""
+        # In the hour that clocks repeat, the library begins with a past tick.
         return next((tick for tick in self._ticks(int(after // 1)) if tick > after), None)
 
     def latest(self, now: float) -> int:
-        """Return the last tick that is not later than `now`, 0 where none came in fifty years."""
+        """Return the last tick that is not later than `now`, 0 if there is none within fifty years."""
         ticks = self._ticks(int(now // 1) + 1, reverse=True)
-        found = next((tick for tick in ticks if tick <= now), 0)
+        latest = next((tick for tick in ticks if tick <= now), 0)
         # Backwards from within the hour that clocks repeat, the library skips ticks of its first half.
-        while found and (following := self.next(found)) is not None and following <= now:
-            found = following
-        return found
+        while latest and (following := self.next(latest)) is not None and following <= now:
+            latest = following
+        return latest
 
     def local(self, tick: int) -> datetime:
         """Return a tick in the schedule's time zone."""
@@ -113,14 +113,14 @@ def zone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (ValueError, LookupError, OSError):
         raise ValueError(
-            "is no time zone that this machine knows: say one such as Europe/Rome"
+            "is an unknown time zone: use a name of the IANA database such as Europe/Rome"
         ) from None
 
 
 def parse_cron(line: str) -> str:
-    """Return a cron line that has ticks. Raises `ValueError` that says which field is wrong."""
-    if len(line) > LONGEST_CRON:
-        raise ValueError(f"must not be longer than {LONGEST_CRON} characters")
+    """Return a normalized cron expression. Raises `ValueError` that names the bad field."""
+    if len(line) > MAX_CRON_LENGTH:
+        raise ValueError(f"must not be longer than {MAX_CRON_LENGTH} characters")
     fields = len(line.split())
     if fields != 5:
         raise ValueError(
@@ -128,12 +128,12 @@ def parse_cron(line: str) -> str:
             " `every: 10s` is for seconds"
         )
     try:
-        found = next(CronSim(line, _ANY), None)
+        first_tick = next(CronSim(line, _ANY_DATE), None)
     except CronSimError as error:
         field = str(error).removeprefix("Bad ")
-        raise ValueError(f"is no cron line: the field {field} is wrong") from None
-    if found is None:
-        raise ValueError("is a day that never comes")
+        raise ValueError(f"is an invalid cron expression: bad {field} field") from None
+    if first_tick is None:
+        raise ValueError("never matches a date")
     return " ".join(line.split())
 
 
@@ -141,7 +141,6 @@ def parse_every(text: str) -> int:
     """Return the seconds of `10s`, `15m`, `1h` or `7d`. Raises `ValueError`."""
     match = _EVERY.fullmatch(text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not 1 <= seconds <= LONGEST_EVERY:
-        longest = timedelta(seconds=LONGEST_EVERY).days
-        raise ValueError(f"must be a number with s, m, h or d, such as 15m: 1s to {longest}d")
+    if not 1 <= seconds <= MAX_EVERY.total_seconds():
+        raise ValueError(f"must be a number with s, m, h or d, such as 15m: 1s to {MAX_EVERY.days}d")
     return seconds

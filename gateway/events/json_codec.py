@@ -13,7 +13,6 @@ from typing import Any, Final, get_args
 
 from gateway.events.protocols import (
     STATES,
-    VERBS,
     Attempt,
     ChunkResult,
     DeliveryHistory,
@@ -30,9 +29,6 @@ MAX_EVENTS: Final = 1000
 
 MAX_NAME_LENGTH: Final = 1000
 """Characters of a name in a selection."""
-
-RESERVED_IDS: Final = frozenset({"", "depth", "paused", "pause", "resume", *VERBS})
-"""Names below `/-/events` that are no event ids."""
 
 _SELECTION_FIELDS: Final = frozenset({"state", "handler", "since", "events"})
 

@@ -212,7 +212,7 @@ def unreachable(authority: str, error: BaseException) -> PeerUnavailable:
 
 
 def _object(path: str) -> str:
-    return "/-/objects/" + quote("/".join(paths.check(path)))
+    return "/-/objects/" + quote("/".join(paths.check_path(path)))
 
 
 def _if_match(etag: str | None) -> dict[str, str]:

@@ -90,7 +90,7 @@ def make_handler(document: Document, model: HandlerModel, context: PluginContext
     """Compile a handler's script and run its top-level code. Raises `ConfigError` with the line."""
     code = compile_source(document.source("script"))
     provide_get_session(model.script)
-    names = _run_top_level(document, code, context.for_script(model.name, document.folder))
+    names = _run_top_level(document, code, ScriptContext(model.name, document.folder, context))
     return Handler(
         name=model.name,
         event=model.event,
@@ -128,7 +128,7 @@ def _run_top_level(document: Document, code: CodeType, context: ScriptContext) -
         return run_script(code, context)
     except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:
         file, line = place_of_error(error) or (str(document.file), document.line("script"))
-        text = context.configs.mask(f"{type(error).__name__}: {error}")
+        text = context.plugin.configs.mask(f"{type(error).__name__}: {error}")
         raise ConfigError(f"the script's top-level code raised {text}", file, line) from None
 
 

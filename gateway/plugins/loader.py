@@ -173,7 +173,7 @@ class Plugins:
                 values[plugin.name] = (
                     _attempt(errors, references.resolve, plugin.model.config, "config") or {}
                 )
-                self.mask.learn(references.secrets)
+                self.mask.add_secrets(references.secrets)
         return Configs(values, mask=self.mask)
 
     def _make_plugins(

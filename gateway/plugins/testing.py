@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from gateway.plugins.models import AnswerModel, CalledModel
@@ -116,6 +116,9 @@ class StubbedCallout:
             raise HTTPError(answer.code, content)
         return CalloutResponse(answer.code, Headers(answer.headers), content)
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
     def failures(self, expected: Sequence[CalledModel] | None) -> list[str]:
         """Return how the calls differ from those that a test expects."""
         failures = ["it made a callout beyond the list of the test"] if self._exhausted else []
@@ -139,11 +142,12 @@ class Stubs:
         self._test = test
         self._callout = StubbedCallout(test.callout)
         self._services = Services()
+        self._services.callout = self._callout
 
     def script_context(self, document: Document, name: str) -> ScriptContext:
         """Return the context of a script of the plugin `name`."""
         context = PluginContext(self._services, Configs(self._test.configs), {})
-        return replace(context.for_script(name, document.folder), callout=self._callout)
+        return ScriptContext(name, document.folder, context)
 
     async def fill_records(self) -> None:
         """Put the items that the test begins with. Raises `ValueError` for an invalid item."""

@@ -163,7 +163,7 @@ class Resources:
             self.records.own("initiated"), first_check=settings.reconcile_after
         )
         durable = settings.durability == "full"
-        self.one_time_marks = OneTimeMarks(self.state.once, durable=durable)
+        self.one_time_marks = OneTimeMarks(self.state.one_time_marks, durable=durable)
         opened.callback(self.one_time_marks.close)
         self.journal = Journal(self.state.journal, full=durable, node=self.node)
         self.rename_lock = RenameLock(self.state.folder) if self.process.count > 1 else None
@@ -194,7 +194,7 @@ class Resources:
             self.writer = LocalWriter(disk, self.committer, settings.file_mode)
             return
         clients = Clients(
-            lambda secrets: self.plugins.mask.learn(secrets),  # noqa: PLW0108  loaded later
+            lambda secrets: self.plugins.mask.add_secrets(secrets),  # noqa: PLW0108  loaded later
             connections=MAX_CONNECTIONS,
             attempts=1,
         )
@@ -223,7 +223,7 @@ class Resources:
             alone = contextlib.nullcontext if self.rename_lock is None else self.rename_lock.exclusive
             return LocalStorage(self.tree, self.committer.between_batches, alone, self.read_pool)
         reading, signing = (
-            Clients(lambda secrets: self.plugins.mask.learn(secrets), endpoint=endpoint)  # noqa: PLW0108
+            Clients(lambda secrets: self.plugins.mask.add_secrets(secrets), endpoint=endpoint)  # noqa: PLW0108
             for endpoint in (None, self.settings.storage_public_url)
         )
         self.s3_clients = (reading, signing)
@@ -249,11 +249,11 @@ class Resources:
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
         self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
-        self.plugins.mask.learn(key.get_secret_value() for key in settings.secrets_key)
+        self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
         self.notification_secrets = read_secrets(settings.notifications_secret_file)
-        self.plugins.mask.learn(self.notification_secrets)
-        self.plugins.mask.learn(secrets_of(settings))
-        logs.mask_with(self.plugins.mask)
+        self.plugins.mask.add_secrets(self.notification_secrets)
+        self.plugins.mask.add_secrets(secrets_of(settings))
+        logs.set_mask(self.plugins.mask)
         opened.callback(self.plugins.close)
         self.plugins.load()
         self.hooks = Hooks(self.plugins)

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from gateway.domain.addresses import Address
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.domain.paths import check
+from gateway.domain.paths import check_path
 from gateway.errors import Refusal
 
 _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
@@ -239,7 +239,7 @@ def storage(value: object) -> object:
         raise ValueError("must be file, or look like s3://bucket or s3://bucket/prefix")
     prefix = (match[2] or "").strip("/")
     try:
-        return Bucket(match[1], "/".join(check(prefix)) if prefix else "")
+        return Bucket(match[1], "/".join(check_path(prefix)) if prefix else "")
     except Refusal as refusal:
         raise ValueError(f"{refusal.message.replace('path', 'prefix')} of the bucket") from None
 

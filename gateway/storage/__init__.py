@@ -1,6 +1,5 @@
-"""Where bytes lie, on a local disk or in an object store.
+"""Where the bytes of files are: a local directory, or a bucket of an object store.
 
-One rule: nothing outside the configured root is ever read, made or changed on behalf of a client,
-whatever the path says and whatever stands in the tree. Blocking calls only: callers bring their own
-threads.
+A request reads and writes only below the configured directory or prefix, whatever its path says and
+whatever links lie in the directory.
 """

@@ -1,6 +1,6 @@
-"""Small files that hold a key. Read only if nobody else can, written whole or not at all.
+"""Small files that hold keys: readable by their owner alone, written whole or not at all.
 
-The rule: what a key file holds never appears in a complaint.
+No error message shows what a key file holds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigError
-from gateway.storage.local.fsync import sync_folder
+from gateway.storage.local.directory import sync_folder
 
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
 MIN_SECRET_LENGTH: Final = 16
@@ -23,20 +23,20 @@ GROUP_MAY_READ: Final = 0o640
 """For keys that an orchestrator mounts: such files belong to root and are read through a group."""
 
 
-def read_key_file(path: Path, widest: int = OWNER_ONLY) -> bytes:
-    """Return the bytes of a key file. `widest` is the widest mode that is accepted.
+def read_key_file(path: Path, max_mode: int = OWNER_ONLY) -> bytes:
+    """Return the bytes of a key file. `max_mode` holds all permissions that it may have.
 
-    Raises `ConfigError` that says what to do: not there, not a file, too large, somebody else's
-    (neither this process' user nor root), or open to others.
+    Raises `ConfigError` that says what to do: the file is missing, no file, too large, owned by
+    another user (neither this process' user nor root), or open to others.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as fault:
+    except OSError as error:
         raise ConfigError(
-            f"the key file cannot be read ({fault.strerror}): check the path and its owner", str(path)
+            f"the key file cannot be read ({error.strerror}): check the path and its owner", str(path)
         ) from None
     with os.fdopen(fd, "rb") as file:
-        _check(path, os.fstat(fd), widest)
+        _check(path, os.fstat(fd), max_mode)
         content = file.read(MAX_KEY_FILE_BYTES + 1)
     if len(content) > MAX_KEY_FILE_BYTES:
         raise ConfigError(
@@ -65,34 +65,35 @@ def read_secrets(path: Path | None) -> tuple[str, ...]:
 
 
 def write_key_file(path: Path, content: bytes) -> None:
-    """Write a new key file with mode 0600, on stable storage: after a crash it is whole or not there.
+    """Write a new key file with mode 0600, on stable storage: after a crash it is whole or missing.
 
     Raises `FileExistsError` where something has that name, `OSError`.
     """
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.link(aside, path)  # unlike a rename it replaces nothing
+        os.link(temporary, path)  # unlike a rename it replaces nothing
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
+            os.unlink(temporary)
     sync_folder(path.parent)
 
 
-def _check(path: Path, found: os.stat_result, widest: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
+def _check(path: Path, status: os.stat_result, max_mode: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise ConfigError("this is no file: a key is expected here", str(path))
-    if found.st_uid not in {0, os.geteuid()}:
+    if status.st_uid not in {0, os.geteuid()}:
         raise ConfigError(
-            f"the key file belongs to user {found.st_uid}: it must be root's or that of the user"
+            f"the key file belongs to user {status.st_uid}: it must be root's or that of the user"
             f" of this process (chown {os.geteuid()})",
             str(path),
         )
-    mode = stat.S_IMODE(found.st_mode)
-    if mode & ~(widest | 0o100):
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & ~(max_mode | 0o100):
         raise ConfigError(
-            f"others may touch the key file (mode {mode:04o}): run `chmod {widest:04o}` on it", str(path)
+            f"others may touch the key file (mode {mode:04o}): run `chmod {max_mode:04o}` on it",
+            str(path),
         )

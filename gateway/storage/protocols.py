@@ -1,8 +1,7 @@
-"""What the other rooms may ask of a storage, whichever it is.
+"""The storage protocol, which a local directory and a bucket implement.
 
-One rule: a storage that speaks these protocols passes the one contract suite (`tests/storage`), and
-no other room knows which one it has. A **path** is what events name: it starts with `/` and lies
-below DIRECTORY; its **key** is the same without that slash.
+`tests/contract/test_storage.py` runs over every implementation. A **path** is what events name: it
+starts with `/` and lies below DIRECTORY; its **key** is the same without that slash.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from gateway.domain.grant import Grant
 
 MAX_SINGLE_PASS_BYTES: Final = 64 << 10
-"""What is read while a file is looked at, rather than sent from the open file."""
+"""What a single-pass read returns in memory; longer parts are sent from the open file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Stat:
     """One stored file: its size in bytes, when it was last changed (Unix seconds), what it is.
 
     `etag` is strong and stands without quotes: equal only for the same bytes (RFC 9110 section
-    8.8.3). `mime` is None where nobody said it; `metadata` names are in lower case.
+    8.8.3). `mime` is None where no upload declared it; `metadata` names are in lower case.
     """
 
     path: str
@@ -36,7 +35,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class PresignedRequest:
-    """A request that the storage itself will take: send `method` to `url`.
+    """A request that the storage itself accepts: send `method` to `url`.
 
     `headers` must be sent as they are; `fields` are those of a form (a POST policy), else empty.
     """
@@ -48,10 +47,10 @@ class PresignedRequest:
 
 
 class OpenFile(Protocol):
-    """The bytes that were asked for of one version of a file, whatever happens to its name meanwhile.
+    """The requested bytes of one version of a file, whatever happens to its name meanwhile.
 
-    Iterating gives them in pieces of up to about a megabyte, once, and raises `OSError` or `Refusal`
-    where they end too early: less than promised is never taken for all.
+    Iterating yields them in pieces of up to about a megabyte, once, and raises `OSError` or `Refusal`
+    where they end too early: a short file never passes for a whole one.
     """
 
     @property
@@ -72,8 +71,8 @@ class OpenFile(Protocol):
 class Storage(Protocol):
     """The reading side of a storage. Callable from any event loop.
 
-    Every path passes `paths.check` and the protected places first: `Refusal` `bad_path`,
-    `forbidden`. A folder is no file: `not_found`. A storage that is away: `Refusal`
+    Every path passes `paths.check_path` and the protected places first: `Refusal` `bad_path`,
+    `forbidden`. A folder is no file: `not_found`. A storage that cannot be reached: `Refusal`
     `storage_unavailable` (503).
     """
 
@@ -94,8 +93,8 @@ class Storage(Protocol):
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stat]:
         """Iterate over the files whose path starts with `prefix`, in the byte order of their keys.
 
-        `prefix` is text, no folder: `/a` finds `/ab` too. With `after` it begins behind that path. Of
-        a bucket the order is the store's: byte order in S3, folder by folder in SeaweedFS. What
+        `prefix` is text, no folder: `/a` matches `/ab` too. With `after` it begins behind that path.
+        Of a bucket the order is the store's: byte order in S3, folder by folder in SeaweedFS. What
         is added or removed meanwhile may be missed or seen; nothing is seen twice. Memory is
         bounded whatever the number of files.
         """
@@ -106,7 +105,7 @@ class Storage(Protocol):
         ...
 
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
-        """Let the storage itself take one request until `expires` (Unix seconds).
+        """Sign a request that the storage itself accepts until `expires` (Unix seconds).
 
         None: it cannot, and the gateway signs a URL of its own.
         """
@@ -115,10 +114,10 @@ class Storage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SinglePassRead:
-    """What one look at a file brought: what it is, and the bytes that were chosen of it.
+    """A file and the parts of it that were read in one pass.
 
-    `pieces` holds one for each part, unless they were too long to be read at once: then `opened`
-    is that very file. It is to be entered at once, as nothing else closes it.
+    `pieces` holds one for each part, unless they were too long for memory: then `opened` is that open
+    file. Enter it at once, as nothing else closes it.
     """
 
     stat: Stat
@@ -128,16 +127,25 @@ class SinglePassRead:
 
 @runtime_checkable
 class SinglePassReader(Protocol):
-    """A storage that looks at a file, decides, opens and reads in one go: a directory."""
+    """A storage that opens a file, lets the caller decide, and reads, in one pass: a directory."""
 
-    async def visit(
+    async def read_parts(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
     ) -> SinglePassRead:
-        """Open a file and take the parts of it (start, length) that `choose` wants.
+        """Open a file and read the parts of it (start, length) that `choose` returns.
 
-        `choose` is called in a thread, with what the open file is; what it raises comes out of here.
+        `choose` is called in a thread, with the stat of the open file; what it raises is raised here.
         Raises `Refusal` as `open` does, `Superseded` for a file that is cut short meanwhile.
         """
+        ...
+
+
+class ExpiryRule(Protocol):
+    """What a storage will remove by itself. As text it is for a person to read."""
+
+    @property
+    def days(self) -> int:
+        """The age at which a file is removed: S3 counts in days."""
         ...
 
 
@@ -145,10 +153,9 @@ class SinglePassReader(Protocol):
 class ExpiringStorage(Protocol):
     """A storage that may remove by itself what is old."""
 
-    async def expire(self, prefix: str, seconds: float) -> Any | None:
+    async def expire(self, prefix: str, seconds: float) -> ExpiryRule | None:
         """Let the storage itself remove what lies below `prefix` (text) and is that many seconds old.
 
-        Returns what it will do, for a person to read, with `days`: S3 counts in days. None: it
-        removes nothing by itself, and who asks has to sweep.
+        None: it removes nothing by itself, and the caller has to.
         """
         ...

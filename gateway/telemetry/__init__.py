@@ -1,1 +1,1 @@
-"""Telemetry: see docs/architecture.md."""
+"""Telemetry: logs, metrics, redaction."""

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 Masking = Callable[[str], str]
-_bound: ContextVar[dict[str, Any]] = ContextVar("gateway_log_facts")
+_bound: ContextVar[dict[str, Any]] = ContextVar("gateway_log_fields")
 _hidden: ContextVar[hide | None] = ContextVar("gateway_log_hidden", default=None)
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _QUOTED = frozenset(' "=\n')
@@ -32,42 +32,42 @@ def event(name: str, **fields: object) -> dict[str, object]:
     return {"event": name, "fields": fields}
 
 
-def bound() -> Mapping[str, Any]:
-    """Return the facts that lines of this context carry."""
+def bound_fields() -> Mapping[str, Any]:
+    """Return the fields of all lines of this context."""
     return _bound.get(_NOTHING)
 
 
-class bind:  # noqa: N801 (used like a function; every request passes here, and a generator is slow)
-    """Make every log line written inside carry `facts` (upload_id, event_id, plugin ...)."""
+class bind:  # noqa: N801 (used like a function; every request enters it, and a generator is slow)
+    """Add `fields` (upload_id, event_id, plugin ...) to every log line written inside."""
 
-    __slots__ = ("_facts", "_token")
+    __slots__ = ("_fields", "_token")
 
-    def __init__(self, **facts: Any) -> None:
-        self._facts = facts
+    def __init__(self, **fields: Any) -> None:
+        self._fields = fields
 
     def __enter__(self) -> None:
-        self._token = _bound.set({**bound(), **self._facts})
+        self._token = _bound.set({**bound_fields(), **self._fields})
 
     def __exit__(self, *_: object) -> None:
         _bound.reset(self._token)
 
 
-def add(**facts: Any) -> None:
-    """Make every further line inside the innermost `bind` carry `facts` too."""
-    _bound.get().update(facts)
+def add_fields(**fields: Any) -> None:
+    """Add `fields` to every further line inside the innermost `bind`."""
+    _bound.get().update(fields)
 
 
 class hide:  # noqa: N801 (as above)
-    """Keep what `find` returns, such as a request's token, out of every line written inside.
+    """Redact the texts that `find_secrets` returns, such as a token, in every line written inside.
 
-    `find` is called once, when the first line is written; most requests write none.
+    `find_secrets` is called once, when the first line is written; most requests write none.
     """
 
-    __slots__ = ("_find", "_found", "_outer", "_token")
+    __slots__ = ("_find_secrets", "_outer", "_secrets", "_token")
 
-    def __init__(self, find: Callable[[], Iterable[str]]) -> None:
-        self._find = find
-        self._found: tuple[str, ...] | None = None
+    def __init__(self, find_secrets: Callable[[], Iterable[str]]) -> None:
+        self._find_secrets = find_secrets
+        self._secrets: tuple[str, ...] | None = None
 
     def __enter__(self) -> None:
         self._outer = _hidden.get()
@@ -76,17 +76,17 @@ class hide:  # noqa: N801 (as above)
     def __exit__(self, *_: object) -> None:
         _hidden.reset(self._token)
 
-    def texts(self) -> tuple[str, ...]:
-        """Return what is hidden here, and by whom this one is surrounded."""
-        if self._found is None:
-            outer = self._outer.texts() if self._outer is not None else ()
-            self._found = (*outer, *self._find())
-        return self._found
+    def secrets(self) -> tuple[str, ...]:
+        """Return the texts of this block and of the blocks around it."""
+        if self._secrets is None:
+            outer = self._outer.secrets() if self._outer is not None else ()
+            self._secrets = (*outer, *self._find_secrets())
+        return self._secrets
 
 
-def _facts(record: logging.LogRecord) -> dict[str, Any]:
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
     own = getattr(record, "fields", getattr(record, "facts", None))
-    return {**bound(), **(own if isinstance(own, Mapping) else {})}
+    return {**bound_fields(), **(own if isinstance(own, Mapping) else {})}
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -95,22 +95,22 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 class _Masked(logging.Formatter):
-    """A formatter that masks messages, texts among the facts, and tracebacks."""
+    """A formatter that masks secrets in messages, fields and tracebacks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mask: Masking = str
-        self.always: Mapping[str, Any] = _NOTHING
+        self.process_fields: Mapping[str, Any] = _NOTHING
 
     def message(self, record: logging.LogRecord) -> str:
-        """Return what the line says."""
+        """Return the sentence of the line."""
         return self._masked(record.getMessage())
 
-    def facts(self, record: logging.LogRecord) -> dict[str, Any]:
-        """Return the facts that the line carries."""
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the fields of the line."""
         return {
             key: self._masked(value) if isinstance(value, str) else value
-            for key, value in {**self.always, **_facts(record)}.items()
+            for key, value in {**self.process_fields, **_fields(record)}.items()
         }
 
     def event(self, record: logging.LogRecord) -> str | None:
@@ -123,26 +123,26 @@ class _Masked(logging.Formatter):
         return self._masked(self.formatException(record.exc_info)) if record.exc_info else None
 
     def _masked(self, text: str) -> str:
-        hiding = _hidden.get()
-        for hidden in hiding.texts() if hiding is not None else ():
-            text = text.replace(hidden, "[redacted]")
+        block = _hidden.get()
+        for secret in block.secrets() if block is not None else ():
+            text = text.replace(secret, "[redacted]")
         return self.mask(text)
 
 
 class TextFormatter(_Masked):
     """`time LEVEL logger: message key=value ...`, a traceback below; the event word is left out.
 
-    Control characters are escaped and further lines indented: nothing logged can look like a line.
+    Control characters are escaped and further lines indented, so that no logged text can forge a line.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line (and its traceback, if it has one)."""
         message, *rest = _printable(self.message(record)).split("\n")
-        facts = "".join(f" {key}={_value(value)}" for key, value in self.facts(record).items())
+        fields = "".join(f" {key}={_value(value)}" for key, value in self.fields(record).items())
         traceback = self.traceback(record)
         if traceback is not None:
             rest += _printable(traceback).split("\n")
-        first = f"{_timestamp(record)} {record.levelname:<7} {record.name}: {message}{facts}"
+        first = f"{_timestamp(record)} {record.levelname:<7} {record.name}: {message}{fields}"
         return "\n    ".join([first, *rest])
 
 
@@ -162,7 +162,7 @@ class JsonFormatter(_Masked):
         head["message"] = self.message(record)
         entry = {
             **head,
-            **self.facts(record),
+            **self.fields(record),
             **head,
         }  # head first in the line, and no field replaces it
         traceback = self.traceback(record)
@@ -183,13 +183,13 @@ def _value(value: Any) -> str:
 
 
 class _Handler(logging.StreamHandler[Any]):
-    """Ours, as told from those that a program around us may have set."""
+    """The handler that `configure` sets, distinct from those of an embedding program."""
 
 
 def configure(style: str | None = None, level: str = "info") -> None:
-    """Send the log to stderr: `text`, `json`, or None: text on a terminal, else JSON.
+    """Log to stderr as `text` or `json`; None: text on a terminal, else JSON.
 
-    The project's own lines from `level` on, those of others (asyncio, libraries) from warnings on.
+    Lines of the gateway are logged from `level` on, those of libraries from `warning` on.
     """
     if style is None:
         style = "text" if sys.stderr.isatty() else "json"
@@ -199,30 +199,31 @@ def configure(style: str | None = None, level: str = "info") -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())
-    others = logging.getLogger()
-    others.handlers[:] = [one for one in others.handlers if not isinstance(one, _Handler)] + [handler]
+    root = logging.getLogger()
+    root.handlers[:] = [old for old in root.handlers if not isinstance(old, _Handler)] + [handler]
 
 
-def mask_with(mask: Masking) -> None:
-    """Take secrets out of all that is logged from now on, by way of `configure`'s handler."""
+def set_mask(mask: Masking) -> None:
+    """Mask secrets in every line of `configure`'s handler."""
     for handler in logging.getLogger("gateway").handlers:
         if isinstance(handler.formatter, _Masked):
             handler.formatter.mask = mask
 
 
-def always(**facts: Any) -> None:
-    """Make every line carry `facts`, whatever context it comes from, by way of `configure`'s handler."""
+def set_process_fields(**fields: Any) -> None:
+    """Add `fields` to every line of `configure`'s handler, whatever its context."""
     for handler in logging.getLogger("gateway").handlers:
         if isinstance(handler.formatter, _Masked):
-            handler.formatter.always = facts
+            handler.formatter.process_fields = fields
 
 
-def take_thread_failures() -> None:
-    """Log what ends a thread, as one line that is masked, instead of Python's words on stderr."""
+def log_thread_failures() -> None:
+    """Log exceptions that end a thread as one masked line, instead of Python's text on stderr."""
 
-    def failed(what: threading.ExceptHookArgs) -> None:
-        error = what.exc_value
+    def failed(args: threading.ExceptHookArgs) -> None:
+        error = args.exc_value
         if error is not None:
-            logging.getLogger("gateway").error("a thread failed", exc_info=error)
+            log = logging.getLogger("gateway")
+            log.error("a thread failed", exc_info=error, extra=event("thread.failed"))
 
     threading.excepthook = failed

@@ -1,7 +1,7 @@
-"""What is counted, and how it is called to Prometheus.
+"""Prometheus metrics of one gateway.
 
-One object per gateway with a registry of its own, so that two gateways in one process (as in tests)
-do not add up.
+Each `Metrics` has a registry of its own, so that two gateways in one process (as in tests) do not
+add up.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from prometheus_client.registry import Collector
 DURATIONS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0)
 
 Waiting = tuple[str, str, float, float]
-"""Handler, state, deliveries, birth of the oldest of them as a Unix time."""
+"""Handler, state, number of deliveries, creation of the oldest one as a Unix time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedQueueDepth:
-    """What an engine that many share tells: what waits in it, and the handlers that it holds back."""
+    """The waiting deliveries and paused handlers of a queue that several gateways share."""
 
     waiting: Sequence[Waiting]
     paused: Sequence[str]
@@ -42,9 +42,9 @@ _NONE: Engines = MappingProxyType({})
 
 
 class LoopCounter(Collector):
-    """A counter for the server's loop alone: adding costs a fraction of what a `Counter` asks.
+    """A counter for the server's loop only: adding costs a fraction of a `Counter`'s.
 
-    `labels` name the words that `add` gets; the words must come from bounded sets.
+    `labels` are the names of the values that `add` gets; values must come from bounded sets.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class LoopCounter(Collector):
         self._counts: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
         registry.register(self)
 
-    def add(self, *words: str, amount: float = 1.0) -> None:
-        """Count one more, or `amount`, of those with these labels."""
-        self._counts[words] = self._counts.get(words, 0.0) + amount
+    def add(self, *values: str, amount: float = 1.0) -> None:
+        """Add `amount` to the count with these label values."""
+        self._counts[values] = self._counts.get(values, 0.0) + amount
 
     def collect(self) -> Iterable[Metric]:
-        """Return the counts as prometheus_client knows them; any thread may ask."""
+        """Return the counts for prometheus_client. Thread-safe."""
         family = CounterMetricFamily(*self._about, labels=self._labels)
-        for words, count in self._counts.copy().items():
-            family.add_metric(words, count)
+        for values, count in self._counts.copy().items():
+            family.add_metric(values, count)
         yield family
 
 
@@ -71,21 +71,27 @@ class Metrics:
     """Counters and gauges of one gateway."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, no news
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, no information
         self._registry = CollectorRegistry()
-        self.requests = self._tally("requests", "Answers by method and status", "method", "status")
-        self.uploads = self._tally("uploads", "Uploads by outcome (stored, or an error code)", "outcome")
-        self.received_bytes = self._tally("upload_bytes", "Bytes of committed uploads")
-        self.notifications = self._tally(
+        self.requests = self._loop_counter(
+            "requests", "Answers by method and status", "method", "status"
+        )
+        self.uploads = self._loop_counter(
+            "uploads", "Uploads by outcome (stored, or an error code)", "outcome"
+        )
+        self.received_bytes = self._loop_counter("upload_bytes", "Bytes of committed uploads")
+        self.notifications = self._loop_counter(
             "object_notices", "Notifications of objects by outcome", "outcome"
         )
-        self.presigned_uploads = self._tally("initiated_uploads", "Ends of presigned uploads", "end")
-        self.downloads = self._tally(
+        self.presigned_uploads = self._loop_counter(
+            "initiated_uploads", "Ends of presigned uploads", "end"
+        )
+        self.downloads = self._loop_counter(
             "downloads",
             "Downloads by outcome (sent, not_modified, broken, or an error code)",
             "outcome",
         )
-        self.sent_bytes = self._tally("download_bytes", "Bytes of files that were sent")
+        self.sent_bytes = self._loop_counter("download_bytes", "Bytes of files that were sent")
         self.unsent_bytes = Counter(
             "gateway_refused_bytes",
             "Declared bytes that early refusals kept from being sent",
@@ -111,7 +117,7 @@ class Metrics:
             registry=self._registry,
         )
 
-    def _tally(self, name: str, meaning: str, *labels: str) -> LoopCounter:
+    def _loop_counter(self, name: str, meaning: str, *labels: str) -> LoopCounter:
         return LoopCounter(f"gateway_{name}", meaning, labels, self._registry)
 
     def record_run(self, handler: str, outcome: str, seconds: float) -> None:
@@ -120,7 +126,7 @@ class Metrics:
         self.run_seconds.labels(handler).observe(seconds)
 
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Add a gauge that is read when somebody asks."""
+        """Add a gauge whose value is read at each scrape."""
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
     def render(
@@ -131,8 +137,9 @@ class Metrics:
     ) -> bytes:
         """Return the text exposition format.
 
-        `depth` is what waits here, `paused` names handlers; `engines` is the same of engines that
-        many share, by name, None for one that does not answer. Their samples have a label `engine`.
+        `depth` are the waiting deliveries of this gateway, `paused` its paused handlers; `engines`
+        has the same of shared queues by name, None if one does not answer. Their samples have a label
+        `engine`.
         """
         families = [*_waiting(depth, paused, engines), *_engines_up(engines)]
         return generate_latest(self._registry) + generate_latest(_MetricsSnapshot(families))
@@ -151,15 +158,17 @@ def _waiting(
         "gateway_handler_paused", "1 for a handler that is paused", labels=["handler"]
     )
     now = time.time()
-    told = [({"engine": name}, one.waiting, one.paused) for name, one in engines.items() if one]
-    for more, waiting, held_back in [({}, depth, paused), *told]:
+    shared = [
+        ({"engine": name}, queue.waiting, queue.paused) for name, queue in engines.items() if queue
+    ]
+    for extra, waiting, paused_handlers in [({}, depth, paused), *shared]:
         for handler, state, count, oldest in waiting:
-            labels = {"handler": handler, **more}
+            labels = {"handler": handler, **extra}
             deliveries.add_sample(deliveries.name, {**labels, "state": state}, count)
             if state == "ready":
                 age.add_sample(age.name, labels, max(now - oldest, 0.0))
-        for handler in held_back:
-            held.add_sample(held.name, {"handler": handler, **more}, 1)
+        for handler in paused_handlers:
+            held.add_sample(held.name, {"handler": handler, **extra}, 1)
     return deliveries, age, held
 
 
@@ -169,35 +178,35 @@ def _engines_up(engines: Engines) -> Sequence[GaugeMetricFamily]:
     up = GaugeMetricFamily(
         "gateway_engine_up", "1 for an engine whose deliveries are here", labels=["engine"]
     )
-    for name, one in engines.items():
-        up.add_metric([name], float(one is not None))
+    for name, queue in engines.items():
+        up.add_metric([name], float(queue is not None))
     return (up,)
 
 
-def together(told: Mapping[int, bytes | None]) -> bytes:
-    """Merge what several processes said of themselves, by slot: each sample gets a label `process`.
+def merge_expositions(expositions: Mapping[int, bytes | None]) -> bytes:
+    """Merge the expositions of several processes, by slot: each sample gets a label `process`.
 
-    Not added up: a process that starts again counts from 0, and only its own counts may say so. None
-    stands for a process that does not answer; `gateway_process_up` says so. CPU-bound.
+    Counts are not added up: a restarted process counts from 0, and only a count of its own may go
+    back. None is a process that does not answer; `gateway_process_up` is 0 for it. CPU-bound.
     """
     families: dict[str, Metric] = {}
     up = GaugeMetricFamily(
         "gateway_process_up", "1 for a process whose figures are here", labels=["process"]
     )
-    for slot, text in sorted(told.items()):
+    for slot, text in sorted(expositions.items()):
         up.add_metric([str(slot)], float(text is not None))
         for family in text_string_to_metric_families((text or b"").decode()):
-            kept = families.setdefault(
+            merged = families.setdefault(
                 family.name, Metric(family.name, family.documentation, family.type)
             )
             for sample in family.samples:
                 labels = {"process": str(slot), **sample.labels}
-                kept.samples.append(sample._replace(labels=labels))
+                merged.samples.append(sample._replace(labels=labels))
     return generate_latest(_MetricsSnapshot([up, *families.values()]))
 
 
 class _MetricsSnapshot(CollectorRegistry):
-    """A registry for figures that are fetched per scrape."""
+    """A registry of metrics that are made for one scrape."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         super().__init__()

@@ -119,7 +119,7 @@ def _warm_up() -> None:
     asyncio.run(make_one())
 
 
-# The session's first client reads megabytes of JSON, a quarter of a second: at load, not in a lane.
+# The session's first client reads megabytes of JSON, a quarter of a second: at load, not in an executor.
 # In a thread, because the thread that loads plugins may have a running loop.
 _warming = threading.Thread(target=_warm_up)
 _warming.start()

@@ -1,4 +1,4 @@
-"""What every shelf promises: the directory's and the bucket's, on two servers that differ."""
+"""What every storage promises: the directory's and the bucket's, on two servers that differ."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ ODD = "/upload/hé llo+1%41 &=?#/ü~'(x)[y].txt"
 
 @dataclass
 class Stocked:
-    """A shelf, and how something comes onto it without the gateway."""
+    """A storage, and how something comes onto it without the gateway."""
 
-    shelf: Storage
+    storage: Storage
     put: Callable[[str, bytes], Awaitable[None]]
     order: Callable[[str], Any] = str.encode
 
     async def paths(self, prefix: str, after: str | None = None) -> list[str]:
-        return [stat.path async for stat in self.shelf.list(prefix, after=after)]
+        return [stat.path async for stat in self.storage.list(prefix, after=after)]
 
     async def read(self, path: str, **part: Any) -> bytes:
-        async with self.shelf.open(path, **part) as opened:
+        async with self.storage.open(path, **part) as opened:
             return b"".join([bytes(piece) async for piece in opened])
 
 
@@ -84,7 +84,7 @@ def _by_folders(path: str) -> list[bytes]:
 async def test_a_file_is_described_and_read_whole(stocked: Stocked) -> None:
     content = bytes(range(256)) * 4096 * 3
     await stocked.put("/upload/a.bin", content)
-    stat = await stocked.shelf.stat("/upload/a.bin")
+    stat = await stocked.storage.stat("/upload/a.bin")
     assert (stat.path, stat.bytes) == ("/upload/a.bin", len(content))
     assert stat.etag
     assert '"' not in stat.etag
@@ -102,34 +102,34 @@ async def test_a_part_is_that_part_and_tells_the_size_of_the_whole(
     content = bytes(range(100))
     await stocked.put("/a", content)
     end = 100 if length is None else start + length
-    async with stocked.shelf.open("/a", start=start, length=length) as opened:
+    async with stocked.storage.open("/a", start=start, length=length) as opened:
         assert b"".join([bytes(piece) async for piece in opened]) == content[start:end]
         assert opened.stat.bytes == 100
-        assert opened.stat.etag == (await stocked.shelf.stat("/a")).etag
+        assert opened.stat.etag == (await stocked.storage.stat("/a")).etag
 
 
 async def test_an_empty_file_is_read_as_nothing(stocked: Stocked) -> None:
     await stocked.put("/empty", b"")
     assert await stocked.read("/empty") == b""
-    assert (await stocked.shelf.stat("/empty")).bytes == 0
+    assert (await stocked.storage.stat("/empty")).bytes == 0
 
 
 async def test_one_that_has_been_replaced_is_not_taken_for_the_old(stocked: Stocked) -> None:
     await stocked.put("/a", b"old")
-    old = (await stocked.shelf.stat("/a")).etag
+    old = (await stocked.storage.stat("/a")).etag
     await stocked.put("/a", b"newer")
     for part in ({}, {"start": 1, "length": 1}, {"length": 0}):
         with pytest.raises(Superseded):
             await stocked.read("/a", etag=old, **part)
     with pytest.raises(Superseded):
-        await stocked.shelf.delete("/a", old)
+        await stocked.storage.delete("/a", old)
     assert await stocked.read("/a") == b"newer"
 
 
 async def test_what_is_not_there_is_not_found(stocked: Stocked) -> None:
     await stocked.put("/folder/file", b"x")
     for path in ("/nothing", "/folder", "/folder/file/below", "/fold"):
-        for ask in (stocked.shelf.stat, stocked.read, stocked.shelf.delete):
+        for ask in (stocked.storage.stat, stocked.read, stocked.storage.delete):
             with pytest.raises(Refusal) as refused:
                 await ask(path)
             assert refused.value.code == "not_found", (path, ask)
@@ -137,7 +137,7 @@ async def test_what_is_not_there_is_not_found(stocked: Stocked) -> None:
 
 @pytest.mark.parametrize("path", ["/../etc/passwd", "/a/../b", "/a//b", "/a\x00", "/a\\b", "/./a"])
 async def test_a_path_that_leads_elsewhere_is_refused(stocked: Stocked, path: str) -> None:
-    for ask in (stocked.shelf.stat, stocked.read, stocked.shelf.delete):
+    for ask in (stocked.storage.stat, stocked.read, stocked.storage.delete):
         with pytest.raises(Refusal) as refused:
             await ask(path)
         assert refused.value.code == "bad_path"
@@ -147,17 +147,17 @@ async def test_odd_names_are_kept_to_the_letter(stocked: Stocked) -> None:
     await stocked.put(ODD, b"odd")
     await stocked.put(ODD.replace("%41", "A"), b"another")
     assert await stocked.read(ODD) == b"odd"
-    assert (await stocked.shelf.stat(ODD)).path == ODD
+    assert (await stocked.storage.stat(ODD)).path == ODD
     assert sorted(await stocked.paths("/upload/hé")) == sorted([ODD, ODD.replace("%41", "A")])
-    await stocked.shelf.delete(ODD)
+    await stocked.storage.delete(ODD)
     assert await stocked.paths("/") == [ODD.replace("%41", "A")]
 
 
 async def test_a_removed_file_is_gone(stocked: Stocked) -> None:
     await stocked.put("/a", b"x")
-    await stocked.shelf.delete("/a", (await stocked.shelf.stat("/a")).etag)
+    await stocked.storage.delete("/a", (await stocked.storage.stat("/a")).etag)
     with pytest.raises(Refusal):
-        await stocked.shelf.stat("/a")
+        await stocked.storage.stat("/a")
     assert await stocked.paths("/") == []
 
 
@@ -176,7 +176,7 @@ async def test_a_list_is_in_the_order_of_keys_below_a_prefix_that_is_text(stocke
 
 async def test_a_list_says_of_each_file_what_stat_says(stocked: Stocked) -> None:
     await stocked.put("/list/a", b"four")
-    (found,) = [stat async for stat in stocked.shelf.list("/list")]
-    stat = await stocked.shelf.stat("/list/a")
+    (found,) = [stat async for stat in stocked.storage.list("/list")]
+    stat = await stocked.storage.stat("/list/a")
     assert (found.path, found.bytes, found.etag) == ("/list/a", 4, stat.etag)
     assert abs(found.modified - stat.modified) < 2

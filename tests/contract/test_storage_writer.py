@@ -51,10 +51,10 @@ async def begin(
 
 async def visible(gateway: Gateway) -> dict[str, bytes]:
     """Return what can be read, by path."""
-    shelf, found = gateway.resources.storage, {}
-    paths = [stat.path async for stat in shelf.list("/upload/")]
+    storage, found = gateway.resources.storage, {}
+    paths = [stat.path async for stat in storage.list("/upload/")]
     for path in paths:
-        async with shelf.open(path) as opened:
+        async with storage.open(path) as opened:
             found[path] = b"".join([bytes(piece) async for piece in opened])
     return found
 

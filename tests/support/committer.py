@@ -39,7 +39,7 @@ TIMEOUT = 30.0
 class CommitterHarness:
     """All that commits need, assembled below `folder`.
 
-    `handlers` are told of every upload, `watchers` of objects.
+    `handlers` subscribe to uploads, `watchers` to objects.
     """
 
     def __init__(self, folder: Path, rename_lock: RenameLock | None = None) -> None:
@@ -54,16 +54,16 @@ class CommitterHarness:
         self.disk = ThreadPoolExecutor(2)
         self.handlers: list[str] = ["h"]
         self.watchers: list[HandlerSpec] = []
-        space = DiskSpace(self.incoming.fd, 0)
-        disk = LocalDisk(
-            self.tree, self.incoming, space, self.disk, durable=True, rename_lock=rename_lock
+        self.space = DiskSpace(self.incoming.fd, 0)
+        self.local_disk = LocalDisk(
+            self.tree, self.incoming, self.space, self.disk, durable=True, rename_lock=rename_lock
         )
         state = ProcessState(0, self.journal, self.once)
         events = UploadEvents(
             lambda: Subscribers(tuple(self.handlers), tuple(self.watchers)), Redaction(), 0
         )
-        batch = BatchCommitter(disk, state, events)
-        self.committer = Committer(batch, self.journal.outbox, disk)
+        batch = BatchCommitter(self.local_disk, state, events)
+        self.committer = Committer(batch, self.journal.outbox, self.local_disk)
         self.committer.start()
         exclusive = contextlib.nullcontext if rename_lock is None else rename_lock.exclusive
         storage = LocalStorage(self.tree, self.committer.between_batches, exclusive)
@@ -79,20 +79,20 @@ class CommitterHarness:
         self.once.close()
         self.tree.close()
 
-    def order(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> CommitRequest:
-        """Receive a body and return the order to commit it."""
-        mime = facts.pop("mime", "text/plain")
-        upload = Upload(new_id(0), path, created=1.0, **facts)
+    def request(self, path: str = "/x", content: bytes = b"body", **fields: Any) -> CommitRequest:
+        """Receive a body and return the request to commit it."""
+        mime = fields.pop("mime", "text/plain")
+        upload = Upload(new_id(0), path, created=1.0, **fields)
         body = self.incoming.create(upload.id, 0o640)
         body.buffer(content)
         return CommitRequest(upload, body, mime, {}, from_client=True)
 
-    async def commit(self, path: str = "/x", content: bytes = b"body", **facts: Any) -> Stored:
+    async def commit(self, path: str = "/x", content: bytes = b"body", **fields: Any) -> Stored:
         async with asyncio.timeout(TIMEOUT):
-            return await self.committer.commit(self.order(path, content, **facts))
+            return await self.committer.commit(self.request(path, content, **fields))
 
-    async def batch(self, *orders: CommitRequest) -> list[Stored | BaseException]:
-        """Commit `orders` as one batch."""
+    async def batch(self, *requests: CommitRequest) -> list[Stored | BaseException]:
+        """Commit `requests` as one batch."""
         entered, go_on = asyncio.Event(), threading.Event()
         loop = asyncio.get_running_loop()
 
@@ -102,8 +102,8 @@ class CommitterHarness:
 
         holding = asyncio.create_task(self.committer.between_batches(hold))
         await entered.wait()
-        commits = [asyncio.create_task(self.committer.commit(order)) for order in orders]
-        await asyncio.sleep(0)  # each has queued its order when this returns
+        commits = [asyncio.create_task(self.committer.commit(request)) for request in requests]
+        await asyncio.sleep(0)  # each has queued its request when this returns
         go_on.set()
         async with asyncio.timeout(TIMEOUT):
             await holding

@@ -143,7 +143,7 @@ def _named(folder: str, query: dict[str, list[str]]) -> list[str] | None:
     if len(set(names)) < len(names):
         raise Refusal("bad_request", "a file is named twice")
     for name in names:
-        paths.check(folder + name)
+        paths.check_path(folder + name)
     return names
 
 

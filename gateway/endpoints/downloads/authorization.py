@@ -105,7 +105,7 @@ def _check_rewritten(download: Download, path: str) -> None:
     try:
         if download.archive is not None and not path.endswith("/"):
             raise Refusal("bad_path", "a folder ends with a slash")
-        paths.check(path.removesuffix("/") if download.archive is not None else path)
+        paths.check_path(path.removesuffix("/") if download.archive is not None else path)
     except Refusal as refusal:
         log.error(
             "a handler rewrote the path to a bad one: %s", refusal, extra={"facts": {"path": path}}

@@ -109,7 +109,7 @@ class DownloadHandler:
         self, path: str, wish: ResponseOptions, asked: ConditionalRequest
     ) -> web.StreamResponse:
         if self._visited is not None:
-            visit = await self._visited.visit(path, asked.choose)
+            visit = await self._visited.read_parts(path, asked.choose)
             held = None if visit.opened is None else await self._take(visit.opened)
             return self._answer(visit.stat, wish, asked, ResponseBody(held, visit.pieces))
         stat = await self.shelf.stat(path)

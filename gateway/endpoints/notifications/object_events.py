@@ -119,6 +119,6 @@ def _trusted_metadata(presigned: Sequence[PresignedUpload], stored: dict[str, st
 def _is_path(path: str) -> bool:
     """Return whether scripts can open it: object stores accept keys that are no paths."""
     try:
-        return "/" + "/".join(paths.check(path)) == path
+        return "/" + "/".join(paths.check_path(path)) == path
     except Refusal:
         return False

@@ -270,7 +270,7 @@ class ObjectEventPublisher:
     def subscribers(self, key: str) -> tuple[str, ...]:
         """Return the names of the handlers whose prefix and suffix match a key."""
         return tuple(
-            [spec.name for spec in self._hooks.handler_specs(OBJECT_CREATED) if spec.wants(key)]
+            [spec.name for spec in self._hooks.handler_specs(OBJECT_CREATED) if spec.matches_key(key)]
         )
 
     async def publish(self, events: Sequence[NewEvent]) -> None:

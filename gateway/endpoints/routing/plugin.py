@@ -29,7 +29,7 @@ from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document, Kind, ParsedPlugin, Plugin, PluginErrors, validate
 from gateway.plugins.legacy_keys import NO_UPSTREAM, ROUTE_KEYS, translate
 from gateway.plugins.route_models import RouteCaseModel, RouteModel, SpecModel
-from gateway.plugins.scripting import PluginContext
+from gateway.plugins.scripting import PluginContext, ScriptContext
 
 KIND: Final = "routing"
 REQUEST: Final = "request_script"
@@ -198,7 +198,7 @@ class _RouteBuilder:
         if code is None:
             return None
         self.codes[key] = code
-        script_context = self._context.for_script(self._name, self._document.folder)
+        script_context = ScriptContext(self._name, self._document.folder, self._context)
         return self._try(lambda: make_process(code, script_context, self._document, key))
 
     def _operation(self, at: int, spec: SpecModel) -> Operation:

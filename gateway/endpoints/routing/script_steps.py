@@ -205,5 +205,5 @@ def _without_length(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 def _id() -> str:
     """What connects the client's answer with the log."""
-    known = logs.bound().get("request_id")
+    known = logs.bound_fields().get("request_id")
     return f"; its log knows more under {known}" if known else ""

@@ -43,7 +43,6 @@ from gateway.plugins.testing import (
     script_failure,
 )
 from gateway.settings import Settings
-from gateway.telemetry.metrics import Metrics
 
 REMOTE: Final = "192.0.2.1"
 """The address that tests send from (RFC 5737)."""
@@ -85,14 +84,17 @@ async def _run_test(
         await stubs.fill_records()
     except ValueError as error:
         return [script_failure(error)]
-    exchange = _exchange(_route(plugin, test, stubs), test.request)
+    headers: Mapping[str, str] = {}
     try:
+        exchange = _exchange(_route(plugin, test, stubs), test.request)
+        headers = exchange.headers
         response = await _respond(exchange, test, executor)
+        headers = exchange.headers  # a script may have replaced them
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             return [script_failure(refusal.__cause__)]
         response = refusal_answer(refusal)
-    return _failures(test.expect, response, exchange.headers)
+    return _failures(test.expect, response, headers)
 
 
 async def _respond(
@@ -108,9 +110,8 @@ async def _respond(
     if not exchange.route.takes(method):
         raise MethodNotAllowed(exchange.route.methods)
     upstream = StubbedUpstream(test.upstream)
-    steps = RouteSteps(
-        _auth(exchange), ScriptSteps(run_script, str, upstream.fetch_whole), upstream, None, Metrics()
-    )
+    scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
+    steps = RouteSteps(_auth(exchange), scripts, upstream, default_cors=None, metrics=None)
     return await steps.respond(exchange)
 
 

@@ -124,7 +124,7 @@ def _apply_grant(upload: Upload) -> None:
 
 def _check_path(upload: Upload, match: PathMatch) -> None:
     try:
-        paths.check(upload.path)
+        paths.check_path(upload.path)
     except Refusal as refusal:
         if failure := as_hook_failure(refusal, upload, match):
             raise failure from refusal

@@ -52,7 +52,7 @@ class UploadHandler:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
         request, upload_id = incoming.request, new_id(self._slot)
         request[UPLOAD_ID] = upload_id
-        logs.add(upload_id=upload_id)
+        logs.add_fields(upload_id=upload_id)
         withheld = 0
         try:
             if expects_continue(request):

@@ -1,8 +1,8 @@
 """`callout`, the way a script calls another HTTP service or this gateway.
 
-One rule: an answer is bounded in bytes, the wait is bounded by the handler's own time-out. One
-client session a lane loop, closed with the lane. The credential of the installation goes to its own
-gateways and nowhere else, not even after a redirect.
+A response is bounded in bytes; the wait is bounded by the time-out of the handler. Each executor loop
+has one client session. The credential of the installation goes to its own gateways only, not even to
+the target of a redirect.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 from yarl import URL
@@ -19,11 +19,14 @@ from yarl import URL
 from gateway.signing.credential import FindCredentials, TrustedCall
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
-LARGEST_ANSWER: Final = 64 * 1024 * 1024
-"""Bytes of an answer that a script may hold in memory; larger ones are for `aiohttp` and a file."""
+MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of a response that a script may hold in memory; for larger ones it uses `aiohttp` and a file."""
 
-CONNECT_SECONDS: Final = 30.0
-CONNECTIONS: Final = 1000
+CONNECT_TIMEOUT: Final = 30.0
+"""Seconds to connect to a service."""
+
+MAX_CONNECTIONS: Final = 1000
+"""Connections of one executor loop."""
 
 
 class HTTPError(Exception):
@@ -40,22 +43,41 @@ class HTTPError(Exception):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CalloutResponse:
-    """What a callout got: status, headers (looked up without regard to case), body."""
+    """The response of a callout: status, headers (looked up without regard to case), body."""
 
     code: int
     headers: Mapping[str, str]
     body: bytes
 
     def __repr__(self) -> str:
-        return f"<Answer {self.code}, {len(self.body)} bytes>"
+        return f"<CalloutResponse {self.code}, {len(self.body)} bytes>"
 
     def json(self) -> Any:
-        """Return the body as JSON. Raises `ValueError` where it is none."""
+        """Return the body as JSON. Raises `ValueError` if it is not JSON."""
         return json.loads(self.body)
 
 
-def nobody(_method: str, _url: URL) -> TrustedCall | None:
-    """Recognise no gateway at all."""
+class CalloutService(Protocol):
+    """`callout` as scripts call it."""
+
+    async def __call__(
+        self,
+        endpoint: str | None = None,
+        path: str = "/",
+        method: str = "GET",
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> CalloutResponse:
+        """Send a request and return its response."""
+        ...
+
+    async def close(self) -> None:
+        """Close the session of the running loop."""
+        ...
+
+
+def no_credentials(_method: str, _url: URL) -> TrustedCall | None:
+    """Know no gateway of this installation."""
     return None
 
 
@@ -63,7 +85,7 @@ class Callout:
     """Calls HTTP services. `own_endpoint` returns `host:port` or a URL of this gateway."""
 
     def __init__(
-        self, own_endpoint: Callable[[], str], credentials_for: FindCredentials = nobody
+        self, own_endpoint: Callable[[], str], credentials_for: FindCredentials = no_credentials
     ) -> None:
         self._own_endpoint = own_endpoint
         self._credentials_for = credentials_for
@@ -77,12 +99,12 @@ class Callout:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> CalloutResponse:
-        """Send a request and return its answer.
+        """Send a request and return its response.
 
         `endpoint` is `host:port`, a URL, or None for this gateway. A dict or list is sent as
-        JSON. Raises `HTTPError(code, body)` from 400 on, `ValueError` for an answer over 64 MiB,
-        `aiohttp.ClientError` and `TimeoutError` where there is no answer. Redirects are followed,
-        but not those of a gateway of this installation: they are answers like others.
+        JSON. Raises `HTTPError(code, body)` from 400 on, `ValueError` for a response over 64 MiB,
+        `aiohttp.ClientError` and `TimeoutError` without a response. Redirects are followed, except
+        those of a gateway of this installation.
         """
         url = URL(_url(endpoint or self._own_endpoint(), path))
         fields = {k: v for k, v in (headers or {}).items() if k.lower() != INTERNAL_HEADER.lower()}
@@ -90,21 +112,23 @@ class Callout:
             body = json.dumps(body).encode()
             if not any(name.lower() == "content-type" for name in fields):
                 fields["Content-Type"] = "application/json"
-        answer = await self._send(method.upper(), url, body, fields)
-        if answer.code >= 400:
-            error = HTTPError(answer.code, answer.body)
+        response = await self._send(method.upper(), url, body, fields)
+        if response.code >= 400:
+            error = HTTPError(response.code, response.body)
             error.add_note(f"{method} {url.with_user(None).with_query(None)}")
             raise error
-        return answer
+        return response
 
     async def _send(self, method: str, url: URL, body: Any, fields: dict[str, str]) -> CalloutResponse:
-        how: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         trusted = self._credentials_for(method, url)
         if trusted is not None:
             url = trusted.url
             fields[INTERNAL_HEADER] = trusted.credential
-            how = {"allow_redirects": False, "ssl": trusted.tls}
-        async with self._session().request(method, url, data=body, headers=fields, **how) as response:
+            options = {"allow_redirects": False, "ssl": trusted.tls}
+        async with self._session().request(
+            method, url, data=body, headers=fields, **options
+        ) as response:
             return CalloutResponse(response.status, response.headers, await _read(response))
 
     async def close(self) -> None:
@@ -117,8 +141,8 @@ class Callout:
         loop = asyncio.get_running_loop()
         if loop not in self._sessions:
             self._sessions[loop] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._sessions[loop]
@@ -133,7 +157,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > LARGEST_ANSWER:
+        if len(body) > MAX_RESPONSE_BYTES:
             response.close()
-            raise ValueError(f"the answer is larger than {LARGEST_ANSWER} bytes")
+            raise ValueError(f"the response is larger than {MAX_RESPONSE_BYTES} bytes")
     return bytes(body)

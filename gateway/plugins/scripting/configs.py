@@ -36,7 +36,7 @@ class Configs:
     ) -> None:
         self._values = dict(values)
         self._mask = Mask() if mask is None else mask
-        self._mask.learn(secrets)
+        self._mask.add_secrets(secrets)
 
     def __repr__(self) -> str:
         return f"<Configs {', '.join(self.names)}>"

@@ -116,7 +116,7 @@ class FilesInMemory:
         on_conflict: OnConflict = "replace",
     ) -> Stored:
         """Keep it. Raises `Refusal`: `bad_path`, `conflict`."""
-        path = "/" + "/".join(paths.check(path))
+        path = "/" + "/".join(paths.check_path(path))
         replaced = path in self._kept
         if replaced and on_conflict == "reject":
             raise Refusal("conflict", "the file exists, and existing files are not replaced here")
@@ -153,7 +153,7 @@ class FilesInMemory:
         return len(old)
 
     def _found(self, path: str, etag: str | None = None) -> tuple[bytes, Stat]:
-        found = self._kept.get("/" + "/".join(paths.check(path)))
+        found = self._kept.get("/" + "/".join(paths.check_path(path)))
         if found is None:
             raise Refusal("not_found", "there is no such file")
         if etag is not None and found[1].etag != etag:

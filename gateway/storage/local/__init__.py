@@ -1,1 +1,1 @@
-"""Local: see docs/architecture.md."""
+"""A local directory as a storage, and the state folder `DIRECTORY/.gateway`."""

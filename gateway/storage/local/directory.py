@@ -1,6 +1,6 @@
-"""The open folder into which a file goes, and how its entries become durable.
+"""An open folder into which a file is published, and how its entries become durable.
 
-One rule: a folder is known by its descriptor, never by its name, which others may change. All calls
+A folder is known by its descriptor, never by its name, which other processes may change. All calls
 block; they are made from threads.
 """
 
@@ -8,32 +8,33 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Final, Self
 
 from gateway.errors import Refusal
 
-ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_REMEMBERED: Final = 65_536
 
 Inode = tuple[int, int]
 
 
-def inode(found: os.stat_result) -> Inode:
+def inode(status: os.stat_result) -> Inode:
     """Return what tells a file from every other: device and inode."""
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
-class Durable(set[tuple[Inode, int]]):
-    """Remembers folders whose entry in the folder above is known to be on stable storage.
+class DurableFolders(set[tuple[Inode, int]]):
+    """Remembers folders whose entry in the parent folder is known to be on stable storage.
 
     Without it the second of two uploads into a new folder could be answered while the first
-    one has yet to sync that folder's own entry. Each stands with the mtime (nanoseconds) that
-    the folder above had: inode numbers come back, but not without a change there. Forgetting
-    costs a sync, never a promise.
+    one has yet to sync that folder's own entry. Each is kept with the mtime (nanoseconds) that
+    the parent folder had: inode numbers are used again, but not without a change there. Forgetting
+    one costs a sync, never a promise.
     """
 
     def add(self, entry: tuple[Inode, int]) -> None:
-        """Remember a folder's (device, inode) and the mtime of the folder above."""
+        """Remember a folder's (device, inode) and the mtime of its parent folder."""
         if len(self) >= _MAX_REMEMBERED:
             self.clear()
         super().add(entry)
@@ -47,7 +48,9 @@ class OpenDirectory:
     that `name` had when the tree was walked, None when there was no such entry.
     """
 
-    def __init__(self, fd: int, name: str, folder: Inode, unsynced: int, durable: Durable) -> None:
+    def __init__(
+        self, fd: int, name: str, folder: Inode, unsynced: int, durable: DurableFolders
+    ) -> None:
         self.fd = fd
         self.name = name
         self.folder = folder
@@ -71,28 +74,28 @@ class OpenDirectory:
             return os.stat(self.name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        except OSError as fault:
-            raise too_long_or(fault) from None
+        except OSError as error:
+            raise name_error(error) from None
 
-    def sync(self, done: set[Inode] | None = None) -> None:
+    def sync(self, synced: set[Inode] | None = None) -> None:
         """Put this folder's entries on stable storage, and the entry of every new folder above it.
 
-        Each folder is synced once; `done` holds those that a batch has synced since its last
-        `parent()` and its last rename, and is added to. Raises `OSError` when the disk refuses.
+        Each folder is synced once; `synced` holds those that a batch has synced since its last
+        `open_parent()` and its last rename, and is added to. Raises `OSError` when the disk refuses.
         """
-        done = set() if done is None else done
-        if not self._unsynced and self.folder in done:
+        synced = set() if synced is None else synced
+        if not self._unsynced and self.folder in synced:
             return
-        _sync_once(self.fd, done)
+        _sync_once(self.fd, synced)
         below = os.dup(self.fd)
         try:
             for _ in range(self._unsynced):
                 # A descriptor's ".." is the folder that holds its entry now, whatever its name.
-                above = os.open("..", ENTER, dir_fd=below)
+                above = os.open("..", FOLDER_FLAGS, dir_fd=below)
                 entered, below = below, above
                 try:
                     changed = os.fstat(above).st_mtime_ns
-                    _sync_once(above, done)
+                    _sync_once(above, synced)
                     self._durable.add((inode(os.fstat(entered)), changed))
                 finally:
                     os.close(entered)
@@ -107,15 +110,24 @@ class OpenDirectory:
             os.close(fd)
 
 
-def _sync_once(fd: int, done: set[Inode]) -> None:
+def _sync_once(fd: int, synced: set[Inode]) -> None:
     folder = inode(os.fstat(fd))
-    if folder not in done:
+    if folder not in synced:
         os.fsync(fd)
-        done.add(folder)
+        synced.add(folder)
 
 
-def too_long_or(fault: OSError) -> Exception:
-    """Return the refusal of a name that is too long, or the fault as it is."""
-    if fault.errno == errno.ENAMETOOLONG:
+def sync_folder(folder: Path) -> None:
+    """Put the entries of a folder on stable storage. Blocking. Raises `OSError`."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def name_error(error: OSError) -> Exception:
+    """Return the refusal of a name that is too long, or the error as it is."""
+    if error.errno == errno.ENAMETOOLONG:
         return Refusal("bad_path", "a segment of the path is too long for the file system")
-    return fault
+    return error

@@ -1,8 +1,8 @@
-"""Bodies on their way in, each a file of its own in `.gateway/incoming/<slot>/`.
+"""Bodies that are being received, each a file of its own in `.gateway/incoming/<slot>/`.
 
-A body is private until the commit renames it. Small bodies stay in memory until they are sealed, so
-that a 4 KiB upload costs the disk one visit. All methods that touch the disk block: they are called
-from writer threads, one at a time per body.
+A body is private until the commit renames it. A small one stays in memory until it is finalized, so
+that a 4 KiB upload needs one job of one thread. All methods that touch the disk block: threads call
+them, one at a time per body.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ NO_SPACE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _IOV_MAX: Final = 1024
 
 WRITEBACK_BYTES: Final = 8 << 20
-"""The disk is set to work on a long body whenever so much of it is new."""
+"""Writeback of a long body starts whenever so much of it is new."""
 
 MAX_IN_MEMORY_BYTES: Final = 64 << 10
-"""A body up to this size is handed to the committer in memory."""
+"""A body up to this size reaches the committer in memory."""
 
 
 class IncomingDirectory:
     """The folder of one slot. `device` is the file system that uploads must end on.
 
-    `umask` is the process's: it takes bits from the mode with which a body is made.
+    `umask` is the process's: it takes bits from the mode with which a body is created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,11 +46,11 @@ class IncomingDirectory:
         os.umask(self.umask)
 
     def create(self, upload_id: str, mode: int, algorithms: Sequence[str] = ()) -> IncomingFile:
-        """Return a new empty body; no file exists before its first bytes are written."""
+        """Return a new empty body; it has no file before its first bytes are written."""
         return IncomingFile(self, upload_id, mode, algorithms)
 
     def upload_ids(self) -> Iterator[str]:
-        """Iterate over the upload ids whose bodies lie here."""
+        """Iterate over the ids of the uploads whose bodies are here."""
         with os.scandir(self.fd) as entries:
             for entry in entries:
                 yield entry.name
@@ -60,7 +60,7 @@ class IncomingDirectory:
         return os.stat(upload_id, dir_fd=self.fd, follow_symlinks=False)
 
     def remove(self, upload_id: str) -> None:
-        """Delete a body; one that is gone already is no fault."""
+        """Delete a body, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(upload_id, dir_fd=self.fd)
 
@@ -76,7 +76,7 @@ class IncomingDirectory:
 class IncomingFile:
     """One body being received. `received` counts the bytes written so far.
 
-    `note` is to be written on the file (`attributes`), before its first byte.
+    `xattr` is written to the file before its first byte.
     """
 
     def __init__(
@@ -104,17 +104,17 @@ class IncomingFile:
 
     @property
     def size(self) -> int:
-        """Bytes written and kept."""
+        """Bytes written and buffered."""
         return self.received + len(self._buffered)
 
     def buffer(self, content: bytes) -> None:
-        """Hold all bytes in memory until the body is sealed. Does not touch the disk."""
+        """Hold all bytes in memory until the body is finalized. Does not touch the disk."""
         self._buffered = content
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Append `pieces` to the file and feed the digests. Their memory may be used again afterwards.
 
-        Raises `Refusal("no_space")` when the disk is full, `OSError` for any other fault.
+        Raises `Refusal("no_space")` when the disk is full, `OSError` for any other error.
         """
         for piece in pieces if self._hashes else ():
             for digest in self._hashes.values():
@@ -122,7 +122,7 @@ class IncomingFile:
         self._append(pieces)
 
     def start_writeback(self) -> None:
-        """Ask that the bytes set out for the disk as they come, so that the sync at the end is short."""
+        """Write bytes back to the disk as they come from now on: the sync at the end is short then."""
         self._writes_back = True
 
     def _append(self, pieces: Sequence[bytes | memoryview]) -> None:
@@ -131,31 +131,31 @@ class IncomingFile:
                 self._open()
             self._synced = False
             self.received += _write_all(self._fd, pieces)
-        except OSError as fault:
-            if fault.errno in NO_SPACE_ERRNOS:
-                raise Refusal("no_space", "the disk is full: nothing was stored") from fault
+        except OSError as error:
+            if error.errno in NO_SPACE_ERRNOS:
+                raise Refusal("no_space", "the disk is full: nothing was stored") from error
             raise
         if self._writes_back and self.received - self._written_back >= WRITEBACK_BYTES:
             self._write_back()
 
     def _write_back(self) -> None:
-        """Start the write-back of what is not yet on its way to the disk.
+        """Start the writeback of what is new.
 
-        "Don't need" does that for dirty pages, waits for nothing, and cannot fail.
+        POSIX_FADV_DONTNEED does that for dirty pages; it does not wait, and cannot fail.
         """
         fresh = self.received - self._written_back
         os.posix_fadvise(self._fd, self._written_back, fresh, os.POSIX_FADV_DONTNEED)
         self._written_back = self.received
 
     def flush(self, *, writeback: bool = False) -> None:
-        """Write what was kept in memory. Raises as `write` does.
+        """Write what is buffered. Raises as `write` does.
 
-        With `writeback` the bytes set out for the disk at once: where many bodies are to be synced,
-        all are on their way before the first one is waited for.
+        With `writeback` it starts at once: where many bodies are synced, the disk works on all of them
+        before the first sync waits.
         """
         if self._buffered or not self._exists:
-            kept, self._buffered = self._buffered, b""
-            self.write((kept,))
+            buffered, self._buffered = self._buffered, b""
+            self.write((buffered,))
             if writeback:
                 self._write_back()
 
@@ -167,7 +167,7 @@ class IncomingFile:
             self._synced = True
 
     def finalize(self, *, durable: bool) -> Identity:
-        """Write and (if `durable`) sync all, close the file, and say which file it is."""
+        """Write and (if `durable`) sync all, close the file, and return which file it is."""
         if durable:
             self.sync()
         else:
@@ -181,14 +181,14 @@ class IncomingFile:
         return self._hashes[algorithm].digest()
 
     def discard(self) -> None:
-        """Close and delete whatever there is. Never raises for a file that is gone."""
+        """Close and delete the file, if it exists."""
         self._buffered = b""
         self._close()
         if self._exists:
             self._incoming.remove(self.upload_id)
 
     def truncate(self) -> None:
-        """Give the bytes' space back but keep the (empty) file as a mark for recovery."""
+        """Free the space but keep the empty file, which tells recovery that nothing was published."""
         self._close()
         with contextlib.suppress(OSError):
             os.close(os.open(self.upload_id, os.O_WRONLY | os.O_TRUNC, dir_fd=self._incoming.fd))

@@ -1,10 +1,9 @@
-"""Which one-time URLs have been used up, in `.gateway/once/`, shared by all processes.
+"""Which one-time URLs are used up, in `.gateway/once/`, shared by all processes.
 
-One rule: a mark is made by a call that fails where there is one (a symbolic link that leads
-nowhere: its name is the URL's, its text the upload's), before the upload is published, and it is
-taken back durably before the body of an upload that was not published goes. So a mark whose body
-still lies in `incoming/` counts for nothing after a crash. All methods block; any thread may call
-them.
+A used one-time URL is recorded as a symlink from its nonce to the upload id, because `symlink(2)` fails
+atomically if the name exists. It is created before the upload is published, and removed durably before
+the body of an unpublished upload is deleted. So a mark whose body is still in `incoming/` counts for
+nothing after a crash. All methods block; any thread may call them.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from typing import Final
 from gateway.errors import Refusal
 
 CONSUME_TTL: Final = 24 * 3600
-"""Seconds after its expiry until which an upload that had begun before may still use its URL up."""
+"""Seconds after the expiry of a URL in which an upload that began before may still consume it."""
 
 MARK_TTL: Final = CONSUME_TTL + 3600
-"""Seconds after the expiry from which the mark is needed no more: nothing could ask for it."""
+"""Seconds after the expiry of a URL for which its mark is kept: later no upload can need it."""
 
 
 class OneTimeMarks:
-    """The marks. `durable` is False where power loss may take them. `clock` returns Unix seconds."""
+    """The marks. `durable` is False where a power loss may take them. `clock` returns Unix seconds."""
 
     def __init__(
         self, folder: Path, *, durable: bool = True, clock: Callable[[], float] = time.time
@@ -41,15 +40,15 @@ class OneTimeMarks:
         os.close(self._fd)
 
     def check_unused(self, nonce: str) -> None:
-        """Raise Refusal `used_up` where some upload has used the URL `nonce` up."""
-        if self._user(nonce) is not None:
+        """Raise `Refusal("used_up")` where an upload has consumed the URL `nonce`."""
+        if self._consumer(nonce) is not None:
             raise _used_up()
 
     def consume(self, nonce: str, upload_id: str, expires: int) -> None:
-        """Let the URL `nonce` be used up by this upload, and by no other in any process.
+        """Record the URL `nonce` as used by this upload, so that no other in any process can use it.
 
-        Taking it again for the same upload changes nothing. Made durable by `sync`. Raises Refusal
-        `used_up`, `expired` for an upload that took longer than a day, `OSError`.
+        A second call for the same upload changes nothing. `sync` makes it durable. Raises `Refusal`:
+        `used_up`, `expired` for an upload that took longer than a day; `OSError`.
         """
         if self._clock() > expires + CONSUME_TTL:
             raise Refusal(
@@ -58,21 +57,21 @@ class OneTimeMarks:
         try:
             os.symlink(f"{expires} {upload_id}", nonce, dir_fd=self._fd)
         except FileExistsError:
-            if self._user(nonce) != upload_id:
+            if self._consumer(nonce) != upload_id:
                 raise _used_up() from None
 
     def release(self, nonce: str, upload_id: str) -> None:
-        """Let the URL be used again, if it was this upload that used it. Made durable by `sync`."""
-        if self._user(nonce) == upload_id:
+        """Let the URL be used again, if this upload consumed it. `sync` makes that durable."""
+        if self._consumer(nonce) == upload_id:
             self._remove(nonce)
 
     def release_all(self, upload_ids: Collection[str]) -> None:
-        """Give back, durably, what these uploads have used: they were never published."""
+        """Release, durably, what these uploads consumed: they were never published."""
         ids = set(upload_ids)
-        found = [nonce for nonce, _, upload_id in self._marks() if upload_id in ids]
-        for nonce in found:
+        nonces = [nonce for nonce, _, upload_id in self._marks() if upload_id in ids]
+        for nonce in nonces:
             self._remove(nonce)
-        if found:
+        if nonces:
             self.sync()
 
     def remove_expired(self) -> int:
@@ -84,12 +83,12 @@ class OneTimeMarks:
         return len(old)
 
     def sync(self) -> None:
-        """Make what was taken and given back durable. Raises `OSError`."""
+        """Make consumed and released marks durable. Raises `OSError`."""
         if self._durable:
             os.fsync(self._fd)
 
-    def _user(self, nonce: str) -> str | None:
-        """Return the upload that has used a URL up."""
+    def _consumer(self, nonce: str) -> str | None:
+        """Return the upload that consumed a URL."""
         try:
             return os.readlink(nonce, dir_fd=self._fd).partition(" ")[2]
         except FileNotFoundError:
@@ -100,7 +99,7 @@ class OneTimeMarks:
             os.unlink(nonce, dir_fd=self._fd)
 
     def _marks(self) -> Iterator[tuple[str, int, str]]:
-        """Iterate over the marks: the URL's name, its expiry, the upload's id."""
+        """Iterate over the marks: nonce, expiry of the URL, upload id."""
         for nonce in os.listdir(self._fd):
             with contextlib.suppress(OSError, ValueError):
                 expires, _, upload_id = os.readlink(nonce, dir_fd=self._fd).partition(" ")

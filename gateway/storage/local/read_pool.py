@@ -1,8 +1,8 @@
-"""Threads for short work on the disk, of which many pieces come at once.
+"""Threads for short work on the disk, of which many jobs come at once.
 
-One rule: what comes in one turn of the loop is done by one thread and told in one go: threads that
-hand the interpreter to and fro cost more than such work. Work that takes its time keeps nobody:
-more threads come. Belongs to one event loop; may import the standard library only.
+The jobs of one iteration of the event loop run in one thread, which reports them together: threads
+that pass the interpreter to and fro cost more than such a job. Jobs that take long delay no others:
+more threads start. A pool belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -16,83 +16,83 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-TURN_SECONDS: Final = 0.001
-"""After this time a thread tells what it has done so far."""
+REPORT_INTERVAL: Final = 0.001
+"""Seconds after which a thread reports what it has done so far."""
 
-PATIENCE_SECONDS: Final = 0.002
-"""How long work waits behind other work before another thread comes."""
+QUEUE_TIMEOUT: Final = 0.002
+"""Seconds that a job waits behind others before another thread starts."""
 
-_Ended = tuple[asyncio.Future[Any], Any, BaseException | None]
+_Result = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 class ReadPool:
-    """At most `threads` threads; called with work, on the loop, returns its end."""
+    """At most `threads` threads. Called on the loop with a job, it returns the job's future."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="visit")
-        self._waiting: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
-        self._working = 0
-        self._called = False
-        self._watched = False
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="read")
+        self._jobs: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._running = 0
+        self._start_scheduled = False
+        self._check_scheduled = False
 
-    def __call__(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Have `work` done; the future has what it returns or raises."""
+    def __call__(self, job: Callable[[], T]) -> asyncio.Future[T]:
+        """Queue a job; the future has what it returns or raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append((work, future))
-        if not self._working and not self._called:
-            self._called = True
-            loop.call_soon(self._call, loop)
-        elif not self._watched:
-            self._watch(loop)
+        self._jobs.append((job, future))
+        if not self._running and not self._start_scheduled:
+            self._start_scheduled = True
+            loop.call_soon(self._start_thread, loop)
+        elif not self._check_scheduled:
+            self._schedule_check(loop)
         return future
 
     def close(self) -> None:
-        """End the threads; work that has begun ends first, other work is left undone."""
-        self._waiting.clear()
-        self._pool.shutdown()
+        """End the threads; jobs that run end first, queued ones are dropped."""
+        self._jobs.clear()
+        self._executor.shutdown()
 
-    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._called = False
-        if self._waiting and self._working < self._threads:
-            self._working += 1
-            self._pool.submit(self._visit, loop)
-        if self._waiting and not self._watched:
-            self._watch(loop)
+    def _start_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._start_scheduled = False
+        if self._jobs and self._running < self._threads:
+            self._running += 1
+            self._executor.submit(self._run_jobs, loop)
+        if self._jobs and not self._check_scheduled:
+            self._schedule_check(loop)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._watched = True
-        loop.call_later(PATIENCE_SECONDS, self._look, loop)
+    def _schedule_check(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._check_scheduled = True
+        loop.call_later(QUEUE_TIMEOUT, self._check_queue, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._watched = False
-        if self._waiting:
-            self._call(loop)
+    def _check_queue(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._check_scheduled = False
+        if self._jobs:
+            self._start_thread(loop)
 
-    def _visit(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In a thread: work until nothing waits, or for a turn."""
-        ended: list[_Ended] = []
-        until = time.monotonic() + TURN_SECONDS
-        while self._waiting and time.monotonic() < until:
+    def _run_jobs(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread: run jobs until none is queued, or until it is time to report."""
+        results: list[_Result] = []
+        until = time.monotonic() + REPORT_INTERVAL
+        while self._jobs and time.monotonic() < until:
             try:
-                work, future = self._waiting.popleft()
-            except IndexError:  # another thread was quicker
+                job, future = self._jobs.popleft()
+            except IndexError:  # another thread was faster
                 break
             try:
-                ended.append((future, work(), None))
-            except BaseException as fault:
-                ended.append((future, None, fault))
-        loop.call_soon_threadsafe(self._settle, loop, ended)
+                results.append((future, job(), None))
+            except BaseException as error:
+                results.append((future, None, error))
+        loop.call_soon_threadsafe(self._report, loop, results)
 
-    def _settle(self, loop: asyncio.AbstractEventLoop, ended: list[_Ended]) -> None:
-        self._working -= 1
-        for future, result, fault in ended:
+    def _report(self, loop: asyncio.AbstractEventLoop, results: list[_Result]) -> None:
+        self._running -= 1
+        for future, result, error in results:
             if future.cancelled():
                 continue
-            if fault is None:
+            if error is None:
                 future.set_result(result)
             else:
-                future.set_exception(fault)
-        if self._waiting and not self._called:
-            self._call(loop)
+                future.set_exception(error)
+        if self._jobs and not self._start_scheduled:
+            self._start_thread(loop)

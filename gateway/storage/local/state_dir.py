@@ -1,17 +1,18 @@
-"""The state folder `DIRECTORY/.gateway`, and whose it is.
+"""The state folder `DIRECTORY/.gateway`, and the locks that say which process owns what.
 
     .gateway/            0700
-      slots/all          the lock of the directory: who serves it, or looks into it, holds this first
-      slots/<n>          the lock of a slot: whoever holds it owns the three below
-      incoming/<n>/      bodies on their way
+      slots/all          the lock of the directory: a gateway or an offline command holds this first
+      slots/<n>          the lock of a slot: its holder owns the three below
+      incoming/<n>/      bodies that are being received
       journal-<n>.db     uploads and deliveries
-      owner-<n>.sock     where the owner answers the command line and its siblings
-      once/              the one-time URLs that are used up (`storage.once`), of all slots
-      records.db         what scripts keep (`records`), all slots; `records.turns` lets them in turn
-      leaving-<n>.db     a journal on its way into another one (`commit.slot_takeover`)
+      owner-<n>.sock     where the owner answers the command line and the other processes
+      once/              the one-time URLs that are used up, of all slots
+      multipart/         the multipart uploads that this machine has begun
+      records.db         the records of scripts, of all slots; `records.turns` orders their writers
+      leaving-<n>.db     a journal whose deliveries are being moved into another one
       gate, turnstile    lock between processes that publish files and one that removes some
 
-The flocks go with the processes that hold them, however they end.
+A flock ends with the processes that hold it, however they end.
 """
 
 from __future__ import annotations
@@ -26,40 +27,40 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigError
-from gateway.storage.local.fsync import sync_folder
+from gateway.storage.local.directory import sync_folder
 
 DEAD_OWNER_TIMEOUT: Final = 5.0
-"""How long a lock may outlive the process that took it: its children are about to follow."""
+"""Seconds that a lock may outlive the process that acquired it: its children are about to end."""
 
 SLOT_LOCK_TIMEOUT: Final = 10.0
-"""How long the lock of a slot is waited for: a look into its journal takes some milliseconds."""
+"""Seconds to wait for the lock of a slot: an offline command reads its journal in milliseconds."""
 
-_POLL: Final = 0.02
+_POLL_INTERVAL: Final = 0.02
 _SIGNATURE_BYTES: Final = 12
 _JOURNAL: Final = re.compile(r"journal-(\d{1,4})\.db")
 
 
 class LockHeldError(ConfigError):
-    """Somebody else holds the lock."""
+    """Another process holds the lock."""
 
 
 class FileLock:
-    """An flock on a file. Processes that are forked meanwhile hold it too, until the last has ended."""
+    """An flock on a file. Processes that are forked meanwhile hold it too, until the last one ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
 
     def acquire(self, timeout: float = 0.0) -> None:
-        """Hold it until `release` or the end of the process; wait `timeout` seconds at the most.
+        """Hold it until `release` or the end of the process; wait up to `timeout` seconds.
 
-        Where the process that took it has died, its children are given time to do the same.
-        Raises `LockHeldError` when somebody else holds it, `ConfigError` where nobody can.
+        Where the process that acquired it has died, its children are given time to end as well.
+        Raises `LockHeldError` when another process holds it, `ConfigError` where it cannot be held.
         """
-        fd = self._opened()
+        fd = self._open()
         started = time.monotonic()
         try:
-            while not self._taken(fd):
+            while not self._try_lock(fd):
                 waited, owner = time.monotonic() - started, _owner(fd)
                 if waited >= (timeout if _alive(owner) else max(timeout, DEAD_OWNER_TIMEOUT)):
                     raise LockHeldError(
@@ -67,64 +68,64 @@ class FileLock:
                         "give this one a --directory of its own",
                         str(self._path.parent.parent),
                     )
-                time.sleep(_POLL)
+                time.sleep(_POLL_INTERVAL)
             os.pwrite(fd, _signature(os.getpid()), 0)
-        except OSError as fault:
+        except OSError as error:
             os.close(fd)
-            raise self._unlockable(fault) from fault
+            raise self._lock_error(error) from error
         except BaseException:
             os.close(fd)
             raise
         self._fd = fd
 
     def release(self) -> None:
-        """Give it up; a second call does nothing."""
+        """Release it; a second call does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
-    def _opened(self) -> int:
+    def _open(self) -> int:
         try:
             return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as fault:
-            raise self._unlockable(fault) from fault
+        except OSError as error:
+            raise self._lock_error(error) from error
 
     @staticmethod
-    def _taken(fd: int) -> bool:
+    def _try_lock(fd: int) -> bool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def _unlockable(self, fault: OSError) -> ConfigError:
+    def _lock_error(self, error: OSError) -> ConfigError:
         return ConfigError(
-            f"the directory cannot be locked ({fault.strerror}): its file system must know flock, "
+            f"the directory cannot be locked ({error.strerror}): its file system must know flock, "
             "have room, and let the user of this process write there",
             str(self._path),
         )
 
 
 def directory_lock(folder: Path) -> FileLock:
-    """Return the lock of a whole state folder: one gateway, of however many processes, holds it."""
+    """Return the lock of a whole state folder. One gateway, of any number of processes, holds it."""
     return FileLock(folder / "slots" / "all")
 
 
 def existing_slots(folder: Path) -> list[int]:
-    """Return the slots of which there is a journal in the state folder, in order."""
-    found = (_JOURNAL.fullmatch(path.name) for path in folder.glob("journal-*.db"))
-    return sorted(int(match[1]) for match in found if match)
+    """Return the slots that have a journal in the state folder, in order."""
+    matches = (_JOURNAL.fullmatch(path.name) for path in folder.glob("journal-*.db"))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 class StateDirectory:
-    """The places of one slot below `folder`. Creating the object touches nothing."""
+    """The paths of one slot below `folder`. Creating the object touches nothing."""
 
     def __init__(self, folder: Path, slot: int = 0) -> None:
         self.folder = folder
         self.slot = slot
         self.journal = folder / f"journal-{slot}.db"
         self.incoming = folder / "incoming" / str(slot)
-        self.once = folder / "once"
+        self.one_time_marks = folder / "once"
         self.socket = folder / f"owner-{slot}.sock"
         self._lock = FileLock(folder / "slots" / str(slot))
 
@@ -132,19 +133,19 @@ class StateDirectory:
         """Create the folders. Raises `ConfigError` where that is not allowed."""
         try:
             directory = self.folder.parent
-            made = [one for one in (directory, *directory.parents) if not one.exists()]
+            missing = [path for path in (directory, *directory.parents) if not path.exists()]
             directory.mkdir(parents=True, exist_ok=True)
-            for one in made:  # else a power loss may take DIRECTORY itself, with all that was answered
-                sync_folder(one.parent)
+            for path in missing:  # else a power loss may take DIRECTORY itself, with answered uploads
+                sync_folder(path.parent)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             for folder in (self.incoming, self.folder / "slots"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as fault:
+        except OSError as error:
             raise ConfigError(
-                f"the state folder cannot be made ({fault.strerror}): let the user of this process "
+                f"the state folder cannot be created ({error.strerror}): let the user of this process "
                 "write to --directory",
                 str(self.folder),
-            ) from fault
+            ) from error
 
     def sync(self) -> None:
         """Make the folders' own entries durable, up to DIRECTORY's."""
@@ -154,18 +155,17 @@ class StateDirectory:
     def lock(self, timeout: float = 0.0) -> None:
         """Become the owner of the slot until `unlock` or the end of the process.
 
-        Waits `timeout` seconds at the most. Raises `LockHeldError` when somebody else is,
-        `ConfigError` where nobody can become it.
+        Waits up to `timeout` seconds. Raises as `FileLock.acquire` does.
         """
         self._lock.acquire(timeout)
 
     def unlock(self) -> None:
-        """Give the slot up; a second call does nothing."""
+        """Release the slot; a second call does nothing."""
         self._lock.release()
 
     @contextlib.contextmanager
     def short_socket_path(self) -> Iterator[str]:
-        """Give the socket a path that fits: the kernel takes 108 bytes, DIRECTORY may be longer."""
+        """Yield a path of the socket that fits: the kernel takes 108 bytes, DIRECTORY may be longer."""
         fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             through_fd = Path(f"/proc/self/fd/{fd}")
@@ -176,9 +176,9 @@ class StateDirectory:
 
 
 def _signature(pid: int) -> bytes:
-    """Return what an owner writes: as long as every other, so that who reads meanwhile finds one whole.
+    """Return what an owner writes: of fixed length, so that a concurrent read returns a whole one.
 
-    Line ends fill it up, since a shell's `$(cat ...)` drops them.
+    Line ends pad it, since a shell's `$(cat ...)` drops them.
     """
     return str(pid).encode().ljust(_SIGNATURE_BYTES, b"\n")
 
@@ -188,7 +188,7 @@ def _owner(fd: int) -> str:
 
 
 def _alive(owner: str) -> bool:
-    """Tell whether the process that took a lock still runs, as far as can be seen from here."""
+    """Tell whether the process that acquired a lock still runs, as far as this process can see."""
     try:
         os.kill(int(owner), 0)
     except (ProcessLookupError, ValueError):

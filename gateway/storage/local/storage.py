@@ -1,8 +1,8 @@
-"""The shelf of a local directory: what is stored, read, listed and removed.
+"""A local directory as a `Storage`.
 
-One rule: a file is opened once, by descriptors and without following a link, and everything said of
-it (size, date, etag, bytes) is said of that open file, whatever its name comes to mean. All disk
-work is done in threads.
+A file is opened once, by descriptors and without following a link, and everything that is said of it
+(size, date, etag, bytes) is said of that open file, whatever its name comes to mean. Threads do all
+work on the disk.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
-from gateway.storage.local.listing import Entry, Found, walk
+from gateway.storage.local.listing import Entries, Entry, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import read_xattr
@@ -33,14 +33,14 @@ T = TypeVar("T")
 
 PIECE_BYTES: Final = 1 << 20
 LIST_PAGE_SIZE: Final = 500
-"""Files that one visit to a thread finds for a list."""
+"""Files that a thread finds for a list before it returns."""
 
-_LISTING: Final = ThreadPoolExecutor(2, thread_name_prefix="list")
-"""Threads of their own: sorting a folder of many names takes long, and whoever opens a file shall not
-stand in line behind it."""
+_LIST_EXECUTOR: Final = ThreadPoolExecutor(2, thread_name_prefix="list")
+"""Threads of their own: sorting a folder of many names takes long and would delay those that open
+files."""
 
 
-class Between(Protocol):
+class RunBetweenBatches(Protocol):
     """Runs a function while nothing is being published."""
 
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
@@ -49,69 +49,70 @@ class Between(Protocol):
 
 
 class LocalStorage:
-    """DIRECTORY as a `Shelf`. Callable from any event loop.
+    """DIRECTORY as a `Storage`. Callable from any event loop.
 
-    `between` runs removals while nothing is published, `alone` keeps other processes from publishing.
-    `visitors` are the threads of `visit`, which then belongs to their loop.
+    `between_batches` runs removals while this process publishes nothing, `exclusive` keeps other
+    processes from publishing. `read_pool` has the threads of `read_parts`, which then belongs to its
+    loop.
     """
 
     def __init__(
         self,
         tree: DirectoryTree,
-        between: Between = asyncio.to_thread,
-        alone: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
-        visitors: ReadPool | None = None,
+        between_batches: RunBetweenBatches = asyncio.to_thread,
+        exclusive: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        read_pool: ReadPool | None = None,
     ) -> None:
         self._tree = tree
-        self._between = between
-        self._alone = alone
-        self._visitors = visitors
+        self._between_batches = between_batches
+        self._exclusive = exclusive
+        self._read_pool = read_pool
 
     async def stat(self, path: str) -> Stat:
-        """Describe a file. Raises `Refusal`."""
+        """Describe a file."""
         return await asyncio.to_thread(self._stat, path)
 
     @contextlib.asynccontextmanager
     async def open(
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> AsyncIterator[OpenLocalFile]:
-        """Open a part of a file, see `Shelf.open`."""
+        """Open a part of a file."""
         loop = asyncio.get_running_loop()
-        fd, stat = await _caught(loop.run_in_executor(None, self._open, path), _close_opened)
-        async with _kept(fd):
-            _same(stat, etag)
+        fd, stat = await _or_discard(loop.run_in_executor(None, self._open, path), _close_opened)
+        async with _closing(fd):
+            _compare(stat, etag)
             end = stat.bytes if length is None else min(start + length, stat.bytes)
             yield OpenLocalFile(stat, fd, start, end)
 
-    async def visit(
+    async def read_parts(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
     ) -> SinglePassRead:
-        """Look at a file and take parts of it, in one visit to a thread, see `Visited.visit`."""
-        work = partial(self._visit, path, choose)
-        if self._visitors is None:
-            visiting = asyncio.get_running_loop().run_in_executor(None, work)
+        """Open a file and read parts of it, in one pass of one thread."""
+        work = partial(self._read_parts, path, choose)
+        if self._read_pool is None:
+            reading = asyncio.get_running_loop().run_in_executor(None, work)
         else:
-            visiting = self._visitors(work)
-        fd, visit = await _caught(visiting, _close_visited)
-        return visit if fd is None else replace(visit, opened=_lent(visit.stat, fd))
+            reading = self._read_pool(work)
+        fd, read = await _or_discard(reading, _close_read)
+        return read if fd is None else replace(read, opened=_opened(read.stat, fd))
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
-        """Iterate over files in the order of their keys, see `Shelf.list`. They tell no type."""
-        found = walk(self._tree, prefix.removeprefix("/"), (after or "").removeprefix("/"))
-        pages, loop = _FolderPages(found), asyncio.get_running_loop()
+        """Iterate over files in the order of their keys. Their stats have no type and no metadata."""
+        entries = walk(self._tree, prefix.removeprefix("/"), (after or "").removeprefix("/"))
+        pages, loop = _Pages(entries), asyncio.get_running_loop()
         try:
-            while page := await loop.run_in_executor(_LISTING, pages.next):
+            while page := await loop.run_in_executor(_LIST_EXECUTOR, pages.next):
                 for entry in page:
                     yield _described("/" + entry.key, entry.status)
         finally:
-            await loop.run_in_executor(_LISTING, pages.close)
+            await loop.run_in_executor(_LIST_EXECUTOR, pages.close)
 
     async def delete(self, path: str, etag: str | None = None) -> None:
-        """Remove a file durably. Raises `Refusal`, `Superseded`."""
-        await self._between(lambda: self._delete(path, etag))
+        """Remove a file durably."""
+        await self._between_batches(lambda: self._delete(path, etag))
 
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
-        """Return None: the gateway itself serves what is here."""
+        """Return None: the gateway itself serves files."""
         return None
 
     async def expire(self, prefix: str, seconds: float) -> None:
@@ -122,95 +123,97 @@ class LocalStorage:
         os.close(fd)
         return stat
 
-    def _visit(
+    def _read_parts(
         self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
     ) -> tuple[int | None, SinglePassRead]:
-        """Return what was read, or the descriptor where that would have been too much."""
+        """Return what was read, or the descriptor where that would be too much for memory."""
         fd, stat = self._open(path)
-        kept = False
+        stays_open = False
         try:
             parts = choose(stat)
-            kept = sum(length for _, length in parts) > MAX_SINGLE_PASS_BYTES
-            if kept:
+            stays_open = sum(length for _, length in parts) > MAX_SINGLE_PASS_BYTES
+            if stays_open:
                 return fd, SinglePassRead(stat)
             return None, SinglePassRead(
-                stat, [_whole(stat, fd, start, length) for start, length in parts]
+                stat, [_read_whole(stat, fd, start, length) for start, length in parts]
             )
         finally:
-            if not kept:
+            if not stays_open:
                 os.close(fd)
 
     def _open(self, path: str) -> tuple[int, Stat]:
         """Return a descriptor and what it is. Raises `Refusal`."""
-        segments = paths.check(path)
-        with _refusing(path):
+        segments = paths.check_path(path)
+        with _as_refusals():
             fd = self._tree.open_file(segments)
         try:
-            told = read_xattr(fd)
-            stat = _described("/" + "/".join(segments), os.fstat(fd), told.mime, told.metadata)
+            attributes = read_xattr(fd)
+            clean_path = "/" + "/".join(segments)
+            stat = _described(clean_path, os.fstat(fd), attributes.mime, attributes.metadata)
         except BaseException:
             os.close(fd)
             raise
         return fd, stat
 
     def _delete(self, path: str, etag: str | None) -> None:
-        with contextlib.ExitStack() as held:
-            with self._alone():
+        with contextlib.ExitStack() as stack:
+            with self._exclusive():
                 stat = self._stat(path)
-                _same(stat, etag)
-                parent = held.enter_context(self._tree.open_parent(paths.check(path)))
+                _compare(stat, etag)
+                parent = stack.enter_context(self._tree.open_parent(paths.check_path(path)))
                 os.unlink(parent.name, dir_fd=parent.fd)
             parent.sync()
 
 
 class OpenLocalFile:
-    """A part of an open file, as `Opened`."""
+    """A part of an open file, an `OpenFile`."""
 
     def __init__(self, stat: Stat, fd: int, start: int, end: int) -> None:
         self.stat = stat
         self.fd: int | None = fd
-        self._file, self._at, self._end = fd, start, end
+        self._file, self._position, self._end = fd, start, end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the bytes. Raises `OSError` where the file has been cut short meanwhile."""
-        while self._at < self._end:
-            wanted = min(PIECE_BYTES, self._end - self._at)
-            piece = await asyncio.to_thread(os.pread, self._file, wanted, self._at)
+        while self._position < self._end:
+            wanted = min(PIECE_BYTES, self._end - self._position)
+            piece = await asyncio.to_thread(os.pread, self._file, wanted, self._position)
             if not piece:
                 raise OSError("the file has been cut short while it was read")
-            self._at += len(piece)
+            self._position += len(piece)
             yield piece
 
 
-class _FolderPages:
-    """Takes an iterator of the disk's in pages, in one thread at a time."""
+class _Pages:
+    """Takes entries from the disk in pages, in one thread at a time."""
 
-    def __init__(self, found: Found) -> None:
-        self._found = found
-        self._busy = threading.Lock()
+    def __init__(self, entries: Entries) -> None:
+        self._entries = entries
+        self._lock = threading.Lock()
 
     def next(self) -> list[Entry]:
-        with self._busy:
-            return list(itertools.islice(self._found, LIST_PAGE_SIZE))
+        with self._lock:
+            return list(itertools.islice(self._entries, LIST_PAGE_SIZE))
 
     def close(self) -> None:
-        with self._busy:
-            self._found.close()
+        with self._lock:
+            self._entries.close()
 
 
 def _described(
     path: str, status: os.stat_result, mime: str | None = None, metadata: dict[str, str] | None = None
 ) -> Stat:
-    return Stat(path, status.st_size, status.st_mtime, Identity.of(status).etag, mime, metadata or {})
+    etag = Identity.of(status).etag
+    return Stat(path, status.st_size, status.st_mtime, etag, mime, metadata or {})
 
 
-def _same(stat: Stat, etag: str | None) -> None:
+def _compare(stat: Stat, etag: str | None) -> None:
     if etag is not None and stat.etag != etag:
         raise Superseded(f"{stat.path} has been replaced or changed meanwhile")
 
 
 @contextlib.contextmanager
-def _refusing(path: str) -> Iterator[None]:
+def _as_refusals() -> Iterator[None]:
     """Turn what the disk says into what a client is told."""
     try:
         yield
@@ -225,8 +228,8 @@ def _refusing(path: str) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _kept(fd: int) -> AsyncIterator[None]:
-    """Close `fd` in the end, in a thread: the last one to close a removed file frees its blocks."""
+async def _closing(fd: int) -> AsyncIterator[None]:
+    """Close `fd` in the end, in a thread: the last close of a removed file frees its blocks."""
     try:
         yield
     finally:
@@ -234,36 +237,36 @@ async def _kept(fd: int) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _lent(stat: Stat, fd: int) -> AsyncIterator[OpenLocalFile]:
-    async with _kept(fd):
+async def _opened(stat: Stat, fd: int) -> AsyncIterator[OpenLocalFile]:
+    async with _closing(fd):
         yield OpenLocalFile(stat, fd, 0, stat.bytes)
 
 
-def _whole(stat: Stat, fd: int, start: int, length: int) -> bytes:
+def _read_whole(stat: Stat, fd: int, start: int, length: int) -> bytes:
     piece = os.pread(fd, length, start) if length else b""
     if len(piece) < length:
         raise Superseded(f"{stat.path} has been cut short while it was read")
     return piece
 
 
-async def _caught(working: asyncio.Future[T], drop: Callable[[T], None]) -> T:
-    """Wait for a thread; what nobody waits for any more is dropped."""
+async def _or_discard(working: asyncio.Future[T], discard: Callable[[T], None]) -> T:
+    """Wait for a thread. Where the caller is cancelled meanwhile, the result is discarded."""
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        working.add_done_callback(partial(_drop, drop))
+        working.add_done_callback(partial(_discard_result, discard))
         raise
 
 
-def _drop(drop: Callable[[T], None], working: asyncio.Future[T]) -> None:
+def _discard_result(discard: Callable[[T], None], working: asyncio.Future[T]) -> None:
     if not working.cancelled() and working.exception() is None:
-        drop(working.result())
+        discard(working.result())
 
 
 def _close_opened(opened: tuple[int, Stat]) -> None:
     os.close(opened[0])
 
 
-def _close_visited(visited: tuple[int | None, SinglePassRead]) -> None:
-    if visited[0] is not None:
-        os.close(visited[0])
+def _close_read(read: tuple[int | None, SinglePassRead]) -> None:
+    if read[0] is not None:
+        os.close(read[0])

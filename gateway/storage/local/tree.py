@@ -1,9 +1,8 @@
 """DIRECTORY as a tree in which no symlink is followed and no protected place is touched.
 
-One rule: every folder is entered through the descriptor of the one above it, so what another
-process renames meanwhile cannot lead out of the tree. All calls block; they are made from threads.
-Messages speak of paths as the client knows them, never of the server's. `OSError`s that tell of the
-machine (EACCES, EROFS, ENOSPC, EIO) pass through.
+Every folder is entered through the descriptor of its parent, so what another process renames meanwhile
+cannot lead out of the tree. All calls block; they are made from threads. Messages name paths as clients
+know them, never as the server does. `OSError`s about the machine (EACCES, EROFS, ENOSPC, EIO) pass.
 """
 
 from __future__ import annotations
@@ -19,32 +18,40 @@ from typing import Final
 
 from gateway.domain import paths
 from gateway.errors import ConfigError, Refusal
-from gateway.storage.local.directory import ENTER, Durable, Inode, OpenDirectory, inode, too_long_or
+from gateway.storage.local.directory import (
+    FOLDER_FLAGS,
+    DurableFolders,
+    Inode,
+    OpenDirectory,
+    inode,
+    name_error,
+)
 
 FOLDER_MODE: Final = 0o750
 
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_ATTEMPTS: Final = 3
+_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_ATTEMPTS: Final = 3
+"""How often a folder is created that other processes remove meanwhile."""
 
 
-def _shown(names: Sequence[str]) -> str:
+def _client_path(names: Sequence[str]) -> str:
     return "/" + "/".join(names)
 
 
 @dataclass(slots=True, frozen=True)
 class _Protected:
-    """Protected places twice: as inodes, and as spelled for those that are absent or made anew."""
+    """Protected places twice: as inodes, and as paths for those that do not exist or are replaced."""
 
     inodes: frozenset[Inode]
-    spelled: frozenset[tuple[str, ...]]
+    paths: frozenset[tuple[str, ...]]
 
-    def refuse(self, names: tuple[str, ...], found: os.stat_result | None = None) -> None:
-        if names in self.spelled or (found is not None and inode(found) in self.inodes):
-            raise Refusal("forbidden", f"{_shown(names)} belongs to the gateway itself")
+    def refuse(self, names: tuple[str, ...], status: os.stat_result | None = None) -> None:
+        if names in self.paths or (status is not None and inode(status) in self.inodes):
+            raise Refusal("forbidden", f"{_client_path(names)} belongs to the gateway itself")
 
 
 def _protect(root: Path, places: Iterable[Path]) -> _Protected:
-    inodes, spelled = set(), set()
+    inodes, below_root = set(), set()
     for place in places:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             inodes.add(inode(place.stat()))
@@ -52,28 +59,28 @@ def _protect(root: Path, places: Iterable[Path]) -> _Protected:
             if root.is_relative_to(spelling):
                 raise ConfigError(f"the directory {root} lies in the protected folder {place}")
             if spelling.is_relative_to(root):
-                spelled.add(spelling.relative_to(root).parts)
-    return _Protected(frozenset(inodes), frozenset(spelled))
+                below_root.add(spelling.relative_to(root).parts)
+    return _Protected(frozenset(inodes), frozenset(below_root))
 
 
 class DirectoryTree:
-    """DIRECTORY, held open. `segments` are what `paths.check` returns.
+    """DIRECTORY, held open. `segments` are what `paths.check_path` returns.
 
     `protected` names files and folders that no client may reach; `device` (a `st_dev`) is where
     bodies are received: a file can be renamed only within it. Every method may raise
     `Refusal`: `bad_path` (a symlink on the way, a name too long for the file system), `conflict`
-    (something that is no folder on the way, or no regular file at its end), `forbidden` (protected).
+    (a file on the way, or no regular file at its end), `forbidden` (protected).
     """
 
     def __init__(self, root: Path, protected: Iterable[Path], device: int | None = None) -> None:
         self._root = root.resolve()
         self._device = device
-        self._durable = Durable()
+        self._durable = DurableFolders()
         self._protected = _protect(self._root, protected)
         self._fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def reload_protected(self, protected: Iterable[Path]) -> None:
-        """Look at the protected places anew, after a reload.
+        """Replace the protected places, after a reload.
 
         Raises `ConfigError`, and keeps the old ones, when one of them holds the tree itself.
         """
@@ -86,7 +93,7 @@ class DirectoryTree:
             os.close(fd)
 
     def lstat(self, segments: Sequence[str]) -> os.stat_result | None:
-        """Return the lstat of the file that stands there, None if there is none; creates nothing.
+        """Return the lstat of the file that has this path, None if there is none; creates nothing.
 
         Raises also `Refusal("other_file_system")`.
         """
@@ -106,19 +113,19 @@ class DirectoryTree:
     def sibling(self, parent: OpenDirectory, segments: Sequence[str]) -> OpenDirectory:
         """Return a parent for another name in the folder that `parent` holds open.
 
-        `segments` but for the last must be those that led there. Raises as `parent` does.
+        `segments` but for the last must be those that led there. Raises as `open_parent` does.
         """
         names = _checked(segments)
         self._protected.refuse(names)
         sibling = parent.sibling(names[-1])
-        self._look(sibling, names)
+        self._stat_target(sibling, names)
         return sibling
 
     def open_file(self, segments: Sequence[str]) -> int:
         """Return a read-only descriptor of a regular file. Raises also `FileNotFoundError`."""
         names = _checked(segments)
         with self._walk(names, create=False, device=None) as parent:
-            fd = _enter(parent.fd, names, len(names), _READ)
+            fd = _open_child(parent.fd, names, len(names), _READ_FLAGS)
         try:
             self._refuse_target(names, os.fstat(fd))
         except BaseException:
@@ -127,23 +134,23 @@ class DirectoryTree:
         return fd
 
     def open_folder(self, segments: Sequence[str]) -> int:
-        """Return a descriptor of a folder, of the root for no segments. Raises as `open` does."""
+        """Return a descriptor of a folder, of the root for no segments. Raises as `open_file` does."""
         fd = os.dup(self._fd)
         try:
             names = _checked(segments) if segments else ()
             for depth in range(1, len(names) + 1):
-                below = self.open_subfolder(fd, names[:depth])
+                child = self.open_subfolder(fd, names[:depth])
                 os.close(fd)
-                fd = below
+                fd = child
         except BaseException:
             os.close(fd)
             raise
         return fd
 
     def open_subfolder(self, fd: int, names: tuple[str, ...]) -> int:
-        """Return a descriptor of the folder `names[-1]` in the folder `fd`. Raises as `open` does."""
+        """Return a descriptor of the folder `names[-1]` in the folder `fd`. Raises as `open_file`."""
         self._protected.refuse(names)
-        child = _enter(fd, names, len(names), ENTER)
+        child = _open_child(fd, names, len(names), FOLDER_FLAGS)
         try:
             self._protected.refuse(names, os.fstat(child))
         except BaseException:
@@ -151,53 +158,53 @@ class DirectoryTree:
             raise
         return child
 
-    def refuse_protected(self, names: tuple[str, ...], found: os.stat_result) -> None:
-        """Raise `Refusal("forbidden")` for a place of the gateway's own, by name or by inode."""
-        self._protected.refuse(names, found)
+    def refuse_protected(self, names: tuple[str, ...], status: os.stat_result) -> None:
+        """Raise `Refusal("forbidden")` for a place of the gateway's own, by path or by inode."""
+        self._protected.refuse(names, status)
 
     def _walk(self, names: tuple[str, ...], *, create: bool, device: int | None) -> OpenDirectory:
-        """Enter folder after folder, holding one descriptor, and look at the target."""
+        """Enter folder after folder, holding one descriptor, and stat the target."""
         for depth in range(len(names)):
-            # By spelling, before a folder is made: a protected place need not exist yet.
+            # By path, before a folder is created: a protected place need not exist yet.
             self._protected.refuse(names[: depth + 1])
         fd = os.dup(self._fd)
         unsynced = 0
         try:
-            found = self._admitted(fd, (), device)
+            status = self._checked_folder(fd, (), device)
             for depth in range(1, len(names)):
-                fd, changed = _descend(fd, names, depth, create=create), found.st_mtime_ns
-                found = self._admitted(fd, names[:depth], device)
+                fd, changed = _descend(fd, names, depth, create=create), status.st_mtime_ns
+                status = self._checked_folder(fd, names[:depth], device)
                 # Counts from the highest folder in doubt: everything below it is synced again.
-                if unsynced or (inode(found), changed) not in self._durable:
+                if unsynced or (inode(status), changed) not in self._durable:
                     unsynced += 1
-            parent = OpenDirectory(fd, names[-1], inode(found), unsynced, self._durable)
-            self._look(parent, names)
+            parent = OpenDirectory(fd, names[-1], inode(status), unsynced, self._durable)
+            self._stat_target(parent, names)
         except BaseException:
             os.close(fd)
             raise
         return parent
 
-    def _look(self, parent: OpenDirectory, names: tuple[str, ...]) -> None:
+    def _stat_target(self, parent: OpenDirectory, names: tuple[str, ...]) -> None:
         parent.target_stat = parent.stat()
         self._refuse_target(names, parent.target_stat)
 
-    def _admitted(self, fd: int, names: tuple[str, ...], device: int | None) -> os.stat_result:
-        found = os.fstat(fd)
-        self._protected.refuse(names, found)
-        if device is not None and found.st_dev != device:
-            raise Refusal("other_file_system", f"{_shown(names)} is on another file system")
-        return found
+    def _checked_folder(self, fd: int, names: tuple[str, ...], device: int | None) -> os.stat_result:
+        status = os.fstat(fd)
+        self._protected.refuse(names, status)
+        if device is not None and status.st_dev != device:
+            raise Refusal("other_file_system", f"{_client_path(names)} is on another file system")
+        return status
 
-    def _refuse_target(self, names: tuple[str, ...], found: os.stat_result | None) -> None:
-        self._protected.refuse(names, found)
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            raise Refusal("conflict", f"{_shown(names)} is there and is not a file")
+    def _refuse_target(self, names: tuple[str, ...], status: os.stat_result | None) -> None:
+        self._protected.refuse(names, status)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            raise Refusal("conflict", f"{_client_path(names)} exists and is not a file")
 
 
 def _checked(segments: Sequence[str]) -> tuple[str, ...]:
-    """Return `segments` after the check of every path: this room trusts no caller with a `..`."""
+    """Return `segments` after the check of every path: a caller may have forgotten it."""
     names = tuple(segments)
-    if paths.check("/" + "/".join(names)) != names:
+    if paths.check_path("/" + "/".join(names)) != names:
         raise Refusal("bad_path", "a segment of the path contains a slash")
     return names
 
@@ -205,11 +212,11 @@ def _checked(segments: Sequence[str]) -> tuple[str, ...]:
 def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool) -> int:
     """Exchange the descriptor of a folder for that of `names[depth - 1]` in it.
 
-    On a fault `fd` stays open. A folder that somebody removes meanwhile is made again, a few times.
+    On an error `fd` stays open. A folder that another process removes meanwhile is created again.
     """
-    for remaining in reversed(range(_ATTEMPTS)):
+    for remaining in reversed(range(_MAX_ATTEMPTS)):
         try:
-            child = _enter(fd, names, depth, ENTER)
+            child = _open_child(fd, names, depth, FOLDER_FLAGS)
             break
         except FileNotFoundError:
             if not create or not remaining:
@@ -220,18 +227,18 @@ def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool) -> in
     return child
 
 
-def _enter(fd: int, names: tuple[str, ...], depth: int, flags: int) -> int:
+def _open_child(fd: int, names: tuple[str, ...], depth: int, flags: int) -> int:
     try:
         return os.open(names[depth - 1], flags, dir_fd=fd)
-    except OSError as fault:
-        if fault.errno in {errno.ELOOP, errno.ENOTDIR}:
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR}:
             raise _obstacle(fd, names[:depth]) from None
-        raise too_long_or(fault) from None
+        raise name_error(error) from None
 
 
 def _obstacle(fd: int, names: tuple[str, ...]) -> Refusal:
-    """Say why a name could not be entered."""
-    found = os.stat(names[-1], dir_fd=fd, follow_symlinks=False)
-    if stat.S_ISLNK(found.st_mode):
-        return Refusal("bad_path", f"{_shown(names)} is a symbolic link")
-    return Refusal("conflict", f"{_shown(names)} is a file, not a folder")
+    """Return why a name could not be opened."""
+    status = os.stat(names[-1], dir_fd=fd, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        return Refusal("bad_path", f"{_client_path(names)} is a symbolic link")
+    return Refusal("conflict", f"{_client_path(names)} is a file, not a folder")

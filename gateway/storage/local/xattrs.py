@@ -1,9 +1,8 @@
-"""What a file is, beyond its bytes: its media type, and the metadata sent along with it.
+"""The media type and the metadata of a file, in one extended attribute.
 
-One rule: an object store keeps both with the object, a local disk in one extended attribute of the
-file, so that they share its fate through renames, copies (`cp -a`, `rsync -X`) and any number of
-processes. A file system without such attributes, or without room for this one, costs the type (it
-is guessed from the name again) and the metadata, never the file. Blocking; may import nothing.
+So they share the file's fate through renames, copies (`cp -a`, `rsync -X`) and any number of
+processes. A file system without such attributes, or without space for this one, costs the type (it
+is guessed from the name again) and the metadata, never the file. Blocking.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from gateway.telemetry.logs import event
+
 log = logging.getLogger("gateway.storage")
 
 ATTRIBUTE: Final = "user.upload-gateway"
@@ -27,18 +28,18 @@ _COMPRESSED: Final = {
     "xz": "application/x-xz",
     "compress": "application/x-compress",
 }
-_NOTHING_THERE: Final = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES})
+_NO_ATTRIBUTE: Final = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES})
 
 
 class FileAttributes(NamedTuple):
-    """What somebody said of a file: its media type (None: nobody did) and its metadata."""
+    """What the upload declared of a file: its media type (None: nothing) and its metadata."""
 
     mime: str | None
     metadata: dict[str, str]
 
 
 def guess_mime(path: str) -> str:
-    """Guess a media type from a name. What is compressed is told as that, not as what is inside."""
+    """Guess a media type from a name: of compressed content the compression's, not the content's."""
     guessed, coding = mimetypes.guess_type(path.rpartition("/")[2]) if "." in path else (None, None)
     if coding is not None:
         return _COMPRESSED.get(coding, UNKNOWN_MIME)
@@ -46,34 +47,38 @@ def guess_mime(path: str) -> str:
 
 
 def encode_xattr(path: str, mime: str | None, metadata: Mapping[str, str]) -> bytes | None:
-    """Return what is to be written on a file; None, as mostly, where its name tells as much."""
-    said: dict[str, Any] = {"mime": mime} if mime and mime != guess_mime(path) else {}
+    """Return the value of the attribute; None, as mostly, where the name says as much."""
+    attributes: dict[str, Any] = {"mime": mime} if mime and mime != guess_mime(path) else {}
     if metadata:
-        said["metadata"] = dict(metadata)
-    return json.dumps(said, ensure_ascii=False).encode("utf-8", "replace") if said else None
+        attributes["metadata"] = dict(metadata)
+    return json.dumps(attributes, ensure_ascii=False).encode("utf-8", "replace") if attributes else None
 
 
-def write_xattr(fd: int, note: bytes) -> None:
-    """Put a note on an open file. Where the file system takes none the log says so, and that is all."""
+def write_xattr(fd: int, value: bytes) -> None:
+    """Set the attribute of an open file. A file system that refuses is logged, and no error."""
     try:
-        os.setxattr(fd, ATTRIBUTE, note)
-    except OSError as fault:
-        log.debug("the type and metadata of a file cannot be kept: %s", fault.strerror)
+        os.setxattr(fd, ATTRIBUTE, value)
+    except OSError as error:
+        log.debug(
+            "the type and metadata of a file cannot be stored: %s",
+            error.strerror,
+            extra=event("xattr.refused"),
+        )
 
 
 def read_xattr(fd: int) -> FileAttributes:
-    """Return what was noted on an open file; junk, which others may have written, counts as nothing."""
+    """Return what the attribute of an open file says; junk, which others may have set, is ignored."""
     try:
-        said = json.loads(os.getxattr(fd, ATTRIBUTE))
-    except OSError as fault:
-        if fault.errno in _NOTHING_THERE:
+        attributes = json.loads(os.getxattr(fd, ATTRIBUTE))
+    except OSError as error:
+        if error.errno in _NO_ATTRIBUTE:
             return FileAttributes(None, {})
         raise
     except ValueError:
         return FileAttributes(None, {})
-    if not isinstance(said, dict):
+    if not isinstance(attributes, dict):
         return FileAttributes(None, {})
-    mime, metadata = said.get("mime"), said.get("metadata")
+    mime, metadata = attributes.get("mime"), attributes.get("metadata")
     texts = metadata.items() if isinstance(metadata, dict) else ()
     return FileAttributes(
         mime if isinstance(mime, str) else None,

@@ -25,7 +25,7 @@ class PrefixedKeys:
 
     def of(self, path: str) -> str:
         """Return the key of a path. Raises `Refusal("bad_path")` for one that S3 cannot keep."""
-        key = self._bucket.key("/" + "/".join(paths.check(path)))
+        key = self._bucket.key("/" + "/".join(paths.check_path(path)))
         self._check(key)
         return key
 

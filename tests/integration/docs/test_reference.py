@@ -2,164 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
-import configparser
-import importlib
 import json
 import re
 from pathlib import Path
-from typing import Final
 
-import pytest
-
-import gateway
-from gateway import errors
-from gateway.cli import VERBS, serve
-from gateway.commit import committer, local_writer
-from gateway.domain import paths
-from gateway.domain.event_bodies import delivered_event, downloading_event
+from gateway.domain.event_bodies import downloading_event
 from gateway.domain.model import (
     DOWNLOADING,
     OBJECT_CREATED,
-    SCHEDULE,
     UPLOAD_FAILED,
     UPLOADED,
     UPLOADING,
-    Delivery,
     Download,
 )
-from gateway.domain.path_template import UploadPathTemplate
-from gateway.domain.schedules import Every
-from gateway.endpoints import inflight
-from gateway.endpoints.admin import events as steering
-from gateway.endpoints.admin import status as observe
-from gateway.events.protocols import STATES, DeliveryRow
-from gateway.events.scheduler import tick_event
-from gateway.plugins import models, testing
-from gateway.plugins.models import Strict
-from gateway.plugins.schema import FILE
-from gateway.plugins.scripting import (
-    Configs,
-    ScriptContext,
-    Services,
-    callout,
-    run_script,
-    watchdog,
-)
-from gateway.storage.local import incoming
+from gateway.plugins import models
 from tests.conftest import StartGateway
-from tests.support import PROJECT
 from tests.support.harness import get, put, wait_settled, write_plugin
-
-REFERENCE: Final = PROJECT / "docs/reference"
-
-
-def page(name: str) -> str:
-    return (REFERENCE / name).read_text()
-
-
-def section(text: str, opening: str) -> str:
-    """What stands below a heading or a comment, up to the next one."""
-    found = re.search(rf"^{re.escape(opening)}$(.*?)(?=^#|^<!--|\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found, opening
-    return found[1]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of each table row whose first cell is code or a number."""
-    lines = re.findall(r"^\| ((?:`|\d).*) \|$", text, re.MULTILINE)
-    return [[cell.strip() for cell in re.split(r" \| ?", line)] for line in lines]
-
-
-def keys(text: str) -> list[str]:
-    """The first cells of a table, without their quotes."""
-    return [row[0].strip("`") for row in rows(text)]
-
+from tests.support.reference_pages import keys, page, rows, section
 
 # -- HTTP
 
 
-def test_every_error_code_is_documented_with_its_status() -> None:
-    found = rows(section(page("http.md"), "## Errors"))
-    assert {row[1].strip("`"): int(row[0]) for row in found} == errors.TABLE
-    assert [int(row[0]) for row in found] == sorted(errors.TABLE.values())
-
-
-def test_codes_that_nothing_raises_are_said_to_be_kept_for_later() -> None:
-    sources = [file for file in (PROJECT / "gateway").rglob("*.py") if file.name != "errors.py"]
-    code = "".join(file.read_text() for file in sources)
-    unused = {name for name in errors.TABLE if f'"{name}"' not in code}
-    kept = {row[1].strip("`") for row in rows(page("http.md")) if row[2:] and row[2].startswith("kept")}
-    assert unused <= kept
-
-
-def test_the_statuses_that_carry_retry_after_are_documented() -> None:
-    statuses = sorted({errors.TABLE[code] for code in errors.RETRY_AFTER_SECONDS})
-    assert " and ".join(map(str, statuses)) + " carry `Retry-After`." in page("http.md")
-    unsaid = {code for code, status in errors.TABLE.items() if status in statuses}
-    assert unsaid == set(errors.RETRY_AFTER_SECONDS)
-
-
-def test_the_pages_that_are_open_to_all_are_documented_as_such() -> None:
-    lines = re.findall(r"^\| `GET /(\S+)` \| .*Open to all \|$", page("http.md"), re.MULTILINE)
-    assert {tuple(line.split("/")) for line in lines} == observe.OPEN_TO_ALL
-
-
-def test_the_templates_of_the_page_give_the_paths_it_says() -> None:
-    for row in rows(section(page("http.md"), "## Paths")):
-        template, target, path = (cell.strip("`") for cell in row)
-        match = UploadPathTemplate.parse(template).match(target)
-        assert match is not None
-        pattern = re.escape(path).replace(re.escape("<a new UUID>"), "[0-9a-f-]{36}")
-        assert re.fullmatch(pattern, match.path), match.path
-    assert f"/{paths.STATE_FOLDER}`" in page("http.md")
-
-
 # -- plugins
-
-
-MODELS: Final = [
-    model for model in vars(models).values()
-    if isinstance(model, type) and issubclass(model, Strict) and model is not Strict
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_every_key_of_a_plugin_is_documented_with_its_default(model: type[Strict]) -> None:
-    table = section(page("plugin-yaml.md"), f"<!-- keys of {model.__name__} -->")
-    assert keys(table) == list(model.model_fields)
-    for row in rows(table):
-        field = model.model_fields[row[0].strip("`")]
-        assert (row[1] == "needed") == field.is_required(), row
-        if isinstance(field.default, str | int | float):
-            assert row[1] == f"`{json.dumps(field.default).strip(chr(34))}`"
-
-
-def test_the_timeouts_and_the_keys_of_one_event_are_documented() -> None:
-    text = page("plugin-yaml.md")
-    short = {event: event.removeprefix("APIGW.On").removeprefix("File") for event in models.EVENTS}
-    for event, seconds in models.DEFAULT_TIMEOUT.items():
-        assert f"{seconds:.0f} ({short[event]})" in text
-        assert f"`{event}`" in text
-    for event, runs in models.DEFAULT_CONCURRENCY.items():
-        assert f"{runs} ({short[event]})" in text
-    for key, homes in models.APPLIES.items():
-        *rest, last = [short[event] for event in homes]
-        said = f"{', '.join(rest)} and {last}" if rest else last
-        assert re.search(rf"^\| `{key}` \| .* \| {said} only", text, re.MULTILINE), key
-
-
-def test_the_page_leads_to_the_schema() -> None:
-    assert f"({Path('../..') / FILE.relative_to(PROJECT)})" in page("plugin-yaml.md")
-
-
-def test_every_name_of_the_script_namespace_is_documented() -> None:
-    services = Services()
-    around = ScriptContext("a", "a", "", {}, Configs({}), services.callout, services.files)
-    there_are = {name for name in run_script(compile("", "", "exec"), around) if name[0] != "_"}
-    text = page("script-names.md").partition("\n## ")[0]
-    said = {name for row in rows(text) for name in re.findall(r"`(\w+)`", row[0])}
-    assert said == there_are
 
 
 # -- events
@@ -205,39 +69,7 @@ async def test_every_key_of_a_real_event_is_documented(
     assert said[DOWNLOADING] == list(downloading_event(Download("a", "/a")))
 
 
-def test_every_key_of_a_tick_is_documented() -> None:
-    tick = tick_event("nightly", Every(60), 120, 0.0)
-    delivery = Delivery(0, tick.id, None, tick.type, "nightly", 1, tick.body)
-    there_are = delivered_event(delivery, "127.0.0.1", 8080, Path("/"))
-    assert set(keys(section(page("events.md"), f"## {SCHEDULE}"))) == set(there_are)
-
-
 # -- command line and metrics
-
-
-def test_every_verb_has_a_section() -> None:
-    headings = re.findall(r"^## (.+)$", page("command-line.md"), re.MULTILINE)
-    assert sorted(headings) == sorted(VERBS)
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_argument_of_a_verb_is_documented(verb: str) -> None:
-    module = importlib.import_module(f"gateway.cli.{verb}")
-    parser = argparse.ArgumentParser(add_help=False)
-    if hasattr(module, "add_arguments"):
-        module.add_arguments(parser)
-    text = section(page("command-line.md"), f"## {verb}")
-    flags = {flag for action in parser._actions for flag in action.option_strings}
-    words = {str(word) for a in parser._actions if not a.option_strings for word in a.choices or ()}
-    assert {key.split()[0] for key in keys(text)} == flags | words
-
-
-def test_the_states_and_the_json_keys_of_events_are_documented() -> None:
-    text = section(page("command-line.md"), "## events")
-    look = (PROJECT / "docs/how-to/look-into-events.md").read_text()
-    assert sorted(keys(section(look, "## List"))) == sorted(STATES)
-    assert ", ".join(f"`{name}`" for name in DeliveryRow.__dataclass_fields__) in text
-    assert all(f"`{state}`" in text for state in STATES)
 
 
 async def test_every_metric_is_documented_with_type_and_labels(
@@ -260,45 +92,3 @@ async def test_every_metric_is_documented_with_type_and_labels(
 
 
 # -- what other pages say of the program
-
-
-def test_the_architecture_names_every_room_and_every_dependency() -> None:
-    text = (PROJECT / "docs/architecture.md").read_text()
-    rooms = section(text, "## Rooms")
-    rooms_map = re.findall(r"^    (\w[\w/, ]*?)  ", gateway.__doc__ or "", re.MULTILINE)
-    names = {name for names in rooms_map for name in re.findall(r"\w+", names)}
-    assert len(names) > 10
-    assert {name for name in names if not re.search(rf"\b{name}\b", rooms)} == set()
-    setup = configparser.ConfigParser()
-    setup.read(PROJECT / "setup.cfg")
-    needed = re.findall(r"^([\w-]+)", setup["options"]["install_requires"], re.MULTILINE)
-    said = re.findall(r"^\| ([\w-]+) \| \w", section(text, "## Dependencies"), re.MULTILINE)
-    assert sorted(said) == sorted([*needed, "package"])
-
-
-def test_the_changes_tell_of_this_version() -> None:
-    headings = re.findall(r"^## \[?([\w.]+)", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert headings[0] == "Unreleased"
-    assert gateway.__version__ in headings
-
-
-@pytest.mark.parametrize(
-    ("place", "said"),
-    [
-        ("how-to/handle-full-disks-and-limits.md", f"{inflight.MAX_UPLOADS:,} uploads"),
-        ("how-to/handle-full-disks-and-limits.md", f"{serve.WANTED_FILES:,}"),
-        ("how-to/test-plugins.md", f"given up after {testing.MAX_TEST_SECONDS:.0f} s"),
-        ("architecture.md", f"up to {committer.MAX_BATCH},"),
-        ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
-        ("architecture.md", f"from {committer.MIN_SYNC_APART_BYTES >> 20} MiB on"),
-        ("architecture.md", f"at most {local_writer.MAX_BATCH_BYTES >> 20} MiB"),
-        ("reference/script-names.md", f"over {callout.LARGEST_ANSWER >> 20} MiB"),
-        ("reference/script-names.md", f"more than {watchdog.REPORT_DELAYS[0]} s"),
-        ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),
-        ("reference/http.md", f"more than {paths.MAX_SEGMENTS} segments"),
-        ("reference/http.md", f"over {paths.MAX_PATH_BYTES} bytes"),
-        ("reference/http.md", f"at most {steering.MAX_PAGE}"),
-    ],
-)
-def test_limits_are_told_as_they_are(place: str, said: str) -> None:
-    assert said in (PROJECT / "docs" / place).read_text()

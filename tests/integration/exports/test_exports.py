@@ -30,7 +30,7 @@ from gateway.records import Records, open_records
 from gateway.server.app import Gateway
 from gateway.settings import Settings
 from tests.conftest import StartGateway, StartProcess
-from tests.integration.exports.parts import PLUGIN
+from tests.support.export_modules import PLUGIN
 from tests.support.harness import TIMEOUT, GatewayProcess, RawResponse, files_below, get
 from tests.support.postgres import server
 from tests.support.s3.servers import SeaweedFS

@@ -10,8 +10,8 @@ from typing import Any
 from aiohttp import ClientSession
 from yarl import URL
 
-from tests.integration.photos.pictures import picture
 from tests.support.harness import TIMEOUT
+from tests.support.pictures import picture
 
 EVENT = "1234"
 

@@ -14,10 +14,10 @@ from aiohttp import ClientSession
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.integration.photos.conftest import PLUGIN, url_of
-from tests.integration.photos.pictures import photo, picture
 from tests.integration.photos.service import Client
 from tests.support import PROJECT
 from tests.support.harness import files_below, wait_settled
+from tests.support.pictures import photo, picture
 
 URLS = {"url", "thumbnailUrl", "originalUrl"}
 

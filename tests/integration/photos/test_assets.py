@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from tests.integration.photos.conftest import PLUGIN, Serve
-
-PAGE = PLUGIN / "page"
+from tests.integration.photos.conftest import Serve
+from tests.unit.shipped_plugins.test_photo_page import PAGE
 
 
 @pytest.mark.parametrize(
@@ -53,30 +50,3 @@ async def test_the_page_is_told_what_is_taken_here(serve: Serve) -> None:
     client = await serve(config={"max_bytes": 1234})
     _, told = await client.ask("GET", f"{client.url}/photos/settings.json")
     assert (told["maxBytes"], "image/png" in told["types"]) == (1234, True)
-
-
-def test_the_policy_names_a_storage_elsewhere() -> None:
-    from photo_page import policy
-
-    told = policy("https://bucket.s3.example")
-    assert "img-src 'self' blob: https://bucket.s3.example;" in told
-    assert "connect-src 'self' https://bucket.s3.example;" in told
-
-
-def test_the_page_holds_nothing_inline_and_speaks_to_nobody_else() -> None:
-    html = (PAGE / "index.html").read_text()
-    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|javascript:", html)
-    for file in PAGE.iterdir():
-        text = file.read_text().replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"https?://|innerHTML|eval\(|@import", text), file.name
-
-
-def test_every_field_of_the_page_has_a_label_and_every_file_is_used() -> None:
-    html = (PAGE / "index.html").read_text()
-    fields = re.findall(r"<(?:input|textarea)\b[^>]*\bid=\"([\w-]+)\"", html, re.DOTALL)
-    assert fields
-    for name in fields:
-        wrapped = re.search(rf"<label>[^<]*<(?:input|textarea)\b[^>]*id=\"{name}\"", html)
-        assert wrapped or f'for="{name}"' in html, name
-    texts = "".join(file.read_text() for file in PAGE.iterdir())
-    assert [f.name for f in PAGE.iterdir() if f.name != "index.html" and f.name not in texts] == []

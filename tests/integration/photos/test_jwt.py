@@ -12,9 +12,9 @@ from playwright.async_api import expect
 
 from tests.integration.photos.browser import visiting
 from tests.integration.photos.conftest import Serve
-from tests.integration.photos.pictures import picture
 from tests.integration.photos.service import Client
 from tests.support.jwt.cognito import Pool, make_pool, moto_server
+from tests.support.pictures import picture
 
 pytestmark = pytest.mark.slow
 

@@ -14,11 +14,11 @@ from aiohttp import ClientSession, encode_basic_auth
 from tests.conftest import StartProcess
 from tests.integration.photos.browser import visiting
 from tests.integration.photos.conftest import Serve
-from tests.integration.photos.pictures import opened, photo, picture
 from tests.integration.photos.scenes import NAMES, scene
 from tests.integration.photos.service import EVENT, Client
 from tests.support import PROJECT
 from tests.support.doc_pages import blocks
+from tests.support.pictures import opened, photo, picture
 from tests.support.s3.servers import S3Server
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ from playwright.async_api import Error, expect
 
 from tests.integration.photos.browser import Visit, visiting
 from tests.integration.photos.conftest import TOKENS, Serve
-from tests.integration.photos.pictures import picture
 from tests.integration.photos.scenes import NAMES, scene
+from tests.support.pictures import picture
 
 pytestmark = pytest.mark.slow
 

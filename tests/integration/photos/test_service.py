@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.integration.photos.conftest import TOKENS, Serve
-from tests.integration.photos.pictures import bomb, opened, photo, picture
 from tests.integration.photos.service import EVENT, Client
 from tests.support.harness import files_below
 from tests.support.jwt.issuing import FakeIssuer, flags
+from tests.support.pictures import bomb, opened, photo, picture
 
 KOREAN: dict[str, Any] = {"title": "기조 연설", "description": "스티브가 무대로 나온다 · naïve “quotes”"}
 

@@ -47,6 +47,7 @@ async def test_every_2xx_has_its_runs_whatever_dies(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.timeout(300)
 async def test_what_a_killed_worker_had_begun_is_begun_elsewhere_when_its_lease_is_over(
     tmp_path: Path,
@@ -57,6 +58,7 @@ async def test_what_a_killed_worker_had_begun_is_begun_elsewhere_when_its_lease_
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.timeout(300)
 async def test_what_a_killed_gateway_had_begun_goes_on_after_its_restart(tmp_path: Path) -> None:
     assert await seconds_after_restart(tmp_path) < BUSY

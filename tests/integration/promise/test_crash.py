@@ -74,7 +74,7 @@ async def attempt(gateway: GatewayProcess, name: str, tag: str, size: int) -> in
     return answer.status
 
 
-@pytest.mark.parametrize("size", [1000, 3_000_000, 12_000_000], ids=["small", "large", "fast road"])
+@pytest.mark.parametrize("size", [1000, 3_000_000, 12_000_000], ids=["buffered", "streamed", "socket"])
 @pytest.mark.parametrize("point", [*NOTHING, *EVERYTHING, "after answer", "mid handler"])
 async def test_a_kill_leaves_all_or_nothing(
     gateway_process: StartProcess, tmp_path: Path, point: str, size: int
@@ -185,7 +185,7 @@ async def test_a_second_gateway_on_the_same_directory_is_refused(
     assert await attempt(first, "x", "t", 10) == 201
 
 
-@pytest.mark.parametrize("size", [200_000, 12_000_000], ids=["ordinary road", "fast road"])
+@pytest.mark.parametrize("size", [200_000, 12_000_000], ids=["streamed", "socket"])
 async def test_a_body_on_its_way_is_finished_when_the_gateway_is_asked_to_stop(
     gateway_process: StartProcess, tmp_path: Path, size: int
 ) -> None:

@@ -26,10 +26,10 @@ from gateway.records.postgres_store import PostgresStore, shown
 from gateway.records.query import make_query
 from gateway.settings import Settings
 from tests.conftest import StartGateway
-from tests.integration.records.test_records_end_to_end import KEEPER
 from tests.support.harness import get, raw_connection, request_head, write_plugin
 from tests.support.postgres import PASSWORD, Server, server
 from tests.unit.records import test_records as suite
+from tests.unit.records.test_settings import KEEPER
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""A script that blocks its lane: named in the log, while bytes of uploads and proxied requests flow."""
+"""A script that blocks its executor is named in the log, while bytes of uploads and requests flow."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ async def test_uploads_and_proxied_requests_go_on_while_a_script_blocks(
         with captured_log() as lines:
             blocked = asyncio.create_task(get(gateway, "/blocks"))
             async with asyncio.timeout(TIMEOUT):
-                while not any("blocks its lane" in line["message"] for line in lines):
+                while not any("blocks its script executor" in line["message"] for line in lines):
                     assert (await get(gateway, "/api")).status == 200
                     assert (await put(gateway, "/upload/x", b"1")).status in {200, 201}
         assert not blocked.done()
         await asyncio.to_thread(gate.write_text, "let go")
         assert (await blocked).body == b"let go"
-    (named,) = [line["message"] for line in lines if "blocks its lane" in line["message"]][:1]
+    (named,) = [line["message"] for line in lines if "blocks its script executor" in line["message"]][:1]
     text = (tmp_path / "plugins/0.yaml").read_text().splitlines()
     line = next(number for number, row in enumerate(text, start=1) if "with open" in row)
-    assert f"0.yaml:{line} blocks its lane" in named
+    assert f"0.yaml:{line} blocks its script executor" in named

@@ -214,7 +214,10 @@ async def test_a_script_calls_a_route_of_this_gateway_in_the_name_of_the_install
 async def test_log_lines_of_a_script_carry_the_id_of_the_request(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = "from gateway.telemetry import logs\nlogger.info('it says %s', logs.bound()['request_id'])"
+    script = (
+        "from gateway.telemetry import logs\n"
+        "logger.info('it says %s', logs.bound_fields()['request_id'])"
+    )
     gateway = await serve(route(script=script))
     with caplog.at_level(logging.INFO, "gateway"):
         answer = await get(gateway, "/r")

@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from gateway.endpoints.routing.schemas import MOST_FAULTS, compile_headers, compile_schema
 from tests.support.harness import raw_connection, request_head
-from tests.support.routing.scripted import Serve, ask, route
+from tests.support.routing.scripted import SPEC, Serve, ask, route
 
-SPEC = """
-spec:
-- method: PUT
-  schema:
-    request:
-      body:
-        type: object
-        required: [id, name]
-        additionalProperties: false
-        properties:
-          id: {type: integer, maximum: 100}
-          name: {type: string, pattern: "^[a-z]+$"}
-          tags: {type: array, items: {enum: [red, blue]}}
-      headers:
-        required: [Content-Type, X-Count]
-        properties:
-          Content-Type: {type: string, default: application/json}
-          X-Count: {type: integer, minimum: 1}
-          X-Flag: {default: true}
-"""
 SCRIPT = "return [request.headers['content-type'], request.headers['x-flag'], json.loads(request.body)]"
 
 
@@ -122,27 +98,3 @@ async def test_a_body_that_breaks_off_never_reaches_the_script(serve: Serve) -> 
     async with raw_connection(gateway) as connection:
         await connection.send(request_head("PUT", "/r", "Transfer-Encoding: chunked") + b"zz\r\n")
         assert (await connection.answer()).status == 400
-
-
-def test_a_long_list_of_faults_is_cut() -> None:
-    check = compile_schema({"items": {"type": "string"}})
-    assert len(check(list(range(10_000)))) == MOST_FAULTS
-
-
-def test_headers_of_one_name_are_read_as_one() -> None:
-    check = compile_headers({"properties": {"A": {"const": "1, 2"}, "N": {"type": "number"}}})
-    assert check({"a": "1, 2", "n": "1.5"}) == []
-    assert [fault.pointer for fault in check({"a": "1", "n": "x"})] == ["/a", "/n"]
-
-
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-@given(value=ANY_JSON)
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_json_can_say_can_be_checked(value: Any) -> None:
-    check = compile_schema({"type": "object", "properties": {"a": {"minLength": 2}}, "minProperties": 1})
-    assert isinstance(check(value), list)

@@ -1,4 +1,4 @@
-"""Fixtures: a shelf in a bucket of its own, on SeaweedFS or whichever server a test asks for."""
+"""Fixtures: a storage in a bucket of its own, on SeaweedFS or whichever server a test asks for."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ async def server(
 
 
 @pytest.fixture
-def shelf(place: Bucket, clients: Clients) -> S3Storage:
+def storage(place: Bucket, clients: Clients) -> S3Storage:
     return S3Storage(place, clients)

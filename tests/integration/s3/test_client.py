@@ -111,7 +111,7 @@ async def test_the_secret_key_and_the_token_are_masked_from_the_first_request_on
     give_keys(monkeypatch)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token-of-mine")
     mask = Mask()
-    clients = Clients(mask.learn)
+    clients = Clients(mask.add_secrets)
     await clients.client()
     await clients.close()
     assert mask("a-secret-of-mine, a-token-of-mine") == "[redacted], [redacted]"

@@ -1,4 +1,4 @@
-"""The shelf of a bucket, where it is more than the contract: metadata, pages, storages that fail."""
+"""The storage of a bucket, where it is more than the contract: metadata, pages, storages that fail."""
 
 from __future__ import annotations
 
@@ -28,45 +28,49 @@ METADATA = {"title": "Keynote Speech", "description": "é 世界  two spaces", "
 
 @pytest.mark.slow
 async def test_type_and_metadata_come_back_as_they_were_given(
-    server: S3Server, place: Bucket, clients: Clients, shelf: S3Storage
+    server: S3Server, place: Bucket, clients: Clients, storage: S3Storage
 ) -> None:
     client = await clients.client()
     said = {"ContentType": "image/png", "Metadata": encoded(METADATA)}
     await client.put_object(Bucket=place.name, Key=place.key("/a.png"), Body=b"x", **said)
-    stat = await shelf.stat("/a.png")
+    stat = await storage.stat("/a.png")
     assert (stat.mime, stat.metadata) == ("image/png", METADATA)
-    async with shelf.open("/a.png") as opened:
+    async with storage.open("/a.png") as opened:
         assert opened.stat == stat
 
 
 @pytest.mark.slow
 async def test_pages_are_asked_for_one_after_the_other(
-    server: S3Server, place: Bucket, clients: Clients, shelf: S3Storage, monkeypatch: pytest.MonkeyPatch
+    server: S3Server,
+    place: Bucket,
+    clients: Clients,
+    storage: S3Storage,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "LIST_PAGE_SIZE", 2)
     client = await clients.client()
     for number in range(7):
         await client.put_object(Bucket=place.name, Key=place.key(f"/n/{number}"), Body=b"x")
     expected = [f"/n/{number}" for number in range(7)]
-    assert [stat.path async for stat in shelf.list("/")] == expected
-    assert [stat.path async for stat in shelf.list("/n/", after="/n/2")] == expected[3:]
+    assert [stat.path async for stat in storage.list("/")] == expected
+    assert [stat.path async for stat in storage.list("/n/", after="/n/2")] == expected[3:]
 
 
 @pytest.mark.slow
 async def test_what_others_keep_in_the_bucket_is_none_of_ours(
-    s3_storage: str, place: Bucket, clients: Clients, shelf: S3Storage
+    s3_storage: str, place: Bucket, clients: Clients, storage: S3Storage
 ) -> None:
     client = await clients.client()
     for key in ("elsewhere", "a prefixed", "a prefix/", "a prefix/folder/", "a prefix/ours"):
         await client.put_object(Bucket=place.name, Key=key, Body=b"")
-    assert [stat.path async for stat in shelf.list("/")] == ["/ours"]
+    assert [stat.path async for stat in storage.list("/")] == ["/ours"]
     with pytest.raises(Refusal, match="no such file"):
-        await shelf.stat("/elsewhere")
+        await storage.stat("/elsewhere")
 
 
 @pytest.mark.slow
 async def test_a_read_that_is_given_up_takes_no_connection_along(
-    s3_storage: str, place: Bucket, shelf: S3Storage, clients: Clients, monkeypatch: pytest.MonkeyPatch
+    s3_storage: str, place: Bucket, storage: S3Storage, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = Clients(connections=1)
     narrow = S3Storage(place, small)
@@ -123,54 +127,54 @@ async def failing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Failing]:
     await runner.cleanup()
 
 
-async def read(shelf: S3Storage, **part: Any) -> bytes:
-    async with shelf.open("/a", **part) as opened:
+async def read(storage: S3Storage, **part: Any) -> bytes:
+    async with storage.open("/a", **part) as opened:
         return b"".join([piece async for piece in opened])
 
 
 async def test_an_object_that_ends_too_early_is_never_taken_for_whole(
-    failing: Failing, shelf: S3Storage
+    failing: Failing, storage: S3Storage
 ) -> None:
     with pytest.raises(Refusal) as refused:
-        await read(shelf)
+        await read(storage)
     assert refused.value.code == "storage_unavailable"
 
 
 async def test_a_storage_that_falls_silent_is_given_up(
-    failing: Failing, shelf: S3Storage, monkeypatch: pytest.MonkeyPatch
+    failing: Failing, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.3)
     failing.silent = True
     with pytest.raises(Refusal) as refused:
-        await read(shelf)
+        await read(storage)
     assert refused.value.code == "storage_unavailable"
 
 
 async def test_a_storage_that_knows_no_if_match_is_seen_through(
-    failing: Failing, shelf: S3Storage
+    failing: Failing, storage: S3Storage
 ) -> None:
     with pytest.raises(Superseded):
-        await read(shelf, etag="another")
+        await read(storage, etag="another")
 
 
 async def test_a_storage_that_knows_no_ranges_is_not_believed(
-    failing: Failing, shelf: S3Storage
+    failing: Failing, storage: S3Storage
 ) -> None:
     with pytest.raises(Refusal) as refused:
-        await read(shelf, start=5)
+        await read(storage, start=5)
     assert refused.value.code == "internal"
 
 
 async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
-    monkeypatch: pytest.MonkeyPatch, failing: Failing, shelf: S3Storage
+    monkeypatch: pytest.MonkeyPatch, failing: Failing, storage: S3Storage
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
 
     async def listing() -> None:
-        async for _ in shelf.list("/"):
+        async for _ in storage.list("/"):
             pass
 
-    for act in (shelf.stat("/a"), read(shelf), shelf.delete("/a"), listing()):
+    for act in (storage.stat("/a"), read(storage), storage.delete("/a"), listing()):
         with pytest.raises(Refusal) as refused:
             await act
         assert refused.value.code == "storage_unavailable"
@@ -182,7 +186,7 @@ async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
 
 @pytest.mark.slow
 async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
-    s3_storage: str, place: Bucket, shelf: S3Storage, clients: Clients
+    s3_storage: str, place: Bucket, storage: S3Storage, clients: Clients
 ) -> None:
     client = await clients.client()
     others = {
@@ -195,7 +199,7 @@ async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
         Bucket=place.name, LifecycleConfiguration={"Rules": [others]}
     )
     for seconds, days in ((900, 1), (86400, 1), (86401, 2)):
-        told = await shelf.expire("/exports/", seconds)
+        told = await storage.expire("/exports/", seconds)
         assert told is not None
         assert told.days == days
         assert str(told).startswith(f"s3://{place.name}/a prefix/exports/* is removed after {days} days")
@@ -204,47 +208,47 @@ async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
         assert rules[told.rule]["Expiration"]["Days"] == days
         assert rules[told.rule]["Filter"]["Prefix"] == "a prefix/exports/"
         assert rules["somebody's"]["Expiration"]["Days"] == 3
-    assert (await shelf.expire("/other/", 5)) != told
+    assert (await storage.expire("/other/", 5)) != told
 
 
 @pytest.mark.slow
 async def test_a_store_without_expiry_leaves_it_to_who_asked(
     rclone: Rclone,
     place: Bucket,
-    shelf: S3Storage,
+    storage: S3Storage,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await rclone.make(place.name)
     for name, value in rclone.environment().items():
         monkeypatch.setenv(name, value)
-    assert await shelf.expire("/exports/", 900) is None
+    assert await storage.expire("/exports/", 900) is None
     assert "knows no expiry" in caplog.text
 
 
 async def test_an_expiry_is_not_given_up_where_the_storage_is_away(
-    failing: Failing, shelf: S3Storage, monkeypatch: pytest.MonkeyPatch
+    failing: Failing, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     with pytest.raises(Refusal):
-        await shelf.expire("/exports/", 900)
+        await storage.expire("/exports/", 900)
 
 
 @pytest.mark.slow
 async def test_what_scripts_let_expire_is_swept_and_the_bucket_gets_a_rule_that_is_shown(
     s3_storage: str,
     place: Bucket,
-    shelf: S3Storage,
+    storage: S3Storage,
     clients: Clients,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.storage")
-    client, files = await clients.client(), FilesService(shelf)
+    client, files = await clients.client(), FilesService(storage)
     for path in ("/exports/old", "/exportsx"):
         await client.put_object(Bucket=place.name, Key=place.key(path), Body=b"x")
     assert await files.expire("/exports/", 900) == 0
     assert await files.expire("/exports/", -5) == 1
-    assert [stat.path async for stat in shelf.list("/")] == ["/exportsx"]
+    assert [stat.path async for stat in storage.list("/")] == ["/exportsx"]
     assert await files.expire("/exports/", 900) == 0
     (rule,) = await lifecycle.rules_of(client, place.name)
     assert (rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) == ("a prefix/exports/", 1)

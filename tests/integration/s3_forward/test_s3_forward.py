@@ -111,8 +111,8 @@ async def test_a_file_of_any_size_arrives_whole_and_only_then_goes(
     assert head["Metadata"] == {"upload-id": upload_id, "path": "/upload/caf%C3%A9/a.bin"}
     assert uploads(gateway) == {}
     assert await unfinished(s3, bucket) == []
-    # A busy machine may hold a lane up now and then; hashing there would do so at each part.
-    assert gateway.log().count("blocks its lane") <= 2
+    # A busy machine may hold an executor up now and then; hashing there would do so at each part.
+    assert gateway.log().count("blocks its script executor") <= 2
 
 
 async def test_the_object_tells_who_sent_it_in_plain_ascii(

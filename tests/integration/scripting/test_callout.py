@@ -94,7 +94,7 @@ async def test_a_status_from_400_on_is_an_error_with_code_and_body(callout: Call
 async def test_an_answer_without_bound_is_cut_off(
     callout: Callout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.callout.LARGEST_ANSWER", 10)
+    monkeypatch.setattr("gateway.plugins.scripting.callout.MAX_RESPONSE_BYTES", 10)
     with pytest.raises(ValueError, match="larger than 10"):
         await callout()
 

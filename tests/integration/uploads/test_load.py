@@ -14,11 +14,11 @@ import pytest
 from tests.conftest import StartProcess
 from tests.support.harness import GatewayProcess, curl, get, leftovers, request_head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.serial, pytest.mark.timeout(300)]
 
 MIB = 1 << 20
 GIB = 1 << 30
-SLOW_CLIENTS = {"ordinary road": (500, 1_000_000), "fast road": (1000, 8_400_000)}
+SLOW_CLIENTS = {"streamed": (500, 1_000_000), "socket": (1000, 8_400_000)}
 """How many, and how much each of them is going to send."""
 
 MOST_THREADS = 40

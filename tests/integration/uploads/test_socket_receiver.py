@@ -1,4 +1,4 @@
-"""The fast road gives what the ordinary one gives, byte for byte and answer for answer."""
+"""The socket receive path stores and answers exactly what streaming does, byte for byte."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def content(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-async def fast(start_gateway: StartGateway, folder: Path, **values: object) -> Gateway:
+async def on_socket_path(start_gateway: StartGateway, folder: Path, **values: object) -> Gateway:
     """Start a gateway that takes every connection it can."""
     gateway = await start_gateway(directory=str(folder), **values)
     assert gateway.endpoints.body_receiver.socket_path
@@ -76,7 +76,7 @@ async def begin(connection: RawConnection, size: int, *lines: str, name: str = "
     assert await connection.line() == b"\r\n"
 
 
-# -- both roads
+# -- both receive paths
 
 
 @dataclass(frozen=True)
@@ -188,21 +188,21 @@ async def leave(connection: RawConnection, way: str) -> None:
         connection.writer.close()
 
 
-async def test_both_roads_store_answer_and_refuse_alike(
+async def test_both_receive_paths_store_answer_and_refuse_alike(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    quick = await fast(start_gateway, tmp_path / "fast", durability="none")
-    ordinary = await start_gateway(directory=str(tmp_path / "ordinary"), durability="none")
-    ordinary.endpoints.body_receiver.socket_path = False
-    for folder in ("fast", "ordinary"):
+    on_socket = await on_socket_path(start_gateway, tmp_path / "socket", durability="none")
+    streaming = await start_gateway(directory=str(tmp_path / "streamed"), durability="none")
+    streaming.endpoints.body_receiver.socket_path = False
+    for folder in ("socket", "streamed"):
         (tmp_path / folder / "upload").mkdir()
     loop = asyncio.get_running_loop()
 
     async def compare(plan: Plan) -> None:
-        expected, found = await perform(ordinary, plan), await perform(quick, plan)
+        expected, found = await perform(streaming, plan), await perform(on_socket, plan)
         assert expected.stored.pop("behind", b"no") == b"no"
         if plan.expect and found.connection is not None:
-            assert found.connection == "close"  # it did go the fast road,
+            assert found.connection == "close"  # its socket was detached,
             assert "behind" not in found.stored  # where nothing behind the body is served
         found.stored.pop("behind", None)
         found.connection = expected.connection
@@ -225,13 +225,13 @@ async def test_both_roads_store_answer_and_refuse_alike(
     await asyncio.to_thread(explore)
 
 
-@pytest.mark.parametrize("quick", [True, False], ids=["fast", "ordinary"])
+@pytest.mark.parametrize("socket_path", [True, False], ids=["socket", "streamed"])
 async def test_a_handlers_limit_refuses_before_the_body(
-    start_gateway: StartGateway, tmp_path: Path, *, quick: bool
+    start_gateway: StartGateway, tmp_path: Path, *, socket_path: bool
 ) -> None:
     plugins = write_handler(tmp_path / "plugins", "event['max_bytes'] = 99_999")
-    gateway = await fast(start_gateway, tmp_path / "data", plugins=plugins, auth="none")
-    gateway.endpoints.body_receiver.socket_path = quick
+    gateway = await on_socket_path(start_gateway, tmp_path / "data", plugins=plugins, auth="none")
+    gateway.endpoints.body_receiver.socket_path = socket_path
     answer = await put(gateway, "/upload/x", b"z" * 100_000)
     assert (answer.status, answer.json["error"]) == (413, "too_large")
     assert (await put(gateway, "/upload/x", b"z" * 99_999)).status == 201
@@ -253,15 +253,15 @@ async def test_a_body_below_the_threshold_leaves_the_connection_open(
             assert "Connection" not in answer.headers
 
 
-async def test_a_large_body_takes_the_fast_road_without_being_asked(start_gateway: StartGateway) -> None:
+async def test_a_large_body_is_received_from_its_socket_by_default(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     answer = await put(gateway, "/upload/x", b"z" * 16 * MIB)
     assert (answer.status, answer.headers["Connection"]) == (201, "close")
 
 
-async def test_https_goes_the_ordinary_road(start_gateway: StartGateway, tmp_path: Path) -> None:
+async def test_https_is_streamed(start_gateway: StartGateway, tmp_path: Path) -> None:
     cert, key = self_signed_certificate(tmp_path)
-    gateway = await fast(start_gateway, tmp_path / "data", tls_cert=cert, tls_key=key)
+    gateway = await on_socket_path(start_gateway, tmp_path / "data", tls_cert=cert, tls_key=key)
     source = tmp_path / "source"
     source.write_bytes(content(2 * MIB))
     result = await curl("-k", "-i", "-T", str(source), f"{gateway.url}/upload/x")
@@ -270,10 +270,8 @@ async def test_https_goes_the_ordinary_road(start_gateway: StartGateway, tmp_pat
     assert files_below(tmp_path / "data/upload") == {"x": content(2 * MIB)}
 
 
-async def test_a_chunked_body_goes_the_ordinary_road(
-    start_gateway: StartGateway, tmp_path: Path
-) -> None:
-    gateway = await fast(start_gateway, tmp_path / "data")
+async def test_a_chunked_body_is_streamed(start_gateway: StartGateway, tmp_path: Path) -> None:
+    gateway = await on_socket_path(start_gateway, tmp_path / "data")
     async with raw_connection(gateway) as connection:
         await connection.send(request_head("PUT", "/upload/x", "Transfer-Encoding: chunked"))
         await connection.send(b"%x\r\n%s\r\n0\r\n\r\n" % (2 * MIB, b"z" * 2 * MIB))
@@ -285,7 +283,7 @@ async def test_a_chunked_body_goes_the_ordinary_road(
 async def test_an_answer_is_not_lost_to_what_lies_behind_the_body(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await fast(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data")
     body = content(2 * MIB)
     for _ in range(10):
         async with raw_connection(gateway) as connection:
@@ -300,7 +298,7 @@ async def test_an_answer_is_not_lost_to_what_lies_behind_the_body(
 async def test_a_client_that_has_said_all_may_close_its_side_before_the_answer(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await fast(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data")
     async with raw_connection(gateway) as connection:
         await begin(connection, MIB)
         await connection.send(b"z" * MIB)
@@ -311,7 +309,7 @@ async def test_a_client_that_has_said_all_may_close_its_side_before_the_answer(
 async def test_a_slow_client_is_not_idle_and_a_silent_one_is(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await fast(start_gateway, tmp_path / "data", idle_timeout="1")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data", idle_timeout="1")
     for _ in range(10):  # anew where it was this machine that was silent
         longest = 0.0
         async with raw_connection(gateway) as connection:
@@ -335,7 +333,7 @@ async def test_a_slow_client_is_not_idle_and_a_silent_one_is(
 async def test_progress_is_told_while_the_body_comes(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await fast(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data")
     async with raw_connection(gateway) as connection:
         await begin(connection, 2 * MIB)
         await connection.send(b"z" * MIB)
@@ -350,7 +348,7 @@ async def test_progress_is_told_while_the_body_comes(
 async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still_sends(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gateway = await fast(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data")
     real, writes = incoming._write_all, 0
 
     def full(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
@@ -372,7 +370,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
 async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await fast(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data")
     async with raw_connection(gateway) as connection:
         await begin(connection, MIB)
         await connection.send(b"z" * 1000)
@@ -393,7 +391,7 @@ async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(
 async def test_clients_that_send_nothing_now_hold_no_thread(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await fast(start_gateway, tmp_path / "data")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data")
     async with contextlib.AsyncExitStack() as stack:
         for number in range(200):
             connection = await stack.enter_async_context(raw_connection(gateway))
@@ -415,7 +413,7 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
 ) -> None:
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
     monkeypatch.setattr(socket_receiver, "LINGER_TIMEOUT", 20.0)
-    gateway = await fast(start_gateway, tmp_path / "data", durability="none")
+    gateway = await on_socket_path(start_gateway, tmp_path / "data", durability="none")
     gateway.endpoints.body_receiver.executor.shutdown()
     gateway.endpoints.body_receiver.executor = ThreadPoolExecutor(1)
     served = asyncio.Event()
@@ -434,18 +432,18 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
     await ended(gateway)
 
 
-# -- the ground
+# -- the self-test
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_the_self_check_passes_on_both_event_loops(
+def test_the_self_test_passes_on_both_event_loops(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
         assert runner.run(socket_selftest.socket_path_works())
 
 
-async def test_ground_that_has_moved_is_noticed_and_uploads_go_the_ordinary_road(
+async def test_a_failed_self_test_is_logged_and_all_uploads_are_streamed(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
 

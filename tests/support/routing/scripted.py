@@ -15,6 +15,26 @@ from tests.support.harness import GatewayProcess, RawResponse, raw_connection, r
 
 Serve = Callable[..., Awaitable[Gateway]]
 UPLOADS = "/upload/{filepath}"
+SPEC = """
+spec:
+- method: PUT
+  schema:
+    request:
+      body:
+        type: object
+        required: [id, name]
+        additionalProperties: false
+        properties:
+          id: {type: integer, maximum: 100}
+          name: {type: string, pattern: "^[a-z]+$"}
+          tags: {type: array, items: {enum: [red, blue]}}
+      headers:
+        required: [Content-Type, X-Count]
+        properties:
+          Content-Type: {type: string, default: application/json}
+          X-Count: {type: integer, minimum: 1}
+          X-Flag: {default: true}
+"""
 
 
 def route(

@@ -1,4 +1,4 @@
-"""`gateway token`: shown once, kept nowhere, and what it prints works as settings."""
+"""`gateway token`: printed once, stored nowhere, and what it prints works as settings."""
 
 from __future__ import annotations
 
@@ -39,6 +39,22 @@ def test_a_token_is_kept_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[s
     main(["token"])
     assert list(tmp_path.iterdir()) == []
     assert "-T FILE http://127.0.0.1:8080/upload/FILE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "url"),
+    [
+        ("--file_upload_api_path /files/{filepath}", "http://127.0.0.1:8080/files/FILE"),
+        ("--file_upload_api_path /t/{tenant_id}/{filename}", "http://127.0.0.1:8080/t/TENANT_ID/FILE"),
+        ("--host :: --auth token --port 80", "http://[::1]:80/upload/FILE"),
+        ("--public_url https://files.example/in/", "https://files.example/in/upload/FILE"),
+    ],
+)
+def test_the_url_to_upload_to_follows_the_settings(
+    flags: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", *flags.split()]) == 0
+    assert capsys.readouterr().out.endswith(f" -T FILE {url}\n")
 
 
 def test_a_name_that_cannot_stand_in_the_settings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,8 +135,8 @@ async def test_a_batch_is_one_transaction_and_keeps_the_order_of_arrival(
 ) -> None:
     reached: list[str] = []
     on_failpoint(reached.append)
-    orders = [harness.order("/same", f"{number}".encode()) for number in range(20)]
-    outcomes = await harness.batch(*orders)
+    requests = [harness.request("/same", f"{number}".encode()) for number in range(20)]
+    outcomes = await harness.batch(*requests)
     assert reached.count("before journal commit") == 1
     assert [outcome.replaced for outcome in outcomes if isinstance(outcome, Stored)] == [False] + [
         True
@@ -164,27 +164,27 @@ async def test_without_handlers_there_is_nothing_to_release(harness: CommitterHa
     assert await harness.claimable() == []
 
 
-# -- one bad order among good ones
+# -- one bad request among good ones
 
 
-async def test_a_bad_order_does_not_keep_its_neighbours_from_being_stored(
+async def test_a_bad_request_does_not_keep_its_neighbours_from_being_stored(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (harness.root / "file").write_bytes(b"")
     (harness.root / "taken").write_bytes(b"")
-    sick = harness.order("/sick")
+    sick = harness.request("/sick")
     monkeypatch.setattr(
         os, "fsync", failing(5, lambda fd: place_of(fd).name == sick.upload.id, os.fsync)
     )
     outcomes = await harness.batch(
-        harness.order("/one"),
-        harness.order("/file/below"),
-        harness.order("/taken", on_conflict="reject"),
+        harness.request("/one"),
+        harness.request("/file/below"),
+        harness.request("/taken", on_conflict="reject"),
         sick,
-        harness.order("/taken", must_be_new=True),
-        harness.order("/../escape"),
-        harness.order("/text", mime="no \udcff unicode"),
-        harness.order("/two"),
+        harness.request("/taken", must_be_new=True),
+        harness.request("/../escape"),
+        harness.request("/text", mime="no \udcff unicode"),
+        harness.request("/two"),
     )
     assert [code(outcome) for outcome in outcomes] == [
         "stored",
@@ -205,11 +205,11 @@ async def test_two_of_a_batch_that_want_one_new_name_do_not_both_get_it(
     harness: CommitterHarness,
 ) -> None:
     outcomes = await harness.batch(
-        harness.order("/x", b"1", on_conflict="reject"),
-        harness.order("/x", b"2", on_conflict="reject"),
-        harness.order("/x", b"3", on_conflict="rename"),
-        harness.order("/x", b"4", must_be_new=True),
-        harness.order("/x", b"5", on_conflict="rename"),
+        harness.request("/x", b"1", on_conflict="reject"),
+        harness.request("/x", b"2", on_conflict="reject"),
+        harness.request("/x", b"3", on_conflict="rename"),
+        harness.request("/x", b"4", must_be_new=True),
+        harness.request("/x", b"5", on_conflict="rename"),
     )
     assert [code(outcome) for outcome in outcomes] == [
         "stored",
@@ -238,7 +238,7 @@ def fill_journal(harness: CommitterHarness, *, full: bool) -> None:
 async def test_a_full_journal_refuses_every_upload_and_leaves_nothing(harness: CommitterHarness) -> None:
     fill_journal(harness, full=True)
     big: dict[str, Any] = {"mime": "m" * 5000}
-    outcomes = await harness.batch(harness.order("/a", **big), harness.order("/b", **big))
+    outcomes = await harness.batch(harness.request("/a", **big), harness.request("/b", **big))
     assert [code(outcome) for outcome in outcomes] == ["journal_unavailable"] * 2
     assert nothing_left(harness)
     fill_journal(harness, full=False)
@@ -325,7 +325,7 @@ async def test_private_names_that_cannot_be_synced_refuse_the_batch_and_leave_no
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(5, lambda fd: place_of(fd).name == "incoming", os.fsync))
-        outcomes = await harness.batch(harness.order("/a"), harness.order("/b"))
+        outcomes = await harness.batch(harness.request("/a"), harness.request("/b"))
     assert [code(outcome) for outcome in outcomes] == ["internal"] * 2
     assert nothing_left(harness)
 
@@ -337,7 +337,7 @@ async def test_a_folder_that_cannot_be_synced_means_no_answer_and_the_event_stil
     (harness.root / "sick").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(5, lambda fd: place_of(fd).name == "sick", os.fsync))
-        outcomes = await harness.batch(harness.order("/sick/x"), harness.order("/good/x"))
+        outcomes = await harness.batch(harness.request("/sick/x"), harness.request("/good/x"))
     assert [code(outcome) for outcome in outcomes] == ["unknownoutcome", "stored"]
     assert set(harness.stored()) == {"sick/x", "good/x"}
     assert await harness.claimable() == ["/good/x", "/sick/x"]
@@ -346,12 +346,14 @@ async def test_a_folder_that_cannot_be_synced_means_no_answer_and_the_event_stil
 async def test_a_large_body_that_cannot_be_synced_is_refused_and_removed(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = harness.order("/large")
-    order.body.write([b"x" * (1 << 20)])
+    request = harness.request("/large")
+    request.body.write([b"x" * (1 << 20)])
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing(5, lambda fd: place_of(fd).name == order.upload.id, os.fsync))
+        patch.setattr(
+            os, "fsync", failing(5, lambda fd: place_of(fd).name == request.upload.id, os.fsync)
+        )
         with pytest.raises(Refusal) as caught:
-            await harness.committer.commit(order)
+            await harness.committer.commit(request)
     assert caught.value.code == "internal"
     assert nothing_left(harness)
 
@@ -367,10 +369,10 @@ async def test_a_large_body_whose_sync_nobody_waits_for_any_more_is_removed(
         assert go_on.wait(TIMEOUT)
         real(fd)
 
-    order = harness.order("/large")
-    order.body.write([b"x" * (1 << 20)])
+    request = harness.request("/large")
+    request.body.write([b"x" * (1 << 20)])
     monkeypatch.setattr(os, "fsync", fsync)
-    commit = asyncio.create_task(harness.committer.commit(order))
+    commit = asyncio.create_task(harness.committer.commit(request))
     await entered.wait()
     commit.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -462,7 +464,7 @@ async def test_a_committer_that_breaks_down_gives_no_answer_and_goes_on_with_the
         with pytest.raises(UnknownOutcome):
             await harness.commit("/x")
     else:
-        outcomes = await harness.batch(harness.order("/x"), harness.order("/y"))
+        outcomes = await harness.batch(harness.request("/x"), harness.request("/y"))
         known = point == "after directory sync"  # all is done by then: that is an honest answer
         assert {code(outcome) for outcome in outcomes} == {"stored" if known else "unknownoutcome"}
     assert broken == [point]
@@ -474,14 +476,14 @@ async def test_a_committer_that_breaks_down_gives_no_answer_and_goes_on_with_the
 async def test_every_descriptor_is_given_back(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await harness.batch(harness.order("/warm/up"), harness.order("/x"))
+    await harness.batch(harness.request("/warm/up"), harness.request("/x"))
     before = len(os.listdir("/proc/self/fd"))
-    await harness.batch(*(harness.order(f"/warm/{number}") for number in range(20)))
+    await harness.batch(*(harness.request(f"/warm/{number}") for number in range(20)))
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing(5, lambda *_, **__: True, os.rename))
-        await harness.batch(*(harness.order(f"/warm/{number}") for number in range(20)))
+        await harness.batch(*(harness.request(f"/warm/{number}") for number in range(20)))
     (harness.root / "warm/file").touch()
-    await harness.batch(*(harness.order(f"/warm/file/{number}") for number in range(20)))
+    await harness.batch(*(harness.request(f"/warm/file/{number}") for number in range(20)))
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
@@ -508,8 +510,8 @@ async def test_an_upload_nobody_waits_for_any_more_is_committed_all_the_same(
 ) -> None:
     go_on = threading.Event()
     holding = asyncio.create_task(harness.committer.between_batches(lambda: go_on.wait(TIMEOUT)))
-    order: CommitRequest = harness.order("/x")
-    commit = asyncio.create_task(harness.committer.commit(order))
+    request: CommitRequest = harness.request("/x")
+    commit = asyncio.create_task(harness.committer.commit(request))
     await asyncio.sleep(0)
     commit.cancel()
     go_on.set()

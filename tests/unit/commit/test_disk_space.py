@@ -1,4 +1,4 @@
-"""The reserve: what is promised is not promised twice, and comes back whatever happens."""
+"""Disk space: what is reserved is not reserved twice, and is always released."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.commit import disk_space as reserve_module
+from gateway.commit import disk_space
 from gateway.commit.disk_space import DiskSpace, Reservation, ReservationTable
 from gateway.errors import Refusal
 
@@ -30,14 +30,14 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    made = Disk(1000)
-    monkeypatch.setattr(reserve_module, "os", made)
-    return made
+    disk = Disk(1000)
+    monkeypatch.setattr(disk_space, "os", disk)
+    return disk
 
 
-def refused(reserve: DiskSpace, size: int | None) -> bool:
+def refused(space: DiskSpace, size: int | None) -> bool:
     try:
-        reserve.reserve(size)
+        space.reserve(size)
     except Refusal as refusal:
         return refusal.code == "no_space"
     return False
@@ -52,111 +52,111 @@ def test_the_figures_are_those_of_the_file_system(tmp_path: Path) -> None:
     assert free > 0
 
 
-def test_what_fits_is_promised_and_what_does_not_is_refused(disk: Disk) -> None:
-    reserve = DiskSpace(0, 100)
-    assert refused(reserve, 901)
-    reserve.reserve(900)
-    assert reserve.reserved == 900
-    assert refused(reserve, 1)
+def test_what_fits_is_reserved_and_what_does_not_is_refused(disk: Disk) -> None:
+    space = DiskSpace(0, 100)
+    assert refused(space, 901)
+    space.reserve(900)
+    assert space.reserved == 900
+    assert refused(space, 1)
 
 
-def test_an_empty_or_undeclared_body_needs_a_byte_of_room(disk: Disk) -> None:
-    reserve = DiskSpace(0, 1000)
-    assert refused(reserve, 0)
-    assert refused(reserve, None)
-    assert not reserve.above_watermark()
+def test_an_empty_or_undeclared_body_needs_a_byte_of_space(disk: Disk) -> None:
+    space = DiskSpace(0, 1000)
+    assert refused(space, 0)
+    assert refused(space, None)
+    assert not space.above_watermark()
     assert DiskSpace(0, 999).above_watermark()
     DiskSpace(0, 999).reserve(None)
 
 
-def test_promised_bytes_are_not_counted_again_when_they_are_written(disk: Disk) -> None:
-    reserve = DiskSpace(0, 0)
-    share = reserve.reserve(800)
-    share.use(300)
+def test_reserved_bytes_are_not_counted_again_when_they_are_written(disk: Disk) -> None:
+    space = DiskSpace(0, 0)
+    reservation = space.reserve(800)
+    reservation.use(300)
     disk.left -= 300
-    assert reserve.reserved == 500
-    assert refused(reserve, 201)
-    assert not refused(reserve, 200)
+    assert space.reserved == 500
+    assert refused(space, 201)
+    assert not refused(space, 200)
 
 
-def test_bytes_beyond_the_promise_are_checked_against_the_disk(disk: Disk) -> None:
-    reserve = DiskSpace(0, 100)
-    share = reserve.reserve(None)
-    share.use(900)
+def test_bytes_beyond_the_reservation_are_checked_against_the_disk(disk: Disk) -> None:
+    space = DiskSpace(0, 100)
+    reservation = space.reserve(None)
+    reservation.use(900)
     with pytest.raises(Refusal, match="901 more bytes are needed, 900 are available"):
-        share.use(901)
-    other = reserve.reserve(500)
+        reservation.use(901)
+    other = space.reserve(500)
     with pytest.raises(Refusal):
-        share.use(401)
+        reservation.use(401)
     other.close()
-    share.use(401)
+    reservation.use(401)
 
 
-def test_closing_gives_back_what_was_not_used_once(disk: Disk) -> None:
-    reserve = DiskSpace(0, 0)
-    share = reserve.reserve(500)
-    share.use(200)
-    share.close()
-    share.close()
-    assert reserve.reserved == 0
+def test_closing_releases_what_was_not_used_once(disk: Disk) -> None:
+    space = DiskSpace(0, 0)
+    reservation = space.reserve(500)
+    reservation.use(200)
+    reservation.close()
+    reservation.close()
+    assert space.reserved == 0
 
 
 @pytest.fixture(scope="module")
 def steady() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reserve_module, "os", Disk(1000))
+        patch.setattr(disk_space, "os", Disk(1000))
         yield
 
 
 @pytest.mark.usefixtures("steady")
 @given(st.lists(st.tuples(st.integers(0, 400), st.lists(st.integers(0, 200), max_size=4)), max_size=8))
-def test_whatever_uploads_do_the_promise_is_the_sum_of_what_is_open(
+def test_whatever_uploads_do_the_reserved_bytes_are_the_sum_of_open_reservations(
     uploads: list[tuple[int, list[int]]],
 ) -> None:
-    reserve = DiskSpace(0, 50)
-    open_shares: list[tuple[Reservation, int]] = []
+    space = DiskSpace(0, 50)
+    open_reservations: list[tuple[Reservation, int]] = []
     for size, writes in uploads:
-        room = 1000 - 50 - reserve.reserved
-        if max(size, 1) > room:
-            assert refused(reserve, size)
+        available = 1000 - 50 - space.reserved
+        if max(size, 1) > available:
+            assert refused(space, size)
             continue
-        share, left = reserve.reserve(size), size
+        reservation, left = space.reserve(size), size
         for amount in writes:
             try:
-                share.use(amount)
+                reservation.use(amount)
             except Refusal:
                 assert amount > left
             else:
                 left = max(left - amount, 0)
-        open_shares.append((share, left))
-        assert reserve.reserved == sum(left for _, left in open_shares) <= 950
-    for share, _ in open_shares:
-        share.close()
-    assert reserve.reserved == 0
+        open_reservations.append((reservation, left))
+        assert space.reserved == sum(left for _, left in open_reservations) <= 950
+    for reservation, _ in open_reservations:
+        reservation.close()
+    assert space.reserved == 0
 
 
-def test_what_other_processes_have_promised_is_not_promised_again(disk: Disk) -> None:
-    promises = ReservationTable(2)
-    first, second = DiskSpace(0, 100, promises, 0), DiskSpace(0, 100, promises, 1)
-    share = first.reserve(700)
+def test_what_other_processes_have_reserved_is_not_reserved_again(disk: Disk) -> None:
+    table = ReservationTable(2)
+    first, second = DiskSpace(0, 100, table, 0), DiskSpace(0, 100, table, 1)
+    reservation = first.reserve(700)
     assert refused(second, 201)
     other = second.reserve(200)
-    assert (first.reserved, second.reserved, promises.total()) == (700, 200, 900)
-    share.close()
+    assert (first.reserved, second.reserved, table.total()) == (700, 200, 900)
+    reservation.close()
     assert not refused(second, 700)
     other.close()
 
 
-def test_promises_are_seen_across_a_fork() -> None:
+def test_reservations_are_seen_across_a_fork() -> None:
     program = (
         "import os\n"
         "from gateway.commit.disk_space import ReservationTable\n"
-        "promises = ReservationTable(2)\n"
+        "table = ReservationTable(2)\n"
         "if not os.fork():\n"
-        "    promises[1] += 700\n"
+        "    table[1] += 700\n"
         "    os._exit(0)\n"
         "os.wait()\n"
-        "print(promises[0], promises[1], promises.total())\n"
+        "print(table[0], table[1], table.total())\n"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert said.stdout == b"0 700 700\n"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert result.stdout == b"0 700 700\n"

@@ -40,8 +40,8 @@ async def test_a_stored_upload_uses_its_url_up(harness: CommitterHarness) -> Non
 
 
 async def test_of_two_in_one_batch_the_first_wins(harness: CommitterHarness) -> None:
-    orders = [harness.order("/x", body, grant=granted("n")) for body in (b"1", b"2", b"3")]
-    outcomes = await harness.batch(*orders, harness.order("/y"))
+    orders = [harness.request("/x", body, grant=granted("n")) for body in (b"1", b"2", b"3")]
+    outcomes = await harness.batch(*orders, harness.request("/y"))
     assert [outcome(one) for one in outcomes] == ["Stored", "used_up", "used_up", "Stored"]
     assert harness.stored() == {"x": b"1", "y": b"body"}
 
@@ -99,7 +99,7 @@ async def test_a_mark_that_cannot_be_made_durable_is_an_upload_that_failed(
             raise OSError(errno.EIO, "the disk is dying")
 
     monkeypatch.setattr(harness.once, "sync", sync, raising=False)
-    outcomes = await harness.batch(harness.order("/x", grant=granted("n")), harness.order("/y"))
+    outcomes = await harness.batch(harness.request("/x", grant=granted("n")), harness.request("/y"))
     assert [outcome(one) for one in outcomes] == ["internal", "Stored"]
     assert marks(harness) == []
     assert harness.stored() == {"y": b"body"}

@@ -178,7 +178,7 @@ def test_any_name_leads_to_new_legal_names_of_its_kind(
     assert len({name, *names}) == len(names) + 1
     stem, dot, suffix = name.rpartition(".")
     for renamed in names:
-        assert paths.check(renamed) == (renamed,)
+        assert paths.check_path(renamed) == (renamed,)
         if stem and len(suffix.encode()) <= publish.MAX_SUFFIX_BYTES:
             assert renamed.endswith(dot + suffix)
 

@@ -1,4 +1,4 @@
-"""The gate: names are given by many at once, files are removed by one who is alone."""
+"""The rename lock: many processes publish files at once, one removes files alone."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ SECONDS = 30.0
 
 
 @pytest.fixture
-def gates(tmp_path: Path) -> Iterator[tuple[RenameLock, RenameLock, RenameLock]]:
-    """The gates of three processes: flocks of descriptors that were opened apart do not know them."""
+def locks(tmp_path: Path) -> Iterator[tuple[RenameLock, RenameLock, RenameLock]]:
+    """The locks of three processes: flocks belong to the descriptors, which are opened apart."""
     opened = RenameLock(tmp_path), RenameLock(tmp_path), RenameLock(tmp_path)
     yield opened
-    for gate in opened:
-        gate.close()
+    for lock in opened:
+        lock.close()
 
 
-def until_taken(lock: Path) -> None:
-    """Wait until somebody holds the flock for himself."""
+def until_locked(lock: Path) -> None:
+    """Wait until a flock is held exclusively."""
     deadline = time.monotonic() + SECONDS
     with lock.open("rb") as probe:
         while time.monotonic() < deadline:
@@ -38,72 +38,76 @@ def until_taken(lock: Path) -> None:
                 return
             fcntl.flock(probe, fcntl.LOCK_UN)
             time.sleep(0.01)
-    raise AssertionError(f"nobody took {lock.name}")
+    raise AssertionError(f"nobody locked {lock.name}")
 
 
-def test_several_pass_at_once(gates: tuple[RenameLock, RenameLock, RenameLock]) -> None:
-    with gates[0].shared(), gates[1].shared(), gates[2].shared():
+def test_the_shared_lock_has_several_holders_at_once(
+    locks: tuple[RenameLock, RenameLock, RenameLock],
+) -> None:
+    with locks[0].shared(), locks[1].shared(), locks[2].shared():
         pass
 
 
-def test_who_is_alone_waits_for_those_who_pass_and_keeps_newcomers_out(
-    gates: tuple[RenameLock, RenameLock, RenameLock], tmp_path: Path
+def test_an_exclusive_holder_waits_for_shared_ones_and_keeps_later_ones_out(
+    locks: tuple[RenameLock, RenameLock, RenameLock], tmp_path: Path
 ) -> None:
-    first, remover, second = gates
+    first, remover, second = locks
     order: list[str] = []
 
     def remove() -> None:
         with remover.exclusive():
-            order.append("alone")
+            order.append("exclusive")
 
-    def pass_through() -> None:
+    def share() -> None:
         with second.shared():
             order.append("second")
 
     with first.shared():
         removing = threading.Thread(target=remove)
         removing.start()
-        until_taken(tmp_path / "turnstile")
-        passing = threading.Thread(target=pass_through)
-        passing.start()
-        passing.join(0.05)
-        assert order == []  # nobody is served past the one who waits to be alone
+        until_locked(tmp_path / "turnstile")
+        sharing = threading.Thread(target=share)
+        sharing.start()
+        sharing.join(0.05)
+        assert order == []  # a waiting exclusive holder comes first
         order.append("first")
     removing.join(SECONDS)
-    passing.join(SECONDS)
-    assert order == ["first", "alone", "second"]
+    sharing.join(SECONDS)
+    assert order == ["first", "exclusive", "second"]
 
 
-def test_nobody_passes_while_somebody_is_alone(gates: tuple[RenameLock, RenameLock, RenameLock]) -> None:
-    passed = threading.Event()
+def test_no_shared_lock_is_given_while_it_is_held_exclusively(
+    locks: tuple[RenameLock, RenameLock, RenameLock],
+) -> None:
+    shared = threading.Event()
 
-    def pass_through() -> None:
-        with gates[1].shared():
-            passed.set()
+    def share() -> None:
+        with locks[1].shared():
+            shared.set()
 
-    thread = threading.Thread(target=pass_through)
-    with gates[0].exclusive():
+    thread = threading.Thread(target=share)
+    with locks[0].exclusive():
         thread.start()
-        assert not passed.wait(0.05)
-    assert passed.wait(SECONDS)
+        assert not shared.wait(0.05)
+    assert shared.wait(SECONDS)
     thread.join()
 
 
 @pytest.fixture
 async def harness(
-    tmp_path: Path, gates: tuple[RenameLock, RenameLock, RenameLock]
+    tmp_path: Path, locks: tuple[RenameLock, RenameLock, RenameLock]
 ) -> AsyncIterator[CommitterHarness]:
-    """A committer of one process, which goes through the first gate."""
-    opened = CommitterHarness(tmp_path, gates[0])
+    """A committer of one process, with the first lock."""
+    opened = CommitterHarness(tmp_path, locks[0])
     yield opened
     await asyncio.to_thread(opened.close)
 
 
 async def test_a_file_that_another_process_replaces_meanwhile_is_not_removed(
-    harness: CommitterHarness, gates: tuple[RenameLock, RenameLock, RenameLock]
+    harness: CommitterHarness, locks: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
     stored = await harness.commit("/x", b"old")
-    with gates[1].shared():
+    with locks[1].shared():
         removing = asyncio.create_task(harness.files.remove({"upload_id": stored.upload_id}))
         done, _ = await asyncio.wait({removing}, timeout=0.1)
         assert done == set()
@@ -115,10 +119,10 @@ async def test_a_file_that_another_process_replaces_meanwhile_is_not_removed(
     assert harness.stored() == {"x": b"new"}
 
 
-async def test_no_name_is_given_while_another_process_removes(
-    harness: CommitterHarness, gates: tuple[RenameLock, RenameLock, RenameLock]
+async def test_no_file_is_published_while_another_process_removes(
+    harness: CommitterHarness, locks: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
-    with gates[1].exclusive():
+    with locks[1].exclusive():
         committing = asyncio.create_task(harness.commit("/x", b"new"))
         done, _ = await asyncio.wait({committing}, timeout=0.1)
         assert done == set()
@@ -127,22 +131,22 @@ async def test_no_name_is_given_while_another_process_removes(
     assert harness.stored() == {"x": b"new"}
 
 
-async def test_a_process_that_was_stopped_in_the_gate_costs_its_siblings_a_refusal(
-    tmp_path: Path, gates: tuple[RenameLock, RenameLock, RenameLock]
+async def test_a_process_that_stopped_with_the_lock_costs_the_others_a_refusal(
+    tmp_path: Path, locks: tuple[RenameLock, RenameLock, RenameLock]
 ) -> None:
-    impatient = RenameLock(tmp_path, timeout=0.05)
-    office = CommitterHarness(tmp_path, impatient)
+    short_timeout = RenameLock(tmp_path, timeout=0.05)
+    harness = CommitterHarness(tmp_path, short_timeout)
     try:
-        stored = await office.commit("/x", b"old")
-        with gates[1].exclusive():
+        stored = await harness.commit("/x", b"old")
+        with locks[1].exclusive():
             with pytest.raises(Refusal) as refused:
-                await office.commit("/x", b"new")
+                await harness.commit("/x", b"new")
             assert refused.value.status == 503
             with pytest.raises(Refusal):
-                await office.files.remove({"upload_id": stored.upload_id})
-            assert office.stored() == {"x": b"old"}
-        await office.commit("/x", b"newer")
-        assert office.stored() == {"x": b"newer"}
+                await harness.files.remove({"upload_id": stored.upload_id})
+            assert harness.stored() == {"x": b"old"}
+        await harness.commit("/x", b"newer")
+        assert harness.stored() == {"x": b"newer"}
     finally:
-        await asyncio.to_thread(office.close)
-        impatient.close()
+        await asyncio.to_thread(harness.close)
+        short_timeout.close()

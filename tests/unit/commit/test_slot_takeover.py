@@ -1,4 +1,4 @@
-"""Adoption: what a process left that is no more goes on elsewhere, once, wherever a crash comes."""
+"""Slot takeover: deliveries of an unused slot continue in another, once, wherever a crash comes."""
 
 from __future__ import annotations
 

@@ -78,11 +78,11 @@ def test_it_is_known_what_is_delivered_and_when(plugins: Plugins) -> None:
         (f"{CRON}every: 1m\n", "x.yaml:4: `cron` and `every` exclude each other"),
         ("every: 1m\ntimezone: UTC\n", "x.yaml:4: `timezone` belongs to `cron`"),
         ('cron: "5 3 * *"\n', "x.yaml:3: `cron` needs five fields"),
-        ('cron: "5 33 * * *"\n', "x.yaml:3: `cron` is no cron line: the field hour is wrong"),
+        ('cron: "5 33 * * *"\n', "x.yaml:3: `cron` is an invalid cron expression: bad hour field"),
         ("every: 15\n", "x.yaml:3: `every` should be a valid string"),
         ("every: 15 minutes\n", "x.yaml:3: `every` must be a number with s, m, h or d"),
         ("every: 0s\n", "x.yaml:3: `every` must be a number with s, m, h or d"),
-        (f"{CRON}timezone: Mars/Olympus\n", "x.yaml:4: `timezone` is no time zone"),
+        (f"{CRON}timezone: Mars/Olympus\n", "x.yaml:4: `timezone` is an unknown time zone"),
         (
             f"{CRON}on_error: allow\n",
             "x.yaml:4: `on_error` applies to APIGW.OnFileUploading and APIGW.OnFileDownloading only",

@@ -19,7 +19,7 @@ from gateway.plugins.scripting import Services
 from gateway.plugins.secrets import LARGEST_VALUE, DecryptionError, SecretKeys, keys_of, new_key
 from gateway.settings import load
 from gateway.telemetry import logs
-from gateway.telemetry.redaction import MOST_SECRETS, REDACTED, Mask, Redaction
+from gateway.telemetry.redaction import MAX_SECRETS, REDACTED, Mask, Redaction
 from tests.support.harness import write_plugin
 
 CLEAR = "hunter2-hunter2"
@@ -233,9 +233,9 @@ def test_a_line_of_a_key_is_masked_alone_and_short_words_are_not() -> None:
 
 def test_the_longest_secret_wins_and_a_mask_is_bounded() -> None:
     assert Mask(["pass", "password"])("password") == REDACTED
-    mask = Mask(f"{number:06}" for number in range(MOST_SECRETS + 10))
-    assert mask(f"{MOST_SECRETS:06}") == REDACTED
-    assert len(mask._forms) == MOST_SECRETS
+    mask = Mask(f"{number:06}" for number in range(MAX_SECRETS + 10))
+    assert mask(f"{MAX_SECRETS:06}") == REDACTED
+    assert len(mask._forms) == MAX_SECRETS
 
 
 def test_what_a_request_carries_in_secret_is_known_as_a_whole_and_in_parts() -> None:
@@ -254,7 +254,7 @@ def test_everything_that_is_logged_goes_through_the_mask(
     before = logging.getLogger().handlers[:], logging.getLogger("gateway").handlers[:]
     try:
         logs.configure(style)
-        logs.mask_with(Mask([CLEAR]))
+        logs.set_mask(Mask([CLEAR]))
         with logs.bind(place=CLEAR), logs.hide(lambda: ["of this request"]):
             logging.getLogger("gateway").info("the token of this request")
             logging.getLogger("gateway.plugin.x").info("it is %s", CLEAR, extra={"facts": {"f": CLEAR}})

@@ -1,4 +1,4 @@
-"""The log: one line per fact, nothing that is logged can look like a line, facts travel along."""
+"""The log: one line per record, no text can forge a line, context fields are on every line."""
 
 from __future__ import annotations
 
@@ -15,64 +15,64 @@ from hypothesis import strategies as st
 from gateway.telemetry import logs
 
 
-def entry(message: str, facts: object = None, fault: BaseException | None = None) -> logging.LogRecord:
-    exc_info = None if fault is None else (type(fault), fault, fault.__traceback__)
-    made = logging.LogRecord("gateway.test", logging.INFO, __file__, 1, message, (), exc_info)
-    if facts is not None:
-        made.facts = facts
-    return made
+def entry(message: str, fields: object = None, error: BaseException | None = None) -> logging.LogRecord:
+    exc_info = None if error is None else (type(error), error, error.__traceback__)
+    record = logging.LogRecord("gateway.test", logging.INFO, __file__, 1, message, (), exc_info)
+    if fields is not None:
+        record.fields = fields
+    return record
 
 
 def raised(text: str) -> ValueError:
     try:
         raise ValueError(text)
-    except ValueError as fault:
-        return fault
+    except ValueError as error:
+        return error
 
 
-def text(message: str, facts: object = None, fault: BaseException | None = None) -> str:
-    return logs.TextFormatter().format(entry(message, facts, fault))
+def text(message: str, fields: object = None, error: BaseException | None = None) -> str:
+    return logs.TextFormatter().format(entry(message, fields, error))
 
 
-def as_json(message: str, facts: object = None, fault: BaseException | None = None) -> dict[str, Any]:
-    line = logs.JsonFormatter().format(entry(message, facts, fault))
+def as_json(message: str, fields: object = None, error: BaseException | None = None) -> dict[str, Any]:
+    line = logs.JsonFormatter().format(entry(message, fields, error))
     assert "\n" not in line
-    found: dict[str, Any] = json.loads(line)
-    return found
+    parsed: dict[str, Any] = json.loads(line)
+    return parsed
 
 
 FORGED = "ok\n2026-01-01T00:00:00.000Z INFO    gateway.access: request status=200"
 
 
-def test_a_line_tells_when_how_grave_who_and_what() -> None:
+def test_a_line_has_time_level_logger_message_and_fields() -> None:
     line = text("stored", {"bytes": 5, "path": "/a b", "note": "", "pair": "k=v"})
     moment, level, name, rest = line.split(maxsplit=3)
     assert (moment[-1], level, name) == ("Z", "INFO", "gateway.test:")
     assert rest == 'stored bytes=5 path="/a b" note="" pair="k=v"'
 
 
-@pytest.mark.parametrize("place", ["message", "fact", "traceback"])
+@pytest.mark.parametrize("place", ["message", "field", "traceback"])
 def test_a_second_line_cannot_pass_for_a_record_of_its_own(place: str) -> None:
     line = text(
         FORGED if place == "message" else "m",
-        {"reason": FORGED.replace(" ", "_") if place == "fact" else "x"},
+        {"reason": FORGED.replace(" ", "_") if place == "field" else "x"},
         raised(FORGED) if place == "traceback" else None,
     )
     assert [more for more in line.splitlines()[1:] if not more.startswith("    ")] == []
-    assert (len(line.splitlines()) > 1) == (place != "fact")
+    assert (len(line.splitlines()) > 1) == (place != "field")
 
 
 @given(st.text(), st.text(), st.text())
-def test_no_text_can_bring_control_characters_or_lines_into_the_log(
+def test_no_text_can_put_control_characters_or_lines_into_the_log(
     message: str, fact: str, fault: str
 ) -> None:
-    first, *more = text(message, {"fact": fact}, raised(fault)).split("\n")
+    first, *more = text(message, {"field": fact}, raised(fault)).split("\n")
     assert first.isprintable()
     assert all(line.isprintable() and line.startswith("    ") for line in more)
-    assert as_json(message, {"fact": fact})["fact"] == fact
+    assert as_json(message, {"field": fact})["field"] == fact
 
 
-def test_a_json_line_tells_the_same_and_keeps_the_traceback_in_it() -> None:
+def test_a_json_line_has_the_same_and_its_traceback() -> None:
     line = as_json("broke", {"bytes": 5}, raised(FORGED))
     assert (line["level"], line["logger"], line["message"], line["bytes"]) == (
         "info",
@@ -83,7 +83,7 @@ def test_a_json_line_tells_the_same_and_keeps_the_traceback_in_it() -> None:
     assert FORGED in line["traceback"]
 
 
-def test_facts_that_json_does_not_know_are_told_as_text() -> None:
+def test_fields_that_json_cannot_express_become_text() -> None:
     assert as_json("m", {"fault": ValueError("x"), "path": b"1"}) | {"time": ""} == {
         "time": "",
         "level": "info",
@@ -92,7 +92,7 @@ def test_facts_that_json_does_not_know_are_told_as_text() -> None:
         "fault": "x",
         "path": "b'1'",
     }
-    assert "facts" not in as_json("m", "not a mapping")
+    assert "fields" not in as_json("m", "not a mapping")
 
 
 def test_a_json_line_carries_the_event_word_of_its_call_and_no_field_replaces_it() -> None:
@@ -113,7 +113,7 @@ def test_a_line_without_an_event_word_has_no_such_key() -> None:
     assert "event" not in as_json("m", {"reason": "x"})
 
 
-def test_bound_facts_are_on_every_line_inside_and_none_outside() -> None:
+def test_bound_fields_are_on_every_line_inside_and_none_outside() -> None:
     with logs.bind(upload_id="u1", event_id="e1"):
         with logs.bind(event_id="e2", attempt=3):
             assert text("m", {"attempt": 4}).endswith("m upload_id=u1 event_id=e2 attempt=4")
@@ -121,7 +121,7 @@ def test_bound_facts_are_on_every_line_inside_and_none_outside() -> None:
     assert text("m").endswith(": m")
 
 
-async def test_facts_bound_in_one_task_are_not_seen_in_another() -> None:
+async def test_fields_bound_in_one_task_are_not_seen_in_another() -> None:
     both = asyncio.Barrier(2)
 
     async def task(name: str) -> dict[str, Any]:

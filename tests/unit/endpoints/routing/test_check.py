@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.check import check
-from tests.integration.routing.test_validate import SPEC
-from tests.support.routing.scripted import route
+from tests.support.routing.scripted import SPEC, route
 
 Check = Callable[[str], tuple[int, str, str]]
 SCRIPT = """
@@ -92,6 +91,55 @@ def test_a_case_meets_the_schemas(check_text: Check) -> None:
     code, out, err = check_text(route(script=script, more=SPEC + case))
     assert (code, err) == (0, "")
     assert out.endswith("1 files, 3 tests, 0 failed\n")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "principal", "status"),
+    [
+        ("auth: default", None, 200),
+        ("auth: default", "null", 401),
+        ("auth: default", "{name: ann}", 200),
+        ("auth: default", "{name: ann, kind: jwt}", 200),
+        ("auth: none", "null", 200),
+        ("auth: token", "{name: ann, kind: jwt}", 401),
+        ("auth: token", "{name: ann, kind: token}", 200),
+        ("auth: jwt", None, 200),
+        ("auth: jwt", "{name: ann}", 200),
+        ("auth: jwt", "{name: ann, kind: token}", 401),
+        ("auth: jwt, scopes: [a]", "{name: ann, scopes: [b]}", 403),
+        ("auth: jwt, scopes: [a]", "{name: ann, scopes: [a, b]}", 200),
+        ("auth: default, groups: [g]", "{name: ann, groups: [h]}", 403),
+        ("auth: default, groups: [g]", "{name: ann, groups: [g]}", 200),
+    ],
+)
+def test_a_case_that_says_who_calls_meets_the_authorization(
+    check_text: Check, authorization: str, principal: str | None, status: int
+) -> None:
+    caller = "" if principal is None else f", principal: {principal}"
+    case = f"tests:\n- name: asks\n  request: {{method: GET{caller}}}\n  expect: {{status: {status}}}\n"
+    text = route(script="return 'x'", more=case).replace("auth: none", authorization)
+    assert check_text(text)[::2] == (0, "")
+
+
+def test_a_case_passes_every_step_of_its_route(check_text: Check) -> None:
+    more = (
+        "limits: {max_body: 3}\nrate_limit: {count: 1, seconds: 60}\n"
+        "tests:\n- name: too large\n  request: {method: PUT, body: four}\n  expect: {status: 413}\n"
+        "- name: fresh counters\n  request: {method: PUT, body: abc}\n  expect: {output: abc}\n"
+        "- name: refused by files\n  request: {method: PUT, body: '/'}\n  expect: {status: 404}\n"
+    )
+    script = (
+        "path = request.body.decode()\n"
+        "if path.startswith('/'):\n    await files.stat('/nothing')\nreturn path"
+    )
+    assert check_text(route(script=script, more=more))[::2] == (0, "")
+
+
+def test_a_script_that_fails_fails_its_case_whatever_status_is_expected(check_text: Check) -> None:
+    more = "tests:\n- name: fails\n  request: {method: GET}\n  expect: {status: 500}\n"
+    code, _, err = check_text(route(script="return 1 / 0", more=more))
+    assert code == 1
+    assert "FAILED /r: fails: it failed at x.yaml:4: ZeroDivisionError: division by zero" in err
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from gateway.endpoints.routing.script_steps import ScriptRequest, ScriptResponse
 from gateway.plugins import route_models
 from gateway.plugins.models import Strict
-from tests.integration.docs.test_reference import keys, page, rows, section
+from tests.support.reference_pages import keys, page, rows, section
 
 MODELS: Final = [
     model

@@ -55,7 +55,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call a lane stuck after 0.2 s rather than 1 s."""
+    """Call an executor stuck after 0.2 s rather than 1 s."""
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.2)
 
 

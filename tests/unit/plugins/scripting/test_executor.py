@@ -18,6 +18,7 @@ from gateway.errors import Refusal
 from gateway.plugins.scripting import (
     Configs,
     ExecutorLost,
+    PluginContext,
     ScriptContext,
     ScriptExecutor,
     ScriptStopped,
@@ -39,8 +40,8 @@ async def executor() -> AsyncIterator[ScriptExecutor]:
 
 def script(text: str, name: str = "plugin.yaml", line: int = 1) -> dict[str, Any]:
     services = Services()
-    around = ScriptContext("p", "plugin.p", "/p", {}, Configs({}), services.callout, services.files)
-    return run_script(compile_source(ScriptSource(text, f"/p/{name}", line)), around)
+    context = ScriptContext("p", "/p", PluginContext(services, Configs({}), {}))
+    return run_script(compile_source(ScriptSource(text, f"/p/{name}", line)), context)
 
 
 async def test_a_call_runs_in_another_thread_and_returns_its_result(executor: ScriptExecutor) -> None:
@@ -53,7 +54,7 @@ async def test_a_call_runs_in_another_thread_and_returns_its_result(executor: Sc
 
 async def test_a_call_sees_what_its_caller_has_bound_to_the_log(executor: ScriptExecutor) -> None:
     async def facts() -> dict[str, Any]:
-        return dict(logs.bound())
+        return dict(logs.bound_fields())
 
     with logs.bind(upload_id="u1"):
         assert await executor.call_script(facts, 5) == {"upload_id": "u1"}

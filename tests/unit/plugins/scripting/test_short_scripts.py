@@ -44,7 +44,7 @@ async def test_a_script_that_never_waits_runs_in_the_lane_in_its_callers_context
     executor: ScriptExecutor,
 ) -> None:
     async def facts() -> tuple[int, dict[str, Any]]:
-        return threading.get_ident(), dict(logs.bound())
+        return threading.get_ident(), dict(logs.bound_fields())
 
     with logs.bind(upload_id="u1"):
         thread, bound = await executor.call_script(facts, 5, suspends=False)

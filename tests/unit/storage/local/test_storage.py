@@ -1,4 +1,4 @@
-"""The shelf of a directory: one version of a file, the order of keys, nothing but what was stored."""
+"""The storage of a directory: one version of a file, the order of keys, nothing but what was stored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def root(tree: DirectoryTree, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shelf(tree: DirectoryTree) -> LocalStorage:
+def storage(tree: DirectoryTree) -> LocalStorage:
     return LocalStorage(tree)
 
 
@@ -45,8 +45,8 @@ def store(root: Path, key: str, content: bytes = b"x") -> Path:
     return file
 
 
-async def keys(shelf: LocalStorage, prefix: str, after: str | None = None) -> list[str]:
-    return [stat.path async for stat in shelf.list(prefix, after=after)]
+async def keys(storage: LocalStorage, prefix: str, after: str | None = None) -> list[str]:
+    return [stat.path async for stat in storage.list(prefix, after=after)]
 
 
 def fails_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
@@ -61,33 +61,33 @@ def fails_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> No
     monkeypatch.setattr("os.open", open_or_fail)
 
 
-async def test_a_file_is_described_and_read_in_part(shelf: LocalStorage, root: Path) -> None:
+async def test_a_file_is_described_and_read_in_part(storage: LocalStorage, root: Path) -> None:
     store(root, "upload/a.bin", bytes(range(100)))
-    stat = await shelf.stat("/upload/a.bin")
+    stat = await storage.stat("/upload/a.bin")
     assert (stat.path, stat.bytes, stat.mime) == ("/upload/a.bin", 100, None)
-    async with shelf.open("/upload/a.bin", start=10, length=5, etag=stat.etag) as opened:
+    async with storage.open("/upload/a.bin", start=10, length=5, etag=stat.etag) as opened:
         assert b"".join([piece async for piece in opened]) == bytes(range(10, 15))
         assert opened.stat == stat
         assert opened.fd is not None
 
 
 async def test_what_is_open_stays_what_it_was_while_its_name_gets_another_file(
-    shelf: LocalStorage, root: Path
+    storage: LocalStorage, root: Path
 ) -> None:
     store(root, "a", b"old")
-    async with shelf.open("/a") as opened:
+    async with storage.open("/a") as opened:
         os.rename(store(root, "b", b"new!"), root / "a")
         assert b"".join([piece async for piece in opened]) == b"old"
         with pytest.raises(Superseded):
-            async with shelf.open("/a", etag=opened.stat.etag):
+            async with storage.open("/a", etag=opened.stat.etag):
                 pass
 
 
 async def test_a_file_that_is_cut_short_is_a_fault_and_no_short_file(
-    shelf: LocalStorage, root: Path
+    storage: LocalStorage, root: Path
 ) -> None:
     store(root, "a", b"whole")
-    async with shelf.open("/a") as opened:
+    async with storage.open("/a") as opened:
         os.truncate(root / "a", 2)
         with pytest.raises(OSError, match="cut short"):
             [piece async for piece in opened]
@@ -108,7 +108,7 @@ async def test_a_file_that_is_cut_short_is_a_fault_and_no_short_file(
     ],
 )
 async def test_what_was_never_stored_is_not_read(
-    shelf: LocalStorage, root: Path, path: str, code: str
+    storage: LocalStorage, root: Path, path: str, code: str
 ) -> None:
     store(root, "folder/file")
     store(root, "own/key")
@@ -116,7 +116,7 @@ async def test_what_was_never_stored_is_not_read(
     (root / "link").symlink_to("folder/file")
     (root / "linked").symlink_to("folder")
     with pytest.raises(Refusal) as refused:
-        await shelf.stat(path)
+        await storage.stat(path)
     assert refused.value.code == code
 
 
@@ -131,7 +131,7 @@ async def test_a_protected_file_is_known_by_its_inode_under_another_name(tmp_pat
 
 
 async def test_a_list_passes_links_protected_places_and_unspeakable_names_by(
-    shelf: LocalStorage, root: Path
+    storage: LocalStorage, root: Path
 ) -> None:
     store(root, "a/b")
     store(root, "own/key")
@@ -140,26 +140,26 @@ async def test_a_list_passes_links_protected_places_and_unspeakable_names_by(
     (root / os.fsdecode(b"no-utf8-\xff")).write_bytes(b"")
     (root / "link").symlink_to("a")
     (root / "a" / "link").symlink_to("b")
-    assert await keys(shelf, "/") == ["/a/b"]
+    assert await keys(storage, "/") == ["/a/b"]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
 async def test_a_folder_that_cannot_be_entered_is_a_fault_of_the_list_and_no_gap(
-    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     for key in ("a/1", "b/broken/2", "c/3"):
         store(root, key)
     fails_to_open(monkeypatch, "broken", number)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="broken") as fault:
-        await keys(shelf, "/")
+        await keys(storage, "/")
     assert fault.value.errno == number
     assert len(os.listdir("/proc/self/fd")) == before
-    assert await keys(shelf, "/a/") == ["/a/1"]
+    assert await keys(storage, "/a/") == ["/a/1"]
 
 
 async def test_a_folder_whose_names_cannot_be_read_is_a_fault_of_the_list_and_no_gap(
-    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/1")
     store(root, "broken/2")
@@ -172,11 +172,11 @@ async def test_a_folder_whose_names_cannot_be_read_is_a_fault_of_the_list_and_no
 
     monkeypatch.setattr("os.scandir", scan)
     with pytest.raises(OSError, match="Input/output"):
-        await keys(shelf, "/")
+        await keys(storage, "/")
 
 
 async def test_a_file_that_cannot_be_described_is_a_fault_of_the_list_and_no_gap(
-    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/broken")
     described = os.stat
@@ -188,38 +188,38 @@ async def test_a_file_that_cannot_be_described_is_a_fault_of_the_list_and_no_gap
 
     monkeypatch.setattr("os.stat", describe)
     with pytest.raises(OSError, match="Input/output"):
-        await keys(shelf, "/")
+        await keys(storage, "/")
 
 
 @pytest.mark.parametrize(("key", "passed"), [("lost+found/1", True), ("a/lost+found/1", False)])
 async def test_only_the_volumes_own_folder_is_passed_by_where_it_may_not_be_read(
-    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, key: str, passed: bool
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, key: str, passed: bool
 ) -> None:
     store(root, key)
     store(root, "z")
-    assert await keys(shelf, "/") == [f"/{key}", "/z"]
+    assert await keys(storage, "/") == [f"/{key}", "/z"]
     fails_to_open(monkeypatch, "lost+found", errno.EACCES)
     if passed:
-        assert await keys(shelf, "/") == ["/z"]
+        assert await keys(storage, "/") == ["/z"]
     else:
         with pytest.raises(PermissionError):
-            await keys(shelf, "/")
+            await keys(storage, "/")
 
 
 async def test_a_folder_that_goes_while_it_is_listed_is_passed_by(
-    shelf: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/gone/1")
     store(root, "b")
     fails_to_open(monkeypatch, "gone", errno.ENOENT)
-    assert await keys(shelf, "/") == ["/b"]
+    assert await keys(storage, "/") == ["/b"]
 
 
-async def test_a_list_of_a_folder_that_is_none_is_empty(shelf: LocalStorage, root: Path) -> None:
+async def test_a_list_of_a_folder_that_is_none_is_empty(storage: LocalStorage, root: Path) -> None:
     store(root, "a/b")
-    assert await keys(shelf, "/none/") == []
-    assert await keys(shelf, "/a/b/") == []
-    assert await keys(shelf, "/a/b") == ["/a/b"]
+    assert await keys(storage, "/none/") == []
+    assert await keys(storage, "/a/b/") == []
+    assert await keys(storage, "/a/b") == ["/a/b"]
 
 
 _NAMES = st.text(st.sampled_from("ab-.0é€😀"), min_size=1, max_size=3).filter(
@@ -242,11 +242,11 @@ def test_a_list_has_the_order_and_the_bounds_of_an_object_store(
             continue
         stored.append(key)
     tree = DirectoryTree(root, [])
-    whole, listing.PAGE = listing.PAGE, page  # type: ignore[misc]
+    whole, listing.PAGE_SIZE = listing.PAGE_SIZE, page  # type: ignore[misc]
     try:
         found = asyncio.run(keys(LocalStorage(tree), "/" + prefix, after and "/" + after))
     finally:
-        listing.PAGE = whole  # type: ignore[misc]
+        listing.PAGE_SIZE = whole  # type: ignore[misc]
         tree.close()
     expected = [
         key for key in stored if key.startswith(prefix) and key.encode() > (after or "").encode()
@@ -254,30 +254,34 @@ def test_a_list_has_the_order_and_the_bounds_of_an_object_store(
     assert found == ["/" + key for key in sorted(expected, key=str.encode)]
 
 
-async def test_a_list_that_is_left_early_leaves_no_folder_open(shelf: LocalStorage, root: Path) -> None:
+async def test_a_list_that_is_left_early_leaves_no_folder_open(
+    storage: LocalStorage, root: Path
+) -> None:
     for number in range(700):
         store(root, f"a/{number:04}")
     before = len(os.listdir("/proc/self/fd"))
-    found = shelf.list("/")
+    found = storage.list("/")
     assert (await anext(found)).path == "/a/0000"
     assert len(os.listdir("/proc/self/fd")) > before
     await found.aclose()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_a_file_is_removed_only_while_it_is_the_very_same(shelf: LocalStorage, root: Path) -> None:
+async def test_a_file_is_removed_only_while_it_is_the_very_same(
+    storage: LocalStorage, root: Path
+) -> None:
     file = store(root, "a/b")
-    stat = await shelf.stat("/a/b")
+    stat = await storage.stat("/a/b")
     os.utime(file, ns=(1, 1))
     with pytest.raises(Superseded):
-        await shelf.delete("/a/b", stat.etag)
+        await storage.delete("/a/b", stat.etag)
     assert file.exists()
-    await shelf.delete("/a/b", (await shelf.stat("/a/b")).etag)
+    await storage.delete("/a/b", (await storage.stat("/a/b")).etag)
     with pytest.raises(Refusal, match="no such file"):
-        await shelf.delete("/a/b")
+        await storage.delete("/a/b")
 
 
-async def test_type_and_metadata_stand_on_the_file(shelf: LocalStorage, root: Path) -> None:
+async def test_type_and_metadata_stand_on_the_file(storage: LocalStorage, root: Path) -> None:
     note = encode_xattr("/a.txt", "text/x-ü", {"title": "Grüße"})
     assert note is not None
     with open(store(root, "a.txt"), "r+b") as file:
@@ -285,7 +289,7 @@ async def test_type_and_metadata_stand_on_the_file(shelf: LocalStorage, root: Pa
         if read_xattr(file.fileno()).mime is None:
             pytest.skip("this file system keeps no attributes")
     os.rename(root / "a.txt", root / "b.txt")
-    stat = await shelf.stat("/b.txt")
+    stat = await storage.stat("/b.txt")
     assert (stat.mime, stat.metadata) == ("text/x-ü", {"title": "Grüße"})
 
 

@@ -62,7 +62,7 @@ def descriptors() -> int:
 def refused_by_all(tree: DirectoryTree, path: str, code: str) -> None:
     for call in (tree.lstat, tree.open_parent, tree.open_file):
         with pytest.raises(Refusal) as caught:
-            call(paths.check(path))
+            call(paths.check_path(path))
         assert caught.value.code == code
         assert root_of(tree) not in caught.value.message
 
@@ -76,7 +76,7 @@ def root_of(tree: DirectoryTree) -> str:
 
 
 def store(tree: DirectoryTree, path: str, content: bytes = b"x") -> None:
-    with tree.open_parent(paths.check(path)) as parent:
+    with tree.open_parent(paths.check_path(path)) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with os.fdopen(os.open(parent.name, flags, 0o640, dir_fd=parent.fd), "wb") as file:
             file.write(content)
@@ -112,7 +112,7 @@ def test_an_existing_file_is_found_and_opened(tree: DirectoryTree, root: Path) -
 def test_opening_what_is_not_there_says_so(tree: DirectoryTree) -> None:
     for path in ("f", "a/b/f"):
         with pytest.raises(FileNotFoundError):
-            tree.open_file(paths.check(path))
+            tree.open_file(paths.check_path(path))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_file_on_the_way_is_a_conflict_that_names_only_the_clients_path(
     for path in ("upload/f/g", "fifo/g"):
         refused_by_all(tree, path, "conflict")
         with pytest.raises(Refusal, match=f"/{path[:-2]} is a file, not a folder"):
-            tree.lstat(paths.check(path))
+            tree.lstat(paths.check_path(path))
 
 
 def test_a_folder_swapped_for_a_symlink_after_the_probe_is_refused(

@@ -34,7 +34,7 @@ def test_new_folders_are_synced_with_those_that_hold_them_each_once(
 
     def sync(path: str, done: set[tuple[int, int]] | None = None) -> list[str]:
         synced.clear()
-        with tree.open_parent(paths.check(path)) as parent:
+        with tree.open_parent(paths.check_path(path)) as parent:
             parent.sync(done)
             parent.sync(done)
         names = {place.stat().st_ino: place.name for place in (root, *root.rglob("*"))}
@@ -53,7 +53,7 @@ def test_a_batch_syncs_a_folder_that_its_uploads_share_once(
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
-    parents = [tree.open_parent(paths.check(path)) for path in ("a/b/f", "a/b/g", "a/c/f", "a/f")]
+    parents = [tree.open_parent(paths.check_path(path)) for path in ("a/b/f", "a/b/g", "a/c/f", "a/f")]
     done: set[tuple[int, int]] = set()
     for parent in parents:
         parent.sync(done)

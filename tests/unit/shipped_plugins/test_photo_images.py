@@ -11,15 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.integration.photos.conftest import PLUGIN
-from tests.integration.photos.pictures import bomb, gif, noted_png, opened, photo, picture, written
+from tests.support import PROJECT
+from tests.support.pictures import bomb, gif, noted_png, opened, photo, picture, written
 
-sys.path.append(str(PLUGIN))  # while this file is read; conftest keeps it for the tests
+sys.path.append(str(PROJECT / "plugins/photos"))  # while this file is read; then the fixture does
 
 from photo_images import FORMATS, NotAPicture, Sizes, make_copies
 
+PLUGIN = PROJECT / "plugins/photos"
 SMALL = Sizes(most_pixels=1_000_000, copy_side=200, thumb_side=40)
 RED, BLUE = (254, 0, 0), (0, 0, 254)
+
+
+@pytest.fixture(autouse=True)
+def plugin_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests import the plugin's modules by their names, as its scripts do."""
+    monkeypatch.syspath_prepend(str(PLUGIN))
 
 
 def close(one: object, other: tuple[int, ...]) -> bool:
@@ -141,5 +148,5 @@ def test_damage_is_refused_or_survived_and_never_anything_else(
 def test_without_pillow_the_load_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, "photo_images")
-    with pytest.raises(ImportError, match=r"pip install 'upload-gateway\[photos\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[photos\]'"):
         importlib.import_module("photo_images")

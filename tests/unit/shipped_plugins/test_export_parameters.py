@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.records import Records
-from tests.integration.exports.parts import (
+from tests.support.export_modules import (
     Asked,
     Rules,
     Wrong,

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.s3_forward.conftest import PLUGIN
+from tests.support import PROJECT
 
 MIB = 1 << 20
+PLUGIN = PROJECT / "plugins/s3-forward"
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+"""Running `gateway` verbs inside a test: events of a stopped server, signed URLs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli import main
+from gateway.events.journal import Journal
+from gateway.storage.local.state_dir import StateDirectory
+from tests.support.records import claimed, now, ready, record, settle
+
+Ask = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+def fill(journal: Journal) -> None:
+    """Leave a delivery in each state."""
+    for name, outcome, delay in (("done", "done", 0), ("dead", "dead", 0), ("delayed", "retry", 900.0)):
+        ready(journal, name)
+        error = "first line\nsecond line"
+        settle(journal, claimed(journal)[0], outcome, error, delay)
+    ready(journal, "running")
+    claimed(journal)
+    now(journal.outbox.record_uploads([record("ready"), record("ö", ("other",))]))
+
+
+def stopped_journal(directory: Path) -> Journal:
+    """Return an open journal as a server that has ended left it."""
+    state = StateDirectory(directory / ".gateway")
+    state.prepare()
+    journal = Journal(state.journal, full=False)
+    journal.open()
+    return journal
+
+
+@pytest.fixture
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Run `gateway events ...` for tmp_path/data; return exit code, stdout and stderr."""
+
+    async def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        arguments = ["events", "--directory", str(tmp_path / "data"), *words]
+        code = await asyncio.to_thread(main, arguments)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+async def listed(ask: Ask, *words: str) -> list[dict[str, Any]]:
+    code, out, _ = await ask("list", "--json", *words)
+    assert code == 0
+    rows: list[dict[str, Any]] = json.loads(out)
+    return rows
+
+
+def key_file(tmp_path: Path) -> str:
+    file = tmp_path / "shared.key"
+    file.write_bytes(b"k" * 40 + b"\n")
+    file.chmod(0o600)
+    return str(file)
+
+
+def signed_url(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["sign", *words]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    return line

@@ -1,0 +1,45 @@
+"""Memory of request bodies."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.endpoints.routing.body import BodyReader
+from gateway.endpoints.routing.model import Limits, RequestContext, Route
+from gateway.errors import Refusal
+
+
+class Content:
+    """Stands for a request: its body in pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.content = self
+        self.content_length = None
+        self._pieces = list(pieces)
+
+    def at_eof(self) -> bool:
+        return not self._pieces
+
+    async def readany(self) -> bytes:
+        return self._pieces.pop(0)
+
+
+def exchange(*pieces: bytes) -> RequestContext:
+    served = Route("r", "x:1", "/r", "/r", (), "http", "none", {}, limits=Limits(max_body=8))
+    incoming = cast(Any, SimpleNamespace(request=Content(*pieces)))
+    return RequestContext(incoming, served, None, {}, {}, {}, cast(Any, {}), None)
+
+
+async def test_all_bodies_together_are_bounded_until_they_are_released() -> None:
+    bodies = BodyReader(most=10)
+    first, second = exchange(b"12", b"", b"345678"), exchange(b"123")
+    assert await bodies.read(first) == b"12345678"
+    with pytest.raises(Refusal) as caught:
+        await bodies.read(second)
+    assert caught.value.code == "overloaded"
+    bodies.release(first)
+    bodies.release(second)
+    assert await bodies.read(exchange(b"12345678")) == b"12345678"
