@@ -27,7 +27,7 @@ from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.bucket import ObjectHead
-from gateway.storage.s3.retries import KeyTakenError, OutcomeUnknownError
+from gateway.storage.s3.retries import KeyExistsError, OutcomeUnknownError
 from gateway.storage.s3.upload import MultipartUpload
 from gateway.telemetry.logs import event
 
@@ -188,7 +188,7 @@ class ObjectCommitter:
         while True:
             try:
                 etag = await commit.body.publish(new=commit.new)
-            except KeyTakenError as error:
+            except KeyExistsError as error:
                 if (own := await self._own_etag(commit, error)) is not None:
                     return own
                 if not commit.renames:
@@ -209,7 +209,7 @@ class ObjectCommitter:
             else:
                 return await self._final_etag(commit, etag)
 
-    async def _own_etag(self, commit: ObjectCommit, error: KeyTakenError) -> str | None:
+    async def _own_etag(self, commit: ObjectCommit, error: KeyExistsError) -> str | None:
         """Return the tag of the object that has the name if it is this upload. Raises
         `UnknownOutcome`.
 

@@ -17,7 +17,7 @@ from gateway.cli.doctor.finding import Finding
 from gateway.errors import Refusal
 from gateway.settings import Bucket, Settings
 from gateway.storage.s3.client import Client, Clients
-from gateway.storage.s3.errors import FOR_THE_OPERATOR, NO_CREDENTIALS, code_of, status_of
+from gateway.storage.s3.errors import NO_CREDENTIALS, OPERATOR_HINTS, code_of, status_of
 from gateway.storage.s3.lifecycle import aborts_unfinished, rules_of
 
 WAIT_SECONDS: Final = 30.0
@@ -144,7 +144,7 @@ def _putting(rule: Mapping[str, Any]) -> Sequence[str]:
 
 def _advice(fault: Exception) -> str:
     code = "NoSuchBucket" if status_of(fault) == 404 else code_of(fault)
-    return FOR_THE_OPERATOR.get(code, ENDPOINT)
+    return OPERATOR_HINTS.get(code, ENDPOINT)
 
 
 def _words(fault: Exception) -> str:

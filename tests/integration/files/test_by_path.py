@@ -89,7 +89,7 @@ class Meanwhile:
 
     def __init__(self, writer: StorageWriter, happens: Callable[[], object]) -> None:
         self._writer, self._happens = writer, happens
-        self.exists, self.store = writer.exists, writer.store
+        self.store = writer.store
 
     async def begin(
         self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False

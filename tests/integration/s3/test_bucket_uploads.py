@@ -11,7 +11,7 @@ import pytest
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
 from gateway.storage.s3.bucket import BucketClient
-from gateway.storage.s3.parts import MARK, OWNER
+from gateway.storage.s3.encoding import MARK_NAME, UPLOAD_ID_NAME
 from tests.conftest import StartGateway
 from tests.support.harness import put, raw_connection, request_head
 from tests.support.s3.servers import SeaweedFS
@@ -38,8 +38,8 @@ async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
     )
     assert stored.path == ("/made/x-1" if taken else "/made/x")
     said = (await resources.storage.stat(stored.path)).metadata
-    assert said[OWNER] == stored.upload_id
-    assert resources.installation.marks.is_genuine(said[MARK], stored.upload_id, stored.path)
+    assert said[UPLOAD_ID_NAME] == stored.upload_id
+    assert resources.installation.marks.is_genuine(said[MARK_NAME], stored.upload_id, stored.path)
     assert (await resources.files.stat(stored.path)).metadata == {"title": "Sunrise"}
 
 

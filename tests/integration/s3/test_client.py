@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import ConfigError, Refusal
 from gateway.storage.s3 import client as module
 from gateway.storage.s3.client import Clients, expires_in
-from gateway.storage.s3.errors import translated
+from gateway.storage.s3.errors import as_refusals
 from gateway.telemetry.redaction import Mask
 from tests.support.ports import free_port
 from tests.support.s3.servers import SECRET_KEY, SeaweedFS
@@ -134,12 +134,12 @@ async def test_a_server_that_is_not_there_is_told_as_away(
     monkeypatch: pytest.MonkeyPatch, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     give_keys(monkeypatch, f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    monkeypatch.setattr(module, "MAX_ATTEMPTS", 1)
     client = await clients.client()
-    with pytest.raises(Refusal) as refused, translated("looking"):
+    with pytest.raises(Refusal) as refused, as_refusals("looking"):
         await client.head_bucket(Bucket="nobody")
     assert refused.value.code == "storage_unavailable"
-    assert "looking: the storage is away" in caplog.text
+    assert "looking failed: the storage cannot be reached" in caplog.text
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ async def test_wrong_credentials_are_for_the_operator_and_a_later_try_for_the_cl
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     client = await clients.client()
-    with pytest.raises(Refusal) as refused, translated("listing"):
+    with pytest.raises(Refusal) as refused, as_refusals("listing"):
         await client.list_objects_v2(Bucket=s3_storage.split("/")[2])
     assert refused.value.code == "storage_unavailable"
     assert code in caplog.text
@@ -178,10 +178,10 @@ async def test_what_is_missing_is_not_found_and_a_missing_bucket_is_the_operator
     client = await clients.client()
     place = {"Bucket": s3_storage.split("/")[2], "Key": "nothing"}
     for ask in (client.head_object, client.get_object):
-        with pytest.raises(Refusal) as refused, translated("reading"):
+        with pytest.raises(Refusal) as refused, as_refusals("reading"):
             await ask(**place)
         assert refused.value.code == "not_found"
-    with pytest.raises(Refusal) as refused, translated("listing"):
+    with pytest.raises(Refusal) as refused, as_refusals("listing"):
         await client.list_objects_v2(Bucket="no-such-bucket")
     assert refused.value.code == "storage_unavailable"
     assert "make the bucket" in caplog.text
@@ -199,5 +199,5 @@ async def test_the_librarys_own_chatter_stays_out_of_the_log(
 
 
 def test_a_bug_of_ours_is_not_hidden_as_a_fault_of_the_storage() -> None:
-    with pytest.raises(KeyError), translated("reading"):
+    with pytest.raises(KeyError), as_refusals("reading"):
         raise KeyError("x")

@@ -19,7 +19,7 @@ from gateway.storage.s3 import client as client_module
 from gateway.storage.s3 import lifecycle
 from gateway.storage.s3 import storage as module
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.header_encoding import encoded
+from gateway.storage.s3.encoding import encode_metadata
 from gateway.storage.s3.storage import S3Storage
 from tests.support.s3.servers import Rclone, S3Server, SeaweedFS
 
@@ -31,7 +31,7 @@ async def test_type_and_metadata_come_back_as_they_were_given(
     server: S3Server, place: Bucket, clients: Clients, storage: S3Storage
 ) -> None:
     client = await clients.client()
-    said = {"ContentType": "image/png", "Metadata": encoded(METADATA)}
+    said = {"ContentType": "image/png", "Metadata": encode_metadata(METADATA)}
     await client.put_object(Bucket=place.name, Key=place.key("/a.png"), Body=b"x", **said)
     stat = await storage.stat("/a.png")
     assert (stat.mime, stat.metadata) == ("image/png", METADATA)
@@ -121,7 +121,7 @@ async def failing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Failing]:
     for name, value in SeaweedFS(Path("unused")).environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-    monkeypatch.setattr(client_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(client_module, "MAX_ATTEMPTS", 1)
     yield storage
     storage.over.set()
     await runner.cleanup()
@@ -143,7 +143,7 @@ async def test_an_object_that_ends_too_early_is_never_taken_for_whole(
 async def test_a_storage_that_falls_silent_is_given_up(
     failing: Failing, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(client_module, "READ_TIMEOUT", 0.3)
     failing.silent = True
     with pytest.raises(Refusal) as refused:
         await read(storage)
@@ -223,7 +223,7 @@ async def test_a_store_without_expiry_leaves_it_to_who_asked(
     for name, value in rclone.environment().items():
         monkeypatch.setenv(name, value)
     assert await storage.expire("/exports/", 900) is None
-    assert "knows no expiry" in caplog.text
+    assert "has no lifecycle rules" in caplog.text
 
 
 async def test_an_expiry_is_not_given_up_where_the_storage_is_away(

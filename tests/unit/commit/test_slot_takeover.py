@@ -169,7 +169,7 @@ def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(
     assert states(journal) == {("e-a", "h"): "done"}
 
 
-def test_a_slot_that_somebody_holds_is_left_for_the_next_start(
+def test_a_locked_slot_is_left_for_the_next_start(
     state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left(state, "a")
