@@ -19,7 +19,7 @@ from gateway.plugins import KINDS, Plugins
 from gateway.plugins.handler_tests import run_handler_tests
 from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting import ScriptExecutor, Services
-from gateway.plugins.secrets import MakeKeys, SecretKeys, keys_of
+from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
 from gateway.plugins.testing import TestResult
 from gateway.settings import Settings
 from gateway.telemetry import logs
@@ -45,7 +45,7 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
     logs.configure("text", "warning")
     return check(
         settings.plugins,
-        lambda: keys_of(settings),
+        lambda: secret_keys(settings),
         settings.file_upload_api_path,
         issuer=settings.jwt_issuer is not None,
     )
@@ -53,7 +53,7 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
 
 def check(
     folders: Sequence[Path],
-    keys: MakeKeys = SecretKeys,
+    keys: LoadKeys = SecretKeys,
     upload_path: str = UPLOAD_PATH,
     *,
     issuer: bool = True,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigError
-from gateway.plugins.secrets import LARGEST_VALUE, keys_of, new_key
+from gateway.plugins.secrets import MAX_VALUE_BYTES, new_key, secret_keys
 from gateway.settings import Settings
 from gateway.storage.keyfile import write_key_file
 
@@ -41,7 +41,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         return _keygen(args.out)
     if args.out:
         raise ConfigError("--out belongs to keygen; `encrypt` prints to stdout")
-    keys = keys_of(settings)
+    keys = secret_keys(settings)
     if not keys:
         keys.encrypt("")  # raises for the missing key before a value is typed
     print(f"!secret {keys.encrypt(_value())}")
@@ -75,7 +75,7 @@ def _value() -> str:
     if sys.stdin.isatty():
         value = getpass.getpass("value (not shown): ")
     else:
-        content = sys.stdin.buffer.read(LARGEST_VALUE + 3)
+        content = sys.stdin.buffer.read(MAX_VALUE_BYTES + 3)
         try:
             value = content.decode()
         except UnicodeDecodeError:
@@ -83,6 +83,6 @@ def _value() -> str:
         value = value.removesuffix("\n").removesuffix("\r")
     if not value:
         raise ConfigError("there is no value: send it to stdin, `printf %s VALUE | gateway ...`")
-    if len(value.encode()) > LARGEST_VALUE:
-        raise ConfigError(f"the value is larger than {LARGEST_VALUE} bytes: use ${{file:PATH}}")
+    if len(value.encode()) > MAX_VALUE_BYTES:
+        raise ConfigError(f"the value is larger than {MAX_VALUE_BYTES} bytes: use ${{file:PATH}}")
     return value

@@ -67,14 +67,14 @@ def plugins(settings: Settings) -> Iterator[Finding]:
     from gateway.endpoints.routing.plugin import routing_kind
     from gateway.plugins import KINDS, Plugins
     from gateway.plugins.scripting import Services
-    from gateway.plugins.secrets import keys_of
+    from gateway.plugins.secrets import secret_keys
 
     if not settings.plugins:
         yield Finding("ok", "no plugins", "name folders with --plugins")
         return
     issuer = settings.jwt_issuer is not None
     kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
-    loaded = Plugins(settings.plugins, Services(), kinds, lambda: keys_of(settings))
+    loaded = Plugins(settings.plugins, Services(), kinds, lambda: secret_keys(settings))
     try:
         loaded.load()
     except ConfigError as error:

@@ -19,7 +19,7 @@ from gateway.cli.events.arguments import ACTIONS, check_arguments, selection_of
 from gateway.cli.events.sources import open_ledger
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.combined_ledger import CombinedLedger
-from gateway.events.json_codec import MOST_EVENTS, history_said
+from gateway.events.json_codec import MAX_EVENTS, encode_history
 from gateway.events.protocols import STATES, VERBS, Selection, Verb, run_all
 from gateway.settings import Settings
 
@@ -126,7 +126,7 @@ async def _show(ledger: CombinedLedger, event_id: str, *, as_json: bool) -> int:
     if history is None:
         return _unknown([event_id])
     if as_json:
-        print(json.dumps(history_said(history), indent=2, ensure_ascii=False))
+        print(json.dumps(encode_history(history), indent=2, ensure_ascii=False))
     else:
         print(*tables.event_lines(history), sep="\n")
     return 0
@@ -161,7 +161,7 @@ async def _change(ledger: CombinedLedger, verb: Verb, args: argparse.Namespace) 
 
 
 def _portions(events: list[str]) -> list[tuple[str, ...]]:
-    return [tuple(events[at : at + MOST_EVENTS]) for at in range(0, len(events), MOST_EVENTS)]
+    return [tuple(events[at : at + MAX_EVENTS]) for at in range(0, len(events), MAX_EVENTS)]
 
 
 def _unknown(events: list[str]) -> int:

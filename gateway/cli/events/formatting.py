@@ -65,7 +65,7 @@ def event_lines(history: EventHistory) -> Iterator[str]:
     yield f"event    {history.id}  {history.type}  {when(history.created)}"
     if history.upload_id is not None:
         yield f"upload   {history.upload_id}  {printable(history.path or '')}".rstrip()
-    for story in history.stories:
+    for story in history.deliveries:
         row = story.row
         later = f", due {when(row.due)}" if row.state == "delayed" else ""
         yield f"handler  {printable(row.handler)}: {row.state}, tries {row.attempt}{later}"

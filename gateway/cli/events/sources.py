@@ -51,7 +51,7 @@ async def open_ledger(settings: Settings) -> AsyncIterator[CombinedLedger]:
     }
     if settings.events != "journal":
         async with _nats(settings) as ledger:
-            yield CombinedLedger(lambda: {**parts, "nats": ledger}, holders=lambda: {"nats": ledger})
+            yield CombinedLedger(lambda: {**parts, "nats": ledger}, pausing=lambda: {"nats": ledger})
         return
     if not parts:
         raise ConfigError(

@@ -164,7 +164,7 @@ async def test_a_long_list_is_complete(
 ) -> None:
     journal = (await start_gateway()).journal if running else stopped_journal(tmp_path / "data")
     names = [f"u{number}" for number in range(count)]
-    now(journal.outbox.record([record(name) for name in names]))
+    now(journal.outbox.record_uploads([record(name) for name in names]))
     if not running:
         journal.close()
     assert [row["upload_id"] for row in await listed(ask)] == names

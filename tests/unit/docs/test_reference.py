@@ -31,7 +31,7 @@ from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
 from gateway.plugins.models import Strict
-from gateway.plugins.schema import FILE
+from gateway.plugins.schema import SCHEMA_FILE
 from gateway.plugins.scripting import (
     Configs,
     PluginContext,
@@ -120,7 +120,7 @@ def test_the_timeouts_and_the_keys_of_one_event_are_documented() -> None:
 
 
 def test_the_page_leads_to_the_schema() -> None:
-    assert f"({Path('../..') / FILE.relative_to(PROJECT)})" in page("plugin-yaml.md")
+    assert f"({Path('../..') / SCHEMA_FILE.relative_to(PROJECT)})" in page("plugin-yaml.md")
 
 
 def test_every_name_of_the_script_namespace_is_documented() -> None:
