@@ -1,4 +1,4 @@
-"""`files` by event where the owner of the file is a peer: which version, from where, and whose failure."""
+"""`files` by event where a peer owns the file: which version, from where, and whose failure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URL = "http://owner.example:8080"
 
 
 class FakeStorage:
-    """One file at any path, with the entity tag `etag`; every request raises `error` where one is set."""
+    """One file at any path, with the entity tag `etag`; requests raise `error` where it is set."""
 
     def __init__(self, etag: str = "the-etag", error: Exception | None = None) -> None:
         self.etag = etag
