@@ -35,7 +35,7 @@ from gateway.http.sockets import listening_socket, tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
-from gateway.plugins.secrets import keys_of
+from gateway.plugins.secrets import secret_keys
 from gateway.records import open_records, secrets_of
 from gateway.server.plugin_dispatcher import PluginDispatcher
 from gateway.settings import Settings
@@ -106,7 +106,7 @@ class Worker:
         services.credentials_for = installation.credentials_for
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
-        self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
+        self.plugins = Plugins(settings.plugins, services, kinds, lambda: secret_keys(settings))
         self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
         self.plugins.mask.add_secrets(secrets_of(settings))
         logs.set_mask(self.plugins.mask)

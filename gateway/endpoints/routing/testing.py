@@ -32,7 +32,7 @@ from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.plugins.models import AnswerModel
-from gateway.plugins.route_models import RouteCaseModel, RouteExpectModel, RouteRequestModel
+from gateway.plugins.route_models import RouteExpectModel, RouteRequestModel, RouteTestModel
 from gateway.plugins.scripting import ScriptExecutor
 from gateway.plugins.testing import (
     MAX_TEST_SECONDS,
@@ -71,14 +71,14 @@ class StubbedUpstream:
 async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list[TestResult]:
     """Run all tests of a route in `executor`."""
 
-    async def run_test(test: RouteCaseModel, stubs: Stubs) -> list[str]:
+    async def run_test(test: RouteTestModel, stubs: Stubs) -> list[str]:
         return await _run_test(plugin, test, stubs, executor)
 
     return await run_tests(plugin.route.name, plugin.document, plugin.tests, run_test)
 
 
 async def _run_test(
-    plugin: RoutePlugin, test: RouteCaseModel, stubs: Stubs, executor: ScriptExecutor
+    plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs, executor: ScriptExecutor
 ) -> list[str]:
     try:
         await stubs.fill_records()
@@ -98,7 +98,7 @@ async def _run_test(
 
 
 async def _respond(
-    exchange: RequestContext, test: RouteCaseModel, executor: ScriptExecutor
+    exchange: RequestContext, test: RouteTestModel, executor: ScriptExecutor
 ) -> GatewayResponse:
     async def run_script(
         function: Callable[[], Awaitable[Any]],
@@ -115,7 +115,7 @@ async def _respond(
     return await steps.respond(exchange)
 
 
-def _route(plugin: RoutePlugin, test: RouteCaseModel, stubs: Stubs) -> Route:
+def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
     """Return the route with the stubs behind its scripts, open to all if the test names no caller."""
     context = stubs.script_context(plugin.document, plugin.route.name)
 
