@@ -254,7 +254,7 @@ def _version_by_path(event: Mapping[str, Any]) -> FileVersion:
 def _event_errors(version: FileVersion) -> Iterator[None]:
     """Raise what the refusal of an event's file means for a handler.
 
-    A file that is gone has been superseded. What else a peer refuses is a failure of the peer.
+    A missing file has been superseded. What else a peer refuses is a failure of the peer.
     """
     try:
         yield
