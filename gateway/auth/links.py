@@ -12,15 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.domain import paths
+from gateway.domain.api_routes import OBJECTS_PREFIX
 from gateway.domain.grant import Grant, encode_path, grant_metadata
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.signing import UrlSigner
 from gateway.storage.protocols import Storage
-
-DOOR: Final = "/-/objects"
-"""Below it every stored path has a URL that signed requests are taken at."""
 
 DEFAULT_SECONDS: Final = 900
 
@@ -111,7 +109,7 @@ class SignedUrlFactory:
         if grant.method not in {"PUT", "GET", "HEAD"}:
             raise ValueError("files are sent with PUT and read with GET or HEAD (a POST is for buckets)")
         served = grant.method == "PUT" or self._downloads
-        path = grant.path if served and self._is_upload(grant.path) else DOOR + grant.path
+        path = grant.path if served and self._is_upload(grant.path) else OBJECTS_PREFIX + grant.path
         return self._base() + self._urls.target(grant.at(path))
 
     def _is_upload(self, path: str) -> bool:
@@ -130,9 +128,9 @@ def object_of(raw_path: str) -> PathMatch | None:
 
     Raises `Refusal("bad_path")`.
     """
-    if not raw_path.startswith(DOOR + "/"):
+    if not raw_path.startswith(OBJECTS_PREFIX + "/"):
         return None
-    segments = paths.decode(raw_path.removeprefix(DOOR))
+    segments = paths.decode(raw_path.removeprefix(OBJECTS_PREFIX))
     if any("/" in segment for segment in segments):
         raise Refusal("bad_path", "a segment of the path contains a slash")
     key = "/".join(segments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.domain import paths
@@ -28,13 +29,20 @@ class Caller(NamedTuple):
 class IncomingRequest:
     """A request as it passes through the endpoints. Raises `Refusal("bad_path")` for a bad target.
 
-    `raw_path` and `raw_query` are still encoded. `caller` is filled by `Auth.authenticate`.
+    `raw_path` and `raw_query` are still encoded. `owner` tells that it came over the owner's Unix
+    socket. `caller` is filled by `Auth.authenticate`. The dispatcher fills `operator`, the principal
+    that may use operators' endpoints, and `variables`, those of the matched `ApiRoute`.
     """
 
-    __slots__ = ("_params", "caller", "raw_path", "raw_query", "request")
+    __slots__ = (
+        "_params", "caller", "operator", "owner", "raw_path", "raw_query", "request", "variables",
+    )  # fmt: skip
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, *, owner: bool = False) -> None:
         self.request = request
+        self.owner = owner
+        self.operator: Mapping[str, Any] | None = None
+        self.variables: Mapping[str, str] = {}
         self.raw_path, self.raw_query = paths.split_target(request.raw_path)
         self.caller: Caller | None = None
         self._params: dict[str, list[str]] | None = None
@@ -53,3 +61,7 @@ class IncomingRequest:
         """
         if self.caller is not None and self.caller.grant is not None:
             check_terms(self.caller.grant, self.request.headers)
+
+
+ApiHandler = Callable[[IncomingRequest], Awaitable["web.StreamResponse"]]
+"""Answers the requests of one endpoint, or raises `Refusal`."""

@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from gateway.auth.installation import KEY_FILE, known_keys, public_url
-from gateway.auth.links import DEFAULT_SECONDS, DOOR, new_nonce, object_of
+from gateway.auth.links import DEFAULT_SECONDS, new_nonce, object_of
 from gateway.domain import paths
 from gateway.domain.addresses import Address
+from gateway.domain.api_routes import OBJECTS_PREFIX, match_api_route
 from gateway.domain.grant import Grant, encode_path, grant_metadata
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.routing.model import Operation, Route
@@ -46,9 +47,6 @@ It is good for that method and path only. The server may run or not.
 
 PATH is as it stands in the URL behind the host. Uploads are PUT at the upload path; below
 /-/objects every stored path takes PUT, GET and HEAD."""
-
-PAGES: Final = frozenset({"events", "files", "health", "metrics", "openapi.json", "ready", "uploads"})
-"""What there is below `/-/`, by the second segment."""
 
 
 class _RequestToSign(NamedTuple):
@@ -172,13 +170,15 @@ def _check_door(settings: Settings, asked: _RequestToSign) -> bool:
     if stored is not None:
         _check_method(asked, ("PUT", "GET", "HEAD"))
     elif asked.raw_path.startswith("/-/"):
-        if asked.raw_path.split("/")[2] not in PAGES:
+        api = match_api_route(paths.decode(asked.raw_path))
+        if api is None:
             raise _no_door(asked, settings)
+        _check_method(asked, api.allowed)
     elif upload is not None:
         if asked.method in {"GET", "HEAD"} and not settings.downloads:
             raise ConfigError(
                 "files are not read at their upload path without --downloads: sign"
-                f" {DOOR}{encode_path(upload.path)}"
+                f" {OBJECTS_PREFIX}{encode_path(upload.path)}"
             )
         _check_method(asked, ("PUT", "GET", "HEAD"))
     else:
@@ -227,6 +227,6 @@ def _routes(settings: Settings) -> list[Route]:
 def _no_door(asked: _RequestToSign, settings: Settings) -> ConfigError:
     return ConfigError(
         f"{asked.raw_path} is no URL of this gateway. Files are uploaded with PUT"
-        f" {settings.file_upload_api_path}; a stored file has the URL {DOOR}/... ; a route must be in"
-        " --plugins"
+        f" {settings.file_upload_api_path}; a stored file has the URL {OBJECTS_PREFIX}/... ; a route"
+        " must be in --plugins"
     )

@@ -1,7 +1,6 @@
-"""Where every request enters: find its door, answer, count, log. One road, one writer of errors.
+"""Dispatches each request to its endpoint and turns every exception into a response.
 
-The rule: whatever happens behind it, a request ends here with an answer from the error table, or,
-where no honest answer exists, with a closed connection.
+The only place that writes errors. Where no response is true the connection is closed without one.
 """
 
 from __future__ import annotations
@@ -11,24 +10,21 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
 from gateway.auth.authenticator import INTERNAL, JWT, SIGNED, Auth
 from gateway.auth.links import object_of
-from gateway.auth.request import IncomingRequest
+from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.domain import failpoints, paths
+from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
-from gateway.endpoints.admin.events import EventsEndpoint
-from gateway.endpoints.admin.status import OPEN_TO_ALL, StatusEndpoint
 from gateway.endpoints.downloads.archive import ArchiveHandler, folder_of
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
-from gateway.endpoints.notifications.handler import NotificationHandler
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
@@ -39,42 +35,56 @@ from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_un
 from gateway.http.responses import refusal_answer
 from gateway.settings import Settings
 from gateway.telemetry import logs
+from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.redaction import Redaction
 
-log = logging.getLogger("gateway.access")
-faults = logging.getLogger("gateway")
+access_log = logging.getLogger("gateway.access")
+log = logging.getLogger("gateway")
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Methods that are counted by name; a client's inventions are counted as one."""
+"""Methods that are counted by name; all others are counted as one."""
 
-LONGEST_LOGGED: Final = 500
+MAX_LOGGED_PATH: Final = 500
+"""Characters of a path in the access log."""
+
+UPLOAD_METHODS: Final = "GET, HEAD, PUT"
 
 
-@dataclass(slots=True)
-class Dispatcher:
-    """The road. `stopping` refuses what comes on connections that are still open at the end."""
+class FileHandlers(NamedTuple):
+    """The handlers of upload paths and of stored paths below `/-/objects`."""
 
-    settings: Settings
-    auth: Auth
     uploads: UploadHandler
-    routing: Routing
-    observe: StatusEndpoint
-    steering: EventsEndpoint
-    handing: InternalFilesEndpoint
-    notifications: NotificationHandler
     downloads: DownloadHandler
     archives: ArchiveHandler
-    metrics: Metrics
-    stopping: bool = False
-    _serving: int = 0
-    _drained: asyncio.Event | None = None
-    _template: UploadPathTemplate = field(init=False)
-    _redaction: Redaction = field(init=False)
+    stored: InternalFilesEndpoint
 
-    def __post_init__(self) -> None:
-        self._template = UploadPathTemplate.parse(self.settings.file_upload_api_path)
-        self._redaction = Redaction(self.settings.redact)
+
+class Dispatcher:
+    """Dispatches requests. `api` has the handlers of `API_ROUTES`, by endpoint.
+
+    While `stopping` is set, requests on connections that are still open are refused.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        auth: Auth,
+        files: FileHandlers,
+        routing: Routing,
+        api: Mapping[str, ApiHandler],
+        metrics: Metrics,
+    ) -> None:
+        self.auth = auth
+        self.files = files
+        self.routing = routing
+        self.api = dict(api)
+        self.metrics = metrics
+        self.stopping = False
+        self._serving = 0
+        self._drained: asyncio.Event | None = None
+        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._redaction = Redaction(settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request of the network."""
@@ -86,8 +96,12 @@ class Dispatcher:
             if self._drained is not None and not self._serving:
                 self._drained.set()
 
+    async def handle_owner(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve a request of the owner's Unix socket, which only the operator can open."""
+        return await self._handle(request, owner=True)
+
     async def drain(self, grace: float) -> None:
-        """Wait until no request of the network is being served, `grace` seconds at the most."""
+        """Wait until no request of the network is being served, at most `grace` seconds."""
         self._drained = asyncio.Event()
         if not self._serving:
             return
@@ -95,138 +109,141 @@ class Dispatcher:
             async with asyncio.timeout(grace):
                 await self._drained.wait()
         except TimeoutError:
-            faults.warning("%d requests are cut off: the grace time is over", self._serving)
+            log.warning(
+                "%d requests are cut off: the grace time is over",
+                self._serving,
+                extra=event("requests.aborted", requests=self._serving),
+            )
 
-    async def handle_owner(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve a request of the owner's Unix socket, which only the operator can open."""
-        return await self._handle(request, owner=True)
+    # -- one request
 
     async def _handle(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
         started = time.monotonic()
         request_id = random_bytes(8).hex()
         with logs.bind(request_id=request_id):
-            # Not around the line below: clients could hide who they are.
+            # Not around the access log: clients could hide who they are.
             with logs.hide(partial(self._secrets_of, request)):
-                answer = await self._answer_or_refuse(request, owner=owner)
-            if answer is None:
+                response = await self._respond(request, owner=owner)
+            if response is None:
                 abort(request)
-                self._note(request, None, started)
+                self._record(request, None, started)
                 return web.Response(status=500)
-            answer.headers["X-Request-Id"] = request_id
-            if not isinstance(answer, ProxyResponse):
-                answer.headers["Server"] = SERVER
-                answer.headers["X-Content-Type-Options"] = "nosniff"
-            self._note(request, answer, started)
-            with contextlib.suppress(ConnectionError):  # a client that has gone misses its answer
-                await _send(request, answer)
-            return answer
+            response.headers["X-Request-Id"] = request_id
+            if not isinstance(response, ProxyResponse):
+                response.headers["Server"] = SERVER
+                response.headers["X-Content-Type-Options"] = "nosniff"
+            self._record(request, response, started)
+            with contextlib.suppress(ConnectionError):  # the client is no longer connected
+                await _send(request, response)
+            return response
 
     def _secrets_of(self, request: web.BaseRequest) -> list[str]:
         return self._redaction.values(request.headers, request.raw_path.partition("?")[2])
 
-    async def _answer_or_refuse(
-        self, request: web.BaseRequest, *, owner: bool
-    ) -> web.StreamResponse | None:
-        """Return the answer, or None where there is no honest one."""
+    async def _respond(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse | None:
+        """Return the response, or None to close the connection without one."""
         try:
-            return await self._answer(request, owner=owner)
+            return await self._dispatch(request, owner=owner)
         except Refusal as refusal:
-            answer = refusal_answer(refusal)
+            response = refusal_answer(refusal)
             if request.body_exists:
-                answer.force_close()
-            return answer
+                response.force_close()
+            return response
         except ClientDisconnected:
             return None
-        except UnknownOutcome as fault:
-            faults.error("no answer can be given: %s", fault)
+        except UnknownOutcome as error:
+            log.error(
+                "closing connection without a response: outcome of the upload is unknown: %s",
+                error,
+                extra=event("upload.unknown"),
+            )
             return None
         except Exception:
-            faults.exception("a request broke the server")
-            return refusal_answer(Refusal("internal", "the server made a mistake; its log knows more"))
+            log.exception("a request failed", extra=event("request.failed"))
+            return refusal_answer(
+                Refusal(
+                    "internal",
+                    "internal server error; the server log has details under this X-Request-Id",
+                )
+            )
 
-    async def _answer(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
+    async def _dispatch(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
         if self.stopping:
             raise Refusal("stopping", "the gateway is being stopped")
-        incoming = IncomingRequest(request)
+        incoming = IncomingRequest(request, owner=owner)
         raw_path = incoming.raw_path
         if (match := object_of(raw_path)) is not None:
             serve = partial(self._object, incoming, match)
             return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
         if raw_path.startswith("/-/"):
-            return await self._own_page(incoming, owner=owner)
+            return await self._api(incoming)
         self.auth.refuse_unknown_proxy(request.headers)
-        if request.method in {"GET", "HEAD"} and self.downloads.on:
+        downloads = self.files.downloads.on
+        if request.method in {"GET", "HEAD"} and downloads:
             folder = folder_of(self._template, incoming)
             if folder is not None:
-                return await self.archives.get(incoming, folder)
+                return await self.files.archives.get(incoming, folder)
         match = self._template.match(raw_path)
         if match is None:
             return await self.routing.answer(incoming)
-        if request.method in {"GET", "HEAD"} and self.downloads.on:
-            return await self.downloads.get(incoming, match)
+        if request.method in {"GET", "HEAD"} and downloads:
+            return await self.files.downloads.get(incoming, match)
         if request.method != "PUT":
-            allowed = {"Allow": "GET, HEAD, PUT" if self.downloads.on else "PUT"}
-            raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
-        return await self.uploads.put(incoming, match)
+            raise _upload_with_put(UPLOAD_METHODS if downloads else "PUT")
+        return await self.files.uploads.put(incoming, match)
 
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
-        """Serve a stored path to whoever has a signature for it, and to our own kind."""
+        """Serve a stored path to a signed URL, or to a gateway of this installation."""
         request = incoming.request
         self.auth.refuse_unknown_proxy(request.headers)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
-            return await self.downloads.serve(request, match.path, caller.grant)
+            return await self.files.downloads.serve(request, match.path, caller.grant)
         if request.method == "DELETE" and caller.principal == INTERNAL:
-            return await self.handing.delete_object(request, match.path)
+            return await self.files.stored.delete_object(request, match.path)
         if request.method != "PUT":
-            allowed = {"Allow": "GET, HEAD, PUT"}
-            raise Refusal("method_not_allowed", "files are uploaded with PUT", allowed)
-        return await self.uploads.put(incoming, match)
+            raise _upload_with_put(UPLOAD_METHODS)
+        return await self.files.uploads.put(incoming, match)
 
-    async def _own_page(self, incoming: IncomingRequest, *, owner: bool) -> web.StreamResponse:
-        request, segments = incoming.request, paths.decode(incoming.raw_path)
-        principal: Mapping[str, Any] | None = None
-        if segments not in OPEN_TO_ALL and not owner:
-            self.auth.refuse_unknown_proxy(request.headers)
-            if segments == ("-", "notifications"):
-                return await self._notifications(incoming)
-            principal = await self._operator(incoming)
-        elif segments == ("-", "notifications"):
-            return await self.notifications.handle_notifications(request, authorized=True)
-        query = incoming.params
-        if segments[:2] == ("-", "events"):
-            return await self.steering.answer(request, segments, query)
-        if segments[:2] == ("-", "files") and len(segments) == 3:
-            return await self.handing.serve_upload(request, segments[2], principal)
-        if request.method not in {"GET", "HEAD"}:
-            raise Refusal("method_not_allowed", "this page is read with GET", {"Allow": "GET, HEAD"})
-        return await self.observe.answer(segments, alone=query.get("scope") == ["slot"])
+    async def _api(self, incoming: IncomingRequest) -> web.StreamResponse:
+        """Serve an endpoint of `API_ROUTES`. Who may not call one is not told which ones exist."""
+        match = match_api_route(paths.decode(incoming.raw_path))
+        access = Access.OPERATOR if match is None else match.access
+        if access is not Access.PUBLIC and not incoming.owner:
+            self.auth.refuse_unknown_proxy(incoming.request.headers)
+            try:
+                incoming.operator = await self._operator(incoming)
+            except Refusal:
+                if access is not Access.DEFAULT:
+                    raise
+        if match is None:
+            raise Refusal("not_found", "there is no such endpoint; /-/openapi.json lists them")
+        route = match.route(incoming.request.method)
+        if route is None:
+            allowed = ", ".join(match.allowed)
+            raise Refusal("method_not_allowed", f"this endpoint takes {allowed}", {"Allow": allowed})
+        incoming.variables = match.variables
+        return await self.api[route.endpoint](incoming)
 
     async def _operator(self, incoming: IncomingRequest) -> Mapping[str, Any] | None:
-        """Return the principal of an operator; None: everyone may read these pages. Raises `Refusal`."""
+        """Return the principal of an operator; None: everyone is one. Raises `Refusal`."""
         caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT)
         incoming.reject_unenforceable_grant()
         return self.auth.operator(caller.principal)
 
-    async def _notifications(self, incoming: IncomingRequest) -> web.StreamResponse:
-        """Let in an object store that is known by its secret, where it is not known otherwise."""
-        try:
-            known = await self._operator(incoming) is not None
-        except Refusal:
-            known = False
-        return await self.notifications.handle_notifications(incoming.request, authorized=known)
-
-    def _note(self, request: web.BaseRequest, answer: web.StreamResponse | None, started: float) -> None:
-        """Count and log one request. The query stays out: it may hold a signature."""
+    def _record(
+        self, request: web.BaseRequest, response: web.StreamResponse | None, started: float
+    ) -> None:
+        """Count and log one request. The query is left out: it may hold a signature."""
         method = request.method if request.method in METHODS else "other"
-        status = "none" if answer is None else str(answer.status)
+        status = "none" if response is None else str(response.status)
         self.metrics.requests.add(method, status)
-        if not log.isEnabledFor(logging.INFO):
+        if not access_log.isEnabledFor(logging.INFO):
             return
-        path = request.raw_path.partition("?")[0][:LONGEST_LOGGED]
-        facts = {
+        path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
+        fields = {
             "method": request.method[:20],
             "path": path.encode("utf-8", "replace").decode(),
             "status": status,
@@ -234,18 +251,22 @@ class Dispatcher:
             "remote": self.auth.client_address(request.remote, request.headers),
         }
         if UPLOAD_ID in request:
-            facts["upload_id"] = request[UPLOAD_ID]
-        log.info("request", extra={"facts": facts})
+            fields["upload_id"] = request[UPLOAD_ID]
+        access_log.info("request", extra=event("request.answered", **fields))
 
 
-async def _send(request: web.BaseRequest, answer: web.StreamResponse) -> None:
-    """Write the answer; where the body was not read, close the connection behind it."""
-    refused = answer.status >= 400 and request.body_exists and not isinstance(answer, ProxyResponse)
+def _upload_with_put(allowed: str) -> Refusal:
+    return Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": allowed})
+
+
+async def _send(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Write the response; where the body was not read, close the connection behind it."""
+    refused = response.status >= 400 and request.body_exists and not isinstance(response, ProxyResponse)
     if DETACHED in request:
-        await respond_detached(request, answer)
+        await respond_detached(request, response)
     elif refused or is_unread(request):
-        await answer_unread(request, answer)
+        await answer_unread(request, response)
     else:
-        await answer.prepare(request)
-        await answer.write_eof()
+        await response.prepare(request)
+        await response.write_eof()
     failpoints.hit("after answer")

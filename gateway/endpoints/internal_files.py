@@ -6,11 +6,11 @@ Reading by path is `GET /-/objects/<path>`, a download with `If-Match`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from aiohttp import web
 
+from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.errors import Refusal, Superseded
 from gateway.files.versions import UploadVersions
 from gateway.storage.protocols import Storage
@@ -35,15 +35,15 @@ class InternalFilesEndpoint:
         self._versions = versions
         self._downloads = downloads
 
-    async def serve_upload(
-        self, request: web.BaseRequest, upload_id: str, principal: Mapping[str, Any] | None
-    ) -> web.StreamResponse:
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"file": self._upload}
+
+    async def _upload(self, incoming: IncomingRequest) -> web.StreamResponse:
         """Send or remove the version of a file that an upload became. Raises `Refusal`."""
-        if request.method not in {"GET", "HEAD", "DELETE"}:
-            allow = {"Allow": "GET, HEAD, DELETE"}
-            raise Refusal("method_not_allowed", "a file is read with GET, removed with DELETE", allow)
-        if principal is None:  # with `--auth none` anybody may upload, and nobody reads others' files
-            raise Refusal("forbidden", "this page needs a token or the internal credential")
+        request, upload_id = incoming.request, incoming.variables["upload_id"]
+        if incoming.operator is None:  # `--auth none` lets everyone upload, and not read others' files
+            raise Refusal("forbidden", "this endpoint needs a token or the internal credential")
         version = (await self._versions.find([upload_id])).get(upload_id)
         if version is None:
             raise Refusal("not_found", "no upload with this id is known (any more)")

@@ -13,7 +13,6 @@ from typing import Any, Final, get_args
 
 from gateway.events.protocols import (
     STATES,
-    VERBS,
     Attempt,
     ChunkResult,
     DeliveryHistory,
@@ -30,9 +29,6 @@ MOST_EVENTS: Final = 1000
 
 LONGEST: Final = 1000
 """Characters of a name in a selection."""
-
-PAGES: Final = frozenset({"", "depth", "paused", "pause", "resume", *VERBS})
-"""What stands below `/-/events` and is no event's id."""
 
 _SELECTS: Final = frozenset({"state", "handler", "since", "events"})
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from gateway.domain.api_routes import EVENTS_PREFIX, literal_names
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events import json_codec as wire
 from gateway.events.protocols import (
@@ -67,7 +68,7 @@ class RemoteLedger:
 
     async def history(self, event_id: str) -> EventHistory | None:
         """Return an event with its stories, or None."""
-        if event_id in wire.PAGES:
+        if not event_id or event_id in literal_names(EVENTS_PREFIX):
             return None
         said = await self._get(event_id, none_at_404=True)
         return None if said is None else wire.history(said)

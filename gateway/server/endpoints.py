@@ -10,10 +10,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from gateway.auth.authenticator import Auth, tokens_of
+from gateway.auth.request import ApiHandler
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.admin.status import StatusEndpoint
-from gateway.endpoints.dispatcher import Dispatcher
+from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
+from gateway.endpoints.dispatcher import Dispatcher, FileHandlers
 from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
@@ -57,6 +58,9 @@ class Endpoints:
     proxy: Proxy = field(init=False)
     downloads: DownloadHandler = field(init=False)
     archives: ArchiveHandler = field(init=False)
+    stored: InternalFilesEndpoint = field(init=False)
+    readiness: ReadinessEndpoint = field(init=False)
+    metrics_endpoint: MetricsEndpoint = field(init=False)
     _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def open(self) -> Dispatcher:
@@ -79,17 +83,13 @@ class Endpoints:
             resources.process.slot,
         )
         self.archives = ArchiveHandler(self.downloads)
+        self.stored = InternalFilesEndpoint(resources.storage, resources.upload_versions, self.downloads)
         return Dispatcher(
             resources.settings,
             auth,
-            self._uploads(auth),
+            FileHandlers(self._uploads(auth), self.downloads, self.archives, self.stored),
             routing,
-            self._observe(routing),
-            self._steering(),
-            InternalFilesEndpoint(resources.storage, resources.upload_versions, self.downloads),
-            await self._notifications(auth),
-            self.downloads,
-            self.archives,
+            self._api(routing, await self._notifications(auth)),
             self.metrics,
         )
 
@@ -165,24 +165,29 @@ class Endpoints:
             senders, processor, SnsVerifier(), self.process_clients.sessions.get(0)
         )
 
-    def _observe(self, routing: Routing) -> StatusEndpoint:
-        resources = self.resources
-        return StatusEndpoint(
-            resources.journal.ledger,
-            self.inflight,
+    def _api(self, routing: Routing, notifications: NotificationHandler) -> dict[str, ApiHandler]:
+        """Return the handlers of `API_ROUTES`, by endpoint."""
+        resources, ledger = self.resources, self.resources.journal.ledger
+        backend, processes = resources.object_backend, self.process_clients
+        self.readiness = ReadinessEndpoint(
+            ledger,
             resources.disk_space,
             resources.hooks,
-            self.metrics,
-            routing.openapi,
-            self.process_clients,
-            resources.process.slot,
-            self.ledgers,
-            None if resources.object_backend is None else resources.object_backend.is_reachable,
+            None if backend is None else backend.is_reachable,
         )
-
-    def _steering(self) -> EventsEndpoint:
-        redaction = Redaction(self.resources.settings.redact)
-        return EventsEndpoint(self.resources.journal.ledger, self._gathered(), redaction)
+        self.metrics_endpoint = MetricsEndpoint(
+            self.metrics, ledger, processes, resources.process.slot, self.ledgers
+        )
+        redaction = Redaction(resources.settings.redact)
+        return {
+            **self.readiness.handlers(),
+            **self.metrics_endpoint.handlers(),
+            **UploadStatusEndpoint(ledger, self.inflight, resources.hooks, processes).handlers(),
+            **EventsEndpoint(ledger, self._gathered(), redaction).handlers(),
+            **self.stored.handlers(),
+            **notifications.handlers(),
+            **routing.handlers(),
+        }
 
     def _gathered(self) -> Ledger:
         """The ledgers of all processes as one."""

@@ -1,7 +1,6 @@
-"""Events seen and steered over HTTP, everything below `/-/events`.
+"""Endpoints below `/-/events`: list deliveries, retry, drop and replay them, pause handlers.
 
-The rule: what changes something is a POST of JSON that says what is meant, and comes from no
-foreign web page; whether the caller may do it is settled before it gets here.
+A change is a POST of JSON that selects what to change, and never comes from a page of another site.
 """
 
 from __future__ import annotations
@@ -10,130 +9,130 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.errors import EventEngineUnavailable, Refusal
-from gateway.events import json_codec as wire
+from gateway.events import json_codec as codec
 from gateway.events.protocols import VERB_STATES, VERBS, Ledger, Selection, Verb, run_all
 from gateway.http.request_body import read_small_body
 from gateway.http.responses import json_answer
+from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway.admin")
 
-PAGE: Final = 100
-MAX_PAGE: Final = 1000
-MAX_BODY: Final = 256 << 10
+PAGE_ROWS: Final = 100
+MAX_PAGE_ROWS: Final = 1000
+MAX_BODY_BYTES: Final = 256 << 10
 
 Query = Mapping[str, list[str]]
+Action = Callable[[Ledger, IncomingRequest], Awaitable[web.Response]]
 
 
 @dataclass(slots=True, frozen=True)
 class EventsEndpoint:
-    """Answers `/-/events...`. `own` is what this process has, `whole` what the installation has."""
+    """Answers `/-/events...`. `own` knows this process's deliveries, `whole` the installation's."""
 
     own: Ledger
     whole: Ledger
     redaction: Redaction
 
-    async def answer(
-        self, request: web.BaseRequest, segments: tuple[str, ...], query: Query
-    ) -> web.StreamResponse:
-        """Answer for a path below `/-/events`, given as decoded segments. Raises `Refusal`."""
-        ledger = self._ledger(query)
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` below `/-/events`."""
+        actions: dict[str, Action] = {
+            "events": self._list,
+            "event": self._event,
+            "events.depth": self._depth,
+            "events.paused": self._paused,
+            "events.pause": partial(self._hold, pause=True),
+            "events.resume": partial(self._hold, pause=False),
+            **{f"events.{verb}": partial(self._change, verb) for verb in VERBS},
+        }
+        return {endpoint: partial(self._run, action) for endpoint, action in actions.items()}
+
+    async def _run(self, action: Action, incoming: IncomingRequest) -> web.StreamResponse:
+        ledger = self._ledger(incoming.params)
         try:
-            if segments[2:] and segments[2] in {*VERBS, "pause", "resume"} and len(segments) == 3:
-                return await self._steer(request, ledger, segments[2])
-            if request.method not in {"GET", "HEAD"}:
-                raise _only("GET, HEAD")
-            return await self._look(ledger, segments[2:], query)
-        except EventEngineUnavailable as fault:
-            raise Refusal("journal_unavailable", f"events cannot be reached now: {fault}") from fault
-        except ValueError as fault:
-            raise Refusal("bad_request", str(fault)) from fault
+            return await action(ledger, incoming)
+        except EventEngineUnavailable as error:
+            raise Refusal("journal_unavailable", f"events cannot be reached now: {error}") from error
+        except ValueError as error:
+            raise Refusal("bad_request", str(error)) from error
 
     def _ledger(self, query: Query) -> Ledger:
-        scope = _one(query, "scope")
+        scope = _first(query, "scope")
         if scope not in {None, "slot"}:
-            raise Refusal("bad_request", "scope is slot: only what this process has; or leave it out")
+            raise Refusal("bad_request", "scope must be slot (only this process), or left out")
         return self.own if scope else self.whole
 
-    # -- looking
+    # -- reading
 
-    async def _look(self, ledger: Ledger, rest: tuple[str, ...], query: Query) -> web.Response:
-        match rest:
-            case ():
-                return await self._page(ledger, query)
-            case ("depth",):
-                return json_answer(wire.depth_said(await ledger.depth()))
-            case ("paused",):
-                return json_answer({"paused": sorted(await ledger.paused())})
-            case (event_id,):
-                return await self._event(ledger, event_id)
-        raise Refusal("not_found", "there is no such page")
+    async def _list(self, ledger: Ledger, incoming: IncomingRequest) -> web.Response:
+        query = incoming.params
+        fields = {name: _first(query, name) for name in ("state", "handler", "since")}
+        selection = codec.selection({**fields, "events": query.get("event", [])})
+        limit = min(max(_number(query, "limit", PAGE_ROWS), 1), MAX_PAGE_ROWS)
+        page = await ledger.page(selection, _first(query, "after"), limit)
+        return json_answer(codec.page_said(page))
 
-    async def _page(self, ledger: Ledger, query: Query) -> web.Response:
-        said = {name: _one(query, name) for name in ("state", "handler", "since")}
-        selection = wire.selection({**said, "events": query.get("event", [])})
-        limit = min(max(_number(query, "limit", PAGE), 1), MAX_PAGE)
-        page = await ledger.page(selection, _one(query, "after"), limit)
-        return json_answer(wire.page_said(page))
+    async def _depth(self, ledger: Ledger, _: IncomingRequest) -> web.Response:
+        return json_answer(codec.depth_said(await ledger.depth()))
 
-    async def _event(self, ledger: Ledger, event_id: str) -> web.Response:
-        history = await ledger.history(event_id)
+    async def _paused(self, ledger: Ledger, _: IncomingRequest) -> web.Response:
+        return json_answer({"paused": sorted(await ledger.paused())})
+
+    async def _event(self, ledger: Ledger, incoming: IncomingRequest) -> web.Response:
+        history = await ledger.history(incoming.variables["event_id"])
         if history is None:
             raise Refusal("not_found", "no event of this id is known (any more)")
-        said = wire.history_said(history)
-        said["body"] = self._redacted(said["body"])
-        return json_answer(said)
+        body = codec.history_said(history)
+        body["body"] = self._redacted(body["body"])
+        return json_answer(body)
 
     def _redacted(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Once more: a header may have become secret since the event was written down."""
-        hidden: dict[str, Callable[[Any], Any]] = {
+        """Redact once more: a header may have become secret since the event was recorded."""
+        redact: dict[str, Callable[[Any], Any]] = {
             "headers": self.redaction.headers,
             "params": self.redaction.params,
         }
         return {
-            key: hidden[key](value) if key in hidden and isinstance(value, dict) else value
+            key: redact[key](value) if key in redact and isinstance(value, dict) else value
             for key, value in body.items()
         }
 
-    # -- steering
+    # -- changing
 
-    async def _steer(self, request: web.BaseRequest, ledger: Ledger, action: str) -> web.Response:
-        if request.method != "POST":
-            raise _only("POST")
-        _refuse_foreign(request)
-        said = await _json_body(request)
-        if action in {"pause", "resume"}:
-            return await self._hold(ledger, action, said)
-        verb: Verb = next(verb for verb in VERBS if verb == action)
-        piecemeal, after = "after" in said, said.pop("after", None)
-        selection = meant(verb, said)
-        if piecemeal:
-            done = await ledger.run_chunk(verb, selection, None if after is None else str(after))
-            _note(verb, done.count)
-            return json_answer(asdict(done))
+    async def _change(self, verb: Verb, ledger: Ledger, incoming: IncomingRequest) -> web.Response:
+        body = await _json_body(incoming.request)
+        in_chunks, after = "after" in body, body.pop("after", None)
+        selection = parse_selection(verb, body)
+        if in_chunks:
+            chunk = await ledger.run_chunk(verb, selection, None if after is None else str(after))
+            _log_change(verb, chunk.count)
+            return json_answer(asdict(chunk))
         count = await run_all(ledger, verb, selection)
-        _note(verb, count)
+        _log_change(verb, count)
         return json_answer({"count": count})
 
-    async def _hold(self, ledger: Ledger, action: str, said: Mapping[str, Any]) -> web.Response:
-        handler = wire.name(said.get("handler"), "handler")
-        if said.keys() != {"handler"}:
-            raise ValueError(f"{action} takes a handler and nothing else")
-        change: Callable[[str], Awaitable[None]] = getattr(ledger, action)
-        await change(handler)
-        log.info("%s: %s", action, handler)
-        return json_answer({"handler": handler, "paused": action == "pause"})
+    async def _hold(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> web.Response:
+        verb = "pause" if pause else "resume"
+        body = await _json_body(incoming.request)
+        handler = codec.name(body.get("handler"), "handler")
+        if body.keys() != {"handler"}:
+            raise ValueError(f"{verb} takes a handler and nothing else")
+        await (ledger.pause(handler) if pause else ledger.resume(handler))
+        log.info("%s: %s", verb, handler, extra=event(f"handler.{verb}d", handler=handler))
+        return json_answer({"handler": handler, "paused": pause})
 
 
-def meant(verb: Verb, said: Mapping[str, Any]) -> Selection:
-    """Read what `verb` shall change. Raises `ValueError` for all at once that is not said aloud."""
-    selection, states = wire.selection(said), VERB_STATES[verb]
+def parse_selection(verb: Verb, body: Mapping[str, Any]) -> Selection:
+    """Read which deliveries `verb` changes. Raises `ValueError` where nothing limits them."""
+    selection, states = codec.selection(body), VERB_STATES[verb]
     if selection == Selection():
         raise ValueError(
             f"this would {verb} everything; say which by state ({', '.join(states)}), handler, since or"
@@ -144,50 +143,54 @@ def meant(verb: Verb, said: Mapping[str, Any]) -> Selection:
     return selection
 
 
-def _note(verb: Verb, count: int) -> None:
-    log.info("%s: %d deliveries", verb, count)
+_CHANGED: Final[Mapping[Verb, str]] = {
+    "retry": "deliveries.retried",
+    "drop": "deliveries.dropped",
+    "replay": "deliveries.replayed",
+}
+
+
+def _log_change(verb: Verb, count: int) -> None:
+    log.info("%s: %d deliveries", verb, count, extra=event(_CHANGED[verb], count=count))
 
 
 # -- requests
 
 
-def _refuse_foreign(request: web.BaseRequest) -> None:
+def _reject_cross_site(request: web.BaseRequest) -> None:
     """Refuse what a page of another site made a browser send. Raises `Refusal`.
 
-    A form cannot send JSON, and a script of another origin not without asking first (which we
-    answer with 405); the headers are a second wall. Sources: fetch.spec.whatwg.org (CORS-safelisted
+    A form cannot send JSON, and a script of another origin only after a preflight, which is answered
+    with 405; the headers are a second defence. Sources: fetch.spec.whatwg.org (CORS-safelisted
     request-header), w3.org/TR/fetch-metadata.
     """
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
         raise Refusal("unsupported_media_type", "send JSON, with `Content-Type: application/json`")
     origin = request.headers.get("Origin")
-    here = origin is None or urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower()
+    same = origin is None or urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower()
     site = request.headers.get("Sec-Fetch-Site", "none")
-    if not here or site not in {"same-origin", "none"}:
+    if not same or site not in {"same-origin", "none"}:
         raise Refusal("forbidden", "this request comes from a page of another site")
 
 
 async def _json_body(request: web.BaseRequest) -> dict[str, Any]:
-    said = json.loads(await read_small_body(request, MAX_BODY))
-    if not isinstance(said, dict):
-        raise ValueError("the body is a JSON object")
-    return said
+    _reject_cross_site(request)
+    body = json.loads(await read_small_body(request, MAX_BODY_BYTES))
+    if not isinstance(body, dict):
+        raise ValueError("the body must be a JSON object")
+    return body
 
 
-def _only(methods: str) -> Refusal:
-    return Refusal("method_not_allowed", f"this page takes {methods}", {"Allow": methods})
-
-
-def _one(query: Query, name: str) -> str | None:
+def _first(query: Query, name: str) -> str | None:
     values = query.get(name)
     return values[0] if values else None
 
 
 def _number(query: Query, name: str, default: int) -> int:
-    text = _one(query, name)
+    text = _first(query, name)
     if text is None:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise ValueError(f"{name} is a whole number")
+        raise ValueError(f"{name} must be a whole number")
     return int(text)

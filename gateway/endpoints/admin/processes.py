@@ -1,8 +1,7 @@
-"""The other processes of this gateway, asked through their owners' Unix sockets.
+"""HTTP clients of the other processes of this gateway, through their owners' Unix sockets.
 
-The rule: a sibling is asked for what it has itself (`scope=slot`), so nobody is asked in circles;
-every question is bounded; a sibling that is just being started again is `away`, which is not the
-same as knowing nothing. Lives on the server's loop.
+A process is asked for its own part (`scope=slot`), so requests never go in circles; each has a
+timeout; a process that is just being restarted is unreachable, which is not the same as knowing nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from yarl import URL
 from gateway.errors import Refusal
 from gateway.storage.local.state_dir import StateDirectory
 
-SECONDS: Final = 5.0
-"""How long a question may take."""
+PROCESS_TIMEOUT: Final = 5.0
+"""Seconds that a request to another process may take."""
 
-SCOPE: Final = {"scope": "slot"}
+OWN_SCOPE: Final = {"scope": "slot"}
 
 
 class ProcessUnreachable(Exception):
@@ -32,7 +31,7 @@ class ProcessUnreachable(Exception):
 
 
 class ProcessClients:
-    """The processes of `slots`, by slot. Without any it answers at once."""
+    """The processes of `slots`, by slot. Lives on the server's loop."""
 
     def __init__(self, folder: Path, slots: Iterable[int] = ()) -> None:
         self._folder = folder
@@ -41,7 +40,7 @@ class ProcessClients:
         self._sessions: dict[int, aiohttp.ClientSession] = {}
 
     def start(self) -> None:
-        """Make ready to ask; nobody is asked yet. Call on the loop."""
+        """Open the sessions; nothing is sent yet. Call on the loop."""
         if not self._slots:
             return
         # Through a descriptor: the kernel takes paths of 108 bytes, DIRECTORY may be longer.
@@ -52,11 +51,11 @@ class ProcessClients:
             path = os.path.join(folder, StateDirectory(self._folder, slot).socket.name)
             # A connection that was kept would belong to a process that may have died since.
             connector = aiohttp.UnixConnector(path=path, force_close=True)
-            timeout = aiohttp.ClientTimeout(total=SECONDS)
+            timeout = aiohttp.ClientTimeout(total=PROCESS_TIMEOUT)
             self._sessions[slot] = aiohttp.ClientSession(connector=connector, timeout=timeout)
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Close the sessions."""
         sessions, self._sessions = self._sessions, {}
         await asyncio.gather(*(session.close() for session in sessions.values()))
         fd, self._fd = self._fd, -1
@@ -65,55 +64,58 @@ class ProcessClients:
 
     @property
     def sessions(self) -> Mapping[int, aiohttp.ClientSession]:
-        """A session with each sibling, by slot."""
+        """A session with each other process, by slot."""
         return self._sessions
 
-    async def ask(self, slot: int, path: str) -> tuple[int, bytes]:
-        """Return the status and body of a page of one sibling; `path` is quoted already.
+    async def get(self, slot: int, path: str) -> tuple[int, bytes]:
+        """Return the status and body of a GET of one process; `path` is percent-encoded already.
 
         Raises `ProcessUnreachable`.
         """
-        url = URL(f"http://sibling{path}", encoded=True).update_query(SCOPE)
+        url = URL(f"http://process{path}", encoded=True).update_query(OWN_SCOPE)
         try:
-            async with self._sessions[slot].get(url) as answer:
-                return answer.status, await answer.read()
-        except (aiohttp.ClientError, TimeoutError, OSError, KeyError) as fault:
-            raise ProcessUnreachable(f"process {slot} does not answer: {fault}") from fault
+            async with self._sessions[slot].get(url) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError, KeyError) as error:
+            raise ProcessUnreachable(f"process {slot} does not answer: {error}") from error
 
-    async def ask_all(self, path: str) -> dict[int, bytes | None]:
-        """Return what each sibling has on a page, None where it does not answer 200."""
+    async def get_all(self, path: str) -> dict[int, bytes | None]:
+        """Return the body that each process answers with, None where it does not answer 200."""
 
-        async def one(slot: int) -> bytes | None:
+        async def body_of(slot: int) -> bytes | None:
             try:
-                status, body = await self.ask(slot, path)
+                status, body = await self.get(slot, path)
             except ProcessUnreachable:
                 return None
             return body if status == 200 else None
 
-        bodies = await asyncio.gather(*(one(slot) for slot in self._slots))
+        bodies = await asyncio.gather(*(body_of(slot) for slot in self._slots))
         return dict(zip(self._slots, bodies, strict=True))
 
-    async def story(self, upload_id: str) -> dict[str, Any] | None:
-        """Return what some sibling tells of an upload, None where none of them knows it.
+    async def upload_status(self, upload_id: str) -> dict[str, Any] | None:
+        """Return what another process knows of an upload, None where none of them knows it.
 
         Raises `Refusal("process_unavailable")` where one that may know it does not answer.
         """
-        page, away = "/-/uploads/" + quote(upload_id, safe="").replace(".", "%2E"), False
-        for slot in self._likeliest(upload_id):
+        path = "/-/uploads/" + quote(upload_id, safe="").replace(".", "%2E")
+        unreachable = False
+        for slot in self._likeliest_first(upload_id):
             try:
-                status, body = await self.ask(slot, page)
+                status, body = await self.get(slot, path)
             except ProcessUnreachable:
-                away = True
+                unreachable = True
                 continue
             if status == 200:
-                told: dict[str, Any] = json.loads(body)
-                return told
-            away = away or status != 404
-        if away:
-            raise Refusal("process_unavailable", "the process that may know this is being started again")
+                upload: dict[str, Any] = json.loads(body)
+                return upload
+            unreachable = unreachable or status != 404
+        if unreachable:
+            raise Refusal(
+                "process_unavailable", "the process that may know this upload is being restarted"
+            )
         return None
 
-    def _likeliest(self, upload_id: str) -> Iterator[int]:
+    def _likeliest_first(self, upload_id: str) -> Iterator[int]:
         """The slot in the id first; then the others, for the slot may have been taken over."""
-        said = upload_id.rpartition("-")[2]
-        return iter(sorted(self._slots, key=lambda slot: str(slot) != said))
+        own = upload_id.rpartition("-")[2]
+        return iter(sorted(self._slots, key=lambda slot: str(slot) != own))

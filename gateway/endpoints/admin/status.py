@@ -1,9 +1,4 @@
-"""What the gateway tells of itself, everything below `/-/` but the events (`steering`).
-
-The rule: it only reads. Liveness and readiness are open to all; whether the rest may be seen is
-settled before it gets here. May import server, siblings, inflight, commit.reserve, events, hooks
-and below.
-"""
+"""Endpoints that report on the gateway: liveness, readiness, metrics and the state of an upload."""
 
 from __future__ import annotations
 
@@ -18,6 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.commit.disk_space import DiskSpace
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.inflight import Inflight
@@ -29,139 +25,151 @@ from gateway.http.responses import json_answer
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, merge_expositions
 
-OPEN_TO_ALL: Final = frozenset({("-", "health"), ("-", "ready")})
+READY_TTL: Final = 1.0
+"""Seconds for which readiness is cached: probes must not become a load."""
 
-READY_SECONDS: Final = 1.0
-"""How long an answer about readiness is kept: probes must not become a load."""
+JOURNAL_TIMEOUT: Final = 5.0
+"""Seconds that the test write to the journal may take."""
 
-JOURNAL_SECONDS: Final = 5.0
+ENGINE_TIMEOUT: Final = 2.0
+"""Seconds that a shared engine may take to count; after that its figures are left out."""
 
-ENGINE_SECONDS: Final = 2.0
-"""How long an engine that is shared may take to count; then its figures are left out."""
-
-MANY: Final = 100_000
-MANY_SECONDS: Final = 10.0
-"""From MANY waiting deliveries on a count is kept this long: it takes some tenths of a second."""
+MANY_DELIVERIES: Final = 100_000
+MANY_DELIVERIES_TTL: Final = 10.0
+"""Seconds for which a count of MANY_DELIVERIES or more is cached: it takes some tenths of a second."""
 
 
 @dataclass(slots=True)
-class StatusEndpoint:
-    """Answers `GET /-/...`. Lives on the server's loop.
-
-    `engines`: the ledgers that many nodes share, by name; of several processes the one of slot 0
-    tells of them. Where there are any, they alone hold handlers back.
-    `storage` tells whether the bucket can be reached, where there is one.
-    """
+class ReadinessEndpoint:
+    """Answers `/-/health` and `/-/ready`. `storage` checks the bucket, where there is one."""
 
     ledger: JournalLedger
-    inflight: Inflight
-    reserve: DiskSpace
+    disk_space: DiskSpace
     hooks: Hooks
-    metrics: Metrics
-    openapi: Callable[[], dict[str, Any]]
-    siblings: ProcessClients
-    slot: int = 0
-    engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
     storage: Callable[[], Awaitable[bool]] | None = None
-    _ready: tuple[float, dict[str, bool]] = (0.0, {})
-    _depth: tuple[float, list[Depth]] = (0.0, [])
+    _cached: tuple[float, dict[str, bool]] = (0.0, {})
 
-    async def answer(self, segments: tuple[str, ...], *, alone: bool = False) -> web.Response:
-        """Answer for a path below `/-/`, given as decoded segments. Raises `Refusal`.
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"health": self._health, "ready": self._ready}
 
-        `alone`: only what this process knows itself, without its siblings.
-        """
-        pages: dict[tuple[str, ...], Callable[[], Awaitable[web.Response]]] = {
-            ("-", "health"): self._health,
-            ("-", "ready"): self._readiness,
-            ("-", "metrics"): lambda: self._metrics(alone=alone),
-            ("-", "openapi.json"): self._openapi,
-        }
-        if segments in pages:
-            return await pages[segments]()
-        if segments[:2] == ("-", "uploads") and len(segments) == 3:
-            return await self._upload(segments[2], alone=alone)
-        raise Refusal("not_found", "there is no such page")
-
-    async def _health(self) -> web.Response:
+    async def _health(self, _: IncomingRequest) -> web.Response:
         return json_answer({"status": "ok"})
 
-    async def _readiness(self) -> web.Response:
-        until, checks = self._ready
+    async def _ready(self, _: IncomingRequest) -> web.Response:
+        until, checks = self._cached
         if time.monotonic() > until:
             checks = {
                 "journal": await self._journal_writable(),
-                "disk": await asyncio.to_thread(self.reserve.above_watermark),
+                "disk": await asyncio.to_thread(self.disk_space.above_watermark),
                 "scripts": self.hooks.alive,
             }
             if self.storage is not None:
                 checks["storage"] = await self.storage()
-            self._ready = (time.monotonic() + READY_SECONDS, checks)
+            self._cached = (time.monotonic() + READY_TTL, checks)
         ready = all(checks.values())
         return json_answer({"ready": ready, "checks": checks}, 200 if ready else 503)
 
     async def _journal_writable(self) -> bool:
         try:
-            async with asyncio.timeout(JOURNAL_SECONDS):
+            async with asyncio.timeout(JOURNAL_TIMEOUT):
                 await asyncio.wrap_future(self.ledger.check())
         except (sqlite3.Error, TimeoutError):
             return False
         return True
 
-    async def _metrics(self, *, alone: bool) -> web.Response:
+
+@dataclass(slots=True)
+class MetricsEndpoint:
+    """Answers `/-/metrics` for all processes of the gateway.
+
+    `engines` are the ledgers that many nodes share, by name; of several processes the one of slot 0
+    reports them. Where there are any, only they pause handlers.
+    """
+
+    metrics: Metrics
+    ledger: JournalLedger
+    processes: ProcessClients
+    slot: int = 0
+    engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
+    _cached: tuple[float, list[Depth]] = (0.0, [])
+
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"metrics": self._render}
+
+    async def _render(self, incoming: IncomingRequest) -> web.Response:
         try:
-            depth = await self._counted()
+            depth = await self._depth()
             paused = frozenset[str]() if self.engines else await self.ledger.paused()
-        except EventEngineUnavailable as fault:
-            raise Refusal("journal_unavailable", str(fault)) from fault
+        except EventEngineUnavailable as error:
+            raise Refusal("journal_unavailable", str(error)) from error
         shared = self.engines if self.slot == 0 else {}
-        engines = dict(zip(shared, await asyncio.gather(*map(_shared, shared.values())), strict=True))
+        engines = dict(
+            zip(shared, await asyncio.gather(*map(_shared_depth, shared.values())), strict=True)
+        )
         body = await asyncio.to_thread(self.metrics.render, _rows(depth), sorted(paused), engines)
-        if self.siblings.sessions and not alone:
-            told = {self.slot: body, **await self.siblings.ask_all("/-/metrics")}
-            body = await asyncio.to_thread(merge_expositions, told)
+        if self.processes.sessions and not _this_process_only(incoming):
+            bodies = {self.slot: body, **await self.processes.get_all("/-/metrics")}
+            body = await asyncio.to_thread(merge_expositions, bodies)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def _counted(self) -> list[Depth]:
-        until, depth = self._depth
+    async def _depth(self) -> list[Depth]:
+        until, depth = self._cached
         if time.monotonic() > until:
             depth = await self.ledger.depth()
-            kept = MANY_SECONDS if sum(one.count for one in depth) >= MANY else 0.0
-            self._depth = (time.monotonic() + kept, depth)
+            many = sum(row.count for row in depth) >= MANY_DELIVERIES
+            self._cached = (time.monotonic() + (MANY_DELIVERIES_TTL if many else 0.0), depth)
         return depth
 
-    async def _upload(self, upload_id: str, *, alone: bool) -> web.Response:
-        story = await self._own_story(upload_id)
-        if story is None and not alone:
-            story = await self.siblings.story(upload_id)
-        if story is None:
-            raise Refusal("not_found", "no upload of this id is known (any more)")
-        return json_answer(story)
 
-    async def _own_story(self, upload_id: str) -> dict[str, Any] | None:
-        story = self.inflight.describe(upload_id)
-        if story is None or story["state"] == "failed":
-            # On its way, its row may yet be undone; ended, the journal knows better than we do.
+@dataclass(slots=True)
+class UploadStatusEndpoint:
+    """Answers `/-/uploads/<upload_id>`: active, failed lately, or stored, with its handlers' runs."""
+
+    ledger: JournalLedger
+    inflight: Inflight
+    hooks: Hooks
+    processes: ProcessClients
+
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"upload": self._upload}
+
+    async def _upload(self, incoming: IncomingRequest) -> web.Response:
+        upload_id = incoming.variables["upload_id"]
+        status = await self._own_status(upload_id)
+        if status is None and not _this_process_only(incoming):
+            status = await self.processes.upload_status(upload_id)
+        if status is None:
+            raise Refusal("not_found", "no upload of this id is known (any more)")
+        return json_answer(status)
+
+    async def _own_status(self, upload_id: str) -> dict[str, Any] | None:
+        status = self.inflight.describe(upload_id)
+        if status is None or status["state"] == "failed":
+            # The row of an active upload may yet be undone; of an ended one the journal knows more.
             row = await asyncio.wrap_future(self.ledger.story(upload_id))
-            story = story if row is None else self._stored(row)
-        return story
+            status = status if row is None else self._stored(row)
+        return status
 
     def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
-        story = _stored(row)
-        for told in story["handlers"]:
-            progress = self.hooks.delivery_progress(told["event_id"], told["handler"])
+        status = _stored_status(row)
+        for run in status["handlers"]:
+            progress = self.hooks.delivery_progress(run["event_id"], run["handler"])
             if progress is not None:
-                told["progress"] = progress
-        return story
-
-    async def _openapi(self) -> web.Response:
-        return json_answer(self.openapi())
+                run["progress"] = progress
+        return status
 
 
-async def _shared(engine: protocols.Ledger) -> SharedQueueDepth | None:
-    """Count what waits in an engine, and is paused there; None where it does not answer now."""
+def _this_process_only(incoming: IncomingRequest) -> bool:
+    return incoming.params.get("scope") == ["slot"]
+
+
+async def _shared_depth(engine: protocols.Ledger) -> SharedQueueDepth | None:
+    """Count what waits in an engine and what is paused there; None where it does not answer now."""
     try:
-        async with asyncio.timeout(ENGINE_SECONDS):
+        async with asyncio.timeout(ENGINE_TIMEOUT):
             depth, paused = await asyncio.gather(engine.depth(), engine.paused())
             return SharedQueueDepth(_rows(depth), sorted(paused))
     except (EventEngineUnavailable, TimeoutError):
@@ -169,11 +177,11 @@ async def _shared(engine: protocols.Ledger) -> SharedQueueDepth | None:
 
 
 def _rows(depth: list[Depth]) -> list[Waiting]:
-    return [(one.handler, one.state, one.count, one.oldest) for one in depth]
+    return [(row.handler, row.state, row.count, row.oldest) for row in depth]
 
 
-def _stored(row: dict[str, Any]) -> dict[str, Any]:
-    """Tell of a committed upload; of a handler's error the first line: the rest is the operator's."""
+def _stored_status(row: dict[str, Any]) -> dict[str, Any]:
+    """Describe a committed upload; of a handler's error only the first line: the log has the rest."""
     return {
         "upload_id": row["id"],
         "state": "unsettled" if row["pending"] else "stored",
@@ -182,7 +190,7 @@ def _stored(row: dict[str, Any]) -> dict[str, Any]:
         "mime": row["mime"],
         "created": row["created"],
         "committed": row["committed"],
-        **({"place": _shown(row["place"])} if row["place"] else {}),
+        **({"place": _object_place(row["place"])} if row["place"] else {}),
         "handlers": [
             {
                 "handler": delivery["handler"],
@@ -197,10 +205,9 @@ def _stored(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shown(place: str) -> dict[str, Any]:
-    """Tell where an object lies."""
-    told = json.loads(place)
-    return {name: told.get(name) for name in ("bucket", "key", "etag")}
+def _object_place(text: str) -> dict[str, Any]:
+    place = json.loads(text)
+    return {name: place.get(name) for name in ("bucket", "key", "etag")}
 
 
 def _first_line(text: str | None) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
+from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.domain import failpoints
 from gateway.endpoints.notifications.authentication import NotificationAuthenticator, unauthorized
 from gateway.endpoints.notifications.parser import NotificationMessage, parse_message
@@ -51,15 +52,17 @@ class NotificationHandler:
         self._first_process = first_process
         self._running = 0
 
-    async def handle_notifications(self, request: web.BaseRequest, *, authorized: bool) -> web.Response:
-        """Handle a request; `authorized` is what the default authorization says of it."""
-        if request.method != "POST":
-            raise Refusal("method_not_allowed", "notifications are sent with POST", {"Allow": "POST"})
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"notifications": self._notify}
+
+    async def _notify(self, incoming: IncomingRequest) -> web.Response:
         if self._running >= MAX_CONCURRENT:
             raise Refusal("overloaded", "too many notifications at once")
         self._running += 1
         try:
-            return await self._handle(request, authorized=authorized)
+            authorized = incoming.owner or incoming.operator is not None
+            return await self._handle(incoming.request, authorized=authorized)
         finally:
             self._running -= 1
 
@@ -117,7 +120,7 @@ class NotificationHandler:
 
 async def _forward(session: aiohttp.ClientSession, body: bytes) -> web.Response:
     try:
-        url = "http://sibling/-/notifications"
+        url = "http://process/-/notifications"
         async with session.post(url, data=body, timeout=FORWARD_TIMEOUT) as response:
             content = await response.read()
             return web.Response(

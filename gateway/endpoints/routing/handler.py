@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
-from gateway.auth.request import IncomingRequest
+from gateway.auth.request import ApiHandler, IncomingRequest
 from gateway.endpoints.routing.authorize import AuthorizeStep
 from gateway.endpoints.routing.body import BodyReader
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
@@ -23,6 +23,7 @@ from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteT
 from gateway.endpoints.routing.validate import ValidateStep
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.protocol import expects_continue
+from gateway.http.responses import json_answer
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.namespace import METHODS
@@ -125,9 +126,12 @@ class Routing:
         table = self._plugins.current.combined.get(KIND)
         return table if isinstance(table, RouteTable) else NO_ROUTES
 
-    def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document of all that is served now."""
-        return document(self.table.routes, self._settings)
+    def handlers(self) -> dict[str, ApiHandler]:
+        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        return {"openapi": self._openapi}
+
+    async def _openapi(self, _: IncomingRequest) -> web.Response:
+        return json_answer(document(self.table.routes, self._settings))
 
     async def answer(self, incoming: IncomingRequest) -> web.StreamResponse:
         """Answer a request, or raise `Refusal` or `UnknownOutcome`."""

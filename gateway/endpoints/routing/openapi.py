@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from gateway import __version__
+from gateway.domain.api_routes import API_ROUTES, Access
 from gateway.domain.path_template import RouteTemplate, fill_variables, variable_names
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.settings import Settings
@@ -67,28 +68,24 @@ _COMPONENTS: Final[Mapping[str, Any]] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "jwt": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
         "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+        "signed": {"type": "apiKey", "in": "query", "name": "X-Gateway-Signature"},
     },
 }
 _JWT: Final[list[dict[str, Any]]] = [{"jwt": []}]
 _TOKEN: Final[list[dict[str, Any]]] = [{"bearer": []}, {"token": []}]
-_PAGES: Final = {
-    "/-/health": "Whether the process lives",
-    "/-/ready": "Whether it can take uploads",
-    "/-/metrics": "Figures for Prometheus",
-    "/-/openapi.json": "This document",
-    "/-/events": "Deliveries of events",
-    "/-/events/{event_id}": "One delivery and its runs",
-    "/-/uploads/{upload_id}": "What became of an upload",
+_SECURITY: Final[Mapping[Access, list[dict[str, Any]]]] = {
+    Access.PUBLIC: [],
+    Access.SIGNED_OR_PEER: [{"signed": []}],
 }
-_OPEN: Final = frozenset({"/-/health", "/-/ready"})
 
 
 def document(routes: Iterable[Route], settings: Settings) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of `routes` and of the gateway's own pages."""
     default = {"none": [], "token": _TOKEN, "jwt": [*_JWT, *_TOKEN]}[settings.auth]
     found: dict[str, dict[str, Any]] = {}
-    for path, summary in _PAGES.items():
-        found[path] = {**_parameters(path), "get": _page(summary, [] if path in _OPEN else default)}
+    for api in API_ROUTES:
+        item = found.setdefault(api.pattern, _parameters(api.pattern))
+        item[api.method.lower()] = _page(api.summary, _SECURITY.get(api.access, default))
     upload = settings.file_upload_api_path
     found[upload] = {**_parameters(upload), "put": _upload(default)}
     _add_routes(found, routes, default)

@@ -347,7 +347,7 @@ async def test_a_request_for_the_slot_is_answered_without_the_others(
     other.open()
     own = gateway.journal.ledger
     whole = CombinedLedger(lambda: {"slot-0": own, "slot-1": other.ledger})
-    gateway.dispatcher.steering = EventsEndpoint(own, whole, Redaction())
+    gateway.dispatcher.api |= EventsEndpoint(own, whole, Redaction()).handlers()
     ready(other, "theirs")
     for page, names in (("/-/events", {"mine", "theirs"}), ("/-/events?scope=slot", {"mine"})):
         rows = (await get(gateway, page)).json["deliveries"]

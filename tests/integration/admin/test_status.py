@@ -244,7 +244,7 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = await start_gateway()
-    monkeypatch.setattr(observe, "MANY", 2)
+    monkeypatch.setattr(observe, "MANY_DELIVERIES", 2)
 
     async def counted() -> float:
         told = samples(await get(gateway, "/-/metrics"))
@@ -253,7 +253,7 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
     for name, count in (("a", 1), ("b", 2), ("c", 2)):
         ready(gateway.journal, name)
         assert await counted() == count
-    gateway.dispatcher.observe._depth = (0.0, [])  # as if it were long ago
+    gateway.endpoints.metrics_endpoint._cached = (0.0, [])  # as if it were long ago
     assert await counted() == 3
 
 

@@ -151,7 +151,7 @@ async def test_metrics_tell_what_waits_in_nats_and_for_how_long(
 async def test_metrics_leave_out_a_nats_that_does_not_answer(
     start_gateway: StartGateway, server: Server, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
-    monkeypatch.setattr(observe, "ENGINE_SECONDS", 0.2)
+    monkeypatch.setattr(observe, "ENGINE_TIMEOUT", 0.2)
     gateway = await start_gateway(events=server.url)
     async with asyncio.timeout(TIMEOUT):
         while (await samples(gateway)) != {"gateway_engine_up nats": 1.0}:

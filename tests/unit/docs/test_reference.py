@@ -17,6 +17,7 @@ from gateway import errors
 from gateway.cli import VERBS, serve
 from gateway.commit import committer, local_writer
 from gateway.domain import paths
+from gateway.domain.api_routes import API_ROUTES, Access
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import (
     SCHEDULE,
@@ -25,8 +26,7 @@ from gateway.domain.model import (
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.domain.schedules import Every
 from gateway.endpoints import inflight
-from gateway.endpoints.admin import events as steering
-from gateway.endpoints.admin import status as observe
+from gateway.endpoints.admin import events as events_api
 from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
@@ -67,9 +67,15 @@ def test_the_statuses_that_carry_retry_after_are_documented() -> None:
     assert unsaid == set(errors.RETRY_AFTER_SECONDS)
 
 
-def test_the_pages_that_are_open_to_all_are_documented_as_such() -> None:
-    lines = re.findall(r"^\| `GET /(\S+)` \| .*Open to all \|$", page("http.md"), re.MULTILINE)
-    assert {tuple(line.split("/")) for line in lines} == observe.OPEN_TO_ALL
+def test_every_endpoint_of_the_gateway_is_documented_with_who_may_call_it() -> None:
+    documented = re.findall(r"^\| `([A-Z]+) (/-/\S+)` \| (.*) \|$", page("http.md"), re.MULTILINE)
+    table = {
+        (route.method, route.pattern.replace("{", "<").replace("}", ">")): route.access
+        for route in API_ROUTES
+    }
+    assert {(method, path) for method, path, _ in documented} == set(table)
+    open_to_all = {(method, path) for method, path, text in documented if text.endswith("Open to all")}
+    assert open_to_all == {row for row, access in table.items() if access is Access.PUBLIC}
 
 
 def test_the_templates_of_the_page_give_the_paths_it_says() -> None:
@@ -193,7 +199,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),
         ("reference/http.md", f"more than {paths.MAX_SEGMENTS} segments"),
         ("reference/http.md", f"over {paths.MAX_PATH_BYTES} bytes"),
-        ("reference/http.md", f"at most {steering.MAX_PAGE}"),
+        ("reference/http.md", f"at most {events_api.MAX_PAGE_ROWS}"),
     ],
 )
 def test_limits_are_told_as_they_are(place: str, said: str) -> None:

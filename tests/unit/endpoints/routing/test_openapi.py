@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from gateway.domain.api_routes import API_ROUTES
 from gateway.endpoints.routing.openapi import document
 from gateway.settings import Settings
 from tests.support import TESTS
@@ -58,3 +59,5 @@ def test_the_document_says_methods_schemas_and_who_may(tmp_path: Path) -> None:
     assert (flag["name"], flag["required"]) == ("X-Flag", False)
     assert set(paths["/any"]) == {"get", "post", "put", "patch", "delete"}
     assert "put" in paths["/upload/{filepath}"]
+    assert all(row.method.lower() in paths[row.pattern] for row in API_ROUTES)
+    assert paths["/-/objects/{filepath}"]["put"]["security"] == [{"signed": []}]

@@ -1,0 +1,129 @@
+"""The table of the gateway's own endpoints, for the dispatcher, OpenAPI, `gateway sign` and the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+
+class Access(Enum):
+    """Who may call an endpoint."""
+
+    PUBLIC = "everyone"
+    OPERATOR = "the default authorization; with a JSON Web Token also a group of --jwt-operators"
+    SIGNED_OR_PEER = "a signed URL, or the internal credential of a gateway of the installation"
+    DEFAULT = "as OPERATOR, or what the endpoint itself accepts instead"
+
+
+class ApiRoute(NamedTuple):
+    """One row. `{name}` in the pattern is one decoded segment, `{filepath}` one or more.
+
+    GET stands for HEAD too. `endpoint` names the handler.
+    """
+
+    method: str
+    pattern: str
+    access: Access
+    endpoint: str
+    summary: str
+
+
+OBJECTS_PREFIX: Final = "/-/objects"
+"""Below it every stored path has a URL that takes signed requests."""
+
+EVENTS_PREFIX: Final = "/-/events"
+
+API_ROUTES: Final = (
+    ApiRoute("GET", "/-/health", Access.PUBLIC, "health", "Whether the process lives"),
+    ApiRoute("GET", "/-/ready", Access.PUBLIC, "ready", "Whether it can take uploads"),
+    ApiRoute("GET", "/-/metrics", Access.OPERATOR, "metrics", "Figures for Prometheus"),
+    ApiRoute("GET", "/-/openapi.json", Access.OPERATOR, "openapi", "This document"),
+    ApiRoute("GET", "/-/uploads/{upload_id}", Access.OPERATOR, "upload", "What became of an upload"),
+    ApiRoute("GET", "/-/files/{upload_id}", Access.OPERATOR, "file", "The file of an upload"),
+    ApiRoute("DELETE", "/-/files/{upload_id}", Access.OPERATOR, "file", "Remove the file of an upload"),
+    ApiRoute("PUT", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Store a file"),
+    ApiRoute("GET", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "A stored file"),
+    ApiRoute(
+        "DELETE", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Remove, for peers only"
+    ),
+    ApiRoute("GET", "/-/events", Access.OPERATOR, "events", "Deliveries of events"),
+    ApiRoute("GET", "/-/events/depth", Access.OPERATOR, "events.depth", "Waiting deliveries, counted"),
+    ApiRoute("GET", "/-/events/paused", Access.OPERATOR, "events.paused", "Handlers that are paused"),
+    ApiRoute("POST", "/-/events/retry", Access.OPERATOR, "events.retry", "Retry deliveries now"),
+    ApiRoute("POST", "/-/events/drop", Access.OPERATOR, "events.drop", "Give deliveries up"),
+    ApiRoute("POST", "/-/events/replay", Access.OPERATOR, "events.replay", "Deliver again what is done"),
+    ApiRoute("POST", "/-/events/pause", Access.OPERATOR, "events.pause", "Pause a handler"),
+    ApiRoute("POST", "/-/events/resume", Access.OPERATOR, "events.resume", "Resume a handler"),
+    ApiRoute("GET", "/-/events/{event_id}", Access.OPERATOR, "event", "One event and its deliveries"),
+    ApiRoute(
+        "POST",
+        "/-/notifications",
+        Access.DEFAULT,
+        "notifications",
+        "Bucket notifications of new objects",
+    ),
+)
+"""A path belongs to the first pattern that matches it."""
+
+
+class ApiMatch(NamedTuple):
+    """The rows of the pattern that a path matches, by method, and the values of its variables."""
+
+    routes: Mapping[str, ApiRoute]
+    variables: Mapping[str, str]
+
+    @property
+    def access(self) -> Access:
+        """Who may call it: the same for all methods of a pattern."""
+        return next(iter(self.routes.values())).access
+
+    def route(self, method: str) -> ApiRoute | None:
+        """Return the row of a method, that of GET for HEAD."""
+        return self.routes.get("GET" if method == "HEAD" else method)
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The methods of the pattern, HEAD behind GET (RFC 9110 section 9.1)."""
+        return tuple(
+            name
+            for method in self.routes
+            for name in (("GET", "HEAD") if method == "GET" else (method,))
+        )
+
+
+def match_api_route(segments: Sequence[str]) -> ApiMatch | None:
+    """Return what decoded path segments, without the leading slash, match; None: no such endpoint."""
+    for pattern, routes in _PATTERNS.items():
+        variables = _variables(pattern, segments)
+        if variables is not None:
+            return ApiMatch(routes, variables)
+    return None
+
+
+def literal_names(prefix: str) -> frozenset[str]:
+    """Return the segments that stand literally below `prefix`, such as `depth` below `/-/events`."""
+    below = (route.pattern.removeprefix(f"{prefix}/") for route in API_ROUTES)
+    return frozenset(name for name in below if "/" not in name and not name.startswith("{"))
+
+
+def _variables(pattern: Sequence[str], segments: Sequence[str]) -> Mapping[str, str] | None:
+    variables: dict[str, str] = {}
+    for position, part in enumerate(pattern):
+        if part == "{filepath}" and len(segments) > position:
+            return {**variables, "filepath": "/".join(segments[position:])}
+        if position >= len(segments):
+            return None
+        if part.startswith("{"):
+            variables[part[1:-1]] = segments[position]
+        elif part != segments[position]:
+            return None
+    return variables if len(pattern) == len(segments) else None
+
+
+_PATTERNS: Final[Mapping[tuple[str, ...], Mapping[str, ApiRoute]]] = {
+    tuple(pattern[1:].split("/")): {
+        route.method: route for route in API_ROUTES if route.pattern == pattern
+    }
+    for pattern in dict.fromkeys(route.pattern for route in API_ROUTES)
+}
