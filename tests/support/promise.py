@@ -59,6 +59,7 @@ class RunRecorder:
         retry: str = RETRY,
         more: str = "",
     ) -> None:
+        self.name = name
         self.log = folder / f"{name}.log"
         self.text = _PLUGIN.format(
             name=name, event=UPLOADED, retry=retry, more=more, work=work, log=str(self.log)
