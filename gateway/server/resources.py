@@ -43,7 +43,7 @@ from gateway.http.sockets import tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
-from gateway.plugins.secrets import keys_of
+from gateway.plugins.secrets import secret_keys
 from gateway.records import Records, open_records, secrets_of
 from gateway.server.shared import ProcessContext
 from gateway.settings import Settings
@@ -248,7 +248,7 @@ class Resources:
         services.credentials_for = self.installation.credentials_for
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
-        self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
+        self.plugins = Plugins(settings.plugins, services, kinds, lambda: secret_keys(settings))
         self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
         self.notification_secrets = read_secrets(settings.notifications_secret_file)
         self.plugins.mask.add_secrets(self.notification_secrets)
@@ -267,7 +267,7 @@ class Resources:
         if self.process.slot == 0:
             absorb_slots(self.state, self.journal, self.process.count)
             create_journals(self.state, self.journal, self.process.count)
-        pending = self.journal.unsettled.hold().result()
+        pending = self.journal.pending_uploads.hold().result()
         if self.object_backend is not None:
             self.object_backend.prepare(pending)
         elif pending:

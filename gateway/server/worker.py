@@ -30,12 +30,12 @@ from gateway.events.runner import Runner
 from gateway.files.peers import Peers
 from gateway.files.service import FilesService, SharedDisk
 from gateway.http.protocol import make_runner
-from gateway.http.responses import json_answer, refusal_answer
+from gateway.http.responses import json_response, refusal_response
 from gateway.http.sockets import listening_socket, tls_context
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
-from gateway.plugins.secrets import keys_of
+from gateway.plugins.secrets import secret_keys
 from gateway.records import open_records, secrets_of
 from gateway.server.plugin_dispatcher import PluginDispatcher
 from gateway.settings import Settings
@@ -106,7 +106,7 @@ class Worker:
         services.credentials_for = installation.credentials_for
         issuer = settings.jwt_issuer is not None
         kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
-        self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
+        self.plugins = Plugins(settings.plugins, services, kinds, lambda: secret_keys(settings))
         self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
         self.plugins.mask.add_secrets(secrets_of(settings))
         logs.set_mask(self.plugins.mask)
@@ -171,7 +171,7 @@ class Worker:
         try:
             answer = await self._answer(request)
         except Refusal as refusal:
-            answer = refusal_answer(refusal)
+            answer = refusal_response(refusal)
         if request.body_exists:
             answer.force_close()
         return answer
@@ -182,11 +182,11 @@ class Worker:
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("method_not_allowed", "a worker is only looked at", {"Allow": "GET, HEAD"})
         if raw_path == "/-/health":
-            return json_answer({"status": "ok"})
+            return json_response({"status": "ok"})
         if raw_path == "/-/ready":
             checks = {"engine": self.nats.ready, "scripts": self.hooks.alive}
             ready = all(checks.values())
-            return json_answer({"ready": ready, "checks": checks}, 200 if ready else 503)
+            return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
         if raw_path != "/-/metrics":
             raise Refusal("not_found", "a worker has /-/health, /-/ready and /-/metrics")
         self._auth.refuse_unknown_proxy(request.headers)
