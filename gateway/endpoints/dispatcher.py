@@ -22,7 +22,7 @@ from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
-from gateway.endpoints.downloads.archive import ArchiveHandler, folder_of
+from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
@@ -174,9 +174,9 @@ class Dispatcher:
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
         self.auth.refuse_unknown_proxy(request.headers)
-        downloads = self.files.downloads.on
+        downloads = self.files.downloads.enabled
         if request.method in {"GET", "HEAD"} and downloads:
-            folder = folder_of(self._template, incoming)
+            folder = archived_folder(self._template, incoming)
             if folder is not None:
                 return await self.files.archives.get(incoming, folder)
         match = self._template.match(raw_path)
@@ -239,10 +239,13 @@ class Dispatcher:
         if not access_log.isEnabledFor(logging.INFO):
             return
         path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
-        fields = {
+        fields: dict[str, object] = {
             "method": request.method[:20],
             "path": path.encode("utf-8", "replace").decode(),
-            "status": status,
+        }
+        if response is not None:
+            fields["status"] = response.status
+        fields |= {
             "ms": round((time.monotonic() - started) * 1000, 1),
             "remote": self.auth.client_address(request.remote, request.headers),
         }
