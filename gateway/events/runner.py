@@ -211,11 +211,18 @@ class Runner:
         """Write the settlement down, waiting while the engine is unavailable."""
         outcome, error, delay = settlement
         if outcome == "retry":
-            word = logs.event("delivery.failed", handler=delivery.handler, delay=delay)
-            log.warning("%s runs again in %.1f s", delivery.handler, delay, extra=word)
+            log.warning(
+                "%s runs again in %.1f s",
+                delivery.handler,
+                delay,
+                extra=logs.event("delivery.failed", handler=delivery.handler, delay=delay),
+            )
         elif outcome == "dead":
-            word = logs.event("delivery.dead", handler=delivery.handler)
-            log.error("%s gave up on a delivery, which is dead now", delivery.handler, extra=word)
+            log.error(
+                "%s gave up on a delivery, which is dead now",
+                delivery.handler,
+                extra=logs.event("delivery.dead", handler=delivery.handler),
+            )
         while True:
             try:
                 if outcome == "done":
