@@ -24,7 +24,7 @@ def make_engine(settings: Settings, node: str) -> NatsEngine:
         from gateway.events.nats.engine import NatsEngine  # an extra: the journal does not need it
     except ImportError as error:
         raise ConfigError(
-            f"--events {settings.events} needs the client library of NATS ({error.name}):"
-            " pip install 'upload-gateway[nats]'"
+            f"--events {settings.events} needs the NATS client library ({error.name}):"
+            " run pip install '.[nats]' in the checkout"
         ) from None
     return NatsEngine(settings, node)
