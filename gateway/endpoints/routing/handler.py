@@ -90,7 +90,7 @@ class RouteSteps:
         if self._metrics is not None and normal and answer.status not in normal:
             name = exchange.route.name
             self._metrics.abnormal_answers.labels(name).inc()
-            facts = {"route": name, "status": str(answer.status)}
+            facts = {"route": name, "status": answer.status}
             log.warning("an answer that the route does not call normal", extra={"facts": facts})
         return answer
 

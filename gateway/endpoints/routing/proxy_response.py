@@ -107,7 +107,7 @@ class ProxyResponse(GatewayResponse):
                 await self._pass_on()
         except (aiohttp.ClientError, OSError) as fault:
             self._eof_sent = True
-            facts = {"reason": self._cause(fault), "status": str(self.status)}
+            facts = {"reason": self._cause(fault), "status": self.status}
             log.warning("a proxied answer was cut off", extra={"facts": facts})
             abort(self._answered.request)
         finally:

@@ -34,7 +34,7 @@ def make_engine(settings: Settings, node: str) -> NatsEngine:
         from gateway.events.nats.engine import NatsEngine  # an extra: the journal needs none
     except ImportError as fault:
         raise ConfigError(
-            f"--events {settings.events} needs the client library of NATS ({fault.name}):"
-            " pip install 'upload-gateway[nats]'"
+            f"--events {settings.events} needs the NATS client library ({fault.name}):"
+            " run pip install '.[nats]' in the checkout"
         ) from None
     return NatsEngine(settings, node)
