@@ -21,6 +21,7 @@ import aiofiles
 import aiohttp
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
+from gateway.domain.addresses import host_port
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
@@ -92,7 +93,7 @@ class FilesService:
             return None
         if (cause.host, cause.port) != owner:
             return None
-        return unreachable(f"{cause.host}:{cause.port}", cause)
+        return unreachable(host_port(*owner), cause)
 
     # -- by event
 
@@ -254,7 +255,7 @@ def _version_by_path(event: Mapping[str, Any]) -> FileVersion:
 def _event_errors(version: FileVersion) -> Iterator[None]:
     """Raise what the refusal of an event's file means for a handler.
 
-    A file that is gone has been superseded. What else a peer refuses is a failure of the peer.
+    A missing file has been superseded. What else a peer refuses is a failure of the peer.
     """
     try:
         yield

@@ -85,11 +85,11 @@ class Gateway:
         self.dispatcher = await self.endpoints.open()
         await self.delivery.start()
         self.scheduler = Scheduler(
-            self.journal.outbox, self.journal.ticks, ledger=self.delivery.ledgers.get("nats")
+            self.journal.outbox, self.journal.schedule_state, ledger=self.delivery.ledgers.get("nats")
         )
         await self.scheduler.start(self._schedules())
         kept = self.settings.retention, self.settings.relayed_retention
-        chores = self.journal.ledger.keep_house(*kept), self._sweep()
+        chores = self.journal.ledger.prune_periodically(*kept), self._sweep()
         self._house = [asyncio.create_task(chore) for chore in chores]
         await self._listen()
 

@@ -267,7 +267,7 @@ class Resources:
         if self.process.slot == 0:
             absorb_slots(self.state, self.journal, self.process.count)
             create_journals(self.state, self.journal, self.process.count)
-        pending = self.journal.unsettled.hold().result()
+        pending = self.journal.pending_uploads.hold().result()
         if self.object_backend is not None:
             self.object_backend.prepare(pending)
         elif pending:

@@ -72,7 +72,7 @@ class ReadinessEndpoint:
     async def _journal_writable(self) -> bool:
         try:
             async with asyncio.timeout(JOURNAL_TIMEOUT):
-                await asyncio.wrap_future(self.ledger.check())
+                await asyncio.wrap_future(self.ledger.check_writable())
         except (sqlite3.Error, TimeoutError):
             return False
         return True
@@ -148,7 +148,7 @@ class UploadStatusEndpoint:
         status = self.inflight.describe(upload_id)
         if status is None or status["state"] == "failed":
             # The row of an active upload may yet be undone; of an ended one the journal knows more.
-            row = await asyncio.wrap_future(self.ledger.story(upload_id))
+            row = await asyncio.wrap_future(self.ledger.upload_history(upload_id))
             status = status if row is None else self._stored(row)
         return status
 

@@ -44,7 +44,7 @@ log = logging.getLogger("gateway.notifications")
 class UploadJournal(Protocol):
     """The journal, asked for uploads that this gateway stored."""
 
-    async def knows(self, upload_id: str, path: str) -> bool:
+    async def has_recorded(self, upload_id: str, path: str) -> bool:
         """Return whether an upload was stored at a path."""
 
 
@@ -82,7 +82,7 @@ class UploadOwnership:
             return True
         if not any(upload.metadata.items() <= metadata.items() for upload in presigned):
             return True
-        return await self.journal.knows(upload_id, path)
+        return await self.journal.has_recorded(upload_id, path)
 
 
 class NotificationResult(NamedTuple):

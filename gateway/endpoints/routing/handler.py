@@ -92,7 +92,7 @@ class RouteSteps:
             self._metrics.abnormal_answers.labels(name).inc()
             log.warning(
                 "response with a status that the route does not list as normal",
-                extra=event("response.unexpected", route=name, status=str(response.status)),
+                extra=event("response.unexpected", route=name, status=response.status),
             )
         return response
 

@@ -108,7 +108,7 @@ class ProxyResponse(GatewayResponse):
                 await self._stream_body()
         except (aiohttp.ClientError, OSError) as error:
             self._eof_sent = True
-            fields = {"reason": self._reason_of(error), "status": str(self.status)}
+            fields = {"reason": self._reason_of(error), "status": self.status}
             log.warning("proxied response aborted", extra=event("response.aborted", **fields))
             abort(self._upstream_response.request)
         finally:

@@ -77,7 +77,7 @@ def as_refusals(operation: str) -> Iterator[None]:
 
 
 def refusal_of(error: Exception, operation: str) -> Refusal | None:
-    """Return what a client is told of `error`, and log what the operator must know.
+    """Return the refusal that a client gets for `error`, and log what the operator must know.
 
     None for what is neither of S3 nor of the network.
     """

@@ -19,7 +19,7 @@ from gateway.storage.s3.errors import code_of, is_unavailable, refusal_of
 T = TypeVar("T")
 
 REQUEST_TIMEOUT: Final = 10.0
-"""Seconds after which a client is told that the storage is unavailable."""
+"""Seconds after which a request is refused because the storage is unavailable."""
 
 RETRY_TIMEOUT: Final = 90.0
 """Seconds for which a request is repeated, from its first failure on: a storage may be unavailable

@@ -1,4 +1,4 @@
-"""Storing into a bucket: what objects say of themselves, and what a fault on the way must not cost."""
+"""Uploads into a bucket: the metadata of objects, and what an error must not leave behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["its own name", "another name"])
-async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
+async def test_an_object_has_the_mark_of_the_path_that_it_got(
     start_gateway: StartGateway, s3: SeaweedFS, s3_storage: str, bucket: str, taken: bool
 ) -> None:
     async def while_somebody_takes_the_name() -> AsyncIterator[bytes]:

@@ -266,7 +266,7 @@ async def test_a_row_that_cannot_be_deleted_keeps_an_empty_body_for_recovery(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = harness.journal.outbox
-    monkeypatch.setattr(outbox, "forget", Broken(outbox.forget, 1))
+    monkeypatch.setattr(outbox, "forget_uploads", Broken(outbox.forget_uploads, 1))
     rename = failing(errno.ENOSPC, lambda *_, **__: True, os.rename)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", rename)
@@ -285,7 +285,7 @@ async def test_a_url_is_valid_again_even_where_the_row_cannot_be_deleted(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = harness.journal.outbox
-    monkeypatch.setattr(outbox, "forget", Broken(outbox.forget, 1))
+    monkeypatch.setattr(outbox, "forget_uploads", Broken(outbox.forget_uploads, 1))
     grant = Grant("PUT", "/x", 1 << 40, once="nonce")
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing(errno.ENOSPC, lambda *_, **__: True, os.rename))

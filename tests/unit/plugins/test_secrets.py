@@ -353,7 +353,7 @@ def test_keygen_writes_a_private_file_and_replaces_none(
     assert kept.strip() not in capsys.readouterr().out
     assert main(["secrets", "keygen", "--out", str(file)]) == 2
     assert main(["secrets", "keygen", "--out", str(tmp_path / "none" / "x")]) == 2
-    assert "this file exists and is not replaced" in capsys.readouterr().err
+    assert "the file exists and is not replaced" in capsys.readouterr().err
     assert file.read_text() == kept
     assert secret_keys(load({"secrets_key_file": str(file), "directory": str(tmp_path)}, {}))
     assert [one.name for one in tmp_path.iterdir()] == ["my.key"]

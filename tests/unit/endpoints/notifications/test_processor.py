@@ -84,7 +84,7 @@ class Scene:
             write_xattr(file.fileno(), encode_xattr(f"/{key}", mime, metadata or {}) or b"{}")
         return await self.storage.stat(f"/{key}")
 
-    async def knows(self, upload_id: str, path: str) -> bool:
+    async def has_recorded(self, upload_id: str, path: str) -> bool:
         return (upload_id, path) in self.stored
 
     def handler_specs(self, *events: str) -> list[HandlerSpec]:

@@ -17,7 +17,7 @@ SEGMENT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_charact
 
 
 @given(TEXT)
-def test_whatever_metadata_says_is_read_back(value: str) -> None:
+def test_any_metadata_is_read_back(value: str) -> None:
     spelt = encode_metadata({"title": value})
     assert spelt["title"].isascii()
     assert spelt["title"] == spelt["title"].strip()
@@ -49,7 +49,7 @@ def test_plain_texts_stay_plain(plain: str) -> None:
         ("\udce9", "?"),
     ],
 )
-def test_what_others_have_written_is_read_as_far_as_it_can_be(sent: str, read: str) -> None:
+def test_foreign_metadata_is_read_as_far_as_possible(sent: str, read: str) -> None:
     assert decode_metadata({"Title": sent}) == {"title": read}
 
 
@@ -64,7 +64,7 @@ def test_a_path_has_one_key_and_a_key_one_path(segments: list[str], prefix: str)
     assert keys.path_of(key) == path
 
 
-def test_a_key_that_s3_cannot_keep_is_refused_with_the_room_that_there_is() -> None:
+def test_a_key_that_s3_cannot_store_is_refused_with_the_longest_path() -> None:
     keys = PrefixedKeys(Bucket("bucket", "prefix"))
     longest = "/" + "/".join(["é" * 100] * 5)[: (MAX_KEY_BYTES - len("prefix/")) // 2]
     assert keys.key_of(longest)
@@ -85,5 +85,5 @@ def test_the_gateways_own_objects_are_reached_by_no_path() -> None:
 
 
 @pytest.mark.parametrize("key", ["other/a", "prefix", "prefix/", "prefix/folder/", "prefix/a//b", "pre"])
-def test_what_is_no_file_of_ours_has_no_path(key: str) -> None:
+def test_a_key_that_is_no_file_has_no_path(key: str) -> None:
     assert PrefixedKeys(Bucket("bucket", "prefix")).path_of(key) is None
