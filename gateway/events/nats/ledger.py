@@ -96,8 +96,8 @@ class NatsLedger:
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`.
 
-        `replay` changes nothing: what is done has left the streams. The journals replay what they handed
-        over.
+        `replay` changes nothing: what is done has left the streams. The journals replay what they
+        relayed.
         """
         if verb == "replay":
             return ChunkResult(0, None)
