@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import secrets
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,9 +37,7 @@ class Installation:
     `marks` what is stored where everybody may write.
     """
 
-    def __init__(
-        self, settings: Settings, keys: Sequence[bytes], bound: Callable[[], tuple[str, int]]
-    ) -> None:
+    def __init__(self, settings: Settings, keys: Sequence[bytes], bound: tuple[str, int]) -> None:
         self._signer = CredentialSigner(keys)
         self.urls = UrlSigner(keys)
         self.marks = ObjectMarker(keys)
@@ -53,7 +51,7 @@ class Installation:
     @property
     def own(self) -> Address:
         """Where this gateway reaches itself: never `all interfaces`."""
-        host, port = self._bound()
+        host, port = self._bound
         return Address(connectable_host(host), port)
 
     @property
@@ -112,7 +110,7 @@ class Installation:
 
     def _own_names(self) -> set[Address]:
         """What scripts may call this gateway. Behind a loopback name there is us only if we listen."""
-        host, port = self._bound()
+        host, port = self._bound
         names = {host, self.own.host}
         if is_loopback(self.own.host) or host in ALL_INTERFACES:
             names |= {"localhost", "::1" if ":" in host else "127.0.0.1"}

@@ -18,8 +18,9 @@ import uvloop
 
 from gateway.cli import print_errors
 from gateway.errors import ConfigError
-from gateway.server.app import Gateway
-from gateway.server.shared import ProcessContext, SharedResources
+from gateway.server.app import running_gateway
+from gateway.server.resources import Resources, open_resources
+from gateway.server.shared import ProcessContext, SharedResources, open_shared_resources
 from gateway.server.supervisor import Supervisor
 from gateway.server.supervisor_channel import SupervisorChannel
 from gateway.settings import Settings
@@ -46,8 +47,7 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_format, settings.log_level)
     logs.log_thread_failures()
     _raise_file_limit()
-    shared = SharedResources(settings)
-    shared.open()
+    shared = open_shared_resources(settings)
     with contextlib.closing(shared):
         if settings.processes == 1:
             process = shared.process(0)
@@ -89,15 +89,14 @@ def _serve(
     """Be one process: `prepared` may wait before the port is opened, `ready` is called after that."""
     asked: list[int] = []
     signal.signal(signal.SIGHUP, lambda number, _: asked.append(number))  # until the loop hears it
-    gateway = Gateway(settings, process)
-    gateway.prepare()
+    resources = open_resources(settings, process)
     prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(gateway, ready, asked))
+        runner.run(_until_stopped(resources, ready, asked))
     return 0
 
 
-async def _until_stopped(gateway: Gateway, ready: Callable[[], None], asked: list[int]) -> None:
+async def _until_stopped(resources: Resources, ready: Callable[[], None], asked: list[int]) -> None:
     """Start, serve and stop. `asked` has the reloads that were asked for before the loop ran."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -105,18 +104,17 @@ async def _until_stopped(gateway: Gateway, ready: Callable[[], None], asked: lis
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     loop.add_signal_handler(signal.SIGHUP, asked.append, signal.SIGHUP)
-    await gateway.start()
-    loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
-    calm_collector()
-    gateway.introduce()
-    ready()
-    if asked:  # while the plugins were being loaded: these may be the old ones
-        _spawn(reloads, gateway.reload)
-    await ended.wait()
-    log.info("stopping: no new requests, uploads on their way are finished")
-    if reloads:
-        await asyncio.wait(reloads)
-    await gateway.stop()
+    async with running_gateway(resources) as gateway:
+        loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
+        calm_collector()
+        gateway.log_description()
+        ready()
+        if asked:  # while the plugins were being loaded: these may be the old ones
+            _spawn(reloads, gateway.reload)
+        await ended.wait()
+        log.info("stopping: no new requests, uploads on their way are finished")
+        if reloads:
+            await asyncio.wait(reloads)
     log.info("stopped")
 
 

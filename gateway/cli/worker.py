@@ -11,7 +11,7 @@ import signal
 
 import uvloop
 
-from gateway.server.worker import Worker
+from gateway.server.worker import WorkerResources, open_worker_resources, running_worker
 from gateway.settings import Settings
 from gateway.telemetry import logs
 
@@ -33,39 +33,37 @@ def run(settings: Settings) -> int:
     """Work until a signal says stop; return the exit code. Raises `ConfigError` before the start."""
     logs.configure(settings.log_format, settings.log_level)
     logs.log_thread_failures()
-    worker = Worker(settings)
-    worker.prepare()
+    resources = open_worker_resources(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_work(worker))
+        runner.run(_work(resources))
     return 0
 
 
-async def _work(worker: Worker) -> None:
+async def _work(resources: WorkerResources) -> None:
     loop = asyncio.get_running_loop()
     ended, wanted = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     loop.add_signal_handler(signal.SIGHUP, wanted.set)
-    working = asyncio.create_task(_start_and_follow(worker, wanted))
+    working = asyncio.create_task(_start_and_follow(resources, wanted))
     ending = asyncio.create_task(ended.wait())
     await asyncio.wait([working, ending], return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
     log.info("stopping: nothing more is claimed")
     working.cancel()
     await asyncio.wait([working])
-    await worker.stop()
     log.info("stopped")
     if not working.cancelled():
         working.result()
 
 
-async def _start_and_follow(worker: Worker, wanted: asyncio.Event) -> None:
-    """Start, say so, then reload whenever it is wanted."""
-    await worker.start()
-    for line in worker.plugins.describe():
-        log.info("%s", line)
-    print(worker.describe(), flush=True)
-    while True:
-        await wanted.wait()
-        wanted.clear()
-        await worker.reload()
+async def _start_and_follow(resources: WorkerResources, wanted: asyncio.Event) -> None:
+    """Start, tell so, then reload whenever it is wanted, until cancelled."""
+    async with running_worker(resources) as worker:
+        for line in resources.plugins.describe():
+            log.info("%s", line)
+        print(worker.describe(), flush=True)
+        while True:
+            await wanted.wait()
+            wanted.clear()
+            await worker.reload()

@@ -1,20 +1,20 @@
-"""The ground: all that a gateway stands on, opened before it takes its first request.
+"""Resources of one process: state directory, journal, storage, plugins.
 
-The rule: nothing here serves anybody. What is opened is closed in reverse, also when a later step
-fails. Blocking: it takes the directory, loads plugins, opens the journal and settles what a crash
-left.
+They are opened in order before the port is, and closed in reverse. Opening blocks: it locks the
+directory, loads plugins, opens the journal and recovers from a crash.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import ssl
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from gateway.auth.installation import Installation, installation_keys
 from gateway.auth.links import SignedUrlFactory
@@ -33,19 +33,18 @@ from gateway.commit.writer import StorageWriter
 from gateway.domain.addresses import connectable_host
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
-from gateway.endpoints.routing.plugin import routing_kind
 from gateway.events.journal import Journal
 from gateway.files.peers import Peers
 from gateway.files.saver import FileSaver
 from gateway.files.service import FilesService, SharedDisk
 from gateway.files.versions import JournalVersions
 from gateway.http.sockets import tls_context
-from gateway.plugins import KINDS, Plugins
+from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
-from gateway.plugins.secrets import keys_of
-from gateway.records import Records, open_records, secrets_of
-from gateway.server.shared import ProcessContext
+from gateway.records import Records, open_records
+from gateway.server.script_services import connect_services, make_plugins
+from gateway.server.shared import ProcessContext, open_shared_resources
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_secrets
 from gateway.storage.local.incoming import IncomingDirectory
@@ -57,218 +56,286 @@ from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.protocols import Storage
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
-from gateway.telemetry import logs
+from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway")
 
-DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
+DISK_THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class StorageParts:
+    """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
+
+    With a bucket, `backend` is its writing side and `clients` those that read and sign.
+    """
+
+    storage: Storage
+    writer: StorageWriter
+    committer: Committer
+    backend: ObjectBackend | None = None
+    clients: tuple[Clients, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
-    """What every door needs, for the process that has this `process`."""
+    """What the endpoints and the event delivery of one process need.
+
+    `close` closes all of it. It blocks, and nothing may be committing any more.
+    """
 
     settings: Settings
     process: ProcessContext
-    state: StateDirectory = field(init=False)
-    installation: Installation = field(init=False)
-    plugins: Plugins = field(init=False)
-    hooks: Hooks = field(init=False)
-    journal: Journal = field(init=False)
-    incoming: IncomingDirectory = field(init=False)
-    one_time_marks: OneTimeMarks = field(init=False)
-    tree: DirectoryTree = field(init=False)
-    disk_space: DiskSpace = field(init=False)
-    committer: Committer = field(init=False)
-    object_backend: ObjectBackend | None = None
-    writer: StorageWriter = field(init=False)
-    upload_versions: JournalVersions = field(init=False)
-    storage: Storage = field(init=False)
-    s3_clients: Sequence[Clients] = ()
-    files: FilesService = field(init=False)
-    records: Records = field(init=False)
-    presigned_uploads: PresignedUploads = field(init=False)
-    notification_secrets: tuple[str, ...] = ()
-    rename_lock: RenameLock | None = None
-    disk_executor: ThreadPoolExecutor = field(init=False)
-    read_pool: ReadPool = field(init=False)
-    services: Services = field(default_factory=Services)
-    tls: ssl.SSLContext | None = None
-    _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-    def open(self) -> None:
-        """Open it all. Raises `ConfigError`, and then nothing stays open."""
-        with contextlib.ExitStack() as opened:
-            self._take_slot(opened)
-            self._lay_out(opened)
-            self._load_plugins(opened)
-            self._settle(opened)
-            self._opened = opened.pop_all()
+    directory: StateDirectory
+    tls: ssl.SSLContext | None
+    installation: Installation
+    disk: LocalDisk
+    state: ProcessState
+    parts: StorageParts
+    records: Records
+    presigned_uploads: PresignedUploads
+    files: FilesService
+    upload_versions: JournalVersions
+    plugins: Plugins
+    hooks: Hooks
+    notification_secrets: tuple[str, ...]
+    _stack: ExitStack
 
     def close(self) -> None:
-        """Finish what was handed to the threads, then close all of it."""
-        self.committer.close()
-        self.disk_executor.shutdown()
-        self.read_pool.close()
-        self._opened.close()
+        """Close everything in reverse order. Blocking."""
+        self._stack.close()
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of this process."""
+        return self.state.journal
+
+    @property
+    def storage(self) -> Storage:
+        """The reading side of the storage."""
+        return self.parts.storage
+
+    @property
+    def writer(self) -> StorageWriter:
+        """The writing side of the storage."""
+        return self.parts.writer
+
+    @property
+    def services(self) -> Services:
+        """What the gateway provides for scripts."""
+        return self.plugins.services
 
     @property
     def advertised(self) -> tuple[str, int]:
         """The address and port that events name: never `all interfaces`."""
-        if self.settings.advertise is not None:
-            return self.settings.advertise.host, self.settings.advertise.port
-        host, port = self.process.address
-        return connectable_host(host), port
+        return advertised_address(self.settings, self.process)
 
     @property
     def node(self) -> str:
-        """What runs are signed with: `HOST:PORT`, and the slot where there are several."""
-        host, port = self.advertised
-        return f"{host}:{port}" + (f"/{self.process.slot}" if self.process.count > 1 else "")
+        """The name that runs of handlers are recorded with."""
+        return node_name(self.settings, self.process)
 
-    def protected(self) -> list[Path]:
-        """Return the places that no upload may reach."""
-        s = self.settings
-        singles = (
-            s.config,
-            s.tls_cert,
-            s.tls_key,
-            s.installation_key_file,
-            s.secrets_key_file,
-            s.notifications_secret_file,
+
+def open_resources(settings: Settings, process: ProcessContext | None = None) -> Resources:
+    """Open the resources of one process. Raises `ConfigError`, and then nothing stays open.
+
+    Without `process`, from a supervisor, this is the only process of its directory. Blocking.
+    """
+    with ExitStack() as stack:
+        if process is None:
+            shared = open_shared_resources(settings)
+            stack.callback(shared.close)
+            process = shared.process(0)
+        directory = _locked_directory(settings, process, stack)
+        tls = tls_context(settings)
+        installation = Installation(settings, installation_keys(settings), process.address)
+        disk = _open_disk(settings, process, directory, stack)
+        plugins = make_plugins(settings, stack)
+        notification_secrets = read_secrets(settings.notifications_secret_file)
+        plugins.mask.add_secrets(notification_secrets)
+        state = _process_state(settings, process, directory, stack)
+        clients = _storage_clients(settings, plugins)
+        hooks = Hooks(plugins)
+        read_pool = ReadPool(DISK_THREADS)
+        parts = _storage_parts(settings, installation, disk, state, hooks, plugins, clients, read_pool)
+        records = open_records(settings)
+        stack.callback(records.close)
+        presigned_uploads = PresignedUploads(
+            records.own("initiated"), first_check=settings.reconcile_after
         )
-        return [s.state, *s.plugins, *(place for place in singles if place is not None)]
-
-    def _take_slot(self, opened: contextlib.ExitStack) -> None:
-        settings = self.settings
-        self.state = StateDirectory(settings.state, self.process.slot)
-        self.state.prepare()
-        self.state.lock(SLOT_LOCK_TIMEOUT)
-        opened.callback(self.state.unlock)
-        self.tls = tls_context(settings)
-        keys = installation_keys(settings)
-        self.installation = Installation(settings, keys, lambda: self.process.address)
-
-    def _lay_out(self, opened: contextlib.ExitStack) -> None:
-        """Where bodies come in, where files go, who brings them there."""
-        settings = self.settings
-        self.incoming = IncomingDirectory(self.state.incoming)
-        opened.callback(self.incoming.close)
-        self.tree = DirectoryTree(settings.directory, self.protected(), self.incoming.device)
-        opened.callback(self.tree.close)
-        self.records = open_records(settings)
-        opened.callback(self.records.close)
-        self.presigned_uploads = PresignedUploads(
-            self.records.own("initiated"), first_check=settings.reconcile_after
+        in_bucket = parts.backend is not None
+        upload_versions = JournalVersions(state.journal, objects=in_bucket)
+        files = FilesService(
+            parts.storage,
+            FileSaver(process.slot),
+            versions=upload_versions,
+            peers=Peers(installation, partial(advertised_address, settings, process)),
+            disk=None if in_bucket else SharedDisk(parts.storage, settings.directory),
         )
-        durable = settings.durability == "full"
-        self.one_time_marks = OneTimeMarks(self.state.one_time_marks, durable=durable)
-        opened.callback(self.one_time_marks.close)
-        self.journal = Journal(self.state.journal, full=durable, node=self.node)
-        self.rename_lock = RenameLock(self.state.folder) if self.process.count > 1 else None
-        if self.rename_lock is not None:
-            opened.callback(self.rename_lock.close)
-        self.disk_space = DiskSpace(
-            self.incoming.fd, settings.min_free_bytes, self.process.reservations, self.process.slot
-        )
-        self.disk_executor = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
-        self.read_pool = ReadPool(DISK_THREADS)
-        self._open_writer()
-
-    def _open_writer(self) -> None:
-        """Make the committer and the writing side of the storage."""
-        settings = self.settings
-        disk = LocalDisk(
-            self.tree,
-            self.incoming,
-            self.disk_space,
-            self.disk_executor,
-            durable=settings.durability == "full",
-            rename_lock=self.rename_lock,
-        )
-        state = ProcessState(self.process.slot, self.journal, self.one_time_marks)
-        events = UploadEvents(self._subscribers, Redaction(settings.redact), self.process.slot)
-        self.committer = Committer(BatchCommitter(disk, state, events), self.journal.outbox, disk)
-        if settings.storage == "file":
-            self.writer = LocalWriter(disk, self.committer, settings.file_mode)
-            return
-        clients = Clients(
-            lambda secrets: self.plugins.mask.add_secrets(secrets),  # noqa: PLW0108  loaded later
-            connections=MAX_CONNECTIONS,
-            attempts=1,
-        )
-        marks = self.installation.marks
-        self.object_backend = ObjectBackend(settings, clients, disk, state, events, marks)
-        self.writer = self.object_backend.writer
-
-    def _make_files(self) -> FilesService:
-        in_bucket = self.object_backend is not None
-        self.upload_versions = JournalVersions(self.journal, objects=in_bucket)
-        return FilesService(
-            self.storage,
-            FileSaver(self.process.slot),
-            versions=self.upload_versions,
-            peers=Peers(self.installation, lambda: self.advertised),
-            disk=None if in_bucket else SharedDisk(self.storage, self.settings.directory),
-        )
-
-    def _subscribers(self) -> Subscribers:
-        uploaded = tuple(spec.name for spec in self.hooks.handler_specs(UPLOADED))
-        return Subscribers(uploaded, self.hooks.handler_specs(OBJECT_CREATED))
-
-    def _make_shelf(self) -> Storage:
-        storage = self.settings.storage
-        if storage == "file":
-            alone = contextlib.nullcontext if self.rename_lock is None else self.rename_lock.exclusive
-            return LocalStorage(self.tree, self.committer.between_batches, alone, self.read_pool)
-        reading, signing = (
-            Clients(lambda secrets: self.plugins.mask.add_secrets(secrets), endpoint=endpoint)  # noqa: PLW0108
-            for endpoint in (None, self.settings.storage_public_url)
-        )
-        self.s3_clients = (reading, signing)
-        self.services.closers += [clients.close for clients in self.s3_clients]
-        return S3Storage(storage, reading, signing)
-
-    def _load_plugins(self, opened: contextlib.ExitStack) -> None:
-        settings, services = self.settings, self.services
-        self.storage = self._make_shelf()
-        self.files = self._make_files()
-        services.files = self.files
-        services.records = self.records
         links = SignedUrlFactory(
             settings,
-            self.installation.urls,
-            lambda: self.installation.public_url,
-            self.storage,
-            self.presigned_uploads.record_grant,
+            installation.urls,
+            lambda: installation.public_url,
+            parts.storage,
+            presigned_uploads.record_grant,
         )
-        services.sign_url = links.sign_url
-        services.own_endpoint = lambda: self.installation.own_url
-        services.credentials_for = self.installation.credentials_for
-        issuer = settings.jwt_issuer is not None
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
-        self.plugins = Plugins(settings.plugins, services, kinds, lambda: keys_of(settings))
-        self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
-        self.notification_secrets = read_secrets(settings.notifications_secret_file)
-        self.plugins.mask.add_secrets(self.notification_secrets)
-        self.plugins.mask.add_secrets(secrets_of(settings))
-        logs.set_mask(self.plugins.mask)
-        opened.callback(self.plugins.close)
-        self.plugins.load()
-        self.hooks = Hooks(self.plugins)
+        connect_services(plugins.services, files, records, links, installation)
+        plugins.services.own_endpoint = lambda: installation.own_url
+        plugins.load()
+        _open_journal(directory, disk, state, parts, process, stack)
+        stack.callback(read_pool.close)
+        stack.callback(disk.executor.shutdown)
+        return Resources(
+            settings,
+            process,
+            directory,
+            tls,
+            installation,
+            disk,
+            state,
+            parts,
+            records,
+            presigned_uploads,
+            files,
+            upload_versions,
+            plugins,
+            hooks,
+            notification_secrets,
+            stack.pop_all(),
+        )
 
-    def _settle(self, opened: contextlib.ExitStack) -> None:
-        """Open the journal and settle what a crash left."""
-        self.journal.open()
-        opened.callback(self.journal.close)
-        self.state.sync()
-        recover(self.incoming, self.journal, self.one_time_marks)
-        if self.process.slot == 0:
-            absorb_slots(self.state, self.journal, self.process.count)
-            create_journals(self.state, self.journal, self.process.count)
-        pending = self.journal.unsettled.hold().result()
-        if self.object_backend is not None:
-            self.object_backend.prepare(pending)
-        elif pending:
-            log.error("%d uploads wait for the bucket of an earlier --storage", len(pending))
+
+def advertised_address(settings: Settings, process: ProcessContext) -> tuple[str, int]:
+    """Return the address and port that events name: never `all interfaces`."""
+    if settings.advertise is not None:
+        return settings.advertise.host, settings.advertise.port
+    host, port = process.address
+    return connectable_host(host), port
+
+
+def node_name(settings: Settings, process: ProcessContext) -> str:
+    """Return `HOST:PORT`, with the slot where there are several processes."""
+    host, port = advertised_address(settings, process)
+    return f"{host}:{port}" + (f"/{process.slot}" if process.count > 1 else "")
+
+
+def protected_places(settings: Settings) -> list[Path]:
+    """Return the places that no upload may reach."""
+    files = (
+        settings.config,
+        settings.tls_cert,
+        settings.tls_key,
+        settings.installation_key_file,
+        settings.secrets_key_file,
+        settings.notifications_secret_file,
+    )
+    return [settings.state, *settings.plugins, *(file for file in files if file is not None)]
+
+
+def _locked_directory(settings: Settings, process: ProcessContext, stack: ExitStack) -> StateDirectory:
+    directory = StateDirectory(settings.state, process.slot)
+    directory.prepare()
+    directory.lock(SLOT_LOCK_TIMEOUT)
+    stack.callback(directory.unlock)
+    return directory
+
+
+def _open_disk(
+    settings: Settings, process: ProcessContext, directory: StateDirectory, stack: ExitStack
+) -> LocalDisk:
+    incoming = IncomingDirectory(directory.incoming)
+    stack.callback(incoming.close)
+    tree = DirectoryTree(settings.directory, protected_places(settings), incoming.device)
+    stack.callback(tree.close)
+    rename_lock = RenameLock(directory.folder) if process.count > 1 else None
+    if rename_lock is not None:
+        stack.callback(rename_lock.close)
+    return LocalDisk(
+        tree,
+        incoming,
+        DiskSpace(incoming.fd, settings.min_free_bytes, process.reservations, process.slot),
+        ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk"),
+        durable=settings.durability == "full",
+        rename_lock=rename_lock,
+    )
+
+
+def _process_state(
+    settings: Settings, process: ProcessContext, directory: StateDirectory, stack: ExitStack
+) -> ProcessState:
+    """Return the journal, not opened yet, and the one-time URLs of this process."""
+    durable = settings.durability == "full"
+    marks = OneTimeMarks(directory.one_time_marks, durable=durable)
+    stack.callback(marks.close)
+    journal = Journal(directory.journal, full=durable, node=node_name(settings, process))
+    return ProcessState(process.slot, journal, marks)
+
+
+def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...]:
+    """Return the S3 clients that read and sign; every script executor closes its own of them."""
+    if settings.storage == "file":
+        return ()
+    clients = tuple(
+        Clients(plugins.mask.add_secrets, endpoint=endpoint)
+        for endpoint in (None, settings.storage_public_url)
+    )
+    plugins.services.closers += [client.close for client in clients]
+    return clients
+
+
+def _storage_parts(
+    settings: Settings,
+    installation: Installation,
+    disk: LocalDisk,
+    state: ProcessState,
+    hooks: Hooks,
+    plugins: Plugins,
+    clients: tuple[Clients, ...],
+    read_pool: ReadPool,
+) -> StorageParts:
+    events = UploadEvents(partial(_subscribers, hooks), Redaction(settings.redact), state.slot)
+    committer = Committer(BatchCommitter(disk, state, events), state.journal.outbox, disk)
+    if settings.storage == "file":
+        exclusive = nullcontext if disk.rename_lock is None else disk.rename_lock.exclusive
+        storage = LocalStorage(disk.tree, committer.between_batches, exclusive, read_pool)
+        return StorageParts(storage, LocalWriter(disk, committer, settings.file_mode), committer)
+    writing = Clients(plugins.mask.add_secrets, connections=MAX_CONNECTIONS, attempts=1)
+    backend = ObjectBackend(settings, writing, disk, state, events, installation.marks)
+    reading, signing = clients
+    objects = S3Storage(settings.storage, reading, signing)
+    return StorageParts(objects, backend.writer, committer, backend, clients)
+
+
+def _subscribers(hooks: Hooks) -> Subscribers:
+    """Return the handlers of stored files in the plugins that are loaded now."""
+    uploaded = tuple(spec.name for spec in hooks.handler_specs(UPLOADED))
+    return Subscribers(uploaded, hooks.handler_specs(OBJECT_CREATED))
+
+
+def _open_journal(
+    directory: StateDirectory,
+    disk: LocalDisk,
+    state: ProcessState,
+    parts: StorageParts,
+    process: ProcessContext,
+    stack: ExitStack,
+) -> None:
+    """Open the journal and settle what a crash left."""
+    journal = state.journal
+    journal.open()
+    stack.callback(journal.close)
+    directory.sync()
+    recover(disk.incoming, journal, state.one_time_marks)
+    if process.slot == 0:
+        absorb_slots(directory, journal, process.count)
+        create_journals(directory, journal, process.count)
+    pending = journal.unsettled.hold().result()
+    if parts.backend is not None:
+        parts.backend.prepare(pending)
+    elif pending:
+        log.error(
+            "%d uploads wait for the bucket of an earlier --storage",
+            len(pending),
+            extra=event("uploads.pending", count=len(pending)),
+        )
