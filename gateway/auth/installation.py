@@ -41,7 +41,7 @@ class Installation:
         self._signer = CredentialSigner(keys)
         self.urls = UrlSigner(keys)
         self.marks = ObjectMarker(keys)
-        self._settings = settings
+        self.settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)
         self._met: dict[Address, None] = {}
@@ -62,7 +62,7 @@ class Installation:
     @property
     def public_url(self) -> str:
         """What links that are given to others begin with."""
-        return public_url(self._settings, self.own)
+        return public_url(self.settings, self.own)
 
     @property
     def scheme(self) -> str:
@@ -74,8 +74,8 @@ class Installation:
 
         Blocking. Raises `ConfigError`.
         """
-        if self._settings.tls_cert is not None:
-            self._certificate = _trust_only(self._settings.tls_cert)
+        if self.settings.tls_cert is not None:
+            self._certificate = _trust_only(self.settings.tls_cert)
 
     def verify_credential(self, credential: str, method: str, target: str) -> bool:
         """Tell whether a gateway of this installation sent exactly this request to us."""
@@ -105,7 +105,7 @@ class Installation:
 
     def _audiences(self) -> set[str]:
         """The names by which credentials may call us: the socket's, and the one that peers use."""
-        advertised = self._settings.advertise
+        advertised = self.settings.advertise
         return {audience(*place) for place in (self.own, advertised) if place is not None}
 
     def _own_names(self) -> set[Address]:
@@ -115,8 +115,8 @@ class Installation:
         if is_loopback(self.own.host) or host in ALL_INTERFACES:
             names |= {"localhost", "::1" if ":" in host else "127.0.0.1"}
         found = {_plain(name, port) for name in names}
-        if self._settings.advertise is not None:
-            found.add(_plain(*self._settings.advertise))
+        if self.settings.advertise is not None:
+            found.add(_plain(*self.settings.advertise))
         return found
 
 

@@ -25,9 +25,11 @@ from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
+from gateway.server.base import protected_places
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
-from gateway.server.resources import Resources, protected_places
+from gateway.server.resources import Resources
+from gateway.server.script_services import HOOKS_GRACE
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.state_dir import StateDirectory
@@ -39,9 +41,6 @@ log = logging.getLogger("gateway")
 BACKLOG: Final = 1024
 SWEEP_INTERVAL: Final = 3600.0
 """Seconds between two removals of one-time URLs that expired long ago."""
-
-HOOKS_GRACE: Final = 1.0
-"""Seconds that handlers in flight may go on once no request and no delivery needs them."""
 
 
 @dataclass(slots=True, frozen=True)

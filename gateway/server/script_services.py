@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
+from typing import Final
 
 from gateway.auth.installation import Installation
 from gateway.auth.links import SignedUrlFactory
@@ -15,6 +16,9 @@ from gateway.plugins.secrets import keys_of
 from gateway.records import Records, secrets_of
 from gateway.settings import Settings
 from gateway.telemetry import logs
+
+HOOKS_GRACE: Final = 1.0
+"""Seconds that handlers in flight may go on once no request and no delivery needs them."""
 
 
 def make_plugins(settings: Settings, stack: ExitStack) -> Plugins:

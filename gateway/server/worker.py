@@ -36,7 +36,7 @@ from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.records import open_records
 from gateway.server.plugin_dispatcher import PluginDispatcher
-from gateway.server.script_services import connect_services, make_plugins
+from gateway.server.script_services import HOOKS_GRACE, connect_services, make_plugins
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import existing_slots
 from gateway.storage.local.storage import LocalStorage
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway")
 
 BACKLOG: Final = 128
-HOOKS_GRACE: Final = 1.0
-"""Seconds that handlers in flight may go on after the runner has stopped."""
 
 
 @dataclass(slots=True, frozen=True)
