@@ -48,6 +48,9 @@ RETIRED_LIMITS: Final = frozenset({
 })  # fmt: skip
 """First words of no constant: limits are MAX_ and MIN_, times end in TIMEOUT, INTERVAL, TTL."""
 
+FILE_METHODS: Final = frozenset({"tell"})
+"""Methods of Python's file protocol, which a class may have to implement."""
+
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -123,6 +126,8 @@ def retired(identifier: str) -> bool:
     plain = identifier.strip("_")
     words = [word.lower() for word in _WORDS.findall(plain)]
     constant = plain.isupper() and len(plain) > 1
+    if identifier in FILE_METHODS:
+        return False
     return (
         plain.lower() in RETIRED_NAMES
         or not RETIRED_WORDS.isdisjoint(words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.domain import paths
@@ -61,7 +61,3 @@ class IncomingRequest:
         """
         if self.caller is not None and self.caller.grant is not None:
             check_terms(self.caller.grant, self.request.headers)
-
-
-ApiHandler = Callable[[IncomingRequest], Awaitable["web.StreamResponse"]]
-"""Answers the requests of one endpoint, or raises `Refusal`."""

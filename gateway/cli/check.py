@@ -1,6 +1,6 @@
-"""Command `gateway check`: loads the plugins, runs their tests, says what is wrong and where.
+"""`gateway check`: loads the plugins, runs their tests and reports errors with file and line.
 
-One rule: it changes nothing and sends nothing; configs are named, their values never shown.
+Nothing is changed or sent. Values of configs are not shown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.plugins import KINDS, Plugins
 from gateway.plugins.handler_tests import run_handler_tests
 from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting import ScriptExecutor, Services
-from gateway.plugins.secrets import MakeKeys, SecretKeys, keys_of
+from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
 from gateway.plugins.testing import TestResult
 from gateway.settings import Settings
 from gateway.telemetry import logs
@@ -29,23 +29,23 @@ UPLOAD_PATH: Final = str(Settings.model_fields["file_upload_api_path"].default)
 
 HELP: Final = """\
 Load settings and plugins, compile the scripts, run the plugins' `tests:`. Nothing is changed and
-nothing is sent. Exit code 1 after telling file and line of each fault."""
+nothing is sent. Each error is printed with file and line; exit code 1 if there is one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take folders without their flag too, to say how they are named."""
+    """Accept folders without their flag, to report how they must be given."""
     parser.add_argument("folders", nargs="*", help=argparse.SUPPRESS)
 
 
 def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
-    """Check the plugins that `settings` name. Return 0, or 1 after telling where each fault is."""
+    """Check the plugins of the settings. Return 0, or 1 if there are errors."""
     if args is not None and args.folders:
         flags = " ".join(f"--plugins {folder}" for folder in args.folders)
         raise ConfigError(f"check takes folders as {flags}")
     logs.configure("text", "warning")
     return check(
         settings.plugins,
-        lambda: keys_of(settings),
+        lambda: secret_keys(settings),
         settings.file_upload_api_path,
         issuer=settings.jwt_issuer is not None,
     )
@@ -53,15 +53,15 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
 
 def check(
     folders: Sequence[Path],
-    keys: MakeKeys = SecretKeys,
+    keys: LoadKeys = SecretKeys,
     upload_path: str = UPLOAD_PATH,
     *,
     issuer: bool = True,
 ) -> int:
     """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code.
 
-    `keys` open their `!secret` values; no route may take the `upload_path`, a template; `issuer`
-    tells whether there is one of JSON Web Tokens.
+    `keys` decrypt their `!secret` values; `upload_path` is the template that no route may cover;
+    `issuer` is whether the settings have an issuer of JSON Web Tokens.
     """
     kinds = (*KINDS, routing_kind(upload_path, issuer=issuer))
     plugins = Plugins(folders, Services(), kinds, keys)

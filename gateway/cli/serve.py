@@ -1,6 +1,6 @@
-"""`gateway serve`: run the server until SIGTERM or SIGINT; SIGHUP reloads plugins and certificates.
+"""`gateway serve`: runs the server until SIGTERM or SIGINT; SIGHUP reloads plugins and certificates.
 
-Only what belongs to processes stands here: how many, their log, limits, signals and exit codes.
+This module has what belongs to processes: their number, log, limits, signals and exit codes.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from gateway.server.supervisor import Supervisor
 from gateway.server.supervisor_channel import SupervisorChannel
 from gateway.settings import Settings
 from gateway.telemetry import logs
+from gateway.telemetry.logs import event
 
 HELP = """\
 Run the server. When it is ready it prints one line `listening on http://HOST:PORT` to stdout; the
-log goes to stderr. SIGTERM stops accepting, finishes uploads on their way (up to --grace seconds)
-and hands unfinished events back; SIGHUP reloads plugins and certificates, all or nothing.
-With --processes N a supervisor keeps N servers alive behind one port; signals go to it.
+log goes to stderr. SIGTERM stops accepting, finishes running uploads (up to --grace seconds) and
+returns unfinished deliveries; SIGHUP reloads plugins and certificates, all or nothing. With
+--processes N a supervisor keeps N servers alive behind one port; send signals to it.
 """
 
 log = logging.getLogger("gateway")
 
-YOUNG_OBJECTS = 50_000
-"""New objects after which the collector looks at them; a request makes about a hundred."""
+COLLECTION_THRESHOLD = 50_000
+"""New objects after which the garbage collector runs; a request creates about a hundred."""
 
-WANTED_FILES = 65_536
-"""Open files to ask the system for: an upload needs a connection and a file."""
+MAX_OPEN_FILES = 65_536
+"""Limit of open files to request from the system: an upload needs a connection and a file."""
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal says stop; return the exit code. Raises `ConfigError` before the start."""
+    """Serve until a stop signal; return the exit code. Raises `ConfigError` before the start."""
     logs.configure(settings.log_format, settings.log_level)
     logs.log_thread_failures()
     _raise_file_limit()
@@ -56,19 +57,20 @@ def run(settings: Settings) -> int:
 
 
 def _supervise(settings: Settings, shared: SharedResources) -> int:
-    """Keep one process alive for every slot."""
+    """Run one process for every slot."""
     started = False
 
     def work(slot: int, link: SupervisorChannel) -> int:
         logs.set_process_fields(process=slot)
         try:
             return _serve(settings, shared.process(slot), link.prepared, link.ready)
-        except* ConfigError as faults:
+        except* ConfigError as errors:
             if started:
-                log.error("it cannot start: %s", "; ".join(map(str, faults.exceptions)))
+                reasons = "; ".join(map(str, errors.exceptions))
+                log.error("the process cannot start: %s", reasons, extra=event("process.failed"))
                 return_code = 2
             else:
-                return_code = print_errors(faults)
+                return_code = print_errors(errors)
         return return_code
 
     def announce() -> None:
@@ -86,46 +88,51 @@ def _supervise(settings: Settings, shared: SharedResources) -> int:
 def _serve(
     settings: Settings, process: ProcessContext, prepared: Callable[[], None], ready: Callable[[], None]
 ) -> int:
-    """Be one process: `prepared` may wait before the port is opened, `ready` is called after that."""
-    asked: list[int] = []
-    signal.signal(signal.SIGHUP, lambda number, _: asked.append(number))  # until the loop hears it
+    """Run one process: `prepared` may wait before the port is opened, `ready` is called after that."""
+    reload_signals: list[int] = []
+    # Until the loop handles the signal.
+    signal.signal(signal.SIGHUP, lambda number, _: reload_signals.append(number))
     resources = open_resources(settings, process)
     prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(resources, ready, asked))
+        runner.run(_until_stopped(resources, ready, reload_signals))
     return 0
 
 
-async def _until_stopped(resources: Resources, ready: Callable[[], None], asked: list[int]) -> None:
-    """Start, serve and stop. `asked` has the reloads that were asked for before the loop ran."""
+async def _until_stopped(
+    resources: Resources, ready: Callable[[], None], reload_signals: list[int]
+) -> None:
+    """Start, serve and stop. `reload_signals` has the SIGHUPs from before the loop ran."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    stop_requested = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    loop.add_signal_handler(signal.SIGHUP, asked.append, signal.SIGHUP)
+        loop.add_signal_handler(number, stop_requested.set)
+    loop.add_signal_handler(signal.SIGHUP, reload_signals.append, signal.SIGHUP)
     async with running_gateway(resources) as gateway:
         loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
-        calm_collector()
+        tune_garbage_collector()
         gateway.log_description()
         ready()
-        if asked:  # while the plugins were being loaded: these may be the old ones
+        if reload_signals:  # received while plugins were loading: the loaded ones may be outdated
             _spawn(reloads, gateway.reload)
-        await ended.wait()
-        log.info("stopping: no new requests, uploads on their way are finished")
+        await stop_requested.wait()
+        log.info(
+            "stopping: no new requests, running uploads are finished", extra=event("gateway.stopping")
+        )
         if reloads:
             await asyncio.wait(reloads)
-    log.info("stopped")
+    log.info("stopped", extra=event("gateway.stopped"))
 
 
-def calm_collector() -> None:
-    """Let Python look for garbage in cycles seldom, and never among what the start has made.
+def tune_garbage_collector() -> None:
+    """Collect cyclic garbage seldom, and never among the objects of the start.
 
-    Requests leave no cycles, yet each made enough objects to have the collector run several times.
+    Requests leave no cycles, but each creates enough objects to run the collector several times.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 50)
+    gc.set_threshold(COLLECTION_THRESHOLD, 20, 50)
 
 
 def _spawn(tasks: set[asyncio.Task[None]], make: Any) -> None:
@@ -136,13 +143,13 @@ def _spawn(tasks: set[asyncio.Task[None]], make: Any) -> None:
 
 
 def _nothing() -> None:
-    """There is nobody to wait for."""
+    """A single process waits for no other."""
 
 
 def _greet(settings: Settings, process: ProcessContext) -> None:
     if process.token is not None:
         print(
-            "a token was made; it is shown only this once, and kept hashed in "
+            "a token was created; it is shown only this once, and stored hashed in "
             f"{settings.state}:\n\n    {process.token}\n\n"
             'use it as `curl -H "X-Auth-Token: <token>" -T FILE URL`',
             flush=True,
@@ -152,7 +159,7 @@ def _greet(settings: Settings, process: ProcessContext) -> None:
 
 def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
-    if soft < wanted:
+    limit = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+    if soft < limit:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -1,6 +1,6 @@
-"""`gateway worker`: run handlers on this machine, for gateways elsewhere, until SIGTERM or SIGINT.
+"""`gateway worker`: runs handlers for gateways on other machines, until SIGTERM or SIGINT.
 
-Only what belongs to the process stands here: its log, its signals, its exit code.
+This module has what belongs to the process: log, signals, exit code.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import uvloop
 from gateway.server.worker import WorkerResources, open_worker_resources, running_worker
 from gateway.settings import Settings
 from gateway.telemetry import logs
+from gateway.telemetry.logs import event
 
 HELP = """\
 Run the handlers of --plugins for the events of gateways that serve with the same --events. The
@@ -21,16 +22,16 @@ files stay with the gateways: `files.open(event)` fetches them, and needs the in
 
   gateway worker --events nats://nats.example --plugins plugins --installation-key-file key
 
-When it has reached NATS it prints one line `working on nats://... for N handlers`; the log goes to
-stderr. --host and --port have /-/health, /-/ready and /-/metrics. SIGTERM claims no more, lets runs
-end (up to --grace seconds) and hands the others back; SIGHUP reloads plugins, all or nothing.
+When it is connected to NATS it prints one line `working on nats://... for N handlers`; the log goes
+to stderr. --host and --port serve /-/health, /-/ready and /-/metrics. SIGTERM claims no more, waits
+for runs (up to --grace seconds) and returns the others; SIGHUP reloads plugins, all or nothing.
 """
 
 log = logging.getLogger("gateway")
 
 
 def run(settings: Settings) -> int:
-    """Work until a signal says stop; return the exit code. Raises `ConfigError` before the start."""
+    """Run handlers until a stop signal; return the exit code. Raises `ConfigError` before the start."""
     logs.configure(settings.log_format, settings.log_level)
     logs.log_thread_failures()
     resources = open_worker_resources(settings)
@@ -41,29 +42,29 @@ def run(settings: Settings) -> int:
 
 async def _work(resources: WorkerResources) -> None:
     loop = asyncio.get_running_loop()
-    ended, wanted = asyncio.Event(), asyncio.Event()
+    stop_requested, reload_requested = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    loop.add_signal_handler(signal.SIGHUP, wanted.set)
-    working = asyncio.create_task(_start_and_follow(resources, wanted))
-    ending = asyncio.create_task(ended.wait())
-    await asyncio.wait([working, ending], return_when=asyncio.FIRST_COMPLETED)
-    ending.cancel()
-    log.info("stopping: nothing more is claimed")
+        loop.add_signal_handler(number, stop_requested.set)
+    loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
+    working = asyncio.create_task(_start_and_reload(resources, reload_requested))
+    stopping = asyncio.create_task(stop_requested.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    log.info("stopping: no further deliveries are claimed", extra=event("worker.stopping"))
     working.cancel()
     await asyncio.wait([working])
-    log.info("stopped")
+    log.info("stopped", extra=event("worker.stopped"))
     if not working.cancelled():
         working.result()
 
 
-async def _start_and_follow(resources: WorkerResources, wanted: asyncio.Event) -> None:
-    """Start, tell so, then reload whenever it is wanted, until cancelled."""
+async def _start_and_reload(resources: WorkerResources, reload_requested: asyncio.Event) -> None:
+    """Start, print the ready line, then reload at each request; stop when cancelled."""
     async with running_worker(resources) as worker:
         for line in resources.plugins.describe():
-            log.info("%s", line)
+            log.info("%s", line, extra=event("plugin.loaded"))
         print(worker.describe(), flush=True)
         while True:
-            await wanted.wait()
-            wanted.clear()
+            await reload_requested.wait()
+            reload_requested.clear()
             await worker.reload()

@@ -154,7 +154,7 @@ class BatchCommitter:
     ) -> list[StagedUpload]:
         """Write the rows in one transaction; return the uploads whose rows are durable."""
         try:
-            self._outbox.record([self._row(item, subscribers) for item in staged]).result()
+            self._outbox.record_uploads([self._row(item, subscribers) for item in staged]).result()
         except sqlite3.Error as error:
             self._undo([item.request for item in staged], refusal_of(error), result)
             return []
@@ -185,7 +185,7 @@ class BatchCommitter:
             principal=upload.principal,
             remote=upload.remote,
             created=upload.created,
-            told=item.events,
+            events=item.events,
             metadata=upload.metadata,
         )
 
@@ -224,7 +224,7 @@ class BatchCommitter:
                 # Another process created the name after it was checked.
                 parent.target_stat = parent.stat()
                 publish.choose_name(upload, parent, ())
-                self._outbox.move(upload.id, item.path).result()
+                self._outbox.move_upload(upload.id, item.path).result()
         raise Refusal("conflict", "every name that was tried was taken by another upload: try again")
 
     def _sync_folders(self, published: list[StagedUpload], result: BatchResult) -> None:
@@ -253,7 +253,7 @@ class BatchCommitter:
             # The URLs first: they are valid again even where the rows cannot be deleted yet.
             if self._state.release_urls([request.upload for request in requests]):
                 self._state.one_time_marks.sync()
-            self._outbox.forget(ids).result()
+            self._outbox.forget_uploads(ids).result()
         except (sqlite3.Error, OSError):
             # While an (empty) body is there, recovery knows that the upload was never published.
             self._undo_later.extend(ids)
@@ -274,7 +274,7 @@ class BatchCommitter:
         if not ids:
             return
         with contextlib.suppress(sqlite3.Error, OSError):
-            self._outbox.forget(ids).result()
+            self._outbox.forget_uploads(ids).result()
             self._state.one_time_marks.release_all(ids)
             while ids:
                 self._disk.incoming.remove(ids[-1])

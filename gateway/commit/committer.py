@@ -153,7 +153,7 @@ class Committer:
             )
         failpoints.hit("before answer")
         _settle([_outcome(job, result) for job in jobs])
-        self._outbox.release(result.event_ids)
+        self._outbox.release_events(result.event_ids)
 
 
 def _outcome(job: _CommitJob, result: BatchResult) -> _Settled:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from gateway.commit.committer import Committer
 from gateway.commit.disk_space import Reservation
@@ -21,8 +21,6 @@ from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored, Upload
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
 from gateway.storage.local.xattrs import encode_xattr
-
-T = TypeVar("T")
 
 MAX_CHUNKS: Final = 512
 """Chunks buffered per body: a client that sends byte by byte must not cost an object for each."""
@@ -53,11 +51,6 @@ class LocalWriter:
         self._committer = committer
         self._file_mode = file_mode
         self.buffers = WriteBuffers()
-
-    async def exists(self, path: str) -> bool:
-        """See `StorageWriter.exists`."""
-        segments = paths.check_path(path)
-        return await self._in_thread(lambda: self._disk.tree.lstat(segments) is not None)
 
     async def begin(
         self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
@@ -94,9 +87,6 @@ class LocalWriter:
         exists = self._disk.tree.lstat(paths.check_path(upload.path)) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
         return self._disk.space.reserve(upload.content_length)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk.executor, work)
 
 
 class LocalPendingWrite:

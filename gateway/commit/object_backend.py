@@ -24,12 +24,10 @@ from gateway.settings import Settings
 from gateway.signing import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.keys import PrefixedKeys
-from gateway.storage.s3.memory_budget import MemoryBudget
+from gateway.storage.s3.encoding import UPLOAD_ID_NAME, PrefixedKeys
 from gateway.storage.s3.multipart_log import MultipartLog
-from gateway.storage.s3.part_body import BufferedPart
-from gateway.storage.s3.parts import OWNER
-from gateway.storage.s3.retries import KeyTakenError
+from gateway.storage.s3.parts import BufferedPart, MemoryBudget
+from gateway.storage.s3.retries import KeyExistsError
 from gateway.storage.s3.upload import UploadContext
 from gateway.telemetry.logs import event
 
@@ -142,10 +140,10 @@ class ObjectBackend:
             return
 
     async def _honours_conditions(self) -> bool:
-        key, params = self._bucket.key(PROBE_PATH), {"Metadata": {OWNER: "probe"}}
+        key, params = self._bucket.key(PROBE_PATH), {"Metadata": {UPLOAD_ID_NAME: "probe"}}
         try:
             for _ in range(2):  # at the first start the object does not exist
                 await self.objects.put_object(key, BufferedPart(), params, new=True)
-        except KeyTakenError:
+        except KeyExistsError:
             return True
         return False

@@ -27,7 +27,7 @@ from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.bucket import ObjectHead
-from gateway.storage.s3.retries import KeyTakenError, OutcomeUnknownError
+from gateway.storage.s3.retries import KeyExistsError, OutcomeUnknownError
 from gateway.storage.s3.upload import MultipartUpload
 from gateway.telemetry.logs import event
 
@@ -118,7 +118,8 @@ class ObjectCommitter:
                 raise self._unknown_outcome(commit, error) from error
         failpoints.hit("before answer")
         body.done()
-        asyncio.get_running_loop().call_soon(self._journal.unsettled.release, commit.row.event_ids)
+        released = self._journal.pending_uploads.release_events
+        asyncio.get_running_loop().call_soon(released, commit.row.event_ids)
         upload = commit.upload
         return Stored(
             upload.id, body.target.path, body.received, media_type(upload), replaced, commit.digests
@@ -154,7 +155,7 @@ class ObjectCommitter:
             principal=upload.principal,
             remote=upload.remote,
             created=upload.created,
-            told=events,
+            events=events,
             metadata=upload.metadata,
             place=location,
             pending=True,
@@ -162,7 +163,7 @@ class ObjectCommitter:
         commit.row = PendingUpload(upload.id, path, location, tuple([e.event_id for e in events]))
         failpoints.hit("before journal commit")
         try:
-            await asyncio.wrap_future(self._journal.outbox.record([record]))
+            await asyncio.wrap_future(self._journal.outbox.record_uploads([record]))
         except Exception as error:
             raise refusal_of(error) from error
         failpoints.hit("after journal commit")
@@ -187,7 +188,7 @@ class ObjectCommitter:
         while True:
             try:
                 etag = await commit.body.publish(new=commit.new)
-            except KeyTakenError as error:
+            except KeyExistsError as error:
                 if (own := await self._own_etag(commit, error)) is not None:
                     return own
                 if not commit.renames:
@@ -202,13 +203,13 @@ class ObjectCommitter:
             except Exception as error:
                 log.exception(
                     "an object could not be published",
-                    extra=event("upload.unsettled", upload_id=commit.upload.id),
+                    extra=event("upload.pending_uploads", upload_id=commit.upload.id),
                 )
                 return await self._query_outcome(commit, error)
             else:
                 return await self._final_etag(commit, etag)
 
-    async def _own_etag(self, commit: ObjectCommit, error: KeyTakenError) -> str | None:
+    async def _own_etag(self, commit: ObjectCommit, error: KeyExistsError) -> str | None:
         """Return the tag of the object that has the name if it is this upload. Raises
         `UnknownOutcome`.
 
@@ -254,7 +255,7 @@ class ObjectCommitter:
         try:
             if commit.upload.grant is not None and self._state.release_urls([commit.upload]):
                 await asyncio.to_thread(self._state.one_time_marks.sync)
-            await asyncio.wrap_future(self._journal.outbox.forget([commit.upload.id]))
+            await asyncio.wrap_future(self._journal.outbox.forget_uploads([commit.upload.id]))
         except (sqlite3.Error, OSError):
             self._reconciler.add(commit.row)
         await commit.body.discard()
@@ -274,7 +275,9 @@ class ObjectCommitter:
         try:
             await self._rename(commit)
             location, path = self._location(commit.body), commit.body.target.path
-            await asyncio.wrap_future(self._journal.unsettled.move(commit.upload.id, path, location))
+            await asyncio.wrap_future(
+                self._journal.pending_uploads.move(commit.upload.id, path, location)
+            )
         except Exception as error:
             await self._undo(commit)
             raise refusal_of(error) from error

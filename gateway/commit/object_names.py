@@ -16,8 +16,7 @@ from gateway.domain.model import Identity, Upload
 from gateway.errors import Refusal
 from gateway.signing import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
-from gateway.storage.s3.keys import PrefixedKeys
-from gateway.storage.s3.parts import ObjectTarget, put_object_params
+from gateway.storage.s3.encoding import ObjectTarget, PrefixedKeys, put_object_params
 
 
 @dataclass(slots=True)
@@ -49,7 +48,7 @@ class ReservedNames:
         `Refusal("conflict")`."""
         folder, _, wanted = path.rpartition("/")
         for name in (wanted, *names_beside(wanted, upload.id)):
-            key = self.keys.of(f"{folder}/{name}")
+            key = self.keys.key_of(f"{folder}/{name}")
             if self._owners.setdefault(key, upload.id) != upload.id:
                 continue
             if await self.objects.head_object(key) is None:
@@ -65,7 +64,7 @@ class ReservedNames:
     def target(self, upload: Upload, path: str) -> ObjectTarget:
         """Return where a body goes. The mark covers the path too."""
         mark = self.marker.mark(upload.id, path)
-        return ObjectTarget(path, self.keys.of(path), upload.id, _object_params(upload, mark))
+        return ObjectTarget(path, self.keys.key_of(path), upload.id, _object_params(upload, mark))
 
 
 def _object_params(upload: Upload, mark: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class UploadReconciler:
                 "upload %s waits for the bucket %s, which is not the one of --storage",
                 row.upload_id,
                 row.place.get("bucket"),
-                extra=event("upload.unsettled", upload_id=row.upload_id),
+                extra=event("upload.pending_uploads", upload_id=row.upload_id),
             )
             return
         self._unsettled[row.upload_id] = _Unsettled(row, time.monotonic())
@@ -81,7 +81,7 @@ class UploadReconciler:
 
     async def settle_published(self, row: PendingUpload, etag: str) -> None:
         """Record that the upload was published. Raises `sqlite3.Error`."""
-        await asyncio.wrap_future(self.state.journal.unsettled.settle(row.upload_id, etag))
+        await asyncio.wrap_future(self.state.journal.pending_uploads.mark_published(row.upload_id, etag))
         await asyncio.to_thread(self.multiparts.remove, row.upload_id)
 
     async def run(self) -> None:
@@ -111,13 +111,13 @@ class UploadReconciler:
                 "upload %s cannot be settled now: %s",
                 upload_id,
                 error,
-                extra=event("upload.unsettled", upload_id=upload_id),
+                extra=event("upload.pending_uploads", upload_id=upload_id),
             )
         except Exception:
             log.exception(
                 "upload %s cannot be settled",
                 upload_id,
-                extra=event("upload.unsettled", upload_id=upload_id),
+                extra=event("upload.pending_uploads", upload_id=upload_id),
             )
         return False
 
@@ -126,7 +126,7 @@ class UploadReconciler:
         head = await self.find_object(row)
         if head is not None:
             await self.settle_published(row, head.etag)
-            journal.unsettled.release(row.event_ids)
+            journal.pending_uploads.release_events(row.event_ids)
             log.info(
                 "upload %s is in the bucket: its handlers will run",
                 row.upload_id,
@@ -139,7 +139,7 @@ class UploadReconciler:
         if time.monotonic() < upload.deadline:
             return False
         await asyncio.to_thread(self.state.one_time_marks.release_all, [row.upload_id])
-        await asyncio.wrap_future(journal.outbox.forget([row.upload_id]))
+        await asyncio.wrap_future(journal.outbox.forget_uploads([row.upload_id]))
         await asyncio.to_thread(self.multiparts.remove, row.upload_id)
         log.info(
             "upload %s, which was never answered, did not reach the bucket",

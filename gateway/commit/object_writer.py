@@ -30,16 +30,12 @@ class ObjectWriter:
         """Tell whether an upload is on its way here."""
         return upload_id in self._active
 
-    async def exists(self, path: str) -> bool:
-        """See `StorageWriter.exists`."""
-        key = self._names.keys.of(path)
-        return await self._context.objects.head_object(key) is not None
-
     async def begin(
         self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
     ) -> ObjectPendingWrite:
         """See `StorageWriter.begin`."""
-        exists = await self.exists("/" + "/".join(paths.check_path(upload.path)))
+        key = self._names.keys.key_of("/" + "/".join(paths.check_path(upload.path)))
+        exists = await self._context.objects.head_object(key) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._disk.executor, self._disk.space.check, 1)

@@ -54,22 +54,22 @@ def recover(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
 
 def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTimeMarks) -> Recovered:
     removed = undone = 0
-    if journal.outbox.held().result():
+    if journal.outbox.has_unclaimed().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.
         os.sync()
     for upload_ids in _chunks(incoming.upload_ids()):
-        recorded = journal.outbox.recorded(upload_ids).result()
+        recorded = journal.outbox.recorded_uploads(upload_ids).result()
         private = {upload_id for upload_id in upload_ids if not _was_published(incoming, upload_id)}
         unpublished = [upload_id for upload_id in recorded if upload_id in private]
         if unpublished:
-            journal.outbox.forget(unpublished).result()
+            journal.outbox.forget_uploads(unpublished).result()
         one_time_marks.release_all(private)
         for upload_id in upload_ids:
             incoming.remove(upload_id)
         removed += len(upload_ids)
         undone += len(unpublished)
     incoming.sync()
-    held, running = journal.queue.resume().result()
+    held, running = journal.queue.recover().result()
     recovered = Recovered(removed, undone, held + running)
     if any((removed, undone, held, running)):
         log.info(

@@ -69,7 +69,7 @@ def create_journals(state: StateDirectory, journal: Journal, count: int) -> None
         new = Journal(incomplete)
         new.open()
         try:
-            new.pause_like(journal)
+            new.copy_pauses(journal)
         finally:
             new.close()
         incomplete.rename(path)
@@ -122,7 +122,7 @@ def _absorb(folder: Path, journal: Journal) -> int:
         leaving = Journal(path)
         leaving.open()
         try:
-            deliveries = journal.take_over(leaving)
+            deliveries = journal.copy_from(leaving)
         finally:
             leaving.close()
         absorbed += deliveries

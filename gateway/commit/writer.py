@@ -66,10 +66,6 @@ class PendingWrite(Protocol):
 class StorageWriter(Protocol):
     """The writing side of a storage. Runs on the server's event loop."""
 
-    async def exists(self, path: str) -> bool:
-        """Tell whether something is stored at `path`. Raises `Refusal`, also for a bad path."""
-        ...
-
     async def begin(
         self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
     ) -> PendingWrite:

@@ -17,22 +17,20 @@ from aiohttp import web
 
 from gateway.auth.authenticator import INTERNAL, JWT, SIGNED, Auth
 from gateway.auth.links import object_of
-from gateway.auth.request import ApiHandler, IncomingRequest
+from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
-from gateway.endpoints.downloads.archive import ArchiveHandler, folder_of
+from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
-from gateway.endpoints.routing.proxy_response import ProxyResponse
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.socket_takeover import DETACHED, respond_detached
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
-from gateway.http.protocol import SERVER, UPLOAD_ID, abort, answer_unread, is_unread
-from gateway.http.responses import refusal_answer
+from gateway.http.protocol import UPLOAD_ID, abort
+from gateway.http.responses import ApiHandler, GatewayResponse, refusal_response
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.logs import event
@@ -128,24 +126,22 @@ class Dispatcher:
                 abort(request)
                 self._record(request, None, started)
                 return web.Response(status=500)
-            response.headers["X-Request-Id"] = request_id
-            if not isinstance(response, ProxyResponse):
-                response.headers["Server"] = SERVER
-                response.headers["X-Content-Type-Options"] = "nosniff"
+            response.set_gateway_headers(request_id)
             self._record(request, response, started)
             with contextlib.suppress(ConnectionError):  # the client is no longer connected
-                await _send(request, response)
+                await response.send(request)
+                failpoints.hit("after answer")
             return response
 
     def _secrets_of(self, request: web.BaseRequest) -> list[str]:
         return self._redaction.values(request.headers, request.raw_path.partition("?")[2])
 
-    async def _respond(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse | None:
+    async def _respond(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse | None:
         """Return the response, or None to close the connection without one."""
         try:
             return await self._dispatch(request, owner=owner)
         except Refusal as refusal:
-            response = refusal_answer(refusal)
+            response = refusal_response(refusal)
             if request.body_exists:
                 response.force_close()
             return response
@@ -160,14 +156,14 @@ class Dispatcher:
             return None
         except Exception:
             log.exception("a request failed", extra=event("request.failed"))
-            return refusal_answer(
+            return refusal_response(
                 Refusal(
                     "internal",
                     "internal server error; the server log has details under this X-Request-Id",
                 )
             )
 
-    async def _dispatch(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
+    async def _dispatch(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse:
         if self.stopping:
             raise Refusal("stopping", "the gateway is being stopped")
         incoming = IncomingRequest(request, owner=owner)
@@ -178,9 +174,9 @@ class Dispatcher:
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
         self.auth.refuse_unknown_proxy(request.headers)
-        downloads = self.files.downloads.on
+        downloads = self.files.downloads.enabled
         if request.method in {"GET", "HEAD"} and downloads:
-            folder = folder_of(self._template, incoming)
+            folder = archived_folder(self._template, incoming)
             if folder is not None:
                 return await self.files.archives.get(incoming, folder)
         match = self._template.match(raw_path)
@@ -192,7 +188,7 @@ class Dispatcher:
             raise _upload_with_put(UPLOAD_METHODS if downloads else "PUT")
         return await self.files.uploads.put(incoming, match)
 
-    async def _object(self, incoming: IncomingRequest, match: PathMatch) -> web.StreamResponse:
+    async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
         """Serve a stored path to a signed URL, or to a gateway of this installation."""
         request = incoming.request
         self.auth.refuse_unknown_proxy(request.headers)
@@ -207,7 +203,7 @@ class Dispatcher:
             raise _upload_with_put(UPLOAD_METHODS)
         return await self.files.uploads.put(incoming, match)
 
-    async def _api(self, incoming: IncomingRequest) -> web.StreamResponse:
+    async def _api(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve an endpoint of `API_ROUTES`. Who may not call one is not told which ones exist."""
         match = match_api_route(paths.decode(incoming.raw_path))
         access = Access.OPERATOR if match is None else match.access
@@ -234,7 +230,7 @@ class Dispatcher:
         return self.auth.operator(caller.principal)
 
     def _record(
-        self, request: web.BaseRequest, response: web.StreamResponse | None, started: float
+        self, request: web.BaseRequest, response: GatewayResponse | None, started: float
     ) -> None:
         """Count and log one request. The query is left out: it may hold a signature."""
         method = request.method if request.method in METHODS else "other"
@@ -257,16 +253,3 @@ class Dispatcher:
 
 def _upload_with_put(allowed: str) -> Refusal:
     return Refusal("method_not_allowed", "files are uploaded with PUT", {"Allow": allowed})
-
-
-async def _send(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Write the response; where the body was not read, close the connection behind it."""
-    refused = response.status >= 400 and request.body_exists and not isinstance(response, ProxyResponse)
-    if DETACHED in request:
-        await respond_detached(request, response)
-    elif refused or is_unread(request):
-        await answer_unread(request, response)
-    else:
-        await response.prepare(request)
-        await response.write_eof()
-    failpoints.hit("after answer")

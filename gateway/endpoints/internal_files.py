@@ -10,9 +10,10 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from gateway.auth.request import ApiHandler, IncomingRequest
+from gateway.auth.request import IncomingRequest
 from gateway.errors import Refusal, Superseded
 from gateway.files.versions import UploadVersions
+from gateway.http.responses import ApiHandler, GatewayResponse, Response
 from gateway.storage.protocols import Storage
 
 _STRONG_ETAG: Final = re.compile(r'"([\x21\x23-\x7e]*)"')
@@ -21,9 +22,7 @@ _STRONG_ETAG: Final = re.compile(r'"([\x21\x23-\x7e]*)"')
 class VersionSender(Protocol):
     """Downloads, as far as this endpoint needs them."""
 
-    async def serve(
-        self, request: web.BaseRequest, path: str, *, etag: str | None
-    ) -> web.StreamResponse:
+    async def serve(self, request: web.BaseRequest, path: str, *, etag: str | None) -> GatewayResponse:
         """Answer with this version of the file at `path`. Raises `Refusal`."""
 
 
@@ -39,7 +38,7 @@ class InternalFilesEndpoint:
         """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
         return {"file": self._upload}
 
-    async def _upload(self, incoming: IncomingRequest) -> web.StreamResponse:
+    async def _upload(self, incoming: IncomingRequest) -> GatewayResponse:
         """Send or remove the version of a file that an upload became. Raises `Refusal`."""
         request, upload_id = incoming.request, incoming.variables["upload_id"]
         if incoming.operator is None:  # `--auth none` lets everyone upload, and not read others' files
@@ -57,15 +56,15 @@ class InternalFilesEndpoint:
             if refusal.code not in {"not_found", "bad_path"}:
                 raise
             raise Refusal("superseded", f"{version.path} has been removed since") from None
-        return web.Response(status=204)
+        return Response(status=204)
 
-    async def delete_object(self, request: web.BaseRequest, path: str) -> web.Response:
+    async def delete_object(self, request: web.BaseRequest, path: str) -> Response:
         """Remove what is stored at a path, with `If-Match` one version of it. Raises `Refusal`."""
         try:
             await self._storage.delete(path, _if_match(request.headers.get("If-Match", "*")))
         except Superseded as error:
             raise Refusal("precondition_failed", f"If-Match: {error}") from None
-        return web.Response(status=204)
+        return Response(status=204)
 
 
 def _if_match(header: str) -> str | None:

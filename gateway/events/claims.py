@@ -1,35 +1,36 @@
-"""What a claim reads and writes, as one small operation.
-
-The rule: its cost does not depend on how much waits: an index leads to the first that is due, and
-all rows of a claim come as one (each step of SQLite gives the interpreter's lock away, and a busy
-loop is slow to give it back).
-"""
+"""Claims in the journal: the statements, the events held back, and the wake-ups of claims that wait."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import threading
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import Delivery
 from gateway.events.database import packed
+
+ANY_HANDLER: Final = "*"
+"""The name under which a claim waits for every handler; no handler can have it."""
 
 _DUE: Final = (
     "SELECT d.seq, d.attempt + 1 AS attempt, d.round, d.handler, e.id, e.type, e.upload_id,"
     " COALESCE(u.path, e.path) AS path, e.holder, e.created, e.body"
     " FROM deliveries d INDEXED BY {index} JOIN events e ON e.id = d.event_id"
     " LEFT JOIN uploads u ON u.id = e.upload_id"
-    " WHERE d.state = 'ready' AND d.due <= :now{whose}"
+    " WHERE d.state = 'ready' AND d.due <= :now{handler}"
     " AND d.event_id NOT IN (SELECT value FROM json_each(:held)) ORDER BY {order} LIMIT :limit"
 )
 _OF_HANDLER: Final = (
     " AND d.handler = :handler AND NOT EXISTS (SELECT 1 FROM paused WHERE handler = :handler)"
 )
 _DUE_OF_HANDLER: Final = _DUE.format(
-    index="deliveries_ready", whose=_OF_HANDLER, order="d.due, d.created, d.seq"
+    index="deliveries_ready", handler=_OF_HANDLER, order="d.due, d.created, d.seq"
 )
-_DUE_OF_ANY: Final = _DUE.format(index="deliveries_unfinished", whose="", order="d.seq")
+_DUE_OF_ANY: Final = _DUE.format(index="deliveries_unfinished", handler="", order="d.seq")
 
 _AS_ONE: Final = (
     "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"
@@ -47,18 +48,24 @@ _NEXT_DUE_OF_ANY: Final = (
 
 
 class ClaimResult(NamedTuple):
-    """What a claim brought: deliveries now running, and when (Unix time) the next one is due."""
+    """Claimed deliveries, which are running now, and when (Unix time) the next one is due."""
 
     deliveries: list[Delivery]
     next_due: float | None
 
 
-def take(db: sqlite3.Connection, handler: str | None, limit: int, held: list[str]) -> ClaimResult:
-    """Make up to `limit` due deliveries of `handler` (None: of all) running, without those of `held`."""
+def claim_due(
+    db: sqlite3.Connection, handler: str | None, limit: int, unpublished: list[str]
+) -> ClaimResult:
+    """Claim up to `limit` due deliveries of `handler` (None: of all), except those of `unpublished`.
+
+    The cost does not depend on how much waits: an index leads to the first that is due, and all rows
+    of a claim come as one (each step of SQLite releases the interpreter's lock, and a busy loop is
+    slow to give it back).
+    """
     now = time.time()
-    one = handler is not None
-    asked = {"handler": handler, "now": now, "limit": limit, "held": packed(held)}
-    (text,) = db.execute(_CLAIM if one else _CLAIM_ANY, asked).fetchone()
+    values = {"handler": handler, "now": now, "limit": limit, "held": packed(unpublished)}
+    (text,) = db.execute(_CLAIM_ANY if handler is None else _CLAIM, values).fetchone()
     rows: list[list[Any]] = json.loads(text)
     if rows:
         db.execute(
@@ -67,7 +74,7 @@ def take(db: sqlite3.Connection, handler: str | None, limit: int, held: list[str
             (now, packed([row[0] for row in rows])),
         )
         return ClaimResult([_delivery(row) for row in rows], None)
-    (due,) = db.execute(_NEXT_DUE if one else _NEXT_DUE_OF_ANY, asked).fetchone()
+    (due,) = db.execute(_NEXT_DUE_OF_ANY if handler is None else _NEXT_DUE, values).fetchone()
     return ClaimResult([], due)
 
 
@@ -77,3 +84,117 @@ def _delivery(row: list[Any]) -> Delivery:
     if path is not None:
         event["path"] = path
     return Delivery(seq, event_id, upload_id, kind, handler, attempt, event, holder, round_, created)
+
+
+class UnpublishedEvents:
+    """Events that may not be claimed yet, because their upload is not published. Thread-safe.
+
+    In memory only: a start settles every unpublished upload before anything is claimed, so a crash
+    needs no mark in the file, and a release costs no transaction.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: dict[str, tuple[str, Sequence[str]]] = {}
+
+    def hold(self, event_id: str, upload_id: str, handlers: Sequence[str]) -> None:
+        """Hold the deliveries of an event that is about to be recorded."""
+        with self._lock:
+            self._events[event_id] = upload_id, handlers
+
+    def release(self, event_ids: Iterable[str]) -> set[str]:
+        """Release events; return the handlers that have something new to claim."""
+        with self._lock:
+            released = [self._events.pop(event_id, None) for event_id in event_ids]
+        return {handler for event in released if event for handler in event[1]}
+
+    def forget(self, upload_ids: Iterable[str]) -> None:
+        """Remove the events of uploads whose rows are deleted."""
+        deleted = set(upload_ids)
+        with self._lock:
+            for event_id in [e for e, (upload_id, _) in self._events.items() if upload_id in deleted]:
+                del self._events[event_id]
+
+    def event_ids(self) -> list[str]:
+        """Return the events that must not be claimed now."""
+        with self._lock:
+            return list(self._events)
+
+    def clear(self) -> None:
+        """Release everything: recovery has settled it."""
+        with self._lock:
+            self._events.clear()
+
+
+class Wakeups:
+    """Wakes claims that wait. `notify` may be called from any thread; all else belongs to one loop.
+
+    Nothing is polled and no notification is missed: a claim reads `generation` before it reads the
+    journal and passes it to `wait`, which returns at once if there was a notification in between.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generations: dict[str, int] = {}
+        self._all = 0
+        self._notified: set[str] = set()
+        self._scheduled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+
+    def notify(self, handlers: Iterable[str]) -> None:
+        """Wake the claims of these handlers, and those of `ANY_HANDLER`."""
+        with self._lock:
+            for handler in (*handlers, ANY_HANDLER):
+                self._generations[handler] = self._generations.get(handler, 0) + 1
+                self._notified.add(handler)
+            loop = self._loop
+            if loop is None or self._scheduled:
+                return
+            self._scheduled = True
+        try:
+            loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # that loop has ended
+            self._scheduled = False
+
+    def notify_all(self) -> None:
+        """Wake every claim."""
+        with self._lock:
+            self._all += 1
+            names = list(self._waiters)
+        self.notify(names)
+
+    def generation(self, handler: str) -> int:
+        """Return the number of notifications for a handler."""
+        return self._generations.get(handler, 0) + self._all
+
+    async def wait(self, handler: str, generation: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until the handler's generation is no longer `generation`, up to `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        with self._lock:
+            if self.generation(handler) != generation:
+                return
+            if self._loop is not loop:
+                self._loop, self._scheduled = loop, False
+            self._waiters.setdefault(handler, set()).add(waiter)
+        timer = loop.call_later(timeout, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._waiters[handler].discard(waiter)
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._scheduled = False
+            notified, self._notified = self._notified, set()
+            woken = [waiter for name in notified for waiter in self._waiters.get(name, ())]
+        for waiter in woken:
+            _resolve(waiter)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

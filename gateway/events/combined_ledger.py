@@ -1,7 +1,7 @@
-"""Several ledgers seen and steered as one.
+"""Several ledgers as one.
 
-The rule: nothing is said of a part that cannot be asked: then the whole answer is
-`EventEngineUnavailable`, for a list that silently lacks a node would be a lie.
+Where one of them is unavailable the whole answer is `EventEngineUnavailable`: a list that silently lacks
+a node would be wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.events.ledger import merged
+from gateway.events.ledger import merge_depths
 from gateway.events.protocols import (
     ChunkResult,
     DeliveryHistory,
@@ -29,7 +29,7 @@ from gateway.events.protocols import (
 Parts = Callable[[], Mapping[str, Ledger]]
 
 _END: Final = "-"
-"""Stands in a cursor for a part that has no more; cursors of parts never look so."""
+"""In a cursor: a ledger that has no more. No ledger has such a cursor."""
 
 Cursors = dict[str, str | None]
 
@@ -37,116 +37,118 @@ Cursors = dict[str, str | None]
 class CombinedLedger:
     """Several ledgers as one. Implements `Ledger`.
 
-    `parts()` is asked each time: what lives now, by a name that stays (such as `slot-0`). Where two
-    parts know a delivery, the one that comes later in `parts()` has the last word. `holders()` are
-    those that hold handlers back, where not all do: an engine that many nodes share does so alone.
+    `parts()` returns the present ledgers, by a stable name such as `slot-0`. Where two know a delivery,
+    the later one in `parts()` has its state. `pausing()` are those that pause handlers, where not
+    all do:
+    an engine that many nodes share does so alone.
     """
 
-    def __init__(self, parts: Parts, holders: Parts | None = None) -> None:
+    def __init__(self, parts: Parts, pausing: Parts | None = None) -> None:
         self._parts = parts
-        self._holders = holders or parts
+        self._pausing = pausing or parts
 
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state, over all parts."""
         counted = await asyncio.gather(*(part.depth() for part in self._parts().values()))
-        return merged(depth for part in counted for depth in part)
+        return merge_depths(depth for part in counted for depth in part)
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows of all parts behind the cursor `after`, oldest first.
 
-        Raises `ValueError` for a cursor that is none.
+        Raises `ValueError` for an invalid cursor.
         """
         parts = self._parts()
-        cursors = _read(after)
-        left = {name: part for name, part in parts.items() if cursors.get(name) != _END}
-        if not left:
+        cursors = _decode_cursor(after)
+        unfinished = {name: part for name, part in parts.items() if cursors.get(name) != _END}
+        if not unfinished:
             return DeliveryPage([], None)
         fetched = await asyncio.gather(
-            *(part.page(selection, cursors.get(name), limit) for name, part in left.items())
+            *(part.page(selection, cursors.get(name), limit) for name, part in unfinished.items())
         )
-        pages = dict(zip(left, fetched, strict=True))
-        taken = _shares(pages, limit)
-        for name, part in left.items():
-            if 0 < taken[name] < len(pages[name].rows):
-                # Only the part itself knows the cursor behind the last row that is taken.
-                pages[name] = await part.page(selection, cursors.get(name), taken[name])
-            if taken[name] or not pages[name].rows:
+        pages = dict(zip(unfinished, fetched, strict=True))
+        shares = _shares(pages, limit)
+        for name, part in unfinished.items():
+            if 0 < shares[name] < len(pages[name].rows):
+                # Only the ledger itself knows the cursor behind the last row of its share.
+                pages[name] = await part.page(selection, cursors.get(name), shares[name])
+            if shares[name] or not pages[name].rows:
                 cursors[name] = pages[name].next or _END
-        rows = [row for name in left for row in pages[name].rows if taken[name]]
+        rows = [row for name in unfinished for row in pages[name].rows if shares[name]]
         rows.sort(key=lambda row: row.created)
         done = all(cursors.get(name) == _END for name in parts)
-        return DeliveryPage(rows, None if done else _write(cursors))
+        return DeliveryPage(rows, None if done else _encode_cursor(cursors))
 
     async def history(self, event_id: str) -> EventHistory | None:
-        """Return an event as all parts together know it, or None."""
-        told = await asyncio.gather(*(part.history(event_id) for part in self._parts().values()))
-        known = [history for history in told if history is not None]
-        if not known:
+        """Return an event with what all parts know of it, or None."""
+        answers = await asyncio.gather(*(part.history(event_id) for part in self._parts().values()))
+        histories = [history for history in answers if history is not None]
+        if not histories:
             return None
-        stories: dict[str, DeliveryHistory] = {}
-        for history in known:
-            for story in history.stories:
-                earlier = stories.get(story.row.handler, DeliveryHistory(story.row, [])).runs
-                runs = sorted({*earlier, *story.runs}, key=lambda run: run.ended)
-                stories[story.row.handler] = DeliveryHistory(story.row, runs)
-        return replace(known[0], stories=[stories[handler] for handler in sorted(stories)])
+        merged: dict[str, DeliveryHistory] = {}
+        for history in histories:
+            for delivery in history.deliveries:
+                handler = delivery.row.handler
+                earlier = merged[handler].runs if handler in merged else []
+                runs = sorted({*earlier, *delivery.runs}, key=lambda run: run.ended)
+                merged[handler] = DeliveryHistory(delivery.row, runs)
+        return replace(histories[0], deliveries=[merged[handler] for handler in sorted(merged)])
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`, part after part."""
-        cursors = _read(after)
-        left = {name: part for name, part in self._parts().items() if cursors.get(name) != _END}
-        for name, part in left.items():
-            done = await part.run_chunk(verb, selection, cursors.get(name))
-            cursors[name] = done.next or _END
-            last = done.next is None and len(left) == 1
-            return ChunkResult(done.count, None if last else _write(cursors))
+        cursors = _decode_cursor(after)
+        unfinished = {name: part for name, part in self._parts().items() if cursors.get(name) != _END}
+        for name, part in unfinished.items():
+            chunk = await part.run_chunk(verb, selection, cursors.get(name))
+            cursors[name] = chunk.next or _END
+            last = chunk.next is None and len(unfinished) == 1
+            return ChunkResult(chunk.count, None if last else _encode_cursor(cursors))
         return ChunkResult(0, None)
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""
-        await asyncio.gather(*(part.pause(handler) for part in self._holders().values()))
+        await asyncio.gather(*(part.pause(handler) for part in self._pausing().values()))
 
     async def resume(self, handler: str) -> None:
-        """Claim again, in all parts: what one was told before others held back alone is over, too."""
+        """Claim again, in all parts: those of an earlier pause without a shared engine too."""
         await asyncio.gather(*(part.resume(handler) for part in self._parts().values()))
 
     async def paused(self) -> frozenset[str]:
-        """Return the handlers that are held back."""
-        told = await asyncio.gather(*(part.paused() for part in self._holders().values()))
-        return frozenset().union(*told)
+        """Return the handlers that are paused."""
+        paused = await asyncio.gather(*(part.paused() for part in self._pausing().values()))
+        return frozenset().union(*paused)
 
 
 def _shares(pages: Mapping[str, DeliveryPage], limit: int) -> dict[str, int]:
     """Return how many rows of each part are among the `limit` oldest of all.
 
-    Behind the end of a part's page there may be more that is older than what others show, so it
-    goes no further than the first page that has more and is used up.
+    Behind the end of a page there may be rows older than those of other pages, so it ends at the first
+    page that is used up and has more.
     """
     rows = sorted(
         (row.created, at, number)
         for at, page in enumerate(pages.values())
         for number, row in enumerate(page.rows)
     )
-    taken = [0] * len(pages)
+    counts = [0] * len(pages)
     for _, at, _ in rows[:limit]:
-        taken[at] += 1
+        counts[at] += 1
         page = list(pages.values())[at]
-        if taken[at] == len(page.rows) and page.next is not None:
+        if counts[at] == len(page.rows) and page.next is not None:
             break
-    return dict(zip(pages, taken, strict=True))
+    return dict(zip(pages, counts, strict=True))
 
 
-def _write(cursors: Cursors) -> str:
+def _encode_cursor(cursors: Cursors) -> str:
     return base64.urlsafe_b64encode(json.dumps(cursors).encode()).decode().rstrip("=")
 
 
-def _read(after: str | None) -> Cursors:
+def _decode_cursor(after: str | None) -> Cursors:
     if after is None:
         return {}
     try:
-        said: Any = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+        cursors: Any = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
     except (ValueError, binascii.Error):
-        said = None
-    if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
-        raise ValueError("this is no cursor of ours")
-    return said
+        cursors = None
+    if not isinstance(cursors, dict) or not all(isinstance(value, str) for value in cursors.values()):
+        raise ValueError("invalid cursor: use the one of the previous page")
+    return cursors

@@ -130,5 +130,7 @@ class HandlerConsumer:
         self._changed.set()
         if not run.cancelled() and (error := run.exception()) is not None:
             log.error(
-                "a delivery could not be settled", exc_info=error, extra=event("delivery.unsettled")
+                "a delivery could not be settled",
+                exc_info=error,
+                extra=event("delivery.pending_uploads"),
             )

@@ -1,53 +1,125 @@
-"""The embedded journal of one slot, put together.
+"""The embedded journal of one slot: one SQLite file.
 
-One file, three points of view: `outbox` for the commit and recovery, `queue` for the runner,
-`ledger` for those who watch.
+`outbox` is for the commit and the recovery, `queue` for the runner, `ledger` for inspection.
 """
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, Final
 
-from gateway.events import journal_copy as moving
 from gateway.events import schema
+from gateway.events.claims import UnpublishedEvents, Wakeups
 from gateway.events.database import Database
 from gateway.events.ledger import JournalLedger
 from gateway.events.outbox import JournalOutbox
 from gateway.events.pending_uploads import PendingUploads
 from gateway.events.queue import JournalQueue
-from gateway.events.schedule_state import ScheduleState
-from gateway.events.unpublished import UnpublishedEvents
-from gateway.events.wakeups import Wakeups
+from gateway.events.scheduler import ScheduleState
 
 
 class Journal:
-    """SQLite journal: whatever one of its futures has resolved is durable.
+    """SQLite journal: what a resolved future stands for is durable.
 
-    `full` covers power loss as well as the death of the process. `node` is written beside every
-    run, for those who look at the runs of several gateways.
+    `full` covers power loss as well as the death of the process. `node` is written beside every run,
+    to tell the gateways of an installation apart.
     """
 
     def __init__(self, path: Path, *, full: bool = True, node: str = "") -> None:
         self._database = Database(path, full=full)
-        held, bell = UnpublishedEvents(), Wakeups()
-        self.queue = JournalQueue(self._database, held, bell, node)
-        self.outbox = JournalOutbox(self._database, held, bell.ring)
-        self.unsettled = PendingUploads(self._database, held, bell.ring)
-        self.ticks = ScheduleState(self._database)
-        self.ledger = JournalLedger(self._database, self.queue.wake)
+        unpublished, wakeups = UnpublishedEvents(), Wakeups()
+        self.queue = JournalQueue(self._database, unpublished, wakeups, node)
+        self.outbox = JournalOutbox(self._database, unpublished, wakeups)
+        self.pending_uploads = PendingUploads(self._database, unpublished, wakeups)
+        self.schedule_state = ScheduleState(self._database)
+        self.ledger = JournalLedger(self._database, wakeups)
 
     def open(self) -> None:
         """Open, create or migrate the file. Raises `ConfigError`."""
         self._database.open(schema.migrate)
 
-    def take_over(self, other: Journal) -> int:
+    def copy_from(self, other: Journal) -> int:
         """Copy all that `other` holds, durably; return how many deliveries. May be repeated."""
-        return moving.copy(other._database, self._database)
+        return _copy_rows(other._database, self._database)
 
-    def pause_like(self, other: Journal) -> int:
+    def copy_pauses(self, other: Journal) -> int:
         """Pause the handlers that `other` has paused, durably; return how many there are."""
-        return moving.copy_paused(other._database, self._database)
+        return _copy_paused(other._database, self._database)
 
     def close(self) -> None:
         """Finish what is queued and close the file."""
         self._database.close()
+
+
+_COPY_CHUNK: Final = 500
+
+_KEYED: Final = (("uploads", "id"), ("events", "id"), ("paused", "handler"))
+"""Tables whose rows keep their keys, each with that key. Deliveries and runs come after them."""
+
+_Row = dict[str, Any]
+
+
+def _copy_rows(source: Database, target: Database) -> int:
+    """Copy all rows, durably; return how many deliveries `source` holds. Blocking.
+
+    A row that exists already stays as it is, so a copy that broke off is simply repeated. Only the
+    numbers of deliveries change: they belong to the file.
+    """
+    for table, key in _KEYED:
+        for rows in _row_chunks(source, table, key, ""):
+            target.submit(partial(_insert_rows, table=table, rows=rows)).result()
+    deliveries = 0
+    for rows in _row_chunks(source, "deliveries", "seq", 0):
+        runs = source.submit(partial(_runs_of, deliveries=rows)).result()
+        target.submit(partial(_insert_deliveries, deliveries=rows, runs=runs)).result()
+        deliveries += len(rows)
+    return deliveries
+
+
+def _copy_paused(source: Database, target: Database) -> int:
+    """Copy which handlers are paused, durably; return how many are. Blocking."""
+    paused = list(_row_chunks(source, "paused", "handler", ""))
+    for rows in paused:
+        target.submit(partial(_insert_rows, table="paused", rows=rows)).result()
+    return sum(map(len, paused))
+
+
+def _row_chunks(source: Database, table: str, key: str, after: Any) -> Iterator[list[_Row]]:
+    statement = f"SELECT * FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT {_COPY_CHUNK}"  # noqa: S608 (names are ours)
+    while rows := source.submit(partial(_select, statement=statement, values=(after,))).result():
+        yield rows
+        after = rows[-1][key]
+
+
+def _runs_of(db: sqlite3.Connection, deliveries: Sequence[_Row]) -> list[_Row]:
+    return [
+        {**run, "event_id": delivery["event_id"], "handler": delivery["handler"]}
+        for delivery in deliveries
+        for run in _select(db, "SELECT * FROM runs WHERE delivery = ?", (delivery["seq"],))
+    ]
+
+
+def _insert_deliveries(db: sqlite3.Connection, deliveries: Sequence[_Row], runs: Sequence[_Row]) -> None:
+    _insert_rows(db, "deliveries", [{k: v for k, v in row.items() if k != "seq"} for row in deliveries])
+    for run in runs:
+        event_id, handler = run.pop("event_id"), run.pop("handler")
+        (run["delivery"],) = db.execute(
+            "SELECT seq FROM deliveries WHERE event_id = ? AND handler = ?", (event_id, handler)
+        ).fetchone()
+    _insert_rows(db, "runs", runs)
+
+
+def _insert_rows(db: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
+    if rows:
+        names = ", ".join(rows[0])
+        values = ", ".join(f":{name}" for name in rows[0])
+        db.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})", rows)  # noqa: S608 (names are ours)
+
+
+def _select(db: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[_Row]:
+    cursor = db.execute(statement, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -1,7 +1,7 @@
-"""How the ledger's words are written in JSON, and read again.
+"""The ledger's types as JSON.
 
-The rule: what `said` makes of a word, the function of its name understands; whatever else it is
-given is a `ValueError` that says what is wrong. Pure.
+What `encode_X` writes, `decode_X` reads. Readers of a client's JSON raise `ValueError` that says what is
+wrong. Pure.
 """
 
 from __future__ import annotations
@@ -24,110 +24,111 @@ from gateway.events.protocols import (
     State,
 )
 
-MOST_EVENTS: Final = 1000
+MAX_EVENTS: Final = 1000
 """Events that one selection may name."""
 
-LONGEST: Final = 1000
+MAX_NAME_LENGTH: Final = 1000
 """Characters of a name in a selection."""
 
-_SELECTS: Final = frozenset({"state", "handler", "since", "events"})
+_SELECTION_FIELDS: Final = frozenset({"state", "handler", "since", "events"})
 
 Json = dict[str, Any]
 
 
-def page_said(page: DeliveryPage) -> Json:
+def encode_page(page: DeliveryPage) -> Json:
     """Return a page as JSON: `deliveries` and the cursor `next`."""
     return {"deliveries": [asdict(row) for row in page.rows], "next": page.next}
 
 
-def page(said: Any) -> DeliveryPage:
+def decode_page(data: Any) -> DeliveryPage:
     """Read a page."""
-    return DeliveryPage([DeliveryRow(**row) for row in said["deliveries"]], said["next"])
+    return DeliveryPage([DeliveryRow(**row) for row in data["deliveries"]], data["next"])
 
 
-def history_said(history: EventHistory) -> Json:
+def encode_history(history: EventHistory) -> Json:
     """Return an event as JSON: its deliveries are its `handlers`, each with its `runs`."""
     handlers = [
-        {**asdict(story.row), "runs": list(map(asdict, story.runs))} for story in history.stories
+        {**asdict(delivery.row), "runs": list(map(asdict, delivery.runs))}
+        for delivery in history.deliveries
     ]
-    said = asdict(history)
-    del said["stories"]
-    return {**said, "handlers": handlers}
+    data = asdict(history)
+    del data["deliveries"]
+    return {**data, "handlers": handlers}
 
 
-def history(said: Any) -> EventHistory:
+def decode_history(data: Any) -> EventHistory:
     """Read an event."""
-    known = {key: value for key, value in said.items() if key != "handlers"}
-    return EventHistory(**known, stories=[_story(handler) for handler in said["handlers"]])
+    fields = {key: value for key, value in data.items() if key != "handlers"}
+    return EventHistory(**fields, deliveries=[_decode_delivery(item) for item in data["handlers"]])
 
 
-def _story(said: Any) -> DeliveryHistory:
-    row = {key: value for key, value in said.items() if key != "runs"}
-    return DeliveryHistory(DeliveryRow(**row), [Attempt(**run) for run in said["runs"]])
+def _decode_delivery(data: Any) -> DeliveryHistory:
+    row = {key: value for key, value in data.items() if key != "runs"}
+    return DeliveryHistory(DeliveryRow(**row), [Attempt(**run) for run in data["runs"]])
 
 
-def depth_said(depth: list[Depth]) -> Json:
-    """Return a depth as JSON."""
-    return {"depth": [asdict(one) for one in depth]}
+def encode_depth(depths: list[Depth]) -> Json:
+    """Return depths as JSON."""
+    return {"depth": [asdict(depth) for depth in depths]}
 
 
-def depth(said: Any) -> list[Depth]:
-    """Read a depth."""
-    return [Depth(**one) for one in said["depth"]]
+def decode_depth(data: Any) -> list[Depth]:
+    """Read depths."""
+    return [Depth(**depth) for depth in data["depth"]]
 
 
-def chunk_result(said: Any) -> ChunkResult:
+def decode_chunk(data: Any) -> ChunkResult:
     """Read what one chunk of a bulk operation did."""
-    return ChunkResult(int(said["count"]), said["next"])
+    return ChunkResult(int(data["count"]), data["next"])
 
 
-def selection_said(selection: Selection) -> Json:
-    """Return a selection as JSON; what it does not say is left out."""
+def encode_selection(selection: Selection) -> Json:
+    """Return a selection as JSON, without empty fields."""
     return {key: value for key, value in asdict(selection).items() if value not in (None, ())}
 
 
-def selection(said: Mapping[str, Any]) -> Selection:
-    """Read a selection that somebody wrote. Raises `ValueError`."""
-    if unknown := said.keys() - _SELECTS:
+def decode_selection(fields: Mapping[str, Any]) -> Selection:
+    """Read a client's selection. Raises `ValueError`."""
+    if unknown := fields.keys() - _SELECTION_FIELDS:
         raise ValueError(
-            f"a selection has no {sorted(unknown)[0]!r}; it has {', '.join(sorted(_SELECTS))}"
+            f"a selection has no {sorted(unknown)[0]!r}; it has {', '.join(sorted(_SELECTION_FIELDS))}"
         )
-    events = said.get("events", [])
-    if not isinstance(events, list | tuple) or len(events) > MOST_EVENTS:
-        raise ValueError(f"events is a list of at most {MOST_EVENTS} event ids")
+    events = fields.get("events", [])
+    if not isinstance(events, list | tuple) or len(events) > MAX_EVENTS:
+        raise ValueError(f"events is a list of at most {MAX_EVENTS} event ids")
     return Selection(
-        state=state(said.get("state")),
-        handler=None if said.get("handler") is None else name(said["handler"], "handler"),
-        since=moment(said.get("since")),
-        events=tuple(name(event, "each of events") for event in events),
+        state=decode_state(fields.get("state")),
+        handler=None if fields.get("handler") is None else decode_name(fields["handler"], "handler"),
+        since=decode_time(fields.get("since")),
+        events=tuple(decode_name(event, "each of events") for event in events),
     )
 
 
-def state(said: Any) -> State | None:
+def decode_state(value: Any) -> State | None:
     """Read a state. Raises `ValueError`."""
-    if said is None:
+    if value is None:
         return None
-    if said not in get_args(State):
+    if value not in get_args(State):
         raise ValueError(f"state is one of {', '.join(STATES)}")
-    known: State = said
-    return known
+    state: State = value
+    return state
 
 
-def name(said: Any, what: str) -> str:
+def decode_name(value: Any, field: str) -> str:
     """Read a name, such as a handler's or an event's id. Raises `ValueError`."""
-    if not isinstance(said, str) or not 0 < len(said) <= LONGEST:
-        raise ValueError(f"{what} is a text of 1 to {LONGEST} characters")
-    return said
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_LENGTH:
+        raise ValueError(f"{field} is a text of 1 to {MAX_NAME_LENGTH} characters")
+    return value
 
 
-def moment(said: Any) -> float | None:
+def decode_time(value: Any) -> float | None:
     """Read a Unix time in seconds. Raises `ValueError`."""
-    if said is None:
+    if value is None:
         return None
     try:
-        seconds = float(said)
+        seconds = float(value)
     except (TypeError, ValueError):
         seconds = -1.0
-    if isinstance(said, bool) or not 0 <= seconds < math.inf:
+    if isinstance(value, bool) or not 0 <= seconds < math.inf:
         raise ValueError("since is a Unix time in seconds")
     return seconds

@@ -1,7 +1,7 @@
-"""How the journal's tables are read for those who watch.
+"""The statements that read the journal's tables for the ledger.
 
-The rule: every function reads a bounded number of rows, for while it runs no upload can commit.
-What is looked for among many is looked for in windows, by `seq`.
+Every function reads a bounded number of rows, because no upload can commit while it runs. Large tables
+are searched in windows, by `seq`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from gateway.events.protocols import (
     Verb,
 )
 
-WINDOW: Final = 20_000
-"""Rows that one operation looks at, at the most: some 10 ms."""
+MAX_WINDOW: Final = 20_000
+"""Rows that one operation reads: some 10 ms."""
 
-MOST_RUNS: Final = 100
-"""Runs of a delivery that are told: the latest."""
+MAX_RUNS: Final = 100
+"""Runs of a delivery that are listed: the latest."""
 
 _IS: Final[Mapping[str, str]] = {
     "ready": "state = 'ready' AND due <= :now",
@@ -39,7 +39,7 @@ _IS: Final[Mapping[str, str]] = {
     "done": "state = 'done'",
     "relayed": "state = 'relayed'",
 }
-"""What watchers call a state. `relayed` ones are listed by the engine that has them."""
+"""The condition of each listed state. Relayed rows are listed by the engine that has them."""
 
 _KEPT_AS: Final[Mapping[str, str]] = {
     "ready": "ready",
@@ -62,46 +62,45 @@ _ROW: Final = (
 
 @dataclass(slots=True, frozen=True)
 class LedgerQuery:
-    """A selection as the tables understand it: `path` leads to candidates, `wanted` sifts them."""
+    """A selection in SQL: `path` leads to candidates, `condition` filters them."""
 
     path: str
-    wanted: str
+    condition: str
     values: Mapping[str, Any]
 
 
 class MatchedRows(NamedTuple):
-    """The `seq`s that fit, in order, and behind which one to go on (None: nothing is left)."""
+    """The `seq`s that match, in order, and the one to continue behind (None: nothing is left)."""
 
     seqs: list[int]
     next: int | None
 
 
-def listed(selection: Selection) -> LedgerQuery:
-    """Return the search for what a page may show."""
-    return _search(selection, (selection.state,) if selection.state else STATES)
+def list_query(selection: Selection) -> LedgerQuery:
+    """Return the query of what a page lists."""
+    return _query(selection, (selection.state,) if selection.state else STATES)
 
 
-def touched(verb: Verb, selection: Selection) -> LedgerQuery:
-    """Return the search for what `verb` may change."""
-    may = VERB_STATES[verb]
-    states = [state for state in may if selection.state in {None, state}]
-    # What a remote engine was given counts as done here.
-    return _search(selection, [*states, "relayed"] if "done" in states else states)
+def bulk_query(verb: Verb, selection: Selection) -> LedgerQuery:
+    """Return the query of what `verb` may change."""
+    states = [state for state in VERB_STATES[verb] if selection.state in {None, state}]
+    # What a remote engine has counts as done.
+    return _query(selection, [*states, "relayed"] if "done" in states else states)
 
 
-def _search(selection: Selection, states: Sequence[str]) -> LedgerQuery:
-    wanted = "(" + (" OR ".join(_IS[state] for state in states) or "FALSE") + ")"
+def _query(selection: Selection, states: Sequence[str]) -> LedgerQuery:
+    condition = "(" + (" OR ".join(_IS[state] for state in states) or "FALSE") + ")"
     if selection.handler is not None:
-        wanted += " AND handler = :handler"
+        condition += " AND handler = :handler"
     if selection.since is not None:
-        wanted += " AND created >= :since"
+        condition += " AND created >= :since"
     kept_as = {_KEPT_AS.get(state) for state in states}
     if selection.events:
         path = "deliveries WHERE event_id IN (SELECT value FROM json_each(:events))"
     elif kept_as == {"dead"} and selection.handler is not None:
         path = "deliveries INDEXED BY deliveries_dead WHERE state = 'dead' AND handler = :handler"
     elif len(kept_as) == 1 and None not in kept_as:
-        # Spelled out: only so it is clear to SQLite that the index has all of them.
+        # A literal: otherwise SQLite does not see that the index has all of them.
         path = f"deliveries INDEXED BY deliveries_unfinished WHERE state = '{kept_as.pop()}'"
     else:
         path = "deliveries WHERE TRUE"
@@ -111,23 +110,23 @@ def _search(selection: Selection, states: Sequence[str]) -> LedgerQuery:
         "events": json.dumps(selection.events),
         "now": time.time(),
     }
-    return LedgerQuery(path, wanted, values)
+    return LedgerQuery(path, condition, values)
 
 
-def find(
-    db: sqlite3.Connection, search: LedgerQuery, after: int, limit: int, *, top: int, window: int
+def select_window(
+    db: sqlite3.Connection, query: LedgerQuery, after: int, limit: int, *, top: int, window: int
 ) -> MatchedRows:
-    """Look at `window` candidates with `after` < seq <= `top` for up to `limit` that fit."""
-    values = {**search.values, "after": after, "top": top, "window": window, "limit": limit}
+    """Search `window` candidates with `after` < seq <= `top` for up to `limit` that match."""
+    values = {**query.values, "after": after, "top": top, "window": window, "limit": limit}
     edge, candidates = db.execute(
-        f"SELECT max(seq), count(*) FROM (SELECT seq FROM {search.path}"  # noqa: S608 (ours)
+        f"SELECT max(seq), count(*) FROM (SELECT seq FROM {query.path}"  # noqa: S608 (ours)
         " AND seq > :after AND seq <= :top ORDER BY seq LIMIT :window)",
         values,
     ).fetchone()
     if not candidates:
         return MatchedRows([], None)
     rows = db.execute(
-        f"SELECT seq FROM {search.path} AND seq > :after AND seq <= :edge AND {search.wanted}"  # noqa: S608
+        f"SELECT seq FROM {query.path} AND seq > :after AND seq <= :edge AND {query.condition}"  # noqa: S608
         " ORDER BY seq LIMIT :limit",
         {**values, "edge": edge},
     ).fetchall()
@@ -138,22 +137,22 @@ def find(
 
 
 def newest(db: sqlite3.Connection) -> int:
-    """Return the greatest `seq` there is, 0 in an empty journal."""
+    """Return the greatest `seq`, 0 in an empty journal."""
     (seq,) = db.execute("SELECT max(seq) FROM deliveries").fetchone()
     return seq or 0
 
 
 def rows(db: sqlite3.Connection, seqs: Sequence[int]) -> list[DeliveryRow]:
-    """Return deliveries as watchers see them, in the order of `seq`."""
-    found = db.execute(
+    """Return deliveries in the order of `seq`."""
+    cursor = db.execute(
         f"{_ROW} WHERE d.seq IN (SELECT value FROM json_each(:seqs)) ORDER BY d.seq",  # noqa: S608
         {"now": time.time(), "seqs": json.dumps(seqs)},
     )
-    return [DeliveryRow(*columns[:-1]) for columns in found]
+    return [DeliveryRow(*columns[:-1]) for columns in cursor]
 
 
 def history(db: sqlite3.Connection, event_id: str) -> EventHistory | None:
-    """Return an event with its stories, sorted by handler."""
+    """Return an event with its deliveries, sorted by handler."""
     row = db.execute(
         "SELECT e.id, e.type, e.upload_id, coalesce(u.path, e.path), e.created, e.body FROM events e"
         " LEFT JOIN uploads u ON u.id = e.upload_id WHERE e.id = ?",
@@ -162,22 +161,24 @@ def history(db: sqlite3.Connection, event_id: str) -> EventHistory | None:
     if row is None:
         return None
     event, kind, upload_id, path, created, body = row
-    return EventHistory(event, kind, upload_id, path, created, json.loads(body), stories(db, event_id))
+    return EventHistory(
+        event, kind, upload_id, path, created, json.loads(body), deliveries(db, event_id)
+    )
 
 
-def stories(db: sqlite3.Connection, event_id: str) -> list[DeliveryHistory]:
+def deliveries(db: sqlite3.Connection, event_id: str) -> list[DeliveryHistory]:
     """Return the deliveries of an event with their latest runs, sorted by handler."""
-    found = db.execute(
+    matched = db.execute(
         f"{_ROW} WHERE d.event_id = :id ORDER BY d.handler", {"now": time.time(), "id": event_id}
     ).fetchall()
-    return [DeliveryHistory(DeliveryRow(*columns[:-1]), _runs(db, columns[-1])) for columns in found]
+    return [DeliveryHistory(DeliveryRow(*columns[:-1]), _runs(db, columns[-1])) for columns in matched]
 
 
 def _runs(db: sqlite3.Connection, delivery: int) -> list[Attempt]:
     latest = db.execute(
         "SELECT attempt, node, ended, duration, outcome, error FROM runs WHERE delivery = ?"
         " ORDER BY ended DESC, attempt DESC LIMIT ?",
-        (delivery, MOST_RUNS),
+        (delivery, MAX_RUNS),
     ).fetchall()
     return [Attempt(*columns) for columns in reversed(latest)]
 
@@ -185,26 +186,26 @@ def _runs(db: sqlite3.Connection, delivery: int) -> list[Attempt]:
 def count(db: sqlite3.Connection, windows: Mapping[str, int]) -> tuple[list[Depth], dict[str, int]]:
     """Count the unfinished: of each state of the table, a window behind the given `seq`.
 
-    Returns the states of which there is more, with where their next window begins.
+    Returns also the states of which there is more, with where their next window begins.
     """
-    told: list[Depth] = []
-    rest: dict[str, int] = {}
+    depths: list[Depth] = []
+    remaining: dict[str, int] = {}
     for state, after in windows.items():
-        some, behind = _count_one(db, state, after)
-        told += some
-        if behind is not None:
-            rest[state] = behind
-    return told, rest
+        window, position = _count_state(db, state, after)
+        depths += window
+        if position is not None:
+            remaining[state] = position
+    return depths, remaining
 
 
-def _count_one(db: sqlite3.Connection, state: str, after: int) -> tuple[list[Depth], int | None]:
+def _count_state(db: sqlite3.Connection, state: str, after: int) -> tuple[list[Depth], int | None]:
     groups = db.execute(
         "SELECT handler, shown, count(*), min(created), max(seq) FROM"  # noqa: S608 (the state is ours)
         f" (SELECT handler, {_SHOWN} AS shown, created, seq FROM deliveries d"
         f" INDEXED BY deliveries_unfinished WHERE state = '{state}' AND seq > :after"
         " ORDER BY seq LIMIT :window) GROUP BY handler, shown",
-        {"now": time.time(), "after": after, "window": WINDOW},
+        {"now": time.time(), "after": after, "window": MAX_WINDOW},
     ).fetchall()
-    told = [Depth(*columns[:-1]) for columns in groups]
-    whole = sum(depth.count for depth in told) == WINDOW
-    return told, max(columns[-1] for columns in groups) if whole else None
+    depths = [Depth(*columns[:-1]) for columns in groups]
+    full = sum(depth.count for depth in depths) == MAX_WINDOW
+    return depths, max(columns[-1] for columns in groups) if full else None

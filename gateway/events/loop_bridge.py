@@ -1,8 +1,7 @@
-"""The crossing from an event loop to the journal's thread and back.
+"""From an event loop to the journal's thread and back, a batch at the price of one.
 
-The rule: a batch crosses at the price of one. What several coroutines want to write is gathered
-into one operation, and one wake-up of the loop brings all answers. `sqlite3.Error` becomes
-`EventEngineUnavailable` here: the same may succeed a little later.
+What several coroutines write becomes one operation, and one wake-up of the loop delivers all results.
+`sqlite3.Error` becomes `EventEngineUnavailable`: the same may succeed a little later.
 """
 
 from __future__ import annotations
@@ -24,45 +23,45 @@ _Waiting = tuple["asyncio.Future[Any]", "Future[Any]"]
 
 
 class _LoopQueue:
-    """A loop to which answers are brought, with one wake-up for all that wait."""
+    """Results for one loop, with one wake-up for all that wait."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._answers: deque[_Waiting] = deque()
+        self._results: deque[_Waiting] = deque()
         self._woken = False
 
-    def bring(self, future: asyncio.Future[Any], ended: Future[Any]) -> None:
-        """Send an answer home; called in the journal's thread."""
-        self._answers.append((future, ended))
+    def deliver_result(self, future: asyncio.Future[Any], done: Future[Any]) -> None:
+        """Pass a result to the loop; called in the journal's thread."""
+        self._results.append((future, done))
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(RuntimeError):  # a loop that has ended waits for no answer
-                self.loop.call_soon_threadsafe(self._collect)
+            with contextlib.suppress(RuntimeError):  # a loop that has ended waits for no result
+                self.loop.call_soon_threadsafe(self._resolve_all)
 
-    def _collect(self) -> None:
+    def _resolve_all(self) -> None:
         self._woken = False
-        while self._answers:
-            future, ended = self._answers.popleft()
+        while self._results:
+            future, done = self._results.popleft()
             if not future.done():
-                _answer(future, ended)
+                _resolve_future(future, done)
 
 
-def _answer(future: asyncio.Future[Any], ended: Future[Any]) -> None:
-    fault = ended.exception()
-    if fault is None:
-        future.set_result(ended.result())
-    elif isinstance(fault, sqlite3.Error):
-        future.set_exception(EventEngineUnavailable(f"the journal cannot be written: {fault}"))
+def _resolve_future(future: asyncio.Future[Any], done: Future[Any]) -> None:
+    error = done.exception()
+    if error is None:
+        future.set_result(done.result())
+    elif isinstance(error, sqlite3.Error):
+        future.set_exception(EventEngineUnavailable(f"the journal cannot be written: {error}"))
     else:
-        future.set_exception(fault)
+        future.set_exception(error)
 
 
 class LoopBridge:
-    """Runs operations for coroutines, each on the loop that asks."""
+    """Runs operations for coroutines of any loop."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._home: _LoopQueue | None = None
+        self._results: _LoopQueue | None = None
 
     def run(self, operation: Operation[T]) -> asyncio.Future[T]:
         """Queue an operation; the future has its result once that is durable.
@@ -70,64 +69,64 @@ class LoopBridge:
         Raises `EventEngineUnavailable` (through the future) where the journal cannot be written.
         """
         loop = asyncio.get_running_loop()
-        home = self._home
-        if home is None or home.loop is not loop:
-            home = self._home = _LoopQueue(loop)
+        results = self._results
+        if results is None or results.loop is not loop:
+            results = self._results = _LoopQueue(loop)
         future: asyncio.Future[T] = loop.create_future()
-        bring = home.bring
-        self._database.submit(operation).add_done_callback(lambda ended: bring(future, ended))
+        deliver_result = results.deliver_result
+        self._database.submit(operation).add_done_callback(lambda done: deliver_result(future, done))
         return future
 
 
 class BatchWriter(Generic[T]):
     """Writes single items of many coroutines in as few operations as possible.
 
-    `write` gets all that came together, `written` is told of them (on the loop) when they are durable.
-    Where `write` raises for a batch, each item is tried alone, so that one which cannot be written
-    harms no other.
+    `write` gets all that came together; `written` is called with them (on the loop) when they are
+    durable. Where `write` raises for a batch, each item is tried alone: one that cannot be written
+    spoils no other.
     """
 
     def __init__(
         self,
-        crossing: LoopBridge,
+        bridge: LoopBridge,
         write: Callable[[sqlite3.Connection, list[T]], None],
         written: Callable[[list[T]], None],
     ) -> None:
-        self._crossing = crossing
+        self._bridge = bridge
         self._write = write
         self._written = written
         self._items: list[tuple[T, asyncio.Future[None]]] = []
 
-    def put(self, item: T) -> asyncio.Future[None]:
+    def submit(self, item: T) -> asyncio.Future[None]:
         """Write an item with the next operation; the future is done when it is durable."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         if not self._items:
-            loop.call_soon(self._send_gathered)
+            loop.call_soon(self._send_waiting)
         self._items.append((item, future))
         return future
 
-    def _send_gathered(self) -> None:
+    def _send_waiting(self) -> None:
         items, self._items = self._items, []
         self._send(items)
 
     def _send(self, items: list[tuple[T, asyncio.Future[None]]]) -> None:
         values = [item for item, _ in items]
-        sent = self._crossing.run(lambda db: self._write(db, values))
-        sent.add_done_callback(lambda ended: self._settle(items, ended))
+        sent = self._bridge.run(lambda db: self._write(db, values))
+        sent.add_done_callback(lambda done: self._finish(items, done))
 
-    def _settle(self, items: list[tuple[T, asyncio.Future[None]]], ended: asyncio.Future[None]) -> None:
-        fault = ended.exception()
-        if fault is not None and len(items) > 1 and not isinstance(fault, EventEngineUnavailable):
+    def _finish(self, items: list[tuple[T, asyncio.Future[None]]], done: asyncio.Future[None]) -> None:
+        error = done.exception()
+        if error is not None and len(items) > 1 and not isinstance(error, EventEngineUnavailable):
             for item in items:
                 self._send([item])
             return
-        if fault is None:
+        if error is None:
             self._written([item for item, _ in items])
         for _, future in items:
             if future.done():
                 continue
-            if fault is None:
+            if error is None:
                 future.set_result(None)
             else:
-                future.set_exception(fault)
+                future.set_exception(error)

@@ -1,8 +1,7 @@
-"""Where events go in, and what the commit writes down before it publishes.
+"""The journal as an outbox: what the commit writes before it publishes, and events of others.
 
 The commit's methods queue one small operation each and return its future, durable when done. The
-deliveries of an upload are `held` (in memory) from their recording to the release. `publish` takes
-events of others, due at once.
+deliveries of an upload are held back in memory from their recording to their release.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import Identity
+from gateway.events.claims import UnpublishedEvents, Wakeups
 from gateway.events.database import Database, insert
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
 from gateway.events.protocols import NewEvent
-from gateway.events.unpublished import UnpublishedEvents
-
-Ring = Callable[[Iterable[str]], None]
 
 _UPLOADS: Final = (
     "(id, path, bytes, mime, digests, device, inode, mtime_ns, principal, remote, created, committed,"
@@ -33,7 +30,7 @@ _ONCE: Final = "ON CONFLICT DO NOTHING"
 
 
 class EventRecord(NamedTuple):
-    """One event of an upload, and whom to tell. `body` is what they get, secrets already redacted."""
+    """One event of an upload for `handlers`. `body` is what they get, its secrets redacted."""
 
     event_id: str
     type: str
@@ -42,11 +39,10 @@ class EventRecord(NamedTuple):
 
 
 class UploadRecord(NamedTuple):
-    """All that the journal keeps of one committed upload.
+    """What the journal keeps of one committed upload.
 
-    `told` are its events; one without handlers leaves no trace. `metadata` is what the client said of
-    the file. `place` is where it lies unless it is a file; `pending` says that nobody knows yet
-    whether it was published there.
+    An event without handlers is not recorded. `metadata` is the client's. `place` is the object that
+    holds the upload, None for a file; `pending`: it is not known yet whether that was published.
     """
 
     upload_id: str
@@ -57,75 +53,77 @@ class UploadRecord(NamedTuple):
     principal: dict[str, Any] | None
     remote: str | None
     created: float
-    told: Sequence[EventRecord] = ()
+    events: Sequence[EventRecord] = ()
     metadata: dict[str, str] | None = None
     place: dict[str, Any] | None = None
     pending: bool = False
 
 
 class JournalOutbox:
-    """Uploads and their events. `ring` is told of handlers that have something new to claim."""
+    """Records uploads and events, and wakes the claims of their handlers."""
 
-    def __init__(self, database: Database, held: UnpublishedEvents, ring: Ring) -> None:
+    def __init__(self, database: Database, unpublished: UnpublishedEvents, wakeups: Wakeups) -> None:
         self._database = database
-        self._held = held
-        self._ring = ring
+        self._unpublished = unpublished
+        self._wakeups = wakeups
         self._published: BatchWriter[Sequence[NewEvent]] = BatchWriter(
-            LoopBridge(database), _publish, self._told
+            LoopBridge(database), _publish, self._notify
         )
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
-        """Write events with their deliveries, due now; those that are there already stay as they are.
+        """Write events with their deliveries, due now; those that exist already stay as they are.
 
         Raises `EventEngineUnavailable`.
         """
-        told = [event for event in events if event.handlers]
-        if told:
-            await self._published.put(told)
+        new = [event for event in events if event.handlers]
+        if new:
+            await self._published.submit(new)
 
-    def _told(self, batches: list[Sequence[NewEvent]]) -> None:
-        self._ring({handler for batch in batches for event in batch for handler in event.handlers})
+    def _notify(self, batches: list[Sequence[NewEvent]]) -> None:
+        self._wakeups.notify(
+            {handler for batch in batches for event in batch for handler in event.handlers}
+        )
 
-    def held(self) -> Future[int]:
-        """Return 1 where deliveries wait that may belong to unpublished uploads, else 0.
+    def has_unclaimed(self) -> Future[bool]:
+        """Return whether deliveries wait that were never claimed.
 
-        At start: nothing of what was never claimed is known to be published.
+        At a start their uploads may be unpublished.
         """
 
-        def operation(db: sqlite3.Connection) -> int:
-            (found,) = db.execute(
+        def operation(db: sqlite3.Connection) -> bool:
+            (exists,) = db.execute(
                 "SELECT EXISTS (SELECT 1 FROM deliveries WHERE state = 'ready' AND attempt = 0)"
             ).fetchone()
-            return int(found)
+            return bool(exists)
 
         return self._database.submit(operation)
 
-    def record(self, records: Sequence[UploadRecord]) -> Future[None]:
-        """Write uploads with their deliveries, all or none; nobody claims them before the release."""
-        told = [(r.upload_id, telling) for r in records for telling in r.told if telling.handlers]
-        for upload_id, telling in told:
-            self._held.hold(telling.event_id, upload_id, telling.handlers)
+    def record_uploads(self, records: Sequence[UploadRecord]) -> Future[None]:
+        """Write uploads with their deliveries, all or none; they are not claimed before the release."""
+        events = [(r.upload_id, event) for r in records for event in r.events if event.handlers]
+        for upload_id, event in events:
+            self._unpublished.hold(event.event_id, upload_id, event.handlers)
 
         def operation(db: sqlite3.Connection) -> None:
             now = time.time()
             rows = [
-                (telling.event_id, handler, "ready", now, now, now)
-                for _, telling in told
-                for handler in telling.handlers
+                (event.event_id, handler, "ready", now, now, now)
+                for _, event in events
+                for handler in event.handlers
             ]
             insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
-            insert(db, "events", _EVENTS, [_event(upload_id, t, now) for upload_id, t in told])
+            insert(db, "events", _EVENTS, [_event(upload_id, event, now) for upload_id, event in events])
             insert(db, "deliveries", _DELIVERIES, rows)
 
-        def ended(future: Future[None]) -> None:
+        def finish(future: Future[None]) -> None:
             if future.exception() is not None:
-                self._held.release(telling.event_id for _, telling in told)
+                self._unpublished.release(event.event_id for _, event in events)
 
         future = self._database.submit(operation)
-        future.add_done_callback(ended)
+        future.add_done_callback(finish)
         return future
 
-    def move(self, upload_id: str, path: str) -> Future[None]:
+    def move_upload(self, upload_id: str, path: str) -> Future[None]:
         """Change the final path of an upload that is not yet published."""
 
         def operation(db: sqlite3.Connection) -> None:
@@ -133,8 +131,8 @@ class JournalOutbox:
 
         return self._database.submit(operation)
 
-    def forget(self, upload_ids: Iterable[str]) -> Future[None]:
-        """Delete all trace of uploads that were never published."""
+    def forget_uploads(self, upload_ids: Iterable[str]) -> Future[None]:
+        """Delete uploads that were never published, with their events."""
         ids = list(upload_ids)
 
         def operation(db: sqlite3.Connection) -> None:
@@ -146,36 +144,36 @@ class JournalOutbox:
             db.executemany("DELETE FROM events WHERE upload_id = ?", rows)
             db.executemany("DELETE FROM uploads WHERE id = ?", rows)
 
-        def ended(future: Future[None]) -> None:
+        def finish(future: Future[None]) -> None:
             if future.exception() is None:
-                self._held.forget(ids)
+                self._unpublished.forget(ids)
 
         future = self._database.submit(operation)
-        future.add_done_callback(ended)
+        future.add_done_callback(finish)
         return future
 
-    def release(self, event_ids: Sequence[str]) -> None:
+    def release_events(self, event_ids: Sequence[str]) -> None:
         """Let the deliveries of published uploads be claimed. Costs no transaction."""
-        self._ring(self._held.release(event_ids))
+        self._wakeups.notify(self._unpublished.release(event_ids))
 
-    async def knows(self, upload_id: str, path: str) -> bool:
-        """Tell whether the journal has recorded this upload under this path."""
-        found = await asyncio.wrap_future(self.recorded([upload_id]))
-        return upload_id in found and found[upload_id][0] == path
+    async def has_recorded(self, upload_id: str, path: str) -> bool:
+        """Return whether the journal has recorded this upload under this path."""
+        uploads = await asyncio.wrap_future(self.recorded_uploads([upload_id]))
+        return upload_id in uploads and uploads[upload_id][0] == path
 
-    def recorded(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, Identity]]]:
+    def recorded_uploads(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, Identity]]]:
         """Return path and identity of those of `upload_ids` that the journal knows."""
 
         def operation(db: sqlite3.Connection) -> dict[str, tuple[str, Identity]]:
-            found = {}
+            uploads = {}
             for upload_id in upload_ids:
                 row = db.execute(
                     "SELECT path, device, inode, bytes, mtime_ns FROM uploads WHERE id = ?",
                     (upload_id,),
                 ).fetchone()
                 if row is not None:
-                    found[upload_id] = (str(row[0]), Identity(*row[1:]))
-            return found
+                    uploads[upload_id] = (str(row[0]), Identity(*row[1:]))
+            return uploads
 
         return self._database.submit(operation)
 
@@ -202,8 +200,8 @@ def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
     )
 
 
-def _event(upload_id: str, telling: EventRecord, now: float) -> tuple[Any, ...]:
-    return telling.event_id, telling.type, upload_id, None, None, now, json.dumps(telling.body)
+def _event(upload_id: str, event: EventRecord, now: float) -> tuple[Any, ...]:
+    return event.event_id, event.type, upload_id, None, None, now, json.dumps(event.body)
 
 
 def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:

@@ -1,19 +1,19 @@
-"""Uploads that are recorded, and of which nobody knows yet whether S3 has them.
+"""Uploads that are recorded, and of which it is not known yet whether S3 has published them.
 
-One rule: their deliveries are held until somebody has looked; a row is settled once, either way.
+Their deliveries are held back until the bucket was asked; a row is settled once, either way.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import OBJECT_CREATED
+from gateway.events.claims import UnpublishedEvents, Wakeups
 from gateway.events.database import Database
-from gateway.events.unpublished import UnpublishedEvents
 
 _HANDLERS: Final = (
     "SELECT e.upload_id, e.id, d.handler FROM uploads u JOIN events e ON e.upload_id = u.id"
@@ -33,34 +33,32 @@ class PendingUpload(NamedTuple):
 class PendingUploads:
     """The rows with `pending`."""
 
-    def __init__(
-        self, database: Database, held: UnpublishedEvents, ring: Callable[[Iterable[str]], None]
-    ) -> None:
+    def __init__(self, database: Database, unpublished: UnpublishedEvents, wakeups: Wakeups) -> None:
         self._database = database
-        self._held = held
-        self._ring = ring
+        self._unpublished = unpublished
+        self._wakeups = wakeups
 
     def hold(self) -> Future[list[PendingUpload]]:
-        """After a start: return all of them, and keep their deliveries from being claimed."""
+        """After a start: return all of them, and hold back their deliveries."""
 
         def operation(db: sqlite3.Connection) -> list[PendingUpload]:
             handlers: dict[str, dict[str, list[str]]] = {}
             for upload_id, event_id, handler in db.execute(_HANDLERS):
                 handlers.setdefault(upload_id, {}).setdefault(event_id, []).append(handler)
-            found = []
+            uploads = []
             for upload_id, path, place in db.execute(
                 "SELECT id, path, place FROM uploads WHERE pending"
             ):
                 events = handlers.get(upload_id, {})
                 for event_id, names in events.items():
-                    self._held.hold(event_id, upload_id, names)
-                found.append(PendingUpload(upload_id, path, json.loads(place), tuple(events)))
-            return found
+                    self._unpublished.hold(event_id, upload_id, names)
+                uploads.append(PendingUpload(upload_id, path, json.loads(place), tuple(events)))
+            return uploads
 
         return self._database.submit(operation)
 
     def move(self, upload_id: str, path: str, place: dict[str, Any]) -> Future[None]:
-        """Change where an upload that is not published will lie."""
+        """Change the object of an upload that is not published."""
 
         def operation(db: sqlite3.Connection) -> None:
             db.execute(
@@ -70,8 +68,9 @@ class PendingUploads:
 
         return self._database.submit(operation)
 
-    def settle(self, upload_id: str, etag: str) -> Future[None]:
-        """It was published, with this entity tag. Its deliveries stay held until `release`."""
+    def mark_published(self, upload_id: str, etag: str) -> Future[None]:
+        """Note that it was published with this entity tag. Its deliveries stay held until the
+        release."""
 
         def operation(db: sqlite3.Connection) -> None:
             db.execute(
@@ -86,11 +85,11 @@ class PendingUploads:
 
         return self._database.submit(operation)
 
-    def release(self, event_ids: Iterable[str]) -> None:
+    def release_events(self, event_ids: Iterable[str]) -> None:
         """Let the deliveries of a settled upload be claimed. Costs no transaction."""
-        self._ring(self._held.release(event_ids))
+        self._wakeups.notify(self._unpublished.release(event_ids))
 
-    def published(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, str]]]:
+    def published_objects(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, str]]]:
         """Return path and entity tag of those of `upload_ids` that were published."""
 
         def operation(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:

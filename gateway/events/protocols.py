@@ -31,11 +31,11 @@ VERB_STATES: Final[Mapping[Verb, tuple[State, ...]]] = {
 
 @dataclass(slots=True, frozen=True)
 class NewEvent:
-    """Something that happened, to be told to `handlers`. `id` is unique for ever.
+    """An event for `handlers`. `id` is unique for ever.
 
-    `path` is the file's, where the event is about one. `body` is what handlers get, secrets
-    already redacted. `created` is a Unix time. `holder` is the `HOST:PORT` of the gateway that
-    has the file, None where the file is everybody's.
+    `path` is that of the file the event is about, if any. `body` is what handlers get, its secrets
+    redacted. `created` is a Unix time. `holder` is the `HOST:PORT` of the gateway that has the
+    file, None where every gateway has it.
     """
 
     id: str
@@ -49,45 +49,45 @@ class NewEvent:
 
 
 class Outbox(Protocol):
-    """Where events go in."""
+    """Accepts events."""
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
-        """Return only when all are durable. The same (id, handler) twice is one delivery.
+        """Publish events, durable on return. The same (id, handler) twice is one delivery.
 
-        Raises `EventEngineUnavailable` when that cannot be done now; then it may be tried again.
+        Raises `EventEngineUnavailable`; then it may be tried again.
         """
 
 
 class Queue(Protocol):
-    """Deliveries, from the runner's point of view.
+    """Deliveries to be run. Every method raises `EventEngineUnavailable`.
 
-    `lease` is how many seconds a claimed delivery stays the claimer's without a `touch`; None
-    where it is his until his process ends.
+    `lease` is how many seconds a claimed delivery belongs to its claimer without `extend_leases`; None
+    where it belongs to it until its process ends.
     """
 
     lease: float | None
 
     async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
-        """Take up to `limit` due deliveries; wait up to `wait` seconds for the first.
+        """Claim up to `limit` due deliveries; wait up to `wait` seconds for the first.
 
-        The attempt is counted here, durably: a handler that kills its process cannot loop for ever.
-        A claim that is cancelled gives back what it would have brought. Raises `EventEngineUnavailable`.
+        The attempt is counted here, durably: a handler that kills its process cannot loop for ever. A
+        cancelled claim returns its deliveries to the queue.
         """
 
-    async def touch(self, deliveries: Sequence[Delivery]) -> None:
-        """Say that these are still being worked on: each lease begins anew."""
+    async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
+        """Begin the lease of each delivery anew: its handler still runs."""
 
     async def ack(self, delivery: Delivery, duration: float) -> None:
-        """Done. A settlement of a delivery that has passed to another changes nothing."""
+        """Settle a delivery as done. Where another process has claimed it meanwhile, nothing changes."""
 
     async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
-        """Failed: due again in `delay` seconds."""
+        """Settle a run as failed: the delivery is due again in `delay` seconds."""
 
-    async def dead(self, delivery: Delivery, error: str, duration: float) -> None:
-        """Given up: waits among the dead until somebody decides. Durable before it leaves the queue."""
+    async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
+        """Make a delivery dead, until an operator decides. Durable before it leaves the queue."""
 
-    async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
-        """Give back unharmed: due again in `delay` seconds, no attempt is used."""
+    async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
+        """Return deliveries unharmed: due again in `delay` seconds, no attempt is used."""
 
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
         """Make waiting deliveries of handlers other than `handlers` dead; return how many.
@@ -116,7 +116,7 @@ class DeliveryDispatcher(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class Selection:
-    """Which deliveries: all that fit everything given. `events` are event ids; `since` a Unix time."""
+    """Deliveries that match everything given. `events` are event ids, `since` is a Unix time."""
 
     state: State | None = None
     handler: str | None = None
@@ -126,7 +126,7 @@ class Selection:
 
 @dataclass(slots=True, frozen=True)
 class DeliveryRow:
-    """One delivery as watchers see it. Times are Unix times; `error` may have many lines."""
+    """One delivery as it is listed. Times are Unix times; `error` may have many lines."""
 
     event_id: str
     upload_id: str | None
@@ -142,7 +142,7 @@ class DeliveryRow:
 
 @dataclass(slots=True, frozen=True)
 class DeliveryPage:
-    """Some rows, oldest first, and where the next page begins (None: there is none)."""
+    """Rows, oldest first, and the cursor of the next page (None: there is none)."""
 
     rows: list[DeliveryRow]
     next: str | None
@@ -170,7 +170,7 @@ class DeliveryHistory:
 
 @dataclass(slots=True, frozen=True)
 class EventHistory:
-    """An event, its body as the handlers got it, and each handler's story."""
+    """An event, its body as the handlers got it, and its deliveries."""
 
     id: str
     type: str
@@ -178,12 +178,12 @@ class EventHistory:
     path: str | None
     created: float
     body: dict[str, Any]
-    stories: list[DeliveryHistory] = field(default_factory=list)
+    deliveries: list[DeliveryHistory] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
 class Depth:
-    """How many deliveries of a handler are in a state, and the oldest one's time of birth."""
+    """The count of a handler's deliveries in a state, and when the oldest event was created."""
 
     handler: str
     state: State

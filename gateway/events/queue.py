@@ -1,13 +1,13 @@
-"""Deliveries are claimed, tried, and end done or dead.
+"""The journal as a queue: deliveries are claimed, run, and end done or dead.
 
-    ready --claim--> running --ack--> done
-      ^                 |------dead--> dead
-      |                 |------relayed--> relayed (a remote engine has it)
+    ready --claim--> running --ack----------> done
+      ^                 |------dead_letter--> dead
+      |                 |------mark_relayed-> relayed (a remote engine has it)
       |------retry------|  (due later, the attempt is used)
-      +----hand_back----+  (as if it had not been claimed)
+      +-----requeue-----+  (as if it had not been claimed)
 
-The rule: an attempt is counted when it is claimed, so a handler that kills the process cannot loop
-for ever. What waits together becomes one statement.
+An attempt is counted when it is claimed, so a handler that kills the process cannot loop for ever. The
+settlements that wait together become one statement.
 """
 
 from __future__ import annotations
@@ -22,20 +22,16 @@ from typing import Final
 
 from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
-from gateway.events import wakeups as bell
-from gateway.events.claims import ClaimResult, take
+from gateway.events.claims import ANY_HANDLER, ClaimResult, UnpublishedEvents, Wakeups, claim_due
 from gateway.events.database import Database, packed
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
-from gateway.events.unpublished import UnpublishedEvents
-from gateway.events.wakeups import Wakeups
 
 _IS_CLAIMED: Final = (
     "d.seq = json_extract(value, '$[0]') AND d.round = json_extract(value, '$[1]')"
     " AND d.attempt = json_extract(value, '$[2]') AND +d.state = 'running'"
 )
-"""That a delivery is still in the very run that wants to settle it. (The `+` keeps SQLite from going
-through all that run, by the index of states, for each of them.)"""
-
+"""Whether a delivery is still in the run that settles it. The `+` keeps SQLite from going through all
+running deliveries, by the index of states, for each of them."""
 
 _SETTLE: Final = (
     "UPDATE deliveries AS d SET state = json_extract(value, '$[3]'), updated = :now,"  # noqa: S608 (ours)
@@ -66,77 +62,72 @@ _RELAYED: Final = (
 
 
 _Settlement = tuple[int, int, int, str, float, str | None, float, str, str]
-"""The end of a run: row, round, attempt; the state it goes to, the pause, the error; the seconds that
-it took, its outcome, the handler."""
+"""The end of a run: row, round, attempt; the new state, the delay, the error; its seconds, its outcome,
+the handler."""
 
 
 class JournalQueue:
-    """Deliveries, from the runner's point of view. `node` is written beside every run."""
+    """The deliveries of the journal. `node` is written beside every run."""
 
     lease: float | None = None
     """A claimed delivery belongs to this process until it ends; the next start revives it."""
 
-    def __init__(self, database: Database, held: UnpublishedEvents, rung: Wakeups, node: str) -> None:
+    def __init__(
+        self, database: Database, unpublished: UnpublishedEvents, wakeups: Wakeups, node: str
+    ) -> None:
         self._database = database
-        self._held = held
-        self._bell = rung
-        self._crossing = LoopBridge(database)
+        self._unpublished = unpublished
+        self._wakeups = wakeups
+        self._bridge = LoopBridge(database)
         self._settlements: BatchWriter[_Settlement] = BatchWriter(
-            self._crossing, lambda db, batch: _settle(db, batch, node), self._ended
+            self._bridge, lambda db, batch: _settle(db, batch, node), self._notify_retried
         )
 
     async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
-        """Take up to `limit` due deliveries of `handler`; wait up to `wait` seconds for the first.
-
-        A claim that is cancelled gives back what it would have brought. Raises `EventEngineUnavailable`.
-        """
+        """Claim up to `limit` due deliveries of `handler`; wait up to `wait` seconds for the first."""
         return await self._claim(handler, limit, wait)
 
     async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
-        """Take due deliveries of all handlers, paused ones too: for the relay to a remote engine."""
-        return await self._claim(bell.ANY, limit, wait)
+        """Claim due deliveries of all handlers, paused ones too: for the relay to a remote engine."""
+        return await self._claim(ANY_HANDLER, limit, wait)
 
-    async def touch(self, deliveries: Sequence[Delivery]) -> None:
-        """Nothing to do: there is no lease."""
+    async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
+        """Do nothing: there is no lease."""
 
     async def ack(self, delivery: Delivery, duration: float) -> None:
-        """The run succeeded: done."""
-        await self._settled(delivery, "done", 0.0, None, duration, "done")
+        """Settle a delivery as done."""
+        await self._settle_run(delivery, "done", 0.0, None, duration, "done")
 
     async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
-        """The run failed: due again in `delay` seconds."""
-        await self._settled(delivery, "ready", delay, error, duration, "retry")
+        """Settle a run as failed: due again in `delay` seconds."""
+        await self._settle_run(delivery, "ready", delay, error, duration, "retry")
 
-    async def dead(self, delivery: Delivery, error: str, duration: float) -> None:
-        """Given up: waits until somebody decides."""
-        await self._settled(delivery, "dead", 0.0, error, duration, "dead")
+    async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
+        """Make a delivery dead, until an operator decides."""
+        await self._settle_run(delivery, "dead", 0.0, error, duration, "dead")
 
-    async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
-        """Give running deliveries back unharmed, due in `delay` seconds: no attempt is used."""
+    async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
+        """Return running deliveries unharmed, due in `delay` seconds: no attempt is used."""
         rows = packed([_run_of(delivery) for delivery in deliveries])
 
         def operation(db: sqlite3.Connection) -> None:
             db.execute(_HAND_BACK, {"now": time.time(), "delay": delay, "rows": rows})
 
-        await self._crossing.run(operation)
-        self._bell.ring({delivery.handler for delivery in deliveries})
+        await self._bridge.run(operation)
+        self._wakeups.notify({delivery.handler for delivery in deliveries})
 
-    async def relayed(self, deliveries: Sequence[Delivery]) -> None:
-        """A remote engine has them: they stay for a replay until they are pruned."""
+    async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:
+        """Mark deliveries that a remote engine has: they stay for a replay until they are pruned."""
         rows = packed([_run_of(delivery) for delivery in deliveries])
 
         def operation(db: sqlite3.Connection) -> None:
             db.execute(_RELAYED, {"now": time.time(), "rows": rows})
 
-        await self._crossing.run(operation)
+        await self._bridge.run(operation)
 
-    def wake(self) -> None:
-        """Let waiting claims look again: rows were made ready. From any thread."""
-        self._bell.ring_all()
-
-    def resume(self) -> Future[tuple[int, int]]:
-        """After a start: what ran is ready again, nothing is held. Return how many are due, and ran."""
-        self._held.clear()
+    def recover(self) -> Future[tuple[int, int]]:
+        """After a start: make ready what ran, hold nothing. Returns how many are due, and ran."""
+        self._unpublished.clear()
 
         def operation(db: sqlite3.Connection) -> tuple[int, int]:
             now = time.time()
@@ -155,39 +146,37 @@ class JournalQueue:
                 " error = 'no plugin has a handler of this name' WHERE state = 'ready'"
                 " AND handler NOT IN (SELECT value FROM json_each(?))"
                 " AND event_id NOT IN (SELECT value FROM json_each(?))",
-                (time.time(), packed(list(handlers)), packed(self._held.event_ids())),
+                (time.time(), packed(list(handlers)), packed(self._unpublished.event_ids())),
             ).rowcount
 
-        return await self._crossing.run(operation)
-
-    # -- the parts
+        return await self._bridge.run(operation)
 
     async def _claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         while True:
-            seen = self._bell.rings(handler)
-            found = await self._take(handler, limit)
-            left = until - loop.time()
-            if found.deliveries or left <= 0:
-                return found.deliveries
-            if found.next_due is not None:
-                left = min(left, max(found.next_due - time.time(), 0.0))
-            await self._bell.wait(handler, seen, left)
+            generation = self._wakeups.generation(handler)
+            claimed = await self._claim_now(handler, limit)
+            remaining = until - loop.time()
+            if claimed.deliveries or remaining <= 0:
+                return claimed.deliveries
+            if claimed.next_due is not None:
+                remaining = min(remaining, max(claimed.next_due - time.time(), 0.0))
+            await self._wakeups.wait(handler, generation, remaining)
 
-    async def _take(self, handler: str, limit: int) -> ClaimResult:
-        whose = None if handler == bell.ANY else handler
-        taking = self._crossing.run(lambda db: take(db, whose, limit, self._held.event_ids()))
+    async def _claim_now(self, handler: str, limit: int) -> ClaimResult:
+        name = None if handler == ANY_HANDLER else handler
+        claim = self._bridge.run(lambda db: claim_due(db, name, limit, self._unpublished.event_ids()))
         try:
-            return await asyncio.shield(taking)
+            return await asyncio.shield(claim)
         except asyncio.CancelledError:
             with contextlib.suppress(EventEngineUnavailable):
-                found = await taking
-                if found.deliveries:
-                    await self.hand_back(found.deliveries)
+                claimed = await claim
+                if claimed.deliveries:
+                    await self.requeue(claimed.deliveries)
             raise
 
-    async def _settled(
+    async def _settle_run(
         self,
         delivery: Delivery,
         state: str,
@@ -197,22 +186,22 @@ class JournalQueue:
         outcome: str,
     ) -> None:
         run = _run_of(delivery)
-        await self._settlements.put((*run, state, delay, error, duration, outcome, delivery.handler))
+        await self._settlements.submit((*run, state, delay, error, duration, outcome, delivery.handler))
 
-    def _ended(self, batch: list[_Settlement]) -> None:
-        if again := {ended[-1] for ended in batch if ended[3] == "ready"}:
-            self._bell.ring(again)
+    def _notify_retried(self, batch: list[_Settlement]) -> None:
+        if handlers := {settlement[-1] for settlement in batch if settlement[3] == "ready"}:
+            self._wakeups.notify(handlers)
 
 
 def _run_of(delivery: Delivery) -> tuple[int, int, int]:
-    """Return what names this very run: row, round, attempt."""
+    """Return what identifies a run: row, round, attempt."""
     if not isinstance(delivery.token, int):
-        raise TypeError("this delivery was handed out by another engine")
+        raise TypeError("this delivery was claimed from another engine")
     return delivery.token, delivery.round, delivery.attempt
 
 
 def _settle(db: sqlite3.Connection, batch: list[_Settlement], node: str) -> None:
-    """Write the runs that end and what becomes of their deliveries; a late one changes nothing."""
-    asked = {"now": time.time(), "node": node, "rows": packed(batch)}
-    db.execute(_RUN_ENDED, asked)
-    db.execute(_SETTLE, asked)
+    """Write the ended runs and the new states of their deliveries; a late settlement changes nothing."""
+    values = {"now": time.time(), "node": node, "rows": packed(batch)}
+    db.execute(_RUN_ENDED, values)
+    db.execute(_SETTLE, values)

@@ -49,13 +49,13 @@ class RelaySource(Protocol):
     async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
         """Take due deliveries of all handlers."""
 
-    async def relayed(self, deliveries: Sequence[Delivery]) -> None:
+    async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:
         """They were handed over."""
 
-    async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
+    async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """They could not be handed over now."""
 
-    async def dead(self, delivery: Delivery, error: str, duration: float) -> None:
+    async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
         """This one can never be handed over."""
 
 
@@ -148,13 +148,13 @@ class Relay:
             outcomes = await self._remote.send(await self._packed(claimed))
             taken = [d for d, fault in zip(claimed, outcomes, strict=True) if fault is None]
             # Cancelled in the middle, it is handed back and sent again: its key recognises it.
-            await self._source.relayed(taken)
+            await self._source.mark_relayed(taken)
             for delivery in taken:
                 del left[id(delivery)]
             for delivery, fault in zip(claimed, outcomes, strict=True):
                 if isinstance(fault, ValueError):
                     log.error("%s for %s: %s", delivery.event_id, delivery.handler, fault)
-                    await self._source.dead(delivery, str(fault), 0.0)
+                    await self._source.dead_letter(delivery, str(fault), 0.0)
                     del left[id(delivery)]
             self._mind(next((f for f in outcomes if isinstance(f, EventEngineUnavailable)), None))
         finally:
@@ -164,7 +164,7 @@ class Relay:
     async def _give_back(self, deliveries: list[Delivery]) -> None:
         # Where the journal fails as well, the next start finds them running and revives them.
         with contextlib.suppress(EventEngineUnavailable):
-            await self._source.hand_back(deliveries)
+            await self._source.requeue(deliveries)
 
     def _mind(self, fault: EventEngineUnavailable | None) -> None:
         """Pause, longer and longer, while the engine takes nothing."""

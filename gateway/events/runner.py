@@ -125,7 +125,7 @@ class Runner:
             extra=logs.event("delivery.returned", count=count, delay=delay),
         )
         with contextlib.suppress(EventEngineUnavailable):
-            await self._queue.hand_back(deliveries, delay)
+            await self._queue.requeue(deliveries, delay)
 
     async def _keep_leases(self, interval: float) -> None:
         """Renew the leases of all that is not settled, every `interval` seconds."""
@@ -134,7 +134,7 @@ class Runner:
             consumers = [*self._consumers.values(), *self._retired]
             if claimed := [delivery for consumer in consumers for delivery in consumer.runs.values()]:
                 try:
-                    await self._queue.touch(claimed)
+                    await self._queue.extend_leases(claimed)
                 except EventEngineUnavailable:
                     continue
                 except Exception:
@@ -223,7 +223,7 @@ class Runner:
                 elif outcome == "retry":
                     await self._queue.retry(delivery, delay, error, duration)
                 else:
-                    await self._queue.dead(delivery, error, duration)
+                    await self._queue.dead_letter(delivery, error, duration)
             except EventEngineUnavailable as error_of_engine:
                 await self._backoff.wait(error_of_engine)
             else:

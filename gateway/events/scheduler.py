@@ -1,15 +1,17 @@
 """Publishes a tick of each `Schedule` handler when it is due.
 
-The rule: a tick's event id follows from handler and time alone, so whoever publishes it, and
-however often, it is delivered once. Between two looks at most one tick of a handler is published,
-the latest: neither a long stop nor a clock that jumps makes a thousand. Lives on the server's loop.
+The event id of a tick follows from handler and time alone: whichever gateway publishes it, and however
+often, it is delivered once. Between two checks at most one tick of a handler is published, the latest:
+neither a long stop nor a clock that jumps makes a thousand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,62 +21,109 @@ from gateway.domain.event_bodies import tick_body
 from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
 from gateway.errors import EventEngineUnavailable
+from gateway.events.database import Database
+from gateway.events.loop_bridge import LoopBridge
 from gateway.events.protocols import Ledger, NewEvent, Outbox
-from gateway.events.schedule_state import Memory, ScheduleState
+from gateway.telemetry.logs import event
 
-LATE: Final = 60.0
+MAX_DELAY: Final = 60.0
 """Seconds after which a tick counts as missed: a quick restart must not lose the one it fell into."""
 
-LONGEST_SLEEP: Final = 60.0
-"""Seconds after which the clock is looked at in any case: somebody may have set it."""
+CHECK_INTERVAL: Final = 60.0
+"""Seconds after which the clock is read in any case: it may have been set."""
 
-AWAY_PAUSE: Final = 1.0
-"""Seconds until a tick is tried again when the engine of events is away."""
+RETRY_DELAY: Final = 1.0
+"""Seconds until a tick is tried again while the event engine is unavailable."""
 
-MOST_WAITING: Final = 10
+MAX_WAITING: Final = 10
 """Ticks of a handler that wait to be claimed; further ones are left out until it has caught up."""
 
-log = logging.getLogger("gateway.timetable")
+_FACT: Final = "timetable"
+
+LastTicks = Mapping[str, tuple[str, float]]
+"""By handler: its schedule as text, and the Unix time up to which its ticks are handled."""
+
+log = logging.getLogger("gateway.scheduler")
+
+
+class ScheduleState:
+    """The last tick of every schedule, kept in the journal. Every method raises
+    `EventEngineUnavailable`."""
+
+    def __init__(self, database: Database) -> None:
+        self._bridge = LoopBridge(database)
+
+    async def load(self) -> LastTicks:
+        """Return what `save` was given last; nothing in a new journal."""
+
+        def operation(db: sqlite3.Connection) -> LastTicks:
+            row = db.execute("SELECT value FROM facts WHERE name = ?", (_FACT,)).fetchone()
+            stored = json.loads(row[0]) if row else {}
+            return {handler: (str(words), float(seen)) for handler, (words, seen) in stored.items()}
+
+        return await self._bridge.run(operation)
+
+    async def save(self, last_ticks: LastTicks) -> None:
+        """Replace what is stored, durably."""
+        text = json.dumps(last_ticks)
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute("REPLACE INTO facts VALUES (?, ?)", (_FACT, text))
+
+        await self._bridge.run(operation)
+
+    async def count_waiting(self, handler: str, limit: int) -> int:
+        """Count deliveries of a handler that are due and not claimed, up to `limit`."""
+
+        def operation(db: sqlite3.Connection) -> int:
+            (count,) = db.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM deliveries"
+                " WHERE handler = ? AND state = 'ready' AND due <= ? LIMIT ?)",
+                (handler, time.time(), limit),
+            ).fetchone()
+            return int(count)
+
+        return await self._bridge.run(operation)
 
 
 @dataclass(slots=True)
 class _ScheduledHandler:
-    """A handler's schedule, and how far it has been dealt with.
+    """A handler's schedule, and how far its ticks are handled.
 
-    `seen`: no tick up to here is published any more. `looked`, `due`: nothing happens between
-    them. `trying`: a tick that was begun in time and could not be published yet.
+    `seen`: no tick up to here is published any more. `checked`, `due`: nothing happens between them.
+    `pending`: a tick that was begun in time and could not be published yet.
     """
 
     schedule: Schedule
     seen: float
-    looked: float = 0.0
+    checked: float = 0.0
     due: float = 0.0
-    trying: int | None = None
+    pending: int | None = None
 
 
 class Scheduler:
-    """Ticks for one installation; on every node one process has it (slot 0).
+    """Ticks for one installation; on every node one process has it (slot 0). Lives on the server's loop.
 
-    `ledger` is asked whether somebody else has published a tick that is made up for late. `clock`
-    returns Unix time.
+    `ledger` shows whether another node has published a tick that is made up for late. `clock` returns
+    Unix time.
     """
 
     def __init__(
         self,
         outbox: Outbox,
-        ticks: ScheduleState,
+        state: ScheduleState,
         *,
         ledger: Ledger | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._outbox = outbox
-        self._ticks = ticks
+        self._state = state
         self._ledger = ledger
         self._clock = clock
         self._schedules: Mapping[str, Schedule] = {}
-        self._entries: dict[str, _ScheduledHandler] = {}
-        self._memory: Memory | None = None
-        self._woken = asyncio.Event()
+        self._handlers: dict[str, _ScheduledHandler] = {}
+        self._saved: LastTicks | None = None
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, schedules: Mapping[str, Schedule]) -> None:
@@ -83,9 +132,9 @@ class Scheduler:
         self._task = asyncio.create_task(self._run())
 
     def refresh(self, schedules: Mapping[str, Schedule]) -> None:
-        """Follow a reload: what is new or changed ticks from now on, what is gone no more."""
+        """Follow a reload: new and changed schedules tick from now on, removed ones no more."""
         self._schedules = dict(schedules)
-        self._woken.set()
+        self._changed.set()
 
     async def stop(self) -> None:
         """Publish nothing more."""
@@ -95,109 +144,134 @@ class Scheduler:
 
     async def _run(self) -> None:
         while True:
-            self._woken.clear()
+            self._changed.clear()
             try:
-                pause = await self.look()
+                delay = await self.publish_due()
             except Exception:
-                # Our own mistake; the other ticks to come must not end with it.
-                log.exception("the timetable failed, trying again")
-                pause = LONGEST_SLEEP
+                # A defect of the gateway; it must not end the ticks to come.
+                log.exception("the scheduler failed, retrying", extra=event("scheduler.failed"))
+                delay = CHECK_INTERVAL
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._woken.wait()
+                async with asyncio.timeout(delay):
+                    await self._changed.wait()
 
-    async def look(self) -> float | None:
-        """Publish what is due; return in how many seconds to look again, None for never."""
+    async def publish_due(self) -> float | None:
+        """Publish what is due; return the seconds until the next check, None for never."""
         try:
-            await self._follow()
-        except EventEngineUnavailable as fault:
-            log.warning("the last ticks are not known, trying again: %s", fault)
-            return AWAY_PAUSE
-        published = [await self._attend(name, entry) for name, entry in list(self._entries.items())]
-        if not all(published) or not await self._remember():
-            return AWAY_PAUSE
-        if not self._entries:
+            await self._update_handlers()
+        except EventEngineUnavailable as error:
+            log.warning(
+                "the last ticks cannot be read, retrying: %s",
+                error,
+                extra=event("journal.unavailable"),
+            )
+            return RETRY_DELAY
+        published = [await self._try_handler(*item) for item in list(self._handlers.items())]
+        if not all(published) or not await self._save():
+            return RETRY_DELAY
+        if not self._handlers:
             return None
-        upcoming = min(entry.due for entry in self._entries.values()) - self._clock()
-        return min(max(upcoming, 0.001), LONGEST_SLEEP)
+        upcoming = min(handler.due for handler in self._handlers.values()) - self._clock()
+        return min(max(upcoming, 0.001), CHECK_INTERVAL)
 
-    async def _follow(self) -> None:
-        """Bring the entries in line with the schedules. What is remembered counts at the start only."""
-        first = self._memory is None
-        if self._memory is None:
-            self._memory = await self._ticks.remembered()
+    async def _update_handlers(self) -> None:
+        """Bring the handlers in line with the schedules. Saved ticks count at the start only."""
+        starting = self._saved is None
+        if self._saved is None:
+            self._saved = await self._state.load()
         now = self._clock()
         schedules = self._schedules
-        for name in self._entries.keys() - schedules.keys():
-            del self._entries[name]
+        for name in self._handlers.keys() - schedules.keys():
+            del self._handlers[name]
         for name, schedule in schedules.items():
-            entry = self._entries.get(name)
-            if entry is None or entry.schedule != schedule:
-                words, seen = self._memory.get(name, ("", now)) if first else ("", now)
-                seen = min(seen, now) if words == str(schedule) else now
-                self._entries[name] = _ScheduledHandler(schedule, seen)
+            handler = self._handlers.get(name)
+            if handler is None or handler.schedule != schedule:
+                text, seen = self._saved.get(name, ("", now)) if starting else ("", now)
+                seen = min(seen, now) if text == str(schedule) else now
+                self._handlers[name] = _ScheduledHandler(schedule, seen)
 
-    async def _remember(self) -> bool:
-        """Keep how far all is dealt with; say whether that could be done now."""
-        memory = {name: (str(entry.schedule), entry.seen) for name, entry in self._entries.items()}
-        if memory != self._memory:
+    async def _save(self) -> bool:
+        """Save how far all ticks are handled; return whether that could be done now."""
+        last_ticks = {name: (str(h.schedule), h.seen) for name, h in self._handlers.items()}
+        if last_ticks != self._saved:
             try:
-                await self._ticks.remember(memory)
-            except EventEngineUnavailable as fault:
-                log.warning("the last ticks cannot be kept, trying again: %s", fault)
+                await self._state.save(last_ticks)
+            except EventEngineUnavailable as error:
+                log.warning(
+                    "the last ticks cannot be saved, retrying: %s",
+                    error,
+                    extra=event("journal.unavailable"),
+                )
                 return False
-            self._memory = memory
+            self._saved = last_ticks
         return True
 
-    async def _attend(self, name: str, entry: _ScheduledHandler) -> bool:
-        """Look at one handler; what is wrong with its schedule must not silence the others."""
+    async def _try_handler(self, name: str, handler: _ScheduledHandler) -> bool:
+        """Publish for one handler; an error in its schedule must not stop the others."""
         try:
-            return await self._look_at(name, entry)
+            return await self._publish_latest(name, handler)
         except Exception:
-            log.exception("the schedule of %s failed, trying again", name)
-            entry.looked = self._clock()
-            entry.due = entry.looked + LONGEST_SLEEP
+            log.exception(
+                "the schedule of %s failed, retrying",
+                name,
+                extra=event("schedule.failed", handler=name),
+            )
+            handler.checked = self._clock()
+            handler.due = handler.checked + CHECK_INTERVAL
             return True
 
-    async def _look_at(self, name: str, entry: _ScheduledHandler) -> bool:
-        """Publish the latest tick of a handler if it is new; say whether all is dealt with."""
+    async def _publish_latest(self, name: str, handler: _ScheduledHandler) -> bool:
+        """Publish the latest tick of a handler if it is new; return whether all is handled."""
         now = self._clock()
-        if entry.looked <= now < entry.due:
+        if handler.checked <= now < handler.due:
             return True
-        if now < entry.looked:  # the clock was set back; ticks that come again are known by their ids
-            entry.seen = min(entry.seen, now)
-        latest = entry.schedule.latest(now)
-        if latest > entry.seen:
-            in_time = now - latest <= LATE or latest == entry.trying
-            if in_time or entry.schedule.catch_up:
-                entry.trying = latest
+        if now < handler.checked:  # the clock was set back; ticks that come again have the same ids
+            handler.seen = min(handler.seen, now)
+        latest = handler.schedule.latest(now)
+        if latest > handler.seen:
+            in_time = now - latest <= MAX_DELAY or latest == handler.pending
+            if in_time or handler.schedule.catch_up:
+                handler.pending = latest
                 try:
-                    await self._publish(name, entry.schedule, latest, now)
-                except EventEngineUnavailable as fault:
-                    log.warning("a tick of %s cannot be published, trying again: %s", name, fault)
+                    await self._publish(name, handler.schedule, latest, now)
+                except EventEngineUnavailable as error:
+                    log.warning(
+                        "a tick of %s cannot be published, retrying: %s",
+                        name,
+                        error,
+                        extra=event("tick.delayed", handler=name),
+                    )
                     return False
             else:
-                log.warning("%s missed its tick at %s", name, entry.schedule.local(latest))
-            entry.seen = latest
-        entry.trying, entry.looked = None, now
-        entry.due = entry.schedule.next(now) or float("inf")
+                tick = handler.schedule.local(latest)
+                log.warning(
+                    "%s missed its tick at %s", name, tick, extra=event("tick.missed", handler=name)
+                )
+            handler.seen = latest
+        handler.pending, handler.checked = None, now
+        handler.due = handler.schedule.next(now) or float("inf")
         return True
 
     async def _publish(self, name: str, schedule: Schedule, tick: int, now: float) -> None:
-        """Publish a tick, unless others did so long ago or too many wait. Raises
+        """Publish a tick, unless another node did so long ago or too many wait. Raises
         `EventEngineUnavailable`."""
-        event = tick_event(name, schedule, tick, now)
-        late = now - tick > LATE
-        if late and self._ledger is not None and await self._ledger.history(event.id) is not None:
+        new_event = tick_event(name, schedule, tick, now)
+        late = now - tick > MAX_DELAY
+        if late and self._ledger is not None and await self._ledger.history(new_event.id) is not None:
             return
-        if await self._ticks.waiting(name, MOST_WAITING) >= MOST_WAITING:
-            log.warning("%s is behind: its tick at %s is left out", name, event.body["scheduled_iso"])
+        if await self._state.count_waiting(name, MAX_WAITING) >= MAX_WAITING:
+            log.warning(
+                "%s is behind: its tick at %s is left out",
+                name,
+                new_event.body["scheduled_iso"],
+                extra=event("tick.skipped", handler=name),
+            )
             return
-        await self._outbox.publish([event])
+        await self._outbox.publish([new_event])
 
 
 def tick_event(handler: str, schedule: Schedule, tick: int, now: float) -> NewEvent:
-    """Return the event of a handler's tick; all gateways make the same one of it."""
+    """Return the event of a handler's tick; every gateway makes the same one of it."""
     return NewEvent(
         id=f"tick.{handler}.{tick}",
         type=SCHEDULE,

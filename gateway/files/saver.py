@@ -1,4 +1,4 @@
-"""`files.save`: stores what a script hands over, with the promise of every upload.
+"""`files.save`: stores what a script gives it, with the promise of every upload.
 
 What is saved is durable before `save` returns, and publishes `OnObjectCreated`.
 """
@@ -124,7 +124,7 @@ async def _discard(begun: list[PendingWrite]) -> None:
 
 
 def _split(chunk: bytes) -> list[bytes]:
-    """Split a chunk, to bound what is in flight between the loops, whatever a script hands over."""
+    """Split a chunk, to bound what is in flight between the loops."""
     view = memoryview(chunk)
     return [bytes(view[at : at + CHUNK_BYTES]) for at in range(0, len(view), CHUNK_BYTES)]
 

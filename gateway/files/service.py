@@ -28,8 +28,8 @@ from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
 from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
 from gateway.storage.protocols import ExpiringStorage, Stat, Storage
-from gateway.storage.s3.parts import user_metadata
-from gateway.telemetry.logs import event as log_event
+from gateway.storage.s3.encoding import user_metadata
+from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.storage")
 
@@ -127,9 +127,9 @@ class FilesService:
         if delivered is not None and delivered.owner is not None and self._disk is not None:
             return await self._with_etag(delivered, str(upload_id))
         if self._versions is not None:
-            known = await self._versions.find([str(upload_id)])
-            if str(upload_id) in known:
-                return known[str(upload_id)]
+            versions = await self._versions.find([str(upload_id)])
+            if str(upload_id) in versions:
+                return versions[str(upload_id)]
         if delivered is not None and delivered.etag is not None:
             return replace(delivered, owner=None)
         if self._disk is None:
@@ -236,11 +236,11 @@ class FilesService:
                 "the bucket takes no lifecycle rule for %s: %s",
                 prefix,
                 refusal,
-                extra=log_event("lifecycle.refused", prefix=prefix),
+                extra=logs.event("lifecycle.refused", prefix=prefix),
             )
             return
         if rule is not None:
-            log.info("%s", rule, extra=log_event("lifecycle.set", prefix=prefix))
+            log.info("%s", rule, extra=logs.event("lifecycle.set", prefix=prefix))
         self._expiry_rules[prefix] = seconds
 
 
@@ -254,7 +254,7 @@ def _version_by_path(event: Mapping[str, Any]) -> FileVersion:
 def _event_errors(version: FileVersion) -> Iterator[None]:
     """Raise what the refusal of an event's file means for a handler.
 
-    A file that is gone has been superseded. What else a peer refuses is a failure of the peer.
+    A missing file has been superseded. What else a peer refuses is a failure of the peer.
     """
     try:
         yield

@@ -44,9 +44,11 @@ class JournalVersions:
     async def find(self, upload_ids: Sequence[str]) -> Mapping[str, FileVersion]:
         """Return the versions of those uploads that the journal still holds."""
         if self._objects:
-            objects = await asyncio.wrap_future(self._journal.unsettled.published(upload_ids))
+            objects = await asyncio.wrap_future(
+                self._journal.pending_uploads.published_objects(upload_ids)
+            )
             return {upload_id: FileVersion(path, etag) for upload_id, (path, etag) in objects.items()}
-        recorded = await asyncio.wrap_future(self._journal.outbox.recorded(upload_ids))
+        recorded = await asyncio.wrap_future(self._journal.outbox.recorded_uploads(upload_ids))
         return {
             upload_id: FileVersion(path, identity.etag)
             for upload_id, (path, identity) in recorded.items()

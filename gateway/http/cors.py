@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from gateway.errors import Refusal
+from gateway.http.responses import GatewayResponse, Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ SIGNED_URLS: Final = CorsPolicy(
 """Any page may use a signed URL: the signature is in the URL, and a browser adds no credentials of
 its own, so a foreign page has nothing to borrow."""
 
-Serve = Callable[[], Awaitable[web.StreamResponse]]
+Serve = Callable[[], Awaitable[GatewayResponse]]
 
 _RESPONSE_HEADERS: Final = (
     hdrs.ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -57,7 +58,7 @@ def preflight_method(request: web.BaseRequest) -> str | None:
 
 async def serve_cross_origin(
     request: web.BaseRequest, policy: CorsPolicy, methods: Sequence[str], serve: Serve
-) -> web.StreamResponse:
+) -> GatewayResponse:
     """Answer a preflight; else serve the request, and set the headers for its origin.
 
     `methods` are allowed if the policy names none. Raises what `serve` raises, and
@@ -78,8 +79,8 @@ async def serve_cross_origin(
 
 def _preflight_response(
     request: web.BaseRequest, policy: CorsPolicy, methods: Sequence[str]
-) -> web.Response:
-    response = web.Response(status=204)
+) -> Response:
+    response = Response(status=204)
     if not _set_headers(request, policy, response.headers):
         raise Refusal("forbidden", "pages of this origin may not call here", {hdrs.VARY: "Origin"})
     response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(methods)

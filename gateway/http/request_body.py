@@ -12,7 +12,6 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import ClientDisconnected, Refusal
-from gateway.http.protocol import expects_continue, send_continue
 
 SMALL_BODY_TIMEOUT: Final = 10.0
 """Seconds that the whole body of a request to the gateway's own API may take."""
@@ -44,12 +43,27 @@ def idle_refusal(seconds: float) -> Refusal:
     return Refusal("idle_timeout", f"no byte of the body arrived for {seconds:g} seconds")
 
 
+def expects_continue(request: web.BaseRequest) -> bool:
+    """Tell whether the client waits for `100 Continue` (RFC 9110 section 10.1.1).
+
+    Raises `Refusal("expectation_failed")` for another expectation.
+    """
+    expectation = request.headers.get("Expect")
+    if expectation is None or request.version < (1, 1):
+        return False
+    if expectation.strip().lower() != "100-continue":
+        raise Refusal("expectation_failed", "the only expectation supported here is 100-continue")
+    return True
+
+
 async def send_continue_or_disconnect(request: web.BaseRequest) -> None:
     """Let a client that waits for `100 Continue` send its body. Raises `ClientDisconnected`."""
+    writer = request.writer
     try:
-        await send_continue(request)
+        await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     except OSError as error:
         raise ClientDisconnected("the client did not wait for 100 Continue") from error
+    writer.output_size = 0
 
 
 async def read_small_body(request: web.BaseRequest, max_bytes: int) -> bytes:

@@ -1,33 +1,124 @@
-"""Answers: JSON, refusals in the error table's words, and short ones in one piece.
+"""Responses: how each one sends itself, and what a client reads of an error.
 
-One rule: what a client reads of an error is written here and nowhere else.
+Errors are written here and nowhere else.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import logging
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 
+from gateway.auth.request import IncomingRequest
 from gateway.errors import Refusal, Terminated
+from gateway.http.socket_turns import duplicate_tcp_socket
 
-quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
-"""Return a text as JSON writes it."""
+log = logging.getLogger("gateway.http")
+
+SERVER: Final = "upload-gateway"
+
+MAX_DRAIN_BYTES: Final = 256 << 20
+DRAIN_TIMEOUT: Final = 10.0
+"""Seconds that we wait for what a client still sends of a body that is not read."""
+
+SHORT_DRAIN_TIMEOUT: Final = 2.0
+"""The same for a client that waits for us: it has hardly anything on its way."""
+
+DETACHED: Final = web.RequestKey("detached", bool)
+"""Set on a request whose socket was detached: its connection serves no other request."""
+
+_DRAIN_CHUNK_BYTES: Final = 64 << 10
+
+encode_json_string: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def json_answer(body: Any, status: int = 200, **headers: str) -> web.Response:
-    """Return `body` as JSON."""
-    text = json.dumps(body, ensure_ascii=False, default=str) + "\n"
-    answer = web.Response(status=status, text=text, content_type="application/json")
-    for name, value in headers.items():
-        answer.headers[name.replace("_", "-")] = value
-    return answer
+class GatewayResponse(web.StreamResponse):
+    """A response that sends itself. Every endpoint returns one."""
+
+    def set_gateway_headers(self, request_id: str) -> None:
+        """Set the headers that the gateway gives to each response."""
+        self.headers["X-Request-Id"] = request_id
+        self.headers["Server"] = SERVER
+        self.headers["X-Content-Type-Options"] = "nosniff"
+
+    async def send(self, request: web.BaseRequest, *, close: bool = False) -> None:
+        """Send headers and body. Raises `ConnectionError` if the client has disconnected.
+
+        Where bytes of the request's body are unread, the connection is closed behind the response,
+        after a bounded drain: closing over unread bytes would reset it, and the client would lose
+        the response.
+        """
+        detached, closes = DETACHED in request, close or self._closes_connection(request)
+        if detached or closes:
+            self.force_close()
+        await self.prepare(request)
+        await self.write_eof()
+        if detached:
+            await self._drain_detached(request)
+        elif closes:
+            await self._drain_unread(request)
+
+    def _closes_connection(self, request: web.BaseRequest) -> bool:
+        """Tell whether the connection cannot serve another request: an error stops its body."""
+        return is_unread(request) or (self.status >= 400 and request.body_exists)
+
+    async def _drain_unread(self, request: web.BaseRequest) -> None:
+        client_waits = "Expect" in request.headers
+        if client_waits and request.transport is not None and request.transport.can_write_eof():
+            # It need not sit out our drain to see that nothing more will come.
+            request.transport.write_eof()
+        remaining = MAX_DRAIN_BYTES
+        try:
+            async with asyncio.timeout(SHORT_DRAIN_TIMEOUT if client_waits else DRAIN_TIMEOUT):
+                while remaining > 0 and not request.content.at_eof():
+                    remaining -= len(await request.content.readany())
+        except Exception as error:  # broken, slow or disconnected: the response was sent
+            log.debug("drain ended: %r", error)
+
+    async def _drain_detached(self, request: web.BaseRequest) -> None:
+        """Wait until the client closes too; aiohttp does not read from a detached socket."""
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            return
+        connection = duplicate_tcp_socket(transport)
+        if connection is None:
+            return
+        transport.write_eof()
+        client_waits = self.status < 400 or "Expect" in request.headers
+        with connection, contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(SHORT_DRAIN_TIMEOUT if client_waits else DRAIN_TIMEOUT):
+                await _drain_socket(connection)
 
 
-class SmallJsonResponse(web.StreamResponse):
-    """A short JSON text that is sent in one piece, past aiohttp's general (and slower) machinery."""
+ApiHandler = Callable[[IncomingRequest], Awaitable[GatewayResponse]]
+"""Answers the requests of one endpoint, or raises `Refusal`."""
+
+
+async def _drain_socket(connection: socket.socket) -> None:
+    loop, buffer = asyncio.get_running_loop(), bytearray(_DRAIN_CHUNK_BYTES)
+    remaining = MAX_DRAIN_BYTES
+    while remaining > 0 and (size := await loop.sock_recv_into(connection, buffer)):
+        remaining -= size
+
+
+def is_unread(request: web.BaseRequest) -> bool:
+    """Tell whether bytes of this request may still be on their way."""
+    return not request.content.is_eof()
+
+
+class Response(GatewayResponse, web.Response):
+    """A response whose body is in memory."""
+
+
+class SmallJsonResponse(GatewayResponse):
+    """A short JSON text, sent in one packet, past aiohttp's general and slower machinery."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(status=status)
@@ -35,22 +126,22 @@ class SmallJsonResponse(web.StreamResponse):
         self._sent = False
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """Note how the connection goes on; nothing is sent yet."""
+        """Note whether the connection stays open; nothing is sent yet."""
         self._request = request
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send head and body. Raises `ConnectionError` where the client has gone."""
+        """Send headers and body. Raises `ConnectionError` if the client has disconnected."""
         request = self._request
         if self._sent or request is None:
             return
         self._sent = self._eof_sent = True
         if request.transport is None:
-            raise ConnectionResetError("the client has gone")
-        request.transport.write(self._head(request) + self.content)
+            raise ConnectionResetError("the client has disconnected")
+        request.transport.write(self._encode_headers(request) + self.content)
 
-    def _head(self, request: web.BaseRequest) -> bytes:
+    def _encode_headers(self, request: web.BaseRequest) -> bytes:
         old = request.version < HttpVersion11
         lines = [
             f"HTTP/1.{0 if old else 1} {self.status} {self.reason}",
@@ -59,22 +150,28 @@ class SmallJsonResponse(web.StreamResponse):
             f"Content-Length: {len(self.content)}",
             f"Date: {rfc822_formatted_time()}",
         ]
-        if self.keep_alive == old:  # otherwise it goes without saying (RFC 9112 section 9.3)
+        if self.keep_alive == old:  # the other case is the default (RFC 9112 section 9.3)
             lines.append("Connection: keep-alive" if old else "Connection: close")
         return "\r\n".join([*lines, "", ""]).encode()
 
 
-def refusal_answer(refusal: Refusal) -> web.Response:
-    """Return the answer for a refusal: the table's status and words, or the handler's own."""
+def json_response(body: Any, status: int = 200) -> Response:
+    """Return `body` as JSON."""
+    text = json.dumps(body, ensure_ascii=False, default=str) + "\n"
+    return Response(status=status, text=text, content_type="application/json")
+
+
+def refusal_response(refusal: Refusal) -> Response:
+    """Return the response to a refusal: an error of the table, or what a handler's `terminate` gave."""
     if isinstance(refusal, Terminated):
-        answer = web.Response(status=refusal.status, body=refusal.body)
-        answer.headers["Content-Type"] = refusal.content_type
+        response = Response(status=refusal.status, body=refusal.body)
+        response.headers["Content-Type"] = refusal.content_type
     else:
         body: dict[str, Any] = {"error": refusal.code, "message": refusal.message, **refusal.details}
         if refusal.upload_id is not None:
             body["upload_id"] = refusal.upload_id
-        answer = json_answer(body, refusal.status)
-    answer.headers.update(refusal.headers)
+        response = json_response(body, refusal.status)
+    response.headers.update(refusal.headers)
     if refusal.headers.get("Connection") == "close":
-        answer.force_close()
-    return answer
+        response.force_close()
+    return response

@@ -19,7 +19,7 @@ from gateway.domain.event_bodies import (
 from gateway.domain.model import OBJECT_CREATED, Delivery, Download, Upload
 from gateway.domain.schedules import Every
 from gateway.plugins.handlers import Handler
-from gateway.plugins.models import ADMITTING, CaseModel, ExpectModel
+from gateway.plugins.models import ADMITTING, ExpectModel, HandlerTestModel
 from gateway.plugins.scripting import (
     Event,
     Handle,
@@ -41,14 +41,14 @@ _TICK: Final = 1767225600
 async def run_handler_tests(handler: Handler, executor: ScriptExecutor) -> list[TestResult]:
     """Run all tests of a handler in `executor`."""
 
-    async def run_test(test: CaseModel, stubs: Stubs) -> list[str]:
+    async def run_test(test: HandlerTestModel, stubs: Stubs) -> list[str]:
         return await _run_test(handler, test, stubs, executor)
 
     return await run_tests(handler.name, handler.document, handler.tests, run_test)
 
 
 async def _run_test(
-    handler: Handler, test: CaseModel, stubs: Stubs, executor: ScriptExecutor
+    handler: Handler, test: HandlerTestModel, stubs: Stubs, executor: ScriptExecutor
 ) -> list[str]:
     event, handle = _event(handler, test), Handle()
 
@@ -65,7 +65,7 @@ async def _run_test(
     return _failures(handler, test.expect, event, handle, error)
 
 
-def _event(handler: Handler, test: CaseModel) -> Event:
+def _event(handler: Handler, test: HandlerTestModel) -> Event:
     """Return the event of a test: the keys of every real one, replaced by those that the test gives."""
     event = _default_event(handler) | test.event
     if handler.event == OBJECT_CREATED:

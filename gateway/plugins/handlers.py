@@ -19,8 +19,8 @@ from gateway.plugins.models import (
     ADMITTING,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT,
-    CaseModel,
     HandlerModel,
+    HandlerTestModel,
 )
 from gateway.plugins.scripting import Event, Handle, PluginContext, ScriptContext, run_script
 from gateway.plugins.scripting.compile import compile_source
@@ -48,7 +48,7 @@ class Handler:
     prefix: tuple[str, ...]
     suffix: tuple[str, ...]
     schedule: Schedule | None
-    tests: tuple[CaseModel, ...]
+    tests: tuple[HandlerTestModel, ...]
     file: str
     line: int
     function: Function = field(repr=False)

@@ -29,7 +29,7 @@ from gateway.plugins.scripting import (
 )
 from gateway.plugins.scripting.compile import ScriptSource, show_lines
 from gateway.plugins.scripting.modules import PluginModules
-from gateway.plugins.secrets import MakeKeys, SecretKeys
+from gateway.plugins.secrets import LoadKeys, SecretKeys
 from gateway.plugins.yaml_documents import Document, PluginErrors, find_files, read_file
 from gateway.telemetry.redaction import Mask
 
@@ -82,7 +82,7 @@ class Plugins:
         folders: Iterable[Path],
         services: Services,
         kinds: Sequence[Kind] = KINDS,
-        make_keys: MakeKeys = SecretKeys,
+        make_keys: LoadKeys = SecretKeys,
     ) -> None:
         self.services = services
         self.mask = Mask()
@@ -183,9 +183,9 @@ class Plugins:
             if plugin.kind == kind.name and kind.make is not None:
                 state = self._states.setdefault((kind.name, plugin.name), {})
                 context = PluginContext(self.services, configs, state)
-                made = _attempt(errors, kind.make, plugin, context)
-                if made is not None:
-                    yield made
+                result = _attempt(errors, kind.make, plugin, context)
+                if result is not None:
+                    yield result
 
 
 def _by_event(plugins: Sequence[Plugin]) -> Mapping[str, tuple[Handler, ...]]:

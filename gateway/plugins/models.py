@@ -1,6 +1,6 @@
 """Which keys a plugin's YAML may have, and of which type.
 
-One rule: the models are the only description; the JSON Schema that editors read is made from them.
+The JSON Schema that editors read is generated from these models.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EventName = Literal[
 ]
 EVENTS: Final = (UPLOADING, UPLOADED, UPLOAD_FAILED, DOWNLOADING, OBJECT_CREATED, SCHEDULE)
 ADMITTING: Final = (UPLOADING, DOWNLOADING)
-"""Events whose handlers decide, while somebody waits for it."""
+"""Events whose handlers decide while the client waits."""
 
 DELIVERED: Final = (UPLOADED, OBJECT_CREATED, SCHEDULE)
 """Events that are journalled, and delivered at least once."""
@@ -45,10 +45,10 @@ DEFAULT_TIMEOUT: Final = {
     UPLOAD_FAILED: 60.0,
     SCHEDULE: 3600.0,
 }
-"""Seconds that a handler of each event has where it does not say."""
+"""Default time-out of the handlers of each event, in seconds."""
 
 DEFAULT_CONCURRENCY: Final = {UPLOADED: 4, OBJECT_CREATED: 4, SCHEDULE: 1}
-"""Runs at the same time that a handler has where it does not say; others are not limited."""
+"""Default number of runs of a handler at the same time; other events have no limit."""
 
 APPLIES: Final = {
     "on_error": ADMITTING,
@@ -65,7 +65,7 @@ APPLIES: Final = {
 """Keys that have a meaning for some events only."""
 
 KeyPart = Annotated[str, Field(min_length=1, max_length=1024)]
-Ends = KeyPart | Annotated[list[KeyPart], Field(min_length=1, max_length=100)]
+KeyEnds = KeyPart | Annotated[list[KeyPart], Field(min_length=1, max_length=100)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
 
 
@@ -86,7 +86,7 @@ def _interval(text: str) -> str:
 
 
 class Strict(BaseModel):
-    """No unknown keys, no conversions: `"10"` is no number."""
+    """No unknown keys and no conversions: `"10"` is not a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -100,7 +100,7 @@ class RetryModel(Strict):
 
 
 class AnswerModel(Strict):
-    """What a stubbed callout answers."""
+    """The response of a stubbed callout."""
 
     code: int = Field(200, ge=100, le=599)
     body: Any = Field(None, description="Text, or a dict or list that is sent as JSON")
@@ -108,7 +108,7 @@ class AnswerModel(Strict):
 
 
 class CalledModel(Strict):
-    """What a script is expected to call; keys that are not given are not compared."""
+    """An expected callout; keys that are not given are not compared."""
 
     endpoint: str | None = None
     path: str | None = None
@@ -118,7 +118,7 @@ class CalledModel(Strict):
 
 
 class ExpectModel(Strict):
-    """What is expected of a handler; keys that are not given are not compared."""
+    """The expected result of a handler; keys that are not given are not compared."""
 
     path: str | None = Field(None, description="The path after the handler")
     max_bytes: int | None = None
@@ -127,12 +127,12 @@ class ExpectModel(Strict):
     output: Any = Field(None, description="The output of terminate()")
     callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
     records: dict[str, dict[str, Any]] | None = Field(
-        None, description="What is kept afterwards: collection to key to item, null for none"
+        None, description="Items afterwards: collection to key to item, null for none"
     )
     raises: bool = Field(False, description="The handler must fail")
 
 
-class CaseModel(Strict):
+class HandlerTestModel(Strict):
     """A test that `gateway check` runs."""
 
     name: str
@@ -143,10 +143,10 @@ class CaseModel(Strict):
         default_factory=dict, description="Config plugins of the test"
     )
     callout: list[AnswerModel] = Field(
-        default_factory=list, description="Answers of stubbed callouts, in order"
+        default_factory=list, description="Responses of stubbed callouts, in order"
     )
     records: dict[str, dict[str, dict[str, Any]]] = Field(
-        default_factory=dict, description="What is kept before: collection to key to item"
+        default_factory=dict, description="Items before: collection to key to item"
     )
     expect: ExpectModel
 
@@ -171,16 +171,16 @@ class HandlerModel(Strict):
     )
     catch_up: bool = Field(False, description="Schedule: run once for ticks missed while stopped")
     on_error: Literal["deny", "allow"] = Field(
-        "deny", description="OnFileUploading and OnFileDownloading: what a failing handler means"
+        "deny", description="OnFileUploading and OnFileDownloading: what the failure of a handler means"
     )
     authorization: Literal["keep"] | None = Field(
         None,
         description="OnFileUploading and OnFileDownloading: the default authorization stays in force",
     )
-    prefix: Ends | None = Field(
+    prefix: KeyEnds | None = Field(
         None, description="OnObjectCreated: what keys must begin with, or a list of such texts"
     )
-    suffix: Ends | None = Field(
+    suffix: KeyEnds | None = Field(
         None, description="OnObjectCreated: what keys must end with, or a list of such texts"
     )
     retry: RetryModel = Field(
@@ -192,7 +192,7 @@ class HandlerModel(Strict):
         le=1000,
         description="OnFileUploaded and OnObjectCreated (4), Schedule (1): runs at the same time",
     )
-    tests: list[CaseModel] = Field(default_factory=list)
+    tests: list[HandlerTestModel] = Field(default_factory=list)
 
 
 class ConfigModel(Strict):

@@ -1,7 +1,6 @@
 """Which keys a routing plugin's YAML may have, and of which type.
 
-One rule: as in `models`, these are the only description of the keys; what they mean is settled in
-the routing room.
+`endpoints.routing.plugin` gives them their meaning.
 """
 
 from __future__ import annotations
@@ -54,27 +53,27 @@ class AuthorizationModel(Strict):
     @model_validator(mode="after")
     def _have_rights(self) -> Self:
         if (self.scopes or self.groups) and self.auth in {"none", "token"}:
-            raise ValueError("only JSON Web Tokens have scopes and groups: say `auth: jwt`")
+            raise ValueError("only JSON Web Tokens have scopes and groups: write `auth: jwt`")
         return self
 
 
 class ProxyModel(Strict):
-    """What is served."""
+    """The served path."""
 
     path: str = Field(description="Template: literal segments, {name}, and a last {name:path}")
-    scheme: Scheme = Field("http:", description="Says nothing here: the gateway's own settings do")
+    scheme: Scheme = Field("http:", description="Without effect: the settings of the gateway decide")
     authorization: AuthorizationModel = Field(default_factory=AuthorizationModel)
 
 
 class TargetModel(Strict):
-    """What is called upstream."""
+    """The path and scheme at the upstreams."""
 
     path: str = Field(description="Template with the variables of the served path")
     scheme: Scheme = Field("http:", description="How the upstreams are called")
 
 
 class RequestSchemaModel(Strict):
-    """What a request must be like."""
+    """Schemas of the request."""
 
     body: JsonSchema | None = Field(None, description="JSON Schema of the body")
     headers: JsonSchema | None = Field(
@@ -83,13 +82,13 @@ class RequestSchemaModel(Strict):
 
 
 class NormalModel(Strict):
-    """Answers that are nothing to worry about."""
+    """Statuses that are normal."""
 
     codes: list[Code] = Field(default_factory=list, description="Other statuses are logged and counted")
 
 
 class ResponseSchemaModel(Strict):
-    """What an answer is like."""
+    """Responses of one method."""
 
     normal: NormalModel = Field(default_factory=NormalModel)
 
@@ -116,19 +115,21 @@ class CorsModel(Strict):
     origins: list[str] = Field(min_length=1, description='Origins such as https://a.example, or "*"')
     methods: list[Method] = Field(default_factory=list, description="Those of `spec` if not given")
     headers: list[HeaderName] = Field(
-        default_factory=list, description="Request headers; all that are asked for if not given"
+        default_factory=list, description="Request headers; all requested ones if not given"
     )
-    expose: list[HeaderName] = Field(default_factory=list, description="Answer headers a page may read")
+    expose: list[HeaderName] = Field(
+        default_factory=list, description="Response headers a page may read"
+    )
     credentials: bool = Field(False, description="Cookies and authorization may be sent")
     max_age: int = Field(600, ge=0, le=86400, description="Seconds that a preflight is remembered")
 
 
 class RateModel(Strict):
-    """How often a client may call."""
+    """Requests that a client may send."""
 
     count: int = Field(ge=1, description="Requests")
     seconds: int = Field(1, ge=1, le=86400, description="in so many seconds")
-    by: Literal["address", "principal"] = Field("address", description="What tells clients apart")
+    by: Literal["address", "principal"] = Field("address", description="What counts as one client")
 
 
 class LimitsModel(Strict):
@@ -151,22 +152,24 @@ class RouteRequestModel(Strict):
     params: dict[str, list[str]] = Field(default_factory=dict)
     resources: dict[str, str] = Field(default_factory=dict)
     body: Any = Field(None, description="Text, or a dict or list that is sent as JSON")
-    principal: dict[str, Any] | None = None
-
-
-class RouteExpectModel(Strict):
-    """What is expected of a route; keys that are not given are not compared."""
-
-    status: int | None = Field(None, ge=100, le=599)
-    output: Any = Field(None, description="The answer's body: text, or what its JSON says")
-    headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
-    callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
-    records: dict[str, dict[str, Any]] | None = Field(
-        None, description="What is kept afterwards: collection to key to item, null for none"
+    principal: dict[str, Any] | None = Field(
+        None, description="Who calls, null for an unknown caller; not given: authorization is skipped"
     )
 
 
-class RouteCaseModel(Strict):
+class RouteExpectModel(Strict):
+    """The expected result of a route; keys that are not given are not compared."""
+
+    status: int | None = Field(None, ge=100, le=599)
+    output: Any = Field(None, description="The body of the response: text, or the value of its JSON")
+    headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
+    callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
+    records: dict[str, dict[str, Any]] | None = Field(
+        None, description="Items afterwards: collection to key to item, null for none"
+    )
+
+
+class RouteTestModel(Strict):
     """A test of a route that `gateway check` runs."""
 
     name: str
@@ -175,13 +178,13 @@ class RouteCaseModel(Strict):
         default_factory=dict, description="Config plugins of the test"
     )
     callout: list[AnswerModel] = Field(
-        default_factory=list, description="Answers of stubbed callouts, in order"
+        default_factory=list, description="Responses of stubbed callouts, in order"
     )
     upstream: AnswerModel = Field(
-        default_factory=AnswerModel, description="Answer of the stubbed upstream, where there is one"
+        default_factory=AnswerModel, description="Response of the stubbed upstream"
     )
     records: dict[str, dict[str, dict[str, Any]]] = Field(
-        default_factory=dict, description="What is kept before: collection to key to item"
+        default_factory=dict, description="Items before: collection to key to item"
     )
     expect: RouteExpectModel
 
@@ -194,13 +197,13 @@ class RouteModel(Strict):
     proxy: ProxyModel
     target: TargetModel | None = Field(None, description="The served path if not given")
     request_script: str | None = Field(
-        None, description="Body of a script that runs first: what it returns is the answer"
+        None, description="Body of a script that runs first: what it returns is the response"
     )
     response_script: str | None = Field(
-        None, description="Body of a script that runs on the upstream's answer"
+        None, description="Body of a script that runs on the response of the upstream"
     )
     spec: list[SpecModel] = Field(default_factory=list, description="Methods; all if not given")
     cors: CorsModel | None = None
     rate_limit: RateModel | None = None
     limits: LimitsModel = Field(default_factory=LimitsModel)
-    tests: list[RouteCaseModel] = Field(default_factory=list)
+    tests: list[RouteTestModel] = Field(default_factory=list)

@@ -1,7 +1,7 @@
 """The JSON Schema of plugin YAML, for editors.
 
-One rule: `plugin.schema.json` is made from the models; a test fails when it is stale. Run this
-module to write it anew.
+`plugin.schema.json` is generated from the models, and a test fails if it is stale. Run this module to
+write it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.plugins.legacy_keys import ROUTE_KEYS, LegacyKey
 from gateway.plugins.models import APPLIES, EVENTS, ConfigModel, HandlerModel
 from gateway.plugins.route_models import RouteModel
 
-FILE: Final = Path(__file__).with_name("plugin.schema.json")
+SCHEMA_FILE: Final = Path(__file__).with_name("plugin.schema.json")
 _MODELS: Final[tuple[type[BaseModel], ...]] = (HandlerModel, RouteModel, ConfigModel)
 
 
@@ -39,17 +39,17 @@ _ONE_SCHEDULE: Final = {
 
 def plugin_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12) of a document: one plugin or a list of them."""
-    pairs, made = models_json_schema([(model, "validation") for model in _MODELS])
-    handler = made["$defs"]["HandlerModel"]
+    pairs, schemas = models_json_schema([(model, "validation") for model in _MODELS])
+    handler = schemas["$defs"]["HandlerModel"]
     handler["allOf"] = [*map(_only_for, EVENTS), _ONE_SCHEDULE]
     for key in ROUTE_KEYS:
-        _accept(made["$defs"]["AuthorizationModel" if key.parent else "RouteModel"], key)
+        _accept(schemas["$defs"]["AuthorizationModel" if key.parent else "RouteModel"], key)
     plugin = {"anyOf": [pairs[(model, "validation")] for model in _MODELS]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Upload Gateway plugin",
         "anyOf": [{"$ref": "#/$defs/Plugin"}, {"type": "array", "items": {"$ref": "#/$defs/Plugin"}}],
-        "$defs": {**made["$defs"], "Plugin": plugin},
+        "$defs": {**schemas["$defs"], "Plugin": plugin},
     }
 
 
@@ -66,7 +66,7 @@ def _accept(model: dict[str, Any], key: LegacyKey) -> None:
 
 
 def schema_text() -> str:
-    """Return the schema as the file holds it."""
+    """Return the text of the schema file."""
     return json.dumps(plugin_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -76,4 +76,4 @@ def _only_for(event: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    FILE.write_text(schema_text(), encoding="utf-8")
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")

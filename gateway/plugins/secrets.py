@@ -1,8 +1,8 @@
-"""The keys of `!secret` values. Encrypted at rest, opened when plugins are loaded.
+"""The keys of `!secret` values: encrypted at rest, decrypted when plugins are loaded.
 
-The rule: neither a key nor a value leaves this file except through `encrypt` and `decrypt`. The
-cipher is not ours: Fernet of the library `cryptography` (AES-128-CBC with HMAC-SHA256, a random IV;
-github.com/fernet/spec), so a damaged or forged token is noticed.
+Keys and values leave this file only through `encrypt` and `decrypt`. The cipher is Fernet of the
+library `cryptography` (AES-128-CBC with HMAC-SHA256, a random IV; github.com/fernet/spec), so a damaged
+or forged token is noticed.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from gateway.storage.keyfile import read_key_file
 if TYPE_CHECKING:  # it takes 7 MB of memory, which a gateway without a key does not need
     from cryptography.fernet import Fernet
 
-LARGEST_VALUE: Final = 64 * 1024
-"""Bytes of a value that is kept as a token."""
+MAX_VALUE_BYTES: Final = 64 * 1024
+"""Largest value that is encrypted."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
 
 
 class DecryptionError(GatewayError):
-    """A token could not be opened. The message says why and what to do, and never quotes it."""
+    """A token cannot be decrypted. The message says why and what to do, and never quotes it."""
 
 
 class SecretKeys:
-    """The keys in force. The first one encrypts; any of them may open: that is how keys are changed."""
+    """The keys in force. The first one encrypts, each of them decrypts: so keys are rotated."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        """Take keys of 44 characters. Raises `ValueError` for what is none."""
+        """Take keys of 44 characters. Raises `ValueError` for an invalid key."""
         self._fernets = [_fernet(key) for key in keys]
 
     def __repr__(self) -> str:
@@ -49,13 +49,12 @@ class SecretKeys:
         from cryptography.fernet import MultiFernet
 
         content = value.encode()
-        if len(content) > LARGEST_VALUE:
-            raise ValueError(f"the value is larger than {LARGEST_VALUE} bytes")
+        if len(content) > MAX_VALUE_BYTES:
+            raise ValueError(f"the value is larger than {MAX_VALUE_BYTES} bytes")
         return MultiFernet(self._fernets).encrypt(content).decode()
 
     def decrypt(self, token: str) -> str:
-        """Return what `token` was made of. White space in it does not count. Raises
-        `DecryptionError`."""
+        """Return the value of a token; white space in it is ignored. Raises `DecryptionError`."""
         if not self._fernets:
             raise DecryptionError(f"this !secret cannot be opened: {_NO_KEY}")
         from cryptography.fernet import InvalidToken, MultiFernet
@@ -69,8 +68,8 @@ class SecretKeys:
             ) from None
 
 
-MakeKeys = Callable[[], SecretKeys]
-"""Asked at every load of the plugins, so that a changed key file counts after SIGHUP."""
+LoadKeys = Callable[[], SecretKeys]
+"""Called at every load of the plugins, so that a changed key file counts after SIGHUP."""
 
 _NO_KEY: Final = (
     "there is no key; set UPLOAD_GATEWAY_SECRETS_KEY or --secrets-key-file"
@@ -79,7 +78,7 @@ _NO_KEY: Final = (
 
 
 def new_key() -> str:
-    """Make a key: 256 random bits, as 44 characters."""
+    """Return a new key: 256 random bits as 44 characters."""
     from cryptography.fernet import Fernet
 
     return Fernet.generate_key().decode()
@@ -91,7 +90,7 @@ def _fernet(key: str) -> Fernet:
     return Fernet(key)
 
 
-def keys_of(settings: Settings) -> SecretKeys:
+def secret_keys(settings: Settings) -> SecretKeys:
     """Return the keys of the environment, then those of the key file. Raises `ConfigError`."""
     keys = [key.get_secret_value() for key in settings.secrets_key]
     if settings.secrets_key_file is not None:
@@ -100,16 +99,16 @@ def keys_of(settings: Settings) -> SecretKeys:
 
 
 def _from_file(path: Path) -> Iterator[str]:
-    """Yield the keys of a file: one a line; empty lines and those that begin with `#` do not count."""
-    found = 0
+    """Yield the keys of a file, one a line; empty lines and comments (`#`) are skipped."""
+    count = 0
     for number, line in enumerate(read_key_file(path).splitlines(), start=1):
         text = line.strip().decode("ascii", "replace")
         if not text or text.startswith("#"):
             continue
         if not _KEY.fullmatch(text):
-            message = "this line is no key: `gateway secrets keygen` prints one, of 44 characters"
+            message = "invalid key: `gateway secrets keygen` prints one of 44 characters"
             raise ConfigError(message, str(path), number)
-        found += 1
+        count += 1
         yield text
-    if not found:
+    if not count:
         raise ConfigError("there is no key in this file: `gateway secrets keygen` makes one", str(path))

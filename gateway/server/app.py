@@ -112,7 +112,7 @@ class Gateway:
         """Log the description, once for all processes."""
         if self.resources.process.slot == 0:
             for line in self.describe():
-                log.info("%s", line, extra=event("gateway.described"))
+                log.info("%s", line, extra=event("plugin.loaded"))
 
     async def reload(self) -> None:
         """Load plugins and certificates anew (SIGHUP); any error keeps the old ones and is logged."""
@@ -157,7 +157,7 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         await delivery.start()
         stack.push_async_callback(_drain, dispatcher, delivery, settings.grace)
         ledger = delivery.ledgers.get("nats")
-        scheduler = Scheduler(resources.journal.outbox, resources.journal.ticks, ledger=ledger)
+        scheduler = Scheduler(resources.journal.outbox, resources.journal.schedule_state, ledger=ledger)
         await scheduler.start(_schedules(resources))
         stack.push_async_callback(scheduler.stop)
         _start_background(stack, resources)
@@ -185,7 +185,7 @@ async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:
 def _start_background(stack: AsyncExitStack, resources: Resources) -> None:
     """Start the tasks that keep the state folder small, until they are cancelled."""
     retention = resources.settings.retention, resources.settings.relayed_retention
-    work = [resources.journal.ledger.keep_house(*retention)]
+    work = [resources.journal.ledger.prune_periodically(*retention)]
     if resources.process.slot == 0:
         work.append(_remove_expired(resources.state.one_time_marks))
     for coroutine in work:

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway.auth.authenticator import Auth
-from gateway.auth.request import ApiHandler
 from gateway.auth.tokens import tokens_of
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
@@ -36,6 +35,7 @@ from gateway.endpoints.uploads.socket_receiver import BodyReceiver
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
+from gateway.http.responses import ApiHandler
 from gateway.server.resources import Resources
 from gateway.settings import is_loopback
 from gateway.settings.values import Bucket

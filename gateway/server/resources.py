@@ -262,7 +262,7 @@ def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
     if base.process.slot == 0:
         absorb_slots(directory, journal, processes)
         create_journals(directory, journal, processes)
-    pending = journal.unsettled.hold().result()
+    pending = journal.pending_uploads.hold().result()
     if backend is not None:
         backend.prepare(pending)
     elif pending:

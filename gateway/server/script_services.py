@@ -12,7 +12,7 @@ from gateway.endpoints.routing.plugin import routing_kind
 from gateway.files.service import FilesService
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting import Services
-from gateway.plugins.secrets import keys_of
+from gateway.plugins.secrets import secret_keys
 from gateway.records import Records, secrets_of
 from gateway.settings import Settings
 from gateway.telemetry import logs
@@ -25,7 +25,7 @@ def make_plugins(settings: Settings, stack: ExitStack) -> Plugins:
     """Return plugins that are not loaded yet; logs mask their secrets and those of the settings."""
     issuer = settings.jwt_issuer is not None
     kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
-    plugins = Plugins(settings.plugins, Services(), kinds, partial(keys_of, settings))
+    plugins = Plugins(settings.plugins, Services(), kinds, partial(secret_keys, settings))
     plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
     plugins.mask.add_secrets(secrets_of(settings))
     logs.set_mask(plugins.mask)

@@ -30,7 +30,7 @@ from gateway.events.runner import Runner
 from gateway.files.peers import Peers
 from gateway.files.service import FilesService, SharedDisk
 from gateway.http.protocol import make_runner
-from gateway.http.responses import json_answer, refusal_answer
+from gateway.http.responses import json_response, refusal_response
 from gateway.http.sockets import listening_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
@@ -180,7 +180,7 @@ class _WorkerPages:
         try:
             response = await self._respond(request)
         except Refusal as refusal:
-            response = refusal_answer(refusal)
+            response = refusal_response(refusal)
         if request.body_exists:
             response.force_close()
         return response
@@ -192,11 +192,11 @@ class _WorkerPages:
                 "method_not_allowed", "a worker answers GET and HEAD only", {"Allow": "GET, HEAD"}
             )
         if incoming.raw_path == "/-/health":
-            return json_answer({"status": "ok"})
+            return json_response({"status": "ok"})
         if incoming.raw_path == "/-/ready":
             checks = {"engine": self.resources.nats.ready, "scripts": self.resources.hooks.alive}
             ready = all(checks.values())
-            return json_answer({"ready": ready, "checks": checks}, 200 if ready else 503)
+            return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
         if incoming.raw_path != "/-/metrics":
             raise Refusal("not_found", "a worker has /-/health, /-/ready and /-/metrics")
         auth = self.resources.auth

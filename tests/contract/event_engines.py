@@ -211,7 +211,7 @@ class Conformance:
 
     async def test_a_failing_handler_does_not_touch_another(self, engine: Engine) -> None:
         (event,) = await engine.publish("h", "i")
-        await engine.queue.dead(await engine.claim_one("h"), "no way", 0.1)
+        await engine.queue.dead_letter(await engine.claim_one("h"), "no way", 0.1)
         delivery = await engine.claim_one("i")
         assert (delivery.event_id, delivery.attempt) == (event.id, 1)
         await engine.queue.ack(delivery, 0.1)
@@ -220,7 +220,7 @@ class Conformance:
 
     async def test_what_is_dead_waits(self, engine: Engine) -> None:
         (event,) = await engine.publish()
-        await engine.queue.dead(await engine.claim_one(), "no\nway", 0.1)
+        await engine.queue.dead_letter(await engine.claim_one(), "no\nway", 0.1)
         assert await engine.nothing_for()
         await becomes(engine, event, "dead")
         row = await engine.row(event)
@@ -230,7 +230,7 @@ class Conformance:
     async def test_handing_back_uses_no_attempt(self, engine: Engine) -> None:
         await engine.publish(count=2)
         claimed = await engine.claim("h", 2)
-        await engine.queue.hand_back(claimed)
+        await engine.queue.requeue(claimed)
         again: list[Delivery] = []
         while len(again) < 2:
             again += await engine.claim("h", 2)
@@ -240,7 +240,7 @@ class Conformance:
         await engine.publish()
         claimed = await engine.claim_one()
         started = time.monotonic()
-        await engine.queue.hand_back([claimed], 0.5)
+        await engine.queue.requeue([claimed], 0.5)
         assert (await engine.claim_one()).attempt == 1
         assert time.monotonic() - started > 0.45
 
@@ -260,9 +260,9 @@ class Conformance:
         (event,) = await engine.publish()
         delivery = await engine.claim_one()
         await engine.queue.ack(delivery, 0.1)
-        await engine.queue.dead(delivery, "twice", 0.1)
+        await engine.queue.dead_letter(delivery, "twice", 0.1)
         await engine.queue.retry(delivery, 0.0, "thrice", 0.1)
-        await engine.queue.hand_back([delivery])
+        await engine.queue.requeue([delivery])
         assert await engine.nothing_for()
         await becomes(engine, event, "done")
 
@@ -273,7 +273,7 @@ class Conformance:
         await engine.crash()
         current = await engine.claim_one()
         await engine.queue.retry(late, 0.0, "late", 0.1)
-        await engine.queue.hand_back([late])
+        await engine.queue.requeue([late])
         assert await engine.nothing_for()
         await engine.queue.ack(current, 0.1)
         await becomes(engine, event, "done")
@@ -287,7 +287,7 @@ class Conformance:
         kept, left = await engine.claim("h", 2)
         started = time.monotonic()
         while time.monotonic() - started < lease * 1.5:
-            await engine.queue.touch([kept])
+            await engine.queue.extend_leases([kept])
             await asyncio.sleep(lease / 4)
         again = await engine.claim_one()
         assert (again.event_id, again.attempt) == (left.event_id, 2)
@@ -298,7 +298,7 @@ class Conformance:
     async def test_a_page_shows_what_is_selected(self, engine: Engine) -> None:
         first, second, third = await engine.publish("h", count=3)
         by_id = {delivery.event_id: delivery for delivery in await engine.claim("h", 3)}
-        await engine.queue.dead(by_id[first.id], "no", 0.1)
+        await engine.queue.dead_letter(by_id[first.id], "no", 0.1)
         await engine.queue.retry(by_id[second.id], 900.0, "later", 0.1)
         await becomes(engine, first, "dead")
         await becomes(engine, second, "delayed")
@@ -327,7 +327,7 @@ class Conformance:
         await engine.publish("h", "i", count=4)
         first, second, third = await engine.claim("h", 3)
         await engine.queue.ack(first, 0.1)
-        await engine.queue.dead(second, "no", 0.1)
+        await engine.queue.dead_letter(second, "no", 0.1)
         wanted = {("h", "ready"): 1, ("h", "running"): 1, ("h", "dead"): 1, ("i", "ready"): 4}
         async with until() as enough:
             while not await enough(_counts(await engine.ledger.depth()) == wanted):
@@ -337,14 +337,16 @@ class Conformance:
     async def test_a_history_tells_body_handlers_and_runs(self, engine: Engine) -> None:
         (event,) = await engine.publish("h", "i")
         await engine.queue.retry(await engine.claim_one("h"), 0.0, "first", 0.25)
-        await engine.queue.dead(await engine.claim_one("h"), "second", 0.5)
+        await engine.queue.dead_letter(await engine.claim_one("h"), "second", 0.5)
         await becomes(engine, event, "dead")
         history = await engine.ledger.history(event.id)
         assert history is not None
         assert (history.id, history.type, history.body) == (event.id, event.type, event.body)
-        assert [story.row.handler for story in history.stories] == ["h", "i"]
-        assert history.stories[1].runs == []
-        runs = [(run.attempt, run.outcome, run.error, run.duration) for run in history.stories[0].runs]
+        assert [story.row.handler for story in history.deliveries] == ["h", "i"]
+        assert history.deliveries[1].runs == []
+        runs = [
+            (run.attempt, run.outcome, run.error, run.duration) for run in history.deliveries[0].runs
+        ]
         assert runs == [(1, "retry", "first", 0.25), (2, "dead", "second", 0.5)]
 
     async def test_nobody_has_a_history_of_what_is_unknown(self, engine: Engine) -> None:
@@ -355,7 +357,7 @@ class Conformance:
     async def test_a_retry_makes_the_dead_due_with_all_their_attempts(self, engine: Engine) -> None:
         dead, other = await engine.publish(count=2)
         for delivery in await engine.claim("h", 2):
-            await engine.queue.dead(delivery, "no", 0.1)
+            await engine.queue.dead_letter(delivery, "no", 0.1)
         await becomes(engine, dead, "dead")
         await becomes(engine, other, "dead")
         assert await run_all(engine.ledger, "retry", Selection(state="dead", events=(dead.id,))) == 1
@@ -369,7 +371,7 @@ class Conformance:
     async def test_what_is_dropped_is_gone_for_good(self, engine: Engine) -> None:
         dead, done = await engine.publish(count=2)
         by_id = {delivery.event_id: delivery for delivery in await engine.claim("h", 2)}
-        await engine.queue.dead(by_id[dead.id], "no", 0.1)
+        await engine.queue.dead_letter(by_id[dead.id], "no", 0.1)
         await engine.queue.ack(by_id[done.id], 0.1)
         await becomes(engine, dead, "dead")
         await becomes(engine, done, "done")

@@ -15,8 +15,8 @@ def engine(journal: Journal) -> Engine:
     """The journal; a process that dies takes its claims with it until the next start."""
 
     async def crash() -> None:
-        await asyncio.wrap_future(journal.queue.resume())
-        journal.queue.wake()
+        await asyncio.wrap_future(journal.queue.recover())
+        journal.queue._wakeups.notify_all()
 
     return Engine(journal.outbox, journal.queue, journal.ledger, crash)
 

@@ -96,7 +96,7 @@ async def test_a_file_is_described_and_read_whole(stocked: Stocked) -> None:
 @pytest.mark.parametrize(
     ("start", "length"), [(0, 1), (0, 100), (10, 5), (99, 1), (50, None), (0, 0), (40, 0), (100, 0)]
 )
-async def test_a_part_is_that_part_and_tells_the_size_of_the_whole(
+async def test_a_part_is_that_part_with_the_size_of_the_whole(
     stocked: Stocked, start: int, length: int | None
 ) -> None:
     content = bytes(range(100))
@@ -114,7 +114,7 @@ async def test_an_empty_file_is_read_as_nothing(stocked: Stocked) -> None:
     assert (await stocked.storage.stat("/empty")).bytes == 0
 
 
-async def test_one_that_has_been_replaced_is_not_taken_for_the_old(stocked: Stocked) -> None:
+async def test_a_file_that_has_been_replaced_is_superseded(stocked: Stocked) -> None:
     await stocked.put("/a", b"old")
     old = (await stocked.storage.stat("/a")).etag
     await stocked.put("/a", b"newer")
@@ -126,7 +126,7 @@ async def test_one_that_has_been_replaced_is_not_taken_for_the_old(stocked: Stoc
     assert await stocked.read("/a") == b"newer"
 
 
-async def test_what_is_not_there_is_not_found(stocked: Stocked) -> None:
+async def test_a_missing_file_is_not_found(stocked: Stocked) -> None:
     await stocked.put("/folder/file", b"x")
     for path in ("/nothing", "/folder", "/folder/file/below", "/fold"):
         for ask in (stocked.storage.stat, stocked.read, stocked.storage.delete):
@@ -153,7 +153,7 @@ async def test_odd_names_are_kept_to_the_letter(stocked: Stocked) -> None:
     assert await stocked.paths("/") == [ODD.replace("%41", "A")]
 
 
-async def test_a_removed_file_is_gone(stocked: Stocked) -> None:
+async def test_a_removed_file_is_not_found(stocked: Stocked) -> None:
     await stocked.put("/a", b"x")
     await stocked.storage.delete("/a", (await stocked.storage.stat("/a")).etag)
     with pytest.raises(Refusal):
@@ -174,7 +174,7 @@ async def test_a_list_is_in_the_order_of_keys_below_a_prefix_that_is_text(stocke
         assert await stocked.paths("/", after=name) == expected[position + 1 :]
 
 
-async def test_a_list_says_of_each_file_what_stat_says(stocked: Stocked) -> None:
+async def test_a_list_describes_each_file_as_stat_does(stocked: Stocked) -> None:
     await stocked.put("/list/a", b"four")
     (found,) = [stat async for stat in stocked.storage.list("/list")]
     stat = await stocked.storage.stat("/list/a")

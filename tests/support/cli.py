@@ -26,7 +26,7 @@ def fill(journal: Journal) -> None:
         settle(journal, claimed(journal)[0], outcome, error, delay)
     ready(journal, "running")
     claimed(journal)
-    now(journal.outbox.record([record("ready"), record("ö", ("other",))]))
+    now(journal.outbox.record_uploads([record("ready"), record("ö", ("other",))]))
 
 
 def stopped_journal(directory: Path) -> Journal:

@@ -48,14 +48,14 @@ def record(
         principal={"name": "alice"},
         remote="127.0.0.1",
         created=1000.0,
-        told=(EventRecord(f"e-{name}", UPLOADED, told, handlers),),
+        events=(EventRecord(f"e-{name}", UPLOADED, told, handlers),),
     )
 
 
 def ready(journal: Journal, *names: str, handlers: Sequence[str] = ("h",)) -> None:
     """Record uploads and release their events."""
-    now(journal.outbox.record([record(name, handlers) for name in names]))
-    journal.outbox.release([f"e-{name}" for name in names])
+    now(journal.outbox.record_uploads([record(name, handlers) for name in names]))
+    journal.outbox.release_events([f"e-{name}" for name in names])
 
 
 def claimed(journal: Journal, handler: str = "h", limit: int = 1) -> list[Delivery]:
@@ -72,7 +72,7 @@ def settle(
     elif outcome == "retry":
         awaited(journal.queue.retry(delivery, delay, error, 0.5))
     else:
-        awaited(journal.queue.dead(delivery, error, 0.5))
+        awaited(journal.queue.dead_letter(delivery, error, 0.5))
 
 
 def states(journal: Journal) -> dict[tuple[str, str], str]:

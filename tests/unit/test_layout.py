@@ -31,14 +31,14 @@ EVENT_WORD = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")
 
 # Packages that are still to be rewritten. Both sets shrink to nothing; then they go.
 WORDS_PENDING = {
-    "auth", "cli", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
-    "endpoints.inflight", "endpoints.internal_files", "endpoints.routing", "endpoints.uploads", "events",
-    "files", "http", "plugins", "server", "signing", "storage",
+    "auth", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
+    "endpoints.inflight", "endpoints.routing", "endpoints.uploads", "events",
+    "http", "plugins", "server", "signing",
 }  # fmt: skip
 EVENTS_PENDING = {
-    "auth", "cli", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
-    "endpoints.routing", "endpoints.uploads", "events", "files", "http",
-    "plugins", "server", "storage", "telemetry",
+    "auth", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
+    "endpoints.routing", "endpoints.uploads", "events", "http",
+    "plugins", "server",
 }  # fmt: skip
 
 

@@ -1,7 +1,6 @@
-"""Doctor: the directory, its file system, rename, fsync, and the clock that stamps the files.
+"""Checks of the directory, its file system, rename, fsync and clock.
 
-The rule: what the promise rests on is tried, not deduced: a file is really renamed and really
-synced. Where DIRECTORY is missing only `directory` says so.
+A probe file is renamed and synced for real. If DIRECTORY is missing, only `directory` reports it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from gateway.cli.doctor.finding import Finding
 from gateway.settings import Settings
 
 SLOW_FSYNC_MS: Final = 50.0
-EARLIEST: Final = 1_735_689_600.0
-"""2025-01-01 as a Unix time: a clock that shows less was never set."""
+MIN_TIME: Final = 1_735_689_600.0
+"""2025-01-01 as a Unix time: an earlier clock was never set."""
 
 _MOUNTS: Final = Path("/proc/mounts")
 _NETWORK: Final = (
@@ -35,14 +34,14 @@ _NETWORK: Final = (
     "fuse.sshfs",
     "afs",
 )
-_FLEETING: Final = ("tmpfs", "ramfs", "overlay")
+_VOLATILE: Final = ("tmpfs", "ramfs", "overlay")
 
 
 def directory(settings: Settings) -> Iterator[Finding]:
     """DIRECTORY is a folder that this user may write to."""
     folder = settings.directory
     if not folder.is_dir():
-        yield Finding("FAIL", f"directory {folder} is not there", "create it, or say --directory")
+        yield Finding("FAIL", f"directory {folder} does not exist", "create it, or set --directory")
     elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         user = os.geteuid()
         yield Finding(
@@ -53,38 +52,40 @@ def directory(settings: Settings) -> Iterator[Finding]:
 
 
 def free_space(settings: Settings) -> Iterator[Finding]:
-    """Free space is above the watermark below which uploads are refused (507)."""
+    """Free space is above --min-free-bytes, below which uploads are refused (507)."""
     if not settings.directory.is_dir():
         return
     free, floor = shutil.disk_usage(settings.directory).free, settings.min_free_bytes
-    what = f"free space: {free // 2**20} MiB, of which {floor // 2**20} MiB stay free"
+    summary = f"free space: {free // 2**20} MiB, of which {floor // 2**20} MiB stay free"
     if free <= floor:
-        yield Finding("FAIL", what, "every upload gets 507: make room or lower --min-free-bytes")
+        yield Finding(
+            "FAIL", summary, "every upload gets 507: free some space or lower --min-free-bytes"
+        )
     elif free < 10 * floor:
-        yield Finding("warn", what, "little room for uploads")
+        yield Finding("warn", summary, "little space for uploads")
     else:
-        yield Finding("ok", what)
+        yield Finding("ok", summary)
 
 
 def file_system(settings: Settings) -> Iterator[Finding]:
-    """The file system is local and lasting: locks, rename and fsync mean what they say there."""
+    """The file system is local and persistent, so that locks, rename and fsync are reliable."""
     if not settings.directory.is_dir():
         return
     kind = mounted_as(settings.directory.resolve(), _mounts())
     if kind is None:
-        yield Finding("warn", "file system: unknown", "there is no /proc/mounts to read")
+        yield Finding("warn", "file system: unknown", "/proc/mounts cannot be read")
     elif kind.startswith(_NETWORK):
         advice = "locks and fsync depend on the server: the promise holds on a local disk only"
         yield Finding("warn", f"file system: {kind}, over the network", advice)
-    elif kind in _FLEETING:
-        advice = "files end with the container or the power: use a volume or a disk"
+    elif kind in _VOLATILE:
+        advice = "files are lost with the container or on power loss: use a volume or a disk"
         yield Finding("warn", f"file system: {kind}", advice)
     else:
         yield Finding("ok", f"file system: {kind}")
 
 
 def publishing(settings: Settings) -> Iterator[Finding]:
-    """A received body can be renamed to where uploads land: one file system, one mount."""
+    """A received body can be renamed to its upload path: one file system, one mount."""
     if not settings.directory.is_dir():
         return
     target = _existing(settings.directory / "upload")
@@ -96,7 +97,7 @@ def publishing(settings: Settings) -> Iterator[Finding]:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        advice = "uploads there are refused: mount the volume at DIRECTORY, not below it"
+        advice = "uploads to it are refused: mount the volume at DIRECTORY, not below it"
         yield Finding("FAIL", f"{target} is another file system than the state folder", advice)
     finally:
         probe.unlink(missing_ok=True)
@@ -104,7 +105,7 @@ def publishing(settings: Settings) -> Iterator[Finding]:
 
 
 def fsync(settings: Settings) -> Iterator[Finding]:
-    """A file and its folder can be synced; how long that takes is how long an upload waits."""
+    """A file and its folder can be synced; every upload waits for that long."""
     if not settings.directory.is_dir():
         return
     folder = _state_or_directory(settings)
@@ -113,32 +114,36 @@ def fsync(settings: Settings) -> Iterator[Finding]:
         file_ms, folder_ms = _sync_ms(probe, os.O_RDWR), _sync_ms(folder, os.O_RDONLY)
     finally:
         probe.unlink()
-    what = f"fsync: file {file_ms:.1f} ms, folder {folder_ms:.1f} ms"
+    summary = f"fsync: file {file_ms:.1f} ms, folder {folder_ms:.1f} ms"
     if max(file_ms, folder_ms) > SLOW_FSYNC_MS:
-        yield Finding("warn", what, "a slow disk: each batch of uploads waits this long for its answer")
+        yield Finding(
+            "warn", summary, "slow disk: each batch of uploads waits this long for its response"
+        )
     else:
-        yield Finding("ok", what)
+        yield Finding("ok", summary)
 
 
 def clock(settings: Settings) -> Iterator[Finding]:
-    """The clock was set, and the file system stamps files with the same time."""
+    """The clock is set, and agrees with the timestamps of the file system."""
     now = time.time()
-    if now < EARLIEST:
+    if now < MIN_TIME:
         yield Finding(
-            "FAIL", f"clock: {time.ctime(now)} is past", "set it (NTP): retries and ids need it"
+            "FAIL", f"clock: {time.ctime(now)} is in the past", "set it (NTP): retries and ids need it"
         )
         return
     if not settings.directory.is_dir():
         return
     probe = _probe(_state_or_directory(settings))
-    apart = abs(probe.stat().st_mtime - time.time())
+    difference = abs(probe.stat().st_mtime - time.time())
     probe.unlink()
-    if apart > 5:
+    if difference > 5:
         yield Finding(
-            "warn", f"clock: files are stamped {apart:.0f} s off", "set the file server's clock (NTP)"
+            "warn",
+            f"clock: file timestamps are {difference:.0f} s off",
+            "set the file server's clock (NTP)",
         )
     else:
-        yield Finding("ok", "clock: set, and files are stamped with it")
+        yield Finding("ok", "clock: set, and file timestamps agree with it")
 
 
 def mounted_as(path: Path, mounts: str) -> str | None:
@@ -148,7 +153,7 @@ def mounted_as(path: Path, mounts: str) -> str | None:
         fields = line.split()
         if len(fields) < 3:
             continue
-        point = fields[1].encode().decode("unicode_escape")  # blanks are written as \\040
+        point = fields[1].encode().decode("unicode_escape")  # a blank is written as \\040
         if path.is_relative_to(point) and len(point) >= best:  # a later mount covers an earlier one
             best, kind = len(point), fields[2]
     return kind
@@ -162,7 +167,7 @@ def _mounts() -> str:
 
 
 def _state_or_directory(settings: Settings) -> Path:
-    """Where a probe may be written: the state folder once there is one."""
+    """Return the folder of probe files: the state folder if it exists."""
     return settings.state if settings.state.is_dir() else settings.directory
 
 
@@ -181,8 +186,8 @@ def _probe(folder: Path) -> Path:
 def _sync_ms(path: Path, flags: int) -> float:
     descriptor = os.open(path, flags)
     try:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         os.fsync(descriptor)
-        return (time.perf_counter() - begun) * 1000
+        return (time.perf_counter() - started) * 1000
     finally:
         os.close(descriptor)

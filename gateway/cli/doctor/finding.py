@@ -1,7 +1,4 @@
-"""Doctor: one line of the report.
-
-The rule: what was found, and what to do about it, each in a few words.
-"""
+"""A finding of doctor: one line of its report."""
 
 from __future__ import annotations
 
@@ -11,12 +8,12 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How bad it is, what was found, what to do about it."""
+    """The level of a result, its text, and what to do."""
 
     level: Literal["ok", "warn", "FAIL"]
-    what: str
+    text: str
     advice: str = ""
 
     def __str__(self) -> str:
         advice = f"  ({self.advice})" if self.advice else ""
-        return f"{self.level:<4}  {self.what}{advice}"
+        return f"{self.level:<4}  {self.text}{advice}"

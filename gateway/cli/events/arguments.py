@@ -1,8 +1,4 @@
-"""The verb `events`: what was asked for, checked before anything is done.
-
-The rule: a slip is told with a way on; an argument that would be ignored is a slip too. Touches
-nothing.
-"""
+"""Validation of the arguments of `gateway events`. An argument that has no effect is an error too."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from typing import Final
 from gateway.errors import ConfigError
 from gateway.events.protocols import Selection
 
-_TAKES: Final[Mapping[str, frozenset[str]]] = {
+_ACCEPTED: Final[Mapping[str, frozenset[str]]] = {
     "list": frozenset({"state", "handler", "since"}),
     "show": frozenset({"event_ids"}),
     "retry": frozenset({"event_ids", "dead", "handler", "since"}),
@@ -26,23 +22,23 @@ _TAKES: Final[Mapping[str, frozenset[str]]] = {
     "resume": frozenset({"handler"}),
     "replay": frozenset({"event_ids", "handler", "since"}),
 }
-ACTIONS: Final = tuple(_TAKES)
+ACTIONS: Final = tuple(_ACCEPTED)
 _OPTIONAL: Final = ("dead", "state", "handler", "since")
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
 
 
-def checked(args: argparse.Namespace) -> None:
-    """Raise `ConfigError` for arguments that do not make sense together."""
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise `ConfigError` for invalid combinations of arguments."""
     action, events = args.action, args.event_ids
-    takes = _TAKES[action]
+    accepted = _ACCEPTED[action]
     for name in _OPTIONAL:
-        if getattr(args, name) and name not in takes:
-            raise ConfigError(f"events {action} takes no --{name}; see `gateway events --help`")
-    if events and "event_ids" not in takes:
-        more = "; did you mean `gateway events show`?" if action == "list" else ""
-        raise ConfigError(f"events {action} takes no id{more}")
+        if getattr(args, name) and name not in accepted:
+            raise ConfigError(f"events {action} has no --{name}; see `gateway events --help`")
+    if events and "event_ids" not in accepted:
+        hint = "; did you mean `gateway events show`?" if action == "list" else ""
+        raise ConfigError(f"events {action} accepts no id{hint}")
     if action == "show" and len(events) != 1:
         raise ConfigError("events show needs the id of an event; `gateway events list` prints them")
     if action in {"pause", "resume"} and not args.handler:
@@ -51,21 +47,21 @@ def checked(args: argparse.Namespace) -> None:
         raise ConfigError(f"events {action} needs either ids of events or --dead")
     if action == "replay" and bool(events) == bool(args.since):
         raise ConfigError("events replay needs either ids of events or --since T, such as --since 2h")
-    selected(args)
+    selection_of(args)
 
 
-def selected(args: argparse.Namespace, events: Sequence[str] = ()) -> Selection:
-    """Return which deliveries are meant. Raises `ConfigError` for a time that is none."""
+def selection_of(args: argparse.Namespace, events: Sequence[str] = ()) -> Selection:
+    """Return the selected deliveries. Raises `ConfigError` for an invalid time."""
     return Selection(
         state="dead" if args.dead else args.state,
         handler=args.handler,
-        since=None if args.since is None else moment(args.since, time.time()),
+        since=None if args.since is None else parse_time(args.since, time.time()),
         events=tuple(events),
     )
 
 
-def moment(text: str, now: float) -> float:
-    """Return the Unix time that `text` names: `2h` ago, a date and time (ISO 8601), or itself one.
+def parse_time(text: str, now: float) -> float:
+    """Return the Unix time of `2h` (ago), of a date and time (ISO 8601), or of a Unix time.
 
     Without a zone it is local time. Raises `ConfigError`.
     """
@@ -73,9 +69,9 @@ def moment(text: str, now: float) -> float:
         return max(now - int(ago[1]) * _UNITS[ago[2]], 0.0)
     for read in (float, lambda iso: datetime.fromisoformat(iso).timestamp()):
         try:
-            said = read(text)
+            parsed = read(text)
         except (ValueError, OverflowError, OSError):
             continue
-        if math.isfinite(said) and said >= 0:
-            return said
-    raise ConfigError(f"--since {text}: say 2h, 7d, 2026-11-22T08:00 or a Unix time")
+        if math.isfinite(parsed) and parsed >= 0:
+            return parsed
+    raise ConfigError(f"--since {text}: use 2h, 7d, 2026-11-22T08:00 or a Unix time")

@@ -1,7 +1,6 @@
-"""The verb `events`: how its answers are shown to people.
+"""Output of `gateway events` for people: lines that fit a terminal; complete lines for a pipe.
 
-The rule: what others wrote (names, paths, errors) is shown without what could move a terminal's
-cursor. A terminal gets lines that fit its width; a pipe gets all of it.
+Control characters of names, paths and errors are replaced, so that they cannot control a terminal.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from typing import Final
 
 from gateway.events.protocols import DeliveryRow, EventHistory
 
-_NARROWEST: Final = 8
-"""Characters that are left of a name or a path however narrow the terminal is."""
+_MIN_WIDTH: Final = 8
+"""Characters of a name or a path that are shown in any terminal."""
 
 _FIXED: Final = len(" delayed TRIES  29m ago  ")
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 class DeliveryTable:
-    """A table of deliveries that is printed while it is still being read."""
+    """A table of deliveries that is printed page by page."""
 
     def __init__(self) -> None:
         self._wide = not sys.stdout.isatty()
@@ -32,7 +31,7 @@ class DeliveryTable:
         self._columns: tuple[int, int] | None = None
 
     def lines(self, row: DeliveryRow, page: Sequence[DeliveryRow]) -> Iterator[str]:
-        """Yield the lines of one delivery; before the first of all the header."""
+        """Yield the lines of one delivery; first of all the header."""
         if self._columns is None:
             self._columns = self._measured(page)
             yield self._line("EVENT", "HANDLER", "STATE", "TRIES", "DUE", "PATH")
@@ -44,11 +43,11 @@ class DeliveryTable:
             yield first if self._wide else cut(first, self._width)
 
     def _measured(self, page: Sequence[DeliveryRow]) -> tuple[int, int]:
-        """Widths of event and handler. Ids are never cut: they are there to be copied."""
+        """Return the widths of event and handler. Ids are not cut, so that they can be copied."""
         event = max(5, *(len(row.event_id) for row in page))
         handler = max(7, *(len(row.handler) for row in page))
         if not self._wide:
-            handler = min(handler, max((self._width - event - _FIXED) // 2, _NARROWEST))
+            handler = min(handler, max((self._width - event - _FIXED) // 2, _MIN_WIDTH))
         return event, handler
 
     def _line(self, event: str, handler: str, state: str, tries: str, due: str, path: str) -> str:
@@ -58,15 +57,15 @@ class DeliveryTable:
         if self._wide:
             return f"{begin}{due:<19}  {path}".rstrip()
         begin += f"{due:<7}  "
-        return (begin + cut(path, max(self._width - len(begin), _NARROWEST))).rstrip()
+        return (begin + cut(path, max(self._width - len(begin), _MIN_WIDTH))).rstrip()
 
 
-def event(history: EventHistory) -> Iterator[str]:
+def event_lines(history: EventHistory) -> Iterator[str]:
     """Yield the lines of one event: its deliveries, their runs with their errors, its body."""
     yield f"event    {history.id}  {history.type}  {when(history.created)}"
     if history.upload_id is not None:
         yield f"upload   {history.upload_id}  {printable(history.path or '')}".rstrip()
-    for story in history.stories:
+    for story in history.deliveries:
         row = story.row
         later = f", due {when(row.due)}" if row.state == "delayed" else ""
         yield f"handler  {printable(row.handler)}: {row.state}, tries {row.attempt}{later}"
@@ -80,7 +79,7 @@ def event(history: EventHistory) -> Iterator[str]:
 
 @contextmanager
 def progress(done: str) -> Iterator[Callable[[int], None] | None]:
-    """Give what tells a person at a terminal how far a long work has come; None for others."""
+    """Return a function that shows progress on a terminal; None without a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -91,12 +90,12 @@ def progress(done: str) -> Iterator[Callable[[int], None] | None]:
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters: an error may hold whatever an upstream said."""
+    """Return `text` without control characters: an error may contain any text of an upstream."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def cut(text: str, width: int) -> str:
-    """Return `text` in `width` characters, what is too much taken out of its middle."""
+    """Return `text` in `width` characters; a longer one is cut in the middle."""
     if len(text) <= width:
         return text
     head = (width - 1) // 2
@@ -109,10 +108,10 @@ def when(moment: float) -> str:
 
 
 def _from_now(moment: float) -> str:
-    """Return a Unix time as seen from now: `5m ago`, `in 20s`."""
-    away = moment - time.time()
+    """Return a Unix time relative to now: `5m ago`, `in 20s`."""
+    distance = moment - time.time()
     for unit, seconds in _UNITS:
-        if abs(away) >= seconds:
-            number = f"{abs(away) // seconds:.0f}{unit}"
-            return f"in {number}" if away > 0 else f"{number} ago"
+        if abs(distance) >= seconds:
+            number = f"{abs(distance) // seconds:.0f}{unit}"
+            return f"in {number}" if distance > 0 else f"{number} ago"
     return "now"

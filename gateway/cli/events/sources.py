@@ -1,8 +1,7 @@
-"""The verb `events`: where its answers come from, a part for each slot of the directory.
+"""Sources of `gateway events`: a ledger for each slot of the directory, and the one of NATS.
 
-The rule: a slot that a server owns is asked through the owner's socket; one that nobody owns is
-opened here, under its lock, for one question at a time, so that a server that starts meanwhile
-waits some milliseconds. What was handed to NATS is asked for there.
+The slot of a running server is queried through its socket. The journal of any other slot is opened
+here under its lock, for one query at a time, so that a starting server waits only milliseconds.
 """
 
 from __future__ import annotations
@@ -33,30 +32,30 @@ from gateway.storage.local.state_dir import LockHeldError, StateDirectory, exist
 
 T = TypeVar("T")
 
-SECONDS: Final = 10.0
-"""How long a server that owns a slot, and does not answer, is given to start or to end."""
+SERVER_TIMEOUT: Final = 10.0
+"""Seconds for a server that owns a slot to finish its start or stop, and to answer."""
 
-_AGAIN: Final = 0.05
+_RETRY_INTERVAL: Final = 0.05
 
-Question = Callable[[Ledger], Awaitable[T]]
+Query = Callable[[Ledger], Awaitable[T]]
 
 
 @asynccontextmanager
-async def gathered(settings: Settings) -> AsyncIterator[CombinedLedger]:
-    """Give all that is known of the events of a directory, and of its NATS where it has one.
+async def open_ledger(settings: Settings) -> AsyncIterator[CombinedLedger]:
+    """Open the combined ledger of a directory and of its NATS, if it has one.
 
-    Raises `ConfigError` where there is nothing to ask, or NATS cannot be reached.
+    Raises `ConfigError` if there is no journal or NATS is unavailable.
     """
     parts: dict[str, Ledger] = {
         f"slot-{slot}": SlotLedger(settings.state, slot) for slot in existing_slots(settings.state)
     }
     if settings.events != "journal":
         async with _nats(settings) as ledger:
-            yield CombinedLedger(lambda: {**parts, "nats": ledger}, holders=lambda: {"nats": ledger})
+            yield CombinedLedger(lambda: {**parts, "nats": ledger}, pausing=lambda: {"nats": ledger})
         return
     if not parts:
         raise ConfigError(
-            "there is no journal: no gateway has served this directory yet; give its --directory",
+            "there is no journal: no gateway has served this directory yet; add --directory DIR",
             str(settings.directory),
         )
     yield CombinedLedger(lambda: parts)
@@ -68,74 +67,74 @@ async def _nats(settings: Settings) -> AsyncIterator[Ledger]:
     engine.start()
     try:
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(SERVER_TIMEOUT):
                 await engine.wait_ready()
         except TimeoutError:
-            raise ConfigError(f"{engine.shown} cannot be reached; does the NATS server run?") from None
+            raise ConfigError(f"{engine.shown} is unavailable; does the NATS server run?") from None
         yield engine.ledger
     finally:
         await engine.close()
 
 
 class SlotLedger:
-    """The ledger of one slot, whichever process has it now. Implements `Ledger`."""
+    """The ledger of one slot, with or without a running server. Implements `Ledger`."""
 
     def __init__(self, folder: Path, slot: int) -> None:
         self._state = StateDirectory(folder, slot)
 
     async def depth(self) -> list[Depth]:
-        """Count all that is not done."""
-        return await self._ask(lambda ledger: ledger.depth())
+        """Count the deliveries that are not done."""
+        return await self._query(lambda ledger: ledger.depth())
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` rows behind the cursor `after`."""
-        return await self._ask(lambda ledger: ledger.page(selection, after, limit))
+        """Return up to `limit` rows after the cursor `after`."""
+        return await self._query(lambda ledger: ledger.page(selection, after, limit))
 
     async def history(self, event_id: str) -> EventHistory | None:
-        """Return an event with its stories, or None."""
-        return await self._ask(lambda ledger: ledger.history(event_id))
+        """Return an event with its deliveries, or None."""
+        return await self._query(lambda ledger: ledger.history(event_id))
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`."""
-        return await self._ask(lambda ledger: ledger.run_chunk(verb, selection, after))
+        return await self._query(lambda ledger: ledger.run_chunk(verb, selection, after))
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""
-        await self._ask(lambda ledger: ledger.pause(handler))
+        await self._query(lambda ledger: ledger.pause(handler))
 
     async def resume(self, handler: str) -> None:
-        """Claim again."""
-        await self._ask(lambda ledger: ledger.resume(handler))
+        """Claim for this handler again."""
+        await self._query(lambda ledger: ledger.resume(handler))
 
     async def paused(self) -> frozenset[str]:
-        """Return the handlers that are paused."""
-        return await self._ask(lambda ledger: ledger.paused())
+        """Return the paused handlers."""
+        return await self._query(lambda ledger: ledger.paused())
 
-    async def _ask(self, question: Question[T]) -> T:
-        """Ask whoever has the slot, and again while it changes hands. Raises `ConfigError`."""
-        deadline = time.monotonic() + SECONDS
+    async def _query(self, query: Query[T]) -> T:
+        """Query the journal or the server of the slot; retry while it changes. Raises `ConfigError`."""
+        deadline = time.monotonic() + SERVER_TIMEOUT
         while True:
             try:
-                async with self._nobodys() as ledger:
-                    return await question(ledger)
+                async with self._journal_ledger() as ledger:
+                    return await query(ledger)
             except LockHeldError:
                 pass
             try:
-                async with self._owners() as ledger:
-                    return await question(ledger)
-            except EventEngineUnavailable as fault:
+                async with self._server_ledger() as ledger:
+                    return await query(ledger)
+            except EventEngineUnavailable as error:
                 if time.monotonic() > deadline:
-                    raise self._silent(fault) from fault
-            await asyncio.sleep(_AGAIN)
+                    raise self._no_answer(error) from error
+            await asyncio.sleep(_RETRY_INTERVAL)
 
     @asynccontextmanager
-    async def _nobodys(self) -> AsyncIterator[Ledger]:
-        """The journal itself. Raises `LockHeldError`, `ConfigError`."""
+    async def _journal_ledger(self) -> AsyncIterator[Ledger]:
+        """Open the journal of a slot without server. Raises `LockHeldError`, `ConfigError`."""
         self._state.prepare()
         self._state.lock()
         try:
             if not self._state.journal.exists():
-                # Another slot has adopted it meanwhile.
+                # Another slot has taken it over.
                 yield CombinedLedger(dict)
                 return
             journal = Journal(self._state.journal)
@@ -148,14 +147,14 @@ class SlotLedger:
             self._state.unlock()
 
     @asynccontextmanager
-    async def _owners(self) -> AsyncIterator[Ledger]:
-        """The server that owns the slot."""
+    async def _server_ledger(self) -> AsyncIterator[Ledger]:
+        """Connect to the server of the slot."""
         with self._state.short_socket_path() as path:
             async with socket_session(path) as session:
                 yield RemoteLedger(session, alone=True)
 
-    def _silent(self, fault: EventEngineUnavailable) -> ConfigError:
+    def _no_answer(self, error: EventEngineUnavailable) -> ConfigError:
         return ConfigError(
-            f"the server that owns the directory does not answer ({fault}); is it starting or stopping?",
+            f"the server that owns the directory does not answer ({error}); is it starting or stopping?",
             str(self._state.socket),
         )

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gateway.auth.request import ApiHandler, IncomingRequest
+from gateway.auth.request import IncomingRequest
 from gateway.errors import EventEngineUnavailable, Refusal
-from gateway.events import json_codec as codec
+from gateway.events import json_codec
 from gateway.events.protocols import VERB_STATES, VERBS, Ledger, Selection, Verb, run_all
 from gateway.http.request_body import read_small_body
-from gateway.http.responses import json_answer
+from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
 
@@ -31,7 +31,7 @@ MAX_PAGE_ROWS: Final = 1000
 MAX_BODY_BYTES: Final = 256 << 10
 
 Query = Mapping[str, list[str]]
-Action = Callable[[Ledger, IncomingRequest], Awaitable[web.Response]]
+Action = Callable[[Ledger, IncomingRequest], Awaitable[Response]]
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,7 +55,7 @@ class EventsEndpoint:
         }
         return {endpoint: partial(self._run, action) for endpoint, action in actions.items()}
 
-    async def _run(self, action: Action, incoming: IncomingRequest) -> web.StreamResponse:
+    async def _run(self, action: Action, incoming: IncomingRequest) -> GatewayResponse:
         ledger = self._ledger(incoming.params)
         try:
             return await action(ledger, incoming)
@@ -72,27 +72,27 @@ class EventsEndpoint:
 
     # -- reading
 
-    async def _list(self, ledger: Ledger, incoming: IncomingRequest) -> web.Response:
+    async def _list(self, ledger: Ledger, incoming: IncomingRequest) -> Response:
         query = incoming.params
         fields = {name: _first(query, name) for name in ("state", "handler", "since")}
-        selection = codec.selection({**fields, "events": query.get("event", [])})
+        selection = json_codec.decode_selection({**fields, "events": query.get("event", [])})
         limit = min(max(_number(query, "limit", PAGE_ROWS), 1), MAX_PAGE_ROWS)
         page = await ledger.page(selection, _first(query, "after"), limit)
-        return json_answer(codec.page_said(page))
+        return json_response(json_codec.encode_page(page))
 
-    async def _depth(self, ledger: Ledger, _: IncomingRequest) -> web.Response:
-        return json_answer(codec.depth_said(await ledger.depth()))
+    async def _depth(self, ledger: Ledger, _: IncomingRequest) -> Response:
+        return json_response(json_codec.encode_depth(await ledger.depth()))
 
-    async def _paused(self, ledger: Ledger, _: IncomingRequest) -> web.Response:
-        return json_answer({"paused": sorted(await ledger.paused())})
+    async def _paused(self, ledger: Ledger, _: IncomingRequest) -> Response:
+        return json_response({"paused": sorted(await ledger.paused())})
 
-    async def _event(self, ledger: Ledger, incoming: IncomingRequest) -> web.Response:
+    async def _event(self, ledger: Ledger, incoming: IncomingRequest) -> Response:
         history = await ledger.history(incoming.variables["event_id"])
         if history is None:
             raise Refusal("not_found", "no event of this id is known (any more)")
-        body = codec.history_said(history)
+        body = json_codec.encode_history(history)
         body["body"] = self._redacted(body["body"])
-        return json_answer(body)
+        return json_response(body)
 
     def _redacted(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Redact once more: a header may have become secret since the event was recorded."""
@@ -107,32 +107,32 @@ class EventsEndpoint:
 
     # -- changing
 
-    async def _change(self, verb: Verb, ledger: Ledger, incoming: IncomingRequest) -> web.Response:
+    async def _change(self, verb: Verb, ledger: Ledger, incoming: IncomingRequest) -> Response:
         body = await _json_body(incoming.request)
         in_chunks, after = "after" in body, body.pop("after", None)
         selection = parse_selection(verb, body)
         if in_chunks:
             chunk = await ledger.run_chunk(verb, selection, None if after is None else str(after))
             _log_change(verb, chunk.count)
-            return json_answer(asdict(chunk))
+            return json_response(asdict(chunk))
         count = await run_all(ledger, verb, selection)
         _log_change(verb, count)
-        return json_answer({"count": count})
+        return json_response({"count": count})
 
-    async def _hold(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> web.Response:
+    async def _hold(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> Response:
         verb = "pause" if pause else "resume"
         body = await _json_body(incoming.request)
-        handler = codec.name(body.get("handler"), "handler")
+        handler = json_codec.decode_name(body.get("handler"), "handler")
         if body.keys() != {"handler"}:
             raise ValueError(f"{verb} takes a handler and nothing else")
         await (ledger.pause(handler) if pause else ledger.resume(handler))
         log.info("%s: %s", verb, handler, extra=event(f"handler.{verb}d", handler=handler))
-        return json_answer({"handler": handler, "paused": pause})
+        return json_response({"handler": handler, "paused": pause})
 
 
 def parse_selection(verb: Verb, body: Mapping[str, Any]) -> Selection:
     """Read which deliveries `verb` changes. Raises `ValueError` where nothing limits them."""
-    selection, states = codec.selection(body), VERB_STATES[verb]
+    selection, states = json_codec.decode_selection(body), VERB_STATES[verb]
     if selection == Selection():
         raise ValueError(
             f"this would {verb} everything; say which by state ({', '.join(states)}), handler, since or"

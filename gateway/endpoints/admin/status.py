@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gateway.auth.request import ApiHandler, IncomingRequest
+from gateway.auth.request import IncomingRequest
 from gateway.commit.disk_space import DiskSpace
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.inflight import Inflight
@@ -21,7 +20,7 @@ from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
-from gateway.http.responses import json_answer
+from gateway.http.responses import ApiHandler, Response, json_response
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, merge_expositions
 
@@ -53,10 +52,10 @@ class ReadinessEndpoint:
         """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
         return {"health": self._health, "ready": self._ready}
 
-    async def _health(self, _: IncomingRequest) -> web.Response:
-        return json_answer({"status": "ok"})
+    async def _health(self, _: IncomingRequest) -> Response:
+        return json_response({"status": "ok"})
 
-    async def _ready(self, _: IncomingRequest) -> web.Response:
+    async def _ready(self, _: IncomingRequest) -> Response:
         until, checks = self._cached
         if time.monotonic() > until:
             checks = {
@@ -68,12 +67,12 @@ class ReadinessEndpoint:
                 checks["storage"] = await self.storage()
             self._cached = (time.monotonic() + READY_TTL, checks)
         ready = all(checks.values())
-        return json_answer({"ready": ready, "checks": checks}, 200 if ready else 503)
+        return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
 
     async def _journal_writable(self) -> bool:
         try:
             async with asyncio.timeout(JOURNAL_TIMEOUT):
-                await asyncio.wrap_future(self.ledger.check())
+                await asyncio.wrap_future(self.ledger.check_writable())
         except (sqlite3.Error, TimeoutError):
             return False
         return True
@@ -98,7 +97,7 @@ class MetricsEndpoint:
         """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
         return {"metrics": self._render}
 
-    async def _render(self, incoming: IncomingRequest) -> web.Response:
+    async def _render(self, incoming: IncomingRequest) -> Response:
         try:
             depth = await self._depth()
             paused = frozenset[str]() if self.engines else await self.ledger.paused()
@@ -112,7 +111,7 @@ class MetricsEndpoint:
         if self.processes.sessions and not _this_process_only(incoming):
             bodies = {self.slot: body, **await self.processes.get_all("/-/metrics")}
             body = await asyncio.to_thread(merge_expositions, bodies)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _depth(self) -> list[Depth]:
         until, depth = self._cached
@@ -136,20 +135,20 @@ class UploadStatusEndpoint:
         """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
         return {"upload": self._upload}
 
-    async def _upload(self, incoming: IncomingRequest) -> web.Response:
+    async def _upload(self, incoming: IncomingRequest) -> Response:
         upload_id = incoming.variables["upload_id"]
         status = await self._own_status(upload_id)
         if status is None and not _this_process_only(incoming):
             status = await self.processes.upload_status(upload_id)
         if status is None:
             raise Refusal("not_found", "no upload of this id is known (any more)")
-        return json_answer(status)
+        return json_response(status)
 
     async def _own_status(self, upload_id: str) -> dict[str, Any] | None:
         status = self.inflight.describe(upload_id)
         if status is None or status["state"] == "failed":
             # The row of an active upload may yet be undone; of an ended one the journal knows more.
-            row = await asyncio.wrap_future(self.ledger.story(upload_id))
+            row = await asyncio.wrap_future(self.ledger.upload_history(upload_id))
             status = status if row is None else self._stored(row)
         return status
 

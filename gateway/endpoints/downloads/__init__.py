@@ -1,10 +1,5 @@
-"""Hands stored files out again, whole, in part, or many as one archive.
+"""Sends stored files: whole, in ranges, or many as one zip archive.
 
-One rule: what is sent is one version of a file, to somebody who may have it, as something to be saved
-and never to be run by a browser.
-
-    ranges      which parts are asked for        conditions  is the client's copy still good
-    asked       all of that for one request      door        the decision
-    answer      the file as an answer
-    sending     bytes from the disk to a socket  archive     many files as one zip
+A response has one version of a file, for a client that may have it, as an attachment that a browser
+saves and never runs.
 """

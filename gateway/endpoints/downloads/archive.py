@@ -1,7 +1,7 @@
-"""A folder, or some files of it, as one zip.
+"""A folder, or some files of it, as one zip archive.
 
-One rule: an archive is decided upon once, as a whole (`deciding`); what is in it is what its folder
-held while it was sent. A fault in the middle breaks the connection.
+An archive is authorized once, as a whole. It has what its folder had while it was sent. What fails
+in the middle breaks the connection.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.downloads.handler import DownloadHandler
-from gateway.endpoints.downloads.headers import ResponseOptions, head_of_any
+from gateway.endpoints.downloads.headers import ResponseOptions, download_headers
 from gateway.endpoints.downloads.response import StreamedResponse
 from gateway.endpoints.downloads.transfer import FileSender
 from gateway.endpoints.downloads.zip_stream import Member, ZipStream
 from gateway.errors import Refusal
+from gateway.http.responses import GatewayResponse
 from gateway.storage.protocols import Stat, Storage
 
 THREADS: Final = 4
-"""Archives that are worked on at the same moment; more take turns, a piece each."""
+"""Archives that are written at the same moment; more take turns, a chunk each."""
 
-MOST_ARCHIVES: Final = 64
-"""Archives that are sent at the same time, by one process: each holds some MB of names and bytes."""
+MAX_ARCHIVES: Final = 64
+"""Archives that one process sends at the same time: each holds some MB of names and bytes."""
 
-MOST_NAMED: Final = 500
+MAX_NAMED_FILES: Final = 500
 """Files that one request may name."""
 
-LOOKED_AT_ONCE: Final = 16
+CONCURRENT_STATS: Final = 16
 _PROBE: Final = "x"
 
 
-def folder_of(template: UploadPathTemplate, incoming: IncomingRequest) -> PathMatch | None:
-    """Return the folder that is asked for as an archive: `GET /upload/reports/?format=zip`.
+def archived_folder(template: UploadPathTemplate, incoming: IncomingRequest) -> PathMatch | None:
+    """Return the folder that is requested as an archive: `GET /upload/reports/?format=zip`.
 
-    Its path ends with a slash. None where it is no such request. Raises `Refusal("bad_path")`.
+    Its path ends with a slash. None for another request. Raises `Refusal("bad_path")`.
     """
     raw_path = incoming.raw_path
     if not raw_path.endswith("/") or "format=zip" not in incoming.raw_query:
@@ -57,89 +58,86 @@ def folder_of(template: UploadPathTemplate, incoming: IncomingRequest) -> PathMa
 
 
 class ArchiveHandler:
-    """Answers with archives. One object per process; lives on the server's loop."""
+    """Handles requests for archives. One object per process, on the server's loop."""
 
     def __init__(self, downloads: DownloadHandler) -> None:
         self._downloads = downloads
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zip")
-        self._sent_now = 0
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="zip")
+        self._open_archives = 0
 
     async def close(self) -> None:
-        """End the threads. The loop goes on meanwhile: they ask it to close their files."""
-        await asyncio.to_thread(self._pool.shutdown)
+        """End the threads. The loop keeps running meanwhile: they need it to close their files."""
+        await asyncio.to_thread(self._threads.shutdown)
 
-    async def get(self, incoming: IncomingRequest, folder: PathMatch) -> web.StreamResponse:
-        """Answer a GET or HEAD of a folder. Raises `Refusal`."""
+    async def get(self, incoming: IncomingRequest, folder: PathMatch) -> GatewayResponse:
+        """Respond to a GET or HEAD of a folder. Raises `Refusal`."""
         downloads = self._downloads
-        with downloads.refusals_counted():
-            wanted = _named(folder.path, incoming.params)
-            path, wish = await downloads.deciding.archive(incoming, folder, wanted)
-            async with AsyncExitStack() as closing:
-                self._occupy(closing)
-                downloads.occupy(closing)
-                if wanted is None:
-                    members = await _all_below(downloads.shelf, path, closing)
+        with downloads.count_refusals():
+            names = _named_files(folder.path, incoming.params)
+            path, options = await downloads.authorizer.authorize_archive(incoming, folder, names)
+            async with AsyncExitStack() as stack:
+                self._acquire_slot(stack)
+                downloads.acquire_slot(stack)
+                if names is None:
+                    members = await _members_below(downloads.storage, path, stack)
                 else:
-                    members = await _these(downloads.shelf, path, wanted)
-                return _Archive(_name(path, wish), wish, members, self, closing.pop_all())
+                    members = await _named_members(downloads.storage, path, names)
+                return _ArchiveResponse(path, options, members, self, stack.pop_all())
 
-    def _occupy(self, until: AsyncExitStack) -> None:
-        if self._sent_now >= MOST_ARCHIVES:
+    def _acquire_slot(self, until: AsyncExitStack) -> None:
+        if self._open_archives >= MAX_ARCHIVES:
             raise Refusal("overloaded", "too many archives are being sent; try again later")
-        self._sent_now += 1
-        until.callback(self._release)
+        self._open_archives += 1
+        until.callback(self._release_slot)
 
-    def _release(self) -> None:
-        self._sent_now -= 1
+    def _release_slot(self) -> None:
+        self._open_archives -= 1
 
-    def zipping(self, members: AsyncIterator[Member]) -> ZipStream:
-        """Return the archive of `members`."""
-        return ZipStream(members, self._pool)
-
-    async def sent(self, request: web.BaseRequest, members: AsyncIterator[Member]) -> None:
-        """Send an archive; count it. Raises `ConnectionError`, `OSError`, `GatewayError`."""
-        sender, whole = FileSender(self._downloads.sending, request), False
+    async def send_archive(self, request: web.BaseRequest, members: AsyncIterator[Member]) -> None:
+        """Send an archive and count it. Raises `ConnectionError`, `OSError`, `GatewayError`."""
+        sender, complete = FileSender(self._downloads.pool, request), False
         try:
-            async with contextlib.aclosing(self.zipping(members).pieces()) as pieces:
-                async for piece in pieces:
-                    await sender.send_chunk(piece)
-            whole = True
+            async with contextlib.aclosing(ZipStream(members, self._threads).chunks()) as chunks:
+                async for chunk in chunks:
+                    await sender.send_chunk(chunk)
+            complete = True
         finally:
-            self._downloads.count(sender.sent, whole)
+            self._downloads.count_download(sender.sent, complete)
 
 
-class _Archive(StreamedResponse):
-    """The answer. Its length is not known before its end."""
+class _ArchiveResponse(StreamedResponse):
+    """The archive of a folder. Its length is not known before its end."""
 
     def __init__(
         self,
-        name: str,
-        wish: ResponseOptions,
+        folder: str,
+        options: ResponseOptions,
         members: AsyncIterator[Member],
         archives: ArchiveHandler,
-        closing: AsyncExitStack,
+        exit_stack: AsyncExitStack,
     ) -> None:
-        super().__init__(headers={**head_of_any(name, wish), "Content-Type": "application/zip"})
+        name = options.filename or f"{folder.rstrip('/').rpartition('/')[2] or 'files'}.zip"
+        super().__init__(headers={**download_headers(name, options), "Content-Type": "application/zip"})
         self._members = members
         self._archives = archives
-        self._closing = closing
+        self._exit_stack = exit_stack
 
-    async def send(self, request: web.BaseRequest) -> None:
+    async def send_body(self, request: web.BaseRequest) -> None:
         """Send the archive."""
-        await self._archives.sent(request, self._members)
+        await self._archives.send_archive(request, self._members)
 
     async def close(self) -> None:
-        """Let another one in."""
-        await self._closing.aclose()
+        """Release the slots and the listing."""
+        await self._exit_stack.aclose()
 
 
-def _named(folder: str, query: dict[str, list[str]]) -> list[str] | None:
-    """Return the names below the folder that are asked for, None for all. Raises `Refusal`."""
+def _named_files(folder: str, query: dict[str, list[str]]) -> list[str] | None:
+    """Return the names below the folder that are requested, None for all. Raises `Refusal`."""
     names = query.get("file")
     if names is None:
         return None
-    if len(names) > MOST_NAMED:
-        raise Refusal("bad_request", f"at most {MOST_NAMED} files can be named")
+    if len(names) > MAX_NAMED_FILES:
+        raise Refusal("bad_request", f"at most {MAX_NAMED_FILES} files can be named")
     if len(set(names)) < len(names):
         raise Refusal("bad_request", "a file is named twice")
     for name in names:
@@ -147,31 +145,27 @@ def _named(folder: str, query: dict[str, list[str]]) -> list[str] | None:
     return names
 
 
-def _name(path: str, wish: ResponseOptions) -> str:
-    return wish.filename or f"{path.rstrip('/').rpartition('/')[2] or 'files'}.zip"
-
-
-async def _these(shelf: Storage, folder: str, names: list[str]) -> AsyncIterator[Member]:
-    """Return named files of a folder, all of which are there. Raises `Refusal`."""
-    for start in range(0, len(names), LOOKED_AT_ONCE):
-        some = names[start : start + LOOKED_AT_ONCE]
-        await asyncio.gather(*(shelf.stat(folder + name) for name in some))
+async def _named_members(storage: Storage, folder: str, names: list[str]) -> AsyncIterator[Member]:
+    """Return named files of a folder, all of which exist. Raises `Refusal`."""
+    for start in range(0, len(names), CONCURRENT_STATS):
+        batch = names[start : start + CONCURRENT_STATS]
+        await asyncio.gather(*(storage.stat(folder + name) for name in batch))
 
     async def members() -> AsyncIterator[Member]:
         for name in names:
-            yield Member(name, shelf.open(folder + name))
+            yield Member(name, storage.open(folder + name))
 
     return members()
 
 
-async def _all_below(shelf: Storage, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
-    """Return all files below a folder. Raises `Refusal("not_found")` where there is none.
+async def _members_below(storage: Storage, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
+    """Return all files below a folder. Raises `Refusal("not_found")` if there are none.
 
-    The list, which holds folders open, ends with `until`.
+    The listing, which holds folders open, is closed with `until`.
     """
-    listed = shelf.list(folder)
-    until.push_async_callback(_ended, listed)
-    first = await anext(listed, None)
+    listing = storage.list(folder)
+    until.push_async_callback(_close_listing, listing)
+    first = await anext(listing, None)
     if first is None:
         raise Refusal("not_found", "there are no files below this folder")
 
@@ -179,14 +173,14 @@ async def _all_below(shelf: Storage, folder: str, until: AsyncExitStack) -> Asyn
         stat: Stat | None = first
         while stat is not None:
             name = stat.path.removeprefix(folder)
-            yield Member(name, shelf.open(stat.path), may_be_gone=True)
-            stat = await anext(listed, None)
+            yield Member(name, storage.open(stat.path), may_be_missing=True)
+            stat = await anext(listing, None)
 
     return members()
 
 
-async def _ended(listed: AsyncIterator[Stat]) -> None:
-    """End a list, however far it was read; one that is just being ended by its reader is let be."""
-    if isinstance(listed, AsyncGenerator):
+async def _close_listing(listing: AsyncIterator[Stat]) -> None:
+    """Close a listing, however far it was read; leave one alone that its reader is closing now."""
+    if isinstance(listing, AsyncGenerator):
         with contextlib.suppress(RuntimeError):
-            await listed.aclose()
+            await listing.aclose()

@@ -1,8 +1,7 @@
-"""Who asks, may they, and which file they get in the end.
+"""Authorizes downloads, by the default authorization or by handlers of OnFileDownloading.
 
-One rule: the default authorization decides, or the handlers of OnFileDownloading do; whatever fails
-refuses. An archive needs a handler's word, where there are handlers: its files are not asked about
-one by one.
+Whatever fails refuses. Where there are handlers, one of them must allow an archive: its files are
+not authorized one by one.
 """
 
 from __future__ import annotations
@@ -18,50 +17,46 @@ from gateway.domain.model import DOWNLOADING, Download, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.errors import Refusal
-from gateway.http.protocol import joined
+from gateway.http.protocol import headers_as_dict
 from gateway.plugins.hooks import Hooks
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.downloads")
 
 
 class AuthorizedDownload(NamedTuple):
-    """What somebody may have: a file, or of an archive the folder (with a slash at its end)."""
+    """The path of a file, or of an archive's folder (with a slash at its end), and how to send it."""
 
     path: str
-    wish: ResponseOptions
+    options: ResponseOptions
 
 
 class DownloadAuthorizer:
-    """Decides on downloads. `slot` goes into event ids."""
+    """Authorizes downloads. `slot` goes into event ids."""
 
     def __init__(self, auth: Auth, hooks: Hooks, slot: int) -> None:
         self._auth = auth
         self._hooks = hooks
         self._slot = slot
 
-    async def file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
-        """Decide on a file. Raises `Refusal`."""
-        if not self._hooks.has_handlers(DOWNLOADING):
-            principal, grant = await self._authenticate(incoming)
-            self._auth.authorize(principal)
-            wish = (
-                ResponseOptions()
-                if grant is None
-                else ResponseOptions(grant.filename, grant.cache_control)
-            )
-            return AuthorizedDownload(match.path, wish)
-        return await self._decide(await self._describe(incoming, match))
+    async def authorize_file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
+        """Authorize the download of a file. Raises `Refusal`."""
+        if self._hooks.has_handlers(DOWNLOADING):
+            return await self._authorize(await self._download(incoming, match))
+        principal, grant = await self._authenticate(incoming)
+        self._auth.authorize(principal)
+        return AuthorizedDownload(match.path, granted_options(grant))
 
-    async def archive(
+    async def authorize_archive(
         self, incoming: IncomingRequest, folder: PathMatch, files: list[str] | None
     ) -> AuthorizedDownload:
-        """Decide on a folder, or on `files` of it. Raises `Refusal`."""
-        download = await self._describe(incoming, folder)
+        """Authorize the download of a folder, or of `files` in it. Raises `Refusal`."""
+        download = await self._download(incoming, folder)
         download.archive, download.files = "zip", files
-        return await self._decide(download)
+        return await self._authorize(download)
 
-    async def _describe(self, incoming: IncomingRequest, match: PathMatch) -> Download:
-        """Say who asks for what. Raises `Refusal` for a signature that is not good for this."""
+    async def _download(self, incoming: IncomingRequest, match: PathMatch) -> Download:
+        """Return what handlers see. Raises `Refusal` for a signed URL of another request."""
         principal, grant = await self._authenticate(incoming)
         request, headers = incoming.request, incoming.request.headers
         return Download(
@@ -69,7 +64,7 @@ class DownloadAuthorizer:
             path=match.path,
             resources=match.resources,
             params=incoming.params,
-            headers=joined(headers),
+            headers=headers_as_dict(headers),
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),
             principal=principal,
@@ -84,22 +79,26 @@ class DownloadAuthorizer:
         caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT and not replaced)
         return caller.principal, caller.grant
 
-    async def _decide(self, download: Download) -> AuthorizedDownload:
+    async def _authorize(self, download: Download) -> AuthorizedDownload:
         if not self._hooks.replaces_authorization(DOWNLOADING):
             self._auth.authorize(download.principal)
         served = await self._hooks.admit_download(download)
         if served is None:
-            return AuthorizedDownload(
-                download.path, ResponseOptions(download.filename, download.cache_control)
-            )
+            options = ResponseOptions(download.filename, download.cache_control)
+            return AuthorizedDownload(download.path, options)
         if download.archive is not None and not served.allow_archive:
-            raise Refusal("forbidden", "files are not handed out as an archive here")
-        _check_rewritten(download, served.path)
+            raise Refusal("forbidden", "archives are not allowed here")
+        _check_rewritten_path(download, served.path)
         return AuthorizedDownload(served.path, ResponseOptions(served.filename, served.cache_control))
 
 
-def _check_rewritten(download: Download, path: str) -> None:
-    """A bad path that a handler wrote is the handler's failure, not the client's (503)."""
+def granted_options(grant: Grant | None) -> ResponseOptions:
+    """Return the options that a signed URL has; the default without one."""
+    return ResponseOptions() if grant is None else ResponseOptions(grant.filename, grant.cache_control)
+
+
+def _check_rewritten_path(download: Download, path: str) -> None:
+    """Raise `Refusal("hook_failed")`: a bad path that a handler wrote is no client's mistake."""
     if path == download.path:
         return
     try:
@@ -107,9 +106,6 @@ def _check_rewritten(download: Download, path: str) -> None:
             raise Refusal("bad_path", "a folder ends with a slash")
         paths.check_path(path.removesuffix("/") if download.archive is not None else path)
     except Refusal as refusal:
-        log.error(
-            "a handler rewrote the path to a bad one: %s", refusal, extra={"facts": {"path": path}}
-        )
-        raise Refusal(
-            "hook_failed", "a handler rewrote the path to one that is not allowed"
-        ) from refusal
+        message = "a handler rewrote the path to one that is not allowed"
+        log.error("%s: %s", message, refusal, extra=event("hook.failed", path=path))
+        raise Refusal("hook_failed", message) from refusal

@@ -17,7 +17,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.endpoints.downloads.ranges import ByteRange
+from gateway.endpoints.downloads.negotiation import ByteRange
 from gateway.http.socket_turns import SocketTurns, duplicate_tcp_socket, wait_writable
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, OpenFile
 

@@ -1,8 +1,7 @@
-"""Many files as one zip, made while it is sent, in constant memory.
+"""Many files as one zip archive, written while it is sent, in constant memory.
 
-One rule: the library that writes the format is synchronous, so it runs in threads, a piece at a
-time, and no thread is held while the client is slow; what has to be asked of the storage is asked
-on the loop.
+The library that writes the format is synchronous: it runs in threads, a chunk at a time, so that a
+slow client holds no thread. The storage is asked on the event loop.
 """
 
 from __future__ import annotations
@@ -18,147 +17,147 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from gateway.endpoints.downloads.headers import type_of
+from gateway.endpoints.downloads.headers import media_type_of
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.protocols import OpenFile, Stat
 
 T = TypeVar("T")
 
-PIECE_BYTES: Final = 1 << 20
-MOST_FILES: Final = 100_000
+CHUNK_BYTES: Final = 1 << 20
+MAX_FILES: Final = 100_000
 """Files in one archive: of each the format keeps some 300 bytes for its end."""
 
-_Described = tuple[str, datetime, int, Any, Iterator[bytes]]
-"""A file as the library wants it: name, date, permission bits, method, bytes."""
+_ZipEntry = tuple[str, datetime, int, Any, Iterator[bytes]]
+"""A file as the library takes it: name, date, permission bits, method, bytes."""
 
-_MODE: Final = 0o100644
-_EARLIEST: Final = datetime(1980, 1, 1, tzinfo=UTC).timestamp()
-_LATEST: Final = datetime(2038, 1, 1, tzinfo=UTC).timestamp()
-"""What the format can say of dates."""
+_FILE_MODE: Final = 0o100644
+_MIN_DATE: Final = datetime(1980, 1, 1, tzinfo=UTC).timestamp()
+_MAX_DATE: Final = datetime(2038, 1, 1, tzinfo=UTC).timestamp()
+"""The range of dates in the format."""
 
-_WORTH_IT: Final = ("text/", "application/json", "application/xml", "image/svg")
-"""What is compressed, lightly: most else has been already, or costs more time than it saves."""
+_COMPRESSIBLE: Final = ("text/", "application/json", "application/xml", "image/svg")
+"""Types that are compressed, lightly: most others are already, or cost more time than they save."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """A file of an archive: its name there, and how to open it.
 
-    One that `may_be_gone` is left out where it has been removed since it was listed.
+    One that `may_be_missing` is left out if it was removed after it was listed.
     """
 
     name: str
     opening: AbstractAsyncContextManager[OpenFile]
-    may_be_gone: bool = False
+    may_be_missing: bool = False
 
 
 class ZipStream:
-    """One archive on its way. `members` may be endless for all we know; it is asked one by one."""
+    """Writes one archive. `members` are read one by one, and may be any number."""
 
-    def __init__(self, members: AsyncIterator[Member], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, members: AsyncIterator[Member], threads: ThreadPoolExecutor) -> None:
         self._members = members
-        self._pool = pool
+        self._threads = threads
         self._loop = asyncio.get_running_loop()
-        self._asked: Future[Any] | None = None
-        self._over = False
+        self._pending: Future[Any] | None = None
+        self._stopped = False
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the archive; one piece is made while the one before is sent. Raises what goes wrong."""
-        files = self._files()
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the archive; a chunk is written while the one before is sent."""
+        entries = self._entries()
         # Four megabytes of code that most gateways never need.
         library = await asyncio.to_thread(importlib.import_module, "stream_zip")
-        made = iter(library.stream_zip(files, chunk_size=PIECE_BYTES))
-        making = self._loop.run_in_executor(self._pool, next, made, None)
+        written = iter(library.stream_zip(entries, chunk_size=CHUNK_BYTES))
+        writing = self._loop.run_in_executor(self._threads, next, written, None)
         try:
-            while (piece := await asyncio.shield(making)) is not None:
-                making = self._loop.run_in_executor(self._pool, next, made, None)
-                yield piece
+            while (chunk := await asyncio.shield(writing)) is not None:
+                writing = self._loop.run_in_executor(self._threads, next, written, None)
+                yield chunk
         finally:
             self._stop()
-            await self._ended(making)
-            del made
-            await self._ended(self._loop.run_in_executor(self._pool, files.close))
+            await self._wait(writing)
+            del written
+            await self._wait(self._loop.run_in_executor(self._threads, entries.close))
 
     def _stop(self) -> None:
-        self._over = True
-        if self._asked is not None:
-            self._asked.cancel()
+        self._stopped = True
+        if self._pending is not None:
+            self._pending.cancel()
 
     @staticmethod
-    async def _ended(making: asyncio.Future[Any]) -> None:
+    async def _wait(writing: asyncio.Future[Any]) -> None:
         """Wait for the thread: a generator that runs cannot be closed."""
-        while not making.done():
+        while not writing.done():
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({making})
-        if not making.cancelled():
-            making.exception()
+                await asyncio.wait({writing})
+        if not writing.cancelled():
+            writing.exception()
 
     # -- in a thread
 
-    def _files(self) -> Generator[_Described, None, None]:
+    def _entries(self) -> Generator[_ZipEntry, None, None]:
         count = 0
-        while (member := self._ask(self._next())) is not None:
+        while (member := self._run_on_loop(self._next_member())) is not None:
             count += 1
-            if count > MOST_FILES:
-                raise GatewayError(f"an archive holds at most {MOST_FILES} files")
-            closing = AsyncExitStack()
+            if count > MAX_FILES:
+                raise GatewayError(f"an archive holds at most {MAX_FILES} files")
+            stack = AsyncExitStack()
             try:
-                opened = self._opened(member, closing)
-                if opened is not None:
-                    yield self._described(member.name, opened)
+                file = self._open(member, stack)
+                if file is not None:
+                    yield self._entry(member.name, file)
             finally:
-                self._ask(closing.aclose(), always=True)
+                self._run_on_loop(stack.aclose(), always=True)
 
-    def _opened(self, member: Member, closing: AsyncExitStack) -> OpenFile | None:
+    def _open(self, member: Member, stack: AsyncExitStack) -> OpenFile | None:
         try:
-            return self._ask(closing.enter_async_context(member.opening))
+            return self._run_on_loop(stack.enter_async_context(member.opening))
         except Refusal as refusal:
-            if member.may_be_gone and refusal.code == "not_found":
+            if member.may_be_missing and refusal.code == "not_found":
                 return None
             raise
 
-    def _described(self, name: str, opened: OpenFile) -> _Described:
+    def _entry(self, name: str, file: OpenFile) -> _ZipEntry:
         from stream_zip import ZIP_AUTO
 
-        stat = opened.stat
-        method = ZIP_AUTO(stat.bytes, level=_level(stat))
-        return name, _date(stat), _MODE, method, self._bytes(opened)
+        stat = file.stat
+        method = ZIP_AUTO(stat.bytes, level=_compression_level(stat))
+        return name, _date(stat), _FILE_MODE, method, self._file_chunks(file)
 
-    def _bytes(self, opened: OpenFile) -> Iterator[bytes]:
-        if opened.fd is None:
-            pieces = aiter(opened)
-            while (piece := self._ask(_next_of(pieces))) is not None:
-                yield piece
+    def _file_chunks(self, file: OpenFile) -> Iterator[bytes]:
+        if file.fd is None:
+            chunks = aiter(file)
+            while (chunk := self._run_on_loop(_next_chunk(chunks))) is not None:
+                yield chunk
             return
-        at, end = 0, opened.stat.bytes
-        while at < end:
-            piece = os.pread(opened.fd, min(PIECE_BYTES, end - at), at)
-            if not piece:
-                raise OSError("a file has been cut short while it was sent")
-            at += len(piece)
-            yield piece
+        position, end = 0, file.stat.bytes
+        while position < end:
+            chunk = os.pread(file.fd, min(CHUNK_BYTES, end - position), position)
+            if not chunk:
+                raise OSError("a file was truncated while it was sent")
+            position += len(chunk)
+            yield chunk
 
-    async def _next(self) -> Member | None:
+    async def _next_member(self) -> Member | None:
         return await anext(self._members, None)
 
-    def _ask(self, work: Coroutine[Any, Any, T], *, always: bool = False) -> T:
-        """Have something done on the loop and wait for it."""
-        if self._over and not always:
+    def _run_on_loop(self, work: Coroutine[Any, Any, T], *, always: bool = False) -> T:
+        """Run `work` on the event loop and wait for it; once stopped, only what must `always` run."""
+        if self._stopped and not always:
             work.close()
-            raise GatewayError("nobody waits for the archive any more")
-        asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise GatewayError("the archive is no longer sent")
+        pending = asyncio.run_coroutine_threadsafe(work, self._loop)
         if not always:
-            self._asked = asked
-        return asked.result()
+            self._pending = pending
+        return pending.result()
 
 
-async def _next_of(pieces: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(pieces, None)
+async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(chunks, None)
 
 
-def _level(stat: Stat) -> int:
-    return 1 if type_of(stat).startswith(_WORTH_IT) else 0
+def _compression_level(stat: Stat) -> int:
+    return 1 if media_type_of(stat).startswith(_COMPRESSIBLE) else 0
 
 
 def _date(stat: Stat) -> datetime:
-    return datetime.fromtimestamp(min(max(stat.modified, _EARLIEST), _LATEST), UTC)
+    return datetime.fromtimestamp(min(max(stat.modified, _MIN_DATE), _MAX_DATE), UTC)

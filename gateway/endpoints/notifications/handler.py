@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
-from gateway.auth.request import ApiHandler, IncomingRequest
+from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints
 from gateway.endpoints.notifications.authentication import NotificationAuthenticator, unauthorized
 from gateway.endpoints.notifications.parser import NotificationMessage, parse_message
@@ -22,7 +22,7 @@ from gateway.endpoints.notifications.processor import NotificationProcessor
 from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.http.request_body import read_small_body
-from gateway.http.responses import json_answer
+from gateway.http.responses import ApiHandler, Response, json_response
 from gateway.telemetry.logs import event
 
 MAX_BODY: Final = 1 << 20
@@ -56,7 +56,7 @@ class NotificationHandler:
         """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
         return {"notifications": self._notify}
 
-    async def _notify(self, incoming: IncomingRequest) -> web.Response:
+    async def _notify(self, incoming: IncomingRequest) -> Response:
         if self._running >= MAX_CONCURRENT:
             raise Refusal("overloaded", "too many notifications at once")
         self._running += 1
@@ -66,7 +66,7 @@ class NotificationHandler:
         finally:
             self._running -= 1
 
-    async def _handle(self, request: web.BaseRequest, *, authorized: bool) -> web.Response:
+    async def _handle(self, request: web.BaseRequest, *, authorized: bool) -> Response:
         headers = request.headers
         if "Origin" in headers or headers.get("Sec-Fetch-Site", "none") != "none":
             raise Refusal("forbidden", "notifications are not accepted from web pages")
@@ -91,7 +91,7 @@ class NotificationHandler:
             )
             counts["other"] = message.ignored
         failpoints.hit("before answer")
-        return json_answer({"notifications": counts})
+        return json_response({"notifications": counts})
 
     def _parse_authenticated(
         self, headers: Mapping[str, str], body: bytes, *, trusted: bool
@@ -108,22 +108,22 @@ class NotificationHandler:
             raise unauthorized()
         return message
 
-    async def _handle_sns(self, envelope: Mapping[str, Any]) -> web.Response:
+    async def _handle_sns(self, envelope: Mapping[str, Any]) -> Response:
         """Handle a message of Amazon SNS about itself."""
         kind = str(envelope.get("Type"))
         if kind == "SubscriptionConfirmation":
-            return json_answer({"confirmed": await self._sns.confirm(envelope)})
+            return json_response({"confirmed": await self._sns.confirm(envelope)})
         if kind not in {"Notification", "UnsubscribeConfirmation"}:
             raise Refusal("bad_request", "this is no notification of an object store: Type is unknown")
-        return json_answer({"notifications": {}})
+        return json_response({"notifications": {}})
 
 
-async def _forward(session: aiohttp.ClientSession, body: bytes) -> web.Response:
+async def _forward(session: aiohttp.ClientSession, body: bytes) -> Response:
     try:
         url = "http://process/-/notifications"
         async with session.post(url, data=body, timeout=FORWARD_TIMEOUT) as response:
             content = await response.read()
-            return web.Response(
+            return Response(
                 status=response.status,
                 body=content,
                 content_type=response.content_type,

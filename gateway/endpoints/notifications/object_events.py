@@ -20,7 +20,7 @@ from gateway.errors import Refusal
 from gateway.events.protocols import NewEvent
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import Stat
-from gateway.storage.s3.parts import user_metadata
+from gateway.storage.s3.encoding import user_metadata
 
 
 @dataclass(frozen=True, slots=True)

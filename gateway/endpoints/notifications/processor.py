@@ -25,7 +25,7 @@ from gateway.errors import RecordsUnavailable, Refusal, Superseded
 from gateway.events.protocols import NewEvent, Outbox
 from gateway.signing import ObjectMarker
 from gateway.storage.protocols import Stat, Storage
-from gateway.storage.s3.parts import MARK, OWNER
+from gateway.storage.s3.encoding import MARK_NAME, UPLOAD_ID_NAME
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
@@ -44,7 +44,7 @@ log = logging.getLogger("gateway.notifications")
 class UploadJournal(Protocol):
     """The journal, asked for uploads that this gateway stored."""
 
-    async def knows(self, upload_id: str, path: str) -> bool:
+    async def has_recorded(self, upload_id: str, path: str) -> bool:
         """Return whether an upload was stored at a path."""
 
 
@@ -75,14 +75,14 @@ class UploadOwnership:
         no URL of the path can have created the object (its metadata is missing), else if our journal
         has the upload.
         """
-        upload_id = metadata.get(OWNER)
+        upload_id = metadata.get(UPLOAD_ID_NAME)
         if not upload_id:
             return False
-        if self.marks.is_genuine(metadata.get(MARK, ""), upload_id, path):
+        if self.marks.is_genuine(metadata.get(MARK_NAME, ""), upload_id, path):
             return True
         if not any(upload.metadata.items() <= metadata.items() for upload in presigned):
             return True
-        return await self.journal.knows(upload_id, path)
+        return await self.journal.has_recorded(upload_id, path)
 
 
 class NotificationResult(NamedTuple):

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from gateway.auth.authenticator import CHALLENGE, JWT, SIGNED, Auth
 from gateway.endpoints.routing.forwarding import OURS
 from gateway.endpoints.routing.model import Next, RequestContext, Route
 from gateway.errors import Refusal
+from gateway.http.responses import GatewayResponse
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -32,7 +33,7 @@ class AuthorizeStep:
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
 
-    async def __call__(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext, following: Next) -> GatewayResponse:
         """Fill the principal.
 
         Raises `Refusal` as `Auth.authenticate`, `unauthorized`, `insufficient_scope`.

@@ -10,7 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
-from gateway.auth.request import ApiHandler, IncomingRequest
+from gateway.auth.request import IncomingRequest
 from gateway.endpoints.routing.authorize import AuthorizeStep
 from gateway.endpoints.routing.body import BodyReader
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
@@ -22,8 +22,8 @@ from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
 from gateway.endpoints.routing.validate import ValidateStep
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
-from gateway.http.protocol import expects_continue
-from gateway.http.responses import json_answer
+from gateway.http.request_body import expects_continue
+from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.namespace import METHODS
@@ -65,7 +65,7 @@ class RouteSteps:
         )
         self._first = chain(steps, self._upstream)
 
-    async def respond(self, exchange: RequestContext) -> web.StreamResponse:
+    async def respond(self, exchange: RequestContext) -> GatewayResponse:
         """Return the response of a route. Raises `Refusal`, `ClientDisconnected`."""
         try:
             return await self._first(exchange)
@@ -76,14 +76,14 @@ class RouteSteps:
         """Return the policy for pages of other origins."""
         return route.cors or self._default_cors
 
-    async def _cors(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+    async def _cors(self, exchange: RequestContext, following: Next) -> GatewayResponse:
         """Answer preflights before authorization: browsers send no credentials with them."""
         policy, methods = self.cors_policy(exchange.route), exchange.route.methods or METHODS
         if policy is None:
             return await following(exchange)
         return await serve_cross_origin(exchange.request, policy, methods, lambda: following(exchange))
 
-    async def _watch(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+    async def _watch(self, exchange: RequestContext, following: Next) -> GatewayResponse:
         """Log and count answers whose status the route does not call normal."""
         answer = await following(exchange)
         normal = exchange.operation.normal_codes if exchange.operation else frozenset()
@@ -94,9 +94,9 @@ class RouteSteps:
             log.warning("an answer that the route does not call normal", extra={"facts": facts})
         return answer
 
-    async def _upstream(self, exchange: RequestContext) -> web.StreamResponse:
+    async def _upstream(self, exchange: RequestContext) -> GatewayResponse:
         if not exchange.route.upstreams:
-            return web.Response(status=204)
+            return Response(status=204)
         return await self._ask_upstream(exchange)
 
 
@@ -130,10 +130,10 @@ class Routing:
         """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
         return {"openapi": self._openapi}
 
-    async def _openapi(self, _: IncomingRequest) -> web.Response:
-        return json_answer(document(self.table.routes, self._settings))
+    async def _openapi(self, _: IncomingRequest) -> Response:
+        return json_response(document(self.table.routes, self._settings))
 
-    async def answer(self, incoming: IncomingRequest) -> web.StreamResponse:
+    async def answer(self, incoming: IncomingRequest) -> GatewayResponse:
         """Answer a request, or raise `Refusal` or `UnknownOutcome`."""
         try:
             found = self._find(incoming.request, incoming.raw_path)
@@ -169,7 +169,7 @@ class Routing:
         )
 
 
-def _options(refusal: MethodNotAllowed) -> web.Response:
+def _options(refusal: MethodNotAllowed) -> Response:
     """Tell what may be asked for (RFC 9110 section 9.3.7)."""
     allowed = ", ".join(sorted({*refusal.allow, "OPTIONS"}))
-    return web.Response(status=204, headers={"Allow": allowed})
+    return Response(status=204, headers={"Allow": allowed})

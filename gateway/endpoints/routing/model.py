@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 
 from gateway.auth.request import IncomingRequest
 from gateway.http.cors import CorsPolicy
+from gateway.http.responses import GatewayResponse
 
 RouteAuth = Literal["default", "none", "token", "jwt"]
 
@@ -150,8 +151,8 @@ class RequestContext:
         return self.incoming.request
 
 
-Next = Callable[[RequestContext], Awaitable[web.StreamResponse]]
-Step = Callable[[RequestContext, Next], Awaitable[web.StreamResponse]]
+Next = Callable[[RequestContext], Awaitable[GatewayResponse]]
+Step = Callable[[RequestContext, Next], Awaitable[GatewayResponse]]
 
 
 def chain(steps: Sequence[Step], last: Next) -> Next:
@@ -163,7 +164,7 @@ def chain(steps: Sequence[Step], last: Next) -> Next:
 
 
 def _bound(step: Step, following: Next) -> Next:
-    async def run(exchange: RequestContext) -> web.StreamResponse:
+    async def run(exchange: RequestContext) -> GatewayResponse:
         return await step(exchange, following)
 
     return run

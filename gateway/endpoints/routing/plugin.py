@@ -28,7 +28,7 @@ from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document, Kind, ParsedPlugin, Plugin, PluginErrors, validate
 from gateway.plugins.legacy_keys import NO_UPSTREAM, ROUTE_KEYS, translate
-from gateway.plugins.route_models import RouteCaseModel, RouteModel, SpecModel
+from gateway.plugins.route_models import RouteModel, RouteTestModel, SpecModel
 from gateway.plugins.scripting import PluginContext, ScriptContext
 
 KIND: Final = "routing"
@@ -52,7 +52,7 @@ class RoutePlugin:
     codes: dict[str, CodeType] = field(repr=False)
 
     @property
-    def tests(self) -> tuple[RouteCaseModel, ...]:
+    def tests(self) -> tuple[RouteTestModel, ...]:
         """The tests that the document holds."""
         return tuple(self.model.tests)
 

@@ -28,6 +28,7 @@ from gateway.endpoints.routing.proxy_request import (
 from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.upstreams import Upstreams
 from gateway.errors import ClientDisconnected, GatewayError, Refusal
+from gateway.http.responses import GatewayResponse
 
 log = logging.getLogger("gateway.routing")
 
@@ -81,7 +82,7 @@ class Proxy:
         """Close every connection to an upstream."""
         await self._session.close()
 
-    async def __call__(self, exchange: RequestContext) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext) -> GatewayResponse:
         """Return the upstream's answer; its body is fetched while it is sent to the client.
 
         Raises Refusal `bad_gateway` (no upstream can be reached, or it does not speak HTTP),

@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 from gateway.endpoints.routing.forwarding import answer_headers
 from gateway.endpoints.routing.proxy_request import ProxyRequestBody, UpstreamTimeout
 from gateway.http.protocol import abort
+from gateway.http.responses import GatewayResponse, is_unread
 
 log = logging.getLogger("gateway.routing")
 
@@ -61,7 +62,7 @@ class UpstreamResponse:
             self.response.close()
 
 
-class ProxyResponse(web.StreamResponse):
+class ProxyResponse(GatewayResponse):
     """The answer for the client. Its body moves in `write_eof`, after whatever the steps changed."""
 
     def __init__(self, answered: UpstreamResponse) -> None:
@@ -73,6 +74,14 @@ class ProxyResponse(web.StreamResponse):
             headers=answer_headers(response.headers),
         )
         self._answered = answered
+
+    def set_gateway_headers(self, request_id: str) -> None:
+        """Set the id alone: the other headers are the upstream's."""
+        self.headers["X-Request-Id"] = request_id
+
+    def _closes_connection(self, request: web.BaseRequest) -> bool:
+        """An upstream's error says nothing about the rest of the body."""
+        return is_unread(request)
 
     async def _prepare_headers(self) -> None:
         """Leave out the Content-Type that the upstream left out.

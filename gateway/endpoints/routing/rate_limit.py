@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from aiohttp import web
-
 from gateway.endpoints.routing.model import Next, Rate, RequestContext
 from gateway.errors import Refusal
+from gateway.http.responses import GatewayResponse
 
 MAX_COUNTERS: Final = 100_000
 
@@ -51,7 +50,7 @@ class RateLimitStep:
     def __init__(self) -> None:
         self._counters = FixedWindowCounters()
 
-    async def __call__(self, context: RequestContext, call_next: Next) -> web.StreamResponse:
+    async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
         """Count the request. Raises `Refusal("too_many_requests")`."""
         rate = context.route.rate
         if rate is None:

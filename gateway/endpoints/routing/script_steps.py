@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import INTERNAL
@@ -23,6 +23,7 @@ from gateway.endpoints.routing.script_results import (
     reply_of_error,
 )
 from gateway.errors import GatewayError, RecordsUnavailable, Refusal
+from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.scripting import HTTPError, InvalidResult, TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 from gateway.telemetry import logs
@@ -93,7 +94,7 @@ class ScriptSteps:
         self._mask = mask
         self._fetch = fetch
 
-    async def before(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+    async def before(self, exchange: RequestContext, following: Next) -> GatewayResponse:
         """Run `request_script`: what it returns is the answer, None goes on."""
         process = exchange.route.request_process
         if process is None:
@@ -109,7 +110,7 @@ class ScriptSteps:
         exchange.headers = outcome
         return await following(exchange)
 
-    async def after(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+    async def after(self, exchange: RequestContext, following: Next) -> GatewayResponse:
         """Run `response_script` on the upstream's answer, or on an empty 204."""
         process = exchange.route.response_process
         if process is None:
@@ -190,10 +191,10 @@ def changed(response: ScriptResponse) -> ScriptReply:
     return reply_of((response.code, response.body, response.headers))
 
 
-def answer_of(reply: ScriptReply) -> web.Response:
+def answer_of(reply: ScriptReply) -> Response:
     """Return a reply as HTTP; the length is counted anew."""
     headers = _without_length(reply.headers)
-    return web.Response(status=reply.code, body=reply.body or None, headers=headers)
+    return Response(status=reply.code, body=reply.body or None, headers=headers)
 
 
 def _without_length(headers: Mapping[str, str]) -> CIMultiDict[str]:

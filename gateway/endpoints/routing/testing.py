@@ -30,9 +30,9 @@ from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
-from gateway.http.responses import refusal_answer
+from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.plugins.models import AnswerModel
-from gateway.plugins.route_models import RouteCaseModel, RouteExpectModel, RouteRequestModel
+from gateway.plugins.route_models import RouteExpectModel, RouteRequestModel, RouteTestModel
 from gateway.plugins.scripting import ScriptExecutor
 from gateway.plugins.testing import (
     MAX_TEST_SECONDS,
@@ -57,10 +57,10 @@ class StubbedUpstream:
     def __init__(self, answer: AnswerModel) -> None:
         self._answer = answer
 
-    async def __call__(self, exchange: RequestContext) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext) -> GatewayResponse:
         """Return the response."""
         content, headers = body_bytes(self._answer.body), CIMultiDict(self._answer.headers)
-        return web.Response(status=self._answer.code, body=content, headers=headers)
+        return Response(status=self._answer.code, body=content, headers=headers)
 
     async def fetch_whole(self, exchange: RequestContext, limit: int) -> BufferedResponse:
         """Return the response, for a script."""
@@ -71,14 +71,14 @@ class StubbedUpstream:
 async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list[TestResult]:
     """Run all tests of a route in `executor`."""
 
-    async def run_test(test: RouteCaseModel, stubs: Stubs) -> list[str]:
+    async def run_test(test: RouteTestModel, stubs: Stubs) -> list[str]:
         return await _run_test(plugin, test, stubs, executor)
 
     return await run_tests(plugin.route.name, plugin.document, plugin.tests, run_test)
 
 
 async def _run_test(
-    plugin: RoutePlugin, test: RouteCaseModel, stubs: Stubs, executor: ScriptExecutor
+    plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs, executor: ScriptExecutor
 ) -> list[str]:
     try:
         await stubs.fill_records()
@@ -93,13 +93,13 @@ async def _run_test(
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             return [script_failure(refusal.__cause__)]
-        response = refusal_answer(refusal)
+        response = refusal_response(refusal)
     return _failures(test.expect, response, headers)
 
 
 async def _respond(
-    exchange: RequestContext, test: RouteCaseModel, executor: ScriptExecutor
-) -> web.StreamResponse:
+    exchange: RequestContext, test: RouteTestModel, executor: ScriptExecutor
+) -> GatewayResponse:
     async def run_script(
         function: Callable[[], Awaitable[Any]],
         timeout: float,  # noqa: ASYNC109
@@ -115,7 +115,7 @@ async def _respond(
     return await steps.respond(exchange)
 
 
-def _route(plugin: RoutePlugin, test: RouteCaseModel, stubs: Stubs) -> Route:
+def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
     """Return the route with the stubs behind its scripts, open to all if the test names no caller."""
     context = stubs.script_context(plugin.document, plugin.route.name)
 
@@ -184,7 +184,7 @@ def _principal(route: Route, model: RouteRequestModel) -> dict[str, Any] | None:
 
 
 def _failures(
-    expect: RouteExpectModel, response: web.StreamResponse, headers: Mapping[str, str]
+    expect: RouteExpectModel, response: GatewayResponse, headers: Mapping[str, str]
 ) -> list[str]:
     failures = []
     status, body = response.status, _body(response)
@@ -200,8 +200,8 @@ def _failures(
     return failures
 
 
-def _body(response: web.StreamResponse) -> bytes:
-    body = response.body if isinstance(response, web.Response) else None
+def _body(response: GatewayResponse) -> bytes:
+    body = response.body if isinstance(response, Response) else None
     return body if isinstance(body, bytes) else b""
 
 

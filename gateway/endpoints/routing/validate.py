@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from gateway.endpoints.routing.body import BodyReader
 from gateway.endpoints.routing.model import Next, Operation, RequestContext, SchemaFault
 from gateway.errors import Refusal
+from gateway.http.responses import GatewayResponse
 
 LONG: Final = 64 << 10
 """Bytes of JSON that are checked in a thread: the loop must not wait for them."""
@@ -36,7 +37,7 @@ class ValidateStep:
     def __init__(self, bodies: BodyReader) -> None:
         self._bodies = bodies
 
-    async def __call__(self, exchange: RequestContext, following: Next) -> web.StreamResponse:
+    async def __call__(self, exchange: RequestContext, following: Next) -> GatewayResponse:
         """Raise Refusal `bad_schema` with every fault, or what reading a body raises."""
         operation = exchange.operation
         if operation is not None:

@@ -22,7 +22,7 @@ from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.preconditions import ExpectedDigest
 from gateway.errors import Refusal
-from gateway.http.protocol import joined, readable
+from gateway.http.protocol import headers_as_dict, replace_surrogates
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
@@ -87,7 +87,7 @@ class Admission:
         length: int | None,
     ) -> Upload:
         request, headers = incoming.request, incoming.request.headers
-        fields = joined(headers)
+        fields = headers_as_dict(headers)
         return Upload(
             id=upload_id,
             path=match.path,
@@ -97,7 +97,9 @@ class Admission:
             method=request.method,
             remote=self._auth.client_address(request.remote, headers),
             content_length=length,
-            content_type=readable(headers["Content-Type"]) if "Content-Type" in headers else None,
+            content_type=replace_surrogates(headers["Content-Type"])
+            if "Content-Type" in headers
+            else None,
             max_bytes=self._settings.max_bytes,
             on_conflict=self._settings.on_conflict,
             must_be_new=preconditions.must_be_new(headers),

@@ -24,9 +24,9 @@ from gateway.endpoints.uploads.body import (
 from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.endpoints.uploads.socket_receiver import BodyReceiver
 from gateway.errors import Refusal
-from gateway.http.protocol import UPLOAD_ID, expects_continue
-from gateway.http.request_body import send_continue_or_disconnect
-from gateway.http.responses import SmallJsonResponse, quoted
+from gateway.http.protocol import UPLOAD_ID
+from gateway.http.request_body import expects_continue, send_continue_or_disconnect
+from gateway.http.responses import SmallJsonResponse, encode_json_string
 from gateway.telemetry import logs
 
 
@@ -115,12 +115,12 @@ def _verified_digests(admitted: AdmittedUpload, pending: PendingWrite) -> dict[s
 def _response(stored: Stored) -> SmallJsonResponse:
     fields = [
         f'"upload_id": "{stored.upload_id}"',
-        f'"path": {quoted(stored.path)}',
+        f'"path": {encode_json_string(stored.path)}',
         f'"bytes": {stored.bytes}',
-        f'"mime": {quoted(stored.mime)}',
+        f'"mime": {encode_json_string(stored.mime)}',
     ]
     if stored.digests:
-        fields.append(f'"digest": {quoted(preconditions.digest_field(stored.digests))}')
+        fields.append(f'"digest": {encode_json_string(preconditions.digest_field(stored.digests))}')
     response = SmallJsonResponse(200 if stored.replaced else 201, f"{{{', '.join(fields)}}}\n")
     response.headers["Location"] = f"/-/uploads/{stored.upload_id}"
     return response

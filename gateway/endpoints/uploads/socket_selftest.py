@@ -16,8 +16,9 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.endpoints.uploads.socket_takeover import DETACHED, detach_socket, respond_detached
-from gateway.http.protocol import READ_BUFFER, make_runner
+from gateway.endpoints.uploads.socket_takeover import detach_socket
+from gateway.http.protocol import READ_BUFFER_BYTES, make_runner
+from gateway.http.responses import DETACHED, Response
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
@@ -25,7 +26,7 @@ log = logging.getLogger("gateway.uploads")
 SELFTEST_TIMEOUT: Final = 5.0
 """Seconds; the test takes milliseconds."""
 
-BODY_BYTES: Final = 4 * READ_BUFFER
+BODY_BYTES: Final = 4 * READ_BUFFER_BYTES
 """Twice what aiohttp reads before it pauses the connection."""
 
 _HEAD: Final = f"PUT /trial HTTP/1.1\r\nHost: test\r\nContent-Length: {BODY_BYTES}\r\n\r\n".encode()
@@ -70,14 +71,14 @@ async def _transfer(wait: Wait, body: bytes) -> None:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.path != "/trial":
             raise RuntimeError("the request behind the body was served")
-        response = web.Response(text="taken")
+        response = Response(text="taken")
         try:
             await wait(request)
             received.set_result(await _receive(request))
         except Exception as error:
             received.set_exception(error)
         if DETACHED in request:
-            await respond_detached(request, response)
+            await response.send(request)
         return response
 
     runner = make_runner(handle)

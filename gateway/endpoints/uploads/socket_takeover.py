@@ -7,21 +7,13 @@ request.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 from dataclasses import dataclass
-from typing import Final
 
 from aiohttp import web
 
-from gateway.http.protocol import DRAIN_BYTES, DRAIN_SECONDS, DRAIN_SECONDS_EXPECT
+from gateway.http.responses import DETACHED
 from gateway.http.socket_turns import duplicate_tcp_socket
-
-DETACHED: Final = web.RequestKey("detached", bool)
-"""Set on a request whose socket was detached: `respond_detached` sends its response."""
-
-_DRAIN_CHUNK_BYTES: Final = 64 << 10
 
 
 @dataclass(slots=True)
@@ -66,31 +58,3 @@ def _parsed(request: web.BaseRequest) -> list[bytes]:
         if protocol._reading_paused:
             protocol.resume_reading()  # it delivers the rest, or as much as fits
     return chunks
-
-
-async def respond_detached(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Send `response` on a detached connection, and announce that it is closed.
-
-    Then wait, bounded, until the client closes too: bytes behind the body, if there are any, are
-    swallowed, for closing over them would reset the connection and lose the response.
-    """
-    response.force_close()
-    await response.prepare(request)
-    await response.write_eof()
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        return
-    own = duplicate_tcp_socket(transport)
-    if own is None:
-        return
-    transport.write_eof()
-    client_waits = response.status < 400 or "Expect" in request.headers
-    with own, contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS_EXPECT if client_waits else DRAIN_SECONDS):
-            await _drain(own)
-
-
-async def _drain(own: socket.socket) -> None:
-    loop, left, scratch = asyncio.get_running_loop(), DRAIN_BYTES, bytearray(_DRAIN_CHUNK_BYTES)
-    while left > 0 and (size := await loop.sock_recv_into(own, scratch)):
-        left -= size

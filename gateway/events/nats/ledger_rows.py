@@ -132,7 +132,7 @@ class Rows:
             path=first.path,
             created=first.created,
             body=event.get("body", {}),
-            stories=[DeliveryHistory(row, await self._runs(row)) for _, row in sorted(rows.items())],
+            deliveries=[DeliveryHistory(row, await self._runs(row)) for _, row in sorted(rows.items())],
         )
 
     async def _runs(self, row: DeliveryRow) -> list[Attempt]:
@@ -269,7 +269,7 @@ def _cursor(after: str | None) -> list[int]:
         return [0, 0, 0]
     parts = after.split(".")
     if len(parts) != len(_AREAS) or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts):
-        raise ValueError("this is no cursor of ours")
+        raise ValueError("invalid cursor: use the one of the previous page")
     return [int(part) for part in parts]
 
 

@@ -91,7 +91,7 @@ class NatsQueue:
                     await ensure_consumer(self._connection, self._names, handler, self._lease)
                 self._consumers[handler] = generation
 
-    async def touch(self, deliveries: Sequence[Delivery]) -> None:
+    async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Begin each lease anew. Raises `EventEngineUnavailable`."""
         async with reaching():
             for claimed in map(_claimed, deliveries):
@@ -115,7 +115,7 @@ class NatsQueue:
             await self._wait_visibly(delivery, claimed, delay, error)
             await self._end(claimed, _later(delay))
 
-    async def dead(self, delivery: Delivery, error: str, duration: float) -> None:
+    async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
         """Given up: it lies among the dead before it leaves the queue. Raises
         `EventEngineUnavailable`."""
         claimed = _claimed(delivery)
@@ -128,7 +128,7 @@ class NatsQueue:
         """Return 0: other nodes may have the handlers that this one lacks."""
         return 0
 
-    async def hand_back(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
+    async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Give back unharmed, due again in `delay` seconds. Raises `EventEngineUnavailable`."""
         for claimed in map(_claimed, deliveries):
             if claimed.ours:

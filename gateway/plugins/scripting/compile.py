@@ -1,7 +1,7 @@
-"""Turns the text of a script into code that knows its place in the YAML file.
+"""Compiles the text of a script as code that knows its place in the YAML file.
 
-One rule: whatever Python says of a script (traceback, syntax error, column marks) names the YAML
-file, its line, and shows the line as it was loaded.
+Tracebacks, syntax errors and column marks of Python name the YAML file and its line, and show the line
+as it was loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ScriptSource:
-    """A script as it stands in a file: `line` (from 1) is its first line, `indent` its margin."""
+    """A script in its file: `line` (from 1) is its first line, `indent` its margin."""
 
     text: str
     file: str

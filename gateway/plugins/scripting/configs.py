@@ -1,6 +1,6 @@
-"""What Config plugins say, as scripts may read it.
+"""The values of Config plugins, for scripts.
 
-One rule: a value leaves only through `get_service_config`; no repr, log line or error shows one.
+A value leaves only through `get_service_config`; no repr, log line or error shows one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MaskedMU(MU):
 
 
 class Configs:
-    """The Config plugins of one generation: name to mapping, and the values to mask in texts."""
+    """The Config plugins of one set: name to mapping, and the values to mask in texts."""
 
     def __init__(
         self,
@@ -43,20 +43,20 @@ class Configs:
 
     @property
     def names(self) -> list[str]:
-        """The names there are, in order."""
+        """The names of all configs, in order."""
         return sorted(self._values)
 
     def get(self, name: str, mu_conversion: bool = False) -> dict[str, Any]:
-        """Return a copy of a config, with attribute access where `mu_conversion` asks for it.
+        """Return a copy of a config, with attribute access if `mu_conversion`.
 
-        Raises `LookupError` that tells the names there are.
+        Raises `LookupError` that lists the names.
         """
         if name not in self._values:
-            known = ", ".join(self.names) or "none"
-            raise LookupError(f"there is no Config plugin named {name!r}; the names are: {known}")
+            names = ", ".join(self.names) or "none"
+            raise LookupError(f"there is no Config plugin named {name!r}; the names are: {names}")
         if mu_conversion:
-            return MaskedMU(_veil(self._values[name]))
-        copy: dict[str, Any] = _veil(self._values[name])
+            return MaskedMU(_masked_copy(self._values[name]))
+        copy: dict[str, Any] = _masked_copy(self._values[name])
         return copy
 
     def mask(self, text: str) -> str:
@@ -64,9 +64,9 @@ class Configs:
         return self._mask(text)
 
 
-def _veil(value: Any) -> Any:
+def _masked_copy(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return MaskedConfig({key: _veil(item) for key, item in value.items()})
+        return MaskedConfig({key: _masked_copy(item) for key, item in value.items()})
     if isinstance(value, list):
-        return [_veil(item) for item in value]
+        return [_masked_copy(item) for item in value]
     return value

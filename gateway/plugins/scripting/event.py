@@ -1,6 +1,6 @@
-"""The values that handlers are given: the event, its headers, `MU`.
+"""The values that handlers get: the event, its headers, `MU`.
 
-One rule: everything here is an ordinary dict underneath, so that `json.dumps` writes it as one.
+All of them are dicts, so that `json.dumps` writes them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Headers(dict[str, str]):
         if super().__contains__(name):
             return name
         lowered = name.lower()
-        return next((known for known in self if known.lower() == lowered), name)
+        return next((key for key in self if key.lower() == lowered), name)
 
 
 class Event(dict[str, Any]):
-    """What happened, as the handler sees it.
+    """An event, as a handler gets it.
 
     A missing key whose name has a hyphen is looked up among the request headers, without
     regard to case: `event.get("X-Auth-Token")`. Other names never are.
@@ -81,8 +81,7 @@ class Event(dict[str, Any]):
 class MU(dict[str, Any]):
     """A dict whose keys can be read and written as attributes, the dicts and lists inside too.
 
-    Reading a key that is not there as an attribute raises `AttributeError` and tells the keys
-    there are.
+    Reading a missing key as an attribute raises an `AttributeError` that lists the keys.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
-"""`files`: what every storage does for scripts, and one in memory (`gateway check`).
+"""`files` of scripts: the protocol, and files in memory for the tests of plugins.
 
-One rule: in memory nothing touches a disk but what the script itself names as a source, and what is
-not there is refused as the real thing refuses it.
+In memory only what a script names as a source touches a disk, and a missing file is refused as by a
+real storage.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from gateway.errors import Refusal, Superseded
 from gateway.storage.local.xattrs import guess_mime
 from gateway.storage.protocols import Stat
 
-NOTHING = "there are no files here but those that the script has saved"
+NOT_SAVED = "there are no files here but those that the script has saved"
 
 
 class Files(Protocol):
-    """What is stored, for scripts: by event the very file that was committed, else by path.
+    """Stored files, for scripts: by event the version that was committed, else by path.
 
-    By event both raise `errors.Superseded` where it has been replaced. `gateway.files.by_path` says
-    more.
+    By event both raise `errors.Superseded` if it has been replaced. `gateway.files.by_path` has the
+    details.
     """
 
     def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
-        """Open the file that an event speaks of for reading bytes."""
+        """Open the file of an event for reading bytes."""
         ...
 
     async def remove(self, event: Mapping[str, Any]) -> None:
-        """Remove the file that an event speaks of."""
+        """Remove the file of an event."""
         ...
 
     def open_path(self, path: str, etag: str | None = None) -> AbstractAsyncContextManager[Any]:
@@ -81,25 +81,25 @@ class FilesInMemory:
     """`files` for the tests of plugins, empty at first."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[bytes, Stat]] = {}
+        self._saved: dict[str, tuple[bytes, Stat]] = {}
 
     @contextlib.asynccontextmanager
     async def open(self, event: Mapping[str, Any]) -> AsyncIterator[AsyncBufferedReader]:
-        """Open what a script has saved at the event's path; nothing else is there."""
-        if str(event.get("path")) not in self._kept:
-            raise RuntimeError(NOTHING)
+        """Open what a script has saved at the path of the event; there is nothing else."""
+        if str(event.get("path")) not in self._saved:
+            raise RuntimeError(NOT_SAVED)
         async with self.open_path(str(event["path"])) as reader:
             yield reader
 
     async def remove(self, event: Mapping[str, Any]) -> None:
         """Remove what a script has saved at the event's path."""
-        if self._kept.pop(str(event.get("path")), None) is None:
-            raise RuntimeError(NOTHING)
+        if self._saved.pop(str(event.get("path")), None) is None:
+            raise RuntimeError(NOT_SAVED)
 
     @contextlib.asynccontextmanager
     async def open_path(self, path: str, etag: str | None = None) -> AsyncIterator[AsyncBufferedReader]:
         """Open what was saved at a path. Raises `Refusal("not_found")`, `Superseded`."""
-        content, _ = self._found(path, etag)
+        content, _ = self._get(path, etag)
         with tempfile.TemporaryFile() as file:
             file.write(content)
             file.seek(0)
@@ -115,50 +115,50 @@ class FilesInMemory:
         metadata: Mapping[str, str] | None = None,
         on_conflict: OnConflict = "replace",
     ) -> Stored:
-        """Keep it. Raises `Refusal`: `bad_path`, `conflict`."""
+        """Save a file. Raises `Refusal`: `bad_path`, `conflict`."""
         path = "/" + "/".join(paths.check_path(path))
-        replaced = path in self._kept
+        replaced = path in self._saved
         if replaced and on_conflict == "reject":
             raise Refusal("conflict", "the file exists, and existing files are not replaced here")
         content = await _content(source)
         etag = hashlib.blake2b(content, digest_size=12).hexdigest()
         kind = mime or guess_mime(path)
-        self._kept[path] = content, Stat(path, len(content), time.time(), etag, kind, metadata or {})
+        self._saved[path] = content, Stat(path, len(content), time.time(), etag, kind, metadata or {})
         return Stored(new_id(0), path, len(content), kind, replaced, {})
 
     async def stat(self, path: str) -> Stat:
         """Describe what was saved at a path."""
-        return self._found(path)[1]
+        return self._get(path)[1]
 
     async def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Stat]:
         """Iterate over what was saved."""
-        for path in sorted(self._kept):
+        for path in sorted(self._saved):
             if path.startswith(prefix) and path > (after or ""):
-                yield self._kept[path][1]
+                yield self._saved[path][1]
 
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove what was saved at a path."""
-        del self._kept[self._found(path, etag)[1].path]
+        del self._saved[self._get(path, etag)[1].path]
 
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what was saved in a folder and is older; return how many that were."""
         limit = time.time() - seconds
         old = [
             path
-            for path, (_, stat) in self._kept.items()
+            for path, (_, stat) in self._saved.items()
             if path.startswith(prefix) and stat.modified < limit
         ]
         for path in old:
-            del self._kept[path]
+            del self._saved[path]
         return len(old)
 
-    def _found(self, path: str, etag: str | None = None) -> tuple[bytes, Stat]:
-        found = self._kept.get("/" + "/".join(paths.check_path(path)))
-        if found is None:
+    def _get(self, path: str, etag: str | None = None) -> tuple[bytes, Stat]:
+        saved = self._saved.get("/" + "/".join(paths.check_path(path)))
+        if saved is None:
             raise Refusal("not_found", "there is no such file")
-        if etag is not None and found[1].etag != etag:
+        if etag is not None and saved[1].etag != etag:
             raise Superseded(f"{path} has been replaced or changed meanwhile")
-        return found
+        return saved
 
 
 async def _content(source: Any) -> bytes:

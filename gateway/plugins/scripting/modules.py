@@ -1,7 +1,6 @@
 """What `import` finds in a script beyond the installed packages.
 
-One rule: code that lies beside a plugin is taken anew at each reload, whatever the clock or a
-`__pycache__` says.
+Code beside a plugin is loaded anew at each reload, whatever the clock or a `__pycache__` says.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def provide_get_session(text: str | bytes) -> None:
     Published scripts call `aiobotocore.get_session()`; releases since 2.0 keep it in
     `aiobotocore.session`. Looking for the name in the source is the simplest way that needs no
     import hook. It imports the library while plugins load: importing takes half a second, which
-    at the first request would block a lane.
+    would block the executor at the first request.
     """
     name: Any = _SESSION_LIBRARY if isinstance(text, str) else _SESSION_LIBRARY.encode()
     if name not in text:
@@ -41,11 +40,11 @@ class _FreshLoader(importlib.machinery.SourceFileLoader):
     """Loads source without `__pycache__`: its one-second clock would hide a quick change."""
 
     def path_stats(self, path: Any) -> Any:
-        """Say that nothing is known of the file: then no cached code is read or written."""
+        """Raise `OSError`: then no cached code is read or written."""
         raise OSError("cached code is not used for plugins")
 
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]  # the stub lacks the private argument that importlib passes
-        """Compile a module and see to what it needs."""
+        """Compile a module, with `aiobotocore.get_session` if it needs that."""
         if isinstance(data, bytes):
             provide_get_session(data)
         code: CodeType = super().source_to_code(data, path)
@@ -53,7 +52,7 @@ class _FreshLoader(importlib.machinery.SourceFileLoader):
 
 
 class PluginModules:
-    """A meta path finder, the last one asked, for modules in the folders of plugins."""
+    """The last finder of the meta path, for modules in the folders of plugins."""
 
     def __init__(self) -> None:
         self._folders: tuple[str, ...] = ()
@@ -65,15 +64,17 @@ class PluginModules:
             sys.meta_path.append(self)
 
     def close(self) -> None:
-        """Search nothing any more."""
+        """Stop searching."""
         with contextlib.suppress(ValueError):
             sys.meta_path.remove(self)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Answer the import system (`importlib.abc.MetaPathFinder`)."""
-        for folder in self._folders if path is None else [step for step in path if self._is_ours(step)]:
+        """Find a module (`importlib.abc.MetaPathFinder`)."""
+        for folder in (
+            self._folders if path is None else [step for step in path if self._is_plugin(step)]
+        ):
             finder = importlib.machinery.FileFinder(folder, (_FreshLoader, [".py"]))
             spec = finder.find_spec(name)
             if spec is not None and spec.loader is not None:
@@ -81,18 +82,20 @@ class PluginModules:
         return None
 
     def drop(self) -> dict[str, ModuleType]:
-        """Forget the modules that were loaded from the folders; return them by name."""
-        ours = {name: module for name, module in sys.modules.items() if self._is_ours(_origin(module))}
-        for name in ours:
+        """Remove the modules of the folders from `sys.modules`; return them by name."""
+        modules = {
+            name: module for name, module in sys.modules.items() if self._is_plugin(_origin(module))
+        }
+        for name in modules:
             del sys.modules[name]
-        return ours
+        return modules
 
     def restore(self, modules: dict[str, ModuleType]) -> None:
-        """Take back what `drop` returned, instead of what has been loaded since."""
+        """Put back what `drop` returned, in place of modules loaded since."""
         self.drop()
         sys.modules.update(modules)
 
-    def _is_ours(self, place: str | None) -> bool:
+    def _is_plugin(self, place: str | None) -> bool:
         return place is not None and any(
             place == f or place.startswith(f + os.sep) for f in self._folders
         )

@@ -1,7 +1,7 @@
-"""Tells where in a plugin something happened.
+"""Finds the place in a plugin where something happened.
 
-One rule: what is shown of a traceback are the plugin's own frames, named by the YAML file and its
-line. A script's globals carry `MARK`, so that no register of files is needed.
+Tracebacks show the plugin's own frames only, named by the YAML file and its line. The globals of every
+script carry `MARK`, so no register of files is needed.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from typing import Any, Final
 MARK: Final = "__plugin__"
 """The global of every script that holds the folder of its YAML file."""
 
-LONGEST: Final = 8192
-"""Characters of a traceback that are kept: it may end up in the journal."""
+MAX_TRACEBACK: Final = 8192
+"""Characters of a traceback that are kept, since the journal may store it."""
 
 
 _listing: Final = threading.Lock()
 
 
 def frame_of(thread_id: int | None) -> FrameType | None:
-    """Return the innermost frame that a thread is running now, None for one that does not run.
+    """Return the innermost frame of a running thread, None for a thread that does not run.
 
-    Without the collector of garbage meanwhile: in CPython 3.11 the whole process stands still for ever
-    where it frees a `threading.local` while the frames are listed (python/cpython#106883).
+    The garbage collector is off meanwhile: CPython 3.11 deadlocks the process if it frees a
+    `threading.local` while the frames are listed (python/cpython#106883).
     """
     with _listing:
-        collects = gc.isenabled()
+        gc_was_enabled = gc.isenabled()
         gc.disable()
         try:
             return sys._current_frames().get(thread_id or 0)
         finally:
-            if collects:
+            if gc_was_enabled:
                 gc.enable()
 
 
 def outermost_and_innermost(frame: FrameType | None) -> tuple[FrameType, FrameType] | None:
-    """Return the first and the last plugin frame of a running stack, or None: no plugin is running."""
-    found = [step for step in _callers(frame) if MARK in step.f_globals]
-    return (found[-1], found[0]) if found else None
+    """Return the first and the last plugin frame of a stack, None if it has no plugin frame."""
+    frames = [caller for caller in _callers(frame) if MARK in caller.f_globals]
+    return (frames[-1], frames[0]) if frames else None
 
 
 def place_of_frame(frame: FrameType) -> str:
@@ -65,8 +65,8 @@ def place_of_wait(coroutine: Any) -> str | None:
 
 def place_of_error(error: BaseException) -> tuple[str, int] | None:
     """Return file and line of the deepest plugin frame that an exception, or its cause, came through."""
-    for one in _chain(error):
-        steps = [step for step in traceback.walk_tb(one.__traceback__) if MARK in step[0].f_globals]
+    for link in _chain(error):
+        steps = [step for step in traceback.walk_tb(link.__traceback__) if MARK in step[0].f_globals]
         if steps:
             frame, line = steps[-1]
             return frame.f_code.co_filename, line
@@ -77,12 +77,12 @@ def plugin_traceback(error: BaseException, mask: Callable[[str], str] = str) -> 
     """Return the traceback of `error` and of its causes with the plugins' frames only.
 
     Frames of modules that lie beside the YAML file count as the plugin's. The end is kept
-    where the text is longer than `LONGEST`. `mask` goes first: half a secret would not be known.
+    if the text is longer than `MAX_TRACEBACK`. Masking comes first: half a secret is not recognized.
     """
     report = traceback.TracebackException.from_exception(error, compact=True)
     folders = tuple({os.path.join(os.path.abspath(folder), "") for folder in _folders(error)})
     _keep_only(report, folders)
-    return mask("".join(report.format()))[-LONGEST:]
+    return mask("".join(report.format()))[-MAX_TRACEBACK:]
 
 
 def _callers(frame: FrameType | None) -> Iterator[FrameType]:
@@ -95,19 +95,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
+        link = waiting.pop()
+        if link is None or id(link) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        waiting += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions
+        seen.add(id(link))
+        yield link
+        waiting += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            waiting += link.exceptions
 
 
 def _folders(error: BaseException) -> Iterator[str]:
-    for one in _chain(error):
-        for frame, _ in traceback.walk_tb(one.__traceback__):
+    for link in _chain(error):
+        for frame, _ in traceback.walk_tb(link.__traceback__):
             if MARK in frame.f_globals:
                 yield str(frame.f_globals[MARK])
 

@@ -20,7 +20,7 @@ Inode = tuple[int, int]
 
 
 def inode(status: os.stat_result) -> Inode:
-    """Return what tells a file from every other: device and inode."""
+    """Return what identifies a file: device and inode."""
     return status.st_dev, status.st_ino
 
 

@@ -1,8 +1,7 @@
 """A local directory as a `Storage`.
 
-A file is opened once, by descriptors and without following a link, and everything that is said of it
-(size, date, etag, bytes) is said of that open file, whatever its name comes to mean. Threads do all
-work on the disk.
+A file is opened once, by descriptors and without following a link. Its size, date, etag and bytes are
+those of the open file, whatever happens to its name. Threads do all work on the disk.
 """
 
 from __future__ import annotations
@@ -214,7 +213,7 @@ def _compare(stat: Stat, etag: str | None) -> None:
 
 @contextlib.contextmanager
 def _as_refusals() -> Iterator[None]:
-    """Turn what the disk says into what a client is told."""
+    """Turn errors of the disk into refusals."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""S3 room: the writing requests of S3, in the gateway's own words.
+"""The requests to S3 that write, or that the commit needs.
 
-One rule: `put` and `complete` make an object visible, nothing else does; how each may end is told
-in `trying`. On the server's loop.
+`put_object` and `complete_multipart` make an object visible, nothing else does; `RequestRetrier` says
+how each may end. On the server's loop.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from gateway.errors import Refusal
 from gateway.storage.s3.client import Client, Clients
+from gateway.storage.s3.encoding import UPLOAD_ID_NAME
 from gateway.storage.s3.errors import code_of, refusal_of, status_of
-from gateway.storage.s3.part_body import BufferedPart, StallTimeout, StreamedPart
-from gateway.storage.s3.parts import OWNER
+from gateway.storage.s3.parts import BufferedPart, StallTimeout, StreamedPart
 from gateway.storage.s3.retries import REQUEST_TIMEOUT, RETRY_TIMEOUT, RequestRetrier
 
 
 @dataclass(slots=True, frozen=True)
 class ObjectHead:
-    """An object: its entity tag without quotes, its size in bytes, the upload that it is, if ours."""
+    """An object: its entity tag without quotes, its size in bytes, the upload that it is, if any."""
 
     etag: str
     bytes: int
@@ -37,37 +37,38 @@ class BucketClient:
         self._retrier = RequestRetrier(clients)
 
     async def head_object(self, key: str, retry_for: float = REQUEST_TIMEOUT) -> ObjectHead | None:
-        """Look at an object; None where there is none. Raises `Refusal`."""
+        """Describe an object; None where there is none. Raises `Refusal`."""
 
         async def call(client: Client) -> ObjectHead | None:
             try:
-                found = await client.head_object(Bucket=self.bucket, Key=key)
-            except Exception as fault:
-                if status_of(fault) == 404 and code_of(fault) != "NoSuchBucket":
+                head = await client.head_object(Bucket=self.bucket, Key=key)
+            except Exception as error:
+                if _is_missing(error):
                     return None
                 raise
-            return ObjectHead(_plain(found), found["ContentLength"], found["Metadata"].get(OWNER))
+            upload_id = head["Metadata"].get(UPLOAD_ID_NAME)
+            return ObjectHead(_etag(head), head["ContentLength"], upload_id)
 
-        return await self._retrier.retry("looking at an object", call, retry_for)
+        return await self._retrier.retry("reading the head of an object", call, retry_for)
 
-    async def create_multipart(self, key: str, said: Mapping[str, Any]) -> str:
-        """Begin a multipart upload; return its id. `said` are headers, as the client names them."""
+    async def create_multipart(self, key: str, params: Mapping[str, Any]) -> str:
+        """Begin a multipart upload; return its id. `params` are named as the S3 client names them."""
 
         async def call(client: Client) -> str:
-            made = await client.create_multipart_upload(Bucket=self.bucket, Key=key, **said)
-            return str(made["UploadId"])
+            created = await client.create_multipart_upload(Bucket=self.bucket, Key=key, **params)
+            return str(created["UploadId"])
 
         return await self._retrier.retry("beginning a multipart upload", call, REQUEST_TIMEOUT)
 
     async def upload_part(
         self, key: str, multipart: str, number: int, body: BufferedPart | StreamedPart, size: int
     ) -> str:
-        """Send one part; return its entity tag. What streams is tried once. Raises `Refusal`."""
+        """Send one part; return its entity tag. A streamed one is tried once. Raises `Refusal`."""
 
         async def call(client: Client) -> str:
-            body.patience = StallTimeout()
-            async with body.patience:
-                sent = await client.upload_part(
+            body.stall_timeout = StallTimeout()
+            async with body.stall_timeout:
+                response = await client.upload_part(
                     Bucket=self.bucket,
                     Key=key,
                     UploadId=multipart,
@@ -75,61 +76,61 @@ class BucketClient:
                     Body=body,
                     ContentLength=size,
                 )
-            return str(sent["ETag"])
+            return str(response["ETag"])
 
-        again = RETRY_TIMEOUT if isinstance(body, BufferedPart) else 0.0
-        return await self._retrier.retry("sending a part", call, again, attempt=None)
+        retry_for = RETRY_TIMEOUT if isinstance(body, BufferedPart) else 0.0
+        return await self._retrier.retry("sending a part", call, retry_for, attempt=None)
 
     async def put_object(
-        self, key: str, body: BufferedPart, said: Mapping[str, Any], *, new: bool
+        self, key: str, body: BufferedPart, params: Mapping[str, Any], *, new: bool
     ) -> str:
-        """Publish a small object; return its entity tag. Ends as `Trying.publish` does."""
+        """Publish a small object; return its entity tag. Raises as `RequestRetrier.publish` does."""
         condition = {"IfNoneMatch": "*"} if new else {}
 
         async def call(client: Client) -> str:
-            body.patience = StallTimeout()
-            async with body.patience:
-                done = await client.put_object(
+            body.stall_timeout = StallTimeout()
+            async with body.stall_timeout:
+                response = await client.put_object(
                     Bucket=self.bucket,
                     Key=key,
                     Body=body if body.size else b"",
                     ContentLength=body.size,
-                    **said,
+                    **params,
                     **condition,
                 )
-            return _plain(done)
+            return _etag(response)
 
         return await self._retrier.publish("storing an object", call)
 
     async def complete_multipart(
         self, key: str, multipart: str, tags: Mapping[int, str], *, new: bool
     ) -> str:
-        """Publish a multipart upload of these parts; return the object's tag, "" where none is told."""
+        """Publish a multipart upload of these parts; return the object's tag, "" where S3 names none."""
         parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
         condition = {"IfNoneMatch": "*"} if new else {}
 
         async def call(client: Client) -> str:
-            done = await client.complete_multipart_upload(
+            response = await client.complete_multipart_upload(
                 Bucket=self.bucket,
                 Key=key,
                 UploadId=multipart,
                 MultipartUpload={"Parts": parts},
                 **condition,
             )
-            return _plain(done)
+            return _etag(response)
 
         return await self._retrier.publish("completing a multipart upload", call)
 
     async def abort_multipart(
         self, key: str, multipart: str, retry_for: float = REQUEST_TIMEOUT
     ) -> bool:
-        """Take a multipart upload back; False where there is none of this id (any more)."""
+        """Abort a multipart upload; False where there is none of this id (any more)."""
 
         async def call(client: Client) -> bool:
             try:
                 await client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=multipart)
-            except Exception as fault:
-                if status_of(fault) == 404 and code_of(fault) != "NoSuchBucket":
+            except Exception as error:
+                if _is_missing(error):
                     return False
                 raise
             return True
@@ -177,16 +178,16 @@ class BucketClient:
                     page: dict[str, Any] = await client.list_multipart_uploads(
                         Bucket=self.bucket, Prefix=prefix, **after
                     )
-                except Exception as fault:
-                    if code_of(fault) == "NoSuchUpload":  # so says rclone where there is none
+                except Exception as error:
+                    if code_of(error) == "NoSuchUpload":  # rclone says so where there is none
                         return {}
                     raise
                 return page
 
             page = await self._retrier.retry("listing multipart uploads", call, REQUEST_TIMEOUT)
-            for one in page.get("Uploads", ()):
-                if one["Key"].startswith(prefix):
-                    yield one["Key"], one["UploadId"], one["Initiated"]
+            for upload in page.get("Uploads", ()):
+                if upload["Key"].startswith(prefix):
+                    yield upload["Key"], upload["UploadId"], upload["Initiated"]
             if not page.get("IsTruncated") or not page.get("NextKeyMarker"):
                 return
             markers = {
@@ -195,17 +196,21 @@ class BucketClient:
             }
 
     async def is_reachable(self, seconds: float) -> bool:
-        """Tell whether the bucket is there and answers us within so many seconds."""
+        """Tell whether the bucket exists and answers within so many seconds."""
         try:
             client = await self._retrier.clients.client()
             async with asyncio.timeout(seconds):
                 await client.head_bucket(Bucket=self.bucket)
-        except Exception as fault:
-            refusal_of(fault, "looking at the bucket")
+        except Exception as error:
+            refusal_of(error, "checking the bucket")
             return False
         return True
 
 
-def _plain(answer: Mapping[str, Any]) -> str:
-    """Return the entity tag of an answer without its quotes; Ceph leaves one of them empty."""
-    return str(answer.get("ETag") or "").strip('"')
+def _is_missing(error: Exception) -> bool:
+    return status_of(error) == 404 and code_of(error) != "NoSuchBucket"
+
+
+def _etag(response: Mapping[str, Any]) -> str:
+    """Return the entity tag of a response without its quotes; Ceph leaves one of them empty."""
+    return str(response.get("ETag") or "").strip('"')

@@ -1,8 +1,8 @@
-"""S3 room: the client, one an event loop: the server's own, and those of script lanes.
+"""The S3 clients, one for each event loop: the server's own, and those of script executors.
 
-One rule: nobody else makes a client, so that time-outs, retries, signatures and the number of
-connections are the same everywhere. Endpoint, region and credentials come from where every S3 tool
-finds them (AWS_* in the environment, profiles, roles).
+Every client is created here, so that timeouts, retries, signatures and the number of connections are
+the same everywhere. Endpoint, region and credentials come from where every S3 tool looks them up (AWS_*
+in the environment, profiles, roles).
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from gateway.errors import ConfigError, Refusal
-from gateway.storage.s3.errors import NO_CREDENTIALS, no_credentials, translated
+from gateway.storage.s3.errors import NO_CREDENTIALS, as_refusals, no_credentials
 
-CONNECT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = 60.0
-"""How long the storage may send nothing, or take nothing, in the middle of a request."""
+CONNECT_TIMEOUT: Final = 5.0
+READ_TIMEOUT: Final = 60.0
+"""Seconds in which the storage must send or take some bytes in the middle of a request."""
 
-ATTEMPTS: Final = 3
-"""Tries of one request altogether, with pauses that grow (the SDKs' standard retry mode)."""
+MAX_ATTEMPTS: Final = 3
+"""Tries of one request altogether, with growing delays (the SDKs' standard retry mode)."""
 
-CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 64
 """Connections of one client; further requests wait for one."""
 
-_ASKED: Final = ("s3", "sts", "sso", "sso-oidc", "portal.sso", "signin")
+_SERVICES: Final = ("s3", "sts", "sso", "sso-oidc", "portal.sso", "signin")
 
 Client = Any
 """An S3 client of aiobotocore, which has no types of its own."""
 
 
-def _nobody(_secrets: Iterable[str]) -> None:
+def _forget(_secrets: Iterable[str]) -> None:
     """Keep no secret."""
 
 
 class Clients:
-    """The S3 clients of a process, made when they are asked for.
+    """The S3 clients of a process, created on first use.
 
-    Safe to call from several threads, each with its own loop. `learn` gets the credentials, to
-    be masked in whatever is written. With `attempts` 1 a request is tried once: what publishes has to
-    know of every try. `endpoint` is another address than that of the environment.
+    Safe to call from several threads, each with its own loop. `mask_secrets` gets the credentials, to
+    be masked in every output. With `attempts` 1 a request is tried once: what publishes has to know of
+    every try. `endpoint` is another address than that of the environment.
     """
 
     def __init__(
         self,
-        learn: Callable[[Iterable[str]], None] = _nobody,
+        mask_secrets: Callable[[Iterable[str]], None] = _forget,
         *,
-        connections: int = CONNECTIONS,
-        attempts: int = ATTEMPTS,
+        connections: int = MAX_CONNECTIONS,
+        attempts: int = MAX_ATTEMPTS,
         endpoint: str | None = None,
     ) -> None:
-        self._learn = learn
+        self._mask_secrets = mask_secrets
         self._endpoint = endpoint
         self._connections = connections
         self._attempts = attempts
-        self._made: dict[asyncio.AbstractEventLoop, asyncio.Task[Client]] = {}
+        self._clients: dict[asyncio.AbstractEventLoop, asyncio.Task[Client]] = {}
 
     def __repr__(self) -> str:
-        return f"<Clients of {len(self._made)} loops>"
+        return f"<Clients of {len(self._clients)} loops>"
 
     async def client(self) -> Client:
         """Return the client of the running loop. It lives until `close`: do not enter or close it.
@@ -70,80 +70,80 @@ class Clients:
         Raises `Refusal("storage_unavailable")` where there are no credentials.
         """
         loop = asyncio.get_running_loop()
-        making = self._made.get(loop)
-        if making is None:
-            making = self._made[loop] = loop.create_task(self._make())
+        creating = self._clients.get(loop)
+        if creating is None:
+            creating = self._clients[loop] = loop.create_task(self._create())
         try:
-            return await asyncio.shield(making)
+            return await asyncio.shield(creating)
         except BaseException:
-            if making.done() and self._made.get(loop) is making:
-                del self._made[loop]
+            if creating.done() and self._clients.get(loop) is creating:
+                del self._clients[loop]
             raise
 
     async def close(self) -> None:
-        """Close the client of the running loop, if there is one; the next call makes a new one."""
-        making = self._made.pop(asyncio.get_running_loop(), None)
-        if making is None:
+        """Close the client of the running loop, if there is one; the next call creates a new one."""
+        creating = self._clients.pop(asyncio.get_running_loop(), None)
+        if creating is None:
             return
-        if not making.done():
-            making.cancel()
-        elif not making.cancelled() and making.exception() is None:
-            await making.result().__aexit__(None, None, None)
+        if not creating.done():
+            creating.cancel()
+        elif not creating.cancelled() and creating.exception() is None:
+            await creating.result().__aexit__(None, None, None)
 
     def prepare(self) -> None:
-        """Do what is slow about the first client, and see that there are credentials. Blocking.
+        """Do what is slow about the first client, and check that there are credentials. Blocking.
 
-        It reads megabytes of descriptions, a third of a second: before the port opens, not on the
-        loop. Raises `ConfigError` where there are no credentials, or the endpoint makes no sense.
+        It reads megabytes of service descriptions in a third of a second: before the port opens, not
+        on the loop. Raises `ConfigError` without credentials, or for an invalid endpoint.
         """
         # In a thread of its own: the caller may have a loop already.
         with ThreadPoolExecutor(1) as alone:
-            alone.submit(asyncio.run, self._try_out()).result()
+            alone.submit(asyncio.run, self._check_credentials()).result()
 
-    async def _try_out(self) -> None:
+    async def _check_credentials(self) -> None:
         from botocore.exceptions import BotoCoreError
 
         try:
-            client = await self._make()
+            client = await self._create()
         except Refusal as refusal:
             raise ConfigError(NO_CREDENTIALS) from refusal
-        except (BotoCoreError, ValueError) as fault:
-            raise ConfigError(f"the S3 storage cannot be used: {fault}") from fault
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigError(f"the S3 storage cannot be used: {error}") from error
         await client.__aexit__(None, None, None)
 
-    async def _make(self) -> Client:
+    async def _create(self) -> Client:
 
         session = _session()
-        with translated("looking for credentials"):
+        with as_refusals("loading credentials"):
             credentials = await session.get_credentials()
             if credentials is None:
                 raise no_credentials("opening the S3 storage")
-            hide = _Hiding(credentials, self._learn)
-            await hide()
-        making = session.create_client(
+            mask = _CredentialMask(credentials, self._mask_secrets)
+            await mask()
+        created = session.create_client(
             "s3",
             region_name=_region(session),
             endpoint_url=self._endpoint,
             config=_config(self._connections, self._attempts),
         )
-        client = await making.__aenter__()
-        client.meta.events.register("before-sign.s3", hide)
+        client = await created.__aenter__()
+        client.meta.events.register("before-sign.s3", mask)
         return client
 
 
-class _Hiding:
-    """Keeps the mask up to date: temporary credentials change."""
+class _CredentialMask:
+    """Masks credentials in the log, also when temporary ones change."""
 
-    def __init__(self, credentials: Any, learn: Callable[[Iterable[str]], None]) -> None:
+    def __init__(self, credentials: Any, mask_secrets: Callable[[Iterable[str]], None]) -> None:
         self._credentials = credentials
-        self._learn = learn
-        self._known: object = None
+        self._mask_secrets = mask_secrets
+        self._masked: object = None
 
     async def __call__(self, **_: Any) -> None:
         frozen = await self._credentials.get_frozen_credentials()
-        if frozen != self._known:
-            self._learn([one for one in (frozen.secret_key, frozen.token) if one])
-            self._known = frozen
+        if frozen != self._masked:
+            self._mask_secrets([secret for secret in (frozen.secret_key, frozen.token) if secret])
+            self._masked = frozen
 
 
 async def expires_in(client: Client) -> float | None:
@@ -163,7 +163,7 @@ def _session() -> Any:
 
     session = get_session()
     session.register_component("data_loader", _descriptions())
-    # Their debug lines tell signatures, and what was signed.
+    # Their debug lines show signatures, and what was signed.
     for name in ("botocore", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return session
@@ -171,22 +171,22 @@ def _session() -> Any:
 
 @functools.cache
 def _descriptions() -> Any:
-    """What the library knows of the services, read once for all sessions.
+    """Return the library's descriptions of the services, read once for all sessions.
 
-    Of the endpoints of hundreds of services only those stay that are asked for an object or for
-    credentials: the others are 7 MiB in each process.
+    Of the endpoints of hundreds of services only those stay that serve objects or credentials: the
+    others are 7 MiB in each process.
     """
     from botocore.loaders import create_loader
 
     loader = create_loader()
     for partition in loader.load_data("endpoints")["partitions"]:
         services = partition["services"]
-        partition["services"] = {name: services[name] for name in _ASKED if name in services}
+        partition["services"] = {name: services[name] for name in _SERVICES if name in services}
     return loader
 
 
 def _region(session: Any) -> str:
-    """AWS_REGION is what other SDKs read; stores of one's own mostly do not care."""
+    """Other SDKs read AWS_REGION; most self-hosted stores take any region."""
     named = os.environ.get("AWS_REGION") or session.get_config_variable("region")
     return str(named or "us-east-1")
 
@@ -205,8 +205,8 @@ def _config(connections: int, attempts: int) -> Any:
         response_checksum_validation="when_required",
         # `auto` is path style wherever an endpoint was named.
         s3={"payload_signing_enabled": False, "addressing_style": "auto"},
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=SILENCE_SECONDS,
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
         tcp_keepalive=True,

@@ -1,7 +1,7 @@
-"""S3 room: what S3 says is wrong, in our own words, in one place.
+"""Maps what S3, its library and the network raise to refusals, in one place.
 
-One rule: a client learns whether to try again, the operator learns why, and neither sees a
-credential. What is nobody's fault but our own stays as it is and becomes a 500.
+A client learns whether to try again, the operator learns why, and neither sees a credential. A defect
+of the gateway passes unchanged and becomes a 500.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from gateway.errors import GatewayError, Refusal
+from gateway.telemetry.logs import event
 
 UNAVAILABLE: Final = "storage_unavailable"
 
@@ -19,8 +20,8 @@ NO_CREDENTIALS: Final = (
     "there are no credentials for the storage: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
     " a profile (AWS_PROFILE), or give this machine a role"
 )
-_AGAIN: Final = "the storage cannot be reached now; try again a little later"
-_ODD: Final = "the storage did not take the request; its operator knows why"
+_TRY_LATER: Final = "the storage cannot be reached now; try again a little later"
+_SEE_LOG: Final = "the storage did not accept the request; the server log says why"
 
 _BY_CODE: Mapping[str, tuple[str, str]] = {
     "NoSuchKey": ("not_found", "there is no such file"),
@@ -40,7 +41,7 @@ _BY_CODE: Mapping[str, tuple[str, str]] = {
 }
 """Codes of Amazon S3 (API reference, "Error responses"), Ceph and MinIO; numbers are those of HEAD."""
 
-FOR_THE_OPERATOR: Mapping[str, str] = {
+OPERATOR_HINTS: Mapping[str, str] = {
     "AccessDenied": "the credentials may not do this: docs/how-to/run-on-s3.md lists the rights",
     "403": "the credentials may not do this, or are wrong, or this machine's clock is",
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known there",
@@ -53,102 +54,112 @@ FOR_THE_OPERATOR: Mapping[str, str] = {
     "PermanentRedirect": "the bucket is in another region: set AWS_REGION",
     "IllegalLocationConstraintException": "the bucket is in another region: set AWS_REGION",
 }
-"""What only the operator can mend, and how; the client is asked to come back."""
+"""What only the operator can correct, and how; the client is asked to come back."""
 
 log = logging.getLogger("gateway.storage")
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
+def as_refusals(operation: str) -> Iterator[None]:
     """Raise `Refusal` for whatever S3, its library or the network raises inside.
 
-    `doing` says what was tried, for the log (`"reading /upload/a.bin"`). Errors of ours pass.
+    `operation` names what is tried, for the log (`"reading /upload/a.bin"`). `GatewayError`s pass.
     """
     try:
         yield
     except GatewayError:
         raise
-    except Exception as fault:
-        refusal = refusal_of(fault, doing)
+    except Exception as error:
+        refusal = refusal_of(error, operation)
         if refusal is None:
             raise
-        raise refusal from fault
+        raise refusal from error
 
 
-def refusal_of(fault: Exception, doing: str) -> Refusal | None:
-    """Return what a client is told of `fault`, and log what the operator must know.
+def refusal_of(error: Exception, operation: str) -> Refusal | None:
+    """Return the refusal that a client gets for `error`, and log what the operator must know.
 
     None for what is neither of S3 nor of the network.
     """
     from botocore import exceptions
 
-    if isinstance(fault, exceptions.ClientError):
-        return _answered(fault, doing)
-    if isinstance(fault, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-        return no_credentials(doing)
-    if isinstance(fault, exceptions.ParamValidationError):
+    if isinstance(error, exceptions.ClientError):
+        return _refusal_of_response(error, operation)
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+        return no_credentials(operation)
+    if isinstance(error, exceptions.ParamValidationError):
         return None
-    if is_unavailable(fault) or isinstance(fault, exceptions.BotoCoreError):
-        log.warning("%s: the storage is away: %s", doing, _words(fault))
-        return Refusal(UNAVAILABLE, _AGAIN)
+    if is_unavailable(error) or isinstance(error, exceptions.BotoCoreError):
+        reason = f"{type(error).__name__}: {error}"[:500]
+        log.warning(
+            "%s failed: the storage cannot be reached: %s",
+            operation,
+            reason,
+            extra=event("storage.unavailable", operation=operation, reason=reason),
+        )
+        return Refusal(UNAVAILABLE, _TRY_LATER)
     return None
 
 
-def is_unavailable(fault: BaseException) -> bool:
-    """Tell whether nobody can say if the request was done: no answer came, or one in 5xx."""
+def is_unavailable(error: BaseException) -> bool:
+    """Tell whether it is unknown if the request was done: no response came, or one in 5xx."""
     import aiohttp
     from botocore import exceptions
 
-    if isinstance(fault, exceptions.ClientError):
-        return status_of(fault) >= 500
+    if isinstance(error, exceptions.ClientError):
+        return status_of(error) >= 500
     return isinstance(
-        fault, exceptions.HTTPClientError | exceptions.ConnectionError | aiohttp.ClientError | OSError
+        error, exceptions.HTTPClientError | exceptions.ConnectionError | aiohttp.ClientError | OSError
     )
 
 
-def no_credentials(doing: str) -> Refusal:
-    """Return the refusal for want of credentials, and tell the operator how to give some."""
-    log.error("%s: %s", doing, NO_CREDENTIALS)
-    return Refusal(UNAVAILABLE, _ODD)
+def no_credentials(operation: str) -> Refusal:
+    """Return the refusal for want of credentials, and log how to give some."""
+    log.error(
+        "%s failed: %s",
+        operation,
+        NO_CREDENTIALS,
+        extra=event("storage.refused", operation=operation, code="NoCredentials"),
+    )
+    return Refusal(UNAVAILABLE, _SEE_LOG)
 
 
-def code_of(fault: BaseException) -> str:
-    """Return the code of an answer of S3 (`NoSuchKey`), or an empty text for any other fault."""
-    response = getattr(fault, "response", None)
+def code_of(error: BaseException) -> str:
+    """Return the code of a response of S3 (`NoSuchKey`), an empty text for any other error."""
+    response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
-def status_of(fault: BaseException) -> int:
-    """Return the HTTP status of an answer of S3, 0 where there was none."""
-    response = getattr(fault, "response", None)
-    found = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    return int(found.get("HTTPStatusCode", 0))
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of a response of S3, 0 where there was none."""
+    response = getattr(error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    return int(metadata.get("HTTPStatusCode", 0))
 
 
-def _answered(fault: Exception, doing: str) -> Refusal:
-    code, status = code_of(fault), status_of(fault)
+def _refusal_of_response(error: Exception, operation: str) -> Refusal:
+    code, status = code_of(error), status_of(error)
     if code in _BY_CODE:
-        ours, message = _BY_CODE[code]
-        return Refusal(ours, message)
-    if code in FOR_THE_OPERATOR or status == 403:
-        log.error(
-            "%s: the storage says %s: %s",
-            doing,
-            code,
-            FOR_THE_OPERATOR.get(code, FOR_THE_OPERATOR["403"]),
-        )
-        return Refusal(UNAVAILABLE, _ODD)
-    if status >= 500 or status in {408, 409, 429} or code == "SlowDown":
-        log.warning("%s: the storage says %s (%d)", doing, code, status)
-        return Refusal(UNAVAILABLE, _AGAIN)
-    log.error("%s: the storage says %s (%d): %s", doing, code, status, _said(fault))
-    return Refusal("internal", _ODD)
+        gateway_code, message = _BY_CODE[code]
+        return Refusal(gateway_code, message)
+    if code in OPERATOR_HINTS or status == 403:
+        hint, refusal = OPERATOR_HINTS.get(code, OPERATOR_HINTS["403"]), Refusal(UNAVAILABLE, _SEE_LOG)
+    elif status >= 500 or status in {408, 409, 429} or code == "SlowDown":
+        hint, refusal = "clients are asked to try again", Refusal(UNAVAILABLE, _TRY_LATER)
+    else:
+        hint, refusal = _message_of(error), Refusal("internal", _SEE_LOG)
+    log.log(
+        logging.WARNING if refusal.message == _TRY_LATER else logging.ERROR,
+        "%s failed: the storage says %s (%d): %s",
+        operation,
+        code,
+        status,
+        hint,
+        extra=event("storage.refused", operation=operation, code=code, status=status),
+    )
+    return refusal
 
 
-def _said(fault: BaseException) -> str:
-    response = getattr(fault, "response", {})
+def _message_of(error: BaseException) -> str:
+    response = getattr(error, "response", {})
     return str(response.get("Error", {}).get("Message", ""))[:500]
-
-
-def _words(fault: BaseException) -> str:
-    return f"{type(fault).__name__}: {fault}"[:500]

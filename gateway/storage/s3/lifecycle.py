@@ -1,7 +1,7 @@
-"""S3 room: rules by which the bucket itself removes what is old.
+"""Lifecycle rules, by which the bucket itself removes what is old.
 
-One rule: the rules of others in the bucket stay as they are. S3 counts in days, and works through
-its rules about once a day: a rule is there for what nobody else removes.
+Other rules of the bucket stay as they are. S3 counts in days, and works through its rules about once a
+day: a rule is there for what nothing else removes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.storage.s3.errors import code_of
 
 DAY: Final = 86400
 
-_NONE: Final = frozenset({"NoSuchLifecycleConfiguration", "404"})
+_NO_RULES: Final = frozenset({"NoSuchLifecycleConfiguration", "404"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,20 @@ class Expiry:
 async def expire(client: Client, bucket: str, prefix: str, seconds: float) -> Expiry:
     """Let the bucket remove what lies below `prefix` when it is `seconds` old, in days rounded up.
 
-    Calling it again with other seconds changes the rule. Raises what the store says, such as that
-    it knows no rules. Source: Amazon S3 API reference, PutBucketLifecycleConfiguration.
+    A later call with other seconds changes the rule. Raises what the store answers, such as that
+    it has no rules. Source: Amazon S3 API reference, PutBucketLifecycleConfiguration.
     """
     days = max(1, math.ceil(seconds / DAY))
     name = f"upload-gateway-{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
-    wanted = {
+    rule = {
         "ID": name,
         "Status": "Enabled",
         "Filter": {"Prefix": prefix},
         "Expiration": {"Days": days},
     }
     before = await rules_of(client, bucket)
-    after = [rule for rule in before if rule.get("ID") != name] + [wanted]
-    if wanted not in before:
+    after = [other for other in before if other.get("ID") != name] + [rule]
+    if rule not in before:
         await client.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": after}
         )
@@ -59,17 +59,17 @@ async def expire(client: Client, bucket: str, prefix: str, seconds: float) -> Ex
 async def rules_of(client: Client, bucket: str) -> Sequence[Mapping[str, Any]]:
     """Return the rules of a bucket, none where none were ever set."""
     try:
-        found = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
-    except Exception as fault:
-        if code_of(fault) in _NONE:
+        response = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
+    except Exception as error:
+        if code_of(error) in _NO_RULES:
             return ()
         raise
-    rules: Sequence[Mapping[str, Any]] = found.get("Rules", ())
+    rules: Sequence[Mapping[str, Any]] = response.get("Rules", ())
     return rules
 
 
 def aborts_unfinished(rules: Sequence[Mapping[str, Any]], prefix: str) -> bool:
-    """Tell whether one of the rules ends multipart uploads below `prefix` that nobody finishes."""
+    """Tell whether one of the rules aborts unfinished multipart uploads below `prefix`."""
     return any(
         rule.get("Status") == "Enabled"
         and "AbortIncompleteMultipartUpload" in rule

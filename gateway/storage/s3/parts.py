@@ -1,38 +1,43 @@
-"""S3 room: into which parts a body is cut, where it goes, and what the object says of itself.
+"""The parts of an upload: their size, their bytes (buffered or streamed), the memory they may take.
 
-One rule: all parts but the last are of one size (some stores demand it), and the declared length
-fits into as many as S3 takes. Pure.
+All parts but the last are of one size (some stores demand it), and the declared length fits into as
+many as S3 takes. A buffered part can be sent again, a streamed one cannot. On one event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Final
 
 from gateway.errors import Refusal
-from gateway.storage.s3.header_encoding import encoded
 
-OWNER: Final = "gateway-upload-id"
-"""The metadata name under which an object says which upload it is."""
-
-MARK: Final = "gateway-upload-mark"
-"""That of the signature by which every gateway of the installation knows that it is true."""
+Piece = bytes | memoryview
 
 PART_BYTES: Final = 8 << 20
-"""A part, unless the declared length needs larger ones; what is smaller is stored in one request."""
+"""A part, unless the declared length needs larger ones; a smaller body is stored in one request."""
 
 MAX_PARTS: Final = 10_000
 MAX_PART_BYTES: Final = 5 << 30
 """Amazon S3 user guide, "Multipart upload limits"."""
 
 MAX_BUFFERED_PART_BYTES: Final = 16 << 20
-"""Larger parts, those of files beyond 156 GiB, always stream."""
+"""Larger parts, those of files beyond 156 GiB, are always streamed."""
 
 UNRESERVED_BYTES: Final = 64 << 10
-"""What a body may hold without asking: small ones are never kept waiting by large ones."""
+"""What a body may hold without a reservation: large bodies never delay small ones."""
+
+STALL_TIMEOUT: Final = 30.0
+"""Seconds in which the storage must take some bytes of a request, or answer it."""
 
 _MIB: Final = 1 << 20
+_PIECE_BYTES: Final = 128 << 10
+
+_MAX_QUEUED: Final = 2
+"""Pieces of a stream that may wait to be sent; a piece has at most half a megabyte."""
 
 
 def part_bytes(size: int | None) -> int:
@@ -48,32 +53,166 @@ def part_bytes(size: int | None) -> int:
     return part
 
 
-@dataclass(slots=True, frozen=True)
-class ObjectTarget:
-    """Where a body goes: its path, its key, what the object is to say, the upload that it is."""
+class StallTimeout:
+    """Ends a request that makes no progress. It is moved on while the request does."""
 
-    path: str
-    key: str
-    upload_id: str
-    said: Mapping[str, Any]
+    def __init__(self) -> None:
+        self._timeout = asyncio.timeout(STALL_TIMEOUT)
+        self._over = False
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over = True
+        await self._timeout.__aexit__(kind, error, traceback)
+
+    def renew(self) -> None:
+        """Start again: the storage takes bytes."""
+        self._reschedule(asyncio.get_running_loop().time() + STALL_TIMEOUT)
+
+    def suspend(self) -> None:
+        """Stop the clock: the client is waited for, not the storage."""
+        self._reschedule(None)
+
+    def _reschedule(self, when: float | None) -> None:
+        # The body is written by a task of the S3 client, which may end a little after the request.
+        if not self._over and not self._timeout.expired():
+            self._timeout.reschedule(when)
 
 
-def put_object_params(
-    upload_id: str, mark: str, mime: str, metadata: Mapping[str, str], headers: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return what an object is to say of itself, as the client names it.
+class BufferedPart:
+    """A part, or a whole small body, in memory. Can be sent any number of times.
 
-    `headers` are the request's, in lower case; of them `cache-control` and `content-encoding` stay.
+    With `capacity` it is one block of so many bytes, however small the pieces are that come: thousands
+    of pieces would fragment the memory of the process.
     """
-    own = {OWNER: upload_id, MARK: mark}
-    said: dict[str, Any] = {"ContentType": mime, "Metadata": {**encoded(metadata), **own}}
-    if "cache-control" in headers:
-        said["CacheControl"] = headers["cache-control"]
-    if "content-encoding" in headers:
-        said["ContentEncoding"] = headers["content-encoding"]
-    return said
+
+    def __init__(self, capacity: int = 0) -> None:
+        self.size = 0
+        self.stall_timeout: StallTimeout | None = None
+        self._block = bytearray(capacity)
+
+    def add(self, piece: Piece) -> None:
+        """Append the next bytes."""
+        self._block[self.size : self.size + len(piece)] = piece
+        self.size += len(piece)
+
+    def free(self) -> None:
+        """Drop the bytes at once: objects of the S3 client may refer to this one for a while."""
+        self._block, self.size = bytearray(), 0
+
+    async def read(self) -> bytes:
+        """Return all of it (by this method the S3 client recognises a body)."""
+        return bytes(self._block[: self.size])
+
+    def seek(self, _position: int) -> None:
+        """Begin again: each iteration does."""
+
+    def tell(self) -> int:
+        """Return the position of the next byte, which is the first one."""
+        return 0
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        whole = memoryview(self._block)
+        for start in range(0, self.size, _PIECE_BYTES):
+            yield whole[start : min(start + _PIECE_BYTES, self.size)]
+            if self.stall_timeout is not None:
+                self.stall_timeout.renew()
 
 
-def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return what somebody gave an object for metadata: without what the gateway says of its own."""
-    return {name: value for name, value in metadata.items() if name not in {OWNER, MARK}}
+class StreamedPart:
+    """A part that is sent while it comes, from `add` to the one request that iterates over it."""
+
+    def __init__(self) -> None:
+        self.stall_timeout: StallTimeout | None = None
+        self._queue: asyncio.Queue[Piece] = asyncio.Queue(_MAX_QUEUED)
+
+    async def add(self, piece: Piece, request: asyncio.Task[str]) -> None:
+        """Queue the next bytes for the request; returns at once where that has ended already."""
+        if not self._queue.full():
+            self._queue.put_nowait(piece)
+            return
+        adding = asyncio.ensure_future(self._queue.put(piece))
+        try:
+            await asyncio.wait({adding, request}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            adding.cancel()
+
+    async def read(self) -> bytes:
+        """Return the next bytes (by this method the S3 client recognises a body)."""
+        return bytes(await self._queue.get())
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        while True:
+            if self._queue.empty() and self.stall_timeout is not None:
+                self.stall_timeout.suspend()
+            piece = await self._queue.get()
+            if self.stall_timeout is not None:
+                self.stall_timeout.renew()
+            if not piece:
+                return
+            yield piece
+
+
+class MemoryBudget:
+    """`total` bytes for the buffered parts of all uploads of a process.
+
+    A part that can be streamed never waits for memory. Bodies of unknown length, which cannot, queue
+    for it, and half of all is kept for them.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.left = total
+        self._kept = total // 2
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def try_reserve(self, size: int) -> bool:
+        """Reserve `size` bytes, if that leaves the half for bodies of unknown length."""
+        return self._reserve(size, self._kept)
+
+    def _reserve(self, size: int, kept: int = 0) -> bool:
+        if self._queue or size > self.left - kept:
+            return False
+        self.left -= size
+        return True
+
+    async def reserve(self, size: int, max_wait: float) -> None:
+        """Wait up to `max_wait` seconds for `size` bytes. Raises `Refusal("overloaded")`."""
+        if self._reserve(size):
+            return
+        turn = asyncio.get_running_loop().create_future()
+        waiting = size, turn
+        self._queue.append(waiting)
+        try:
+            async with asyncio.timeout(max_wait):
+                await asyncio.shield(turn)
+        except BaseException as error:
+            if turn.done():
+                self.release(size)
+            else:
+                with contextlib.suppress(ValueError):
+                    self._queue.remove(waiting)
+                self._serve_queue()
+            if isinstance(error, TimeoutError):
+                raise Refusal(
+                    "overloaded",
+                    "too many uploads of unknown length: say Content-Length, or try later",
+                ) from None
+            raise
+
+    def release(self, size: int) -> None:
+        """Give bytes back."""
+        self.left += size
+        self._serve_queue()
+
+    def _serve_queue(self) -> None:
+        while self._queue and self._queue[0][0] <= self.left:
+            size, turn = self._queue.popleft()
+            self.left -= size
+            turn.set_result(None)

@@ -1,9 +1,8 @@
-"""S3 room: requests that the bucket itself will take: presigned URLs and POST policies.
+"""Requests that the bucket itself accepts: presigned URLs and POST policies.
 
-One rule: a client that knows nothing but the URL and its own `Content-Type` can use it, and can
-change nothing of it. So metadata travels in the URL's query, which is signed as a whole; stores
-differ in whether they keep it there, which is why the gateway remembers it too. What a bucket
-cannot promise to such a client is not signed here.
+A client that knows nothing but the URL and its own `Content-Type` can use it, and can change nothing of
+it. So metadata travels in the URL's query, which is signed as a whole; not every store keeps it from
+there, which is why the gateway records it too. What a bucket cannot enforce is not signed here.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from gateway.domain.grant import Grant
 from gateway.domain.metadata import METADATA_PREFIX, content_disposition
 from gateway.storage.protocols import PresignedRequest
 from gateway.storage.s3.client import Client, expires_in
-from gateway.storage.s3.header_encoding import encoded
+from gateway.storage.s3.encoding import encode_metadata
 
 MAX_POST_BYTES: Final = 5 << 30
 """Bytes that one POST may bring (Amazon S3 API reference, "POST Object")."""
@@ -32,8 +31,8 @@ async def presigned(
 ) -> PresignedRequest | None:
     """Return a request that is good until `expires` (Unix seconds) or the credentials' own end.
 
-    None for a method that S3 does not know, and for what a bucket cannot promise: to replace
-    nothing, and to take a PUT once, need headers that such a client does not send. Raises
+    None for a method that S3 does not know, and for what a bucket cannot enforce: to replace
+    nothing, and to accept a PUT once, need headers that such a client does not send. Raises
     `ValueError` where the time is over. Source: Amazon S3 API reference, "Authenticating
     Requests: Using Query Parameters", "Browser-Based Uploads Using POST".
     """
@@ -64,31 +63,33 @@ async def _seconds(client: Client, expires: float) -> int:
 
 
 def _parameters(grant: Grant) -> dict[str, Any]:
-    """Return what is signed beside the key. A greatest length cannot be said of a PUT."""
+    """Return what is signed beside the key. A presigned PUT cannot limit the length."""
     if grant.method == "PUT":
-        said = {
+        params = {
             "ContentType": grant.content_type,
             "ContentLength": grant.length,
             "CacheControl": grant.cache_control,
-            "Metadata": encoded(grant.metadata) or None,
+            "Metadata": encode_metadata(grant.metadata) or None,
         }
     elif grant.method == "GET":
-        said = {
+        params = {
             "ResponseContentDisposition": None
             if grant.filename is None
             else content_disposition(grant.filename),
             "ResponseCacheControl": grant.cache_control,
         }
     else:
-        said = {}
-    return {name: value for name, value in said.items() if value is not None}
+        params = {}
+    return {name: value for name, value in params.items() if value is not None}
 
 
 async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: int) -> PresignedRequest:
-    """Return a POST policy: every field of it is demanded as it is, the size lies in a range."""
+    """Return a POST policy: every field is required as it is, the size lies in a range."""
     if "${filename}" in key:
         raise ValueError("a form cannot name ${filename} in its path: S3 would put another name there")
-    fields = {f"{METADATA_PREFIX}{name}": value for name, value in encoded(grant.metadata).items()}
+    fields = {
+        f"{METADATA_PREFIX}{name}": value for name, value in encode_metadata(grant.metadata).items()
+    }
     if grant.content_type is not None:
         fields["Content-Type"] = grant.content_type
     if grant.cache_control is not None:
@@ -97,10 +98,10 @@ async def _form(client: Client, bucket: str, key: str, grant: Grant, seconds: in
     most = min(MAX_POST_BYTES, MAX_POST_BYTES if grant.max_body_bytes is None else grant.max_body_bytes)
     conditions: list[Any] = [{name: value} for name, value in fields.items()]
     conditions.append(["content-length-range", least, most])
-    made = await client.generate_presigned_post(
+    form = await client.generate_presigned_post(
         bucket, key, Fields=fields, Conditions=conditions, ExpiresIn=seconds
     )
-    return PresignedRequest("POST", made["url"], {}, made["fields"])
+    return PresignedRequest("POST", form["url"], {}, form["fields"])
 
 
 @contextlib.contextmanager

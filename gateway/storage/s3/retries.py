@@ -1,7 +1,7 @@
-"""S3 room: how often a request is tried, and how certain its end is.
+"""How often a request to S3 is tried, and how certain its outcome is.
 
-One rule: what publishes ends as published, refused, or as something that nobody can tell; never one
-for another. All else may be repeated freely. On the server's loop.
+What publishes an object ends as published, refused, or unknown; never one for another. All else may
+be repeated freely. On the server's loop.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from gateway.storage.s3.errors import code_of, is_unavailable, refusal_of
 T = TypeVar("T")
 
 REQUEST_TIMEOUT: Final = 10.0
-"""How long a client waits to be told that the storage is away."""
+"""Seconds after which a request is refused because the storage is unavailable."""
 
 RETRY_TIMEOUT: Final = 90.0
-"""How long a request is repeated, from its first fault on: a storage may be away for a minute, and
-needs a while to start."""
+"""Seconds for which a request is repeated, from its first failure on: a storage may be unavailable
+for a minute, and needs a while to start."""
 
 PUBLISH_TIMEOUT: Final = 300.0
-"""How long one request that completes an upload may take: thousands of parts are put together."""
+"""Seconds that one request may take that completes an upload: S3 joins thousands of parts."""
 
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 5.0
+_FIRST_DELAY: Final = 0.2
+_MAX_DELAY: Final = 5.0
 _NOT_DONE: Final = frozenset({"SlowDown", "ServiceUnavailable"})
-"""Answers in 5xx that mean that nothing was done (Amazon S3 API reference, "Error responses")."""
+"""Codes in 5xx that mean that nothing was done (Amazon S3 API reference, "Error responses")."""
 
-_TAKEN: Final = frozenset({"PreconditionFailed", "412"})
+_KEY_EXISTS: Final = frozenset({"PreconditionFailed", "412"})
 
 
-class KeyTakenError(GatewayError):
+class KeyExistsError(GatewayError):
     """There is an object of this key, and none may be replaced."""
 
 
 class OutcomeUnknownError(GatewayError):
-    """Nobody can say whether the object was published; it may even be a little later."""
+    """The object may have been published, or may be a little later."""
 
 
 class RequestRetrier:
-    """Tries requests. `unavailable` tells whether the latest one found nobody there."""
+    """Tries requests. `unavailable` tells whether the latest one could not reach the storage."""
 
     def __init__(self, clients: Clients) -> None:
         self.clients = clients
@@ -61,20 +61,21 @@ class RequestRetrier:
     ) -> T:
         """Do what may be repeated, until it is done, refused, or `retry_for` seconds have passed.
 
-        `attempt` are the seconds that one try may take, None where it watches itself. Raises `Refusal`.
+        `attempt` are the seconds that one try may take, None where it has a timeout of its own.
+        Raises `Refusal`.
         """
-        pauses = _Pauses(retry_for)
+        delays = _Delays(retry_for)
         while True:
             try:
                 client = await self.clients.client()
                 async with asyncio.timeout(attempt):
                     result = await call(client)
-            except Exception as fault:
-                if isinstance(fault, GatewayError):
+            except Exception as error:
+                if isinstance(error, GatewayError):
                     raise
-                self.unavailable = is_unavailable(fault)
-                if not self.unavailable or not await pauses.next():
-                    raise _refused(fault, operation) from fault
+                self.unavailable = is_unavailable(error)
+                if not self.unavailable or not await delays.sleep():
+                    raise _refused(error, operation) from error
             else:
                 self.unavailable = False
                 return result
@@ -82,63 +83,62 @@ class RequestRetrier:
     async def publish(self, operation: str, call: Callable[[Client], Awaitable[str]]) -> str:
         """Do what makes an object visible.
 
-        Raises `KeyTakenError` or `Refusal` where it is certain that it did not, else
-        `OutcomeUnknownError`.
+        Raises `KeyExistsError` or `Refusal` where it certainly did not, else `OutcomeUnknownError`.
         """
-        pauses, doubtful = _Pauses(RETRY_TIMEOUT), False
+        delays, unknown = _Delays(RETRY_TIMEOUT), False
         client = await self.clients.client()
         while True:
             try:
                 async with asyncio.timeout(PUBLISH_TIMEOUT):
                     tag = await call(client)
-            except Exception as fault:
-                self.unavailable = is_unavailable(fault)
-                doubtful = doubtful or (self.unavailable and not _not_done(fault))
-                if self.unavailable and await pauses.next():
+            except Exception as error:
+                self.unavailable = is_unavailable(error)
+                unknown = unknown or (self.unavailable and not _not_done(error))
+                if self.unavailable and await delays.sleep():
                     continue
-                if doubtful:
-                    raise OutcomeUnknownError(f"{operation}: {fault}") from fault
-                if code_of(fault) in _TAKEN:
-                    raise KeyTakenError("there is an object of this name") from fault
-                raise _refused(fault, operation) from fault
+                if unknown:
+                    raise OutcomeUnknownError(f"{operation}: {error}") from error
+                if code_of(error) in _KEY_EXISTS:
+                    raise KeyExistsError("there is an object of this name") from error
+                raise _refused(error, operation) from error
             self.unavailable = False
             return tag
 
 
-class _Pauses:
-    """Pauses between tries, doubling, for so many seconds from the first one on."""
+class _Delays:
+    """Delays between tries, doubling, for `retry_for` seconds from the first one on."""
 
     def __init__(self, retry_for: float) -> None:
         self._retry_for = retry_for
         self._until: float | None = None
-        self._pause = _FIRST_PAUSE
+        self._delay = _FIRST_DELAY
 
-    async def next(self) -> bool:
-        """Pause; False, at once, where the time is up."""
+    async def sleep(self) -> bool:
+        """Wait for the next try; False, at once, where the time is over."""
         now = time.monotonic()
         if self._until is None:
             self._until = now + self._retry_for
-        if now + self._pause > self._until:
+        if now + self._delay > self._until:
             return False
-        await asyncio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(self._delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
+        self._delay = min(self._delay * 2, _MAX_DELAY)
         return True
 
 
-def _not_done(fault: Exception) -> bool:
+def _not_done(error: Exception) -> bool:
     """Tell whether a request certainly was not carried out, although it may be repeated."""
     import aiohttp
     from botocore.exceptions import ConnectTimeoutError
 
-    if code_of(fault) in _NOT_DONE or isinstance(fault, ConnectTimeoutError):
+    if code_of(error) in _NOT_DONE or isinstance(error, ConnectTimeoutError):
         return True
-    inner = getattr(fault, "kwargs", {}).get("error")
+    inner = getattr(error, "kwargs", {}).get("error")
     return isinstance(inner, aiohttp.ClientConnectorError)
 
 
-def _refused(fault: Exception, operation: str) -> Exception:
+def _refused(error: Exception, operation: str) -> Exception:
     from botocore.exceptions import ParamValidationError
 
-    if isinstance(fault, ParamValidationError):
+    if isinstance(error, ParamValidationError):
         return Refusal("bad_request", "the storage takes no such metadata or headers")
-    return refusal_of(fault, operation) or fault
+    return refusal_of(error, operation) or error

@@ -109,7 +109,7 @@ async def test_parameters_that_make_no_sense_are_refused(
 
 async def test_a_page_is_bounded_whatever_is_asked_for(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
-    now(gateway.journal.outbox.record([record(f"u{number}") for number in range(1100)]))
+    now(gateway.journal.outbox.record_uploads([record(f"u{number}") for number in range(1100)]))
     for limit, length in (("100000000", 1000), ("0", 1)):
         page = (await get(gateway, f"/-/events?limit={limit}")).json
         assert len(page["deliveries"]) == length
@@ -138,7 +138,7 @@ async def test_an_event_tells_its_body_and_every_run_with_the_line_of_the_plugin
 async def test_what_became_secret_later_is_not_told_either(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(redact=["X-Mine"])
     body = {"headers": {"x-mine": "s3cret", "X-Plain": "shown"}, "params": {"token": ["s3cret"]}}
-    now(gateway.journal.outbox.record([record("a", body=body)]))
+    now(gateway.journal.outbox.record_uploads([record("a", body=body)]))
     answer = await get(gateway, "/-/events/e-a")
     assert answer.json["body"]["headers"] == {"x-mine": REDACTED, "X-Plain": "shown"}
     assert b"s3cret" not in answer.body
@@ -153,7 +153,7 @@ async def test_depth_and_paused_handlers_are_told(start_gateway: StartGateway) -
 
 
 @pytest.mark.parametrize("page", ["e-unknown", "a/b", "%2e%2e", "retry/x"])
-async def test_what_is_not_there_is_not_found(start_gateway: StartGateway, page: str) -> None:
+async def test_a_missing_file_is_not_found(start_gateway: StartGateway, page: str) -> None:
     gateway = await start_gateway()
     assert (await get(gateway, f"/-/events/{page}")).status in {400, 404}
 

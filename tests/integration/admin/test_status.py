@@ -176,9 +176,11 @@ async def test_an_upload_is_not_told_as_stored_before_it_is(start_gateway: Start
         await connection.send(request_head("PUT", "/upload/x", *lines))
         assert b"100" in await connection.line()
         (upload_id,) = gateway.inflight._active
-        now(gateway.journal.outbox.record([record(upload_id)]))  # as the commit does, to publish next
+        now(
+            gateway.journal.outbox.record_uploads([record(upload_id)])
+        )  # as the commit does, to publish next
         assert (await get(gateway, f"/-/uploads/{upload_id}")).json["state"] == "receiving"
-        now(gateway.journal.outbox.forget([upload_id]))
+        now(gateway.journal.outbox.forget_uploads([upload_id]))
 
 
 async def test_an_upload_nobody_knows_is_404(start_gateway: StartGateway) -> None:

@@ -81,7 +81,7 @@ async def test_an_event_is_shown_with_body_runs_and_errors(filled: str, ask: Ask
 
 async def test_an_event_nobody_knows_is_exit_code_1(filled: str, ask: Ask) -> None:
     code, out, err = await ask("show", "e-unknown", "--json")
-    assert (code, out, err) == (1, "", "gateway: no event e-unknown is known\n")
+    assert (code, out, err) == (1, "", "gateway: unknown event e-unknown\n")
 
 
 @pytest.mark.parametrize("event_id", ["../uploads/dead", "..", "?state=dead", "e%2Ddead", ""])
@@ -120,7 +120,7 @@ async def test_what_was_done_since_then_is_replayed(filled: str, ask: Ask) -> No
 async def test_ids_that_nobody_knows_are_named_and_the_others_are_done(filled: str, ask: Ask) -> None:
     code, out, err = await ask("retry", "e-none", "e-dead", "../x")
     assert (code, out) == (1, "retried 1 delivery\n")
-    assert err == "gateway: no event e-none is known\ngateway: no event ../x is known\n"
+    assert err == "gateway: unknown event e-none\ngateway: unknown event ../x\n"
 
 
 async def test_a_handler_is_paused_and_resumed(filled: str, ask: Ask) -> None:
@@ -154,7 +154,7 @@ async def test_an_empty_list_is_an_empty_array(start_gateway: StartGateway, ask:
     await start_gateway()
     assert await ask("list", "--json") == (0, "[]\n", "")
     assert await ask("list") == (0, "no deliveries\n", "")
-    assert await ask("list", "--state", "dead") == (0, "no deliveries that fit\n", "")
+    assert await ask("list", "--state", "dead") == (0, "no deliveries match\n", "")
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -164,7 +164,7 @@ async def test_a_long_list_is_complete(
 ) -> None:
     journal = (await start_gateway()).journal if running else stopped_journal(tmp_path / "data")
     names = [f"u{number}" for number in range(count)]
-    now(journal.outbox.record([record(name) for name in names]))
+    now(journal.outbox.record_uploads([record(name) for name in names]))
     if not running:
         journal.close()
     assert [row["upload_id"] for row in await listed(ask)] == names
@@ -176,7 +176,7 @@ async def test_a_long_list_is_complete(
 async def test_a_server_that_does_not_answer_is_told_as_such(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "SECONDS", 0.2)
+    monkeypatch.setattr(sources, "SERVER_TIMEOUT", 0.2)
     stopped_journal(tmp_path / "data").close()
     owner = StateDirectory(tmp_path / "data" / ".gateway")
     owner.lock()

@@ -61,7 +61,7 @@ async def test_what_died_in_nats_is_listed_retried_and_replayed_from_the_command
 async def test_a_nats_that_is_not_there_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.cli.events.sources.SECONDS", 0.2)
+    monkeypatch.setattr("gateway.cli.events.sources.SERVER_TIMEOUT", 0.2)
     words = ["events", "list", "--directory", str(tmp_path), "--events", "nats://127.0.0.1:9"]
     assert await asyncio.to_thread(main, words) == 2
-    assert "cannot be reached" in capsys.readouterr().err
+    assert "is unavailable" in capsys.readouterr().err

@@ -36,7 +36,7 @@ def fill(directory: Path, count: int) -> None:
     journal.open()
     for begin in range(0, count, 5000):
         names = [f"u{number:06}" for number in range(begin, min(begin + 5000, count))]
-        now(journal.outbox.record([record(name) for name in names]))
+        now(journal.outbox.record_uploads([record(name) for name in names]))
     change = "UPDATE deliveries SET state = 'dead', attempt = 8, error = 'why'"
     now(journal._database.submit(lambda db: db.execute(change).rowcount))
     pause = "INSERT INTO paused VALUES ('h', 0)"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.downloads.archive import _all_below, folder_of
+from gateway.endpoints.downloads.archive import _members_below, archived_folder
 from gateway.server.app import Gateway
 from gateway.storage.local.storage import LIST_PAGE_SIZE
 from tests.conftest import StartGateway, StartProcess
@@ -156,12 +156,12 @@ async def test_off_is_off_and_head_has_no_body(start_gateway: StartGateway, stor
     ],
 )
 def test_a_folder_is_where_its_files_would_be(template: str, raw_path: str, path: str | None) -> None:
-    found = folder_of(
+    found = archived_folder(
         UploadPathTemplate.parse(template), incoming_request({}, "GET", f"{raw_path}?format=zip")
     )
     assert (found and found.path) == path
     assert (
-        folder_of(
+        archived_folder(
             UploadPathTemplate.parse(template),
             incoming_request({}, "GET", f"{raw_path}?format=tar"),
         )
@@ -331,7 +331,7 @@ class _Sparse(io.RawIOBase):
 async def test_no_more_than_so_many_archives_are_sent(
     start_gateway: StartGateway, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.endpoints.downloads.archive.MOST_ARCHIVES", 1)
+    monkeypatch.setattr("gateway.endpoints.downloads.archive.MAX_ARCHIVES", 1)
     os.truncate(stored / "reports" / "b.bin", LARGE)
     gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
@@ -377,7 +377,7 @@ async def test_the_list_of_an_archive_that_broke_off_leaves_no_folder_open(
         ]
 
     async with AsyncExitStack() as until:
-        members = await _all_below(gateway.resources.storage, "/upload/", until)
+        members = await _members_below(gateway.resources.storage, "/upload/", until)
         await anext(members)
         assert held()
     assert held() == []  # although somebody, such as a traceback, still holds the archive

@@ -54,7 +54,7 @@ async def metric(gateway: Gateway, name: str) -> str:
 async def until_closed(gateway: Gateway) -> None:
     """Wait until the answers in flight have ended."""
     async with asyncio.timeout(30):
-        while gateway.endpoints.downloads._open:
+        while gateway.endpoints.downloads._open_files:
             await asyncio.sleep(0.01)  # nothing else tells of it
 
 
@@ -451,7 +451,7 @@ async def test_of_a_huge_file_its_end_comes_at_once(start_gateway: StartGateway,
 async def test_no_more_than_so_many_files_are_open(
     start_gateway: StartGateway, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.endpoints.downloads.handler.MOST_OPEN", 1)
+    monkeypatch.setattr("gateway.endpoints.downloads.handler.MAX_OPEN_FILES", 1)
     os.truncate(stored, LARGE)
     gateway = await start_gateway(downloads=True)
     client = Slow(gateway)

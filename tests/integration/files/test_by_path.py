@@ -68,7 +68,7 @@ async def test_what_is_saved_can_be_read_described_listed_and_removed(
     assert refused.value.code == "not_found"
 
 
-async def test_a_taken_name_is_kept_where_that_is_asked_for(files: Files) -> None:
+async def test_an_existing_file_is_kept_with_on_conflict_reject(files: Files) -> None:
     first = await files.save("/a", b"1")
     assert (await files.save("/a", b"2")).replaced
     with pytest.raises(Refusal) as refused:
@@ -89,7 +89,7 @@ class Meanwhile:
 
     def __init__(self, writer: StorageWriter, happens: Callable[[], object]) -> None:
         self._writer, self._happens = writer, happens
-        self.exists, self.store = writer.exists, writer.store
+        self.store = writer.store
 
     async def begin(
         self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
@@ -121,7 +121,7 @@ async def read(gateway: Gateway, path: str) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1000, 2_500_000])
-async def test_a_file_that_grows_or_tells_no_size_is_saved_and_stops_nobody(
+async def test_a_file_that_grows_or_has_no_size_is_saved_and_delays_no_upload(
     gateway: Gateway, tmp_path: Path, size: int
 ) -> None:
     def grows() -> None:
@@ -240,7 +240,7 @@ COPIES = """
 """
 
 
-async def test_what_a_script_saves_is_told_to_others_as_an_object_and_not_as_an_upload(
+async def test_what_a_script_saves_is_an_event_of_an_object_and_not_of_an_upload(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     folder = write_plugin(tmp_path / "p", COPIES)

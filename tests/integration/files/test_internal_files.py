@@ -1,4 +1,4 @@
-"""The door for stored files: the very file, as an attachment, for whoever may."""
+"""`/-/files`: the version of an upload, as an attachment, for authorized callers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from tests.conftest import StartGateway
 from tests.support.harness import get, put, raw_connection, request_head
 
 
-async def test_a_file_is_handed_over_as_an_attachment(
-    start_gateway: StartGateway, tmp_path: Path
-) -> None:
+async def test_a_file_is_sent_as_an_attachment(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     stored = await put(gateway, "/upload/a%20%C3%BC.html", b"<script>", known)
@@ -31,7 +29,7 @@ async def test_a_file_is_handed_over_as_an_attachment(
         assert (await connection.answer(head=True)).headers["Content-Length"] == "8"
 
 
-async def test_a_newer_file_is_never_handed_over_for_an_older_upload(
+async def test_a_newer_file_is_never_sent_for_an_older_upload(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway(auth="token")
@@ -42,7 +40,7 @@ async def test_a_newer_file_is_never_handed_over_for_an_older_upload(
     assert (await get(gateway, "/-/files/nobody-knows", known)).status == 404
 
 
-async def test_removing_takes_somebody_known(start_gateway: StartGateway, tmp_path: Path) -> None:
+async def test_removing_needs_authorization(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = await start_gateway(auth="token")
     known = f"X-Auth-Token: {gateway.generated_token}"
     upload_id = (await put(gateway, "/upload/a", b"x", known)).json["upload_id"]
@@ -55,7 +53,7 @@ async def test_removing_takes_somebody_known(start_gateway: StartGateway, tmp_pa
     assert (await get(gateway, f"/-/files/{upload_id}", known)).status == 410
 
 
-async def test_without_authorization_nobody_has_or_removes_others_files(
+async def test_without_authorization_no_upload_is_sent_or_removed(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     gateway = await start_gateway(auth="none")

@@ -136,7 +136,7 @@ async def test_bytes_that_are_no_text_in_a_header_harm_nobody(
 async def test_headers_that_never_end_are_cut_off(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, before: bytes
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE", 0.3)
+    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT", 0.3)
     gateway = await start_gateway()
     async with raw_connection(gateway) as connection:
         await connection.send(before + b"PUT /upload/x HTTP/1.1\r\n")

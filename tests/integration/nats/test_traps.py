@@ -134,7 +134,7 @@ async def test_handing_back_into_a_full_stream_loses_nothing(
     with pytest.raises(EventEngineUnavailable):
         await nats.outbox.publish([event(n, size=4000) for n in range(100)])
     [delivery] = await nats.queue.claim("h", 1, SECONDS)
-    await nats.queue.hand_back([delivery])
+    await nats.queue.requeue([delivery])
     seen: set[str] = set()
     while delivery.event_id not in seen:
         again = await nats.queue.claim("h", 50, SECONDS)
@@ -174,7 +174,7 @@ async def test_retrying_all_that_is_dead_ends_though_the_handler_still_fails(
 
     async def fail(count: int) -> None:
         for delivery in await nats.queue.claim("h", count, SECONDS):
-            await nats.queue.dead(delivery, "away", 0.0)
+            await nats.queue.dead_letter(delivery, "away", 0.0)
 
     async def retry_and_fail(known: ReadRow) -> bool:
         done = await retry(known)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from gateway.cli.doctor import setting
+from gateway.cli.doctor import deployment
 from gateway.errors import RecordsUnavailable
 from gateway.records import Collection, Records
 from gateway.records import postgres_queries as statements
@@ -299,6 +299,6 @@ async def test_gateways_with_directories_of_their_own_share_the_records(
 
 
 def test_doctor_reaches_the_database(database: Server) -> None:
-    [found] = setting.records(Settings(records=SecretStr(database.url)))
+    [found] = deployment.records(Settings(records=SecretStr(database.url)))
     assert found.level == "ok"
     assert f"at 127.0.0.1:{database.port}/postgres" in str(found)

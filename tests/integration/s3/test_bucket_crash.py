@@ -146,7 +146,7 @@ def dropping_proxy(
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
-async def test_an_answer_that_was_lost_is_found_out(
+async def test_the_outcome_of_a_lost_response_is_determined(
     gateway_process: StartProcess,
     tmp_path: Path,
     s3: SeaweedFS,
@@ -171,7 +171,7 @@ async def test_an_answer_that_was_lost_is_found_out(
     assert await in_bucket(s3, bucket) == (b"l" * size, 0)
 
 
-async def test_a_lost_answer_costs_no_memory_for_good(
+async def test_a_lost_response_leaks_no_memory(
     gateway_process: StartProcess,
     tmp_path: Path,
     flags: list[str],
@@ -192,7 +192,7 @@ async def test_a_lost_answer_costs_no_memory_for_good(
 
 @pytest.mark.parametrize("size", [0, SMALL])
 @pytest.mark.parametrize("how", ["If-None-Match", "reject", "rename"])
-async def test_an_answer_that_was_lost_is_found_out_where_nothing_may_be_replaced(
+async def test_the_outcome_of_a_lost_response_is_determined_where_nothing_may_be_replaced(
     gateway_process: StartProcess,
     tmp_path: Path,
     s3: SeaweedFS,
@@ -234,7 +234,7 @@ async def test_a_newer_object_is_never_overwritten_by_recovery(
     assert handled(tmp_path) == []
 
 
-async def test_a_storage_that_is_away_is_waited_for(
+async def test_an_unavailable_storage_is_waited_for(
     gateway_process: StartProcess,
     tmp_path: Path,
     bucket: str,

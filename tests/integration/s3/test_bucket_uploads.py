@@ -1,4 +1,4 @@
-"""Storing into a bucket: what objects say of themselves, and what a fault on the way must not cost."""
+"""Uploads into a bucket: the metadata of objects, and what an error must not leave behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
 from gateway.storage.s3.bucket import BucketClient
-from gateway.storage.s3.parts import MARK, OWNER
+from gateway.storage.s3.encoding import MARK_NAME, UPLOAD_ID_NAME
 from tests.conftest import StartGateway
 from tests.support.harness import put, raw_connection, request_head
 from tests.support.s3.servers import SeaweedFS
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["its own name", "another name"])
-async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
+async def test_an_object_has_the_mark_of_the_path_that_it_got(
     start_gateway: StartGateway, s3: SeaweedFS, s3_storage: str, bucket: str, taken: bool
 ) -> None:
     async def while_somebody_takes_the_name() -> AsyncIterator[bytes]:
@@ -38,8 +38,8 @@ async def test_an_object_bears_the_mark_of_the_very_path_that_it_got(
     )
     assert stored.path == ("/made/x-1" if taken else "/made/x")
     said = (await resources.storage.stat(stored.path)).metadata
-    assert said[OWNER] == stored.upload_id
-    assert resources.installation.marks.is_genuine(said[MARK], stored.upload_id, stored.path)
+    assert said[UPLOAD_ID_NAME] == stored.upload_id
+    assert resources.installation.marks.is_genuine(said[MARK_NAME], stored.upload_id, stored.path)
     assert (await resources.files.stat(stored.path)).metadata == {"title": "Sunrise"}
 
 

@@ -1,4 +1,4 @@
-"""One client a loop, its faults in our words, its secrets masked; against a real server."""
+"""One client for each loop: its errors are refusals, its secrets masked. Against a real server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import ConfigError, Refusal
 from gateway.storage.s3 import client as module
 from gateway.storage.s3.client import Clients, expires_in
-from gateway.storage.s3.errors import translated
+from gateway.storage.s3.errors import as_refusals
 from gateway.telemetry.redaction import Mask
 from tests.support.ports import free_port
 from tests.support.s3.servers import SECRET_KEY, SeaweedFS
@@ -28,7 +28,7 @@ def test_a_gateway_that_keeps_files_on_a_disk_loads_no_s3_library() -> None:
 
 
 @pytest.mark.slow
-async def test_all_who_ask_at_once_get_one_client_for_their_loop(
+async def test_concurrent_callers_get_one_client_for_their_loop(
     s3_storage: str, clients: Clients
 ) -> None:
     found = await asyncio.gather(*(clients.client() for _ in range(5)))
@@ -56,7 +56,7 @@ async def test_a_closed_client_is_replaced_by_a_new_one(s3_storage: str, clients
     await second.head_bucket(Bucket=s3_storage.split("/")[2])
 
 
-async def test_one_who_stops_waiting_does_not_spoil_it_for_the_others(
+async def test_a_cancelled_caller_does_not_cancel_the_others(
     monkeypatch: pytest.MonkeyPatch, clients: Clients
 ) -> None:
     give_keys(monkeypatch)
@@ -74,7 +74,7 @@ def give_keys(monkeypatch: pytest.MonkeyPatch, url: str = "http://127.0.0.1:1") 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-mine")
 
 
-async def test_without_credentials_the_operator_is_told_how_to_give_some(
+async def test_without_credentials_the_log_says_how_to_give_some(
     clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Refusal) as refused:
@@ -118,7 +118,7 @@ async def test_the_secret_key_and_the_token_are_masked_from_the_first_request_on
     assert "secret" not in repr(clients)
 
 
-async def test_temporary_credentials_tell_when_they_end(
+async def test_temporary_credentials_have_an_expiry(
     monkeypatch: pytest.MonkeyPatch, clients: Clients
 ) -> None:
     give_keys(monkeypatch)
@@ -130,16 +130,16 @@ async def test_temporary_credentials_tell_when_they_end(
     assert left > 10 * 365 * 24 * 3600
 
 
-async def test_a_server_that_is_not_there_is_told_as_away(
+async def test_an_unreachable_server_is_storage_unavailable(
     monkeypatch: pytest.MonkeyPatch, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     give_keys(monkeypatch, f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    monkeypatch.setattr(module, "MAX_ATTEMPTS", 1)
     client = await clients.client()
-    with pytest.raises(Refusal) as refused, translated("looking"):
+    with pytest.raises(Refusal) as refused, as_refusals("looking"):
         await client.head_bucket(Bucket="nobody")
     assert refused.value.code == "storage_unavailable"
-    assert "looking: the storage is away" in caplog.text
+    assert "looking failed: the storage cannot be reached" in caplog.text
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ async def test_wrong_credentials_are_for_the_operator_and_a_later_try_for_the_cl
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     client = await clients.client()
-    with pytest.raises(Refusal) as refused, translated("listing"):
+    with pytest.raises(Refusal) as refused, as_refusals("listing"):
         await client.list_objects_v2(Bucket=s3_storage.split("/")[2])
     assert refused.value.code == "storage_unavailable"
     assert code in caplog.text
@@ -178,16 +178,16 @@ async def test_what_is_missing_is_not_found_and_a_missing_bucket_is_the_operator
     client = await clients.client()
     place = {"Bucket": s3_storage.split("/")[2], "Key": "nothing"}
     for ask in (client.head_object, client.get_object):
-        with pytest.raises(Refusal) as refused, translated("reading"):
+        with pytest.raises(Refusal) as refused, as_refusals("reading"):
             await ask(**place)
         assert refused.value.code == "not_found"
-    with pytest.raises(Refusal) as refused, translated("listing"):
+    with pytest.raises(Refusal) as refused, as_refusals("listing"):
         await client.list_objects_v2(Bucket="no-such-bucket")
     assert refused.value.code == "storage_unavailable"
     assert "make the bucket" in caplog.text
 
 
-async def test_the_librarys_own_chatter_stays_out_of_the_log(
+async def test_debug_lines_of_the_library_stay_out_of_the_log(
     monkeypatch: pytest.MonkeyPatch, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     give_keys(monkeypatch)
@@ -198,6 +198,6 @@ async def test_the_librarys_own_chatter_stays_out_of_the_log(
     assert not [one for one in caplog.records if "botocore" in one.name]
 
 
-def test_a_bug_of_ours_is_not_hidden_as_a_fault_of_the_storage() -> None:
-    with pytest.raises(KeyError), translated("reading"):
+def test_a_defect_of_the_gateway_is_not_reported_as_one_of_the_storage() -> None:
+    with pytest.raises(KeyError), as_refusals("reading"):
         raise KeyError("x")

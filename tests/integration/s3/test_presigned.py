@@ -180,7 +180,7 @@ async def test_a_signature_of_other_keys_is_refused(
 
 
 @pytest.mark.slow
-async def test_what_a_put_cannot_promise_is_left_to_the_gateway(
+async def test_what_a_presigned_put_cannot_enforce_is_left_to_the_gateway(
     s3_storage: str, storage: S3Storage
 ) -> None:
     for wanted in (
@@ -330,7 +330,7 @@ async def test_a_form_whose_path_s3_would_rewrite_is_not_signed(
         await signed(storage, grant("POST", "/up/${filename}"))
 
 
-async def test_uploads_of_our_own_keep_their_metadata_in_headers(
+async def test_the_gateways_own_uploads_keep_their_metadata_in_headers(
     no_server: None, storage: S3Storage, clients: Clients
 ) -> None:
     await signed(storage, grant(metadata=METADATA))

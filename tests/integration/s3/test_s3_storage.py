@@ -19,7 +19,7 @@ from gateway.storage.s3 import client as client_module
 from gateway.storage.s3 import lifecycle
 from gateway.storage.s3 import storage as module
 from gateway.storage.s3.client import Clients
-from gateway.storage.s3.header_encoding import encoded
+from gateway.storage.s3.encoding import encode_metadata
 from gateway.storage.s3.storage import S3Storage
 from tests.support.s3.servers import Rclone, S3Server, SeaweedFS
 
@@ -31,7 +31,7 @@ async def test_type_and_metadata_come_back_as_they_were_given(
     server: S3Server, place: Bucket, clients: Clients, storage: S3Storage
 ) -> None:
     client = await clients.client()
-    said = {"ContentType": "image/png", "Metadata": encoded(METADATA)}
+    said = {"ContentType": "image/png", "Metadata": encode_metadata(METADATA)}
     await client.put_object(Bucket=place.name, Key=place.key("/a.png"), Body=b"x", **said)
     stat = await storage.stat("/a.png")
     assert (stat.mime, stat.metadata) == ("image/png", METADATA)
@@ -40,7 +40,7 @@ async def test_type_and_metadata_come_back_as_they_were_given(
 
 
 @pytest.mark.slow
-async def test_pages_are_asked_for_one_after_the_other(
+async def test_pages_are_requested_one_after_the_other(
     server: S3Server,
     place: Bucket,
     clients: Clients,
@@ -57,7 +57,7 @@ async def test_pages_are_asked_for_one_after_the_other(
 
 
 @pytest.mark.slow
-async def test_what_others_keep_in_the_bucket_is_none_of_ours(
+async def test_objects_outside_the_prefix_are_not_listed(
     s3_storage: str, place: Bucket, clients: Clients, storage: S3Storage
 ) -> None:
     client = await clients.client()
@@ -69,7 +69,7 @@ async def test_what_others_keep_in_the_bucket_is_none_of_ours(
 
 
 @pytest.mark.slow
-async def test_a_read_that_is_given_up_takes_no_connection_along(
+async def test_a_cancelled_read_returns_its_connection(
     s3_storage: str, place: Bucket, storage: S3Storage, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = Clients(connections=1)
@@ -121,7 +121,7 @@ async def failing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Failing]:
     for name, value in SeaweedFS(Path("unused")).environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
-    monkeypatch.setattr(client_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(client_module, "MAX_ATTEMPTS", 1)
     yield storage
     storage.over.set()
     await runner.cleanup()
@@ -132,40 +132,34 @@ async def read(storage: S3Storage, **part: Any) -> bytes:
         return b"".join([piece async for piece in opened])
 
 
-async def test_an_object_that_ends_too_early_is_never_taken_for_whole(
-    failing: Failing, storage: S3Storage
-) -> None:
+async def test_an_object_that_ends_too_early_raises(failing: Failing, storage: S3Storage) -> None:
     with pytest.raises(Refusal) as refused:
         await read(storage)
     assert refused.value.code == "storage_unavailable"
 
 
-async def test_a_storage_that_falls_silent_is_given_up(
+async def test_a_storage_that_stalls_is_storage_unavailable(
     failing: Failing, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(client_module, "READ_TIMEOUT", 0.3)
     failing.silent = True
     with pytest.raises(Refusal) as refused:
         await read(storage)
     assert refused.value.code == "storage_unavailable"
 
 
-async def test_a_storage_that_knows_no_if_match_is_seen_through(
-    failing: Failing, storage: S3Storage
-) -> None:
+async def test_a_storage_that_ignores_if_match_is_detected(failing: Failing, storage: S3Storage) -> None:
     with pytest.raises(Superseded):
         await read(storage, etag="another")
 
 
-async def test_a_storage_that_knows_no_ranges_is_not_believed(
-    failing: Failing, storage: S3Storage
-) -> None:
+async def test_a_storage_that_ignores_ranges_is_detected(failing: Failing, storage: S3Storage) -> None:
     with pytest.raises(Refusal) as refused:
         await read(storage, start=5)
     assert refused.value.code == "internal"
 
 
-async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
+async def test_an_unreachable_storage_is_storage_unavailable_for_each_operation(
     monkeypatch: pytest.MonkeyPatch, failing: Failing, storage: S3Storage
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
@@ -185,7 +179,7 @@ async def test_a_storage_that_is_away_is_told_so_by_each_of_the_acts(
 
 
 @pytest.mark.slow
-async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
+async def test_an_expiry_rule_leaves_the_other_rules_of_the_bucket(
     s3_storage: str, place: Bucket, storage: S3Storage, clients: Clients
 ) -> None:
     client = await clients.client()
@@ -212,7 +206,7 @@ async def test_a_bucket_is_told_what_to_remove_and_keeps_the_rules_of_others(
 
 
 @pytest.mark.slow
-async def test_a_store_without_expiry_leaves_it_to_who_asked(
+async def test_a_store_without_lifecycle_rules_leaves_the_removal_to_expire(
     rclone: Rclone,
     place: Bucket,
     storage: S3Storage,
@@ -223,10 +217,10 @@ async def test_a_store_without_expiry_leaves_it_to_who_asked(
     for name, value in rclone.environment().items():
         monkeypatch.setenv(name, value)
     assert await storage.expire("/exports/", 900) is None
-    assert "knows no expiry" in caplog.text
+    assert "has no lifecycle rules" in caplog.text
 
 
-async def test_an_expiry_is_not_given_up_where_the_storage_is_away(
+async def test_an_expiry_is_tried_again_where_the_storage_is_unavailable(
     failing: Failing, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
@@ -235,7 +229,7 @@ async def test_an_expiry_is_not_given_up_where_the_storage_is_away(
 
 
 @pytest.mark.slow
-async def test_what_scripts_let_expire_is_swept_and_the_bucket_gets_a_rule_that_is_shown(
+async def test_expire_removes_old_objects_and_logs_the_rule_that_the_bucket_gets(
     s3_storage: str,
     place: Bucket,
     storage: S3Storage,

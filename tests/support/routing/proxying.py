@@ -13,17 +13,17 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.auth.request import IncomingRequest
-from gateway.endpoints.dispatcher import _send
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.errors import ClientDisconnected, Refusal
-from gateway.http.protocol import abort, expects_continue, make_runner
-from gateway.http.responses import refusal_answer
+from gateway.http.protocol import abort, make_runner
+from gateway.http.request_body import expects_continue
+from gateway.http.responses import GatewayResponse, refusal_response
 from tests.support.harness import TIMEOUT, RawConnection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PATIENT = Limits(connect=5.0, idle=20.0)
-Last = Callable[[RequestContext], Awaitable[web.StreamResponse]]
+Last = Callable[[RequestContext], Awaitable[GatewayResponse]]
 
 
 @dataclass
@@ -90,14 +90,14 @@ async def front(
             answer = await answer_with(make_exchange(request, route))
         except Refusal as refusal:
             gate.outcomes.append(refusal.code)
-            answer = refusal_answer(refusal)
+            answer = refusal_response(refusal)
         except ClientDisconnected:
             gate.outcomes.append("client left")
             abort(request)
             return web.Response(status=500)
         else:
             gate.outcomes.append(str(answer.status))
-        await _send(request, answer)
+        await answer.send(request)
         return answer
 
     runner = make_runner(handle)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from gateway.cli import doctor, main
-from gateway.cli.doctor import disk, setting, tokens
+from gateway.cli.doctor import deployment, disk
 from gateway.cli.doctor.finding import Finding
 from gateway.settings import Settings, Token
 from tests.support.jwt.issuing import FakeIssuer, rsa_pair
@@ -64,7 +64,7 @@ def test_a_missing_directory_fails_and_the_other_checks_still_run(
     assert doctor.run(settings_of(tmp_path / "gone")) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("FAIL")] == [
-        f"FAIL  directory {tmp_path}/gone is not there  (create it, or say --directory)"
+        f"FAIL  directory {tmp_path}/gone does not exist  (create it, or set --directory)"
     ]
     assert any("SQLite" in line for line in lines)
 
@@ -146,7 +146,7 @@ def test_a_clock_that_was_never_set_fails(tmp_path: Path, monkeypatch: pytest.Mo
 def test_address_and_authorization_are_weighed_together(
     tmp_path: Path, more: dict[str, Any], expected: list[str]
 ) -> None:
-    assert levels(setting.authorization(settings_of(tmp_path, **more))) == expected
+    assert levels(deployment.authorization(settings_of(tmp_path, **more))) == expected
 
 
 @pytest.mark.parametrize(
@@ -165,22 +165,22 @@ def test_address_and_authorization_are_weighed_together(
 def test_a_proxy_in_front_must_be_known(
     tmp_path: Path, more: dict[str, Any], expected: list[str]
 ) -> None:
-    assert levels(setting.proxy(settings_of(tmp_path, **more))) == expected
+    assert levels(deployment.proxy(settings_of(tmp_path, **more))) == expected
 
 
 def test_plugins_that_do_not_load_fail_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("name: x\nevent: APIGW.OnNothing\nscript: ''\n")
-    [*findings] = setting.plugins(settings_of(tmp_path, plugins=(tmp_path,)))
+    [*findings] = deployment.plugins(settings_of(tmp_path, plugins=(tmp_path,)))
     assert {finding.level for finding in findings} == {"FAIL"}
-    assert f"{tmp_path}/bad.yaml:" in findings[0].what
+    assert f"{tmp_path}/bad.yaml:" in findings[0].text
 
 
 def test_plugins_that_load_are_listed(tmp_path: Path) -> None:
     script = "|\n  async def hello(event, handle):\n    pass\n"
     (tmp_path / "good.yaml").write_text(f"name: hello\nevent: APIGW.OnFileUploaded\nscript: {script}")
-    [finding] = setting.plugins(settings_of(tmp_path, plugins=(tmp_path,)))
+    [finding] = deployment.plugins(settings_of(tmp_path, plugins=(tmp_path,)))
     assert finding.level == "ok"
-    assert "hello" in finding.what
+    assert "hello" in finding.text
 
 
 class Health(BaseHTTPRequestHandler):
@@ -201,16 +201,16 @@ class Health(BaseHTTPRequestHandler):
 def test_a_running_server_is_asked_for_nothing_but_its_health(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setting, "_WAIT_SECONDS", 30.0)
+    monkeypatch.setattr(deployment, "_HEALTH_TIMEOUT", 30.0)
     Health.asked.clear()
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        [finding] = setting.server(settings_of(tmp_path, port=server.server_port))
+        [finding] = deployment.server(settings_of(tmp_path, port=server.server_port))
         server.shutdown()
         thread.join()
     assert finding.level == "ok"
-    assert "a server answers 200" in finding.what
+    assert "a server answers 200" in finding.text
     assert Health.asked == ["/-/health"]
 
 
@@ -226,25 +226,25 @@ def test_a_free_port_and_a_stranger_on_the_port_are_told_apart(tmp_path: Path) -
 
         thread = threading.Thread(target=answer)
         thread.start()
-        taken = levels(setting.server(settings_of(tmp_path, port=port)))
+        taken = levels(deployment.server(settings_of(tmp_path, port=port)))
         thread.join()
     assert taken == ["warn"]
-    [finding] = setting.server(settings_of(tmp_path, port=port))
-    assert "the port is free" in finding.what
+    [finding] = deployment.server(settings_of(tmp_path, port=port))
+    assert "the port is free" in finding.text
 
 
 def told_of_issuer(directory: Path, **more: Any) -> str:
     settings = settings_of(directory, jwt_audience=("photos",), **more)
-    return "\n".join(str(finding) for finding in tokens.issuer(settings))
+    return "\n".join(str(finding) for finding in deployment.issuer(settings))
 
 
 async def test_the_issuer_of_tokens_is_asked_for_its_keys(tmp_path: Path) -> None:
-    assert list(tokens.issuer(settings_of(tmp_path))) == []
+    assert list(deployment.issuer(settings_of(tmp_path))) == []
     async with FakeIssuer().serving() as issuer:
         ask = partial(asyncio.to_thread, told_of_issuer, tmp_path, jwt_issuer=issuer.url)
-        assert await ask() == (f"ok    issuer {issuer.url}: 1 keys for RS256, asked again after 300 s")
+        assert await ask() == (f"ok    issuer {issuer.url}: 1 keys for RS256, fetched again after 300 s")
         issuer.pairs.append(rsa_pair("e", use="enc"))
-        assert "warn  issuer: key 2: it is not for signatures  (it is passed over)" in await ask()
+        assert "warn  issuer: key 2: it is not for signatures  (this key is ignored)" in await ask()
         issuer.status = 500
         assert (await ask()).startswith(
             f"FAIL  issuer: {issuer.url}/keys answers 500  (until it answers"

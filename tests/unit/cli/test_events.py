@@ -34,13 +34,13 @@ from tests.support.records import claimed, now, ready, record, settle
     ],
 )
 def test_times_are_read_as_people_write_them(text: str, moment: float) -> None:
-    assert asking.moment(text, 1_000_000.0) == moment
+    assert asking.parse_time(text, 1_000_000.0) == moment
 
 
 @pytest.mark.parametrize("text", ["", "h", "2 h", "nan", "inf", "-1", "1e999", "2026-13-01", "soon"])
 def test_times_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="say 2h"):
-        asking.moment(text, 1_000_000.0)
+    with pytest.raises(ConfigError, match="use 2h"):
+        asking.parse_time(text, 1_000_000.0)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def test_lines_fit_the_terminal_and_ids_stay_whole(tmp_path: Path, ask: As
     name = "01JD0000000000000000000000-0"
     ready(journal, name, handlers=("a-handler-with-a-long-name-that-is-its-own",))
     settle(journal, claimed(journal, "a-handler-with-a-long-name-that-is-its-own")[0], "dead", "x" * 300)
-    now(journal.outbox.move(name, "/upload/" + "deep/" * 50 + "file.bin"))
+    now(journal.outbox.move_upload(name, "/upload/" + "deep/" * 50 + "file.bin"))
     journal.close()
     code, out, _ = await ask("list")
     assert code == 0
@@ -85,7 +85,7 @@ def test_what_is_too_long_is_cut_in_its_middle(width: int, shown: str) -> None:
 
 async def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
     journal = stopped_journal(tmp_path / "data")
-    now(journal.outbox.record([record(f"u{number}") for number in range(1000)]))
+    now(journal.outbox.record_uploads([record(f"u{number}") for number in range(1000)]))
     journal.close()
     words = [sys.executable, "-m", "gateway", "events", "list", "--directory", str(tmp_path / "data")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=PROJECT) as process:
@@ -141,18 +141,18 @@ async def test_a_journal_that_cannot_be_read_is_told_and_let_go_of(ask: Ask, tmp
     [
         (["show"], "needs the id of an event"),
         (["show", "e-1", "e-2"], "needs the id of an event"),
-        (["show", "e-1", "--dead"], "takes no --dead"),
+        (["show", "e-1", "--dead"], "has no --dead"),
         (["list", "e-1"], "did you mean `gateway events show`?"),
-        (["list", "--since", "yesterday"], "say 2h, 7d"),
-        (["list", "--since", "-5"], "say 2h, 7d"),
+        (["list", "--since", "yesterday"], "use 2h, 7d"),
+        (["list", "--since", "-5"], "use 2h, 7d"),
         (["retry"], "either ids of events or --dead"),
         (["retry", "--handler", "h"], "either ids of events or --dead"),
         (["drop", "e-1", "--dead"], "either ids of events or --dead"),
-        (["drop", "--dead", "--state", "dead"], "takes no --state"),
+        (["drop", "--dead", "--state", "dead"], "has no --state"),
         (["replay", "--handler", "h"], "--since 2h"),
         (["replay", "e-1", "--since", "2h"], "either ids of events or --since"),
         (["pause"], "needs --handler"),
-        (["resume", "h"], "takes no id"),
+        (["resume", "h"], "accepts no id"),
         (["list", "--state", "held"], "invalid choice"),
         ([], "required"),
     ],

@@ -80,16 +80,16 @@ def test_the_url_begins_with_what_the_operator_said(
         (["PUT", "http://127.0.0.1:8080/upload/x"], "PATH must start with a slash"),
         (
             ["PUT", "/uploads/x"],
-            "/uploads/x is no URL of this gateway. Files are uploaded with PUT /upload/",
+            "/uploads/x is not a path of this gateway. Files are uploaded with PUT /upload/",
         ),
-        (["GET", "/v1/unknown"], "no URL of this gateway"),
-        (["GET", "/-/secrets"], "no URL of this gateway"),
-        (["GET", "/-/uploads"], "no URL of this gateway"),
-        (["POST", "/-/health"], "this path takes GET, HEAD, not POST"),
-        (["GET", "/-/notifications"], "this path takes POST, not GET"),
+        (["GET", "/v1/unknown"], "not a path of this gateway"),
+        (["GET", "/-/secrets"], "not a path of this gateway"),
+        (["GET", "/-/uploads"], "not a path of this gateway"),
+        (["POST", "/-/health"], "this path accepts GET, HEAD, not POST"),
+        (["GET", "/-/notifications"], "this path accepts POST, not GET"),
         (["GET", "/upload/x"], "without --downloads: sign /-/objects/upload/x"),
-        (["DELETE", "/upload/x"], "this path takes PUT, GET, HEAD, not DELETE"),
-        (["POST", "/-/objects/x"], "this path takes PUT, GET, HEAD, not POST"),
+        (["DELETE", "/upload/x"], "this path accepts PUT, GET, HEAD, not DELETE"),
+        (["POST", "/-/objects/x"], "this path accepts PUT, GET, HEAD, not POST"),
         (["POST", "/exports/csv"], "this path answers GET, HEAD, not POST"),
         (["PUT", "/upload/../x"], "segment 2 of the path is not a plain name"),
         (["PUT", "/upload/a%2Fb"], "contains a slash"),
@@ -99,16 +99,16 @@ def test_the_url_begins_with_what_the_operator_said(
         (["PUT", "/upload/x", "--expires", "604801"], "at most 7 days"),
         (["PUT", "/upload/x", "--length", "1", "--max-length", "2"], "not both"),
         (["PUT", "/upload/x", "--meta", "novalue"], "must look like NAME=VALUE"),
-        (["PUT", "/upload/x", "--meta", "a=1", "--meta", "A=2"], "names something twice"),
+        (["PUT", "/upload/x", "--meta", "a=1", "--meta", "A=2"], "has a name twice"),
         (["PUT", "/upload/x", "--meta", "a_b=1"], "a-z, 0-9 and hyphens"),
-        (["PUT", "/upload/x", "--filename", "x"], "a file name applies to downloads: GET"),
-        (["GET", "/-/objects/x", "--once"], "once and overwrite apply to uploads: PUT"),
-        (["GET", "/exports/csv", "--once"], "this path stores none"),
-        (["PUT", "/upload/x?X-Gateway-Key=1"], "is signed already"),
-        (["PUT", "/upload/x", "--port", "0"], "say --public-url"),
+        (["PUT", "/upload/x", "--filename", "x"], "applies to downloads: GET"),
+        (["GET", "/-/objects/x", "--once"], "apply to uploads: PUT"),
+        (["GET", "/exports/csv", "--once"], "this path stores no file"),
+        (["PUT", "/upload/x?X-Gateway-Key=1"], "is already signed"),
+        (["PUT", "/upload/x", "--port", "0"], "add --public-url"),
     ],
 )
-def test_what_no_door_takes_is_refused_and_told_why(
+def test_a_path_without_endpoint_is_refused_with_a_reason(
     tmp_path: Path,
     flags: list[str],
     words: list[str],
@@ -126,5 +126,5 @@ def test_without_a_key_it_says_where_it_comes_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sign", "PUT", "/upload/x", "--directory", str(tmp_path)]) == 2
-    assert "the gateway makes it at its first start" in capsys.readouterr().err
+    assert "the gateway creates it at its first start" in capsys.readouterr().err
     assert not (tmp_path / ".gateway").exists()

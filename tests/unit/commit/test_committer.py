@@ -145,7 +145,7 @@ async def test_a_batch_is_one_transaction_and_keeps_the_order_of_arrival(
     assert await harness.claimable() == ["/same"] * 20
 
 
-async def test_what_is_told_of_an_upload_is_what_was_stored(harness: CommitterHarness) -> None:
+async def test_the_event_of_an_upload_names_what_was_stored(harness: CommitterHarness) -> None:
     stored = await harness.commit("/a/x.txt", b"12345", mime="text/plain")
     assert (stored.path, stored.bytes, stored.mime, stored.replaced) == (
         "/a/x.txt",
@@ -262,11 +262,11 @@ class Broken:
         return future
 
 
-async def test_a_row_that_cannot_be_taken_back_keeps_an_empty_body_as_its_mark(
+async def test_a_row_that_cannot_be_deleted_keeps_an_empty_body_for_recovery(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = harness.journal.outbox
-    monkeypatch.setattr(outbox, "forget", Broken(outbox.forget, 1))
+    monkeypatch.setattr(outbox, "forget_uploads", Broken(outbox.forget_uploads, 1))
     rename = failing(errno.ENOSPC, lambda *_, **__: True, os.rename)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", rename)
@@ -281,11 +281,11 @@ async def test_a_row_that_cannot_be_taken_back_keeps_an_empty_body_as_its_mark(
     assert await harness.claimable() == ["/next"]
 
 
-async def test_a_url_is_good_again_even_where_the_row_cannot_be_taken_back(
+async def test_a_url_is_valid_again_even_where_the_row_cannot_be_deleted(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = harness.journal.outbox
-    monkeypatch.setattr(outbox, "forget", Broken(outbox.forget, 1))
+    monkeypatch.setattr(outbox, "forget_uploads", Broken(outbox.forget_uploads, 1))
     grant = Grant("PUT", "/x", 1 << 40, once="nonce")
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing(errno.ENOSPC, lambda *_, **__: True, os.rename))
@@ -297,7 +297,7 @@ async def test_a_url_is_good_again_even_where_the_row_cannot_be_taken_back(
 # -- the disk fails
 
 
-async def test_a_disk_without_room_for_the_name_or_the_folder_is_told_as_507(
+async def test_a_disk_without_space_for_the_name_or_the_folder_is_507(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("rename", "mkdir"):
@@ -311,7 +311,7 @@ async def test_a_disk_without_room_for_the_name_or_the_folder_is_told_as_507(
     assert (await harness.commit("/new/x")).path == "/new/x"
 
 
-async def test_a_body_that_does_not_fit_the_file_system_is_told(
+async def test_a_body_that_is_too_large_for_the_file_system_is_refused(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -358,7 +358,7 @@ async def test_a_large_body_that_cannot_be_synced_is_refused_and_removed(
     assert nothing_left(harness)
 
 
-async def test_a_large_body_whose_sync_nobody_waits_for_any_more_is_removed(
+async def test_a_large_body_whose_commit_is_cancelled_during_its_sync_is_removed(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, entered, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
@@ -403,7 +403,7 @@ class Intruder:
     ("facts", "expected"),
     [({"on_conflict": "reject"}, "conflict"), ({"must_be_new": True}, "already_exists")],
 )
-async def test_a_name_taken_after_the_look_is_not_replaced(
+async def test_a_name_created_after_the_check_is_not_replaced(
     harness: CommitterHarness, on_failpoint: OnFailpoint, facts: dict[str, Any], expected: str
 ) -> None:
     on_failpoint(Intruder(harness, "x"))
@@ -413,7 +413,7 @@ async def test_a_name_taken_after_the_look_is_not_replaced(
     assert harness.deliveries() == []
 
 
-async def test_with_rename_a_name_taken_after_the_look_is_gone_round(
+async def test_with_rename_a_name_created_after_the_check_is_avoided(
     harness: CommitterHarness, on_failpoint: OnFailpoint
 ) -> None:
     on_failpoint(Intruder(harness, "x", "x-1"))
@@ -423,7 +423,7 @@ async def test_with_rename_a_name_taken_after_the_look_is_gone_round(
     assert await harness.claimable() == ["/x-2"]
 
 
-async def test_replacing_does_not_care_who_else_was_there(
+async def test_replace_overwrites_a_file_created_after_the_check(
     harness: CommitterHarness, on_failpoint: OnFailpoint
 ) -> None:
     on_failpoint(Intruder(harness, "x"))
@@ -473,7 +473,7 @@ async def test_a_committer_that_breaks_down_gives_no_answer_and_goes_on_with_the
     assert await harness.claimable() == sorted(f"/{name}" for name in harness.stored())
 
 
-async def test_every_descriptor_is_given_back(
+async def test_every_descriptor_is_closed(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await harness.batch(harness.request("/warm/up"), harness.request("/x"))
@@ -505,7 +505,7 @@ async def test_functions_run_between_batches_and_their_faults_come_back(
     assert (await harness.commit()).path == "/x"
 
 
-async def test_an_upload_nobody_waits_for_any_more_is_committed_all_the_same(
+async def test_an_upload_whose_caller_is_cancelled_is_committed_all_the_same(
     harness: CommitterHarness,
 ) -> None:
     go_on = threading.Event()

@@ -46,7 +46,7 @@ async def test_of_two_in_one_batch_the_first_wins(harness: CommitterHarness) -> 
     assert harness.stored() == {"x": b"1", "y": b"body"}
 
 
-async def test_an_upload_that_finds_its_name_taken_leaves_its_url_good(
+async def test_an_upload_refused_for_its_name_leaves_its_url_valid(
     harness: CommitterHarness,
 ) -> None:
     await harness.commit("/x", b"there")
@@ -59,7 +59,7 @@ async def test_an_upload_that_finds_its_name_taken_leaves_its_url_good(
     assert marks(harness) == ["n"]
 
 
-async def test_a_name_that_is_taken_at_the_last_moment_gives_the_url_back(
+async def test_a_name_created_at_the_last_moment_releases_the_url(
     harness: CommitterHarness, on_failpoint: OnFailpoint
 ) -> None:
     def take_the_name(point: str) -> None:
@@ -81,7 +81,7 @@ async def test_a_journal_that_fails_gives_the_url_back(
         assert marks(harness) == ["n"]
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(harness.journal.outbox, "record", broken)
+    monkeypatch.setattr(harness.journal.outbox, "record_uploads", broken)
     with pytest.raises(Refusal):
         await harness.commit("/x", grant=granted("n"))
     assert marks(harness) == []
@@ -105,7 +105,7 @@ async def test_a_mark_that_cannot_be_made_durable_is_an_upload_that_failed(
     assert harness.stored() == {"y": b"body"}
 
 
-async def test_a_mark_that_cannot_be_taken_back_is_taken_back_later(
+async def test_a_mark_that_cannot_be_released_is_released_later(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(_: object) -> None:
@@ -115,7 +115,7 @@ async def test_a_mark_that_cannot_be_taken_back_is_taken_back_later(
         raise OSError(errno.EIO, "the disk is dying")
 
     with monkeypatch.context() as patched:
-        patched.setattr(harness.journal.outbox, "record", broken)
+        patched.setattr(harness.journal.outbox, "record_uploads", broken)
         patched.setattr(ProcessState, "release_urls", dying)
         with pytest.raises(Refusal):
             await harness.commit("/x", grant=granted("n"))
@@ -126,7 +126,7 @@ async def test_a_mark_that_cannot_be_taken_back_is_taken_back_later(
     assert harness.bodies() == []
 
 
-async def test_an_upload_that_nobody_can_answer_for_has_used_its_url(
+async def test_an_upload_with_an_unknown_outcome_has_used_its_url(
     harness: CommitterHarness, on_failpoint: OnFailpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_sync(*_: object) -> None:

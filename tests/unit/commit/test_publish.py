@@ -61,9 +61,7 @@ def receive(incoming: IncomingDirectory, content: bytes) -> str:
 
 @pytest.mark.parametrize("policy", ["replace", "reject", "rename"])
 @pytest.mark.parametrize("must_be_new", [False, True])
-def test_a_free_name_is_taken_as_it_is(
-    parent: OpenDirectory, policy: OnConflict, must_be_new: bool
-) -> None:
+def test_a_free_name_is_kept(parent: OpenDirectory, policy: OnConflict, must_be_new: bool) -> None:
     assert publish.choose_name(upload(policy, must_be_new=must_be_new), parent, ()) is False
     assert parent.name == "f.txt"
 
@@ -78,7 +76,7 @@ def test_if_none_match_wins_over_every_policy(
     assert caught.value.code == "already_exists"
 
 
-def test_a_taken_name_is_replaced_rejected_or_gone_round(parent: OpenDirectory, target: Path) -> None:
+def test_an_existing_name_is_replaced_rejected_or_renamed(parent: OpenDirectory, target: Path) -> None:
     target.touch()
     parent.target_stat = parent.stat()
     assert publish.choose_name(upload("replace"), parent, ()) is True
@@ -89,7 +87,7 @@ def test_a_taken_name_is_replaced_rejected_or_gone_round(parent: OpenDirectory, 
     assert parent.name == "f-1.txt"
 
 
-def test_a_name_given_away_in_the_same_batch_is_taken(parent: OpenDirectory) -> None:
+def test_a_name_given_in_the_same_batch_counts_as_existing(parent: OpenDirectory) -> None:
     taken = {(*parent.folder, "f.txt"), (*parent.folder, "f-1.txt")}
     assert publish.choose_name(upload("rename"), parent, taken) is False
     assert parent.name == "f-2.txt"
@@ -136,7 +134,7 @@ def test_the_number_stands_before_the_suffix(tree: DirectoryTree, name: str, ren
     assert free_name(tree, name) == [renamed]
 
 
-def test_after_twenty_numbers_a_part_of_the_id_is_taken_and_then_all_is_over(
+def test_after_twenty_numbers_a_part_of_the_id_is_used_and_then_it_is_a_conflict(
     tree: DirectoryTree,
 ) -> None:
     names = free_name(tree, "a.bin", 19)

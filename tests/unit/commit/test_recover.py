@@ -64,18 +64,18 @@ def test_a_body_that_no_row_knows_is_swept(
 def test_a_body_with_a_row_was_never_answered_and_goes_with_its_row(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path, content: bytes
 ) -> None:
-    now(journal.outbox.record([record("u", ("h", "i"))]))
+    now(journal.outbox.record_uploads([record("u", ("h", "i"))]))
     leave(tmp_path, "u", content)
     assert recover(incoming, journal, once) == Recovered(1, 1, 0)
     assert list(incoming.upload_ids()) == []
-    assert now(journal.ledger.story("u")) is None
+    assert now(journal.ledger.upload_history("u")) is None
     assert states(journal) == {}
 
 
 def test_a_row_without_a_body_was_published_and_is_delivered(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks
 ) -> None:
-    now(journal.outbox.record([record("u")]))
+    now(journal.outbox.record_uploads([record("u")]))
     assert recover(incoming, journal, once) == Recovered(0, 0, 1)
     assert [delivery.attempt for delivery in claimed(journal)] == [1]
 
@@ -83,7 +83,7 @@ def test_a_row_without_a_body_was_published_and_is_delivered(
 def test_a_body_with_a_second_name_was_published_and_loses_the_private_one(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
-    now(journal.outbox.record([record("u")]))
+    now(journal.outbox.record_uploads([record("u")]))
     final = tmp_path / "final"
     os.link(leave(tmp_path, "u"), final)
     assert recover(incoming, journal, once) == Recovered(1, 0, 1)
@@ -118,7 +118,7 @@ def test_thousands_of_bodies_of_all_kinds_are_settled(
 ) -> None:
     for number in range(2000):
         leave(tmp_path, f"unknown{number}", b"")
-    now(journal.outbox.record([record(f"row{number}") for number in range(700)]))
+    now(journal.outbox.record_uploads([record(f"row{number}") for number in range(700)]))
     for number in range(600):
         leave(tmp_path, f"row{number}", b"")
     assert recover(incoming, journal, once) == Recovered(2600, 600, 100)
@@ -133,7 +133,7 @@ def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now(journal.outbox.record([record("a"), record("b")]))
+    now(journal.outbox.record_uploads([record("a"), record("b")]))
     leave(tmp_path, "a")
     leave(tmp_path, "b")
     with monkeypatch.context() as patch:
@@ -147,7 +147,11 @@ def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
 def test_a_one_time_url_is_good_again_where_its_upload_was_never_published(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
-    now(journal.outbox.record([record("recorded", ()), record("linked", ()), record("stored", ())]))
+    now(
+        journal.outbox.record_uploads(
+            [record("recorded", ()), record("linked", ()), record("stored", ())]
+        )
+    )
     for name in ("unrecorded", "recorded", "linked", "stored"):
         once.consume(f"url-of-{name}", name, 1 << 40)
     leave(tmp_path, "unrecorded")

@@ -76,7 +76,7 @@ def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
         ("e-dead", "h"): "dead",
         ("e-waiting", "h"): "ready",
     }
-    story = now(journal.ledger.story("failed"))
+    story = now(journal.ledger.upload_history("failed"))
     assert story is not None
     assert [run["error"] for run in story["handlers"][0]["runs"]] == ["of retry"]
     assert {d.event_id for d in claimed(journal, limit=10)} == {"e-ours", "e-waiting"}
@@ -114,7 +114,7 @@ def test_what_was_never_published_goes_with_its_row_and_is_never_published_later
     state: StateDirectory, journal: Journal
 ) -> None:
     other = orphan(state)
-    now(other.outbox.record([record("unanswered")]))
+    now(other.outbox.record_uploads([record("unanswered")]))
     other.close()
     body = StateDirectory(state.folder, 2).incoming / "unanswered"
     body.write_bytes(b"whole, but unanswered")
@@ -123,7 +123,7 @@ def test_what_was_never_published_goes_with_its_row_and_is_never_published_later
     assert not body.exists()
 
 
-@pytest.mark.parametrize("point", ["rename", "take_over", "unlink"])
+@pytest.mark.parametrize("point", ["rename", "copy_from", "unlink"])
 def test_a_crash_on_the_way_is_repeated_and_nothing_is_there_twice(
     state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -133,7 +133,7 @@ def test_a_crash_on_the_way_is_repeated_and_nothing_is_there_twice(
         raise OSError("the crash")
 
     with monkeypatch.context() as broken:
-        owner = {"rename": os, "take_over": Journal, "unlink": Path}[point]
+        owner = {"rename": os, "copy_from": Journal, "unlink": Path}[point]
         broken.setattr(owner, point, crash)
         with pytest.raises(ConfigError, match="cannot be taken over"):
             absorb_slots(state, journal, 1)
@@ -169,7 +169,7 @@ def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(
     assert states(journal) == {("e-a", "h"): "done"}
 
 
-def test_a_slot_that_somebody_holds_is_left_for_the_next_start(
+def test_a_locked_slot_is_left_for_the_next_start(
     state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left(state, "a")

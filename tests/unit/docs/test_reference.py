@@ -31,7 +31,7 @@ from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
 from gateway.plugins.models import Strict
-from gateway.plugins.schema import FILE
+from gateway.plugins.schema import SCHEMA_FILE
 from gateway.plugins.scripting import (
     Configs,
     PluginContext,
@@ -120,7 +120,7 @@ def test_the_timeouts_and_the_keys_of_one_event_are_documented() -> None:
 
 
 def test_the_page_leads_to_the_schema() -> None:
-    assert f"({Path('../..') / FILE.relative_to(PROJECT)})" in page("plugin-yaml.md")
+    assert f"({Path('../..') / SCHEMA_FILE.relative_to(PROJECT)})" in page("plugin-yaml.md")
 
 
 def test_every_name_of_the_script_namespace_is_documented() -> None:
@@ -188,7 +188,7 @@ def test_the_changes_tell_of_this_version() -> None:
     ("place", "said"),
     [
         ("how-to/handle-full-disks-and-limits.md", f"{inflight.MAX_UPLOADS:,} uploads"),
-        ("how-to/handle-full-disks-and-limits.md", f"{serve.WANTED_FILES:,}"),
+        ("how-to/handle-full-disks-and-limits.md", f"{serve.MAX_OPEN_FILES:,}"),
         ("how-to/test-plugins.md", f"given up after {testing.MAX_TEST_SECONDS:.0f} s"),
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
         ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),

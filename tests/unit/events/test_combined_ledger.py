@@ -80,7 +80,7 @@ async def test_a_part_that_is_empty_or_comes_later_is_no_hindrance(journals: lis
 
 @pytest.mark.parametrize("cursor", ["x", "e30x", "W10", "eyJhIjogMX0", "", "\x00", "ä"])
 async def test_a_cursor_that_is_none_is_told(journals: list[Journal], cursor: str) -> None:
-    with pytest.raises(ValueError, match="no cursor"):
+    with pytest.raises(ValueError, match="invalid cursor"):
         await together(journals).page(Selection(), cursor, 9)
 
 
@@ -101,7 +101,7 @@ async def test_a_history_is_that_of_whoever_knows_the_event(journals: list[Journ
     dead(journals[1], "a")
     history = await together(journals).history("e-a")
     assert history is not None
-    assert [run.outcome for run in history.stories[0].runs] == ["dead"]
+    assert [run.outcome for run in history.deliveries[0].runs] == ["dead"]
     assert await together(journals).history("e-unknown") is None
 
 
@@ -113,11 +113,11 @@ async def test_where_two_know_a_delivery_its_runs_are_one_story_and_the_later_pa
         settle(journal, claimed(journal)[0], outcome)
     history = await together(journals).history("e-a")
     assert history is not None
-    assert [(story.row.handler, story.row.state) for story in history.stories] == [
+    assert [(story.row.handler, story.row.state) for story in history.deliveries] == [
         ("h", "dead"),
         ("i", "ready"),
     ]
-    assert [run.outcome for run in history.stories[0].runs] == ["retry", "dead"]
+    assert [run.outcome for run in history.deliveries[0].runs] == ["retry", "dead"]
 
 
 async def test_steering_reaches_every_part_and_counts_them_all(journals: list[Journal]) -> None:
@@ -145,7 +145,7 @@ async def test_where_some_parts_hold_handlers_back_they_alone_are_asked_to_and_t
     journals: list[Journal],
 ) -> None:
     named = {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)}
-    whole = CombinedLedger(lambda: named, holders=lambda: {"slot-2": journals[2].ledger})
+    whole = CombinedLedger(lambda: named, pausing=lambda: {"slot-2": journals[2].ledger})
     await whole.pause("h")
     assert [await journal.ledger.paused() for journal in journals] == [set(), set(), {"h"}]
     await journals[0].ledger.pause("left from before")
@@ -215,7 +215,7 @@ async def test_an_id_that_is_none_is_unknown_and_no_other_page(remote: Remote, e
 async def test_nonsense_is_told_as_such(remote: Remote) -> None:
     with pytest.raises(ValueError, match="everything"):
         await run_all(remote[1], "drop", Selection())
-    with pytest.raises(ValueError, match="no cursor"):
+    with pytest.raises(ValueError, match="invalid cursor"):
         await remote[1].page(Selection(), "x", 9)
 
 

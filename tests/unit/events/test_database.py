@@ -156,7 +156,7 @@ def test_what_a_future_has_answered_survives_the_death_of_the_process(tmp_path: 
         "from tests.support.records import now, record\n"
         "journal = Journal(pathlib.Path(sys.argv[1]))\n"
         "journal.open()\n"
-        "now(journal.outbox.record([record('u1')]))\n"
+        "now(journal.outbox.record_uploads([record('u1')]))\n"
         "os.kill(os.getpid(), 9)\n"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "j.db")]
@@ -255,7 +255,7 @@ def test_an_empty_file_becomes_a_journal(path: Path) -> None:
     path.touch(0o600)
     journal = Journal(path)
     journal.open()
-    now(journal.outbox.record([record("u1")]))
+    now(journal.outbox.record_uploads([record("u1")]))
     journal.close()
 
 
@@ -290,7 +290,7 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
 def test_the_journal_of_an_earlier_version_opens_and_is_understood(golden: Journal) -> None:
     known = states(golden)
     assert set(known.values()) == {"ready", "running", "delayed", "done", "dead"}
-    story = now(golden.ledger.story("01J0000000000000000000DEAD-0"))
+    story = now(golden.ledger.upload_history("01J0000000000000000000DEAD-0"))
     assert story is not None
     assert (story["path"], story["bytes"], story["mime"]) == ("/upload/dead.bin", 5, "image/png")
     (delivery,) = story["handlers"]
@@ -299,14 +299,14 @@ def test_the_journal_of_an_earlier_version_opens_and_is_understood(golden: Journ
 
 
 def test_the_journal_of_an_earlier_version_goes_on_working(golden: Journal) -> None:
-    assert now(golden.outbox.held()) == 1
-    assert now(golden.queue.resume()) == (2, 1)
+    assert now(golden.outbox.has_unclaimed()) == 1
+    assert now(golden.queue.recover()) == (2, 1)
     first = claimed(golden, "store", 10)
     assert sorted(str(delivery.upload_id)[-6:-2] for delivery in first) == ["0RUN", "EADY", "HELD"]
     for delivery in first:
         settle(golden, delivery, "done")
-    now(golden.outbox.record([record("fresh")]))
-    found = now(golden.outbox.recorded(["01J0000000000000000000DEAD-0"]))
+    now(golden.outbox.record_uploads([record("fresh")]))
+    found = now(golden.outbox.recorded_uploads(["01J0000000000000000000DEAD-0"]))
     path, identity = found["01J0000000000000000000DEAD-0"]
     assert (path, identity.device, identity.inode, identity.mtime_ns) == ("/upload/dead.bin", 7, 8, 9)
 

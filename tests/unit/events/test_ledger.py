@@ -13,7 +13,7 @@ import pytest
 
 from gateway.errors import EventEngineUnavailable
 from gateway.events import ledger
-from gateway.events import ledger_queries as looking
+from gateway.events import ledger_queries as queries
 from gateway.events.journal import Journal
 from gateway.events.outbox import UploadRecord
 from gateway.events.protocols import STATES, VERB_STATES, VERBS, Depth, Selection, State, Verb, run_all
@@ -36,16 +36,16 @@ def busy(journal: Journal) -> Journal:
     ready(journal, "running")
     claimed(journal)
     ready(journal, "ready")
-    now(journal.outbox.record([record("held"), record("other", ("i",))]))
+    now(journal.outbox.record_uploads([record("held"), record("other", ("i",))]))
     return journal
 
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows and chunks so small that a few rows need many of them."""
-    monkeypatch.setattr(looking, "WINDOW", 3)
-    monkeypatch.setattr(ledger, "WINDOW", 3)
-    monkeypatch.setattr(ledger, "CHUNK", 2)
+    monkeypatch.setattr(queries, "MAX_WINDOW", 3)
+    monkeypatch.setattr(ledger, "MAX_WINDOW", 3)
+    monkeypatch.setattr(ledger, "MAX_CHUNK", 2)
 
 
 def select(journal: Journal, statement: str) -> list[Any]:
@@ -120,9 +120,9 @@ async def test_a_row_of_a_page_tells_all_that_the_command_line_shows(busy: Journ
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.5.1", "1.", " 1", "٣", "9" * 19])
 async def test_a_cursor_that_is_none_is_told(busy: Journal, cursor: str) -> None:
-    with pytest.raises(ValueError, match="no cursor"):
+    with pytest.raises(ValueError, match="invalid cursor"):
         await busy.ledger.page(Selection(), cursor, 10)
-    with pytest.raises(ValueError, match="no cursor"):
+    with pytest.raises(ValueError, match="invalid cursor"):
         await busy.ledger.run_chunk("retry", Selection("dead"), cursor)
 
 
@@ -131,10 +131,10 @@ async def test_a_cursor_that_is_none_is_told(busy: Journal, cursor: str) -> None
 
 async def test_a_story_tells_every_handler_in_the_words_of_the_pages(busy: Journal) -> None:
     for name, state in (("held", "ready"), ("delayed", "delayed"), ("running", "running")):
-        story = now(busy.ledger.story(name))
+        story = now(busy.ledger.upload_history(name))
         assert story is not None
         assert [delivery["state"] for delivery in story["handlers"]] == [state]
-    assert now(busy.ledger.story("unknown")) is None
+    assert now(busy.ledger.upload_history("unknown")) is None
 
 
 async def test_a_history_tells_body_path_and_handlers(journal: Journal) -> None:
@@ -142,7 +142,7 @@ async def test_a_history_tells_body_path_and_handlers(journal: Journal) -> None:
     history = await journal.ledger.history("e-a")
     assert history is not None
     assert (history.upload_id, history.path, history.body["bytes"]) == ("a", "/upload/a", 3)
-    assert [story.row.handler for story in history.stories] == ["b", "z"]
+    assert [story.row.handler for story in history.deliveries] == ["b", "z"]
     assert await journal.ledger.history("a") is None
 
 
@@ -155,7 +155,7 @@ async def test_a_run_tells_where_when_and_how_it_ended(tmp_path: Path) -> None:
     history = await journal.ledger.history("e-a")
     journal.close()
     assert history is not None
-    [run] = history.stories[0].runs
+    [run] = history.deliveries[0].runs
     assert (run.attempt, run.node, run.duration, run.outcome, run.error) == (
         1, "host:8080", 0.5, "dead", "why",
     )  # fmt: skip
@@ -168,7 +168,7 @@ async def test_a_history_shows_the_latest_hundred_runs(journal: Journal) -> None
         settle_first(journal, "retry")
     history = await journal.ledger.history("e-a")
     assert history is not None
-    assert [run.attempt for run in history.stories[0].runs] == list(range(4, 104))
+    assert [run.attempt for run in history.deliveries[0].runs] == list(range(4, 104))
 
 
 # -- depth
@@ -249,12 +249,12 @@ def plans(journal: Journal, *operations: Any) -> list[str]:
 async def test_what_is_unfinished_is_found_without_reading_what_is_done(
     busy: Journal, state: State, handler: str | None
 ) -> None:
-    search = looking.listed(Selection(state, handler))
+    search = queries.list_query(Selection(state, handler))
     kept_as = "ready" if state == "delayed" else state
     told = plans(
         busy,
-        lambda db: looking.find(db, search, 0, 10, top=99, window=10),
-        lambda db: looking.count(db, {kept_as: 0}),
+        lambda db: queries.select_window(db, search, 0, 10, top=99, window=10),
+        lambda db: queries.count(db, {kept_as: 0}),
     )
     assert all(
         re.match(r"SEARCH \w+ USING (COVERING )?INDEX deliveries_unfinished \(state=\? AND rowid", plan)
@@ -265,8 +265,8 @@ async def test_what_is_unfinished_is_found_without_reading_what_is_done(
 async def test_the_dead_of_one_handler_are_found_without_reading_those_of_another(
     busy: Journal,
 ) -> None:
-    search = looking.listed(Selection("dead", "h"))
-    told = plans(busy, lambda db: looking.find(db, search, 0, 10, top=99, window=10))
+    search = queries.list_query(Selection("dead", "h"))
+    told = plans(busy, lambda db: queries.select_window(db, search, 0, 10, top=99, window=10))
     rows = r"SEARCH \w+ USING (COVERING )?INDEX deliveries_dead \(handler=\? AND rowid"
     assert all(re.match(rows, plan) for plan in told), told
     assert await names(busy, state="dead", handler="h") == ["dead"]
@@ -275,12 +275,12 @@ async def test_the_dead_of_one_handler_are_found_without_reading_those_of_anothe
 
 @pytest.mark.parametrize("wanted", [Selection(), Selection("done", "h"), Selection(events=("e-dead",))])
 async def test_no_page_sorts_or_scans_all_there_is(busy: Journal, wanted: Selection) -> None:
-    search = looking.listed(wanted)
+    search = queries.list_query(wanted)
     told = plans(
         busy,
-        lambda db: looking.find(db, search, 0, 10, top=99, window=10),
-        lambda db: looking.rows(db, [1, 2]),
-        lambda db: looking.history(db, "e-dead"),
+        lambda db: queries.select_window(db, search, 0, 10, top=99, window=10),
+        lambda db: queries.rows(db, [1, 2]),
+        lambda db: queries.history(db, "e-dead"),
     )
     assert [plan for plan in told if plan.startswith("SCAN")] == []
 
@@ -338,7 +338,7 @@ async def test_a_drop_leaves_nothing_behind_but_the_upload(busy: Journal) -> Non
     assert await run_all(busy.ledger, "drop", Selection("dead")) == 1
     assert await busy.ledger.history("e-dead") is None
     assert select(busy, "SELECT * FROM runs WHERE delivery NOT IN (SELECT seq FROM deliveries)") == []
-    story = now(busy.ledger.story("dead"))
+    story = now(busy.ledger.upload_history("dead"))
     assert story is not None
     assert story["handlers"] == []
 
@@ -349,7 +349,7 @@ async def test_an_event_stays_while_another_handler_has_it(journal: Journal) -> 
     await run_all(journal.ledger, "drop", Selection("dead"))
     history = await journal.ledger.history("e-a")
     assert history is not None
-    assert [story.row.handler for story in history.stories] == ["i"]
+    assert [story.row.handler for story in history.deliveries] == ["i"]
 
 
 async def test_a_run_that_was_claimed_before_a_replay_settles_nothing_of_it(journal: Journal) -> None:
@@ -426,7 +426,7 @@ async def test_a_pause_survives_the_process(tmp_path: Path) -> None:
 
 def test_a_check_writes(journal: Journal) -> None:
     for _ in range(2):
-        now(journal.ledger.check())
+        now(journal.ledger.check_writable())
     assert [name for name, _ in select(journal, "SELECT * FROM facts")] == ["checked"]
 
 
@@ -439,14 +439,14 @@ async def test_a_journal_that_is_closed_is_away(journal: Journal) -> None:
 
 def test_pruning_removes_what_is_done_and_old_with_all_that_hangs_on_it(busy: Journal) -> None:
     kept = states(busy).keys() - {("e-done", "h")}
-    now(busy.outbox.record([record("silent", ())]))
+    now(busy.outbox.record_uploads([record("silent", ())]))
     assert (
         now(busy.ledger.prune(LATER, LATER)) == 3
     )  # the delivery, its upload, the one without handlers
     assert states(busy).keys() == kept
-    assert now(busy.ledger.story("done")) is None
+    assert now(busy.ledger.upload_history("done")) is None
     assert awaited(busy.ledger.history("e-done")) is None
-    assert now(busy.ledger.story("silent")) is None
+    assert now(busy.ledger.upload_history("silent")) is None
     assert select(busy, "SELECT count(*) FROM runs") == [(2,)]  # of dead and delayed
     assert now(busy.ledger.prune(LATER, LATER)) == 0
 
@@ -458,7 +458,7 @@ def test_pruning_keeps_what_is_young(busy: Journal) -> None:
 
 async def test_what_was_handed_over_stays_as_long_as_is_said_of_it_alone(journal: Journal) -> None:
     ready(journal, "relayed", "done")
-    await journal.queue.relayed(await journal.queue.claim_any(1, 0.0))
+    await journal.queue.mark_relayed(await journal.queue.claim_any(1, 0.0))
     settle_first(journal, "done")
     assert now(journal.ledger.prune(LATER, EARLIER)) == 2  # what is done, and its upload
     assert awaited(journal.ledger.history("e-relayed")) is not None
@@ -473,12 +473,12 @@ def test_an_event_stays_as_long_as_one_of_its_handlers_is_not_done(journal: Jour
     assert now(journal.ledger.prune(LATER, LATER)) == 1
     history = awaited(journal.ledger.history("e-a"))
     assert history is not None
-    assert [story.row.handler for story in history.stories] == ["i"]
+    assert [story.row.handler for story in history.deliveries] == ["i"]
 
 
 def test_pruning_takes_a_bounded_number_at_a_time(journal: Journal) -> None:
     silent: list[UploadRecord] = [record(f"s{number}", ()) for number in range(25)]
-    now(journal.outbox.record(silent))
+    now(journal.outbox.record_uploads(silent))
     taken = []
     while gone := now(journal.ledger.prune(LATER, LATER, 10)):
         taken.append(gone)
@@ -487,13 +487,13 @@ def test_pruning_takes_a_bounded_number_at_a_time(journal: Journal) -> None:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "PRUNE_EVERY", 0.001)
+    monkeypatch.setattr(ledger, "PRUNE_INTERVAL", 0.001)
 
 
 @pytest.mark.usefixtures("hasty")
 async def test_the_house_is_kept_until_it_is_closed(journal: Journal) -> None:
     ready(journal, "a")
-    keeping = asyncio.create_task(journal.ledger.keep_house(0.0, 3600.0))
+    keeping = asyncio.create_task(journal.ledger.prune_periodically(0.0, 3600.0))
     settle(journal, (await journal.queue.claim("h", 1, 0.0))[0], "done")
     async with asyncio.timeout(20):
         while await names(journal):

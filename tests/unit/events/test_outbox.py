@@ -37,81 +37,81 @@ def allow_writing(journal: Journal) -> None:
 
 
 def test_held_deliveries_cannot_be_claimed_until_they_are_released(journal: Journal) -> None:
-    now(journal.outbox.record([record("a"), record("b")]))
+    now(journal.outbox.record_uploads([record("a"), record("b")]))
     assert claimed(journal, limit=10) == []
-    journal.outbox.release(["e-b"])
+    journal.outbox.release_events(["e-b"])
     assert [delivery.upload_id for delivery in claimed(journal, limit=10)] == ["b"]
 
 
 def test_a_release_that_comes_twice_does_not_deliver_twice(journal: Journal) -> None:
     ready(journal, "a")
     assert len(claimed(journal)) == 1
-    journal.outbox.release(["e-a", "e-unknown"])
+    journal.outbox.release_events(["e-a", "e-unknown"])
     assert claimed(journal) == []
     assert states(journal) == {("e-a", "h"): "running"}
 
 
 def test_records_are_written_all_or_none(journal: Journal) -> None:
     with pytest.raises(sqlite3.IntegrityError):
-        now(journal.outbox.record([record("a"), record("b"), record("a")]))
+        now(journal.outbox.record_uploads([record("a"), record("b"), record("a")]))
     assert set(count_rows(journal).values()) == {0}
 
 
 def test_forgetting_leaves_no_trace_and_touches_nothing_else(journal: Journal) -> None:
-    now(journal.outbox.record([record("a", ("h", "i")), record("b"), record("c", ())]))
+    now(journal.outbox.record_uploads([record("a", ("h", "i")), record("b"), record("c", ())]))
     assert count_rows(journal) == {"uploads": 3, "events": 2, "deliveries": 3, "runs": 0}
-    now(journal.outbox.forget(["a", "c", "unknown"]))
+    now(journal.outbox.forget_uploads(["a", "c", "unknown"]))
     assert count_rows(journal) == {"uploads": 1, "events": 1, "deliveries": 1, "runs": 0}
-    assert now(journal.ledger.story("a")) is None
+    assert now(journal.ledger.upload_history("a")) is None
     assert awaited(journal.ledger.history("e-a")) is None
-    left = now(journal.outbox.recorded(["a", "b", "c"]))
+    left = now(journal.outbox.recorded_uploads(["a", "b", "c"]))
     assert set(left) == {"b"}
 
 
 def test_an_upload_without_handlers_has_a_story_and_no_event(journal: Journal) -> None:
-    now(journal.outbox.record([record("a", ())]))
+    now(journal.outbox.record_uploads([record("a", ())]))
     assert count_rows(journal) == {"uploads": 1, "events": 0, "deliveries": 0, "runs": 0}
-    story = now(journal.ledger.story("a"))
+    story = now(journal.ledger.upload_history("a"))
     assert story is not None
     assert story["handlers"] == []
 
 
 def test_what_was_recorded_tells_path_and_identity(journal: Journal) -> None:
     identity = Identity(2**63 - 1, 2**62, 2**45, 1_700_000_000_123_456_789)
-    now(journal.outbox.record([record("a", path="/upload/ä/日本", identity=identity)]))
-    assert now(journal.outbox.recorded(["a"])) == {"a": ("/upload/ä/日本", identity)}
-    assert now(journal.outbox.recorded([])) == {}
+    now(journal.outbox.record_uploads([record("a", path="/upload/ä/日本", identity=identity)]))
+    assert now(journal.outbox.recorded_uploads(["a"])) == {"a": ("/upload/ä/日本", identity)}
+    assert now(journal.outbox.recorded_uploads([])) == {}
 
 
 def test_an_upload_that_moved_before_it_was_published_is_delivered_under_its_new_path(
     journal: Journal,
 ) -> None:
-    now(journal.outbox.record([record("a")]))
-    now(journal.outbox.move("a", "/upload/a-1"))
-    journal.outbox.release(["e-a"])
+    now(journal.outbox.record_uploads([record("a")]))
+    now(journal.outbox.move_upload("a", "/upload/a-1"))
+    journal.outbox.release_events(["e-a"])
     assert claimed(journal)[0].body["path"] == "/upload/a-1"
-    assert now(journal.outbox.recorded(["a"]))["a"][0] == "/upload/a-1"
+    assert now(journal.outbox.recorded_uploads(["a"]))["a"][0] == "/upload/a-1"
 
 
 def test_while_a_record_cannot_be_undone_it_stays_held(journal: Journal) -> None:
-    now(journal.outbox.record([record("a")]))
+    now(journal.outbox.record_uploads([record("a")]))
     forbid_writing(journal)
-    assert isinstance(journal.outbox.forget(["a"]).exception(30), sqlite3.Error)
+    assert isinstance(journal.outbox.forget_uploads(["a"]).exception(30), sqlite3.Error)
     allow_writing(journal)
     assert claimed(journal) == []
-    now(journal.outbox.forget(["a"]))
-    assert journal.outbox._held.event_ids() == []
+    now(journal.outbox.forget_uploads(["a"]))
+    assert journal.outbox._unpublished.event_ids() == []
 
 
 def test_what_could_not_be_recorded_is_not_held(journal: Journal) -> None:
     with pytest.raises(sqlite3.IntegrityError):
-        now(journal.outbox.record([record("a"), record("a")]))
-    assert journal.outbox._held.event_ids() == []
+        now(journal.outbox.record_uploads([record("a"), record("a")]))
+    assert journal.outbox._unpublished.event_ids() == []
 
 
 def test_a_file_with_an_identity_beyond_the_journal_is_refused(journal: Journal) -> None:
     with pytest.raises(OverflowError):
-        now(journal.outbox.record([record("a", identity=Identity(1, 2**64 - 1, 1, 1))]))
+        now(journal.outbox.record_uploads([record("a", identity=Identity(1, 2**64 - 1, 1, 1))]))
     assert set(count_rows(journal).values()) == {0}
 
 

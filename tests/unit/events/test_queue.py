@@ -38,7 +38,7 @@ def runs_of(journal: Journal, name: str) -> list[Attempt]:
 def stories_of(journal: Journal, name: str) -> list[DeliveryHistory]:
     history = awaited(journal.ledger.history(f"e-{name}"))
     assert history is not None
-    return history.stories
+    return history.deliveries
 
 
 def test_the_oldest_are_claimed_first_and_no_more_than_asked_for(journal: Journal) -> None:
@@ -49,26 +49,26 @@ def test_the_oldest_are_claimed_first_and_no_more_than_asked_for(journal: Journa
 
 
 def test_what_is_not_released_is_not_claimed(journal: Journal) -> None:
-    now(journal.outbox.record([record("a"), record("b")]))
-    journal.outbox.release(["e-b"])
+    now(journal.outbox.record_uploads([record("a"), record("b")]))
+    journal.outbox.release_events(["e-b"])
     assert [delivery.upload_id for delivery in claimed(journal, limit=9)] == ["b"]
-    now(journal.outbox.forget(["a"]))
-    journal.outbox.release(["e-a"])
+    now(journal.outbox.forget_uploads(["a"]))
+    journal.outbox.release_events(["e-a"])
     assert claimed(journal, limit=9) == []
 
 
 async def test_releasing_wakes_a_claim_that_waits(journal: Journal) -> None:
-    now(journal.outbox.record([record("a")]))
+    now(journal.outbox.record_uploads([record("a")]))
     waiting = asyncio.create_task(journal.queue.claim("h", 1, 60.0))
     assert await journal.queue.claim("h", 1, 0.0) == []  # theirs has looked before
-    await asyncio.to_thread(journal.outbox.release, ["e-a"])
+    await asyncio.to_thread(journal.outbox.release_events, ["e-a"])
     async with asyncio.timeout(30):
         assert [delivery.upload_id for delivery in await waiting] == ["a"]
 
 
 async def test_waking_lets_every_claim_look_again(journal: Journal) -> None:
-    now(journal.outbox.record([record("a", ("h", "i"))]))
-    journal.outbox._held.release(["e-a"])  # as whoever makes rows ready behind the queue's back
+    now(journal.outbox.record_uploads([record("a", ("h", "i"))]))
+    journal.outbox._unpublished.release(["e-a"])  # as whoever makes rows ready behind the queue's back
     waiting = [asyncio.create_task(journal.queue.claim(handler, 1, 60.0)) for handler in "jk"]
     await journal.queue.claim("j", 1, 0.0)
     await run_all(journal.ledger, "replay", Selection())
@@ -78,7 +78,7 @@ async def test_waking_lets_every_claim_look_again(journal: Journal) -> None:
     journal._database.submit(
         lambda db: db.execute("UPDATE deliveries SET handler = 'k' WHERE handler = 'h'")
     )
-    journal.queue.wake()
+    journal.queue._wakeups.notify_all()
     async with asyncio.timeout(30):
         assert [len(await claim) for claim in waiting] == [1, 1]
 
@@ -96,15 +96,15 @@ async def test_a_claim_that_is_cancelled_gives_back_what_it_would_have_brought(j
 
 async def test_a_relay_takes_the_deliveries_of_all_handlers_paused_ones_too(journal: Journal) -> None:
     ready(journal, "a", handlers=("h", "i"))
-    now(journal.outbox.record([record("held")]))
+    now(journal.outbox.record_uploads([record("held")]))
     await journal.ledger.pause("i")
     taken = await journal.queue.claim_any(10, 0.0)
     assert sorted(delivery.handler for delivery in taken) == ["h", "i"]
-    await journal.queue.hand_back(taken[:1])
-    await journal.queue.relayed(taken)
+    await journal.queue.requeue(taken[:1])
+    await journal.queue.mark_relayed(taken)
     (again,) = await journal.queue.claim_any(10, 0.0)
     assert (again.handler, again.attempt) == (taken[0].handler, 1)
-    await journal.queue.relayed([again])
+    await journal.queue.mark_relayed([again])
     assert await journal.queue.claim_any(10, 0.0) == []
     assert await run_all(journal.ledger, "replay", Selection(events=("e-a",))) == 2
     assert {(d.attempt, d.round) for d in await journal.queue.claim_any(10, 0.0)} == {(1, 1)}
@@ -136,7 +136,9 @@ def test_what_ends_twice_in_one_breath_ends_once(journal: Journal) -> None:
     (delivery,) = claimed(journal)
 
     async def both() -> None:
-        await asyncio.gather(journal.queue.ack(delivery, 0.1), journal.queue.dead(delivery, "no", 0.1))
+        await asyncio.gather(
+            journal.queue.ack(delivery, 0.1), journal.queue.dead_letter(delivery, "no", 0.1)
+        )
 
     awaited(both())
     assert len(runs_of(journal, "a")) == 1
@@ -148,7 +150,7 @@ def test_one_outcome_that_cannot_be_written_harms_no_other(journal: Journal) -> 
 
     async def both() -> tuple[BaseException | None, BaseException | None]:
         return await asyncio.gather(
-            journal.queue.dead(first, "half a \ud800 character", 0.1),
+            journal.queue.dead_letter(first, "half a \ud800 character", 0.1),
             journal.queue.ack(second, 0.1),
             return_exceptions=True,
         )
@@ -171,10 +173,10 @@ def test_handing_back_takes_only_the_very_run(journal: Journal) -> None:
     ready(journal, "a", "b")
     first, second = claimed(journal, limit=2)
     settle(journal, second, "done")
-    awaited(journal.queue.hand_back([first, second]))
+    awaited(journal.queue.requeue([first, second]))
     assert states(journal) == {("e-a", "h"): "ready", ("e-b", "h"): "done"}
     assert claimed(journal) == [first]
-    awaited(journal.queue.hand_back([replace(first, attempt=7), replace(first, round=3)]))
+    awaited(journal.queue.requeue([replace(first, attempt=7), replace(first, round=3)]))
     assert states(journal)["e-a", "h"] == "running"
 
 
@@ -188,8 +190,8 @@ def test_a_delivery_of_another_engine_is_refused(journal: Journal) -> None:
 def test_a_start_revives_what_was_waiting_or_running(journal: Journal) -> None:
     ready(journal, "a", "b")
     claimed(journal)
-    now(journal.outbox.record([record("c")]))
-    assert now(journal.queue.resume()) == (2, 1)
+    now(journal.outbox.record_uploads([record("c")]))
+    assert now(journal.queue.recover()) == (2, 1)
     assert (row_of(journal, "a").attempt, row_of(journal, "a").state) == (1, "ready")
     assert row_of(journal, "a").error == "the gateway stopped while the handler ran"
 
@@ -198,19 +200,19 @@ def test_after_a_start_nothing_is_held(tmp_path: Path) -> None:
     for attempt in (1, 2):
         journal = Journal(tmp_path / "j.db", full=False)
         journal.open()
-        assert now(journal.outbox.held()) == (0 if attempt == 1 else 1)
+        assert now(journal.outbox.has_unclaimed()) == (0 if attempt == 1 else 1)
         if attempt == 1:
-            now(journal.outbox.record([record("a")]))
+            now(journal.outbox.record_uploads([record("a")]))
             assert claimed(journal) == []
         else:
             assert len(claimed(journal)) == 1
-            assert now(journal.outbox.held()) == 0
+            assert now(journal.outbox.has_unclaimed()) == 0
         journal.close()
 
 
 def test_deliveries_of_handlers_that_are_gone_wait_dead(journal: Journal) -> None:
     ready(journal, "a", handlers=("here", "gone"))
-    now(journal.outbox.record([record("held", ("gone",))]))
+    now(journal.outbox.record_uploads([record("held", ("gone",))]))
     ready(journal, "run", handlers=("gone_running",))
     claimed(journal, "gone_running")
     assert awaited(journal.queue.dead_letter_orphans(["here", 'odd "name"'])) == 1
@@ -227,8 +229,8 @@ def test_the_body_comes_as_it_was_recorded(journal: Journal) -> None:
     body: dict[str, Any] = {
         "headers": {"X-Odd": 'ü"\n\x00\ud800'}, "params": {"a": ["1", ""]}, "n": float("inf")
     }  # fmt: skip
-    now(journal.outbox.record([record("a", body=body)]))
-    journal.outbox.release(["e-a"])
+    now(journal.outbox.record_uploads([record("a", body=body)]))
+    journal.outbox.release_events(["e-a"])
     assert claimed(journal)[0].body == {**body, "bytes": 3, "path": "/upload/a"}
 
 
@@ -316,21 +318,21 @@ class Life(RuleBasedStateMachine):
     @rule(target=deliveries)
     def record(self) -> str:
         name = f"u{len(self.models)}"
-        now(self.journal.outbox.record([record(name)]))
+        now(self.journal.outbox.record_uploads([record(name)]))
         self.models[name] = Model()
         return name
 
     @rule(name=deliveries)
     def release(self, name: str) -> None:
         if self.models[name].state == "held":
-            self.journal.outbox.release([f"e-{name}"])
+            self.journal.outbox.release_events([f"e-{name}"])
             self.models[name].state = "ready"
 
     @rule(name=deliveries)
     def forget(self, name: str) -> None:
         if self.models[name].state != "held":
             return  # only what was never published is forgotten
-        now(self.journal.outbox.forget([name]))
+        now(self.journal.outbox.forget_uploads([name]))
         self.models[name].state = "forgotten"
 
     @rule(target=claims)
@@ -364,7 +366,7 @@ class Life(RuleBasedStateMachine):
     @rule(batch=consumes(claims))
     def hand_back(self, batch: list[Delivery]) -> None:
         mine = self.mine(batch)
-        awaited(self.journal.queue.hand_back(batch))
+        awaited(self.journal.queue.requeue(batch))
         for model in mine:
             model.state, model.attempt = "ready", model.attempt - 1
 
@@ -373,7 +375,7 @@ class Life(RuleBasedStateMachine):
         self.journal.close()
         self.journal = Journal(Path(self.folder.name) / "j.db", full=False)
         self.journal.open()
-        due, ran = now(self.journal.queue.resume())
+        due, ran = now(self.journal.queue.recover())
         models = self.models.values()
         assert due == sum(m.state in {"held", "ready"} and not m.due_later for m in models)
         assert ran == sum(model.state == "running" for model in models)
@@ -396,7 +398,7 @@ class Life(RuleBasedStateMachine):
         assert found == {n: (_shown(m), m.attempt) for n, m in self.models.items() if _shown(m)}
         for name, model in self.models.items():
             history = awaited(self.journal.ledger.history(f"e-{name}"))
-            runs = history.stories[0].runs if history else []
+            runs = history.deliveries[0].runs if history else []
             assert len(runs) == model.runs
 
 

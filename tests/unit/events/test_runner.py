@@ -58,7 +58,7 @@ class Bench:
         """Return what the ledger tells of an upload's only delivery."""
         history = awaited(self.journal.ledger.history(f"e-{name}"))
         assert history is not None
-        (story,) = history.stories
+        (story,) = history.deliveries
         return story
 
     async def ended(self, count: int) -> None:
@@ -211,7 +211,7 @@ async def test_an_attempt_beyond_the_last_is_not_run(bench: Bench) -> None:
     ready(bench.journal, "a")
     for _ in range(2):  # two processes died with it
         claimed(bench.journal)
-        now(bench.journal.queue.resume())
+        now(bench.journal.queue.recover())
     told: list[Delivery] = []
 
     async def deliver(delivery: Delivery) -> None:
@@ -338,7 +338,7 @@ class Leased:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    async def touch(self, deliveries: Sequence[Delivery]) -> None:
+    async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Write it down."""
         self.touched += [delivery.event_id for delivery in deliveries]
         if len(self.touched) > 3:
@@ -399,7 +399,7 @@ async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt
     await bench.stop(grace=0)
     row = bench.story("a").row
     assert (row.state, row.attempt) == ("ready", 0)
-    assert now(bench.journal.queue.resume()) == (1, 0)
+    assert now(bench.journal.queue.recover()) == (1, 0)
 
 
 async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_given_back(

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from gateway.plugins.schema import FILE, schema_text
+from gateway.plugins.schema import SCHEMA_FILE, schema_text
 from tests.support import PROJECT
 
 ROOT = PROJECT
@@ -22,7 +22,9 @@ VALIDATOR = jsonschema.Draft202012Validator(json.loads(schema_text()))
 
 
 def test_the_schema_file_is_what_the_models_say() -> None:
-    assert FILE.read_text(encoding="utf-8") == schema_text(), "run: python -m gateway.plugins.schema"
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), (
+        "run: python -m gateway.plugins.schema"
+    )
 
 
 def test_the_schema_is_a_schema() -> None:

@@ -16,7 +16,7 @@ from gateway.cli import main
 from gateway.errors import ConfigError
 from gateway.plugins import PluginErrors, Plugins
 from gateway.plugins.scripting import Services
-from gateway.plugins.secrets import LARGEST_VALUE, DecryptionError, SecretKeys, keys_of, new_key
+from gateway.plugins.secrets import MAX_VALUE_BYTES, DecryptionError, SecretKeys, new_key, secret_keys
 from gateway.settings import load
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import MAX_SECRETS, REDACTED, Mask, Redaction
@@ -76,7 +76,7 @@ def test_keys_come_from_the_environment_and_then_from_the_file(tmp_path: Path) -
     file.chmod(0o600)
     environ = {"UPLOAD_GATEWAY_SECRETS_KEY": f"{first}, {second}"}
     settings = load({"secrets_key_file": str(file), "directory": str(tmp_path)}, environ)
-    keys = keys_of(settings)
+    keys = secret_keys(settings)
     assert SecretKeys([first]).decrypt(keys.encrypt(CLEAR)) == CLEAR
     for one in (second, third):
         assert keys.decrypt(SecretKeys([one]).encrypt(CLEAR)) == CLEAR
@@ -89,7 +89,7 @@ def test_keys_come_from_the_environment_and_then_from_the_file(tmp_path: Path) -
         ("KEY", 0o640, r"others may touch the key file \(mode 0640\): run `chmod 0600`"),
         ("KEY", 0o604, "mode 0604"),
         ("# nothing\n", 0o600, "no key in this file"),
-        ("# one\nhunter2\n", 0o600, "keys:2: this line is no key"),
+        ("# one\nhunter2\n", 0o600, "keys:2: invalid key"),
     ],
 )
 def test_a_key_file_that_is_open_or_wrong_is_refused(
@@ -99,7 +99,7 @@ def test_a_key_file_that_is_open_or_wrong_is_refused(
     file.write_text(content.replace("KEY", key))
     file.chmod(mode)
     with pytest.raises(ConfigError, match=complaint) as caught:
-        keys_of(load({"secrets_key_file": str(file), "directory": str(tmp_path)}, {}))
+        secret_keys(load({"secrets_key_file": str(file), "directory": str(tmp_path)}, {}))
     assert key not in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
@@ -107,10 +107,10 @@ def test_a_key_file_that_is_open_or_wrong_is_refused(
 def test_a_key_file_that_is_not_ours_or_not_a_file_is_refused(tmp_path: Path) -> None:
     given = {"directory": str(tmp_path)}
     with pytest.raises(ConfigError, match="cannot be read"):
-        keys_of(load({**given, "secrets_key_file": str(tmp_path / "none")}, {}))
+        secret_keys(load({**given, "secrets_key_file": str(tmp_path / "none")}, {}))
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(ConfigError, match="this is no file"):
-        keys_of(load({**given, "secrets_key_file": str(tmp_path / "pipe")}, {}))
+        secret_keys(load({**given, "secrets_key_file": str(tmp_path / "pipe")}, {}))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -120,7 +120,7 @@ def test_a_key_file_of_another_user_is_refused(tmp_path: Path, key: str) -> None
     file.chmod(0o600)
     os.chown(file, 12345, -1)
     with pytest.raises(ConfigError, match="belongs to user 12345"):
-        keys_of(load({"secrets_key_file": str(file), "directory": str(tmp_path)}, {}))
+        secret_keys(load({"secrets_key_file": str(file), "directory": str(tmp_path)}, {}))
 
 
 def test_a_key_is_never_taken_from_the_command_line_or_the_settings_file(
@@ -307,7 +307,7 @@ def test_encrypt_asks_on_a_terminal_without_showing_what_is_typed(
         (b"", "there is no value"),
         (b"\n", "there is no value"),
         (b"\xff\xfe", "not UTF-8"),
-        (b"x" * (LARGEST_VALUE + 1), "larger than 65536 bytes"),
+        (b"x" * (MAX_VALUE_BYTES + 1), "larger than 65536 bytes"),
     ],
 )
 def test_encrypt_refuses_what_is_no_value(
@@ -353,7 +353,7 @@ def test_keygen_writes_a_private_file_and_replaces_none(
     assert kept.strip() not in capsys.readouterr().out
     assert main(["secrets", "keygen", "--out", str(file)]) == 2
     assert main(["secrets", "keygen", "--out", str(tmp_path / "none" / "x")]) == 2
-    assert "this file exists and is not replaced" in capsys.readouterr().err
+    assert "the file exists and is not replaced" in capsys.readouterr().err
     assert file.read_text() == kept
-    assert keys_of(load({"secrets_key_file": str(file), "directory": str(tmp_path)}, {}))
+    assert secret_keys(load({"secrets_key_file": str(file), "directory": str(tmp_path)}, {}))
     assert [one.name for one in tmp_path.iterdir()] == ["my.key"]

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.cli.check import check
-from gateway.cli.doctor import setting
+from gateway.cli.doctor import deployment
 from gateway.errors import ConfigError
 from gateway.records import open_records, secrets_of
 from gateway.settings import Settings, load
@@ -60,23 +60,23 @@ def test_the_password_of_a_database_is_masked_in_all_its_forms() -> None:
 
 def test_doctor_reaches_the_records(tmp_path: Path) -> None:
     settings = Settings(directory=tmp_path)
-    assert [finding.level for finding in setting.records(settings)] == ["ok"]
+    assert [finding.level for finding in deployment.records(settings)] == ["ok"]
     assert list(tmp_path.iterdir()) == []
     (tmp_path / ".gateway").mkdir()
     records = open_records(settings)
     asyncio.run(records("a").put("a", {}))
     records.close()
-    [found] = setting.records(settings)
+    [found] = deployment.records(settings)
     assert (found.level, "records.db" in str(found)) == ("ok", True)
     shared = Settings(directory=tmp_path, events="nats://127.0.0.1:1")
-    assert [finding.level for finding in setting.records(shared)] == ["ok", "warn"]
+    assert [finding.level for finding in deployment.records(shared)] == ["ok", "warn"]
     (tmp_path / ".gateway/records.db").write_bytes(b"nonsense" * 1000)
-    assert [finding.level for finding in setting.records(settings)] == ["FAIL"]
+    assert [finding.level for finding in deployment.records(settings)] == ["FAIL"]
 
 
 def test_doctor_says_that_a_database_is_away(tmp_path: Path) -> None:
     url = SecretStr("postgresql://me:hush-hush@127.0.0.1:1/kept")
-    [found] = setting.records(Settings(directory=tmp_path, records=url))
+    [found] = deployment.records(Settings(directory=tmp_path, records=url))
     assert found.level == "FAIL"
     assert "hush" not in str(found)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.endpoints.downloads.ranges import MOST_RANGES, ByteRange, parts_of
+from gateway.endpoints.downloads.negotiation import MAX_RANGES, ByteRange, parse_ranges
 from gateway.errors import Refusal
 
 
@@ -32,7 +32,7 @@ from gateway.errors import Refusal
     ],
 )
 def test_the_ranges_of_the_standard_are_understood(header: str, parts: list[tuple[int, int]]) -> None:
-    assert parts_of(header, 10000) == [ByteRange(*part) for part in parts]
+    assert parse_ranges(header, 10000) == [ByteRange(*part) for part in parts]
 
 
 @pytest.mark.parametrize(
@@ -58,36 +58,36 @@ def test_the_ranges_of_the_standard_are_understood(header: str, parts: list[tupl
     ],
 )
 def test_what_is_no_range_or_asks_twice_or_too_often_gets_the_whole_file(header: str) -> None:
-    assert parts_of(header, 10000) is None
+    assert parse_ranges(header, 10000) is None
 
 
 @pytest.mark.parametrize("header", ["bytes=10000-", "bytes=10000-10001", "bytes=-0", "bytes=99999-,-0"])
 def test_only_what_lies_wholly_behind_the_end_is_refused(header: str) -> None:
     with pytest.raises(Refusal) as refused:
-        parts_of(header, 10000)
+        parse_ranges(header, 10000)
     assert refused.value.status == 416
     assert refused.value.headers["Content-Range"] == "bytes */10000"
 
 
 def test_of_an_empty_file_its_end_is_the_whole_and_its_beginning_is_not_there() -> None:
-    assert parts_of("bytes=-5", 0) is None
+    assert parse_ranges("bytes=-5", 0) is None
     with pytest.raises(Refusal):
-        parts_of("bytes=0-", 0)
+        parse_ranges("bytes=0-", 0)
 
 
 _NUMBER = st.integers(0, 60).map(str) | st.just("")
 _SPEC = st.tuples(_NUMBER, _NUMBER).map("-".join) | st.text("0123456789-, ", max_size=6)
 
 
-@given(st.lists(_SPEC, max_size=MOST_RANGES + 2).map(",".join), st.integers(0, 50))
+@given(st.lists(_SPEC, max_size=MAX_RANGES + 2).map(",".join), st.integers(0, 50))
 def test_parts_lie_in_the_file_never_overlap_and_are_what_was_asked_for(text: str, size: int) -> None:
     try:
-        parts = parts_of(f"bytes={text}", size)
+        parts = parse_ranges(f"bytes={text}", size)
     except Refusal:
         parts = None
     if parts is None:
         return
-    assert 0 < len(parts) <= MOST_RANGES
+    assert 0 < len(parts) <= MAX_RANGES
     taken: set[int] = set()
     for part in parts:
         covered = set(range(part.start, part.end))
@@ -114,4 +114,4 @@ def _asked(text: str, size: int) -> set[int]:
 def test_no_text_breaks_the_parser(text: str, size: int) -> None:
     for header in (text, f"bytes={text}"):
         with contextlib.suppress(Refusal):
-            parts_of(header, size)
+            parse_ranges(header, size)

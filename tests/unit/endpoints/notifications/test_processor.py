@@ -32,7 +32,7 @@ from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import encode_xattr, write_xattr
 from gateway.storage.protocols import Stat
-from gateway.storage.s3.parts import MARK, OWNER
+from gateway.storage.s3.encoding import MARK_NAME, UPLOAD_ID_NAME
 from gateway.telemetry.metrics import Metrics
 from tests.support.notifications.samples import amazon, ceph, records
 from tests.support.records import claimed
@@ -84,7 +84,7 @@ class Scene:
             write_xattr(file.fileno(), encode_xattr(f"/{key}", mime, metadata or {}) or b"{}")
         return await self.storage.stat(f"/{key}")
 
-    async def knows(self, upload_id: str, path: str) -> bool:
+    async def has_recorded(self, upload_id: str, path: str) -> bool:
         return (upload_id, path) in self.stored
 
     def handler_specs(self, *events: str) -> list[HandlerSpec]:
@@ -168,13 +168,13 @@ async def test_a_repetition_makes_no_second_event(scene: Scene) -> None:
 
 
 async def test_what_the_gateway_itself_stored_has_no_second_event(scene: Scene) -> None:
-    stat = await scene.object("up/a.png", metadata={OWNER: "01ABC-0"})
+    stat = await scene.object("up/a.png", metadata={UPLOAD_ID_NAME: "01ABC-0"})
     assert await scene.processor.process([notification(stat)]) == {"own": 1}
     assert scene.deliveries() == []
 
 
 async def test_a_store_that_sends_metadata_is_not_queried_for_the_owner(scene: Scene) -> None:
-    early = ceph(key="in/up/a.png", metadata=[{"key": f"x-amz-meta-{OWNER}", "val": "01ABC-0"}])
+    early = ceph(key="in/up/a.png", metadata=[{"key": f"x-amz-meta-{UPLOAD_ID_NAME}", "val": "01ABC-0"}])
     assert await scene.processor.process(parse_message(records(early)).notifications) == {"own": 1}
 
 
@@ -268,7 +268,7 @@ async def test_an_object_that_one_of_several_urls_allowed_stays(scene: Scene) ->
 async def test_what_the_gateway_stored_is_never_removed(scene: Scene) -> None:
     await presign(scene)
     scene.stored.add(("01ABC-0", "/up/a.png"))
-    stat = await scene.object("up/a.png", b"x" * 100, metadata={OWNER: "01ABC-0"})
+    stat = await scene.object("up/a.png", b"x" * 100, metadata={UPLOAD_ID_NAME: "01ABC-0"})
     assert await scene.processor.process([notification(stat)]) == {"own": 1}
     scene.now += 121
     await scene.reconciler.check_due()
@@ -283,7 +283,7 @@ async def test_what_another_gateway_stored_is_never_removed_and_has_no_second_ev
 ) -> None:
     for metadata in ({}, GRANT.metadata):
         await presign(scene, metadata=metadata)
-    mark = {OWNER: "01ABC-1", MARK: MARKER.mark("01ABC-1", "/up/a.png"), **title}
+    mark = {UPLOAD_ID_NAME: "01ABC-1", MARK_NAME: MARKER.mark("01ABC-1", "/up/a.png"), **title}
     stat = await scene.object("up/a.png", b"x" * size, metadata=mark)
     assert await scene.processor.process([notification(stat)]) == {"own": 1}
     scene.now += 121
@@ -294,13 +294,13 @@ async def test_what_another_gateway_stored_is_never_removed_and_has_no_second_ev
 
 async def test_the_mark_of_another_object_is_good_for_nothing(scene: Scene) -> None:
     await presign(scene, metadata={})
-    mark = {OWNER: "01ABC-1", MARK: MARKER.mark("01ABC-1", "/up/b.png")}
+    mark = {UPLOAD_ID_NAME: "01ABC-1", MARK_NAME: MARKER.mark("01ABC-1", "/up/b.png")}
     stat = await scene.object("up/a.png", b"x" * 100, metadata=mark)
     assert await scene.processor.process([notification(stat)]) == {"removed": 1}
 
 
 async def test_events_do_not_show_the_marks_of_a_gateway(scene: Scene) -> None:
-    marked = {OWNER: "01ABC-0", MARK: "m", "title": "Sunrise"}
+    marked = {UPLOAD_ID_NAME: "01ABC-0", MARK_NAME: "m", "title": "Sunrise"}
     await scene.processor.process(
         [ObjectNotification("other", "x", "ObjectCreated:Put", 1, "e", metadata=marked)]
     )
@@ -313,9 +313,13 @@ async def test_a_client_cannot_claim_that_the_gateway_stored_its_object(
 ) -> None:
     await presign(scene)
     scene.stored.add(("01ABC-0", "/up/another.png"))  # a mark may be read off another object
-    stat = await scene.object("up/a.png", b"x" * 100, metadata={OWNER: "01ABC-0", **GRANT.metadata})
+    stat = await scene.object(
+        "up/a.png", b"x" * 100, metadata={UPLOAD_ID_NAME: "01ABC-0", **GRANT.metadata}
+    )
     assert await scene.processor.process([notification(stat)]) == {"removed": 1}
-    stat = await scene.object("up/a.png", b"small", metadata={OWNER: "01ABC-0", **GRANT.metadata})
+    stat = await scene.object(
+        "up/a.png", b"small", metadata={UPLOAD_ID_NAME: "01ABC-0", **GRANT.metadata}
+    )
     assert await scene.processor.process([notification(stat)]) == {"told": 1}
 
 
@@ -398,7 +402,7 @@ async def test_amazons_notifications_match_our_storage(scene: Scene) -> None:
 
 async def test_a_forged_mark_of_the_gateway_does_not_save_what_a_url_did_not_allow(scene: Scene) -> None:
     await presign(scene)
-    forged = {OWNER: "01ABC-0", "title": "ü"}
+    forged = {UPLOAD_ID_NAME: "01ABC-0", "title": "ü"}
     stat = await scene.object("up/a.png", b"x" * 100, metadata=forged)
     assert await scene.processor.process([notification(stat)]) == {"removed": 1}
     stat = await scene.object("up/a.png", b"x", metadata=forged)

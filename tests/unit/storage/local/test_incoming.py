@@ -1,4 +1,4 @@
-"""Bodies on their way in: private, whole, and gone without a trace when they are discarded."""
+"""Bodies that are received: private, whole, and removed without a trace when they are discarded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_folder_is_private(incoming: IncomingDirectory, folder: Path) -> Non
     assert incoming.device == folder.stat().st_dev
 
 
-def test_a_small_body_stays_in_memory_until_it_is_sealed(
+def test_a_small_body_stays_in_memory_until_it_is_finalized(
     incoming: IncomingDirectory, folder: Path
 ) -> None:
     body = incoming.create("u", 0o640)
@@ -54,7 +54,9 @@ def test_a_small_body_stays_in_memory_until_it_is_sealed(
     )
 
 
-def test_what_is_kept_comes_behind_what_was_written(incoming: IncomingDirectory, folder: Path) -> None:
+def test_what_is_buffered_comes_behind_what_was_written(
+    incoming: IncomingDirectory, folder: Path
+) -> None:
     body = incoming.create("u", 0o640)
     body.write([b"one ", b"", b"two "])
     body.buffer(b"three")
@@ -80,7 +82,7 @@ def test_a_body_has_the_mode_it_was_given_whatever_the_umask(folder: Path, mode:
     assert stat.S_IMODE((folder / "u").stat().st_mode) == mode
 
 
-def test_a_body_never_opens_what_lies_there_already(incoming: IncomingDirectory, folder: Path) -> None:
+def test_a_body_never_opens_an_existing_file(incoming: IncomingDirectory, folder: Path) -> None:
     (folder / "precious").write_bytes(b"precious")
     (folder / "link").symlink_to("precious")
     for name in ("precious", "link"):
@@ -139,7 +141,7 @@ def test_more_pieces_than_the_kernel_takes_at_once_are_written(
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_in_the_words_of_the_error_table(
+def test_a_full_disk_is_refused_with_its_error_code(
     incoming: IncomingDirectory, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     def write(fd: int, piece: bytes) -> int:
@@ -182,7 +184,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_sealing_syncs_all_bytes_once(incoming: IncomingDirectory, synced: list[int]) -> None:
+def test_finalizing_syncs_all_bytes_once(incoming: IncomingDirectory, synced: list[int]) -> None:
     body = incoming.create("u", 0o640)
     body.write([b"12345"])
     body.buffer(b"678")
@@ -261,7 +263,7 @@ def test_discarding_does_not_touch_a_body_of_another(incoming: IncomingDirectory
 
 
 @pytest.mark.parametrize("reach", [written, synced_body, sealed], ids=lambda reach: reach.__name__)
-def test_emptying_gives_the_space_back_and_keeps_the_mark(
+def test_truncating_frees_the_space_and_keeps_the_file(
     incoming: IncomingDirectory, reach: Callable[[IncomingFile], None]
 ) -> None:
     body = incoming.create("u", 0o640)
@@ -270,7 +272,7 @@ def test_emptying_gives_the_space_back_and_keeps_the_mark(
     assert incoming.stat("u").st_size == 0
 
 
-def test_removing_what_is_gone_is_no_fault(incoming: IncomingDirectory) -> None:
+def test_removing_a_missing_body_raises_nothing(incoming: IncomingDirectory) -> None:
     incoming.remove("never was")
     with pytest.raises(FileNotFoundError):
         incoming.stat("never was")

@@ -1,4 +1,4 @@
-"""One-time URLs: used up by one upload, given back only by that one, remembered long enough."""
+"""One-time URLs: consumed by one upload, released only by that one, kept long enough."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_a_url_is_used_up_by_the_first_upload(once: OneTimeMarks) -> None:
     once.check_unused("another")
 
 
-def test_the_same_upload_may_take_it_again(once: OneTimeMarks) -> None:
+def test_the_same_upload_may_consume_it_again(once: OneTimeMarks) -> None:
     once.consume("n", "first", EXPIRES)
     once.consume("n", "first", EXPIRES)
     assert refusal(once, "n") == "used_up"
 
 
-def test_only_the_upload_that_used_it_gives_it_back(once: OneTimeMarks) -> None:
+def test_only_the_upload_that_consumed_it_releases_it(once: OneTimeMarks) -> None:
     once.consume("n", "first", EXPIRES)
     once.release("n", "second")
     assert refusal(once, "n") == "used_up"
@@ -78,14 +78,16 @@ def test_it_is_remembered_over_a_restart(once: OneTimeMarks, tmp_path: Path) -> 
     again.close()
 
 
-def test_uploads_that_were_never_published_are_forgotten(once: OneTimeMarks, tmp_path: Path) -> None:
+def test_marks_of_uploads_that_were_never_published_are_released(
+    once: OneTimeMarks, tmp_path: Path
+) -> None:
     for number in range(5):
         once.consume(f"n{number}", f"u{number}", EXPIRES)
     once.release_all({"u1", "u3", "unknown"})
     assert sorted(os.listdir(tmp_path / "once")) == ["n0", "n2", "n4"]
 
 
-def test_a_mark_goes_only_when_nothing_can_ask_for_it_any_more(tmp_path: Path) -> None:
+def test_a_mark_is_removed_only_when_no_upload_can_need_it(tmp_path: Path) -> None:
     now = float(NOW)
     once = OneTimeMarks(tmp_path / "once", clock=lambda: now)
     once.consume("n", "first", EXPIRES)

@@ -1,4 +1,4 @@
-"""Visits: one look at a file, by one thread for many, and no descriptor left behind."""
+"""Single-pass reads: a file is opened once, one thread runs many jobs, no descriptor leaks."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_a_refusal_or_a_file_cut_short_leaves_nothing_open(
     assert descriptors() == before
 
 
-async def test_an_open_file_that_nobody_waits_for_any_more_is_closed(
+async def test_an_open_file_is_closed_when_its_reader_was_cancelled(
     storage: LocalStorage, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(b"x" * (MAX_SINGLE_PASS_BYTES + 1))
@@ -134,7 +134,7 @@ async def test_an_open_file_that_nobody_waits_for_any_more_is_closed(
             await asyncio.sleep(0.01)  # nothing else tells of it
 
 
-async def test_what_comes_at_once_is_done_by_one_thread_each_with_its_own_end(
+async def test_jobs_of_one_iteration_run_in_one_thread_each_with_its_own_result(
     pool: ReadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for limit in ("REPORT_INTERVAL", "QUEUE_TIMEOUT"):
@@ -150,7 +150,7 @@ async def test_what_comes_at_once_is_done_by_one_thread_each_with_its_own_end(
         await failed
 
 
-async def test_slow_work_keeps_no_other_waiting(pool: ReadPool) -> None:
+async def test_slow_jobs_delay_no_other(pool: ReadPool) -> None:
     go_on = threading.Event()
     stuck = [pool(lambda: go_on.wait(30)) for _ in range(3)]
     async with asyncio.timeout(30):
@@ -159,7 +159,7 @@ async def test_slow_work_keeps_no_other_waiting(pool: ReadPool) -> None:
     assert await asyncio.gather(*stuck) == [True] * 3
 
 
-async def test_work_that_comes_while_all_threads_are_busy_is_done_after_them(
+async def test_a_job_that_comes_while_all_threads_are_busy_runs_after_them(
     pool: ReadPool,
 ) -> None:
     go_on = threading.Event()
@@ -173,7 +173,7 @@ async def test_work_that_comes_while_all_threads_are_busy_is_done_after_them(
     await asyncio.gather(*stuck)
 
 
-async def test_work_that_still_waits_when_the_threads_end_is_left_undone_and_breaks_nothing() -> None:
+async def test_a_queued_job_is_dropped_when_the_threads_end() -> None:
     pool, begun, go_on = ReadPool(1), threading.Event(), threading.Event()
     faults: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))

@@ -38,7 +38,7 @@ def test_the_folders_are_private_and_may_be_there_already(state: StateDirectory)
     state.sync()
 
 
-def test_whoever_reads_the_owner_of_a_lock_finds_a_whole_pid_also_while_it_changes_hands(
+def test_the_owner_of_a_lock_reads_as_a_whole_pid_also_while_it_changes(
     state: StateDirectory,
 ) -> None:
     file, done, read = state.folder / "slots" / "0", threading.Event(), set[str]()
@@ -80,13 +80,13 @@ def test_making_the_object_touches_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told_with_advice(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_config_error_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match="let the user of this process write"):
         StateDirectory(tmp_path / "file" / ".gateway").prepare()
 
 
-def test_a_second_owner_is_refused_and_told_who_the_first_is(state: StateDirectory) -> None:
+def test_a_second_owner_is_refused_with_the_pid_of_the_first(state: StateDirectory) -> None:
     state.lock()
     second = StateDirectory(state.folder)
     with pytest.raises(LockHeldError, match=rf"another gateway \(process {os.getpid()}\) serves"):
@@ -173,14 +173,14 @@ def test_the_death_of_the_owner_frees_the_lock(state: StateDirectory) -> None:
     state.lock()
 
 
-def test_a_lock_that_nobody_can_take_is_not_told_as_an_owner(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_held_is_not_reported_as_held(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path / "never prepared")
     with pytest.raises(ConfigError, match="cannot be locked") as caught:
         state.lock()
     assert not isinstance(caught.value, LockHeldError)
 
 
-def test_a_socket_far_down_gets_a_path_that_the_kernel_takes(tmp_path: Path) -> None:
+def test_a_socket_in_a_deep_folder_gets_a_path_that_the_kernel_takes(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path / ("long" * 30) / ".gateway")
     state.prepare()
     assert len(str(state.socket)) > 108
@@ -193,7 +193,7 @@ def test_a_socket_far_down_gets_a_path_that_the_kernel_takes(tmp_path: Path) -> 
     assert state.socket.is_socket()
 
 
-async def test_the_command_line_reaches_a_server_far_down(
+async def test_the_command_line_reaches_a_server_in_a_deep_folder(
     start_gateway: StartGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = tmp_path / ("long" * 30)

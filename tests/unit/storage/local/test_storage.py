@@ -83,7 +83,7 @@ async def test_what_is_open_stays_what_it_was_while_its_name_gets_another_file(
                 pass
 
 
-async def test_a_file_that_is_cut_short_is_a_fault_and_no_short_file(
+async def test_a_file_that_is_cut_short_raises_and_is_no_short_file(
     storage: LocalStorage, root: Path
 ) -> None:
     store(root, "a", b"whole")
@@ -130,7 +130,7 @@ async def test_a_protected_file_is_known_by_its_inode_under_another_name(tmp_pat
     tree.close()
 
 
-async def test_a_list_passes_links_protected_places_and_unspeakable_names_by(
+async def test_a_list_leaves_out_links_protected_places_and_invalid_names(
     storage: LocalStorage, root: Path
 ) -> None:
     store(root, "a/b")
@@ -144,7 +144,7 @@ async def test_a_list_passes_links_protected_places_and_unspeakable_names_by(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
-async def test_a_folder_that_cannot_be_entered_is_a_fault_of_the_list_and_no_gap(
+async def test_a_folder_that_cannot_be_entered_makes_the_list_raise(
     storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     for key in ("a/1", "b/broken/2", "c/3"):
@@ -158,7 +158,7 @@ async def test_a_folder_that_cannot_be_entered_is_a_fault_of_the_list_and_no_gap
     assert await keys(storage, "/a/") == ["/a/1"]
 
 
-async def test_a_folder_whose_names_cannot_be_read_is_a_fault_of_the_list_and_no_gap(
+async def test_a_folder_whose_names_cannot_be_read_makes_the_list_raise(
     storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/1")
@@ -175,7 +175,7 @@ async def test_a_folder_whose_names_cannot_be_read_is_a_fault_of_the_list_and_no
         await keys(storage, "/")
 
 
-async def test_a_file_that_cannot_be_described_is_a_fault_of_the_list_and_no_gap(
+async def test_a_file_that_cannot_be_described_makes_the_list_raise(
     storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/broken")
@@ -192,7 +192,7 @@ async def test_a_file_that_cannot_be_described_is_a_fault_of_the_list_and_no_gap
 
 
 @pytest.mark.parametrize(("key", "passed"), [("lost+found/1", True), ("a/lost+found/1", False)])
-async def test_only_the_volumes_own_folder_is_passed_by_where_it_may_not_be_read(
+async def test_only_lost_and_found_is_left_out_where_it_may_not_be_read(
     storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, key: str, passed: bool
 ) -> None:
     store(root, key)
@@ -206,7 +206,7 @@ async def test_only_the_volumes_own_folder_is_passed_by_where_it_may_not_be_read
             await keys(storage, "/")
 
 
-async def test_a_folder_that_goes_while_it_is_listed_is_passed_by(
+async def test_a_folder_that_is_removed_while_it_is_listed_is_left_out(
     storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(root, "a/gone/1")
@@ -215,7 +215,9 @@ async def test_a_folder_that_goes_while_it_is_listed_is_passed_by(
     assert await keys(storage, "/") == ["/b"]
 
 
-async def test_a_list_of_a_folder_that_is_none_is_empty(storage: LocalStorage, root: Path) -> None:
+async def test_a_list_of_a_folder_that_does_not_exist_is_empty(
+    storage: LocalStorage, root: Path
+) -> None:
     store(root, "a/b")
     assert await keys(storage, "/none/") == []
     assert await keys(storage, "/a/b/") == []
@@ -254,7 +256,7 @@ def test_a_list_has_the_order_and_the_bounds_of_an_object_store(
     assert found == ["/" + key for key in sorted(expected, key=str.encode)]
 
 
-async def test_a_list_that_is_left_early_leaves_no_folder_open(
+async def test_a_list_that_is_ended_early_leaves_no_folder_open(
     storage: LocalStorage, root: Path
 ) -> None:
     for number in range(700):
@@ -267,9 +269,7 @@ async def test_a_list_that_is_left_early_leaves_no_folder_open(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_a_file_is_removed_only_while_it_is_the_very_same(
-    storage: LocalStorage, root: Path
-) -> None:
+async def test_a_file_is_removed_only_while_its_etag_matches(storage: LocalStorage, root: Path) -> None:
     file = store(root, "a/b")
     stat = await storage.stat("/a/b")
     os.utime(file, ns=(1, 1))
@@ -281,7 +281,7 @@ async def test_a_file_is_removed_only_while_it_is_the_very_same(
         await storage.delete("/a/b")
 
 
-async def test_type_and_metadata_stand_on_the_file(storage: LocalStorage, root: Path) -> None:
+async def test_type_and_metadata_are_stored_with_the_file(storage: LocalStorage, root: Path) -> None:
     note = encode_xattr("/a.txt", "text/x-ü", {"title": "Grüße"})
     assert note is not None
     with open(store(root, "a.txt"), "r+b") as file:
@@ -293,7 +293,7 @@ async def test_type_and_metadata_stand_on_the_file(storage: LocalStorage, root: 
     assert (stat.mime, stat.metadata) == ("text/x-ü", {"title": "Grüße"})
 
 
-def test_what_a_name_tells_as_well_is_not_noted() -> None:
+def test_a_type_that_the_name_implies_is_not_stored() -> None:
     assert encode_xattr("/a.txt", "text/plain", {}) is None
     assert encode_xattr("/a", None, {}) is None
     assert guess_mime("/a.tar.gz") == "application/gzip"
@@ -301,7 +301,7 @@ def test_what_a_name_tells_as_well_is_not_noted() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"{", b"[]", b'{"mime": 1, "metadata": {"a": 1}}', b"\xff"])
-def test_a_note_of_somebody_else_counts_as_nothing(tmp_path: Path, junk: bytes) -> None:
+def test_a_foreign_attribute_is_ignored(tmp_path: Path, junk: bytes) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"")
     with file.open("r+b") as opened:

@@ -82,7 +82,9 @@ def store(tree: DirectoryTree, path: str, content: bytes = b"x") -> None:
             file.write(content)
 
 
-def test_missing_folders_are_made_at_commit_and_not_by_lstat(tree: DirectoryTree, root: Path) -> None:
+def test_missing_folders_are_created_by_open_parent_and_not_by_lstat(
+    tree: DirectoryTree, root: Path
+) -> None:
     assert tree.lstat(("upload", "a", "f")) is None
     assert os.listdir(root) == []
     previous = os.umask(0)
@@ -109,7 +111,7 @@ def test_an_existing_file_is_found_and_opened(tree: DirectoryTree, root: Path) -
     assert again.st_ino == found.st_ino
 
 
-def test_opening_what_is_not_there_says_so(tree: DirectoryTree) -> None:
+def test_opening_a_missing_file_raises_file_not_found(tree: DirectoryTree) -> None:
     for path in ("f", "a/b/f"):
         with pytest.raises(FileNotFoundError):
             tree.open_file(paths.check_path(path))
@@ -118,7 +120,7 @@ def test_opening_what_is_not_there_says_so(tree: DirectoryTree) -> None:
 @pytest.mark.parametrize(
     "segments", [("..", "x"), ("a/b",), ("a", ""), (), ("", "a"), (".gateway", "k")]
 )
-def test_segments_that_no_check_has_seen_are_refused(
+def test_segments_that_were_never_checked_are_refused(
     tree: DirectoryTree, segments: tuple[str, ...]
 ) -> None:
     for call in (tree.lstat, tree.open_parent, tree.open_file):
@@ -161,7 +163,7 @@ def test_a_file_on_the_way_is_a_conflict_that_names_only_the_clients_path(
             tree.lstat(paths.check_path(path))
 
 
-def test_a_folder_swapped_for_a_symlink_after_the_probe_is_refused(
+def test_a_folder_swapped_for_a_symlink_after_the_lstat_is_refused(
     tree: DirectoryTree, root: Path, outside: Path
 ) -> None:
     store(tree, "/upload/a/f")
@@ -257,7 +259,7 @@ def test_a_name_too_long_for_the_file_system_is_refused(
         refused_by_all(tree, path, "bad_path")
 
 
-def test_a_closed_tree_answers_nothing(root: Path) -> None:
+def test_a_closed_tree_raises(root: Path) -> None:
     tree = DirectoryTree(root, [])
     tree.close()
     tree.close()

@@ -76,9 +76,7 @@ def test_a_change_by_others_makes_the_folders_below_it_doubtful_again(
     assert {inode for _, inode in done} == {(root / name).stat().st_ino for name in synced}
 
 
-def test_a_failed_sync_is_not_taken_for_done(
-    tree: DirectoryTree, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_sync_is_repeated(tree: DirectoryTree, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
 
     def failing(fd: int) -> None:

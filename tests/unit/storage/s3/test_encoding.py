@@ -10,24 +10,23 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.settings.values import Bucket
-from gateway.storage.s3.header_encoding import decoded, encoded
-from gateway.storage.s3.keys import MAX_KEY_BYTES, PrefixedKeys
+from gateway.storage.s3.encoding import MAX_KEY_BYTES, PrefixedKeys, decode_metadata, encode_metadata
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200)
 SEGMENT = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1)
 
 
 @given(TEXT)
-def test_whatever_metadata_says_is_read_back(value: str) -> None:
-    spelt = encoded({"title": value})
+def test_any_metadata_is_read_back(value: str) -> None:
+    spelt = encode_metadata({"title": value})
     assert spelt["title"].isascii()
     assert spelt["title"] == spelt["title"].strip()
-    assert decoded(spelt) == {"title": value}
+    assert decode_metadata(spelt) == {"title": value}
 
 
 @given(TEXT)
 def test_what_is_not_plain_is_read_by_any_program_that_reads_mail(value: str) -> None:
-    spelt = encoded({"title": value})["title"]
+    spelt = encode_metadata({"title": value})["title"]
     if spelt.startswith("=?"):
         assert str(email.header.make_header(email.header.decode_header(spelt))) == value
         assert max(map(len, spelt.split())) <= 75
@@ -35,7 +34,7 @@ def test_what_is_not_plain_is_read_by_any_program_that_reads_mail(value: str) ->
 
 @pytest.mark.parametrize("plain", ["", "Keynote Speech", "50% off + more", "a=b?c"])
 def test_plain_texts_stay_plain(plain: str) -> None:
-    assert encoded({"title": plain}) == {"title": plain}
+    assert encode_metadata({"title": plain}) == {"title": plain}
 
 
 @pytest.mark.parametrize(
@@ -50,41 +49,41 @@ def test_plain_texts_stay_plain(plain: str) -> None:
         ("\udce9", "?"),
     ],
 )
-def test_what_others_have_written_is_read_as_far_as_it_can_be(sent: str, read: str) -> None:
-    assert decoded({"Title": sent}) == {"title": read}
+def test_foreign_metadata_is_read_as_far_as_possible(sent: str, read: str) -> None:
+    assert decode_metadata({"Title": sent}) == {"title": read}
 
 
 @given(st.lists(SEGMENT, min_size=1, max_size=3), st.sampled_from(["", "p", "a b/c"]))
 def test_a_path_has_one_key_and_a_key_one_path(segments: list[str], prefix: str) -> None:
     keys, path = PrefixedKeys(Bucket("bucket", prefix)), "/" + "/".join(segments)
     try:
-        key = keys.of(path)
+        key = keys.key_of(path)
     except Refusal:
         return  # not every text is a path; see the tests of paths
     assert key == (f"{prefix}/" if prefix else "") + path[1:]
-    assert keys.path(key) == path
+    assert keys.path_of(key) == path
 
 
-def test_a_key_that_s3_cannot_keep_is_refused_with_the_room_that_there_is() -> None:
+def test_a_key_that_s3_cannot_store_is_refused_with_the_longest_path() -> None:
     keys = PrefixedKeys(Bucket("bucket", "prefix"))
     longest = "/" + "/".join(["é" * 100] * 5)[: (MAX_KEY_BYTES - len("prefix/")) // 2]
-    assert keys.of(longest)
+    assert keys.key_of(longest)
     with pytest.raises(Refusal, match="takes 1017 bytes") as refused:
-        keys.of("/" + "/".join(["x" * 200] * 6))
+        keys.key_of("/" + "/".join(["x" * 200] * 6))
     assert refused.value.code == "bad_path"
     with pytest.raises(Refusal):
-        keys.of("/\ud800")
+        keys.key_of("/\ud800")
 
 
 def test_the_gateways_own_objects_are_reached_by_no_path() -> None:
     keys = PrefixedKeys(Bucket("bucket", "prefix"))
     with pytest.raises(Refusal) as refused:
-        keys.of("/.gateway/probe")
+        keys.key_of("/.gateway/probe")
     assert refused.value.code == "bad_path"
-    assert keys.path("prefix/.gateway/probe") is None
-    assert keys.of("/.gateways")
+    assert keys.path_of("prefix/.gateway/probe") is None
+    assert keys.key_of("/.gateways")
 
 
 @pytest.mark.parametrize("key", ["other/a", "prefix", "prefix/", "prefix/folder/", "prefix/a//b", "pre"])
-def test_what_is_no_file_of_ours_has_no_path(key: str) -> None:
-    assert PrefixedKeys(Bucket("bucket", "prefix")).path(key) is None
+def test_a_key_that_is_no_file_has_no_path(key: str) -> None:
+    assert PrefixedKeys(Bucket("bucket", "prefix")).path_of(key) is None

@@ -1,4 +1,4 @@
-"""`files`: the very file of an event, or `Superseded`; never a newer one."""
+"""`files` by event, of local files: the version of the event or `Superseded`; never a newer one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def folder_gone(target: Path) -> None:
 CHANGES = [replaced, rewritten, touched, Path.unlink, linked, made_a_folder, folder_linked, folder_gone]
 
 
-async def test_the_file_of_the_event_is_read_whatever_path_the_event_tells(
+async def test_the_file_of_the_event_is_read_whatever_path_a_script_wrote(
     harness: CommitterHarness,
 ) -> None:
     event = await stored_event(harness, b"mine" * 100_000)
@@ -91,7 +91,9 @@ async def test_a_file_that_is_not_the_one_that_was_stored_is_neither_read_nor_re
     assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
-async def test_an_upload_that_the_journal_has_let_go_of_is_superseded(harness: CommitterHarness) -> None:
+async def test_an_upload_that_is_no_longer_in_the_journal_is_superseded(
+    harness: CommitterHarness,
+) -> None:
     with pytest.raises(Superseded, match="knows no upload"):
         await read(harness, {"upload_id": "01J-0"})
 
@@ -145,7 +147,7 @@ async def test_an_upload_that_races_with_a_removal_is_never_removed(
     assert harness.stored() == {"folder/x": b"newer"}
 
 
-async def test_the_look_and_the_removal_are_one_step_of_the_committer(
+async def test_the_comparison_and_the_removal_are_one_step_of_the_committer(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = await stored_event(harness)
