@@ -28,10 +28,10 @@ def accidents(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[str, ob
     """Yield the rows of the storm. Raises SystemExit if the promise was broken."""
     folder.mkdir()
     with deployment(folder) as running:
-        found = uvloop.run(upload_under_faults(running, asked.uploads, asked.every, asked.seed))
-    yield from found.rows()
-    if broken := [*found.missing, *found.torn, *found.orphans]:
-        raise SystemExit(f"the promise was broken: {broken[:10]}")
+        report = uvloop.run(upload_under_faults(running, asked.uploads, asked.every, asked.seed))
+    yield from report.rows()
+    if broken := report.verdict.broken():
+        raise SystemExit(f"the promise was broken: {broken}")
 
 
 def interruptions(folder: Path, lease: float) -> Iterator[tuple[str, object]]:

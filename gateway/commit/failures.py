@@ -24,7 +24,7 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, sqlite3.Error):
         log.error("the journal cannot be written: %s", error, extra=event("journal.unavailable"))
         return Refusal("journal_unavailable", "the journal cannot be written now: try again later")
-    log.error("an upload could not be stored", exc_info=error, extra=event("upload.failed"))
+    log.error("an upload could not be stored", exc_info=error, extra=event("commit.failed"))
     return Refusal("internal", "the file could not be stored; the server log has details")
 
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.commit.failures import refusal_of
-from gateway.commit.object_names import ReservedNames, identity_of_upload
+from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
 from gateway.commit.process_state import ProcessState
 from gateway.commit.publish import name_taken
 from gateway.commit.upload_events import StoredContent, UploadEvents
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
-from gateway.domain.model import Stored, Upload
+from gateway.domain.model import Identity, Stored, Upload
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
 from gateway.events.outbox import UploadRecord
 from gateway.events.pending_uploads import PendingUpload
@@ -149,7 +149,7 @@ class ObjectCommitter:
         record = UploadRecord(
             upload_id=upload.id,
             path=path,
-            identity=identity_of_upload(upload.id, body.received),
+            identity=Identity(0, 0, body.received, 0),  # no inode: the place has the etag
             mime=mime,
             digests=commit.digests,
             principal=upload.principal,

@@ -1,10 +1,9 @@
-"""How an upload is known in a bucket: its name, what the object says of itself, its identity."""
+"""How an upload appears in a bucket: its name, and the metadata of its object."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from gateway.commit.publish import names_beside
 from gateway.commit.writer import media_type
-from gateway.domain.model import Identity, Upload
+from gateway.domain.model import Upload
 from gateway.errors import Refusal
 from gateway.signing import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
@@ -75,12 +74,3 @@ def _object_params(upload: Upload, mark: str) -> dict[str, Any]:
         if upload.grant.cache_control:
             headers["cache-control"] = upload.grant.cache_control
     return put_object_params(upload.id, mark, media_type(upload), upload.metadata, headers)
-
-
-def identity_of_upload(upload_id: str, size: int) -> Identity:
-    """Return the identity of an upload's object: no device, a hash of the upload id for an inode.
-
-    An object is recognized by the upload id in its metadata.
-    """
-    digest = hashlib.blake2b(upload_id.encode(), digest_size=8).digest()
-    return Identity(0, int.from_bytes(digest) >> 1, size, 0)  # as large as SQLite's integers

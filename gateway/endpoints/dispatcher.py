@@ -239,10 +239,13 @@ class Dispatcher:
         if not access_log.isEnabledFor(logging.INFO):
             return
         path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
-        fields = {
+        fields: dict[str, object] = {
             "method": request.method[:20],
             "path": path.encode("utf-8", "replace").decode(),
-            "status": status,
+        }
+        if response is not None:
+            fields["status"] = response.status
+        fields |= {
             "ms": round((time.monotonic() - started) * 1000, 1),
             "remote": self.auth.client_address(request.remote, request.headers),
         }

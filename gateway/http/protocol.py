@@ -87,8 +87,10 @@ class _Protocol(web.RequestHandler):
             return refusal_response(
                 Refusal("internal", "internal server error; the server log has details")
             )
-        fields = {"status": "400", "remote": request.remote}
-        log.info("malformed request", extra=event("request.refused", **fields))
+        log.info(
+            "malformed request",
+            extra=event("request.refused", status=400, remote=request.remote),
+        )
         first_line = (message or "not HTTP").strip().splitlines()[0]
         response = refusal_response(Refusal("bad_request", f"malformed request: {first_line}"))
         response.force_close()
@@ -135,8 +137,10 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
             request._message = request._message._replace(should_close=True)
         if problem is None:
             return await handler(request)
-        fields = {"status": "400", "remote": request.remote}
-        log.info("malformed request", extra=event("request.refused", **fields))
+        log.info(
+            "malformed request",
+            extra=event("request.refused", status=400, remote=request.remote),
+        )
         if request.version not in HTTP_VERSIONS:
             # The status line repeats the version, and must not claim to support it.
             request._cache["version"] = HttpVersion10

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 
+from gateway.domain.addresses import host_port
 from gateway.errors import ConfigError
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import StateDirectory
@@ -25,21 +27,41 @@ def owner_socket(state: StateDirectory) -> socket.socket:
 def listening_socket(settings: Settings) -> socket.socket:
     """Bind, but do not listen yet: the port must be known before the first event is delivered.
 
-    Raises `ConfigError` for an address that cannot be had.
+    Raises `ConfigError` for an address that cannot be bound.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        bound = socket.socket(family, kind, protocol)
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"--host {settings.host}: no such name ({error.strerror}); give an address of this machine,"
+            " such as 127.0.0.1 or 0.0.0.0"
+        ) from error
+    bound = socket.socket(family, kind, protocol)
+    try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except OSError as fault:
-        raise ConfigError(
-            f"{settings.host}:{settings.port} cannot be bound ({fault.strerror}): stop what uses it, "
-            "or choose another --port (0 picks a free one)"
-        ) from fault
+    except OSError as error:
+        bound.close()
+        raise ConfigError(_bind_error(settings, error)) from error
     return bound
+
+
+def _bind_error(settings: Settings, error: OSError) -> str:
+    place = host_port(settings.host, settings.port)
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"{place} is in use: stop the other program, or choose another --port (0: a free one)"
+        case errno.EADDRNOTAVAIL:
+            return (
+                f"--host {settings.host} is not an address of this machine; give one that is, such as"
+                " 127.0.0.1 or 0.0.0.0"
+            )
+        case errno.EACCES:
+            return f"{place} cannot be bound without privileges: choose a --port of 1024 or higher"
+        case _:
+            return f"{place} cannot be bound ({error.strerror}): choose another --host or --port"
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

@@ -48,6 +48,6 @@ def _postgres(url: str) -> RecordStore:
     except ImportError as fault:
         raise ConfigError(
             f"records in PostgreSQL need a package that is missing ({fault}): "
-            "pip install 'upload-gateway[postgres]'"
+            "run pip install '.[postgres]' in the checkout"
         ) from fault
     return PostgresStore(url)

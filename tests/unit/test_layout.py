@@ -37,7 +37,7 @@ WORDS_PENDING = {
 }  # fmt: skip
 EVENTS_PENDING = {
     "auth", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
-    "endpoints.routing", "endpoints.uploads", "events", "http",
+    "endpoints.routing", "endpoints.uploads", "http",
     "plugins", "server",
 }  # fmt: skip
 

@@ -134,7 +134,10 @@ class _RouteBuilder:
         self._check_paths()
         auth = model.proxy.authorization.auth
         if auth == "jwt" and not self._issuer:
-            advice = "no JSON Web Token is accepted: name the issuer with --jwt-issuer URL"
+            advice = (
+                "the route authorizes by JSON Web Token, but no issuer is set: add --jwt-issuer URL"
+                " --jwt-audience NAME (gateway check needs them too)"
+            )
             self._error(advice, "proxy", "authorization", "auth")
         target = model.target
         return Route(

@@ -153,7 +153,7 @@ async def test_depth_and_paused_handlers_are_told(start_gateway: StartGateway) -
 
 
 @pytest.mark.parametrize("page", ["e-unknown", "a/b", "%2e%2e", "retry/x"])
-async def test_a_missing_file_is_not_found(start_gateway: StartGateway, page: str) -> None:
+async def test_what_is_not_there_is_not_found(start_gateway: StartGateway, page: str) -> None:
     gateway = await start_gateway()
     assert (await get(gateway, f"/-/events/{page}")).status in {400, 404}
 

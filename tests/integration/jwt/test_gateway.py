@@ -319,7 +319,7 @@ async def test_a_route_that_demands_one_where_no_issuer_is_known_is_a_fault_with
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     folder = write_plugin(tmp_path / "plugins", route("/a", auth="jwt"))
-    with pytest.raises(PluginErrors, match=r"plugin.yaml:2: no JSON Web Token is accepted"):
+    with pytest.raises(PluginErrors, match=r"plugin.yaml:2: the route authorizes by JSON Web Token"):
         await start_gateway(plugins=[str(folder)])
 
 
