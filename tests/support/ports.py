@@ -7,7 +7,6 @@ import contextlib
 import socket
 from collections.abc import Iterable, Iterator
 
-
 _until_the_end = contextlib.ExitStack()
 atexit.register(_until_the_end.close)
 

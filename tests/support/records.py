@@ -38,7 +38,7 @@ def record(
     body: dict[str, Any] | None = None,
 ) -> UploadRecord:
     """Return a record of the upload `name` with the event `e-<name>`."""
-    told = {"path": "/before/any/rename", "bytes": identity.size, **(body or {})}
+    event = {"path": "/before/any/rename", "bytes": identity.size, **(body or {})}
     return UploadRecord(
         upload_id=name,
         path=path or f"/upload/{name}",
@@ -48,7 +48,7 @@ def record(
         principal={"name": "alice"},
         remote="127.0.0.1",
         created=1000.0,
-        events=(EventRecord(f"e-{name}", UPLOADED, told, handlers),),
+        events=(EventRecord(f"e-{name}", UPLOADED, event, handlers),),
     )
 
 
