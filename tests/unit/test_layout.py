@@ -33,12 +33,12 @@ EVENT_WORD = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")
 WORDS_PENDING = {
     "auth", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
     "endpoints.inflight", "endpoints.routing", "endpoints.uploads", "events",
-    "http", "plugins", "server", "signing",
+    "http", "server", "signing",
 }  # fmt: skip
 EVENTS_PENDING = {
     "auth", "commit", "endpoints.admin", "endpoints.dispatcher", "endpoints.downloads",
-    "endpoints.routing", "endpoints.uploads", "events", "http",
-    "plugins", "server",
+    "endpoints.routing", "endpoints.uploads", "http",
+    "server",
 }  # fmt: skip
 
 
