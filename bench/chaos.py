@@ -27,10 +27,10 @@ def accidents(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, obj
     """Yield the rows of the storm. Raises SystemExit if the promise was broken."""
     folder.mkdir()
     with deployment(folder) as running:
-        outcomes = uvloop.run(upload_under_faults(running, args.uploads, args.every, args.seed))
-    yield from outcomes.rows()
-    if broken := [*outcomes.missing, *outcomes.torn, *outcomes.orphans]:
-        raise SystemExit(f"the promise was broken: {broken[:10]}")
+        report = uvloop.run(upload_under_faults(running, args.uploads, args.every, args.seed))
+    yield from report.rows()
+    if broken := report.verdict.broken():
+        raise SystemExit(f"the promise was broken: {broken}")
 
 
 def interruptions(folder: Path, lease: float) -> Iterator[tuple[str, object]]:

@@ -21,6 +21,7 @@ import aiofiles
 import aiohttp
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
+from gateway.domain.addresses import host_port
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
@@ -92,7 +93,7 @@ class FilesService:
             return None
         if (cause.host, cause.port) != owner:
             return None
-        return unreachable(f"{cause.host}:{cause.port}", cause)
+        return unreachable(host_port(*owner), cause)
 
     # -- by event
 

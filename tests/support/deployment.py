@@ -1,7 +1,4 @@
-"""An installation of real processes that die and come back: gateways, workers, three NATS servers.
-
-Its handlers write a line at the end of each complete run, wherever it was.
-"""
+"""A deployment of real processes that are killed and started again: gateways, workers, NATS servers."""
 
 from __future__ import annotations
 
@@ -11,39 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from tests.support.harness import GatewayProcess, complete_lines, files_below, write_plugin
+from tests.support.harness import GatewayProcess, files_below
 from tests.support.nats.processes import WorkerProcess
 from tests.support.nats.servers import Cluster, cluster_of_three
 from tests.support.ports import reserved_ports
+from tests.support.promise import READ, RunRecorder
 
-HANDLERS: Final = ("notes", "reads")
 LEASE: Final = 2.0
-PLUGIN: Final = """\
-name: {name}
-event: APIGW.OnFileUploaded
-retry: {{attempts: 100, backoff: 0.2, max_backoff: 1}}
-concurrency: 8
-script: |
-  import os
-  async def {name}(event, handle):
-      {work}
-      line = f"{{event['path']}} {{event['attempt']}} {{body}}\\n".encode()
-      to = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-      os.write(to, line)
-      os.close(to)
-"""
+"""Seconds of a delivery's lease."""
 
-WORK: Final = {
-    "notes": 'await asyncio.sleep(0.03); body = event["bytes"]',
-    "reads": "async with files.open(event) as reader: body = len(await reader.read())",
-}
+WORK: Final = {"notes": "await asyncio.sleep(0.03)", "reads": READ}
+"""What the handlers do, by their names."""
 
 
 class Restartable(Protocol):
-    """A process of the installation."""
+    """A process of the deployment."""
 
     def start(self) -> None:
-        """Start it (again) and wait until it says so. Blocking."""
+        """Start it (again) and wait until it is ready. Blocking."""
 
     def kill(self) -> None:
         """SIGKILL it."""
@@ -82,26 +64,23 @@ class RestartableWorker:
             self.process.kill()
 
 
-# -- the installation
+# -- the deployment
 
 
 @dataclass
 class Deployment:
-    """Gateways, workers, three NATS servers, and what their handlers wrote."""
+    """Gateways, workers, three NATS servers, and the runs of their handlers."""
 
     folder: Path
     nats: Cluster
     gateways: list[RestartableGateway]
     workers: list[RestartableWorker]
-
-    def lines(self, handler: str) -> list[str]:
-        """The lines of all complete runs."""
-        return complete_lines(self.folder / f"{handler}.log")
+    recorders: list[RunRecorder]
 
     def stored(self) -> dict[str, bytes]:
-        """The files that are to be seen in all gateways, by path."""
+        """The uploaded files of all gateways, by name."""
         return {
-            f"/{name}": body
+            name.removeprefix("upload/"): body
             for gateway in self.gateways
             for name, body in files_below(gateway.directory).items()
             if name.startswith("upload/")
@@ -110,10 +89,12 @@ class Deployment:
 
 @contextlib.contextmanager
 def deployment(folder: Path, gateways: int = 2, workers: int = 2) -> Iterator[Deployment]:
-    """Run an installation. Whatever was killed meanwhile, nothing of it is left in the end."""
-    for name in HANDLERS:
-        text = PLUGIN.format(name=name, work=WORK[name], log=str(folder / f"{name}.log"))
-        write_plugin(folder / "plugins", text, f"{name}.yaml")
+    """Run a deployment. Nothing of it is left in the end, whatever was killed meanwhile."""
+    retry = "{attempts: 100, backoff: 0.2, max_backoff: 1}"
+    recorders = [
+        RunRecorder(folder, name, work=work, retry=retry, more="concurrency: 8\n")
+        for name, work in WORK.items()
+    ]
     key = folder / "installation.key"
     key.write_text("a key for the time of a test, forty characters long\n")
     key.chmod(0o600)
@@ -128,7 +109,7 @@ def deployment(folder: Path, gateways: int = 2, workers: int = 2) -> Iterator[De
         try:
             for member in members:
                 member.start()
-            yield Deployment(folder, nats, all_gateways, all_workers)
+            yield Deployment(folder, nats, all_gateways, all_workers, recorders)
         finally:
             for member in members:
                 member.kill()

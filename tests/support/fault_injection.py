@@ -1,9 +1,6 @@
-"""A director of accidents: gateways, workers and NATS servers as real processes, killed at random and
-started again, while uploads go on. Used by `tests/test_chaos.py` and, longer, by `bench/chaos.py`.
+"""Fault injection: processes of a deployment are killed at random and started again during uploads.
 
-What it counts is the promise. A handler writes a line at the end of each run; an upload that was
-answered 2xx and has no line of some handler is `missing`, a line too many is a duplicate. An upload
-without an answer must be whole with its runs, or not be there at all.
+`test_chaos.py` runs it for seconds, `bench/chaos.py` for minutes; `promise.judge` counts.
 """
 
 from __future__ import annotations
@@ -18,18 +15,14 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Final
 
-from tests.support.deployment import HANDLERS, Deployment, Restartable
+from tests.support.deployment import Deployment, Restartable
 from tests.support.harness import put
+from tests.support.promise import UploadAttempt, Verdict, judge
 
 RECOVERY_TIMEOUT: Final = 120.0
-"""Seconds that all handlers get to run after the last accident."""
+"""Seconds in which all handlers run after the last fault."""
 
 CLIENTS: Final = 6
-
-
-def body_of(path: str) -> bytes:
-    """Return what is uploaded as `path`: no two are the same, and a piece of one is seen as such."""
-    return f"{path}\n".encode() * 400
 
 
 # -- uploads
@@ -37,14 +30,11 @@ def body_of(path: str) -> bytes:
 
 @dataclass
 class UploadClients:
-    """Clients that upload `count` files, as fast as they are allowed to, and what they were told."""
+    """Clients that upload `count` files, as fast as they are allowed to, and the responses."""
 
-    site: Deployment
+    deployment: Deployment
     count: int
-    acknowledged: list[str] = field(default_factory=list)
-    unanswered: list[str] = field(default_factory=list)
-    refused: Counter[int] = field(default_factory=Counter)
-    refused_paths: list[str] = field(default_factory=list)
+    attempts: list[UploadAttempt] = field(default_factory=list)
     longest_pause: float = 0.0
     _allowed: int = 0
     _last: float = 0.0
@@ -52,48 +42,57 @@ class UploadClients:
 
     @property
     def tried(self) -> int:
-        return len(self.acknowledged) + len(self.unanswered) + len(self.refused_paths)
+        return len(self.attempts)
+
+    def acknowledged(self) -> list[UploadAttempt]:
+        return [attempt for attempt in self.attempts if attempt.acknowledged]
+
+    def refused(self) -> Counter[int]:
+        """The statuses of refusals."""
+        return Counter(a.status for a in self.attempts if a.status is not None and not a.acknowledged)
 
     async def run(self) -> None:
-        """Upload. An upload without an answer is not repeated: its name is looked at in the end."""
+        """Upload. An upload without a response is not repeated: its name is checked in the end."""
         self._last = time.monotonic()
         numbers = iter(range(self.count))
         await asyncio.gather(*(self._client(n, numbers) for n in range(CLIENTS)))
 
     async def _client(self, client: int, numbers: Iterator[int]) -> None:
         for number in numbers:
-            await self._turn(number)
-            path = f"/upload/{client}/{number}"
-            for turn in range(len(self.site.gateways)):
-                gateway = self.site.gateways[(number + turn) % len(self.site.gateways)].process
-                assert gateway is not None
-                try:
-                    status = (await put(gateway, path, body_of(path))).status
-                except ConnectionRefusedError:
-                    continue  # nothing was sent; a balancer asks the next one
-                except (OSError, asyncio.IncompleteReadError):
-                    status = 0
-                await self._told(path, status)
-                break
-            else:
-                await self._told(path, 503)
-                await asyncio.sleep(0.2)  # all are down: a client's pause
+            await self._wait_allowed(number)
+            name = f"{client}/{number}"
+            attempt = UploadAttempt(name, f"/upload/{name}", 8000)
+            if not await self._send(attempt, first=number):
+                attempt.status = 503
+            await self._record(attempt)
+            if attempt.status == 503:
+                await asyncio.sleep(0.2)  # a client's pause
 
-    async def _told(self, path: str, status: int) -> None:
-        now = time.monotonic()
-        if 200 <= status < 300:
+    async def _send(self, attempt: UploadAttempt, first: int) -> bool:
+        """Upload to the first gateway that accepts the connection, as a load balancer does."""
+        gateways = self.deployment.gateways
+        for turn in range(len(gateways)):
+            gateway = gateways[(first + turn) % len(gateways)].process
+            assert gateway is not None
+            try:
+                attempt.status = (await put(gateway, attempt.tag, attempt.body)).status
+            except ConnectionRefusedError:
+                continue  # nothing was sent
+            except (OSError, asyncio.IncompleteReadError):
+                attempt.status = None
+            return True
+        return False
+
+    async def _record(self, attempt: UploadAttempt) -> None:
+        if attempt.acknowledged:
+            now = time.monotonic()
             self.longest_pause = max(self.longest_pause, now - self._last)
             self._last = now
-            self.acknowledged.append(path)
-        elif status == 0:
-            self.unanswered.append(path)
-        else:
-            self.refused[status] += 1
-            self.refused_paths.append(path)
+        self.attempts.append(attempt)
         async with self._progress:
             self._progress.notify_all()
 
-    async def _turn(self, number: int) -> None:
+    async def _wait_allowed(self, number: int) -> None:
         async with self._progress:
             await self._progress.wait_for(lambda: number < self._allowed)
 
@@ -110,14 +109,14 @@ class UploadClients:
             await self._progress.wait_for(lambda: self.tried >= min(number, self.count))
 
 
-# -- accidents
+# -- faults
 
 
 @dataclass
 class FaultInjector:
     """Kills at random, but the same for the same seed, whenever some more uploads were tried."""
 
-    site: Deployment
+    deployment: Deployment
     uploads: UploadClients
     every: int
     chance: random.Random
@@ -126,17 +125,17 @@ class FaultInjector:
     pause_without_nats: float = 0.0
 
     async def run(self) -> None:
-        """Direct until all uploads are tried; in the middle all of NATS is away for a while."""
+        """Kill until all uploads are tried; half way all of NATS is down for a while."""
         turn = 0
         while self.uploads.tried < self.uploads.count:
             if self.uploads.tried > self.uploads.count // 2 and not self.killed["all of NATS"]:
-                await self._all_of_nats()
+                await self._kill_all_of_nats()
             else:
-                await self._one(turn)
+                await self._kill_one(turn)
                 turn += 1
 
-    async def _one(self, turn: int) -> None:
-        """Kill one in the middle of a burst of uploads, which goes on while it is away."""
+    async def _kill_one(self, turn: int) -> None:
+        """Kill one process in the middle of a burst of uploads, which goes on meanwhile."""
         kind = ("gateway", "worker", "NATS server", "NATS leader")[turn % 4]
         member = await self._member(kind)
         before = self.uploads.tried
@@ -144,122 +143,102 @@ class FaultInjector:
         await self.uploads.until_tried(before + self.chance.randint(1, self.every // 2))
         self.killed[kind] += 1
         await asyncio.to_thread(member.kill)
-        await asyncio.sleep(self.chance.uniform(0.05, 0.5))  # how long it is away
+        await asyncio.sleep(self.chance.uniform(0.05, 0.5))  # how long it is down
         await asyncio.to_thread(member.start)
         await self.uploads.until_tried(before + self.every)
 
     async def _member(self, kind: str) -> Restartable:
         if kind == "gateway":
-            return self.chance.choice(self.site.gateways)
+            return self.chance.choice(self.deployment.gateways)
         if kind == "worker":
-            return self.chance.choice(self.site.workers)
+            return self.chance.choice(self.deployment.workers)
         if kind == "NATS leader":
             return await self._leader()
-        return self.chance.choice(self.site.nats.servers)
+        return self.chance.choice(self.deployment.nats.servers)
 
     async def _leader(self) -> Restartable:
-        """Wait until the servers know their leader: after the accident before this one they elect."""
+        """Wait until the servers have a leader: they elect one after the fault before this one."""
         async with asyncio.timeout(RECOVERY_TIMEOUT):
             while (leader := await asyncio.to_thread(self._leader_now)) is None:
-                await asyncio.sleep(0.1)  # asking is the only sign
+                await asyncio.sleep(0.1)  # there is no event to wait for
         return leader
 
     def _leader_now(self) -> Restartable | None:
         with contextlib.suppress(AssertionError, OSError, HTTPException, KeyError, StopIteration):
-            return self.site.nats.leader_of("apigw-queue")
+            return self.deployment.nats.leader_of("apigw-queue")
         return None
 
-    async def _all_of_nats(self) -> None:
-        """Kill all three; some uploads later they come back."""
+    async def _kill_all_of_nats(self) -> None:
+        """Kill all three; some uploads later they start again."""
         self.killed["all of NATS"] += 1
-        await asyncio.to_thread(self.site.nats.kill)
-        before = len(self.uploads.acknowledged)
+        await asyncio.to_thread(self.deployment.nats.kill)
+        before = len(self.uploads.acknowledged())
         self.uploads.longest_pause, pause = 0.0, self.uploads.longest_pause
         await self.uploads.allow(self.uploads.count // 5)
         await self.uploads.until_tried(self.uploads.tried + self.uploads.count // 5)
-        self.uploads_without_nats = len(self.uploads.acknowledged) - before
+        self.uploads_without_nats = len(self.uploads.acknowledged()) - before
         self.pause_without_nats = self.uploads.longest_pause
         self.uploads.longest_pause = max(pause, self.pause_without_nats)
-        await asyncio.to_thread(self.site.nats.start)
+        await asyncio.to_thread(self.deployment.nats.start)
 
 
-# -- the reckoning
+# -- the report
 
 
 @dataclass
 class PromiseReport:
-    """What became of the promise. `missing`, `torn` and `orphans` must be empty."""
+    """What was counted; `verdict` must be empty."""
 
     uploads: UploadClients
-    director: FaultInjector
+    injector: FaultInjector
+    verdict: Verdict
+    duplicates: dict[str, int]
+    repeated_attempts: int
     seconds: float
-    missing: list[str] = field(default_factory=list)
-    torn: list[str] = field(default_factory=list)
-    orphans: list[str] = field(default_factory=list)
-    duplicates: dict[str, int] = field(default_factory=dict)
-    begun_again: int = 0
 
     def rows(self) -> list[tuple[str, object]]:
         """Name and figure of all that was counted."""
-        told, director = self.uploads, self.director
-        killed = ", ".join(f"{count} {kind}" for kind, count in director.killed.items())
+        uploads, injector, verdict = self.uploads, self.injector, self.verdict
+        killed = ", ".join(f"{count} {kind}" for kind, count in injector.killed.items())
         return [
-            ("uploads tried", told.tried),
-            ("answered 2xx", len(told.acknowledged)),
-            ("without an answer", len(told.unanswered)),
-            ("refused", sum(told.refused.values())),
+            ("uploads tried", uploads.tried),
+            ("answered 2xx", len(uploads.acknowledged())),
+            ("without a response", sum(attempt.status is None for attempt in uploads.attempts)),
+            ("refused", uploads.refused().total()),
             ("killed", killed),
-            ("2xx while all of NATS was away", director.uploads_without_nats),
-            ("longest pause between two 2xx meanwhile, s", round(director.pause_without_nats, 2)),
-            ("longest pause between two 2xx, s", round(told.longest_pause, 2)),
-            ("2xx without a complete run of each handler", len(self.missing)),
-            ("files that are not whole, or not there after 2xx", len(self.torn)),
-            ("unanswered or refused, with a file but no run, or a run but no file", len(self.orphans)),
+            ("2xx while all of NATS was down", injector.uploads_without_nats),
+            ("longest pause between two 2xx meanwhile, s", round(injector.pause_without_nats, 2)),
+            ("longest pause between two 2xx, s", round(uploads.longest_pause, 2)),
+            *((f"{len(tags)} uploads are {name}", tags[:5]) for name, tags in verdict.broken().items()),
             *((f"duplicate runs of {name}", count) for name, count in self.duplicates.items()),
-            ("runs that were not a first attempt", self.begun_again),
+            ("runs that were not a first attempt", self.repeated_attempts),
             ("seconds in all", round(self.seconds, 1)),
         ]
 
 
-async def upload_under_faults(site: Deployment, count: int, every: int, seed: int) -> PromiseReport:
-    """Upload under accidents, wait until all handlers have run, count."""
+async def upload_under_faults(
+    deployment: Deployment, count: int, every: int, seed: int
+) -> PromiseReport:
+    """Upload while processes are killed, wait until all handlers have run, count."""
     started = time.monotonic()
-    uploads = UploadClients(site, count)
-    director = FaultInjector(site, uploads, every, random.Random(seed))
+    uploads = UploadClients(deployment, count)
+    injector = FaultInjector(deployment, uploads, every, random.Random(seed))
     async with asyncio.TaskGroup() as group:
         group.create_task(uploads.run())
-        group.create_task(director.run())
-    ran = await _all_have_run(site, set(uploads.acknowledged))
-    reckoning = PromiseReport(uploads, director, time.monotonic() - started)
-    evaluate(site, reckoning, ran)
-    return reckoning
+        group.create_task(injector.run())
+    await _wait_for_runs(deployment, {attempt.tag for attempt in uploads.acknowledged()})
+    recorders = deployment.recorders
+    verdict = judge(uploads.attempts, deployment.stored(), *(one.digests() for one in recorders))
+    duplicates = {one.name: len(one.tags()) - len(set(one.tags())) for one in recorders}
+    repeated = sum(run["attempt"] != 1 for one in recorders for run in one.runs())
+    return PromiseReport(uploads, injector, verdict, duplicates, repeated, time.monotonic() - started)
 
 
-async def _all_have_run(site: Deployment, wanted: set[str]) -> dict[str, Counter[str]]:
-    """Wait until each handler ran for all files that are there, and for `wanted`, if they ever do."""
+async def _wait_for_runs(deployment: Deployment, acknowledged: set[str]) -> None:
+    """Wait until each handler ran for all stored and `acknowledged` uploads, if they ever do."""
     deadline = time.monotonic() + RECOVERY_TIMEOUT
-    while True:
-        ran = {name: Counter(line.split()[0] for line in site.lines(name)) for name in HANDLERS}
-        due = wanted | set(site.stored())
-        if all(due <= set(runs) for runs in ran.values()) or time.monotonic() > deadline:
-            return ran
-        await asyncio.sleep(0.1)  # the lines are the only sign
-
-
-def evaluate(site: Deployment, reckoning: PromiseReport, ran: dict[str, Counter[str]]) -> None:
-    """Compare what clients were told, what is stored and what has run."""
-    told, stored = reckoning.uploads, site.stored()
-    reckoning.missing = [
-        path for path in told.acknowledged if not all(runs[path] for runs in ran.values())
-    ]
-    whole = {path for path, body in stored.items() if body == body_of(path)}
-    reckoning.torn = [path for path in {*told.acknowledged, *stored} if path not in whole]
-    reckoning.orphans = [
-        path
-        for path in (*told.unanswered, *told.refused_paths)
-        if any(bool(runs[path]) != (path in stored) for runs in ran.values())
-    ]
-    reckoning.orphans += [path for path in told.refused_paths if path in stored]
-    runs_of_all = [line.split() for name in HANDLERS for line in site.lines(name)]
-    reckoning.begun_again = sum(attempt != "1" for _, attempt, *_ in runs_of_all)
-    reckoning.duplicates = {name: runs.total() - len(runs) for name, runs in ran.items()}
+    while time.monotonic() < deadline:
+        due = acknowledged | {f"/upload/{name}" for name in deployment.stored()}
+        if all(due <= set(recorder.tags()) for recorder in deployment.recorders):
+            return
+        await asyncio.sleep(0.1)  # the log is the only sign

@@ -156,6 +156,8 @@ def test_the_event_word_of_a_call_is_read(source: str, word: str | None) -> None
         ("lookup", False),
         ("MOST_ROWS", True),
         ("most_rows", False),
+        ("LINGER_TIMEOUT", False),
+        ("PATIENCE", True),
         ("SECONDS", True),
         ("POLL_SECONDS", False),
         ("upload", False),

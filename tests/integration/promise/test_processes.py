@@ -33,19 +33,10 @@ from tests.support.harness import (
     wait_settled,
     write_plugin,
 )
+from tests.support.promise import RunRecorder, UploadAttempt, judge, upload
 
 pytestmark = pytest.mark.slow
 
-
-TELLS = """
-name: tells
-event: APIGW.OnFileUploaded
-retry: {attempts: 50, backoff: 0.05, max_backoff: 0.2}
-script: |
-  async def tells(event, handle):
-      with open("LOG", "a") as log:
-          log.write(event["path"] + "\\n")
-"""
 
 WAITS = """
 name: waits
@@ -54,19 +45,14 @@ retry: {attempts: 1000, backoff: 0.05, max_backoff: 0.1}
 script: |
   import os
   async def waits(event, handle):
-      if not os.path.exists("DOOR"):
+      if not os.path.exists("GATE_FILE"):
           raise RuntimeError("not yet")
 """
 
 
-def telling(tmp_path: Path) -> tuple[str, str]:
-    """Return the flags of a plugin that writes down each path that it is told of."""
-    folder = write_plugin(tmp_path / "plugins", TELLS.replace("LOG", str(tmp_path / "told")))
-    return "--plugins", str(folder)
-
-
-def told(tmp_path: Path) -> set[str]:
-    return set(complete_lines(tmp_path / "told"))
+@pytest.fixture
+def recorder(tmp_path: Path) -> RunRecorder:
+    return RunRecorder(tmp_path, work="pass")
 
 
 def slot_of(upload_id: str) -> int:
@@ -115,9 +101,9 @@ def messages(gateway: GatewayProcess, beginning: str) -> list[dict[str, Any]]:
 
 
 async def test_each_process_gets_work_and_each_knows_every_upload(
-    gateway_process: StartProcess, tmp_path: Path
+    gateway_process: StartProcess, tmp_path: Path, recorder: RunRecorder
 ) -> None:
-    gateway = gateway_process("--processes", "2", *telling(tmp_path))
+    gateway = gateway_process("--processes", "2", *recorder.flags)
     assert gateway.printed == [f"listening on {gateway.url}"]
     ids = await served_by_all(gateway, 2)
     await wait_settled(gateway)
@@ -127,7 +113,7 @@ async def test_each_process_gets_work_and_each_knows_every_upload(
         assert {story["handlers"][0]["state"] for story in stories} == {"done"}
     for unknown in ("nothing", "01M80KY0RN3M4QFD7NCXJ8WQYE-1", "..", "a%2F..%2Fmetrics-1"):
         assert (await get(gateway, f"/-/uploads/{unknown}")).status in {400, 404}
-    assert told(tmp_path) == {f"/{path}" for path in files_below(tmp_path / "data") if path[0] == "u"}
+    assert recorder.paths() == {f"/{path}" for path in files_below(tmp_path / "data") if path[0] == "u"}
     marked = {line.get("process") for line in messages(gateway, "request")}
     assert marked == {0, 1}
 
@@ -168,9 +154,9 @@ async def test_the_figures_of_all_processes_are_told_by_any(gateway_process: Sta
 
 
 async def test_events_of_all_processes_are_listed_by_any_and_by_the_command_line(
-    gateway_process: StartProcess, tmp_path: Path
+    gateway_process: StartProcess, recorder: RunRecorder
 ) -> None:
-    gateway = gateway_process("--processes", "2", *telling(tmp_path))
+    gateway = gateway_process("--processes", "2", *recorder.flags)
     await served_by_all(gateway, 2)
     await wait_settled(gateway)
     paths = {f"/upload/{path}" for path in files_below(gateway.directory / "upload")}
@@ -225,11 +211,12 @@ async def test_a_second_gateway_on_the_directory_is_refused_whatever_their_proce
     assert (await put(gateway, "/upload/x")).status == 201
 
 
-async def test_a_reload_reaches_every_process(gateway_process: StartProcess, tmp_path: Path) -> None:
-    name, folder = telling(tmp_path)
-    gateway = gateway_process("--processes", "2", name, folder)
-    text = TELLS.replace("LOG", str(tmp_path / "told")).replace('event["path"]', '"again"')
-    write_plugin(Path(folder), text)
+async def test_a_reload_reaches_every_process(
+    gateway_process: StartProcess, recorder: RunRecorder
+) -> None:
+    gateway = gateway_process("--processes", "2", *recorder.flags)
+    reloaded = recorder.text.replace('"path": event["path"]', '"path": "again"')
+    write_plugin(recorder.plugins, reloaded, "recorder.yaml")
     gateway.signal(signal.SIGHUP)
     deadline = time.monotonic() + TIMEOUT
     while {line["process"] for line in messages(gateway, "reloaded")} != {0, 1}:
@@ -237,7 +224,7 @@ async def test_a_reload_reaches_every_process(gateway_process: StartProcess, tmp
         await asyncio.sleep(0.02)  # the log is the only sign of a reload
     await served_by_all(gateway, 2)
     await wait_settled(gateway)
-    assert told(tmp_path) == {"again"}
+    assert recorder.paths() == {"again"}
 
 
 SLOW_TO_LOAD = """
@@ -416,56 +403,52 @@ async def test_a_handler_never_removes_what_another_process_has_just_stored(
 # -- deaths
 
 
-async def load(gateway: GatewayProcess, stop: asyncio.Event, acknowledged: dict[str, bytes]) -> None:
-    """Upload, one client after the other's heart, until told to stop; remember what got a 2xx."""
+async def load(gateway: GatewayProcess, stop: asyncio.Event, attempts: list[UploadAttempt]) -> None:
+    """Upload from eight clients until told to stop; nothing is refused."""
 
     async def client(number: int) -> None:
         count = 0
         while not stop.is_set():
             count += 1
-            name, body = f"{number}-{count}", f"{number}-{count}".encode() * 50
-            try:
-                answer = await put(gateway, f"/upload/{name}", body)
-            except (OSError, asyncio.IncompleteReadError):
-                continue
-            assert answer.status in {200, 201}, answer.body
-            acknowledged[name] = body
+            attempts.append(await upload(gateway, f"{number}-{count}"))
+            assert attempts[-1].status in {None, 200, 201}
 
     await asyncio.gather(*(client(number) for number in range(8)))
 
 
 async def test_a_killed_process_comes_back_and_the_others_go_on_and_nothing_is_lost(
-    gateway_process: StartProcess, tmp_path: Path
+    gateway_process: StartProcess, recorder: RunRecorder
 ) -> None:
-    gateway = gateway_process("--processes", "2", *telling(tmp_path))
-    stop, acknowledged = asyncio.Event(), dict[str, bytes]()
+    gateway = gateway_process("--processes", "2", *recorder.flags)
+    stop, attempts = asyncio.Event(), list[UploadAttempt]()
     async with asyncio.TaskGroup() as group:
-        group.create_task(load(gateway, stop, acknowledged))
+        group.create_task(load(gateway, stop, attempts))
         for _ in range(3):
-            before, dying = len(acknowledged), pid_of(gateway, 1)
-            while len(acknowledged) < before + 50:
+            before, dying = len(attempts), pid_of(gateway, 1)
+            while sum(attempt.acknowledged for attempt in attempts[before:]) < 50:
                 await asyncio.sleep(0.01)  # until the load is on
             os.kill(dying, signal.SIGKILL)
             await until_up(gateway, 2, but=dying)
         stop.set()
     await served_by_all(gateway, 2)
     await wait_settled(gateway)
-    stored = files_below(gateway.directory / "upload")
-    assert {name: stored.get(name) for name in acknowledged} == acknowledged
-    assert {f"/upload/{name}" for name in acknowledged} <= told(tmp_path)
-    assert {f"/upload/{name}" for name in stored} >= told(tmp_path)
+    stored = {
+        name: body for name, body in files_below(gateway.directory / "upload").items() if "-" in name
+    }
+    runs = {tag: digest for tag, digest in recorder.digests().items() if "-" in tag}
+    assert judge(attempts, stored, runs).broken() == {}
     assert leftovers(gateway.directory) == []
     assert len(messages(gateway, "process 1 (pid ")) == 3
 
 
 async def test_processes_that_die_in_the_middle_of_commits_lose_nothing(
-    gateway_process: StartProcess, tmp_path: Path
+    gateway_process: StartProcess, recorder: RunRecorder
 ) -> None:
-    flags = ("--processes", "2", *telling(tmp_path))
+    flags = ("--processes", "2", *recorder.flags)
     gateway = gateway_process(*flags, die_at="after rename:20")
-    stop, acknowledged = asyncio.Event(), dict[str, bytes]()
+    stop, attempts = asyncio.Event(), list[UploadAttempt]()
     async with asyncio.TaskGroup() as group:
-        group.create_task(load(gateway, stop, acknowledged))
+        group.create_task(load(gateway, stop, attempts))
         while len(messages(gateway, "process ")) < 6:
             await asyncio.sleep(0.02)  # each death is a line of the log
         stop.set()
@@ -473,8 +456,7 @@ async def test_processes_that_die_in_the_middle_of_commits_lose_nothing(
     survivor = gateway_process(*flags)
     await wait_settled(survivor)
     stored = files_below(survivor.directory / "upload")
-    assert {name: stored.get(name) for name in acknowledged} == acknowledged
-    assert {f"/upload/{name}" for name in stored} == told(tmp_path)
+    assert judge(attempts, stored, recorder.digests()).broken() == {}
     assert leftovers(survivor.directory) == []
 
 
@@ -486,9 +468,9 @@ def ended(process: psutil.Process) -> bool:
 
 
 async def test_the_children_end_with_a_killed_supervisor_and_a_new_start_works(
-    gateway_process: StartProcess, tmp_path: Path
+    gateway_process: StartProcess, recorder: RunRecorder
 ) -> None:
-    flags = ("--processes", "2", *telling(tmp_path))
+    flags = ("--processes", "2", *recorder.flags)
     gateway = gateway_process(*flags)
     ids = await served_by_all(gateway, 2)
     children = psutil.Process(gateway.process.pid).children()
@@ -502,7 +484,7 @@ async def test_the_children_end_with_a_killed_supervisor_and_a_new_start_works(
     for upload_id in ids.values():
         assert (await get(again, f"/-/uploads/{upload_id}")).status == 200
     stored = {f"/upload/{path}" for path in files_below(again.directory / "upload")}
-    assert stored == told(tmp_path)
+    assert stored == recorder.paths()
 
 
 async def test_a_process_that_cannot_start_is_told_of_and_the_others_go_on(
@@ -537,14 +519,14 @@ async def test_a_process_that_cannot_start_is_told_of_and_the_others_go_on(
 async def test_fewer_processes_take_over_what_the_others_left(
     gateway_process: StartProcess, tmp_path: Path
 ) -> None:
-    door = tmp_path / "door"
-    folder = write_plugin(tmp_path / "waiting", WAITS.replace("DOOR", str(door)))
+    gate = tmp_path / "gate"
+    folder = write_plugin(tmp_path / "waiting", WAITS.replace("GATE_FILE", str(gate)))
     flags = ("--plugins", str(folder))
     gateway = gateway_process("--processes", "3", *flags)
     ids = await served_by_all(gateway, 3)
     gateway.kill()
     single = gateway_process(*flags)
-    door.touch()
+    gate.touch()
     await wait_settled(single)
     for upload_id in ids.values():
         story = (await get(single, f"/-/uploads/{upload_id}")).json

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,35 +19,17 @@ from tests.support.harness import (
     TIMEOUT,
     GatewayProcess,
     RawConnection,
-    complete_lines,
     get,
     put,
     raw_connection,
     request_head,
     wait_settled,
-    write_plugin,
 )
+from tests.support.promise import RunRecorder, body_of, judge, upload
 from tests.support.s3.dropping_proxy import ResponseDroppingProxy
 from tests.support.s3.servers import SeaweedFS
 
 pytestmark = pytest.mark.slow
-
-HANDLER = """
-name: witness
-event: APIGW.OnFileUploaded
-retry: {attempts: 20, backoff: 0.05, max_backoff: 0.2}
-script: |
-  from gateway.errors import Superseded
-
-  async def witness(event, handle):
-      try:
-          async with files.open(event) as reader:
-              size = len(await reader.read())
-      except Superseded:
-          size = None
-      with open((await get_service_config("witness"))["log"], "a") as log:
-          log.write(json.dumps({"tag": event["headers"]["X-Tag"], "size": size}) + "\\n")
-"""
 
 BEFORE = ("after admit", "mid body", "before journal commit", "after journal commit", "before complete")
 AFTER = ("after complete", "before answer", "after answer")
@@ -56,22 +37,13 @@ SMALL, LARGE = 1000, 20_000_000
 
 
 @pytest.fixture
-def flags(tmp_path: Path, s3_storage: str) -> list[str]:
-    folder = write_plugin(tmp_path / "plugins", HANDLER)
-    write_plugin(folder, f"name: witness\nconfig:\n  log: {tmp_path / 'handled'}\n", "config.yaml")
-    return ["--plugins", str(folder), "--storage", s3_storage]
+def recorder(tmp_path: Path) -> RunRecorder:
+    return RunRecorder(tmp_path)
 
 
-def handled(tmp_path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in complete_lines(tmp_path / "handled")]
-
-
-async def attempt(gateway: GatewayProcess, tag: str, size: int) -> int | None:
-    """Upload; return the status, None when the connection broke without an answer."""
-    try:
-        return (await put(gateway, "/upload/x", tag[0].encode() * size, f"X-Tag: {tag}")).status
-    except (OSError, asyncio.IncompleteReadError):
-        return None
+@pytest.fixture
+def flags(recorder: RunRecorder, s3_storage: str) -> list[str]:
+    return [*recorder.flags, "--storage", s3_storage]
 
 
 async def in_bucket(s3: SeaweedFS, bucket: str, name: str = "x") -> tuple[bytes, int]:
@@ -99,7 +71,7 @@ async def eventually(true: Callable[[], Any]) -> None:
 )
 async def test_a_kill_leaves_all_or_nothing(
     gateway_process: StartProcess,
-    tmp_path: Path,
+    recorder: RunRecorder,
     s3: SeaweedFS,
     bucket: str,
     flags: list[str],
@@ -107,39 +79,42 @@ async def test_a_kill_leaves_all_or_nothing(
     size: int,
 ) -> None:
     with gateway_process(*flags) as gateway:
-        assert await attempt(gateway, "old", 500) == 201
-        await eventually(lambda: _told(tmp_path, "old"))
+        old = await upload(gateway, "x", "old", 500)
+        assert old.status == 201
+        await eventually(lambda: _has_run(recorder, "old"))
         await wait_settled(gateway)  # its end is written down too: else it would be told once more
     dying = gateway_process(*flags, die_at=point)
-    status = await attempt(dying, "new", size)
+    new = await upload(dying, "x", "new", size)
     assert dying.wait() == -9
 
     gateway = gateway_process(*flags)
     if point in BEFORE:
-        assert status is None
+        assert new.status is None
 
         async def swept() -> bool:
-            return await in_bucket(s3, bucket) == (b"o" * 500, 0)
+            return await in_bucket(s3, bucket) == (old.body, 0)
 
         await eventually(swept)
-        assert [run["tag"] for run in handled(tmp_path)] == ["old"]
+        assert recorder.tags() == ["old"]
     else:
-        assert status in ({None, 200} if point == "after answer" else {None})
-        await eventually(lambda: _told(tmp_path, "new"))
-        assert await in_bucket(s3, bucket) == (b"n" * size, 0)
-        assert {run["tag"]: run["size"] for run in handled(tmp_path)} == {"old": 500, "new": size}
-    assert await attempt(gateway, "again", 10) == 200
+        assert new.status in ({None, 200} if point == "after answer" else {None})
+        await eventually(lambda: _has_run(recorder, "new"))
+        assert await in_bucket(s3, bucket) == (new.body, 0)
+        assert recorder.digests() == {"old": old.digest, "new": new.digest}
+    content, _ = await in_bucket(s3, bucket)
+    assert judge([old, new], {"x": content}, recorder.digests()).broken() == {}
+    assert (await upload(gateway, "x", "again", 10)).status == 200
 
 
-async def _told(tmp_path: Path, tag: str) -> bool:
-    return tag in [run["tag"] for run in handled(tmp_path)]
+async def _has_run(recorder: RunRecorder, tag: str) -> bool:
+    return tag in recorder.tags()
 
 
 @pytest.fixture
 def dropping_proxy(
     s3: SeaweedFS, s3_storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ResponseDroppingProxy]:
-    """Between gateway and storage, somebody who swallows answers."""
+    """A proxy between gateway and storage that drops responses."""
     with ResponseDroppingProxy(s3.url) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
         yield between
@@ -148,7 +123,7 @@ def dropping_proxy(
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
 async def test_the_outcome_of_a_lost_response_is_determined(
     gateway_process: StartProcess,
-    tmp_path: Path,
+    recorder: RunRecorder,
     s3: SeaweedFS,
     bucket: str,
     flags: list[str],
@@ -157,23 +132,23 @@ async def test_the_outcome_of_a_lost_response_is_determined(
 ) -> None:
     """The storage did it, and its answer was lost: once; and again, with the gateway killed over it."""
     gateway = gateway_process(*flags)
-    dropping_proxy.swallow(b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x")
-    assert await attempt(gateway, "new", size) in {200, 201}
-    await eventually(lambda: _told(tmp_path, "new"))
+    dropping_proxy.drop_responses(b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x")
+    assert (await upload(gateway, "x", "new", size)).status in {200, 201}
+    await eventually(lambda: _has_run(recorder, "new"))
 
-    dropping_proxy.swallow(
+    dropping_proxy.drop_responses(
         b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x", then=gateway.kill
     )
-    assert await attempt(gateway, "later", size) is None
+    assert (await upload(gateway, "x", "later", size)).status is None
     dropping_proxy.count = 0
     gateway_process(*flags)
-    await eventually(lambda: _told(tmp_path, "later"))
-    assert await in_bucket(s3, bucket) == (b"l" * size, 0)
+    await eventually(lambda: _has_run(recorder, "later"))
+    assert await in_bucket(s3, bucket) == (body_of("later", size), 0)
 
 
 async def test_a_lost_response_leaks_no_memory(
     gateway_process: StartProcess,
-    tmp_path: Path,
+    recorder: RunRecorder,
     flags: list[str],
     dropping_proxy: ResponseDroppingProxy,
 ) -> None:
@@ -181,20 +156,20 @@ async def test_a_lost_response_leaks_no_memory(
     gateway = gateway_process(*flags, "--idle-timeout", "3")
     body = b"%x\r\n%b\r\n0\r\n\r\n" % (SMALL * 100, b"n" * SMALL * 100)
     for number in range(3):
-        dropping_proxy.swallow(b"PUT", count=1, key=b"upload/x")
+        dropping_proxy.drop_responses(b"PUT", count=1, key=b"upload/x")
         lines = "Transfer-Encoding: chunked", "If-None-Match: *", f"X-Tag: {number}"
         async with raw_connection(gateway) as connection:
             await connection.send(request_head("PUT", f"/upload/x{number}", *lines) + body)
             answer = await connection.answer()
         assert (answer.status, dropping_proxy.count) == (201, 0)
-        await eventually(partial(_told, tmp_path, str(number)))
+        await eventually(partial(_has_run, recorder, str(number)))
 
 
 @pytest.mark.parametrize("size", [0, SMALL])
 @pytest.mark.parametrize("how", ["If-None-Match", "reject", "rename"])
 async def test_the_outcome_of_a_lost_response_is_determined_where_nothing_may_be_replaced(
     gateway_process: StartProcess,
-    tmp_path: Path,
+    recorder: RunRecorder,
     s3: SeaweedFS,
     bucket: str,
     flags: list[str],
@@ -205,11 +180,11 @@ async def test_the_outcome_of_a_lost_response_is_determined_where_nothing_may_be
     """What is sent again meets its own object, and must not take it for somebody else's."""
     condition = ["If-None-Match: *"] if how == "If-None-Match" else []
     gateway = gateway_process(*flags, *([] if condition else ["--on-conflict", how]))
-    dropping_proxy.swallow(b"PUT", count=1, key=b"upload/x")
+    dropping_proxy.drop_responses(b"PUT", count=1, key=b"upload/x")
     answer = await put(gateway, "/upload/x", b"n" * size, "X-Tag: new", *condition)
     assert (answer.status, dropping_proxy.count) == (201, 0)
     assert answer.json["path"] == "/upload/x"
-    await eventually(lambda: _told(tmp_path, "new"))
+    await eventually(lambda: _has_run(recorder, "new"))
     assert await in_bucket(s3, bucket) == (b"n" * size, 0)
 
     again = await put(gateway, "/upload/x", b"again", "X-Tag: again", *condition)
@@ -218,10 +193,10 @@ async def test_the_outcome_of_a_lost_response_is_determined_where_nothing_may_be
 
 
 async def test_a_newer_object_is_never_overwritten_by_recovery(
-    gateway_process: StartProcess, tmp_path: Path, s3: SeaweedFS, bucket: str, flags: list[str]
+    gateway_process: StartProcess, recorder: RunRecorder, s3: SeaweedFS, bucket: str, flags: list[str]
 ) -> None:
     dying = gateway_process(*flags, die_at="before complete")
-    assert await attempt(dying, "unanswered", LARGE) is None
+    assert (await upload(dying, "x", "unanswered", LARGE)).status is None
     dying.wait()
     async with s3.client() as client:
         await client.put_object(Bucket=bucket, Key="a prefix/upload/x", Body=b"by hand")
@@ -231,12 +206,13 @@ async def test_a_newer_object_is_never_overwritten_by_recovery(
         return await in_bucket(s3, bucket) == (b"by hand", 0)
 
     await eventually(swept)
-    assert handled(tmp_path) == []
+    assert recorder.runs() == []
 
 
 async def test_an_unavailable_storage_is_waited_for(
     gateway_process: StartProcess,
     tmp_path: Path,
+    recorder: RunRecorder,
     bucket: str,
     flags: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -247,7 +223,7 @@ async def test_an_unavailable_storage_is_waited_for(
             monkeypatch.setenv(name, value)
         await own.make(bucket)
         dying = gateway_process(*flags, die_at="after complete")
-        assert await attempt(dying, "new", LARGE) is None
+        assert (await upload(dying, "x", "new", LARGE)).status is None
         dying.wait()
         own.kill()
 
@@ -257,11 +233,11 @@ async def test_an_unavailable_storage_is_waited_for(
         assert int(refused.headers["Retry-After"]) > 0
         ready = await get(gateway, "/-/ready")
         assert (ready.status, ready.json["checks"]["storage"]) == (503, False)
-        assert handled(tmp_path) == []
+        assert recorder.runs() == []
 
         await asyncio.to_thread(own.start)
-        await eventually(lambda: _told(tmp_path, "new"))
-        assert await attempt(gateway, "next", 100) == 200
+        await eventually(lambda: _has_run(recorder, "new"))
+        assert (await upload(gateway, "x", "next", 100)).status == 200
 
         async def is_ready() -> bool:
             return (await get(gateway, "/-/ready")).status == 200
@@ -273,6 +249,7 @@ async def test_an_unavailable_storage_is_waited_for(
 async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promise(
     gateway_process: StartProcess,
     tmp_path: Path,
+    recorder: RunRecorder,
     bucket: str,
     flags: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -312,11 +289,11 @@ async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promis
             with pytest.raises(ClientError, match="NoSuchKey"):
                 await in_bucket(own, bucket, "y")
 
-    async def told() -> bool:
-        tags = {line["tag"] for line in handled(tmp_path)}
+    async def all_have_run() -> bool:
+        tags = set(recorder.tags())
         return tags == {f"{name} {kind}" for name in ("stopped", "killed") for kind in KINDS}
 
-    await eventually(told)
+    await eventually(all_have_run)
 
 
 async def _all_begun(s3: SeaweedFS, bucket: str) -> bool:

@@ -16,7 +16,6 @@ from gateway.signing import UrlSigner
 from tests.conftest import StartGateway, StartProcess
 from tests.integration.signed_urls.test_signed_uploads import code, sign
 from tests.support.harness import (
-    GatewayProcess,
     curl,
     files_below,
     leftovers,
@@ -24,6 +23,7 @@ from tests.support.harness import (
     raw_connection,
     request_head,
 )
+from tests.support.promise import status_of
 
 NOTHING = ("mid body", "after file sync", "after url used up", "after journal commit")
 EVERYTHING = ("after link", "after rename", "after directory sync", "before answer")
@@ -107,13 +107,6 @@ def signed(tmp_path: Path, path: str = "/upload/x", fresh: bool = False) -> str:
     )
 
 
-async def attempt(gateway: GatewayProcess, target: str, body: bytes) -> int | None:
-    try:
-        return (await put(gateway, target, body)).status
-    except (OSError, asyncio.IncompleteReadError):
-        return None
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("point", [*NOTHING, *EVERYTHING])
 async def test_a_kill_leaves_file_and_used_up_url_or_neither(
@@ -123,7 +116,7 @@ async def test_a_kill_leaves_file_and_used_up_url_or_neither(
         pass
     target, body = signed(tmp_path, fresh=point == "after link"), b"b" * 200_000
     dying = gateway_process(die_at=point)
-    assert await attempt(dying, target, body) is None
+    assert await status_of(dying, target, body) is None
     assert dying.wait() == -9
 
     gateway = gateway_process()
@@ -131,7 +124,7 @@ async def test_a_kill_leaves_file_and_used_up_url_or_neither(
     if point in NOTHING:
         assert files_below(tmp_path / "data/upload") == {}
         assert os.listdir(tmp_path / "data/.gateway/once") == []
-        assert await attempt(gateway, target, body) == 201
+        assert await status_of(gateway, target, body) == 201
     assert files_below(tmp_path / "data/upload") == {"x": body}
     assert os.listdir(tmp_path / "data/.gateway/once") == ["n" * 22]
     answer = await put(gateway, target, body)
@@ -145,12 +138,12 @@ async def test_it_is_used_up_for_all_processes_and_over_a_restart(
     with gateway_process("--processes", "2") as gateway:
         target = signed(tmp_path)
         bodies = [b"%d" % number * 70_000 for number in range(24)]
-        statuses = await asyncio.gather(*(attempt(gateway, target, body) for body in bodies))
+        statuses = await asyncio.gather(*(status_of(gateway, target, body) for body in bodies))
         assert Counter(statuses) == {201: 1, 403: 23}
         assert files_below(tmp_path / "data/upload") == {"x": bodies[statuses.index(201)]}
         gateway.terminate()
     gateway = gateway_process("--processes", "3")
-    assert [await attempt(gateway, target, b"again") for _ in range(6)] == [403] * 6
+    assert [await status_of(gateway, target, b"again") for _ in range(6)] == [403] * 6
 
 
 # -- in a bucket
@@ -181,8 +174,8 @@ async def test_in_a_bucket_a_kill_never_lets_it_be_used_twice(
         pass
     target = signed(tmp_path)
     dying = gateway_process(*flags, die_at=point)
-    assert await attempt(dying, target, b"body") is None
+    assert await status_of(dying, target, b"body") is None
     assert dying.wait() == -9
     gateway = gateway_process(*flags)
-    assert await attempt(gateway, target, b"body") == status
-    assert await attempt(gateway, target, b"body") == 403
+    assert await status_of(gateway, target, b"body") == status
+    assert await status_of(gateway, target, b"body") == 403

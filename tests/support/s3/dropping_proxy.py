@@ -1,6 +1,6 @@
-"""A TCP relay before an S3 server that swallows the answers to some requests: it was done, nobody knows.
+"""A TCP proxy before an S3 server that drops the responses to some requests, which were carried out.
 
-Each connection carries one request at a time; what is swallowed ends with the connection.
+Each connection carries one request at a time; a dropped response ends its connection.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 
 class ResponseDroppingProxy:
-    """Relays to `url`. `swallow` says which answers to lose."""
+    """Relays to `url`. `drop_responses` says which."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -25,10 +25,10 @@ class ResponseDroppingProxy:
         self._method = self._key = b""
         self._then: Callable[[], None] | None = None
 
-    def swallow(
+    def drop_responses(
         self, method: bytes, count: int, key: bytes, then: Callable[[], None] | None = None
     ) -> None:
-        """Lose the answers to the next `count` requests of `method` for `key` that publish."""
+        """Drop the responses to the next `count` requests of `method` for `key` that publish."""
         self._method, self._key, self.count, self._then = method, key, count, then
 
     def __enter__(self) -> Self:
