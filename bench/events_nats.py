@@ -56,7 +56,7 @@ async def consume(nats: NatsEngine, count: int) -> None:
         while len(settling) > MAX_UNSETTLED:
             await asyncio.wait(settling, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.gather(*settling)
-    await nats.queue.written()
+    await nats.queue.flush_run_log()
 
 
 async def relayed(journal: Journal) -> None:

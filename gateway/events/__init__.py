@@ -1,5 +1,5 @@
-"""The journal in which uploads and their deliveries survive, and the runner.
+"""Events and their deliveries, durable until every handler has run.
 
-`database` owns the one SQLite connection, `schema` its tables, `journal` the named questions and
-changes, `runner` claims deliveries and runs handlers.
+The journal keeps them in SQLite; with NATS the relay moves them to JetStream. The runner claims
+deliveries from either and runs the handlers.
 """

@@ -221,7 +221,7 @@ class Ledger(Protocol):
         """Do one bounded chunk of `verb` behind the cursor `after`, None for the first.
 
         `retry` makes dead and delayed deliveries due now, their attempts counted from 1 again; `drop`
-        deletes what is neither running nor done; `replay` delivers again what was done, or handed to a
+        deletes what is neither running nor done; `replay` delivers again what was done, or relayed to a
         remote engine. Deliveries that come to match after the first chunk are left alone. A chunk may be
         repeated. Raises `ValueError` for an invalid cursor.
         """

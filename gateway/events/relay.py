@@ -1,8 +1,8 @@
-"""Takes what is ready out of the journal and hands it to a remote engine.
+"""Moves deliveries from the journal to a remote engine.
 
-The rule: an event leaves the journal's queue only when the remote engine has acknowledged it, and
-even then its row stays for a replay. Uploads never wait for it: while the engine is away, events
-wait in the journal. A repetition is recognised there by its key.
+A delivery leaves the journal's queue only when the engine has acknowledged it; its row stays for a
+replay. Uploads never wait for the engine: while it is unavailable, events stay queued in the
+journal. The engine recognises a repetition by its key.
 """
 
 from __future__ import annotations
@@ -18,24 +18,28 @@ from typing import Final, Protocol
 from gateway.domain.model import Delivery, Origin
 from gateway.errors import EventEngineUnavailable
 from gateway.events.protocols import Depth, NewEvent
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.relay")
 
-BATCH: Final = 256
-BATCHES: Final = 2
-"""Batches on their way at once: while one is being acknowledged the next one is claimed."""
+MAX_BATCH: Final = 256
+"""Deliveries of one batch."""
 
-CLAIM_SECONDS: Final = 30.0
-LOOK_EVERY: Final = 5.0
-"""Seconds between two looks at how far behind we are."""
+MAX_BATCHES: Final = 2
+"""Batches in flight: while one is being acknowledged the next one is claimed."""
 
-FIRST_PAUSE: Final = 0.25
-LONGEST_PAUSE: Final = 5.0
+CLAIM_TIMEOUT: Final = 30.0
+DEPTH_INTERVAL: Final = 5.0
+"""Seconds between two counts of what waits."""
+
+MIN_DELAY: Final = 0.25
+MAX_DELAY: Final = 5.0
+"""Seconds between two batches while the engine takes nothing: the first and the longest delay."""
 
 
 @dataclass(slots=True, frozen=True)
 class OutgoingDelivery:
-    """One delivery to be handed over. `key` recognises a repetition."""
+    """One delivery for a remote engine. `key` recognises a repetition."""
 
     event: NewEvent
     handler: str
@@ -44,34 +48,34 @@ class OutgoingDelivery:
 
 
 class RelaySource(Protocol):
-    """The journal, as far as a relay needs it. All raise `EventEngineUnavailable`."""
+    """The journal, as far as a relay needs it. Every method raises `EventEngineUnavailable`."""
 
     async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
-        """Take due deliveries of all handlers."""
+        """Claim due deliveries of all handlers."""
 
     async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:
-        """They were handed over."""
+        """Mark deliveries that the engine has acknowledged."""
 
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
-        """They could not be handed over now."""
+        """Return deliveries that could not be sent now."""
 
     async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
-        """This one can never be handed over."""
+        """Make a delivery dead that can never be sent."""
 
 
 class RelayTarget(Protocol):
-    """The engine that takes them."""
+    """The remote engine."""
 
     async def wait_ready(self) -> None:
-        """Wait until it can be reached."""
+        """Wait until it is available."""
 
-    async def send(self, parcels: Sequence[OutgoingDelivery]) -> list[Exception | None]:
-        """Publish all; say of each None where it is acknowledged, else why it is not."""
+    async def send(self, deliveries: Sequence[OutgoingDelivery]) -> list[Exception | None]:
+        """Publish all; return for each None where it is acknowledged, else the error."""
 
 
 @dataclass(slots=True, frozen=True)
 class RelayContext:
-    """What others must know of us, and we of the journal.
+    """What a relay adds to deliveries, and what it reads from the journal.
 
     `holder` returns the `HOST:PORT` that events name, `scheme` is what is served there,
     `etags` finds the entity tags of uploads, `depth` what the journal still has.
@@ -84,105 +88,122 @@ class RelayContext:
 
 
 class Relay:
-    """Hands over what `source` has. Lives on the server's loop."""
+    """Relays the deliveries of `source`. Lives on the server's loop."""
 
-    def __init__(self, source: RelaySource, remote: RelayTarget, here: RelayContext) -> None:
+    def __init__(self, source: RelaySource, target: RelayTarget, context: RelayContext) -> None:
         self._source = source
-        self._remote = remote
-        self._here = here
-        self._slots = asyncio.Semaphore(BATCHES)
+        self._target = target
+        self._context = context
+        self._slots = asyncio.Semaphore(MAX_BATCHES)
         self._sending: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._pause = 0.0
+        self._delay = 0.0
         self._oldest: float | None = None
         self.waiting = 0
-        """Deliveries that are not yet handed over, some seconds ago."""
+        """Deliveries that are not relayed yet, some seconds ago."""
 
     @property
     def lag(self) -> float:
-        """Age in seconds of the oldest event that is not yet handed over."""
+        """Age in seconds of the oldest event that is not relayed yet."""
         return 0.0 if self._oldest is None else max(0.0, time.time() - self._oldest)
 
     def start(self) -> None:
-        """Begin to hand over."""
-        self._tasks = [asyncio.create_task(self._relay()), asyncio.create_task(self._look())]
+        """Begin to relay."""
+        self._tasks = [asyncio.create_task(self._relay()), asyncio.create_task(self._count_waiting())]
 
     async def stop(self) -> None:
-        """Hand over no more; what was claimed and not acknowledged goes back."""
+        """Relay no more; what was claimed and not acknowledged goes back to the queue."""
         for task in (*self._tasks, *self._sending):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._sending, return_exceptions=True)
 
     async def _relay(self) -> None:
         while True:
-            await self._remote.wait_ready()
+            await self._target.wait_ready()
             await self._slots.acquire()
             try:
-                claimed = await self._source.claim_any(BATCH, CLAIM_SECONDS)
-            except EventEngineUnavailable as fault:
+                claimed = await self._source.claim_any(MAX_BATCH, CLAIM_TIMEOUT)
+            except EventEngineUnavailable as error:
                 self._slots.release()
-                log.error("the journal cannot be read, trying again: %s", fault)
-                await asyncio.sleep(LONGEST_PAUSE)
+                log.error(
+                    "the journal cannot be read, retrying: %s",
+                    error,
+                    extra=event("journal.unavailable"),
+                )
+                await asyncio.sleep(MAX_DELAY)
                 continue
             except BaseException:
                 self._slots.release()
                 raise
-            # No `await` until a task has them: a stop must find what was claimed.
-            task = asyncio.create_task(self._hand_over(claimed))
+            # No `await` until a task has the batch: a stop must find what was claimed.
+            task = asyncio.create_task(self._send_batch(claimed))
             self._sending.add(task)
-            task.add_done_callback(self._handed_over)
-            if self._pause:
-                await asyncio.sleep(self._pause)
+            task.add_done_callback(self._finish_batch)
+            if self._delay:
+                await asyncio.sleep(self._delay)
 
-    def _handed_over(self, task: asyncio.Task[None]) -> None:
+    def _finish_batch(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
         self._slots.release()
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            log.error("a batch could not be handed over", exc_info=fault)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a batch could not be relayed", exc_info=error, extra=event("relay.failed"))
 
-    async def _hand_over(self, claimed: list[Delivery]) -> None:
+    async def _send_batch(self, claimed: list[Delivery]) -> None:
         if not claimed:
             return
-        left = {id(delivery): delivery for delivery in claimed}
+        unsent = {id(delivery): delivery for delivery in claimed}
         try:
-            outcomes = await self._remote.send(await self._packed(claimed))
-            taken = [d for d, fault in zip(claimed, outcomes, strict=True) if fault is None]
-            # Cancelled in the middle, it is handed back and sent again: its key recognises it.
-            await self._source.mark_relayed(taken)
-            for delivery in taken:
-                del left[id(delivery)]
-            for delivery, fault in zip(claimed, outcomes, strict=True):
-                if isinstance(fault, ValueError):
-                    log.error("%s for %s: %s", delivery.event_id, delivery.handler, fault)
-                    await self._source.dead_letter(delivery, str(fault), 0.0)
-                    del left[id(delivery)]
-            self._mind(next((f for f in outcomes if isinstance(f, EventEngineUnavailable)), None))
+            errors = await self._target.send(await self._outgoing(claimed))
+            relayed = [d for d, error in zip(claimed, errors, strict=True) if error is None]
+            # Cancelled in between, they are requeued and sent again: their keys recognise them.
+            await self._source.mark_relayed(relayed)
+            for delivery in relayed:
+                del unsent[id(delivery)]
+            for delivery, error in zip(claimed, errors, strict=True):
+                if isinstance(error, ValueError):
+                    await self._reject(delivery, error)
+                    del unsent[id(delivery)]
+            self._adjust_delay(next((e for e in errors if isinstance(e, EventEngineUnavailable)), None))
         finally:
-            if left:
-                await self._give_back(list(left.values()))
+            if unsent:
+                await self._requeue(list(unsent.values()))
 
-    async def _give_back(self, deliveries: list[Delivery]) -> None:
-        # Where the journal fails as well, the next start finds them running and revives them.
+    async def _reject(self, delivery: Delivery, error: ValueError) -> None:
+        log.error(
+            "event %s for %s cannot be relayed and is dead now: %s",
+            delivery.event_id,
+            delivery.handler,
+            error,
+            extra=event("delivery.dead", event_id=delivery.event_id, handler=delivery.handler),
+        )
+        await self._source.dead_letter(delivery, str(error), 0.0)
+
+    async def _requeue(self, deliveries: list[Delivery]) -> None:
+        # Where the journal fails as well, the next start finds them running and makes them ready.
         with contextlib.suppress(EventEngineUnavailable):
             await self._source.requeue(deliveries)
 
-    def _mind(self, fault: EventEngineUnavailable | None) -> None:
-        """Pause, longer and longer, while the engine takes nothing."""
-        if fault is None:
-            self._pause = 0.0
+    def _adjust_delay(self, error: EventEngineUnavailable | None) -> None:
+        """Wait longer after each batch that the engine did not take."""
+        if error is None:
+            self._delay = 0.0
             return
-        if not self._pause:
-            log.warning("events wait in the journal: %s", fault)
-        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        if not self._delay:
+            log.warning(
+                "NATS unavailable, events stay queued in the journal: %s",
+                error,
+                extra=event("engine.unavailable"),
+            )
+        self._delay = min(max(self._delay * 2, MIN_DELAY), MAX_DELAY)
 
-    async def _packed(self, claimed: Sequence[Delivery]) -> list[OutgoingDelivery]:
+    async def _outgoing(self, claimed: Sequence[Delivery]) -> list[OutgoingDelivery]:
         uploads = list({d.upload_id for d in claimed if d.upload_id is not None})
-        etags = await self._here.etags(uploads) if uploads else {}
-        return [self._parcel(delivery, etags) for delivery in claimed]
+        etags = await self._context.etags(uploads) if uploads else {}
+        return [self._outgoing_delivery(delivery, etags) for delivery in claimed]
 
-    def _parcel(self, delivery: Delivery, etags: Mapping[str, str]) -> OutgoingDelivery:
+    def _outgoing_delivery(self, delivery: Delivery, etags: Mapping[str, str]) -> OutgoingDelivery:
         about_file = delivery.upload_id is not None
-        event = NewEvent(
+        new_event = NewEvent(
             id=delivery.event_id,
             type=delivery.event,
             handlers=(delivery.handler,),
@@ -190,18 +211,18 @@ class Relay:
             created=delivery.created,
             upload_id=delivery.upload_id,
             path=delivery.body.get("path"),
-            holder=delivery.holder or (self._here.holder() if about_file else None),
+            holder=delivery.holder or (self._context.holder() if about_file else None),
         )
         key = f"{delivery.event_id}:{delivery.handler}:{delivery.round}"
         etag = etags.get(delivery.upload_id or "")
-        origin = Origin(self._here.scheme, etag) if about_file else None
-        return OutgoingDelivery(event, delivery.handler, key, origin)
+        origin = Origin(self._context.scheme, etag) if about_file else None
+        return OutgoingDelivery(new_event, delivery.handler, key, origin)
 
-    async def _look(self) -> None:
-        """Keep an eye on how far behind we are."""
+    async def _count_waiting(self) -> None:
+        """Count what waits, every `DEPTH_INTERVAL`."""
         while True:
             with contextlib.suppress(EventEngineUnavailable):
-                depth = [one for one in await self._here.depth() if one.state != "dead"]
-                self.waiting = sum(one.count for one in depth)
-                self._oldest = min((one.oldest for one in depth), default=None)
-            await asyncio.sleep(LOOK_EVERY)
+                depths = [row for row in await self._context.depth() if row.state != "dead"]
+                self.waiting = sum(row.count for row in depths)
+                self._oldest = min((row.oldest for row in depths), default=None)
+            await asyncio.sleep(DEPTH_INTERVAL)

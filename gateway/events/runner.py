@@ -90,9 +90,9 @@ class Runner:
                 self._consumers[name] = HandlerConsumer(self._queue, spec, self._run, self._backoff)
 
     async def stop(self, grace: float) -> None:
-        """Claim no more, wait up to `grace` seconds for runs, hand the unfinished ones back.
+        """Claim no more, wait up to `grace` seconds for runs, requeue the unfinished ones.
 
-        A run that fails meanwhile is handed back too: what it needs may be stopping as well.
+        A run that fails meanwhile goes back to the queue too: what it needs may be stopping as well.
         """
         self._stopping = True
         consumers = [*self._consumers.values(), *self._retired]
@@ -106,7 +106,7 @@ class Runner:
         for run in runs:
             run.cancel()
         if unfinished:
-            await self._hand_back(unfinished)
+            await self._requeue(unfinished)
 
     async def _dead_letter_orphans(self, handlers: list[str]) -> None:
         with contextlib.suppress(EventEngineUnavailable):
@@ -117,7 +117,7 @@ class Runner:
                     extra=logs.event("delivery.orphaned", count=count),
                 )
 
-    async def _hand_back(self, deliveries: list[Delivery], delay: float = 0.0) -> None:
+    async def _requeue(self, deliveries: list[Delivery], delay: float = 0.0) -> None:
         count = len(deliveries)
         log.info(
             "%d unfinished deliveries go back to the queue",
@@ -161,7 +161,7 @@ class Runner:
                 return
             settlement = self._settlement(delivery, consumer, outcome)
             if self._stopping and settlement.outcome != "done":
-                await self._hand_back([delivery])
+                await self._requeue([delivery])
                 return
             self._metrics.record_run(consumer.spec.name, settlement.outcome, duration)
             await self._settle(delivery, settlement, duration)
@@ -195,7 +195,7 @@ class Runner:
         return _Settlement("retry", error, retry_delay(policy, delivery.attempt))
 
     async def _postpone(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Hand a delivery back for a while, unharmed: a node that restarts must not use up attempts."""
+        """Requeue a delivery unharmed, for later: a node that restarts must not use up attempts."""
         count = self._postponed[delivery.holder] = self._postponed.get(delivery.holder, 0) + 1
         delay = retry_delay(POSTPONE_POLICY, count)
         log.warning(
@@ -205,17 +205,24 @@ class Runner:
             outcome.error,
             extra=logs.event("delivery.postponed", handler=delivery.handler, delay=delay),
         )
-        await self._hand_back([delivery], delay)
+        await self._requeue([delivery], delay)
 
     async def _settle(self, delivery: Delivery, settlement: _Settlement, duration: float) -> None:
         """Write the settlement down, waiting while the engine is unavailable."""
         outcome, error, delay = settlement
         if outcome == "retry":
-            word = logs.event("delivery.failed", handler=delivery.handler, delay=delay)
-            log.warning("%s runs again in %.1f s", delivery.handler, delay, extra=word)
+            log.warning(
+                "%s runs again in %.1f s",
+                delivery.handler,
+                delay,
+                extra=logs.event("delivery.failed", handler=delivery.handler, delay=delay),
+            )
         elif outcome == "dead":
-            word = logs.event("delivery.dead", handler=delivery.handler)
-            log.error("%s gave up on a delivery, which is dead now", delivery.handler, extra=word)
+            log.error(
+                "%s gave up on a delivery, which is dead now",
+                delivery.handler,
+                extra=logs.event("delivery.dead", handler=delivery.handler),
+            )
         while True:
             try:
                 if outcome == "done":
@@ -224,8 +231,8 @@ class Runner:
                     await self._queue.retry(delivery, delay, error, duration)
                 else:
                     await self._queue.dead_letter(delivery, error, duration)
-            except EventEngineUnavailable as error_of_engine:
-                await self._backoff.wait(error_of_engine)
+            except EventEngineUnavailable as unavailable:
+                await self._backoff.wait(unavailable)
             else:
                 return
 

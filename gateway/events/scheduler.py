@@ -59,7 +59,7 @@ class ScheduleState:
         def operation(db: sqlite3.Connection) -> LastTicks:
             row = db.execute("SELECT value FROM facts WHERE name = ?", (_FACT,)).fetchone()
             stored = json.loads(row[0]) if row else {}
-            return {handler: (str(words), float(seen)) for handler, (words, seen) in stored.items()}
+            return {handler: (str(text), float(seen)) for handler, (text, seen) in stored.items()}
 
         return await self._bridge.run(operation)
 

@@ -12,7 +12,7 @@ from typing import Final
 from gateway.errors import ConfigError
 
 _VERSION_1: Final = (
-    # Every committed upload: its story and which very file it is.
+    # Every committed upload, and the identity of its file.
     """CREATE TABLE uploads (
         id TEXT PRIMARY KEY, path TEXT NOT NULL, bytes INTEGER NOT NULL, mime TEXT NOT NULL,
         digests TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
@@ -20,7 +20,7 @@ _VERSION_1: Final = (
         created REAL NOT NULL, committed REAL NOT NULL
     ) WITHOUT ROWID""",
     "CREATE INDEX uploads_by_age ON uploads (committed)",
-    # What handlers are told, once per event however many handlers there are.
+    # The body of each event, once however many handlers it has.
     """CREATE TABLE events (
         id TEXT PRIMARY KEY, type TEXT NOT NULL, upload_id TEXT, created REAL NOT NULL,
         body TEXT NOT NULL
@@ -60,9 +60,9 @@ _VERSION_2: Final = (
     "DROP TABLE events",
     "ALTER TABLE events_2 RENAME TO events",
     "CREATE INDEX events_of_upload ON events (upload_id) WHERE upload_id IS NOT NULL",
-    # Born ready: what is not yet published is kept from the claim in memory (`held`), since a start
-    # settles it anyway. relayed: handed to a remote engine, kept for a replay. `round` grows whenever
-    # somebody starts the attempts anew: nothing of an earlier round can settle a later one.
+    # Created ready: events of unpublished uploads are held back in memory, since recovery settles them.
+    # relayed: a remote engine has it, kept for a replay. `round` grows when the attempts begin anew: a
+    # settlement of an earlier round cannot change a later one.
     """CREATE TABLE deliveries_2 (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, handler TEXT NOT NULL,
         state TEXT NOT NULL
@@ -76,7 +76,7 @@ _VERSION_2: Final = (
         due, error, created, updated FROM deliveries ORDER BY seq""",
     "DROP TABLE deliveries",
     "ALTER TABLE deliveries_2 RENAME TO deliveries",
-    # To claim, and to count what waits without looking at the rows themselves.
+    # To claim, and to count what waits without reading the rows themselves.
     "CREATE INDEX deliveries_ready ON deliveries (handler, due, created) WHERE state = 'ready'",
     # To list by state, oldest first. (SQLite sees that `state = 'dead'` implies this, in no other form.)
     """CREATE INDEX deliveries_unfinished ON deliveries (state)
@@ -96,16 +96,16 @@ _VERSION_2: Final = (
         SELECT delivery, ended, attempt, '', duration, outcome, error FROM runs ORDER BY delivery""",
     "DROP TABLE runs",
     "ALTER TABLE runs_2 RENAME TO runs",
-    # Handlers that nobody claims for until they are resumed.
+    # Handlers whose deliveries are not claimed until they are resumed.
     "CREATE TABLE paused (handler TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID",
 )
 
 _VERSION_3: Final = (
-    # What the client said of the file beside its bytes, as JSON.
+    # The metadata that the client sent with the file, as JSON.
     "ALTER TABLE uploads ADD COLUMN metadata TEXT",
-    # Where it lies unless it is a file: an object's bucket, key and etag, as JSON.
+    # The object that holds the upload, NULL for a file: bucket, key and etag, as JSON.
     "ALTER TABLE uploads ADD COLUMN place TEXT",
-    # 1: recorded, but nobody knows whether the object store has published it.
+    # 1: recorded; it is not known yet whether the object store has published it.
     "ALTER TABLE uploads ADD COLUMN pending INTEGER NOT NULL DEFAULT 0",
     "CREATE INDEX uploads_pending ON uploads (id) WHERE pending",
 )
@@ -114,7 +114,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2, _VERSI
 VERSION: Final = len(MIGRATIONS)
 
 APPLICATION_ID: Final = 0x55504757
-"""`UPGW`: marks the file as ours (SQLite's `application_id`)."""
+"""`UPGW`: marks the file as a journal (SQLite's `application_id`)."""
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -129,7 +129,7 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise ConfigError("the journal is a SQLite file of another program: move it away")
     if version > VERSION:
         raise ConfigError(
-            f"the journal has version {version}, this gateway knows up to {VERSION}: "
+            f"the journal has version {version}, this gateway reads up to {VERSION}: "
             "start the newer gateway that wrote it"
         )
     for statements in MIGRATIONS[version:]:

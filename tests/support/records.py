@@ -13,19 +13,19 @@ from gateway.events.outbox import EventRecord, UploadRecord
 from gateway.events.protocols import Selection
 
 T = TypeVar("T")
-SECONDS = 30.0
+TIMEOUT = 30.0
 SOME_FILE = Identity(1, 2, 3, 4)
 
 
 def now(future: Future[T]) -> T:
-    """Wait for what the journal answers."""
-    return future.result(SECONDS)
+    """Wait for a result of the journal."""
+    return future.result(TIMEOUT)
 
 
 def awaited(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Wait for a coroutine where one cannot await, or may not: on a loop of its own."""
-    with ThreadPoolExecutor(1) as elsewhere:
-        return elsewhere.submit(asyncio.run, coroutine).result(SECONDS)
+    """Wait for a coroutine from synchronous code: on a loop of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result(TIMEOUT)
 
 
 def record(
@@ -38,7 +38,7 @@ def record(
     body: dict[str, Any] | None = None,
 ) -> UploadRecord:
     """Return a record of the upload `name` with the event `e-<name>`."""
-    told = {"path": "/before/any/rename", "bytes": identity.size, **(body or {})}
+    event_body = {"path": "/before/any/rename", "bytes": identity.size, **(body or {})}
     return UploadRecord(
         upload_id=name,
         path=path or f"/upload/{name}",
@@ -48,7 +48,7 @@ def record(
         principal={"name": "alice"},
         remote="127.0.0.1",
         created=1000.0,
-        events=(EventRecord(f"e-{name}", UPLOADED, told, handlers),),
+        events=(EventRecord(f"e-{name}", UPLOADED, event_body, handlers),),
     )
 
 
@@ -76,6 +76,6 @@ def settle(
 
 
 def states(journal: Journal) -> dict[tuple[str, str], str]:
-    """Return the state of every delivery, by event and handler, as watchers see it."""
+    """Return the listed state of every delivery, by event and handler."""
     page = awaited(journal.ledger.page(Selection(), None, 100_000))
     return {(row.event_id, row.handler): row.state for row in page.rows}

@@ -1,8 +1,7 @@
 """Turns the body of a script (`return` and `await` at the top) into a function.
 
-One rule: lines stay where they stand in the YAML file, and no text inside a string is changed. No
-syntax tree is built (see `scripting.compile`): the lines move one column to the right instead. May
-import `plugins`, `scripting` and `errors`.
+Lines keep their numbers in the YAML file, and no text inside a string is changed. No syntax tree is
+built (see `scripting.compile`): the lines move one column to the right instead.
 """
 
 from __future__ import annotations

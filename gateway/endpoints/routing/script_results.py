@@ -1,6 +1,6 @@
-"""What the value means that a script returned, or the `HTTPError` that it raised.
+"""Converts what a script returned, or the `HTTPError` that it raised, to a response.
 
-One rule: what is not understood is `InvalidResult`, never half an answer. Pure.
+What cannot be converted is `InvalidResult`, never half a response.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Events room, NATS: one connection to the servers, always trying, never waited for.
+"""One connection to the NATS servers, which reconnects in the background.
 
-The rule: a call that cannot be answered now raises `EventEngineUnavailable` within `PATIENCE`
-seconds; it is never buffered to be sent in some unknown future. Lives on the server's loop. May
-import `errors` and `places`.
+A call that gets no answer raises `EventEngineUnavailable` within `REQUEST_TIMEOUT`; it is never buffered
+to be sent later. Lives on the server's loop.
 """
 
 from __future__ import annotations
@@ -24,48 +23,49 @@ from nats.js import JetStreamContext
 
 from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.servers import Servers
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.nats")
 
-PATIENCE: Final = 5.0
-"""Seconds that one request may take. An election takes longer: then the caller tries again."""
+REQUEST_TIMEOUT: Final = 5.0
+"""Seconds of one request. An election takes longer: then the caller tries again."""
 
-CONNECT_SECONDS: Final = 3
-RECONNECT_SECONDS: Final = 1
-RETRY_SECONDS: Final = 0.5
-LATER_SECONDS: Final = 60.0
-"""In how long what was left for later is tried again."""
+CONNECT_TIMEOUT: Final = 3
+RECONNECT_DELAY: Final = 1
+RETRY_DELAY: Final = 0.5
+INCOMPLETE_DELAY: Final = 60.0
+"""Seconds until an incomplete preparation is repeated."""
 
-LOOK_SECONDS: Final = 5.0
-"""How often a client that should be connected is looked at."""
+CHECK_INTERVAL: Final = 5.0
+"""Seconds between two checks of a client that should be connected."""
 
-PING_SECONDS: Final = 10
-"""A server that answers two pings in a row with nothing is left for another one."""
+PING_INTERVAL: Final = 10
+"""Seconds between two pings. A server that leaves two unanswered is left for another one."""
 
-_FAULTS: Final = (nats.errors.Error, TimeoutError, OSError)
+_CLIENT_ERRORS: Final = (nats.errors.Error, TimeoutError, OSError)
 
 Prepare = Callable[["Connection"], Awaitable[bool]]
-"""Make what is needed. False: it can be used, and there is something left to do later."""
+"""Make what is needed. False: it can be used, and is to be prepared again later."""
 
 
 @contextlib.asynccontextmanager
-async def reaching() -> AsyncIterator[None]:
-    """Turn what the client library raises into `EventEngineUnavailable`."""
+async def mapped_errors() -> AsyncIterator[None]:
+    """Map the client library's errors to `EventEngineUnavailable`."""
     try:
         yield
-    except _FAULTS as fault:
-        raise EventEngineUnavailable(f"NATS: {describe(fault)}") from fault
+    except _CLIENT_ERRORS as error:
+        raise EventEngineUnavailable(f"NATS: {describe(error)}") from error
 
 
-def describe(fault: BaseException) -> str:
-    """Say a fault of the client library in a line."""
-    if isinstance(fault, nats.js.errors.APIError) and fault.description:
-        return str(fault.description)
-    return str(fault).removeprefix("nats: ").strip() or type(fault).__name__
+def describe(error: BaseException) -> str:
+    """Return an error of the client library in one line."""
+    if isinstance(error, nats.js.errors.APIError) and error.description:
+        return str(error.description)
+    return str(error).removeprefix("nats: ").strip() or type(error).__name__
 
 
 class Connection:
-    """The connection. After each (re)connect `prepare` runs until it succeeds; only then `ready`."""
+    """The connection. After each (re)connect `prepare` runs until it succeeds; then it is `ready`."""
 
     def __init__(self, servers: Servers, name: str, prepare: Prepare) -> None:
         self._servers = servers
@@ -73,22 +73,22 @@ class Connection:
         self._prepare = prepare
         self._client: Client | None = None
         self._context: JetStreamContext | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._stale = asyncio.Event()
         self._ready = asyncio.Event()
-        self._complained = False
+        self._logged = False
         self.on_change: list[Callable[[], None]] = []
         """Called when the connection is lost, and when there is a new one."""
         self.generation = 0
-        """Grows with each (re)connect: what was learnt before may no longer be so."""
+        """Grows with each (re)connect: what was known before may no longer hold."""
 
     def start(self) -> None:
-        """Begin to connect; returns at once."""
-        self._keeping = asyncio.create_task(self._keep())
+        """Begin to connect; return at once."""
+        self._task = asyncio.create_task(self._stay_connected())
 
     @property
     def ready(self) -> bool:
-        """Whether calls have a chance now."""
+        """Whether calls may succeed now."""
         return self._ready.is_set() and self._client is not None and self._client.is_connected
 
     async def wait_ready(self) -> None:
@@ -111,71 +111,70 @@ class Connection:
 
     @property
     def raw_js(self) -> JetStreamContext:
-        """JetStream whatever state its streams are in, for `prepare`. Raises
-        `EventEngineUnavailable`."""
+        """JetStream in any state of its streams, for `prepare`. Raises `EventEngineUnavailable`."""
         if self._context is None:
             raise EventEngineUnavailable("NATS cannot be reached")
         return self._context
 
-    async def ask(self, subject: str, payload: bytes) -> None:
-        """Send and wait until the server has it. Raises `EventEngineUnavailable`."""
-        async with reaching():
-            await self.client.request(subject, payload, timeout=PATIENCE)
+    async def request(self, subject: str, payload: bytes) -> None:
+        """Send and wait for the server's answer. Raises `EventEngineUnavailable`."""
+        async with mapped_errors():
+            await self.client.request(subject, payload, timeout=REQUEST_TIMEOUT)
 
     async def api(self, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Call JetStream's API as it is on the wire. Raises `nats.js.errors.APIError` and others."""
-        answer = await self.client.request(
-            f"$JS.API.{verb}", json.dumps(request).encode(), timeout=PATIENCE
+        response = await self.client.request(
+            f"$JS.API.{verb}", json.dumps(request).encode(), timeout=REQUEST_TIMEOUT
         )
-        read: dict[str, Any] = json.loads(answer.data)
-        if "error" in read:
-            raise nats.js.errors.APIError.from_error(read["error"])
-        return read
+        fields: dict[str, Any] = json.loads(response.data)
+        if "error" in fields:
+            raise nats.js.errors.APIError.from_error(fields["error"])
+        return fields
 
-    def doubt(self) -> None:
-        """Something was missing that had been made: let `prepare` look again."""
+    def prepare_again(self) -> None:
+        """Run `prepare` again: something that it had made is missing."""
         self.generation += 1
         self._ready.clear()
         self._stale.set()
 
     async def close(self) -> None:
-        """End the connection. Not `drain()`: that waits for pull subscriptions in vain."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        """Close the connection. Not with `drain()`, which waits for pull subscriptions in vain."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
         if self._client is not None:
-            with contextlib.suppress(*_FAULTS):
+            with contextlib.suppress(*_CLIENT_ERRORS):
                 await self._client.close()
 
     # -- staying connected
 
-    async def _keep(self) -> None:
+    async def _stay_connected(self) -> None:
         while True:
             self._stale.clear()
             if self._client is None or self._client.is_closed:
-                await self._begin_again()
-            await self._until_stale(await self._try_prepare())
+                await self._reconnect()
+            await self._wait_until_stale(await self._try_prepare())
 
-    async def _until_stale(self, patience: float) -> None:
-        """Wait until there is something to do; `patience` seconds at the most.
+    async def _wait_until_stale(self, seconds: float) -> None:
+        """Wait until there is something to do, up to `seconds`.
 
-        The client library does not always say that it has closed itself, so it is looked at, too.
+        The client library does not always report that it has closed itself, so that is checked, too.
         """
-        until = time.monotonic() + patience
-        while not self._stale.is_set() and (left := until - time.monotonic()) > 0:
+        until = time.monotonic() + seconds
+        while not self._stale.is_set() and (remaining := until - time.monotonic()) > 0:
             if self._client is None or self._client.is_closed:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), min(left, LOOK_SECONDS))
+                await asyncio.wait_for(self._stale.wait(), min(remaining, CHECK_INTERVAL))
 
-    async def _begin_again(self) -> None:
-        """Connect with a new client: one that a server has told of an error never connects again."""
+    async def _reconnect(self) -> None:
+        """Connect with a new client: one that got an error from a server never connects again."""
         self._ready.clear()
         if self._client is not None:
-            self._complain(self._client.last_error or nats.errors.ConnectionClosedError())
-            await asyncio.sleep(RETRY_SECONDS)
+            self._log_unavailable(self._client.last_error or nats.errors.ConnectionClosedError())
+            await asyncio.sleep(RETRY_DELAY)
         await self._connect()
-        self._tell()
+        self._notify()
 
     async def _connect(self) -> None:
         self._client = client = Client()
@@ -186,56 +185,62 @@ class Connection:
                     name=self._name,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_SECONDS,
-                    connect_timeout=CONNECT_SECONDS,
-                    ping_interval=PING_SECONDS,
+                    reconnect_time_wait=RECONNECT_DELAY,
+                    connect_timeout=CONNECT_TIMEOUT,
+                    ping_interval=PING_INTERVAL,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
                     closed_cb=self._on_close,
                 )
-            except _FAULTS as fault:
-                self._complain(fault)
-                await asyncio.sleep(RETRY_SECONDS)
+            except _CLIENT_ERRORS as error:
+                self._log_unavailable(error)
+                await asyncio.sleep(RETRY_DELAY)
             else:
-                self._context = client.jetstream(timeout=PATIENCE)
+                self._context = client.jetstream(timeout=REQUEST_TIMEOUT)
                 self.generation += 1
                 return
 
     async def _try_prepare(self) -> float:
-        """Prepare; return in how many seconds that is to be done again."""
+        """Prepare; return the seconds until that is to be done again."""
         try:
             complete = await self._prepare(self)
-        except (EventEngineUnavailable, *_FAULTS) as fault:
-            self._complain(fault)
-            return RETRY_SECONDS
+        except (EventEngineUnavailable, *_CLIENT_ERRORS) as error:
+            self._log_unavailable(error)
+            return RETRY_DELAY
         if not self._ready.is_set():
-            log.info("connected to %s", self._servers.shown)
+            log.info("connected to %s", self._servers.shown, extra=event("engine.connected"))
         self._ready.set()
-        self._complained = False
-        return math.inf if complete else LATER_SECONDS
+        self._logged = False
+        return math.inf if complete else INCOMPLETE_DELAY
 
-    async def _on_error(self, fault: Exception) -> None:
-        self._complain(fault)
+    async def _on_error(self, error: Exception) -> None:
+        self._log_unavailable(error)
 
     async def _on_disconnect(self) -> None:
         self._ready.clear()
-        self._tell()
+        self._notify()
 
     async def _on_reconnect(self) -> None:
-        self.doubt()
-        self._tell()
+        self.prepare_again()
+        self._notify()
 
     async def _on_close(self) -> None:
         self._ready.clear()
         self._stale.set()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for callback in self.on_change:
             callback()
 
-    def _complain(self, fault: BaseException) -> None:
-        """Say it once, not at every attempt."""
-        level = logging.DEBUG if self._complained else logging.WARNING
-        self._complained = True
-        log.log(level, "%s cannot be used, trying again: %s", self._servers.shown, describe(fault))
+    def _log_unavailable(self, error: BaseException) -> None:
+        """Log the first failure as a warning; the further ones are for debugging."""
+        level = logging.DEBUG if self._logged else logging.WARNING
+        self._logged = True
+        log.log(
+            level,
+            "%s is unavailable, retrying: %s",
+            self._servers.shown,
+            describe(error),
+            extra=event("engine.unavailable"),
+        )

@@ -1,7 +1,7 @@
-"""Events room, NATS: the ledger: what lies in the streams, seen and steered.
+"""JetStream as a ledger: it lists and changes what the streams hold.
 
-The rule: it shows what the streams hold. A delivery that is done has left the queue, and only its
-run is known: replaying it is the journals' business, which keep what they handed over.
+A delivery that is done has left the queue, and only its run is kept. The journals replay it: they keep
+what they relayed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import time
 from typing import Final
 
-from gateway.events.nats.connection import Connection, reaching
+from gateway.events.nats.connection import Connection, mapped_errors
 from gateway.events.nats.ledger_rows import ReadRow, Rows, Tops, read_tops, write_tops
 from gateway.events.nats.message import MESSAGE_ID
 from gateway.events.nats.queue import NatsQueue
@@ -28,41 +28,40 @@ from gateway.events.protocols import (
     Verb,
 )
 
-FOR_EVER: Final = "2999-01-01T00:00:00Z"
+_FOR_EVER: Final = "2999-01-01T00:00:00Z"
 
-_LOOKS: Final = 50
-_LOOK_SECONDS: Final = 0.05
+_MAX_CHECKS: Final = 50
+_CHECK_INTERVAL: Final = 0.05
 
 MAX_CHUNK: Final = 500
 """Rows that one chunk of a bulk operation reads: each that it changes costs two or three round trips."""
 
 
 class NatsLedger:
-    """Deliveries, from the point of view of those who watch and steer. Raises
-    `EventEngineUnavailable`."""
+    """The deliveries in the streams. Every method raises `EventEngineUnavailable`."""
 
-    def __init__(self, connection: Connection, queue: NatsQueue, reading: StreamReader) -> None:
+    def __init__(self, connection: Connection, queue: NatsQueue, reader: StreamReader) -> None:
         self._connection = connection
         self._queue = queue
-        self._reading = reading
-        self._rows = Rows(reading)
+        self._reader = reader
+        self._rows = Rows(reader)
 
-    # -- seeing
+    # -- reading
 
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state.
 
         A run that is to be repeated within a second counts as running.
         """
-        names = self._reading.names
-        waiting = await self._reading.counts(names.runs, "wait")
-        told: list[Depth] = []
-        for consumer in await self._reading.consumers():
-            told += await self._depth_of(consumer, waiting.get(consumer.handler, 0))
-        for handler, count in (await self._reading.counts(names.dead, "dead")).items():
-            first = await self._reading.next(names.dead, names.of("dead", handler), 0)
-            told.append(Depth(handler, "dead", count, _born(first)))
-        return sorted(told, key=lambda one: (one.handler, one.state))
+        names = self._reader.names
+        waiting = await self._reader.counts(names.runs, "wait")
+        depths: list[Depth] = []
+        for consumer in await self._reader.consumers():
+            depths += await self._depth_of(consumer, waiting.get(consumer.handler, 0))
+        for handler, count in (await self._reader.counts(names.dead, "dead")).items():
+            first = await self._reader.next(names.dead, names.subject_of("dead", handler), 0)
+            depths.append(Depth(handler, "dead", count, _created(first)))
+        return sorted(depths, key=lambda depth: (depth.handler, depth.state))
 
     async def _depth_of(self, consumer: ConsumerProgress, waiting: int) -> list[Depth]:
         delayed = min(waiting, consumer.outstanding)
@@ -71,34 +70,34 @@ class NatsLedger:
             ("delayed", delayed, consumer.settled),
             ("running", consumer.outstanding - delayed, consumer.settled),
         )
-        names, told = self._reading.names, []
+        names, depths = self._reader.names, []
         for state, count, behind in counts:
             if count:
-                first = await self._reading.next(names.queue, names.subject(consumer.handler), behind)
-                told.append(Depth(consumer.handler, state, count, _born(first)))
-        return told
+                first = await self._reader.next(names.queue, names.subject(consumer.handler), behind)
+                depths.append(Depth(consumer.handler, state, count, _created(first)))
+        return depths
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows behind the cursor `after`, oldest first.
 
-        Raises `ValueError` for a cursor that is none.
+        Raises `ValueError` for an invalid cursor.
         """
-        await self._queue.written()
-        found, cursor = await self._rows.page(selection, after, limit)
-        return DeliveryPage([known.row for known in found], cursor)
+        await self._queue.flush_run_log()
+        rows, cursor = await self._rows.page(selection, after, limit)
+        return DeliveryPage([row.row for row in rows], cursor)
 
     async def history(self, event_id: str) -> EventHistory | None:
-        """Return an event with its stories; its body only where it is still in a stream."""
-        await self._queue.written()
+        """Return an event with its deliveries; its body only where it is still in a stream."""
+        await self._queue.flush_run_log()
         return await self._rows.history(event_id)
 
-    # -- steering
+    # -- changing
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`.
 
-        `replay` changes nothing: what is done has left the streams. The journals replay what they handed
-        over.
+        `replay` changes nothing: what is done has left the streams. The journals replay what they
+        relayed.
         """
         if verb == "replay":
             return ChunkResult(0, None)
@@ -122,56 +121,56 @@ class NatsLedger:
         return cursor, read_tops(tops)
 
     async def pause(self, handler: str) -> None:
-        """Let the handler's consumer give nothing out, to any node, until `resume`."""
-        await self._pause(handler, FOR_EVER)
+        """Let the handler's consumer deliver nothing, to any node, until `resume`."""
+        await self._pause(handler, _FOR_EVER)
 
     async def resume(self, handler: str) -> None:
-        """Let it give out again."""
+        """Let it deliver again."""
         await self._pause(handler, "1970-01-01T00:00:00Z")
 
     async def paused(self) -> frozenset[str]:
         """Return the handlers that are paused."""
-        return frozenset(one.handler for one in await self._reading.consumers() if one.paused)
+        return frozenset(row.handler for row in await self._reader.consumers() if row.paused)
 
     async def _pause(self, handler: str, until: str) -> None:
-        await self._queue.ensure(handler)
-        names = self._reading.names
-        async with reaching():
+        await self._queue.ensure_consumer(handler)
+        names = self._reader.names
+        async with mapped_errors():
             await self._connection.js.pause_consumer(names.queue, names.consumer(handler), until)
-        # The copies of a cluster learn of it one after the other; what was said shall be seen.
-        for _ in range(_LOOKS):
-            if (handler in await self.paused()) == (until == FOR_EVER):
+        # The copies of a cluster apply it one after the other; the caller must see it done.
+        for _ in range(_MAX_CHECKS):
+            if (handler in await self.paused()) == (until == _FOR_EVER):
                 return
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_CHECK_INTERVAL)
 
-    async def _retry(self, known: ReadRow) -> bool:
-        names, message = self._reading.names, known.message
-        event = message.told["event"] if known.row.state == "dead" else message.told
-        stream = names.dead if known.row.state == "dead" else names.queue
-        subject = names.subject(known.row.handler, known.row.event_id)
+    async def _retry(self, row: ReadRow) -> bool:
+        names, message = self._reader.names, row.message
+        event = message.fields["event"] if row.row.state == "dead" else message.fields
+        stream = names.dead if row.row.state == "dead" else names.queue
+        subject = names.subject(row.row.handler, row.row.event_id)
         payload = event.encode() if isinstance(event, str) else json.dumps(event).encode()
         headers = {MESSAGE_ID: f"retry:{stream}:{message.sequence}"}
-        async with reaching():
+        async with mapped_errors():
             await self._connection.js.publish(subject, payload, headers=headers)
-        await self._remove(known.row, stream, message)
+        await self._remove(row.row, stream, message)
         return True
 
-    async def _drop(self, known: ReadRow) -> bool:
-        names = self._reading.names
-        stream = names.dead if known.row.state == "dead" else names.queue
-        return await self._remove(known.row, stream, known.message)
+    async def _drop(self, row: ReadRow) -> bool:
+        names = self._reader.names
+        stream = names.dead if row.row.state == "dead" else names.queue
+        return await self._remove(row.row, stream, row.message)
 
     async def _remove(self, row: DeliveryRow, stream: str, message: StreamMessage) -> bool:
-        names = self._reading.names
-        removed = await self._reading.delete(stream, message.sequence)
+        names = self._reader.names
+        removed = await self._reader.delete(stream, message.sequence)
         if row.state == "delayed":
-            await self._reading.purge(names.runs, names.of("wait", row.handler, row.event_id))
+            await self._reader.purge(names.runs, names.subject_of("wait", row.handler, row.event_id))
         return removed
 
 
-def _born(message: StreamMessage | None) -> float:
-    """Return when the event of a message was born; now, where the message has just gone."""
+def _created(message: StreamMessage | None) -> float:
+    """Return when the event of a message was created; now, where the message was just deleted."""
     if message is None:
         return time.time()
-    event = message.told.get("event", message.told)
+    event = message.fields.get("event", message.fields)
     return float(event.get("created", 0.0)) if isinstance(event, dict) else 0.0

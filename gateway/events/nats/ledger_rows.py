@@ -1,7 +1,6 @@
-"""Events room, NATS: messages of the three streams as the rows that watchers know.
+"""Messages of the three streams as rows of the ledger.
 
-The rule: a page is made by walking three streams at once, oldest event first; a cursor is where
-each of them stands.
+A page reads three streams at once, oldest event first; a cursor is the position in each of them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.events.nats.message import due, used
+from gateway.events.nats.message import due_time, used_attempts
 from gateway.events.nats.stream_reader import StreamMessage, StreamReader
 from gateway.events.protocols import (
     Attempt,
@@ -30,43 +29,46 @@ _STATES: Final[dict[str, tuple[State, ...]]] = {
 }
 
 Tops = Mapping[str, int]
-"""For each area the sequence behind which nothing is looked at."""
+"""For each area the sequence behind which nothing is read."""
 
 _ALL: Final[Tops] = {}
 
-MOST_LOOKED_AT: Final = 5_000
-"""Messages that one page looks at, at the most: then it ends early."""
+MAX_RUNS: Final = 100
+"""Runs of a delivery that are listed: the latest."""
+
+MAX_READ: Final = 5_000
+"""Messages that one page reads in an area; then it ends early."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRow:
-    """A row, and the message that it was made of."""
+    """A row and its message."""
 
     row: DeliveryRow
     message: StreamMessage
 
 
 @dataclass(slots=True)
-class _Walk:
-    """One area being walked: the head, and the sequence that everything before it lies up to."""
+class _AreaCursor:
+    """A position in one area: the next row, and the sequence up to which all is read."""
 
     area: str
     passed: int
     heads: AsyncIterator[tuple[int, ReadRow | None]]
     head: ReadRow | None = None
     ended: bool = False
-    looked_at: int = 0
+    messages: int = 0
 
     async def advance(self) -> None:
         """Go to the next row, or the end."""
         self.head = None
-        async for sequence, known in self.heads:
-            self.looked_at += 1
-            if known is not None:
-                self.head = known
+        async for sequence, row in self.heads:
+            self.messages += 1
+            if row is not None:
+                self.head = row
                 return
             self.passed = sequence
-            if self.looked_at >= MOST_LOOKED_AT:
+            if self.messages >= MAX_READ:
                 return
         self.ended = True
 
@@ -74,56 +76,57 @@ class _Walk:
 class Rows:
     """Reads rows. Raises `EventEngineUnavailable`."""
 
-    def __init__(self, reading: StreamReader) -> None:
-        self._reading = reading
+    def __init__(self, reader: StreamReader) -> None:
+        self._reader = reader
 
     async def page(
         self, selection: Selection, after: str | None, limit: int, tops: Tops = _ALL
     ) -> tuple[list[ReadRow], str | None]:
         """Return up to `limit` rows behind the cursor, oldest first, and the next cursor.
 
-        With `tops`, only what was there when these were asked for. Raises `ValueError` for a cursor that
-        is none.
+        With `tops`, only what was there when they were read. Raises `ValueError` for an invalid cursor.
         """
-        delivered = {one.handler: one.delivered for one in await self._reading.consumers()}
-        walks = [
-            _Walk(area, passed, self._walk(area, selection, (passed, tops.get(area)), delivered))
+        delivered = {row.handler: row.delivered for row in await self._reader.consumers()}
+        cursors = [
+            _AreaCursor(
+                area, passed, self._read_area(area, selection, (passed, tops.get(area)), delivered)
+            )
             for area, passed in zip(_AREAS, _cursor(after), strict=True)
         ]
-        for walk in walks:
-            await walk.advance()
+        for cursor in cursors:
+            await cursor.advance()
         rows: list[ReadRow] = []
         while len(rows) < limit:
-            ready = [(walk.head, walk) for walk in walks if walk.head is not None]
-            if not ready or any(not walk.ended and walk.head is None for walk in walks):
+            ready = [(cursor.head, cursor) for cursor in cursors if cursor.head is not None]
+            if not ready or any(not cursor.ended and cursor.head is None for cursor in cursors):
                 break
-            head, walk = min(ready, key=lambda one: one[0].row.created)
+            head, cursor = min(ready, key=lambda item: item[0].row.created)
             rows.append(head)
-            walk.passed = head.message.sequence
-            await walk.advance()
-        if all(walk.ended for walk in walks):
+            cursor.passed = head.message.sequence
+            await cursor.advance()
+        if all(cursor.ended for cursor in cursors):
             return rows, None
-        return rows, ".".join(str(walk.passed) for walk in walks)
+        return rows, ".".join(str(cursor.passed) for cursor in cursors)
 
     async def tops(self) -> Tops:
-        """Return where each area ends now."""
-        return {area: await self._reading.newest(self._stream(area)) for area in _AREAS}
+        """Return the last sequence of each area."""
+        return {area: await self._reader.newest(self._stream(area)) for area in _AREAS}
 
     def _stream(self, area: str) -> str:
-        names = self._reading.names
+        names = self._reader.names
         return {"q": names.queue, "dead": names.dead, "run": names.runs}[area]
 
     async def history(self, event_id: str) -> EventHistory | None:
-        """Return an event as the streams know it, None where they do not."""
+        """Return an event as the streams have it, or None."""
         selection = Selection(events=(event_id,))
-        found, _ = await self.page(selection, None, 1000)
-        # A delivery that was retried by hand is in the queue and among the runs: the former counts.
+        page, _ = await self.page(selection, None, 1000)
+        # A delivery that an operator retried is in the queue and among the runs: the queue counts.
         rows: dict[str, DeliveryRow] = {}
-        for known in sorted(found, key=lambda one: one.row.state != "done"):
-            rows[known.row.handler] = known.row
+        for item in sorted(page, key=lambda item: item.row.state != "done"):
+            rows[item.row.handler] = item.row
         if not rows:
             return None
-        event: dict[str, Any] = next((told for known in found if (told := _event(known))), {})
+        event: dict[str, Any] = next((fields for item in page if (fields := _event(item))), {})
         first = next(iter(rows.values()))
         return EventHistory(
             id=event_id,
@@ -136,9 +139,9 @@ class Rows:
         )
 
     async def _runs(self, row: DeliveryRow) -> list[Attempt]:
-        names = self._reading.names
-        subject = names.of("run", row.handler, row.event_id)
-        found = [message async for message in self._reading.every(names.runs, subject)]
+        names = self._reader.names
+        subject = names.subject_of("run", row.handler, row.event_id)
+        messages = [message async for message in self._reader.every(names.runs, subject)]
         return [
             Attempt(
                 attempt=int(run["attempt"]),
@@ -148,25 +151,25 @@ class Rows:
                 outcome=str(run["outcome"]),
                 error=run["error"],
             )
-            for run in (message.told for message in found[-100:])
+            for run in (message.fields for message in messages[-MAX_RUNS:])
         ]
 
     # -- one area
 
-    async def _walk(
+    async def _read_area(
         self, area: str, selection: Selection, span: tuple[int, int | None], delivered: dict[str, int]
     ) -> AsyncIterator[tuple[int, ReadRow | None]]:
         if selection.state is not None and selection.state not in _STATES[area]:
             return
         after, top = span
         event_id = selection.events[0] if len(selection.events) == 1 else None
-        subject = self._reading.names.of(area, selection.handler, event_id)
-        async for message in self._reading.every(self._stream(area), subject, after):
+        subject = self._reader.names.subject_of(area, selection.handler, event_id)
+        async for message in self._reader.every(self._stream(area), subject, after):
             if top is not None and message.sequence > top:
                 return
             row = await self._row(area, message, delivered)
-            known = ReadRow(row, message) if row is not None and _fits(row, selection) else None
-            yield message.sequence, known
+            matches = row is not None and _matches(row, selection)
+            yield message.sequence, ReadRow(row, message) if row is not None and matches else None
 
     async def _row(
         self, area: str, message: StreamMessage, delivered: dict[str, int]
@@ -178,28 +181,30 @@ class Rows:
         return await self._queued(message, delivered.get(_handler(message), 0))
 
     async def _queued(self, message: StreamMessage, delivered: int) -> DeliveryRow:
-        told, base = message.told, used(message.headers)
-        born, later = float(told.get("created", 0.0)), due(message.headers) or 0.0
+        fields, base = message.fields, used_attempts(message.headers)
+        created, later = float(fields.get("created", 0.0)), due_time(message.headers) or 0.0
         if message.sequence > delivered or later > time.time():
             state: State = "delayed" if later > time.time() else "ready"
-            return _made(message, told, state, base, None, max(born, later))
-        names, handler = self._reading.names, _handler(message)
-        about = handler, str(told.get("id", ""))
-        note = await self._reading.last(names.runs, names.of("wait", *about))
-        if note is not None and note.told["sequence"] == message.sequence:
-            waits = note.told
-            return _made(message, told, "delayed", waits["attempt"], waits["error"], waits["due"])
-        run = await self._reading.last(names.runs, names.of("run", *about))
-        if run is None or run.told["sequence"] != message.sequence:
-            return _made(message, told, "running", base + 1, None, born)
-        return _made(message, told, "running", run.told["attempt"] + 1, run.told["error"], born)
+            return _make_row(message, fields, state, base, None, max(created, later))
+        names, handler = self._reader.names, _handler(message)
+        key = handler, str(fields.get("id", ""))
+        note = await self._reader.last(names.runs, names.subject_of("wait", *key))
+        if note is not None and note.fields["sequence"] == message.sequence:
+            delay = note.fields
+            return _make_row(message, fields, "delayed", delay["attempt"], delay["error"], delay["due"])
+        run = await self._reader.last(names.runs, names.subject_of("run", *key))
+        if run is None or run.fields["sequence"] != message.sequence:
+            return _make_row(message, fields, "running", base + 1, None, created)
+        return _make_row(
+            message, fields, "running", run.fields["attempt"] + 1, run.fields["error"], created
+        )
 
     async def _done(self, message: StreamMessage) -> DeliveryRow | None:
-        """Return what was done, by its newest run alone: earlier ones are its history."""
-        run = message.told
+        """Return a done delivery for its newest run only: earlier ones are its history."""
+        run = message.fields
         if run.get("outcome") != "done":
             return None
-        newest = await self._reading.last(self._reading.names.runs, message.subject)
+        newest = await self._reader.last(self._reader.names.runs, message.subject)
         if newest is not None and newest.sequence != message.sequence:
             return None
         return DeliveryRow(
@@ -217,13 +222,13 @@ class Rows:
 
 
 def _dead(message: StreamMessage) -> DeliveryRow:
-    grave = message.told
-    event = grave.get("event")
-    known = event if isinstance(event, dict) else {}
-    return _made(message, known, "dead", grave["attempt"], grave["error"], grave["died"])
+    fields = message.fields
+    event = fields.get("event")
+    event = event if isinstance(event, dict) else {}
+    return _make_row(message, event, "dead", fields["attempt"], fields["error"], fields["died"])
 
 
-def _made(
+def _make_row(
     message: StreamMessage,
     event: dict[str, Any],
     state: State,
@@ -246,16 +251,16 @@ def _made(
 
 
 def _handler(message: StreamMessage) -> str:
-    return str(message.told.get("handler", message.handler))
+    return str(message.fields.get("handler", message.handler))
 
 
-def _event(known: ReadRow) -> dict[str, Any]:
-    told = known.message.told
-    event = told.get("event", told) if known.row.state == "dead" else told
+def _event(item: ReadRow) -> dict[str, Any]:
+    fields = item.message.fields
+    event = fields.get("event", fields) if item.row.state == "dead" else fields
     return event if isinstance(event, dict) and "body" in event else {}
 
 
-def _fits(row: DeliveryRow, selection: Selection) -> bool:
+def _matches(row: DeliveryRow, selection: Selection) -> bool:
     return (
         selection.state in (None, row.state)
         and selection.handler in (None, row.handler)

@@ -1,7 +1,7 @@
-"""Events room, NATS: an event as a message, and a message as a delivery.
+"""An event as a message, and a message as a delivery.
 
-The rule: a message carries all that a node needs which has never heard of the event. The attempt is
-what the server counts, from the base that the message itself may carry.
+A message carries all that another node needs to run it. The attempt is what the server counts, plus the
+base that the message may carry.
 """
 
 from __future__ import annotations
@@ -22,40 +22,39 @@ ATTEMPTS: Final = "Gateway-Attempts"
 """How many attempts were used up before this message was published."""
 
 DUE: Final = "Gateway-Due"
-"""Unix time before which it must not be run. Its first delivery is spent on waiting for that."""
-
+"""Unix time before which it must not be run. Its first delivery only begins that wait."""
 
 NEVER: Final = 0.0
 
 
 class ForeignMessage(ValueError):
-    """A message in our streams that this project did not write."""
+    """A message in the streams that no gateway wrote."""
 
 
 @dataclass(slots=True)
 class ClaimedMessage:
-    """What settles a claimed delivery: the message, and until when (monotonic) it is ours.
+    """The message of a claimed delivery, and when (monotonic) its lease ends.
 
-    Once it is settled that is never.
+    A settled one has no lease any more: `NEVER`.
     """
 
     message: Msg
     until: float
 
     @property
-    def ours(self) -> bool:
-        """Whether the lease has not run out. Afterwards the delivery belongs to somebody else."""
+    def leased(self) -> bool:
+        """Whether the lease still holds. Afterwards another process may have the delivery."""
         return time.monotonic() < self.until
 
     @property
     def sequence(self) -> int:
-        """Where the message stands in the queue."""
+        """The sequence of the message in the queue."""
         return self.message.metadata.sequence.stream
 
 
 def encode(event: NewEvent, handler: str, origin: Origin | None) -> bytes:
     """Return an event for one handler as JSON."""
-    written: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": event.id,
         "type": event.type,
         "handler": handler,
@@ -66,42 +65,46 @@ def encode(event: NewEvent, handler: str, origin: Origin | None) -> bytes:
         "body": event.body,
     }
     if origin is not None:
-        written["origin"] = asdict(origin)
-    return json.dumps(written, separators=(",", ":")).encode()
+        fields["origin"] = asdict(origin)
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def decode(data: bytes | None) -> tuple[NewEvent, str, Origin | None]:
     """Return the event, its handler and where its file is. Raises `ForeignMessage`."""
     try:
-        read = json.loads(data or b"")
+        fields = json.loads(data or b"")
         event = NewEvent(
-            id=str(read["id"]),
-            type=str(read["type"]),
-            handlers=(str(read["handler"]),),
-            body=dict(read["body"]),
-            created=float(read["created"]),
-            upload_id=read["upload_id"],
-            path=read["path"],
-            holder=read["holder"],
+            id=str(fields["id"]),
+            type=str(fields["type"]),
+            handlers=(str(fields["handler"]),),
+            body=dict(fields["body"]),
+            created=float(fields["created"]),
+            upload_id=fields["upload_id"],
+            path=fields["path"],
+            holder=fields["holder"],
         )
-        return event, event.handlers[0], _origin(read.get("origin"))
-    except (ValueError, KeyError, TypeError) as fault:
-        raise ForeignMessage(f"this is no event of the gateway ({type(fault).__name__})") from fault
+        return event, event.handlers[0], _origin(fields.get("origin"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ForeignMessage(f"this is no event of the gateway ({type(error).__name__})") from error
 
 
 def attempt_of(message: Msg) -> int:
-    """Return which attempt this delivery of `message` is, from 1."""
-    return used(message.headers) + message.metadata.num_delivered - (due(message.headers) is not None)
+    """Return the number of this attempt, from 1."""
+    return (
+        used_attempts(message.headers)
+        + message.metadata.num_delivered
+        - (due_time(message.headers) is not None)
+    )
 
 
-def used(headers: Mapping[str, str] | None) -> int:
+def used_attempts(headers: Mapping[str, str] | None) -> int:
     """Return how many attempts were used up before the message was published."""
     text = (headers or {}).get(ATTEMPTS, "0")
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-def due(headers: Mapping[str, str] | None) -> float | None:
-    """Return the Unix time before which the message must not be run, None where it says none."""
+def due_time(headers: Mapping[str, str] | None) -> float | None:
+    """Return the Unix time before which the message must not be run, None where it has none."""
     try:
         return float((headers or {})[DUE])
     except (KeyError, ValueError):
@@ -109,7 +112,7 @@ def due(headers: Mapping[str, str] | None) -> float | None:
 
 
 def delivery_of(message: Msg, handler: str, lease: float) -> Delivery:
-    """Return what was claimed. Raises `ForeignMessage`."""
+    """Return a message as a claimed delivery. Raises `ForeignMessage`."""
     event, _, origin = decode(message.data)
     body = dict(event.body)
     if event.path is not None:
@@ -128,7 +131,7 @@ def delivery_of(message: Msg, handler: str, lease: float) -> Delivery:
     )
 
 
-def _origin(read: Any) -> Origin | None:
-    if read is None:
+def _origin(fields: Any) -> Origin | None:
+    if fields is None:
         return None
-    return Origin(read["scheme"], read.get("etag"))
+    return Origin(fields["scheme"], fields.get("etag"))

@@ -1,7 +1,7 @@
-"""Events room, NATS: what streams, subjects and consumers are called.
+"""Names of streams, subjects and consumers.
 
-The rule: every name starts with the installation's prefix, and a handler's name becomes one
-subject token that cannot be mistaken for another's. Pure.
+Every name begins with the installation's prefix. A handler's name becomes one subject token that no
+other handler has. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]")
-LONGEST_TOKEN: Final = 160
+MAX_TOKEN_LENGTH: Final = 160
 """Characters of a token: a consumer's name is a folder's name on the server's disk."""
 
 
@@ -25,9 +25,9 @@ def token(name: str) -> str:
     plain = "".join(c if _PLAIN.match(c) else "".join(f"={b:02X}" for b in c.encode()) for c in name)
     if not plain:
         return "="
-    if len(plain) <= LONGEST_TOKEN:
+    if len(plain) <= MAX_TOKEN_LENGTH:
         return plain
-    return f"{plain[: LONGEST_TOKEN - 33]}~{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return f"{plain[: MAX_TOKEN_LENGTH - 33]}~{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def name_of(part: str) -> str:
@@ -47,28 +47,28 @@ class StreamNames:
 
     @property
     def queue(self) -> str:
-        """The stream of what is to be delivered."""
+        """The stream of deliveries."""
         return f"{self.prefix}-queue"
 
     @property
     def dead(self) -> str:
-        """The stream of what was given up."""
+        """The stream of dead deliveries."""
         return f"{self.prefix}-dead"
 
     @property
     def runs(self) -> str:
-        """The stream of runs that ended, and of what waits for its next one."""
+        """The stream of ended runs, and of notes on delayed deliveries."""
         return f"{self.prefix}-runs"
 
     def subject(self, handler: str, event_id: str | None = None) -> str:
-        """Where a delivery goes; without an event, the filter of the handler's consumer."""
-        return self.of("q", handler, event_id)
+        """The subject of a delivery; without an event, the filter of the handler's consumer."""
+        return self.subject_of("q", handler, event_id)
 
     def consumer(self, handler: str) -> str:
         """The durable consumer that all nodes share."""
         return token(handler)
 
-    def of(self, kind: str, handler: str | None = None, event_id: str | None = None) -> str:
-        """A subject of `kind` (q, dead, run, wait): None stands for all."""
+    def subject_of(self, kind: str, handler: str | None = None, event_id: str | None = None) -> str:
+        """A subject of `kind` (q, dead, run, wait); None matches all."""
         parts = ("*" if text is None else token(text) for text in (handler, event_id))
         return ".".join((self.prefix, kind, *parts))

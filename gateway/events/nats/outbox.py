@@ -1,7 +1,7 @@
-"""Events room, NATS: the outbox: events become messages, one for each handler.
+"""JetStream as an outbox: an event becomes one message for each handler.
 
-The rule: it returns only when the server has acknowledged every one of them. The same delivery
-published twice within the window is one message.
+A call returns when the server has acknowledged every message. The same delivery published twice within
+the duplicate window is one message.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from gateway.events.nats.names import StreamNames
 from gateway.events.protocols import NewEvent
 from gateway.events.relay import OutgoingDelivery
 
-WINDOW: Final = 256
-"""Publications that wait for their acknowledgement at once."""
+MAX_IN_FLIGHT: Final = 256
+"""Messages that wait for their acknowledgement at once."""
 
-HEADERS_AND_SLACK: Final = 4096
-"""Bytes of a message beside its payload, as the server counts them."""
+MAX_HEADER_BYTES: Final = 4096
+"""Bytes of a message beside its payload, as the server counts them, and some spare."""
 
 
 class NatsOutbox:
-    """Where events go in. Lives on the server's loop. `ensure` makes a handler's consumer.
+    """Publishes events. Lives on the server's loop. `ensure` makes a handler's consumer.
 
-    With a consumer, what waits for a handler that no node has (any more) is counted and seen.
+    With a consumer, what waits for a handler that no node has is counted and listed.
     """
 
     def __init__(
@@ -41,49 +41,48 @@ class NatsOutbox:
         self._ensure = ensure
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
-        """Return only when all are acknowledged. Raises `EventEngineUnavailable`; then try again."""
-        parcels = [
+        """Publish events; all are acknowledged on return. Raises `EventEngineUnavailable`."""
+        deliveries = [
             OutgoingDelivery(event, name, f"{event.id}:{name}")
             for event in events
             for name in event.handlers
         ]
-        for fault in await self.send(parcels):
-            if fault is not None:
-                raise fault
+        for error in await self.send(deliveries):
+            if error is not None:
+                raise error
 
     async def wait_ready(self) -> None:
-        """Wait until it can be tried."""
+        """Wait until the streams are there."""
         await self._connection.wait_ready()
 
-    async def send(self, parcels: Sequence[OutgoingDelivery]) -> list[Exception | None]:
-        """Publish all; return for each None where it is acknowledged, else why it is not.
+    async def send(self, deliveries: Sequence[OutgoingDelivery]) -> list[Exception | None]:
+        """Publish all; return for each None where it is acknowledged, else the error.
 
-        A `ValueError` tells of one that will never fit; `EventEngineUnavailable` of one to be tried
-        again.
+        `ValueError`: it will never fit. `EventEngineUnavailable`: it may be tried again.
         """
-        outcomes: list[Exception | None] = []
-        for start in range(0, len(parcels), WINDOW):
-            part = parcels[start : start + WINDOW]
-            outcomes += await asyncio.gather(*map(self._send, part))
-        return outcomes
+        errors: list[Exception | None] = []
+        for start in range(0, len(deliveries), MAX_IN_FLIGHT):
+            chunk = deliveries[start : start + MAX_IN_FLIGHT]
+            errors += await asyncio.gather(*map(self._send, chunk))
+        return errors
 
-    async def _send(self, parcel: OutgoingDelivery) -> Exception | None:
-        payload = encode(parcel.event, parcel.handler, parcel.origin)
+    async def _send(self, delivery: OutgoingDelivery) -> Exception | None:
+        payload = encode(delivery.event, delivery.handler, delivery.origin)
         try:
-            if len(payload) + HEADERS_AND_SLACK > self._connection.client.max_payload:
+            if len(payload) + MAX_HEADER_BYTES > self._connection.client.max_payload:
                 return ValueError(f"the event has {len(payload)} bytes: the NATS servers take less")
-            await self._ensure(parcel.handler)
+            await self._ensure(delivery.handler)
             await self._connection.js.publish(
-                self._names.subject(parcel.handler, parcel.event.id),
+                self._names.subject(delivery.handler, delivery.event.id),
                 payload,
-                headers={MESSAGE_ID: parcel.key},
+                headers={MESSAGE_ID: delivery.key},
             )
-        except nats.js.errors.NoStreamResponseError as fault:
-            # Whoever takes that message is no stream: ours have gone, or are without a leader.
-            self._connection.doubt()
-            return EventEngineUnavailable(f"NATS: {describe(fault)}")
-        except EventEngineUnavailable as fault:
-            return fault
-        except (nats.errors.Error, TimeoutError, OSError) as fault:
-            return EventEngineUnavailable(f"NATS: {describe(fault)}")
+        except nats.js.errors.NoStreamResponseError as error:
+            # No stream takes the message: ours were deleted, or have no leader.
+            self._connection.prepare_again()
+            return EventEngineUnavailable(f"NATS: {describe(error)}")
+        except EventEngineUnavailable as error:
+            return error
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            return EventEngineUnavailable(f"NATS: {describe(error)}")
         return None

@@ -1,9 +1,8 @@
-"""Events room, NATS: asking a consumer for messages, and knowing when the asking has ended.
+"""Pull requests to a consumer.
 
-The rule: every request ends with the server's word (its batch is full, or a status), so that
-nothing asked for arrives when nobody waits any more: its lease would run out unseen. What comes
-after all, for a request that was cancelled, is a stray. Source: docs.nats.io, JetStream wire API,
-`CONSUMER.MSG.NEXT`.
+Every request ends with a full batch or a status of the server, so that no message arrives unexpectedly
+and loses its lease unseen. A message of a cancelled request is a stray. Source: docs.nats.io, JetStream
+wire API, `CONSUMER.MSG.NEXT`.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from gateway.errors import EventEngineUnavailable
-from gateway.events.nats.connection import PATIENCE, Connection, reaching
+from gateway.events.nats.connection import REQUEST_TIMEOUT, Connection, mapped_errors
 
-_NOTHING_THERE: Final = frozenset({"404", "408"})
+_EMPTY_STATUSES: Final = frozenset({"404", "408"})
 """Statuses of an empty or timed-out pull."""
 
-_HEARTBEAT: Final = "100"
+_HEARTBEAT_STATUS: Final = "100"
 
-HEARTBEAT_SECONDS: Final = 2.0
-"""How often the server says that a long pull still stands. A leader that dies says nothing."""
+HEARTBEAT_INTERVAL: Final = 2.0
+"""Seconds between two heartbeats of a long pull. A leader that dies sends none."""
 
-_LONG: Final = 3 * HEARTBEAT_SECONDS
+_LONG_PULL: Final = 3 * HEARTBEAT_INTERVAL
 
-_NOBODY: Final = "503"
-"""Nobody answers for a consumer. So it is for a moment in a cluster, after it was made or moved."""
+_NO_RESPONDERS: Final = "503"
+"""No server answers for a consumer: for a moment in a cluster, after it was made or moved."""
 
-_SETTLING_SECONDS: Final = 1.0
-"""How long such a consumer is asked again, with a pause between."""
+_RETRY_TIMEOUT: Final = 1.0
+"""Seconds in which such a consumer is asked again, every `_RETRY_INTERVAL`."""
 
-_PAUSE: Final = 0.05
+_RETRY_INTERVAL: Final = 0.05
 
-Stray = Callable[[Msg], Awaitable[None]]
+StrayHandler = Callable[[Msg], Awaitable[None]]
 
 
 class _NoRespondersError(EventEngineUnavailable):
@@ -48,14 +47,14 @@ class _NoRespondersError(EventEngineUnavailable):
 
 
 class PullRequests:
-    """Requests for messages. `stray` gets what arrives when nobody waits for it any more."""
+    """Pulls messages. `on_stray` gets the messages of cancelled requests."""
 
-    def __init__(self, connection: Connection, stray: Stray) -> None:
+    def __init__(self, connection: Connection, on_stray: StrayHandler) -> None:
         self._connection = connection
-        self._stray = stray
+        self._on_stray = on_stray
         self._idle: list[_Inbox] = []
         self._all: set[_Inbox] = set()
-        connection.on_change.append(self._give_up)
+        connection.on_change.append(self._cancel_all)
 
     async def pull(self, stream: str, consumer: str, limit: int, wait: float) -> list[Msg]:
         """Return up to `limit` messages that are due; wait up to `wait` seconds for the first.
@@ -63,58 +62,58 @@ class PullRequests:
         Raises `EventEngineUnavailable`.
         """
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-        async with reaching():
-            found = await self._ask_first(subject, {"batch": limit, "no_wait": True})
-            if found or wait <= 0:
-                return found
-            asked = {"batch": 1, "expires": int(wait * 1e9)}
-            if wait >= _LONG:
-                asked["idle_heartbeat"] = int(HEARTBEAT_SECONDS * 1e9)
-            return await self._ask(subject, asked, min(wait, _LONG) + PATIENCE)
+        async with mapped_errors():
+            messages = await self._request_now(subject, {"batch": limit, "no_wait": True})
+            if messages or wait <= 0:
+                return messages
+            request = {"batch": 1, "expires": int(wait * 1e9)}
+            if wait >= _LONG_PULL:
+                request["idle_heartbeat"] = int(HEARTBEAT_INTERVAL * 1e9)
+            return await self._request(subject, request, min(wait, _LONG_PULL) + REQUEST_TIMEOUT)
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Unsubscribe."""
         for inbox in list(self._all):
-            await self._drop(inbox)
+            await self._unsubscribe(inbox)
 
-    async def _ask_first(self, subject: str, asked: dict[str, Any]) -> list[Msg]:
-        """Ask, and again for a moment where nobody answers for the consumer yet."""
-        until = time.monotonic() + _SETTLING_SECONDS
+    async def _request_now(self, subject: str, request: dict[str, Any]) -> list[Msg]:
+        """Request, and again for a moment while no server answers for the consumer."""
+        until = time.monotonic() + _RETRY_TIMEOUT
         while True:
             try:
-                return await self._ask(subject, asked, PATIENCE)
+                return await self._request(subject, request, REQUEST_TIMEOUT)
             except _NoRespondersError:
                 if time.monotonic() >= until:
                     raise
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_RETRY_INTERVAL)
 
-    async def _ask(self, subject: str, asked: dict[str, Any], patience: float) -> list[Msg]:
+    async def _request(self, subject: str, request: dict[str, Any], seconds: float) -> list[Msg]:
         client = self._connection.client
-        inbox = self._idle_at(client) or await self._listen(client)
-        inbox.asking = True
+        inbox = self._idle_inbox(client) or await self._subscribe(client)
+        inbox.active = True
         try:
-            await client.publish(subject, json.dumps(asked).encode(), inbox.subject)
-            found = await inbox.collect(int(asked["batch"]), patience)
+            await client.publish(subject, json.dumps(request).encode(), inbox.subject)
+            messages = await inbox.collect(int(request["batch"]), seconds)
         except asyncio.CancelledError:
-            inbox.asking = False
-            # It stays subscribed: what the server sends for this request is given back.
-            await inbox.empty()
+            inbox.active = False
+            # It stays subscribed: what the server sends for this request goes back to the queue.
+            await inbox.pass_on_strays()
             raise
         except BaseException:
-            inbox.asking = False
-            await self._drop(inbox)
+            inbox.active = False
+            await self._unsubscribe(inbox)
             raise
-        inbox.asking = False
+        inbox.active = False
         self._idle.append(inbox)
-        return found
+        return messages
 
-    def _give_up(self) -> None:
-        """The connection was lost or is another one: no server knows our requests any more."""
+    def _cancel_all(self) -> None:
+        """End all requests: the connection was lost or is a new one, and no server has them any more."""
         for inbox in self._all:
-            inbox.give_up()
+            inbox.cancel()
 
-    def _idle_at(self, client: Client) -> _Inbox | None:
-        """Return an inbox that this client listens at. Those of an earlier one hear nothing more."""
+    def _idle_inbox(self, client: Client) -> _Inbox | None:
+        """Return an idle inbox of this client. Those of an earlier client get nothing any more."""
         while self._idle:
             inbox = self._idle.pop()
             if inbox.client is client:
@@ -122,75 +121,75 @@ class PullRequests:
             self._all.discard(inbox)
         return None
 
-    async def _listen(self, client: Client) -> _Inbox:
-        inbox = _Inbox(client, self._stray)
-        inbox.subscription = await client.subscribe(inbox.subject, cb=inbox.take)
+    async def _subscribe(self, client: Client) -> _Inbox:
+        inbox = _Inbox(client, self._on_stray)
+        inbox.subscription = await client.subscribe(inbox.subject, cb=inbox.receive)
         self._all.add(inbox)
         return inbox
 
-    async def _drop(self, inbox: _Inbox) -> None:
+    async def _unsubscribe(self, inbox: _Inbox) -> None:
         self._all.discard(inbox)
         if inbox in self._idle:
             self._idle.remove(inbox)
         if inbox.subscription is not None:
             with contextlib.suppress(EventEngineUnavailable):
-                async with reaching():
+                async with mapped_errors():
                     await inbox.subscription.unsubscribe()
-        await inbox.empty()
+        await inbox.pass_on_strays()
 
 
 class _Inbox:
-    """Where the answers to one request at a time arrive: they do not say which one they belong to."""
+    """Receives the answers to one request at a time: they do not say to which one they belong."""
 
-    def __init__(self, client: Client, stray: Stray) -> None:
+    def __init__(self, client: Client, on_stray: StrayHandler) -> None:
         self.client = client
         self.subject = client.new_inbox()
         self.subscription: Subscription | None = None
-        self.asking = False
-        self._stray = stray
-        self._came: asyncio.Queue[Msg | None] = asyncio.Queue()
-        self._found: list[Msg] = []
+        self.active = False
+        self._on_stray = on_stray
+        self._received: asyncio.Queue[Msg | None] = asyncio.Queue()
+        self._messages: list[Msg] = []
 
-    async def take(self, message: Msg) -> None:
-        """Take a message from the connection."""
-        if self.asking:
-            self._came.put_nowait(message)
+    async def receive(self, message: Msg) -> None:
+        """Receive a message from the connection."""
+        if self.active:
+            self._received.put_nowait(message)
         elif _status(message) is None:
-            await self._stray(message)
+            await self._on_stray(message)
 
-    def give_up(self) -> None:
-        """Let `collect` end with what it has, or raise `EventEngineUnavailable`."""
-        if self.asking:
-            self._came.put_nowait(None)
+    def cancel(self) -> None:
+        """End `collect` with what it has, or with `EventEngineUnavailable`."""
+        if self.active:
+            self._received.put_nowait(None)
 
-    async def collect(self, limit: int, patience: float) -> list[Msg]:
-        """Return what comes until the batch is full or the server says that this is all.
+    async def collect(self, limit: int, seconds: float) -> list[Msg]:
+        """Return what comes until the batch is full or the server ends the request.
 
-        Raises `EventEngineUnavailable`, `TimeoutError` after `patience` seconds of silence.
+        Raises `EventEngineUnavailable`, `TimeoutError` after `seconds` without a message.
         """
-        while len(self._found) < limit:
-            async with asyncio.timeout(patience):
-                message = await self._came.get()
+        while len(self._messages) < limit:
+            async with asyncio.timeout(seconds):
+                message = await self._received.get()
             status = "lost" if message is None else _status(message)
             if message is not None and status is None:
-                self._found.append(message)
-            elif status in _NOTHING_THERE or (self._found and status != _HEARTBEAT):
+                self._messages.append(message)
+            elif status in _EMPTY_STATUSES or (self._messages and status != _HEARTBEAT_STATUS):
                 break
-            elif status != _HEARTBEAT:
-                why = "" if message is None else (message.headers or {}).get("Description", "")
-                fault = _NoRespondersError if status == _NOBODY else EventEngineUnavailable
-                raise fault(f"NATS: the consumer cannot be asked ({status} {why})")
-        found, self._found = self._found, []
-        return found
+            elif status != _HEARTBEAT_STATUS:
+                reason = "" if message is None else (message.headers or {}).get("Description", "")
+                kind = _NoRespondersError if status == _NO_RESPONDERS else EventEngineUnavailable
+                raise kind(f"NATS: the consumer does not answer ({status} {reason})")
+        messages, self._messages = self._messages, []
+        return messages
 
-    async def empty(self) -> None:
-        """Hand on what has come for a request that ended early."""
-        while not self._came.empty():
-            message = self._came.get_nowait()
+    async def pass_on_strays(self) -> None:
+        """Pass on the messages of a request that ended early."""
+        while not self._received.empty():
+            message = self._received.get_nowait()
             if message is not None and _status(message) is None:
-                self._found.append(message)
-        while self._found:
-            await self._stray(self._found.pop())
+                self._messages.append(message)
+        while self._messages:
+            await self._on_stray(self._messages.pop())
 
 
 def _status(message: Msg) -> str | None:

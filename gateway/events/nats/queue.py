@@ -1,9 +1,8 @@
-"""Events room, NATS: the queue: deliveries are claimed from the consumers that all nodes share.
+"""JetStream as a queue: deliveries are claimed from consumers that all nodes share.
 
-The rule: the server counts attempts and leases. A delivery whose lease has run out is somebody
-else's: settling it changes nothing. Settlements wait for the server's answer, so that what is
-done is done when the call returns; only the record of a run that went well may come after. May
-import the rest of this package, `model`, `errors`.
+The server counts attempts and leases. A delivery whose lease has ended may belong to another process:
+settling it changes nothing. A settlement waits for the server's answer; only the log entry of a
+successful run may be written later.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from nats.aio.msg import Msg
 
 from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
-from gateway.events.nats.connection import Connection, reaching
+from gateway.events.nats.connection import Connection, mapped_errors
 from gateway.events.nats.message import (
     ATTEMPTS,
     DUE,
@@ -31,12 +30,13 @@ from gateway.events.nats.message import (
     attempt_of,
     decode,
     delivery_of,
-    due,
+    due_time,
 )
 from gateway.events.nats.names import StreamNames
 from gateway.events.nats.pull_requests import PullRequests
 from gateway.events.nats.run_log import RunLog, RunLogEntry
 from gateway.events.nats.streams import ensure_consumer
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.nats")
 
@@ -46,7 +46,7 @@ _TERMINATE: Final = b"+TERM"
 
 
 class NatsQueue:
-    """Deliveries, from the runner's point of view. `node` is written into the record of each run."""
+    """The deliveries in the queue stream. `node` is written into the log of each run."""
 
     def __init__(self, connection: Connection, names: StreamNames, *, lease: float, node: str) -> None:
         self.lease: float | None = lease
@@ -55,174 +55,182 @@ class NatsQueue:
         self._names = names
         self._node = node
         self._pulls = PullRequests(connection, self._return)
-        self._records = RunLog(connection)
+        self._run_log = RunLog(connection)
         self._consumers: dict[str, int] = {}
         self._ensuring = asyncio.Lock()
 
     async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
-        """Take up to `limit` due deliveries; wait up to `wait` seconds for the first.
-
-        Raises `EventEngineUnavailable`.
-        """
+        """Claim up to `limit` due deliveries; wait up to `wait` seconds for the first."""
         until = time.monotonic() + wait
         while True:
             messages = await self._pull(handler, limit, max(0.0, until - time.monotonic()))
-            found = await self._sorted_out(messages, handler)
-            if found or time.monotonic() >= until:
-                return found
+            deliveries = await self._due_deliveries(messages, handler)
+            if deliveries or time.monotonic() >= until:
+                return deliveries
 
     async def _pull(self, handler: str, limit: int, wait: float) -> list[Msg]:
-        await self.ensure(handler)
+        await self.ensure_consumer(handler)
         names = self._names
         try:
             return await self._pulls.pull(names.queue, names.consumer(handler), limit, wait)
         except EventEngineUnavailable:
-            self._connection.doubt()
+            self._connection.prepare_again()
             raise
 
-    async def ensure(self, handler: str) -> None:
-        """Make sure that the handler has its consumer. Raises `EventEngineUnavailable`."""
+    async def ensure_consumer(self, handler: str) -> None:
+        """Create the handler's consumer unless it exists. Raises `EventEngineUnavailable`."""
         if self._consumers.get(handler) == self._connection.generation:
             return
         async with self._ensuring:
             generation = self._connection.generation
             if self._consumers.get(handler) != generation:
-                async with reaching():
+                async with mapped_errors():
                     await ensure_consumer(self._connection, self._names, handler, self._lease)
                 self._consumers[handler] = generation
 
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
-        """Begin each lease anew. Raises `EventEngineUnavailable`."""
-        async with reaching():
+        """Begin the lease of each delivery anew."""
+        async with mapped_errors():
             for claimed in map(_claimed, deliveries):
-                if claimed.ours:
+                if claimed.leased:
                     await self._connection.client.publish(claimed.message.reply, _WORKING)
                     claimed.until = time.monotonic() + self._lease
 
     async def ack(self, delivery: Delivery, duration: float) -> None:
-        """Done. Raises `EventEngineUnavailable`."""
+        """Settle a delivery as done."""
         claimed = _claimed(delivery)
-        if claimed.ours:
-            record = self._record(delivery, self._run(delivery, "done", duration, None))
-            await self._end(claimed, _ACK)
-            await self._records.add(record)
+        if claimed.leased:
+            entry = self._entry(delivery, self._run_fields(delivery, "done", duration, None))
+            await self._settle(claimed, _ACK)
+            await self._run_log.add(entry)
 
     async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
-        """Failed: due again in `delay` seconds. Raises `EventEngineUnavailable`."""
+        """Settle a run as failed: due again in `delay` seconds."""
         claimed = _claimed(delivery)
-        if claimed.ours:
-            await self._tell(self._record(delivery, self._run(delivery, "retry", duration, error)))
-            await self._wait_visibly(delivery, claimed, delay, error)
-            await self._end(claimed, _later(delay))
+        if claimed.leased:
+            run = self._run_fields(delivery, "retry", duration, error)
+            await self._publish_entry(self._entry(delivery, run))
+            await self._note_delay(delivery, claimed, delay, error)
+            await self._settle(claimed, _redelivery(delay))
 
     async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
-        """Given up: it lies among the dead before it leaves the queue. Raises
-        `EventEngineUnavailable`."""
+        """Make a delivery dead: it is in the dead stream before it leaves the queue."""
         claimed = _claimed(delivery)
-        if claimed.ours:
-            await self._bury(claimed.message, delivery.handler, delivery.event_id, error)
-            await self._tell(self._record(delivery, self._run(delivery, "dead", duration, error)))
-            await self._end(claimed, _TERMINATE)
+        if claimed.leased:
+            await self._publish_dead(claimed.message, delivery.handler, delivery.event_id, error)
+            run = self._run_fields(delivery, "dead", duration, error)
+            await self._publish_entry(self._entry(delivery, run))
+            await self._settle(claimed, _TERMINATE)
 
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
         """Return 0: other nodes may have the handlers that this one lacks."""
         return 0
 
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
-        """Give back unharmed, due again in `delay` seconds. Raises `EventEngineUnavailable`."""
+        """Return deliveries unharmed, due again in `delay` seconds."""
         for claimed in map(_claimed, deliveries):
-            if claimed.ours:
+            if claimed.leased:
                 await self._publish_again(claimed.message, delay)
                 claimed.until = NEVER
 
     async def close(self) -> None:
-        """Claim no more, and let the last records be written."""
+        """Claim no more, and write the last log entries."""
         await self._pulls.close()
-        await self._records.written()
+        await self._run_log.flush()
 
-    async def written(self) -> None:
-        """Wait until what was acknowledged here can be seen; some seconds at the most."""
-        await self._records.written()
+    async def flush_run_log(self) -> None:
+        """Wait until acknowledged runs are visible, up to some seconds."""
+        await self._run_log.flush()
 
-    # -- what arrives
+    # -- received messages
 
-    async def _sorted_out(self, messages: Sequence[Msg], handler: str) -> list[Delivery]:
-        """Return what is to be run now. Cancelled, it gives everything back."""
-        found: list[Delivery] = []
+    async def _due_deliveries(self, messages: Sequence[Msg], handler: str) -> list[Delivery]:
+        """Return what is to be run now. A cancelled call returns everything to the queue."""
+        deliveries: list[Delivery] = []
         try:
             for message in messages:
-                delivery = await self._taken(message, handler)
-                found += [] if delivery is None else [delivery]
+                delivery = await self._due_delivery(message, handler)
+                deliveries += [] if delivery is None else [delivery]
         except asyncio.CancelledError:
             for message in messages:
                 await self._return(message)
             raise
-        return found
+        return deliveries
 
-    async def _taken(self, message: Msg, handler: str) -> Delivery | None:
-        """Return the delivery, or None for what is not to be run now."""
-        if due(message.headers) is not None and message.metadata.num_delivered == 1:
-            delay = (due(message.headers) or 0.0) - time.time()
-            await self._connection.ask(message.reply, _later(max(0.0, delay)))
+    async def _due_delivery(self, message: Msg, handler: str) -> Delivery | None:
+        """Return the delivery, None where it is not to be run now."""
+        if due_time(message.headers) is not None and message.metadata.num_delivered == 1:
+            delay = (due_time(message.headers) or 0.0) - time.time()
+            await self._connection.request(message.reply, _redelivery(max(0.0, delay)))
             return None
         try:
             return delivery_of(message, handler, self._lease)
-        except ForeignMessage as fault:
-            log.error("a message of %s is given up: %s", handler, fault)
-            await self._bury(message, handler, f"{message.metadata.sequence.stream}", str(fault))
-            await self._connection.ask(message.reply, _TERMINATE)
+        except ForeignMessage as error:
+            log.error(
+                "a message of %s is dead: %s",
+                handler,
+                error,
+                extra=event("delivery.dead", handler=handler),
+            )
+            sequence = f"{message.metadata.sequence.stream}"
+            await self._publish_dead(message, handler, sequence, str(error))
+            await self._connection.request(message.reply, _TERMINATE)
             return None
 
     async def _return(self, message: Msg) -> None:
-        """Give back what nobody waits for any more; failing that, its lease runs out."""
+        """Return a message of a cancelled claim to the queue; failing that, its lease ends."""
         with contextlib.suppress(EventEngineUnavailable):
             await self._publish_again(message, 0.0)
 
-    # -- what is written
+    # -- sent messages
 
-    async def _end(self, claimed: ClaimedMessage, how: bytes) -> None:
-        """Settle. Only what the server has heard is settled: else it may be tried again."""
-        await self._connection.ask(claimed.message.reply, how)
+    async def _settle(self, claimed: ClaimedMessage, verdict: bytes) -> None:
+        """Settle. Without the server's answer it is not settled and may be tried again."""
+        await self._connection.request(claimed.message.reply, verdict)
         claimed.until = NEVER
 
     async def _publish_again(self, message: Msg, delay: float) -> None:
-        """Put a copy into the queue that has used one attempt less, then end this one.
+        """Publish a copy that has used one attempt less, then settle this one.
 
-        A queue that is full takes none: then the message itself goes back, its attempt used up.
+        A full queue refuses it: then the message itself goes back, its attempt used up.
         """
         attempts = max(0, attempt_of(message) - 1)
         headers = {MESSAGE_ID: f"again:{message.metadata.sequence.stream}", ATTEMPTS: str(attempts)}
         if delay > 0:
             headers[DUE] = repr(time.time() + delay)
         try:
-            async with reaching():
+            async with mapped_errors():
                 await self._connection.js.publish(message.subject, message.data, headers=headers)
-        except EventEngineUnavailable as fault:
-            log.warning("a delivery is handed back with its attempt used up: %s", fault)
-            await self._connection.ask(message.reply, _later(delay))
+        except EventEngineUnavailable as error:
+            log.warning(
+                "a delivery goes back to the queue with its attempt used up: %s",
+                error,
+                extra=event("delivery.returned"),
+            )
+            await self._connection.request(message.reply, _redelivery(delay))
         else:
-            await self._connection.ask(message.reply, _ACK)
+            await self._connection.request(message.reply, _ACK)
 
-    async def _bury(self, message: Msg, handler: str, event_id: str, error: str) -> None:
+    async def _publish_dead(self, message: Msg, handler: str, event_id: str, error: str) -> None:
         sequence = message.metadata.sequence.stream
-        grave = {
+        fields = {
             "handler": handler,
             "attempt": attempt_of(message),
             "error": error,
             "died": time.time(),
             "event": _text(message.data),
         }
-        async with reaching():
+        async with mapped_errors():
             await self._connection.js.publish(
-                self._names.of("dead", handler, event_id),
-                json.dumps(grave).encode(),
+                self._names.subject_of("dead", handler, event_id),
+                json.dumps(fields).encode(),
                 headers={MESSAGE_ID: f"dead:{sequence}"},
             )
 
-    def _run(
+    def _run_fields(
         self, delivery: Delivery, outcome: str, duration: float, error: str | None
     ) -> dict[str, Any]:
-        """Return what is written of a run that ended."""
+        """Return the log entry of an ended run."""
         return {
             "event_id": delivery.event_id,
             "handler": delivery.handler,
@@ -239,18 +247,18 @@ class NatsQueue:
             "created": delivery.created,
         }
 
-    def _record(self, delivery: Delivery, told: Mapping[str, Any], kind: str = "run") -> RunLogEntry:
-        """Return a message for the stream of runs. A repetition is recognised there."""
+    def _entry(self, delivery: Delivery, fields: Mapping[str, Any], kind: str = "run") -> RunLogEntry:
+        """Return a message for the stream of runs, which recognises a repetition."""
         return RunLogEntry(
-            self._names.of(kind, delivery.handler, delivery.event_id),
-            json.dumps(told, separators=(",", ":")).encode(),
+            self._names.subject_of(kind, delivery.handler, delivery.event_id),
+            json.dumps(fields, separators=(",", ":")).encode(),
             {MESSAGE_ID: f"{kind}:{_claimed(delivery).sequence}:{delivery.attempt}"},
         )
 
-    async def _wait_visibly(
+    async def _note_delay(
         self, delivery: Delivery, claimed: ClaimedMessage, delay: float, error: str
     ) -> None:
-        """Leave a note that goes away by itself when the delivery is due: so watchers can count."""
+        """Publish a note that expires when the delivery is due: the ledger counts them."""
         if delay >= 1:
             note = {
                 "due": time.time() + delay,
@@ -258,29 +266,29 @@ class NatsQueue:
                 "attempt": delivery.attempt,
                 "error": error,
             }
-            await self._tell(self._record(delivery, note, "wait"), ttl=delay)
+            await self._publish_entry(self._entry(delivery, note, "wait"), ttl=delay)
 
-    async def _tell(self, record: RunLogEntry, ttl: float | None = None) -> None:
-        """Publish to the stream of runs and wait until the server has it."""
-        async with reaching():
+    async def _publish_entry(self, entry: RunLogEntry, ttl: float | None = None) -> None:
+        """Publish to the stream of runs and wait for the acknowledgement."""
+        async with mapped_errors():
             await self._connection.js.publish(
-                record.subject, record.payload, headers=dict(record.headers), msg_ttl=ttl
+                entry.subject, entry.payload, headers=dict(entry.headers), msg_ttl=ttl
             )
 
 
 def _claimed(delivery: Delivery) -> ClaimedMessage:
     if not isinstance(delivery.token, ClaimedMessage):
-        raise TypeError("this delivery was handed out by another engine")
+        raise TypeError("this delivery was claimed from another engine")
     return delivery.token
 
 
-def _later(delay: float) -> bytes:
-    """Return what asks for a redelivery after `delay` seconds."""
+def _redelivery(delay: float) -> bytes:
+    """Return the request for a redelivery after `delay` seconds."""
     return b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay > 0 else b"-NAK"
 
 
 def _text(data: bytes) -> Any:
-    """Return a message's body as JSON where it is, so that it can be read in the stream."""
+    """Return a message's body as JSON where it is JSON, so that it can be read in the stream."""
     with contextlib.suppress(ForeignMessage):
         decode(data)
         return json.loads(data)

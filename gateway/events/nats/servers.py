@@ -1,7 +1,7 @@
-"""Events room, NATS: where the servers are and how we prove who we are.
+"""The addresses of the NATS servers, TLS and credentials.
 
-The rule: user, password, token and keys come from a file that nobody else may read, and stand in no
-log and no message. Blocking.
+User, password, token and keys come from a file that only its owner may read, and stand in no log and no
+message. Blocking.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _CREDS: Final = "-----BEGIN NATS USER JWT-----"
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The servers of one cluster. `shown` is how a person reads them."""
+    """The servers of one cluster. `shown` is for logs and messages."""
 
     urls: tuple[str, ...]
     tls: ssl.SSLContext | None = field(default=None, repr=False)
-    proof: dict[str, Any] = field(default_factory=dict, repr=False)
+    credentials: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def shown(self) -> str:
@@ -39,22 +39,22 @@ class Servers:
         return tuple(url.partition("://")[2].rpartition(":")[0] for url in self.urls)
 
     def options(self) -> dict[str, Any]:
-        """Return what the client library wants to know."""
-        how: dict[str, Any] = {"servers": list(self.urls), **self.proof}
-        return {**how, "tls": self.tls} if self.tls is not None else how
+        """Return the connect options of the client library."""
+        options: dict[str, Any] = {"servers": list(self.urls), **self.credentials}
+        return {**options, "tls": self.tls} if self.tls is not None else options
 
 
-def servers(settings: Settings) -> Servers:
-    """Return where `--events` leads. Raises `ConfigError` for a file that cannot be used."""
+def nats_servers(settings: Settings) -> Servers:
+    """Return the servers of `--events`. Raises `ConfigError` for a file that cannot be used."""
     scheme, _, rest = settings.events.partition("://")
     urls = tuple(f"{scheme}://{_with_port(place)}" for place in rest.split(","))
     tls = _tls(settings.events_ca) if scheme == "tls" or settings.events_ca else None
-    return Servers(urls, tls, _proof(settings.events_credentials))
+    return Servers(urls, tls, _credentials(settings.events_credentials))
 
 
-def _with_port(place: str) -> str:
-    host, colon, port = place.rpartition(":")
-    return place if colon and port.isdigit() and host else f"{place}:{DEFAULT_PORT}"
+def _with_port(address: str) -> str:
+    host, colon, port = address.rpartition(":")
+    return address if colon and port.isdigit() and host else f"{address}:{DEFAULT_PORT}"
 
 
 def _tls(ca: Path | None) -> ssl.SSLContext:
@@ -62,15 +62,15 @@ def _tls(ca: Path | None) -> ssl.SSLContext:
     if ca is not None:
         try:
             context.load_verify_locations(cafile=str(ca))
-        except (OSError, ssl.SSLError) as fault:
+        except (OSError, ssl.SSLError) as error:
             raise ConfigError(
-                f"the CA of the NATS servers cannot be read ({fault}): it must be a PEM file", str(ca)
-            ) from fault
+                f"the CA of the NATS servers cannot be read ({error}): it must be a PEM file", str(ca)
+            ) from error
     return context
 
 
-def _proof(path: Path | None) -> dict[str, Any]:
-    """Read the file: `.creds` of NATS, `user:password`, or a token."""
+def _credentials(path: Path | None) -> dict[str, Any]:
+    """Read the file: a `.creds` file of NATS, `user:password`, or a token."""
     if path is None:
         return {}
     text = read_key_file(path, GROUP_MAY_READ).decode(errors="replace").strip()

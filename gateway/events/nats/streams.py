@@ -1,11 +1,11 @@
-"""Events room, NATS: the three streams and the consumers, made and kept as they must be.
+"""The three streams and the consumers, created and adjusted.
 
     queue   a work queue: a message stays until its delivery is settled. A full one refuses, so that
-            what does not fit stays in the outbox; nothing is ever dropped silently
-    dead    what was given up: for ever, until somebody decides
-    runs    what ended and how, and what waits for its next run; the oldest go first
+            what does not fit stays in the journal; nothing is dropped silently
+    dead    dead deliveries, until an operator decides
+    runs    ended runs, and notes on delayed deliveries; the oldest are dropped first
 
-The rule: making them again changes nothing, and nothing that an operator enlarged is made smaller.
+Creating them again changes nothing, and nothing that an operator enlarged is made smaller.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ from nats.js.api import (
 
 from gateway.events.nats.connection import Connection, describe
 from gateway.events.nats.names import StreamNames
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.nats")
 
-DUPLICATE_SECONDS: Final = 900.0
-"""How long the same publication is recognised: a relay that lost its answer tries again by then."""
+DUPLICATE_WINDOW: Final = 900.0
+"""Seconds in which a repetition is recognised: a relay that lost its answer tries again by then."""
 
-RUNS_SECONDS: Final = 7 * 86_400.0
-RUNS_BYTES: Final = 1 << 30
+RUNS_TTL: Final = 7 * 86_400.0
+MAX_RUNS_BYTES: Final = 1 << 30
 
-MOST_REPLICAS: Final = 3
+MAX_REPLICAS: Final = 3
 _MUTABLE: Final = ("subjects", "discard", "max_age", "duplicate_window", "allow_msg_ttl", "allow_direct")
 
-WAITING_PULLS: Final = 8192
-"""UnknownOutcome pulls of one consumer: one for each idle node that has its handler."""
+MAX_WAITING_PULLS: Final = 8192
+"""Waiting pulls of one consumer: one for each idle node that has its handler."""
 
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What the streams shall be. `replicas` None: as many as the cluster has servers, 3 at the most.
+    """The configuration of the streams. `replicas` None: as many as the cluster has servers, up to 3.
 
-    `named` is how many servers the settings name: one that is away just now counts too, else what is
-    made meanwhile would stay with fewer copies. `max_bytes` bounds the queue, None leaves that to the
-    server's own limits.
+    `named` is how many servers the settings name: one that is unavailable counts too, otherwise streams
+    made meanwhile would keep fewer copies. `max_bytes` bounds the queue, None leaves that to the server.
     """
 
     names: StreamNames
     replicas: int | None = None
     max_bytes: int | None = None
     named: int = 1
-    _told: set[str] = field(default_factory=set)
+    _logged: set[str] = field(default_factory=set)
 
     async def prepare(self, connection: Connection) -> bool:
-        """Make or adjust all three. Raises `nats.errors.Error` where that cannot be done now.
+        """Create or adjust all three. Raises `nats.errors.Error` where that is not possible now.
 
-        Returns False where streams that were there could not be given more copies now.
+        Returns False where existing streams could not get more copies now.
         """
         servers = max(self.named, cluster_size(connection))
-        wanted = self.replicas or min(MOST_REPLICAS, servers)
+        wanted = self.replicas or min(MAX_REPLICAS, servers)
         done = [await self._ensure(connection, config, wanted) for config in self._configs()]
         return all(done)
 
@@ -83,8 +83,8 @@ class Streams:
             _stream(
                 names.runs,
                 [f"{own}.run.*.*", f"{own}.wait.*.*"],
-                max_age=RUNS_SECONDS,
-                max_bytes=RUNS_BYTES,
+                max_age=RUNS_TTL,
+                max_bytes=MAX_RUNS_BYTES,
                 allow_msg_ttl=True,
             ),
         )
@@ -92,51 +92,60 @@ class Streams:
     async def _ensure(self, connection: Connection, config: StreamConfig, replicas: int) -> bool:
         js, name = connection.raw_js, str(config.name)
         try:
-            found = (await js.stream_info(name)).config
+            current = (await js.stream_info(name)).config
         except nats.js.errors.NotFoundError:
             await js.add_stream(config, num_replicas=replicas)
             return True
         changed: dict[str, Any] = {
-            key: getattr(config, key) for key in _MUTABLE if getattr(config, key) != getattr(found, key)
+            key: getattr(config, key)
+            for key in _MUTABLE
+            if getattr(config, key) != getattr(current, key)
         }
-        if _lasting(found) > _lasting(config):
+        if _max_age(current) > _max_age(config):
             changed.pop("max_age", None)
         if self.max_bytes is not None and name == self.names.queue:
-            changed |= {"max_bytes": self.max_bytes} if found.max_bytes != self.max_bytes else {}
+            changed |= {"max_bytes": self.max_bytes} if current.max_bytes != self.max_bytes else {}
         if changed:
-            await js.update_stream(found := found.evolve(**changed))
-        more = self.replicas not in (None, found.num_replicas) or replicas > (found.num_replicas or 1)
-        return not more or await self._copied(js, found.evolve(num_replicas=replicas))
+            await js.update_stream(current := current.evolve(**changed))
+        more = self.replicas not in (None, current.num_replicas) or replicas > (
+            current.num_replicas or 1
+        )
+        return not more or await self._set_copies(js, current.evolve(num_replicas=replicas))
 
-    async def _copied(self, js: JetStreamContext, config: StreamConfig) -> bool:
-        """Change how many copies there are; False where that is refused, as while a server is away.
+    async def _set_copies(self, js: JetStreamContext, config: StreamConfig) -> bool:
+        """Set the number of copies; return False where that is refused, as while a server is down.
 
-        That is no reason to do without the stream: events go through those copies that there are.
+        The stream is used all the same: events go through the copies that exist.
         """
         try:
             await js.update_stream(config)
-        except nats.js.errors.APIError as fault:
-            if config.name not in self._told:
-                why = describe(fault)
-                log.warning("%s cannot have %d copies yet: %s", config.name, config.num_replicas, why)
-            self._told.add(str(config.name))
+        except nats.js.errors.APIError as error:
+            if config.name not in self._logged:
+                log.warning(
+                    "%s cannot have %d copies yet: %s",
+                    config.name,
+                    config.num_replicas,
+                    describe(error),
+                    extra=event("copies.missing", stream=config.name),
+                )
+            self._logged.add(str(config.name))
             return False
-        self._told.discard(str(config.name))
+        self._logged.discard(str(config.name))
         return True
 
 
 def cluster_size(connection: Connection) -> int:
-    """Return how many servers the cluster is known to have (1 for a single one)."""
+    """Return how many servers the cluster has (1 for a single one)."""
     return max(1, len(connection.client._server_info.get("connect_urls") or ()))
 
 
 async def ensure_consumer(
     connection: Connection, names: StreamNames, handler: str, lease: float
 ) -> None:
-    """Make the consumer of a handler, or adjust its lease.
+    """Create the consumer of a handler, or adjust its lease.
 
-    Delayed retries count against `max_ack_pending`, and past `max_deliver` a server just falls
-    silent: so neither has a limit, and both are ours to mind. Raises `nats.errors.Error`.
+    Delayed retries count against `max_ack_pending`, and past `max_deliver` a server stops delivering
+    without a word: neither has a limit, the gateway keeps both. Raises `nats.errors.Error`.
     """
     await connection.js.add_consumer(
         names.queue,
@@ -149,23 +158,24 @@ async def ensure_consumer(
             ack_wait=lease,
             max_ack_pending=-1,
             max_deliver=-1,
-            max_waiting=WAITING_PULLS,
+            max_waiting=MAX_WAITING_PULLS,
         ),
     )
 
 
-def _lasting(config: StreamConfig) -> float:
-    """Return how many seconds a stream keeps a message. The server's word for "for ever" is 0."""
+def _max_age(config: StreamConfig) -> float:
+    """Return how many seconds a stream keeps a message. For the server, 0 means for ever."""
     return config.max_age or math.inf
 
 
 def _stream(name: str, subjects: list[str], **special: Any) -> StreamConfig:
-    """Return what a stream shall be. It keeps its messages for ever where `special` does not say."""
+    """Return a stream's configuration. It keeps its messages for ever unless `special` says
+    otherwise."""
     return StreamConfig(
         name=name,
         subjects=subjects,
         storage=StorageType.FILE,
-        duplicate_window=DUPLICATE_SECONDS,
+        duplicate_window=DUPLICATE_WINDOW,
         allow_direct=True,
         **{"max_age": 0.0, **special},
     )

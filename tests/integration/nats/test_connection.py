@@ -77,7 +77,7 @@ async def test_a_server_that_ends_the_connection_with_an_error_is_connected_to_a
     monkeypatch: pytest.MonkeyPatch,
     said: bool,
 ) -> None:
-    monkeypatch.setattr("gateway.events.nats.connection.LOOK_SECONDS", SECONDS if said else 0.05)
+    monkeypatch.setattr("gateway.events.nats.connection.CHECK_INTERVAL", SECONDS if said else 0.05)
     between, url = proxy
     nats = await connect(url)
     if not said:
@@ -93,7 +93,7 @@ async def test_a_server_that_ends_the_connection_with_an_error_is_connected_to_a
     assert not nats.ready
     async with asyncio.timeout(SECONDS):
         await nats.wait_ready()
-    assert "cannot be used, trying again: user authentication expired" in caplog.text
+    assert "is unavailable, retrying: user authentication expired" in caplog.text
     await nats.outbox.publish([NewEvent("e1", "APIGW.OnSomething", ("h",), {}, time.time())])
     async with asyncio.timeout(SECONDS):
         [delivery] = await nats.queue.claim("h", 1, SECONDS)

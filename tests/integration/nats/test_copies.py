@@ -40,7 +40,7 @@ async def test_streams_that_cannot_have_more_copies_now_are_used_and_have_them_l
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.events.nats.connection.LATER_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.events.nats.connection.INCOMPLETE_DELAY", 0.2)
     with cluster_of_three(tmp_path / "nats", started=2) as cluster:
         two = await connect(cluster.url, "with two", events_replicas="2")
         nats = await connect(cluster.url, "with three")

@@ -10,10 +10,10 @@ import pytest
 
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.nats import servers as places
-from gateway.events.nats.durability_check import look_at_sync
+from gateway.events.nats.engine import check_durability
 from gateway.events.nats.ledger_rows import ReadRow
-from gateway.events.nats.names import LONGEST_TOKEN, StreamNames, name_of, token
-from gateway.events.nats.streams import DUPLICATE_SECONDS
+from gateway.events.nats.names import MAX_TOKEN_LENGTH, StreamNames, name_of, token
+from gateway.events.nats.streams import DUPLICATE_WINDOW
 from gateway.events.protocols import NewEvent, Selection, run_all
 from gateway.events.relay import OutgoingDelivery
 from gateway.settings import load
@@ -77,24 +77,24 @@ async def test_a_record_that_cannot_be_written_holds_up_nothing(
     for _ in range(2):
         [delivery] = await nats.queue.claim("h", 1, SECONDS)
         await nats.queue.ack(delivery, 0.0)
-    await nats.queue.written()
-    assert "the records of up to 1 runs are lost" in caplog.text
+    await nats.queue.flush_run_log()
+    assert "up to 1 entries of the log of runs are lost" in caplog.text
     assert await nats.queue.claim("h", 1, 0.0) == []
 
 
 async def test_a_consumer_that_is_there_in_a_moment_is_waited_for(
     server: Server, connect: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.events.nats.pull_requests._SETTLING_SECONDS", SECONDS)
+    monkeypatch.setattr("gateway.events.nats.pull_requests._RETRY_TIMEOUT", SECONDS)
     nats = await connect(server.url)
     queue, names = nats.queue, nats.queue._names
     asking = asyncio.create_task(queue._pulls.pull(names.queue, names.consumer("h"), 1, 0))
     await asyncio.wait([asking], timeout=0.2)
     assert not asking.done()
-    await queue.ensure("h")
+    await queue.ensure_consumer("h")
     assert await asking == []
-    monkeypatch.setattr("gateway.events.nats.pull_requests._SETTLING_SECONDS", 0.2)
-    with pytest.raises(EventEngineUnavailable, match="cannot be asked"):
+    monkeypatch.setattr("gateway.events.nats.pull_requests._RETRY_TIMEOUT", 0.2)
+    with pytest.raises(EventEngineUnavailable, match="does not answer"):
         await queue._pulls.pull(names.queue, names.consumer("never"), 1, 0)
 
 
@@ -209,7 +209,7 @@ def test_a_token_is_one_token_and_can_be_read_back(name: str) -> None:
 
 def test_long_names_stay_apart() -> None:
     assert token("x" * 300) != token("x" * 301)
-    assert len(token("x" * 300)) <= LONGEST_TOKEN
+    assert len(token("x" * 300)) <= MAX_TOKEN_LENGTH
 
 
 def test_two_installations_share_nothing() -> None:
@@ -230,7 +230,7 @@ async def test_connecting_again_changes_nothing_and_never_makes_a_stream_smaller
     await nats.outbox.publish([event(1)])
     await connect(server.url, "another", events_lease="7")
     assert (await js.stream_info("apigw-runs")).config.max_bytes == 2 << 30
-    assert (await js.stream_info("apigw-queue")).config.duplicate_window == DUPLICATE_SECONDS
+    assert (await js.stream_info("apigw-queue")).config.duplicate_window == DUPLICATE_WINDOW
     assert len(await nats.queue.claim("h", 1, SECONDS)) == 1
 
 
@@ -308,9 +308,9 @@ async def test_a_server_that_says_yes_too_early_is_found_out(
 ) -> None:
     with single(tmp_path / "n", sync=sync) as one:
         nats = await connect(one.url)
-        assert await look_at_sync(nats._connection, nats._servers) is None
-        monkeypatch.setattr("gateway.events.nats.durability_check.MONITORING_PORT", one.monitor)
-        assert await look_at_sync(nats._connection, nats._servers) is found
+        assert await check_durability(nats._connection, nats._servers) is None
+        monkeypatch.setattr("gateway.events.nats.engine.MONITORING_PORT", one.monitor)
+        assert await check_durability(nats._connection, nats._servers) is found
 
 
 # -- who we are
@@ -339,7 +339,7 @@ async def test_a_user_and_password_come_from_a_file(tmp_path: Path, connect: Mak
     ],
 )
 def test_servers_are_read_from_the_setting(given: str, urls: tuple[str, ...]) -> None:
-    assert places.servers(load({"events": given}, {})).urls == urls
+    assert places.nats_servers(load({"events": given}, {})).urls == urls
 
 
 @pytest.mark.parametrize("given", ["nats://", "http://a", "nats://u:p@a", "nats://a b", "redis"])

@@ -412,7 +412,7 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
-    monkeypatch.setattr(socket_receiver, "LINGER_TIMEOUT", 20.0)
+    monkeypatch.setattr(socket_receiver, "POLL_TIMEOUT", 20.0)
     gateway = await on_socket_path(start_gateway, tmp_path / "data", durability="none")
     gateway.endpoints.body_receiver.executor.shutdown()
     gateway.endpoints.body_receiver.executor = ThreadPoolExecutor(1)

@@ -67,7 +67,7 @@ def make_exchange(request: web.BaseRequest, route: Route) -> RequestContext:
         params={},
         headers=CIMultiDict(request.headers),
         remote=request.remote,
-        waiting=expects_continue(request),
+        awaits_continue=expects_continue(request),
     )
 
 

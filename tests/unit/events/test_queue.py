@@ -364,7 +364,7 @@ class Life(RuleBasedStateMachine):
             model.due_later, model.runs = later and outcome == "retry", model.runs + 1
 
     @rule(batch=consumes(claims))
-    def hand_back(self, batch: list[Delivery]) -> None:
+    def requeue(self, batch: list[Delivery]) -> None:
         mine = self.mine(batch)
         awaited(self.journal.queue.requeue(batch))
         for model in mine:
