@@ -27,7 +27,8 @@ from bench.bare import in_the_loop
 from gateway.commit.committer import Committer
 from gateway.commit.records import CommitRequest
 from gateway.domain.model import Stored
-from gateway.server.app import Gateway
+from gateway.server.app import running_gateway
+from gateway.server.resources import open_resources
 from gateway.settings import load
 
 CONNECTIONS = 64
@@ -99,15 +100,11 @@ async def gateway(folder: Path, plugins: Sequence[str]) -> AsyncIterator[Connect
     """Start the gateway, with a committer that does nothing."""
     given = {"directory": str(folder), "port": "0", "durability": "none", "plugins": list(plugins)}
     with mock.patch.object(Committer, "commit", at_once):
-        running = Gateway(load(given, {}))
-        await asyncio.to_thread(running.prepare)
-        await running.start()
-        try:
-            server = running._servers[0].server
+        resources = await asyncio.to_thread(open_resources, load(given, {}))
+        async with running_gateway(resources) as running:
+            server = running.servers[0].server
             assert server is not None
             yield server
-        finally:
-            await running.stop()
 
 
 @contextlib.asynccontextmanager
