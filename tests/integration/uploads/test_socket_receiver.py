@@ -363,7 +363,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
     assert (answer.status, answer.json["error"]) == (507, "no_space")
     assert leftovers(tmp_path / "data") == []
     assert files_below(tmp_path / "data/upload") == {}
-    assert gateway.resources.disk_space.reserved == 0
+    assert gateway.resources.disk.space.reserved == 0
     assert (await put(gateway, "/upload/x", b"z" * 8 * MIB)).status == 201
 
 
@@ -377,7 +377,7 @@ async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(
         (progress,) = gateway.inflight._active.values()
         while not progress.received:
             await asyncio.sleep(0.001)
-        for server in gateway._servers:
+        for server in gateway.servers:
             await server.cleanup()
         assert await connection.closed() == b""
     await ended(gateway)
