@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -14,7 +15,8 @@ import hypothesis
 import pytest
 import uvloop
 
-from gateway.server.app import Gateway
+from gateway.server.app import Gateway, running_gateway
+from gateway.server.resources import open_resources
 from gateway.settings import load
 from tests.support import TESTS
 from tests.support.harness import GatewayProcess
@@ -67,21 +69,16 @@ def restored_logging() -> Iterator[None]:
 @pytest.fixture
 async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
     """Start gateways in this process on real sockets: `await start_gateway(auth="none")`."""
-    running: list[Gateway] = []
+    async with contextlib.AsyncExitStack() as running:
 
-    async def start_one(**values: object) -> Gateway:
-        given = {"directory": str(tmp_path / "data"), "port": "0", "grace": "5", **values}
-        Path(str(given["directory"])).mkdir(exist_ok=True)
-        gateway = Gateway(load(given, {}))
-        # Blocking, and with a loop of its own where it asks S3.
-        await asyncio.to_thread(gateway.prepare)
-        await gateway.start()
-        running.append(gateway)
-        return gateway
+        async def start_one(**values: object) -> Gateway:
+            given = {"directory": str(tmp_path / "data"), "port": "0", "grace": "5", **values}
+            Path(str(given["directory"])).mkdir(exist_ok=True)
+            # Blocking, and with a loop of its own where it asks S3.
+            resources = await asyncio.to_thread(open_resources, load(given, {}))
+            return await running.enter_async_context(running_gateway(resources))
 
-    yield start_one
-    for gateway in running:
-        await gateway.stop()
+        yield start_one
 
 
 @pytest.fixture

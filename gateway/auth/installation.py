@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import secrets
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,13 +37,11 @@ class Installation:
     `marks` what is stored where everybody may write.
     """
 
-    def __init__(
-        self, settings: Settings, keys: Sequence[bytes], bound: Callable[[], tuple[str, int]]
-    ) -> None:
+    def __init__(self, settings: Settings, keys: Sequence[bytes], bound: tuple[str, int]) -> None:
         self._signer = CredentialSigner(keys)
         self.urls = UrlSigner(keys)
         self.marks = ObjectMarker(keys)
-        self._settings = settings
+        self.settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)
         self._met: dict[Address, None] = {}
@@ -53,7 +51,7 @@ class Installation:
     @property
     def own(self) -> Address:
         """Where this gateway reaches itself: never `all interfaces`."""
-        host, port = self._bound()
+        host, port = self._bound
         return Address(connectable_host(host), port)
 
     @property
@@ -64,7 +62,7 @@ class Installation:
     @property
     def public_url(self) -> str:
         """What links that are given to others begin with."""
-        return public_url(self._settings, self.own)
+        return public_url(self.settings, self.own)
 
     @property
     def scheme(self) -> str:
@@ -76,8 +74,8 @@ class Installation:
 
         Blocking. Raises `ConfigError`.
         """
-        if self._settings.tls_cert is not None:
-            self._certificate = _trust_only(self._settings.tls_cert)
+        if self.settings.tls_cert is not None:
+            self._certificate = _trust_only(self.settings.tls_cert)
 
     def verify_credential(self, credential: str, method: str, target: str) -> bool:
         """Tell whether a gateway of this installation sent exactly this request to us."""
@@ -107,18 +105,18 @@ class Installation:
 
     def _audiences(self) -> set[str]:
         """The names by which credentials may call us: the socket's, and the one that peers use."""
-        advertised = self._settings.advertise
+        advertised = self.settings.advertise
         return {audience(*place) for place in (self.own, advertised) if place is not None}
 
     def _own_names(self) -> set[Address]:
         """What scripts may call this gateway. Behind a loopback name there is us only if we listen."""
-        host, port = self._bound()
+        host, port = self._bound
         names = {host, self.own.host}
         if is_loopback(self.own.host) or host in ALL_INTERFACES:
             names |= {"localhost", "::1" if ":" in host else "127.0.0.1"}
         found = {_plain(name, port) for name in names}
-        if self._settings.advertise is not None:
-            found.add(_plain(*self._settings.advertise))
+        if self.settings.advertise is not None:
+            found.add(_plain(*self.settings.advertise))
         return found
 
 

@@ -30,8 +30,8 @@ Remember = Callable[[Grant], Awaitable[None]]
 """Writes down what a URL allows that the gateway itself will not see used."""
 
 
-def nobody_signs() -> str:
-    """Stand for the base of URLs where there is no gateway. Raises `RuntimeError`."""
+def no_public_url() -> str:
+    """Stand in for the base of URLs in a process that serves none. Raises `RuntimeError`."""
     raise RuntimeError("this process has no address of its own: set --public-url to the gateways' URL")
 
 

@@ -18,8 +18,9 @@ import uvloop
 
 from gateway.cli import print_errors
 from gateway.errors import ConfigError
-from gateway.server.app import Gateway
-from gateway.server.shared import ProcessContext, SharedResources
+from gateway.server.app import running_gateway
+from gateway.server.resources import Resources, open_resources
+from gateway.server.shared import ProcessContext, SharedResources, open_shared_resources
 from gateway.server.supervisor import Supervisor
 from gateway.server.supervisor_channel import SupervisorChannel
 from gateway.settings import Settings
@@ -47,8 +48,7 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_format, settings.log_level)
     logs.log_thread_failures()
     _raise_file_limit()
-    shared = SharedResources(settings)
-    shared.open()
+    shared = open_shared_resources(settings)
     with contextlib.closing(shared):
         if settings.processes == 1:
             process = shared.process(0)
@@ -92,15 +92,16 @@ def _serve(
     reload_signals: list[int] = []
     # Until the loop handles the signal.
     signal.signal(signal.SIGHUP, lambda number, _: reload_signals.append(number))
-    gateway = Gateway(settings, process)
-    gateway.prepare()
+    resources = open_resources(settings, process)
     prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(gateway, ready, reload_signals))
+        runner.run(_until_stopped(resources, ready, reload_signals))
     return 0
 
 
-async def _until_stopped(gateway: Gateway, ready: Callable[[], None], reload_signals: list[int]) -> None:
+async def _until_stopped(
+    resources: Resources, ready: Callable[[], None], reload_signals: list[int]
+) -> None:
     """Start, serve and stop. `reload_signals` has the SIGHUPs from before the loop ran."""
     loop = asyncio.get_running_loop()
     stop_requested = asyncio.Event()
@@ -108,18 +109,19 @@ async def _until_stopped(gateway: Gateway, ready: Callable[[], None], reload_sig
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_requested.set)
     loop.add_signal_handler(signal.SIGHUP, reload_signals.append, signal.SIGHUP)
-    await gateway.start()
-    loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
-    tune_garbage_collector()
-    gateway.introduce()
-    ready()
-    if reload_signals:  # received while plugins were loading: the loaded ones may be outdated
-        _spawn(reloads, gateway.reload)
-    await stop_requested.wait()
-    log.info("stopping: no new requests, running uploads are finished", extra=event("gateway.stopping"))
-    if reloads:
-        await asyncio.wait(reloads)
-    await gateway.stop()
+    async with running_gateway(resources) as gateway:
+        loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
+        tune_garbage_collector()
+        gateway.log_description()
+        ready()
+        if reload_signals:  # received while plugins were loading: the loaded ones may be outdated
+            _spawn(reloads, gateway.reload)
+        await stop_requested.wait()
+        log.info(
+            "stopping: no new requests, running uploads are finished", extra=event("gateway.stopping")
+        )
+        if reloads:
+            await asyncio.wait(reloads)
     log.info("stopped", extra=event("gateway.stopped"))
 
 

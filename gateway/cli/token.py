@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gateway.auth.authenticator import digest, new_token
 from gateway.auth.installation import public_url
+from gateway.auth.tokens import new_token, token_digest
 from gateway.domain.addresses import Address
 from gateway.domain.grant import encode_path
 from gateway.domain.path_template import fill_variables
@@ -29,7 +29,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     name = str(args.name)
     token = new_token()
     try:
-        entry = Token(name=name, sha256=digest(token))
+        entry = Token(name=name, sha256=token_digest(token))
     except ValueError:
         raise ConfigError(
             f"--name: {name!r} must be letters, digits and . _ @ + - (at most 100)"

@@ -11,7 +11,7 @@ import signal
 
 import uvloop
 
-from gateway.server.worker import Worker
+from gateway.server.worker import WorkerResources, open_worker_resources, running_worker
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.logs import event
@@ -34,39 +34,37 @@ def run(settings: Settings) -> int:
     """Run handlers until a stop signal; return the exit code. Raises `ConfigError` before the start."""
     logs.configure(settings.log_format, settings.log_level)
     logs.log_thread_failures()
-    worker = Worker(settings)
-    worker.prepare()
+    resources = open_worker_resources(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_work(worker))
+        runner.run(_work(resources))
     return 0
 
 
-async def _work(worker: Worker) -> None:
+async def _work(resources: WorkerResources) -> None:
     loop = asyncio.get_running_loop()
     stop_requested, reload_requested = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_requested.set)
     loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
-    working = asyncio.create_task(_start_and_reload(worker, reload_requested))
+    working = asyncio.create_task(_start_and_reload(resources, reload_requested))
     stopping = asyncio.create_task(stop_requested.wait())
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     log.info("stopping: no further deliveries are claimed", extra=event("worker.stopping"))
     working.cancel()
     await asyncio.wait([working])
-    await worker.stop()
     log.info("stopped", extra=event("worker.stopped"))
     if not working.cancelled():
         working.result()
 
 
-async def _start_and_reload(worker: Worker, reload_requested: asyncio.Event) -> None:
-    """Start, print the ready line, then reload at each request."""
-    await worker.start()
-    for line in worker.plugins.describe():
-        log.info("%s", line, extra=event("plugin.loaded"))
-    print(worker.describe(), flush=True)
-    while True:
-        await reload_requested.wait()
-        reload_requested.clear()
-        await worker.reload()
+async def _start_and_reload(resources: WorkerResources, reload_requested: asyncio.Event) -> None:
+    """Start, print the ready line, then reload at each request; stop when cancelled."""
+    async with running_worker(resources) as worker:
+        for line in resources.plugins.describe():
+            log.info("%s", line, extra=event("plugin.loaded"))
+        print(worker.describe(), flush=True)
+        while True:
+            await reload_requested.wait()
+            reload_requested.clear()
+            await worker.reload()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-TURN_TIMEOUT: Final = 0.05
+MAX_TURN_SECONDS: Final = 0.05
 """Seconds that one connection may hold a thread while others wait for one."""
 
 
@@ -37,7 +37,7 @@ class SocketTurns:
 
     def run_turn(self) -> None:
         """Move bytes until the turn is over. Raises `OSError` and what `_move_bytes` raises."""
-        deadline, moved = time.monotonic() + TURN_TIMEOUT, 0
+        deadline, moved = time.monotonic() + MAX_TURN_SECONDS, 0
         self.would_block = False
         while self.remaining and not self.would_block and not self.stopped:
             if time.monotonic() >= deadline:

@@ -1,15 +1,17 @@
-"""Puts resources, doors and what lives beside them together into a gateway, and takes it down again.
+"""Runs a gateway, or one process of it, on resources that are open already.
 
-`Gateway.prepare` opens the resources, `start` the rooms that live on the loop in the order in which
-they depend on each other, `stop` ends them in reverse.
+`running_gateway` starts its parts in the order in which they depend on each other and stops them in
+reverse: stop accepting, drain requests, hand deliveries back, close.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from aiohttp import web
 
@@ -23,115 +25,59 @@ from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
+from gateway.server.base import protected_places
 from gateway.server.delivery import EventDelivery
-from gateway.server.endpoints import Endpoints
+from gateway.server.endpoints import Endpoints, open_endpoints
 from gateway.server.resources import Resources
-from gateway.server.shared import ProcessContext, SharedResources
+from gateway.server.script_services import HOOKS_GRACE
 from gateway.settings import Settings
+from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.state_dir import StateDirectory
+from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway")
 
-BACKLOG = 1024
-SWEEP_SECONDS = 3600.0
+BACKLOG: Final = 1024
+SWEEP_INTERVAL: Final = 3600.0
+"""Seconds between two removals of one-time URLs that expired long ago."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, frozen=True)
 class Gateway:
-    """A running gateway, or one process of it. `settings.port` 0 becomes a real port in `address`.
+    """A running gateway, or one process of it."""
 
-    `process` comes from a supervisor; without one the gateway is the only process of its directory.
-    """
+    resources: Resources
+    metrics: Metrics
+    delivery: EventDelivery
+    endpoints: Endpoints
+    scheduler: Scheduler
+    servers: list[web.ServerRunner] = field(default_factory=list)
 
-    settings: Settings
-    process: ProcessContext | None = None
-    resources: Resources = field(init=False)
-    delivery: EventDelivery = field(init=False)
-    scheduler: Scheduler = field(init=False)
-    endpoints: Endpoints = field(init=False)
-    dispatcher: Dispatcher = field(init=False)
-    metrics: Metrics = field(default_factory=Metrics)
-    _servers: list[web.ServerRunner] = field(default_factory=list)
-    _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _house: list[asyncio.Task[None]] = field(default_factory=list)
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+        return self.resources.settings
 
-    # -- starting
-
-    def prepare(self) -> None:
-        """Take the directory, load plugins, open the journal and settle what a crash left.
-
-        Blocking, before any port opens. Raises `ConfigError`.
-        """
-        with contextlib.ExitStack() as opened:
-            if self.process is None:  # no supervisor gave us one: the shared are ours alone
-                shared = SharedResources(self.settings)
-                shared.open()
-                opened.callback(shared.close)
-                self.process = shared.process(0)
-            self.resources = Resources(self.settings, self.process)
-            self.resources.open()
-            opened.callback(self.resources.close)
-            self._opened = opened.pop_all()
-
-    async def start(self) -> None:
-        """Start the threads and the runner, then take requests."""
-        await self.hooks.start()
-        self.resources.committer.start()
-        if self.resources.object_backend is not None:
-            await self.resources.object_backend.start()
-        self.delivery = EventDelivery(self.resources, self.metrics)
-        self.endpoints = Endpoints(self.resources, self.metrics, self.delivery.ledgers)
-        self.dispatcher = await self.endpoints.open()
-        await self.delivery.start()
-        self.scheduler = Scheduler(
-            self.journal.outbox, self.journal.schedule_state, ledger=self.delivery.ledgers.get("nats")
-        )
-        await self.scheduler.start(self._schedules())
-        kept = self.settings.retention, self.settings.relayed_retention
-        chores = self.journal.ledger.prune_periodically(*kept), self._sweep()
-        self._house = [asyncio.create_task(chore) for chore in chores]
-        await self._listen()
-
-    def _schedules(self) -> dict[str, Schedule]:
-        """Return what this process has to tick: one process of a node does."""
-        return self.plugins.current.schedules if self.resources.process.slot == 0 else {}
-
-    async def _sweep(self) -> None:
-        """Let go of one-time URLs that expired long ago, until cancelled: one process of a node does."""
-        while self.resources.process.slot == 0:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(self.resources.one_time_marks.remove_expired)
-            await asyncio.sleep(SWEEP_SECONDS)
-
-    async def _listen(self) -> None:
-        """Take requests on the port, and the owner's on the Unix socket."""
-        public = make_runner(self.dispatcher.handle)
-        owner = make_runner(self.dispatcher.handle_owner)
-        self._servers = [public, owner]
-        for server in self._servers:
-            await server.setup()
-        await web.SockSite(owner, owner_socket(self.resources.state)).start()
-        await web.SockSite(
-            public, self.resources.process.socket, ssl_context=self.resources.tls, backlog=BACKLOG
-        ).start()
-
-    # -- facts
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Where every request enters."""
+        return self.endpoints.dispatcher
 
     @property
     def hooks(self) -> Hooks:
-        """What fires events at the handlers."""
+        """What calls the handlers."""
         return self.resources.hooks
 
     @property
     def plugins(self) -> Plugins:
-        """The plugins, generation after generation."""
+        """The plugins."""
         return self.resources.plugins
 
     @property
     def state(self) -> StateDirectory:
-        """The places of this process in the state folder."""
-        return self.resources.state
+        """The files of this process in the state folder."""
+        return self.resources.directory
 
     @property
     def journal(self) -> Journal:
@@ -140,12 +86,12 @@ class Gateway:
 
     @property
     def inflight(self) -> Inflight:
-        """The uploads on their way."""
+        """The active uploads."""
         return self.endpoints.inflight
 
     @property
     def generated_token(self) -> str | None:
-        """The token that this very start has made, to be shown once."""
+        """The token that this start generated, to be shown once."""
         return self.resources.process.token
 
     @property
@@ -155,71 +101,138 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """Where a person on this machine finds the gateway."""
+        """The URL of the gateway on this machine."""
         return self.resources.process.url
 
     def describe(self) -> list[str]:
-        """Return what a person wants to know at start: who authorizes, which plugin does what."""
-        lines = self.resources.plugins.describe()
-        if self.hooks.replaces_authorization():
-            lines.append("uploads are authorized by the plugins")
-        else:
-            said = "" if self.settings.auth_explicit else " (not said aloud: loopback only, no proxies)"
-            lines.append(f"uploads are authorized by --auth {self.settings.auth}{said}")
-        return lines
+        """Return the lines of the start: what each plugin does, and who authorizes uploads."""
+        return [*self.plugins.describe(), _authorization(self.settings, self.hooks)]
 
-    def introduce(self) -> None:
+    def log_description(self) -> None:
         """Log the description, once for all processes."""
         if self.resources.process.slot == 0:
             for line in self.describe():
-                log.info("%s", line)
-
-    # -- changing and ending
+                log.info("%s", line, extra=event("plugin.loaded"))
 
     async def reload(self) -> None:
-        """Take new plugins and certificates (SIGHUP); any fault keeps the old ones and is logged."""
-        resources = self.resources
+        """Load plugins and certificates anew (SIGHUP); any error keeps the old ones and is logged."""
+        resources, settings = self.resources, self.settings
         try:
-            # On a context of its own: one that takes half of a pair serves nobody any more.
-            await asyncio.to_thread(tls_context, self.settings)
+            # On a context of its own: one that takes half of a pair could serve no client any more.
+            await asyncio.to_thread(tls_context, settings)
             await asyncio.to_thread(resources.installation.read_certificate)
-            await asyncio.to_thread(resources.tree.reload_protected, resources.protected())
-            await resources.plugins.reload()  # last: a fault behind it would leave new plugins unheard
-        except ConfigError as fault:
-            log.error("the reload failed, all stays as it was:\n%s", fault)
+            await asyncio.to_thread(resources.disk.tree.reload_protected, protected_places(settings))
+            await self.plugins.reload()  # last: an error after it would leave new plugins in force
+        except ConfigError as error:
+            log.error(
+                "the reload failed, nothing has changed:\n%s", error, extra=event("plugins.rejected")
+            )
             return
         except Exception:
-            log.exception("the reload failed, all stays as it was")
+            log.exception("the reload failed, nothing has changed", extra=event("plugins.rejected"))
             return
         if resources.tls is not None:
-            with contextlib.suppress(ConfigError):  # it was good just now
-                load_certificate(resources.tls, self.settings)
+            with suppress(ConfigError):  # it was good just now
+                load_certificate(resources.tls, settings)
         await self.delivery.refresh()
-        self.scheduler.refresh(self._schedules())
-        log.info("reloaded: generation %d of the plugins", resources.plugins.current.number)
-        self.introduce()
+        self.scheduler.refresh(_schedules(resources))
+        number = self.plugins.current.number
+        log.info("reloaded: generation %d of the plugins", number, extra=event("plugins.reloaded"))
+        self.log_description()
 
-    async def stop(self) -> None:
-        """Stop accepting, finish requests up to the grace time, hand unfinished events back."""
-        self.dispatcher.stopping = True
-        for server in self._servers:
-            for site in list(server.sites):
-                await site.stop()
-        grace = self.settings.grace
-        for chore in self._house:
-            chore.cancel()
-        await self.scheduler.stop()
-        await asyncio.gather(self.dispatcher.drain(grace), self.delivery.stop(grace))
-        await asyncio.gather(*(server.cleanup() for server in self._servers))
-        await self.endpoints.close()
-        if self.resources.object_backend is not None:
-            await self.resources.object_backend.close()
-        for clients in self.resources.s3_clients:
-            await clients.close()
-        await self.hooks.close(1.0)
-        await asyncio.to_thread(self._close)
 
-    def _close(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.resources.state.socket.unlink()
-        self._opened.close()
+@asynccontextmanager
+async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
+    """Run a gateway on resources, which are closed with it. Raises `ConfigError`, `OSError`."""
+    settings, metrics = resources.settings, Metrics()
+    async with AsyncExitStack() as stack:
+        await _start_backends(stack, resources)
+        delivery = EventDelivery(resources, metrics)
+        endpoints = await open_endpoints(stack, resources, metrics, delivery.ledgers)
+        dispatcher = endpoints.dispatcher
+        servers = [make_runner(dispatcher.handle), make_runner(dispatcher.handle_owner)]
+        stack.push_async_callback(_clean_up, servers)
+        for server in servers:
+            await server.setup()
+        await delivery.start()
+        stack.push_async_callback(_drain, dispatcher, delivery, settings.grace)
+        ledger = delivery.ledgers.get("nats")
+        scheduler = Scheduler(resources.journal.outbox, resources.journal.schedule_state, ledger=ledger)
+        await scheduler.start(_schedules(resources))
+        stack.push_async_callback(scheduler.stop)
+        _start_background(stack, resources)
+        stack.push_async_callback(_stop_accepting, dispatcher, servers)
+        await _listen(resources, *servers)
+        yield Gateway(resources, metrics, delivery, endpoints, scheduler, servers)
+
+
+async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:
+    """Start what runs scripts and what commits, each stopped when nothing needs it any more."""
+    stack.push_async_callback(asyncio.to_thread, resources.close)
+    parts = resources.parts
+    parts.committer.start()
+    stack.push_async_callback(asyncio.to_thread, parts.committer.close)
+    stack.push_async_callback(asyncio.to_thread, resources.directory.socket.unlink, missing_ok=True)
+    await resources.hooks.start()
+    stack.push_async_callback(resources.hooks.close, HOOKS_GRACE)
+    for clients in reversed(parts.clients):
+        stack.push_async_callback(clients.close)
+    if parts.backend is not None:
+        stack.push_async_callback(parts.backend.close)
+        await parts.backend.start()
+
+
+def _start_background(stack: AsyncExitStack, resources: Resources) -> None:
+    """Start the tasks that keep the state folder small, until they are cancelled."""
+    retention = resources.settings.retention, resources.settings.relayed_retention
+    work = [resources.journal.ledger.prune_periodically(*retention)]
+    if resources.process.slot == 0:
+        work.append(_remove_expired(resources.state.one_time_marks))
+    for coroutine in work:
+        stack.callback(asyncio.create_task(coroutine).cancel)
+
+
+async def _remove_expired(marks: OneTimeMarks) -> None:
+    while True:
+        with suppress(OSError):
+            await asyncio.to_thread(marks.remove_expired)
+        await asyncio.sleep(SWEEP_INTERVAL)
+
+
+async def _listen(resources: Resources, public: web.ServerRunner, owner: web.ServerRunner) -> None:
+    """Accept requests on the port, and the owner's on the Unix socket."""
+    await web.SockSite(owner, owner_socket(resources.directory)).start()
+    port = resources.process.socket
+    await web.SockSite(public, port, ssl_context=resources.tls, backlog=BACKLOG).start()
+
+
+async def _stop_accepting(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:
+    dispatcher.stopping = True
+    for server in servers:
+        for site in list(server.sites):
+            await site.stop()
+
+
+async def _drain(dispatcher: Dispatcher, delivery: EventDelivery, grace: float) -> None:
+    """Let requests and handlers end for up to `grace` seconds; hand unfinished deliveries back."""
+    await asyncio.gather(dispatcher.drain(grace), delivery.stop(grace))
+
+
+async def _clean_up(servers: list[web.ServerRunner]) -> None:
+    await asyncio.gather(*(server.cleanup() for server in servers))
+
+
+def _schedules(resources: Resources) -> dict[str, Schedule]:
+    """Return the schedules that this process ticks: the first process of a node ticks all."""
+    return resources.plugins.current.schedules if resources.process.slot == 0 else {}
+
+
+def _authorization(settings: Settings, hooks: Hooks) -> str:
+    if hooks.replaces_authorization():
+        return "uploads are authorized by the plugins"
+    if settings.auth == "none" and not settings.auth_explicit:
+        return (
+            f"anyone on this machine may upload (default for {settings.host}; requests through a proxy"
+            " are refused until you set --auth)"
+        )
+    return f"uploads are authorized by --auth {settings.auth}"

@@ -1,7 +1,7 @@
-"""Who runs the handlers of this process: a runner on the journal, or NATS with the journal before it.
+"""Delivers events to the handlers of this process: from the journal, or through NATS.
 
-The rule: uploads never wait for what stands here. With NATS every event leaves through the relay
-and comes back, to us or to another node, as a delivery of NATS.
+Uploads never wait for it. With NATS every event leaves through the relay and comes back, to this or
+to another node, as a delivery of NATS.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.domain.addresses import host_port
 from gateway.events.nats import make_engine
-from gateway.events.protocols import Depth, Ledger
+from gateway.events.protocols import Ledger
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
 from gateway.server.plugin_dispatcher import PluginDispatcher
@@ -37,7 +37,7 @@ class EventDelivery:
             self.runner = Runner(resources.journal.queue, self.dispatcher, metrics)
             return
         self._nats = nats = make_engine(resources.settings, resources.node)
-        self._relay = relay = Relay(resources.journal.queue, nats.outbox, self._here())
+        self._relay = relay = Relay(resources.journal.queue, nats.outbox, _relay_context(resources))
         self.runner = Runner(nats.queue, self.dispatcher, metrics)
         metrics.gauge(
             "gateway_relay_waiting", "Deliveries not yet handed to NATS", lambda: relay.waiting
@@ -76,17 +76,15 @@ class EventDelivery:
             else self._resources.hooks.handler_specs()
         )
 
-    def _here(self) -> RelayContext:
-        resources = self._resources
 
-        async def etags(upload_ids: Sequence[str]) -> Mapping[str, str]:
-            versions = await resources.upload_versions.find(upload_ids)
-            return {upload_id: version.etag for upload_id, version in versions.items() if version.etag}
+def _relay_context(resources: Resources) -> RelayContext:
+    async def etags(upload_ids: Sequence[str]) -> Mapping[str, str]:
+        versions = await resources.upload_versions.find(upload_ids)
+        return {upload_id: version.etag for upload_id, version in versions.items() if version.etag}
 
-        async def depth() -> Sequence[Depth]:
-            return await resources.journal.ledger.depth()
-
-        def holder() -> str:
-            return host_port(*resources.advertised)
-
-        return RelayContext(holder, resources.installation.scheme, etags, depth)
+    return RelayContext(
+        lambda: host_port(*resources.advertised),
+        resources.installation.scheme,
+        etags,
+        resources.journal.ledger.depth,
+    )

@@ -1,15 +1,13 @@
-"""The doors, put on the resources: what answers uploads, routes, `/-/...` and `/-/events`.
-
-The rule: nothing is decided here; each door is given what it needs and nothing more.
-"""
+"""Opens the endpoints of one process and gives each what it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from gateway.auth.authenticator import Auth, tokens_of
+from gateway.auth.authenticator import Auth
+from gateway.auth.tokens import tokens_of
 from gateway.endpoints.admin.events import EventsEndpoint
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.admin.status import MetricsEndpoint, ReadinessEndpoint, UploadStatusEndpoint
@@ -45,156 +43,133 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.redaction import Redaction
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, frozen=True)
 class Endpoints:
-    """The doors of one process, and what they share."""
+    """The dispatcher of one process, and those parts behind it that others look at."""
 
-    resources: Resources
-    metrics: Metrics
-    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
-    inflight: Inflight = field(default_factory=Inflight)
-    body_receiver: BodyReceiver = field(init=False)
-    process_clients: ProcessClients = field(init=False)
-    proxy: Proxy = field(init=False)
-    downloads: DownloadHandler = field(init=False)
-    archives: ArchiveHandler = field(init=False)
-    stored: InternalFilesEndpoint = field(init=False)
-    readiness: ReadinessEndpoint = field(init=False)
-    metrics_endpoint: MetricsEndpoint = field(init=False)
-    _opened: AsyncExitStack = field(default_factory=AsyncExitStack)
+    dispatcher: Dispatcher
+    inflight: Inflight
+    body_receiver: BodyReceiver
+    downloads: DownloadHandler
+    metrics_endpoint: MetricsEndpoint
 
-    async def open(self) -> Dispatcher:
-        """Make all doors and the road to them. Nobody comes in yet."""
-        resources, process = self.resources, self.resources.process
-        self.metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(self.inflight))
-        self.process_clients = ProcessClients(resources.settings.state, process.others)
-        self.process_clients.start()
-        resources.files.saver.store_with_writer(resources.writer)
-        self.body_receiver = BodyReceiver(resources.settings.idle_timeout)
-        await self.body_receiver.open()
-        auth = await self._auth()
-        routing = await self._routing(auth)
-        self.downloads = DownloadHandler(
-            resources.settings,
-            auth,
-            resources.hooks,
-            resources.storage,
-            self.metrics,
-            resources.process.slot,
+
+async def open_endpoints(
+    stack: AsyncExitStack, resources: Resources, metrics: Metrics, ledgers: Mapping[str, Ledger]
+) -> Endpoints:
+    """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet.
+
+    `ledgers` are those of event engines beside the journals, by name.
+    """
+    settings, hooks, slot = resources.settings, resources.hooks, resources.process.slot
+    inflight = Inflight()
+    metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(inflight))
+    processes = ProcessClients(settings.state, resources.process.others)
+    stack.push_async_callback(processes.close)
+    processes.start()
+    resources.files.saver.store_with_writer(resources.writer)
+    body_receiver = BodyReceiver(settings.idle_timeout)
+    await body_receiver.open()
+    stack.callback(body_receiver.close)
+    auth = await _open_auth(stack, resources, metrics)
+    routing = await _open_routing(stack, resources, auth, metrics)
+    downloads = DownloadHandler(settings, auth, hooks, resources.storage, metrics, slot)
+    stack.callback(downloads.close)
+    archives = ArchiveHandler(downloads)
+    stack.push_async_callback(archives.close)
+    uploads = UploadHandler(
+        Admission(settings, auth, hooks, inflight, resources.state.one_time_marks),
+        resources.writer,
+        body_receiver,
+        UploadOutcomes(inflight, metrics, hooks),
+        slot,
+    )
+    stored = InternalFilesEndpoint(resources.storage, resources.upload_versions, downloads)
+    notifications = _open_notifications(stack, resources, auth, metrics, processes)
+    ledger, backend = resources.journal.ledger, resources.parts.backend
+    is_reachable = None if backend is None else backend.is_reachable
+    metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
+    whole = _whole_ledger(resources, processes, ledgers)
+    api: dict[str, ApiHandler] = {
+        **ReadinessEndpoint(ledger, resources.disk.space, hooks, is_reachable).handlers(),
+        **metrics_endpoint.handlers(),
+        **UploadStatusEndpoint(ledger, inflight, hooks, processes).handlers(),
+        **EventsEndpoint(ledger, whole, Redaction(settings.redact)).handlers(),
+        **stored.handlers(),
+        **notifications.handlers(),
+        **routing.handlers(),
+    }
+    files = FileHandlers(uploads, downloads, archives, stored)
+    dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
+    return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
+
+
+async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metrics) -> Auth:
+    settings, verify = resources.settings, None
+    if settings.jwt_issuer is not None:
+        from gateway.auth.jwt.verifier import Verifier  # most gateways do not need its libraries
+
+        verifier = await stack.enter_async_context(Verifier(settings))
+        metrics.gauge(
+            "gateway_issuer_ready", "Whether JSON Web Tokens can be judged", lambda: verifier.ready
         )
-        self.archives = ArchiveHandler(self.downloads)
-        self.stored = InternalFilesEndpoint(resources.storage, resources.upload_versions, self.downloads)
-        return Dispatcher(
-            resources.settings,
-            auth,
-            FileHandlers(self._uploads(auth), self.downloads, self.archives, self.stored),
-            routing,
-            self._api(routing, await self._notifications(auth)),
-            self.metrics,
-        )
+        verify = verifier.verify
+    return Auth(settings, tokens_of(settings), resources.installation, verify)
 
-    async def _auth(self) -> Auth:
-        resources, verify = self.resources, None
-        if resources.settings.jwt_issuer is not None:
-            from gateway.auth.jwt.verifier import Verifier  # most gateways have no use for its libraries
 
-            verifier = await self._opened.enter_async_context(Verifier(resources.settings))
-            about = "Whether JSON Web Tokens can be judged"
-            self.metrics.gauge("gateway_issuer_ready", about, lambda: verifier.ready)
-            verify = verifier.verify
-        return Auth(resources.settings, tokens_of(resources.settings), resources.installation, verify)
+async def _open_routing(
+    stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics
+) -> Routing:
+    proxy = Proxy(auth.trusts)
+    await proxy.start()
+    stack.push_async_callback(proxy.close)
+    return Routing(
+        resources.settings,
+        resources.plugins,
+        auth=auth,
+        hooks=resources.hooks,
+        proxy=proxy,
+        metrics=metrics,
+    )
 
-    async def close(self) -> None:
-        """Close what the doors hold towards others."""
-        await self._opened.aclose()
-        await self.proxy.close()
-        await self.process_clients.close()
-        self.body_receiver.close()
-        await self.archives.close()
-        self.downloads.close()
 
-    def _uploads(self, auth: Auth) -> UploadHandler:
-        resources, inflight = self.resources, self.inflight
-        return UploadHandler(
-            Admission(resources.settings, auth, resources.hooks, inflight, resources.one_time_marks),
-            resources.writer,
-            self.body_receiver,
-            UploadOutcomes(inflight, self.metrics, resources.hooks),
-            resources.process.slot,
-        )
-
-    async def _routing(self, auth: Auth) -> Routing:
-        resources = self.resources
-        self.proxy = Proxy(auth.trusts)
-        await self.proxy.start()
-        return Routing(
-            resources.settings,
-            resources.plugins,
-            auth=auth,
-            hooks=resources.hooks,
-            proxy=self.proxy,
-            metrics=self.metrics,
-        )
-
-    async def _notifications(self, auth: Auth) -> NotificationHandler:
-        """Make the door for notifications, and let the first process look for those that were lost."""
-        resources, settings, metrics = self.resources, self.resources.settings, self.metrics
-        own = settings.storage if isinstance(settings.storage, Bucket) else None
-        processor = NotificationProcessor(
-            NotificationScope(own, frozenset(settings.object_buckets)),
-            resources.storage,
+def _open_notifications(
+    stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics, processes: ProcessClients
+) -> NotificationHandler:
+    """Make the endpoint of notifications; the first process also looks for lost ones."""
+    settings, outbox = resources.settings, resources.journal.outbox
+    bucket = settings.storage if isinstance(settings.storage, Bucket) else None
+    processor = NotificationProcessor(
+        NotificationScope(bucket, frozenset(settings.object_buckets)),
+        resources.storage,
+        resources.presigned_uploads,
+        UploadOwnership(resources.installation.marks, outbox),
+        ObjectEventPublisher(outbox, resources.hooks),
+        metrics,
+    )
+    if bucket is not None and resources.process.slot == 0:
+        reconciler = PresignedUploadReconciler(
             resources.presigned_uploads,
-            UploadOwnership(resources.installation.marks, resources.journal.outbox),
-            ObjectEventPublisher(resources.journal.outbox, resources.hooks),
+            processor,
+            resources.storage,
             metrics,
+            settings.reconcile_after,
         )
-        if own is not None and resources.process.slot == 0:
-            reconcile = PresignedUploadReconciler(
-                resources.presigned_uploads,
-                processor,
-                resources.storage,
-                metrics,
-                settings.reconcile_after,
-            )
-            reconcile.start()
-            self._opened.push_async_callback(reconcile.stop)
-        senders = NotificationAuthenticator(
-            resources.notification_secrets, open_here=auth.mode == "none" and is_loopback(settings.host)
-        )
-        return NotificationHandler(
-            senders, processor, SnsVerifier(), self.process_clients.sessions.get(0)
-        )
+        reconciler.start()
+        stack.push_async_callback(reconciler.stop)
+    open_here = auth.mode == "none" and is_loopback(settings.host)
+    authenticator = NotificationAuthenticator(resources.notification_secrets, open_here=open_here)
+    return NotificationHandler(authenticator, processor, SnsVerifier(), processes.sessions.get(0))
 
-    def _api(self, routing: Routing, notifications: NotificationHandler) -> dict[str, ApiHandler]:
-        """Return the handlers of `API_ROUTES`, by endpoint."""
-        resources, ledger = self.resources, self.resources.journal.ledger
-        backend, processes = resources.object_backend, self.process_clients
-        self.readiness = ReadinessEndpoint(
-            ledger,
-            resources.disk_space,
-            resources.hooks,
-            None if backend is None else backend.is_reachable,
-        )
-        self.metrics_endpoint = MetricsEndpoint(
-            self.metrics, ledger, processes, resources.process.slot, self.ledgers
-        )
-        redaction = Redaction(resources.settings.redact)
-        return {
-            **self.readiness.handlers(),
-            **self.metrics_endpoint.handlers(),
-            **UploadStatusEndpoint(ledger, self.inflight, resources.hooks, processes).handlers(),
-            **EventsEndpoint(ledger, self._gathered(), redaction).handlers(),
-            **self.stored.handlers(),
-            **notifications.handlers(),
-            **routing.handlers(),
-        }
 
-    def _gathered(self) -> Ledger:
-        """The ledgers of all processes as one."""
-        own, sessions = self.resources.journal.ledger, self.process_clients.sessions
-        if not sessions and not self.ledgers:
-            return own
-        parts: dict[int, Ledger] = {self.resources.process.slot: own}
-        parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
-        named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(self.ledgers)
-        return CombinedLedger(lambda: named, (lambda: self.ledgers) if self.ledgers else None)
+def _whole_ledger(
+    resources: Resources, processes: ProcessClients, ledgers: Mapping[str, Ledger]
+) -> Ledger:
+    """Return one ledger of all processes and event engines."""
+    own, sessions = resources.journal.ledger, processes.sessions
+    if not sessions and not ledgers:
+        return own
+    parts: dict[int, Ledger] = {resources.process.slot: own}
+    parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
+    named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(ledgers)
+    return CombinedLedger(lambda: named, (lambda: ledgers) if ledgers else None)

@@ -1,274 +1,273 @@
-"""The ground: all that a gateway stands on, opened before it takes its first request.
+"""Resources of one process: state directory, journal, storage, plugins.
 
-The rule: nothing here serves anybody. What is opened is closed in reverse, also when a later step
-fails. Blocking: it takes the directory, loads plugins, opens the journal and settles what a crash
-left.
+They are opened in order before the port is, and closed in reverse. Opening blocks: it locks the
+directory, loads plugins, opens the journal and recovers from a crash.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import ssl
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
 
-from gateway.auth.installation import Installation, installation_keys
+from gateway.auth.installation import Installation
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
-from gateway.commit.disk_space import DiskSpace
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
 from gateway.commit.process_state import ProcessState
 from gateway.commit.records import LocalDisk
 from gateway.commit.recover import recover
-from gateway.commit.rename_lock import RenameLock
 from gateway.commit.slot_takeover import absorb_slots, create_journals
 from gateway.commit.upload_events import Subscribers, UploadEvents
 from gateway.commit.writer import StorageWriter
-from gateway.domain.addresses import connectable_host
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
-from gateway.endpoints.routing.plugin import routing_kind
 from gateway.events.journal import Journal
 from gateway.files.peers import Peers
 from gateway.files.saver import FileSaver
 from gateway.files.service import FilesService, SharedDisk
 from gateway.files.versions import JournalVersions
 from gateway.http.sockets import tls_context
-from gateway.plugins import KINDS, Plugins
+from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting import Services
-from gateway.plugins.secrets import secret_keys
-from gateway.records import Records, open_records, secrets_of
-from gateway.server.shared import ProcessContext
+from gateway.records import Records, open_records
+from gateway.server.base import (
+    DISK_THREADS,
+    ProcessBase,
+    advertised_address,
+    node_name,
+    open_base,
+)
+from gateway.server.script_services import connect_services, make_plugins
+from gateway.server.shared import ProcessContext, open_shared_resources
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_secrets
-from gateway.storage.local.incoming import IncomingDirectory
-from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.read_pool import ReadPool
-from gateway.storage.local.state_dir import SLOT_LOCK_TIMEOUT, StateDirectory
+from gateway.storage.local.state_dir import StateDirectory
 from gateway.storage.local.storage import LocalStorage
-from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.protocols import Storage
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
-from gateway.telemetry import logs
+from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import Redaction
 
 log = logging.getLogger("gateway")
 
-DISK_THREADS = min(8, (os.cpu_count() or 1) + 2)
+
+@dataclass(frozen=True, slots=True)
+class StorageParts:
+    """The storage of `--storage`: what reads it, what writes it, who commits to local disk.
+
+    With a bucket, `backend` is its writing side and `clients` those that read and sign.
+    """
+
+    storage: Storage
+    writer: StorageWriter
+    committer: Committer
+    read_pool: ReadPool
+    backend: ObjectBackend | None = None
+    clients: tuple[Clients, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Resources:
-    """What every door needs, for the process that has this `process`."""
+    """What the endpoints and the event delivery of one process need.
+
+    `close` closes all of it. It blocks, and nothing may be committing any more.
+    """
 
     settings: Settings
     process: ProcessContext
-    state: StateDirectory = field(init=False)
-    installation: Installation = field(init=False)
-    plugins: Plugins = field(init=False)
-    hooks: Hooks = field(init=False)
-    journal: Journal = field(init=False)
-    incoming: IncomingDirectory = field(init=False)
-    one_time_marks: OneTimeMarks = field(init=False)
-    tree: DirectoryTree = field(init=False)
-    disk_space: DiskSpace = field(init=False)
-    committer: Committer = field(init=False)
-    object_backend: ObjectBackend | None = None
-    writer: StorageWriter = field(init=False)
-    upload_versions: JournalVersions = field(init=False)
-    storage: Storage = field(init=False)
-    s3_clients: Sequence[Clients] = ()
-    files: FilesService = field(init=False)
-    records: Records = field(init=False)
-    presigned_uploads: PresignedUploads = field(init=False)
-    notification_secrets: tuple[str, ...] = ()
-    rename_lock: RenameLock | None = None
-    disk_executor: ThreadPoolExecutor = field(init=False)
-    read_pool: ReadPool = field(init=False)
-    services: Services = field(default_factory=Services)
-    tls: ssl.SSLContext | None = None
-    _opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-    def open(self) -> None:
-        """Open it all. Raises `ConfigError`, and then nothing stays open."""
-        with contextlib.ExitStack() as opened:
-            self._take_slot(opened)
-            self._lay_out(opened)
-            self._load_plugins(opened)
-            self._settle(opened)
-            self._opened = opened.pop_all()
+    directory: StateDirectory
+    tls: ssl.SSLContext | None
+    installation: Installation
+    disk: LocalDisk
+    state: ProcessState
+    parts: StorageParts
+    records: Records
+    presigned_uploads: PresignedUploads
+    files: FilesService
+    upload_versions: JournalVersions
+    plugins: Plugins
+    hooks: Hooks
+    notification_secrets: tuple[str, ...]
+    _stack: ExitStack
 
     def close(self) -> None:
-        """Finish what was handed to the threads, then close all of it."""
-        self.committer.close()
-        self.disk_executor.shutdown()
-        self.read_pool.close()
-        self._opened.close()
+        """Close everything in reverse order. Blocking."""
+        self._stack.close()
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of this process."""
+        return self.state.journal
+
+    @property
+    def storage(self) -> Storage:
+        """The reading side of the storage."""
+        return self.parts.storage
+
+    @property
+    def writer(self) -> StorageWriter:
+        """The writing side of the storage."""
+        return self.parts.writer
+
+    @property
+    def services(self) -> Services:
+        """What the gateway provides for scripts."""
+        return self.plugins.services
 
     @property
     def advertised(self) -> tuple[str, int]:
         """The address and port that events name: never `all interfaces`."""
-        if self.settings.advertise is not None:
-            return self.settings.advertise.host, self.settings.advertise.port
-        host, port = self.process.address
-        return connectable_host(host), port
+        return advertised_address(self.settings, self.process)
 
     @property
     def node(self) -> str:
-        """What runs are signed with: `HOST:PORT`, and the slot where there are several."""
-        host, port = self.advertised
-        return f"{host}:{port}" + (f"/{self.process.slot}" if self.process.count > 1 else "")
+        """The name that runs of handlers are recorded with."""
+        return node_name(self.settings, self.process)
 
-    def protected(self) -> list[Path]:
-        """Return the places that no upload may reach."""
-        s = self.settings
-        singles = (
-            s.config,
-            s.tls_cert,
-            s.tls_key,
-            s.installation_key_file,
-            s.secrets_key_file,
-            s.notifications_secret_file,
-        )
-        return [s.state, *s.plugins, *(place for place in singles if place is not None)]
 
-    def _take_slot(self, opened: contextlib.ExitStack) -> None:
-        settings = self.settings
-        self.state = StateDirectory(settings.state, self.process.slot)
-        self.state.prepare()
-        self.state.lock(SLOT_LOCK_TIMEOUT)
-        opened.callback(self.state.unlock)
-        self.tls = tls_context(settings)
-        keys = installation_keys(settings)
-        self.installation = Installation(settings, keys, lambda: self.process.address)
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files and records of scripts."""
 
-    def _lay_out(self, opened: contextlib.ExitStack) -> None:
-        """Where bodies come in, where files go, who brings them there."""
-        settings = self.settings
-        self.incoming = IncomingDirectory(self.state.incoming)
-        opened.callback(self.incoming.close)
-        self.tree = DirectoryTree(settings.directory, self.protected(), self.incoming.device)
-        opened.callback(self.tree.close)
-        self.records = open_records(settings)
-        opened.callback(self.records.close)
-        self.presigned_uploads = PresignedUploads(
-            self.records.own("initiated"), first_check=settings.reconcile_after
-        )
-        durable = settings.durability == "full"
-        self.one_time_marks = OneTimeMarks(self.state.one_time_marks, durable=durable)
-        opened.callback(self.one_time_marks.close)
-        self.journal = Journal(self.state.journal, full=durable, node=self.node)
-        self.rename_lock = RenameLock(self.state.folder) if self.process.count > 1 else None
-        if self.rename_lock is not None:
-            opened.callback(self.rename_lock.close)
-        self.disk_space = DiskSpace(
-            self.incoming.fd, settings.min_free_bytes, self.process.reservations, self.process.slot
-        )
-        self.disk_executor = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
-        self.read_pool = ReadPool(DISK_THREADS)
-        self._open_writer()
+    records: Records
+    presigned_uploads: PresignedUploads
+    versions: JournalVersions
+    service: FilesService
 
-    def _open_writer(self) -> None:
-        """Make the committer and the writing side of the storage."""
-        settings = self.settings
-        disk = LocalDisk(
-            self.tree,
-            self.incoming,
-            self.disk_space,
-            self.disk_executor,
-            durable=settings.durability == "full",
-            rename_lock=self.rename_lock,
-        )
-        state = ProcessState(self.process.slot, self.journal, self.one_time_marks)
-        events = UploadEvents(self._subscribers, Redaction(settings.redact), self.process.slot)
-        self.committer = Committer(BatchCommitter(disk, state, events), self.journal.outbox, disk)
-        if settings.storage == "file":
-            self.writer = LocalWriter(disk, self.committer, settings.file_mode)
-            return
-        clients = Clients(
-            lambda secrets: self.plugins.mask.add_secrets(secrets),  # noqa: PLW0108  loaded later
-            connections=MAX_CONNECTIONS,
-            attempts=1,
-        )
-        marks = self.installation.marks
-        self.object_backend = ObjectBackend(settings, clients, disk, state, events, marks)
-        self.writer = self.object_backend.writer
 
-    def _make_files(self) -> FilesService:
-        in_bucket = self.object_backend is not None
-        self.upload_versions = JournalVersions(self.journal, objects=in_bucket)
-        return FilesService(
-            self.storage,
-            FileSaver(self.process.slot),
-            versions=self.upload_versions,
-            peers=Peers(self.installation, lambda: self.advertised),
-            disk=None if in_bucket else SharedDisk(self.storage, self.settings.directory),
+def open_resources(settings: Settings, process: ProcessContext | None = None) -> Resources:
+    """Open the resources of one process. Raises `ConfigError`, and then nothing stays open.
+
+    Without `process`, from a supervisor, this is the only process of its directory. Blocking.
+    """
+    with ExitStack() as stack:
+        if process is None:
+            shared = open_shared_resources(settings)
+            stack.callback(shared.close)
+            process = shared.process(0)
+        base = open_base(settings, process, stack)
+        tls = tls_context(settings)
+        plugins = make_plugins(settings, stack)
+        notification_secrets = read_secrets(settings.notifications_secret_file)
+        plugins.mask.add_secrets(notification_secrets)
+        clients = _storage_clients(settings, plugins)
+        hooks = Hooks(plugins)
+        parts = _open_storage(base, hooks, clients)
+        files = _open_files(base, parts.storage, stack)
+        _connect_scripts(base.installation, parts.storage, files, plugins)
+        plugins.load()
+        base.state.journal.open()
+        stack.callback(base.state.journal.close)
+        _recover(base, parts.backend)
+        stack.callback(parts.read_pool.close)
+        stack.callback(base.disk.executor.shutdown)
+        return Resources(
+            settings=settings,
+            process=process,
+            directory=base.directory,
+            tls=tls,
+            installation=base.installation,
+            disk=base.disk,
+            state=base.state,
+            parts=parts,
+            records=files.records,
+            presigned_uploads=files.presigned_uploads,
+            files=files.service,
+            upload_versions=files.versions,
+            plugins=plugins,
+            hooks=hooks,
+            notification_secrets=notification_secrets,
+            _stack=stack.pop_all(),
         )
 
-    def _subscribers(self) -> Subscribers:
-        uploaded = tuple(spec.name for spec in self.hooks.handler_specs(UPLOADED))
-        return Subscribers(uploaded, self.hooks.handler_specs(OBJECT_CREATED))
 
-    def _make_shelf(self) -> Storage:
-        storage = self.settings.storage
-        if storage == "file":
-            alone = contextlib.nullcontext if self.rename_lock is None else self.rename_lock.exclusive
-            return LocalStorage(self.tree, self.committer.between_batches, alone, self.read_pool)
-        reading, signing = (
-            Clients(lambda secrets: self.plugins.mask.add_secrets(secrets), endpoint=endpoint)  # noqa: PLW0108
-            for endpoint in (None, self.settings.storage_public_url)
+def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...]:
+    """Return the S3 clients that read, sign and write.
+
+    Every script executor has its own of the first two, and closes them.
+    """
+    if settings.storage == "file":
+        return ()
+    mask = plugins.mask.add_secrets
+    reading, signing = Clients(mask), Clients(mask, endpoint=settings.storage_public_url)
+    plugins.services.closers += [reading.close, signing.close]
+    return reading, signing, Clients(mask, connections=MAX_CONNECTIONS, attempts=1)
+
+
+def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...]) -> StorageParts:
+    settings, disk, state = base.settings, base.disk, base.state
+    events = UploadEvents(partial(_subscribers, hooks), Redaction(settings.redact), state.slot)
+    committer = Committer(BatchCommitter(disk, state, events), state.journal.outbox, disk)
+    read_pool = ReadPool(DISK_THREADS)
+    if settings.storage == "file":
+        exclusive = nullcontext if disk.rename_lock is None else disk.rename_lock.exclusive
+        storage = LocalStorage(disk.tree, committer.between_batches, exclusive, read_pool)
+        writer = LocalWriter(disk, committer, settings.file_mode)
+        return StorageParts(storage, writer, committer, read_pool)
+    reading, signing, writing = clients
+    backend = ObjectBackend(settings, writing, disk, state, events, base.installation.marks)
+    objects = S3Storage(settings.storage, reading, signing)
+    return StorageParts(objects, backend.writer, committer, read_pool, backend, (reading, signing))
+
+
+def _subscribers(hooks: Hooks) -> Subscribers:
+    """Return the handlers of stored files in the plugins that are loaded now."""
+    uploaded = tuple(spec.name for spec in hooks.handler_specs(UPLOADED))
+    return Subscribers(uploaded, hooks.handler_specs(OBJECT_CREATED))
+
+
+def _open_files(base: ProcessBase, storage: Storage, stack: ExitStack) -> _Files:
+    settings, in_bucket = base.settings, base.settings.storage != "file"
+    records = open_records(settings)
+    stack.callback(records.close)
+    presigned = PresignedUploads(records.own("initiated"), first_check=settings.reconcile_after)
+    versions = JournalVersions(base.state.journal, objects=in_bucket)
+    service = FilesService(
+        storage,
+        FileSaver(base.process.slot),
+        versions=versions,
+        peers=Peers(base.installation, partial(advertised_address, settings, base.process)),
+        disk=None if in_bucket else SharedDisk(storage, settings.directory),
+    )
+    return _Files(records, presigned, versions, service)
+
+
+def _connect_scripts(
+    installation: Installation, storage: Storage, files: _Files, plugins: Plugins
+) -> None:
+    links = SignedUrlFactory(
+        installation.settings,
+        installation.urls,
+        lambda: installation.public_url,
+        storage,
+        files.presigned_uploads.record_grant,
+    )
+    connect_services(plugins.services, files.service, files.records, links, installation)
+    plugins.services.own_endpoint = lambda: installation.own_url
+
+
+def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
+    """Settle what a crash left, in the files and the journal of this slot and of unused ones."""
+    directory, journal, processes = base.directory, base.state.journal, base.process.count
+    directory.sync()
+    recover(base.disk.incoming, journal, base.state.one_time_marks)
+    if base.process.slot == 0:
+        absorb_slots(directory, journal, processes)
+        create_journals(directory, journal, processes)
+    pending = journal.pending_uploads.hold().result()
+    if backend is not None:
+        backend.prepare(pending)
+    elif pending:
+        log.error(
+            "%d uploads wait for the bucket of an earlier --storage",
+            len(pending),
+            extra=event("uploads.pending", count=len(pending)),
         )
-        self.s3_clients = (reading, signing)
-        self.services.closers += [clients.close for clients in self.s3_clients]
-        return S3Storage(storage, reading, signing)
-
-    def _load_plugins(self, opened: contextlib.ExitStack) -> None:
-        settings, services = self.settings, self.services
-        self.storage = self._make_shelf()
-        self.files = self._make_files()
-        services.files = self.files
-        services.records = self.records
-        links = SignedUrlFactory(
-            settings,
-            self.installation.urls,
-            lambda: self.installation.public_url,
-            self.storage,
-            self.presigned_uploads.record_grant,
-        )
-        services.sign_url = links.sign_url
-        services.own_endpoint = lambda: self.installation.own_url
-        services.credentials_for = self.installation.credentials_for
-        issuer = settings.jwt_issuer is not None
-        kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
-        self.plugins = Plugins(settings.plugins, services, kinds, lambda: secret_keys(settings))
-        self.plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
-        self.notification_secrets = read_secrets(settings.notifications_secret_file)
-        self.plugins.mask.add_secrets(self.notification_secrets)
-        self.plugins.mask.add_secrets(secrets_of(settings))
-        logs.set_mask(self.plugins.mask)
-        opened.callback(self.plugins.close)
-        self.plugins.load()
-        self.hooks = Hooks(self.plugins)
-
-    def _settle(self, opened: contextlib.ExitStack) -> None:
-        """Open the journal and settle what a crash left."""
-        self.journal.open()
-        opened.callback(self.journal.close)
-        self.state.sync()
-        recover(self.incoming, self.journal, self.one_time_marks)
-        if self.process.slot == 0:
-            absorb_slots(self.state, self.journal, self.process.count)
-            create_journals(self.state, self.journal, self.process.count)
-        pending = self.journal.pending_uploads.hold().result()
-        if self.object_backend is not None:
-            self.object_backend.prepare(pending)
-        elif pending:
-            log.error("%d uploads wait for the bucket of an earlier --storage", len(pending))

@@ -1,7 +1,6 @@
-"""Plugin exports: what its two routes answer.
+"""Plugin exports: the responses of its two routes.
 
-One rule: whoever calls is known by now (`auth: default`) and hears of their own exports only: all
-others are not there.
+Callers are authorized (`auth: default`) and see their own exports only; all others are 404.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _RETRY: Final = {"Retry-After": "1"}
 
 
 async def begin(request: Any, rules: Rules, kept: Kept, files: Any, sign_url: Any) -> Answer:
-    """Answer `GET /exports`: where the export is, or where to ask how far it is."""
+    """Answer `GET /exports`: a link to the export, or to its status."""
     try:
         question = asked(request.params, request.principal, rules)
     except Wrong as wrong:
@@ -48,7 +47,7 @@ async def begin(request: Any, rules: Rules, kept: Kept, files: Any, sign_url: An
 
 
 async def status(request: Any, rules: Rules, kept: Kept, files: Any, sign_url: Any) -> Answer:
-    """Answer `GET /exports/{id}`: how far an export of the caller's is, or where."""
+    """Answer `GET /exports/{id}`: the progress of an export of the caller, or a link to it."""
     key = request.resources["id"]
     item = await kept.get(key) if is_id(key) else None
     if item is None or item["caller"] != folder_of(request.principal):
@@ -60,7 +59,7 @@ async def status(request: Any, rules: Rules, kept: Kept, files: Any, sign_url: A
 
 
 async def _there(request: Any, item: Item, rules: Rules, sign_url: Any) -> Answer:
-    """Lead to the file: by a redirect, or in JSON for whoever prefers that."""
+    """Link to the file: by a redirect, or in JSON for a client that prefers it."""
     url = await sign_url("GET", item["path"], expires=rules.url_seconds, filename=item["filename"])
     if not _prefers_json(request.headers):
         return 303, f"{url}\n", {**_PRIVATE, "Location": url}

@@ -1,7 +1,6 @@
-"""Plugin exports: what a caller asks for, whose it is, and that equal questions share one export.
+"""Plugin exports: requests for exports; equal requests of one caller share one export.
 
-One rule: a name that came from outside never becomes a path: folders and ids are made of hashes. May
-import the standard library.
+A name from outside never becomes a path: folders and ids are hashes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ORDERS: Final = f"{FOLDER}/orders"
 """An order here is a file whose event builds an export: it outlives a crash."""
 
 SILENCE: Final = 90.0
-"""Seconds after which an export that nobody speaks of is ordered again."""
+"""Seconds without a sign of progress after which an export is ordered again."""
 
 TRIES: Final = 20
 
@@ -47,17 +46,17 @@ class Kept(Protocol):
     async def put(
         self, key: str, item: Item, *, only_new: bool = False, replaces: Item | None = None
     ) -> bool:
-        """Keep an item under these conditions; tell whether that was done."""
+        """Store an item under these conditions; tell whether that was done."""
         ...
 
 
 class Wrong(Exception):
-    """A question that makes no sense, in words for whoever asked."""
+    """An invalid request; the message is for the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the config says; times in seconds."""
+    """The config, checked; times in seconds."""
 
     collection: str = "photos"
     field: str = "created"
@@ -87,7 +86,7 @@ class Rules:
 
     @property
     def folders(self) -> Mapping[str, float]:
-        """What is kept how long: folder to seconds, that of the exports among them."""
+        """How long files are kept: folder to seconds, that of the exports included."""
         if isinstance(self.expire_after, Mapping):
             return {f"{FOLDER}/": 86400.0, **self.expire_after}
         return {f"{FOLDER}/": self.expire_after}
@@ -105,7 +104,7 @@ def _check_number(name: str, value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks for which days, first and last included (in UTC)."""
+    """A request for some days, first and last included (UTC), and its caller."""
 
     caller: str
     name: str | None
@@ -114,7 +113,7 @@ class Asked:
     last: date
 
     def id(self, rules: Rules) -> str:
-        """Return the name of this very question of this caller."""
+        """Return the id that equal requests of this caller share."""
         said = [self.caller, str(self.first), str(self.last), rules.collection, rules.field]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:40]
 
@@ -147,7 +146,7 @@ def _day(params: Mapping[str, Sequence[str]], name: str) -> date:
 
 
 def folder_of(principal: Mapping[str, Any] | None) -> str:
-    """Return the folder of a caller: readable where that is safe, and nobody else's for its hash."""
+    """Return the folder of a caller: readable where that is safe, unique by its hash."""
     if principal is None:
         return "anonymous"
     name = str(principal.get("name"))
@@ -161,11 +160,11 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-# -- one export for all who ask the same
+# -- one export for equal requests
 
 
 async def share(asked: Asked, rules: Rules, kept: Kept, files: Any) -> Item:
-    """Return the export that answers a question: one that is there or on its way, else a new one."""
+    """Return the export of a request: an existing or running one, else a new one."""
     key = asked.id(rules)
     for _ in range(TRIES):
         item = await kept.get(key)
@@ -175,11 +174,11 @@ async def share(asked: Asked, rules: Rules, kept: Kept, files: Any) -> Item:
         if await (kept.put(key, begun, replaces=item) if item else kept.put(key, begun, only_new=True)):
             await _order(key, begun, kept, files)
             return {**begun, "key": key}
-    raise RuntimeError("others change this export all the time")
+    raise RuntimeError("this export changes all the time")
 
 
 async def revive(item: Item, rules: Rules, kept: Kept, files: Any) -> Item:
-    """Return an export as it is; one that nobody speaks of any more is ordered again."""
+    """Return an export as it is; one without progress is ordered again."""
     if item["state"] in (DONE, FAILED) or not is_over(item, rules):
         return item
     first, last = date.fromisoformat(item["from"]), date.fromisoformat(item["to"])
@@ -191,7 +190,7 @@ async def revive(item: Item, rules: Rules, kept: Kept, files: Any) -> Item:
 
 
 def is_over(item: Item, rules: Rules) -> bool:
-    """Tell whether an export is no answer any more: told long ago, or nobody works on it."""
+    """Tell whether an export has expired: finished too long ago, or without progress."""
     patience = rules.reuse if item["state"] in (DONE, FAILED) else SILENCE
     return time.time() >= float(item["beat"]) + patience
 
@@ -214,7 +213,7 @@ def _begun(asked: Asked, before: Item | None) -> Item:
 
 
 async def _order(key: str, item: Item, kept: Kept, files: Any) -> None:
-    """Store an order. Where that fails, all who wait for the export are told, and the next may try."""
+    """Store an order. If that fails the export has failed, and the next request may try again."""
     text = json.dumps({"export": key, "run": item["run"]}).encode()
     try:
         await files.save(f"{ORDERS}/{key}-{item['run']}.json", text, mime="application/json")
@@ -238,7 +237,7 @@ async def settled(key: str, seconds: float, kept: Kept) -> Item | None:
 
 
 def bounds(item: Item) -> tuple[datetime, datetime]:
-    """Return from when to when an export goes: the end is the midnight behind the last day."""
+    """Return start and end of an export: the end is the midnight after the last day."""
     first, last = date.fromisoformat(item["from"]), date.fromisoformat(item["to"])
     return _midnight(first), _midnight(last + timedelta(days=1))
 

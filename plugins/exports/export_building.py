@@ -1,7 +1,7 @@
-"""Plugin exports: builds what was ordered, tells how far it is, and ends in done or failed.
+"""Plugin exports: builds an ordered export, records its progress, and ends it as done or failed.
 
-One rule: an order may come twice and its builder may be killed at any moment; whoever holds the
-record builds, and lets go when it is not his any more.
+An order may come twice and its builder may be killed at any moment. The builder that holds the record
+builds, and stops when another one has taken it over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from export_asking import BUILDING, DONE, FAILED, FOLDER, ORDERS, Item, Kept, Ru
 from export_files import PIECE, Spool
 
 LEASE: Final = 30.0
-"""Seconds for which a builder that has said nothing is still believed to be at work."""
+"""Seconds without a heartbeat after which another builder may take over."""
 
 BEAT: Final = 1.0
 PAGE: Final = 250
@@ -26,7 +26,7 @@ _ORDER: Final = re.compile(re.escape(f"{ORDERS}/") + r"([0-9a-f]{40})-(\d{1,9})\
 
 
 class Lost(Exception):
-    """The export belongs to somebody else by now."""
+    """Another builder has taken the export over."""
 
 
 class TooMany(Exception):
@@ -36,7 +36,7 @@ class TooMany(Exception):
 async def build(
     event: Mapping[str, Any], last: bool, rules: Rules, kept: Kept, source: Any, files: Any, logger: Any
 ) -> None:
-    """Build what an order says; `last`: there will be no further attempt. Raises what went wrong."""
+    """Build the export of an order; `last`: there is no further attempt. Raises what went wrong."""
     found = _ORDER.fullmatch(event["path"] or "")
     if found is None:
         return
@@ -52,7 +52,7 @@ async def build(
         except Exception as fault:
             if last:
                 logger.error("export %s has failed: %s", found[1], type(fault).__name__)
-                await job.tell(state=FAILED, message="it could not be made; the log knows more")
+                await job.tell(state=FAILED, message="it could not be built; the log has details")
             raise
     with contextlib.suppress(Exception):  # what stays is swept with the exports
         await files.delete(event["path"])
@@ -67,20 +67,20 @@ class Job:
         self._kept = kept
 
     async def tell(self, **news: Any) -> None:
-        """Write down what is new. Raises `Lost` where the export is somebody else's."""
+        """Record changes. Raises `Lost` if another builder has the export."""
         changed = {**self.item, **news, "beat": time.time()}
         if not await self._kept.put(self.key, changed, replaces=self.item):
             raise Lost
         self.item = changed
 
     async def beat(self, **news: Any) -> None:
-        """Say that we are at work, once a second at the most."""
+        """Record a heartbeat, once a second at most."""
         if time.time() >= self.item["beat"] + BEAT:
             await self.tell(**news)
 
 
 async def _claim(key: str, run: int, event_id: str, kept: Kept) -> Job | None:
-    """Make an export ours. None: it is no longer wanted, or somebody is at work on it."""
+    """Take an export over. None: it is not wanted any more, or another builder works on it."""
     item = await kept.get(key)
     if item is None or item["run"] != run or item["state"] in (DONE, FAILED):
         return None
@@ -123,7 +123,7 @@ async def _make(job: Job, rules: Rules, source: Any, files: Any) -> None:
 
 
 async def _pages(item: Item, rules: Rules, source: Any) -> AsyncIterator[tuple[list[Item], int]]:
-    """Give the records of the range page by page, and the percentage that is behind us."""
+    """Yield the records of the range page by page, and the percentage done."""
     start, end = bounds(item)
     length = (end - start).total_seconds()
     for since, until in _ranges(item):
@@ -148,14 +148,14 @@ def _ranges(item: Item) -> Iterator[tuple[float, float] | tuple[str, str]]:
 
 
 def _is_his(one: Item, item: Item, rules: Rules) -> bool:
-    """Two who are called the same, one known by a token, one by an issuer, are two."""
+    """Owners with one name, one of a token and one of an issuer, are different owners."""
     named = rules.owner_field is None or one.get(rules.owner_field) == item["name"]
     known = rules.owner_kind_field is None or one.get(rules.owner_kind_field) == item["kind"]
     return named and known
 
 
 def _seconds(value: float | str, start: Any) -> float:
-    """How far behind the start a record lies, as far as can be told."""
+    """Return how many seconds after the start a record lies, 0 if unknown."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float((type(start).fromisoformat(value[:10]).date() - start.date()).days * 86400)

@@ -1,7 +1,7 @@
-"""Plugin exports: records come in page by page, and a zip with CSV and JSON comes out.
+"""Plugin exports: writes records, page by page, into a zip with CSV and JSON.
 
-One rule: memory does not grow with the number of records, and nothing is ever left behind: the
-files have no names, so that the system takes them back however this ends. Blocking: for threads.
+Memory does not grow with the number of records, and nothing is left behind: the files have no names, so
+the system removes them in any case. Blocking: for threads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MAX_COLUMNS: Final = 1000
 
 PIECE: Final = 1 << 20
 BOM: Final = b"\xef\xbb\xbf"
-"""Without it Excel takes UTF-8 for something else; others pass over it."""
+"""Without it Excel does not recognize UTF-8; other programs ignore it."""
 
 _FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """What a text may begin with to be run as a formula; the last four are their full-width forms."""
 
 
 class Spool:
-    """Records on their way into a zip."""
+    """Collects records for a zip."""
 
     def __init__(self) -> None:
         self._lines = _nameless()
@@ -35,7 +35,7 @@ class Spool:
         self.count = 0
 
     def add(self, items: Iterable[Mapping[str, Any]]) -> None:
-        """Take some records."""
+        """Add records."""
         for item in items:
             for name in item:
                 if len(self._columns) < MAX_COLUMNS:
@@ -60,7 +60,7 @@ class Spool:
         return made
 
     def close(self) -> None:
-        """Give the room back."""
+        """Free the disk space."""
         self._lines.close()
 
     def _items(self) -> Iterator[dict[str, Any]]:
@@ -92,7 +92,7 @@ class Spool:
 
 
 def _pause(number: int) -> None:
-    """Let the server's thread in now and then: it would wait 5 ms for us with each of its calls."""
+    """Release the interpreter lock now and then: the server's thread would wait 5 ms at each call."""
     if number % 64 == 0:
         time.sleep(0.0002)
 
@@ -102,7 +102,7 @@ def _nameless() -> IO[bytes]:
 
 
 def cell(value: Any) -> str:
-    """Return a value as it stands in the CSV; text that a spreadsheet would run gets a `'` in front."""
+    """Return a value as CSV text; text that a spreadsheet would run gets a `'` in front."""
     if value is None:
         return ""
     if isinstance(value, str):

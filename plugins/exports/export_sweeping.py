@@ -1,6 +1,6 @@
-"""Plugin exports: takes away what is old, and takes care of what nobody speaks of any more.
+"""Plugin exports: removes what has expired, and orders again what nothing works on any more.
 
-One rule: a file goes when it is older than the config allows, whatever the records say.
+A file is removed when it is older than the config allows, whatever the records say.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PAGE: Final = 200
 
 
 async def sweep(rules: Rules, kept: Any, files: Any, logger: Any) -> None:
-    """Remove what has expired, order again what was forgotten, and tell of it."""
+    """Remove what has expired, order stalled exports again, and log both."""
     for folder, seconds in rules.folders.items():
         removed = await files.expire(folder, seconds)
         logger.info("%d files removed from %s, older than %g s", removed, folder, seconds)

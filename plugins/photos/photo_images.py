@@ -1,7 +1,7 @@
-"""Plugin photos: bytes that claim to be a picture, and the two copies that are made of them.
+"""Plugin photos: decodes pictures and makes the two copies of each.
 
-One rule: bytes in, bytes out; whatever is wrong with a picture is `NotAPicture`, told in words for
-the person who sent it. Blocks: call it in a thread.
+Whatever is wrong with a picture is `NotAPicture`, with a message for its uploader. Blocking:
+for threads.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ FORMATS: Final = {
     "image/webp": ("webp", ("WEBP",)),
     "image/gif": ("gif", ("GIF",)),
 }
-"""Content type -> suffix of its files, and the only decoders of Pillow that may look at it."""
+"""Content type -> suffix of its files, and the only decoders of Pillow that may read it."""
 
 COPY_TYPE: Final = "image/webp"
 COPY_SUFFIX: Final = "webp"
 
 _PROFILE_BYTES: Final = 64 << 10
-"""The largest colour profile that copies take over; those of cameras have a few hundred bytes."""
+"""Largest colour profile that copies keep; those of cameras have a few hundred bytes."""
 
 
 class NotAPicture(Exception):
-    """The bytes are no picture of the type they claim, or one that is too large. The text says which."""
+    """The bytes are not a picture of their content type, or it is too large. The message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """A picture's size as one sees it (turned upright), and its two copies, both WebP."""
+    """The size of a picture, turned upright, and its two copies, both WebP."""
 
     width: int
     height: int
@@ -99,7 +99,7 @@ def _make_copies(content: bytes, content_type: str, sizes: Sizes) -> Copies:
 
 
 def _sides_swapped(image: Image.Image) -> bool:
-    """Tell whether the orientation tag lays the picture on its side (EXIF 2.32, tag 0x0112: 5 to 8)."""
+    """Tell whether the orientation tag swaps width and height (EXIF 2.32, tag 0x0112: 5 to 8)."""
     return image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
 
 

@@ -1,7 +1,7 @@
-"""Plugin photos: serves the page: its files from the folder `page`, and what they must know.
+"""Plugin photos: serves the page: its files from the folder `page`, and its settings.
 
-One rule: nothing inline and nothing from elsewhere: the policy allows this gateway and the storage,
-which a page sends bytes to.
+Nothing is inline and nothing comes from other hosts: the policy allows this gateway and the storage that
+a page sends bytes to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from photo_images import FORMATS
-from photo_rules import OWN_DOOR, Rules
+from photo_rules import SIGNED_PATH, Rules
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -43,11 +43,11 @@ FILES: Final = _read(Path(__file__).parent / "page")
 
 
 async def page(request: Any, config: Mapping[str, Any], sign_url: Any) -> Answer:
-    """Answer with a file of the page, `settings.json` among them; 304 where the client has it."""
+    """Return a file of the page, `settings.json` included; 304 if the client has it."""
     name = request.resources.get("asset", "index.html")
     if name == "settings.json":
         rules = Rules.of(config)
-        told = {"types": sorted(FORMATS), "maxBytes": rules.max_bytes, "ownDoor": OWN_DOOR}
+        told = {"types": sorted(FORMATS), "maxBytes": rules.max_bytes, "ownDoor": SIGNED_PATH}
         return 200, told, {"Cache-Control": "no-store"}
     if name not in FILES:
         return 404, {"error": "not_found", "message": "the page has no such file"}, {}
@@ -84,6 +84,6 @@ def policy(storage: str) -> str:
 
 
 async def _storage(sign_url: Any) -> str:
-    """Return the origin of the storage's own URLs, or nothing where they lead to this gateway."""
+    """Return the origin of the URLs of the storage, empty if they lead to this gateway."""
     parts = urlsplit(await sign_url("GET", "/thumbs/origin", expires=60))
-    return "" if parts.path.startswith(OWN_DOOR) else f"{parts.scheme}://{parts.netloc}"
+    return "" if parts.path.startswith(SIGNED_PATH) else f"{parts.scheme}://{parts.netloc}"

@@ -1,7 +1,7 @@
-"""Plugin photos: what happens to a photo once it is stored: looked at, copied, recorded.
+"""Plugin photos: processes a stored photo: checks it, makes its copies, writes its record.
 
-One rule: it may run twice and then changes nothing; the record is written last, so whatever has a
-record is finished. Pictures are decoded in a thread.
+It may run twice and then changes nothing. The record is written last, so a photo with a record is
+finished. Pictures are decoded in a thread.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from gateway.errors import Refusal, Superseded
 async def process(
     event: Mapping[str, Any], config: Mapping[str, Any], files: Any, photos: Any, logger: Any
 ) -> None:
-    """Make a photo's copies and write its record; what is no picture is rejected and removed.
+    """Make the copies of a photo and write its record; what is not a picture is rejected and removed.
 
     An object that is not a photo of this service is left alone. Raises what storage or records
-    raise: the event then comes again.
+    raise: then the event is delivered again.
     """
     rules = Rules.of(config)
     if event["path"] is None:
@@ -41,18 +41,18 @@ async def process(
     if photo is None:
         logger.warning("%s has no metadata of a photo: left alone", event["key"])
         return
-    known = await photos.get(photo.record_key)
-    if known is not None and known["etag"] == stat.etag:
-        if known["state"] == REJECTED:
+    record = await photos.get(photo.record_key)
+    if record is not None and record["etag"] == stat.etag:
+        if record["state"] == REJECTED:
             await removed(files, event["path"])
         return
-    await _look(event, photo, stat, rules, (files, photos, logger))
+    await _process_new(event, photo, stat, rules, (files, photos, logger))
 
 
-async def _look(
-    event: Mapping[str, Any], photo: Photo, stat: Any, rules: Rules, means: tuple[Any, Any, Any]
+async def _process_new(
+    event: Mapping[str, Any], photo: Photo, stat: Any, rules: Rules, services: tuple[Any, Any, Any]
 ) -> None:
-    files, photos, logger = means
+    files, photos, logger = services
     item = {
         "id": photo.photo_id,
         "eventId": photo.event_id,

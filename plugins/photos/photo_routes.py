@@ -1,7 +1,7 @@
-"""Plugin photos: what its routes answer: an upload begun, photos listed, one shown, one removed.
+"""Plugin photos: the responses of its routes: begin an upload, list photos, show one, remove one.
 
-One rule: whoever calls is known by now (`auth: default`); this file decides whose photo it is and
-tells URLs, never bytes.
+Callers are authorized (`auth: default`). This file decides whose photo it is and gives out URLs, never
+bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from photo_rules import (
-    OWN_DOOR,
+    SIGNED_PATH,
     Caller,
     Photo,
     Rules,
@@ -43,7 +43,7 @@ _PRIVATE: Final = {"Cache-Control": "no-store"}
 
 
 def _told(serve: Serve) -> Serve:
-    """Turn `Wrong` into the answer that it is."""
+    """Turn `Wrong` into its response."""
 
     @functools.wraps(serve)
     async def serve_or_tell(*arguments: Any) -> Answer:
@@ -57,7 +57,7 @@ def _told(serve: Serve) -> Serve:
 
 @_told
 async def initiate(request: Any, config: Mapping[str, Any], sign_url: Any) -> Answer:
-    """Answer 201 with the id of a new photo and the URL that its bytes are PUT to.
+    """Return 201 with the id of a new photo and the URL to PUT its bytes to.
 
     The URL is good for a PUT of the announced type and size, and carries the metadata.
     """
@@ -86,21 +86,21 @@ async def initiate(request: Any, config: Mapping[str, Any], sign_url: Any) -> An
 
 
 async def _put_url(put: Callable[..., Awaitable[str]], rules: Rules) -> str:
-    """Return the bucket's own URL where the storage is one, else the gateway's, which never overwrites.
+    """Return a URL of the bucket if the storage is one, else one of the gateway, which never overwrites.
 
     A bucket cannot be kept from overwriting by a client that sends nothing but its type; the new
     photo would be looked at like the first one.
     """
     if rules.through == "storage":
         url = await put()
-        if not urlsplit(url).path.startswith(OWN_DOOR):
+        if not urlsplit(url).path.startswith(SIGNED_PATH):
             return url
     return await put(overwrite=False)
 
 
 @_told
 async def listed(request: Any, config: Mapping[str, Any], sign_url: Any, photos: Any) -> Answer:
-    """Answer with the finished photos of an event, newest first, or with those that `ids` names.
+    """Return the finished photos of an event, newest first, or those that `ids` names.
 
     `limit` (1 to 100) and `cursor` page. `ids`, up to 100 with commas between, tells of every photo
     that has been looked at, rejected ones too; the others are still on their way.
@@ -124,7 +124,7 @@ async def listed(request: Any, config: Mapping[str, Any], sign_url: Any, photos:
 
 @_told
 async def one(request: Any, config: Mapping[str, Any], sign_url: Any, photos: Any, files: Any) -> Answer:
-    """Answer `GET` with a photo; `DELETE` removes it, where it is the caller's: 204."""
+    """Return a photo (`GET`), or remove it if the caller owns it (`DELETE`: 204)."""
     key = record_key(event_id(request.resources["eventId"]), photo_id(request.resources["photoId"]))
     item = await photos.get(key)
     if item is None:
@@ -141,7 +141,7 @@ async def one(request: Any, config: Mapping[str, Any], sign_url: Any, photos: An
 
 
 async def removed(files: Any, path: str) -> None:
-    """Remove a file; one that is not there is no fault."""
+    """Remove a file if it exists."""
     try:
         await files.delete(path)
     except Refusal as refusal:
@@ -150,7 +150,7 @@ async def removed(files: Any, path: str) -> None:
 
 
 class _Show:
-    """Tells a record as clients see it, with URLs that live for a while."""
+    """Shows records to clients, with URLs that expire."""
 
     def __init__(self, rules: Rules, sign_url: Any, request: Any) -> None:
         self._rules = rules
@@ -204,7 +204,7 @@ def _caller(request: Any) -> Caller:
 
 
 def _may_remove(request: Any, item: Mapping[str, Any]) -> bool:
-    """Its owner may; where the gateway asks nobody who they are, everybody may."""
+    """Tell whether the caller owns it; without authentication all callers do."""
     return request.principal is None or _caller(request) == (item["owner"], item["ownerKind"])
 
 

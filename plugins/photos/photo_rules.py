@@ -1,7 +1,6 @@
-"""Plugin photos: the words of the service: its settings, names of events and photos, keys, metadata.
+"""Plugin photos: settings, names of events and photos, keys, metadata.
 
-One rule: a name that leaves this file is safe in a key, and a text safe in a header. Pure: no
-network, no files.
+A name from here is safe in a key, and a text safe in a header. No network and no files.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from typing import Any, Final
 from photo_images import COPY_SUFFIX, FORMATS, Sizes
 
 UPLOADS: Final = "uploads"
-LARGEST_METADATA: Final = 2048
-"""Bytes that storage takes for all names and values of an object's metadata."""
-OWN_DOOR: Final = "/-/objects/"
-"""Where signed URLs of the gateway itself lead; those of a bucket lead elsewhere."""
+MAX_METADATA_BYTES: Final = 2048
+"""Bytes of all names and values of the metadata of an object."""
+SIGNED_PATH: Final = "/-/objects/"
+"""Path of signed URLs of the gateway itself; those of a bucket lead to its host."""
 
 _CHOICES: Final = {"originals": ("owner", "all"), "through": ("storage", "gateway")}
 _EVENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -28,7 +27,7 @@ _UNTOLD: Final = re.compile(r"[^\w .()-]+")
 
 
 class Wrong(Exception):
-    """A request that cannot be served: status, code and a message that tells the client what to do."""
+    """A request that cannot be served: status, code, and a message that says what to do."""
 
     def __init__(self, status: int, code: str, message: str, **facts: Any) -> None:
         super().__init__(message)
@@ -52,11 +51,11 @@ class Rules:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Rules:
         """Read a config. Raises `ValueError` that names the key that is wrong."""
-        known = {one.name: one.default for one in fields(cls)}
+        defaults = {spec.name: spec.default for spec in fields(cls)}
         for key, value in config.items():
-            if key not in known:
+            if key not in defaults:
                 raise ValueError(
-                    f"config photos: there is no key {key}; the keys are {', '.join(known)}"
+                    f"config photos: there is no key {key}; the keys are {', '.join(defaults)}"
                 )
             if key in _CHOICES:
                 if value not in _CHOICES[key]:
@@ -67,15 +66,15 @@ class Rules:
 
     @property
     def sizes(self) -> Sizes:
-        """What the making of copies must know."""
+        """Bounds of the copies."""
         return Sizes(self.max_pixels, self.copy_side, self.thumb_side)
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo as its uploader announced it; `owner` is None where nobody had to say who they are.
+    """A photo as its uploader announced it; `owner` is None without authentication.
 
-    `owner_kind` tells who knows the owner by that name: two who are called the same are two.
+    `owner_kind` says who authenticated the owner: equal names of two issuers are two owners.
     """
 
     event_id: str
@@ -88,12 +87,12 @@ class Photo:
 
     @property
     def record_key(self) -> str:
-        """Its place among the records."""
+        """The key of its record."""
         return record_key(self.event_id, self.photo_id)
 
     @property
     def original(self) -> str:
-        """The key of what was uploaded."""
+        """The key of the upload."""
         return f"{UPLOADS}/event_{self.event_id}/{self.photo_id}.{FORMATS[self.content_type][0]}"
 
     @property
@@ -108,7 +107,7 @@ class Photo:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What travels with the upload, signed; empty values stay at home."""
+        """The metadata that is signed with the upload, without empty values."""
         told = {
             "photoid": self.photo_id,
             "eventid": self.event_id,
@@ -122,13 +121,13 @@ class Photo:
 
     @property
     def file_name(self) -> str:
-        """A name for who saves the original."""
+        """The file name for a download of the original."""
         name = _UNTOLD.sub(" ", self.title).strip(" .")[:80] or self.photo_id
         return f"{name}.{FORMATS[self.content_type][0]}"
 
 
 def event_id(text: str) -> str:
-    """Return the id of an event. Raises `Wrong` (400) where it is not safe in a key."""
+    """Return the id of an event. Raises `Wrong` (400) unless it is safe in a key."""
     if not _EVENT.fullmatch(text):
         message = "an event id has 1 to 64 letters, digits, - and _, and starts with a letter or digit"
         raise Wrong(400, "bad_event", message)
@@ -136,29 +135,29 @@ def event_id(text: str) -> str:
 
 
 def photo_id(text: str) -> str:
-    """Return the id of a photo. Raises `Wrong` (404) where none can have it."""
+    """Return the id of a photo. Raises `Wrong` (404) for an impossible id."""
     if not _PHOTO.fullmatch(text):
         raise nothing()
     return text
 
 
 def nothing() -> Wrong:
-    """There is no such photo."""
+    """Return the refusal of an unknown photo."""
     return Wrong(404, "not_found", "there is no such photo")
 
 
 def record_prefix(event: str) -> str:
-    """Where the records of an event's photos are."""
+    """Return the prefix of the records of an event's photos."""
     return f"event_{event}/"
 
 
 def record_key(event: str, photo: str) -> str:
-    """Where the record of a photo is."""
+    """Return the key of the record of a photo."""
     return record_prefix(event) + photo
 
 
 Caller = tuple[str, str] | None
-"""Name and kind of who asks, None where the gateway asks nobody."""
+"""Name and kind of the caller, None without authentication."""
 
 
 def announced(event: str, body: Mapping[str, Any], caller: Caller, rules: Rules) -> Photo:
@@ -174,14 +173,14 @@ def announced(event: str, body: Mapping[str, Any], caller: Caller, rules: Rules)
     title, description = (_plain(name, body.get(name, "")) for name in ("title", "description"))
     photo = Photo(event_id(event), str(uuid.uuid4()), content_type, title, description, *(caller or ()))
     size = sum(len(name) + len(value.encode()) for name, value in photo.metadata.items())
-    if size > LARGEST_METADATA:
-        over = size - LARGEST_METADATA
+    if size > MAX_METADATA_BYTES:
+        over = size - MAX_METADATA_BYTES
         raise Wrong(400, "too_long", f"title and description are {over} bytes too long together")
     return photo
 
 
 def _plain(name: str, text: str) -> str:
-    """Return a text in one line. Raises `Wrong` for what no header can carry."""
+    """Return a text in one line. Raises `Wrong` if no header can carry it."""
     line = " ".join(text.split())
     if _CONTROL.search(line):
         raise Wrong(400, "bad_text", f"{name} contains a control character")
@@ -189,7 +188,7 @@ def _plain(name: str, text: str) -> str:
 
 
 def read_back(metadata: Mapping[str, str], key: str) -> Photo | None:
-    """Return the photo that an object's metadata speaks of; None where it is none of this service."""
+    """Return the photo that an object's metadata describes, None for objects of others."""
     try:
         photo = Photo(
             event_id(metadata["eventid"]),

@@ -1,7 +1,7 @@
-"""Plugin s3-forward: sends a committed file to an S3 bucket and removes it here, in that order.
+"""Plugin s3-forward: sends a committed file to an S3 bucket, then removes it here.
 
-One rule: the local file goes only after a HEAD has shown that the object is this very upload,
-whole. All steps may run again, whatever stopped them before.
+The local file is removed only after a HEAD has shown that the object is this upload, whole. Every step
+may run again after any interruption.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from s3turn import turn
 
 from gateway.errors import Superseded
 
-LONGEST_METADATA: Final = 1000
-"""Bytes of one metadata value; S3 takes 2 KB for all of them."""
+MAX_METADATA_BYTES: Final = 1000
+"""Largest metadata value; S3 takes 2 KB for all of them."""
 
 Tell = Callable[[int, int], object]
 log = logging.getLogger("gateway.plugin.s3Forward")
@@ -43,13 +43,12 @@ async def forward(
 
     `tell(done, total)` is called with bytes. Raises `ClientError` with the code of S3, `NotVerified`,
     `ValueError` for a bad config. A file that was replaced meanwhile is left to its own event. Uploads
-    of one path go one after the other: the newer one is sent last, and they do not sweep each other's
-    parts.
+    of one path are sent one after the other, the newer one last, and do not abort each other's parts.
     """
     target = Target.of(config)
     key = target.key(event["path"])
     try:
-        # Opened in the turn: who comes second finds the newer file, or none, and not the older one.
+        # Opened under the lock: the second run opens the newer file, or none, never the older one.
         async with turn(state, f"s3://{target.bucket}/{key}"), target.client() as client:
             async with files.open(event) as file:
                 size = int(event["bytes"])
@@ -64,7 +63,7 @@ async def forward(
 
 @dataclass(slots=True)
 class _Forwarding:
-    """One file on its way to its object."""
+    """Sends one file to its object."""
 
     client: Any
     target: Target
@@ -78,7 +77,7 @@ class _Forwarding:
         return {"Bucket": self.target.bucket, "Key": self.key}
 
     async def run(self) -> None:
-        """Leave the object whole and verified. Does nothing where it is so already."""
+        """Make the object whole and verified. Does nothing if it is already."""
         await self._sweep()
         if await self._fault() is None:
             log.info("s3://%s/%s has this upload already", self.target.bucket, self.key)
@@ -90,21 +89,23 @@ class _Forwarding:
             raise NotVerified(f"s3://{self.target.bucket}/{self.key}: {fault}")
 
     async def _sweep(self) -> None:
-        """Abort what an earlier run (a crash, a dead server) left unfinished; make the bucket."""
+        """Abort unfinished uploads of earlier runs (a crash, a dead server); create the bucket."""
         try:
-            found = await self.client.list_multipart_uploads(Bucket=self.target.bucket, Prefix=self.key)
+            listing = await self.client.list_multipart_uploads(
+                Bucket=self.target.bucket, Prefix=self.key
+            )
         except ClientError as error:
             if code_of(error) == "NoSuchBucket":
                 await self._make_bucket()
-            elif code_of(error) != "NoSuchUpload":  # rclone says so where there are none
+            elif code_of(error) != "NoSuchUpload":  # rclone's answer for an empty list
                 raise
             return
-        for upload in found.get("Uploads", ()):
+        for upload in listing.get("Uploads", ()):
             if upload["Key"] == self.key:
                 await self._abort(upload["UploadId"])
 
     async def _make_bucket(self) -> None:
-        log.info("making the bucket %s", self.target.bucket)
+        log.info("creating the bucket %s", self.target.bucket)
         try:
             await self.client.create_bucket(Bucket=self.target.bucket, **self.target.location_constraint)
         except ClientError as error:
@@ -112,7 +113,7 @@ class _Forwarding:
                 raise
 
     async def _fault(self) -> str | None:
-        """Say what keeps the object from being this upload, None if nothing does.
+        """Say why the object is not this upload, None if it is.
 
         Its content is proved by the SHA-256 that AWS and SeaweedFS keep, or by the ETag: made of the
         MD5s nearly everywhere, but not where AWS encrypts with its key service.
@@ -136,13 +137,13 @@ class _Forwarding:
 
     def _description(self) -> dict[str, Any]:
         """Return content type and metadata: ASCII only, other characters percent-encoded."""
-        told = {
+        fields = {
             "upload-id": self.event["upload_id"],
             "path": self.event["path"],
             "principal": (self.event.get("principal") or {}).get("name"),
         }
-        encoded = {name: quote(str(value)) for name, value in told.items() if value is not None}
-        short = {name: value for name, value in encoded.items() if len(value) <= LONGEST_METADATA}
+        encoded = {name: quote(str(value)) for name, value in fields.items() if value is not None}
+        short = {name: value for name, value in encoded.items() if len(value) <= MAX_METADATA_BYTES}
         return {"ContentType": self.event["mime"], "Metadata": short}
 
     async def _content(self, part: Part) -> dict[str, Any]:
@@ -161,19 +162,19 @@ class _Forwarding:
         self.tell(self.source.size, self.source.size)
 
     async def _put_parts(self) -> None:
-        made = await self.client.create_multipart_upload(
+        upload = await self.client.create_multipart_upload(
             **self._place, **self._description(), ChecksumAlgorithm="SHA256"
         )
         whole = False
         try:
-            parts = await self._send_all(made["UploadId"])
+            parts = await self._send_all(upload["UploadId"])
             await self.client.complete_multipart_upload(
-                **self._place, UploadId=made["UploadId"], MultipartUpload={"Parts": parts}
+                **self._place, UploadId=upload["UploadId"], MultipartUpload={"Parts": parts}
             )
             whole = True
         finally:
             if not whole:
-                await self._abort(made["UploadId"])
+                await self._abort(upload["UploadId"])
 
     async def _send_all(self, upload_id: str) -> list[dict[str, Any]]:
         """Send all parts, a few at a time; return what completes them, in order."""
@@ -181,7 +182,7 @@ class _Forwarding:
         waiting = iter(self.source.parts)
         done = 0
 
-        async def send_some() -> None:
+        async def send_parts() -> None:
             nonlocal done
             for part in waiting:
                 sent[part.number] = await self._send(upload_id, part)
@@ -191,24 +192,24 @@ class _Forwarding:
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.target.parts_in_flight):
-                    group.create_task(send_some())
-        except ExceptionGroup as faults:
-            raise faults.exceptions[0] from None  # the first one: its text has the code of S3
+                    group.create_task(send_parts())
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None  # the first one: its text has the code of S3
         return [sent[number] for number in sorted(sent)]
 
     async def _send(self, upload_id: str, part: Part) -> dict[str, Any]:
         content = await self._content(part)
-        answer = await self.client.upload_part(
+        response = await self.client.upload_part(
             **self._place, UploadId=upload_id, PartNumber=part.number, **content
         )
         return {
             "PartNumber": part.number,
-            "ETag": answer["ETag"],
+            "ETag": response["ETag"],
             "ChecksumSHA256": content["ChecksumSHA256"],
         }
 
     async def _abort(self, upload_id: str) -> None:
-        """Free the parts of an unfinished upload. What fails here, the next run sweeps."""
+        """Free the parts of an unfinished upload. If that fails, the next run does it."""
         with contextlib.suppress(ClientError, BotoCoreError, OSError):
             await self.client.abort_multipart_upload(**self._place, UploadId=upload_id)
 

@@ -1,7 +1,6 @@
-"""Plugin s3-forward: a file as S3 wants to have it: in equal parts, each with its digests.
+"""Plugin s3-forward: a file in equal parts, each with its digests, as S3 takes it.
 
-One rule: no byte is read and nothing is hashed on an event loop, and no part is held in memory,
-however large the file.
+Nothing is read or hashed on an event loop, and no part is held in memory, however large the file.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 MIB: Final = 1 << 20
-SMALLEST_PART: Final = 5 * MIB
-LARGEST_PART: Final = 5 << 30
-MOST_PARTS: Final = 10_000
+MIN_PART_BYTES: Final = 5 * MIB
+MAX_PART_BYTES: Final = 5 << 30
+MAX_PARTS: Final = 10_000
 """What S3 takes: parts of 5 MiB to 5 GiB, at most 10,000 of them (Amazon S3 multipart limits)."""
 
 CHUNK: Final = MIB
@@ -43,7 +42,7 @@ class Digests:
 
 def part_size_for(size: int, wanted: int) -> int:
     """Return `wanted`, or the smallest whole number of MiB with which `size` bytes are 10,000 parts."""
-    needed = -(-size // MOST_PARTS)
+    needed = -(-size // MAX_PARTS)
     return wanted if wanted >= needed else -(-needed // MIB) * MIB
 
 
@@ -66,7 +65,7 @@ class Source:
 
     @property
     def in_one(self) -> bool:
-        """Whether the file is one part: then it is sent by a plain PUT."""
+        """Whether the file is one part, sent by a plain PUT."""
         return len(self.parts) == 1
 
     def body(self, part: Part) -> Body:
@@ -136,7 +135,7 @@ class Body:
 def _read(fd: int, amount: int, offset: int) -> bytes:
     chunk = os.pread(fd, amount, offset)
     if amount and not chunk:
-        raise OSError(f"the file ends at byte {offset}: somebody has cut it")
+        raise OSError(f"the file ends at byte {offset}: it was truncated")
     return chunk
 
 

@@ -1,6 +1,6 @@
-"""Plugin s3-forward: where files go: what the Config plugin `s3` says, checked, and a client for it.
+"""Plugin s3-forward: the Config plugin `s3`, checked, and a client for it.
 
-One rule: a bad value is named by its key and never shown.
+An invalid value is named by its key and never shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from s3source import LARGEST_PART, MIB, SMALLEST_PART
+from s3source import MAX_PART_BYTES, MIB, MIN_PART_BYTES
 
 _SESSION: Final = get_session()
 
@@ -42,14 +42,14 @@ class Target:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
         """Read a config. Raises `ValueError` that names the key that is wrong."""
-        known = [one.name for one in fields(cls)]
+        names = [spec.name for spec in fields(cls)]
         for key in config:
-            if key not in known:
-                raise ValueError(f"config s3: there is no key {key}; the keys are {', '.join(known)}")
+            if key not in names:
+                raise ValueError(f"config s3: there is no key {key}; the keys are {', '.join(names)}")
         if not config.get("bucket"):
             raise ValueError("config s3: bucket is missing")
         numbers = {
-            "part_size": _number(config, "part_size", 8 * MIB, SMALLEST_PART, LARGEST_PART),
+            "part_size": _number(config, "part_size", 8 * MIB, MIN_PART_BYTES, MAX_PART_BYTES),
             "parts_in_flight": _number(config, "parts_in_flight", 3, 1, 64),
         }
         return cls(**{**config, **numbers})
@@ -61,7 +61,7 @@ class Target:
 
     @property
     def location_constraint(self) -> dict[str, Any]:
-        """What `create_bucket` needs; us-east-1 must not be said (Amazon S3 API, CreateBucket)."""
+        """What `create_bucket` needs; us-east-1 must be left out (Amazon S3 API, CreateBucket)."""
         location = self.region if self.location is None else self.location
         if location in {"", "us-east-1"}:
             return {}
@@ -109,14 +109,14 @@ def _number(config: Mapping[str, Any], key: str, default: int, least: int, most:
 
 
 def _warm_up() -> None:
-    # With keys, or they would be looked for on the network.
-    nobody: dict[str, Any] = {"access_key_id": "none", "secret_access_key": "none"}
+    # With keys, else they are searched on the network.
+    dummy_keys: dict[str, Any] = {"access_key_id": "none", "secret_access_key": "none"}
 
-    async def make_one() -> None:
-        async with Target("none", endpoint_url="http://127.0.0.1:1", **nobody).client():
+    async def make_client() -> None:
+        async with Target("none", endpoint_url="http://127.0.0.1:1", **dummy_keys).client():
             pass
 
-    asyncio.run(make_one())
+    asyncio.run(make_client())
 
 
 # The session's first client reads megabytes of JSON, a quarter of a second: at load, not in an executor.

@@ -1,7 +1,6 @@
-"""Plugin s3-forward: one run at a time for an object, whichever process of this machine makes it.
+"""Plugin s3-forward: one run at a time for an object, among all processes of this machine.
 
-One rule: who has the turn keeps it until he is done or dead, and whoever waits holds up nobody else
-on his event loop.
+A run keeps the lock until it ends or its process dies, and a waiting run blocks no event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 POLL_SECONDS: Final = 0.05
-"""How often a turn is asked for that another process has: an flock tells nobody when it ends."""
+"""Seconds between two attempts to get a lock of another process: an flock does not notify."""
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,11 +29,11 @@ log = logging.getLogger("gateway.plugin.s3Forward")
 
 @contextlib.asynccontextmanager
 async def turn(state: MutableMapping[str, Any], thing: str) -> AsyncIterator[None]:
-    """Be the only one at `thing`, among all processes of this user that have this folder for
-    temporary files. It ends with the process too, however that ends.
+    """Hold the lock of `thing`, among all processes of this user with the same folder for temporary
+    files. It ends with the process, however that ends.
 
-    Runs of one loop stand in line without asking again and again. Raises `OSError` where there is
-    no such folder, `PermissionError` where others can write in ours.
+    Runs of one loop wait in a queue, without polling. Raises `OSError` without such a folder,
+    `PermissionError` if others can write to it.
     """
     async with _of_this_loop(state, thing):
         held = await _taken(thing)
@@ -45,7 +44,7 @@ async def turn(state: MutableMapping[str, Any], thing: str) -> AsyncIterator[Non
 
 
 def _of_this_loop(state: MutableMapping[str, Any], thing: str) -> asyncio.Lock:
-    """Return the lock of a thing. It lies in the plugin's state, which outlives a reload."""
+    """Return the lock of a thing in this loop. The state of the plugin outlives a reload."""
     locks: WeakValueDictionary[Any, asyncio.Lock] = state.setdefault("locks", WeakValueDictionary())
     return locks.setdefault((asyncio.get_running_loop(), thing), asyncio.Lock())
 
@@ -54,7 +53,7 @@ async def _taken(thing: str) -> contextlib.ExitStack:
     name = hashlib.sha256(thing.encode()).hexdigest()
     held = _take(name)
     if held is None:
-        log.info("%s is worked on by another process; waiting for its turn", thing)
+        log.info("%s is locked by another process; waiting", thing)
     while held is None:
         await asyncio.sleep(POLL_SECONDS)
         held = _take(name)
@@ -62,21 +61,21 @@ async def _taken(thing: str) -> contextlib.ExitStack:
 
 
 def _take(name: str) -> contextlib.ExitStack | None:
-    """Return what ends the turn, None while it is somebody else's."""
+    """Return what releases the lock, None while another process has it."""
     with contextlib.ExitStack() as opened:
         folder = _folder()
         opened.callback(os.close, folder)
         fd = os.open(name, _FILE, 0o600, dir_fd=folder)
         opened.callback(os.close, fd)
-        # A file that its last owner has removed meanwhile keeps nobody out: another has its name.
+        # A lock on a file that its last owner has removed is worthless: another file has its name.
         if _locked(fd) and _has_name(fd, name, folder):
-            opened.callback(_remove, fd, name, folder)  # called first, while nobody else may
+            opened.callback(_remove, fd, name, folder)  # called first, while the lock is held
             return opened.pop_all()
     return None
 
 
 def _folder() -> int:
-    """Return a descriptor of our folder, in which nobody but this user can write."""
+    """Return a descriptor of the lock folder, which only this user can write to."""
     path = Path(tempfile.gettempdir()) / f"upload-gateway-s3-forward-{os.geteuid()}"
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
@@ -84,7 +83,7 @@ def _folder() -> int:
     found = os.fstat(fd)
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         os.close(fd)
-        raise PermissionError(f"{path} is not this user's alone: remove it")
+        raise PermissionError(f"{path} is open to other users: remove it")
     return fd
 
 

@@ -61,10 +61,10 @@ async def visible(gateway: Gateway) -> dict[str, bytes]:
 
 async def unfinished(gateway: Gateway) -> list[str]:
     """Return what lies about of uploads that did not end well."""
-    if gateway.resources.object_backend is None:
-        return list(gateway.resources.incoming.upload_ids())
+    if gateway.resources.parts.backend is None:
+        return list(gateway.resources.disk.incoming.upload_ids())
     return [
-        key async for key, _, _ in gateway.resources.object_backend.objects.list_multiparts("a prefix/")
+        key async for key, _, _ in gateway.resources.parts.backend.objects.list_multiparts("a prefix/")
     ]
 
 

@@ -26,7 +26,7 @@ THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
 MAX_SENDFILE_BYTES: Final = 1 << 20
 """What one call of sendfile(2) sends at most."""
 
-LINGER_TIMEOUT: Final = 0.002
+POLL_TIMEOUT: Final = 0.002
 """Seconds that a thread waits for a client that has kept it busy so far."""
 
 CHUNK_BYTES: Final = 1 << 20
@@ -151,7 +151,7 @@ class _SendTurns(SocketTurns):
         try:
             sent = os.sendfile(self.socket.fileno(), self._fd, self._end - self.remaining, size)
         except BlockingIOError:
-            self.would_block = moved < MAX_SENDFILE_BYTES or not self._poll(LINGER_TIMEOUT)
+            self.would_block = moved < MAX_SENDFILE_BYTES or not self._poll(POLL_TIMEOUT)
             return 0
         if not sent:
             raise _truncated()

@@ -1,6 +1,5 @@
-"""Plugins make the gateway one for any HTTP API.
+"""Routes of plugins: the gateway in front of any HTTP API, as a reverse proxy or by scripts.
 
-`plugin` reads the YAML, `table` finds the route of a request, `steps` is the order of what happens
-to it, one file a step; `proxy` is the last of them. A step is `(exchange, next) -> answer`. May
-import server, hooks, auth, plugins, scripting and the foundations; no other door.
+`plugin` reads the YAML, `table` finds the route of a request, `handler` runs its steps in order.
+A step is `(context, call_next) -> response`; `proxy` is the last.
 """

@@ -1,7 +1,7 @@
-"""What of a request goes to the upstream, and what of its answer comes back.
+"""Header fields and targets that are forwarded to the upstream, and fields that come back.
 
-The rule: what belongs to one connection, or what only a trusted proxy may say, is never passed on;
-what the gateway itself put into a request always is. Pure text: no system call, no event loop.
+What belongs to one connection, or what only a trusted proxy may set, is never forwarded; what a
+step set always is. Pure text: no system call, no event loop.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from gateway.domain.path_template import fill_variables
 from gateway.errors import Refusal
 
 PSEUDONYM: Final = "upload-gateway"
-"""Our name in `Via` (RFC 9110 section 7.6.3)."""
+"""The gateway's name in `Via` (RFC 9110 section 7.6.3)."""
 
-MOST_HOPS: Final = 10
-"""A request that has come through us this often goes round in circles."""
+MAX_HOPS: Final = 10
+"""A request that has passed this gateway so often is in a loop."""
 
 HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -31,17 +31,17 @@ HOP_BY_HOP: Final = frozenset(
 """Fields of one connection only (RFC 9110 section 7.6.1); `Proxy-*` goes with them."""
 
 FRAMING: Final = frozenset({"host", "content-length", "expect"})
-"""Fields that the proxy writes anew, from what it knows and not from what the client wrote."""
+"""Fields that the proxy writes anew, not as the client wrote them."""
 
-ORIGIN: Final = ("forwarded", "x-forwarded-", "x-real-ip")
-"""What only a trusted proxy may say about where a request came from: names, or their beginning."""
+ORIGIN_FIELDS: Final = ("forwarded", "x-forwarded-", "x-real-ip")
+"""Where a request came from, which only a trusted proxy may set: names, or their beginning."""
 
-OURS: Final = "x-gateway-"
-"""Credentials of the gateway, in headers and query names: for no one else's eyes."""
+GATEWAY_PREFIX: Final = "x-gateway-"
+"""Credentials of the gateway, in headers and query names: never forwarded."""
 
-AMBIGUOUS: Final = "_"
-"""In names it is no client's: RFC 3875 section 4.1.18 makes one variable of `X-User` and `X_User`, so
-behind CGI and WSGI the one would join, or replace, what the gateway says in the other."""
+UNDERSCORE: Final = "_"
+"""Names with it are not forwarded from clients: RFC 3875 section 4.1.18 makes one variable of `X-User`
+and `X_User`, so behind CGI and WSGI a client could add to, or replace, what the gateway sets."""
 
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -62,29 +62,31 @@ class Hop:
     trusted: bool = False
 
 
-# -- the way up
+# -- to the upstream
 
 
 def request_headers(fields: _Fields, received: _Fields, hop: Hop) -> CIMultiDict[str]:
     """Return the header fields for the upstream, without those of FRAMING.
 
     `fields` is what the steps made of `received`, the client's own. A field that a step set stays,
-    even if the client names it in `Connection`. Raises Refusal `bad_request` for a value that
-    cannot stand in a header, `bad_gateway` for a request that goes round in circles.
+    even if the client names it in `Connection`. Raises `Refusal`: `bad_request` for a value that
+    is not allowed in a header, `bad_gateway` for a request in a loop.
     """
-    named = connection_options(received)
+    options = connection_options(received)
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in fields.items():
         key = name.lower()
-        if _is_hop_by_hop(key) or key in FRAMING or key.startswith(OURS):
+        if _is_hop_by_hop(key) or key in FRAMING or key.startswith(GATEWAY_PREFIX):
             continue
-        doubtful = key in named or AMBIGUOUS in key or (key.startswith(ORIGIN) and not hop.trusted)
-        if doubtful and received.getall(name, None) == fields.getall(name):
-            continue  # the client's own, and no step's
+        untrusted = (
+            key in options or UNDERSCORE in key or (key.startswith(ORIGIN_FIELDS) and not hop.trusted)
+        )
+        if untrusted and received.getall(name, None) == fields.getall(name):
+            continue  # the client's own, which no step set
         kept.add(name, value)
-    _tell_origin(kept, hop)
-    _sign(kept)
-    return written(kept, "bad_request")
+    _set_origin(kept, hop)
+    _add_via(kept)
+    return encodable_fields(kept, "bad_request")
 
 
 def connection_options(fields: _Fields) -> frozenset[str]:
@@ -99,9 +101,9 @@ def _is_hop_by_hop(key: str) -> bool:
     return key in HOP_BY_HOP or key.startswith("proxy-")
 
 
-def _tell_origin(fields: CIMultiDict[str], hop: Hop) -> None:
+def _set_origin(fields: CIMultiDict[str], hop: Hop) -> None:
     """Set `Forwarded` (RFC 7239) and the older `X-Forwarded-*`, extending what was kept."""
-    _even_out(fields)
+    _complete_origin(fields)
     host = hop.host if hop.host and _HOST.fullmatch(hop.host) else None
     element = f"for={_node(hop.peer)};proto={hop.scheme}"
     _append(fields, "Forwarded", f'{element};host="{host}"' if host else element)
@@ -111,23 +113,25 @@ def _tell_origin(fields: CIMultiDict[str], hop: Hop) -> None:
         fields.setdefault("X-Forwarded-Host", host)
 
 
-def _even_out(fields: CIMultiDict[str]) -> None:
-    """Let both chains tell the same where a trusted proxy wrote only one (RFC 7239 section 7.4)."""
+def _complete_origin(fields: CIMultiDict[str]) -> None:
+    """Derive one chain from the other if a trusted proxy set only one (RFC 7239 section 7.4)."""
     if "Forwarded" not in fields and "X-Forwarded-For" not in fields:
         return
-    told, older = (",".join(fields.getall(name, ())) for name in ("Forwarded", "X-Forwarded-For"))
-    if older and not told:
-        for address in older.split(","):
+    forwarded, addresses = (
+        ",".join(fields.getall(name, ())) for name in ("Forwarded", "X-Forwarded-For")
+    )
+    if addresses and not forwarded:
+        for address in addresses.split(","):
             _append(fields, "Forwarded", f"for={_node(address.strip())}")
-    if told and not older:
-        for element in told.split(","):
-            named = _FOR.search(element)
-            _append(fields, "X-Forwarded-For", named[1] if named else "unknown")
+    if forwarded and not addresses:
+        for element in forwarded.split(","):
+            match = _FOR.search(element)
+            _append(fields, "X-Forwarded-For", match[1] if match else "unknown")
 
 
 @functools.lru_cache(maxsize=1024)
 def _node(peer: str | None) -> str:
-    """RFC 7239 section 6: an IPv6 address stands in brackets and quotes."""
+    """Return a node of `Forwarded` (RFC 7239 section 6): IPv6 addresses in brackets and quotes."""
     try:
         address = ipaddress.ip_address(peer or "")
     except ValueError:
@@ -141,22 +145,22 @@ def _append(fields: CIMultiDict[str], name: str, value: str) -> None:
     fields[name] = value
 
 
-def _sign(fields: CIMultiDict[str]) -> None:
-    """Add ourselves to `Via`. Raises Refusal `bad_gateway` when we stand in it too often."""
+def _add_via(fields: CIMultiDict[str]) -> None:
+    """Add the gateway to `Via`. Raises `Refusal("bad_gateway")` for more than MAX_HOPS."""
     _append(fields, "Via", f"1.1 {PSEUDONYM}")
-    if fields["Via"].count(PSEUDONYM) > MOST_HOPS:
-        raise Refusal("bad_gateway", "the request goes round in circles: a route leads back to itself")
+    if fields["Via"].count(PSEUDONYM) > MAX_HOPS:
+        raise Refusal("bad_gateway", "request loop: a route leads back to this gateway")
 
 
-def target(template: str, raw_resources: Mapping[str, str], raw_query: str) -> str:
+def upstream_target(template: str, raw_resources: Mapping[str, str], raw_query: str) -> str:
     """Return path and query for the upstream: `template` with its `{variables}` filled in.
 
     Values stay encoded as the client wrote them, so that nothing is decoded twice; bytes that are
-    no ASCII are escaped. Raises Refusal `bad_path` for a value that climbs out of its place.
+    not ASCII are escaped. Raises `Refusal("bad_path")` for a value with dot segments.
     """
     filled = fill_variables(template, lambda name: _value(name, raw_resources))
-    path, mark, own = filled.partition("?")
-    query = "&".join(part for part in (own, _foreign(raw_query)) if part)
+    path, mark, query = filled.partition("?")
+    query = "&".join(part for part in (query, _without_credentials(raw_query)) if part)
     return _ascii(f"{path}?{query}" if mark or query else path)
 
 
@@ -164,55 +168,55 @@ def _value(name: str, raw_resources: Mapping[str, str]) -> str:
     raw = raw_resources[name]
     if "." not in raw and "%" not in raw and "?" not in raw:
         return raw
-    # Once more than we decode: servers behind us that decode twice must not be led astray either.
-    steps = re.split(r"[/\\]", unquote(unquote(raw)))
-    if any(step in {".", ".."} for step in steps):
+    # Once more than we decode: an upstream that decodes twice must not see dot segments either.
+    segments = re.split(r"[/\\]", unquote(unquote(raw)))
+    if any(segment in {".", ".."} for segment in segments):
         raise Refusal("bad_path", f"{name!r} in the path contains a dot segment")
     return raw.replace("?", "%3F")
 
 
-def _foreign(raw_query: str) -> str:
-    """Return the query without the fields that are the gateway's own credentials."""
+def _without_credentials(raw_query: str) -> str:
+    """Return the query without the gateway's own credentials."""
     if not raw_query:
         return ""
     fields = raw_query.split("&")
-    return "&".join(field for field in fields if not unquote(field).lower().startswith(OURS))
+    return "&".join(field for field in fields if not unquote(field).lower().startswith(GATEWAY_PREFIX))
 
 
 def _ascii(text: str) -> str:
     return quote(text.encode("utf-8", "surrogateescape"), safe=_LITERAL)
 
 
-# -- the way down
+# -- to the client
 
 
-def answer_headers(received: _Fields) -> CIMultiDict[str]:
-    """Return the header fields of an upstream's answer for the client.
+def response_headers(received: _Fields) -> CIMultiDict[str]:
+    """Return the header fields of an upstream's response for the client.
 
-    Raises Refusal `bad_gateway` for a value that cannot stand in a header.
+    Raises `Refusal("bad_gateway")` for a value that is not allowed in a header.
     """
-    named = connection_options(received)
+    options = connection_options(received)
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in received.items():
         key = name.lower()
-        if not _is_hop_by_hop(key) and key not in named:
+        if not _is_hop_by_hop(key) and key not in options:
             kept.add(name, value)
     if "Transfer-Encoding" in received:
-        # RFC 9112 section 6.3: it overrides the length, which must not be passed on beside it.
+        # RFC 9112 section 6.3: it overrides the length, which must not be sent beside it.
         kept.popall("Content-Length", None)
     _append(kept, "Via", f"1.1 {PSEUDONYM}")
-    return written(kept, "bad_gateway")
+    return encodable_fields(kept, "bad_gateway")
 
 
-def written(fields: CIMultiDict[str], code: str) -> CIMultiDict[str]:
-    """Return `fields` as they can be written: a byte that is no UTF-8 as its Latin-1 character.
+def encodable_fields(fields: CIMultiDict[str], code: str) -> CIMultiDict[str]:
+    """Return `fields` as they can be sent: a byte that is not UTF-8 as its Latin-1 character.
 
-    Raises Refusal with `code` for names that are none and for control characters in values.
+    Raises `Refusal` with `code` for invalid names and for control characters in values.
     """
     checked: CIMultiDict[str] = CIMultiDict()
     for name, value in fields.items():
         if not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
-            raise Refusal(code, "a header field holds what no header field may hold")
+            raise Refusal(code, "a header field has an invalid name or a control character")
         checked.add(name, _text(value))
     return checked
 

@@ -12,7 +12,6 @@ from multidict import CIMultiDict
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
 from gateway.endpoints.routing.authorize import AuthorizeStep
-from gateway.endpoints.routing.body import BodyReader
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.openapi import document
 from gateway.endpoints.routing.plugin import KIND
@@ -20,7 +19,7 @@ from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.routing.rate_limit import RateLimitStep
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
-from gateway.endpoints.routing.validate import ValidateStep
+from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
@@ -28,6 +27,7 @@ from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.namespace import METHODS
 from gateway.settings import Settings
+from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("gateway.routing")
@@ -38,8 +38,8 @@ NO_ROUTES: Final = RouteTable()
 class RouteSteps:
     """The steps of every route, in their order. A refusal comes before the body is asked for.
 
-    `default_cors` is for routes without a policy of their own. `metrics` counts the responses that a
-    route does not call normal; None (the tests of plugins) leaves them alone.
+    `default_cors` is for routes without a policy of their own. `metrics` counts the responses whose
+    status the route does not list as normal; None, in tests of plugins, counts none.
     """
 
     def __init__(
@@ -53,51 +53,53 @@ class RouteSteps:
         self._ask_upstream = ask_upstream
         self._default_cors = default_cors
         self._metrics = metrics
-        self._bodies = BodyReader()
+        self._bodies = BodyBuffer()
         steps = (
             self._cors,
             AuthorizeStep(auth),
             RateLimitStep(),
             ValidateStep(self._bodies),
-            self._watch,
+            self._count_abnormal,
             scripts.before,
             scripts.after,
         )
-        self._first = chain(steps, self._upstream)
+        self._call_first = chain(steps, self._upstream)
 
-    async def respond(self, exchange: RequestContext) -> GatewayResponse:
+    async def respond(self, context: RequestContext) -> GatewayResponse:
         """Return the response of a route. Raises `Refusal`, `ClientDisconnected`."""
         try:
-            return await self._first(exchange)
+            return await self._call_first(context)
         finally:
-            self._bodies.release(exchange)
+            self._bodies.release_body(context)
 
     def cors_policy(self, route: Route) -> CorsPolicy | None:
-        """Return the policy for pages of other origins."""
+        """Return the policy of a route for pages of other origins."""
         return route.cors or self._default_cors
 
-    async def _cors(self, exchange: RequestContext, following: Next) -> GatewayResponse:
+    async def _cors(self, context: RequestContext, call_next: Next) -> GatewayResponse:
         """Answer preflights before authorization: browsers send no credentials with them."""
-        policy, methods = self.cors_policy(exchange.route), exchange.route.methods or METHODS
+        policy, methods = self.cors_policy(context.route), context.route.methods or METHODS
         if policy is None:
-            return await following(exchange)
-        return await serve_cross_origin(exchange.request, policy, methods, lambda: following(exchange))
+            return await call_next(context)
+        return await serve_cross_origin(context.request, policy, methods, lambda: call_next(context))
 
-    async def _watch(self, exchange: RequestContext, following: Next) -> GatewayResponse:
-        """Log and count answers whose status the route does not call normal."""
-        answer = await following(exchange)
-        normal = exchange.operation.normal_codes if exchange.operation else frozenset()
-        if self._metrics is not None and normal and answer.status not in normal:
-            name = exchange.route.name
+    async def _count_abnormal(self, context: RequestContext, call_next: Next) -> GatewayResponse:
+        """Log and count responses whose status is not among the route's normal codes."""
+        response = await call_next(context)
+        normal = context.operation.normal_codes if context.operation else frozenset()
+        if self._metrics is not None and normal and response.status not in normal:
+            name = context.route.name
             self._metrics.abnormal_answers.labels(name).inc()
-            facts = {"route": name, "status": answer.status}
-            log.warning("an answer that the route does not call normal", extra={"facts": facts})
-        return answer
+            log.warning(
+                "response with a status that the route does not list as normal",
+                extra=event("response.unexpected", route=name, status=response.status),
+            )
+        return response
 
-    async def _upstream(self, exchange: RequestContext) -> GatewayResponse:
-        if not exchange.route.upstreams:
+    async def _upstream(self, context: RequestContext) -> GatewayResponse:
+        if not context.route.upstreams:
             return Response(status=204)
-        return await self._ask_upstream(exchange)
+        return await self._ask_upstream(context)
 
 
 class Routing:
@@ -122,54 +124,54 @@ class Routing:
 
     @property
     def table(self) -> RouteTable:
-        """The routes of the newest generation of plugins."""
+        """The routes of the newest set of plugins."""
         table = self._plugins.current.combined.get(KIND)
         return table if isinstance(table, RouteTable) else NO_ROUTES
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"openapi": self._openapi}
 
     async def _openapi(self, _: IncomingRequest) -> Response:
         return json_response(document(self.table.routes, self._settings))
 
-    async def answer(self, incoming: IncomingRequest) -> GatewayResponse:
-        """Answer a request, or raise `Refusal` or `UnknownOutcome`."""
+    async def serve_route(self, incoming: IncomingRequest) -> GatewayResponse:
+        """Respond to a request. Raises `Refusal`, `ClientDisconnected`."""
         try:
-            found = self._find(incoming.request, incoming.raw_path)
+            match = self._find_route(incoming.request, incoming.raw_path)
         except MethodNotAllowed as refusal:
             if incoming.request.method == "OPTIONS":
-                return _options(refusal)
+                return _options_response(refusal)
             raise
-        return await self._steps.respond(self._exchange(incoming, found))
+        return await self._steps.respond(self._context(incoming, match))
 
-    def _find(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
-        """Find the route; a preflight is for the route of the method that it asks about."""
-        table, asked = self.table, preflight_method(request)
-        if asked is not None:
+    def _find_route(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
+        """Find the route; a preflight is for the route of the method that it asks for."""
+        table, method = self.table, preflight_method(request)
+        if method is not None:
             with contextlib.suppress(MethodNotAllowed):
-                found = table.find(raw_path, asked)
-                if self._steps.cors_policy(found.route) is not None:
-                    return found
+                match = table.find(raw_path, method)
+                if self._steps.cors_policy(match.route) is not None:
+                    return match
         return table.find(raw_path, request.method)
 
-    def _exchange(self, incoming: IncomingRequest, found: RouteMatch) -> RequestContext:
+    def _context(self, incoming: IncomingRequest, match: RouteMatch) -> RequestContext:
         request = incoming.request
         return RequestContext(
             incoming=incoming,
-            route=found.route,
-            operation=found.operation,
-            resources=found.resources,
-            raw_resources=found.raw_resources,
+            route=match.route,
+            operation=match.operation,
+            resources=match.resources,
+            raw_resources=match.raw_resources,
             params=incoming.params,
             headers=CIMultiDict(request.headers),
             remote=self._auth.client_address(request.remote, request.headers),
-            waiting=expects_continue(request),
-            path=found.path,
+            awaits_continue=expects_continue(request),
+            path=match.path,
         )
 
 
-def _options(refusal: MethodNotAllowed) -> Response:
-    """Tell what may be asked for (RFC 9110 section 9.3.7)."""
+def _options_response(refusal: MethodNotAllowed) -> Response:
+    """Return the methods that the path allows (RFC 9110 section 9.3.7)."""
     allowed = ", ".join(sorted({*refusal.allow, "OPTIONS"}))
     return Response(status=204, headers={"Allow": allowed})

@@ -1,4 +1,4 @@
-"""The nouns that its steps share. Plain data."""
+"""Routes and the requests that they serve: plain data that the steps share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RouteAuth = Literal["default", "none", "token", "jwt"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds and bytes: connecting, silence between bytes, the run of a script, a body read whole."""
+    """Seconds to connect, between bytes, and for a script; bytes of a body that is read whole."""
 
     connect: float = 10.0
     idle: float = 60.0
@@ -37,7 +37,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class SchemaFault:
-    """A broken rule of a JSON Schema, where (JSON pointer, RFC 6901), never the value that broke it."""
+    """A violation of a JSON Schema: the rule, and where (JSON pointer, RFC 6901), never the value."""
 
     pointer: str
     rule: str
@@ -46,15 +46,15 @@ class SchemaFault:
 
 
 Check = Callable[[Any], list[SchemaFault]]
-"""A compiled JSON Schema: gives the rules that a value breaks."""
+"""A compiled JSON Schema: returns the rules that a value violates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What one method of a route takes and gives: JSON Schemas (None: anything) and normal codes.
+    """One method of a route: its JSON Schemas (None: anything) and its normal status codes.
 
-    `check_body` and `check_headers` are the schemas compiled, there where the schema is;
-    `defaults` are the header values that the schema fills in.
+    `check_body` and `check_headers` are the compiled schemas; `defaults` are the header values that
+    the schema fills in.
     """
 
     method: str
@@ -69,7 +69,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A compiled script body as a function; `reads_body` tells whether it may look at the body."""
+    """A compiled script body as a function; `reads_body` tells whether it may use the body."""
 
     function: Callable[..., Awaitable[Any]]
     reads_body: bool
@@ -80,7 +80,7 @@ class Process:
 class Route:
     """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for scripts alone.
 
-    Who calls must have all `scopes` and one of the `groups`, if there are any.
+    A caller needs all `scopes`, and one of the `groups` if there are any.
     """
 
     name: str
@@ -100,29 +100,29 @@ class Route:
     groups: tuple[str, ...] = ()
 
     def operation(self, method: str) -> Operation | None:
-        """Return what is said of a method. HEAD is GET where an upstream cuts off the body."""
+        """Return the operation of a method. HEAD is GET, whose body an upstream cuts off."""
         if method == "HEAD" and method not in self.operations:
             method = "GET"
         return self.operations.get(method)
 
-    def takes(self, method: str) -> bool:
-        """Tell whether the route answers this method; without operations it takes what it is sent."""
+    def allows(self, method: str) -> bool:
+        """Tell whether the route serves this method; without operations it serves all."""
         if not self.operations:
             return method not in {"CONNECT", "TRACE"}
         return method in self.methods
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods that were named, in order, HEAD too where an upstream answers GET; or none."""
-        named = set(self.operations)
-        if "GET" in named and self.upstreams:
-            named.add("HEAD")
-        return tuple(sorted(named))
+        """The methods of the operations, in order, and HEAD if an upstream serves GET."""
+        methods = set(self.operations)
+        if "GET" in methods and self.upstreams:
+            methods.add("HEAD")
+        return tuple(sorted(methods))
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request on its way through the steps.
+    """One request as it passes through the steps.
 
     `headers` is what goes upstream and what scripts see (defaults filled in); `raw_resources`
     are still encoded. `body` is None while it has not been read: then it streams.
@@ -138,16 +138,16 @@ class RequestContext:
     remote: str | None
     principal: Mapping[str, Any] | None = None
     body: bytes | None = None
-    waiting: bool = False
-    """The client waits for `100 Continue`, and has not been told yet."""
+    awaits_continue: bool = False
+    """The client waits for `100 Continue`, which was not sent yet."""
     path: str = "/"
     """The decoded path, for scripts."""
-    held: int = 0
-    """Bytes of the body in memory, as `routing.body` counts them."""
+    buffered_bytes: int = 0
+    """Bytes of the body in memory, as `BodyBuffer` counts them."""
 
     @property
     def request(self) -> web.BaseRequest:
-        """The request as it came in."""
+        """The request of the client."""
         return self.incoming.request
 
 
@@ -157,14 +157,14 @@ Step = Callable[[RequestContext, Next], Awaitable[GatewayResponse]]
 
 def chain(steps: Sequence[Step], last: Next) -> Next:
     """Return `steps` put in front of `last`, the first one outermost."""
-    following = last
+    call_next = last
     for step in reversed(steps):
-        following = _bound(step, following)
-    return following
+        call_next = _bind(step, call_next)
+    return call_next
 
 
-def _bound(step: Step, following: Next) -> Next:
-    async def run(exchange: RequestContext) -> GatewayResponse:
-        return await step(exchange, following)
+def _bind(step: Step, call_next: Next) -> Next:
+    async def run(context: RequestContext) -> GatewayResponse:
+        return await step(context, call_next)
 
     return run

@@ -1,7 +1,7 @@
-"""The last step: ask an upstream, and pass its answer on.
+"""The last step: sends the request to an upstream, and returns its response.
 
-The rule: bytes stream both ways with back-pressure and nothing is invented: what the client sent is
-what the upstream gets, but for the fields of `forwarding`.
+Bytes stream both ways with back-pressure. The upstream gets what the client sent, except for the
+fields of `forwarding`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResp
 from gateway.endpoints.routing.upstreams import Upstreams
 from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.responses import GatewayResponse
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.routing")
 
-CONNECTIONS: Final = 1000
-"""Connections to all upstreams together; who finds none free waits as long as for an answer."""
+MAX_CONNECTIONS: Final = 1000
+"""Connections to all upstreams together; a request waits for a free one as for a response."""
 
-KEEP_ALIVE: Final = 4.0
+KEEP_ALIVE_TIMEOUT: Final = 4.0
 """Seconds that an idle connection to an upstream is kept: less than most servers keep theirs, as a
-request with a body cannot be sent again when they meet (RFC 9110 section 9.2.2)."""
+request with a body cannot be sent again if they close it meanwhile (RFC 9110 section 9.2.2)."""
 
-READ_BUFFER: Final = 256 << 10
-LONGEST_FIELD: Final = 64 << 10
-NEVER_PROXIED: Final = frozenset({"CONNECT", "TRACE"})
+READ_BUFFER_BYTES: Final = 256 << 10
+MAX_FIELD_BYTES: Final = 64 << 10
+NOT_PROXIED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 
 _Unreachable = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class BufferedResponse(NamedTuple):
-    """An upstream's answer, read to its end."""
+    """An upstream's response, read to its end."""
 
     status: int
     headers: CIMultiDict[str]
@@ -55,7 +56,7 @@ class BufferedResponse(NamedTuple):
 
 
 class Proxy:
-    """Asks upstreams. One object per gateway, on the server's loop, between `start` and `close`.
+    """Sends requests to upstreams. One object per gateway, between `start` and `close`.
 
     `trusts` tells whether the peer of an address is a proxy that the operator trusts.
     """
@@ -66,174 +67,188 @@ class Proxy:
         self._session: aiohttp.ClientSession
 
     async def start(self) -> None:
-        """Open the session; connections are made when they are needed."""
+        """Open the session; connections are opened when they are needed."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE),
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_TIMEOUT),
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=UpstreamRequest,
             auto_decompress=False,
-            read_bufsize=READ_BUFFER,
-            max_line_size=LONGEST_FIELD,
-            max_field_size=LONGEST_FIELD,
+            read_bufsize=READ_BUFFER_BYTES,
+            max_line_size=MAX_FIELD_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
         )
 
     async def close(self) -> None:
         """Close every connection to an upstream."""
         await self._session.close()
 
-    async def __call__(self, exchange: RequestContext) -> GatewayResponse:
-        """Return the upstream's answer; its body is fetched while it is sent to the client.
+    async def __call__(self, context: RequestContext) -> GatewayResponse:
+        """Return the upstream's response; its body is read while it is sent to the client.
 
-        Raises Refusal `bad_gateway` (no upstream can be reached, or it does not speak HTTP),
-        `gateway_timeout`, `idle_timeout` (the client is silent), `bad_request` (what is not
-        proxied), `bad_path`; `ClientDisconnected`.
+        Raises `Refusal` `bad_gateway` (no upstream can be reached, or it does not speak HTTP),
+        `gateway_timeout`, `idle_timeout` (the client sends nothing), `bad_request` (not proxied),
+        `bad_path`; `ClientDisconnected`.
         """
-        answered = await self._ask(exchange)
+        upstream_response = await self._request_any(context)
         try:
-            return ProxyResponse(answered)
+            return ProxyResponse(upstream_response)
         except BaseException:
-            await answered.close()
+            await upstream_response.close()
             raise
 
-    async def fetch_whole(self, exchange: RequestContext, limit: int) -> BufferedResponse:
-        """Return the upstream's answer, read into memory.
+    async def fetch_whole(self, context: RequestContext, limit: int) -> BufferedResponse:
+        """Return the upstream's response, read into memory.
 
-        Raises as `__call__`, and Refusal `bad_gateway` for more than `limit` bytes.
+        Raises as `__call__`, and `Refusal("bad_gateway")` for more than `limit` bytes.
         """
-        answered = await self._ask(exchange)
-        patience = answered.patience
+        upstream_response = await self._request_any(context)
+        timeout = upstream_response.timeout
         try:
-            async with patience.waiting(exchange.request):
-                body = await _read(answered, limit)
-            response = answered.response
-            return BufferedResponse(response.status, forwarding.answer_headers(response.headers), body)
-        except (aiohttp.ClientError, OSError) as fault:
-            raise _told(fault, patience, None) from fault
+            async with timeout.limit_wait(context.request):
+                body = await _read_body(upstream_response, limit)
+            response = upstream_response.response
+            headers = forwarding.response_headers(response.headers)
+            return BufferedResponse(response.status, headers, body)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _mapped_error(error, timeout, None) from error
         finally:
-            await answered.close()
+            await upstream_response.close()
 
-    # -- asking
+    # -- one request
 
-    async def _ask(self, exchange: RequestContext) -> UpstreamResponse:
-        _refuse_what_is_not_proxied(exchange.request)
-        fault: Exception | None = None
-        for upstream in self.upstreams.order(exchange.route.upstreams):
-            self.upstreams.trying(upstream)
+    async def _request_any(self, context: RequestContext) -> UpstreamResponse:
+        """Try the upstreams in order until one can be reached."""
+        _refuse_not_proxied(context.request)
+        error: Exception | None = None
+        for upstream in self.upstreams.order(context.route.upstreams):
+            self.upstreams.mark_trying(upstream)
             try:
-                answered = await self._ask_one(exchange, upstream)
+                response = await self._request_one(context, upstream)
             except _Unreachable as failure:
-                fault = failure
-                self.upstreams.failed(upstream)
-                facts = {"upstream": upstream, "route": exchange.route.name}
-                log.warning("an upstream cannot be reached: %s", failure, extra={"facts": facts})
+                error = failure
+                self.upstreams.mark_failed(upstream)
+                log.warning(
+                    "upstream unreachable: %s",
+                    failure,
+                    extra=event("upstream.failed", upstream=upstream, route=context.route.name),
+                )
             else:
-                self.upstreams.worked(upstream)
-                return answered
-        if isinstance(fault, TimeoutError):
-            raise Refusal("gateway_timeout", "the upstream could not be reached in time") from fault
-        raise Refusal("bad_gateway", "the upstream cannot be reached") from fault
+                self.upstreams.mark_working(upstream)
+                return response
+        if isinstance(error, TimeoutError):
+            raise Refusal("gateway_timeout", "the upstream could not be reached in time") from error
+        raise Refusal("bad_gateway", "the upstream cannot be reached") from error
 
-    async def _ask_one(self, exchange: RequestContext, upstream: str) -> UpstreamResponse:
-        """Ask `upstream`. Raises what `_Unreachable` names, before a byte of the body is read."""
-        limits = exchange.route.limits
-        patience = UpstreamTimeout(limits.idle)
-        sending = _sending(exchange, patience)
+    async def _request_one(self, context: RequestContext, upstream: str) -> UpstreamResponse:
+        """Send the request. Raises what `_Unreachable` names before a byte of the body is read."""
+        limits = context.route.limits
+        timeout = UpstreamTimeout(limits.idle)
+        body = _streamed_body(context, timeout)
         try:
-            async with patience.waiting(exchange.request, limits.connect):
-                response = await self._request(exchange, upstream, sending)
+            async with timeout.limit_wait(context.request, limits.connect):
+                response = await self._send(context, upstream, body)
         except _Unreachable:
             raise
-        except (aiohttp.ClientError, OSError) as fault:
-            if sending is not None:
-                await sending.stop()
-            told = _told(fault, patience, sending)
-            if isinstance(told, Refusal):
-                # No more than the kind: aiohttp's words quote the request with its credentials.
-                facts = {"upstream": upstream, "route": exchange.route.name, "code": told.code}
-                kind = type(fault).__name__
-                log.warning("an upstream did not answer: %s", kind, extra={"facts": facts})
-            raise told from fault
-        answered = UpstreamResponse(response, exchange.request, patience, sending)
+        except (aiohttp.ClientError, OSError) as error:
+            if body is not None:
+                await body.stop()
+            mapped = _mapped_error(error, timeout, body)
+            if isinstance(mapped, Refusal):
+                _log_no_response(context, upstream, mapped, error)
+            raise mapped from error
+        upstream_response = UpstreamResponse(response, context.request, timeout, body)
         if response.status == 101:
-            await answered.close()
-            raise Refusal("bad_gateway", "the upstream switched protocols, which nobody asked for")
-        return answered
+            await upstream_response.close()
+            raise Refusal("bad_gateway", "the upstream switched protocols without being asked")
+        return upstream_response
 
-    async def _request(
-        self, exchange: RequestContext, upstream: str, sending: ProxyRequestBody | None
+    async def _send(
+        self, context: RequestContext, upstream: str, body: ProxyRequestBody | None
     ) -> aiohttp.ClientResponse:
-        limits, route, request = exchange.route.limits, exchange.route, exchange.request
-        place = forwarding.target(route.target, exchange.raw_resources, exchange.incoming.raw_query)
+        route, request = context.route, context.request
+        target = forwarding.upstream_target(
+            route.target, context.raw_resources, context.incoming.raw_query
+        )
         return await self._session.request(
             request.method,
-            URL(f"{route.scheme}://{upstream}{place}", encoded=True),
-            headers=self._headers(exchange, upstream, sending),
-            data=sending or _held(exchange),
+            URL(f"{route.scheme}://{upstream}{target}", encoded=True),
+            headers=self._headers(context, upstream, body),
+            data=body or _buffered_body(context),
             allow_redirects=False,
-            timeout=_timeout(limits.connect),
+            timeout=_connect_timeout(route.limits.connect),
         )
 
     def _headers(
-        self, exchange: RequestContext, upstream: str, sending: ProxyRequestBody | None
+        self, context: RequestContext, upstream: str, body: ProxyRequestBody | None
     ) -> CIMultiDict[str]:
-        request = exchange.request
+        request = context.request
         hop = Hop(
             request.remote or None,
             request.scheme,
             request.headers.get(hdrs.HOST),
             trusted=self._trusts(request.remote),
         )
-        headers = forwarding.request_headers(exchange.headers, request.headers, hop)
+        headers = forwarding.request_headers(context.headers, request.headers, hop)
         headers[hdrs.HOST] = upstream
-        if sending is not None:
+        if body is not None:
             if request.content_length is not None:
                 headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
-            if exchange.waiting:
+            if context.awaits_continue:
                 headers[hdrs.EXPECT] = "100-continue"
         return headers
 
 
 @functools.lru_cache(maxsize=64)
-def _timeout(connect: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=connect)
+def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
 
 
-def _refuse_what_is_not_proxied(request: web.BaseRequest) -> None:
+def _refuse_not_proxied(request: web.BaseRequest) -> None:
     if "websocket" in request.headers.get(hdrs.UPGRADE, "").lower():
         raise Refusal("bad_request", "WebSocket connections are not proxied", {"Connection": "close"})
-    if request.method in NEVER_PROXIED:
+    if request.method in NOT_PROXIED_METHODS:
         raise Refusal("bad_request", f"{request.method} requests are not proxied")
 
 
-def _sending(exchange: RequestContext, patience: UpstreamTimeout) -> ProxyRequestBody | None:
-    """The body still to come; None where there is none or it has been read."""
-    if exchange.body is not None or not exchange.request.body_exists:
+def _streamed_body(context: RequestContext, timeout: UpstreamTimeout) -> ProxyRequestBody | None:
+    """Return the body still to be read; None if there is none or a step has read it."""
+    if context.body is not None or not context.request.body_exists:
         return None
-    return ProxyRequestBody(exchange, patience)
+    return ProxyRequestBody(context, timeout)
 
 
-def _held(exchange: RequestContext) -> BufferedRequestBody | None:
-    """The body that a step has read; None where there is none."""
-    return BufferedRequestBody(exchange.body) if exchange.body else None
+def _buffered_body(context: RequestContext) -> BufferedRequestBody | None:
+    """Return the body that a step has read; None if there is none."""
+    return BufferedRequestBody(context.body) if context.body else None
 
 
-def _told(fault: Exception, patience: UpstreamTimeout, sending: ProxyRequestBody | None) -> GatewayError:
-    """Return in the table's words why there is no answer."""
-    if sending is not None and sending.fault is not None:
-        return sending.fault
-    if patience.client_left:
-        return ClientDisconnected("the client went away before the upstream's answer")
-    if isinstance(fault, TimeoutError):
-        return Refusal("gateway_timeout", f"the upstream was silent for {patience.idle:g} seconds")
-    return Refusal("bad_gateway", "the upstream broke off, or what it said is not HTTP")
+def _log_no_response(context: RequestContext, upstream: str, refusal: Refusal, error: Exception) -> None:
+    """Log the type of the error alone: aiohttp's message quotes the request with its credentials."""
+    fields = {"upstream": upstream, "route": context.route.name, "code": refusal.code}
+    log.warning(
+        "upstream did not respond: %s", type(error).__name__, extra=event("upstream.failed", **fields)
+    )
 
 
-async def _read(answered: UpstreamResponse, limit: int) -> bytes:
+def _mapped_error(
+    error: Exception, timeout: UpstreamTimeout, body: ProxyRequestBody | None
+) -> GatewayError:
+    """Return the error of the table for a request without a response."""
+    if body is not None and body.error is not None:
+        return body.error
+    if timeout.client_disconnected:
+        return ClientDisconnected("the client disconnected before the upstream's response")
+    if isinstance(error, TimeoutError):
+        return Refusal("gateway_timeout", f"the upstream sent nothing for {timeout.idle:g} seconds")
+    return Refusal("bad_gateway", "the upstream closed the connection, or its response is not HTTP")
+
+
+async def _read_body(upstream_response: UpstreamResponse, limit: int) -> bytes:
     body = bytearray()
-    async for piece in answered.response.content.iter_any():
-        answered.patience.renew()
-        body += piece
+    async for chunk in upstream_response.response.content.iter_any():
+        upstream_response.timeout.renew()
+        body += chunk
         if len(body) > limit:
-            raise Refusal("bad_gateway", f"the upstream's answer is larger than {limit} bytes")
+            raise Refusal("bad_gateway", f"the upstream's response is larger than {limit} bytes")
     return bytes(body)

@@ -1,7 +1,7 @@
-"""An upstream's answer on its way to the client.
+"""Streams an upstream's response to the client.
 
-The rule: it ends cleanly only if the upstream ended it cleanly; else the client's connection is
-aborted. Pieces are read as fast as the client takes them.
+It ends cleanly only if the upstream ended it cleanly; otherwise the client's connection is aborted.
+The upstream is read as fast as the client takes the bytes.
 """
 
 from __future__ import annotations
@@ -13,31 +13,32 @@ from typing import Final
 import aiohttp
 from aiohttp import hdrs, web
 
-from gateway.endpoints.routing.forwarding import answer_headers
+from gateway.endpoints.routing.forwarding import response_headers
 from gateway.endpoints.routing.proxy_request import ProxyRequestBody, UpstreamTimeout
 from gateway.http.protocol import abort
 from gateway.http.responses import GatewayResponse, is_unread
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.routing")
 
-SHORT: Final = 32 << 10
+MAX_SHORT_BYTES: Final = 32 << 10
 """Bytes of a body that the client's connection takes without waiting."""
 
 
 class UpstreamResponse:
-    """What an upstream said: the status and headers are here, the body is still to be read."""
+    """The response of an upstream: status and headers are received, the body is still to be read."""
 
     def __init__(
         self,
         response: aiohttp.ClientResponse,
         request: web.BaseRequest,
-        patience: UpstreamTimeout,
-        sending: ProxyRequestBody | None,
+        timeout: UpstreamTimeout,
+        request_body: ProxyRequestBody | None,
     ) -> None:
         self.response = response
         self.request = request
-        self.patience = patience
-        self._sending = sending
+        self.timeout = timeout
+        self._request_body = request_body
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._connection_lost = None if protocol is None else protocol.closed
@@ -45,17 +46,17 @@ class UpstreamResponse:
             self._connection_lost.add_done_callback(self._fail_unfinished)
 
     def _fail_unfinished(self, _: asyncio.Future[None]) -> None:
-        """aiohttp (3.14) hangs up on nonsense in a body, and its reader would wait in vain."""
+        """Fail the body: aiohttp (3.14) disconnects on a malformed one, and its reader waits forever."""
         content = self.response.content
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("the upstream's body is not well-formed"))
 
     async def close(self) -> None:
-        """Let go of the upstream: its connection is kept only after a whole exchange."""
+        """Release the upstream's connection: it is kept only after a complete exchange."""
         if self._connection_lost is not None:
             self._connection_lost.remove_done_callback(self._fail_unfinished)
-        if self._sending is not None:
-            await self._sending.stop()
+        if self._request_body is not None:
+            await self._request_body.stop()
         if self.response.content.at_eof() and self.response.content.exception() is None:
             self.response.release()
         else:
@@ -63,74 +64,76 @@ class UpstreamResponse:
 
 
 class ProxyResponse(GatewayResponse):
-    """The answer for the client. Its body moves in `write_eof`, after whatever the steps changed."""
+    """The response for the client. Its body moves in `write_eof`, after the steps have changed it."""
 
-    def __init__(self, answered: UpstreamResponse) -> None:
-        response = answered.response
+    def __init__(self, upstream_response: UpstreamResponse) -> None:
+        response = upstream_response.response
         reason = response.reason or ""
         super().__init__(
             status=response.status,
             reason=reason if reason.isascii() and reason.isprintable() else None,
-            headers=answer_headers(response.headers),
+            headers=response_headers(response.headers),
         )
-        self._answered = answered
+        self._upstream_response = upstream_response
 
     def set_gateway_headers(self, request_id: str) -> None:
         """Set the id alone: the other headers are the upstream's."""
         self.headers["X-Request-Id"] = request_id
 
     def _closes_connection(self, request: web.BaseRequest) -> bool:
-        """An upstream's error says nothing about the rest of the body."""
+        """An upstream's error says nothing about the rest of the request's body."""
         return is_unread(request)
 
     async def _prepare_headers(self) -> None:
         """Leave out the Content-Type that the upstream left out.
 
-        Headers whose body has come already wait for it: one packet instead of two.
+        Headers whose body has arrived already wait for it: one packet instead of two.
         """
-        self._send_headers_immediately = not self._answered.response.content.is_eof()
-        known = hdrs.CONTENT_TYPE in self.headers
+        self._send_headers_immediately = not self._upstream_response.response.content.is_eof()
+        has_type = hdrs.CONTENT_TYPE in self.headers
         await super()._prepare_headers()
-        if not known:
+        if not has_type:
             self.headers.popall(hdrs.CONTENT_TYPE, None)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Pass the body on, then end it; abort the client's connection where it did not end well."""
+        """Send the body, then end it; abort the client's connection if it did not end cleanly."""
         if self._eof_sent:
             return
         try:
             if self._must_be_empty_body:
                 await super().write_eof()
-            elif self._is_at_hand():
-                await super().write_eof(self._answered.response.content.read_nowait())
+            elif self._is_short_and_complete():
+                await super().write_eof(self._upstream_response.response.content.read_nowait())
             else:
-                await self._pass_on()
-        except (aiohttp.ClientError, OSError) as fault:
+                await self._stream_body()
+        except (aiohttp.ClientError, OSError) as error:
             self._eof_sent = True
-            facts = {"reason": self._cause(fault), "status": self.status}
-            log.warning("a proxied answer was cut off", extra={"facts": facts})
-            abort(self._answered.request)
+            fields = {"reason": self._reason_of(error), "status": self.status}
+            log.warning("proxied response aborted", extra=event("response.aborted", **fields))
+            abort(self._upstream_response.request)
         finally:
-            await self._answered.close()
+            await self._upstream_response.close()
 
-    def _is_at_hand(self) -> bool:
-        """Tell whether all there is to send is here and short: then nobody is waited for."""
-        content, transport = self._answered.response.content, self._answered.request.transport
-        here = content.is_eof() and content.total_bytes <= SHORT
-        return here and transport is not None and not transport.get_write_buffer_size()
+    def _is_short_and_complete(self) -> bool:
+        """Tell whether the whole body has arrived and is short: then nothing has to wait."""
+        content = self._upstream_response.response.content
+        transport = self._upstream_response.request.transport
+        short = content.is_eof() and content.total_bytes <= MAX_SHORT_BYTES
+        return short and transport is not None and not transport.get_write_buffer_size()
 
-    async def _pass_on(self) -> None:
-        content = self._answered.response.content
-        patience = self._answered.patience
-        async with patience.waiting(self._answered.request):
+    async def _stream_body(self) -> None:
+        content = self._upstream_response.response.content
+        timeout = self._upstream_response.timeout
+        async with timeout.limit_wait(self._upstream_response.request):
             while not content.at_eof():
-                piece = await content.readany()
-                patience.renew()
-                await self.write(piece)
-                patience.renew()
+                chunk = await content.readany()
+                timeout.renew()
+                await self.write(chunk)
+                timeout.renew()
             await super().write_eof()
 
-    def _cause(self, fault: BaseException) -> str:
-        if self._answered.patience.client_left or isinstance(fault, ConnectionResetError):
-            return "client_left"
-        return "stalled" if isinstance(fault, TimeoutError) else "upstream_broke_off"
+    def _reason_of(self, error: BaseException) -> str:
+        disconnected = self._upstream_response.timeout.client_disconnected
+        if disconnected or isinstance(error, ConnectionResetError):
+            return "client_disconnected"
+        return "timeout" if isinstance(error, TimeoutError) else "upstream_disconnected"

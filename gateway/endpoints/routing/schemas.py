@@ -1,6 +1,6 @@
-"""JSON Schemas of requests, compiled once, and the faults that they find.
+"""JSON Schemas of requests, compiled once, and the violations that they report.
 
-One rule: a fault names the pointer and the rule, never the value: it may be a secret. Nothing is
+A violation names the pointer and the rule, never the value, which may be a secret. Nothing is
 fetched from a network.
 """
 
@@ -14,12 +14,12 @@ import jsonschema_rs
 
 from gateway.endpoints.routing.model import Check, SchemaFault
 
-MOST_FAULTS: Final = 100
-"""Faults of one request that are told; a long list of wrong items must not become a longer answer."""
+MAX_FAULTS: Final = 100
+"""Violations in one response: a long list of wrong items must not become a longer response."""
 
 
 class BadSchemaError(ValueError):
-    """This is no JSON Schema. `where` leads to the fault inside of it."""
+    """An invalid JSON Schema. `where` is the path to the error inside it."""
 
     def __init__(self, message: str, where: Sequence[str | int]) -> None:
         super().__init__(message)
@@ -27,33 +27,33 @@ class BadSchemaError(ValueError):
 
 
 def compile_schema(schema: Mapping[str, Any], place: Literal["body", "headers"] = "body") -> Check:
-    """Return the check of a JSON Schema (2020-12 unless it says another). Raises `BadSchemaError`."""
+    """Return the check of a JSON Schema (2020-12 unless `$schema` differs). Raises `BadSchemaError`."""
     try:
         validator = jsonschema_rs.validator_for(dict(schema), mask="the value", offline=True)
     except jsonschema_rs.ValidationError as error:
         first = error.message.splitlines()[0]
-        raise BadSchemaError(f"this is no JSON Schema: {first}", error.instance_path) from None
+        raise BadSchemaError(f"invalid JSON Schema: {first}", error.instance_path) from None
     except Exception as error:  # a value that is not JSON (a date), a reference to elsewhere
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise BadSchemaError(f"this JSON Schema cannot be used: {first}", ()) from None
 
     def check(value: Any) -> list[SchemaFault]:
         try:
-            found = itertools.islice(validator.iter_errors(value), MOST_FAULTS)
-            return [_fault(error, place) for error in found]
+            errors = itertools.islice(validator.iter_errors(value), MAX_FAULTS)
+            return [_fault(error, place) for error in errors]
         except (ValueError, TypeError, OverflowError, RecursionError):
-            return [SchemaFault("", "type", "holds something that cannot be checked", place)]
+            return [SchemaFault("", "type", "has a value that cannot be checked", place)]
 
     return check
 
 
 def compile_headers(schema: Mapping[str, Any]) -> Check:
-    """Return the check of a schema of headers: names fit without regard to case.
+    """Return the check of a schema of headers, whose names are matched without regard to case.
 
-    A value whose schema wants a number or a boolean is read as one. Raises `BadSchemaError`.
+    A value that should be a number or a boolean is converted. Raises `BadSchemaError`.
     """
     check = compile_schema(_lowered(schema), "headers")
-    compile_schema(schema)  # so that the place of a fault is the one in the file
+    compile_schema(schema)  # an error then has its place in the file
     types = {
         name.lower(): wanted.get("type")
         for name, wanted in _properties(schema)
@@ -65,7 +65,7 @@ def compile_headers(schema: Mapping[str, Any]) -> Check:
         for name, value in headers.items():
             key = name.lower()
             lowered[key] = f"{lowered[key]}, {value}" if key in lowered else value
-        return check({name: _read(value, types.get(name)) for name, value in lowered.items()})
+        return check({name: _converted(value, types.get(name)) for name, value in lowered.items()})
 
     return check_headers
 
@@ -73,7 +73,7 @@ def compile_headers(schema: Mapping[str, Any]) -> Check:
 def defaults(schema: Mapping[str, Any]) -> dict[str, str]:
     """Return the header values that a schema fills in where the request has none."""
     return {
-        name: _written(wanted["default"])
+        name: _header_text(wanted["default"])
         for name, wanted in _properties(schema)
         if isinstance(wanted, Mapping) and "default" in wanted
     }
@@ -95,19 +95,19 @@ def _lowered(schema: Mapping[str, Any]) -> dict[str, Any]:
     return lowered
 
 
-def _read(value: str, wanted: Any) -> Any:
-    """Read the text of a header as what its schema wants it to be; else it stays a text."""
-    if wanted == "boolean":
+def _converted(value: str, schema_type: Any) -> Any:
+    """Return a header's value as its schema's type, or unchanged if it is none."""
+    if schema_type == "boolean":
         return {"true": True, "false": False}.get(value.lower(), value)
-    if wanted in {"integer", "number"}:
+    if schema_type in {"integer", "number"}:
         try:
-            return int(value) if wanted == "integer" else float(value)
+            return int(value) if schema_type == "integer" else float(value)
         except ValueError:
             return value
     return value
 
 
-def _written(value: Any) -> str:
+def _header_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -117,11 +117,11 @@ def _fault(error: jsonschema_rs.ValidationError, place: Literal["body", "headers
 
 
 def _rule(error: jsonschema_rs.ValidationError) -> str:
-    """The keyword that was broken: the last name on the way to it in the schema."""
+    """Return the violated keyword: the last name in the path to it in the schema."""
     names = [step for step in error.schema_path if isinstance(step, str)]
     return names[-1] if names else "false"
 
 
 def _escaped(step: str | int) -> str:
-    """RFC 6901 section 3."""
+    """Escape a step of a JSON pointer (RFC 6901 section 3)."""
     return str(step).replace("~", "~0").replace("/", "~1")

@@ -1,7 +1,7 @@
-"""The steps that run a route's scripts, before the upstream and after it.
+"""The steps that run a route's scripts, before and after the upstream.
 
-One rule: a script gets copies and runs in a lane; its changes count once it has ended well. What it
-leaves that has no meaning is our 500, with the place in the log only.
+A script gets copies and runs in an executor; its changes count once it has succeeded. An invalid
+result is a 500, with the place in the log only.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.scripting import HTTPError, InvalidResult, TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 from gateway.telemetry import logs
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.routing")
 
-LARGEST_ANSWER = 64 << 20
-"""Bytes of an upstream's answer that a script may look at (as those of a `callout`)."""
+MAX_RESPONSE_BYTES = 64 << 20
+"""Bytes of an upstream's response that a script may read (as those of a `callout`)."""
 
 Run = Callable[[Callable[[], Awaitable[Any]], float], Awaitable[Any]]
-"""Runs a function in the lane of work, for so many seconds at the most."""
+"""Runs a function in the executor of routes, for at most so many seconds."""
 
 Mask = Callable[[str], str]
 
@@ -55,7 +56,7 @@ class ScriptRequest:
 
 @dataclass(slots=True)
 class ScriptResponse:
-    """`response` as a script sees it: the upstream's answer; all of it may be changed."""
+    """`response` as a script sees it: the upstream's response; all of it may be changed."""
 
     code: int
     headers: CIMultiDict[str]
@@ -63,26 +64,24 @@ class ScriptResponse:
 
 
 class FetchResponse(Protocol):
-    """Asks the upstream and reads its answer to the end."""
+    """Sends the request to the upstream and reads its response to the end."""
 
-    async def __call__(
-        self, exchange: RequestContext, limit: int
-    ) -> tuple[int, CIMultiDict[str], bytes]:
+    async def __call__(self, context: RequestContext, limit: int) -> tuple[int, CIMultiDict[str], bytes]:
         """Return status, headers and body. Raises `Refusal`."""
         ...
 
 
-def script_request(exchange: RequestContext) -> ScriptRequest:
-    """Return `request` for the scripts of an exchange; it shares nothing with it."""
+def script_request(context: RequestContext) -> ScriptRequest:
+    """Return `request` for the scripts of a request; it shares nothing with it."""
     return ScriptRequest(
-        method=exchange.request.method,
-        path=exchange.path,
-        headers=CIMultiDict(exchange.headers),
-        params={name: list(values) for name, values in exchange.params.items()},
-        resources=dict(exchange.resources),
-        body=exchange.body or b"",
-        principal=None if exchange.principal is None else dict(exchange.principal),
-        remote=exchange.remote,
+        method=context.request.method,
+        path=context.path,
+        headers=CIMultiDict(context.headers),
+        params={name: list(values) for name, values in context.params.items()},
+        resources=dict(context.resources),
+        body=context.body or b"",
+        principal=None if context.principal is None else dict(context.principal),
+        remote=context.remote,
     )
 
 
@@ -94,82 +93,82 @@ class ScriptSteps:
         self._mask = mask
         self._fetch = fetch
 
-    async def before(self, exchange: RequestContext, following: Next) -> GatewayResponse:
-        """Run `request_script`: what it returns is the answer, None goes on."""
-        process = exchange.route.request_process
+    async def before(self, context: RequestContext, call_next: Next) -> GatewayResponse:
+        """Run `request_script`: what it returns is the response; None continues."""
+        process = context.route.request_process
         if process is None:
-            return await following(exchange)
-        request = script_request(exchange)
+            return await call_next(context)
+        request = script_request(context)
 
-        def judge(value: Any) -> ScriptReply | CIMultiDict[str]:
+        def convert(value: Any) -> ScriptReply | CIMultiDict[str]:
             return checked_headers(request.headers) if value is None else reply_of(value)
 
-        outcome = await self._outcome(exchange, process, lambda: process.function(request), judge)
+        outcome = await self._run_script(context, process, lambda: process.function(request), convert)
         if isinstance(outcome, ScriptReply):
-            return answer_of(outcome)
-        exchange.headers = outcome
-        return await following(exchange)
+            return response_of(outcome)
+        context.headers = outcome
+        return await call_next(context)
 
-    async def after(self, exchange: RequestContext, following: Next) -> GatewayResponse:
-        """Run `response_script` on the upstream's answer, or on an empty 204."""
-        process = exchange.route.response_process
+    async def after(self, context: RequestContext, call_next: Next) -> GatewayResponse:
+        """Run `response_script` on the upstream's response, or on an empty 204."""
+        process = context.route.response_process
         if process is None:
-            return await following(exchange)
+            return await call_next(context)
         status, headers, body = 204, CIMultiDict[str](), b""
-        if exchange.route.upstreams:
-            status, headers, body = await self._fetch(exchange, LARGEST_ANSWER)
-        request = script_request(exchange)
+        if context.route.upstreams:
+            status, headers, body = await self._fetch(context, MAX_RESPONSE_BYTES)
+        request = script_request(context)
         response = ScriptResponse(status, CIMultiDict(headers), body)
 
-        def judge(value: Any) -> ScriptReply:
-            return changed(response) if value is None else reply_of(value)
+        def convert(value: Any) -> ScriptReply:
+            return reply_of_changed(response) if value is None else reply_of(value)
 
         make = lambda: process.function(request, response)  # noqa: E731
-        return answer_of(await self._outcome(exchange, process, make, judge))
+        return response_of(await self._run_script(context, process, make, convert))
 
-    async def _outcome(
+    async def _run_script(
         self,
-        exchange: RequestContext,
+        context: RequestContext,
         process: Process,
         make: Callable[[], Awaitable[Any]],
-        judge: Callable[[Any], Any],
+        convert: Callable[[Any], Any],
     ) -> Any:
-        """Run a script and judge its value. Raises Refusal for whatever goes wrong in it."""
+        """Run a script and convert its value. Raises `Refusal` for what fails in it."""
         try:
-            return judge(await self._run(make, exchange.route.limits.script))
+            return convert(await self._run(make, context.route.limits.script))
         except HTTPError as error:
-            return self._error_reply(exchange, process, error)
+            return self._error_reply(context, process, error)
         except Refusal:
             raise
         except TimedOut as error:
-            self._report(exchange, process, error)
+            self._report(context, process, error)
             raise Refusal("gateway_timeout", f"the script of this path took too long{_id()}") from error
         except RecordsUnavailable as error:
-            self._report(exchange, process, error)
+            self._report(context, process, error)
             raise Refusal(
                 "records_unavailable", f"what this path needs cannot be reached now{_id()}"
             ) from error
         except Exception as error:
-            self._report(exchange, process, error)
-            raise Refusal("internal", self._failure(exchange, error)) from error
+            self._report(context, process, error)
+            raise Refusal("internal", self._failure_message(context, error)) from error
 
-    def _failure(self, exchange: RequestContext, error: Exception) -> str:
-        """Say that a script failed; to a handler of this installation also why: its event tells."""
+    def _failure_message(self, context: RequestContext, error: Exception) -> str:
+        """Return what the client reads; a handler of this installation reads the reason too."""
         text = f"the script of this path failed{_id()}"
-        if exchange.principal != INTERNAL:
+        if context.principal != INTERNAL:
             return text
         return f"{text}: {self._mask(f'{type(error).__name__}: {error}')}"
 
-    def _error_reply(self, exchange: RequestContext, process: Process, error: HTTPError) -> ScriptReply:
+    def _error_reply(self, context: RequestContext, process: Process, error: HTTPError) -> ScriptReply:
         try:
             return reply_of_error(error)
-        except InvalidResult as junk:
-            self._report(exchange, process, junk, error)
-            raise Refusal("internal", f"the script of this path failed{_id()}") from junk
+        except InvalidResult as invalid:
+            self._report(context, process, invalid, error)
+            raise Refusal("internal", f"the script of this path failed{_id()}") from invalid
 
     def _report(
         self,
-        exchange: RequestContext,
+        context: RequestContext,
         process: Process,
         error: Exception,
         raised: Exception | None = None,
@@ -182,22 +181,22 @@ class ScriptSteps:
         own = isinstance(error, GatewayError | TimedOut)
         message = str(error) if own else f"{type(error).__name__}: {error}"
         traceback = "" if own else f"\n{plugin_traceback(error).rstrip()}"
-        facts = {"route": exchange.route.name, "place": shown, "outcome": self._mask(message)}
-        log.error("script failed%s", self._mask(traceback), extra={"facts": facts})
+        fields = {"route": context.route.name, "place": shown, "outcome": self._mask(message)}
+        log.error("script failed%s", self._mask(traceback), extra=event("script.failed", **fields))
 
 
-def changed(response: ScriptResponse) -> ScriptReply:
-    """Return the upstream's answer as a script left it. Raises `InvalidResult`."""
+def reply_of_changed(response: ScriptResponse) -> ScriptReply:
+    """Return the upstream's response as a script left it. Raises `InvalidResult`."""
     return reply_of((response.code, response.body, response.headers))
 
 
-def answer_of(reply: ScriptReply) -> Response:
-    """Return a reply as HTTP; the length is counted anew."""
-    headers = _without_length(reply.headers)
+def response_of(reply: ScriptReply) -> Response:
+    """Return a reply as a response; its length is computed anew."""
+    headers = _without_framing(reply.headers)
     return Response(status=reply.code, body=reply.body or None, headers=headers)
 
 
-def _without_length(headers: Mapping[str, str]) -> CIMultiDict[str]:
+def _without_framing(headers: Mapping[str, str]) -> CIMultiDict[str]:
     kept = CIMultiDict(headers)
     for name in (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.CONNECTION):
         kept.popall(name, None)
@@ -205,6 +204,6 @@ def _without_length(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 
 def _id() -> str:
-    """What connects the client's answer with the log."""
-    known = logs.bound_fields().get("request_id")
-    return f"; its log knows more under {known}" if known else ""
+    """Return the words that connect the client's response with the log."""
+    request_id = logs.bound_fields().get("request_id")
+    return f"; the server log has details under {request_id}" if request_id else ""

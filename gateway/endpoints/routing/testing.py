@@ -57,12 +57,12 @@ class StubbedUpstream:
     def __init__(self, answer: AnswerModel) -> None:
         self._answer = answer
 
-    async def __call__(self, exchange: RequestContext) -> GatewayResponse:
+    async def __call__(self, context: RequestContext) -> GatewayResponse:
         """Return the response."""
         content, headers = body_bytes(self._answer.body), CIMultiDict(self._answer.headers)
         return Response(status=self._answer.code, body=content, headers=headers)
 
-    async def fetch_whole(self, exchange: RequestContext, limit: int) -> BufferedResponse:
+    async def fetch_whole(self, context: RequestContext, limit: int) -> BufferedResponse:
         """Return the response, for a script."""
         content, headers = body_bytes(self._answer.body), CIMultiDict(self._answer.headers)
         return BufferedResponse(self._answer.code, headers, content)
@@ -86,10 +86,10 @@ async def _run_test(
         return [script_failure(error)]
     headers: Mapping[str, str] = {}
     try:
-        exchange = _exchange(_route(plugin, test, stubs), test.request)
-        headers = exchange.headers
-        response = await _respond(exchange, test, executor)
-        headers = exchange.headers  # a script may have replaced them
+        context = _context(_route(plugin, test, stubs), test.request)
+        headers = context.headers
+        response = await _respond(context, test, executor)
+        headers = context.headers  # a script may have replaced them
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             return [script_failure(refusal.__cause__)]
@@ -98,7 +98,7 @@ async def _run_test(
 
 
 async def _respond(
-    exchange: RequestContext, test: RouteTestModel, executor: ScriptExecutor
+    context: RequestContext, test: RouteTestModel, executor: ScriptExecutor
 ) -> GatewayResponse:
     async def run_script(
         function: Callable[[], Awaitable[Any]],
@@ -106,13 +106,13 @@ async def _respond(
     ) -> Any:
         return await executor.call_script(function, min(timeout, MAX_TEST_SECONDS))
 
-    method = preflight_method(exchange.request) or exchange.request.method
-    if not exchange.route.takes(method):
-        raise MethodNotAllowed(exchange.route.methods)
+    method = preflight_method(context.request) or context.request.method
+    if not context.route.allows(method):
+        raise MethodNotAllowed(context.route.methods)
     upstream = StubbedUpstream(test.upstream)
     scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
-    steps = RouteSteps(_auth(exchange), scripts, upstream, default_cors=None, metrics=None)
-    return await steps.respond(exchange)
+    steps = RouteSteps(_auth(context), scripts, upstream, default_cors=None, metrics=None)
+    return await steps.respond(context)
 
 
 def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
@@ -129,15 +129,15 @@ def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
     return replace(route, auth="none", scopes=(), groups=())
 
 
-def _auth(exchange: RequestContext) -> Auth:
+def _auth(context: RequestContext) -> Auth:
     """Return an authorization that requires a token, or accepts the JSON Web Token of the caller."""
-    caller = exchange.incoming.caller
+    caller = context.incoming.caller
     principal = caller.principal if caller else None
     mode = JWT if principal is not None and principal["kind"] == JWT else "token"
     return Auth(Settings(auth=mode), ())
 
 
-def _exchange(route: Route, model: RouteRequestModel) -> RequestContext:
+def _context(route: Route, model: RouteRequestModel) -> RequestContext:
     headers = CIMultiDict(model.headers)
     if isinstance(model.body, dict | list):
         headers.setdefault("Content-Type", "application/json")

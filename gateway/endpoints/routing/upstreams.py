@@ -1,8 +1,7 @@
-"""Which upstream a request goes to, and which are left alone for a while.
+"""Load balancing: which upstream a request goes to, and which are suspended after a failure.
 
-The rule: a failed connection costs one request its time, not every request: an upstream that failed
-is set aside for a doubling while, then a single request tries it again. Pure: the clock is handed
-in.
+A failed connection delays one request, not every request: a failed upstream is suspended for a
+doubling time, then a single request tries it again. Pure: the clock is a parameter.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-FIRST_ASIDE: Final = 5.0
-LONGEST_ASIDE: Final = 60.0
-"""Seconds that an upstream is set aside after its first failure, and at the most."""
+SUSPENSION_DELAY: Final = 5.0
+MAX_SUSPENSION_DELAY: Final = 60.0
+"""Seconds that an upstream is suspended after its first failure, and at most."""
 
 
 @dataclass(slots=True)
@@ -29,38 +28,40 @@ class Upstreams:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._turns: dict[tuple[str, ...], int] = {}
-        self._aside: dict[str, _Suspension] = {}
+        self._next_index: dict[tuple[str, ...], int] = {}
+        self._suspensions: dict[str, _Suspension] = {}
 
     def order(self, upstreams: Sequence[str]) -> list[str]:
-        """Return the upstreams to try, in order; of none but failed ones, the one that failed first."""
+        """Return the upstreams to try, in order; if all are suspended, the one that failed first."""
         names = tuple(upstreams)
         if len(names) == 1:
             return [names[0]]
-        turn = self._turns.get(names, 0)
-        self._turns[names] = (turn + 1) % len(names)
+        index = self._next_index.get(names, 0)
+        self._next_index[names] = (index + 1) % len(names)
         now = self._clock()
-        rotated = names[turn:] + names[:turn]
+        rotated = names[index:] + names[:index]
         ready = [name for name in rotated if self._is_ready(name, now)]
-        return ready or [min(names, key=lambda name: self._aside[name].failed)]
+        return ready or [min(names, key=lambda name: self._suspensions[name].failed)]
 
-    def trying(self, upstream: str) -> None:
-        """Note that a request tries it now: until that ends, others stay away from one that failed."""
-        aside = self._aside.get(upstream)
-        if aside is not None:
-            aside.until = self._clock() + aside.seconds
+    def mark_trying(self, upstream: str) -> None:
+        """Note that a request tries it now: no other one tries a failed upstream meanwhile."""
+        suspension = self._suspensions.get(upstream)
+        if suspension is not None:
+            suspension.until = self._clock() + suspension.seconds
 
-    def failed(self, upstream: str) -> None:
-        """Set it aside: no connection could be made."""
+    def mark_failed(self, upstream: str) -> None:
+        """Suspend it: it could not be reached."""
         now = self._clock()
-        before = self._aside.get(upstream)
-        seconds = FIRST_ASIDE if before is None else min(before.seconds * 2, LONGEST_ASIDE)
-        self._aside[upstream] = _Suspension(now + seconds, seconds, now)
+        previous = self._suspensions.get(upstream)
+        seconds = (
+            SUSPENSION_DELAY if previous is None else min(previous.seconds * 2, MAX_SUSPENSION_DELAY)
+        )
+        self._suspensions[upstream] = _Suspension(now + seconds, seconds, now)
 
-    def worked(self, upstream: str) -> None:
-        """Take it back into the round."""
-        self._aside.pop(upstream, None)
+    def mark_working(self, upstream: str) -> None:
+        """End its suspension."""
+        self._suspensions.pop(upstream, None)
 
     def _is_ready(self, name: str, now: float) -> bool:
-        aside = self._aside.get(name)
-        return aside is None or aside.until <= now
+        suspension = self._suspensions.get(name)
+        return suspension is None or suspension.until <= now

@@ -43,7 +43,7 @@ WAKEUP_BYTES: Final = 128 << 10
 WAKEUP_TIMEOUT: Final = 0.02
 """A slow client gets its next turn when so many bytes have come, or after this time, in seconds."""
 
-LINGER_TIMEOUT: Final = 0.001
+POLL_TIMEOUT: Final = 0.001
 """Seconds that a thread waits for a client that has kept it busy so far."""
 
 
@@ -181,4 +181,4 @@ class _ReceiveTurns(SocketTurns):
 
     def _more_comes(self, wanted: int) -> bool:
         self.set_low_water(min(WAKEUP_BYTES, wanted))
-        return self._poll(LINGER_TIMEOUT)
+        return self._poll(POLL_TIMEOUT)

@@ -69,8 +69,8 @@ class Reporter:
             or run.handle.invalid is not None
             or outcome.startswith("invalid result")
         )
-        level = logging.ERROR if failed and not run.refused else logging.INFO
-        if not log.isEnabledFor(level):
+        is_error = failed and not run.refused
+        if not log.isEnabledFor(logging.ERROR if is_error else logging.INFO):
             return
         fields: dict[str, object] = {
             "plugin": run.handler.name,
@@ -81,13 +81,11 @@ class Reporter:
         if failed:
             fields["place"] = _place(run)
         traceback = self.traceback(run)
-        log.log(
-            level,
-            "handler %s%s",
-            run.handler.name,
-            f" failed\n{traceback.rstrip()}" if traceback else "",
-            extra=event("handler.failed" if level == logging.ERROR else "handler.finished", **fields),
-        )
+        text = f"{run.handler.name} failed\n{traceback.rstrip()}" if traceback else run.handler.name
+        if is_error:
+            log.error("handler %s", text, extra=event("handler.failed", **fields))
+        else:
+            log.info("handler %s", text, extra=event("handler.finished", **fields))
 
 
 def _excerpt(body: Any, mask: Callable[[str], str]) -> str:

@@ -27,6 +27,7 @@ from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
 from gateway.records import Records
 from gateway.signing.credential import FindCredentials, TrustedCall
+from gateway.telemetry.logs import event
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -134,6 +135,6 @@ def _printer(logger: logging.Logger) -> Callable[..., None]:
             return
         text = io.StringIO()
         builtins.print(*values, sep=sep, end=end, file=text)
-        logger.info("%s", text.getvalue().rstrip("\n"))
+        logger.info("%s", text.getvalue().rstrip("\n"), extra=event("script.printed"))
 
     return print_to_log

@@ -24,7 +24,7 @@ import pytest
 import yaml
 from yarl import URL
 
-from gateway.auth.authenticator import digest
+from gateway.auth.tokens import token_digest
 from gateway.cli.check import check
 from gateway.records import Records, open_records
 from gateway.server.app import Gateway
@@ -233,7 +233,7 @@ async def test_equal_questions_to_several_processes_share_one_export(
 # -- others
 
 
-TOKENS = [f"{name}:{digest(f'secret-of-{name}')}" for name in ("ada", "bob")]
+TOKENS = [f"{name}:{token_digest(f'secret-of-{name}')}" for name in ("ada", "bob")]
 ADA, BOB = (f"X-Auth-Token: secret-of-{name}" for name in ("ada", "bob"))
 
 

@@ -203,7 +203,7 @@ async def test_a_source_that_fails_leaves_nothing(start_gateway: StartGateway) -
         await gateway.resources.files.save("/a", fails())
     assert leftovers(gateway.settings.directory) == []
     assert not (gateway.settings.directory / "a").exists()
-    assert gateway.resources.disk_space.reserved == 0
+    assert gateway.resources.disk.space.reserved == 0
 
 
 async def test_protected_places_are_not_written(start_gateway: StartGateway, tmp_path: Path) -> None:

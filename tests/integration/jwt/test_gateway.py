@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from gateway.auth.authenticator import digest
 from gateway.auth.jwt.claims import kept
+from gateway.auth.tokens import token_digest
 from gateway.errors import ConfigError
 from gateway.plugins import PluginErrors
 from gateway.server.app import Gateway
@@ -135,7 +135,7 @@ async def test_while_nobody_knows_the_keys_the_answer_is_503_and_not_401(
     believing: StartGateway, issuer: FakeIssuer
 ) -> None:
     issuer.status = 500
-    gateway = await believing(tokens=[f"ann:{digest('word')}"])
+    gateway = await believing(tokens=[f"ann:{token_digest('word')}"])
     answer = await put(gateway, "/upload/a", b"x", bearer(issuer.token()))
     assert (answer.status, answer.json["error"]) == (503, "issuer_unavailable")
     assert answer.headers["Retry-After"] == "5"
@@ -147,7 +147,7 @@ async def test_while_nobody_knows_the_keys_the_answer_is_503_and_not_401(
 async def test_tokens_and_gateways_of_the_installation_pass_beside_it(
     believing: StartGateway, issuer: FakeIssuer
 ) -> None:
-    gateway = await believing(route("/who", WHO, auth="default"), tokens=[f"bot:{digest('word')}"])
+    gateway = await believing(route("/who", WHO, auth="default"), tokens=[f"bot:{token_digest('word')}"])
     ann = await get(gateway, "/who", bearer(issuer.token()))
     assert (ann.json["name"], ann.json["claims"]["sub"]) == ("ann", "ann")
     assert (await get(gateway, "/who", bearer("word"))).json == {"name": "bot", "kind": "token"}
@@ -169,7 +169,7 @@ async def test_a_route_may_demand_one_whatever_the_default_is(
         route("/all", WHO),
         route("/default", WHO, auth="default"),
         auth="token",
-        tokens=[f"bot:{digest('word')}"],
+        tokens=[f"bot:{token_digest('word')}"],
     )
     ann = bearer(issuer.token())
     assert (await get(gateway, "/users", ann)).json["name"] == "ann"
@@ -202,7 +202,7 @@ async def test_scopes_are_all_needed_and_one_group_is(
         RIGHTS.format(path="/s", mode="jwt", rights="scopes: [photos/read, photos/write]"),
         RIGHTS.format(path="/g", mode="default", rights="groups: [admins, editors]"),
         RIGHTS.format(path="/b", mode="default", rights="scopes: [a], groups: [g]"),
-        tokens=[f"bot:{digest('word')}"],
+        tokens=[f"bot:{token_digest('word')}"],
     )
 
     async def status(path: str, **claims: object) -> int:
@@ -243,7 +243,7 @@ async def test_where_everybody_may_do_everything_rights_are_not_asked_for(
 
 
 async def test_the_pages_are_for_operators(believing: StartGateway, issuer: FakeIssuer) -> None:
-    gateway = await believing(jwt_operators=["ops", "root"], tokens=[f"bot:{digest('word')}"])
+    gateway = await believing(jwt_operators=["ops", "root"], tokens=[f"bot:{token_digest('word')}"])
     await get(gateway, "/who", bearer(issuer.token()))
     metrics = await get(gateway, "/-/metrics", bearer("word"))
     assert b"gateway_issuer_ready 1.0" in metrics.body
@@ -287,7 +287,7 @@ async def test_a_token_goes_on_to_the_upstream_which_may_read_it(
     )
     up = "{}:{}".format(*back.address)
     front = await believing(
-        route("/a", auth="default").replace("[]", f"['{up}']"), tokens=[f"bot:{digest('word')}"]
+        route("/a", auth="default").replace("[]", f"['{up}']"), tokens=[f"bot:{token_digest('word')}"]
     )
     token = issuer.token()
     assert (await get(front, "/a", bearer(token))).body.decode() == f"Bearer {token}"

@@ -185,7 +185,6 @@ async def test_with_tokens_a_known_token_is_enough_and_no_token_is_not(
     gateway = await start_gateway(**settings)
     assert (await send(gateway, records(), "X-Auth-Token: known")).status == 200
     assert (await send(gateway, records())).status == 401
-    await gateway.stop()
 
 
 async def test_without_a_secret_it_is_open_to_this_machine_only(start_gateway: StartGateway) -> None:

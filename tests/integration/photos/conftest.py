@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from gateway.auth.authenticator import digest
+from gateway.auth.tokens import token_digest
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.integration.photos.service import Client
@@ -17,7 +17,7 @@ from tests.support import PROJECT
 from tests.support.jwt.issuing import FakeIssuer
 
 PLUGIN = PROJECT / "plugins" / "photos"
-TOKENS = [f"{name}:{digest(f'secret-{name}')}" for name in ("alice", "bob")]
+TOKENS = [f"{name}:{token_digest(f'secret-{name}')}" for name in ("alice", "bob")]
 
 Serve = Callable[..., Awaitable[Client]]
 

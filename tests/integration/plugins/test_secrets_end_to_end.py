@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth.authenticator import digest
+from gateway.auth.tokens import token_digest
 from gateway.plugins.secrets import SecretKeys, new_key
 from gateway.telemetry.redaction import REDACTED
 from tests.conftest import StartProcess
@@ -99,7 +99,7 @@ def leaks(what: str, content: bytes) -> list[str]:
 async def test_no_secret_reaches_a_log_an_answer_a_page_or_the_journal(
     gateway_process: StartProcess, folder: Path, style: str
 ) -> None:
-    flags = ["--plugins", str(folder), "--auth", "token", "--tokens", f"me:{digest(TOKEN)}"]
+    flags = ["--plugins", str(folder), "--auth", "token", "--tokens", f"me:{token_digest(TOKEN)}"]
     gateway = gateway_process(
         *flags, "--log-format", style, "--log-level", "debug", "--redact", "X-Mine"
     )

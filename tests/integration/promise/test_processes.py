@@ -497,7 +497,7 @@ async def test_a_process_that_cannot_start_is_told_of_and_the_others_go_on(
     journal.mkdir()
     os.kill(pid_of(gateway, 1), signal.SIGKILL)
     deadline = time.monotonic() + TIMEOUT
-    while not messages(gateway, "it cannot start"):
+    while not messages(gateway, "the process cannot start"):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)  # the log is where it is told
     statuses = [(await put(gateway, f"/upload/more-{n}")).status for n in range(10)]

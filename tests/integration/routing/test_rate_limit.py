@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.auth.authenticator import digest
+from gateway.auth.tokens import token_digest
 from tests.support.harness import get
 from tests.support.routing.scripted import Serve, route
 
@@ -24,7 +24,7 @@ async def test_one_request_too_many_is_told_when_to_come_again(serve: Serve) -> 
 
 async def test_clients_are_told_apart_by_address_or_by_principal(serve: Serve, tmp_path: Path) -> None:
     by_principal = LIMIT.replace("3600}", "3600, by: principal}")
-    tokens = [f"{name}:{digest(name)}" for name in ("ann", "bob")]
+    tokens = [f"{name}:{token_digest(name)}" for name in ("ann", "bob")]
     gateway = await serve(
         route(script="return 'x'", more=LIMIT),
         route("/p", "return 'x'", by_principal),

@@ -74,8 +74,8 @@ async def test_what_has_no_meaning_is_a_500_with_an_id_and_its_place_in_the_log_
     assert answer.headers["X-Request-Id"] in answer.json["message"]
     assert b"secret words" not in answer.body
     [record] = [one for one in caplog.records if one.getMessage().startswith("script failed")]
-    facts = record.facts  # type: ignore[attr-defined]  # given as extra
-    assert re.search(r"0\.yaml:\d+$", facts["place"])
+    fields = record.fields  # type: ignore[attr-defined]  # given as extra
+    assert re.search(r"0\.yaml:\d+$", fields["place"])
 
 
 async def test_a_traceback_names_the_line_inside_the_yaml(
@@ -248,9 +248,9 @@ async def test_statuses_outside_the_normal_ones_are_logged_and_counted_and_still
     )
     with caplog.at_level(logging.WARNING, "gateway"):
         assert (await get(gateway, "/r?code=200")).status == 200
-        assert "does not call normal" not in caplog.text
+        assert "does not list as normal" not in caplog.text
         assert (await get(gateway, "/r?code=503")).status == 503
-    assert "does not call normal" in caplog.text
+    assert "does not list as normal" in caplog.text
     metrics = (await get(gateway, "/-/metrics")).body.decode()
     assert 'gateway_abnormal_answers_total{route="GET /r"} 1.0' in metrics
 

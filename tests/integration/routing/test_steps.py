@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.auth.authenticator import digest
+from gateway.auth.tokens import token_digest
 from gateway.server.app import Gateway
 from tests.support.harness import get
 from tests.support.routing.scripted import Serve, ask, route
@@ -33,7 +33,7 @@ async def test_the_target_is_made_of_the_variables_as_they_were_sent(serve: Serv
 
 async def test_tokens_of_this_gateway_go_no_further_and_those_of_the_upstream_do(serve: Serve) -> None:
     gateway = await behind(
-        serve, route("/a", auth="token"), route("/b"), tokens=[f"ann:{digest('ours')}"]
+        serve, route("/a", auth="token"), route("/b"), tokens=[f"ann:{token_digest('ours')}"]
     )
     ours, theirs = "X-Auth-Token: ours", "Authorization: Bearer theirs"
     seen = {name.lower() for name in (await get(gateway, "/a", ours, theirs)).json["headers"]}

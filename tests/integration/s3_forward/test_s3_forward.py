@@ -417,9 +417,7 @@ async def test_the_newest_version_stays_whichever_process_sends_it(
                 await asyncio.sleep(0.01)  # as above
         newer = await sent_through(second, "/upload/a.bin", b"newer")
     async with asyncio.timeout(60):
-        while "upload/a.bin is worked on by another" not in gateway.log() and "a.bin" in uploads(
-            gateway
-        ):
+        while "upload/a.bin is locked by another" not in gateway.log() and "a.bin" in uploads(gateway):
             await asyncio.sleep(0.01)  # it waits, or else it has been sent and removed
     (tmp_path / "go").touch()
     await handlers_done(gateway, older)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.authenticator import digest
 from gateway.auth.installation import audience
+from gateway.auth.tokens import token_digest
 from gateway.domain.grant import Grant
 from gateway.server.app import Gateway
 from gateway.signing import CredentialSigner, UrlSigner
@@ -234,7 +234,7 @@ async def test_a_request_hidden_behind_a_signed_one_has_no_share_in_its_signatur
 async def test_a_bad_signature_is_not_mended_by_a_good_token(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    gateway = await start_gateway(auth="token", tokens=[f"ann:{digest('secret')}"])
+    gateway = await start_gateway(auth="token", tokens=[f"ann:{token_digest('secret')}"])
     target = await sign(gateway, "PUT", "/upload/x", max_length=1)
     token = "X-Auth-Token: secret"
     assert (await put(gateway, f"{target}0", b"x", token)).status == 403

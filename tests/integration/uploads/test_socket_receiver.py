@@ -363,7 +363,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
     assert (answer.status, answer.json["error"]) == (507, "no_space")
     assert leftovers(tmp_path / "data") == []
     assert files_below(tmp_path / "data/upload") == {}
-    assert gateway.resources.disk_space.reserved == 0
+    assert gateway.resources.disk.space.reserved == 0
     assert (await put(gateway, "/upload/x", b"z" * 8 * MIB)).status == 201
 
 
@@ -377,7 +377,7 @@ async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(
         (progress,) = gateway.inflight._active.values()
         while not progress.received:
             await asyncio.sleep(0.001)
-        for server in gateway._servers:
+        for server in gateway.servers:
             await server.cleanup()
         assert await connection.closed() == b""
     await ended(gateway)
@@ -412,7 +412,7 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
-    monkeypatch.setattr(socket_receiver, "LINGER_TIMEOUT", 20.0)
+    monkeypatch.setattr(socket_receiver, "POLL_TIMEOUT", 20.0)
     gateway = await on_socket_path(start_gateway, tmp_path / "data", durability="none")
     gateway.endpoints.body_receiver.executor.shutdown()
     gateway.endpoints.body_receiver.executor = ThreadPoolExecutor(1)

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from gateway.auth.authenticator import (
+from gateway.auth.authenticator import Auth
+from gateway.auth.tokens import (
     TOKENS_FILE,
-    Auth,
-    digest,
     ensure_token,
     new_token,
     stored_tokens,
+    token_digest,
     tokens_of,
 )
 from gateway.errors import ConfigError, Refusal
 from gateway.settings import Settings, Token
 from tests.support.incoming import incoming_request
 
-ALICE = Token(name="alice", sha256=digest("secret-a"))
-BOB = Token(name="bob", sha256=digest("secret-b"))
+ALICE = Token(name="alice", sha256=token_digest("secret-a"))
+BOB = Token(name="bob", sha256=token_digest("secret-b"))
 
 
 def headers(*pairs: tuple[str, str]) -> CIMultiDict[str]:
@@ -144,7 +144,7 @@ def test_the_first_start_makes_one_token_and_keeps_only_its_hash(tmp_path: Path)
     state = tmp_path / ".gateway"
     token = ensure_token(state)
     assert token is not None
-    assert [known.sha256 for known in stored_tokens(state)] == [digest(token)]
+    assert [known.sha256 for known in stored_tokens(state)] == [token_digest(token)]
     file = state / TOKENS_FILE
     assert token not in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.links import SignedUrlFactory, nobody_signs, object_of
+from gateway.auth.links import SignedUrlFactory, no_public_url, object_of
 from gateway.cli.check import check
 from gateway.domain.metadata import MAX_METADATA_BYTES
 from gateway.domain.path_template import PathMatch
@@ -80,7 +80,7 @@ async def test_names_of_metadata_are_small_and_fractions_of_seconds_are_cut() ->
 
 
 async def test_a_worker_without_public_url_says_what_it_needs() -> None:
-    nowhere = SignedUrlFactory(load({}, {}), SIGNER, nobody_signs)
+    nowhere = SignedUrlFactory(load({}, {}), SIGNER, no_public_url)
     with pytest.raises(RuntimeError, match="set --public-url"):
         await nowhere.sign_url("PUT", "/a")
 

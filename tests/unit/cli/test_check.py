@@ -56,7 +56,7 @@ def text_of(case: str) -> str:
 def test_the_shipped_plugins_pass_their_tests(capsys: pytest.CaptureFixture[str]) -> None:
     assert check([SHIPPED]) == 0
     out = capsys.readouterr().out
-    assert "tokenAuth: lets nobody in until there are users" in out
+    assert "tokenAuth: refuses everything until there are users" in out
     assert out.splitlines()[-1].endswith(" tests, 0 failed")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth.authenticator import Auth, digest
+from gateway.auth.authenticator import Auth
+from gateway.auth.tokens import token_digest
 from gateway.cli import main
 from gateway.settings import load
 from tests.support.incoming import incoming_request
@@ -63,7 +64,7 @@ def test_a_name_that_cannot_stand_in_the_settings_is_refused(capsys: pytest.Capt
 
 
 def test_a_name_that_the_settings_know_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["token", "--name", "alice", "--tokens", f"alice:{digest('x')}"]) == 2
+    assert main(["token", "--name", "alice", "--tokens", f"alice:{token_digest('x')}"]) == 2
     assert "choose another name" in capsys.readouterr().err
 
 

@@ -93,7 +93,7 @@ class Scene:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = load({"directory": str(folder)}, {})
-        installation = Installation(settings, [b"k" * 32], lambda: ("127.0.0.1", 9000))
+        installation = Installation(settings, [b"k" * 32], ("127.0.0.1", 9000))
         self.directory = folder
         self.peer = FakeStorage()
         self.own = FakeStorage()
@@ -290,9 +290,7 @@ async def test_the_newest_delivery_names_the_peer_that_a_worker_uses_by_path(
         bases.append(storage._base_url())
 
     monkeypatch.setattr(PeerStorage, "stat", stat)
-    installation = Installation(
-        load({"directory": str(tmp_path)}, {}), [b"k" * 32], lambda: ("127.0.0.1", 1)
-    )
+    installation = Installation(load({"directory": str(tmp_path)}, {}), [b"k" * 32], ("127.0.0.1", 1))
     peers = Peers(installation, lambda: None, "http://first.example:80")
     storage = peers.latest_storage()
     await storage.stat("/x")

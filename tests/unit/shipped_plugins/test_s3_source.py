@@ -82,9 +82,9 @@ async def test_a_file_that_has_been_cut_is_an_error_not_a_short_object(
     (tmp_path / "f").write_bytes(b"short")
     with (tmp_path / "f").open("rb") as file:
         cut = source.Source(file.fileno(), 9, 8 * MIB)
-        with pytest.raises(OSError, match="somebody has cut it"):
+        with pytest.raises(OSError, match="it was truncated"):
             await cut.digests(cut.parts[0])
-        with pytest.raises(OSError, match="somebody has cut it"):
+        with pytest.raises(OSError, match="it was truncated"):
             _ = [chunk async for chunk in cut.body(cut.parts[0])]
 
 

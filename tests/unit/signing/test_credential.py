@@ -37,7 +37,7 @@ def settings(tmp_path: Path, **given: object) -> Settings:
 def installation(
     tmp_path: Path, bound: str = "127.0.0.1", port: int = 8080, key: bytes = KEY, **given: object
 ) -> Installation:
-    return Installation(settings(tmp_path, **given), [key], lambda: (bound, port))
+    return Installation(settings(tmp_path, **given), [key], (bound, port))
 
 
 # -- the credential

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.endpoints.routing.body import BodyReader
 from gateway.endpoints.routing.model import Limits, RequestContext, Route
+from gateway.endpoints.routing.validate import BodyBuffer
 from gateway.errors import Refusal
 
 
@@ -34,12 +34,12 @@ def exchange(*pieces: bytes) -> RequestContext:
 
 
 async def test_all_bodies_together_are_bounded_until_they_are_released() -> None:
-    bodies = BodyReader(most=10)
+    bodies = BodyBuffer(max_bytes=10)
     first, second = exchange(b"12", b"", b"345678"), exchange(b"123")
-    assert await bodies.read(first) == b"12345678"
+    assert await bodies.read_body(first) == b"12345678"
     with pytest.raises(Refusal) as caught:
-        await bodies.read(second)
+        await bodies.read_body(second)
     assert caught.value.code == "overloaded"
-    bodies.release(first)
-    bodies.release(second)
-    assert await bodies.read(exchange(b"12345678")) == b"12345678"
+    bodies.release_body(first)
+    bodies.release_body(second)
+    assert await bodies.read_body(exchange(b"12345678")) == b"12345678"

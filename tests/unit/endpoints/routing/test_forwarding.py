@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing.forwarding import Hop, answer_headers, request_headers, target
+from gateway.endpoints.routing.forwarding import Hop, request_headers, response_headers, upstream_target
 from gateway.errors import Refusal
 
 HOP = Hop("10.0.0.9", "https", "files.example:8443")
@@ -96,7 +96,7 @@ def test_a_value_with_control_characters_is_never_written(value: str) -> None:
         up(("X-Bad", value))
     assert refused.value.code == "bad_request"
     with pytest.raises(Refusal) as broken:
-        answer_headers(CIMultiDict({"X-Bad": value}))
+        response_headers(CIMultiDict({"X-Bad": value}))
     assert broken.value.code == "bad_gateway"
 
 
@@ -105,7 +105,7 @@ def test_bytes_that_are_no_utf8_become_their_latin_1_characters() -> None:
 
 
 def test_an_answer_with_both_framings_keeps_neither() -> None:
-    kept = answer_headers(CIMultiDict({"Content-Length": "5", "Transfer-Encoding": "chunked"}))
+    kept = response_headers(CIMultiDict({"Content-Length": "5", "Transfer-Encoding": "chunked"}))
     assert list(kept) == ["Via"]
 
 
@@ -123,7 +123,7 @@ def test_an_answer_with_both_framings_keeps_neither() -> None:
 def test_the_target_is_filled_with_what_the_client_wrote(
     template: str, resources: dict[str, str], query: str, place: str
 ) -> None:
-    assert target(template, resources, query) == place
+    assert upstream_target(template, resources, query) == place
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ def test_the_target_is_filled_with_what_the_client_wrote(
 )
 def test_a_value_cannot_climb_out_of_its_place(value: str) -> None:
     with pytest.raises(Refusal) as refused:
-        target("/public/{rest:path}", {"rest": value}, "")
+        upstream_target("/public/{rest:path}", {"rest": value}, "")
     assert refused.value.code == "bad_path"

@@ -111,12 +111,12 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
         (
             f"{HEAD}spec:\n- method: PUT\n  schema:\n    request:\n      body:\n        properties:\n"
             "          a:\n            type: strin\n",
-            "x:10: this is no JSON Schema: ",
+            "x:10: invalid JSON Schema: ",
         ),
         (
             f"{HEAD}spec:\n- method: PUT\n  schema:\n    request:\n      headers:\n"
             "        required: 5\n",
-            "x:8: this is no JSON Schema: ",
+            "x:8: invalid JSON Schema: ",
         ),
     ],
 )

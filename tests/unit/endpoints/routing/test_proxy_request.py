@@ -45,10 +45,10 @@ def ended_after(step: Callable[[IdleTimeout], Awaitable[object]], times: int = 1
                 async with silence:
                     await step(silence)
             except TimeoutError:
-                assert silence.is_over
+                assert silence.expired
                 ended = loop.time() - started
             else:
-                assert not silence.is_over
+                assert not silence.expired
         return ended
 
     with asyncio.Runner(loop_factory=_Loop) as runner:
@@ -76,7 +76,7 @@ def test_bytes_prolong_a_wait_and_silence_counts_from_the_last() -> None:
 
 def test_the_other_sides_turn_does_not_count() -> None:
     async def turn(silence: IdleTimeout) -> None:
-        silence.rest()
+        silence.suspend()
         await asyncio.sleep(1000)
         silence.renew()
         await asyncio.sleep(1000)
@@ -96,9 +96,9 @@ def test_a_first_wait_may_be_longer_and_the_next_is_not() -> None:
 
 def test_a_wait_can_be_ended_at_once_and_a_late_byte_changes_nothing() -> None:
     async def leave(silence: IdleTimeout) -> None:
-        silence.end()
+        silence.expire()
         silence.renew()
-        silence.end()
+        silence.expire()
         await asyncio.sleep(1000)
 
     assert ended_after(leave) == 0.0
@@ -110,7 +110,7 @@ def test_a_timeout_of_the_network_is_no_silence() -> None:
         with pytest.raises(TimeoutError):
             async with silence:
                 raise TimeoutError("the network gave up")
-        return silence.is_over
+        return silence.expired
 
     with asyncio.Runner(loop_factory=_Loop) as runner:
         assert runner.run(run()) is False

@@ -31,7 +31,7 @@ def test_one_that_failed_is_left_alone_for_five_seconds_then_twice_as_long_up_to
     upstreams = Upstreams(clock)
     waits = []
     for _ in range(6):
-        upstreams.failed("a")
+        upstreams.mark_failed("a")
         failed = clock.now
         while "a" not in upstreams.order("ab"):
             clock.now += 1
@@ -42,12 +42,12 @@ def test_one_that_failed_is_left_alone_for_five_seconds_then_twice_as_long_up_to
 def test_when_its_time_is_over_a_single_request_tries_it() -> None:
     clock = Clock()
     upstreams = Upstreams(clock)
-    upstreams.failed("a")
+    upstreams.mark_failed("a")
     clock.now += 5
     assert "a" in upstreams.order("ab")
-    upstreams.trying("a")
+    upstreams.mark_trying("a")
     assert upstreams.order("ab") == ["b"]
-    upstreams.worked("a")
+    upstreams.mark_working("a")
     assert sorted(upstreams.order("ab")) == ["a", "b"]
 
 
@@ -55,8 +55,8 @@ def test_where_all_have_failed_the_one_that_failed_first_is_tried() -> None:
     clock = Clock()
     upstreams = Upstreams(clock)
     for name in "bac":
-        upstreams.failed(name)
+        upstreams.mark_failed(name)
         clock.now += 1
     assert upstreams.order("abc") == ["b"]
-    upstreams.failed("b")
+    upstreams.mark_failed("b")
     assert upstreams.order("abc") == ["a"]
