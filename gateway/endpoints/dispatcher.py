@@ -181,7 +181,7 @@ class Dispatcher:
                 return await self.files.archives.get(incoming, folder)
         match = self._template.match(raw_path)
         if match is None:
-            return await self.routing.answer(incoming)
+            return await self.routing.serve_route(incoming)
         if request.method in {"GET", "HEAD"} and downloads:
             return await self.files.downloads.get(incoming, match)
         if request.method != "PUT":

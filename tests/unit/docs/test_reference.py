@@ -158,7 +158,7 @@ def test_every_argument_of_a_verb_is_documented(verb: str) -> None:
 
 def test_the_states_and_the_json_keys_of_events_are_documented() -> None:
     text = section(page("command-line.md"), "## events")
-    look = (PROJECT / "docs/how-to/look-into-events.md").read_text()
+    look = (PROJECT / "docs/how-to/inspect-events.md").read_text()
     assert sorted(keys(section(look, "## List"))) == sorted(STATES)
     assert ", ".join(f"`{name}`" for name in DeliveryRow.__dataclass_fields__) in text
     assert all(f"`{state}`" in text for state in STATES)
