@@ -151,7 +151,7 @@ async def test_a_key_that_comes_with_the_token_is_not_looked_at(
     assert await refused(verifier, STRANGER.sign(said, **header)) == "unknown key"
     assert await refused(verifier, STRANGER.sign(said, **{**header, "kid": "r1"})) == "signature"
     assert await refused(verifier, STRANGER.sign(said, kid="r1")) == "signature"
-    assert "/stolen" not in issuer.asked
+    assert "/stolen" not in issuer.requested_paths
 
 
 @pytest.mark.parametrize(
