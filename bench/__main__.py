@@ -1,7 +1,6 @@
-"""The command: plays the cases, tells what came out, and writes it down if wanted.
+"""The command: plays the cases, prints the figures and optionally stores them.
 
-Its one rule: whatever way it ends, no server and no file of it is left. Imports `cases`, `entrants`,
-`report` and the standard library.
+Servers are stopped and their files removed, however the run ends.
 """
 
 from __future__ import annotations

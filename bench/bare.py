@@ -1,8 +1,8 @@
-"""The yardstick: the PUT handlers that people write with aiohttp, with nothing around them.
+"""The yardstick: plain aiohttp PUT handlers.
 
 `python bare.py loop|aiofiles FOLDER PORT` serves `PUT /upload/<name>` on 127.0.0.1. `loop` opens,
-writes and renames in the event loop; `aiofiles` hands each chunk to a thread. Neither syncs, checks
-the path nor tells anybody. Imports aiohttp, aiofiles, uvloop and the standard library.
+writes and renames in the event loop; `aiofiles` runs each chunk in a thread. Neither syncs, checks the
+path nor starts handlers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The cases: who meets whom over what, in the order they are run.
-
-Its one rule: sizes stand here and nowhere else. Imports every room of the bench below it.
-"""
+"""The cases: which contestants are compared over what, in the order of the run. All sizes are here."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done: bytes, seconds, counts."""
+    """Amounts: bytes, seconds, counts."""
 
     big: int = 2048 * MIB
     part: int = 256 * MIB
@@ -57,7 +54,7 @@ DISK = "disk, batches of 64"
 
 
 class Sources:
-    """What is sent, made when first wanted; files in `folder`, which should be a tmpfs."""
+    """Sources of bodies, created when first used; files in `folder`, which should be a tmpfs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

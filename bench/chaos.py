@@ -1,9 +1,8 @@
-"""Accidents at length: `python -m bench.chaos [--uploads 2000] [--every 25] [--seed N] [--lease 5]`.
+"""Fault injection: `python -m bench.chaos [--uploads 2000] [--every 25] [--seed N] [--lease 5]`.
 
-Two gateways, two workers and three NATS servers as processes of this machine are killed with SIGKILL,
-one after the other, in the midst of uploads, and once all of NATS; then it is counted what became
-of every upload. Then: how soon work goes on that was begun when its process was killed. Exit code 1
-if the promise was broken. Takes some minutes.
+Two gateways, two workers and three NATS servers are killed with SIGKILL one after the other during
+uploads, and once all of NATS; then the outcome of every upload is counted. Then: how soon work goes on
+whose process was killed. Exit code 1 if the promise was broken. Takes some minutes.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from tests.support.recovery_times import seconds_after_a_worker_died, seconds_af
 ROUNDS = 3
 
 
-def accidents(folder: Path, asked: argparse.Namespace) -> Iterator[tuple[str, object]]:
+def accidents(folder: Path, args: argparse.Namespace) -> Iterator[tuple[str, object]]:
     """Yield the rows of the storm. Raises SystemExit if the promise was broken."""
     folder.mkdir()
     with deployment(folder) as running:
-        report = uvloop.run(upload_under_faults(running, asked.uploads, asked.every, asked.seed))
+        report = uvloop.run(upload_under_faults(running, args.uploads, args.every, args.seed))
     yield from report.rows()
     if broken := report.verdict.broken():
         raise SystemExit(f"the promise was broken: {broken}")
 
 
 def interruptions(folder: Path, lease: float) -> Iterator[tuple[str, object]]:
-    """Yield how soon interrupted work goes on, the median and the longest of some rounds."""
+    """Yield how soon interrupted work resumes, the median and the longest of some rounds."""
     restarts = [uvloop.run(seconds_after_restart(folder / f"restart-{n}")) for n in range(ROUNDS)]
     yield "embedded: start command after the kill to the run, s (median, longest)", shown(restarts)
     died = []
@@ -50,16 +49,16 @@ def shown(seconds: list[float]) -> str:
 
 
 def main() -> None:
-    """Do it and print."""
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uploads", type=int, default=2000)
     parser.add_argument("--every", type=int, default=25, help="uploads from one accident to the next")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lease", type=float, default=5.0)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in (accidents(folder / "storm", asked), interruptions(folder, asked.lease)):
+        for part in (accidents(folder / "storm", args), interruptions(folder, args.lease)):
             for what, figure in part:
                 print(f"{what:70} {figure}", flush=True)
 

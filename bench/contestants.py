@@ -1,8 +1,7 @@
 """The contestants: how each server is set up, started and stopped.
 
-Its one rule: each one is used as its own documentation says, logs as little as it can, and is given
-the settings that make it fastest at what is measured; where that is a choice, the docstring says so.
-Imports `processes`, `samples` and the standard library.
+Each one is used as its own documentation says, logs as little as it can, and has the settings that are
+fastest for what is measured; where that is a choice, its docstring says so.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ def program(name: str) -> str:
     """Return the path of an installed program; raise NotInstalledError where there is none."""
     beside = Path(sys.executable).parent / name
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    found = str(beside) if beside.exists() else shutil.which(name, path=path)
-    if found is None:
+    program_path = str(beside) if beside.exists() else shutil.which(name, path=path)
+    if program_path is None:
         raise NotInstalledError(f"{name} is not installed: scripts/bench installs what is needed")
-    return found
+    return program_path
 
 
 class Contestant:
@@ -82,7 +81,7 @@ class Contestant:
 
     @property
     def url(self) -> str:
-        """Return what a name is put behind."""
+        """Return the URL before a name."""
         return f"{self.scheme}://127.0.0.1:{self.port}{self.prefix}"
 
     def __enter__(self) -> Self:
@@ -175,7 +174,7 @@ class Rclone(Contestant):
 
 
 class Copyparty(Contestant):
-    """copyparty, told not to hash what it receives (its default is SHA-512)."""
+    """copyparty without hashing of uploads (its default is SHA-512)."""
 
     def command(self) -> list[str]:
         words = [sys.executable, "-m", "copyparty", "-q", "-i", "127.0.0.1", "-p", str(self.port)]

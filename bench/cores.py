@@ -1,9 +1,8 @@
 """Bench of several processes: `python -m bench.cores [--seconds S] [--counts 1,2] [--durability none]`.
 
-PUTs of 4 KiB with `wrk` (Debian's package) against one process and against several, in turns, on
-this disk. The load generator runs on the same machine: `load` says how much
-of a processor it took from the servers, `servers` what each of their processes used. Run it on a
-quiet machine.
+PUTs of 4 KiB with `wrk` (Debian's package) against one process and against several, in turns, on this
+disk. The load generator runs on the same machine: `load` is its share of a processor, `servers` the
+share of each server process. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -79,8 +78,8 @@ def serving(folder: str, count: int, durability: str) -> Iterator[tuple[str, psu
 
 def spent(process: psutil.Process) -> dict[int, float]:
     """Return the processor seconds of a process and of each of its children so far."""
-    times = {one.pid: one.cpu_times() for one in (process, *process.children())}
-    return {pid: one.user + one.system for pid, one in times.items()}
+    times = {server.pid: server.cpu_times() for server in (process, *process.children())}
+    return {pid: server.user + server.system for pid, server in times.items()}
 
 
 def children_spent() -> float:
@@ -97,12 +96,12 @@ def measure(count: int, seconds: int, durability: str, script: Path) -> Row:
         serving(folder, count, durability) as (url, server),
     ):
         before, children, started = spent(server), children_spent(), time.monotonic()
-        said = subprocess.run([*words, url], capture_output=True, text=True, check=True).stdout
+        output = subprocess.run([*words, url], capture_output=True, text=True, check=True).stdout
         lasted = time.monotonic() - started
         load, after = children_spent() - children, spent(server)
-    found = re.search(r"REQUESTS (\d+) ERRORS (\d+) P50 (\d+) P99 (\d+)", said)
-    assert found, said
-    requests, errors, p50, p99 = map(int, found.groups())
+    match = re.search(r"REQUESTS (\d+) ERRORS (\d+) P50 (\d+) P99 (\d+)", output)
+    assert match, output
+    requests, errors, p50, p99 = map(int, match.groups())
     used = [(after[pid] - before.get(pid, 0.0)) / lasted for pid in sorted(after)]
     busy = used if count == 1 else used[1:]  # the supervisor only waits
     return Row(count, requests / lasted, p50 / 1000, p99 / 1000, errors, load / lasted, busy)
@@ -114,17 +113,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--counts", default="1,2")
     parser.add_argument("--durability", choices=("full", "none"), default="full")
-    asked = parser.parse_args()
-    print(
-        f"{os.cpu_count()} processors, {CONNECTIONS} connections, 4 KiB, durability {asked.durability}"
-    )
+    args = parser.parse_args()
+    print(f"{os.cpu_count()} processors, {CONNECTIONS} connections, 4 KiB, durability {args.durability}")
     print("processes      1/s  p50 ms  p99 ms  errors   load  servers")
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "put.lua")
         script.write_text(SCRIPT)
         for _ in range(ROUNDS):
-            for count in map(int, asked.counts.split(",")):
-                print(measure(count, asked.seconds, asked.durability, script), flush=True)
+            for count in map(int, args.counts.split(",")):
+                print(measure(count, args.seconds, args.durability, script), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Who takes part in a case, and taking turns: A B C, B C A, C A B, each beside the others in time.
+"""The entrants of a case and their turns: A B C, B C A, C A B, each beside the others in time.
 
-Its one rule: nothing an entrant leaves behind (work, files, unwritten pages) falls into another's turn.
-Imports `contestants`, `load`, `samples` and the standard library.
+Work, files and unwritten pages of one turn do not fall into the next one.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _ZEROS = bytes(1 << 20)
 
 
 class Player(Protocol):
-    """An entrant that is ready."""
+    """An entrant that is set up."""
 
     def take(self, turn: str) -> Sample:
-        """Take a turn, and look at what came of it."""
+        """Run a turn and check its result."""
 
     def memory(self) -> tuple[int, int] | None:
         """Return bytes resident before the first turn and the most since; None without a server."""
@@ -37,7 +36,7 @@ class Player(Protocol):
 
 @dataclass(frozen=True)
 class Entrant:
-    """A name and how it gets ready in a folder of its own."""
+    """A name, and its set-up in a folder of its own."""
 
     name: str
     ready: Callable[[Path, Place], AbstractContextManager[Player]]
@@ -45,7 +44,10 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Case:
-    """Who meets over what. `place` is where files land; `memory` is bytes that a turn fills of it."""
+    """The entrants and load of a comparison. `place` is where files land.
+
+    `memory` is the number of bytes that a turn fills of it.
+    """
 
     key: str
     title: str
@@ -122,7 +124,7 @@ class _Probed:
 
 
 def probing(name: str, probe: Callable[[Path, str], Sample]) -> Entrant:
-    """Return something that is no server as an entrant: called with a folder and the turn's name."""
+    """Return a probe without server as an entrant: called with a folder and the turn's name."""
 
     @contextmanager
     def ready(folder: Path, place: Place) -> Iterator[Player]:
@@ -140,7 +142,7 @@ def play(
     """Let the entrants of `case` take `rounds` turns each, interleaved; return what they did.
 
     `folder` is removed afterwards; in `tmpfs`, if given, memory is touched before each turn.
-    An entrant that is not installed is left out and told; any other fault raises BenchError.
+    An entrant that is not installed is left out with a message; any other error raises `BenchError`.
     """
     results: Results = {}
     with ExitStack() as stack:

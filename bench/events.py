@@ -1,13 +1,13 @@
-"""Bench of the embedded engine of events: `python -m bench.events [what ...]`.
+"""Bench of the embedded event engine: `python -m bench.events [NAME ...]`.
 
-A whole life is publish + claim + a trivial handler + the outcome written down, all in this process,
-on this disk, with `synchronous=FULL`. Every figure names its set-up; run it on a quiet machine.
+A complete event is publish + claim + a trivial handler + the stored outcome, all in this process, on
+this disk, with `synchronous=FULL`. Run it on a quiet machine.
 
-    closed    64 publishers, each waits for its answer before it publishes again
-    paced     open loop: 2,000 events a second, whatever the answers do
-    slots     closed, with the 4 slots that a handler has unless it says otherwise
+    closed    64 publishers, each waits for its result before it publishes again
+    paced     open loop: 2,000 events a second, independent of the results
+    slots     closed, with the default concurrency of a handler (4)
     executor  closed, with a plugin's handler in the real executor instead of a coroutine on the loop
-    backlog   what a claim and an outcome cost while 1,000, 100,000 and 1,000,000 deliveries wait
+    backlog   the cost of a claim and an outcome while 1,000, 100,000 and 1,000,000 deliveries wait
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gateway.plugins.scripting import Services
 
 PUBLISHERS = 64
 RATE = 2000
-SECONDS = 5.0
+MEASURE_SECONDS = 5.0
 BODY = {"path": "/upload/a.bin", "headers": {f"X-Header-{n}": "v" * 40 for n in range(12)}, "bytes": 1}
 PLUGIN = """
 name: trivial
@@ -58,7 +58,7 @@ def event(handler: str) -> NewEvent:
 
 @dataclass
 class Seen:
-    """What one run of the bench saw. Times in seconds."""
+    """Results of one run. Times in seconds."""
 
     published: list[float] = field(default_factory=list)
     started: dict[str, float] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class TrivialHandler:
     hooks: Hooks | None = None
 
     async def run(self, delivery: Delivery) -> Outcome:
-        """Note how long the delivery took to come here."""
+        """Record the latency of a delivery."""
         now = time.monotonic()
         self.seen.reached.append(now - self.seen.started.pop(delivery.event_id, now))
         if self.hooks is not None:
@@ -118,16 +118,16 @@ class TrivialHandler:
 
 
 async def publish(journal: Journal, seen: Seen, name: str) -> None:
-    """Publish one event and note how long it took."""
-    told = event(name)
-    seen.started[told.id] = started = time.monotonic()
-    await journal.outbox.publish([told])
+    """Publish one event and record its latency."""
+    new_event = event(name)
+    seen.started[new_event.id] = started = time.monotonic()
+    await journal.outbox.publish([new_event])
     seen.published.append(time.monotonic() - started)
 
 
 async def closed(journal: Journal, seen: Seen, name: str) -> None:
-    """Publish with many who wait for their answers."""
-    end = time.monotonic() + SECONDS
+    """Publish with many publishers that wait for their results."""
+    end = time.monotonic() + MEASURE_SECONDS
 
     async def publisher() -> None:
         while time.monotonic() < end:
@@ -137,9 +137,9 @@ async def closed(journal: Journal, seen: Seen, name: str) -> None:
 
 
 async def paced(journal: Journal, seen: Seen, name: str) -> None:
-    """Publish RATE a second whatever the answers do."""
+    """Publish RATE a second, independent of the results."""
     started, tasks = time.monotonic(), set[asyncio.Task[None]]()
-    for number in range(int(RATE * SECONDS)):
+    for number in range(int(RATE * MEASURE_SECONDS)):
         wait = started + number / RATE - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
@@ -183,7 +183,7 @@ async def in_executor(folder: Path, load: Load, concurrency: int, what: str) -> 
 
 
 def fill(db: sqlite3.Connection, first: int, count: int) -> None:
-    """Write deliveries that wait, half of them for another handler."""
+    """Write waiting deliveries, half of them for another handler."""
     numbers = range(first, first + count)
     db.executemany(
         "INSERT INTO events (id, type, created, body) VALUES (?, 'x', 1.0, '{}')",
@@ -197,7 +197,7 @@ def fill(db: sqlite3.Connection, first: int, count: int) -> None:
 
 
 async def backlog(folder: Path) -> None:
-    """Claim and settle batches of 64 while so much waits."""
+    """Claim and settle batches of 64 with that backlog."""
     journal = Journal(folder / "journal.db")
     journal.open()
     written = 0
@@ -243,7 +243,7 @@ async def run(what: str, folder: Path) -> None:
 
 
 def main() -> int:
-    """Run what was asked for, everything if nothing was."""
+    """Run the named measurements, by default all."""
     everything = ("closed", "slots", "paced", "executor", "paced-executor", "backlog")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[[], *everything], help="which (default: all)")

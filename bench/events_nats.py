@@ -1,10 +1,10 @@
-"""Measures the way of events: journal, relay, NATS and back, all on this machine.
+"""Bench of the event path over NATS: journal, relay, NATS and back, all on this machine.
 
     python -m bench.events_nats [--events 20000] [--servers 1|3] [--storage sync|default]
 
 Three figures, each in events per second: into the journal and out of the relay; out of NATS by a
-consumer that settles each delivery; and both at once. Servers, relay and consumer share the
-machine, so the figures are a floor. The servers sync before they say yes unless told otherwise.
+consumer that settles each delivery; and both at once. Servers, relay and consumer share the machine,
+so the figures are a floor. The servers sync before they acknowledge, unless `--storage default`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ BODY = {"params": {"a": ["1"]}, "headers": {f"X-Header-{n}": "value" * 6 for n i
 
 
 async def publish(journal: Journal, count: int, first: int) -> None:
-    """Let many publish one event after the other, as uploads do."""
+    """Publish one event after the other from many tasks, as uploads do."""
     numbers = iter(range(first, first + count))
 
-    async def one() -> None:
+    async def publish_one() -> None:
         for number in numbers:
             event = NewEvent(f"e{number}", "APIGW.OnFileUploaded", ("h",), BODY, time.time())
             await journal.outbox.publish([event])
 
-    await asyncio.gather(*(one() for _ in range(PUBLISHERS)))
+    await asyncio.gather(*(publish_one() for _ in range(PUBLISHERS)))
 
 
 async def consume(nats: NatsEngine, count: int) -> None:
-    """Claim and settle, as the runner does: it claims on while outcomes are being written."""
+    """Claim and settle as the runner does, claiming while outcomes are being written."""
     left = count
     settling: set[asyncio.Task[None]] = set()
     while left > 0:
@@ -60,7 +60,7 @@ async def consume(nats: NatsEngine, count: int) -> None:
 
 
 async def relayed(journal: Journal) -> None:
-    """Wait until the journal has nothing left."""
+    """Wait until the journal is empty."""
     while await journal.ledger.depth():
         await asyncio.sleep(0.005)
 
@@ -109,16 +109,16 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--servers", type=int, choices=(1, 3), default=3)
     parser.add_argument("--sync", default="always", help="sync_interval of the servers")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         running = (
             cluster_of_three(folder / "nats")
-            if asked.servers == 3
-            else single(folder / "nats", sync=asked.sync)
+            if args.servers == 3
+            else single(folder / "nats", sync=args.sync)
         )
         with running as servers:
-            figures = uvloop.run(measure(folder, servers.url, asked.events))
+            figures = uvloop.run(measure(folder, servers.url, args.events))
     for what, rate in figures.items():
         print(f"{what:28} {rate:8,.0f} events/s")
 

@@ -1,10 +1,10 @@
-"""Bench of the least that a small upload costs: `python -m bench.floor [--plugins DIR]`.
+"""Bench of the minimum cost of a small upload: `python -m bench.floor [--plugins DIR]`.
 
 Processor time of the server's loop for a PUT of 4 KiB, without sockets, and with a committer that
-says yes at once: who is it, may they, which path, ids, hooks, counts, log context, the answer. Beside
-it the whole of a bare aiohttp handler, files written and all. What the gateway does for a PUT in its
-other threads comes on top, and the interpreter runs one thread at a time: while the first figure is
-as large as the second, one process of the gateway cannot be as fast as the bare handler.
+succeeds at once: authentication, authorization, path, ids, hooks, counts, log context, response. Beside
+it the whole of a bare aiohttp handler, with written files. The work of the gateway's other threads
+comes on top, and the interpreter runs one thread at a time: while the first figure is as large as the
+second, one process of the gateway cannot be as fast as the bare handler.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Connect = Callable[[], web.RequestHandler]
 
 
 class _Nowhere(asyncio.Transport):
-    """A connection to nobody: it counts the answers."""
+    """A connection without peer that counts the responses."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -62,7 +62,7 @@ class _Nowhere(asyncio.Transport):
 
 
 async def at_once(_: Committer, request: CommitRequest) -> Stored:
-    """Say that an upload is stored, a turn of the loop later, as the committer does at the soonest."""
+    """Report an upload as stored in the next turn of the loop, the earliest for a committer."""
     loop = asyncio.get_running_loop()
     answer = loop.create_future()
     upload = request.upload
@@ -136,14 +136,14 @@ async def play(folder: Path, plugins: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Play it in memory, where there is such a folder."""
+    """Run in memory, if there is such a folder."""
     parser = argparse.ArgumentParser("bench.floor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--plugins", action="append", default=[], metavar="DIR")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     logging.getLogger().setLevel(logging.WARNING)
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        uvloop.run(play(Path(folder), asked.plugins))
+        uvloop.run(play(Path(folder), args.plugins))
 
 
 if __name__ == "__main__":

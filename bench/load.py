@@ -1,8 +1,7 @@
-"""What drives a contestant: curl for large bodies, wrk for small ones, a plain socket for refusals.
+"""Loads: curl for large bodies, wrk for small ones, a plain socket for refusals.
 
-Its one rule: the client is cheap, bounded in time, and what it sent is compared with what landed.
-Each load is a class with `run`, which is timed, and `check`, which is not. Imports `contestants`,
-`samples` and the standard library.
+A client is cheap and bounded in time, and what it sent is compared with what was stored. Each load is a
+class with `run`, which is timed, and `check`, which is not.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ class Load(Protocol):
     """Whether the files are removed after each turn even on disk."""
 
     def run(self, contestant: Contestant, turn: str) -> Sample:
-        """Do it; raise BenchError where the contestant does not take it."""
+        """Run the load. Raises `BenchError` if the contestant refuses it."""
 
     def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
-        """Look at what landed; raise BenchError where it is not what was sent."""
+        """Compare what was stored. Raises `BenchError` if it differs from what was sent."""
 
 
 def make_source(path: Path, size: int) -> Path:
@@ -56,9 +55,9 @@ def random_block() -> bytes:
         return file.read(BLOCK)
 
 
-def same(one: Path, other: Path) -> bool:
-    """Tell whether two files hold the same bytes."""
-    with one.open("rb") as left, other.open("rb") as right:
+def same(first: Path, second: Path) -> bool:
+    """Return whether two files have the same content."""
+    with first.open("rb") as left, second.open("rb") as right:
         while block := left.read(BLOCK):
             if block != right.read(BLOCK):
                 return False
@@ -145,10 +144,10 @@ class Wrk:
         lines = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
         if not lines:
             raise BenchError(f"wrk failed: {done.stdout[-300:]} {done.stderr[-300:]}")
-        told = json.loads(lines[0])
-        if told["bad_status"] or told["broken"] or not told["requests"]:
-            raise BenchError(f"not every request was answered 2xx: {told}")
-        return Sample(told["seconds"], told["requests"], told["p50_ms"], told["p99_ms"])
+        result = json.loads(lines[0])
+        if result["bad_status"] or result["broken"] or not result["requests"]:
+            raise BenchError(f"not every request was answered 2xx: {result}")
+        return Sample(result["seconds"], result["requests"], result["p50_ms"], result["p99_ms"])
 
     def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
         names = [file.name for file in contestant.landed.iterdir() if file.name.startswith(turn)]
@@ -157,9 +156,9 @@ class Wrk:
         if not least <= len(names) <= least + self.connections:
             raise BenchError(f"{len(names)} files for {sample.amount} answers")
         for number, name in enumerate(names):
-            self._look_at(contestant, name, closely=number % 101 == 0)
+            self._compare(contestant, name, closely=number % 101 == 0)
 
-    def _look_at(self, contestant: Contestant, name: str, *, closely: bool) -> None:
+    def _compare(self, contestant: Contestant, name: str, *, closely: bool) -> None:
         file = contestant.landed / name
         if file.stat().st_size != self.size:
             raise BenchError(f"{name} has {file.stat().st_size} bytes, {self.size} were sent")
@@ -200,7 +199,7 @@ class Fetch(Wrk):
 
 @dataclass(frozen=True)
 class Download:
-    """curl fetching `source`, whose bytes are looked at when it is fetched a second time."""
+    """curl fetching `source`, whose bytes are compared when it is fetched a second time."""
 
     source: Path
     large = True
@@ -229,7 +228,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Clients that ask first (`Expect: 100-continue`), one after the other, and are refused.
+    """Clients with `Expect: 100-continue`, one after the other, that are refused.
 
     `p50_ms` is from opening the connection to the refusal; `sent` is what curl sends of `source`.
     """

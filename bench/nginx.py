@@ -1,7 +1,6 @@
-"""nginx among the contestants: as a store, as a server of files, as a proxy and behind one.
+"""nginx as a contestant: as a store, as a file server, as a proxy and behind one.
 
-The rule is that of `contestants`: it is given the settings that make it fastest at what is measured.
-Imports `contestants` and the standard library.
+It has the settings that are fastest for what is measured.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ http {{
 
 
 class NginxStatic(Nginx):
-    """nginx as it hands out files fastest, looking at each one anew as the gateway does."""
+    """nginx as a file server at its fastest, with a stat for each request as in the gateway."""
 
     def _more(self) -> str:
         return "  sendfile on;\n  tcp_nopush on;"

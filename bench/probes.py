@@ -1,8 +1,4 @@
-"""What the disk gives without HTTP: the yardsticks of uploads that are synced.
-
-Its one rule: do the same work for the same promise, with as little around it as can be. Imports
-`samples` and the standard library.
-"""
+"""The disk without HTTP: yardsticks of synced uploads, with the same durability and least overhead."""
 
 from __future__ import annotations
 

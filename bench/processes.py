@@ -1,7 +1,6 @@
-"""A server as a process: started, waited for, looked at, ended.
+"""A server as a process: start, wait, measure, stop.
 
-Its one rule: what was started is ended, with all its children, however the bench ends. Imports
-`samples`, psutil and the standard library.
+Started processes are stopped with all their children, however the bench ends.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import psutil
 
 from bench.samples import BenchError
 
-PATIENCE = 30.0
+STOP_TIMEOUT = 30.0
 """Seconds within which a server must start, settle or stop."""
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
+    """Return a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -32,7 +31,7 @@ def free_port() -> int:
 
 
 class _HeldSignals:
-    """Holds back what would end us between the start of a process and the note that it runs."""
+    """Blocks stop signals between the start of a process and its registration."""
 
     def __init__(self) -> None:
         self._came: list[int] = []
@@ -44,7 +43,7 @@ class _HeldSignals:
         self._came.append(number)
 
     def let_go(self) -> None:
-        """Let signals through again, first those that came meanwhile."""
+        """Unblock signals, first those that arrived meanwhile."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         for came in self._came:
@@ -81,14 +80,14 @@ class Server:
             raise
 
     def _wait_for(self, port: int) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + STOP_TIMEOUT
         while time.monotonic() < deadline and self._process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.02)
-        said = self._log.read_text(errors="replace")[-2000:]
-        raise BenchError(f"did not start: {' '.join(self._command)}\n{said}")
+        output = self._log.read_text(errors="replace")[-2000:]
+        raise BenchError(f"did not start: {' '.join(self._command)}\n{output}")
 
     def _tree(self) -> list[psutil.Process]:
         root = psutil.Process(self._process.pid)
@@ -103,8 +102,8 @@ class Server:
         return total
 
     def settle(self) -> None:
-        """Wait until the server has done what it does after its last answer."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait until the server has finished its work after the last response."""
+        deadline = time.monotonic() + STOP_TIMEOUT
         before = -1.0
         while (now := self.cpu()) != before and time.monotonic() < deadline:
             before = now
@@ -119,17 +118,17 @@ class Server:
         return sum(_high_water(process.pid) for process in self._tree())
 
     def stop(self) -> None:
-        """End the server: SIGTERM, and SIGKILL for what is left of it."""
+        """Stop the server: SIGTERM, then SIGKILL."""
         if self._process.poll() is not None:
             return
         tree = self._tree()
         self._process.terminate()
-        _, alive = psutil.wait_procs(tree, timeout=PATIENCE)
+        _, alive = psutil.wait_procs(tree, timeout=STOP_TIMEOUT)
         for process in alive:
             process.kill()
         self._process.wait()
 
 
 def _high_water(pid: int) -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) * 1024 if match else 0

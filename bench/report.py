@@ -1,8 +1,6 @@
-"""Formats the figures: tables for the terminal, goals and figures for docs/benchmarks.md, three
-lines for the README.
+"""Output: tables for the terminal, goals and figures for docs/benchmarks.md, three lines for the README.
 
-What the pages show is made from `bench/results.json` alone, so that a reader can check one against
-the other.
+The pages are made from `bench/results.json` alone, so that a reader can check them.
 """
 
 from __future__ import annotations
@@ -57,7 +55,7 @@ def headline(outcomes: Outcomes) -> str:
 
 
 def targets_table(outcomes: Outcomes) -> str:
-    """Return what was aimed at and what was reached, as markdown, of the cases that were run."""
+    """Return the targets and whether they were reached, as markdown, of the cases that were run."""
     results = {key: outcome.results for key, outcome in outcomes.items()}
     lines = ["| what | beside | median (least to most) | goal | |", "|---|---|---|---|---|"]
     measured = ((target, target.measured(results)) for target in (*TARGETS, *CONTEXT))
@@ -118,7 +116,7 @@ def case_tables(outcomes: Outcomes) -> str:
 
 
 def load(store: Path = STORE) -> Outcomes:
-    """Return the outcomes that are kept in `store`; none where there is no such file."""
+    """Return the outcomes in `store`; none if there is no such file."""
     if not store.exists():
         return {}
     return {key: _outcome(value) for key, value in json.loads(store.read_text()).items()}
@@ -133,7 +131,7 @@ def _outcome(value: Mapping[str, Any]) -> Outcome:
 
 
 def keep(new: Outcomes, order: Iterable[str], store: Path = STORE) -> Outcomes:
-    """Put `new` in the place of what `store` has of these cases; return all, in `order`."""
+    """Replace these cases of `store` by `new`; return all, in `order`."""
     every = {**load(store), **new}
     kept = {key: every[key] for key in order if key in every}
     shown = {key: dataclasses.asdict(outcome) for key, outcome in kept.items()}
@@ -142,7 +140,7 @@ def keep(new: Outcomes, order: Iterable[str], store: Path = STORE) -> Outcomes:
 
 
 def write_pages(kept: Outcomes) -> None:
-    """Write the kept outcomes into the README and docs/benchmarks.md."""
+    """Write the stored outcomes into the README and docs/benchmarks.md."""
     write(README, headline(kept), "bench")
     write(PAGE, targets_table(kept), "bench goals")
     write(PAGE, case_tables(kept), "bench figures")

@@ -1,9 +1,8 @@
-"""Bench of the way into a bucket: `python -m bench.s3`, beside what people use instead.
+"""Bench of uploads to a bucket: `python -m bench.s3`, beside the usual clients.
 
-One large file goes into a real S3 server on this machine: through the gateway (curl sends it there,
-the gateway sends it on while it comes), by `rclone copyto` and by `aws s3 cp`, in turns. Its one
-rule: what landed is read back and compared before a figure is told. Imports `samples` and the
-standard library; run it on a quiet machine.
+One large file goes to a real S3 server on this machine: through the gateway (curl sends it, the gateway
+streams it on), by `rclone copyto` and by `aws s3 cp`, in turns. The stored object is read back and
+compared before a figure counts. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ KEY, SECRET, REGION, BUCKET = "AKIDBENCH", "SECRETBENCH1234", "us-east-1", "benc
 OURS: Final = "gateway"
 RCLONE: Final = "rclone copyto"
 AWS: Final = "aws s3 cp"
-PATIENCE: Final = 60.0
+START_TIMEOUT: Final = 60.0
 GOAL_MIB: Final = 120
 """The most that a gateway may have resident while files go through it."""
 
 
 def program(name: str) -> str:
     """Return a program of this environment. Raises `NotInstalledError`."""
-    found = Path(sys.executable).with_name(name)
-    if not found.exists():
+    match = Path(sys.executable).with_name(name)
+    if not match.exists():
         raise NotInstalledError(f"{name} is not there: scripts/venv bench")
-    return str(found)
+    return str(match)
 
 
 def free_port() -> int:
@@ -73,7 +72,7 @@ class Store:
             (self.folder / BUCKET).mkdir(parents=True)
             flags = ["--config", os.devnull, "--auth-key", f"{KEY},{SECRET}"]
             return [program("rclone"), "serve", "s3", *flags, "--addr", self.address, str(self.folder)]
-        ports = [f"-{one}.port={free_port()}" for one in ("master", "volume", "filer", "admin")]
+        ports = [f"-{role}.port={free_port()}" for role in ("master", "volume", "filer", "admin")]
         flags = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false"]
         flags += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         flags += [f"-s3.port={self.port}", f"-dir={self.folder}"]
@@ -84,7 +83,7 @@ class Store:
         return f"127.0.0.1:{self.port}"
 
     def environ(self) -> dict[str, str]:
-        """What every program finds its way and its keys by."""
+        """The environment with endpoint and credentials."""
         return {
             **os.environ,
             "AWS_ENDPOINT_URL_S3": f"http://{self.address}",
@@ -103,7 +102,7 @@ class Store:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Start it, make the bucket, end it."""
+        """Start the store, create the bucket, stop it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder.parent / f"{self.name}.log").open("wb") as log:
             server = subprocess.Popen(
@@ -119,7 +118,7 @@ class Store:
             server.wait()
 
     def run(self, command: Sequence[str]) -> None:
-        """Run a client. Raises `BenchError` with its last words."""
+        """Run a client. Raises `BenchError` with its last output."""
         done = subprocess.run(
             command, env=self.environ(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
         )
@@ -146,17 +145,17 @@ class Gateway:
     def peak(self) -> int:
         """Return the most bytes that were ever resident (proc(5), VmHWM)."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        return int(found[1]) * 1024 if found else 0
+        match = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(match[1]) * 1024 if match else 0
 
     def end(self) -> None:
-        """End it at once: it has nothing to lose."""
+        """Kill it: no data is needed any more."""
         self._process.kill()
         self._process.communicate()
 
 
 def commands(gateway: Gateway, source: Path, turn: int) -> Mapping[str, Sequence[str]]:
-    """Return who sends the file, and with which command; each turn has names of its own."""
+    """Return each sender and its command; each turn has names of its own."""
     aws = [program("aws"), "s3", "cp", "--only-show-errors", str(source)]
     curl = ["curl", "-sS", "--fail", "-H", "Expect:", "-T", str(source)]
     return {
@@ -167,19 +166,19 @@ def commands(gateway: Gateway, source: Path, turn: int) -> Mapping[str, Sequence
 
 
 def landed(who: str, turn: int) -> str:
-    """Return where the file is, as rclone calls it."""
+    """Return the rclone name of the stored file."""
     return f"store:{BUCKET}/{ {OURS: 'gateway/upload', RCLONE: 'rclone', AWS: 'aws'}[who] }/{turn}"
 
 
 def check(store: Store, who: str, digest: str) -> None:
-    """Read back what landed. Raises `BenchError` where it is something else."""
+    """Read back what was stored. Raises `BenchError` if it differs."""
     command = [program("rclone"), "cat", landed(who, 0)]
     with subprocess.Popen(command, env=store.environ(), stdout=subprocess.PIPE) as reading:
         assert reading.stdout is not None
-        found = hashlib.sha256()
+        match = hashlib.sha256()
         while piece := reading.stdout.read(MIB):
-            found.update(piece)
-        if found.hexdigest() != digest:
+            match.update(piece)
+        if match.hexdigest() != digest:
             raise BenchError(f"{who}: other bytes have landed than were sent")
 
 
@@ -203,7 +202,7 @@ def play(store: Store, source: Path, rounds: int) -> tuple[dict[str, list[float]
 
 
 def tell(store: str, rates: Mapping[str, list[float]], peak: int) -> Iterator[str]:
-    """Yield the lines that say what came out."""
+    """Yield the lines of the result."""
     for who, figures in rates.items():
         spread = Spread.of([figure / MIB for figure in figures])
         line = (
@@ -218,7 +217,7 @@ def tell(store: str, rates: Mapping[str, list[float]], peak: int) -> Iterator[st
 
 
 def make_source(path: Path, size: int) -> None:
-    """Write a file of `size` bytes that do not repeat soon."""
+    """Write a file of `size` bytes without short repetitions."""
     block = os.urandom(MIB)
     with path.open("wb") as file:
         for number in range(0, size, MIB):
@@ -226,7 +225,7 @@ def make_source(path: Path, size: int) -> None:
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + START_TIMEOUT
     while time.monotonic() < until and server.poll() is None:
         try:
             urllib.request.urlopen(url, timeout=1).close()
@@ -240,7 +239,7 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Play it, print it."""
+    """Run the bench and print the result."""
     parser = argparse.ArgumentParser("bench.s3", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="MiB of the file")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each entrant")
@@ -258,7 +257,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def measure(name: str, folder: Path, size: int, rounds: int) -> None:
-    """Play with one store and print what came out. Raises `BenchError`, also for want of room."""
+    """Run with one store and print the result. Raises `BenchError`, also if space is short."""
     needed, free = size * (3 * rounds + 1), shutil.disk_usage(folder).free
     if free < needed:
         raise BenchError(

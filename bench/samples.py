@@ -1,8 +1,4 @@
-"""What one turn of a case gives, and how turns are put together.
-
-The bottom of the bench; its one rule: a figure is never told without its spread. Imports only the
-standard library.
-"""
+"""The result of a turn, and statistics of turns. A figure is never shown without its spread."""
 
 from __future__ import annotations
 
@@ -12,18 +8,18 @@ from dataclasses import dataclass, field
 
 
 class BenchError(Exception):
-    """A figure cannot be had: a contestant did not start, answered wrongly or stored wrong bytes."""
+    """A figure cannot be measured: a contestant did not start, failed or stored wrong bytes."""
 
 
 class NotInstalledError(BenchError):
-    """A program that a contestant or a load needs is not there."""
+    """A program that a contestant or a load needs is not installed."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One turn: `amount` requests or bytes in `seconds`.
 
-    `p50_ms` and `p99_ms` are milliseconds to an answer, None where nobody looked; `sent` is bytes of
+    `p50_ms` and `p99_ms` are milliseconds to an answer, None if not measured; `sent` is bytes of
     a refused body that were sent; `cpu` is the server's user and system seconds.
     """
 
@@ -45,7 +41,7 @@ class Spread:
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> Spread:
-        """Put `figures`, at least one, together."""
+        """Return the spread of `figures`, at least one."""
         return cls(min(figures), statistics.median(figures), max(figures))
 
 

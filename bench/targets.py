@@ -1,7 +1,6 @@
-"""What is aimed at, one line each, and whether a run reached it.
+"""Targets, one line each, and whether a run reached them.
 
-Its one rule: a ratio is taken turn by turn, between neighbours in time, and told as its median.
-Imports `cases`, `samples` and the standard library.
+A ratio is computed turn by turn, between neighbours in time, and shown as its median.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ UNITS: dict[Figure, str] = {
 class Target:
     """`figure` of `who` in `case`, beside that of `peer` if there is one, within `bound`.
 
-    A rate must be at least the bound, every other figure at most. Without a bound it is only told.
+    A rate must be at least the bound, every other figure at most. Without a bound it is only shown.
     """
 
     case: str
@@ -46,18 +45,18 @@ class Target:
         return self.figure == "rate"
 
     def goal(self) -> str:
-        """Return the bound as people write it."""
+        """Return the bound as text."""
         if self.bound is None:
             return ""
         return f"{'≥' if self.at_least else '≤'} {self.bound:g}{self.unit}"
 
     @property
     def unit(self) -> str:
-        """Return what stands behind a figure."""
+        """Return the unit of a figure."""
         return " ×" if self.peer else UNITS[self.figure]
 
     def verdict(self, measured: Spread) -> str:
-        """Return whether it was reached, and if not, by how much of the bound it was missed."""
+        """Return whether the target was reached, else by how much of the bound it was missed."""
         if self.bound is None:
             return ""
         over = measured.middle - self.bound
@@ -75,7 +74,7 @@ class Target:
         mine = _figures(turns, self.who, self.figure)
         if self.peer:
             theirs = _figures(turns, self.peer, self.figure)
-            mine = [one / other for one, other in zip(mine, theirs, strict=True) if other]
+            mine = [mine_value / other for mine_value, other in zip(mine, theirs, strict=True) if other]
         return Spread.of(mine) if mine else None
 
 

@@ -46,7 +46,10 @@ RETIRED_LIMITS: Final = frozenset({
     "again", "busy", "fewest", "greatest", "largest", "linger", "longest", "look", "most",
     "patience", "shortest", "silence", "turn",
 })  # fmt: skip
-"""First words of no constant: limits are MAX_ and MIN_, times end in TIMEOUT, INTERVAL, TTL."""
+"""First words of no constant but a time: limits are MAX_ and MIN_."""
+
+TIME_WORDS: Final = frozenset({"delay", "delays", "interval", "timeout", "ttl"})
+"""Last words of constants that are times (`LINGER_TIMEOUT`)."""
 
 FILE_METHODS: Final = frozenset({"tell"})
 """Methods of Python's file protocol, which a class may have to implement."""
@@ -131,7 +134,8 @@ def retired(identifier: str) -> bool:
     return (
         plain.lower() in RETIRED_NAMES
         or not RETIRED_WORDS.isdisjoint(words)
-        or (constant and (words[0] in RETIRED_LIMITS or plain == "SECONDS"))
+        or (constant and words[0] in RETIRED_LIMITS and words[-1] not in TIME_WORDS)
+        or plain == "SECONDS"
     )
 
 

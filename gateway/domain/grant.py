@@ -1,7 +1,4 @@
-"""What a signed URL allows: plain data, and the checks that each of its fields has a meaning.
-
-A grant that says more than its method can do is refused when it is made.
-"""
+"""The terms of a signed URL, and their validation: every term must apply to the method. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from gateway.domain.paths import CONTROL_CHARACTER, MAX_PATH_BYTES
 from gateway.errors import Refusal
 
 FIELD_PREFIX: Final = "X-Gateway-"
-"""What the names of a signed URL's own query fields begin with."""
+"""Prefix of the query fields of a signature."""
 
 MAX_LIFETIME: Final = 7 * 24 * 3600
-"""Seconds from signing to expiry; as long as presigned URLs of S3 may live."""
+"""Seconds from signing to expiry, the limit of presigned URLs of S3."""
 
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 BODY_METHODS: Final = frozenset({"PUT", "POST", "PATCH"})
@@ -67,15 +64,15 @@ class Grant:
 
     @property
     def max_body_bytes(self) -> int | None:
-        """The bytes that the body may have at the most, None for any number."""
+        """The maximum size of the body in bytes, None for any."""
         return self.length if self.length is not None else self.max_length
 
     def at(self, path: str) -> Grant:
-        """Return the same for another path."""
+        """Return the grant for another path."""
         return replace(self, path=path)
 
     def check(self, now: float) -> None:
-        """Raise `ValueError`, written to whoever signs, for a grant that cannot be given at `now`."""
+        """Raise `ValueError` for a grant that is invalid at `now`, with a message for the signer."""
         if self.method not in METHODS:
             raise ValueError(f"the method must be one of {', '.join(sorted(METHODS))}")
         encode_path(self.path)
@@ -105,7 +102,7 @@ class Grant:
         if any(isinstance(value, bool | float) for value in (self.length, self.max_length)):
             raise ValueError("a length is a whole number of bytes")
         if self.max_body_bytes is not None and not 0 <= self.max_body_bytes <= MAX_LENGTH:
-            raise ValueError("a length is a number of bytes, 5 TiB at the most")
+            raise ValueError("a length is a number of bytes, at most 5 TiB")
         if self.once is not None and not _NONCE.fullmatch(self.once):
             raise ValueError("the name of a one-time URL has 16 to 64 letters, digits, - and _")
         if self.on_conflict not in {None, "reject"}:

@@ -19,6 +19,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from gateway.auth.request import IncomingRequest
 from gateway.errors import Refusal, Terminated
 from gateway.http.socket_turns import duplicate_tcp_socket
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.http")
 
@@ -80,7 +81,7 @@ class GatewayResponse(web.StreamResponse):
                 while remaining > 0 and not request.content.at_eof():
                     remaining -= len(await request.content.readany())
         except Exception as error:  # broken, slow or disconnected: the response was sent
-            log.debug("drain ended: %r", error)
+            log.debug("drain ended: %r", error, extra=event("drain.ended"))
 
     async def _drain_detached(self, request: web.BaseRequest) -> None:
         """Wait until the client closes too; aiohttp does not read from a detached socket."""

@@ -1,4 +1,4 @@
-"""The sockets and the certificate that we listen with."""
+"""Listening sockets and the TLS certificate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.storage.local.state_dir import StateDirectory
 
 
 def owner_socket(state: StateDirectory) -> socket.socket:
-    """Bind the Unix socket in the state folder, instead of one that was left there; mode 0600."""
+    """Bind the Unix socket in the state folder, and replace one that is left there; mode 0600."""
     with contextlib.suppress(FileNotFoundError):
         state.socket.unlink()
     with state.short_socket_path() as path:
@@ -65,7 +65,7 @@ def _bind_error(settings: Settings, error: OSError) -> str:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return what HTTPS needs, None where plain HTTP is served. Raises `ConfigError`."""
+    """Return the TLS context, None for plain HTTP. Raises `ConfigError`."""
     if settings.tls_cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -78,9 +78,9 @@ def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
     """Read the certificate and key (again): new connections get them. Raises `ConfigError`."""
     try:
         context.load_cert_chain(str(settings.tls_cert), str(settings.tls_key))
-    except (ssl.SSLError, OSError) as fault:
+    except (ssl.SSLError, OSError) as error:
         raise ConfigError(
-            f"the certificate and its key cannot be used ({fault}): check that they are PEM files "
+            f"the certificate and its key cannot be used ({error}): check that they are PEM files "
             "and belong together",
             str(settings.tls_cert),
-        ) from fault
+        ) from error

@@ -126,7 +126,12 @@ class EventsEndpoint:
         if body.keys() != {"handler"}:
             raise ValueError(f"{verb} takes a handler and nothing else")
         await (ledger.pause(handler) if pause else ledger.resume(handler))
-        log.info("%s: %s", verb, handler, extra=event(f"handler.{verb}d", handler=handler))
+        log.info(
+            "%s: %s",
+            verb,
+            handler,
+            extra=event("handler.paused" if pause else "handler.resumed", handler=handler),
+        )
         return json_response({"handler": handler, "paused": pause})
 
 

@@ -129,13 +129,13 @@ class Routing:
         return table if isinstance(table, RouteTable) else NO_ROUTES
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"openapi": self._openapi}
 
     async def _openapi(self, _: IncomingRequest) -> Response:
         return json_response(document(self.table.routes, self._settings))
 
-    async def answer(self, incoming: IncomingRequest) -> GatewayResponse:
+    async def serve_route(self, incoming: IncomingRequest) -> GatewayResponse:
         """Respond to a request. Raises `Refusal`, `ClientDisconnected`."""
         try:
             match = self._find_route(incoming.request, incoming.raw_path)

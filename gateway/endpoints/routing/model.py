@@ -105,7 +105,7 @@ class Route:
             method = "GET"
         return self.operations.get(method)
 
-    def takes(self, method: str) -> bool:
+    def allows(self, method: str) -> bool:
         """Tell whether the route serves this method; without operations it serves all."""
         if not self.operations:
             return method not in {"CONNECT", "TRACE"}

@@ -1,7 +1,6 @@
-"""The OpenAPI document of what this gateway serves, routes and its own surface.
+"""The OpenAPI document of what this gateway serves: routes of plugins, uploads and its own API.
 
-One rule: it is made from what is in force, so it cannot be out of date. Pure. Source: OpenAPI
-specification 3.1.
+It is generated from the loaded routes, so it is never out of date. Source: OpenAPI specification 3.1.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from gateway.endpoints.routing.model import Operation, Route
 from gateway.settings import Settings
 
 ANY_METHOD: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-"""What is written down for a route that takes every method."""
+"""The methods of a route that allows all."""
 
 _NOT_PARAMETERS: Final = frozenset({"accept", "content-type", "authorization"})
 """Header parameters of these names are ignored (specification, Parameter Object)."""
@@ -80,35 +79,35 @@ _SECURITY: Final[Mapping[Access, list[dict[str, Any]]]] = {
 
 
 def document(routes: Iterable[Route], settings: Settings) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of `routes` and of the gateway's own pages."""
+    """Return the OpenAPI 3.1 document of `routes` and of the gateway's own API."""
     default = {"none": [], "token": _TOKEN, "jwt": [*_JWT, *_TOKEN]}[settings.auth]
-    found: dict[str, dict[str, Any]] = {}
+    paths: dict[str, dict[str, Any]] = {}
     for api in API_ROUTES:
-        item = found.setdefault(api.pattern, _parameters(api.pattern))
+        item = paths.setdefault(api.pattern, _parameters(api.pattern))
         item[api.method.lower()] = _page(api.summary, _SECURITY.get(api.access, default))
     upload = settings.file_upload_api_path
-    found[upload] = {**_parameters(upload), "put": _upload(default)}
-    _add_routes(found, routes, default)
-    made: dict[str, Any] = {
+    paths[upload] = {**_parameters(upload), "put": _upload(default)}
+    _add_routes(paths, routes, default)
+    openapi: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "Upload Gateway", "version": __version__},
-        "paths": found,
+        "paths": paths,
         "components": _COMPONENTS,
     }
     if settings.public_url:
-        made["servers"] = [{"url": settings.public_url}]
-    return made
+        openapi["servers"] = [{"url": settings.public_url}]
+    return openapi
 
 
 def _add_routes(
-    found: dict[str, dict[str, Any]], routes: Iterable[Route], default: list[dict[str, Any]]
+    paths: dict[str, dict[str, Any]], routes: Iterable[Route], default: list[dict[str, Any]]
 ) -> None:
-    spelled: dict[object, str] = {}
+    path_of_shape: dict[object, str] = {}
     for route in routes:
         # Paths that differ in the names of their variables only are the same to OpenAPI.
-        shown = fill_variables(route.path, "{{{}}}".format)
-        path = spelled.setdefault(RouteTemplate.parse(route.path).shape, shown)
-        item = found.setdefault(path, _parameters(path))
+        plain = fill_variables(route.path, "{{{}}}".format)
+        path = path_of_shape.setdefault(RouteTemplate.parse(route.path).shape, plain)
+        item = paths.setdefault(path, _parameters(path))
         jwt = [{"jwt": list(route.scopes)}]  # specification 3.1, Security Requirement Object: roles
         security = {"default": default, "none": [], "token": _TOKEN, "jwt": jwt}[route.auth]
         for method in route.operations or ANY_METHOD:
@@ -116,41 +115,43 @@ def _add_routes(
 
 
 def _operation(route: Route, method: str, security: list[dict[str, Any]]) -> dict[str, Any]:
-    said = route.operations.get(method) or Operation(method, "")
-    made: dict[str, Any] = {
+    operation = route.operations.get(method) or Operation(method, "")
+    described: dict[str, Any] = {
         "operationId": f"{method.lower()} {route.path}",
-        "summary": said.usage or route.name,
+        "summary": operation.usage or route.name,
         "security": security,
-        "responses": _responses(said),
+        "responses": _responses(operation),
     }
-    if said.headers_schema and (headers := _headers(said.headers_schema)):
-        made["parameters"] = headers
-    if said.body_schema is not None:
-        schema = _own_base(said.body_schema, made["operationId"])
-        made["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return made
+    if operation.headers_schema and (headers := _headers(operation.headers_schema)):
+        described["parameters"] = headers
+    if operation.body_schema is not None:
+        schema = _own_base(operation.body_schema, described["operationId"])
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+    return described
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
     codes = sorted(operation.normal_codes) or [200]
-    known = set(HTTPStatus)
-    said = {str(code): {"description": HTTPStatus(code).phrase if code in known else str(code)}
-            for code in codes}  # fmt: skip
-    return {**said, "default": _ERROR}
+    phrases = {status.value: status.phrase for status in HTTPStatus}
+    described = {str(code): {"description": phrases.get(code, str(code))} for code in codes}
+    return {**described, "default": _ERROR}
 
 
 def _headers(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
-    needed = {str(name).lower() for name in schema.get("required", ())}
+    required = {str(name).lower() for name in schema.get("required", ())}
     properties = schema.get("properties", {})
     return [
         {
             "name": name,
             "in": "header",
             # A header with a default is filled in where it is missing.
-            "required": name.lower() in needed and "default" not in _as_mapping(wanted),
-            "schema": wanted,
+            "required": name.lower() in required and "default" not in _as_mapping(value_schema),
+            "schema": value_schema,
         }
-        for name, wanted in properties.items()
+        for name, value_schema in properties.items()
         if name.lower() not in _NOT_PARAMETERS
     ]
 
@@ -160,7 +161,7 @@ def _as_mapping(schema: Any) -> Mapping[str, Any]:
 
 
 def _own_base(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Let references inside a schema lead into that schema, not into the whole document."""
+    """Give a schema a base of its own: its references lead into it, not into the whole document."""
     if "$id" in schema or not _refers(schema):
         return schema
     return {"$id": f"urn:upload-gateway:{re.sub(r'[^A-Za-z0-9]+', '-', name)}", **schema}

@@ -22,7 +22,7 @@ from gateway.domain.path_template import (
 )
 from gateway.endpoints.routing import schemas
 from gateway.endpoints.routing.model import Limits, Operation, Process, Rate, Route
-from gateway.endpoints.routing.script_compiler import compile_process, make_process, takes_paths
+from gateway.endpoints.routing.script_compiler import compile_process, make_process, opens_paths
 from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
@@ -60,13 +60,13 @@ class RoutePlugin:
         """Return the line that is printed at start."""
         route = self.route
         methods = " ".join(route.methods) or "any method"
-        answers = ", ".join(route.upstreams) or "scripts"
-        return f"{methods} {route.path} -> {answers} ({route.place}), authorization {route.auth}"
+        backends = ", ".join(route.upstreams) or "scripts"
+        return f"{methods} {route.path} -> {backends} ({route.place}), authorization {route.auth}"
 
     def warnings(self) -> Iterator[str]:
-        """Yield what `gateway check` should say though it is no fault."""
+        """Yield what `gateway check` warns of."""
         for key, code in self.codes.items():
-            if takes_paths(code):
+            if opens_paths(code):
                 yield (
                     f"{self.document.file}:{self.document.line(key)}: this script opens or removes files"
                     " and does not use `files`: a path from the request may lead anywhere"
@@ -253,25 +253,25 @@ def _rate(model: RouteModel) -> Rate | None:
 
 
 def _clashes(plugins: Sequence[RoutePlugin]) -> Iterator[ConfigError]:
-    """Two routes that could both answer, with nothing to choose between them."""
+    """Yield an error for two routes that match the same path and method."""
     by_shape: dict[object, list[RoutePlugin]] = {}
     for plugin in plugins:
         by_shape.setdefault(RouteTemplate.parse(plugin.route.path).shape, []).append(plugin)
     for several in by_shape.values():
         for at, plugin in enumerate(several):
             for earlier in several[:at]:
-                if methods := _common(plugin.route, earlier.route):
+                if methods := _common_methods(plugin.route, earlier.route):
                     yield plugin.document.error(
-                        f"this and the path at {earlier.route.place} both answer {methods}: change one",
+                        f"this and the path at {earlier.route.place} both serve {methods}: change one",
                         *("proxy", "path"),
                     )
 
 
-def _common(one: Route, other: Route) -> str:
-    if not one.operations and not other.operations:
+def _common_methods(route: Route, other: Route) -> str:
+    if not route.operations and not other.operations:
         return "every method"
-    methods = set(one.methods or other.methods)
-    return ", ".join(sorted(name for name in methods if one.takes(name) and other.takes(name)))
+    methods = set(route.methods or other.methods)
+    return ", ".join(sorted(name for name in methods if route.allows(name) and other.allows(name)))
 
 
 def _on_uploads(plugins: Sequence[RoutePlugin], upload: str) -> Iterator[ConfigError]:

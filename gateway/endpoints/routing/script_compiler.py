@@ -50,34 +50,35 @@ def make_process(code: CodeType, around: ScriptContext, document: Document, key:
 
 
 def reads_body(code: CodeType) -> bool:
-    """Tell whether the code may look at `request.body`: it says so, or gives `request` away."""
-    for one in _codes(code):
-        steps = [step for step in dis.get_instructions(one) if step.opname != "EXTENDED_ARG"]
-        for step, following in zip(steps, [*steps[1:], None], strict=True):
-            if _loads_request(step) and not _reads_other_attribute(following):
+    """Tell whether the code may use `request.body`: it does so, or passes `request` on."""
+    for nested in _nested_codes(code):
+        steps = [step for step in dis.get_instructions(nested) if step.opname != "EXTENDED_ARG"]
+        for step, next_step in zip(steps, [*steps[1:], None], strict=True):
+            if _loads_request(step) and not _reads_other_attribute(next_step):
                 return True
     return False
 
 
-def takes_paths(code: CodeType) -> bool:
-    """Tell whether the code opens or removes files by a name that comes, perhaps, from the request."""
-    names = {name for one in _codes(code) for name in one.co_names}
-    steps = (step for one in _codes(code) for step in dis.get_instructions(one))
+def opens_paths(code: CodeType) -> bool:
+    """Tell whether the code opens or removes files by a name that may come from the request."""
+    codes = list(_nested_codes(code))
+    names = {name for nested in codes for name in nested.co_names}
+    steps = (step for nested in codes for step in dis.get_instructions(nested))
     return bool(names & _PATH_CALLS) and "files" not in names and any(map(_loads_request, steps))
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
+def _nested_codes(code: CodeType) -> Iterator[CodeType]:
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _codes(constant)
+            yield from _nested_codes(constant)
 
 
 def _loads_request(step: dis.Instruction) -> bool:
     if not step.opname.startswith("LOAD") or step.opname == "LOAD_CLOSURE":
-        return False  # a closure is looked at where it is read
-    several: Any = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-    return "request" in several and step.opname not in {"LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD"}
+        return False  # a closure is checked where it is read
+    names: Any = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+    return "request" in names and step.opname not in {"LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD"}
 
 
 def _reads_other_attribute(step: dis.Instruction | None) -> bool:

@@ -23,7 +23,7 @@ _CODES: Final = {status: code for code, status in reversed(list(TABLE.items()))}
 
 @dataclass(frozen=True, slots=True)
 class ScriptReply:
-    """An answer as a script gave it: status, body, headers. `output` is the body before it was bytes."""
+    """A response as a script returned it. `output` is the body before it was encoded."""
 
     code: int
     body: bytes = b""
@@ -39,7 +39,7 @@ def reply_of(value: Any) -> ScriptReply:
     """
     if not isinstance(value, tuple):
         if value is None:
-            raise InvalidResult("a script returned None where an answer is needed")
+            raise InvalidResult("a script returned None where a response is needed")
         return _reply(200, value, {})
     if len(value) not in (2, 3):
         raise InvalidResult("a script returns a body, (code, body) or (code, body, headers)")
@@ -48,7 +48,7 @@ def reply_of(value: Any) -> ScriptReply:
 
 
 def reply_of_error(error: HTTPError) -> ScriptReply:
-    """Return what `raise HTTPError(code, body)` says; without a body the answer explains its status.
+    """Return what `raise HTTPError(code, body)` says; without a body the response explains its status.
 
     Raises `InvalidResult`.
     """
@@ -87,7 +87,7 @@ _TOKEN: Final = frozenset(
 
 def _reply(code: Any, body: Any, headers: Any) -> ScriptReply:
     if not isinstance(code, int) or isinstance(code, bool) or not 200 <= code <= 599:
-        raise InvalidResult("the status of an answer is a whole number from 200 to 599")
+        raise InvalidResult("the status of a response is a whole number from 200 to 599")
     content, mime = _content(body)
     fields = checked_headers(headers)
     if mime:
@@ -107,8 +107,8 @@ def _content(body: Any) -> tuple[bytes, str | None]:
             return json.dumps(body, ensure_ascii=False).encode(), JSON
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidResult(
-            f"the body of the answer cannot be written: {type(error).__name__}"
+            f"the body of the response cannot be encoded: {type(error).__name__}"
         ) from None
     raise InvalidResult(
-        f"the body of an answer is str, dict, list, bytes or None, not {type(body).__name__}"
+        f"the body of a response is str, dict, list, bytes or None, not {type(body).__name__}"
     )

@@ -56,7 +56,7 @@ class ScriptRequest:
 
 @dataclass(slots=True)
 class ScriptResponse:
-    """`response` as a script sees it: the upstream's answer; all of it may be changed."""
+    """`response` as a script sees it: the upstream's response; all of it may be changed."""
 
     code: int
     headers: CIMultiDict[str]

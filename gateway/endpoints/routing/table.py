@@ -66,7 +66,7 @@ class RouteTable:
         Raises `Refusal` (`not_found`, `bad_path`) and `MethodNotAllowed`.
         """
         routes, segments = self._routes(raw_path)
-        allowed = [route for route in routes if route.takes(method)]
+        allowed = [route for route in routes if route.allows(method)]
         if not allowed:
             raise MethodNotAllowed(sorted({name for route in routes for name in route.methods}))
         route = allowed[0]

@@ -107,7 +107,7 @@ async def _respond(
         return await executor.call_script(function, min(timeout, MAX_TEST_SECONDS))
 
     method = preflight_method(context.request) or context.request.method
-    if not context.route.takes(method):
+    if not context.route.allows(method):
         raise MethodNotAllowed(context.route.methods)
     upstream = StubbedUpstream(test.upstream)
     scripts = ScriptSteps(run_script, str, upstream.fetch_whole)

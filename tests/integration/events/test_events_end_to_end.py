@@ -62,7 +62,7 @@ async def test_the_published_uploaded_handler_calls_this_gateway(
         assert answer.status == 201
         run = await first_run(gateway, answer.json["upload_id"])
     called = [line for line in lines if line.get("path") == "/v1/uploadToS3"]
-    assert [(line["method"], line["status"]) for line in called[:1]] == [("PUT", "404")]
+    assert [(line["method"], line["status"]) for line in called[:1]] == [("PUT", 404)]
     assert (run["outcome"], run["error"]) == ("retry", "HTTPError: HTTP 404")
 
 

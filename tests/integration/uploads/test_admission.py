@@ -93,7 +93,7 @@ async def test_who_waits_for_the_go_ahead_gets_the_refusal_as_the_very_first_byt
 
     method, path = case.request
     line = next(line for line in lines if line["logger"] == "gateway.access")
-    assert (line["method"], line["path"], line["status"]) == (method, path, str(case.status))
+    assert (line["method"], line["path"], line["status"]) == (method, path, case.status)
     assert line["request_id"] == headers["X-Request-Id"]
     if case.error is not None:
         assert line.get("upload_id") == json.loads(body).get("upload_id")

@@ -94,7 +94,7 @@ def test_routes_that_could_both_answer_are_refused_with_both_places(
 ) -> None:
     [fault] = refused(tmp_path, first, second)
     assert fault.startswith("1.yaml:2: this and the path at ")
-    assert fault.endswith(f"0.yaml:2 both answer {methods}: change one")
+    assert fault.endswith(f"0.yaml:2 both serve {methods}: change one")
 
 
 def test_two_routes_of_one_list_are_told_apart_by_their_lines(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ async def p(found):
     names = script(text)
     found: list[threading.Thread] = []
     with pytest.raises(ExecutorLost):
-        await executor.call_script(lambda: names["p"](found), 3, suspends=suspends)
+        await executor.call_script(lambda: names["p"](found), 1, suspends=suspends)
     await asyncio.to_thread(found[0].join, 30)
     assert not found[0].is_alive()
 
