@@ -13,7 +13,7 @@ import pytest
 from gateway.cli import main
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory
-from tests.support.records import claimed, now, ready, record, settle
+from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
 
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -21,12 +21,12 @@ Ask = Callable[..., Awaitable[tuple[int, str, str]]]
 def fill(journal: Journal) -> None:
     """Leave a delivery in each state."""
     for name, outcome, delay in (("done", "done", 0), ("dead", "dead", 0), ("delayed", "retry", 900.0)):
-        ready(journal, name)
+        publish_uploads(journal, name)
         error = "first line\nsecond line"
-        settle(journal, claimed(journal)[0], outcome, error, delay)
-    ready(journal, "running")
-    claimed(journal)
-    now(journal.outbox.record_uploads([record("ready"), record("ö", ("other",))]))
+        settle_run(journal, claim_deliveries(journal)[0], outcome, error, delay)
+    publish_uploads(journal, "running")
+    claim_deliveries(journal)
+    result_of(journal.outbox.record_uploads([upload_record("ready"), upload_record("ö", ("other",))]))
 
 
 def stopped_journal(directory: Path) -> Journal:

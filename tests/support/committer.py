@@ -31,7 +31,7 @@ from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.telemetry.redaction import Redaction
 from tests.support.harness import files_below
-from tests.support.records import awaited
+from tests.support.records import run_sync
 
 TIMEOUT = 30.0
 
@@ -111,7 +111,7 @@ class CommitterHarness:
 
     def deliveries(self) -> list[tuple[str, str]]:
         """Return path and state of every delivery."""
-        page = awaited(self.journal.ledger.page(Selection(), None, 1000))
+        page = run_sync(self.journal.ledger.page(Selection(), None, 1000))
         return [(row.path or "", row.state) for row in page.rows]
 
     async def claimable(self) -> list[str]:

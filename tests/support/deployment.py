@@ -48,16 +48,16 @@ class RestartableGateway:
 
 
 class RestartableWorker:
-    """A worker. A hasty one is not waited for: it says nothing before it has reached NATS."""
+    """A worker. It prints nothing before it has reached NATS, so `wait=False` does not wait for it."""
 
-    def __init__(self, directory: Path, flags: list[str], *, hasty: bool = True) -> None:
+    def __init__(self, directory: Path, flags: list[str], *, wait: bool = False) -> None:
         self._directory = directory
         self._flags = flags
-        self._hasty = hasty
+        self._wait = wait
         self.process: WorkerProcess | None = None
 
     def start(self) -> None:
-        self.process = WorkerProcess(self._directory, self._flags, hasty=self._hasty)
+        self.process = WorkerProcess(self._directory, self._flags, wait=self._wait)
 
     def kill(self) -> None:
         if self.process is not None:

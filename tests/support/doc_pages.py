@@ -10,7 +10,7 @@ How the pages are written:
   one is stopped first); from then on `http://127.0.0.1:8080` in the page means that server.
 - `http://127.0.0.1:8333` means a SeaweedFS that runs for the tests, with the keys that the page shows.
 - A `text` or `json` block right behind a `sh` block is what that prints; `...` stands for anything.
-- `console` blocks need another machine or a gigabyte: they are looked at, not run.
+- `console` blocks need another machine or a gigabyte: they are checked as text, not run.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page. `follows` is the language of a block right above, else empty."""
     text = page.read_text(encoding="utf-8")
-    found: list[Block] = []
+    parsed: list[Block] = []
     end = 0
     for match in _FENCE.finditer(text):
-        near = not text[end : match.start()].strip() and found
-        follows = found[-1].language if near else ""
-        found.append(Block(match[1], match[2], text.count("\n", 0, match.start()) + 1, follows))
+        near = not text[end : match.start()].strip() and parsed
+        follows = parsed[-1].language if near else ""
+        parsed.append(Block(match[1], match[2], text.count("\n", 0, match.start()) + 1, follows))
         end = match.end()
-    return found
+    return parsed
 
 
 def file_name(block: Block) -> str:
@@ -159,8 +159,8 @@ class PageRunner:
 
     def _serve(self, command: str, block: Block) -> None:
         self._stop()
-        found = re.search(r"--directory (\S+)", command)
-        self._directory = self.folder / (found[1] if found else ".")
+        match = re.search(r"--directory (\S+)", command)
+        self._directory = self.folder / (match[1] if match else ".")
         self._directory.mkdir(exist_ok=True)
         log = self.folder / "server.log"
         program = f"[ ! -f .exported ] || . ./.exported\nexec {command} --port 0"
@@ -186,7 +186,7 @@ class PageRunner:
             self._server = None
 
     def _wait_for_handlers(self) -> None:
-        """Wait until every delivery is done or dead, as a person would before looking."""
+        """Wait until every delivery is done or dead."""
         # Relative, for a socket's path may have 108 bytes at the most.
         socket = ".gateway/owner-0.sock"
         if self._server is None or not (self._directory / socket).exists():
@@ -194,13 +194,13 @@ class PageRunner:
         ask = ["curl", "-sS", "--unix-socket", socket, "http://owner/-/events?limit=1000"]
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            told = subprocess.run(
+            listed = subprocess.run(
                 ask, cwd=self._directory, capture_output=True, text=True, check=True
             ).stdout
-            if not re.search(r'"state": "(ready|running|delayed)"', told):
+            if not re.search(r'"state": "(ready|running|delayed)"', listed):
                 return
             time.sleep(0.05)  # the page is the only sign; its end is what is awaited
-        raise AssertionError(f"handlers did not come to an end: {told}")
+        raise AssertionError(f"handlers did not come to an end: {listed}")
 
 
 def _steps(text: str) -> Iterator[str]:

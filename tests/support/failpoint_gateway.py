@@ -1,7 +1,7 @@
-"""A gateway that can be told to die: `python -m tests.support.failpoint_gateway POINT[:N] serve ...`.
+"""A gateway with failpoints: `python -m tests.support.failpoint_gateway POINT[:N] serve ...`.
 
-POINT is one of `gateway.domain.failpoints.NAMES`; at its N-th reaching (1 if not said) the process
-kills itself with SIGKILL, so that not a byte more is written. `POINT=eio` lets the next fsync of a
+POINT is one of `gateway.domain.failpoints.NAMES`; at its N-th hit (default 1) the process
+kills itself with SIGKILL: not a byte more is written. `POINT=eio` lets the next fsync of a
 folder fail instead, as a dying disk would.
 """
 

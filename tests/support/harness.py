@@ -1,4 +1,4 @@
-"""What tests need to talk to gateways as the world does: processes, raw sockets, curl."""
+"""Gateways as processes, raw HTTP connections, curl, and waiting for a gateway."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.server.app import Gateway
 from tests.support import PROJECT
 
 TIMEOUT = 30.0
-"""Patience with anything that must happen."""
+"""Seconds in which anything that must happen does."""
 
 
 def write_plugin(folder: Path, text: str, name: str = "plugin.yaml") -> Path:
@@ -32,7 +32,7 @@ def write_plugin(folder: Path, text: str, name: str = "plugin.yaml") -> Path:
 
 
 def self_signed_certificate(folder: Path, name: str = "localhost") -> tuple[str, str]:
-    """Make a certificate that nobody vouches for; return its file and its key's."""
+    """Make a self-signed certificate; return its file and its key's."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
@@ -43,7 +43,7 @@ def self_signed_certificate(folder: Path, name: str = "localhost") -> tuple[str,
 
 
 def failing_open(name: str) -> Callable[..., int]:
-    """Return an `os.open` to which the disk answers with a fault where `name` is opened."""
+    """Return an `os.open` that fails with EIO for `name`."""
     real = os.open
 
     def opened(path: Any, *arguments: Any, **named: Any) -> int:
@@ -58,7 +58,7 @@ def failing_open(name: str) -> Callable[..., int]:
 
 
 class GatewayProcess:
-    """`gateway serve` in a process, told to die at a named point of an upload's life if wanted."""
+    """`gateway serve` in a process, which kills itself at the failpoint `die_at`, if one is named."""
 
     def __init__(self, directory: Path, flags: Sequence[str], die_at: str = "") -> None:
         self.directory = directory
@@ -120,7 +120,7 @@ class GatewayProcess:
 
 @dataclass
 class RawResponse:
-    """An HTTP answer as it came."""
+    """A parsed HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -254,19 +254,19 @@ async def handlers_done(
 
 
 def complete_lines(path: Path) -> list[str]:
-    """Return the lines of a file that somebody writes meanwhile; none where there is no file yet."""
+    """Return the complete lines of a file that is being written; none without a file."""
     text = path.read_text(errors="replace") if path.exists() else ""
     return text[: text.rfind("\n") + 1].splitlines()
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
     """Return every regular file below `folder`, by relative path."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
-            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
-                found[str(path.relative_to(folder))] = path.read_bytes()
-    return found
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                files[str(path.relative_to(folder))] = path.read_bytes()
+    return files
 
 
 def leftovers(directory: Path) -> list[str]:
@@ -275,7 +275,7 @@ def leftovers(directory: Path) -> list[str]:
 
 
 async def wait_settled(gateway: Gateway | GatewayProcess) -> None:
-    """Wait until no delivery is held, waiting or running: one look at all of them at once."""
+    """Wait until no delivery is held, waiting or running."""
     deadline = time.monotonic() + TIMEOUT
     unfinished: list[str] = []
     while time.monotonic() < deadline:

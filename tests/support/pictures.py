@@ -1,4 +1,4 @@
-"""Pictures for tests, made on the spot: right ones, sly ones, broken ones."""
+"""Pictures for tests, generated: valid, malicious and broken ones."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ READY: Final = "database system is ready to accept connections"
 
 def program(name: str) -> str:
     """The newest of the installed servers' programs, which Debian keeps off the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    place = str(found[-1]) if found else shutil.which(name)
+    paths = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    place = str(paths[-1]) if paths else shutil.which(name)
     assert place, f"{name} is missing: apt-get install postgresql"
     return place
 
@@ -113,18 +113,18 @@ class Server:
 
 @contextlib.contextmanager
 def server() -> Iterator[Server]:
-    """A server that runs; it and its files are gone afterwards."""
-    # Not below a test's own folder, into which its user may not look.
+    """A running server; it and its files are removed afterwards."""
+    # Not below a test's own folder, which the server's user cannot read.
     with (
         tempfile.TemporaryDirectory(
             prefix="gateway-postgres-", dir="/tmp", ignore_cleanup_errors=True
         ) as folder,
         reserved_ports(1) as (port,),
     ):
-        made = Server(Path(folder), port)
-        made.make()
-        made.start()
+        postgres = Server(Path(folder), port)
+        postgres.make()
+        postgres.start()
         try:
-            yield made
+            yield postgres
         finally:
-            made.stop()
+            postgres.stop()

@@ -1,4 +1,4 @@
-"""How tests learn what happened inside: plugins written on the fly, their events, the log's lines."""
+"""Recorders: handlers written by a test, their events, the lines of the log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_handler(
 
 
 class EventRecorder:
-    """Hears, over a datagram socket, the events that `telling` handlers were given."""
+    """Receives, over a datagram socket, the events of the handlers that it wrote."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -35,24 +35,24 @@ class EventRecorder:
         self._socket.setblocking(False)
 
     def write_handler(self, folder: Path, event: str, name: str) -> list[str]:
-        """Write a handler that tells this recorder its event and its own `name`."""
+        """Write a handler that sends this recorder its event and its own `name`."""
         port = self._socket.getsockname()[1]
         body = f"""
             import socket
             text = json.dumps({{"handler": "{name}", "event": event}})
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
-                mouth.sendto(text.encode(), ("127.0.0.1", {port}))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(text.encode(), ("127.0.0.1", {port}))
         """
         return write_handler(folder, body, name=name, event=event)
 
     async def next_event(self) -> tuple[str, dict[str, Any]]:
-        """Wait for the next telling: the handler's name and its event."""
+        """Wait for the next event; return the handler's name and the event."""
         async with asyncio.timeout(TIMEOUT):
-            told = json.loads(await asyncio.get_running_loop().sock_recv(self._socket, 65536))
-        return told["handler"], told["event"]
+            message = json.loads(await asyncio.get_running_loop().sock_recv(self._socket, 65536))
+        return message["handler"], message["event"]
 
     def is_empty(self) -> bool:
-        """Tell whether nothing has been told that was not heard yet."""
+        """Return whether no event waits."""
         try:
             self._socket.recv(65536, socket.MSG_PEEK)
         except BlockingIOError:

@@ -17,18 +17,18 @@ TIMEOUT = 30.0
 SOME_FILE = Identity(1, 2, 3, 4)
 
 
-def now(future: Future[T]) -> T:
+def result_of(future: Future[T]) -> T:
     """Wait for a result of the journal."""
     return future.result(TIMEOUT)
 
 
-def awaited(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Wait for a coroutine from synchronous code: on a loop of its own."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result(TIMEOUT)
 
 
-def record(
+def upload_record(
     name: str = "u1",
     handlers: Sequence[str] = ("h",),
     *,
@@ -52,30 +52,30 @@ def record(
     )
 
 
-def ready(journal: Journal, *names: str, handlers: Sequence[str] = ("h",)) -> None:
+def publish_uploads(journal: Journal, *names: str, handlers: Sequence[str] = ("h",)) -> None:
     """Record uploads and release their events."""
-    now(journal.outbox.record_uploads([record(name, handlers) for name in names]))
+    result_of(journal.outbox.record_uploads([upload_record(name, handlers) for name in names]))
     journal.outbox.release_events([f"e-{name}" for name in names])
 
 
-def claimed(journal: Journal, handler: str = "h", limit: int = 1) -> list[Delivery]:
+def claim_deliveries(journal: Journal, handler: str = "h", limit: int = 1) -> list[Delivery]:
     """Claim what is due."""
-    return awaited(journal.queue.claim(handler, limit, 0.0))
+    return run_sync(journal.queue.claim(handler, limit, 0.0))
 
 
-def settle(
+def settle_run(
     journal: Journal, delivery: Delivery, outcome: str, error: str = "why", delay: float = 0.0
 ) -> None:
     """End a run, after half a second of work: done, retry or dead."""
     if outcome == "done":
-        awaited(journal.queue.ack(delivery, 0.5))
+        run_sync(journal.queue.ack(delivery, 0.5))
     elif outcome == "retry":
-        awaited(journal.queue.retry(delivery, delay, error, 0.5))
+        run_sync(journal.queue.retry(delivery, delay, error, 0.5))
     else:
-        awaited(journal.queue.dead_letter(delivery, error, 0.5))
+        run_sync(journal.queue.dead_letter(delivery, error, 0.5))
 
 
-def states(journal: Journal) -> dict[tuple[str, str], str]:
+def delivery_states(journal: Journal) -> dict[tuple[str, str], str]:
     """Return the listed state of every delivery, by event and handler."""
-    page = awaited(journal.ledger.page(Selection(), None, 100_000))
+    page = run_sync(journal.ledger.page(Selection(), None, 100_000))
     return {(row.event_id, row.handler): row.state for row in page.rows}

@@ -1,4 +1,4 @@
-"""How soon work goes on after a `kill -9` in the middle of a handler. Used by `tests/test_chaos.py` and
+"""How soon work goes on after a `kill -9` in the middle of a handler. Used by `test_chaos.py` and
 `bench/chaos.py`.
 
 The handler writes down when each of its runs begins, and the first one never ends.
@@ -69,7 +69,7 @@ async def seconds_after_a_worker_died(folder: Path, server: Server, lease: float
     flags = ["--events", server.url, "--events-lease", str(lease), "--plugins", str(sleeper.plugins)]
     key = str(folder / "data/.gateway/installation.key")
     first, second = (
-        RestartableWorker(folder / name, [*flags, "--installation-key-file", key], hasty=False)
+        RestartableWorker(folder / name, [*flags, "--installation-key-file", key], wait=True)
         for name in ("first", "second")
     )
     gateway = RestartableGateway(folder / "data", [*flags, "--deliver", "workers"])

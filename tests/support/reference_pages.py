@@ -16,9 +16,9 @@ def page(name: str) -> str:
 
 def section(text: str, opening: str) -> str:
     """What stands below a heading or a comment, up to the next one."""
-    found = re.search(rf"^{re.escape(opening)}$(.*?)(?=^#|^<!--|\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found, opening
-    return found[1]
+    match = re.search(rf"^{re.escape(opening)}$(.*?)(?=^#|^<!--|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match, opening
+    return match[1]
 
 
 def rows(text: str) -> list[list[str]]:

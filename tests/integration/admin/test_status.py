@@ -27,7 +27,7 @@ from tests.support.harness import (
     wait_settled,
     write_plugin,
 )
-from tests.support.records import claimed, now, ready, record, settle
+from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
 
 PAGES = ["/-/metrics", "/-/events", "/-/events/E1", "/-/uploads/U1"]
 
@@ -176,11 +176,11 @@ async def test_an_upload_is_not_told_as_stored_before_it_is(start_gateway: Start
         await connection.send(request_head("PUT", "/upload/x", *lines))
         assert b"100" in await connection.line()
         (upload_id,) = gateway.inflight._active
-        now(
-            gateway.journal.outbox.record_uploads([record(upload_id)])
+        result_of(
+            gateway.journal.outbox.record_uploads([upload_record(upload_id)])
         )  # as the commit does, to publish next
         assert (await get(gateway, f"/-/uploads/{upload_id}")).json["state"] == "receiving"
-        now(gateway.journal.outbox.forget_uploads([upload_id]))
+        result_of(gateway.journal.outbox.forget_uploads([upload_id]))
 
 
 async def test_an_upload_nobody_knows_is_404(start_gateway: StartGateway) -> None:
@@ -229,11 +229,11 @@ async def test_metrics_count_what_happened(start_gateway: StartGateway, tmp_path
 
 async def test_metrics_tell_what_waits_how_long_and_who_is_paused(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
-    ready(gateway.journal, "a", "b", "c", "d")
-    [dead, delayed] = claimed(gateway.journal, "h", 2)
-    settle(gateway.journal, dead, "dead")
-    settle(gateway.journal, delayed, "retry", delay=900.0)
-    claimed(gateway.journal)
+    publish_uploads(gateway.journal, "a", "b", "c", "d")
+    [dead, delayed] = claim_deliveries(gateway.journal, "h", 2)
+    settle_run(gateway.journal, dead, "dead")
+    settle_run(gateway.journal, delayed, "retry", delay=900.0)
+    claim_deliveries(gateway.journal)
     await gateway.journal.ledger.pause("h")
     told = samples(await get(gateway, "/-/metrics"))
     states = {labels[1]: n for (name, labels), n in told.items() if name == "gateway_deliveries"}
@@ -253,7 +253,7 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
         return told["gateway_deliveries", ("h", "ready")]
 
     for name, count in (("a", 1), ("b", 2), ("c", 2)):
-        ready(gateway.journal, name)
+        publish_uploads(gateway.journal, name)
         assert await counted() == count
     gateway.endpoints.metrics_endpoint._cached = (0.0, [])  # as if it were long ago
     assert await counted() == 3

@@ -11,7 +11,7 @@ from gateway.cli.events import sources
 from gateway.storage.local.state_dir import StateDirectory
 from tests.conftest import StartGateway
 from tests.support.cli import Ask, fill, listed, stopped_journal
-from tests.support.records import claimed, now, ready, record, settle
+from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
 
 FIELDS = [
     "event_id", "upload_id", "handler", "event", "path", "state", "attempt", "error", "created", "due",
@@ -138,8 +138,8 @@ async def test_a_handler_is_paused_and_resumed(filled: str, ask: Ask) -> None:
 async def test_what_others_wrote_moves_no_cursor(filled: str, ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     journal = stopped_journal(tmp_path / "other")
-    ready(journal, "a")
-    settle(journal, claimed(journal)[0], "dead", "\033[2Jgone\x9b1m\nand \033]0;title\007")
+    publish_uploads(journal, "a")
+    settle_run(journal, claim_deliveries(journal)[0], "dead", "\033[2Jgone\x9b1m\nand \033]0;title\007")
     journal.close()
     for words in (["list"], ["show", "e-a"]):
         _, out, _ = await ask(*words, "--directory", str(tmp_path / "other"))
@@ -164,7 +164,7 @@ async def test_a_long_list_is_complete(
 ) -> None:
     journal = (await start_gateway()).journal if running else stopped_journal(tmp_path / "data")
     names = [f"u{number}" for number in range(count)]
-    now(journal.outbox.record_uploads([record(name) for name in names]))
+    result_of(journal.outbox.record_uploads([upload_record(name) for name in names]))
     if not running:
         journal.close()
     assert [row["upload_id"] for row in await listed(ask)] == names

@@ -15,7 +15,7 @@ from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory
 from tests.conftest import StartProcess
 from tests.support.harness import GatewayProcess, get, put, write_plugin
-from tests.support.records import now, record
+from tests.support.records import result_of, upload_record
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +36,11 @@ def fill(directory: Path, count: int) -> None:
     journal.open()
     for begin in range(0, count, 5000):
         names = [f"u{number:06}" for number in range(begin, min(begin + 5000, count))]
-        now(journal.outbox.record_uploads([record(name) for name in names]))
+        result_of(journal.outbox.record_uploads([upload_record(name) for name in names]))
     change = "UPDATE deliveries SET state = 'dead', attempt = 8, error = 'why'"
-    now(journal._database.submit(lambda db: db.execute(change).rowcount))
+    result_of(journal._database.submit(lambda db: db.execute(change).rowcount))
     pause = "INSERT INTO paused VALUES ('h', 0)"
-    now(journal._database.submit(lambda db: db.execute(pause).rowcount))
+    result_of(journal._database.submit(lambda db: db.execute(pause).rowcount))
     journal.close()
 
 
@@ -49,7 +49,7 @@ def depth(directory: Path) -> dict[str, int]:
     journal = Journal(StateDirectory(directory / ".gateway").journal)
     journal.open()
     count = "SELECT state, count(*) FROM deliveries GROUP BY state"
-    told = now(journal._database.submit(lambda db: db.execute(count).fetchall()))
+    told = result_of(journal._database.submit(lambda db: db.execute(count).fetchall()))
     journal.close()
     return dict(told)
 

@@ -109,13 +109,13 @@ def worker(tmp_path: Path, server: Server) -> Iterator[StartWorker]:
         name: str,
         directory: Path | None = None,
         *more: str,
-        hasty: bool = False,
+        wait: bool = True,
         lease: float = LEASE,
     ) -> WorkerProcess:
         flags = ["--events", server.url, "--plugins", str(tmp_path / "plugins")]
         flags += ["--events-lease", str(lease)]
         flags += ["--installation-key-file", str(tmp_path / "data/.gateway/installation.key"), *more]
-        running.append(WorkerProcess(directory or tmp_path / name, flags, hasty=hasty))
+        running.append(WorkerProcess(directory or tmp_path / name, flags, wait=wait))
         return running[-1]
 
     yield start_one
@@ -246,7 +246,7 @@ async def test_an_event_that_kills_its_worker_ends_dead(
     gateway = await gateway_for(start_gateway, server, tmp_path, lease=SHORT)
     await put(gateway, "/upload/a")
     for number in range(3):
-        victim = worker("victim", hasty=True, lease=SHORT)
+        victim = worker("victim", wait=False, lease=SHORT)
         assert await asyncio.to_thread(victim.process.wait, 30) == -signal.SIGKILL, victim.log()
         assert len(told()) == number + 1
     worker("survivor", lease=SHORT)

@@ -63,21 +63,21 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             urllib.request.urlopen(url, timeout=5).close()
             return
         except OSError:
-            time.sleep(0.05)  # a port that is not open yet tells nothing
+            time.sleep(0.05)  # there is no event of an opened port
     raise AssertionError(f"moto did not start:\n{log.read_text()}")
 
 
 @asynccontextmanager
 async def client(url: str) -> AsyncIterator[Any]:
     """A client of the service `cognito-idp`."""
-    made = get_session().create_client(
+    created = get_session().create_client(
         "cognito-idp",
         region_name=REGION,
         endpoint_url=url,
         aws_access_key_id="test",
         aws_secret_access_key="test",
     )
-    async with made as cognito:
+    async with created as cognito:
         yield cognito
 
 
@@ -85,12 +85,12 @@ async def make_pool(url: str) -> Pool:
     """Make a pool with a client and a user, and sign the user in."""
     async with client(url) as cognito:
         pool = (await cognito.create_user_pool(PoolName="photos"))["UserPool"]["Id"]
-        made = await cognito.create_user_pool_client(
+        created = await cognito.create_user_pool_client(
             UserPoolId=pool,
             ClientName="page",
             ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
         )
-        client_id = made["UserPoolClient"]["ClientId"]
+        client_id = created["UserPoolClient"]["ClientId"]
         who: dict[str, Any] = {"UserPoolId": pool, "Username": "ann"}
         await cognito.admin_create_user(**who)
         await cognito.admin_set_user_password(**who, Password="Passw0rd!", Permanent=True)

@@ -27,13 +27,13 @@ class Pair:
     kid: str | None
     algorithm: str
     private: Any
-    said: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def jwk(self) -> dict[str, Any]:
-        made = get_default_algorithms()[self.algorithm].to_jwk(self.private.public_key(), as_dict=True)
+        values = get_default_algorithms()[self.algorithm].to_jwk(self.private.public_key(), as_dict=True)
         named = {} if self.kid is None else {"kid": self.kid}
-        return {**made, "use": "sig", "alg": self.algorithm, **named, **self.said}
+        return {**values, "use": "sig", "alg": self.algorithm, **named, **self.extra}
 
     def sign(self, claims: Mapping[str, Any], **header: Any) -> str:
         """Sign claims; what is given goes into the header (None takes it out)."""
@@ -65,8 +65,8 @@ def rsa_private(name: str, bits: int = 2048) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, bits)
 
 
-def rsa_pair(kid: str | None = "r1", algorithm: str = "RS256", **said: Any) -> Pair:
-    return Pair(kid, algorithm, rsa_private(str(kid)), said)
+def rsa_pair(kid: str | None = "r1", algorithm: str = "RS256", **extra: Any) -> Pair:
+    return Pair(kid, algorithm, rsa_private(str(kid)), extra)
 
 
 def ec_pair(kid: str | None = "e1") -> Pair:
@@ -80,8 +80,8 @@ def ed_pair(kid: str | None = "d1") -> Pair:
 def claims(issuer: str, **more: Any) -> dict[str, Any]:
     """Good claims; None takes one out."""
     now = int(time.time())
-    made = {"iss": issuer, "sub": "ann", "aud": AUDIENCE, "iat": now, "exp": now + 600, **more}
-    return {name: value for name, value in made.items() if value is not None}
+    values = {"iss": issuer, "sub": "ann", "aud": AUDIENCE, "iat": now, "exp": now + 600, **more}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass
@@ -94,27 +94,27 @@ class FakeIssuer:
     status: int = 200
     discovery: dict[str, Any] = field(default_factory=dict)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: list[str] = field(default_factory=list)
+    requested_paths: list[str] = field(default_factory=list)
     url: str = ""
 
     def __post_init__(self) -> None:
         self.may_answer.set()
 
     @property
-    def keys_asked(self) -> int:
-        """How often the keys were asked for."""
-        return self.asked.count("/keys")
+    def key_requests(self) -> int:
+        """How often the keys were requested."""
+        return self.requested_paths.count("/keys")
 
     def token(self, pair: Pair | None = None, /, **more: Any) -> str:
-        """A good token but for what is said."""
+        """A valid token, but for the claims in `more`."""
         return (pair or self.pairs[0]).sign(claims(self.url, **more))
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append(request.path)
+        self.requested_paths.append(request.path)
         await self.may_answer.wait()
         if request.path == "/.well-known/openid-configuration":
-            said = {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery}
-            return web.json_response(said)
+            extra = {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery}
+            return web.json_response(extra)
         body = self.document
         if body is None:
             body = json.dumps({"keys": [pair.jwk for pair in self.pairs]}).encode()

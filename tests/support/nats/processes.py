@@ -14,10 +14,10 @@ from tests.support.harness import TIMEOUT
 class WorkerProcess:
     """`gateway worker` in a process; `url` has its health and metrics.
 
-    A `hasty` one is not waited for: it may end before it has said a word.
+    With `wait=False` the start returns at once.
     """
 
-    def __init__(self, directory: Path, flags: Sequence[str], *, hasty: bool = False) -> None:
+    def __init__(self, directory: Path, flags: Sequence[str], *, wait: bool = True) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory.parent / f"{directory.name}.log"
         self._log = self.log_path.open("ab")
@@ -25,8 +25,8 @@ class WorkerProcess:
         command += ["--port", "0", "--grace", "5", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, cwd=PROJECT)
         assert self.process.stdout is not None
-        self.said = "" if hasty else self.process.stdout.readline().decode().strip()
-        if not hasty and not self.said.startswith("working on "):
+        self.said = "" if not wait else self.process.stdout.readline().decode().strip()
+        if wait and not self.said.startswith("working on "):
             self.kill()
             raise AssertionError(f"the worker did not start:\n{self.log_path.read_text()}")
         self.url = self.said.rpartition(" ")[2].removesuffix("/-/health")

@@ -70,7 +70,7 @@ class Server:
             self.process = None
 
     def stop(self) -> None:
-        """SIGTERM, and wait: the others of a cluster are told that this one goes."""
+        """SIGTERM, and wait: the server leaves its cluster in order."""
         if self.process is not None:
             self.process.terminate()
             self.process.wait(SECONDS)
@@ -81,8 +81,8 @@ class Server:
         connection = http.client.HTTPConnection("127.0.0.1", self.monitor, timeout=5)
         with contextlib.closing(connection):
             connection.request("GET", path)
-            told: dict[str, Any] = json.loads(connection.getresponse().read())
-            return told
+            response: dict[str, Any] = json.loads(connection.getresponse().read())
+            return response
 
     def _healthy(self) -> bool:
         # In a cluster the others may be down: what must answer is this process alone.
@@ -142,12 +142,12 @@ class Cluster:
 
     def leader_of(self, stream: str) -> Server:
         """Return the server that leads a stream."""
-        told = self.servers[0].ask("/jsz?streams=true")
-        for account in told.get("account_details", ()):
+        response = self.servers[0].ask("/jsz?streams=true")
+        for account in response.get("account_details", ()):
             for one in account.get("stream_detail", ()):
                 if one["name"] == stream:
                     return next(s for s in self.servers if s.name == one["cluster"]["leader"])
-        raise AssertionError(f"nobody knows {stream}")
+        raise AssertionError(f"no server has {stream}")
 
     def kill(self) -> None:
         for server in self.servers:

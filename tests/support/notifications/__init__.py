@@ -1,1 +1,1 @@
-"""Tests of the door for notifications of object stores."""
+"""Notifications of object stores."""

@@ -11,7 +11,7 @@ KEY = "up/hé llo+1.txt"
 
 def ceph(**changes: Any) -> dict[str, Any]:
     """Ceph radosgw 16.2: the key as it is, metadata as a list."""
-    found = {
+    entry = {
         "key": KEY,
         "size": 11,
         "eTag": "5eb63bbbe01eeed093cb22bb8f5acdc3",
@@ -34,7 +34,7 @@ def ceph(**changes: Any) -> dict[str, Any]:
             "s3SchemaVersion": "1.0",
             "configurationId": "n1",
             "bucket": {"name": "photos", "ownerIdentity": {"principalId": "test"}, "id": "1.2"},
-            "object": found,
+            "object": entry,
         },
         "eventId": "1732183201.123456.5eb63bbbe01eeed093cb22bb8f5acdc3",
         "opaqueData": "",
@@ -43,7 +43,7 @@ def ceph(**changes: Any) -> dict[str, Any]:
 
 def amazon(**changes: Any) -> dict[str, Any]:
     """Amazon S3, and ministack: the key as a form encodes it, slashes as they are; no metadata."""
-    found = {
+    entry = {
         "key": "up/h%C3%A9+llo%2B1.txt",
         "size": 11,
         "eTag": "5eb63bbbe01eeed093cb22bb8f5acdc3",
@@ -58,7 +58,7 @@ def amazon(**changes: Any) -> dict[str, Any]:
         "s3": {
             "s3SchemaVersion": "1.0",
             "bucket": {"name": "photos", "arn": "arn:aws:s3:::photos"},
-            "object": found,
+            "object": entry,
         },
     }
 
@@ -85,8 +85,8 @@ def records(*some: dict[str, Any]) -> bytes:
 
 
 def minio_form(record: dict[str, Any]) -> bytes:
-    said = {"EventName": record["eventName"], "Key": f"photos/{KEY}", "Records": [record]}
-    return json.dumps(said).encode()
+    envelope = {"EventName": record["eventName"], "Key": f"photos/{KEY}", "Records": [record]}
+    return json.dumps(envelope).encode()
 
 
 def sns(message: bytes, kind: str = "Notification", **more: str) -> dict[str, str]:

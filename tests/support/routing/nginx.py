@@ -69,8 +69,8 @@ def nginx(folder: Path) -> Iterator[Nginx]:
     # `silent` takes connections, and says nothing.
     with socket.create_server(("127.0.0.1", 0)) as silent, reserved_ports(1) as (port,):
         config = folder / "nginx.conf"
-        known = {"folder": folder, "port": port, "silent": silent.getsockname()[1]}
-        config.write_text(CONFIG.format(**known))
+        values = {"folder": folder, "port": port, "silent": silent.getsockname()[1]}
+        config.write_text(CONFIG.format(**values))
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([program, "-p", str(folder), "-c", str(config)], stderr=log)
         server = Nginx(folder, port, process)

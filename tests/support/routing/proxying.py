@@ -1,4 +1,4 @@
-"""What proxy tests need: a front on the project's own HTTP server, and upstreams made by hand."""
+"""Proxy tests: a proxy on the project's own HTTP server, and scripted upstreams."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def front(
 
 @dataclass
 class Upstream:
-    """A server made by hand: what came over each connection, and whether it is over."""
+    """A scripted server: what came over each connection, and whether it has ended."""
 
     authority: str
     received: list[bytearray] = field(default_factory=list)
@@ -137,19 +137,19 @@ async def upstream(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIter
         assert task is not None
         tasks.add(task)
         record = bytearray()
-        known.received.append(record)
+        recorded.received.append(record)
         try:
             await serve(_Recorded(reader, record), writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            known.ended.set()
+            recorded.ended.set()
             writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
-    known = Upstream("{}:{}".format(*server.sockets[0].getsockname()[:2]))
+    recorded = Upstream("{}:{}".format(*server.sockets[0].getsockname()[:2]))
     try:
-        yield known
+        yield recorded
     finally:
         server.close()
         for task in tasks:

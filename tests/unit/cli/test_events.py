@@ -16,7 +16,7 @@ from gateway.errors import ConfigError
 from gateway.storage.local.state_dir import StateDirectory
 from tests.support import PROJECT
 from tests.support.cli import Ask, fill, listed, stopped_journal
-from tests.support.records import claimed, now, ready, record, settle
+from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 async def test_lines_fit_the_terminal_and_ids_stay_whole(tmp_path: Path, ask: Ask) -> None:
     journal = stopped_journal(tmp_path / "data")
     name = "01JD0000000000000000000000-0"
-    ready(journal, name, handlers=("a-handler-with-a-long-name-that-is-its-own",))
-    settle(journal, claimed(journal, "a-handler-with-a-long-name-that-is-its-own")[0], "dead", "x" * 300)
-    now(journal.outbox.move_upload(name, "/upload/" + "deep/" * 50 + "file.bin"))
+    publish_uploads(journal, name, handlers=("a-handler-with-a-long-name-that-is-its-own",))
+    settle_run(
+        journal,
+        claim_deliveries(journal, "a-handler-with-a-long-name-that-is-its-own")[0],
+        "dead",
+        "x" * 300,
+    )
+    result_of(journal.outbox.move_upload(name, "/upload/" + "deep/" * 50 + "file.bin"))
     journal.close()
     code, out, _ = await ask("list")
     assert code == 0
@@ -85,7 +90,7 @@ def test_what_is_too_long_is_cut_in_its_middle(width: int, shown: str) -> None:
 
 async def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
     journal = stopped_journal(tmp_path / "data")
-    now(journal.outbox.record_uploads([record(f"u{number}") for number in range(1000)]))
+    result_of(journal.outbox.record_uploads([upload_record(f"u{number}") for number in range(1000)]))
     journal.close()
     words = [sys.executable, "-m", "gateway", "events", "list", "--directory", str(tmp_path / "data")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=PROJECT) as process:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth.installation import known_keys
+from gateway.auth.installation import read_installation_keys
 from gateway.cli import main
 from gateway.domain.grant import Grant
 from gateway.domain.paths import split_target
@@ -29,7 +29,9 @@ request_script: |
 
 def grant(url: str, tmp_path: Path, method: str = "PUT") -> Grant:
     target = "/" + url.split("/", 3)[3]
-    return UrlSigner(known_keys(tmp_path / "shared.key")).verify(method, *split_target(target))
+    return UrlSigner(read_installation_keys(tmp_path / "shared.key")).verify(
+        method, *split_target(target)
+    )
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
 from gateway.storage.local.incoming import IncomingDirectory
 from tests.support.committer import TIMEOUT, CommitterHarness, OnFailpoint
-from tests.support.records import claimed
+from tests.support.records import claim_deliveries
 
 STEPS = [
     "after file sync",
@@ -87,7 +87,7 @@ async def test_at_every_step_only_what_is_safe_has_happened(
     seen: dict[str, tuple[int, bool, int]] = {}
 
     def look(name: str) -> None:
-        claimable = len(claimed(harness.journal))
+        claimable = len(claim_deliveries(harness.journal))
         seen[name] = (len(harness.deliveries()), "x" in harness.stored(), claimable)
 
     on_failpoint(look)

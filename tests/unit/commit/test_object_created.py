@@ -9,7 +9,7 @@ from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec
 from gateway.events.protocols import Selection
 from tests.support.committer import CommitterHarness
-from tests.support.records import claimed
+from tests.support.records import claim_deliveries
 
 
 def watcher(name: str, *, prefix: tuple[str, ...] = (), suffix: tuple[str, ...] = ()) -> HandlerSpec:
@@ -22,7 +22,7 @@ async def test_one_upload_tells_those_of_uploads_and_those_of_objects(harness: C
     page = await harness.journal.ledger.page(Selection(), None, 10)
     assert {(row.event, row.handler) for row in page.rows} == {(UPLOADED, "h"), (OBJECT_CREATED, "w")}
     assert await harness.claimable() == ["/upload/a.bin"]  # released by now
-    (created,) = claimed(harness.journal, "w")
+    (created,) = claim_deliveries(harness.journal, "w")
     assert created.upload_id == stored.upload_id
     event = delivered_event(created, "127.0.0.1", 1, harness.root)
     assert (event["key"], event["path"], event["bytes"]) == ("upload/a.bin", "/upload/a.bin", 3)
@@ -34,7 +34,9 @@ async def test_the_key_follows_a_name_that_was_chosen(harness: CommitterHarness)
     await harness.commit("/upload/a.bin", b"abc")
     await harness.commit("/upload/a.bin", b"abcd", on_conflict="rename")
     assert len(await harness.claimable()) == 2
-    events = [delivered_event(one, "127.0.0.1", 1, None) for one in claimed(harness.journal, "w", 10)]
+    events = [
+        delivered_event(one, "127.0.0.1", 1, None) for one in claim_deliveries(harness.journal, "w", 10)
+    ]
     assert [event["key"] for event in events] == ["upload/a.bin", "upload/a-1.bin"]
     assert [event["filepath"] for event in events] == [None, None]
 

@@ -13,7 +13,14 @@ from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
-from tests.support.records import claimed, now, ready, record, settle, states
+from tests.support.records import (
+    claim_deliveries,
+    delivery_states,
+    publish_uploads,
+    result_of,
+    settle_run,
+    upload_record,
+)
 
 
 @pytest.fixture
@@ -64,53 +71,55 @@ def test_a_body_that_no_row_knows_is_swept(
 def test_a_body_with_a_row_was_never_answered_and_goes_with_its_row(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path, content: bytes
 ) -> None:
-    now(journal.outbox.record_uploads([record("u", ("h", "i"))]))
+    result_of(journal.outbox.record_uploads([upload_record("u", ("h", "i"))]))
     leave(tmp_path, "u", content)
     assert recover(incoming, journal, once) == Recovered(1, 1, 0)
     assert list(incoming.upload_ids()) == []
-    assert now(journal.ledger.upload_history("u")) is None
-    assert states(journal) == {}
+    assert result_of(journal.ledger.upload_history("u")) is None
+    assert delivery_states(journal) == {}
 
 
 def test_a_row_without_a_body_was_published_and_is_delivered(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks
 ) -> None:
-    now(journal.outbox.record_uploads([record("u")]))
+    result_of(journal.outbox.record_uploads([upload_record("u")]))
     assert recover(incoming, journal, once) == Recovered(0, 0, 1)
-    assert [delivery.attempt for delivery in claimed(journal)] == [1]
+    assert [delivery.attempt for delivery in claim_deliveries(journal)] == [1]
 
 
 def test_a_body_with_a_second_name_was_published_and_loses_the_private_one(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
-    now(journal.outbox.record_uploads([record("u")]))
+    result_of(journal.outbox.record_uploads([upload_record("u")]))
     final = tmp_path / "final"
     os.link(leave(tmp_path, "u"), final)
     assert recover(incoming, journal, once) == Recovered(1, 0, 1)
     assert list(incoming.upload_ids()) == []
     assert final.read_bytes() == b"left"
     assert final.stat().st_nlink == 1
-    assert [delivery.upload_id for delivery in claimed(journal)] == ["u"]
+    assert [delivery.upload_id for delivery in claim_deliveries(journal)] == ["u"]
 
 
 def test_a_handler_that_was_running_is_tried_again(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks
 ) -> None:
-    ready(journal, "u")
-    claimed(journal)
+    publish_uploads(journal, "u")
+    claim_deliveries(journal)
     assert recover(incoming, journal, once) == Recovered(0, 0, 1)
-    assert [delivery.attempt for delivery in claimed(journal)] == [2]
+    assert [delivery.attempt for delivery in claim_deliveries(journal)] == [2]
 
 
 def test_what_is_finished_is_left_alone(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks
 ) -> None:
-    ready(journal, "done", "dead", "later")
-    for delivery, outcome in zip(claimed(journal, limit=3), ("done", "dead", "retry"), strict=True):
-        settle(journal, delivery, outcome, delay=900.0)
-    before = states(journal)
+    publish_uploads(journal, "done", "dead", "later")
+    for delivery, outcome in zip(
+        claim_deliveries(journal, limit=3), ("done", "dead", "retry"), strict=True
+    ):
+        settle_run(journal, delivery, outcome, delay=900.0)
+    before = delivery_states(journal)
     assert recover(incoming, journal, once) == Recovered(0, 0, 0)
-    assert states(journal) == before
+    assert delivery_states(journal) == before
 
 
 def test_thousands_of_bodies_of_all_kinds_are_settled(
@@ -118,12 +127,14 @@ def test_thousands_of_bodies_of_all_kinds_are_settled(
 ) -> None:
     for number in range(2000):
         leave(tmp_path, f"unknown{number}", b"")
-    now(journal.outbox.record_uploads([record(f"row{number}") for number in range(700)]))
+    result_of(journal.outbox.record_uploads([upload_record(f"row{number}") for number in range(700)]))
     for number in range(600):
         leave(tmp_path, f"row{number}", b"")
     assert recover(incoming, journal, once) == Recovered(2600, 600, 100)
     assert list(incoming.upload_ids()) == []
-    assert {event for event, _ in states(journal)} == {f"e-row{number}" for number in range(600, 700)}
+    assert {event for event, _ in delivery_states(journal)} == {
+        f"e-row{number}" for number in range(600, 700)
+    }
 
 
 def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
@@ -133,7 +144,7 @@ def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now(journal.outbox.record_uploads([record("a"), record("b")]))
+    result_of(journal.outbox.record_uploads([upload_record("a"), upload_record("b")]))
     leave(tmp_path, "a")
     leave(tmp_path, "b")
     with monkeypatch.context() as patch:
@@ -141,15 +152,15 @@ def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
         with pytest.raises(ConfigError, match=r"cannot be settled \(dying\): free some space"):
             recover(incoming, journal, once)
     assert recover(incoming, journal, once).removed == 2
-    assert states(journal) == {}
+    assert delivery_states(journal) == {}
 
 
 def test_a_one_time_url_is_good_again_where_its_upload_was_never_published(
     incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, tmp_path: Path
 ) -> None:
-    now(
+    result_of(
         journal.outbox.record_uploads(
-            [record("recorded", ()), record("linked", ()), record("stored", ())]
+            [upload_record("recorded", ()), upload_record("linked", ()), upload_record("stored", ())]
         )
     )
     for name in ("unrecorded", "recorded", "linked", "stored"):

@@ -14,7 +14,15 @@ from gateway.commit.slot_takeover import absorb_slots, create_journals
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory, existing_slots
-from tests.support.records import awaited, claimed, now, ready, record, settle, states
+from tests.support.records import (
+    claim_deliveries,
+    delivery_states,
+    publish_uploads,
+    result_of,
+    run_sync,
+    settle_run,
+    upload_record,
+)
 
 
 @pytest.fixture
@@ -44,7 +52,7 @@ def orphan(state: StateDirectory, slot: int = 2) -> Journal:
 def left(state: StateDirectory, *names: str, slot: int = 2) -> None:
     """Leave published uploads whose deliveries nobody has run."""
     journal = orphan(state, slot)
-    ready(journal, *names)
+    publish_uploads(journal, *names)
     journal.close()
 
 
@@ -53,33 +61,33 @@ def remains(state: StateDirectory) -> list[str]:
 
 
 def test_without_orphans_nothing_happens(state: StateDirectory, journal: Journal) -> None:
-    ready(journal, "a")
+    publish_uploads(journal, "a")
     assert absorb_slots(state, journal, 1) == 0
-    assert states(journal) == {("e-a", "h"): "ready"}
+    assert delivery_states(journal) == {("e-a", "h"): "ready"}
 
 
 def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
     state: StateDirectory, journal: Journal
 ) -> None:
     other = orphan(state)
-    ready(other, "done", "failed", "dead", "waiting", handlers=("h",))
+    publish_uploads(other, "done", "failed", "dead", "waiting", handlers=("h",))
     for outcome in ("done", "retry", "dead"):
-        (delivery,) = claimed(other)
-        settle(other, delivery, outcome, f"of {outcome}", delay=3600)
+        (delivery,) = claim_deliveries(other)
+        settle_run(other, delivery, outcome, f"of {outcome}", delay=3600)
     other.close()
-    ready(journal, "ours")
+    publish_uploads(journal, "ours")
     assert absorb_slots(state, journal, 1) == 4
-    assert states(journal) == {
+    assert delivery_states(journal) == {
         ("e-ours", "h"): "ready",
         ("e-done", "h"): "done",
         ("e-failed", "h"): "delayed",
         ("e-dead", "h"): "dead",
         ("e-waiting", "h"): "ready",
     }
-    story = now(journal.ledger.upload_history("failed"))
+    story = result_of(journal.ledger.upload_history("failed"))
     assert story is not None
     assert [run["error"] for run in story["handlers"][0]["runs"]] == ["of retry"]
-    assert {d.event_id for d in claimed(journal, limit=10)} == {"e-ours", "e-waiting"}
+    assert {d.event_id for d in claim_deliveries(journal, limit=10)} == {"e-ours", "e-waiting"}
     assert remains(state) == ["incoming", "once", "slots"]
     assert sorted(path.name for path in state.incoming.parent.iterdir()) == ["0"]
 
@@ -87,14 +95,14 @@ def test_deliveries_uploads_and_runs_move_and_nothing_of_the_slot_remains(
 def test_more_rows_than_one_step_takes_move(state: StateDirectory, journal: Journal) -> None:
     left(state, *(f"u{number:04}" for number in range(1234)))
     assert absorb_slots(state, journal, 1) == 1234
-    assert len(states(journal)) == 1234
+    assert len(delivery_states(journal)) == 1234
 
 
 def test_slots_that_are_still_served_are_left_alone(state: StateDirectory, journal: Journal) -> None:
     left(state, "a", slot=1)
     left(state, "b", slot=2)
     assert absorb_slots(state, journal, 2) == 1
-    assert states(journal) == {("e-b", "h"): "ready"}
+    assert delivery_states(journal) == {("e-b", "h"): "ready"}
     assert existing_slots(state.folder) == [0, 1]
 
 
@@ -102,11 +110,11 @@ def test_a_run_that_the_crash_interrupted_has_used_its_attempt(
     state: StateDirectory, journal: Journal
 ) -> None:
     other = orphan(state)
-    ready(other, "a")
-    claimed(other)
+    publish_uploads(other, "a")
+    claim_deliveries(other)
     other.close()
     absorb_slots(state, journal, 1)
-    (delivery,) = claimed(journal)
+    (delivery,) = claim_deliveries(journal)
     assert delivery.attempt == 2
 
 
@@ -114,12 +122,12 @@ def test_what_was_never_published_goes_with_its_row_and_is_never_published_later
     state: StateDirectory, journal: Journal
 ) -> None:
     other = orphan(state)
-    now(other.outbox.record_uploads([record("unanswered")]))
+    result_of(other.outbox.record_uploads([upload_record("unanswered")]))
     other.close()
     body = StateDirectory(state.folder, 2).incoming / "unanswered"
     body.write_bytes(b"whole, but unanswered")
     assert absorb_slots(state, journal, 1) == 0
-    assert states(journal) == {}
+    assert delivery_states(journal) == {}
     assert not body.exists()
 
 
@@ -138,7 +146,7 @@ def test_a_crash_on_the_way_is_repeated_and_nothing_is_there_twice(
         with pytest.raises(ConfigError, match="cannot be taken over"):
             absorb_slots(state, journal, 1)
     absorb_slots(state, journal, 1)
-    assert states(journal) == {("e-a", "h"): "ready", ("e-b", "h"): "ready"}
+    assert delivery_states(journal) == {("e-a", "h"): "ready", ("e-b", "h"): "ready"}
     assert remains(state) == ["incoming", "once", "slots"]
 
 
@@ -152,7 +160,7 @@ def test_a_slot_that_lives_again_after_a_crash_on_the_way_does_not_have_the_rows
     assert existing_slots(state.folder) == [0]
     left(state, "b")  # three processes again
     assert absorb_slots(state, journal, 3) == 1
-    assert states(journal) == {("e-a", "h"): "ready"}
+    assert delivery_states(journal) == {("e-a", "h"): "ready"}
 
 
 def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(
@@ -162,11 +170,11 @@ def test_rows_that_moved_on_are_not_set_back_by_a_second_copy(
     source = StateDirectory(state.folder, 2).journal
     kept = shutil.copy(source, source.with_name("kept"))
     absorb_slots(state, journal, 1)
-    (delivery,) = claimed(journal)
-    settle(journal, delivery, "done")
+    (delivery,) = claim_deliveries(journal)
+    settle_run(journal, delivery, "done")
     shutil.copy(kept, source.with_name("leaving-2.db"))
     absorb_slots(state, journal, 1)
-    assert states(journal) == {("e-a", "h"): "done"}
+    assert delivery_states(journal) == {("e-a", "h"): "done"}
 
 
 def test_a_locked_slot_is_left_for_the_next_start(
@@ -183,16 +191,16 @@ def test_a_locked_slot_is_left_for_the_next_start(
 
 def test_pauses_move_too_and_new_slots_begin_with_them(state: StateDirectory, journal: Journal) -> None:
     other = orphan(state)
-    awaited(other.ledger.pause("slow"))
+    run_sync(other.ledger.pause("slow"))
     other.close()
     absorb_slots(state, journal, 1)
-    assert awaited(journal.ledger.paused()) == {"slow"}
+    assert run_sync(journal.ledger.paused()) == {"slow"}
     create_journals(state, journal, 2)
     new = orphan(state, 1)
-    assert awaited(new.ledger.paused()) == {"slow"}
-    awaited(new.ledger.resume("slow"))
+    assert run_sync(new.ledger.paused()) == {"slow"}
+    run_sync(new.ledger.resume("slow"))
     new.close()
     create_journals(state, journal, 2)  # only new ones begin so
     again = orphan(state, 1)
-    assert awaited(again.ledger.paused()) == frozenset()
+    assert run_sync(again.ledger.paused()) == frozenset()
     again.close()

@@ -13,7 +13,7 @@ from gateway.events.journal import Journal
 from gateway.events.protocols import DeliveryPage, Ledger, Selection, State, run_all
 from gateway.events.remote_ledger import RemoteLedger, socket_session
 from tests.conftest import StartGateway
-from tests.support.records import claimed, ready, settle, states
+from tests.support.records import claim_deliveries, delivery_states, publish_uploads, settle_run
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def together(journals: list[Journal]) -> CombinedLedger:
 
 
 def dead(journal: Journal, *names: str) -> None:
-    ready(journal, *names)
-    for delivery in claimed(journal, "h", len(names)):
-        settle(journal, delivery, "dead")
+    publish_uploads(journal, *names)
+    for delivery in claim_deliveries(journal, "h", len(names)):
+        settle_run(journal, delivery, "dead")
 
 
 async def pages(ledger: Ledger, limit: int, state: State | None = None) -> list[DeliveryPage]:
@@ -59,17 +59,17 @@ async def test_pages_of_several_come_in_order_of_birth_without_gap_or_overlap(
     order = [0, 1, 1, 1, 2, 0, 1, 2, 2, 2, 2, 0, 0, 0, 1]
     everything = [f"u{number:02}" for number in range(len(order))]
     for name, at in zip(everything, order, strict=True):
-        ready(journals[at], name)
+        publish_uploads(journals[at], name)
     assert await names(together(journals), limit) == everything
     assert all(len(page.rows) == limit for page in (await pages(together(journals), limit))[:-2])
 
 
 async def test_a_part_that_is_empty_or_comes_later_is_no_hindrance(journals: list[Journal]) -> None:
-    ready(journals[0], "a", "b")
+    publish_uploads(journals[0], "a", "b")
     parts: dict[str, Ledger] = {"slot-0": journals[0].ledger}
     whole = CombinedLedger(lambda: parts)
     first = await whole.page(Selection(), None, 1)
-    ready(journals[1], "c")
+    publish_uploads(journals[1], "c")
     parts["slot-1"] = journals[1].ledger
     assert first.next is not None
     second = await whole.page(Selection(), first.next, 9)
@@ -88,8 +88,8 @@ async def test_a_cursor_that_is_none_is_told(journals: list[Journal], cursor: st
 
 
 async def test_depths_add_up_and_the_oldest_counts(journals: list[Journal]) -> None:
-    ready(journals[0], "a")
-    ready(journals[2], "b", "c")
+    publish_uploads(journals[0], "a")
+    publish_uploads(journals[2], "b", "c")
     dead(journals[1], "d")
     told = await together(journals).depth()
     assert [(one.handler, one.state, one.count) for one in told] == [("h", "dead", 1), ("h", "ready", 3)]
@@ -109,8 +109,8 @@ async def test_where_two_know_a_delivery_its_runs_are_one_story_and_the_later_pa
     journals: list[Journal],
 ) -> None:
     for journal, outcome in ((journals[0], "retry"), (journals[1], "dead")):
-        ready(journal, "a", handlers=("h", "i") if outcome == "retry" else ("h",))
-        settle(journal, claimed(journal)[0], outcome)
+        publish_uploads(journal, "a", handlers=("h", "i") if outcome == "retry" else ("h",))
+        settle_run(journal, claim_deliveries(journal)[0], outcome)
     history = await together(journals).history("e-a")
     assert history is not None
     assert [(story.row.handler, story.row.state) for story in history.deliveries] == [
@@ -181,7 +181,7 @@ Remote = tuple[Journal, RemoteLedger]
 async def test_a_remote_ledger_tells_what_the_ledger_itself_tells(remote: Remote) -> None:
     journal, ledger = remote
     dead(journal, "a", "ö")
-    ready(journal, "b")
+    publish_uploads(journal, "b")
     for selection in (Selection(), Selection("dead", "h", 1.5, ("e-a", "e-ö")), Selection("done")):
         assert await ledger.page(selection, None, 9) == await journal.ledger.page(selection, None, 9)
     assert await ledger.depth() == await journal.ledger.depth()
@@ -194,11 +194,11 @@ async def test_a_remote_ledger_steers(remote: Remote) -> None:
     dead(journal, "a", "b")
     assert await run_all(ledger, "retry", Selection(events=("e-a",))) == 1
     assert await run_all(ledger, "drop", Selection("dead")) == 1
-    assert states(journal) == {("e-a", "h"): "ready"}
+    assert delivery_states(journal) == {("e-a", "h"): "ready"}
     await ledger.pause("h")
     assert await ledger.paused() == await journal.ledger.paused() == {"h"}
     await ledger.resume("h")
-    settle(journal, claimed(journal)[0], "done")
+    settle_run(journal, claim_deliveries(journal)[0], "done")
     assert await run_all(ledger, "replay", Selection(since=0.0)) == 1
 
 
@@ -208,7 +208,7 @@ async def test_a_remote_ledger_steers(remote: Remote) -> None:
 )
 async def test_an_id_that_is_none_is_unknown_and_no_other_page(remote: Remote, event_id: str) -> None:
     journal, ledger = remote
-    ready(journal, "a")
+    publish_uploads(journal, "a")
     assert await ledger.history(event_id) is None
 
 

@@ -20,7 +20,7 @@ from gateway.events import schema
 from gateway.events.database import MAX_BATCH, Database
 from gateway.events.journal import Journal
 from tests.support import TESTS
-from tests.support.records import claimed, now, record, settle, states
+from tests.support.records import claim_deliveries, delivery_states, result_of, settle_run, upload_record
 
 GOLDEN = TESTS / "golden"
 
@@ -58,7 +58,7 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
-        now(self._held)
+        result_of(self._held)
 
 
 def insert(database: Database, value: int) -> Future[None]:
@@ -69,7 +69,9 @@ def insert(database: Database, value: int) -> Future[None]:
 
 
 def values(database: Database) -> list[int]:
-    return now(database.submit(lambda db: [x for (x,) in db.execute("SELECT x FROM t ORDER BY x")]))
+    return result_of(
+        database.submit(lambda db: [x for (x,) in db.execute("SELECT x FROM t ORDER BY x")])
+    )
 
 
 def commits(database: Database) -> list[str]:
@@ -80,7 +82,7 @@ def commits(database: Database) -> list[str]:
         if statement == "COMMIT":
             seen.append(statement)
 
-    now(database.submit(lambda db: db.set_trace_callback(trace)))
+    result_of(database.submit(lambda db: db.set_trace_callback(trace)))
     return seen
 
 
@@ -91,7 +93,7 @@ def test_operations_that_wait_together_share_one_transaction(database: Database)
     waiting = [insert(database, value) for value in range(100)]
     gate.open()
     for future in waiting:
-        now(future)
+        result_of(future)
     assert len(seen) == 2  # the gate's and theirs
     assert values(database) == list(range(100))
 
@@ -103,7 +105,7 @@ def test_a_batch_is_bounded(database: Database) -> None:
     waiting = [insert(database, value) for value in range(MAX_BATCH + 1)]
     gate.open()
     for future in waiting:
-        now(future)
+        result_of(future)
     assert len(seen) == 3
 
 
@@ -122,7 +124,7 @@ def test_what_an_operation_did_before_it_failed_is_undone(database: Database) ->
         raise ValueError("in the middle")
 
     with pytest.raises(ValueError, match="in the middle"):
-        now(database.submit(half))
+        result_of(database.submit(half))
     assert values(database) == []
 
 
@@ -142,7 +144,7 @@ def test_what_is_queued_at_the_end_is_still_written(path: Path) -> None:
     database.close()
     assert all(future.done() and future.exception() is None for future in waiting)
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        now(insert(database, 99))
+        result_of(insert(database, 99))
     again = Database(path)
     again.open(prepare)
     assert values(again) == list(range(10))
@@ -153,22 +155,22 @@ def test_what_a_future_has_answered_survives_the_death_of_the_process(tmp_path: 
     program = (
         "import os, pathlib, sys\n"
         "from gateway.events.journal import Journal\n"
-        "from tests.support.records import now, record\n"
+        "from tests.support.records import result_of, upload_record\n"
         "journal = Journal(pathlib.Path(sys.argv[1]))\n"
         "journal.open()\n"
-        "now(journal.outbox.record_uploads([record('u1')]))\n"
+        "result_of(journal.outbox.record_uploads([upload_record('u1')]))\n"
         "os.kill(os.getpid(), 9)\n"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "j.db")]
     assert subprocess.run(words, cwd=GOLDEN.parent.parent, check=False).returncode == -9
     journal = Journal(tmp_path / "j.db")
     journal.open()
-    assert states(journal) == {("e-u1", "h"): "ready"}
+    assert delivery_states(journal) == {("e-u1", "h"): "ready"}
     journal.close()
 
 
 def test_while_it_is_open_nobody_else_can_open_it(database: Database, path: Path) -> None:
-    now(insert(database, 1))
+    result_of(insert(database, 1))
     second = Database(path)
     with pytest.raises(ConfigError, match=r"another process holds it") as caught:
         second.open(prepare)
@@ -187,7 +189,7 @@ def test_the_pragmas_are_in_force(path: Path, full: bool, synchronous: int) -> N
     database.open(prepare)
 
     def pragma(name: str) -> object:
-        return now(database.submit(lambda db: db.execute(f"PRAGMA {name}").fetchone()[0]))
+        return result_of(database.submit(lambda db: db.execute(f"PRAGMA {name}").fetchone()[0]))
 
     assert pragma("synchronous") == synchronous
     assert pragma("journal_mode") == "wal"
@@ -197,7 +199,7 @@ def test_the_pragmas_are_in_force(path: Path, full: bool, synchronous: int) -> N
 
 
 def test_only_its_owner_may_read_it(database: Database, path: Path) -> None:
-    now(insert(database, 1))
+    result_of(insert(database, 1))
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert modes == {"d.db": 0o600, "d.db-wal": 0o600}
 
@@ -255,7 +257,7 @@ def test_an_empty_file_becomes_a_journal(path: Path) -> None:
     path.touch(0o600)
     journal = Journal(path)
     journal.open()
-    now(journal.outbox.record_uploads([record("u1")]))
+    result_of(journal.outbox.record_uploads([upload_record("u1")]))
     journal.close()
 
 
@@ -288,9 +290,9 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
 
 
 def test_the_journal_of_an_earlier_version_opens_and_is_understood(golden: Journal) -> None:
-    known = states(golden)
+    known = delivery_states(golden)
     assert set(known.values()) == {"ready", "running", "delayed", "done", "dead"}
-    story = now(golden.ledger.upload_history("01J0000000000000000000DEAD-0"))
+    story = result_of(golden.ledger.upload_history("01J0000000000000000000DEAD-0"))
     assert story is not None
     assert (story["path"], story["bytes"], story["mime"]) == ("/upload/dead.bin", 5, "image/png")
     (delivery,) = story["handlers"]
@@ -299,14 +301,14 @@ def test_the_journal_of_an_earlier_version_opens_and_is_understood(golden: Journ
 
 
 def test_the_journal_of_an_earlier_version_goes_on_working(golden: Journal) -> None:
-    assert now(golden.outbox.has_unclaimed()) == 1
-    assert now(golden.queue.recover()) == (2, 1)
-    first = claimed(golden, "store", 10)
+    assert result_of(golden.outbox.has_unclaimed()) == 1
+    assert result_of(golden.queue.recover()) == (2, 1)
+    first = claim_deliveries(golden, "store", 10)
     assert sorted(str(delivery.upload_id)[-6:-2] for delivery in first) == ["0RUN", "EADY", "HELD"]
     for delivery in first:
-        settle(golden, delivery, "done")
-    now(golden.outbox.record_uploads([record("fresh")]))
-    found = now(golden.outbox.recorded_uploads(["01J0000000000000000000DEAD-0"]))
+        settle_run(golden, delivery, "done")
+    result_of(golden.outbox.record_uploads([upload_record("fresh")]))
+    found = result_of(golden.outbox.recorded_uploads(["01J0000000000000000000DEAD-0"]))
     path, identity = found["01J0000000000000000000DEAD-0"]
     assert (path, identity.device, identity.inode, identity.mtime_ns) == ("/upload/dead.bin", 7, 8, 9)
 
@@ -315,7 +317,7 @@ def test_a_transaction_whose_sync_failed_is_written_over_by_the_next_one(
     database: Database, path: Path
 ) -> None:
     log = Path(f"{path}-wal")
-    now(database.submit(lambda db: db.execute("INSERT INTO t VALUES (1)").rowcount))
+    result_of(database.submit(lambda db: db.execute("INSERT INTO t VALUES (1)").rowcount))
 
     def broken(_: sqlite3.Connection) -> None:
         fault = sqlite3.OperationalError("disk I/O error")
@@ -323,10 +325,10 @@ def test_a_transaction_whose_sync_failed_is_written_over_by_the_next_one(
         raise fault
 
     with pytest.raises(sqlite3.OperationalError):
-        now(database.submit(broken))
+        result_of(database.submit(broken))
     before = log.read_bytes()
-    assert now(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
+    assert result_of(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
     assert log.read_bytes() != before  # whatever stood there behind the last good one is gone
     before = log.read_bytes()
-    assert now(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
+    assert result_of(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
     assert log.read_bytes() == before

@@ -17,26 +17,34 @@ from gateway.events import ledger_queries as queries
 from gateway.events.journal import Journal
 from gateway.events.outbox import UploadRecord
 from gateway.events.protocols import STATES, VERB_STATES, VERBS, Depth, Selection, State, Verb, run_all
-from tests.support.records import awaited, claimed, now, ready, record, settle, states
+from tests.support.records import (
+    claim_deliveries,
+    delivery_states,
+    publish_uploads,
+    result_of,
+    run_sync,
+    settle_run,
+    upload_record,
+)
 
 LATER = time.time() + 3600
 EARLIER = time.time() - 3600
 
 
 def settle_first(journal: Journal, outcome: str, handler: str = "h", delay: float = 0.0) -> None:
-    settle(journal, claimed(journal, handler)[0], outcome, "why", delay)
+    settle_run(journal, claim_deliveries(journal, handler)[0], outcome, "why", delay)
 
 
 @pytest.fixture
 def busy(journal: Journal) -> Journal:
     """A journal with one delivery of `h` in each state; the order tells the names."""
     for name, outcome, delay in (("done", "done", 0), ("dead", "dead", 0), ("delayed", "retry", 900)):
-        ready(journal, name)
+        publish_uploads(journal, name)
         settle_first(journal, outcome, delay=delay)
-    ready(journal, "running")
-    claimed(journal)
-    ready(journal, "ready")
-    now(journal.outbox.record_uploads([record("held"), record("other", ("i",))]))
+    publish_uploads(journal, "running")
+    claim_deliveries(journal)
+    publish_uploads(journal, "ready")
+    result_of(journal.outbox.record_uploads([upload_record("held"), upload_record("other", ("i",))]))
     return journal
 
 
@@ -49,7 +57,7 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def select(journal: Journal, statement: str) -> list[Any]:
-    return now(journal._database.submit(lambda db: db.execute(statement).fetchall()))
+    return result_of(journal._database.submit(lambda db: db.execute(statement).fetchall()))
 
 
 async def names(journal: Journal, limit: int = 100, **wanted: Any) -> list[str | None]:
@@ -91,7 +99,7 @@ async def test_a_page_can_be_narrowed_to_events_and_to_a_time(busy: Journal) -> 
 
 async def test_pages_follow_each_other_without_gap_or_overlap(journal: Journal) -> None:
     everything = [f"u{number:02}" for number in range(25)]
-    ready(journal, *everything)
+    publish_uploads(journal, *everything)
     for limit in (1, 5, 10, 25, 26):
         assert await names(journal, limit) == everything
 
@@ -101,11 +109,11 @@ async def test_pages_follow_each_other_without_gap_or_overlap(journal: Journal) 
 async def test_what_lies_many_windows_apart_is_found(journal: Journal, state: State | None) -> None:
     everything = [f"u{number:02}" for number in range(40)]
     for name in everything:
-        ready(journal, name, handlers=("rare",) if name in {"u07", "u31"} else ("h",))
+        publish_uploads(journal, name, handlers=("rare",) if name in {"u07", "u31"} else ("h",))
     if state == "dead":
         for handler, count in (("h", 38), ("rare", 2)):
-            for delivery in claimed(journal, handler, count):
-                settle(journal, delivery, "dead")
+            for delivery in claim_deliveries(journal, handler, count):
+                settle_run(journal, delivery, "dead")
     for limit in (1, 2, 50):
         assert await names(journal, limit, handler="rare", state=state) == ["u07", "u31"]
 
@@ -131,14 +139,14 @@ async def test_a_cursor_that_is_none_is_told(busy: Journal, cursor: str) -> None
 
 async def test_a_story_tells_every_handler_in_the_words_of_the_pages(busy: Journal) -> None:
     for name, state in (("held", "ready"), ("delayed", "delayed"), ("running", "running")):
-        story = now(busy.ledger.upload_history(name))
+        story = result_of(busy.ledger.upload_history(name))
         assert story is not None
         assert [delivery["state"] for delivery in story["handlers"]] == [state]
-    assert now(busy.ledger.upload_history("unknown")) is None
+    assert result_of(busy.ledger.upload_history("unknown")) is None
 
 
 async def test_a_history_tells_body_path_and_handlers(journal: Journal) -> None:
-    ready(journal, "a", handlers=("z", "b"))
+    publish_uploads(journal, "a", handlers=("z", "b"))
     history = await journal.ledger.history("e-a")
     assert history is not None
     assert (history.upload_id, history.path, history.body["bytes"]) == ("a", "/upload/a", 3)
@@ -149,7 +157,7 @@ async def test_a_history_tells_body_path_and_handlers(journal: Journal) -> None:
 async def test_a_run_tells_where_when_and_how_it_ended(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db", full=False, node="host:8080")
     journal.open()
-    ready(journal, "a")
+    publish_uploads(journal, "a")
     before = time.time()
     settle_first(journal, "dead")
     history = await journal.ledger.history("e-a")
@@ -163,7 +171,7 @@ async def test_a_run_tells_where_when_and_how_it_ended(tmp_path: Path) -> None:
 
 
 async def test_a_history_shows_the_latest_hundred_runs(journal: Journal) -> None:
-    ready(journal, "a")
+    publish_uploads(journal, "a")
     for _ in range(103):
         settle_first(journal, "retry")
     history = await journal.ledger.history("e-a")
@@ -189,7 +197,7 @@ async def test_depth_counts_all_that_is_not_done(busy: Journal) -> None:
 
 @pytest.mark.usefixtures("small_windows")
 async def test_what_changes_its_state_meanwhile_is_counted_once_all_the_same(journal: Journal) -> None:
-    ready(journal, "restless")
+    publish_uploads(journal, "restless")
 
     def work() -> None:
         for _ in range(300):
@@ -202,7 +210,7 @@ async def test_what_changes_its_state_meanwhile_is_counted_once_all_the_same(jou
 
 
 async def test_depth_adds_up_what_the_windows_told(journal: Journal) -> None:
-    ready(journal, *(f"u{number}" for number in range(9)), handlers=("h", "i"))
+    publish_uploads(journal, *(f"u{number}" for number in range(9)), handlers=("h", "i"))
     [(born,)] = select(journal, "SELECT min(created) FROM deliveries")
     told = await journal.ledger.depth()
     assert told == [Depth("h", "ready", 9, born), Depth("i", "ready", 9, born)]
@@ -237,7 +245,7 @@ def plans(journal: Journal, *operations: Any) -> list[str]:
             straight.read(operation)
         return straight.plans
 
-    found = now(journal._database.submit(explain))
+    found = result_of(journal._database.submit(explain))
     assert found
     return [plan for plan in found if re.search(r"\b(deliveries|d)\b", plan)]
 
@@ -297,7 +305,7 @@ async def test_a_retry_makes_what_is_dead_or_delayed_due_now_with_all_its_attemp
     busy: Journal,
 ) -> None:
     assert await run_all(busy.ledger, "retry", Selection(handler="h")) == 2
-    again = {delivery.event_id: delivery.attempt for delivery in claimed(busy, "h", 10)}
+    again = {delivery.event_id: delivery.attempt for delivery in claim_deliveries(busy, "h", 10)}
     assert {again.pop(event) for event in ("e-dead", "e-delayed")} == {1}
     assert again.keys() == {"e-ready"}
 
@@ -338,13 +346,13 @@ async def test_a_drop_leaves_nothing_behind_but_the_upload(busy: Journal) -> Non
     assert await run_all(busy.ledger, "drop", Selection("dead")) == 1
     assert await busy.ledger.history("e-dead") is None
     assert select(busy, "SELECT * FROM runs WHERE delivery NOT IN (SELECT seq FROM deliveries)") == []
-    story = now(busy.ledger.upload_history("dead"))
+    story = result_of(busy.ledger.upload_history("dead"))
     assert story is not None
     assert story["handlers"] == []
 
 
 async def test_an_event_stays_while_another_handler_has_it(journal: Journal) -> None:
-    ready(journal, "a", handlers=("h", "i"))
+    publish_uploads(journal, "a", handlers=("h", "i"))
     settle_first(journal, "dead")
     await run_all(journal.ledger, "drop", Selection("dead"))
     history = await journal.ledger.history("e-a")
@@ -353,36 +361,36 @@ async def test_an_event_stays_while_another_handler_has_it(journal: Journal) -> 
 
 
 async def test_a_run_that_was_claimed_before_a_replay_settles_nothing_of_it(journal: Journal) -> None:
-    ready(journal, "a")
-    [stale] = claimed(journal)
-    settle(journal, stale, "done")
+    publish_uploads(journal, "a")
+    [stale] = claim_deliveries(journal)
+    settle_run(journal, stale, "done")
     assert await run_all(journal.ledger, "replay", Selection(events=("e-a",))) == 1
-    [again] = claimed(journal)
-    settle(journal, stale, "dead")
-    assert states(journal) == {("e-a", "h"): "running"}
-    settle(journal, again, "done")
-    assert states(journal) == {("e-a", "h"): "done"}
+    [again] = claim_deliveries(journal)
+    settle_run(journal, stale, "dead")
+    assert delivery_states(journal) == {("e-a", "h"): "running"}
+    settle_run(journal, again, "done")
+    assert delivery_states(journal) == {("e-a", "h"): "done"}
 
 
 @pytest.mark.usefixtures("small_windows")
 async def test_steps_do_each_delivery_once_however_often_it_comes_to_fit_again(journal: Journal) -> None:
-    ready(journal, *(f"u{number}" for number in range(9)))
-    for delivery in claimed(journal, "h", 9):
-        settle(journal, delivery, "dead")
+    publish_uploads(journal, *(f"u{number}" for number in range(9)))
+    for delivery in claim_deliveries(journal, "h", 9):
+        settle_run(journal, delivery, "dead")
     done, after = 0, None
     for _ in range(99):
         step = await journal.ledger.run_chunk("retry", Selection("dead"), after)
         done, after = done + step.count, step.next
-        for delivery in claimed(journal, "h", 99):
-            settle(journal, delivery, "dead")
-        ready(journal, f"new{done}")  # and what came later is left alone
+        for delivery in claim_deliveries(journal, "h", 99):
+            settle_run(journal, delivery, "dead")
+        publish_uploads(journal, f"new{done}")  # and what came later is left alone
         if after is None:
             break
     assert done == 9
 
 
 async def test_what_was_retried_is_claimed_by_whoever_waits(journal: Journal) -> None:
-    ready(journal, "a")
+    publish_uploads(journal, "a")
     settle_first(journal, "dead")
     waiting = asyncio.create_task(journal.queue.claim("h", 1, 30.0))
     await asyncio.sleep(0)
@@ -395,7 +403,7 @@ async def test_what_was_retried_is_claimed_by_whoever_waits(journal: Journal) ->
 
 
 async def test_a_paused_handler_is_not_claimed_until_it_is_resumed(journal: Journal) -> None:
-    ready(journal, "a", handlers=("h", "i"))
+    publish_uploads(journal, "a", handlers=("h", "i"))
     await journal.ledger.pause("h")
     await journal.ledger.pause("h")
     assert await journal.ledger.paused() == {"h"}
@@ -413,7 +421,7 @@ async def test_a_pause_survives_the_process(tmp_path: Path) -> None:
         journal = Journal(tmp_path / "journal.db")
         journal.open()
         if turn == 0:
-            ready(journal, "a")
+            publish_uploads(journal, "a")
             await journal.ledger.pause("h")
         else:
             assert await journal.ledger.paused() == {"h"}
@@ -426,7 +434,7 @@ async def test_a_pause_survives_the_process(tmp_path: Path) -> None:
 
 def test_a_check_writes(journal: Journal) -> None:
     for _ in range(2):
-        now(journal.ledger.check_writable())
+        result_of(journal.ledger.check_writable())
     assert [name for name, _ in select(journal, "SELECT * FROM facts")] == ["checked"]
 
 
@@ -438,49 +446,49 @@ async def test_a_journal_that_is_closed_is_away(journal: Journal) -> None:
 
 
 def test_pruning_removes_what_is_done_and_old_with_all_that_hangs_on_it(busy: Journal) -> None:
-    kept = states(busy).keys() - {("e-done", "h")}
-    now(busy.outbox.record_uploads([record("silent", ())]))
+    kept = delivery_states(busy).keys() - {("e-done", "h")}
+    result_of(busy.outbox.record_uploads([upload_record("silent", ())]))
     assert (
-        now(busy.ledger.prune(LATER, LATER)) == 3
+        result_of(busy.ledger.prune(LATER, LATER)) == 3
     )  # the delivery, its upload, the one without handlers
-    assert states(busy).keys() == kept
-    assert now(busy.ledger.upload_history("done")) is None
-    assert awaited(busy.ledger.history("e-done")) is None
-    assert now(busy.ledger.upload_history("silent")) is None
+    assert delivery_states(busy).keys() == kept
+    assert result_of(busy.ledger.upload_history("done")) is None
+    assert run_sync(busy.ledger.history("e-done")) is None
+    assert result_of(busy.ledger.upload_history("silent")) is None
     assert select(busy, "SELECT count(*) FROM runs") == [(2,)]  # of dead and delayed
-    assert now(busy.ledger.prune(LATER, LATER)) == 0
+    assert result_of(busy.ledger.prune(LATER, LATER)) == 0
 
 
 def test_pruning_keeps_what_is_young(busy: Journal) -> None:
-    assert now(busy.ledger.prune(EARLIER, EARLIER)) == 0
-    assert len(states(busy)) == 7
+    assert result_of(busy.ledger.prune(EARLIER, EARLIER)) == 0
+    assert len(delivery_states(busy)) == 7
 
 
 async def test_what_was_handed_over_stays_as_long_as_is_said_of_it_alone(journal: Journal) -> None:
-    ready(journal, "relayed", "done")
+    publish_uploads(journal, "relayed", "done")
     await journal.queue.mark_relayed(await journal.queue.claim_any(1, 0.0))
     settle_first(journal, "done")
-    assert now(journal.ledger.prune(LATER, EARLIER)) == 2  # what is done, and its upload
-    assert awaited(journal.ledger.history("e-relayed")) is not None
-    assert now(journal.ledger.prune(EARLIER, LATER)) == 1
-    assert awaited(journal.ledger.history("e-relayed")) is None
+    assert result_of(journal.ledger.prune(LATER, EARLIER)) == 2  # what is done, and its upload
+    assert run_sync(journal.ledger.history("e-relayed")) is not None
+    assert result_of(journal.ledger.prune(EARLIER, LATER)) == 1
+    assert run_sync(journal.ledger.history("e-relayed")) is None
 
 
 def test_an_event_stays_as_long_as_one_of_its_handlers_is_not_done(journal: Journal) -> None:
-    ready(journal, "a", handlers=("h", "i"))
+    publish_uploads(journal, "a", handlers=("h", "i"))
     settle_first(journal, "done")
     settle_first(journal, "dead", "i")
-    assert now(journal.ledger.prune(LATER, LATER)) == 1
-    history = awaited(journal.ledger.history("e-a"))
+    assert result_of(journal.ledger.prune(LATER, LATER)) == 1
+    history = run_sync(journal.ledger.history("e-a"))
     assert history is not None
     assert [story.row.handler for story in history.deliveries] == ["i"]
 
 
 def test_pruning_takes_a_bounded_number_at_a_time(journal: Journal) -> None:
-    silent: list[UploadRecord] = [record(f"s{number}", ()) for number in range(25)]
-    now(journal.outbox.record_uploads(silent))
+    silent: list[UploadRecord] = [upload_record(f"s{number}", ()) for number in range(25)]
+    result_of(journal.outbox.record_uploads(silent))
     taken = []
-    while gone := now(journal.ledger.prune(LATER, LATER, 10)):
+    while gone := result_of(journal.ledger.prune(LATER, LATER, 10)):
         taken.append(gone)
     assert taken == [10, 10, 5]
 
@@ -492,9 +500,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("hasty")
 async def test_the_house_is_kept_until_it_is_closed(journal: Journal) -> None:
-    ready(journal, "a")
+    publish_uploads(journal, "a")
     keeping = asyncio.create_task(journal.ledger.prune_periodically(0.0, 3600.0))
-    settle(journal, (await journal.queue.claim("h", 1, 0.0))[0], "done")
+    settle_run(journal, (await journal.queue.claim("h", 1, 0.0))[0], "done")
     async with asyncio.timeout(20):
         while await names(journal):
             await asyncio.sleep(0.005)  # nobody is told of a pruning; its end is what is awaited

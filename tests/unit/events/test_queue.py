@@ -19,12 +19,20 @@ from gateway.errors import EventEngineUnavailable
 from gateway.events import claims, queue
 from gateway.events.journal import Journal
 from gateway.events.protocols import Attempt, DeliveryHistory, DeliveryRow, Selection, run_all
-from tests.support.records import awaited, claimed, now, ready, record, settle, states
+from tests.support.records import (
+    claim_deliveries,
+    delivery_states,
+    publish_uploads,
+    result_of,
+    run_sync,
+    settle_run,
+    upload_record,
+)
 
 
 def row_of(journal: Journal, name: str, handler: str = "h") -> DeliveryRow:
     """Return what the ledger shows of a delivery."""
-    page = awaited(journal.ledger.page(Selection(handler=handler), None, 1000))
+    page = run_sync(journal.ledger.page(Selection(handler=handler), None, 1000))
     (row,) = (row for row in page.rows if row.upload_id == name)
     return row
 
@@ -36,29 +44,29 @@ def runs_of(journal: Journal, name: str) -> list[Attempt]:
 
 
 def stories_of(journal: Journal, name: str) -> list[DeliveryHistory]:
-    history = awaited(journal.ledger.history(f"e-{name}"))
+    history = run_sync(journal.ledger.history(f"e-{name}"))
     assert history is not None
     return history.deliveries
 
 
 def test_the_oldest_are_claimed_first_and_no_more_than_asked_for(journal: Journal) -> None:
     for name in "cab":
-        ready(journal, name)
-    assert [delivery.upload_id for delivery in claimed(journal, limit=2)] == ["c", "a"]
-    assert [delivery.upload_id for delivery in claimed(journal, limit=2)] == ["b"]
+        publish_uploads(journal, name)
+    assert [delivery.upload_id for delivery in claim_deliveries(journal, limit=2)] == ["c", "a"]
+    assert [delivery.upload_id for delivery in claim_deliveries(journal, limit=2)] == ["b"]
 
 
 def test_what_is_not_released_is_not_claimed(journal: Journal) -> None:
-    now(journal.outbox.record_uploads([record("a"), record("b")]))
+    result_of(journal.outbox.record_uploads([upload_record("a"), upload_record("b")]))
     journal.outbox.release_events(["e-b"])
-    assert [delivery.upload_id for delivery in claimed(journal, limit=9)] == ["b"]
-    now(journal.outbox.forget_uploads(["a"]))
+    assert [delivery.upload_id for delivery in claim_deliveries(journal, limit=9)] == ["b"]
+    result_of(journal.outbox.forget_uploads(["a"]))
     journal.outbox.release_events(["e-a"])
-    assert claimed(journal, limit=9) == []
+    assert claim_deliveries(journal, limit=9) == []
 
 
 async def test_releasing_wakes_a_claim_that_waits(journal: Journal) -> None:
-    now(journal.outbox.record_uploads([record("a")]))
+    result_of(journal.outbox.record_uploads([upload_record("a")]))
     waiting = asyncio.create_task(journal.queue.claim("h", 1, 60.0))
     assert await journal.queue.claim("h", 1, 0.0) == []  # theirs has looked before
     await asyncio.to_thread(journal.outbox.release_events, ["e-a"])
@@ -67,7 +75,7 @@ async def test_releasing_wakes_a_claim_that_waits(journal: Journal) -> None:
 
 
 async def test_waking_lets_every_claim_look_again(journal: Journal) -> None:
-    now(journal.outbox.record_uploads([record("a", ("h", "i"))]))
+    result_of(journal.outbox.record_uploads([upload_record("a", ("h", "i"))]))
     journal.outbox._unpublished.release(["e-a"])  # as whoever makes rows ready behind the queue's back
     waiting = [asyncio.create_task(journal.queue.claim(handler, 1, 60.0)) for handler in "jk"]
     await journal.queue.claim("j", 1, 0.0)
@@ -84,7 +92,7 @@ async def test_waking_lets_every_claim_look_again(journal: Journal) -> None:
 
 
 async def test_a_claim_that_is_cancelled_gives_back_what_it_would_have_brought(journal: Journal) -> None:
-    ready(journal, "a")
+    publish_uploads(journal, "a")
     claim = asyncio.create_task(journal.queue.claim("h", 1, 60.0))
     await asyncio.sleep(0)  # it has asked the journal
     claim.cancel()
@@ -95,8 +103,8 @@ async def test_a_claim_that_is_cancelled_gives_back_what_it_would_have_brought(j
 
 
 async def test_a_relay_takes_the_deliveries_of_all_handlers_paused_ones_too(journal: Journal) -> None:
-    ready(journal, "a", handlers=("h", "i"))
-    now(journal.outbox.record_uploads([record("held")]))
+    publish_uploads(journal, "a", handlers=("h", "i"))
+    result_of(journal.outbox.record_uploads([upload_record("held")]))
     await journal.ledger.pause("i")
     taken = await journal.queue.claim_any(10, 0.0)
     assert sorted(delivery.handler for delivery in taken) == ["h", "i"]
@@ -113,40 +121,40 @@ async def test_a_relay_takes_the_deliveries_of_all_handlers_paused_ones_too(jour
 async def test_a_relay_that_waits_is_woken_by_whatever_comes(journal: Journal) -> None:
     waiting = asyncio.create_task(journal.queue.claim_any(10, 60.0))
     assert await journal.queue.claim_any(10, 0.0) == []
-    ready(journal, "a", handlers=("some",))
+    publish_uploads(journal, "a", handlers=("some",))
     async with asyncio.timeout(30):
         assert [delivery.handler for delivery in await waiting] == ["some"]
 
 
 def test_nothing_of_an_earlier_round_settles_a_later_one(journal: Journal) -> None:
-    ready(journal, "a")
-    (early,) = claimed(journal)
-    settle(journal, early, "dead")
-    assert awaited(run_all(journal.ledger, "retry", Selection(events=("e-a",)))) == 1
-    (late,) = claimed(journal)
+    publish_uploads(journal, "a")
+    (early,) = claim_deliveries(journal)
+    settle_run(journal, early, "dead")
+    assert run_sync(run_all(journal.ledger, "retry", Selection(events=("e-a",)))) == 1
+    (late,) = claim_deliveries(journal)
     assert (late.attempt, late.round) == (1, 1)
-    settle(journal, early, "done")
-    assert states(journal) == {("e-a", "h"): "running"}
-    settle(journal, late, "done")
+    settle_run(journal, early, "done")
+    assert delivery_states(journal) == {("e-a", "h"): "running"}
+    settle_run(journal, late, "done")
     assert [run.outcome for run in runs_of(journal, "a")] == ["dead", "done"]
 
 
 def test_what_ends_twice_in_one_breath_ends_once(journal: Journal) -> None:
-    ready(journal, "a")
-    (delivery,) = claimed(journal)
+    publish_uploads(journal, "a")
+    (delivery,) = claim_deliveries(journal)
 
     async def both() -> None:
         await asyncio.gather(
             journal.queue.ack(delivery, 0.1), journal.queue.dead_letter(delivery, "no", 0.1)
         )
 
-    awaited(both())
+    run_sync(both())
     assert len(runs_of(journal, "a")) == 1
 
 
 def test_one_outcome_that_cannot_be_written_harms_no_other(journal: Journal) -> None:
-    ready(journal, "a", "b")
-    first, second = claimed(journal, limit=2)
+    publish_uploads(journal, "a", "b")
+    first, second = claim_deliveries(journal, limit=2)
 
     async def both() -> tuple[BaseException | None, BaseException | None]:
         return await asyncio.gather(
@@ -155,10 +163,10 @@ def test_one_outcome_that_cannot_be_written_harms_no_other(journal: Journal) -> 
             return_exceptions=True,
         )
 
-    faults = awaited(both())
+    faults = run_sync(both())
     assert isinstance(faults[0], UnicodeEncodeError)
     assert faults[1] is None
-    assert states(journal) == {("e-a", "h"): "running", ("e-b", "h"): "done"}
+    assert delivery_states(journal) == {("e-a", "h"): "running", ("e-b", "h"): "done"}
 
 
 def test_a_closed_journal_is_away(tmp_path: Path) -> None:
@@ -166,32 +174,32 @@ def test_a_closed_journal_is_away(tmp_path: Path) -> None:
     journal.open()
     journal.close()
     with pytest.raises(EventEngineUnavailable, match="closed"):
-        claimed(journal)
+        claim_deliveries(journal)
 
 
 def test_handing_back_takes_only_the_very_run(journal: Journal) -> None:
-    ready(journal, "a", "b")
-    first, second = claimed(journal, limit=2)
-    settle(journal, second, "done")
-    awaited(journal.queue.requeue([first, second]))
-    assert states(journal) == {("e-a", "h"): "ready", ("e-b", "h"): "done"}
-    assert claimed(journal) == [first]
-    awaited(journal.queue.requeue([replace(first, attempt=7), replace(first, round=3)]))
-    assert states(journal)["e-a", "h"] == "running"
+    publish_uploads(journal, "a", "b")
+    first, second = claim_deliveries(journal, limit=2)
+    settle_run(journal, second, "done")
+    run_sync(journal.queue.requeue([first, second]))
+    assert delivery_states(journal) == {("e-a", "h"): "ready", ("e-b", "h"): "done"}
+    assert claim_deliveries(journal) == [first]
+    run_sync(journal.queue.requeue([replace(first, attempt=7), replace(first, round=3)]))
+    assert delivery_states(journal)["e-a", "h"] == "running"
 
 
 def test_a_delivery_of_another_engine_is_refused(journal: Journal) -> None:
-    ready(journal, "a")
-    (delivery,) = claimed(journal)
+    publish_uploads(journal, "a")
+    (delivery,) = claim_deliveries(journal)
     with pytest.raises(TypeError, match="another engine"):
-        awaited(journal.queue.ack(replace(delivery, token="theirs"), 0.1))
+        run_sync(journal.queue.ack(replace(delivery, token="theirs"), 0.1))
 
 
 def test_a_start_revives_what_was_waiting_or_running(journal: Journal) -> None:
-    ready(journal, "a", "b")
-    claimed(journal)
-    now(journal.outbox.record_uploads([record("c")]))
-    assert now(journal.queue.recover()) == (2, 1)
+    publish_uploads(journal, "a", "b")
+    claim_deliveries(journal)
+    result_of(journal.outbox.record_uploads([upload_record("c")]))
+    assert result_of(journal.queue.recover()) == (2, 1)
     assert (row_of(journal, "a").attempt, row_of(journal, "a").state) == (1, "ready")
     assert row_of(journal, "a").error == "the gateway stopped while the handler ran"
 
@@ -200,44 +208,44 @@ def test_after_a_start_nothing_is_held(tmp_path: Path) -> None:
     for attempt in (1, 2):
         journal = Journal(tmp_path / "j.db", full=False)
         journal.open()
-        assert now(journal.outbox.has_unclaimed()) == (0 if attempt == 1 else 1)
+        assert result_of(journal.outbox.has_unclaimed()) == (0 if attempt == 1 else 1)
         if attempt == 1:
-            now(journal.outbox.record_uploads([record("a")]))
-            assert claimed(journal) == []
+            result_of(journal.outbox.record_uploads([upload_record("a")]))
+            assert claim_deliveries(journal) == []
         else:
-            assert len(claimed(journal)) == 1
-            assert now(journal.outbox.has_unclaimed()) == 0
+            assert len(claim_deliveries(journal)) == 1
+            assert result_of(journal.outbox.has_unclaimed()) == 0
         journal.close()
 
 
 def test_deliveries_of_handlers_that_are_gone_wait_dead(journal: Journal) -> None:
-    ready(journal, "a", handlers=("here", "gone"))
-    now(journal.outbox.record_uploads([record("held", ("gone",))]))
-    ready(journal, "run", handlers=("gone_running",))
-    claimed(journal, "gone_running")
-    assert awaited(journal.queue.dead_letter_orphans(["here", 'odd "name"'])) == 1
-    assert states(journal) == {
+    publish_uploads(journal, "a", handlers=("here", "gone"))
+    result_of(journal.outbox.record_uploads([upload_record("held", ("gone",))]))
+    publish_uploads(journal, "run", handlers=("gone_running",))
+    claim_deliveries(journal, "gone_running")
+    assert run_sync(journal.queue.dead_letter_orphans(["here", 'odd "name"'])) == 1
+    assert delivery_states(journal) == {
         ("e-a", "gone"): "dead",
         ("e-a", "here"): "ready",
         ("e-held", "gone"): "ready",
         ("e-run", "gone_running"): "running",
     }
-    assert awaited(journal.queue.dead_letter_orphans([])) == 1
+    assert run_sync(journal.queue.dead_letter_orphans([])) == 1
 
 
 def test_the_body_comes_as_it_was_recorded(journal: Journal) -> None:
     body: dict[str, Any] = {
         "headers": {"X-Odd": 'ü"\n\x00\ud800'}, "params": {"a": ["1", ""]}, "n": float("inf")
     }  # fmt: skip
-    now(journal.outbox.record_uploads([record("a", body=body)]))
+    result_of(journal.outbox.record_uploads([upload_record("a", body=body)]))
     journal.outbox.release_events(["e-a"])
-    assert claimed(journal)[0].body == {**body, "bytes": 3, "path": "/upload/a"}
+    assert claim_deliveries(journal)[0].body == {**body, "bytes": 3, "path": "/upload/a"}
 
 
 def test_two_thousand_events_go_through_once_each(journal: Journal) -> None:
     names = [f"u{number:04}" for number in range(2000)]
     for start in range(0, 2000, 100):
-        ready(journal, *names[start : start + 100], handlers=("h", "i"))
+        publish_uploads(journal, *names[start : start + 100], handlers=("h", "i"))
     seen: dict[str, list[str | None]] = {"h": [], "i": []}
 
     async def drain(handler: str) -> None:
@@ -248,9 +256,9 @@ def test_two_thousand_events_go_through_once_each(journal: Journal) -> None:
     async def both() -> None:
         await asyncio.gather(drain("h"), drain("i"))
 
-    awaited(both())
+    run_sync(both())
     assert seen == {"h": names, "i": names}
-    assert awaited(journal.ledger.depth()) == []
+    assert run_sync(journal.ledger.depth()) == []
 
 
 def plan(journal: Journal, statement: str) -> list[str]:
@@ -261,7 +269,7 @@ def plan(journal: Journal, statement: str) -> list[str]:
         asked = dict.fromkeys(names, 1) | {"held": "[]", "rows": "[]"}
         return [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", asked)]
 
-    return now(journal._database.submit(explain))
+    return result_of(journal._database.submit(explain))
 
 
 @pytest.mark.parametrize(
@@ -316,9 +324,9 @@ class Life(RuleBasedStateMachine):
         self.folder.cleanup()
 
     @rule(target=deliveries)
-    def record(self) -> str:
+    def upload_record(self) -> str:
         name = f"u{len(self.models)}"
-        now(self.journal.outbox.record_uploads([record(name)]))
+        result_of(self.journal.outbox.record_uploads([upload_record(name)]))
         self.models[name] = Model()
         return name
 
@@ -332,12 +340,12 @@ class Life(RuleBasedStateMachine):
     def forget(self, name: str) -> None:
         if self.models[name].state != "held":
             return  # only what was never published is forgotten
-        now(self.journal.outbox.forget_uploads([name]))
+        result_of(self.journal.outbox.forget_uploads([name]))
         self.models[name].state = "forgotten"
 
     @rule(target=claims)
     def claim(self) -> list[Delivery]:
-        batch = claimed(self.journal, limit=2)
+        batch = claim_deliveries(self.journal, limit=2)
         due = [n for n, m in self.models.items() if m.state == "ready" and not m.due_later]
         assert len(batch) == min(len(due), 2)
         for delivery in batch:
@@ -355,10 +363,10 @@ class Life(RuleBasedStateMachine):
         ]
 
     @rule(batch=claims, outcome=st.sampled_from(["done", "retry", "dead"]), later=st.booleans())
-    def settle(self, batch: list[Delivery], outcome: str, later: bool) -> None:
+    def settle_run(self, batch: list[Delivery], outcome: str, later: bool) -> None:
         mine = self.mine(batch)
         for delivery in batch:
-            settle(self.journal, delivery, outcome, delay=900.0 if later else 0.0)
+            settle_run(self.journal, delivery, outcome, delay=900.0 if later else 0.0)
         for model in mine:
             model.state = "ready" if outcome == "retry" else outcome
             model.due_later, model.runs = later and outcome == "retry", model.runs + 1
@@ -366,7 +374,7 @@ class Life(RuleBasedStateMachine):
     @rule(batch=consumes(claims))
     def requeue(self, batch: list[Delivery]) -> None:
         mine = self.mine(batch)
-        awaited(self.journal.queue.requeue(batch))
+        run_sync(self.journal.queue.requeue(batch))
         for model in mine:
             model.state, model.attempt = "ready", model.attempt - 1
 
@@ -375,7 +383,7 @@ class Life(RuleBasedStateMachine):
         self.journal.close()
         self.journal = Journal(Path(self.folder.name) / "j.db", full=False)
         self.journal.open()
-        due, ran = now(self.journal.queue.recover())
+        due, ran = result_of(self.journal.queue.recover())
         models = self.models.values()
         assert due == sum(m.state in {"held", "ready"} and not m.due_later for m in models)
         assert ran == sum(model.state == "running" for model in models)
@@ -387,17 +395,17 @@ class Life(RuleBasedStateMachine):
     def retry_dead(self, name: str) -> None:
         """An operator has what is dead tried anew."""
         model, dead = self.models[name], Selection(state="dead", events=(f"e-{name}",))
-        assert awaited(run_all(self.journal.ledger, "retry", dead)) == (model.state == "dead")
+        assert run_sync(run_all(self.journal.ledger, "retry", dead)) == (model.state == "dead")
         if model.state == "dead":
             model.state, model.attempt, model.round = "ready", 0, model.round + 1
 
     @invariant()
     def the_journal_agrees(self) -> None:
-        page = awaited(self.journal.ledger.page(Selection(), None, 1000))
+        page = run_sync(self.journal.ledger.page(Selection(), None, 1000))
         found = {row.upload_id: (row.state, row.attempt) for row in page.rows}
         assert found == {n: (_shown(m), m.attempt) for n, m in self.models.items() if _shown(m)}
         for name, model in self.models.items():
-            history = awaited(self.journal.ledger.history(f"e-{name}"))
+            history = run_sync(self.journal.ledger.history(f"e-{name}"))
             runs = history.deliveries[0].runs if history else []
             assert len(runs) == model.runs
 

@@ -18,7 +18,7 @@ from gateway.events.handler_consumer import EngineBackoff
 from gateway.events.journal import Journal
 from gateway.events.protocols import DeliveryHistory, Outcome, Queue
 from gateway.events.runner import MAX_ERROR_LENGTH, Runner, retry_delay
-from tests.support.records import awaited, claimed, now, ready, states
+from tests.support.records import claim_deliveries, delivery_states, publish_uploads, result_of, run_sync
 
 SECONDS = 30.0
 Deliver = Callable[[Delivery], Awaitable[Outcome | None]]
@@ -52,11 +52,11 @@ class Bench:
         self._changed.set()
 
     def publish(self, *names: str, handlers: tuple[str, ...] = ("h",)) -> None:
-        ready(self.journal, *names, handlers=handlers)
+        publish_uploads(self.journal, *names, handlers=handlers)
 
     def story(self, name: str) -> DeliveryHistory:
         """Return what the ledger tells of an upload's only delivery."""
-        history = awaited(self.journal.ledger.history(f"e-{name}"))
+        history = run_sync(self.journal.ledger.history(f"e-{name}"))
         assert history is not None
         (story,) = history.deliveries
         return story
@@ -88,7 +88,7 @@ async def test_it_is_woken_by_new_work_and_needs_no_clock(bench: Bench) -> None:
         bench.publish(f"u{count}")
         await bench.ended(count)
     await bench.stop()
-    assert set(states(bench.journal).values()) == {"done"}
+    assert set(delivery_states(bench.journal).values()) == {"done"}
     assert bench.outcomes == [("h", "done")] * 5
 
 
@@ -117,7 +117,7 @@ async def test_the_slots_of_a_handler_are_all_used_and_never_exceeded(bench: Ben
     await bench.runner.start([spec(concurrency=3)])
     async with asyncio.timeout(SECONDS):
         await full.wait()
-    assert sorted(states(bench.journal).values()) == ["ready"] * 17 + ["running"] * 3
+    assert sorted(delivery_states(bench.journal).values()) == ["ready"] * 17 + ["running"] * 3
     go_on.set()
     await bench.ended(20)
     assert highest == 3
@@ -181,7 +181,7 @@ async def test_a_handler_that_recovers_is_done(bench: Bench) -> None:
     await bench.runner.start([spec(attempts=3)])
     await bench.ended(3)
     await bench.stop()
-    assert states(bench.journal) == {("e-a", "h"): "done"}
+    assert delivery_states(bench.journal) == {("e-a", "h"): "done"}
 
 
 async def test_a_handler_that_is_gone_means_a_dead_delivery_at_once(bench: Bench) -> None:
@@ -208,10 +208,10 @@ async def test_our_own_mistake_counts_as_a_failed_attempt(bench: Bench) -> None:
 
 
 async def test_an_attempt_beyond_the_last_is_not_run(bench: Bench) -> None:
-    ready(bench.journal, "a")
+    publish_uploads(bench.journal, "a")
     for _ in range(2):  # two processes died with it
-        claimed(bench.journal)
-        now(bench.journal.queue.recover())
+        claim_deliveries(bench.journal)
+        result_of(bench.journal.queue.recover())
     told: list[Delivery] = []
 
     async def deliver(delivery: Delivery) -> None:
@@ -261,7 +261,7 @@ async def test_an_engine_that_is_away_for_a_while_loses_nothing_and_is_told_of_o
     await bench.ended(3)
     await bench.stop()
     assert failing.left == 0
-    assert set(states(journal).values()) == {"done"}
+    assert set(delivery_states(journal).values()) == {"done"}
     assert bench.outcomes == [("h", "done")] * 3
     lines = [line for line in caplog.messages if "the event engine is" in line]
     assert lines[0] == "the event engine is unavailable, retrying: database or disk is full"
@@ -298,10 +298,10 @@ async def test_an_outcome_that_cannot_be_written_yet_holds_up_no_other_run(
     await bench.runner.start([spec(concurrency=1)])
     bench.publish("a", "b", "c")
     await bench.ended(3)
-    assert set(states(journal).values()) == {"running"}
+    assert set(delivery_states(journal).values()) == {"running"}
     failing.left = 0
     await bench.stop()
-    assert set(states(journal).values()) == {"done"}
+    assert set(delivery_states(journal).values()) == {"done"}
 
 
 async def test_a_holder_that_is_away_uses_up_no_attempts(
@@ -382,7 +382,7 @@ async def test_stopping_waits_for_runs_and_claims_nothing_more(bench: Bench) -> 
     go_on.set()
     await stopping
     bench.publish("c")
-    assert sorted(states(bench.journal).values()) == ["done", "ready", "ready"]
+    assert sorted(delivery_states(bench.journal).values()) == ["done", "ready", "ready"]
 
 
 async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt(bench: Bench) -> None:
@@ -399,7 +399,7 @@ async def test_what_does_not_end_in_time_is_handed_back_without_using_an_attempt
     await bench.stop(grace=0)
     row = bench.story("a").row
     assert (row.state, row.attempt) == ("ready", 0)
-    assert now(bench.journal.queue.recover()) == (1, 0)
+    assert result_of(bench.journal.queue.recover()) == (1, 0)
 
 
 async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_given_back(
@@ -417,8 +417,8 @@ async def test_a_claim_that_is_on_its_way_when_the_end_comes_is_given_back(
     await asked.wait()
     await bench.stop()
     assert bench.outcomes == []
-    assert states(bench.journal) == {("e-a", "h"): "ready"}
-    assert claimed(bench.journal)[0].attempt == 1
+    assert delivery_states(bench.journal) == {("e-a", "h"): "ready"}
+    assert claim_deliveries(bench.journal)[0].attempt == 1
 
 
 # -- a reload
@@ -435,13 +435,13 @@ async def test_after_a_reload_the_new_handler_gets_deliveries_and_the_removed_on
     await bench.ended(2)
     await bench.stop()
     assert [handler for handler, _ in bench.outcomes] == ["old", "new"]
-    assert states(bench.journal)["e-b", "old"] == "ready"
+    assert delivery_states(bench.journal)["e-b", "old"] == "ready"
 
 
 async def test_deliveries_of_a_removed_handler_wait_dead(bench: Bench) -> None:
-    ready(bench.journal, "a", handlers=("gone",))
+    publish_uploads(bench.journal, "a", handlers=("gone",))
     await bench.runner.start([spec("here")])
-    assert states(bench.journal) == {("e-a", "gone"): "dead"}
+    assert delivery_states(bench.journal) == {("e-a", "gone"): "dead"}
 
 
 async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench: Bench) -> None:
@@ -460,7 +460,7 @@ async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench:
     go_on.set()
     await bench.ended(1)
     await bench.stop()
-    assert states(bench.journal) == {("e-a", "h"): "dead"}
+    assert delivery_states(bench.journal) == {("e-a", "h"): "dead"}
 
 
 async def test_a_reload_to_fewer_slots_is_kept_by_the_claim_on_its_way(bench: Bench) -> None:

@@ -24,7 +24,7 @@ from gateway.events.scheduler import (
     tick_event,
 )
 from tests.support.harness import TIMEOUT
-from tests.support.records import now as result
+from tests.support.records import result_of as result
 
 HOUR = 3600
 START = 1_767_225_600.0

@@ -35,7 +35,7 @@ from gateway.storage.protocols import Stat
 from gateway.storage.s3.encoding import MARK_NAME, UPLOAD_ID_NAME
 from gateway.telemetry.metrics import Metrics
 from tests.support.notifications.samples import amazon, ceph, records
-from tests.support.records import claimed
+from tests.support.records import claim_deliveries
 
 MARKER = ObjectMarker([b"k" * 32])
 
@@ -94,7 +94,7 @@ class Scene:
         self.failures.append((upload, reason, received))
 
     def deliveries(self, handler: str = "all") -> list[Delivery]:
-        return claimed(self.journal, handler, 100)
+        return claim_deliveries(self.journal, handler, 100)
 
     def ended(self) -> dict[str, float]:
         return {

@@ -240,7 +240,7 @@ async def test_the_server_goes_on_while_a_handler_blocks(start: Start, tmp_path:
 async def test_a_handler_that_blocks_for_ever_costs_its_caller_the_time_out_only(
     start: Start, quick: None
 ) -> None:
-    hooks = await start(plugin("h", "if event.get('X-Block'):\n    time.sleep(60)", more="timeout: 3\n"))
+    hooks = await start(plugin("h", "if event.get('X-Block'):\n    time.sleep(60)", more="timeout: 1\n"))
     with pytest.raises(Refusal) as caught:
         await asyncio.wait_for(hooks.admit_upload(upload(headers={"X-Block": "1"})), 30)
     assert caught.value.code == "hook_failed"
@@ -248,7 +248,9 @@ async def test_a_handler_that_blocks_for_ever_costs_its_caller_the_time_out_only
     assert hooks.alive
 
 
-async def test_a_lane_that_is_lost_for_good_uses_up_nobodys_attempts(start: Start, quick: None) -> None:
+async def test_an_executor_that_is_lost_for_good_uses_up_nobodys_attempts(
+    start: Start, quick: None
+) -> None:
     blocks = plugin("h", "if event['attempt'] == 1:\n    time.sleep(60)", UPLOADED, "timeout: 0.3\n")
     hooks = await start(blocks)
     for _ in range(MAX_REPLACEMENTS):
