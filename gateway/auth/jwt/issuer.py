@@ -23,6 +23,7 @@ import aiohttp
 from gateway.auth.jwt.keys import BadKeysError, KeySet, parse_jwks
 from gateway.errors import GatewayError, Refusal
 from gateway.settings import Settings
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.jwt")
 
@@ -139,18 +140,27 @@ class Issuer:
     async def _renew(self) -> None:
         try:
             document, keys, seconds = await self.fetch()
-        except IssuerError as fault:
+        except IssuerError as error:
             if not self._failing:
-                log.warning("the keys of JSON Web Tokens cannot be had: %s", fault)
+                log.warning(
+                    "the keys of JSON Web Tokens are unavailable: %s",
+                    error,
+                    extra=event("issuer.unavailable"),
+                )
             self._failing = True
             return
         if self._failing or self._keys is None:
-            log.info("the keys of JSON Web Tokens are here: %d of %s", len(keys.keys), self._name)
+            log.info(
+                "fetched %d keys of JSON Web Tokens from %s",
+                len(keys.keys),
+                self._name,
+                extra=event("issuer.fetched", keys=len(keys.keys)),
+            )
         self._failing = False
         if document != self._document or self._keys is None:
             self._keys, self._document = keys, document
             for reason in keys.passed_over:
-                log.info("the issuer's keys: one is passed over: %s", reason)
+                log.info("a key of the issuer is ignored: %s", reason, extra=event("issuer_key.ignored"))
         now = self._clock()
         self._renew_at = now + seconds * RENEW_FRACTION
         self._fresh_until, self._stale_until = now + seconds, now + seconds + STALE_TTL

@@ -24,6 +24,7 @@ from gateway.auth.jwt.keys import KeySet
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.settings.values import SIGNATURES
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.jwt")
 
@@ -93,9 +94,9 @@ class Verifier:
         try:
             claims, keys = await self._claims(token)
             principal = principal_of(claims)
-        except InvalidToken as fault:
-            log.info("a JSON Web Token is not believed", extra={"facts": {"reason": fault.reason}})
-            raise _refusal(fault) from None
+        except InvalidToken as error:
+            log.info("JSON Web Token rejected", extra=event("token.rejected", reason=error.reason))
+            raise _refusal(error) from None
         self._remember(token, principal, claims, keys)
         return principal
 

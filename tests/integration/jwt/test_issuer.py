@@ -248,7 +248,7 @@ async def test_an_issuer_that_nobody_can_reach_is_told_to_the_operator(
     async with Issuer(settings) as keys:
         with pytest.raises(Refusal):
             await keys.keys()
-    assert "the keys of JSON Web Tokens cannot be had: http://127.0.0.1:1/.well-known" in caplog.text
+    assert "the keys of JSON Web Tokens are unavailable: http://127.0.0.1:1/.well-known" in caplog.text
 
 
 async def test_an_issuer_that_is_too_slow_is_not_waited_for(

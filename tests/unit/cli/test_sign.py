@@ -92,7 +92,7 @@ def test_the_url_begins_with_what_the_operator_said(
         (["GET", "/upload/x"], "without --downloads: sign /-/objects/upload/x"),
         (["DELETE", "/upload/x"], "this path accepts PUT, GET, HEAD, not DELETE"),
         (["POST", "/-/objects/x"], "this path accepts PUT, GET, HEAD, not POST"),
-        (["POST", "/exports/csv"], "this path answers GET, HEAD, not POST"),
+        (["POST", "/exports/csv"], "this path accepts GET, HEAD, not POST"),
         (["PUT", "/upload/../x"], "segment 2 of the path is not a plain name"),
         (["PUT", "/upload/a%2Fb"], "contains a slash"),
         (["PUT", "/upload/%zz"], "bad percent-escape"),
