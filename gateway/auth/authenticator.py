@@ -16,7 +16,7 @@ from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
 from gateway.settings import Settings, Token
-from gateway.signing import carries_signature, check_request
+from gateway.signing import carries_signature, reject_mismatch
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
@@ -102,7 +102,7 @@ class Auth:
             raise Refusal("bad_signature", "signed URLs are not accepted here")
         request = incoming.request
         grant = self._installation.urls.verify(request.method, incoming.raw_path, incoming.raw_query)
-        check_request(grant, request.headers)
+        reject_mismatch(grant, request.headers)
         return grant
 
     async def _verified(

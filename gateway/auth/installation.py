@@ -19,14 +19,14 @@ from yarl import URL
 from gateway.domain.addresses import ALL_INTERFACES, Address, connectable_host, host_port
 from gateway.errors import ConfigError
 from gateway.settings import Settings, is_loopback
-from gateway.signing import SHORTEST_KEY, CredentialSigner, ObjectMarker, UrlSigner
+from gateway.signing import MIN_KEY_BYTES, CredentialSigner, ObjectMarker, UrlSigner
 from gateway.signing.credential import TrustedCall
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
 KEY_FILE: Final = "installation.key"
 """The name of the key in the state folder, where no file is given."""
 
-MOST_MET: Final = 1000
+MAX_ADDED_PEERS: Final = 1000
 """Holders that are remembered; each delivery names its own anew."""
 
 
@@ -88,7 +88,7 @@ class Installation:
         """
         self._met.pop(plain := _plain(*peer), None)
         self._met[plain] = None
-        while len(self._met) > MOST_MET:
+        while len(self._met) > MAX_ADDED_PEERS:
             del self._met[next(iter(self._met))]
 
     def credentials_for(self, method: str, url: URL) -> TrustedCall | None:
@@ -143,16 +143,16 @@ def installation_keys(settings: Settings) -> tuple[bytes, ...]:
     path = given or settings.state / KEY_FILE
     if given is None and not path.exists():
         _make(path)
-    return known_keys(path)
+    return read_installation_keys(path)
 
 
-def known_keys(path: Path) -> tuple[bytes, ...]:
+def read_installation_keys(path: Path) -> tuple[bytes, ...]:
     """Return the keys in a file, one a line, the newest first. Raises `ConfigError`."""
     lines = read_key_file(path, GROUP_MAY_READ).splitlines() or [b""]
     for number, line in enumerate(lines, start=1):
-        if len(line.strip()) < SHORTEST_KEY:
+        if len(line.strip()) < MIN_KEY_BYTES:
             raise ConfigError(
-                f"an installation key is a line of at least {SHORTEST_KEY} bytes: make one with"
+                f"an installation key is a line of at least {MIN_KEY_BYTES} bytes: make one with"
                 " `openssl rand -base64 48` and give every gateway the same",
                 str(path),
                 number,
@@ -162,7 +162,7 @@ def known_keys(path: Path) -> tuple[bytes, ...]:
 
 def _make(path: Path) -> None:
     try:
-        write_key_file(path, base64.b64encode(secrets.token_bytes(SHORTEST_KEY)) + b"\n")
+        write_key_file(path, base64.b64encode(secrets.token_bytes(MIN_KEY_BYTES)) + b"\n")
     except FileExistsError:
         return  # another process of this directory was faster
     except OSError as fault:

@@ -20,13 +20,13 @@ from gateway.settings import Settings
 from gateway.signing import UrlSigner
 from gateway.storage.protocols import Storage
 
-DEFAULT_SECONDS: Final = 900
+DEFAULT_URL_TTL: Final = 900
 
-Given = str | dict[str, Any]
+SignedUrl = str | dict[str, Any]
 """A URL, or `{"url", "fields"}`: the form that a bucket takes a POST with."""
 
 
-Remember = Callable[[Grant], Awaitable[None]]
+RecordGrant = Callable[[Grant], Awaitable[None]]
 """Writes down what a URL allows that the gateway itself will not see used."""
 
 
@@ -48,7 +48,7 @@ class SignedUrlFactory:
         urls: UrlSigner,
         base: Callable[[], str],
         shelf: Storage | None = None,
-        remember: Remember | None = None,
+        remember: RecordGrant | None = None,
     ) -> None:
         self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
         self._downloads = settings.downloads
@@ -62,7 +62,7 @@ class SignedUrlFactory:
         method: str,
         path: str,
         *,
-        expires: int = DEFAULT_SECONDS,
+        expires: int = DEFAULT_URL_TTL,
         content_type: str | None = None,
         length: int | None = None,
         max_length: int | None = None,
@@ -71,7 +71,7 @@ class SignedUrlFactory:
         overwrite: bool = True,
         filename: str | None = None,
         cache_control: str | None = None,
-    ) -> Given:
+    ) -> SignedUrl:
         """Return a URL that allows `method` (PUT, GET, HEAD) on a stored path, as events name it.
 
         It lives `expires` seconds, 7 days at the most. For what a PUT sends: its `content_type`,
@@ -123,7 +123,7 @@ def new_nonce() -> str:
     return secrets.token_urlsafe(16)
 
 
-def object_of(raw_path: str) -> PathMatch | None:
+def match_object_path(raw_path: str) -> PathMatch | None:
     """Return what a raw path below `/-/objects` names, None for one that is not below it.
 
     Raises `Refusal("bad_path")`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
-from gateway.signing import check_terms
+from gateway.signing import reject_unenforceable
 
 if TYPE_CHECKING:  # `gateway token` needs no HTTP library
     from aiohttp import web
@@ -60,4 +60,4 @@ class IncomingRequest:
         Raises `Refusal("not_granted")`.
         """
         if self.caller is not None and self.caller.grant is not None:
-            check_terms(self.caller.grant, self.request.headers)
+            reject_unenforceable(self.caller.grant, self.request.headers)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
-from gateway.auth.installation import KEY_FILE, known_keys, public_url
-from gateway.auth.links import DEFAULT_SECONDS, new_nonce, object_of
+from gateway.auth.installation import KEY_FILE, public_url, read_installation_keys
+from gateway.auth.links import DEFAULT_URL_TTL, match_object_path, new_nonce
 from gateway.domain import paths
 from gateway.domain.addresses import Address
 from gateway.domain.api_routes import OBJECTS_PREFIX, match_api_route
@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="path of this gateway, optionally with a query")
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument(
-        "--expires", type=int, metavar="SECONDS", default=DEFAULT_SECONDS,
-        help=f"lifetime, at most 604800, 7 days (default: {DEFAULT_SECONDS})",
+        "--expires", type=int, metavar="SECONDS", default=DEFAULT_URL_TTL,
+        help=f"lifetime, at most 604800, 7 days (default: {DEFAULT_URL_TTL})",
     )  # fmt: skip
     parser.add_argument("--content-type", metavar="TYPE", help="required Content-Type")
     parser.add_argument("--length", help="exact number of bytes", **number)
@@ -85,7 +85,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         raise ConfigError("--once, --no-overwrite and --meta apply to uploads; this path stores no file")
     base = _base(settings)
     try:
-        print(base + UrlSigner(known_keys(_key_file(settings))).target(_grant(request, args)))
+        print(
+            base + UrlSigner(read_installation_keys(_key_file(settings))).target(_grant(request, args))
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return 0
@@ -158,7 +160,7 @@ def _check_endpoint(settings: Settings, request: _RequestToSign) -> bool:
     """
     template = UploadPathTemplate.parse(settings.file_upload_api_path)
     try:
-        stored, upload = object_of(request.raw_path), template.match(request.raw_path)
+        stored, upload = match_object_path(request.raw_path), template.match(request.raw_path)
     except Refusal as refusal:
         raise ConfigError(f"PATH: {refusal.message}") from None
     if stored is not None:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from gateway.auth.authenticator import INTERNAL, JWT, SIGNED, Auth
-from gateway.auth.links import object_of
+from gateway.auth.links import match_object_path
 from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
@@ -168,7 +168,7 @@ class Dispatcher:
             raise Refusal("stopping", "the gateway is being stopped")
         incoming = IncomingRequest(request, owner=owner)
         raw_path = incoming.raw_path
-        if (match := object_of(raw_path)) is not None:
+        if (match := match_object_path(raw_path)) is not None:
             serve = partial(self._object, incoming, match)
             return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
         if raw_path.startswith("/-/"):

@@ -19,23 +19,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.server.supervisor_channel import PREPARED, READY, SupervisorChannel, let_go
+from gateway.server.supervisor_channel import PREPARED, READY, SupervisorChannel, allow_to_listen
 
 log = logging.getLogger("gateway.supervisor")
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
-STEADY_SECONDS: Final = 10.0
+STEADY_TIME: Final = 10.0
 """A child that lived this long starts again at once when it dies."""
 
-FIRST_PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 30.0
+MIN_RESTART_DELAY: Final = 0.1
+MAX_RESTART_DELAY: Final = 30.0
 """Seconds before a child that dies again and again is started again, doubling between the two."""
 
-BIRTH_PAUSE: Final = 1.0
+FORK_RETRY_DELAY: Final = 1.0
 """Seconds after which a child that could not even be forked is tried again."""
 
-PATIENCE: Final = 15.0
+KILL_TIMEOUT: Final = 15.0
 """Seconds beyond the grace time after which a child that does not end is killed."""
 
 Work = Callable[[int, SupervisorChannel], int]
@@ -112,7 +112,7 @@ class Supervisor:
         """Let it open the port, at the first start once all are prepared."""
         child.prepared = True
         if self._opened:
-            let_go(child.line)
+            allow_to_listen(child.line)
             return
         for slot in range(self.count):  # the first has said what is wrong with the settings, if anything
             if slot not in self._children and slot not in self._due:
@@ -120,7 +120,7 @@ class Supervisor:
         if all(other.prepared for other in self._children.values()):
             self._opened = True
             for other in self._children.values():
-                let_go(other.line)
+                allow_to_listen(other.line)
 
     def _ready(self, child: _Child) -> None:
         child.ready = True
@@ -157,10 +157,12 @@ class Supervisor:
             self._start_again(child, code)
 
     def _start_again(self, child: _Child, code: int) -> None:
-        steady = child.ready and time.monotonic() - child.born > STEADY_SECONDS
+        steady = child.ready and time.monotonic() - child.born > STEADY_TIME
         failures = 0 if steady else self._failures.get(child.slot, 0)
         self._failures[child.slot] = failures + 1
-        pause = min(FIRST_PAUSE * 2.0 ** min(failures - 1, 60), LONGEST_PAUSE) if failures else 0.0
+        pause = (
+            min(MIN_RESTART_DELAY * 2.0 ** min(failures - 1, 60), MAX_RESTART_DELAY) if failures else 0.0
+        )
         self._due[child.slot] = time.monotonic() + pause
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         log.error(
@@ -178,7 +180,7 @@ class Supervisor:
             self._signal_all(signal.SIGHUP)
 
     def _stop(self) -> None:
-        self._kill_at = time.monotonic() + self.grace + PATIENCE
+        self._kill_at = time.monotonic() + self.grace + KILL_TIMEOUT
         self._signal_all(signal.SIGTERM)
         self.on_stop()
 
@@ -195,7 +197,7 @@ class Supervisor:
         elif now >= self._kill_at:
             log.error("%d processes did not end in time and are killed", len(self._children))
             self._signal_all(signal.SIGKILL)
-            self._kill_at = now + PATIENCE
+            self._kill_at = now + KILL_TIMEOUT
 
     def _patience(self) -> float | None:
         """Seconds until the clock has something to say; None: only others have."""
@@ -210,7 +212,7 @@ class Supervisor:
             pid, ours = self._fork(slot)
         except OSError as fault:
             log.error("process %d cannot be started yet, the others go on: %s", slot, fault)
-            self._due[slot] = time.monotonic() + BIRTH_PAUSE
+            self._due[slot] = time.monotonic() + FORK_RETRY_DELAY
             return
         child = _Child(slot, pid, ours, time.monotonic())
         self._children[slot] = child

@@ -43,7 +43,7 @@ class SupervisorChannel:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def let_go(line: socket.socket) -> None:
+def allow_to_listen(line: socket.socket) -> None:
     """Let the child at the other end open the port."""
     with contextlib.suppress(ConnectionError):
         line.sendall(_GO)

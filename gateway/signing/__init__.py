@@ -5,21 +5,21 @@ in constant time. Each purpose has a key of its own, so that nothing made for on
 another.
 """
 
-from gateway.signing.credential import LIFETIME_SECONDS, SKEW_SECONDS, CredentialSigner
-from gateway.signing.keys import SHORTEST_KEY
+from gateway.signing.credential import CREDENTIAL_SKEW, CREDENTIAL_TTL, CredentialSigner
+from gateway.signing.keys import MIN_KEY_BYTES
 from gateway.signing.marks import ObjectMarker
-from gateway.signing.request import check_request, check_terms
+from gateway.signing.request import reject_mismatch, reject_unenforceable
 from gateway.signing.targets import carries_signature
 from gateway.signing.urls import UrlSigner
 
 __all__ = [
-    "LIFETIME_SECONDS",
-    "SHORTEST_KEY",
-    "SKEW_SECONDS",
+    "CREDENTIAL_SKEW",
+    "CREDENTIAL_TTL",
+    "MIN_KEY_BYTES",
     "CredentialSigner",
     "ObjectMarker",
     "UrlSigner",
     "carries_signature",
-    "check_request",
-    "check_terms",
+    "reject_mismatch",
+    "reject_unenforceable",
 ]

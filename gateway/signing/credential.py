@@ -22,10 +22,10 @@ from typing import Final
 
 from yarl import URL
 
-from gateway.signing.keys import derived
+from gateway.signing.keys import derive_keys
 
-LIFETIME_SECONDS: Final = 60
-SKEW_SECONDS: Final = 5
+CREDENTIAL_TTL: Final = 60
+CREDENTIAL_SKEW: Final = 5
 """How far the clocks of two gateways may lie apart."""
 
 _PURPOSE: Final = b"upload-gateway internal credential v1"
@@ -54,7 +54,7 @@ class CredentialSigner:
     __slots__ = ("_clock", "_keys")
 
     def __init__(self, keys: Sequence[bytes], clock: Callable[[], float] = time.time) -> None:
-        self._keys = derived(keys, _PURPOSE)
+        self._keys = derive_keys(keys, _PURPOSE)
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -66,7 +66,7 @@ class CredentialSigner:
         `audience` is the `host:port` of the gateway that is called, `target` the path and query as
         they go over the wire (RFC 9112 section 3.2.1). Raises `ValueError` for a line break in them.
         """
-        expiry = int(self._clock()) + LIFETIME_SECONDS
+        expiry = int(self._clock()) + CREDENTIAL_TTL
         return f"v1.{expiry}.{_mac(self._keys[0], audience, method, target, expiry)}"
 
     def is_valid(self, credential: str, audiences: Iterable[str], method: str, target: str) -> bool:
@@ -84,7 +84,7 @@ class CredentialSigner:
                 made = _mac(key, audience, method, target, expiry)
                 genuine |= hmac.compare_digest(made, form[2])
         left = expiry - self._clock()
-        return genuine and -SKEW_SECONDS <= left <= LIFETIME_SECONDS + SKEW_SECONDS
+        return genuine and -CREDENTIAL_SKEW <= left <= CREDENTIAL_TTL + CREDENTIAL_SKEW
 
 
 def _mac(key: bytes, audience: str, method: str, target: str, expiry: int) -> str:

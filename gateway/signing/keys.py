@@ -12,21 +12,21 @@ import hmac
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-SHORTEST_KEY: Final = 32
+MIN_KEY_BYTES: Final = 32
 """Bytes of an installation key: as many as the hash has (RFC 2104 section 3)."""
 
 
-def derived(keys: Sequence[bytes], purpose: bytes) -> tuple[bytes, ...]:
+def derive_keys(keys: Sequence[bytes], purpose: bytes) -> tuple[bytes, ...]:
     """Return the key of `purpose` for each of `keys`, in order.
 
     Raises `ValueError` for no key, or one under 32 bytes.
     """
-    if not keys or any(len(key) < SHORTEST_KEY for key in keys):
-        raise ValueError(f"an installation key has at least {SHORTEST_KEY} bytes")
+    if not keys or any(len(key) < MIN_KEY_BYTES for key in keys):
+        raise ValueError(f"an installation key has at least {MIN_KEY_BYTES} bytes")
     return tuple(hmac.digest(key, purpose, hashlib.sha256) for key in keys)
 
 
-def mac_of(key: bytes, texts: Iterable[str]) -> str:
+def sign_texts(key: bytes, texts: Iterable[str]) -> str:
     """Sign a list of texts, each with its length before it, so that no two lists are signed alike."""
     pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
     signed = b"".join(b"%d:%s," % (len(piece), piece) for piece in pieces)

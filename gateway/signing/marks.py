@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.signing.keys import derived, mac_of
+from gateway.signing.keys import derive_keys, sign_texts
 
 _PURPOSE: Final = b"upload-gateway stored object v1"
 
@@ -24,14 +24,14 @@ class ObjectMarker:
     __slots__ = ("_keys",)
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = derived(keys, _PURPOSE)
+        self._keys = derive_keys(keys, _PURPOSE)
 
     def __repr__(self) -> str:
         return "<Marker>"
 
     def mark(self, upload_id: str, path: str) -> str:
         """Return the mark of what an upload stores at a path."""
-        return mac_of(self._keys[0], (upload_id, path))
+        return sign_texts(self._keys[0], (upload_id, path))
 
     def is_genuine(self, mark: str, upload_id: str, path: str) -> bool:
         """Tell whether a gateway of this installation stored this upload at this path.
@@ -40,6 +40,6 @@ class ObjectMarker:
         """
         genuine = False
         for key in self._keys:
-            made = mac_of(key, (upload_id, path))
+            made = sign_texts(key, (upload_id, path))
             genuine |= hmac.compare_digest(made.encode(), mark.encode("utf-8", "surrogatepass"))
         return genuine

@@ -17,7 +17,7 @@ from gateway.errors import Refusal
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
-def check_request(grant: Grant, headers: Mapping[str, str]) -> None:
+def reject_mismatch(grant: Grant, headers: Mapping[str, str]) -> None:
     """Raise Refusal `not_granted` where a request is another one than its URL was signed for.
 
     The Content-Type is the very text that was signed, once. An exact length needs that Content-Length;
@@ -40,7 +40,7 @@ def check_request(grant: Grant, headers: Mapping[str, str]) -> None:
                 raise _not_granted("its metadata stands in the URL, and no other is taken")
 
 
-def check_terms(grant: Grant, headers: Mapping[str, str]) -> None:
+def reject_unenforceable(grant: Grant, headers: Mapping[str, str]) -> None:
     """Raise Refusal `not_granted` for what only a door that stores files could keep to."""
     uncounted = grant.max_body_bytes is not None and not _values(headers, "content-length")
     if uncounted or grant.once is not None or grant.on_conflict is not None or grant.metadata:

@@ -21,7 +21,7 @@ _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-def decoded(raw_path: str) -> str:
+def decode_path(raw_path: str) -> str:
     """Return the path that `encode_path` was given to make `raw_path`.
 
     Other spellings are taken where RFC 3986 section 6.2.2 calls them equivalent: `%7e` for `~`,

@@ -15,10 +15,10 @@ from typing import Final
 
 from gateway.domain.grant import MAX_LIFETIME, Grant, QueryPairs, encode_path
 from gateway.errors import Refusal
-from gateway.signing.keys import derived, mac_of
-from gateway.signing.targets import decoded, read_query, write_query
+from gateway.signing.keys import derive_keys, sign_texts
+from gateway.signing.targets import decode_path, read_query, write_query
 
-SKEW_SECONDS: Final = 60
+URL_SKEW: Final = 60
 """How far the clock of the gateway that signed may be ahead. It never lengthens a URL's life."""
 
 _PURPOSE: Final = b"upload-gateway signed url v1"
@@ -48,7 +48,7 @@ class UrlSigner:
     __slots__ = ("_clock", "_keys", "_newest")
 
     def __init__(self, keys: Sequence[bytes], clock: Callable[[], float] = time.time) -> None:
-        known = [(_id_of(key), key) for key in derived(keys, _PURPOSE)]
+        known = [(_id_of(key), key) for key in derive_keys(keys, _PURPOSE)]
         self._newest = known[0][0]
         self._keys = dict(known)
         self._clock = clock
@@ -77,7 +77,7 @@ class UrlSigner:
         query, or where there is no signature; `expired`.
         """
         try:
-            path = decoded(raw_path)
+            path = decode_path(raw_path)
             own, others = read_query(raw_query)
             signature = own.pop("Signature")
             key = self._keys[own["Key"]]
@@ -92,7 +92,7 @@ class UrlSigner:
         left = grant.expires - self._clock()
         if left <= 0:
             raise Refusal("expired", "this signed URL has expired: ask for a new one")
-        if left > MAX_LIFETIME + SKEW_SECONDS:
+        if left > MAX_LIFETIME + URL_SKEW:
             raise _bad()
 
 
@@ -163,4 +163,4 @@ def _mac(key: bytes, method: str, path: str, own: Mapping[str, str], others: Que
     texts = [method, path, str(len(own))]
     texts += [text for pair in sorted(own.items()) for text in pair]
     texts += [text for pair in others for text in pair]
-    return mac_of(key, texts)
+    return sign_texts(key, texts)

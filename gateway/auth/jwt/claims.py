@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from gateway.settings import Settings
 
-LONGEST_NAME: Final = 255
-LONGEST_KEPT: Final = 6144
+MAX_NAME_CHARS: Final = 255
+MAX_PRINCIPAL_CHARS: Final = 6144
 """Characters of a principal that is written down whole with an upload."""
 
-MOST_WORDS_KEPT: Final = 64
+MAX_WORDS: Final = 64
 
 _SUBJECTS: Final = ("sub", "username", "cognito:username", "client_id")
 _SCOPES: Final = ("scope", "scp")
@@ -93,7 +93,7 @@ def principal_of(claims: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidToken("unwritable") from None
     named = (claims[key] for key in _SUBJECTS if claims.get(key))
     name = next(named, None)
-    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+    if not isinstance(name, str) or len(name) > MAX_NAME_CHARS:
         raise InvalidToken("subject")
     return {
         "name": name,
@@ -104,18 +104,18 @@ def principal_of(claims: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def kept(principal: dict[str, Any] | None) -> dict[str, Any] | None:
+def truncated_principal(principal: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return what is written down of a principal: of one with very much to say only the core."""
     claims = (principal or {}).get("claims")
-    if principal is None or claims is None or len(json.dumps(principal)) <= LONGEST_KEPT:
+    if principal is None or claims is None or len(json.dumps(principal)) <= MAX_PRINCIPAL_CHARS:
         return principal
     few = {
         name: claims[name]
         for name in _ALWAYS_KEPT
-        if name in claims and len(str(claims[name])) <= LONGEST_NAME
+        if name in claims and len(str(claims[name])) <= MAX_NAME_CHARS
     }
     words = {
-        name: [word for word in principal[name] if len(word) <= LONGEST_NAME][:MOST_WORDS_KEPT]
+        name: [word for word in principal[name] if len(word) <= MAX_NAME_CHARS][:MAX_WORDS]
         for name in ("scopes", "groups")
     }
     return {**principal, "claims": few, **words}

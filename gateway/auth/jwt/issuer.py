@@ -20,33 +20,34 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway.auth.jwt.keys import BadKeysError, KeySet, read
+from gateway.auth.jwt.keys import BadKeysError, KeySet, parse_jwks
 from gateway.errors import GatewayError, Refusal
 from gateway.settings import Settings
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.jwt")
 
-WAIT_SECONDS: Final = 5.0
+FETCH_TIMEOUT: Final = 5.0
 """The longest that one question to the issuer may take."""
 
-LONGEST_ANSWER: Final = 1 << 18
-FRESH_SECONDS: Final = 300.0
+MAX_RESPONSE_BYTES: Final = 1 << 18
+DEFAULT_FRESH_TTL: Final = 300.0
 """How long keys serve without a question, where the issuer does not say."""
 
-SHORTEST_FRESH: Final = 60.0
-LONGEST_FRESH: Final = 3600.0
+MIN_FRESH_TTL: Final = 60.0
+MAX_FRESH_TTL: Final = 3600.0
 """Bounds of what the issuer may say with `Cache-Control`."""
 
-RENEWED_AFTER: Final = 0.8
+RENEW_FRACTION: Final = 0.8
 """The part of that time after which newer keys are asked for while these still serve."""
 
-STALE_SECONDS: Final = 3600.0
+STALE_TTL: Final = 3600.0
 """How long keys that should have been renewed still serve while the issuer is away."""
 
-COOL_DOWN_SECONDS: Final = 10.0
+COOL_DOWN_INTERVAL: Final = 10.0
 """Shortest time between two questions that unknown key names cause."""
 
-RETRY_SECONDS: Final = 2.0
+RETRY_INTERVAL: Final = 2.0
 """Shortest time between two questions while there are no keys at all, or only old ones."""
 
 _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
@@ -72,7 +73,7 @@ class Issuer:
         self._question: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        patience = aiohttp.ClientTimeout(total=WAIT_SECONDS)
+        patience = aiohttp.ClientTimeout(total=FETCH_TIMEOUT)
         self._session = aiohttp.ClientSession(
             timeout=patience,
             auto_decompress=False,
@@ -102,10 +103,10 @@ class Issuer:
         """Return keys in force. Raises Refusal `issuer_unavailable` where there are none."""
         now = self._clock()
         if self._keys is not None and now < self._fresh_until:
-            if now >= max(self._renew_at, self._asked + COOL_DOWN_SECONDS):
+            if now >= max(self._renew_at, self._asked + COOL_DOWN_INTERVAL):
                 self.ask()  # nobody waits: these serve until then
             return self._keys
-        if self._question is not None or now >= self._asked + RETRY_SECONDS:
+        if self._question is not None or now >= self._asked + RETRY_INTERVAL:
             question = self.ask()
             if not (self._failing and self._usable()):  # else nobody waits for one who is away
                 await asyncio.shield(question)
@@ -117,7 +118,7 @@ class Issuer:
 
     async def renewed(self, seen: KeySet) -> KeySet:
         """Return newer keys than those `seen`, which miss a name, or the same ones."""
-        may_ask = self._question is not None or self._clock() >= self._asked + COOL_DOWN_SECONDS
+        may_ask = self._question is not None or self._clock() >= self._asked + COOL_DOWN_INTERVAL
         if self._keys is seen and may_ask:
             await asyncio.shield(self.ask())
         return self._keys or seen
@@ -139,21 +140,30 @@ class Issuer:
     async def _renew(self) -> None:
         try:
             document, keys, seconds = await self.fetch()
-        except IssuerError as fault:
+        except IssuerError as error:
             if not self._failing:
-                log.warning("the keys of JSON Web Tokens cannot be had: %s", fault)
+                log.warning(
+                    "the keys of JSON Web Tokens are unavailable: %s",
+                    error,
+                    extra=event("issuer.unavailable"),
+                )
             self._failing = True
             return
         if self._failing or self._keys is None:
-            log.info("the keys of JSON Web Tokens are here: %d of %s", len(keys.keys), self._name)
+            log.info(
+                "fetched %d keys of JSON Web Tokens from %s",
+                len(keys.keys),
+                self._name,
+                extra=event("issuer.fetched", keys=len(keys.keys)),
+            )
         self._failing = False
         if document != self._document or self._keys is None:
             self._keys, self._document = keys, document
             for reason in keys.passed_over:
-                log.info("the issuer's keys: one is passed over: %s", reason)
+                log.info("a key of the issuer is ignored: %s", reason, extra=event("issuer_key.ignored"))
         now = self._clock()
-        self._renew_at = now + seconds * RENEWED_AFTER
-        self._fresh_until, self._stale_until = now + seconds, now + seconds + STALE_SECONDS
+        self._renew_at = now + seconds * RENEW_FRACTION
+        self._fresh_until, self._stale_until = now + seconds, now + seconds + STALE_TTL
 
     async def fetch(self) -> tuple[bytes, KeySet, float]:
         """Ask once: the document, its keys, and for how many seconds they are fresh.
@@ -163,7 +173,7 @@ class Issuer:
         url = self._url or await self._discover()
         document, cache = await self._get(url)
         try:
-            return document, read(document, self._allowed), fresh_seconds(cache)
+            return document, parse_jwks(document, self._allowed), fresh_seconds(cache)
         except BadKeysError as fault:
             raise IssuerError(f"{url}: {fault}") from None
 
@@ -191,7 +201,7 @@ class Issuer:
                     raise IssuerError(f"{url} answers {answer.status}")
                 return await _bounded(answer, url), answer.headers.get("Cache-Control", "")
         except TimeoutError:
-            raise IssuerError(f"{url} takes longer than {WAIT_SECONDS:g} s") from None
+            raise IssuerError(f"{url} takes longer than {FETCH_TIMEOUT:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as fault:
             why = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
             raise IssuerError(f"{url}: {why}") from None
@@ -201,16 +211,16 @@ async def _bounded(answer: aiohttp.ClientResponse, url: str) -> bytes:
     document = bytearray()
     async for piece in answer.content.iter_any():
         document += piece
-        if len(document) > LONGEST_ANSWER:
-            raise IssuerError(f"{url} sends more than {LONGEST_ANSWER >> 10} KiB")
+        if len(document) > MAX_RESPONSE_BYTES:
+            raise IssuerError(f"{url} sends more than {MAX_RESPONSE_BYTES >> 10} KiB")
     return bytes(document)
 
 
 def fresh_seconds(cache_control: str) -> float:
     """Return how long keys are fresh by this `Cache-Control`, within our bounds."""
     if _NO_STORE.search(cache_control):
-        return SHORTEST_FRESH
+        return MIN_FRESH_TTL
     said = _MAX_AGE.search(cache_control)
     if said is None:
-        return FRESH_SECONDS
-    return min(max(float(said[1]), SHORTEST_FRESH), LONGEST_FRESH)
+        return DEFAULT_FRESH_TTL
+    return min(max(float(said[1]), MIN_FRESH_TTL), MAX_FRESH_TTL)

@@ -14,11 +14,11 @@ from typing import Any, Final
 import jwt
 from jwt.algorithms import AllowedPublicKeys
 
-MOST_KEYS: Final = 100
-MOST_OF_ONE_NAME: Final = 4
+MAX_KEYS: Final = 100
+MAX_KEYS_OF_ONE_NAME: Final = 4
 """Keys that share a `kid`: RFC 7517 section 4.5 leaves room for it, and a token costs one look each."""
 
-LEAST_RSA_BITS: Final = 2048
+MIN_RSA_BITS: Final = 2048
 """RFC 7518 section 3.3."""
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
@@ -55,10 +55,10 @@ class KeySet:
         """Return the keys of this name. A token without `kid` means the issuer's only key."""
         if kid is None:
             return self.keys if len(self.keys) == 1 else ()
-        return tuple(key for key in self.keys if key.kid == kid)[:MOST_OF_ONE_NAME]
+        return tuple(key for key in self.keys if key.kid == kid)[:MAX_KEYS_OF_ONE_NAME]
 
 
-def read(document: bytes, allowed: frozenset[str]) -> KeySet:
+def parse_jwks(document: bytes, allowed: frozenset[str]) -> KeySet:
     """Read a JWKS (RFC 7517 section 5). Raises BadKeysError where nothing in it can be used.
 
     `allowed` are the algorithms that the operator takes; a key that serves none of them is passed over.
@@ -70,8 +70,8 @@ def read(document: bytes, allowed: frozenset[str]) -> KeySet:
         raise BadKeysError("it is no JSON") from None
     except (KeyError, TypeError):
         raise BadKeysError("it is no JSON Web Key Set: it has no `keys`") from None
-    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_KEYS:
-        raise BadKeysError(f"`keys` must hold 1 to {MOST_KEYS} keys")
+    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_KEYS:
+        raise BadKeysError(f"`keys` must hold 1 to {MAX_KEYS} keys")
     keys, passed_over = [], []
     for at, entry in enumerate(listed):
         try:
@@ -96,8 +96,8 @@ def _key(entry: Any, allowed: frozenset[str]) -> Key:
         raise ValueError("its type serves no algorithm that is taken")
     public = {name: entry[name] for name in _PUBLIC if name in entry}
     made: AllowedPublicKeys = jwt.PyJWK(public, min(algorithms)).key
-    if entry["kty"] == "RSA" and getattr(made, "key_size", 0) < LEAST_RSA_BITS:
-        raise ValueError(f"it has fewer than {LEAST_RSA_BITS} bits")
+    if entry["kty"] == "RSA" and getattr(made, "key_size", 0) < MIN_RSA_BITS:
+        raise ValueError(f"it has fewer than {MIN_RSA_BITS} bits")
     kid = entry.get("kid")
     return Key(kid if isinstance(kid, str) else None, algorithms, made)
 

@@ -24,13 +24,14 @@ from gateway.auth.jwt.keys import KeySet
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.settings.values import SIGNATURES
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.jwt")
 
 JWT_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-LONGEST_TOKEN: Final = 16384
-MOST_REMEMBERED: Final = 1000
-REMEMBERED_SECONDS: Final = 60.0
+MAX_TOKEN_CHARS: Final = 16384
+MAX_CACHED: Final = 1000
+CACHE_TTL: Final = 60.0
 
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
 """What `typ` may say: a token for access, not one of the other kinds (RFC 8725 section 3.11)."""
@@ -93,15 +94,15 @@ class Verifier:
         try:
             claims, keys = await self._claims(token)
             principal = principal_of(claims)
-        except InvalidToken as fault:
-            log.info("a JSON Web Token is not believed", extra={"facts": {"reason": fault.reason}})
-            raise _refusal(fault) from None
+        except InvalidToken as error:
+            log.info("JSON Web Token rejected", extra=event("token.rejected", reason=error.reason))
+            raise _refusal(error) from None
         self._remember(token, principal, claims, keys)
         return principal
 
     async def _claims(self, token: str) -> tuple[Mapping[str, Any], KeySet]:
         """Return what a token says, once all of it is believed. Raises BadToken, Refusal."""
-        if len(token) > LONGEST_TOKEN:
+        if len(token) > MAX_TOKEN_CHARS:
             raise InvalidToken("length")
         if JWT_SHAPE.fullmatch(token) is None:
             raise InvalidToken("form")
@@ -143,8 +144,8 @@ class Verifier:
     def _remember(
         self, token: str, principal: Mapping[str, Any], claims: Mapping[str, Any], keys: KeySet
     ) -> None:
-        until = min(self._expected.ends(claims), self._clock() + REMEMBERED_SECONDS)
-        while len(self._remembered) >= MOST_REMEMBERED:
+        until = min(self._expected.ends(claims), self._clock() + CACHE_TTL)
+        while len(self._remembered) >= MAX_CACHED:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[hashlib.sha256(token.encode()).digest()] = json.dumps(principal), until, keys
 

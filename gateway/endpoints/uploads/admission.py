@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from gateway.auth.authenticator import JWT, Auth
-from gateway.auth.jwt.claims import kept
+from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.metadata import metadata_of_headers
@@ -72,7 +72,7 @@ class Admission:
             _apply_grant(upload)
         progress = self._inflight.begin_upload(upload)
         await self._authorize(upload)
-        upload.principal = kept(upload.principal)
+        upload.principal = truncated_principal(upload.principal)
         _check_path(upload, match)
         _check_size(upload)
         if upload.grant is not None and upload.grant.once is not None:

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.jwt.claims import InvalidToken, kept
+from gateway.auth.jwt.claims import InvalidToken, truncated_principal
 from gateway.auth.jwt.issuer import Issuer
-from gateway.auth.jwt.keys import KeySet, read
+from gateway.auth.jwt.keys import KeySet, parse_jwks
 from gateway.auth.jwt.verifier import Verifier
 from gateway.errors import Refusal
 from gateway.settings import Settings, load
@@ -356,12 +356,12 @@ async def test_what_a_script_does_to_its_principal_reaches_no_other_request(
 async def test_a_crowd_of_tokens_fills_no_memory(
     verifier: Verifier, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.auth.jwt.verifier.MOST_REMEMBERED", 3)
+    monkeypatch.setattr("gateway.auth.jwt.verifier.MAX_CACHED", 3)
     tokens = [issuer.token(ED, jti=str(number)) for number in range(5)]
     for token in tokens:
         await verifier.verify(token)
-    kept = [verifier.remembered(token) is not None for token in tokens]
-    assert kept == [False, False, True, True, True]
+    truncated_principal = [verifier.remembered(token) is not None for token in tokens]
+    assert truncated_principal == [False, False, True, True, True]
 
 
 class _Known(Issuer):
@@ -394,7 +394,7 @@ CLAIMS += ["cognito:username", "cognito:groups", "roles", "scope", "scp"]
 def knowing() -> Verifier:
     """A verifier that has the key of PAIR."""
     settings = load({"jwt_issuer": MADE, "jwt_audience": [AUDIENCE]}, {})
-    keys = read(json.dumps({"keys": [PAIR.jwk]}).encode(), settings.signatures)
+    keys = parse_jwks(json.dumps({"keys": [PAIR.jwk]}).encode(), settings.signatures)
     return Verifier(settings, _Known(settings, keys))
 
 
@@ -420,7 +420,7 @@ async def test_whatever_a_token_says_it_is_believed_or_refused(said: dict[str, A
         assert isinstance(word, str)
         assert word
     json.dumps(principal, allow_nan=False).encode()
-    json.dumps(kept(principal))
+    json.dumps(truncated_principal(principal))
 
 
 @pytest.mark.parametrize(
@@ -445,6 +445,6 @@ async def test_whatever_a_token_says_it_is_believed_or_refused(said: dict[str, A
 )
 def test_keys_that_are_not_to_be_trusted_are_passed_over(make: Callable[[], Any], why: str) -> None:
     document = json.dumps({"keys": [make(), EC.jwk]}).encode()
-    keys = read(document, frozenset({"RS256", "ES256"}))
+    keys = parse_jwks(document, frozenset({"RS256", "ES256"}))
     assert [key.kid for key in keys.keys] == ["e1"]
     assert why in keys.passed_over[0]

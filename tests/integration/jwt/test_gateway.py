@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from gateway.auth.jwt.claims import kept
+from gateway.auth.jwt.claims import truncated_principal
 from gateway.auth.tokens import token_digest
 from gateway.errors import ConfigError
 from gateway.plugins import PluginErrors
@@ -121,14 +121,14 @@ def test_a_principal_with_very_much_to_say_is_written_down_short() -> None:
     claims = {"iss": "i", "sub": "ann", "exp": 1, "aud": ["x" * 300], "much": "y" * 9000}
     groups = [f"group{number}" for number in range(900)]
     principal = {"name": "ann", "kind": "jwt", "claims": claims, "scopes": ["a"], "groups": groups}
-    short = kept(principal)
+    short = truncated_principal(principal)
     assert short is not None
     assert short["claims"] == {"iss": "i", "sub": "ann", "exp": 1}
     assert (short["scopes"], short["groups"]) == (["a"], groups[:64])
     assert len(json.dumps(short)) < 4096
-    assert kept(None) is None
+    assert truncated_principal(None) is None
     for small in ({"name": "a", "kind": "token"}, {**principal, "claims": {"sub": "a"}, "groups": []}):
-        assert kept(small) == small
+        assert truncated_principal(small) == small
 
 
 async def test_while_nobody_knows_the_keys_the_answer_is_503_and_not_401(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth.installation import known_keys
+from gateway.auth.installation import read_installation_keys
 from gateway.domain.grant import Grant
 from gateway.signing import UrlSigner
 from tests.conftest import StartGateway, StartProcess
@@ -100,7 +100,7 @@ async def test_other_urls_for_the_same_path_stay_good(start_gateway: StartGatewa
 
 def signed(tmp_path: Path, path: str = "/upload/x", fresh: bool = False) -> str:
     """Sign outside the gateway, as `gateway sign` does, once it has made its key."""
-    keys = known_keys(tmp_path / "data/.gateway/installation.key")
+    keys = read_installation_keys(tmp_path / "data/.gateway/installation.key")
     terms = {"on_conflict": "reject"} if fresh else {}
     return UrlSigner(keys).target(
         Grant("PUT", path, int(time.time()) + 600, once="n" * 22, **terms)  # type: ignore[arg-type]  # see Grant

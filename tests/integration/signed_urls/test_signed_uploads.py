@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.auth.installation import known_keys
+from gateway.auth.installation import read_installation_keys
 from gateway.domain.grant import Grant
 from gateway.server.app import Gateway
 from gateway.signing import UrlSigner
@@ -324,7 +324,7 @@ async def test_whatever_scripts_print_no_signature_reaches_log_or_journal(
 ) -> None:
     folder = write_plugin(tmp_path / "plugins", TALKATIVE)
     gateway = gateway_process("--plugins", str(folder), "--downloads")
-    signer = UrlSigner(known_keys(tmp_path / "data/.gateway/installation.key"))
+    signer = UrlSigner(read_installation_keys(tmp_path / "data/.gateway/installation.key"))
     soon = int(time.time()) + 60
     grants = [
         Grant("PUT", "/upload/x", soon, once="n" * 22, metadata={"title": "hush"}),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.links import SignedUrlFactory, no_public_url, object_of
+from gateway.auth.links import SignedUrlFactory, match_object_path, no_public_url
 from gateway.cli.check import check
 from gateway.domain.metadata import MAX_METADATA_BYTES
 from gateway.domain.path_template import PathMatch
@@ -114,7 +114,7 @@ async def test_a_bucket_signs_for_itself_but_not_what_has_to_be_counted() -> Non
     ],
 )
 def test_the_door_of_stored_paths_reads_what_stands_behind_it(raw: str, path: str | None) -> None:
-    match = object_of(raw)
+    match = match_object_path(raw)
     assert match == (None if path is None else PathMatch(path, {"filepath": path[1:]}))
 
 
@@ -123,7 +123,7 @@ def test_the_door_of_stored_paths_reads_what_stands_behind_it(raw: str, path: st
 )
 def test_bad_paths_behind_the_door_are_refused(raw: str) -> None:
     with pytest.raises(Refusal, match="path"):
-        object_of(raw)
+        match_object_path(raw)
 
 
 def test_scripts_under_test_get_a_url_that_leads_nowhere(

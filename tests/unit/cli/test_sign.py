@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth.installation import known_keys
+from gateway.auth.installation import read_installation_keys
 from gateway.cli import main
 from gateway.domain.grant import Grant
 from gateway.domain.paths import split_target
@@ -29,7 +29,9 @@ request_script: |
 
 def grant(url: str, tmp_path: Path, method: str = "PUT") -> Grant:
     target = "/" + url.split("/", 3)[3]
-    return UrlSigner(known_keys(tmp_path / "shared.key")).verify(method, *split_target(target))
+    return UrlSigner(read_installation_keys(tmp_path / "shared.key")).verify(
+        method, *split_target(target)
+    )
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_the_url_begins_with_what_the_operator_said(
         (["GET", "/upload/x"], "without --downloads: sign /-/objects/upload/x"),
         (["DELETE", "/upload/x"], "this path accepts PUT, GET, HEAD, not DELETE"),
         (["POST", "/-/objects/x"], "this path accepts PUT, GET, HEAD, not POST"),
-        (["POST", "/exports/csv"], "this path answers GET, HEAD, not POST"),
+        (["POST", "/exports/csv"], "this path accepts GET, HEAD, not POST"),
         (["PUT", "/upload/../x"], "segment 2 of the path is not a plain name"),
         (["PUT", "/upload/a%2Fb"], "contains a slash"),
         (["PUT", "/upload/%zz"], "bad percent-escape"),

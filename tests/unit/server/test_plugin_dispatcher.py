@@ -31,7 +31,7 @@ class FakeHooks:
 
 
 class FakeFiles:
-    """Files whose holder was unavailable, or None."""
+    """Files whose owner was unavailable, or None."""
 
     def __init__(self, unavailable: PeerUnavailable | None) -> None:
         self.unavailable = unavailable
@@ -39,7 +39,7 @@ class FakeFiles:
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         return {**delivery.body, "attempt": delivery.attempt}
 
-    def unavailable_holder(self, _: Delivery, error: HandlerFailed) -> PeerUnavailable | None:
+    def unavailable_owner(self, _: Delivery, error: HandlerFailed) -> PeerUnavailable | None:
         return self.unavailable
 
 

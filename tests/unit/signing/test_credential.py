@@ -17,7 +17,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.errors import ConfigError
 from gateway.settings import Settings, load
-from gateway.signing import LIFETIME_SECONDS, SKEW_SECONDS, CredentialSigner
+from gateway.signing import CREDENTIAL_SKEW, CREDENTIAL_TTL, CredentialSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.support.incoming import incoming_request
 
@@ -81,10 +81,10 @@ def test_another_key_makes_another_credential() -> None:
     ("later", "good"),
     [
         (0, True),
-        (LIFETIME_SECONDS + SKEW_SECONDS, True),
-        (LIFETIME_SECONDS + SKEW_SECONDS + 1, False),
-        (-SKEW_SECONDS, True),
-        (-SKEW_SECONDS - 1, False),
+        (CREDENTIAL_TTL + CREDENTIAL_SKEW, True),
+        (CREDENTIAL_TTL + CREDENTIAL_SKEW + 1, False),
+        (-CREDENTIAL_SKEW, True),
+        (-CREDENTIAL_SKEW - 1, False),
     ],
 )
 def test_it_lasts_a_minute_and_clocks_may_differ_a_little(later: int, good: bool) -> None:
