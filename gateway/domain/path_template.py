@@ -135,7 +135,7 @@ class PathMatch(NamedTuple):
 class UploadPathTemplate:
     """The upload path: one of its variables may name the file.
 
-    `_prefix` stands before `{filepath}` where that is the only variable and the last segment.
+    `_prefix` is what precedes `{filepath}` if that is the only variable and the last segment.
     """
 
     text: str

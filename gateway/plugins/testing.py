@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
-from gateway.plugins.models import AnswerModel, CalledModel
+from gateway.plugins.models import AnswerModel, CalledModel, HandlerTestModel
+from gateway.plugins.route_models import RouteTestModel
 from gateway.plugins.scripting import (
     CalloutResponse,
     Configs,
@@ -23,6 +24,9 @@ from gateway.plugins.scripting import (
 )
 from gateway.plugins.scripting.trace import place_of_error
 from gateway.plugins.yaml_documents import Document
+
+PluginTest = HandlerTestModel | RouteTestModel
+Test = TypeVar("Test", bound=PluginTest)
 
 MAX_TEST_SECONDS: Final = 30.0
 """Seconds after which a script of a test is stopped, however long it may run in the server."""
@@ -36,49 +40,6 @@ class TestResult:
     test: str
     place: str
     failures: tuple[str, ...]
-
-
-class Expectation(Protocol):
-    """What the `expect` of every test may say about the stubs."""
-
-    @property
-    def callouts(self) -> list[CalledModel] | None:
-        """All callouts, in order."""
-        ...
-
-    @property
-    def records(self) -> dict[str, dict[str, Any]] | None:
-        """Items by collection and key, None for an item that must not be there."""
-        ...
-
-
-class PluginTest(Protocol):
-    """What every test of a plugin says."""
-
-    @property
-    def name(self) -> str:
-        """A sentence."""
-        ...
-
-    @property
-    def configs(self) -> dict[str, dict[str, Any]]:
-        """Config plugins by name."""
-        ...
-
-    @property
-    def callout(self) -> list[AnswerModel]:
-        """Responses to callouts, in order."""
-        ...
-
-    @property
-    def records(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Items that are there before, by collection and key."""
-        ...
-
-    @property
-    def expect(self) -> Expectation:
-        """What must come out."""
-        ...
 
 
 class StubbedCallout:
@@ -174,7 +135,6 @@ class Stubs:
         return failures
 
 
-Test = TypeVar("Test", bound=PluginTest)
 RunTest = Callable[[Test, Stubs], Awaitable[list[str]]]
 """Runs one test with its stubs and returns what is not as the test expects."""
 

@@ -85,7 +85,7 @@ class hide:  # noqa: N801 (as above)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    own = getattr(record, "fields", getattr(record, "facts", None))
+    own = getattr(record, "fields", None)
     return {**bound_fields(), **(own if isinstance(own, Mapping) else {})}
 
 

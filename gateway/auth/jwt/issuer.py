@@ -153,13 +153,13 @@ class Issuer:
                 "fetched %d keys of JSON Web Tokens from %s",
                 len(keys.keys),
                 self._name,
-                extra=event("issuer.available", keys=len(keys.keys)),
+                extra=event("issuer.fetched", keys=len(keys.keys)),
             )
         self._failing = False
         if document != self._document or self._keys is None:
             self._keys, self._document = keys, document
             for reason in keys.skipped:
-                log.info("skipping a key of the issuer: %s", reason, extra=event("issuer.key_skipped"))
+                log.info("a key of the issuer is ignored: %s", reason, extra=event("issuer_key.ignored"))
         now = self._clock()
         self._renew_at = now + seconds * RENEW_FRACTION
         self._fresh_until, self._stale_until = now + seconds, now + seconds + STALE_TTL

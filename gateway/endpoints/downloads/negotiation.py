@@ -58,7 +58,7 @@ class ByteRange(NamedTuple):
 class ConditionalRequest:
     """A GET or HEAD. After `choose_ranges`, `status` is that of the response (200, 206 or 304).
 
-    With `etag` it is about that version only, whatever its headers say.
+    With `etag` it is about that version only, whatever its headers are.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ def modified_second(stat: Stat) -> int:
 def is_not_modified(headers: Mapping[str, str], etag: str, modified: int) -> bool:
     """Tell whether the client's copy is current: a GET or HEAD then gets 304 (section 13.2.2).
 
-    `etag` stands without quotes and is strong, `modified` is in whole Unix seconds. A malformed
+    `etag` is strong and without quotes, `modified` is in whole Unix seconds. A malformed
     condition is ignored, except `If-Match`, which fails. Raises `Refusal("precondition_failed")`.
     """
     if "If-Match" in headers:

@@ -55,7 +55,7 @@ class FileSender:
         self._request = request
 
     async def send_text(self, text: bytes) -> None:
-        """Send what stands between files. Raises `ConnectionError`."""
+        """Send text between ranges of a file. Raises `ConnectionError`."""
         if text:
             await self._write(memoryview(text))
 

@@ -76,7 +76,7 @@ class RoutePlugin:
 def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
     """Return the kind of plugin that routes are; none of them may take the uploads' path.
 
-    `issuer` tells whether there is one whose JSON Web Tokens are believed.
+    `issuer` tells whether an issuer of JSON Web Tokens is configured.
     """
 
     def combine(plugins: Sequence[Plugin]) -> RouteTable:
@@ -129,7 +129,7 @@ class _RouteBuilder:
         operations: dict[str, Operation] = {}
         for at, spec in enumerate(model.spec):
             if spec.method in operations:
-                self._error(f"{spec.method} stands here twice: remove one", "spec", at, "method")
+                self._error(f"{spec.method} is listed twice: remove one", "spec", at, "method")
             operations[spec.method] = self._operation(at, spec)
         self._check_paths()
         auth = model.proxy.authorization.auth
@@ -275,13 +275,13 @@ def _common_methods(route: Route, other: Route) -> str:
 
 
 def _on_uploads(plugins: Sequence[RoutePlugin], upload: str) -> Iterator[ConfigError]:
-    """Routes that would be hidden by the upload path, or hide it; a more general one may stand."""
+    """Yield an error for a route that overlaps the upload path and is not more general than that."""
     upload_segments = UploadPathTemplate.parse(upload).segments
     for plugin in plugins:
         segments = RouteTemplate.parse(plugin.route.path).segments
         if overlap(segments, upload_segments) and not _more_general(segments, upload_segments):
             yield plugin.document.error(
-                f"this path meets the upload path {upload} (--file_upload_api_path): change one",
+                f"this path overlaps the upload path {upload} (--file-upload-api-path): change one",
                 *("proxy", "path"),
             )
 

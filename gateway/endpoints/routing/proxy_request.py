@@ -124,7 +124,7 @@ class UpstreamTimeout(IdleTimeout):
 class ProxyRequestBody(payload.Payload):
     """The body of a request, streamed chunk by chunk, in the client's own framing.
 
-    `error` says why it broke off, if the client caused that.
+    `error` is why it ended early, if the client caused that.
     """
 
     _autoclose = True

@@ -34,7 +34,7 @@ def compile_process(document: Document, key: str, arguments: str) -> CodeType:
     """
     source = document.source(key)
     provide_get_session(source.text)
-    # The header stands on the line above, where the YAML has the key.
+    # The `def` is on the line above, where the YAML has the key.
     line = max(source.line, 2)
     text = f"async def {FUNCTION}({arguments}):\n{_indented(source.text)}\n pass\n"
     return compile_source(replace(source, text=text, line=line - 1))
@@ -105,4 +105,4 @@ def _lines_in_strings(text: str) -> Iterator[int]:
             elif kind == "STRING":
                 yield from range(token.start[0] + 1, token.end[0] + 1)
     except (tokenize.TokenError, SyntaxError):
-        return  # the compiler says it better
+        return  # the compiler reports it better

@@ -32,9 +32,9 @@ class ScriptReply:
 
 
 def reply_of(value: Any) -> ScriptReply:
-    """Return what a script's value says: a body, `(code, body)` or `(code, body, headers)`.
+    """Return a script's value as a reply: a body, `(code, body)` or `(code, body, headers)`.
 
-    str is text, dict and list are JSON, bytes are themselves; the status is 200 unless said. Raises
+    str is text, dict and list are JSON, bytes are themselves; the default status is 200. Raises
     `InvalidResult` for anything else, None too.
     """
     if not isinstance(value, tuple):
@@ -48,7 +48,7 @@ def reply_of(value: Any) -> ScriptReply:
 
 
 def reply_of_error(error: HTTPError) -> ScriptReply:
-    """Return what `raise HTTPError(code, body)` says; without a body the response explains its status.
+    """Return `HTTPError(code, body)` as a reply; without a body the response explains its status.
 
     Raises `InvalidResult`.
     """

@@ -178,7 +178,7 @@ async def test_a_reload_whose_certificate_is_bad_takes_no_plugin_either(
     Path(cert).write_bytes(b"half a certificate")
     await gateway.reload()
     assert gateway.plugins.current is before
-    assert "the reload failed, all stays as it was" in caplog.text
+    assert "the reload failed, nothing has changed" in caplog.text
     Path(cert).write_bytes(whole)
     await gateway.reload()
     assert gateway.plugins.current.number == before.number + 1

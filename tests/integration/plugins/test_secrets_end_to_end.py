@@ -42,7 +42,7 @@ PLUGINS = """
         config = await get_service_config("keys", mu_conversion=True)
         held = [config.sealed, config.env, config.file]
         print("printed", held, config)
-        logger.warning("logged %s", held, extra={"facts": {"config": config.env}})
+        logger.warning("logged %s", held, extra={"fields": {"config": config.env}})
         logging.getLogger("somebody.else").error("elsewhere %s", config.sealed)
         try:
             raise ValueError(json.dumps(held))

@@ -99,7 +99,7 @@ async def test_an_answer_without_bound_is_cut_off(
         await callout()
 
 
-async def test_a_lane_closes_the_session_that_was_opened_in_it(server: TestServer) -> None:
+async def test_an_executor_closes_the_session_that_was_opened_in_it(server: TestServer) -> None:
     callout = Callout(lambda: f"127.0.0.1:{server.port}")
     executor = ScriptExecutor("calling", [callout.close])
     assert (await executor.call_script(callout, 5)).code == 200

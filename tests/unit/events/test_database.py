@@ -155,10 +155,10 @@ def test_what_a_future_has_answered_survives_the_death_of_the_process(tmp_path: 
     program = (
         "import os, pathlib, sys\n"
         "from gateway.events.journal import Journal\n"
-        "from tests.support.records import now, record\n"
+        "from tests.support.records import result_of, upload_record\n"
         "journal = Journal(pathlib.Path(sys.argv[1]))\n"
         "journal.open()\n"
-        "now(journal.outbox.record_uploads([record('u1')]))\n"
+        "result_of(journal.outbox.record_uploads([upload_record('u1')]))\n"
         "os.kill(os.getpid(), 9)\n"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "j.db")]

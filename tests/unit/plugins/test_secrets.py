@@ -257,7 +257,7 @@ def test_everything_that_is_logged_goes_through_the_mask(
         logs.set_mask(Mask([CLEAR]))
         with logs.bind(place=CLEAR), logs.hide(lambda: ["of this request"]):
             logging.getLogger("gateway").info("the token of this request")
-            logging.getLogger("gateway.plugin.x").info("it is %s", CLEAR, extra={"facts": {"f": CLEAR}})
+            logging.getLogger("gateway.plugin.x").info("it is %s", CLEAR, extra={"fields": {"f": CLEAR}})
         try:
             raise ValueError(CLEAR)
         except ValueError:

@@ -87,7 +87,7 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
             "upstreams: [0.0.0.0, b]\nproxy: {path: /a}\n",
             "x:1: 0.0.0.0 is no upstream: write `upstreams: []`",
         ),
-        (f"{HEAD}spec: [{{method: GET}},\n {{method: GET}}]\n", "x:4: GET stands here twice"),
+        (f"{HEAD}spec: [{{method: GET}},\n {{method: GET}}]\n", "x:4: GET is listed twice"),
         (f"{HEAD}spec: [{{method: BREW}}]\n", "x:3: `spec.0.method` should be 'GET'"),
         (f"{HEAD}cors: {{origins: [a.example]}}\n", "x:3: an origin is like"),
         (

@@ -118,7 +118,7 @@ def test_two_routes_of_one_list_are_told_apart_by_their_lines(tmp_path: Path) ->
 def test_routes_that_meet_the_upload_path_are_refused(tmp_path: Path, path: str, uploads: str) -> None:
     [fault] = refused(tmp_path, route(path, ANSWER), uploads=uploads)
     assert fault.startswith(
-        f"0.yaml:2: this path meets the upload path {uploads} (--file_upload_api_path)"
+        f"0.yaml:2: this path overlaps the upload path {uploads} (--file-upload-api-path)"
     )
 
 

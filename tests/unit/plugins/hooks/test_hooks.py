@@ -248,7 +248,9 @@ async def test_a_handler_that_blocks_for_ever_costs_its_caller_the_time_out_only
     assert hooks.alive
 
 
-async def test_a_lane_that_is_lost_for_good_uses_up_nobodys_attempts(start: Start, quick: None) -> None:
+async def test_an_executor_that_is_lost_for_good_uses_up_nobodys_attempts(
+    start: Start, quick: None
+) -> None:
     blocks = plugin("h", "if event['attempt'] == 1:\n    time.sleep(60)", UPLOADED, "timeout: 0.3\n")
     hooks = await start(blocks)
     for _ in range(MAX_REPLACEMENTS):

@@ -87,7 +87,7 @@ async def test_what_would_stop_a_program_stops_the_script_only(
     assert executor.alive
 
 
-async def test_a_task_left_behind_that_raises_system_exit_does_not_end_the_lane(
+async def test_a_task_left_behind_that_raises_system_exit_does_not_end_the_executor(
     executor: ScriptExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     left = []
@@ -203,7 +203,7 @@ async def test_many_calls_at_once_all_get_their_own_answer(executor: ScriptExecu
     assert executor.in_flight == 0
 
 
-async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
+async def test_a_blocked_executor_is_abandoned_with_all_its_calls_and_replaced(
     executor: ScriptExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.2)
@@ -224,7 +224,7 @@ async def test_a_blocked_lane_is_abandoned_with_all_its_calls_and_replaced(
     release.set()
 
 
-async def test_a_lane_is_not_to_blame_for_what_the_callers_own_loop_slept_through(
+async def test_an_executor_is_not_to_blame_for_what_the_callers_own_loop_slept_through(
     executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.2)
@@ -258,7 +258,7 @@ async def p(found):
     assert not found[0].is_alive()
 
 
-async def test_after_the_last_replacement_a_lane_is_not_alive_and_says_so_at_once(
+async def test_after_the_last_replacement_a_executor_is_not_alive_and_says_so_at_once(
     executor: ScriptExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.05)
@@ -352,7 +352,7 @@ async def test_closing_lets_calls_end_within_the_grace(tmp_path: Path) -> None:
         await executor.call_script(lambda: asyncio.sleep(0), 5)
 
 
-async def test_closing_cancels_what_does_not_end_and_runs_the_closers_in_the_lane() -> None:
+async def test_closing_cancels_what_does_not_end_and_runs_the_closers_in_the_executor() -> None:
     where, cleaned = list[int](), threading.Event()
 
     async def closer() -> None:

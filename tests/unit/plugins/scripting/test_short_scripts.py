@@ -40,7 +40,7 @@ def test_a_script_with_nothing_to_wait_for_is_known_by_its_code(body: str, *, su
     assert never_suspends(names["p"]) is not suspends
 
 
-async def test_a_script_that_never_waits_runs_in_the_lane_in_its_callers_context(
+async def test_a_script_that_never_waits_runs_in_the_executor_in_its_callers_context(
     executor: ScriptExecutor,
 ) -> None:
     async def facts() -> tuple[int, dict[str, Any]]:
