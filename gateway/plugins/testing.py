@@ -28,23 +28,12 @@ from gateway.domain.schedules import Every
 from gateway.plugins.handlers import Handler
 from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, ExpectModel, HandlerTestModel
 from gateway.plugins.route_models import RouteTestModel
-from gateway.plugins.scripting import (
-    Callout,
-    CalloutResponse,
-    Configs,
-    Event,
-    Handle,
-    Headers,
-    HTTPError,
-    InvalidResult,
-    PluginContext,
-    ScriptContext,
-    ScriptExecutor,
-    Services,
-    read_changes,
-    run_script,
-)
+from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError
+from gateway.plugins.scripting.decision import Handle, InvalidResult, read_changes
+from gateway.plugins.scripting.executor import ScriptExecutor
+from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
 from gateway.plugins.scripting.trace import place_of_error
+from gateway.plugins.scripting.values import Configs, Event, Headers
 from gateway.plugins.yaml_documents import Document
 
 PluginTest = HandlerTestModel | RouteTestModel

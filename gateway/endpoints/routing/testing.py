@@ -34,7 +34,7 @@ from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import RouteExpectModel, RouteRequestModel, RouteTestModel
-from gateway.plugins.scripting import ScriptExecutor
+from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.testing import (
     MAX_TEST_SECONDS,
     Stubs,

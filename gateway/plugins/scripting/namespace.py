@@ -21,10 +21,9 @@ import aiohttp
 from yarl import URL
 
 from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
-from gateway.plugins.scripting.configs import Configs
-from gateway.plugins.scripting.event import MU
 from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
+from gateway.plugins.scripting.values import MU, Configs
 from gateway.records import Records
 from gateway.signing.credential import FindCredentials, TrustedCall
 from gateway.telemetry.logs import event
