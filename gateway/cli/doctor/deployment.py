@@ -137,7 +137,7 @@ async def _fetch_keys(settings: Settings) -> list[Finding]:
     summary = f"issuer {settings.jwt_issuer}: {len(keys.keys)} keys for {', '.join(usable)}"
     return [
         Finding("ok", f"{summary}, fetched again after {seconds:g} s"),
-        *(Finding("warn", f"issuer: {reason}", "this key is ignored") for reason in keys.passed_over),
+        *(Finding("warn", f"issuer: {reason}", "this key is ignored") for reason in keys.skipped),
     ]
 
 

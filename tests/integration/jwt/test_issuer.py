@@ -48,7 +48,7 @@ async def verifier(issuer: FakeIssuer, clock: Clock) -> AsyncIterator[Verifier]:
     issuer.pairs = [OLD]
     keys = Issuer(load(flags(issuer), {}), clock)
     async with Verifier(load(flags(issuer), {}), keys) as made:
-        await keys.ask()
+        await keys.fetch_in_background()
         yield made
 
 
@@ -112,7 +112,7 @@ async def test_keys_that_are_used_are_renewed_before_they_end_and_nobody_waits(
     for _ in range(5):
         assert await keys.keys() is before
     issuer.may_answer.set()
-    await keys.ask()
+    await keys.fetch_in_background()
     assert [key.kid for key in (await keys.keys()).keys] == ["new"]
     assert issuer.key_requests == 2
 
@@ -182,7 +182,7 @@ async def test_a_key_that_was_taken_away_is_no_longer_believed(
     issuer.pairs = [NEW]
     clock.now += issuer_module.DEFAULT_FRESH_TTL
     assert not await believed(verifier, token)
-    assert verifier.remembered(token) is None
+    assert verifier.cached_principal(token) is None
 
 
 async def test_the_same_keys_again_keep_what_was_verified(
@@ -191,7 +191,7 @@ async def test_the_same_keys_again_keep_what_was_verified(
     token = issuer.token(OLD)
     assert await believed(verifier, token)
     clock.now += issuer_module.DEFAULT_FRESH_TTL
-    assert verifier.remembered(token) is None
+    assert verifier.cached_principal(token) is None
     assert await believed(verifier, issuer.token(OLD, jti="2"))
 
 
@@ -230,7 +230,7 @@ async def test_without_any_keys_the_answer_is_that_nobody_knows(
     settings = load(flags(issuer), {})
     keys = Issuer(settings, clock)
     async with Verifier(settings, keys) as verifier:
-        await keys.ask()
+        await keys.fetch_in_background()
         for _ in range(5):
             assert await away(verifier, issuer.token())
         assert issuer.key_requests == 1
@@ -264,10 +264,10 @@ async def test_an_issuer_that_is_too_slow_is_not_waited_for(
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (b"", "it is no JSON"),
-        (b"<html>", "it is no JSON"),
-        (b"\xff\xfe", "it is no JSON"),
-        (b"[" * 100_000, "it is no JSON"),
+        (b"", "it is not JSON"),
+        (b"<html>", "it is not JSON"),
+        (b"\xff\xfe", "it is not JSON"),
+        (b"[" * 100_000, "it is not JSON"),
         (b"[]", "it has no `keys`"),
         (b"{}", "it has no `keys`"),
         (b"null", "it has no `keys`"),
@@ -294,7 +294,7 @@ async def test_keys_that_are_none_change_nothing(
 async def test_a_compressed_answer_is_not_blown_up(keys: Issuer, issuer: FakeIssuer) -> None:
     issuer.headers = {"Content-Encoding": "gzip"}
     issuer.document = b"\x1f\x8b" + b"x" * 100
-    with pytest.raises(IssuerError, match="it is no JSON"):
+    with pytest.raises(IssuerError, match="it is not JSON"):
         await keys.fetch()
 
 
@@ -312,11 +312,11 @@ async def test_redirects_are_not_followed_and_faults_are_told(
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"issuer": "https://evil.example"}, "speaks of the issuer 'https://evil.example'"),
-        ({"issuer": None}, "speaks of the issuer None"),
-        ({"jwks_uri": None}, "its `jwks_uri` is no https address"),
-        ({"jwks_uri": "file:///etc/passwd"}, "its `jwks_uri` is no https address"),
-        ({"jwks_uri": ["http://127.0.0.1"]}, "its `jwks_uri` is no https address"),
+        ({"issuer": "https://evil.example"}, "names the issuer 'https://evil.example'"),
+        ({"issuer": None}, "names the issuer None"),
+        ({"jwks_uri": None}, "its `jwks_uri` is not an https URL"),
+        ({"jwks_uri": "file:///etc/passwd"}, "its `jwks_uri` is not an https URL"),
+        ({"jwks_uri": ["http://127.0.0.1"]}, "its `jwks_uri` is not an https URL"),
         ({"jwks_uri": "http://"}, "http://"),
         ({"jwks_uri": "https://["}, "https://["),
         ({"jwks_uri": "https://x:99999/"}, "https://x:99999/"),
@@ -340,7 +340,7 @@ async def test_an_https_issuer_cannot_send_us_to_plain_http(monkeypatch: pytest.
         return json.dumps(said).encode(), ""
 
     monkeypatch.setattr(Issuer, "_get", answer)
-    with pytest.raises(IssuerError, match="its `jwks_uri` is no https address"):
+    with pytest.raises(IssuerError, match="its `jwks_uri` is not an https URL"):
         await Issuer(settings).fetch()
 
 
