@@ -34,7 +34,7 @@ The rooms, top to bottom; imports only go down (`setup.cfg` holds the contract):
     linking     makes signed URLs
     jwt/        who a JSON Web Token of the configured issuer speaks for
     installation  the gateways of one installation, and how they know each other's calls
-    plugins/    YAML files -> checked, compiled, one generation
+    plugins/    YAML files -> checked, compiled, one set
     scripting/  all a script can see, and the threads it runs in
     secrets     the keys of !secret values
     initiated   the URLs by which somebody may put an object himself, until they end
