@@ -19,7 +19,7 @@ from gateway.commit.process_state import ProcessState
 from gateway.commit.records import LocalDisk
 from gateway.commit.upload_events import UploadEvents
 from gateway.errors import GatewayError
-from gateway.events.pending_uploads import PendingUpload
+from gateway.events.outbox import PendingUpload
 from gateway.settings import Settings
 from gateway.signing import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient

@@ -127,7 +127,7 @@ class Worker:
             return
         await self.runner.refresh(self.resources.hooks.handler_specs())
         log.info(
-            "reloaded: generation %d of the plugins",
+            "reloaded: plugin set %d",
             plugins.current.number,
             extra=event("plugins.reloaded"),
         )
