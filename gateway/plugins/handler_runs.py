@@ -31,12 +31,6 @@ class HandlerRun:
     error: Exception | None
     milliseconds: float
 
-    @property
-    def refused(self) -> bool:
-        """Whether the handler refused."""
-        verdict = self.handle.verdict
-        return verdict is not None and verdict.refuses
-
 
 class Reporter:
     """Describes runs; `mask` hides the secrets of the plugins."""
@@ -48,8 +42,8 @@ class Reporter:
         """Return in a line why a run failed, None if it succeeded."""
         if run.handle.invalid is not None:
             return str(run.handle.invalid)
-        if run.refused and run.handle.verdict is not None:
-            return f"terminated with {run.handle.verdict.code}"
+        if run.handle.refusal is not None:
+            return f"terminated with {run.handle.refusal.code}"
         if run.error is None:
             return None
         if isinstance(run.error, GatewayError | TimedOut):
@@ -67,12 +61,9 @@ class Reporter:
 
     def log_run(self, run: HandlerRun, outcome: str) -> None:
         """Write the log line of a run."""
-        failed = (
-            run.error is not None
-            or run.handle.invalid is not None
-            or outcome.startswith("invalid result")
-        )
-        is_error = failed and not run.refused
+        invalid = run.handle.invalid is not None or outcome.startswith("invalid result")
+        failed = invalid or run.error is not None
+        is_error = failed and run.handle.refusal is None
         if not log.isEnabledFor(logging.ERROR if is_error else logging.INFO):
             return
         fields: dict[str, object] = {

@@ -189,10 +189,10 @@ class Hooks:
         """Run one handler on an event; return its changes, or None where its failure is allowed."""
         changes = None
         run = await self._run(self._admission, handler, event, Handle())
-        verdict, invalid = run.handle.verdict, run.handle.invalid
-        if verdict is not None and run.refused:
-            self._reporter.log_run(run, f"refused {verdict.code}")
-            raise Terminated(verdict.code, verdict.body, verdict.content_type)
+        refusal, invalid = run.handle.refusal, run.handle.invalid
+        if refusal is not None:
+            self._reporter.log_run(run, f"refused {refusal.code}")
+            raise Terminated(refusal.code, refusal.body, refusal.content_type)
         if isinstance(run.error, Refusal):
             self._reporter.log_run(run, run.error.message)
             raise run.error

@@ -18,7 +18,7 @@ from gateway.errors import ConfigError
 from gateway.plugins.handlers import Handler
 from gateway.plugins.kinds import HANDLER, KINDS, Kind, ParsedPlugin, Plugin, parse
 from gateway.plugins.models import EVENTS, ConfigModel
-from gateway.plugins.scripting.compile import PluginModules, ScriptSource, show_lines
+from gateway.plugins.scripting.compile import PluginModules, show_lines
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.executor_thread import ScriptStopped
 from gateway.plugins.scripting.namespace import PluginContext, Services
@@ -149,7 +149,7 @@ class Plugins:
                 if kind.combine
             }
             if errors:
-                raise PluginErrors(_in_order(errors))
+                raise PluginErrors(sorted(errors, key=lambda e: (e.file or "", e.line or 0)))
         except BaseException:
             self._modules.restore(former_modules)
             raise
@@ -191,18 +191,18 @@ def _by_event(plugins: Sequence[Plugin]) -> Mapping[str, tuple[Handler, ...]]:
 
 def _show_lines(documents: list[Document], kinds: Sequence[Kind]) -> None:
     keys = {key for kind in kinds for key in kind.scripts}
-    sources: dict[str, list[ScriptSource]] = {str(document.file): [] for document in documents}
+    files: dict[Path, list[Document]] = {}
     for document in documents:
-        present = [key for key in keys if isinstance(document.data.get(key), str)]
-        sources[str(document.file)] += map(document.source, present)
-    for file, lines in {str(document.file): document.lines for document in documents}.items():
-        show_lines(file, lines, sources[file])
+        files.setdefault(document.file, []).append(document)
+    for file, group in files.items():
+        scripts = [
+            doc.source(key) for doc in group for key in keys if isinstance(doc.data.get(key), str)
+        ]
+        show_lines(str(file), group[0].lines, scripts)
 
 
 def _attempt(
-    errors: list[ConfigError],
-    step: Callable[[*Arguments], Result],
-    *arguments: *Arguments,
+    errors: list[ConfigError], step: Callable[[*Arguments], Result], *arguments: *Arguments
 ) -> Result | None:
     """Return what a step returns; None where it failed, with its errors in `errors`."""
     try:
@@ -222,7 +222,3 @@ def _doubled_names(parsed: list[ParsedPlugin]) -> Iterable[ConfigError]:
             place = f"{document.file}:{document.line('name')}"
             message = f"there is another {plugin.kind} named {plugin.name!r} at {place}: rename one"
             yield plugin.document.error(message, "name")
-
-
-def _in_order(errors: list[ConfigError]) -> list[ConfigError]:
-    return sorted(errors, key=lambda error: (error.file or "", error.line or 0))

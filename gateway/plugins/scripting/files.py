@@ -38,15 +38,12 @@ class Files(Protocol):
 
     def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
         """Open the file of an event for reading bytes."""
-        ...
 
     async def remove(self, event: Mapping[str, Any]) -> None:
         """Remove the file of an event."""
-        ...
 
     def open_path(self, path: str, etag: str | None = None) -> AbstractAsyncContextManager[Any]:
         """Open what is stored at a path for reading bytes."""
-        ...
 
     async def save(
         self,
@@ -58,23 +55,18 @@ class Files(Protocol):
         on_conflict: OnConflict = "replace",
     ) -> Stored:
         """Store a file."""
-        ...
 
     async def stat(self, path: str) -> Any:
         """Describe what is stored at a path."""
-        ...
 
     def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Any]:
         """Iterate over what is stored under a prefix."""
-        ...
 
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove what is stored at a path."""
-        ...
 
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what is stored in a folder and older."""
-        ...
 
 
 class FilesInMemory:
