@@ -15,8 +15,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
 from gateway.errors import ConfigError
-from gateway.plugins.handlers import Handler
-from gateway.plugins.kinds import HANDLER, KINDS, Kind, ParsedPlugin, Plugin, parse
+from gateway.plugins.kinds import HANDLER, KINDS, Handler, Kind, ParsedPlugin, Plugin, parse
 from gateway.plugins.models import EVENTS, ConfigModel
 from gateway.plugins.scripting.compile import PluginModules, show_lines
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor

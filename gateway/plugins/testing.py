@@ -25,7 +25,7 @@ from gateway.domain.event_bodies import (
 )
 from gateway.domain.model import Delivery, Download, Upload
 from gateway.domain.schedules import Every
-from gateway.plugins.handlers import Handler
+from gateway.plugins.kinds import Handler
 from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, ExpectModel, HandlerTestModel
 from gateway.plugins.route_models import RouteTestModel
 from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError
