@@ -115,9 +115,8 @@ class PluginModules:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Find a module (`importlib.abc.MetaPathFinder`)."""
-        for folder in (
-            self._folders if path is None else [step for step in path if self._is_plugin(step)]
-        ):
+        folders = self._folders if path is None else [step for step in path if self._is_plugin(step)]
+        for folder in folders:
             finder = importlib.machinery.FileFinder(folder, (_FreshLoader, [".py"]))
             spec = finder.find_spec(name)
             if spec is not None and spec.loader is not None:
@@ -126,12 +125,8 @@ class PluginModules:
 
     def drop(self) -> dict[str, ModuleType]:
         """Remove the modules of the folders from `sys.modules`; return them by name."""
-        modules = {
-            name: module for name, module in sys.modules.items() if self._is_plugin(_origin(module))
-        }
-        for name in modules:
-            del sys.modules[name]
-        return modules
+        names = [name for name, module in sys.modules.items() if self._is_plugin(_origin(module))]
+        return {name: sys.modules.pop(name) for name in names}
 
     def restore(self, modules: dict[str, ModuleType]) -> None:
         """Put back what `drop` returned, in place of modules loaded since."""

@@ -32,8 +32,7 @@ NOT_SAVED = "there are no files here but those that the script has saved"
 class Files(Protocol):
     """Stored files, for scripts: by event the version that was committed, else by path.
 
-    By event both raise `errors.Superseded` if it has been replaced. `gateway.files.by_path` has the
-    details.
+    `gateway.files.service` has the details. By event both raise `Superseded` if it has been replaced.
     """
 
     def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
@@ -135,13 +134,9 @@ class FilesInMemory:
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what was saved in a folder and is older; return how many that were."""
         limit = time.time() - seconds
-        old = [
-            path
-            for path, (_, stat) in self._saved.items()
-            if path.startswith(prefix) and stat.modified < limit
-        ]
-        for path in old:
-            del self._saved[path]
+        old = [stat async for stat in self.list(prefix) if stat.modified < limit]
+        for stat in old:
+            del self._saved[stat.path]
         return len(old)
 
     def _get(self, path: str, etag: str | None = None) -> tuple[bytes, Stat]:
