@@ -60,7 +60,6 @@ class Plugin(Protocol):
 
     def describe(self) -> str:
         """Return the line that is printed at start."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

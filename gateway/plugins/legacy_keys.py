@@ -15,10 +15,6 @@ NO_UPSTREAM: Final = "0.0.0.0"  # noqa: S104 (a word in plugins, not an address 
 """The published way to say that only scripts answer: `authorities: [0.0.0.0]`."""
 
 
-def _unchanged(value: Any) -> Any:
-    return value
-
-
 def _upstreams(authorities: Any) -> Any:
     if not isinstance(authorities, list):
         return authorities
@@ -33,10 +29,6 @@ def _upstreams(authorities: Any) -> Any:
     return []
 
 
-def _auth(auth_mode: Any) -> Any:
-    return "default" if auth_mode == "axis" else auth_mode
-
-
 @dataclass(frozen=True, slots=True)
 class LegacyKey:
     """A published key `old` in the mapping at `parent`, its documented key `new`, and its JSON Schema.
@@ -48,7 +40,7 @@ class LegacyKey:
     new: str
     schema: dict[str, Any] = field(hash=False)
     parent: tuple[str, ...] = ()
-    read: Callable[[Any], Any] = _unchanged
+    read: Callable[[Any], Any] = field(default=lambda value: value)
 
 
 _SCRIPT: Final = {"type": ["string", "null"]}
@@ -67,7 +59,7 @@ ROUTE_KEYS: Final = (
         "auth",
         {"enum": ["axis", "none", "token", "jwt"]},
         parent=("proxy", "authorization"),
-        read=_auth,
+        read=lambda auth_mode: "default" if auth_mode == "axis" else auth_mode,
     ),
 )
 """The legacy keys of a route."""

@@ -61,7 +61,7 @@ def show_lines(file: str, lines: Sequence[str], sources: Iterable[ScriptSource])
     linecache.cache[file] = (sum(map(len, text)), None, text, file)
 
 
-def provide_get_session(text: str | bytes) -> None:
+def provide_get_session(text: str) -> None:
     """Give `aiobotocore` back its `get_session()` where the code in `text` speaks of that library.
 
     Published scripts call `aiobotocore.get_session()`; releases since 2.0 keep it in
@@ -69,8 +69,7 @@ def provide_get_session(text: str | bytes) -> None:
     import hook. It imports the library while plugins load: importing takes half a second, which
     would block the executor at the first request.
     """
-    name: Any = _SESSION_LIBRARY if isinstance(text, str) else _SESSION_LIBRARY.encode()
-    if name not in text:
+    if _SESSION_LIBRARY not in text:
         return
     with contextlib.suppress(ImportError):
         library = importlib.import_module(_SESSION_LIBRARY)
@@ -89,7 +88,7 @@ class _FreshLoader(importlib.machinery.SourceFileLoader):
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]  # the stub lacks the private argument that importlib passes
         """Compile a module, with `aiobotocore.get_session` if it needs that."""
         if isinstance(data, bytes):
-            provide_get_session(data)
+            provide_get_session(data.decode(errors="replace"))
         code: CodeType = super().source_to_code(data, path)
         return code
 
