@@ -87,10 +87,7 @@ class _Protocol(web.RequestHandler):
             return refusal_response(
                 Refusal("internal", "internal server error; the server log has details")
             )
-        log.info(
-            "malformed request",
-            extra=event("request.refused", status=400, remote=request.remote),
-        )
+        log.info("malformed request", extra=event("request.refused", status=400, remote=request.remote))
         first_line = (message or "not HTTP").strip().splitlines()[0]
         response = refusal_response(Refusal("bad_request", f"malformed request: {first_line}"))
         response.force_close()
@@ -137,10 +134,7 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
             request._message = request._message._replace(should_close=True)
         if problem is None:
             return await handler(request)
-        log.info(
-            "malformed request",
-            extra=event("request.refused", status=400, remote=request.remote),
-        )
+        log.info("malformed request", extra=event("request.refused", status=400, remote=request.remote))
         if request.version not in HTTP_VERSIONS:
             # The status line repeats the version, and must not claim to support it.
             request._cache["version"] = HttpVersion10

@@ -43,13 +43,7 @@ class DownloadHandler:
     """Handles downloads. One object per process, on the server's loop; `slot` goes into event ids."""
 
     def __init__(
-        self,
-        settings: Settings,
-        auth: Auth,
-        hooks: Hooks,
-        storage: Storage,
-        metrics: Metrics,
-        slot: int,
+        self, settings: Settings, auth: Auth, hooks: Hooks, storage: Storage, metrics: Metrics, slot: int
     ) -> None:
         self.enabled = settings.downloads
         self.authorizer = DownloadAuthorizer(auth, hooks, slot)
@@ -70,12 +64,7 @@ class DownloadHandler:
             return await self._respond(incoming.request, path, options)
 
     async def serve(
-        self,
-        request: web.BaseRequest,
-        path: str,
-        grant: Grant | None = None,
-        *,
-        etag: str | None = None,
+        self, request: web.BaseRequest, path: str, grant: Grant | None = None, *, etag: str | None = None
     ) -> GatewayResponse:
         """Respond with the file at `path` to an authorized request. Raises `Refusal`.
 
@@ -114,11 +103,7 @@ class DownloadHandler:
         return stat, ResponseBody(await self._open_version(stat, ranges[0]) if ranges else None)
 
     def _response(
-        self,
-        stat: Stat,
-        options: ResponseOptions,
-        conditional: ConditionalRequest,
-        body: ResponseBody,
+        self, stat: Stat, options: ResponseOptions, conditional: ConditionalRequest, body: ResponseBody
     ) -> GatewayResponse:
         if conditional.status == 304:
             self._metrics.downloads.add("not_modified")

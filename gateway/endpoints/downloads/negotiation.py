@@ -62,10 +62,7 @@ class ConditionalRequest:
     """
 
     def __init__(
-        self,
-        method: str,
-        headers: CIMultiDict[str] | CIMultiDictProxy[str],
-        etag: str | None = None,
+        self, method: str, headers: CIMultiDict[str] | CIMultiDictProxy[str], etag: str | None = None
     ) -> None:
         self._etag = etag
         self._headers = {name: ", ".join(headers.getall(name)) for name in _HEADERS if name in headers}
@@ -201,9 +198,7 @@ def parse_ranges(header: str, size: int) -> list[ByteRange] | None:
     ranges = [byte_range for byte_range in parsed if byte_range]
     if not ranges:
         raise Refusal(
-            "range_not_satisfiable",
-            f"the file has {size} bytes",
-            {"Content-Range": f"bytes */{size}"},
+            "range_not_satisfiable", f"the file has {size} bytes", {"Content-Range": f"bytes */{size}"}
         )
     if size == 0 or any(before.end > after.start for before, after in pairwise(sorted(ranges))):
         return None

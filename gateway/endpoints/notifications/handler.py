@@ -124,10 +124,7 @@ async def _forward(session: aiohttp.ClientSession, body: bytes) -> Response:
         async with session.post(url, data=body, timeout=FORWARD_TIMEOUT) as response:
             content = await response.read()
             return Response(
-                status=response.status,
-                body=content,
-                content_type=response.content_type,
-                charset="utf-8",
+                status=response.status, body=content, content_type=response.content_type, charset="utf-8"
             )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Refusal(

@@ -58,10 +58,7 @@ class IdleTimeout:
         self.renew()
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         timeout, self._timeout = self._timeout, None
         if self._timer is not None:
