@@ -19,8 +19,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.downloads.handler import DownloadHandler
-from gateway.endpoints.downloads.headers import ResponseOptions, download_headers
-from gateway.endpoints.downloads.response import StreamedResponse
+from gateway.endpoints.downloads.response import ResponseOptions, StreamedResponse, download_headers
 from gateway.endpoints.downloads.transfer import FileSender
 from gateway.endpoints.downloads.zip_stream import Member, ZipStream
 from gateway.errors import Refusal
