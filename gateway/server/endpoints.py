@@ -16,8 +16,7 @@ from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
-from gateway.endpoints.notifications.authentication import NotificationAuthenticator
-from gateway.endpoints.notifications.handler import NotificationHandler
+from gateway.endpoints.notifications.handler import NotificationAuthenticator, NotificationHandler
 from gateway.endpoints.notifications.object_events import NotificationScope
 from gateway.endpoints.notifications.processor import (
     NotificationProcessor,

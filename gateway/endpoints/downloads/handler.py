@@ -74,11 +74,7 @@ class DownloadHandler:
     async def serve(
         self, request: web.BaseRequest, path: str, grant: Grant | None = None, *, etag: str | None = None
     ) -> GatewayResponse:
-        """Respond with the file at `path` to an authorized request. Raises `Refusal`.
-
-        With `etag` only that version is sent (`superseded`). Works whether downloads are enabled
-        or not.
-        """
+        """Respond with the file at `path`, if need be only with version `etag`. Raises `Refusal`."""
         with self.count_refusals():
             return await self._respond(request, path, granted_options(grant), etag)
 

@@ -56,10 +56,7 @@ class ByteRange(NamedTuple):
 
 
 class ConditionalRequest:
-    """A GET or HEAD. After `choose_ranges`, `status` is that of the response (200, 206 or 304).
-
-    With `etag` it is about that version only, whatever its headers are.
-    """
+    """A GET or HEAD; `choose_ranges` sets `status` (200, 206 or 304). `etag`: of that version only."""
 
     def __init__(
         self, method: str, headers: CIMultiDict[str] | CIMultiDictProxy[str], etag: str | None = None

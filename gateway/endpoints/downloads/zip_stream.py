@@ -41,10 +41,7 @@ _COMPRESSIBLE: Final = ("text/", "application/json", "application/xml", "image/s
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of an archive: its name there, and how to open it.
-
-    One that `may_be_missing` is left out if it was removed after it was listed.
-    """
+    """A file of an archive. If it `may_be_missing`, it is left out when removed meanwhile."""
 
     name: str
     opening: AbstractAsyncContextManager[OpenFile]

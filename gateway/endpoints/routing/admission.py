@@ -83,10 +83,7 @@ def _require_principal(principal: Mapping[str, Any] | None, auth: Literal["token
 
 
 def _check_rights(principal: Mapping[str, Any], route: Route) -> None:
-    """Raise `Refusal("insufficient_scope")` (RFC 6750 section 3.1) if a right is missing.
-
-    All scopes of the route are needed, and one of its groups. Only JSON Web Tokens have any.
-    """
+    """Raise `insufficient_scope` (RFC 6750 section 3.1): all scopes are needed, and one group."""
     lacks_scope = set(route.scopes) - set(principal.get("scopes", ()))
     lacks_group = route.groups and not set(route.groups) & set(principal.get("groups", ()))
     if not lacks_scope and not lacks_group:

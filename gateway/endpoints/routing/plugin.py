@@ -155,7 +155,7 @@ class _RouteBuilder:
             request_process=self._process(REQUEST, model.request_script),
             response_process=self._process(RESPONSE, model.response_script),
             cors=self._cors(),
-            rate=_rate(model),
+            rate=Rate(**dict(model.rate_limit)) if model.rate_limit else None,
             limits=Limits(**dict(model.limits)),
             scopes=tuple(model.proxy.authorization.scopes),
             groups=tuple(model.proxy.authorization.groups),
@@ -248,11 +248,6 @@ class _RouteBuilder:
             model.credentials,
             model.max_age,
         )
-
-
-def _rate(model: RouteModel) -> Rate | None:
-    rate = model.rate_limit
-    return Rate(rate.count, rate.seconds, rate.by) if rate else None
 
 
 def _clashes(plugins: Sequence[RoutePlugin]) -> Iterator[ConfigError]:

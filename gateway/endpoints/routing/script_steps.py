@@ -209,10 +209,7 @@ def response_of(value: Any) -> Response:
 
 
 def response_of_error(error: HTTPError) -> Response:
-    """Return `HTTPError(code, body)` as a response; without a body it explains its status.
-
-    Raises `InvalidResult`.
-    """
+    """Return `HTTPError(code, body)`; without a body it explains its status. Raises `InvalidResult`."""
     body = error.body
     if body is None and isinstance(error.code, int) and error.code >= 400:
         phrase = HTTPStatus(error.code).phrase if error.code in set(HTTPStatus) else "refused"

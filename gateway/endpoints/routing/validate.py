@@ -37,10 +37,7 @@ MAX_FAULTS: Final = 100
 
 
 class BodyBuffer:
-    """Reads bodies into memory and counts them. One object per gateway, on the server's loop.
-
-    One body has at most the route's `max_body` bytes, all together have `max_bytes`.
-    """
+    """Reads bodies into memory: at most the route's `max_body` bytes of one, `max_bytes` of all."""
 
     def __init__(self, max_bytes: int = MAX_BUFFERED_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -206,10 +203,7 @@ def compile_schema(schema: Mapping[str, Any], place: Literal["body", "headers"] 
 
 
 def compile_headers(schema: Mapping[str, Any]) -> Check:
-    """Return the check of a schema of headers, whose names are matched without regard to case.
-
-    A value that should be a number or a boolean is converted. Raises `BadSchemaError`.
-    """
+    """As `compile_schema`, for headers: names match in any case, numbers and booleans are converted."""
     check = compile_schema(_lowered(schema), "headers")
     compile_schema(schema)  # an error then has its place in the file
     types = {
