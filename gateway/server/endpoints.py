@@ -63,7 +63,11 @@ async def open_endpoints(
     """
     settings, hooks, slot = resources.settings, resources.hooks, resources.process.slot
     inflight = Inflight()
-    metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(inflight))
+    metrics.gauge(
+        "gateway_uploads_active",
+        "Uploads between their headers and their response",
+        lambda: len(inflight),
+    )
     processes = ProcessClients(settings.state, resources.process.others)
     stack.push_async_callback(processes.close)
     processes.start()
@@ -111,7 +115,7 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
 
         verifier = await stack.enter_async_context(Verifier(settings))
         metrics.gauge(
-            "gateway_issuer_ready", "Whether JSON Web Tokens can be judged", lambda: verifier.ready
+            "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
         )
         verify = verifier.verify
     return Auth(settings, tokens_of(settings), resources.installation, verify)
