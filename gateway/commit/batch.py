@@ -14,9 +14,16 @@ from collections.abc import Sequence
 
 from gateway.commit import publish
 from gateway.commit.failures import discard_quietly, refusal_of
-from gateway.commit.process_state import ProcessState
-from gateway.commit.records import BatchResult, CommitRequest, LocalDisk, StagedUpload
-from gateway.commit.upload_events import StoredContent, Subscribers, UploadEvents
+from gateway.commit.records import (
+    BatchResult,
+    CommitRequest,
+    LocalDisk,
+    ProcessState,
+    StagedUpload,
+    StoredContent,
+    Subscribers,
+    UploadEvents,
+)
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome

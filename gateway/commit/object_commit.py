@@ -17,9 +17,8 @@ from typing import Any, Final
 from gateway.commit.failures import refusal_of
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
-from gateway.commit.process_state import ProcessState
 from gateway.commit.publish import name_taken
-from gateway.commit.upload_events import StoredContent, UploadEvents
+from gateway.commit.records import ProcessState, StoredContent, UploadEvents
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Identity, Stored, Upload

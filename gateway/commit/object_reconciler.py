@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.commit.process_state import ProcessState
+from gateway.commit.records import ProcessState
 from gateway.errors import GatewayError
 from gateway.events.pending_uploads import PendingUpload
 from gateway.storage.s3.bucket import BucketClient, ObjectHead
-from gateway.storage.s3.multipart_log import MultipartLog
+from gateway.storage.s3.multiparts import MultipartLog
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")

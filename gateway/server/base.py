@@ -11,8 +11,7 @@ from typing import Final
 
 from gateway.auth.installation import Installation, installation_keys
 from gateway.commit.disk_space import DiskSpace
-from gateway.commit.process_state import ProcessState
-from gateway.commit.records import LocalDisk
+from gateway.commit.records import LocalDisk, ProcessState
 from gateway.commit.rename_lock import RenameLock
 from gateway.domain.addresses import connectable_host
 from gateway.events.journal import Journal

@@ -18,7 +18,7 @@ from gateway.domain import failpoints
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
-from gateway.storage.s3.multipart_log import MultipartLog, UnfinishedMultipart
+from gateway.storage.s3.multiparts import MultipartLog, UnfinishedMultipart
 from gateway.storage.s3.parts import (
     MAX_BUFFERED_PART_BYTES,
     MAX_PARTS,
