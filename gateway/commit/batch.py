@@ -174,10 +174,7 @@ class BatchCommitter:
         return staged
 
     def _row(self, item: StagedUpload, subscribers: Subscribers) -> UploadRecord:
-        """Return the row of a finalized upload, and put its events into `item`.
-
-        The bodies of events are built here, not on the event loop.
-        """
+        """Return an upload's row; put its events into `item`: they are built here, not on the loop."""
         upload, request, identity = item.upload, item.request, item.identity
         content = StoredContent(item.path, identity.size, request.mime, identity.etag)
         item.events = tuple(

@@ -1,7 +1,4 @@
-"""The writer of a local directory: a private file, a reservation of space, then the committer.
-
-All disk work runs in threads.
-"""
+"""The writer of a local directory: a private file, reserved space, then the committer. In threads."""
 
 from __future__ import annotations
 

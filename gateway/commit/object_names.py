@@ -43,8 +43,7 @@ class ReservedNames:
             yield
 
     async def reserve_free_path(self, upload: Upload, path: str) -> str:
-        """Return a path that does not exist, and keep it for this upload. Raises
-        `Refusal("conflict")`."""
+        """Return a free path, and keep it for this upload. Raises `Refusal("conflict")`."""
         folder, _, wanted = path.rpartition("/")
         for name in (wanted, *names_beside(wanted, upload.id)):
             key = self.keys.key_of(f"{folder}/{name}")

@@ -68,7 +68,7 @@ class UploadReconciler:
                 "upload %s waits for the bucket %s, which is not the one of --storage",
                 row.upload_id,
                 row.place.get("bucket"),
-                extra=event("upload.pending_uploads", upload_id=row.upload_id),
+                extra=event("upload.unsettled", upload_id=row.upload_id),
             )
             return
         self._unsettled[row.upload_id] = _Unsettled(row, time.monotonic())
@@ -111,13 +111,13 @@ class UploadReconciler:
                 "upload %s cannot be settled now: %s",
                 upload_id,
                 error,
-                extra=event("upload.pending_uploads", upload_id=upload_id),
+                extra=event("upload.unsettled", upload_id=upload_id),
             )
         except Exception:
             log.exception(
                 "upload %s cannot be settled",
                 upload_id,
-                extra=event("upload.pending_uploads", upload_id=upload_id),
+                extra=event("upload.unsettled", upload_id=upload_id),
             )
         return False
 

@@ -36,10 +36,7 @@ class ProcessState:
     one_time_marks: OneTimeMarks
 
     def consume_url(self, upload: Upload) -> bool:
-        """Use up the one-time URL of an upload; return whether it has one.
-
-        Raises `Refusal` `used_up`, `expired` (a day late), `OSError`.
-        """
+        """Use up an upload's one-time URL; return whether it has one. Raises as `consume` does."""
         grant = upload.grant
         if grant is None or grant.once is None:
             return False
@@ -136,10 +133,7 @@ class Subscribers:
 
 @dataclass(slots=True, frozen=True)
 class StoredContent:
-    """What an upload became: its path, size in bytes, media type, entity tag without quotes.
-
-    `bucket` is None where it became a file.
-    """
+    """What an upload became: `size` in bytes, `etag` without quotes, `bucket` None where it is local."""
 
     path: str
     size: int

@@ -84,16 +84,11 @@ class FilesService:
         return event | {"address": host, "port": port}
 
     def unavailable_owner(self, delivery: Delivery, failed: HandlerFailed) -> PeerUnavailable | None:
-        """Return the failure of the file's owner that made a run fail: no connection to it.
-
-        None where the handler itself failed.
-        """
+        """Return the lost connection to the file's owner that made a run fail, None for other causes."""
         owner, cause = owner_of(delivery), failed.__cause__
-        if owner is None or not isinstance(cause, aiohttp.ClientConnectorError):
-            return None
-        if (cause.host, cause.port) != owner:
-            return None
-        return unreachable(host_port(*owner), cause)
+        if isinstance(cause, aiohttp.ClientConnectorError) and (cause.host, cause.port) == owner:
+            return unreachable(host_port(*owner), cause)
+        return None
 
     # -- by event
 

@@ -55,9 +55,9 @@ def body_is_buffered(request: web.BaseRequest) -> bool:
     `If-Match`: the commit would create a missing folder to check it.
     """
     content = request.content
-    if not content.is_eof() or content.total_bytes > MAX_IN_MEMORY_BYTES:
+    if not content.is_eof() or content.exception() is not None:
         return False
-    if content.exception() is not None:
+    if content.total_bytes > MAX_IN_MEMORY_BYTES:
         return False
     return "Expect" not in request.headers and "If-Match" not in request.headers
 
@@ -206,8 +206,7 @@ class _ReceiveTurns(SocketTurns):
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def _fill(self, buffer: memoryview, *, linger: bool) -> int:
-        """Fill `buffer` with the bytes that have come. Raises `ClientDisconnected` at the client's
-        end."""
+        """Fill `buffer` with the bytes that have come. Raises `ClientDisconnected`."""
         filled = 0
         try:
             while filled < len(buffer) and not self.would_block:

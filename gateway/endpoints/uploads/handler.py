@@ -7,6 +7,7 @@ page, counters, log, OnFileUploadFailed.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import logging
 
@@ -20,12 +21,7 @@ from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, as_hook_failure
-from gateway.endpoints.uploads.body import (
-    BodyReceiver,
-    body_is_buffered,
-    check_received,
-    read_buffered,
-)
+from gateway.endpoints.uploads.body import BodyReceiver, body_is_buffered, check_received, read_buffered
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.protocol import UPLOAD_ID
 from gateway.http.request_body import expects_continue, send_continue_or_disconnect
@@ -75,8 +71,7 @@ class UploadOutcomes:
         if committing and not isinstance(error, Refusal):
             return  # interrupted or unanswered: it may be stored, the journal knows
         log.warning(
-            "upload failed",
-            extra=event("upload.failed", reason=reason, bytes=progress.received),
+            "upload failed", extra=event("upload.failed", reason=reason, bytes=progress.received)
         )
         self._hooks.notify_upload_failed(progress.upload, reason, progress.received)
 
@@ -92,8 +87,7 @@ def _reason(error: BaseException) -> str:
 
 
 class UploadHandler:
-    """Serves uploads. One object per process, on the server's event loop. `slot` goes into upload
-    ids."""
+    """Serves the uploads of one process, on the server's event loop. `slot` goes into upload ids."""
 
     def __init__(
         self,
@@ -160,17 +154,16 @@ class UploadHandler:
 
 
 def _verified_digests(admitted: AdmittedUpload, pending: PendingWrite) -> dict[str, str]:
-    """Compare the digests of the body with the expected ones; return them in base64. Raises
-    `Refusal`."""
-    computed: dict[str, bytes] = {}
+    """Compare the body's digests with the expected ones; return them in base64. Raises `Refusal`."""
+    verified: dict[str, str] = {}
     for expected in admitted.expected_digests:
         digest = pending.digest(preconditions.ALGORITHMS[expected.algorithm])
         if not hmac.compare_digest(digest, expected.value):
             raise Refusal(
                 "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
             )
-        computed[expected.algorithm] = digest
-    return preconditions.encoded_digests(computed)
+        verified[expected.algorithm] = base64.b64encode(digest).decode()
+    return verified
 
 
 def _response(stored: Stored) -> SmallJsonResponse:

@@ -61,9 +61,6 @@ class Clients:
         self._attempts = attempts
         self._clients: dict[asyncio.AbstractEventLoop, asyncio.Task[Client]] = {}
 
-    def __repr__(self) -> str:
-        return f"<Clients of {len(self._clients)} loops>"
-
     async def client(self) -> Client:
         """Return the client of the running loop. It lives until `close`: do not enter or close it.
 
@@ -112,7 +109,6 @@ class Clients:
         await client.__aexit__(None, None, None)
 
     async def _create(self) -> Client:
-
         session = _session()
         with as_refusals("loading credentials"):
             credentials = await session.get_credentials()

@@ -41,12 +41,7 @@ async def expire(client: Client, bucket: str, prefix: str, seconds: float) -> Ex
     """
     days = max(1, math.ceil(seconds / DAY))
     name = f"upload-gateway-{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
-    rule = {
-        "ID": name,
-        "Status": "Enabled",
-        "Filter": {"Prefix": prefix},
-        "Expiration": {"Days": days},
-    }
+    rule = {"ID": name, "Status": "Enabled", "Filter": {"Prefix": prefix}, "Expiration": {"Days": days}}
     before = await rules_of(client, bucket)
     after = [other for other in before if other.get("ID") != name] + [rule]
     if rule not in before:

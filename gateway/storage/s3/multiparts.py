@@ -82,8 +82,7 @@ class MultipartLog:
 
 @dataclass(slots=True, frozen=True)
 class OwnedSlots:
-    """The slots whose uploads a process sweeps: its own, and for slot 0 those beyond `count`
-    processes."""
+    """The slots whose uploads a process sweeps: its own, for slot 0 also those from `count` on."""
 
     slot: int
     count: int

@@ -41,10 +41,7 @@ _MAX_QUEUED: Final = 2
 
 
 def part_bytes(size: int | None) -> int:
-    """Return the size of the parts of a body of `size` bytes; None: not declared.
-
-    Raises `Refusal("too_large")` for what no multipart upload takes.
-    """
+    """Return the part size of a body, None: undeclared length. Raises `Refusal("too_large")`."""
     if size is None:
         return PART_BYTES
     part = max(PART_BYTES, -(-size // (MAX_PARTS * _MIB)) * _MIB)
@@ -201,8 +198,7 @@ class MemoryBudget:
                 self._serve_queue()
             if isinstance(error, TimeoutError):
                 raise Refusal(
-                    "overloaded",
-                    "too many uploads of unknown length: say Content-Length, or try later",
+                    "overloaded", "too many uploads of unknown length: say Content-Length, or try later"
                 ) from None
             raise
 

@@ -68,7 +68,7 @@ class S3Storage:
         body = response["Body"]
         try:
             stat = _described(path, response)
-            _compare(stat, etag)
+            stat.check_etag(etag)
             _check_range(response, start)
             yield OpenObject(stat, body, int(response["ContentLength"]))
         finally:
@@ -99,7 +99,7 @@ class S3Storage:
         an object that is stored in between is lost.
         """
         key = self._keys.key_of(path)
-        _compare(await self.stat(path), etag)
+        (await self.stat(path)).check_etag(etag)
         client = await self._clients.client()
         with as_refusals(f"removing {path}"), _same_or_superseded(path):
             await client.delete_object(Bucket=self._bucket, Key=key, **_if_match(etag))
@@ -132,7 +132,7 @@ class S3Storage:
     async def _empty_part(self, path: str, etag: str | None) -> OpenObject:
         """Return no bytes without a GET: no range of HTTP is empty (RFC 9110 section 14.1.1)."""
         stat = await self.stat(path)
-        _compare(stat, etag)
+        stat.check_etag(etag)
         return OpenObject(stat, None, 0)
 
 
@@ -195,11 +195,6 @@ def _check_range(response: Mapping[str, Any], start: int) -> None:
 
 def _if_match(etag: str | None) -> dict[str, str]:
     return {} if etag is None else {"IfMatch": f'"{etag}"'}
-
-
-def _compare(stat: Stat, etag: str | None) -> None:
-    if etag is not None and stat.etag != etag:
-        raise Superseded(f"{stat.path} has been replaced or changed meanwhile")
 
 
 @contextlib.contextmanager

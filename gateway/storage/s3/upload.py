@@ -51,10 +51,7 @@ class UploadContext:
 
 
 class _OpenPart:
-    """The part that is being filled. `length` is its size in bytes, the last one's may be less.
-
-    `reserved` are its bytes of the memory budget.
-    """
+    """The part that is being filled, of `length` bytes; `reserved` are those of the memory budget."""
 
     def __init__(self, number: int, length: int) -> None:
         self.number = number
@@ -99,12 +96,8 @@ class MultipartUpload:
 
     @property
     def can_retarget(self) -> bool:
-        """Tell whether the body can still go to another key: nothing of it has been sent."""
+        """Tell whether `target` can still be changed: nothing of the body has been sent."""
         return self.multipart is None
-
-    def retarget(self, target: ObjectTarget) -> None:
-        """Send it to another key. Only where `can_retarget`."""
-        self.target = target
 
     async def write(self, piece: Piece) -> None:
         """Take the next bytes; waits while too many are in flight. Raises `Refusal`."""
@@ -112,7 +105,7 @@ class MultipartUpload:
             # No part has space for them.
             raise Refusal("incomplete_body", "more bytes came than the declared length")
         if self._hashes:
-            await self._hash(piece)
+            await self._in_thread(self._hash, piece)
         self.received += len(piece)
         rest = memoryview(piece)
         while rest:
@@ -138,10 +131,7 @@ class MultipartUpload:
         return self._hashes[algorithm].digest()
 
     async def publish(self, *, new: bool) -> str:
-        """Make the object visible; return its entity tag. With `new` it replaces none.
-
-        Raises as `RequestRetrier.publish` does.
-        """
+        """Publish the object; return its etag. With `new` it replaces none. Raises as `put_object`."""
         target, objects = self.target, self._context.objects
         failpoints.hit("before complete")
         if self.multipart is not None:
@@ -279,9 +269,6 @@ class MultipartUpload:
         if self._error is not None:
             raise self._error
 
-    async def _hash(self, piece: Piece) -> None:
-        def feed() -> None:
-            for digest in self._hashes.values():
-                digest.update(piece)
-
-        await asyncio.get_running_loop().run_in_executor(self._context.executor, feed)
+    def _hash(self, piece: Piece) -> None:
+        for digest in self._hashes.values():
+            digest.update(piece)
