@@ -15,8 +15,7 @@ from gateway.errors import Refusal
 
 
 class ReservationTable:
-    """The bytes that each of `count` processes has reserved, in memory shared with processes forked
-    later.
+    """The bytes that each of `count` processes has reserved, in memory that forked processes share.
 
     A process writes only its own cell, under its own lock; reading needs no lock. A crash loses
     nothing that is needed afterwards.

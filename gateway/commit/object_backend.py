@@ -25,7 +25,7 @@ from gateway.signing import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, PrefixedKeys
-from gateway.storage.s3.multiparts import MultipartLog, MultipartSweeper, OwnedSlots
+from gateway.storage.s3.multiparts import MultipartLog, MultipartSweeper
 from gateway.storage.s3.parts import BufferedPart, MemoryBudget
 from gateway.storage.s3.retries import KeyExistsError
 from gateway.storage.s3.upload import MultipartUpload, UploadContext
@@ -174,7 +174,8 @@ class ObjectBackend:
             multiparts,
             bucket.key("/") if state.slot == 0 else None,
             self._is_in_use,
-            OwnedSlots(state.slot, settings.processes),
+            state.slot,
+            settings.processes,
         )
         self._background: list[asyncio.Task[None]] = []
 

@@ -22,8 +22,7 @@ from gateway.storage.s3.encoding import ObjectTarget, PrefixedKeys, put_object_p
 class ReservedNames:
     """The names that uploads of this process are about to get.
 
-    No two uploads of the process get one name, whether or not the store honours conditions. Runs on
-    the server's event loop.
+    No two uploads of the process get one name, even where the store ignores conditions. On the loop.
     """
 
     keys: PrefixedKeys

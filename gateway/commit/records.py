@@ -58,8 +58,7 @@ class ProcessState:
 class LocalDisk:
     """The disk as one process uses it. `durable` syncs what is committed.
 
-    `rename_lock` keeps other processes from removing files while this one publishes; None without
-    other processes.
+    `rename_lock` (None: no other processes) lets no other remove files while this one publishes.
     """
 
     tree: DirectoryTree
@@ -74,8 +73,7 @@ class LocalDisk:
 class CommitRequest:
     """A received body to be committed.
 
-    `from_client` emits OnFileUploaded. `space_reserved` is False where the disk was not asked yet: the
-    commit checks the space.
+    `from_client` emits OnFileUploaded. Without `space_reserved` the commit checks the space.
     """
 
     upload: Upload

@@ -158,7 +158,7 @@ def _vacate(orphan: StateDirectory) -> bool:
     """Recover a slot and rename its journal; return whether that was done."""
     try:
         orphan.prepare()
-        orphan.lock(SLOT_LOCK_TIMEOUT)
+        orphan.lock.acquire(SLOT_LOCK_TIMEOUT)
     except LockHeldError:
         log.warning(
             "slot %d is not taken over: another process holds its lock",
@@ -171,7 +171,7 @@ def _vacate(orphan: StateDirectory) -> bool:
         os.rename(orphan.journal, orphan.folder / LEAVING.replace("*", str(orphan.slot)))
         sync_folder(orphan.folder)
     finally:
-        orphan.unlock()
+        orphan.lock.release()
     return True
 
 

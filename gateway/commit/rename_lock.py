@@ -28,8 +28,7 @@ _POLL_INTERVAL: Final = 0.002
 class RenameLock:
     """Two flocks in the state folder, which end with the process that holds them.
 
-    Both modes raise `Refusal("process_unavailable")` when another process holds the lock for `timeout`
-    seconds.
+    Both modes raise `Refusal("process_unavailable")` when another holds the lock for `timeout` seconds.
     """
 
     def __init__(self, folder: Path, timeout: float = LOCK_TIMEOUT) -> None:

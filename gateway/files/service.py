@@ -76,7 +76,7 @@ class FilesService:
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
         version = self._peers.remember(delivery) if self._peers else None
-        host, port = owner_of(delivery) or (self._peers and self._peers.own) or (None, None)
+        host, port = owner_of(delivery) or (self._peers and self._peers.own()) or (None, None)
         directory = self._disk.directory if self._disk else None
         if version is not None and version.owner is not None and not await self._is_on_disk(version):
             directory = None

@@ -41,8 +41,8 @@ def open_base(settings: Settings, process: ProcessContext, stack: ExitStack) -> 
     """Lock the slot; open its directories. The journal is made and not opened yet."""
     directory = StateDirectory(settings.state, process.slot)
     directory.prepare()
-    directory.lock(SLOT_LOCK_TIMEOUT)
-    stack.callback(directory.unlock)
+    directory.lock.acquire(SLOT_LOCK_TIMEOUT)
+    stack.callback(directory.lock.release)
     installation = Installation(settings, installation_keys(settings), process.address)
     durable = settings.durability == "full"
     disk = _open_disk(settings, process, directory, stack)

@@ -75,8 +75,7 @@ class Storage(Protocol):
     """The reading side of a storage. Callable from any event loop.
 
     Every path passes `paths.check_path` and the protected places first: `Refusal` `bad_path`,
-    `forbidden`. A folder is no file: `not_found`. A storage that cannot be reached: `Refusal`
-    `storage_unavailable` (503).
+    `forbidden`. A folder is no file: `not_found`. Out of reach it is `storage_unavailable` (503).
     """
 
     async def stat(self, path: str) -> Stat:
@@ -87,8 +86,7 @@ class Storage(Protocol):
     ) -> AbstractAsyncContextManager[OpenFile]:
         """Open `length` bytes from `start` on (None: up to the end), both within the file.
 
-        Entering raises `Refusal("not_found")`, and `Superseded` where `etag` is given and the file
-        has another.
+        Entering raises `Refusal("not_found")`, `Superseded` where the file has another `etag`.
         """
 
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stat]:

@@ -79,8 +79,7 @@ async def receive_streamed(
 ) -> None:
     """Read the body to its end; the client is read no faster than the storage writes.
 
-    Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`),
-    `ClientDisconnected`.
+    Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`), `ClientDisconnected`.
     """
     upload = progress.upload
     while chunk := await read_chunk(request.content, idle_timeout):

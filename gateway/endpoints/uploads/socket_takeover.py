@@ -1,9 +1,8 @@
 """Detaches the rest of a body from aiohttp, together with the socket, and tests at start that it can.
 
 The only module that reaches behind aiohttp: it relies on how aiohttp and the event loop work inside,
-which a new version may change. Then all uploads are streamed through the loop, and the log says so. Not
-one byte is lost, doubled or read beyond the body, and a detached connection never serves another
-request.
+which a new version may change. Then all uploads are streamed through the loop, and the log says so. No
+byte is lost, doubled or read beyond the body; a detached connection never serves another request.
 """
 
 from __future__ import annotations

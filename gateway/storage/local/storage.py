@@ -51,8 +51,7 @@ class LocalStorage:
     """DIRECTORY as a `Storage`. Callable from any event loop.
 
     `between_batches` runs removals while this process publishes nothing, `exclusive` keeps other
-    processes from publishing. `read_pool` has the threads of `read_parts`, which then belongs to its
-    loop.
+    processes from publishing. With a `read_pool`, `read_parts` uses its threads and belongs to its loop.
     """
 
     def __init__(
@@ -112,9 +111,6 @@ class LocalStorage:
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Return None: the gateway itself serves files."""
         return None
-
-    async def expire(self, prefix: str, seconds: float) -> None:
-        """Return None: a directory removes nothing by itself."""
 
     def _stat(self, path: str) -> Stat:
         fd, stat = self._open(path)

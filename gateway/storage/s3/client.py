@@ -35,10 +35,6 @@ Client = Any
 """An S3 client of aiobotocore, which has no types of its own."""
 
 
-def _forget(_secrets: Iterable[str]) -> None:
-    """Keep no secret."""
-
-
 class Clients:
     """The S3 clients of a process, created on first use.
 
@@ -49,7 +45,7 @@ class Clients:
 
     def __init__(
         self,
-        mask_secrets: Callable[[Iterable[str]], None] = _forget,
+        mask_secrets: Callable[[Iterable[str]], None] = lambda _: None,
         *,
         connections: int = MAX_CONNECTIONS,
         attempts: int = MAX_ATTEMPTS,

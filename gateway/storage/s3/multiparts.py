@@ -80,23 +80,9 @@ class MultipartLog:
                     self.remove(name)
 
 
-@dataclass(slots=True, frozen=True)
-class OwnedSlots:
-    """The slots whose uploads a process sweeps: its own, for slot 0 also those from `count` on."""
-
-    slot: int
-    count: int
-
-    def owns(self, upload_id: str) -> bool:
-        """Tell whether an upload id is of these slots."""
-        suffix = re.search(r"-(\d+)$", upload_id)
-        number = int(suffix[1]) if suffix else 0
-        return number == self.slot or (self.slot == 0 and number >= self.count)
-
-
 @dataclass(slots=True)
 class MultipartSweeper:
-    """Sweeps for one process.
+    """Sweeps the uploads of this `slot`; for slot 0 also those of slots from `processes` on.
 
     `in_use` tells whether an upload id is still being received or settled. `prefix` is where uploads
     without a log entry are searched, None: nowhere.
@@ -106,7 +92,8 @@ class MultipartSweeper:
     multiparts: MultipartLog
     prefix: str | None
     in_use: Callable[[str], bool]
-    slots: OwnedSlots
+    slot: int
+    processes: int
 
     async def run(self) -> None:
         """Sweep now and every hour, until cancelled."""
@@ -126,13 +113,18 @@ class MultipartSweeper:
     async def sweep(self) -> None:
         """Abort what will never be completed. Raises `Refusal` where S3 is unavailable."""
         for entry in await asyncio.to_thread(lambda: list(self.multiparts.entries())):
-            if self.slots.owns(entry.upload_id) and not self.in_use(entry.upload_id):
+            if self._owns(entry.upload_id) and not self.in_use(entry.upload_id):
                 await self._abort(entry)
         if self.prefix:
             now = datetime.now(UTC)
             async for key, multipart, begun in self.objects.list_multiparts(self.prefix):
                 if now - begun > MULTIPART_TTL:
                     await self._abort_idle(key, multipart, now)
+
+    def _owns(self, upload_id: str) -> bool:
+        suffix = re.search(r"-(\d+)$", upload_id)
+        number = int(suffix[1]) if suffix else 0
+        return number == self.slot or (self.slot == 0 and number >= self.processes)
 
     async def _abort(self, entry: UnfinishedMultipart) -> None:
         if entry.bucket != self.objects.bucket:

@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from gateway.errors import Refusal
 
@@ -60,14 +59,9 @@ class StallTimeout:
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: Any) -> None:
         self._over = True
-        await self._timeout.__aexit__(kind, error, traceback)
+        await self._timeout.__aexit__(*exc_info)
 
     def renew(self) -> None:
         """Start again: the storage takes bytes."""

@@ -57,8 +57,10 @@ class S3Storage:
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> AsyncIterator[OpenObject]:
         """Open a part of an object, with one request."""
-        if length == 0:
-            yield await self._empty_part(path, etag)
+        if length == 0:  # without a GET: no range of HTTP is empty (RFC 9110 section 14.1.1)
+            stat = await self.stat(path)
+            stat.check_etag(etag)
+            yield OpenObject(stat, None, 0)
             return
         key = self._keys.key_of(path)
         client = await self._clients.client()
@@ -128,12 +130,6 @@ class S3Storage:
                     extra=event("lifecycle.unsupported", prefix=prefix, code=code_of(error)),
                 )
                 return None
-
-    async def _empty_part(self, path: str, etag: str | None) -> OpenObject:
-        """Return no bytes without a GET: no range of HTTP is empty (RFC 9110 section 14.1.1)."""
-        stat = await self.stat(path)
-        stat.check_etag(etag)
-        return OpenObject(stat, None, 0)
 
 
 class OpenObject:

@@ -183,9 +183,9 @@ def test_a_locked_slot_is_left_for_the_next_start(
     left(state, "a")
     monkeypatch.setattr(recovery, "SLOT_LOCK_TIMEOUT", 0.01)
     holder = StateDirectory(state.folder, 2)
-    holder.lock()
+    holder.lock.acquire()
     assert absorb_slots(state, journal, 1) == 0
-    holder.unlock()
+    holder.lock.release()
     assert absorb_slots(state, journal, 1) == 1
 
 
