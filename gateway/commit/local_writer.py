@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from gateway.commit.committer import Committer
-from gateway.commit.disk_space import Reservation
+from gateway.commit.disk import Reservation
 from gateway.commit.failures import discard_quietly, refusal_of
 from gateway.commit.publish import check_target
 from gateway.commit.records import CommitRequest, LocalDisk

@@ -7,8 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.commit.disk_space import DiskSpace
-from gateway.commit.rename_lock import RenameLock
+from gateway.commit.disk import DiskSpace, RenameLock
 from gateway.domain.event_bodies import object_created_body, uploaded_body
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec, Identity, Stored, Upload, new_id
 from gateway.errors import Refusal, UnknownOutcome

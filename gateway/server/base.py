@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.auth.installation import Installation, installation_keys
-from gateway.commit.disk_space import DiskSpace
+from gateway.commit.disk import DiskSpace, RenameLock
 from gateway.commit.records import LocalDisk, ProcessState
-from gateway.commit.rename_lock import RenameLock
 from gateway.domain.addresses import connectable_host
 from gateway.events.journal import Journal
 from gateway.server.shared import ProcessContext

@@ -113,7 +113,8 @@ class MultipartUpload:
             fitting = rest[: part.length - part.filled]
             await self._fill(part, fitting)
             rest = rest[len(fitting) :]
-            if part.filled == part.length and not self._is_whole_body(part):
+            whole_body = part.length == self._size and self._fits_one_request(part)
+            if part.filled == part.length and not whole_body:
                 await self._send_part(part)
         self._raise_error()
 
@@ -261,9 +262,6 @@ class MultipartUpload:
     def _fits_one_request(self, part: _OpenPart) -> bool:
         """Tell whether the part is all of the body so far, and in memory."""
         return part.number == 1 and part.buffer is not None and self.multipart is None
-
-    def _is_whole_body(self, part: _OpenPart) -> bool:
-        return self._fits_one_request(part) and self._size == part.length
 
     def _raise_error(self) -> None:
         if self._error is not None:
