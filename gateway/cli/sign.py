@@ -184,7 +184,7 @@ def _check_endpoint(settings: Settings, request: _RequestToSign) -> bool:
 
 def _check_method(request: _RequestToSign, methods: Sequence[str]) -> None:
     if request.method not in methods:
-        raise ConfigError(f"METHOD: this path accepts {', '.join(methods)}, not {request.method}")
+        raise ConfigError(f"METHOD: this path allows {', '.join(methods)}, not {request.method}")
 
 
 def _check_route(settings: Settings, request: _RequestToSign) -> None:

@@ -19,7 +19,7 @@ from gateway.commit.records import LocalDisk, ProcessState, UploadEvents
 from gateway.domain import paths
 from gateway.domain.model import Stored, Upload
 from gateway.errors import GatewayError
-from gateway.events.pending_uploads import PendingUpload
+from gateway.events.outbox import PendingUpload
 from gateway.settings import Settings
 from gateway.signing import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient

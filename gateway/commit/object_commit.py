@@ -23,8 +23,7 @@ from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Identity, Stored, Upload
 from gateway.errors import GatewayError, Refusal, UnknownOutcome
-from gateway.events.outbox import UploadRecord
-from gateway.events.pending_uploads import PendingUpload
+from gateway.events.outbox import PendingUpload, UploadRecord
 from gateway.storage.s3.bucket import ObjectHead
 from gateway.storage.s3.retries import KeyExistsError, OutcomeUnknownError
 from gateway.storage.s3.upload import MultipartUpload
@@ -114,7 +113,7 @@ class ObjectCommitter:
                 raise self._unknown_outcome(commit, error) from error
         failpoints.hit("before answer")
         body.done()
-        released = self._journal.pending_uploads.release_events
+        released = self._journal.outbox.release_events
         asyncio.get_running_loop().call_soon(released, commit.row.event_ids)
         upload = commit.upload
         return Stored(

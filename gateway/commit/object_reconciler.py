@@ -17,7 +17,7 @@ from typing import Final
 
 from gateway.commit.records import ProcessState
 from gateway.errors import GatewayError
-from gateway.events.pending_uploads import PendingUpload
+from gateway.events.outbox import PendingUpload
 from gateway.storage.s3.bucket import BucketClient, ObjectHead
 from gateway.storage.s3.multiparts import MultipartLog
 from gateway.telemetry.logs import event
@@ -126,7 +126,7 @@ class UploadReconciler:
         head = await self.find_object(row)
         if head is not None:
             await self.settle_published(row, head.etag)
-            journal.pending_uploads.release_events(row.event_ids)
+            journal.outbox.release_events(row.event_ids)
             log.info(
                 "upload %s is in the bucket: its handlers will run",
                 row.upload_id,

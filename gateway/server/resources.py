@@ -31,8 +31,8 @@ from gateway.files.versions import JournalVersions
 from gateway.http.sockets import tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
-from gateway.plugins.scripting import Services
-from gateway.records import Records, open_records
+from gateway.plugins.scripting.namespace import Services
+from gateway.records.collection import Records, open_records
 from gateway.server.base import (
     DISK_THREADS,
     ProcessBase,

@@ -95,7 +95,7 @@ async def test_an_id_that_is_none_does_not_reach_another_page(
     assert err.startswith("gateway: ")
 
 
-# -- steering
+# -- retry, drop, replay, pause
 
 
 async def test_events_are_retried_dropped_and_replayed_by_their_ids(filled: str, ask: Ask) -> None:
