@@ -14,8 +14,8 @@ from typing import Any, Final
 from multidict import CIMultiDict
 
 from gateway.errors import TABLE
-from gateway.plugins.scripting import HTTPError, InvalidResult
-from gateway.plugins.scripting.decision import BYTES, JSON, TEXT
+from gateway.plugins.scripting.callout import HTTPError
+from gateway.plugins.scripting.decision import BYTES, JSON, TEXT, InvalidResult
 
 _CODES: Final = {status: code for code, status in reversed(list(TABLE.items()))}
 """The first code of the error table for a status."""
