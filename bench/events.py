@@ -33,7 +33,7 @@ from gateway.events.protocols import DeliveryDispatcher, NewEvent, Outcome
 from gateway.events.runner import Runner
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
-from gateway.plugins.scripting import Services
+from gateway.plugins.scripting.namespace import Services
 
 PUBLISHERS = 64
 RATE = 2000

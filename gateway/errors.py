@@ -1,22 +1,21 @@
-"""Everything that can go wrong, in one tree and one table.
+"""The exception tree, and the table of error codes that clients see.
 
-Rooms raise these; only `gateway.server.app` turns a `Refusal` into HTTP, and only `gateway.cli`
-turns a `ConfigError` into an exit. Anything else that reaches a door is our own fault: a 500 with
-an id.
+Raised anywhere; `endpoints.dispatcher` maps them to HTTP, `cli` maps `ConfigError` to exit code 2.
+Any other exception is answered with 500 `internal`.
 
     GatewayError
-    ├── Refusal            the request is answered with a code of TABLE
-    │   └── Terminated     ... or with the very words of a handler's `terminate()`
-    ├── UnknownOutcome         the outcome is unknown: close the connection without a status
-    │   └── ClientDisconnected     ... and nobody is there to want one: nothing is wrong with us
-    ├── ConfigError        settings or plugins are wrong: what, where (file:line), what to do
-    ├── EventEngineUnavailable         the engine of events cannot be reached now; try again
-    ├── RecordsUnavailable        the records cannot be reached now; try again
-    ├── Postponed          a delivery cannot be run here now, and no handler is to blame; try again
-    │   └── PeerUnavailable     ... for the gateway that has the file cannot be reached
-    ├── Superseded         the committed file has been replaced or removed since
-    ├── HandlerFailed      a run of a handler failed; the delivery is tried again
-    └── HandlerGone        no loaded plugin defines the handler of a delivery
+    ├── Refusal                     answered with a code of TABLE
+    │   └── Terminated              answered with the status and body of a handler's `terminate()`
+    ├── UnknownOutcome              the connection is closed without a response
+    │   └── ClientDisconnected      the client has disconnected; the gateway did not fail
+    ├── ConfigError                 settings or plugins are wrong: what, where (file:line), what to do
+    ├── EventEngineUnavailable      the event engine cannot be reached now; try again
+    ├── RecordsUnavailable          the records cannot be reached now; try again
+    ├── Postponed                   a delivery cannot run here now, its handler did not fail; try again
+    │   └── PeerUnavailable         the gateway that owns the file cannot be reached
+    ├── Superseded                  the committed file has been replaced or removed since
+    ├── HandlerFailed               a run of a handler failed; the delivery is retried
+    └── HandlerGone                 no loaded plugin defines the handler of a delivery
 """
 
 from __future__ import annotations
@@ -79,19 +78,19 @@ RETRY_AFTER_SECONDS: Mapping[str, int] = {
     "stopping": 5,
     "storage_unavailable": 5,
 }
-"""What a client should wait before it tries again (RFC 9110 section 10.2.3)."""
+"""`Retry-After`: seconds before a client should try again (RFC 9110 section 10.2.3)."""
 
 
 class GatewayError(Exception):
-    """The root: whatever this project raises on purpose."""
+    """The root of what this project raises on purpose."""
 
 
 class Refusal(GatewayError):
     """A request is refused: `code` stands in TABLE, `message` is written for the client.
 
-    `headers` are added to the answer (for example `Allow`), `details` to its JSON; a door that
-    knows it sets `upload_id`. The message must never quote a secret. Raises `KeyError` for an
-    unknown code.
+    `headers` are added to the response (for example `Allow`), `details` to its JSON; the upload
+    handler sets `upload_id`. The message must never quote a secret. Raises `KeyError` for an unknown
+    code.
     """
 
     def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -107,7 +106,7 @@ class Refusal(GatewayError):
 
 
 class Terminated(Refusal):
-    """A handler called `terminate(code >= 400)`: its status and output reach the client as they are."""
+    """A handler called `terminate(code >= 400)`: the client gets its status and output unchanged."""
 
     def __init__(self, status: int, body: bytes, content_type: str) -> None:
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "refused"
@@ -119,11 +118,11 @@ class Terminated(Refusal):
 
 
 class UnknownOutcome(GatewayError):
-    """Nobody can say whether the upload is durable: no status is the only honest answer."""
+    """It is unknown whether the upload is durable, so no status would be true."""
 
 
 class ClientDisconnected(UnknownOutcome):
-    """The client went away before its answer: worth a line for the curious, not an error."""
+    """The client disconnected before the response; not an error of the gateway."""
 
 
 class ConfigError(GatewayError):
@@ -140,23 +139,23 @@ class ConfigError(GatewayError):
 
 
 class EventEngineUnavailable(GatewayError):
-    """The engine of events cannot be reached or written now; the same may succeed a little later."""
+    """The event engine cannot be reached or written now; a retry may succeed."""
 
 
 class RecordsUnavailable(GatewayError):
-    """The records cannot be reached or written now: nobody knows whether a put was done."""
+    """The records cannot be reached or written now; it is unknown whether a put was done."""
 
 
 class Postponed(GatewayError):
-    """A delivery cannot be run here now, and no handler is to blame: it costs no attempt."""
+    """A delivery cannot run here now and its handler did not fail: it uses no attempt."""
 
 
 class PeerUnavailable(Postponed):
-    """The gateway that has an event's file cannot be reached now."""
+    """The gateway that owns an event's file cannot be reached now."""
 
 
 class Superseded(GatewayError):
-    """The file that an event speaks of is no longer the file under that path."""
+    """The file of an event is no longer the file at its path."""
 
 
 class HandlerFailed(GatewayError):

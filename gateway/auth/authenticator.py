@@ -1,7 +1,7 @@
-"""Who is asking, and is that enough.
+"""Authenticates requests and applies the default authorization.
 
-The rule: a token is compared as a SHA-256, against every known token, in constant time; it is never
-kept, logged or quoted. JSON Web Tokens count where the settings ask for them, and only there.
+A token is compared as a SHA-256 with every known token in constant time; it is never stored, logged or
+quoted. JSON Web Tokens count only where the settings name an issuer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIGNED: Final = {"name": "signed url", "kind": "signed"}
 
 Verify = Callable[[str], Awaitable[dict[str, Any]]]
 """Returns the principal of a JSON Web Token. May wait. Raises Refusal: `unauthorized` where it is
-not believed, something else where nobody can say."""
+not accepted, another code where that cannot be decided now."""
 
 
 class Auth:
@@ -53,7 +53,7 @@ class Auth:
         self._installation = installation
         self._verify = verify
         self._mode = settings.auth
-        self._said = settings.auth_explicit
+        self._auth_explicit = settings.auth_explicit
         self._proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
         self._operators = frozenset(settings.jwt_operators)
@@ -113,13 +113,13 @@ class Auth:
             return None, None
         try:
             return await verify(token), None
-        except Refusal as fault:
-            if fault.code != "unauthorized":
+        except Refusal as refusal:
+            if refusal.code != "unauthorized":
                 raise
-            return None, fault
+            return None, refusal
 
     def holds_token(self, headers: Mapping[str, str]) -> bool:
-        """Tell whether a known token is among these headers: it is meant for this gateway alone."""
+        """Tell whether these headers have a known token, which belongs to this gateway alone."""
         return self._bearer(headers) is not None
 
     def _peer(self, request: web.BaseRequest) -> dict[str, Any] | None:
@@ -130,31 +130,31 @@ class Auth:
         return dict(INTERNAL) if genuine else None
 
     def _bearer(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
-        found: Token | None = None
-        for presented in map(token_digest, _presented(headers)):
-            for token in self._tokens:  # all of them: how long it takes must not tell which one fits
-                if hmac.compare_digest(presented, token.sha256):
-                    found = token
-        return None if found is None else {"name": found.name, "kind": "token"}
+        matching: Token | None = None
+        for digest in map(token_digest, _presented_tokens(headers)):
+            for token in self._tokens:  # all of them: the time taken must not tell which one matches
+                if hmac.compare_digest(digest, token.sha256):
+                    matching = token
+        return None if matching is None else {"name": matching.name, "kind": "token"}
 
     def authorize(self, principal: Mapping[str, Any] | None) -> None:
         """Apply the default authorization. Raises Refusal `unauthorized` (RFC 6750 section 3).
 
-        A JSON Web Token is enough where the mode says so; with `token` its holder is nobody.
+        A JSON Web Token is enough in mode `jwt` only; in mode `token` its sender is unknown.
         """
         if self._mode == "none" or (principal and (self._mode == JWT or principal["kind"] != JWT)):
             return
-        what = "a JSON Web Token" if self._mode == JWT else "a token"
+        kind = "a JSON Web Token" if self._mode == JWT else "a token"
         other = "" if self._mode == JWT else " or `X-Auth-Token: <token>`"
         raise Refusal(
-            "unauthorized", f"{what} is needed: send `Authorization: Bearer <token>`{other}", CHALLENGE
+            "unauthorized", f"{kind} is needed: send `Authorization: Bearer <token>`{other}", CHALLENGE
         )
 
     def operator(self, principal: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Return the principal that may look behind the scenes (`/-/` pages), None: as everybody may.
+        """Return the principal of an operator, None where everyone may use operators' endpoints.
 
-        Beside the default authorization: who has a JSON Web Token is one of many users, and needs
-        one of the groups of `--jwt-operators`. Raises Refusal `unauthorized` or `forbidden`.
+        Beyond the default authorization, the sender of a JSON Web Token needs one of the groups of
+        `--jwt-operators`: it is one of many users. Raises Refusal `unauthorized` or `forbidden`.
         """
         self.authorize(principal)
         if principal is None or principal["kind"] != JWT:
@@ -165,16 +165,16 @@ class Auth:
             return None
         raise Refusal(
             "forbidden",
-            "this page is for operators: a known token, or a JSON Web Token with a group of"
+            "this endpoint is for operators: send a known token, or a JSON Web Token with a group of"
             " --jwt-operators",
         )
 
     def refuse_unknown_proxy(self, headers: Mapping[str, str]) -> None:
-        """Where nobody chose `auth`, refuse what came through a proxy: it may have made us public.
+        """Refuse a request through a proxy while `--auth` is only the default: it may be public.
 
-        Raises Refusal `forbidden`, written to the operator.
+        Raises Refusal `forbidden`, whose message is for the operator.
         """
-        if self._said:
+        if self._auth_explicit:
             return
         for name in headers:
             if name.lower() == "forwarded" or name.lower().startswith("x-forwarded-"):
@@ -186,11 +186,11 @@ class Auth:
                 )
 
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
-        """Return the address that a request came from, as far as trusted proxies vouch for it."""
+        """Return the client's address, as trusted proxies report it."""
         return self._proxies.client_address(peer, headers) if self._proxies else peer
 
     def trusts(self, peer: str | None) -> bool:
-        """Tell whether the peer of a connection is a proxy that the operator named."""
+        """Tell whether the peer of a connection is a trusted proxy."""
         return self._proxies.trusts(peer)
 
 
@@ -205,7 +205,7 @@ def _credentials(headers: Mapping[str, str]) -> str:
     return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
-def _presented(headers: Mapping[str, str]) -> Iterator[str]:
+def _presented_tokens(headers: Mapping[str, str]) -> Iterator[str]:
     bearer = _credentials(headers)
     if bearer:
         yield bearer

@@ -1,8 +1,8 @@
-"""The gateways of one installation, and how they recognise each other's calls.
+"""The gateways of one installation, and the credentials by which they authenticate each other.
 
-The rule: a credential is made only for a gateway that the operator named (`peers`), that an event
-names as the holder of its file, or for this one, and a call to this one goes straight to its own
-socket, whatever name it was called by.
+A credential is made only for a gateway that the operator named (`peers`), for one that an event names
+as the owner of its file, or for this one. A call to this one goes straight to its own socket, by
+whatever name.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from gateway.signing.credential import TrustedCall
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
 KEY_FILE: Final = "installation.key"
-"""The name of the key in the state folder, where no file is given."""
+"""The file name of the key in the state folder, where no file is given."""
 
 MAX_ADDED_PEERS: Final = 1000
-"""Holders that are remembered; each delivery names its own anew."""
+"""Owners of files that are remembered; each delivery names its own again."""
 
 
 class Installation:
-    """This gateway among its peers. `bound` returns the address it listens on, once that is known.
+    """This gateway among its peers. `bound` is the address that it listens on.
 
-    The first of `keys` signs, all of them verify. `urls` signs and verifies URLs,
-    `marks` what is stored where everybody may write.
+    The first of `keys` signs, all of them verify. `urls` signs and verifies URLs, `marks` the objects
+    of a bucket that others may write too.
     """
 
     def __init__(self, settings: Settings, keys: Sequence[bytes], bound: tuple[str, int]) -> None:
@@ -44,24 +44,24 @@ class Installation:
         self.settings = settings
         self._bound = bound
         self._peers = frozenset(_plain(*peer) for peer in settings.peers)
-        self._met: dict[Address, None] = {}
+        self._added: dict[Address, None] = {}
         self._certificate: ssl.SSLContext | None = None
         self.read_certificate()
 
     @property
     def own(self) -> Address:
-        """Where this gateway reaches itself: never `all interfaces`."""
+        """The address by which this gateway connects to itself: never `all interfaces`."""
         host, port = self._bound
         return Address(connectable_host(host), port)
 
     @property
     def own_url(self) -> str:
-        """The same as a URL, with the scheme it serves."""
+        """The same as a URL."""
         return f"{self.scheme}://{audience(*self.own)}"
 
     @property
     def public_url(self) -> str:
-        """What links that are given to others begin with."""
+        """What signed URLs begin with."""
         return public_url(self.settings, self.own)
 
     @property
@@ -70,7 +70,7 @@ class Installation:
         return "https" if self._certificate else "http"
 
     def read_certificate(self) -> None:
-        """Take the certificate of `tls_cert` (again): calls to ourselves trust it and no other.
+        """Read the certificate of `tls_cert`: calls to this gateway trust it and no other.
 
         Blocking. Raises `ConfigError`.
         """
@@ -78,66 +78,66 @@ class Installation:
             self._certificate = _trust_only(self.settings.tls_cert)
 
     def verify_credential(self, credential: str, method: str, target: str) -> bool:
-        """Tell whether a gateway of this installation sent exactly this request to us."""
+        """Tell whether a gateway of this installation sent exactly this request to this one."""
         return self._signer.is_valid(credential, self._audiences(), method, target)
 
     def add_peer(self, peer: Address) -> None:
-        """Take a gateway that an event names as its file's holder for a peer, among the newest.
+        """Count a gateway that an event names as the owner of its file among the peers.
 
-        A credential is made for the one it is sent to, and is worth nothing to anybody else.
+        A credential is made for the gateway that it is sent to, and is worthless to any other.
         """
-        self._met.pop(plain := _plain(*peer), None)
-        self._met[plain] = None
-        while len(self._met) > MAX_ADDED_PEERS:
-            del self._met[next(iter(self._met))]
+        self._added.pop(plain := _plain(*peer), None)
+        self._added[plain] = None
+        while len(self._added) > MAX_ADDED_PEERS:
+            del self._added[next(iter(self._added))]
 
     def credentials_for(self, method: str, url: URL) -> TrustedCall | None:
-        """Say how to call `url` where it leads to a gateway of this installation, else None."""
-        called = _plain(url.host or "", url.port or 0)
+        """Return how to call `url` if it is of a gateway of this installation, else None."""
+        address = _plain(url.host or "", url.port or 0)
         target = url.raw_path_qs
-        if called in self._own_names():
-            straight = url.with_scheme(self.scheme).with_host(self.own.host).with_port(self.own.port)
-            signed = self._signer.credential(audience(*self.own), method, target)
-            return TrustedCall(straight, signed, self._certificate or True)
-        if called in self._peers or called in self._met:
-            return TrustedCall(url, self._signer.credential(audience(*called), method, target), True)
+        if address in self._own_names():
+            own_url = url.with_scheme(self.scheme).with_host(self.own.host).with_port(self.own.port)
+            credential = self._signer.credential(audience(*self.own), method, target)
+            return TrustedCall(own_url, credential, self._certificate or True)
+        if address in self._peers or address in self._added:
+            return TrustedCall(url, self._signer.credential(audience(*address), method, target), True)
         return None
 
     def _audiences(self) -> set[str]:
-        """The names by which credentials may call us: the socket's, and the one that peers use."""
+        """Return the audiences by which credentials may name this gateway."""
         advertised = self.settings.advertise
         return {audience(*place) for place in (self.own, advertised) if place is not None}
 
     def _own_names(self) -> set[Address]:
-        """What scripts may call this gateway. Behind a loopback name there is us only if we listen."""
+        """Return the addresses of this gateway, loopback ones only if it listens there."""
         host, port = self._bound
         names = {host, self.own.host}
         if is_loopback(self.own.host) or host in ALL_INTERFACES:
             names |= {"localhost", "::1" if ":" in host else "127.0.0.1"}
-        found = {_plain(name, port) for name in names}
+        addresses = {_plain(name, port) for name in names}
         if self.settings.advertise is not None:
-            found.add(_plain(*self.settings.advertise))
-        return found
+            addresses.add(_plain(*self.settings.advertise))
+        return addresses
 
 
 def public_url(settings: Settings, bound: Address) -> str:
-    """Return what links begin with: the setting, else the advertised address, else the bound one."""
+    """Return what URLs begin with: the setting, else the advertised address, else the bound one."""
     scheme = "https" if settings.tls_cert else "http"
     place = settings.advertise or Address(connectable_host(bound.host), bound.port)
     return settings.public_url or f"{scheme}://{audience(*place)}"
 
 
 def audience(host: str, port: int) -> str:
-    """Return `host:port` as credentials name it: lower case, IPv6 in brackets."""
+    """Return `host:port` as credentials spell it: lower case, IPv6 in brackets."""
     return host_port(*_plain(host, port))
 
 
 def installation_keys(settings: Settings) -> tuple[bytes, ...]:
     """Return the keys of the installation: those of the given file, or the state folder's own.
 
-    One a line: the first signs, all of them verify. A first start makes the latter file; the caller
-    holds the lock of the directory. A given file that is missing is never made: it would be a key
-    that the peers do not have. Raises `ConfigError`.
+    One a line: the first signs, all of them verify. A first start creates the latter file; the caller
+    holds the lock of the directory. A given file that is missing is never created: the peers would
+    not have that key. Raises `ConfigError`.
     """
     given = settings.installation_key_file
     path = given or settings.state / KEY_FILE
@@ -164,13 +164,13 @@ def _make(path: Path) -> None:
     try:
         write_key_file(path, base64.b64encode(secrets.token_bytes(MIN_KEY_BYTES)) + b"\n")
     except FileExistsError:
-        return  # another process of this directory was faster
-    except OSError as fault:
+        return  # another process of this directory created it
+    except OSError as error:
         raise ConfigError(
-            f"the installation key cannot be written ({fault.strerror}): check the disk and the"
+            f"the installation key cannot be written ({error.strerror}): check the disk and the"
             " owner of the folder",
             str(path),
-        ) from fault
+        ) from error
 
 
 def _plain(host: str, port: int) -> Address:
@@ -187,8 +187,8 @@ def _trust_only(certificate: Path) -> ssl.SSLContext:
         first, end, _ = certificate.read_text(encoding="ascii").partition(ssl.PEM_FOOTER)
         start = first.index(ssl.PEM_HEADER)
         context.load_verify_locations(cadata=first[start:] + end)
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"the certificate cannot be read ({fault}): it must be a PEM file", str(certificate)
-        ) from fault
+            f"the certificate cannot be read ({error}): it must be a PEM file", str(certificate)
+        ) from error
     return context

@@ -1,7 +1,7 @@
 """Makes signed URLs, for scripts and for the command line.
 
-The rule: a URL is signed for a door that will take it, or not at all; it starts with what the
-operator said (`public_url`, `advertise`), never with what a client said.
+A URL is signed only for an endpoint that will accept it. It begins with what the operator configured
+(`public_url`, `advertise`), never with what a client sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SignedUrl = str | dict[str, Any]
 
 
 RecordGrant = Callable[[Grant], Awaitable[None]]
-"""Writes down what a URL allows that the gateway itself will not see used."""
+"""Records what a URL allows whose use the gateway will not see."""
 
 
 def no_public_url() -> str:
@@ -36,10 +36,10 @@ def no_public_url() -> str:
 
 
 class SignedUrlFactory:
-    """Signs what lies in the storage. `base` returns what URLs begin with.
+    """Signs URLs of stored paths. `base` returns what URLs of the gateway begin with.
 
-    `shelf` is asked first, where there is one: a bucket signs for itself what it can. What it lets
-    somebody put there is given to `remember` before anybody gets the URL.
+    A `storage` that is a bucket signs what it can itself. What such a URL allows to upload is given to
+    `record` before the URL is given out.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class SignedUrlFactory:
         settings: Settings,
         urls: UrlSigner,
         base: Callable[[], str],
-        shelf: Storage | None = None,
-        remember: RecordGrant | None = None,
+        storage: Storage | None = None,
+        record: RecordGrant | None = None,
     ) -> None:
         self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
         self._downloads = settings.downloads
         self._urls = urls
         self._base = base
-        self._shelf = shelf
-        self._remember = remember
+        self._storage = storage
+        self._record = record
 
     async def sign_url(  # noqa: PLR0913 - the names that scripts know
         self,
@@ -74,10 +74,10 @@ class SignedUrlFactory:
     ) -> SignedUrl:
         """Return a URL that allows `method` (PUT, GET, HEAD) on a stored path, as events name it.
 
-        It lives `expires` seconds, 7 days at the most. For what a PUT sends: its `content_type`,
-        its exact `length` or greatest `max_length` in bytes, the `metadata` that the file gets;
-        `once`: a stored upload uses it up; `overwrite=False`: it replaces nothing. `filename` is
-        what a browser saves a GET under. Raises `ValueError` that says what makes no sense.
+        It lives `expires` seconds, at most 7 days. For a PUT: the `content_type`, the exact `length`
+        or greatest `max_length` in bytes, the `metadata` of the file; `once`: a stored upload uses
+        the URL up; `overwrite=False`: no file is replaced. `filename` is the name that a browser saves
+        a GET under. Raises `ValueError`.
         """
         grant = Grant(
             method=method,
@@ -94,18 +94,18 @@ class SignedUrlFactory:
         )
         grant.check(time.time())
         # Only the gateway itself can count how often a URL has been used.
-        if self._shelf is not None and not once:
-            signed = await self._shelf.sign(grant, expires=grant.expires)
+        if self._storage is not None and not once:
+            signed = await self._storage.sign(grant, expires=grant.expires)
             if signed is not None:
-                if self._remember is not None and grant.method in {"PUT", "POST"}:
-                    await self._remember(grant)
+                if self._record is not None and grant.method in {"PUT", "POST"}:
+                    await self._record(grant)
                 return (
                     {"url": signed.url, "fields": dict(signed.fields)} if signed.fields else signed.url
                 )
-        return self._own(grant)
+        return self._gateway_url(grant)
 
-    def _own(self, grant: Grant) -> str:
-        """Return a URL of the gateway: the path itself where a door has it, else below `/-/objects`."""
+    def _gateway_url(self, grant: Grant) -> str:
+        """Return a URL of the gateway: the path itself where that is served, else below `/-/objects`."""
         if grant.method not in {"PUT", "GET", "HEAD"}:
             raise ValueError("files are sent with PUT and read with GET or HEAD (a POST is for buckets)")
         served = grant.method == "PUT" or self._downloads
@@ -113,18 +113,18 @@ class SignedUrlFactory:
         return self._base() + self._urls.target(grant.at(path))
 
     def _is_upload(self, path: str) -> bool:
-        """Tell whether the upload template has this very path at this very URL."""
+        """Tell whether the upload template maps this URL path to the same stored path."""
         match = self._template.match(encode_path(path))
         return match is not None and match.path == path
 
 
 def new_nonce() -> str:
-    """Return a name for a one-time URL: 128 random bits."""
+    """Return the name of a one-time URL: 128 random bits."""
     return secrets.token_urlsafe(16)
 
 
 def match_object_path(raw_path: str) -> PathMatch | None:
-    """Return what a raw path below `/-/objects` names, None for one that is not below it.
+    """Return what a raw path below `/-/objects` names, None for any other path.
 
     Raises `Refusal("bad_path")`.
     """

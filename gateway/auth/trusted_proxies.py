@@ -1,7 +1,6 @@
-"""Which address a request came from, where proxies stand in between.
+"""The client's address of a request that came through proxies.
 
-The rule: what a proxy says is believed only from a proxy the operator named. Pure: headers are any
-mapping of names to values.
+Only proxies that the operator named are trusted. Pure: headers are any mapping of names to values.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ _Address = IPv4Address | IPv6Address
 
 
 class Proxies:
-    """The proxies that are trusted, by address."""
+    """The trusted proxies, by address."""
 
     def __init__(self, networks: Sequence[IPv4Network | IPv6Network]) -> None:
         self._networks = tuple(networks)
@@ -23,31 +22,31 @@ class Proxies:
         return bool(self._networks)
 
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
-        """Return the address that a request came from, as far as trusted proxies vouch for it.
+        """Return the client's address, as trusted proxies report it.
 
         The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
-        `X-Forwarded-For`; where the two disagree neither is believed.
+        `X-Forwarded-For`; where the two disagree neither counts.
         """
         address = _parsed(peer or "")
         if address is None or not self._trusted(address):
             return peer
-        told = {
+        origins = {
             self._origin(address, chain)
             for chain in (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
             if chain
         }
-        return str(told.pop()) if len(told) == 1 else peer
+        return str(origins.pop()) if len(origins) == 1 else peer
 
     def trusts(self, peer: str | None) -> bool:
-        """Tell whether the peer of a connection is a proxy that the operator named."""
+        """Tell whether the peer of a connection is a trusted proxy."""
         address = _parsed(peer or "")
         return address is not None and self._trusted(address)
 
     def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
-        """Walk from our side to the client's, up to the first address that is nobody's we trust."""
+        """Walk from the nearest proxy to the client, up to the first address that is not trusted."""
         for text in reversed(chain):
             address = _parsed(text)
-            if address is None:  # `unknown`, an obfuscated name or junk: who vouches ends here
+            if address is None:  # `unknown`, an obfuscated name or garbage
                 return nearest
             nearest = address
             if not self._trusted(address):
@@ -59,7 +58,7 @@ class Proxies:
 
 
 def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
-    """Every line of a header in order: a client's own line must not hide the proxy's."""
+    """Yield every line of a header in order: the client's line must not hide the proxy's."""
     return (value for key, value in headers.items() if key.lower() == name)
 
 
@@ -69,7 +68,7 @@ def _listed(headers: Mapping[str, str], name: str) -> Iterator[str]:
 
 
 def _forwarded(headers: Mapping[str, str]) -> Iterator[str]:
-    """The `for` of each element; an element without one is `unknown` (RFC 7239 section 4)."""
+    """Yield the `for` of each element; an element without one is `unknown` (RFC 7239 section 4)."""
     for element in _listed(headers, "forwarded"):
         pairs = (pair.partition("=") for pair in element.split(";"))
         named = {key.strip().lower(): value.strip().strip('"') for key, _, value in pairs}
@@ -77,7 +76,7 @@ def _forwarded(headers: Mapping[str, str]) -> Iterator[str]:
 
 
 def _parsed(text: str) -> _Address | None:
-    """An address with or without a port; IPv4 inside IPv6 (`::ffff:10.0.0.1`) counts as IPv4."""
+    """Parse an address with or without a port; IPv4 inside IPv6 (`::ffff:10.0.0.1`) counts as IPv4."""
     bare = text.strip().strip('"')
     if bare.startswith("["):
         bare = bare[1:].partition("]")[0]

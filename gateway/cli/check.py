@@ -16,11 +16,11 @@ from gateway.endpoints.routing.plugin import KIND, RoutePlugin, routing_kind
 from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Plugins
-from gateway.plugins.handler_tests import run_handler_tests
 from gateway.plugins.models import EVENTS
-from gateway.plugins.scripting import ScriptExecutor, Services
+from gateway.plugins.scripting.executor import ScriptExecutor
+from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
-from gateway.plugins.testing import TestResult
+from gateway.plugins.testing import TestResult, run_handler_tests
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.redaction import Mask

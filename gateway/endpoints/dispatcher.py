@@ -191,7 +191,7 @@ class Dispatcher:
         return await self.files.uploads.put(incoming, match)
 
     async def _api(self, incoming: IncomingRequest) -> GatewayResponse:
-        """Serve an endpoint of `API_ROUTES`. Who may not call one is not told which ones exist."""
+        """Serve an endpoint of `API_ROUTES`. An unauthorized client does not learn which ones exist."""
         match = match_api_route(paths.decode(incoming.raw_path))
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:

@@ -22,10 +22,11 @@ from gateway.plugins.models import (
     HandlerModel,
     HandlerTestModel,
 )
-from gateway.plugins.scripting import Event, Handle, PluginContext, ScriptContext, run_script
-from gateway.plugins.scripting.compile import compile_source
-from gateway.plugins.scripting.modules import provide_get_session
+from gateway.plugins.scripting.compile import compile_source, provide_get_session
+from gateway.plugins.scripting.decision import Handle
+from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, run_script
 from gateway.plugins.scripting.trace import place_of_error
+from gateway.plugins.scripting.values import Event
 from gateway.plugins.yaml_documents import Document
 
 Function = Callable[[Event, Handle], Awaitable[Any]]

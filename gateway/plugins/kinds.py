@@ -16,7 +16,7 @@ from gateway.domain.model import SCHEDULE
 from gateway.errors import ConfigError
 from gateway.plugins.handlers import Handler, make_handler
 from gateway.plugins.models import APPLIES, ConfigModel, HandlerModel
-from gateway.plugins.scripting import PluginContext
+from gateway.plugins.scripting.namespace import PluginContext
 from gateway.plugins.yaml_documents import Document, PluginErrors
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -16,20 +16,14 @@ from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
 from gateway.errors import ConfigError
 from gateway.plugins.handlers import Handler
-from gateway.plugins.interpolation import References
 from gateway.plugins.kinds import HANDLER, KINDS, Kind, ParsedPlugin, Plugin, parse
 from gateway.plugins.models import EVENTS, ConfigModel
-from gateway.plugins.scripting import (
-    Configs,
-    ExecutorLost,
-    PluginContext,
-    ScriptExecutor,
-    ScriptStopped,
-    Services,
-)
-from gateway.plugins.scripting.compile import ScriptSource, show_lines
-from gateway.plugins.scripting.modules import PluginModules
-from gateway.plugins.secrets import LoadKeys, SecretKeys
+from gateway.plugins.scripting.compile import PluginModules, ScriptSource, show_lines
+from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
+from gateway.plugins.scripting.executor_thread import ScriptStopped
+from gateway.plugins.scripting.namespace import PluginContext, Services
+from gateway.plugins.scripting.values import Configs
+from gateway.plugins.secrets import LoadKeys, References, SecretKeys
 from gateway.plugins.yaml_documents import Document, PluginErrors, find_files, read_file
 from gateway.telemetry.redaction import Mask
 

@@ -1,4 +1,4 @@
-"""Runs the `tests:` of plugins, of handlers and routes alike.
+"""Runs the `tests:` of plugins: the parts that handlers and routes share, and those of handlers.
 
 The script is the real one and runs in an executor. Callouts, records and files are stubs of the
 test's own: nothing is sent and nothing is stored.
@@ -6,23 +6,34 @@ test's own: nothing is sent and nothing is stored.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from gateway.plugins.models import AnswerModel, CalledModel, HandlerTestModel
-from gateway.plugins.route_models import RouteTestModel
-from gateway.plugins.scripting import (
-    CalloutResponse,
-    Configs,
-    Headers,
-    HTTPError,
-    PluginContext,
-    ScriptContext,
-    Services,
+from gateway.domain import model
+from gateway.domain.event_bodies import (
+    delivered_event,
+    downloading_event,
+    object_created_body,
+    tick_body,
+    upload_failed_event,
+    uploaded_body,
+    uploading_event,
 )
+from gateway.domain.model import Delivery, Download, Upload
+from gateway.domain.schedules import Every
+from gateway.plugins.handlers import Handler
+from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, ExpectModel, HandlerTestModel
+from gateway.plugins.route_models import RouteTestModel
+from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError
+from gateway.plugins.scripting.decision import Handle, InvalidResult, read_changes
+from gateway.plugins.scripting.executor import ScriptExecutor
+from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
 from gateway.plugins.scripting.trace import place_of_error
+from gateway.plugins.scripting.values import Configs, Event, Headers
 from gateway.plugins.yaml_documents import Document
 
 PluginTest = HandlerTestModel | RouteTestModel
@@ -30,6 +41,13 @@ Test = TypeVar("Test", bound=PluginTest)
 
 MAX_TEST_SECONDS: Final = 30.0
 """Seconds after which a script of a test is stopped, however long it may run in the server."""
+
+_UPLOAD: Final = Upload(
+    id="00000000000000000000000000-0", path="/upload/file.bin", content_length=4, remote="192.0.2.1"
+)
+_DOWNLOAD: Final = Download(id="00000000000000000000000003-0", path=_UPLOAD.path, remote=_UPLOAD.remote)
+_MIME: Final = "application/octet-stream"
+_TICK: Final = 1767225600
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +60,11 @@ class TestResult:
     failures: tuple[str, ...]
 
 
-class StubbedCallout:
+class StubbedCallout(Callout):
     """Answers callouts from a list and records the calls."""
 
     def __init__(self, answers: Sequence[AnswerModel]) -> None:
+        super().__init__(lambda: "")
         self._answers = iter(answers)
         self._calls: list[dict[str, Any]] = []
         self._exhausted = False
@@ -59,15 +78,8 @@ class StubbedCallout:
         headers: Mapping[str, str] | None = None,
     ) -> CalloutResponse:
         """Return the next response. Raises as `callout` does; `AssertionError` when none is left."""
-        self._calls.append(
-            {
-                "endpoint": endpoint,
-                "path": path,
-                "method": method,
-                "body": body,
-                "headers": dict(headers or {}),
-            }
-        )
+        call = {"endpoint": endpoint, "path": path, "method": method, "body": body}
+        self._calls.append({**call, "headers": dict(headers or {})})
         answer = next(self._answers, None)
         if answer is None:
             self._exhausted = True
@@ -77,9 +89,6 @@ class StubbedCallout:
             raise HTTPError(answer.code, content)
         return CalloutResponse(answer.code, Headers(answer.headers), content)
 
-    async def close(self) -> None:
-        """Nothing is open."""
-
     def failures(self, expected: Sequence[CalledModel] | None) -> list[str]:
         """Return how the calls differ from those that a test expects."""
         failures = ["it made a callout beyond the list of the test"] if self._exhausted else []
@@ -87,11 +96,11 @@ class StubbedCallout:
             return failures
         if len(expected) != len(self._calls):
             failures.append(f"it made {len(self._calls)} callouts, expected {len(expected)}")
-        for number, (model, call) in enumerate(zip(expected, self._calls, strict=False), start=1):
+        for number, (wanted, call) in enumerate(zip(expected, self._calls, strict=False), start=1):
             failures += [
                 f"{key} of callout {number} is {call[key]!r}, not as expected"
-                for key in sorted(model.model_fields_set)
-                if call[key] != getattr(model, key)
+                for key in sorted(wanted.model_fields_set)
+                if call[key] != getattr(wanted, key)
             ]
         return failures
 
@@ -164,3 +173,113 @@ def script_failure(error: BaseException) -> str:
     place = place_of_error(error)
     where = f" at {place[0]}:{place[1]}" if place else ""
     return f"it failed{where}: {type(error).__name__}: {error}"
+
+
+async def run_handler_tests(handler: Handler, executor: ScriptExecutor) -> list[TestResult]:
+    """Run all tests of a handler in `executor`."""
+    run_test = functools.partial(_run_test, handler, executor)
+    return await run_tests(handler.name, handler.document, handler.tests, run_test)
+
+
+async def _run_test(
+    handler: Handler, executor: ScriptExecutor, test: HandlerTestModel, stubs: Stubs
+) -> list[str]:
+    event, handle = _event(handler, test), Handle()
+
+    async def run() -> None:
+        await stubs.fill_records()
+        names = run_script(handler.code, stubs.script_context(handler.document, handler.name))
+        await names[handler.name](event, handle)
+
+    error: Exception | None = None
+    try:
+        await executor.call_script(run, min(handler.timeout, MAX_TEST_SECONDS))
+    except Exception as raised:
+        error = raised
+    return _failures(handler, test.expect, event, handle, error)
+
+
+def _event(handler: Handler, test: HandlerTestModel) -> Event:
+    """Return the event of a test: the keys of every real one, replaced by those that the test gives."""
+    event = _default_event(handler) | test.event
+    if handler.event == model.OBJECT_CREATED:
+        event = _with_key_and_path(event, test.event)
+    return Event(event)
+
+
+def _default_event(handler: Handler) -> dict[str, Any]:
+    match handler.event:
+        case model.UPLOADING:
+            return uploading_event(_UPLOAD)
+        case model.DOWNLOADING:
+            return downloading_event(_DOWNLOAD)
+        case model.UPLOAD_FAILED:
+            return upload_failed_event(_UPLOAD, "incomplete_body", 2)
+        case model.UPLOADED:
+            body = uploaded_body(_UPLOAD, mime=_MIME, size=4, params={}, headers={})
+            return _delivered(handler, "00000000000000000000000001-0", _UPLOAD.id, body)
+        case model.OBJECT_CREATED:
+            etag = "0123456789abcdef01234567"
+            body = object_created_body(_UPLOAD, path=_UPLOAD.path, size=4, etag=etag, mime=_MIME)
+            return _delivered(handler, "00000000000000000000000002-0", _UPLOAD.id, body)
+        case _:
+            body = tick_body(handler.name, Every(86400), _TICK)
+            return _delivered(handler, f"tick.handler.{_TICK}", None, body)
+
+
+def _delivered(
+    handler: Handler, event_id: str, upload_id: str | None, body: dict[str, Any]
+) -> dict[str, Any]:
+    delivery = Delivery(None, event_id, upload_id, handler.event, handler.name, 1, body)
+    return delivered_event(delivery, "127.0.0.1", 8080, Path("/srv"))
+
+
+def _with_key_and_path(event: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Derive the path from the key, or the key from the path, if a test gives only one of them."""
+    if "key" in given and "path" not in given:
+        event["path"] = f"/{event['key']}"
+    if "path" in given and "key" not in given:
+        event["key"] = str(event["path"]).removeprefix("/")
+    return event
+
+
+def _failures(
+    handler: Handler, expect: ExpectModel, event: Event, handle: Handle, error: Exception | None
+) -> list[str]:
+    refused = handle.verdict is not None and handle.verdict.refuses
+    if handle.invalid is None and error is not None and not refused:
+        return [] if expect.raises else [script_failure(error)]
+    if handle.invalid is not None:
+        return [] if expect.raises else [str(handle.invalid)]
+    if expect.raises:
+        return ["it was expected to fail and did not"]
+    failures = _wrong_verdict(expect, handle)
+    if handler.event in ADMITTING and not refused:
+        failures += _wrong_changes(expect, event)
+    return failures
+
+
+def _wrong_verdict(expect: ExpectModel, handle: Handle) -> list[str]:
+    code = handle.verdict.code if handle.verdict else 200
+    output = handle.verdict.output if handle.verdict else None
+    failures = []
+    if expect.status is None and code >= 400:
+        failures.append(f"it refused with {code}")
+    if expect.status not in (None, code):
+        failures.append(f"status is {code}, expected {expect.status}")
+    if "output" in expect.model_fields_set and output != expect.output:
+        failures.append(f"output is {output!r}, expected {expect.output!r}")
+    return failures
+
+
+def _wrong_changes(expect: ExpectModel, event: Event) -> list[str]:
+    try:
+        changes = read_changes(event)
+    except InvalidResult as error:
+        return [str(error)]
+    values = {"path": changes.path, "max_bytes": changes.max_bytes, "on_conflict": changes.on_conflict}
+    return [
+        f"{key} is {value!r}, expected {getattr(expect, key)!r}"
+        for key, value in values.items()
+        if key in expect.model_fields_set and value != getattr(expect, key)
+    ]

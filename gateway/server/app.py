@@ -137,7 +137,7 @@ class Gateway:
         await self.delivery.refresh()
         self.scheduler.refresh(_schedules(resources))
         number = self.plugins.current.number
-        log.info("reloaded: generation %d of the plugins", number, extra=event("plugins.reloaded"))
+        log.info("reloaded: plugin set %d", number, extra=event("plugins.reloaded"))
         self.log_description()
 
 

@@ -11,9 +11,9 @@ from gateway.auth.links import SignedUrlFactory
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.files.service import FilesService
 from gateway.plugins import KINDS, Plugins
-from gateway.plugins.scripting import Services
+from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import secret_keys
-from gateway.records import Records, secrets_of
+from gateway.records.collection import Records, secrets_of
 from gateway.settings import Settings
 from gateway.telemetry import logs
 

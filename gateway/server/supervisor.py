@@ -1,7 +1,7 @@
-"""The supervisor: several processes that share the port, kept alive and ended together.
+"""Supervises several processes that share the port: restarts them, ends them together.
 
-The rule: it has no thread and no event loop, so that it may fork at any time, and it serves nobody.
-What it and its children say to each other is in `link`.
+It has no thread and no event loop, so that it may fork at any time, and it serves no request. Its
+protocol with the processes is in `supervisor_channel`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.server.supervisor_channel import PREPARED, READY, SupervisorChannel, allow_to_listen
+from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.supervisor")
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 STEADY_TIME: Final = 10.0
-"""A child that lived this long starts again at once when it dies."""
+"""Seconds after which a process that dies is restarted at once."""
 
 MIN_RESTART_DELAY: Final = 0.1
 MAX_RESTART_DELAY: Final = 30.0
-"""Seconds before a child that dies again and again is started again, doubling between the two."""
+"""Seconds before a process that dies repeatedly is restarted, doubling between the two."""
 
 FORK_RETRY_DELAY: Final = 1.0
-"""Seconds after which a child that could not even be forked is tried again."""
+"""Seconds before a failed fork is tried again."""
 
 KILL_TIMEOUT: Final = 15.0
-"""Seconds beyond the grace time after which a child that does not end is killed."""
+"""Seconds beyond the grace time after which a process that does not end is killed."""
 
 Work = Callable[[int, SupervisorChannel], int]
-"""What a child does, given its slot and its link; returns its exit code."""
+"""Runs a process, given its slot and its channel; returns its exit code."""
 
 
 @dataclass(slots=True)
@@ -54,10 +55,10 @@ class _Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs `work` in `count` children. `on_ready()` is called once, when each has been ready.
+    """Runs `work` in `count` processes. `on_ready()` is called once, when each has been ready.
 
-    `on_end(slot)` is called whenever a child has ended, `on_stop()` when all are told to end, which
-    takes them `grace` seconds at the most.
+    `on_end(slot)` is called whenever a process has ended, `on_stop()` when all are signalled to end,
+    which takes them at most `grace` seconds.
     """
 
     count: int
@@ -77,44 +78,44 @@ class Supervisor:
     _code: int = 0
 
     def run(self) -> int:
-        """Supervise until a signal says stop; return the exit code.
+        """Supervise until a stop signal; return the exit code.
 
-        Where a child gives up before all have been ready, all end, with its exit code.
+        If a process exits before all have been ready, all end, with its exit code.
         """
         gc.freeze()  # what is loaded now stays shared with the children
         with _signals() as wakeup:
             self._selector.register(wakeup, selectors.EVENT_READ)
             self._spawn(0)
             while self._children or (self._due and self._kill_at is None):
-                for key, _ in self._selector.select(self._patience()):
+                for key, _ in self._selector.select(self._timeout()):
                     if key.data is None:
-                        self._obey(wakeup.recv(64))
+                        self._handle_signals(wakeup.recv(64))
                     else:
-                        self._hear(key.data)
+                        self._read_message(key.data)
                 self._reap()
-                self._look_at_the_clock()
+                self._check_deadlines()
         return self._code
 
-    # -- what children say
+    # -- messages of processes
 
-    def _hear(self, child: _Child) -> None:
-        words = b""
+    def _read_message(self, child: _Child) -> None:
+        message = b""
         with contextlib.suppress(ConnectionError):
-            words = child.line.recv(16)
-        if not words:  # it is about to be reaped
+            message = child.line.recv(16)
+        if not message:  # it is about to be reaped
             self._selector.unregister(child.line)
-        if PREPARED in words:
+        if PREPARED in message:
             self._prepared(child)
-        if READY in words:
+        if READY in message:
             self._ready(child)
 
     def _prepared(self, child: _Child) -> None:
-        """Let it open the port, at the first start once all are prepared."""
+        """Let it listen, at the first start once all are prepared."""
         child.prepared = True
         if self._opened:
             allow_to_listen(child.line)
             return
-        for slot in range(self.count):  # the first has said what is wrong with the settings, if anything
+        for slot in range(self.count):  # the first has reported errors of the settings, if any
             if slot not in self._children and slot not in self._due:
                 self._spawn(slot)
         if all(other.prepared for other in self._children.values()):
@@ -125,19 +126,21 @@ class Supervisor:
     def _ready(self, child: _Child) -> None:
         child.ready = True
         if child.slot in self._served:
-            log.info("process %d serves again", child.slot)
+            log.info(
+                "process %d serves again", child.slot, extra=event("process.restarted", slot=child.slot)
+            )
         self._served.add(child.slot)
         if len(self._served) == self.count and not self._announced:
             self._announced = True
             self.on_ready()
 
-    # -- how children end
+    # -- exits
 
     def _reap(self) -> None:
-        """Bury who has ended; as the first process of a container, strangers' orphans too."""
+        """Reap what has ended; as the first process of a container, orphans of others too."""
         with contextlib.suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = found
+            while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = reaped
                 for child in [child for child in self._children.values() if child.pid == pid]:
                     self._ended(child, os.waitstatus_to_exitcode(status))
 
@@ -154,9 +157,9 @@ class Supervisor:
             self._code = max(code, 0) or 1
             self._stop()
         else:
-            self._start_again(child, code)
+            self._schedule_restart(child, code)
 
-    def _start_again(self, child: _Child, code: int) -> None:
+    def _schedule_restart(self, child: _Child, code: int) -> None:
         steady = child.ready and time.monotonic() - child.born > STEADY_TIME
         failures = 0 if steady else self._failures.get(child.slot, 0)
         self._failures[child.slot] = failures + 1
@@ -166,15 +169,18 @@ class Supervisor:
         self._due[child.slot] = time.monotonic() + pause
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         log.error(
-            "process %d (pid %d) %s; it is started again in %.1f s, the others go on",
+            "process %d (pid %d) %s; it is restarted in %.1f s, the others go on",
             *(child.slot, child.pid, how, pause),
+            extra=event("process.exited", slot=child.slot, code=code),
         )
 
-    # -- what the world says
+    # -- signals and deadlines
 
-    def _obey(self, numbers: bytes) -> None:
+    def _handle_signals(self, numbers: bytes) -> None:
         if {signal.SIGTERM, signal.SIGINT} & set(numbers) and self._kill_at is None:
-            log.info("stopping: each process finishes the uploads on their way")
+            log.info(
+                "stopping: each process finishes its running uploads", extra=event("supervisor.stopping")
+            )
             self._stop()
         elif signal.SIGHUP in numbers:
             self._signal_all(signal.SIGHUP)
@@ -188,30 +194,39 @@ class Supervisor:
         for child in self._children.values():
             os.kill(child.pid, number)  # not yet reaped: the pid is still the child's
 
-    def _look_at_the_clock(self) -> None:
+    def _check_deadlines(self) -> None:
         now = time.monotonic()
         if self._kill_at is None:
             for slot in [slot for slot, due in self._due.items() if due <= now]:
                 del self._due[slot]
                 self._spawn(slot)
         elif now >= self._kill_at:
-            log.error("%d processes did not end in time and are killed", len(self._children))
+            log.error(
+                "%d processes did not end in time and are killed",
+                len(self._children),
+                extra=event("process.killed", count=len(self._children)),
+            )
             self._signal_all(signal.SIGKILL)
             self._kill_at = now + KILL_TIMEOUT
 
-    def _patience(self) -> float | None:
-        """Seconds until the clock has something to say; None: only others have."""
+    def _timeout(self) -> float | None:
+        """Return the seconds until the next deadline, None without one."""
         moments = self._due.values() if self._kill_at is None else (self._kill_at,)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
-    # -- births
+    # -- starting
 
     def _spawn(self, slot: int) -> None:
-        """Start a child, or try again later: the others go on where no process can be had just now."""
+        """Start a process, or try again later where the fork fails: the others go on."""
         try:
             pid, ours = self._fork(slot)
-        except OSError as fault:
-            log.error("process %d cannot be started yet, the others go on: %s", slot, fault)
+        except OSError as error:
+            log.error(
+                "process %d cannot be started yet, the others go on: %s",
+                slot,
+                error,
+                extra=event("process.delayed", slot=slot),
+            )
             self._due[slot] = time.monotonic() + FORK_RETRY_DELAY
             return
         child = _Child(slot, pid, ours, time.monotonic())
@@ -219,14 +234,14 @@ class Supervisor:
         self._selector.register(ours, selectors.EVENT_READ, child)
 
     def _fork(self, slot: int) -> tuple[int, socket.socket]:
-        """Return a child's pid and our end of its line. Raises OSError."""
+        """Return a process's pid and this end of its channel. Raises `OSError`."""
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child has handlers of its own
         try:
             pid = os.fork()
             if not pid:
-                self._be_child(slot, ours, theirs)
+                self._run_child(slot, ours, theirs)
         except OSError:
             ours.close()
             raise
@@ -235,17 +250,17 @@ class Supervisor:
             theirs.close()
         return pid, ours
 
-    def _be_child(self, slot: int, ours: socket.socket, theirs: socket.socket) -> None:
-        """Never returns: what stands on the stack above belongs to the supervisor."""
+    def _run_child(self, slot: int, ours: socket.socket, theirs: socket.socket) -> None:
+        """Run the process. Never returns: the stack above belongs to the supervisor."""
         code = 1
         try:
             for line in (ours, *(child.line for child in self._children.values())):
                 line.close()  # held here too, they would hide the supervisor's death from the others
             self._selector.close()
-            _forget_signals()
+            _reset_signals()
             code = self.work(slot, SupervisorChannel(theirs))
         except BaseException:
-            log.exception("process %d broke", slot)
+            log.exception("worker process %d failed", slot, extra=event("process.failed", slot=slot))
         finally:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -257,25 +272,25 @@ class Supervisor:
 @contextlib.contextmanager
 def _signals() -> Iterator[socket.socket]:
     """Yield a socket on which the numbers of arriving signals can be read."""
-    heard, told = socket.socketpair()
-    heard.setblocking(False)
-    told.setblocking(False)
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
     before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
-        yield heard
+        yield reader
     finally:
         signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)
-        heard.close()
-        told.close()
+        reader.close()
+        writer.close()
 
 
-def _forget_signals() -> None:
-    """Undo the supervisor's handling in a child, which sets its own when it serves.
+def _reset_signals() -> None:
+    """Undo the supervisor's signal handling in a process, which installs its own when it serves.
 
-    Until it loads its plugins a reload has nothing to do; Ctrl-C is the supervisor's to pass on.
+    Before its plugins are loaded a reload has nothing to do; the supervisor passes Ctrl-C on.
     """
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):

@@ -1,7 +1,7 @@
-"""The line between the supervisor and a child of its.
+"""The channel between the supervisor and one of its processes.
 
-A child says when it is prepared (all settled, the port still closed), waits for the go, and says
-when it is ready. Should the supervisor die, its end of every line closes and the children kill
+A process reports that it is prepared (recovered, the port still closed), waits until it may listen, and
+reports that it is ready. If the supervisor dies, its ends of all channels close and the processes kill
 themselves: what they promised survives that as it survives any kill -9.
 """
 
@@ -20,20 +20,20 @@ _GO: Final = b"g"
 
 
 class SupervisorChannel:
-    """A child's end of the line. Dies with it: see the module's rule."""
+    """A process's end. It kills the process when the supervisor has died."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._go = threading.Event()
-        threading.Thread(target=self._watch, name="link", daemon=True).start()
+        threading.Thread(target=self._watch, name="supervisor-channel", daemon=True).start()
 
     def prepared(self) -> None:
-        """Say that everything is settled, and wait until the port may be opened."""
+        """Report that everything is recovered, and wait until the port may be opened."""
         self._line.sendall(PREPARED)
         self._go.wait()
 
     def ready(self) -> None:
-        """Say that requests are taken."""
+        """Report that requests are accepted."""
         self._line.sendall(READY)
 
     def _watch(self) -> None:
@@ -44,6 +44,6 @@ class SupervisorChannel:
 
 
 def allow_to_listen(line: socket.socket) -> None:
-    """Let the child at the other end open the port."""
+    """Let the process at the other end open the port."""
     with contextlib.suppress(ConnectionError):
         line.sendall(_GO)

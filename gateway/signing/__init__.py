@@ -1,8 +1,7 @@
-"""What the keys of an installation prove: credentials, signed URLs, marks.
+"""What the keys of an installation sign: internal credentials, URLs, marks of objects. Pure.
 
-The rule: pure. No socket, no loop, no file: a key goes in, a text comes out, and a text is checked
-in constant time. Each purpose has a key of its own, so that nothing made for one is ever good for
-another.
+Each purpose has a derived key of its own, so that no signature is valid for another purpose. Texts are
+compared in constant time.
 """
 
 from gateway.signing.credential import CREDENTIAL_SKEW, CREDENTIAL_TTL, CredentialSigner

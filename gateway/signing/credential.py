@@ -1,11 +1,8 @@
-"""Internal credentials, by which the gateways of one installation know their calls.
-
-The rule: pure. A key goes in, a text comes out, and a text is checked in constant time.
+"""Internal credentials, by which the gateways of one installation authenticate their requests. Pure.
 
 An internal credential is `v1.<expiry>.<mac>`. The MAC is HMAC-SHA256 (RFC 2104) under a key that is
-derived from the installation's for this one purpose, so that no other kind of signature can ever
-be mistaken for it. It covers, a line each: audience, method, target and expiry. It says: a gateway
-of this installation sends this very request to that very gateway, now. It does not cover the body.
+derived from the installation's for this purpose alone. It covers, a line each: audience, method, target
+and expiry; so it is valid for exactly this request to that gateway, now. It does not cover the body.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from gateway.signing.keys import derive_keys
 
 CREDENTIAL_TTL: Final = 60
 CREDENTIAL_SKEW: Final = 5
-"""How far the clocks of two gateways may lie apart."""
+"""Seconds by which the clocks of two gateways may differ."""
 
 _PURPOSE: Final = b"upload-gateway internal credential v1"
 _FORM: Final = re.compile(r"v1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
@@ -34,7 +31,7 @@ _FORM: Final = re.compile(r"v1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrustedCall:
-    """How to call a gateway of this installation: where, with which credential, trusting whom."""
+    """How to call a gateway of this installation: URL, credential, trusted certificates."""
 
     url: URL
     credential: str
@@ -42,7 +39,7 @@ class TrustedCall:
 
 
 FindCredentials = Callable[[str, URL], TrustedCall | None]
-"""Of a method and a URL: how to call it if it is a gateway of this installation, else None."""
+"""Returns how to call a URL with a method if a gateway of this installation serves it, else None."""
 
 
 class CredentialSigner:
@@ -58,10 +55,10 @@ class CredentialSigner:
         self._clock = clock
 
     def __repr__(self) -> str:
-        return "<Signer>"
+        return "<CredentialSigner>"
 
     def credential(self, audience: str, method: str, target: str) -> str:
-        """Return the credential of one request, good for a minute.
+        """Return the credential of one request, valid for a minute.
 
         `audience` is the `host:port` of the gateway that is called, `target` the path and query as
         they go over the wire (RFC 9112 section 3.2.1). Raises `ValueError` for a line break in them.
@@ -72,7 +69,7 @@ class CredentialSigner:
     def is_valid(self, credential: str, audiences: Iterable[str], method: str, target: str) -> bool:
         """Tell whether `credential` was made for this request, by this key, for one of `audiences`.
 
-        Every audience and key is tried, so that the time it takes does not tell which one fits.
+        Every audience and key is tried, so that the time taken does not tell which one matches.
         """
         form = _FORM.fullmatch(credential)
         if form is None or "\n" in method or "\n" in target:
@@ -81,8 +78,8 @@ class CredentialSigner:
         genuine = False
         for audience in audiences:
             for key in self._keys:
-                made = _mac(key, audience, method, target, expiry)
-                genuine |= hmac.compare_digest(made, form[2])
+                mac = _mac(key, audience, method, target, expiry)
+                genuine |= hmac.compare_digest(mac, form[2])
         left = expiry - self._clock()
         return genuine and -CREDENTIAL_SKEW <= left <= CREDENTIAL_TTL + CREDENTIAL_SKEW
 
@@ -90,7 +87,7 @@ class CredentialSigner:
 def _mac(key: bytes, audience: str, method: str, target: str, expiry: int) -> str:
     lines = (audience, method, target, str(expiry))
     if any("\n" in line for line in lines):
-        raise ValueError("a line break in what is signed")
+        raise ValueError("the signed text has a line break")
     signed = "\n".join(lines).encode("utf-8", "surrogateescape")
     mac = hmac.digest(key, signed, hashlib.sha256)
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()

@@ -1,7 +1,7 @@
-"""From the keys of an installation to those of one purpose.
+"""Keys of one purpose, derived from those of an installation.
 
-The rule: an installation key signs nothing itself; whatever is signed is signed with a key derived
-from it for that one purpose (RFC 5869 gives the reason).
+An installation key signs nothing itself: every signature uses a key derived for its purpose (RFC 5869
+gives the reason).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def derive_keys(keys: Sequence[bytes], purpose: bytes) -> tuple[bytes, ...]:
 
 
 def sign_texts(key: bytes, texts: Iterable[str]) -> str:
-    """Sign a list of texts, each with its length before it, so that no two lists are signed alike."""
+    """Sign a list of texts, each prefixed with its length, so that no two lists sign the same bytes."""
     pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
     signed = b"".join(b"%d:%s," % (len(piece), piece) for piece in pieces)
     return base64.urlsafe_b64encode(hmac.digest(key, signed, hashlib.sha256)).rstrip(b"=").decode()

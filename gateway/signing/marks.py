@@ -1,7 +1,6 @@
-"""The marks by which every gateway of an installation knows what one of them stored.
+"""Marks by which the gateways of an installation recognise the objects that one of them stored.
 
-The rule: a mark speaks of one upload under one path. Who reads it off an object can put it on no
-object of another name.
+A mark covers one upload under one path: copied to an object of another name it is invalid.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class ObjectMarker:
         self._keys = derive_keys(keys, _PURPOSE)
 
     def __repr__(self) -> str:
-        return "<Marker>"
+        return "<ObjectMarker>"
 
     def mark(self, upload_id: str, path: str) -> str:
         """Return the mark of what an upload stores at a path."""
@@ -36,10 +35,10 @@ class ObjectMarker:
     def is_genuine(self, mark: str, upload_id: str, path: str) -> bool:
         """Tell whether a gateway of this installation stored this upload at this path.
 
-        Every key is tried, so that the time it takes does not tell which one fits.
+        Every key is tried, so that the time taken does not tell which one matches.
         """
         genuine = False
         for key in self._keys:
-            made = sign_texts(key, (upload_id, path))
-            genuine |= hmac.compare_digest(made.encode(), mark.encode("utf-8", "surrogatepass"))
+            expected = sign_texts(key, (upload_id, path))
+            genuine |= hmac.compare_digest(expected.encode(), mark.encode("utf-8", "surrogatepass"))
         return genuine

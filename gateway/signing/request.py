@@ -1,7 +1,6 @@
-"""Whether the headers of a request keep to what its signed URL allows.
+"""Compares the headers of a request with what its signed URL allows. Pure.
 
-The rule: what was signed and not sent is wrong, and so is what was sent and contradicts what was
-signed. Pure: headers are any mapping of names to values.
+What was signed and not sent is refused, and so is what was sent and contradicts what was signed.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 def reject_mismatch(grant: Grant, headers: Mapping[str, str]) -> None:
-    """Raise Refusal `not_granted` where a request is another one than its URL was signed for.
+    """Raise Refusal `not_granted` for another request than the URL was signed for.
 
     The Content-Type is the very text that was signed, once. An exact length needs that Content-Length;
-    a greatest one lets a body without a length in: whoever receives it counts.
+    a greatest one admits a body without a length, which is counted while it is received.
     """
     lengths = _values(headers, "content-length")
     if grant.content_type is not None and _values(headers, "content-type") != [grant.content_type]:
@@ -37,14 +36,14 @@ def reject_mismatch(grant: Grant, headers: Mapping[str, str]) -> None:
         if lowered.startswith(METADATA_PREFIX):
             signed = grant.metadata.get(lowered.removeprefix(METADATA_PREFIX))
             if signed is None or _text(value) != signed.strip(" \t"):
-                raise _not_granted("its metadata stands in the URL, and no other is taken")
+                raise _not_granted("its metadata is that of the URL, and no other")
 
 
 def reject_unenforceable(grant: Grant, headers: Mapping[str, str]) -> None:
-    """Raise Refusal `not_granted` for what only a door that stores files could keep to."""
+    """Raise Refusal `not_granted` for terms that only an endpoint that stores files can enforce."""
     uncounted = grant.max_body_bytes is not None and not _values(headers, "content-length")
     if uncounted or grant.once is not None or grant.on_conflict is not None or grant.metadata:
-        raise _not_granted("what it says holds for files that are stored")
+        raise _not_granted("its terms apply to stored files only")
 
 
 def _above(length: str, limit: int) -> bool:
@@ -52,7 +51,7 @@ def _above(length: str, limit: int) -> bool:
 
 
 def _values(headers: Mapping[str, str], name: str) -> list[str]:
-    """Every line of a header: a second one must not hide the first."""
+    """Return every line of a header: a second one must not hide the first."""
     return [value.strip(" \t") for key, value in headers.items() if key.lower() == name]
 
 
@@ -60,5 +59,5 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip(" \t")
 
 
-def _not_granted(what: str) -> Refusal:
-    return Refusal("not_granted", f"this URL was signed for another request: {what}")
+def _not_granted(reason: str) -> Refusal:
+    return Refusal("not_granted", f"this URL was signed for another request: {reason}")

@@ -1,7 +1,7 @@
-"""Paths and queries of signed URLs, written and read in one way only.
+"""Paths and queries of signed URLs, read and written in one spelling.
 
-The rule: what is read here means the same to every other reader of the request, or it is refused:
-two spellings that some server might tell apart are never taken for one.
+What is read here means the same to every other reader of the request, or it is refused: two spellings
+that some server might tell apart are never treated as one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 def decode_path(raw_path: str) -> str:
     """Return the path that `encode_path` was given to make `raw_path`.
 
-    Other spellings are taken where RFC 3986 section 6.2.2 calls them equivalent: `%7e` for `~`,
+    Other spellings are accepted where RFC 3986 section 6.2.2 calls them equivalent: `%7e` for `~`,
     escapes in small letters, bytes that should have been escaped. All else raises `ValueError`:
     `%2F` is no slash and `%3B` no semicolon, for servers may tell them apart.
     """
@@ -36,8 +36,8 @@ def decode_path(raw_path: str) -> str:
 
 def _normal(raw: str) -> str:
     """Unreserved characters as they are, all escapes in capitals, nothing beyond ASCII."""
-    plain = _UNRESERVED.sub(lambda found: unquote(found[0]), raw)
-    capital = _ESCAPE.sub(lambda found: found[0].upper(), plain)
+    plain = _UNRESERVED.sub(lambda escape: unquote(escape[0]), raw)
+    capital = _ESCAPE.sub(lambda escape: escape[0].upper(), plain)
     return quote(capital.encode("utf-8", "surrogateescape"), safe=f"/%{PCHAR}")
 
 
@@ -57,7 +57,7 @@ def carries_signature(query: str) -> bool:
 def read_query(query: str) -> tuple[dict[str, str], QueryPairs]:
     """Split a query into the signed URL's own fields and all others, these in order, decoded once.
 
-    `+` is a blank, as HTML forms and our own reader have it. Raises `ValueError` for an own field
+    `+` is a blank, as in HTML forms and in `paths.parse_query`. Raises `ValueError` for an own field
     that stands twice or whose prefix is spelled differently, for empty pieces, bad escapes and
     what is not UTF-8.
     """

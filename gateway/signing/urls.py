@@ -1,8 +1,8 @@
-"""From a grant to the query of a signed URL, and back from a request's target.
+"""Signs grants as the query of a URL, and verifies the target of a request.
 
-The rule: authenticity first: no field of a URL is looked into before its signature has been found
-good. What is signed is a list of texts, each with its length before it, so that no two requests
-have the same; method, path, every field and every other parameter is in it.
+No field of a URL is read before its signature has been verified. What is signed is a list of texts,
+each prefixed with its length, so that no two requests sign the same bytes; method, path, every field
+and every other parameter is in it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.signing.keys import derive_keys, sign_texts
 from gateway.signing.targets import decode_path, read_query, write_query
 
 URL_SKEW: Final = 60
-"""How far the clock of the gateway that signed may be ahead. It never lengthens a URL's life."""
+"""Seconds by which the signing gateway's clock may be ahead. They never extend a URL's lifetime."""
 
 _PURPOSE: Final = b"upload-gateway signed url v1"
 _KEY_ID: Final = b"upload-gateway signed url v1: key id"
@@ -48,9 +48,9 @@ class UrlSigner:
     __slots__ = ("_clock", "_keys", "_newest")
 
     def __init__(self, keys: Sequence[bytes], clock: Callable[[], float] = time.time) -> None:
-        known = [(_id_of(key), key) for key in derive_keys(keys, _PURPOSE)]
-        self._newest = known[0][0]
-        self._keys = dict(known)
+        named = [(_id_of(key), key) for key in derive_keys(keys, _PURPOSE)]
+        self._newest = named[0][0]
+        self._keys = dict(named)
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ class UrlSigner:
     def sign(self, grant: Grant) -> str:
         """Return the query of the grant's URL: its own parameters, the `X-Gateway-*`, the signature.
 
-        Raises `ValueError`, written to whoever signs, for a grant that cannot be given.
+        Raises `ValueError` for a grant that cannot be given.
         """
         grant.check(self._clock())
         own = {"Key": self._newest, **_written(grant)}
@@ -84,7 +84,7 @@ class UrlSigner:
             signed = _signed_method(key, signature, method, path, own, others)
             grant = _read(signed, path, own, others)
         except (ValueError, KeyError):
-            raise _bad() from None
+            raise _bad_signature() from None
         self._check_time(grant)
         return grant
 
@@ -93,10 +93,10 @@ class UrlSigner:
         if left <= 0:
             raise Refusal("expired", "this signed URL has expired: ask for a new one")
         if left > MAX_LIFETIME + URL_SKEW:
-            raise _bad()
+            raise _bad_signature()
 
 
-def _bad() -> Refusal:
+def _bad_signature() -> Refusal:
     return Refusal(
         "bad_signature", "this URL was not signed for this request: use it exactly as it was given"
     )
@@ -123,7 +123,7 @@ def _read(method: str, path: str, own: Mapping[str, str], others: QueryPairs) ->
         own.keys() - metadata.keys() - _FIELDS.keys() - {"Key"}
         or own.get("On-Conflict") not in _POLICIES
     ):
-        raise ValueError("signed by a newer version, which means more by it than we know")
+        raise ValueError("signed by a newer version, with fields that are not known here")
     return Grant(
         method=method,
         path=path,
@@ -150,16 +150,16 @@ def _signed_method(
     """Return the method that was signed: the request's, or GET for a HEAD. Raises `ValueError`."""
     signed = ""
     for candidate in ("HEAD", "GET") if method == "HEAD" else (method,):
-        made = _mac(key, candidate, path, own, others)
-        if hmac.compare_digest(made.encode(), signature.encode()):
+        mac = _mac(key, candidate, path, own, others)
+        if hmac.compare_digest(mac.encode(), signature.encode()):
             signed = candidate
     if not signed:
-        raise ValueError("the signature is not ours")
+        raise ValueError("the signature does not match")
     return signed
 
 
 def _mac(key: bytes, method: str, path: str, own: Mapping[str, str], others: QueryPairs) -> str:
-    """Sign all of it: the order of our own fields is of no importance."""
+    """Sign all of it; the order of the URL's own fields does not matter."""
     texts = [method, path, str(len(own))]
     texts += [text for pair in sorted(own.items()) for text in pair]
     texts += [text for pair in others for text in pair]

@@ -1,11 +1,10 @@
-"""JSON Web Tokens: who a token of the configured issuer speaks for, or why it is not believed.
+"""JSON Web Tokens: the principal of a token of the configured issuer, or why it is rejected.
 
-The rule of the room: nothing that a token says decides how it is judged: keys, algorithms and
-addresses come from the settings and the issuer alone (RFC 8725). A token is never kept, logged or
-quoted.
+Keys, algorithms and addresses come from the settings and the issuer alone, never from the token (RFC
+8725). A token is never stored, logged or quoted.
 
-    keys      a JWKS document -> keys, each bound to its algorithms (pure)
-    claims    what a token must say, and the principal it makes (pure)
-    issuer    fetches the keys, remembers them, asks again where that may help
+    keys      parses a JWKS document into keys, each bound to its algorithms
+    claims    checks the claims and makes the principal
+    issuer    fetches and caches the keys
     verifier  token -> principal
 """

@@ -1,9 +1,8 @@
-"""JSON Web Tokens: the issuer's keys: fetched, remembered, asked for again where that may help.
+"""Fetches and caches the keys of the issuer of JSON Web Tokens.
 
-The rule: however many requests come, the issuer is asked by one of them at a time and never oftener
-than the pauses here allow; what it sends is bounded in size and time. While it is away its last
-keys serve for a while. One object per process, on the server's loop. Sources: OpenID Connect
-Discovery 1.0 section 4, RFC 7517, RFC 9111 section 5.2.2.
+One fetch runs at a time and never more often than the intervals here allow, however many requests
+come; what the issuer sends is bounded in size and time. While it is unreachable its last keys serve
+for a while. Sources: OpenID Connect Discovery 1.0 section 4, RFC 7517, RFC 9111 section 5.2.2.
 """
 
 from __future__ import annotations
@@ -28,38 +27,38 @@ from gateway.telemetry.logs import event
 log = logging.getLogger("gateway.jwt")
 
 FETCH_TIMEOUT: Final = 5.0
-"""The longest that one question to the issuer may take."""
+"""Seconds that one request to the issuer may take."""
 
 MAX_RESPONSE_BYTES: Final = 1 << 18
 DEFAULT_FRESH_TTL: Final = 300.0
-"""How long keys serve without a question, where the issuer does not say."""
+"""Seconds for which keys are fresh, where the issuer does not tell."""
 
 MIN_FRESH_TTL: Final = 60.0
 MAX_FRESH_TTL: Final = 3600.0
-"""Bounds of what the issuer may say with `Cache-Control`."""
+"""Bounds, in seconds, of what the issuer may set with `Cache-Control`."""
 
 RENEW_FRACTION: Final = 0.8
-"""The part of that time after which newer keys are asked for while these still serve."""
+"""The fraction of that time after which new keys are fetched while these still serve."""
 
 STALE_TTL: Final = 3600.0
-"""How long keys that should have been renewed still serve while the issuer is away."""
+"""Seconds for which expired keys still serve while the issuer is unreachable."""
 
 COOL_DOWN_INTERVAL: Final = 10.0
-"""Shortest time between two questions that unknown key names cause."""
+"""Shortest time in seconds between two fetches that unknown key names cause."""
 
 RETRY_INTERVAL: Final = 2.0
-"""Shortest time between two questions while there are no keys at all, or only old ones."""
+"""Shortest time in seconds between two fetches while there are no fresh keys."""
 
 _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 _NO_STORE: Final = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])", re.IGNORECASE)
 
 
 class IssuerError(GatewayError):
-    """The issuer cannot be reached or says nonsense; the message is for the operator."""
+    """The issuer cannot be reached or its response is invalid; the message is for the operator."""
 
 
 class Issuer:
-    """Where the keys come from. A context manager: its connections end with it."""
+    """The source of the keys, on the server's loop. A context manager: it closes its connections."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = settings.jwt_issuer or ""
@@ -68,14 +67,14 @@ class Issuer:
         self._clock = clock
         self._keys: KeySet | None = None
         self._document = b""
-        self._renew_at = self._fresh_until = self._stale_until = self._asked = float("-inf")
+        self._renew_at = self._fresh_until = self._stale_until = self._fetched_at = float("-inf")
         self._failing = False
-        self._question: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        patience = aiohttp.ClientTimeout(total=FETCH_TIMEOUT)
+        timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT)
         self._session = aiohttp.ClientSession(
-            timeout=patience,
+            timeout=timeout,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
@@ -83,56 +82,56 @@ class Issuer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._question is not None:
-            self._question.cancel()
+        if self._fetching is not None:
+            self._fetching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._question
+                await self._fetching
         await self._session.close()
 
     @property
     def ready(self) -> bool:
-        """Tell whether tokens can be judged, if only by keys that should have been renewed."""
+        """Whether tokens can be verified, if only with expired keys."""
         return self._usable()
 
     @property
     def current(self) -> KeySet | None:
-        """The keys in force, or None where the issuer has to be asked first."""
+        """The fresh keys, None where they have to be fetched first."""
         return self._keys if self._clock() < self._fresh_until else None
 
     async def keys(self) -> KeySet:
-        """Return keys in force. Raises Refusal `issuer_unavailable` where there are none."""
+        """Return usable keys. Raises Refusal `issuer_unavailable` where there are none."""
         now = self._clock()
         if self._keys is not None and now < self._fresh_until:
-            if now >= max(self._renew_at, self._asked + COOL_DOWN_INTERVAL):
-                self.ask()  # nobody waits: these serve until then
+            if now >= max(self._renew_at, self._fetched_at + COOL_DOWN_INTERVAL):
+                self.fetch_in_background()  # no request waits: these keys serve meanwhile
             return self._keys
-        if self._question is not None or now >= self._asked + RETRY_INTERVAL:
-            question = self.ask()
-            if not (self._failing and self._usable()):  # else nobody waits for one who is away
-                await asyncio.shield(question)
+        if self._fetching is not None or now >= self._fetched_at + RETRY_INTERVAL:
+            fetching = self.fetch_in_background()
+            if not (self._failing and self._usable()):  # else no request waits for a failing issuer
+                await asyncio.shield(fetching)
         if self._keys is None or not self._usable():
             raise Refusal(
-                "issuer_unavailable", "the keys of the tokens' issuer cannot be had now; try again"
+                "issuer_unavailable", "the keys of the token issuer are unavailable now; try again"
             )
         return self._keys
 
     async def renewed(self, seen: KeySet) -> KeySet:
-        """Return newer keys than those `seen`, which miss a name, or the same ones."""
-        may_ask = self._question is not None or self._clock() >= self._asked + COOL_DOWN_INTERVAL
-        if self._keys is seen and may_ask:
-            await asyncio.shield(self.ask())
+        """Return newer keys than `seen`, which lack a name, or the same ones."""
+        may_fetch = self._fetching is not None or self._clock() >= self._fetched_at + COOL_DOWN_INTERVAL
+        if self._keys is seen and may_fetch:
+            await asyncio.shield(self.fetch_in_background())
         return self._keys or seen
 
-    def ask(self) -> asyncio.Task[None]:
-        """Ask for the keys, or join who is asking already. The task never fails."""
-        if self._question is None:
-            self._asked = self._clock()
-            self._question = asyncio.create_task(self._renew())
-            self._question.add_done_callback(self._answered)
-        return self._question
+    def fetch_in_background(self) -> asyncio.Task[None]:
+        """Return the task that fetches the keys, started if none runs. It never fails."""
+        if self._fetching is None:
+            self._fetched_at = self._clock()
+            self._fetching = asyncio.create_task(self._renew())
+            self._fetching.add_done_callback(self._fetched)
+        return self._fetching
 
-    def _answered(self, _: asyncio.Task[None]) -> None:
-        self._question = None
+    def _fetched(self, _: asyncio.Task[None]) -> None:
+        self._fetching = None
 
     def _usable(self) -> bool:
         return self._clock() < self._stale_until
@@ -159,68 +158,68 @@ class Issuer:
         self._failing = False
         if document != self._document or self._keys is None:
             self._keys, self._document = keys, document
-            for reason in keys.passed_over:
+            for reason in keys.skipped:
                 log.info("a key of the issuer is ignored: %s", reason, extra=event("issuer_key.ignored"))
         now = self._clock()
         self._renew_at = now + seconds * RENEW_FRACTION
         self._fresh_until, self._stale_until = now + seconds, now + seconds + STALE_TTL
 
     async def fetch(self) -> tuple[bytes, KeySet, float]:
-        """Ask once: the document, its keys, and for how many seconds they are fresh.
+        """Fetch once. Return the document, its keys, and for how many seconds they are fresh.
 
-        Raises IssuerFault.
+        Raises `IssuerError`.
         """
         url = self._url or await self._discover()
         document, cache = await self._get(url)
         try:
             return document, parse_jwks(document, self._allowed), fresh_seconds(cache)
-        except BadKeysError as fault:
-            raise IssuerError(f"{url}: {fault}") from None
+        except BadKeysError as error:
+            raise IssuerError(f"{url}: {error}") from None
 
     async def _discover(self) -> str:
-        """Return where the issuer says that its keys are (OpenID Connect Discovery 1.0 section 4)."""
+        """Return the URL of the issuer's keys (OpenID Connect Discovery 1.0 section 4)."""
         url = self._name.rstrip("/") + "/.well-known/openid-configuration"
         document, _ = await self._get(url)
         try:
-            said = json.loads(document)
-            name, place = said["issuer"], said["jwks_uri"]
+            configuration = json.loads(document)
+            name, jwks_uri = configuration["issuer"], configuration["jwks_uri"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise IssuerError(f"{url} tells no `issuer` and `jwks_uri`: say --jwt-jwks-url") from None
-        if name != self._name:  # section 4.3: else anybody's keys could be passed off as its own
-            raise IssuerError(f"{url} speaks of the issuer {name!r:.200}: say that in --jwt-issuer")
+            raise IssuerError(f"{url} has no `issuer` and `jwks_uri`: set --jwt-jwks-url") from None
+        if name != self._name:  # section 4.3: else the keys of another issuer could pass for its own
+            raise IssuerError(f"{url} names the issuer {name!r:.200}: set --jwt-issuer to that")
         schemes = ("https:", urlsplit(self._name).scheme + ":")
-        if not isinstance(place, str) or not place.startswith(schemes):
-            raise IssuerError(f"{url}: its `jwks_uri` is no https address")
-        return place
+        if not isinstance(jwks_uri, str) or not jwks_uri.startswith(schemes):
+            raise IssuerError(f"{url}: its `jwks_uri` is not an https URL")
+        return jwks_uri
 
     async def _get(self, url: str) -> tuple[bytes, str]:
-        """Return a document and its `Cache-Control`. Redirects are not followed. Raises IssuerFault."""
+        """Return a document and its `Cache-Control`. Follows no redirect. Raises `IssuerError`."""
         try:
-            async with self._session.get(url, allow_redirects=False) as answer:
-                if answer.status != 200:
-                    raise IssuerError(f"{url} answers {answer.status}")
-                return await _bounded(answer, url), answer.headers.get("Cache-Control", "")
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise IssuerError(f"{url} answers {response.status}")
+                return await _bounded(response, url), response.headers.get("Cache-Control", "")
         except TimeoutError:
             raise IssuerError(f"{url} takes longer than {FETCH_TIMEOUT:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as fault:
-            why = getattr(fault, "strerror", None) or str(fault) or type(fault).__name__
-            raise IssuerError(f"{url}: {why}") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise IssuerError(f"{url}: {reason}") from None
 
 
-async def _bounded(answer: aiohttp.ClientResponse, url: str) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
     document = bytearray()
-    async for piece in answer.content.iter_any():
-        document += piece
+    async for chunk in response.content.iter_any():
+        document += chunk
         if len(document) > MAX_RESPONSE_BYTES:
             raise IssuerError(f"{url} sends more than {MAX_RESPONSE_BYTES >> 10} KiB")
     return bytes(document)
 
 
 def fresh_seconds(cache_control: str) -> float:
-    """Return how long keys are fresh by this `Cache-Control`, within our bounds."""
+    """Return for how many seconds keys are fresh by this `Cache-Control`, within the bounds."""
     if _NO_STORE.search(cache_control):
         return MIN_FRESH_TTL
-    said = _MAX_AGE.search(cache_control)
-    if said is None:
+    max_age = _MAX_AGE.search(cache_control)
+    if max_age is None:
         return DEFAULT_FRESH_TTL
-    return min(max(float(said[1]), MIN_FRESH_TTL), MAX_FRESH_TTL)
+    return min(max(float(max_age[1]), MIN_FRESH_TTL), MAX_FRESH_TTL)

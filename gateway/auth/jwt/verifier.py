@@ -1,9 +1,8 @@
-"""JSON Web Tokens: from a token to the principal it speaks for.
+"""Verifies JSON Web Tokens.
 
-The rule: what is cheap comes first: length, form, algorithm, issuer, then the keys, then the
-signature, then the claims; no request of a stranger makes the issuer busy. Verified tokens are
-remembered for a minute by their SHA-256, with the keys that they were verified by. Source: RFC
-8725.
+Cheap checks come first: length, form, algorithm, issuer, then keys, signature, claims; no request of
+a stranger makes the issuer busy. Verified tokens are cached for a minute by their SHA-256, with the
+keys that verified them. Source: RFC 8725.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ MAX_CACHED: Final = 1000
 CACHE_TTL: Final = 60.0
 
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
-"""What `typ` may say: a token for access, not one of the other kinds (RFC 8725 section 3.11)."""
+"""Accepted values of `typ`: a token for access, not one of the other kinds (RFC 8725 section 3.11)."""
 
 _Verified = tuple[str, float, KeySet]
-"""The principal as JSON (scripts may change what they are given), until when, by which keys."""
+"""The principal as JSON (scripts may change the dict they get), expiry, and the keys used."""
 
 
 class Verifier:
-    """Judges tokens of the one issuer. A context manager; belongs to one loop."""
+    """Verifies tokens of the one issuer. A context manager; belongs to one loop."""
 
     def __init__(
         self,
@@ -53,12 +52,12 @@ class Verifier:
         self._expected = ClaimRequirements(settings)
         self._signatures = settings.signatures
         self._clock = clock
-        self._remembered: dict[bytes, _Verified] = {}
+        self._cache: dict[bytes, _Verified] = {}
         self._jws = jwt.PyJWS(algorithms=list(SIGNATURES))
 
     async def __aenter__(self) -> Self:
         await self._issuer.__aenter__()
-        self._issuer.ask()
+        self._issuer.fetch_in_background()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -66,47 +65,47 @@ class Verifier:
 
     @property
     def ready(self) -> bool:
-        """Tell whether the issuer's keys are here."""
+        """Whether there are keys of the issuer."""
         return self._issuer.ready
 
-    def remembered(self, token: str) -> dict[str, Any] | None:
-        """Return the principal of a token that was verified a moment ago, else None. Never waits."""
+    def cached_principal(self, token: str) -> dict[str, Any] | None:
+        """Return the principal of a token that was verified lately, else None. Never waits."""
         name = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        found = self._remembered.get(name)
-        if found is None:
+        verified = self._cache.get(name)
+        if verified is None:
             return None
-        principal, until, keys = found
+        text, until, keys = verified
         if self._clock() >= until or self._issuer.current is not keys:
-            del self._remembered[name]
+            del self._cache[name]
             return None
-        made: dict[str, Any] = json.loads(principal)
-        return made
+        principal: dict[str, Any] = json.loads(text)
+        return principal
 
     async def verify(self, token: str) -> dict[str, Any]:
         """Return the principal of a token.
 
-        Raises Refusal `unauthorized` with the challenge of RFC 6750 section 3 where the token is not
-        believed, `issuer_unavailable` where nobody can say.
+        Raises Refusal `unauthorized` with the challenge of RFC 6750 section 3 where the token is
+        rejected, `issuer_unavailable` where that cannot be decided now.
         """
-        known = self.remembered(token)
-        if known is not None:
-            return known
+        cached = self.cached_principal(token)
+        if cached is not None:
+            return cached
         try:
             claims, keys = await self._claims(token)
             principal = principal_of(claims)
         except InvalidToken as error:
             log.info("JSON Web Token rejected", extra=event("token.rejected", reason=error.reason))
             raise _refusal(error) from None
-        self._remember(token, principal, claims, keys)
+        self._store(token, principal, claims, keys)
         return principal
 
     async def _claims(self, token: str) -> tuple[Mapping[str, Any], KeySet]:
-        """Return what a token says, once all of it is believed. Raises BadToken, Refusal."""
+        """Return the claims of a token that passes every check. Raises `InvalidToken`, `Refusal`."""
         if len(token) > MAX_TOKEN_CHARS:
             raise InvalidToken("length")
         if JWT_SHAPE.fullmatch(token) is None:
             raise InvalidToken("form")
-        header, claims = self._look(token)
+        header, claims = self._decode(token)
         algorithm, kid = _header(header, self._signatures)
         self._expected.check(claims, self._clock())
         keys = await self._issuer.keys()
@@ -115,19 +114,19 @@ class Verifier:
         self._check_signature(token, algorithm, keys, kid)
         return claims, keys
 
-    def _look(self, token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Take a token apart; nothing of it is believed yet. Raises BadToken."""
+    def _decode(self, token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Decode a token without verifying it. Raises `InvalidToken`."""
         try:
-            taken = self._jws.decode_complete(token, options={"verify_signature": False})
-            claims = json.loads(taken["payload"])
+            decoded = self._jws.decode_complete(token, options={"verify_signature": False})
+            claims = json.loads(decoded["payload"])
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise InvalidToken("form") from None
         if not isinstance(claims, dict):
             raise InvalidToken("form")
-        return taken["header"], claims
+        return decoded["header"], claims
 
     def _check_signature(self, token: str, algorithm: str, keys: KeySet, kid: str | None) -> None:
-        """Raise BadToken unless a key of this name, fit for this algorithm, has signed the token."""
+        """Raise `InvalidToken` unless a key of this name, fit for the algorithm, signed the token."""
         named = keys.named(kid)
         if not named:
             raise InvalidToken("unknown key")
@@ -141,21 +140,21 @@ class Verifier:
             return
         raise InvalidToken("signature")
 
-    def _remember(
+    def _store(
         self, token: str, principal: Mapping[str, Any], claims: Mapping[str, Any], keys: KeySet
     ) -> None:
-        until = min(self._expected.ends(claims), self._clock() + CACHE_TTL)
-        while len(self._remembered) >= MAX_CACHED:
-            del self._remembered[next(iter(self._remembered))]
-        self._remembered[hashlib.sha256(token.encode()).digest()] = json.dumps(principal), until, keys
+        until = min(self._expected.expiry_of(claims), self._clock() + CACHE_TTL)
+        while len(self._cache) >= MAX_CACHED:
+            del self._cache[next(iter(self._cache))]
+        self._cache[hashlib.sha256(token.encode()).digest()] = json.dumps(principal), until, keys
 
 
-def _header(header: Mapping[str, Any], taken: frozenset[str]) -> tuple[str, str | None]:
-    """Return algorithm and key name of a header (RFC 7515 section 4). Raises BadToken."""
+def _header(header: Mapping[str, Any], accepted: frozenset[str]) -> tuple[str, str | None]:
+    """Return algorithm and key name of a header (RFC 7515 section 4). Raises `InvalidToken`."""
     algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
-    if not isinstance(algorithm, str) or algorithm not in taken:
+    if not isinstance(algorithm, str) or algorithm not in accepted:
         raise InvalidToken("algorithm")
-    if "crit" in header:  # section 4.1.11: extensions that must be understood, and we know none
+    if "crit" in header:  # section 4.1.11: extensions that must be understood; none is
         raise InvalidToken("crit")
     if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
         raise InvalidToken("typ")
@@ -164,6 +163,8 @@ def _header(header: Mapping[str, Any], taken: frozenset[str]) -> tuple[str, str 
     return algorithm, kid
 
 
-def _refusal(fault: InvalidToken) -> Refusal:
-    challenge = f'Bearer realm="upload-gateway", error="invalid_token", error_description="{fault.told}"'
-    return Refusal("unauthorized", fault.told, {"WWW-Authenticate": challenge})
+def _refusal(error: InvalidToken) -> Refusal:
+    challenge = (
+        f'Bearer realm="upload-gateway", error="invalid_token", error_description="{error.message}"'
+    )
+    return Refusal("unauthorized", error.message, {"WWW-Authenticate": challenge})

@@ -42,7 +42,7 @@ def database(settings: Settings) -> Iterator[Finding]:
 
 def records(settings: Settings) -> Iterator[Finding]:
     """Records are available on all machines that need them. The first record creates their file."""
-    from gateway.records import FILE, open_records
+    from gateway.records.collection import FILE, open_records
 
     in_file = settings.records.get_secret_value() == "file"
     if in_file and not (settings.state / FILE).exists():
@@ -66,7 +66,7 @@ def plugins(settings: Settings) -> Iterator[Finding]:
     """Every plugin is valid and compiles. `gateway check` also runs their tests."""
     from gateway.endpoints.routing.plugin import routing_kind
     from gateway.plugins import KINDS, Plugins
-    from gateway.plugins.scripting import Services
+    from gateway.plugins.scripting.namespace import Services
     from gateway.plugins.secrets import secret_keys
 
     if not settings.plugins:
@@ -137,7 +137,7 @@ async def _fetch_keys(settings: Settings) -> list[Finding]:
     summary = f"issuer {settings.jwt_issuer}: {len(keys.keys)} keys for {', '.join(usable)}"
     return [
         Finding("ok", f"{summary}, fetched again after {seconds:g} s"),
-        *(Finding("warn", f"issuer: {reason}", "this key is ignored") for reason in keys.passed_over),
+        *(Finding("warn", f"issuer: {reason}", "this key is ignored") for reason in keys.skipped),
     ]
 
 

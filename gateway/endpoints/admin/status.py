@@ -13,7 +13,7 @@ from typing import Any, Final
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.auth.request import IncomingRequest
-from gateway.commit.disk_space import DiskSpace
+from gateway.commit.disk import DiskSpace
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.inflight import Inflight
 from gateway.errors import EventEngineUnavailable, Refusal

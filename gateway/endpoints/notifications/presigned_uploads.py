@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from gateway.domain.grant import Grant
-from gateway.records import Collection
+from gateway.records.collection import Collection
 from gateway.storage.protocols import Stat
 
 FIRST_CHECK_DELAY: Final = 120.0

@@ -34,7 +34,7 @@ from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document, Kind, ParsedPlugin, Plugin, PluginErrors, validate
 from gateway.plugins.legacy_keys import NO_UPSTREAM, ROUTE_KEYS, translate
 from gateway.plugins.route_models import RouteModel, RouteTestModel, SpecModel
-from gateway.plugins.scripting import PluginContext, ScriptContext
+from gateway.plugins.scripting.namespace import PluginContext, ScriptContext
 
 KIND: Final = "routing"
 REQUEST: Final = "request_script"

@@ -17,9 +17,8 @@ from typing import Any, Final
 
 from gateway.endpoints.routing.model import Process
 from gateway.errors import ConfigError
-from gateway.plugins.scripting import ScriptContext, run_script
-from gateway.plugins.scripting.compile import compile_source
-from gateway.plugins.scripting.modules import provide_get_session
+from gateway.plugins.scripting.compile import compile_source, provide_get_session
+from gateway.plugins.scripting.namespace import ScriptContext, run_script
 from gateway.plugins.yaml_documents import Document
 
 FUNCTION: Final = "process"

@@ -20,8 +20,9 @@ from gateway.auth.authenticator import INTERNAL
 from gateway.endpoints.routing.model import Next, Process, RequestContext
 from gateway.errors import TABLE, GatewayError, RecordsUnavailable, Refusal
 from gateway.http.responses import GatewayResponse, Response
-from gateway.plugins.scripting import HTTPError, InvalidResult, TimedOut
-from gateway.plugins.scripting.decision import BYTES, JSON, TEXT
+from gateway.plugins.scripting.callout import HTTPError
+from gateway.plugins.scripting.decision import BYTES, JSON, TEXT, InvalidResult
+from gateway.plugins.scripting.executor_thread import TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 from gateway.telemetry import logs
 from gateway.telemetry.logs import event

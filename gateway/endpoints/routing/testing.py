@@ -6,6 +6,7 @@ The request passes the real steps of the route; the upstream and what scripts ca
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -33,7 +34,7 @@ from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import RouteExpectModel, RouteRequestModel, RouteTestModel
-from gateway.plugins.scripting import ScriptExecutor
+from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.testing import (
     MAX_TEST_SECONDS,
     Stubs,
@@ -70,15 +71,12 @@ class StubbedUpstream:
 
 async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list[TestResult]:
     """Run all tests of a route in `executor`."""
-
-    async def run_test(test: RouteTestModel, stubs: Stubs) -> list[str]:
-        return await _run_test(plugin, test, stubs, executor)
-
+    run_test = functools.partial(_run_test, plugin, executor)
     return await run_tests(plugin.route.name, plugin.document, plugin.tests, run_test)
 
 
 async def _run_test(
-    plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs, executor: ScriptExecutor
+    plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
 ) -> list[str]:
     try:
         await stubs.fill_records()

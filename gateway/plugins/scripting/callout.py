@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
@@ -55,25 +55,6 @@ class CalloutResponse:
     def json(self) -> Any:
         """Return the body as JSON. Raises `ValueError` if it is not JSON."""
         return json.loads(self.body)
-
-
-class CalloutService(Protocol):
-    """`callout` as scripts call it."""
-
-    async def __call__(
-        self,
-        endpoint: str | None = None,
-        path: str = "/",
-        method: str = "GET",
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> CalloutResponse:
-        """Send a request and return its response."""
-        ...
-
-    async def close(self) -> None:
-        """Close the session of the running loop."""
-        ...
 
 
 def no_credentials(_method: str, _url: URL) -> TrustedCall | None:

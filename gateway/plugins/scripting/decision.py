@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from gateway.domain.model import ON_CONFLICT, OnConflict
 from gateway.errors import GatewayError
-from gateway.plugins.scripting.event import Event
+from gateway.plugins.scripting.values import Event
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"

@@ -20,12 +20,11 @@ import aiofiles
 import aiohttp
 from yarl import URL
 
-from gateway.plugins.scripting.callout import Callout, CalloutService, HTTPError, no_credentials
-from gateway.plugins.scripting.configs import Configs
-from gateway.plugins.scripting.event import MU
+from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
 from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
-from gateway.records import Records
+from gateway.plugins.scripting.values import MU, Configs
+from gateway.records.collection import Records
 from gateway.signing.credential import FindCredentials, TrustedCall
 from gateway.telemetry.logs import event
 
@@ -59,7 +58,7 @@ class Services:
     credentials_for: FindCredentials = no_credentials
     sign_url: SignUrl = _stub_url
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    callout: CalloutService = field(init=False)
+    callout: Callout = field(init=False)
 
     def __post_init__(self) -> None:
         # Both are looked up at each call: the port is known only after the start.

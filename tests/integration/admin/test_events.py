@@ -167,7 +167,7 @@ async def test_what_is_not_there_is_not_found(start_gateway: StartGateway, page:
     assert (await get(gateway, f"/-/events/{page}")).status in {400, 404}
 
 
-# -- steering
+# -- retry, drop, replay, pause
 
 
 async def test_dead_deliveries_are_retried_dropped_and_done_ones_replayed(

@@ -362,10 +362,10 @@ async def test_the_least_that_a_small_upload_costs_is_told_beside_the_bare_handl
     assert len(os.listdir(tmp_path / "bare")) == floor.CONNECTIONS
 
 
-# -- the house
+# -- the code
 
 
-def test_the_bench_is_as_small_as_the_gateways_rooms() -> None:
+def test_the_files_of_the_bench_are_as_small_as_those_of_the_gateway() -> None:
     assert {
         path.name: size for path in MODULES if (size := len(path.read_text().splitlines())) > 300
     } == {}

@@ -1,4 +1,4 @@
-"""`gateway sign`: a door of this gateway takes what it prints; what no door takes it refuses."""
+"""`gateway sign` against a running gateway: the printed URL is accepted."""
 
 from __future__ import annotations
 

@@ -131,13 +131,13 @@ async def started(example: Example) -> str:
 async def upload(example: Example, token: str, names: list[str]) -> None:
     """Upload through nginx, each until a gateway says that it has it, as the page tells clients to."""
     waiting = iter(names)
-    door = example.place(8080)
+    front = example.place(8080)
 
     async def one() -> None:
         for name in waiting:
             while True:
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                    answer = await put(door, f"/upload/{name}", b"x" * 5000, f"X-Auth-Token: {token}")
+                    answer = await put(front, f"/upload/{name}", b"x" * 5000, f"X-Auth-Token: {token}")
                     if answer.status in {200, 201}:
                         break
                 await asyncio.sleep(0.1)  # a client's pause between two tries

@@ -1,4 +1,4 @@
-"""The pages for readers: every command, plugin and link is tried, by the rules of `tests/pages.py`."""
+"""The pages for readers: their commands are run, by the rules of `tests/support/doc_pages.py`."""
 
 from __future__ import annotations
 

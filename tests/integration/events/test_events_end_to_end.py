@@ -152,7 +152,7 @@ async def test_a_hangup_takes_new_plugins_and_a_faulty_file_keeps_the_old_ones(
     assert (await put(gateway, "/upload/x", b"1")).status == 401
 
     write_handler(folder, "event['path'] = '/new'")
-    await hang_up(gateway, "reloaded: generation 2")
+    await hang_up(gateway, "reloaded: plugin set 2")
     assert (await put(gateway, "/upload/x", b"1")).json["path"] == "/new"
 
     write_handler(folder, "this is no Python")
@@ -161,7 +161,7 @@ async def test_a_hangup_takes_new_plugins_and_a_faulty_file_keeps_the_old_ones(
     assert (await put(gateway, "/upload/x", b"1")).json["path"] == "/new"
 
     write_handler(folder, "event['path'] = '/mended'")
-    await hang_up(gateway, "reloaded: generation 3")
+    await hang_up(gateway, "reloaded: plugin set 3")
     assert (await put(gateway, "/upload/x", b"1")).json["path"] == "/mended"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.plugins.scripting import Handle
+from gateway.plugins.scripting.decision import Handle
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import TIMEOUT, get, handlers_done, put, write_plugin

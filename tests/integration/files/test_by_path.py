@@ -15,8 +15,8 @@ from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.model import Upload
 from gateway.errors import Refusal, Superseded
 from gateway.plugins import Plugins
-from gateway.plugins.scripting import Services
 from gateway.plugins.scripting.files import FilesInMemory
+from gateway.plugins.scripting.namespace import Services
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import (

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from gateway.auth.jwt import issuer as room
+from gateway.auth.jwt import issuer as issuer_module
 from gateway.auth.jwt.issuer import Issuer, IssuerError, fresh_seconds
 from gateway.auth.jwt.verifier import Verifier
 from gateway.errors import Refusal
@@ -48,7 +48,7 @@ async def verifier(issuer: FakeIssuer, clock: Clock) -> AsyncIterator[Verifier]:
     issuer.pairs = [OLD]
     keys = Issuer(load(flags(issuer), {}), clock)
     async with Verifier(load(flags(issuer), {}), keys) as made:
-        await keys.ask()
+        await keys.fetch_in_background()
         yield made
 
 
@@ -108,11 +108,11 @@ async def test_keys_that_are_used_are_renewed_before_they_end_and_nobody_waits(
     before = await keys.keys()
     issuer.pairs = [NEW]
     issuer.may_answer.clear()
-    clock.now += room.DEFAULT_FRESH_TTL * room.RENEW_FRACTION
+    clock.now += issuer_module.DEFAULT_FRESH_TTL * issuer_module.RENEW_FRACTION
     for _ in range(5):
         assert await keys.keys() is before
     issuer.may_answer.set()
-    await keys.ask()
+    await keys.fetch_in_background()
     assert [key.kid for key in (await keys.keys()).keys] == ["new"]
     assert issuer.key_requests == 2
 
@@ -143,7 +143,7 @@ async def test_a_new_key_is_fetched_when_a_token_names_it(
 ) -> None:
     assert await believed(verifier, issuer.token(OLD))
     issuer.pairs = [OLD, NEW]
-    clock.now += room.COOL_DOWN_INTERVAL
+    clock.now += issuer_module.COOL_DOWN_INTERVAL
     assert await believed(verifier, issuer.token(NEW))
     assert await believed(verifier, issuer.token(OLD))
     assert issuer.key_requests == 2
@@ -153,13 +153,13 @@ async def test_tokens_with_made_up_keys_do_not_make_the_issuer_busy(
     verifier: Verifier, issuer: FakeIssuer, clock: Clock
 ) -> None:
     for number in range(30):
-        clock.now += room.COOL_DOWN_INTERVAL / 10
+        clock.now += issuer_module.COOL_DOWN_INTERVAL / 10
         assert not await believed(verifier, rsa_pair("junk").sign({}, kid=f"junk{number}"))
         forged = ec_pair(f"junk{number}")
         assert not await believed(verifier, issuer.token(forged))
     assert issuer.key_requests == 1 + 3
     # What says that it is of somebody else causes no question at all.
-    clock.now += room.COOL_DOWN_INTERVAL
+    clock.now += issuer_module.COOL_DOWN_INTERVAL
     assert not await believed(verifier, issuer.token(NEW, iss="https://other.example"))
     assert issuer.key_requests == 1 + 3
 
@@ -168,7 +168,7 @@ async def test_a_crowd_with_a_new_key_asks_once(
     verifier: Verifier, issuer: FakeIssuer, clock: Clock
 ) -> None:
     issuer.pairs = [NEW]
-    clock.now += room.COOL_DOWN_INTERVAL
+    clock.now += issuer_module.COOL_DOWN_INTERVAL
     tokens = [issuer.token(NEW, jti=str(number)) for number in range(20)]
     assert all(await asyncio.gather(*(believed(verifier, token) for token in tokens)))
     assert issuer.key_requests == 2
@@ -180,9 +180,9 @@ async def test_a_key_that_was_taken_away_is_no_longer_believed(
     token = issuer.token(OLD)
     assert await believed(verifier, token)
     issuer.pairs = [NEW]
-    clock.now += room.DEFAULT_FRESH_TTL
+    clock.now += issuer_module.DEFAULT_FRESH_TTL
     assert not await believed(verifier, token)
-    assert verifier.remembered(token) is None
+    assert verifier.cached_principal(token) is None
 
 
 async def test_the_same_keys_again_keep_what_was_verified(
@@ -190,8 +190,8 @@ async def test_the_same_keys_again_keep_what_was_verified(
 ) -> None:
     token = issuer.token(OLD)
     assert await believed(verifier, token)
-    clock.now += room.DEFAULT_FRESH_TTL
-    assert verifier.remembered(token) is None
+    clock.now += issuer_module.DEFAULT_FRESH_TTL
+    assert verifier.cached_principal(token) is None
     assert await believed(verifier, issuer.token(OLD, jti="2"))
 
 
@@ -201,13 +201,13 @@ async def test_while_the_issuer_is_away_its_last_keys_serve_for_a_bounded_time(
     caplog.set_level(logging.INFO, "gateway.jwt")
     assert await believed(verifier, issuer.token(OLD))
     issuer.status = 500
-    clock.now += room.DEFAULT_FRESH_TTL + room.STALE_TTL - 1
+    clock.now += issuer_module.DEFAULT_FRESH_TTL + issuer_module.STALE_TTL - 1
     assert await believed(verifier, issuer.token(OLD, jti="2"))
     assert "answers 500" in caplog.text
     clock.now += 1
     assert await away(verifier, issuer.token(OLD, jti="3"))
     issuer.status = 200
-    clock.now += room.RETRY_INTERVAL
+    clock.now += issuer_module.RETRY_INTERVAL
     assert await believed(verifier, issuer.token(OLD, jti="3"))
 
 
@@ -215,10 +215,10 @@ async def test_nobody_waits_for_an_issuer_that_was_away_a_moment_ago(
     verifier: Verifier, issuer: FakeIssuer, clock: Clock
 ) -> None:
     issuer.status = 500
-    clock.now += room.DEFAULT_FRESH_TTL
+    clock.now += issuer_module.DEFAULT_FRESH_TTL
     assert await believed(verifier, issuer.token(OLD))
     issuer.may_answer.clear()
-    clock.now += room.RETRY_INTERVAL
+    clock.now += issuer_module.RETRY_INTERVAL
     assert await believed(verifier, issuer.token(OLD, jti="2"))
     assert issuer.requested_paths.count("/.well-known/openid-configuration") <= 3
 
@@ -230,14 +230,14 @@ async def test_without_any_keys_the_answer_is_that_nobody_knows(
     settings = load(flags(issuer), {})
     keys = Issuer(settings, clock)
     async with Verifier(settings, keys) as verifier:
-        await keys.ask()
+        await keys.fetch_in_background()
         for _ in range(5):
             assert await away(verifier, issuer.token())
         assert issuer.key_requests == 1
         assert not await believed(verifier, "junk")
         assert not await believed(verifier, issuer.token(iss="https://other.example"))
         issuer.status = 200
-        clock.now += room.RETRY_INTERVAL
+        clock.now += issuer_module.RETRY_INTERVAL
         assert await believed(verifier, issuer.token())
 
 
@@ -254,7 +254,7 @@ async def test_an_issuer_that_nobody_can_reach_is_told_to_the_operator(
 async def test_an_issuer_that_is_too_slow_is_not_waited_for(
     issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "FETCH_TIMEOUT", 0.05)
+    monkeypatch.setattr(issuer_module, "FETCH_TIMEOUT", 0.05)
     issuer.may_answer.clear()
     async with Issuer(load(flags(issuer), {})) as keys:
         with pytest.raises(IssuerError, match=r"takes longer than 0\.05 s"):
@@ -264,10 +264,10 @@ async def test_an_issuer_that_is_too_slow_is_not_waited_for(
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (b"", "it is no JSON"),
-        (b"<html>", "it is no JSON"),
-        (b"\xff\xfe", "it is no JSON"),
-        (b"[" * 100_000, "it is no JSON"),
+        (b"", "it is not JSON"),
+        (b"<html>", "it is not JSON"),
+        (b"\xff\xfe", "it is not JSON"),
+        (b"[" * 100_000, "it is not JSON"),
         (b"[]", "it has no `keys`"),
         (b"{}", "it has no `keys`"),
         (b"null", "it has no `keys`"),
@@ -275,7 +275,7 @@ async def test_an_issuer_that_is_too_slow_is_not_waited_for(
         (b'{"keys": []}', "must hold 1 to 100 keys"),
         (json.dumps({"keys": [{}] * 101}).encode(), "must hold 1 to 100 keys"),
         (b'{"keys": [{"kty": "oct", "k": "AAAA"}]}', "none of its keys can be used (key 1: "),
-        (b" " * (room.MAX_RESPONSE_BYTES + 1), "sends more than 256 KiB"),
+        (b" " * (issuer_module.MAX_RESPONSE_BYTES + 1), "sends more than 256 KiB"),
     ],
     ids=lambda value: repr(value[:20]),
 )
@@ -287,14 +287,14 @@ async def test_keys_that_are_none_change_nothing(
     with pytest.raises(IssuerError) as caught:
         await keys.fetch()
     assert words in str(caught.value)
-    clock.now += room.DEFAULT_FRESH_TTL
+    clock.now += issuer_module.DEFAULT_FRESH_TTL
     assert await keys.keys() is before
 
 
 async def test_a_compressed_answer_is_not_blown_up(keys: Issuer, issuer: FakeIssuer) -> None:
     issuer.headers = {"Content-Encoding": "gzip"}
     issuer.document = b"\x1f\x8b" + b"x" * 100
-    with pytest.raises(IssuerError, match="it is no JSON"):
+    with pytest.raises(IssuerError, match="it is not JSON"):
         await keys.fetch()
 
 
@@ -312,11 +312,11 @@ async def test_redirects_are_not_followed_and_faults_are_told(
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"issuer": "https://evil.example"}, "speaks of the issuer 'https://evil.example'"),
-        ({"issuer": None}, "speaks of the issuer None"),
-        ({"jwks_uri": None}, "its `jwks_uri` is no https address"),
-        ({"jwks_uri": "file:///etc/passwd"}, "its `jwks_uri` is no https address"),
-        ({"jwks_uri": ["http://127.0.0.1"]}, "its `jwks_uri` is no https address"),
+        ({"issuer": "https://evil.example"}, "names the issuer 'https://evil.example'"),
+        ({"issuer": None}, "names the issuer None"),
+        ({"jwks_uri": None}, "its `jwks_uri` is not an https URL"),
+        ({"jwks_uri": "file:///etc/passwd"}, "its `jwks_uri` is not an https URL"),
+        ({"jwks_uri": ["http://127.0.0.1"]}, "its `jwks_uri` is not an https URL"),
         ({"jwks_uri": "http://"}, "http://"),
         ({"jwks_uri": "https://["}, "https://["),
         ({"jwks_uri": "https://x:99999/"}, "https://x:99999/"),
@@ -340,7 +340,7 @@ async def test_an_https_issuer_cannot_send_us_to_plain_http(monkeypatch: pytest.
         return json.dumps(said).encode(), ""
 
     monkeypatch.setattr(Issuer, "_get", answer)
-    with pytest.raises(IssuerError, match="its `jwks_uri` is no https address"):
+    with pytest.raises(IssuerError, match="its `jwks_uri` is not an https URL"):
         await Issuer(settings).fetch()
 
 
@@ -353,13 +353,13 @@ async def test_a_discovery_that_is_no_object_is_told_with_what_to_do() -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = "http://{}:{}".format(*runner.addresses[0])
     async with Issuer(load({"jwt_issuer": url, "jwt_audience": ["a"]}, {})) as keys:
-        with pytest.raises(IssuerError, match="say --jwt-jwks-url"):
+        with pytest.raises(IssuerError, match="set --jwt-jwks-url"):
             await keys.fetch()
     await runner.cleanup()
 
 
 async def test_closing_does_not_wait_for_an_issuer_that_is_silent(issuer: FakeIssuer) -> None:
     issuer.may_answer.clear()
-    async with asyncio.timeout(room.FETCH_TIMEOUT), Verifier(load(flags(issuer), {})):
+    async with asyncio.timeout(issuer_module.FETCH_TIMEOUT), Verifier(load(flags(issuer), {})):
         while not issuer.requested_paths:
             await asyncio.sleep(0)

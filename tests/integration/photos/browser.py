@@ -16,7 +16,7 @@ from tests.support.harness import TIMEOUT
 
 PICTURES: Final = PROJECT / "docs" / "pictures"
 TAKE_PICTURES: Final = bool(os.environ.get("TAKE_PICTURES"))
-"""`TAKE_PICTURES=1 scripts/check tests/photos/test_page.py` writes the pictures of docs/ anew."""
+"""`TAKE_PICTURES=1 scripts/check tests/integration/photos/test_page.py` writes those of docs/ anew."""
 
 expect.set_options(timeout=TIMEOUT * 1000)
 

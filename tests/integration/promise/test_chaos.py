@@ -1,7 +1,7 @@
 """Random faults: whatever is killed, every upload that was answered 2xx has its runs.
 
-What kills a worker whenever it is run ends dead: `tests/nats/test_worker.py`. The leader and all three
-servers killed under one gateway: `tests/nats/test_cluster.py`. `python -m bench.chaos` is the long form.
+An event that kills its worker on each run ends dead: `nats/test_worker.py`. The leader and all three
+servers killed under one gateway: `nats/test_cluster.py`. `python -m bench.chaos` is the long form.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def fill(folder: Path, leave: int) -> Path:
     """Fill the disk but for `leave` bytes."""
     filler = folder / "filler"
     with filler.open("wb") as file:
-        while (room := free(folder) - leave) > 0:
-            file.write(b"\0" * min(room, MIB))
+        while (free_bytes := free(folder) - leave) > 0:
+            file.write(b"\0" * min(free_bytes, MIB))
             file.flush()
     return filler
 

@@ -279,7 +279,7 @@ def test_a_process_that_cannot_be_forked_now_is_tried_again_and_ends_no_other(
     before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fork", fork)
-        supervisor._look_at_the_clock()
+        supervisor._check_deadlines()
     assert list(supervisor._due) == [1]
     assert len(os.listdir("/proc/self/fd")) == before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGTERM, signal.SIGCHLD} == set()

@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.plugins.scripting import Callout, HTTPError, ScriptExecutor
+from gateway.plugins.scripting.callout import Callout, HTTPError
+from gateway.plugins.scripting.executor import ScriptExecutor
 
 
 async def _echo(request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.plugins.scripting import HTTPError
+from gateway.plugins.scripting.callout import HTTPError
 from gateway.server.app import Gateway
 from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.conftest import StartGateway

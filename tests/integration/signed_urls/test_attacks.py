@@ -307,7 +307,7 @@ async def test_many_replays_at_once_store_one_file(gateway: Gateway, tmp_path: P
     assert sorted(answer.status for answer in answers) == [201, *[403] * 29]
 
 
-# -- doors that store no files
+# -- endpoints that store no files
 
 
 @pytest.mark.parametrize(

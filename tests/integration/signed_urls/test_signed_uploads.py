@@ -109,7 +109,7 @@ async def test_a_signed_put_needs_no_token(
 
 
 @pytest.mark.parametrize("path", ["/uploads/event_1/ü;x.png", "/x", "/upload/%41"])
-async def test_every_stored_path_has_a_door(
+async def test_every_stored_path_has_an_endpoint(
     start_gateway: StartGateway, tmp_path: Path, path: str
 ) -> None:
     gateway = await start_gateway(auth="token")
@@ -248,7 +248,7 @@ async def test_a_refused_put_costs_the_client_no_byte_of_its_body(
     assert (done.status, done.uploaded) == (403, 0)
 
 
-async def test_the_door_of_stored_paths_takes_nobody_without_a_signature(
+async def test_the_endpoint_of_stored_paths_needs_a_signature(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     gateway = await start_gateway()

@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.endpoints.routing.plugin import KIND, routing_kind
 from gateway.endpoints.routing.table import RouteTable
 from gateway.plugins import KINDS, Plugins
-from gateway.plugins.scripting import Services
+from gateway.plugins.scripting.namespace import Services
 from gateway.server.app import Gateway
 from tests.support.harness import GatewayProcess, RawResponse, raw_connection, request_head, write_plugin
 

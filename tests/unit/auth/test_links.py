@@ -1,4 +1,4 @@
-"""Where signed URLs lead: to the door that has the path, from the base that the operator said."""
+"""Signed URLs lead to the endpoint that has the path, on the base URL of the operator."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def links(**said: Any) -> SignedUrlFactory:
         ({"file_upload_api_path": "/upload/{id}"}, "PUT", "/upload/a", "/-/objects/upload/a"),
     ],
 )
-async def test_a_url_leads_to_a_door_that_has_this_very_path(
+async def test_a_url_leads_to_an_endpoint_with_its_exact_path(
     said: dict[str, Any], method: str, path: str, leads_to: str
 ) -> None:
     url = await links(**said).sign_url(method, path)
@@ -86,7 +86,7 @@ async def test_a_worker_without_public_url_says_what_it_needs() -> None:
 
 
 class _Bucket:
-    """A shelf that signs whatever it is asked for."""
+    """A storage that signs any request."""
 
     async def sign(self, grant: Any, *, expires: float) -> PresignedRequest | None:
         fields = {"policy": "p"} if grant.method == "POST" else {}
@@ -94,7 +94,7 @@ class _Bucket:
 
 
 async def test_a_bucket_signs_for_itself_but_not_what_has_to_be_counted() -> None:
-    there = SignedUrlFactory(load({}, {}), SIGNER, lambda: "https://files.example", _Bucket())  # type: ignore[arg-type]  # as much of a shelf as is asked for
+    there = SignedUrlFactory(load({}, {}), SIGNER, lambda: "https://files.example", _Bucket())  # type: ignore[arg-type]  # the part that is used
     assert await there.sign_url("PUT", "/a") == "https://bucket.example/a"
     assert await there.sign_url("POST", "/a") == {
         "url": "https://bucket.example/a",
@@ -113,7 +113,7 @@ async def test_a_bucket_signs_for_itself_but_not_what_has_to_be_counted() -> Non
         ("/upload/a", None),
     ],
 )
-def test_the_door_of_stored_paths_reads_what_stands_behind_it(raw: str, path: str | None) -> None:
+def test_the_endpoint_of_stored_paths_parses_the_rest_of_the_path(raw: str, path: str | None) -> None:
     match = match_object_path(raw)
     assert match == (None if path is None else PathMatch(path, {"filepath": path[1:]}))
 
@@ -121,7 +121,7 @@ def test_the_door_of_stored_paths_reads_what_stands_behind_it(raw: str, path: st
 @pytest.mark.parametrize(
     "raw", ["/-/objects/", "/-/objects/a%2Fb", "/-/objects/../x", "/-/objects/a//b"]
 )
-def test_bad_paths_behind_the_door_are_refused(raw: str) -> None:
+def test_bad_paths_below_the_endpoint_are_refused(raw: str) -> None:
     with pytest.raises(Refusal, match="path"):
         match_object_path(raw)
 

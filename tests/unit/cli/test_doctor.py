@@ -86,7 +86,7 @@ def test_an_error_of_the_system_is_a_finding(
     assert everything(tmp_path) == set()
 
 
-def test_no_room_above_the_watermark_fails(tmp_path: Path) -> None:
+def test_no_space_above_the_watermark_fails(tmp_path: Path) -> None:
     assert levels(disk.free_space(settings_of(tmp_path, min_free_bytes=2**62))) == ["FAIL"]
     assert levels(disk.free_space(settings_of(tmp_path))) == ["ok"]
 

@@ -522,9 +522,9 @@ async def test_an_upload_whose_caller_is_cancelled_is_committed_all_the_same(
 
 
 async def test_what_is_queued_at_the_end_is_committed(tmp_path: Path) -> None:
-    office = CommitterHarness(tmp_path)
-    commits = [asyncio.create_task(office.commit(f"/{number}")) for number in range(5)]
+    harness = CommitterHarness(tmp_path)
+    commits = [asyncio.create_task(harness.commit(f"/{number}")) for number in range(5)]
     await asyncio.sleep(0)
-    await asyncio.to_thread(office.close)
+    await asyncio.to_thread(harness.close)
     assert [stored.path for stored in await asyncio.gather(*commits)] == [f"/{n}" for n in range(5)]
     assert list(IncomingDirectory(tmp_path / "incoming").upload_ids()) == []

@@ -32,15 +32,9 @@ from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
 from gateway.plugins.models import Strict
 from gateway.plugins.schema import SCHEMA_FILE
-from gateway.plugins.scripting import (
-    Configs,
-    PluginContext,
-    ScriptContext,
-    Services,
-    callout,
-    run_script,
-    watchdog,
-)
+from gateway.plugins.scripting import callout, executor
+from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
+from gateway.plugins.scripting.values import Configs
 from gateway.storage.local import incoming
 from tests.support import PROJECT
 from tests.support.reference_pages import keys, page, rows, section
@@ -193,7 +187,7 @@ def test_the_changes_tell_of_this_version() -> None:
         ("architecture.md", f"from {committer.MIN_SYNC_APART_BYTES >> 20} MiB on"),
         ("architecture.md", f"at most {local_writer.MAX_BATCH_BYTES >> 20} MiB"),
         ("reference/script-names.md", f"over {callout.MAX_RESPONSE_BYTES >> 20} MiB"),
-        ("reference/script-names.md", f"more than {watchdog.REPORT_DELAYS[0]} s"),
+        ("reference/script-names.md", f"more than {executor.REPORT_DELAYS[0]} s"),
         ("reference/http.md", f"over {paths.MAX_SEGMENT_BYTES} bytes"),
         ("reference/http.md", f"more than {paths.MAX_SEGMENTS} segments"),
         ("reference/http.md", f"over {paths.MAX_PATH_BYTES} bytes"),

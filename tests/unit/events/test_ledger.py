@@ -499,7 +499,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_the_house_is_kept_until_it_is_closed(journal: Journal) -> None:
+async def test_housekeeping_runs_until_the_journal_is_closed(journal: Journal) -> None:
     publish_uploads(journal, "a")
     keeping = asyncio.create_task(journal.ledger.prune_periodically(0.0, 3600.0))
     settle_run(journal, (await journal.queue.claim("h", 1, 0.0))[0], "done")

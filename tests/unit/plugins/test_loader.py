@@ -1,4 +1,4 @@
-"""Tests of gateway.plugins: folders of YAML become one generation, or say what is wrong and where."""
+"""Tests of gateway.plugins: folders of YAML become one set, or say what is wrong and where."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from gateway.domain.model import UPLOADED, UPLOADING, RetryPolicy
 from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Handler, PluginErrors, Plugins
-from gateway.plugins.scripting import Handle, Services
-from gateway.plugins.scripting.event import Event
+from gateway.plugins.scripting.decision import Handle
+from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.scripting.trace import plugin_traceback
+from gateway.plugins.scripting.values import Event
 from tests.support import PROJECT, TESTS
 
 GOLDEN = TESTS / "golden" / "plugins"

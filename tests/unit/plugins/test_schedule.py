@@ -15,7 +15,7 @@ from gateway.domain.schedules import Cron, Every
 from gateway.plugins import PluginErrors, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.schema import plugin_schema
-from gateway.plugins.scripting import Services
+from gateway.plugins.scripting.namespace import Services
 
 SCRIPT = "script: |\n  async def nightly(event, handle):\n    pass\n"
 HEAD = f"name: nightly\nevent: {SCHEDULE}\n"

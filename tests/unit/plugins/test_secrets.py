@@ -15,7 +15,7 @@ import pytest
 from gateway.cli import main
 from gateway.errors import ConfigError
 from gateway.plugins import PluginErrors, Plugins
-from gateway.plugins.scripting import Services
+from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import MAX_VALUE_BYTES, DecryptionError, SecretKeys, new_key, secret_keys
 from gateway.settings import load
 from gateway.telemetry import logs

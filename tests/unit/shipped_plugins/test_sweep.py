@@ -10,7 +10,9 @@ import pytest
 
 from gateway.domain.model import SCHEDULE
 from gateway.plugins import Plugins
-from gateway.plugins.scripting import Event, Handle, Services
+from gateway.plugins.scripting.decision import Handle
+from gateway.plugins.scripting.namespace import Services
+from gateway.plugins.scripting.values import Event
 from tests.support import PROJECT
 from tests.support.harness import files_below, write_plugin
 

@@ -1,1 +1,1 @@
-"""Tests of the signing room."""
+"""Tests of `gateway.signing`."""

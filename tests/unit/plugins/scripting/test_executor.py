@@ -15,18 +15,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import Refusal
-from gateway.plugins.scripting import (
-    Configs,
-    ExecutorLost,
-    PluginContext,
-    ScriptContext,
-    ScriptExecutor,
-    ScriptStopped,
-    Services,
-    run_script,
-)
 from gateway.plugins.scripting.compile import ScriptSource, compile_source
-from gateway.plugins.scripting.executor import MAX_REPLACEMENTS
+from gateway.plugins.scripting.executor import MAX_REPLACEMENTS, ExecutorLost, ScriptExecutor
+from gateway.plugins.scripting.executor_thread import ScriptStopped
+from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
+from gateway.plugins.scripting.values import Configs
 from gateway.telemetry import logs
 from tests.support import PROJECT
 
@@ -280,7 +273,7 @@ async def test_after_the_last_replacement_a_executor_is_not_alive_and_says_so_at
 async def test_a_script_that_blocks_is_named_once_with_file_and_line(
     executor: ScriptExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.plugins.scripting.watchdog.REPORT_DELAYS", (0.1,))
+    monkeypatch.setattr("gateway.plugins.scripting.executor.REPORT_DELAYS", (0.1,))
     text = "async def p(release):\n    work(release)\n\ndef work(release):\n    release.wait(30)\n"
     names, release = script(text, line=3), threading.Event()
     with caplog.at_level(logging.WARNING, "gateway.executor"):

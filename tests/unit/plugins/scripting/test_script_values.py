@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from gateway.domain.event_bodies import uploading_event
 from gateway.domain.model import Upload
 from gateway.errors import ConfigError
-from gateway.plugins.scripting import (
-    MU,
-    Configs,
-    Event,
-    Handle,
-    Headers,
-    InvalidResult,
-    read_changes,
-)
 from gateway.plugins.scripting.compile import ScriptSource, compile_source
+from gateway.plugins.scripting.decision import Handle, InvalidResult, read_changes
+from gateway.plugins.scripting.values import MU, Configs, Event, Headers
 
 
 def upload(**values: Any) -> Upload:

@@ -24,20 +24,19 @@ from gateway.domain.model import (
 )
 from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
 from gateway.plugins import Handler, Plugins
-from gateway.plugins.hooks.report import HandlerRun, Reporter
+from gateway.plugins.handler_runs import HandlerRun, Reporter
 from gateway.plugins.models import DELIVERED
-from gateway.plugins.scripting import (
+from gateway.plugins.scripting.decision import (
     Changes,
-    Event,
-    ExecutorLost,
     Handle,
     InvalidResult,
-    ScriptExecutor,
     Served,
-    never_suspends,
     read_changes,
     read_served,
 )
+from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
+from gateway.plugins.scripting.executor_thread import never_suspends
+from gateway.plugins.scripting.values import Event
 from gateway.telemetry import logs
 
 MAX_FAILED_UPLOADS: Final = 100

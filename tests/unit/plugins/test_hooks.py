@@ -16,8 +16,8 @@ from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
-from gateway.plugins.scripting import Services
 from gateway.plugins.scripting.executor import MAX_REPLACEMENTS
+from gateway.plugins.scripting.namespace import Services
 from tests.support import TESTS
 
 Start = Callable[..., Awaitable[Hooks]]
