@@ -165,12 +165,12 @@ def _make(path: Path) -> None:
         write_key_file(path, base64.b64encode(secrets.token_bytes(MIN_KEY_BYTES)) + b"\n")
     except FileExistsError:
         return  # another process of this directory created it
-    except OSError as fault:
+    except OSError as error:
         raise ConfigError(
-            f"the installation key cannot be written ({fault.strerror}): check the disk and the"
+            f"the installation key cannot be written ({error.strerror}): check the disk and the"
             " owner of the folder",
             str(path),
-        ) from fault
+        ) from error
 
 
 def _plain(host: str, port: int) -> Address:
@@ -187,8 +187,8 @@ def _trust_only(certificate: Path) -> ssl.SSLContext:
         first, end, _ = certificate.read_text(encoding="ascii").partition(ssl.PEM_FOOTER)
         start = first.index(ssl.PEM_HEADER)
         context.load_verify_locations(cadata=first[start:] + end)
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"the certificate cannot be read ({fault}): it must be a PEM file", str(certificate)
-        ) from fault
+            f"the certificate cannot be read ({error}): it must be a PEM file", str(certificate)
+        ) from error
     return context

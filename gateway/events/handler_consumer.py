@@ -110,11 +110,8 @@ class HandlerConsumer:
             return
         except Exception as error:
             # A defect of the gateway; a consumer that ended would leave its handler without deliveries.
-            log.exception(
-                "a claim for %s failed",
-                self.spec.name,
-                extra=event("claim.failed", handler=self.spec.name),
-            )
+            handler = self.spec.name
+            log.exception("a claim for %s failed", handler, extra=event("claim.failed", handler=handler))
             await self._backoff.wait(EventEngineUnavailable(str(error)))
             return
         self._backoff.reset()
@@ -130,7 +127,5 @@ class HandlerConsumer:
         self._changed.set()
         if not run.cancelled() and (error := run.exception()) is not None:
             log.error(
-                "a delivery could not be settled",
-                exc_info=error,
-                extra=event("delivery.pending_uploads"),
+                "a delivery could not be settled", exc_info=error, extra=event("delivery.unsettled")
             )

@@ -11,12 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.events import schema
 from gateway.events.claims import UnpublishedEvents, Wakeups
-from gateway.events.database import Database
+from gateway.events.database import Database, migrate
 from gateway.events.ledger import JournalLedger
-from gateway.events.outbox import JournalOutbox
-from gateway.events.pending_uploads import PendingUploads
+from gateway.events.outbox import JournalOutbox, PendingUploads
 from gateway.events.queue import JournalQueue
 from gateway.events.scheduler import ScheduleState
 
@@ -33,13 +31,13 @@ class Journal:
         unpublished, wakeups = UnpublishedEvents(), Wakeups()
         self.queue = JournalQueue(self._database, unpublished, wakeups, node)
         self.outbox = JournalOutbox(self._database, unpublished, wakeups)
-        self.pending_uploads = PendingUploads(self._database, unpublished, wakeups)
+        self.pending_uploads = PendingUploads(self._database, unpublished)
         self.schedule_state = ScheduleState(self._database)
         self.ledger = JournalLedger(self._database, wakeups)
 
     def open(self) -> None:
         """Open, create or migrate the file. Raises `ConfigError`."""
-        self._database.open(schema.migrate)
+        self._database.open(migrate)
 
     def copy_from(self, other: Journal) -> int:
         """Copy all that `other` holds, durably; return how many deliveries. May be repeated."""

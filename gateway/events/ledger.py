@@ -142,11 +142,7 @@ class JournalLedger:
 
     def check_writable(self) -> Future[None]:
         """Write a row, to check that the journal is writable."""
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute("REPLACE INTO facts VALUES ('checked', ?)", (str(time.time()),))
-
-        return self._database.submit(operation)
+        return self._database.write("REPLACE INTO facts VALUES ('checked', ?)", (str(time.time()),))
 
     def prune(self, before: float, relayed_before: float, limit: int = 1000) -> Future[int]:
         """Delete what is done, and uploads without events, older than `before` (Unix time).

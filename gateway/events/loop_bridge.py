@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from gateway.domain.sqlite_writer import Operation
 from gateway.errors import EventEngineUnavailable
-from gateway.events.database import Database
+from gateway.events.database import Database, StatementValues
 
 T = TypeVar("T")
 _Waiting = tuple["asyncio.Future[Any]", "Future[Any]"]
@@ -68,13 +68,20 @@ class LoopBridge:
 
         Raises `EventEngineUnavailable` (through the future) where the journal cannot be written.
         """
+        return self._forward(self._database.submit(operation))
+
+    def write(self, statement: str, values: StatementValues) -> asyncio.Future[None]:
+        """Queue one statement, as `run` does an operation."""
+        return self._forward(self._database.write(statement, values))
+
+    def _forward(self, submitted: Future[T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         results = self._results
         if results is None or results.loop is not loop:
             results = self._results = _LoopQueue(loop)
         future: asyncio.Future[T] = loop.create_future()
         deliver_result = results.deliver_result
-        self._database.submit(operation).add_done_callback(lambda done: deliver_result(future, done))
+        submitted.add_done_callback(lambda done: deliver_result(future, done))
         return future
 
 
@@ -82,8 +89,7 @@ class BatchWriter(Generic[T]):
     """Writes single items of many coroutines in as few operations as possible.
 
     `write` gets all that came together; `written` is called with them (on the loop) when they are
-    durable. Where `write` raises for a batch, each item is tried alone: one that cannot be written
-    spoils no other.
+    durable. Where `write` raises for a batch, each item is tried alone: it spoils no other.
     """
 
     def __init__(

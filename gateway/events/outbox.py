@@ -1,12 +1,14 @@
 """The journal as an outbox: what the commit writes before it publishes, and events of others.
 
 The commit's methods queue one small operation each and return its future, durable when done. The
-deliveries of an upload are held back in memory from their recording to their release.
+deliveries of an upload are held back in memory from their recording to their release. The row of an
+object is pending until it is known whether S3 has published it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sqlite3
 import time
@@ -14,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
-from gateway.domain.model import Identity
+from gateway.domain.model import OBJECT_CREATED, Identity
 from gateway.events.claims import UnpublishedEvents, Wakeups
 from gateway.events.database import Database, insert
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
@@ -80,15 +82,11 @@ class JournalOutbox:
             await self._published.submit(new)
 
     def _notify(self, batches: list[Sequence[NewEvent]]) -> None:
-        self._wakeups.notify(
-            {handler for batch in batches for event in batch for handler in event.handlers}
-        )
+        events = itertools.chain.from_iterable(batches)
+        self._wakeups.notify({handler for event in events for handler in event.handlers})
 
     def has_unclaimed(self) -> Future[bool]:
-        """Return whether deliveries wait that were never claimed.
-
-        At a start their uploads may be unpublished.
-        """
+        """Return whether deliveries wait that were never claimed: their uploads may be unpublished."""
 
         def operation(db: sqlite3.Connection) -> bool:
             (exists,) = db.execute(
@@ -106,14 +104,10 @@ class JournalOutbox:
 
         def operation(db: sqlite3.Connection) -> None:
             now = time.time()
-            rows = [
-                (event.event_id, handler, "ready", now, now, now)
-                for _, event in events
-                for handler in event.handlers
-            ]
+            pairs = [(event.event_id, handler) for _, event in events for handler in event.handlers]
             insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
             insert(db, "events", _EVENTS, [_event(upload_id, event, now) for upload_id, event in events])
-            insert(db, "deliveries", _DELIVERIES, rows)
+            insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", now, now, now) for pair in pairs])
 
         def finish(future: Future[None]) -> None:
             if future.exception() is not None:
@@ -126,10 +120,7 @@ class JournalOutbox:
     def move_upload(self, upload_id: str, path: str) -> Future[None]:
         """Change the final path of an upload that is not yet published."""
 
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE uploads SET path = ? WHERE id = ?", (path, upload_id))
-
-        return self._database.submit(operation)
+        return self._database.write("UPDATE uploads SET path = ? WHERE id = ?", (path, upload_id))
 
     def forget_uploads(self, upload_ids: Iterable[str]) -> Future[None]:
         """Delete uploads that were never published, with their events."""
@@ -137,10 +128,8 @@ class JournalOutbox:
 
         def operation(db: sqlite3.Connection) -> None:
             rows = [(upload_id,) for upload_id in ids]
-            db.executemany(
-                "DELETE FROM deliveries WHERE event_id IN (SELECT id FROM events WHERE upload_id = ?)",
-                rows,
-            )
+            events = "(SELECT id FROM events WHERE upload_id = ?)"
+            db.executemany(f"DELETE FROM deliveries WHERE event_id IN {events}", rows)  # noqa: S608 (ours)
             db.executemany("DELETE FROM events WHERE upload_id = ?", rows)
             db.executemany("DELETE FROM uploads WHERE id = ?", rows)
 
@@ -168,8 +157,7 @@ class JournalOutbox:
             uploads = {}
             for upload_id in upload_ids:
                 row = db.execute(
-                    "SELECT path, device, inode, bytes, mtime_ns FROM uploads WHERE id = ?",
-                    (upload_id,),
+                    "SELECT path, device, inode, bytes, mtime_ns FROM uploads WHERE id = ?", (upload_id,)
                 ).fetchone()
                 if row is not None:
                     uploads[upload_id] = (str(row[0]), Identity(*row[1:]))
@@ -180,7 +168,6 @@ class JournalOutbox:
 
 def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
     identity = record.identity
-    principal = None if record.principal is None else json.dumps(record.principal)
     return (
         record.upload_id,
         record.path,
@@ -190,7 +177,7 @@ def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
         identity.device,
         identity.inode,
         identity.mtime_ns,
-        principal,
+        None if record.principal is None else json.dumps(record.principal),
         record.remote,
         record.created,
         now,
@@ -211,3 +198,83 @@ def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
     insert(db, "events", _EVENTS, rows, on_conflict=_ONCE)
     due = [(e.id, handler, "ready", now, e.created, now) for e in events for handler in e.handlers]
     insert(db, "deliveries", _DELIVERIES, due, on_conflict=_ONCE)
+
+
+_HANDLERS: Final = (
+    "SELECT e.upload_id, e.id, d.handler FROM uploads u JOIN events e ON e.upload_id = u.id"
+    " JOIN deliveries d ON d.event_id = e.id WHERE u.pending"
+)
+
+
+class PendingUpload(NamedTuple):
+    """A recorded upload: its id, its path, where it may lie, and its events."""
+
+    upload_id: str
+    path: str
+    place: dict[str, Any]
+    event_ids: tuple[str, ...]
+
+
+class PendingUploads:
+    """The rows with `pending`. Each is settled once; a release of its events lets them be claimed."""
+
+    def __init__(self, database: Database, unpublished: UnpublishedEvents) -> None:
+        self._database = database
+        self._unpublished = unpublished
+
+    def hold(self) -> Future[list[PendingUpload]]:
+        """After a start: return all of them, and hold back their deliveries."""
+
+        def operation(db: sqlite3.Connection) -> list[PendingUpload]:
+            handlers: dict[str, dict[str, list[str]]] = {}
+            for upload_id, event_id, handler in db.execute(_HANDLERS):
+                handlers.setdefault(upload_id, {}).setdefault(event_id, []).append(handler)
+            uploads = []
+            rows = db.execute("SELECT id, path, place FROM uploads WHERE pending")
+            for upload_id, path, place in rows:
+                events = handlers.get(upload_id, {})
+                for event_id, names in events.items():
+                    self._unpublished.hold(event_id, upload_id, names)
+                uploads.append(PendingUpload(upload_id, path, json.loads(place), tuple(events)))
+            return uploads
+
+        return self._database.submit(operation)
+
+    def move(self, upload_id: str, path: str, place: dict[str, Any]) -> Future[None]:
+        """Change the object of an upload that is not published."""
+
+        statement = "UPDATE uploads SET path = ?, place = ? WHERE id = ? AND pending"
+        return self._database.write(statement, (path, json.dumps(place), upload_id))
+
+    def mark_published(self, upload_id: str, etag: str) -> Future[None]:
+        """Note that it was published with this entity tag; its deliveries stay held."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute(
+                "UPDATE uploads SET pending = 0, place = json_set(place, '$.etag', ?)"
+                " WHERE id = ? AND pending",
+                (etag, upload_id),
+            )
+            db.execute(
+                "UPDATE events SET body = json_set(body, '$.etag', ?) WHERE upload_id = ? AND type = ?",
+                (etag, upload_id, OBJECT_CREATED),
+            )
+
+        return self._database.submit(operation)
+
+    def published_objects(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, str]]]:
+        """Return path and entity tag of those of `upload_ids` that were published."""
+
+        def operation(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
+            objects = {}
+            for upload_id in upload_ids:
+                row = db.execute(
+                    "SELECT path, json_extract(place, '$.etag') FROM uploads"
+                    " WHERE id = ? AND place IS NOT NULL AND NOT pending",
+                    (upload_id,),
+                ).fetchone()
+                if row is not None:
+                    objects[upload_id] = (str(row[0]), str(row[1]))
+            return objects
+
+        return self._database.submit(operation)

@@ -60,7 +60,6 @@ _RELAYED: Final = (
     f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
 )
 
-
 _Settlement = tuple[int, int, int, str, float, str | None, float, str, str]
 """The end of a run: row, round, attempt; the new state, the delay, the error; its seconds, its outcome,
 the handler."""
@@ -96,34 +95,26 @@ class JournalQueue:
 
     async def ack(self, delivery: Delivery, duration: float) -> None:
         """Settle a delivery as done."""
-        await self._settle_run(delivery, "done", 0.0, None, duration, "done")
+        await self._settle_run(delivery, "done", "done", duration, None, 0.0)
 
     async def retry(self, delivery: Delivery, delay: float, error: str, duration: float) -> None:
         """Settle a run as failed: due again in `delay` seconds."""
-        await self._settle_run(delivery, "ready", delay, error, duration, "retry")
+        await self._settle_run(delivery, "ready", "retry", duration, error, delay)
 
     async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
         """Make a delivery dead, until an operator decides."""
-        await self._settle_run(delivery, "dead", 0.0, error, duration, "dead")
+        await self._settle_run(delivery, "dead", "dead", duration, error, 0.0)
 
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Return running deliveries unharmed, due in `delay` seconds: no attempt is used."""
         rows = packed([_run_of(delivery) for delivery in deliveries])
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute(_HAND_BACK, {"now": time.time(), "delay": delay, "rows": rows})
-
-        await self._bridge.run(operation)
+        await self._bridge.write(_HAND_BACK, {"now": time.time(), "delay": delay, "rows": rows})
         self._wakeups.notify({delivery.handler for delivery in deliveries})
 
     async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:
         """Mark deliveries that a remote engine has: they stay for a replay until they are pruned."""
         rows = packed([_run_of(delivery) for delivery in deliveries])
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute(_RELAYED, {"now": time.time(), "rows": rows})
-
-        await self._bridge.run(operation)
+        await self._bridge.write(_RELAYED, {"now": time.time(), "rows": rows})
 
     def recover(self) -> Future[tuple[int, int]]:
         """After a start: make ready what ran, hold nothing. Returns how many are due, and ran."""
@@ -180,10 +171,10 @@ class JournalQueue:
         self,
         delivery: Delivery,
         state: str,
-        delay: float,
-        error: str | None,
-        duration: float,
         outcome: str,
+        duration: float,
+        error: str | None,
+        delay: float,
     ) -> None:
         run = _run_of(delivery)
         await self._settlements.submit((*run, state, delay, error, duration, outcome, delivery.handler))

@@ -126,9 +126,7 @@ class Relay:
             except EventEngineUnavailable as error:
                 self._slots.release()
                 log.error(
-                    "the journal cannot be read, retrying: %s",
-                    error,
-                    extra=event("journal.unavailable"),
+                    "the journal cannot be read, retrying: %s", error, extra=event("journal.unavailable")
                 )
                 await asyncio.sleep(MAX_DELAY)
                 continue
@@ -189,11 +187,8 @@ class Relay:
             self._delay = 0.0
             return
         if not self._delay:
-            log.warning(
-                "NATS unavailable, events stay queued in the journal: %s",
-                error,
-                extra=event("engine.unavailable"),
-            )
+            unavailable = "NATS unavailable, events stay queued in the journal: %s"
+            log.warning(unavailable, error, extra=event("engine.unavailable"))
         self._delay = min(max(self._delay * 2, MIN_DELAY), MAX_DELAY)
 
     async def _outgoing(self, claimed: Sequence[Delivery]) -> list[OutgoingDelivery]:

@@ -6,9 +6,11 @@ and may be repeated. The caller closes the session.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import quote
 
 import aiohttp
@@ -16,13 +18,17 @@ from yarl import URL
 
 from gateway.domain.api_routes import EVENTS_PREFIX, literal_names
 from gateway.errors import ConfigError, EventEngineUnavailable
-from gateway.events import json_codec
 from gateway.events.protocols import (
+    STATES,
+    Attempt,
     ChunkResult,
+    DeliveryHistory,
     DeliveryPage,
+    DeliveryRow,
     Depth,
     EventHistory,
     Selection,
+    State,
     Verb,
 )
 
@@ -58,22 +64,22 @@ class RemoteLedger:
 
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state."""
-        return json_codec.decode_depth(await self._get("depth"))
+        return decode_depth(await self._get("depth"))
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows behind the cursor `after`."""
-        fields = json_codec.encode_selection(selection)
+        fields = encode_selection(selection)
         events = [("event", event) for event in fields.pop("events", ())]
         fields |= {"limit": limit} | ({} if after is None else {"after": after})
         query = [*events, *((name, str(value)) for name, value in fields.items())]
-        return json_codec.decode_page(await self._get("", query))
+        return decode_page(await self._get("", query))
 
     async def history(self, event_id: str) -> EventHistory | None:
         """Return an event with its deliveries, or None."""
         if not event_id or event_id in literal_names(EVENTS_PREFIX):
             return None
         data = await self._get(event_id, none_at_404=True)
-        return None if data is None else json_codec.decode_history(data)
+        return None if data is None else decode_history(data)
 
     async def paused(self) -> frozenset[str]:
         """Return the handlers that are paused."""
@@ -81,9 +87,7 @@ class RemoteLedger:
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`."""
-        return json_codec.decode_chunk(
-            await self._post(verb, {**json_codec.encode_selection(selection), "after": after})
-        )
+        return decode_chunk(await self._post(verb, {**encode_selection(selection), "after": after}))
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""
@@ -140,3 +144,113 @@ async def _decode(response: aiohttp.ClientResponse) -> Any:
     if response.status in {401, 403}:
         raise ConfigError(reason)
     raise EventEngineUnavailable(reason)
+
+
+MAX_EVENTS: Final = 1000
+"""Events that one selection may name."""
+
+MAX_NAME_LENGTH: Final = 1000
+"""Characters of a name in a selection."""
+
+_SELECTION_FIELDS: Final = frozenset({"state", "handler", "since", "events"})
+
+Json = dict[str, Any]
+
+
+def encode_page(page: DeliveryPage) -> Json:
+    """Return a page as JSON: `deliveries` and the cursor `next`."""
+    return {"deliveries": [asdict(row) for row in page.rows], "next": page.next}
+
+
+def decode_page(data: Any) -> DeliveryPage:
+    """Read a page."""
+    return DeliveryPage([DeliveryRow(**row) for row in data["deliveries"]], data["next"])
+
+
+def encode_history(history: EventHistory) -> Json:
+    """Return an event as JSON: its deliveries are its `handlers`, each with its `runs`."""
+    handlers = [
+        {**asdict(delivery.row), "runs": list(map(asdict, delivery.runs))}
+        for delivery in history.deliveries
+    ]
+    data = asdict(history)
+    del data["deliveries"]
+    return {**data, "handlers": handlers}
+
+
+def decode_history(data: Any) -> EventHistory:
+    """Read an event."""
+    fields = {key: value for key, value in data.items() if key != "handlers"}
+    return EventHistory(**fields, deliveries=[_decode_delivery(item) for item in data["handlers"]])
+
+
+def _decode_delivery(data: Any) -> DeliveryHistory:
+    row = {key: value for key, value in data.items() if key != "runs"}
+    return DeliveryHistory(DeliveryRow(**row), [Attempt(**run) for run in data["runs"]])
+
+
+def encode_depth(depths: list[Depth]) -> Json:
+    """Return depths as JSON."""
+    return {"depth": [asdict(depth) for depth in depths]}
+
+
+def decode_depth(data: Any) -> list[Depth]:
+    """Read depths."""
+    return [Depth(**depth) for depth in data["depth"]]
+
+
+def decode_chunk(data: Any) -> ChunkResult:
+    """Read what one chunk of a bulk operation did."""
+    return ChunkResult(int(data["count"]), data["next"])
+
+
+def encode_selection(selection: Selection) -> Json:
+    """Return a selection as JSON, without empty fields."""
+    return {key: value for key, value in asdict(selection).items() if value not in (None, ())}
+
+
+def decode_selection(fields: Mapping[str, Any]) -> Selection:
+    """Read a client's selection. Raises `ValueError`."""
+    if unknown := fields.keys() - _SELECTION_FIELDS:
+        raise ValueError(
+            f"a selection has no {sorted(unknown)[0]!r}; it has {', '.join(sorted(_SELECTION_FIELDS))}"
+        )
+    events = fields.get("events", [])
+    if not isinstance(events, list | tuple) or len(events) > MAX_EVENTS:
+        raise ValueError(f"events is a list of at most {MAX_EVENTS} event ids")
+    return Selection(
+        state=decode_state(fields.get("state")),
+        handler=None if fields.get("handler") is None else decode_name(fields["handler"], "handler"),
+        since=decode_time(fields.get("since")),
+        events=tuple(decode_name(event, "each of events") for event in events),
+    )
+
+
+def decode_state(value: Any) -> State | None:
+    """Read a state. Raises `ValueError`."""
+    if value is None:
+        return None
+    if value not in get_args(State):
+        raise ValueError(f"state is one of {', '.join(STATES)}")
+    state: State = value
+    return state
+
+
+def decode_name(value: Any, field: str) -> str:
+    """Read a name, such as a handler's or an event's id. Raises `ValueError`."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_LENGTH:
+        raise ValueError(f"{field} is a text of 1 to {MAX_NAME_LENGTH} characters")
+    return value
+
+
+def decode_time(value: Any) -> float | None:
+    """Read a Unix time in seconds. Raises `ValueError`."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if isinstance(value, bool) or not 0 <= seconds < math.inf:
+        raise ValueError("since is a Unix time in seconds")
+    return seconds

@@ -111,19 +111,13 @@ class Runner:
     async def _dead_letter_orphans(self, handlers: list[str]) -> None:
         with contextlib.suppress(EventEngineUnavailable):
             if count := await self._queue.dead_letter_orphans(handlers):
-                log.warning(
-                    "%d deliveries are dead: no plugin has their handler",
-                    count,
-                    extra=logs.event("delivery.orphaned", count=count),
-                )
+                orphaned = "%d deliveries are dead: no plugin has their handler"
+                log.warning(orphaned, count, extra=logs.event("delivery.orphaned", count=count))
 
     async def _requeue(self, deliveries: list[Delivery], delay: float = 0.0) -> None:
         count = len(deliveries)
-        log.info(
-            "%d unfinished deliveries go back to the queue",
-            count,
-            extra=logs.event("delivery.returned", count=count, delay=delay),
-        )
+        returned = "%d unfinished deliveries go back to the queue"
+        log.info(returned, count, extra=logs.event("delivery.returned", count=count, delay=delay))
         with contextlib.suppress(EventEngineUnavailable):
             await self._queue.requeue(deliveries, delay)
 
@@ -138,10 +132,8 @@ class Runner:
                 except EventEngineUnavailable:
                     continue
                 except Exception:
-                    log.exception(
-                        "the leases of running deliveries could not be renewed",
-                        extra=logs.event("lease.failed"),
-                    )
+                    failed = "the leases of running deliveries could not be renewed"
+                    log.exception(failed, extra=logs.event("lease.failed"))
 
     # -- one run
 
@@ -174,10 +166,9 @@ class Runner:
             return await self._dispatcher.run(delivery)
         except Exception as error:
             # A defect of the gateway; unsettled, the delivery would count as running until a restart.
+            name = spec.name
             log.exception(
-                "the gateway failed to run %s",
-                spec.name,
-                extra=logs.event("delivery.broken", handler=spec.name),
+                "the gateway failed to run %s", name, extra=logs.event("delivery.broken", handler=name)
             )
             return Outcome("failed", f"the gateway failed: {type(error).__name__}")
 
@@ -198,31 +189,29 @@ class Runner:
         """Requeue a delivery unharmed, for later: a node that restarts must not use up attempts."""
         count = self._postponed[delivery.holder] = self._postponed.get(delivery.holder, 0) + 1
         delay = retry_delay(POSTPONE_POLICY, count)
+        handler = delivery.handler
         log.warning(
             "%s is postponed for %.1f s: %s",
-            delivery.handler,
+            handler,
             delay,
             outcome.error,
-            extra=logs.event("delivery.postponed", handler=delivery.handler, delay=delay),
+            extra=logs.event("delivery.postponed", handler=handler, delay=delay),
         )
         await self._requeue([delivery], delay)
 
     async def _settle(self, delivery: Delivery, settlement: _Settlement, duration: float) -> None:
         """Write the settlement down, waiting while the engine is unavailable."""
-        outcome, error, delay = settlement
+        (outcome, error, delay), handler = settlement, delivery.handler
         if outcome == "retry":
             log.warning(
                 "%s runs again in %.1f s",
-                delivery.handler,
+                handler,
                 delay,
-                extra=logs.event("delivery.failed", handler=delivery.handler, delay=delay),
+                extra=logs.event("delivery.failed", handler=handler, delay=delay),
             )
         elif outcome == "dead":
-            log.error(
-                "%s gave up on a delivery, which is dead now",
-                delivery.handler,
-                extra=logs.event("delivery.dead", handler=delivery.handler),
-            )
+            dead = "%s gave up on a delivery, which is dead now"
+            log.error(dead, handler, extra=logs.event("delivery.dead", handler=handler))
         while True:
             try:
                 if outcome == "done":

@@ -47,8 +47,7 @@ log = logging.getLogger("gateway.scheduler")
 
 
 class ScheduleState:
-    """The last tick of every schedule, kept in the journal. Every method raises
-    `EventEngineUnavailable`."""
+    """The last tick of each schedule, in the journal. Methods raise `EventEngineUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._bridge = LoopBridge(database)
@@ -65,12 +64,8 @@ class ScheduleState:
 
     async def save(self, last_ticks: LastTicks) -> None:
         """Replace what is stored, durably."""
-        text = json.dumps(last_ticks)
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute("REPLACE INTO facts VALUES (?, ?)", (_FACT, text))
-
-        await self._bridge.run(operation)
+        values = _FACT, json.dumps(last_ticks)
+        await self._bridge.write("REPLACE INTO facts VALUES (?, ?)", values)
 
     async def count_waiting(self, handler: str, limit: int) -> int:
         """Count deliveries of a handler that are due and not claimed, up to `limit`."""
@@ -161,9 +156,7 @@ class Scheduler:
             await self._update_handlers()
         except EventEngineUnavailable as error:
             log.warning(
-                "the last ticks cannot be read, retrying: %s",
-                error,
-                extra=event("journal.unavailable"),
+                "the last ticks cannot be read, retrying: %s", error, extra=event("journal.unavailable")
             )
             return RETRY_DELAY
         published = [await self._try_handler(*item) for item in list(self._handlers.items())]
@@ -197,11 +190,8 @@ class Scheduler:
             try:
                 await self._state.save(last_ticks)
             except EventEngineUnavailable as error:
-                log.warning(
-                    "the last ticks cannot be saved, retrying: %s",
-                    error,
-                    extra=event("journal.unavailable"),
-                )
+                unsaved = "the last ticks cannot be saved, retrying: %s"
+                log.warning(unsaved, error, extra=event("journal.unavailable"))
                 return False
             self._saved = last_ticks
         return True
@@ -212,9 +202,7 @@ class Scheduler:
             return await self._publish_latest(name, handler)
         except Exception:
             log.exception(
-                "the schedule of %s failed, retrying",
-                name,
-                extra=event("schedule.failed", handler=name),
+                "the schedule of %s failed, retrying", name, extra=event("schedule.failed", handler=name)
             )
             handler.checked = self._clock()
             handler.due = handler.checked + CHECK_INTERVAL
@@ -235,47 +223,33 @@ class Scheduler:
                 try:
                     await self._publish(name, handler.schedule, latest, now)
                 except EventEngineUnavailable as error:
-                    log.warning(
-                        "a tick of %s cannot be published, retrying: %s",
-                        name,
-                        error,
-                        extra=event("tick.delayed", handler=name),
-                    )
+                    delayed = "a tick of %s cannot be published, retrying: %s"
+                    log.warning(delayed, name, error, extra=event("tick.delayed", handler=name))
                     return False
             else:
                 tick = handler.schedule.local(latest)
-                log.warning(
-                    "%s missed its tick at %s", name, tick, extra=event("tick.missed", handler=name)
-                )
+                missed = "%s missed its tick at %s"
+                log.warning(missed, name, tick, extra=event("tick.missed", handler=name))
             handler.seen = latest
         handler.pending, handler.checked = None, now
         handler.due = handler.schedule.next(now) or float("inf")
         return True
 
     async def _publish(self, name: str, schedule: Schedule, tick: int, now: float) -> None:
-        """Publish a tick, unless another node did so long ago or too many wait. Raises
-        `EventEngineUnavailable`."""
+        """Publish a tick unless another node did or too many wait. Raises `EventEngineUnavailable`."""
         new_event = tick_event(name, schedule, tick, now)
         late = now - tick > MAX_DELAY
         if late and self._ledger is not None and await self._ledger.history(new_event.id) is not None:
             return
         if await self._state.count_waiting(name, MAX_WAITING) >= MAX_WAITING:
-            log.warning(
-                "%s is behind: its tick at %s is left out",
-                name,
-                new_event.body["scheduled_iso"],
-                extra=event("tick.skipped", handler=name),
-            )
+            tick_time = new_event.body["scheduled_iso"]
+            skipped = "%s is behind: its tick at %s is left out"
+            log.warning(skipped, name, tick_time, extra=event("tick.skipped", handler=name))
             return
         await self._outbox.publish([new_event])
 
 
 def tick_event(handler: str, schedule: Schedule, tick: int, now: float) -> NewEvent:
     """Return the event of a handler's tick; every gateway makes the same one of it."""
-    return NewEvent(
-        id=f"tick.{handler}.{tick}",
-        type=SCHEDULE,
-        handlers=(handler,),
-        body=tick_body(handler, schedule, tick),
-        created=now,
-    )
+    body = tick_body(handler, schedule, tick)
+    return NewEvent(f"tick.{handler}.{tick}", SCHEDULE, (handler,), body, created=now)

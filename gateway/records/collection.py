@@ -1,15 +1,19 @@
-"""The side that scripts see: `records("photos")` and its operations.
+"""The side that scripts see: `records("photos")` and its operations, on the store that settings name.
 
 Every argument is checked here, so that a store gets valid values only.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
+from gateway.errors import ConfigError
 from gateway.records.items import INTERNAL, checked_key, checked_name, pack, unpack
 from gateway.records.query import ItemPage, make_query
-from gateway.records.store import MemoryStore, RecordStore
+from gateway.records.sqlite_store import SqliteStore
+from gateway.records.store import MemoryStore, RecordStore, UnavailableStore
+from gateway.settings import Settings
 
 
 class Collection:
@@ -39,8 +43,7 @@ class Collection:
         if only_new and replaces is not None:
             raise ValueError("only_new and replaces exclude each other")
         before = None if replaces is None else pack(key, replaces).text
-        packed = pack(key, item)
-        return await self._store.put(self._name, packed, only_new=only_new, replaces=before)
+        return await self._store.put(self._name, pack(key, item), only_new=only_new, replaces=before)
 
     async def get(self, key: str) -> dict[str, Any] | None:
         """Return the item under `key`, with its key in the field `key`; None where there is none."""
@@ -101,3 +104,43 @@ class Records:
     def close(self) -> None:
         """Close the store. Blocking."""
         self._store.close()
+
+
+FILE: Final = "records.db"
+
+
+def open_records(settings: Settings, *, file_is_local: bool = True) -> Records:
+    """Return the records of an installation; `file_is_local`: the file is on this machine.
+
+    The first call opens the store: an installation that keeps no records has no file. Raises
+    `ConfigError` where the setting needs what is not installed.
+    """
+    chosen = settings.records.get_secret_value()
+    if chosen != "file":
+        return Records(_postgres(chosen))
+    if not file_is_local:
+        return Records(
+            UnavailableStore(
+                "the records are in a file of the gateway's machine, and this --directory is not that of"
+                " a gateway: give gateways and workers the same --records postgresql://..."
+            )
+        )
+    return Records(SqliteStore(settings.state / FILE))
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Return what must be masked in texts: the URL of a database and the password in it."""
+    chosen = settings.records.get_secret_value()
+    password = urlsplit(chosen).password
+    return [chosen, password, unquote(password)] if password else []
+
+
+def _postgres(url: str) -> RecordStore:
+    try:
+        from gateway.records.postgres_store import PostgresStore
+    except ImportError as error:
+        raise ConfigError(
+            f"records in PostgreSQL need a package that is missing ({error}): "
+            "run pip install '.[postgres]' in the checkout"
+        ) from error
+    return PostgresStore(url)

@@ -12,9 +12,6 @@ from typing import Any, Final
 from gateway.records.items import MAX_TEXT, Value
 from gateway.records.query import MAX_PAGE, ItemRow, Query
 
-MAX_INDEXES: Final = 16
-"""Indexed fields of one collection."""
-
 TABLES_EXIST: Final = "SELECT to_regclass('gateway_record_indexes') IS NOT NULL"
 SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS gateway_records (

@@ -20,6 +20,7 @@ from gateway.errors import RecordsUnavailable
 from gateway.records import postgres_queries as statements
 from gateway.records.items import EncodedItem
 from gateway.records.query import ItemRow, Query
+from gateway.records.store import MAX_INDEXES, MAX_WAITING
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.records")
@@ -33,9 +34,6 @@ CALL_TIMEOUT: Final = 15.0
 RELEASE_TIMEOUT: Final = 1.0
 INDEX_TIMEOUT: Final = 600.0
 """Seconds that an index of a large table may take; its first caller may have left by then."""
-
-MAX_WAITING: Final = 10_000
-"""Calls that wait; the next one is refused."""
 
 _LOCK: Final = 0x67775263
 """The advisory lock under which tables and indexes are made, by one process of many."""
@@ -88,11 +86,7 @@ class PostgresStore:
         field = query.index
         if field is not None and (collection, field) not in self._indexed:
             await self._on_pool_loop(lambda: self._ensure_index(collection, field), INDEX_TIMEOUT)
-
-        async def fetch(db: Any) -> tuple[list[ItemRow], bool]:
-            return await statements.select(db, collection, query)
-
-        return await self._query(fetch)
+        return await self._query(lambda db: statements.select(db, collection, query))
 
     async def check(self) -> str:
         """See `RecordStore`."""
@@ -266,7 +260,7 @@ async def _make_indexes(connection: Any, collection: str, field: str) -> None:
         fields = await _fields(connection, collection)
         if field in fields:
             return
-        if len(fields) >= statements.MAX_INDEXES:
+        if len(fields) >= MAX_INDEXES:
             raise ValueError(
                 f"index={field!r}: {len(fields)} fields are indexed already: {sorted(fields)}"
             )

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
-from gateway.errors import RecordsUnavailable
 from gateway.records.items import EncodedItem, Value, values
 from gateway.records.query import MAX_PAGE, ItemRow, Query
-from gateway.records.write_turns import RETRY_TIMEOUT
+from gateway.records.store import MAX_INDEXES
 
-MAX_INDEXES: Final = 16
-"""Indexed fields of one collection."""
-
-_APPLICATION: Final = 0x67775263
-_VERSION: Final = 1
-_SCHEMA: Final = (
+APPLICATION: Final = 0x67775263
+VERSION: Final = 1
+SCHEMA: Final = (
     """CREATE TABLE items (
         collection TEXT NOT NULL, key TEXT NOT NULL, item TEXT NOT NULL,
         PRIMARY KEY (collection, key))""",
@@ -35,54 +29,16 @@ _SCHEMA: Final = (
     """CREATE TABLE entries (
         collection TEXT NOT NULL, field TEXT NOT NULL, value NOT NULL, key TEXT NOT NULL,
         PRIMARY KEY (collection, field, value, key)) WITHOUT ROWID""",
-    f"PRAGMA application_id={_APPLICATION}",
-    f"PRAGMA user_version={_VERSION}",
+    f"PRAGMA application_id={APPLICATION}",
+    f"PRAGMA user_version={VERSION}",
 )
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open or create the file. Raises `sqlite3.Error`, `OSError`, `RecordsUnavailable` for a foreign
-    file."""
-    # Only where it is new: closing a descriptor drops all locks of this process on the file.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(
-        path, isolation_level=None, timeout=RETRY_TIMEOUT, check_same_thread=False
-    )
-    try:
-        _set_up(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _set_up(db: sqlite3.Connection, path: Path) -> None:
-    if _pragma(db, "user_version") != _VERSION:
-        db.execute("BEGIN IMMEDIATE")
-        version, exists = _pragma(db, "user_version"), _pragma(db, "schema_version") > 0
-        if version not in {0, _VERSION} or (exists and version == 0):
-            raise RecordsUnavailable(f"{path} is no file of records of this version: move it away")
-        for statement in () if version else _SCHEMA:
-            db.execute(statement)
-        db.execute("COMMIT")
-    if _pragma(db, "application_id") != _APPLICATION:
-        raise RecordsUnavailable(f"{path} is no file of records: move it away")
-    # FULL syncs the journal's end too: a commit that returned survives the power.
-    db.execute("PRAGMA synchronous=FULL")
-    db.execute("PRAGMA journal_mode=TRUNCATE")
-    db.execute("PRAGMA busy_timeout=0")  # from here on `WriteTurns` waits
-
-
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
 
 
 # -- writing, each within a transaction
 
 
 def put(
-    db: sqlite3.Connection, collection: str, item: EncodedItem, *, only_new: bool, replaces: str | None
+    db: sqlite3.Connection, collection: str, item: EncodedItem, only_new: bool, replaces: str | None
 ) -> bool:
     """See `RecordStore.put`."""
     before = get(db, collection, item.key)
@@ -144,8 +100,7 @@ def _entries(
 def get(db: sqlite3.Connection, collection: str, key: str) -> str | None:
     """See `RecordStore.get`."""
     cursor = db.execute("SELECT item FROM items WHERE collection = ? AND key = ?", (collection, key))
-    row = cursor.fetchone()
-    return None if row is None else row[0]
+    return next((item for (item,) in cursor), None)
 
 
 def indexes(db: sqlite3.Connection, collection: str) -> set[str]:
@@ -156,10 +111,8 @@ def indexes(db: sqlite3.Connection, collection: str) -> set[str]:
 
 def select(db: sqlite3.Connection, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
     """See `RecordStore.select`; the index must exist."""
-    statement, arguments = (
-        _by_key(collection, query) if query.index is None else _by_index(collection, query)
-    )
-    cursor = db.execute(statement, arguments)
+    by = _by_key if query.index is None else _by_index
+    cursor = db.execute(*by(collection, query))
     rows: list[ItemRow] = []
     size = 0
     with contextlib.closing(cursor):
@@ -183,12 +136,8 @@ def _by_key(collection: str, query: Query) -> tuple[str, list[Any]]:
 
 
 def _by_index(collection: str, query: Query) -> tuple[str, list[Any]]:
-    clauses = [
-        ("e.collection = ?", collection),
-        ("e.field = ?", query.index),
-        *_range(query),
-        *_prefix("e.key", query),
-    ]
+    clauses = [("e.collection = ?", collection), ("e.field = ?", query.index)]
+    clauses += [*_range(query), *_prefix("e.key", query)]
     arguments: list[Any] = [value for _, value in clauses]
     where = _and(clauses)
     if query.after is not None:

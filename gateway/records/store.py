@@ -5,11 +5,17 @@ All stores answer a query with the same rows in the same order.
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from gateway.errors import RecordsUnavailable
 from gateway.records.items import EncodedItem, Value
 from gateway.records.query import MAX_PAGE, ItemRow, Query
+
+MAX_WAITING: Final = 10_000
+"""Calls that wait for a store; the next one is refused."""
+
+MAX_INDEXES: Final = 16
+"""Indexed fields of one collection."""
 
 
 class RecordStore(Protocol):
@@ -22,27 +28,21 @@ class RecordStore(Protocol):
 
         `only_new`: only if the key is free. `replaces`: only if the stored JSON text still equals it.
         """
-        ...
 
     async def get(self, collection: str, key: str) -> str | None:
         """Return the JSON text of an item, or None."""
-        ...
 
     async def delete(self, collection: str, key: str) -> bool:
         """Delete an item; return whether there was one."""
-        ...
 
     async def select(self, collection: str, query: Query) -> tuple[list[ItemRow], bool]:
         """Return a page, and whether more follows."""
-        ...
 
     async def check(self) -> str:
         """Return a short description of a store that answers."""
-        ...
 
     def close(self) -> None:
         """Finish pending calls and close. Blocking."""
-        ...
 
 
 class MemoryStore:

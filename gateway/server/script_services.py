@@ -13,7 +13,7 @@ from gateway.files.service import FilesService
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import secret_keys
-from gateway.records import Records, secrets_of
+from gateway.records.collection import Records, secrets_of
 from gateway.settings import Settings
 from gateway.telemetry import logs
 

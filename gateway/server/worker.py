@@ -34,7 +34,7 @@ from gateway.http.responses import json_response, refusal_response
 from gateway.http.sockets import listening_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
-from gateway.records import open_records
+from gateway.records.collection import open_records
 from gateway.server.plugin_dispatcher import PluginDispatcher
 from gateway.server.script_services import HOOKS_GRACE, connect_services, make_plugins
 from gateway.settings import Settings

@@ -59,7 +59,7 @@ class UrlSigner:
     def sign(self, grant: Grant) -> str:
         """Return the query of the grant's URL: its own parameters, the `X-Gateway-*`, the signature.
 
-        Raises `ValueError`, written to whoever signs, for a grant that cannot be given.
+        Raises `ValueError` for a grant that cannot be given.
         """
         grant.check(self._clock())
         own = {"Key": self._newest, **_written(grant)}

@@ -42,7 +42,7 @@ def database(settings: Settings) -> Iterator[Finding]:
 
 def records(settings: Settings) -> Iterator[Finding]:
     """Records are available on all machines that need them. The first record creates their file."""
-    from gateway.records import FILE, open_records
+    from gateway.records.collection import FILE, open_records
 
     in_file = settings.records.get_secret_value() == "file"
     if in_file and not (settings.state / FILE).exists():

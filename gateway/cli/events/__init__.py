@@ -19,8 +19,8 @@ from gateway.cli.events.arguments import ACTIONS, check_arguments, selection_of
 from gateway.cli.events.sources import open_ledger
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.combined_ledger import CombinedLedger
-from gateway.events.json_codec import MAX_EVENTS, encode_history
 from gateway.events.protocols import STATES, VERBS, Selection, Verb, run_all
+from gateway.events.remote_ledger import MAX_EVENTS, encode_history
 from gateway.settings import Settings
 
 USAGE = "ACTION [EVENT_ID ...] [flags]"

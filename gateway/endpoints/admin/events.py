@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
 from gateway.errors import EventEngineUnavailable, Refusal
-from gateway.events import json_codec
+from gateway.events import remote_ledger
 from gateway.events.protocols import VERB_STATES, VERBS, Ledger, Selection, Verb, run_all
 from gateway.http.request_body import read_small_body
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
@@ -75,13 +75,13 @@ class EventsEndpoint:
     async def _list(self, ledger: Ledger, incoming: IncomingRequest) -> Response:
         query = incoming.params
         fields = {name: _first(query, name) for name in ("state", "handler", "since")}
-        selection = json_codec.decode_selection({**fields, "events": query.get("event", [])})
+        selection = remote_ledger.decode_selection({**fields, "events": query.get("event", [])})
         limit = min(max(_number(query, "limit", PAGE_ROWS), 1), MAX_PAGE_ROWS)
         page = await ledger.page(selection, _first(query, "after"), limit)
-        return json_response(json_codec.encode_page(page))
+        return json_response(remote_ledger.encode_page(page))
 
     async def _depth(self, ledger: Ledger, _: IncomingRequest) -> Response:
-        return json_response(json_codec.encode_depth(await ledger.depth()))
+        return json_response(remote_ledger.encode_depth(await ledger.depth()))
 
     async def _paused(self, ledger: Ledger, _: IncomingRequest) -> Response:
         return json_response({"paused": sorted(await ledger.paused())})
@@ -90,7 +90,7 @@ class EventsEndpoint:
         history = await ledger.history(incoming.variables["event_id"])
         if history is None:
             raise Refusal("not_found", "no event of this id is known (any more)")
-        body = json_codec.encode_history(history)
+        body = remote_ledger.encode_history(history)
         body["body"] = self._redacted(body["body"])
         return json_response(body)
 
@@ -122,22 +122,18 @@ class EventsEndpoint:
     async def _hold(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> Response:
         verb = "pause" if pause else "resume"
         body = await _json_body(incoming.request)
-        handler = json_codec.decode_name(body.get("handler"), "handler")
+        handler = remote_ledger.decode_name(body.get("handler"), "handler")
         if body.keys() != {"handler"}:
             raise ValueError(f"{verb} takes a handler and nothing else")
         await (ledger.pause(handler) if pause else ledger.resume(handler))
-        log.info(
-            "%s: %s",
-            verb,
-            handler,
-            extra=event("handler.paused" if pause else "handler.resumed", handler=handler),
-        )
+        text = f"{verb}: {handler}"
+        log.info(text, extra=event("handler.paused" if pause else "handler.resumed", handler=handler))
         return json_response({"handler": handler, "paused": pause})
 
 
 def parse_selection(verb: Verb, body: Mapping[str, Any]) -> Selection:
     """Read which deliveries `verb` changes. Raises `ValueError` where nothing limits them."""
-    selection, states = json_codec.decode_selection(body), VERB_STATES[verb]
+    selection, states = remote_ledger.decode_selection(body), VERB_STATES[verb]
     if selection == Selection():
         raise ValueError(
             f"this would {verb} everything; say which by state ({', '.join(states)}), handler, since or"

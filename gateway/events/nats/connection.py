@@ -42,7 +42,7 @@ CHECK_INTERVAL: Final = 5.0
 PING_INTERVAL: Final = 10
 """Seconds between two pings. A server that leaves two unanswered is left for another one."""
 
-_CLIENT_ERRORS: Final = (nats.errors.Error, TimeoutError, OSError)
+CLIENT_ERRORS: Final = (nats.errors.Error, TimeoutError, OSError)
 
 Prepare = Callable[["Connection"], Awaitable[bool]]
 """Make what is needed. False: it can be used, and is to be prepared again later."""
@@ -53,7 +53,7 @@ async def mapped_errors() -> AsyncIterator[None]:
     """Map the client library's errors to `EventEngineUnavailable`."""
     try:
         yield
-    except _CLIENT_ERRORS as error:
+    except CLIENT_ERRORS as error:
         raise EventEngineUnavailable(f"NATS: {describe(error)}") from error
 
 
@@ -143,7 +143,7 @@ class Connection:
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._client is not None:
-            with contextlib.suppress(*_CLIENT_ERRORS):
+            with contextlib.suppress(*CLIENT_ERRORS):
                 await self._client.close()
 
     # -- staying connected
@@ -193,7 +193,7 @@ class Connection:
                     reconnected_cb=self._on_reconnect,
                     closed_cb=self._on_close,
                 )
-            except _CLIENT_ERRORS as error:
+            except CLIENT_ERRORS as error:
                 self._log_unavailable(error)
                 await asyncio.sleep(RETRY_DELAY)
             else:
@@ -205,7 +205,7 @@ class Connection:
         """Prepare; return the seconds until that is to be done again."""
         try:
             complete = await self._prepare(self)
-        except (EventEngineUnavailable, *_CLIENT_ERRORS) as error:
+        except (EventEngineUnavailable, *CLIENT_ERRORS) as error:
             self._log_unavailable(error)
             return RETRY_DELAY
         if not self._ready.is_set():
@@ -237,10 +237,7 @@ class Connection:
         """Log the first failure as a warning; the further ones are for debugging."""
         level = logging.DEBUG if self._logged else logging.WARNING
         self._logged = True
+        shown, reason = self._servers.shown, describe(error)
         log.log(
-            level,
-            "%s is unavailable, retrying: %s",
-            self._servers.shown,
-            describe(error),
-            extra=event("engine.unavailable"),
+            level, "%s is unavailable, retrying: %s", shown, reason, extra=event("engine.unavailable")
         )

@@ -12,17 +12,15 @@ import logging
 from typing import Any, Final
 
 import aiohttp
-import nats.errors
 
 from gateway.errors import EventEngineUnavailable
-from gateway.events.nats.connection import Connection
+from gateway.events.nats.connection import CLIENT_ERRORS, Connection
 from gateway.events.nats.ledger import NatsLedger
-from gateway.events.nats.names import StreamNames
 from gateway.events.nats.outbox import NatsOutbox
 from gateway.events.nats.queue import NatsQueue
 from gateway.events.nats.servers import Servers, nats_servers
 from gateway.events.nats.stream_reader import StreamReader
-from gateway.events.nats.streams import Streams
+from gateway.events.nats.streams import StreamNames, Streams
 from gateway.settings import Settings
 from gateway.telemetry.logs import event
 
@@ -48,10 +46,7 @@ class NatsEngine:
         self._servers = nats_servers(settings)
         names = StreamNames(settings.events_prefix)
         self._streams = Streams(
-            names,
-            settings.events_replicas,
-            settings.events_max_bytes,
-            named=len(self._servers.urls),
+            names, settings.events_replicas, settings.events_max_bytes, named=len(self._servers.urls)
         )
         self._connection = Connection(self._servers, f"upload-gateway {node}", self._prepare)
         self.queue = NatsQueue(self._connection, names, lease=settings.events_lease, node=node)
@@ -140,14 +135,7 @@ async def _varz_of_system_account(connection: Connection) -> dict[str, Any] | No
             "$SYS.REQ.SERVER.PING.VARZ", b"", timeout=CHECK_TIMEOUT
         )
         varz: dict[str, Any] = json.loads(response.data).get("data")
-    except (
-        EventEngineUnavailable,
-        nats.errors.Error,
-        TimeoutError,
-        OSError,
-        ValueError,
-        AttributeError,
-    ):
+    except (EventEngineUnavailable, *CLIENT_ERRORS, ValueError, AttributeError):
         return None
     return varz
 

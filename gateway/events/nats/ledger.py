@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 from gateway.events.nats.connection import Connection, mapped_errors
-from gateway.events.nats.ledger_rows import ReadRow, Rows, Tops, read_tops, write_tops
+from gateway.events.nats.ledger_rows import ReadRow, Rows, read_tops, write_tops
 from gateway.events.nats.message import MESSAGE_ID
 from gateway.events.nats.queue import NatsQueue
 from gateway.events.nats.stream_reader import ConsumerProgress, StreamMessage, StreamReader
@@ -101,7 +101,10 @@ class NatsLedger:
         """
         if verb == "replay":
             return ChunkResult(0, None)
-        cursor, tops = await self._bulk_cursor(after)
+        # A retried delivery may be in the stream again at once: a chunk reads only up to where each
+        # stream ended when the first one began.
+        cursor, _, ends = (None, "", "") if after is None else after.partition("/")
+        tops = await self._rows.tops() if after is None else read_tops(ends)
         rows, cursor = await self._rows.page(selection, cursor, MAX_CHUNK, tops)
         change = self._retry if verb == "retry" else self._drop
         count = 0
@@ -109,16 +112,6 @@ class NatsLedger:
             if row.row.state in VERB_STATES[verb]:
                 count += await change(row)
         return ChunkResult(count, None if cursor is None else f"{cursor}/{write_tops(tops)}")
-
-    async def _bulk_cursor(self, after: str | None) -> tuple[str | None, Tops]:
-        """Return where a chunk begins, and where each stream ended when the first chunk began.
-
-        A retried delivery may be in the stream again at once: without the ends it would be met again.
-        """
-        if after is None:
-            return None, await self._rows.tops()
-        cursor, _, tops = after.partition("/")
-        return cursor, read_tops(tops)
 
     async def pause(self, handler: str) -> None:
         """Let the handler's consumer deliver nothing, to any node, until `resume`."""

@@ -88,10 +88,8 @@ class Rows:
         """
         delivered = {row.handler: row.delivered for row in await self._reader.consumers()}
         cursors = [
-            _AreaCursor(
-                area, passed, self._read_area(area, selection, (passed, tops.get(area)), delivered)
-            )
-            for area, passed in zip(_AREAS, _cursor(after), strict=True)
+            _AreaCursor(area, at, self._read_area(area, selection, at, tops.get(area), delivered))
+            for area, at in zip(_AREAS, _cursor(after), strict=True)
         ]
         for cursor in cursors:
             await cursor.advance()
@@ -121,47 +119,29 @@ class Rows:
         selection = Selection(events=(event_id,))
         page, _ = await self.page(selection, None, 1000)
         # A delivery that an operator retried is in the queue and among the runs: the queue counts.
-        rows: dict[str, DeliveryRow] = {}
-        for item in sorted(page, key=lambda item: item.row.state != "done"):
-            rows[item.row.handler] = item.row
+        queued_last = sorted(page, key=lambda item: item.row.state != "done")
+        rows = {item.row.handler: item.row for item in queued_last}
         if not rows:
             return None
-        event: dict[str, Any] = next((fields for item in page if (fields := _event(item))), {})
-        first = next(iter(rows.values()))
-        return EventHistory(
-            id=event_id,
-            type=first.event,
-            upload_id=first.upload_id,
-            path=first.path,
-            created=first.created,
-            body=event.get("body", {}),
-            deliveries=[DeliveryHistory(row, await self._runs(row)) for _, row in sorted(rows.items())],
-        )
+        body: dict[str, Any] = next((event["body"] for item in page if (event := _event(item))), {})
+        deliveries = [DeliveryHistory(row, await self._runs(row)) for _, row in sorted(rows.items())]
+        row = next(iter(rows.values()))
+        return EventHistory(event_id, row.event, row.upload_id, row.path, row.created, body, deliveries)
 
     async def _runs(self, row: DeliveryRow) -> list[Attempt]:
         names = self._reader.names
         subject = names.subject_of("run", row.handler, row.event_id)
-        messages = [message async for message in self._reader.every(names.runs, subject)]
-        return [
-            Attempt(
-                attempt=int(run["attempt"]),
-                node=str(run["node"]),
-                ended=float(run["ended"]),
-                duration=float(run["duration"]),
-                outcome=str(run["outcome"]),
-                error=run["error"],
-            )
-            for run in (message.fields for message in messages[-MAX_RUNS:])
-        ]
+        runs = [message.fields async for message in self._reader.every(names.runs, subject)]
+        columns = ("attempt", "node", "ended", "duration", "outcome", "error")
+        return [Attempt(*(run[name] for name in columns)) for run in runs[-MAX_RUNS:]]
 
     # -- one area
 
     async def _read_area(
-        self, area: str, selection: Selection, span: tuple[int, int | None], delivered: dict[str, int]
+        self, area: str, selection: Selection, after: int, top: int | None, delivered: dict[str, int]
     ) -> AsyncIterator[tuple[int, ReadRow | None]]:
         if selection.state is not None and selection.state not in _STATES[area]:
             return
-        after, top = span
         event_id = selection.events[0] if len(selection.events) == 1 else None
         subject = self._reader.names.subject_of(area, selection.handler, event_id)
         async for message in self._reader.every(self._stream(area), subject, after):
@@ -169,7 +149,7 @@ class Rows:
                 return
             row = await self._row(area, message, delivered)
             matches = row is not None and _matches(row, selection)
-            yield message.sequence, ReadRow(row, message) if row is not None and matches else None
+            yield message.sequence, ReadRow(row, message) if row and matches else None
 
     async def _row(
         self, area: str, message: StreamMessage, delivered: dict[str, int]
@@ -192,12 +172,11 @@ class Rows:
         if note is not None and note.fields["sequence"] == message.sequence:
             delay = note.fields
             return _make_row(message, fields, "delayed", delay["attempt"], delay["error"], delay["due"])
-        run = await self._reader.last(names.runs, names.subject_of("run", *key))
-        if run is None or run.fields["sequence"] != message.sequence:
+        last = await self._reader.last(names.runs, names.subject_of("run", *key))
+        if last is None or last.fields["sequence"] != message.sequence:
             return _make_row(message, fields, "running", base + 1, None, created)
-        return _make_row(
-            message, fields, "running", run.fields["attempt"] + 1, run.fields["error"], created
-        )
+        run = last.fields
+        return _make_row(message, fields, "running", run["attempt"] + 1, run["error"], created)
 
     async def _done(self, message: StreamMessage) -> DeliveryRow | None:
         """Return a done delivery for its newest run only: earlier ones are its history."""
@@ -207,23 +186,12 @@ class Rows:
         newest = await self._reader.last(self._reader.names.runs, message.subject)
         if newest is not None and newest.sequence != message.sequence:
             return None
-        return DeliveryRow(
-            event_id=str(run["event_id"]),
-            upload_id=run["upload_id"],
-            handler=str(run["handler"]),
-            event=str(run["type"]),
-            path=run["path"],
-            state="done",
-            attempt=int(run["attempt"]),
-            error=None,
-            created=float(run["created"]),
-            due=float(run["ended"]),
-        )
+        event = {**run, "id": run["event_id"]}
+        return _make_row(message, event, "done", run["attempt"], None, run["ended"])
 
 
 def _dead(message: StreamMessage) -> DeliveryRow:
-    fields = message.fields
-    event = fields.get("event")
+    fields, event = message.fields, message.fields.get("event")
     event = event if isinstance(event, dict) else {}
     return _make_row(message, event, "dead", fields["attempt"], fields["error"], fields["died"])
 

@@ -73,6 +73,7 @@ def decode(data: bytes | None) -> tuple[NewEvent, str, Origin | None]:
     """Return the event, its handler and where its file is. Raises `ForeignMessage`."""
     try:
         fields = json.loads(data or b"")
+        origin = fields.get("origin")
         event = NewEvent(
             id=str(fields["id"]),
             type=str(fields["type"]),
@@ -83,18 +84,16 @@ def decode(data: bytes | None) -> tuple[NewEvent, str, Origin | None]:
             path=fields["path"],
             holder=fields["holder"],
         )
-        return event, event.handlers[0], _origin(fields.get("origin"))
+        node = None if origin is None else Origin(origin["scheme"], origin.get("etag"))
+        return event, event.handlers[0], node
     except (ValueError, KeyError, TypeError) as error:
         raise ForeignMessage(f"this is no event of the gateway ({type(error).__name__})") from error
 
 
 def attempt_of(message: Msg) -> int:
     """Return the number of this attempt, from 1."""
-    return (
-        used_attempts(message.headers)
-        + message.metadata.num_delivered
-        - (due_time(message.headers) is not None)
-    )
+    waited = due_time(message.headers) is not None
+    return used_attempts(message.headers) + message.metadata.num_delivered - waited
 
 
 def used_attempts(headers: Mapping[str, str] | None) -> int:
@@ -114,9 +113,7 @@ def due_time(headers: Mapping[str, str] | None) -> float | None:
 def delivery_of(message: Msg, handler: str, lease: float) -> Delivery:
     """Return a message as a claimed delivery. Raises `ForeignMessage`."""
     event, _, origin = decode(message.data)
-    body = dict(event.body)
-    if event.path is not None:
-        body["path"] = event.path
+    body = event.body if event.path is None else {**event.body, "path": event.path}
     return Delivery(
         token=ClaimedMessage(message, time.monotonic() + lease),
         event_id=event.id,
@@ -129,9 +126,3 @@ def delivery_of(message: Msg, handler: str, lease: float) -> Delivery:
         created=event.created,
         origin=origin,
     )
-
-
-def _origin(fields: Any) -> Origin | None:
-    if fields is None:
-        return None
-    return Origin(fields["scheme"], fields.get("etag"))

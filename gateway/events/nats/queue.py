@@ -32,10 +32,9 @@ from gateway.events.nats.message import (
     delivery_of,
     due_time,
 )
-from gateway.events.nats.names import StreamNames
+from gateway.events.nats.outbox import RunLog, RunLogEntry
 from gateway.events.nats.pull_requests import PullRequests
-from gateway.events.nats.run_log import RunLog, RunLogEntry
-from gateway.events.nats.streams import ensure_consumer
+from gateway.events.nats.streams import StreamNames, ensure_consumer
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.nats")
@@ -100,7 +99,7 @@ class NatsQueue:
         """Settle a delivery as done."""
         claimed = _claimed(delivery)
         if claimed.leased:
-            entry = self._entry(delivery, self._run_fields(delivery, "done", duration, None))
+            entry = self._run_entry(delivery, "done", duration, None)
             await self._settle(claimed, _ACK)
             await self._run_log.add(entry)
 
@@ -108,8 +107,7 @@ class NatsQueue:
         """Settle a run as failed: due again in `delay` seconds."""
         claimed = _claimed(delivery)
         if claimed.leased:
-            run = self._run_fields(delivery, "retry", duration, error)
-            await self._publish_entry(self._entry(delivery, run))
+            await self._publish_entry(self._run_entry(delivery, "retry", duration, error))
             await self._note_delay(delivery, claimed, delay, error)
             await self._settle(claimed, _redelivery(delay))
 
@@ -118,8 +116,7 @@ class NatsQueue:
         claimed = _claimed(delivery)
         if claimed.leased:
             await self._publish_dead(claimed.message, delivery.handler, delivery.event_id, error)
-            run = self._run_fields(delivery, "dead", duration, error)
-            await self._publish_entry(self._entry(delivery, run))
+            await self._publish_entry(self._run_entry(delivery, "dead", duration, error))
             await self._settle(claimed, _TERMINATE)
 
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
@@ -136,7 +133,7 @@ class NatsQueue:
     async def close(self) -> None:
         """Claim no more, and write the last log entries."""
         await self._pulls.close()
-        await self._run_log.flush()
+        await self.flush_run_log()
 
     async def flush_run_log(self) -> None:
         """Wait until acknowledged runs are visible, up to some seconds."""
@@ -146,34 +143,26 @@ class NatsQueue:
 
     async def _due_deliveries(self, messages: Sequence[Msg], handler: str) -> list[Delivery]:
         """Return what is to be run now. A cancelled call returns everything to the queue."""
-        deliveries: list[Delivery] = []
         try:
-            for message in messages:
-                delivery = await self._due_delivery(message, handler)
-                deliveries += [] if delivery is None else [delivery]
+            deliveries = [await self._due_delivery(message, handler) for message in messages]
         except asyncio.CancelledError:
             for message in messages:
                 await self._return(message)
             raise
-        return deliveries
+        return [delivery for delivery in deliveries if delivery is not None]
 
     async def _due_delivery(self, message: Msg, handler: str) -> Delivery | None:
         """Return the delivery, None where it is not to be run now."""
-        if due_time(message.headers) is not None and message.metadata.num_delivered == 1:
-            delay = (due_time(message.headers) or 0.0) - time.time()
-            await self._connection.request(message.reply, _redelivery(max(0.0, delay)))
+        due = due_time(message.headers)
+        if due is not None and message.metadata.num_delivered == 1:
+            await self._connection.request(message.reply, _redelivery(max(0.0, due - time.time())))
             return None
         try:
             return delivery_of(message, handler, self._lease)
         except ForeignMessage as error:
-            log.error(
-                "a message of %s is dead: %s",
-                handler,
-                error,
-                extra=event("delivery.dead", handler=handler),
-            )
-            sequence = f"{message.metadata.sequence.stream}"
-            await self._publish_dead(message, handler, sequence, str(error))
+            dead = "a message of %s is dead: %s"
+            log.error(dead, handler, error, extra=event("delivery.dead", handler=handler))
+            await self._publish_dead(message, handler, f"{message.metadata.sequence.stream}", str(error))
             await self._connection.request(message.reply, _TERMINATE)
             return None
 
@@ -202,36 +191,26 @@ class NatsQueue:
             async with mapped_errors():
                 await self._connection.js.publish(message.subject, message.data, headers=headers)
         except EventEngineUnavailable as error:
-            log.warning(
-                "a delivery goes back to the queue with its attempt used up: %s",
-                error,
-                extra=event("delivery.returned"),
-            )
+            returned = "a delivery goes back to the queue with its attempt used up: %s"
+            log.warning(returned, error, extra=event("delivery.returned"))
             await self._connection.request(message.reply, _redelivery(delay))
         else:
             await self._connection.request(message.reply, _ACK)
 
     async def _publish_dead(self, message: Msg, handler: str, event_id: str, error: str) -> None:
         sequence = message.metadata.sequence.stream
-        fields = {
-            "handler": handler,
-            "attempt": attempt_of(message),
-            "error": error,
-            "died": time.time(),
-            "event": _text(message.data),
-        }
+        fields = {"handler": handler, "attempt": attempt_of(message), "error": error}
+        fields |= {"died": time.time(), "event": _text(message.data)}
+        subject = self._names.subject_of("dead", handler, event_id)
         async with mapped_errors():
-            await self._connection.js.publish(
-                self._names.subject_of("dead", handler, event_id),
-                json.dumps(fields).encode(),
-                headers={MESSAGE_ID: f"dead:{sequence}"},
-            )
+            headers = {MESSAGE_ID: f"dead:{sequence}"}
+            await self._connection.js.publish(subject, json.dumps(fields).encode(), headers=headers)
 
-    def _run_fields(
+    def _run_entry(
         self, delivery: Delivery, outcome: str, duration: float, error: str | None
-    ) -> dict[str, Any]:
+    ) -> RunLogEntry:
         """Return the log entry of an ended run."""
-        return {
+        fields = {
             "event_id": delivery.event_id,
             "handler": delivery.handler,
             "sequence": _claimed(delivery).sequence,
@@ -246,8 +225,9 @@ class NatsQueue:
             "path": delivery.body.get("path"),
             "created": delivery.created,
         }
+        return self._entry(delivery, fields, "run")
 
-    def _entry(self, delivery: Delivery, fields: Mapping[str, Any], kind: str = "run") -> RunLogEntry:
+    def _entry(self, delivery: Delivery, fields: Mapping[str, Any], kind: str) -> RunLogEntry:
         """Return a message for the stream of runs, which recognises a repetition."""
         return RunLogEntry(
             self._names.subject_of(kind, delivery.handler, delivery.event_id),
@@ -260,12 +240,8 @@ class NatsQueue:
     ) -> None:
         """Publish a note that expires when the delivery is due: the ledger counts them."""
         if delay >= 1:
-            note = {
-                "due": time.time() + delay,
-                "sequence": claimed.sequence,
-                "attempt": delivery.attempt,
-                "error": error,
-            }
+            note: dict[str, Any] = {"sequence": claimed.sequence, "attempt": delivery.attempt}
+            note |= {"due": time.time() + delay, "error": error}
             await self._publish_entry(self._entry(delivery, note, "wait"), ttl=delay)
 
     async def _publish_entry(self, entry: RunLogEntry, ttl: float | None = None) -> None:

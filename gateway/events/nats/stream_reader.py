@@ -17,7 +17,7 @@ import nats.js.errors
 
 from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.connection import Connection, mapped_errors
-from gateway.events.nats.names import StreamNames, name_of
+from gateway.events.nats.streams import StreamNames, name_of
 
 _MAX_RETRIES: Final = 20
 _RETRY_INTERVAL: Final = 0.1
@@ -108,10 +108,9 @@ class StreamReader:
     async def _consumers_now(self) -> tuple[list[ConsumerProgress], bool]:
         consumers: list[ConsumerProgress] = []
         while True:
+            request = f"CONSUMER.LIST.{self.names.queue}", {"offset": len(consumers)}
             async with mapped_errors():
-                answer = await self._connection.api(
-                    f"CONSUMER.LIST.{self.names.queue}", {"offset": len(consumers)}
-                )
+                answer = await self._connection.api(*request)
             page = answer.get("consumers") or []
             consumers += map(_consumer, page)
             if answer.get("missing"):
@@ -121,11 +120,10 @@ class StreamReader:
 
     async def delete(self, stream: str, sequence: int) -> bool:
         """Delete one message; return False where it was deleted already."""
+        request = {"seq": sequence, "no_erase": True}
         try:
             async with mapped_errors():
-                await self._connection.api(
-                    f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True}
-                )
+                await self._connection.api(f"STREAM.MSG.DELETE.{stream}", request)
         except Exception as error:
             if isinstance(error.__cause__, nats.js.errors.APIError):
                 return False

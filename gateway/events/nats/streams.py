@@ -1,17 +1,20 @@
-"""The three streams and the consumers, created and adjusted.
+"""The three streams and the consumers: their names, how they are created and adjusted.
 
     queue   a work queue: a message stays until its delivery is settled. A full one refuses, so that
             what does not fit stays in the journal; nothing is dropped silently
     dead    dead deliveries, until an operator decides
     runs    ended runs, and notes on delayed deliveries; the oldest are dropped first
 
-Creating them again changes nothing, and nothing that an operator enlarged is made smaller.
+Creating them again changes nothing, and nothing that an operator enlarged is made smaller. Every name
+begins with the installation's prefix.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +30,6 @@ from nats.js.api import (
 )
 
 from gateway.events.nats.connection import Connection, describe
-from gateway.events.nats.names import StreamNames
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.nats")
@@ -43,6 +45,71 @@ _MUTABLE: Final = ("subjects", "discard", "max_age", "duplicate_window", "allow_
 
 MAX_WAITING_PULLS: Final = 8192
 """Waiting pulls of one consumer: one for each idle node that has its handler."""
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]")
+MAX_TOKEN_LENGTH: Final = 160
+"""Characters of a token: a consumer's name is a folder's name on the server's disk."""
+
+
+def token(name: str) -> str:
+    """Return `name` as one token: letters, digits, `_` and `-` stay, all else is `=XX` per byte.
+
+    Dots, spaces, `*` and `>` mean something in a subject (docs.nats.io, subject-based messaging),
+    slashes in a consumer's name. A very long name ends in its hash.
+    """
+    plain = "".join(c if _PLAIN.match(c) else "".join(f"={b:02X}" for b in c.encode()) for c in name)
+    if not plain:
+        return "="
+    if len(plain) <= MAX_TOKEN_LENGTH:
+        return plain
+    return f"{plain[: MAX_TOKEN_LENGTH - 33]}~{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def name_of(part: str) -> str:
+    """Return the name that `token` was made from; of a very long one, the token itself."""
+    if "~" in part or part == "=":
+        return part.removeprefix("=")
+    pieces = part.split("=")
+    raw = pieces[0].encode() + b"".join(bytes.fromhex(p[:2]) + p[2:].encode() for p in pieces[1:])
+    return raw.decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamNames:
+    """The names of one installation. `prefix` is one token, such as `apigw`.
+
+    A handler's name becomes one subject token that no other handler has.
+    """
+
+    prefix: str
+
+    @property
+    def queue(self) -> str:
+        """The stream of deliveries."""
+        return f"{self.prefix}-queue"
+
+    @property
+    def dead(self) -> str:
+        """The stream of dead deliveries."""
+        return f"{self.prefix}-dead"
+
+    @property
+    def runs(self) -> str:
+        """The stream of ended runs, and of notes on delayed deliveries."""
+        return f"{self.prefix}-runs"
+
+    def subject(self, handler: str, event_id: str | None = None) -> str:
+        """The subject of a delivery; without an event, the filter of the handler's consumer."""
+        return self.subject_of("q", handler, event_id)
+
+    def consumer(self, handler: str) -> str:
+        """The durable consumer that all nodes share."""
+        return token(handler)
+
+    def subject_of(self, kind: str, handler: str | None = None, event_id: str | None = None) -> str:
+        """A subject of `kind` (q, dead, run, wait); None matches all."""
+        parts = ("*" if text is None else token(text) for text in (handler, event_id))
+        return ".".join((self.prefix, kind, *parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +163,16 @@ class Streams:
         except nats.js.errors.NotFoundError:
             await js.add_stream(config, num_replicas=replicas)
             return True
-        changed: dict[str, Any] = {
-            key: getattr(config, key)
-            for key in _MUTABLE
-            if getattr(config, key) != getattr(current, key)
-        }
-        if _max_age(current) > _max_age(config):
+        fields = {key: getattr(config, key) for key in _MUTABLE}
+        changed = {key: value for key, value in fields.items() if value != getattr(current, key)}
+        if (current.max_age or math.inf) > (config.max_age or math.inf):  # 0 means for ever
             changed.pop("max_age", None)
         if self.max_bytes is not None and name == self.names.queue:
             changed |= {"max_bytes": self.max_bytes} if current.max_bytes != self.max_bytes else {}
         if changed:
             await js.update_stream(current := current.evolve(**changed))
-        more = self.replicas not in (None, current.num_replicas) or replicas > (
-            current.num_replicas or 1
-        )
+        copies = current.num_replicas or 1
+        more = self.replicas not in (None, current.num_replicas) or replicas > copies
         return not more or await self._set_copies(js, current.evolve(num_replicas=replicas))
 
     async def _set_copies(self, js: JetStreamContext, config: StreamConfig) -> bool:
@@ -121,13 +184,9 @@ class Streams:
             await js.update_stream(config)
         except nats.js.errors.APIError as error:
             if config.name not in self._logged:
-                log.warning(
-                    "%s cannot have %d copies yet: %s",
-                    config.name,
-                    config.num_replicas,
-                    describe(error),
-                    extra=event("copies.missing", stream=config.name),
-                )
+                values = config.name, config.num_replicas, describe(error)
+                missing = "%s cannot have %d copies yet: %s"
+                log.warning(missing, *values, extra=event("copies.missing", stream=config.name))
             self._logged.add(str(config.name))
             return False
         self._logged.discard(str(config.name))
@@ -163,19 +222,14 @@ async def ensure_consumer(
     )
 
 
-def _max_age(config: StreamConfig) -> float:
-    """Return how many seconds a stream keeps a message. For the server, 0 means for ever."""
-    return config.max_age or math.inf
-
-
-def _stream(name: str, subjects: list[str], **special: Any) -> StreamConfig:
-    """Return a stream's configuration. It keeps its messages for ever unless `special` says
-    otherwise."""
+def _stream(name: str, subjects: list[str], *, max_age: float = 0.0, **special: Any) -> StreamConfig:
+    """Return a stream's configuration; it keeps messages for `max_age` seconds, 0: for ever."""
     return StreamConfig(
         name=name,
         subjects=subjects,
         storage=StorageType.FILE,
         duplicate_window=DUPLICATE_WINDOW,
         allow_direct=True,
-        **{"max_age": 0.0, **special},
+        max_age=max_age,
+        **special,
     )

@@ -23,7 +23,7 @@ from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
 from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
 from gateway.plugins.scripting.values import MU, Configs
-from gateway.records import Records
+from gateway.records.collection import Records
 from gateway.signing.credential import FindCredentials
 from gateway.telemetry.logs import event
 

@@ -26,7 +26,7 @@ from yarl import URL
 
 from gateway.auth.tokens import token_digest
 from gateway.cli.check import check
-from gateway.records import Records, open_records
+from gateway.records.collection import Records, open_records
 from gateway.server.app import Gateway
 from gateway.settings import Settings
 from tests.conftest import StartGateway, StartProcess

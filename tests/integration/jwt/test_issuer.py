@@ -353,7 +353,7 @@ async def test_a_discovery_that_is_no_object_is_told_with_what_to_do() -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = "http://{}:{}".format(*runner.addresses[0])
     async with Issuer(load({"jwt_issuer": url, "jwt_audience": ["a"]}, {})) as keys:
-        with pytest.raises(IssuerError, match="say --jwt-jwks-url"):
+        with pytest.raises(IssuerError, match="set --jwt-jwks-url"):
             await keys.fetch()
     await runner.cleanup()
 

@@ -12,8 +12,7 @@ from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.nats import servers as places
 from gateway.events.nats.engine import check_durability
 from gateway.events.nats.ledger_rows import ReadRow
-from gateway.events.nats.names import MAX_TOKEN_LENGTH, StreamNames, name_of, token
-from gateway.events.nats.streams import DUPLICATE_WINDOW
+from gateway.events.nats.streams import DUPLICATE_WINDOW, MAX_TOKEN_LENGTH, StreamNames, name_of, token
 from gateway.events.protocols import NewEvent, Selection, run_all
 from gateway.events.relay import OutgoingDelivery
 from gateway.settings import load

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import RecordsUnavailable
-from gateway.records import Records, open_records
+from gateway.records.collection import Records, open_records
 from gateway.records.sqlite_store import SqliteStore
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import existing_slots
@@ -22,7 +22,7 @@ from tests.unit.records.test_settings import KEEPER
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from gateway.records import Records
+from gateway.records.collection import Records
 from gateway.records.sqlite_store import SqliteStore
 
 async def main():

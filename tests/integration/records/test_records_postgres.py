@@ -19,9 +19,9 @@ from pydantic import SecretStr
 
 from gateway.cli.doctor import deployment
 from gateway.errors import RecordsUnavailable
-from gateway.records import Collection, Records
 from gateway.records import postgres_queries as statements
 from gateway.records import postgres_store as postgres
+from gateway.records.collection import Collection, Records
 from gateway.records.postgres_store import PostgresStore, shown
 from gateway.records.query import make_query
 from gateway.settings import Settings

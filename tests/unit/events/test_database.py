@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.events import schema
-from gateway.events.database import MAX_BATCH, Database
+from gateway.events.database import MAX_BATCH, VERSION, Database
 from gateway.events.journal import Journal
 from tests.support import TESTS
 from tests.support.records import claim_deliveries, delivery_states, result_of, settle_run, upload_record
@@ -242,7 +241,7 @@ def test_a_journal_of_a_newer_gateway_is_refused_with_advice(path: Path) -> None
     journal.open()
     journal.close()
     newer = sqlite3.connect(path)
-    newer.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    newer.execute(f"PRAGMA user_version = {VERSION + 1}")
     newer.close()
     assert "start the newer gateway" in refused(path)
 
@@ -278,7 +277,7 @@ def test_a_refused_file_is_let_go_of_at_once(path: Path) -> None:
 # -- the journals of earlier releases
 
 
-@pytest.fixture(params=range(1, schema.VERSION))
+@pytest.fixture(params=range(1, VERSION))
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
     copy = tmp_path / "journal-0.db"
     shutil.copy(GOLDEN / f"journal-v{request.param}.db", copy)

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import RecordsUnavailable
-from gateway.records import Collection, MemoryStore, Records
+from gateway.records.collection import Collection, Records
 from gateway.records.query import MAX_PAGE
 from gateway.records.sqlite_store import SqliteStore
+from gateway.records.store import MemoryStore
 
 FACTORIES: dict[str, Callable[[Path], Records]] = {
     "memory": lambda _: Records(MemoryStore()),

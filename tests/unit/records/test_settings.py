@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from gateway.cli.check import check
 from gateway.cli.doctor import deployment
 from gateway.errors import ConfigError
-from gateway.records import open_records, secrets_of
+from gateway.records.collection import open_records, secrets_of
 from gateway.settings import Settings, load
 from tests.support.harness import write_plugin
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.records import Records
+from gateway.records.collection import Records
 from tests.support.export_modules import (
     Asked,
     Rules,

@@ -13,7 +13,7 @@ from gateway.endpoints.notifications.presigned_uploads import (
     UPLOAD_GRACE,
     PresignedUploads,
 )
-from gateway.records import Records
+from gateway.records.collection import Records
 from gateway.storage.protocols import Stat
 
 

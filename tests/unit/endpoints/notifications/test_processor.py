@@ -25,7 +25,7 @@ from gateway.endpoints.notifications.processor import (
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events.journal import Journal
-from gateway.records import Records
+from gateway.records.collection import Records
 from gateway.settings.values import Bucket
 from gateway.signing import ObjectMarker
 from gateway.storage.local.storage import LocalStorage
