@@ -137,8 +137,8 @@ async def test_a_journal_that_cannot_be_read_is_told_and_let_go_of(ask: Ask, tmp
     code, _, err = await ask("list")
     assert code == 2
     assert "move the file away" in err
-    state.lock()
-    state.unlock()
+    state.lock.acquire()
+    state.lock.release()
 
 
 @pytest.mark.parametrize(
