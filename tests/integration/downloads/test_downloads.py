@@ -98,7 +98,7 @@ async def test_the_type_that_an_upload_said_is_kept_through_a_rename(
 
 
 def names(gateway: Gateway) -> list[str]:
-    found = os.listdir(gateway.settings.directory / "upload")
+    found = os.listdir(gateway.resources.settings.directory / "upload")
     assert len(found) == 2
     return [name.replace(" ", "%20") for name in found]
 
