@@ -231,7 +231,7 @@ class Dispatcher:
             "path": path.encode("utf-8", "replace").decode(),
             **({} if response is None else {"status": response.status}),
             "ms": round((time.monotonic() - started) * 1000, 1),
-            "remote": self.auth.client_address(request.remote, request.headers),
+            "remote": self.auth.proxies.client_address(request.remote, request.headers),
         }
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]

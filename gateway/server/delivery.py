@@ -112,7 +112,7 @@ def _relay_context(resources: Resources) -> RelayContext:
         return {upload_id: version.etag for upload_id, version in versions.items() if version.etag}
 
     return RelayContext(
-        lambda: host_port(*resources.base.shared.advertised),
+        lambda: host_port(*resources.base.installation.advertised),
         resources.base.installation.scheme,
         etags,
         resources.journal.ledger.depth,

@@ -66,8 +66,7 @@ async def open_endpoints(
         "Uploads between their headers and their response",
         lambda: len(inflight),
     )
-    others = tuple(other for other in range(settings.processes) if other != slot)
-    processes = ProcessClients(settings.state, others)
+    processes = ProcessClients(settings.state, sorted({*range(settings.processes)} - {slot}))
     stack.push_async_callback(processes.close)
     processes.start()
     resources.scripts.files.saver.store_with_writer(resources.parts.writer)
@@ -123,7 +122,7 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
 async def _open_routing(
     stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics
 ) -> Routing:
-    proxy = Proxy(auth.trusts)
+    proxy = Proxy(auth.proxies.trusts)
     await proxy.start()
     stack.push_async_callback(proxy.close)
     return Routing(

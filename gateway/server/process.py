@@ -18,7 +18,7 @@ from gateway.auth.installation import Installation, installation_keys
 from gateway.auth.tokens import ensure_token, tokens_of
 from gateway.commit.disk import DiskSpace, RenameLock, ReservationTable
 from gateway.commit.records import LocalDisk, ProcessState
-from gateway.domain.addresses import connectable_host, host_port
+from gateway.domain.addresses import host_port
 from gateway.events.journal import Journal
 from gateway.http.sockets import listening_socket
 from gateway.settings import Settings
@@ -49,14 +49,6 @@ class SharedResources:
     def url(self) -> str:
         """The URL of the gateway on this machine."""
         return f"{'https' if self.settings.tls_cert else 'http'}://{host_port(*self.address)}"
-
-    @property
-    def advertised(self) -> tuple[str, int]:
-        """The address and port that events name: never `all interfaces`."""
-        if self.settings.advertise is not None:
-            return self.settings.advertise.host, self.settings.advertise.port
-        host, port = self.address
-        return connectable_host(host), port
 
     def close_port(self) -> None:
         """Close the port: once the processes have closed theirs, connections are refused."""
@@ -110,7 +102,7 @@ def open_base(shared: SharedResources, slot: int, stack: ExitStack) -> ProcessBa
     disk = _open_disk(shared, directory, slot, stack)
     marks = OneTimeMarks(directory.one_time_marks, durable=durable)
     stack.callback(marks.close)
-    host, port = shared.advertised
+    host, port = installation.advertised
     node = f"{host}:{port}" + (f"/{slot}" if settings.processes > 1 else "")
     state = ProcessState(slot, Journal(directory.journal, full=durable, node=node), marks)
     return ProcessBase(shared, node, directory, installation, disk, state)

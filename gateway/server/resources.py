@@ -12,7 +12,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.auth.installation import Installation
+from gateway.auth.installation import Installation, public_url
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
@@ -185,7 +185,7 @@ def _open_script_storage(base: ProcessBase, storage: Storage, stack: ExitStack) 
         storage,
         FileSaver(base.state.slot),
         versions=versions,
-        peers=Peers(base.installation, lambda: base.shared.advertised),
+        peers=Peers(base.installation, lambda: base.installation.advertised),
         disk=None if in_bucket else SharedDisk(storage, settings.directory),
     )
     return ScriptStorage(files, versions, records, presigned)
@@ -197,7 +197,7 @@ def _connect_scripts(
     links = SignedUrlFactory(
         installation.settings,
         installation.urls,
-        lambda: installation.public_url,
+        lambda: public_url(installation.settings, installation.own),
         storage,
         scripts.presigned_uploads.record_grant,
     )

@@ -191,7 +191,7 @@ class DownloadAuthorizer:
             params=incoming.params,
             headers=headers_as_dict(headers),
             method=request.method,
-            remote=self._auth.client_address(request.remote, headers),
+            remote=self._auth.proxies.client_address(request.remote, headers),
             principal=principal,
             filename=None if grant is None else grant.filename,
             cache_control=None if grant is None else grant.cache_control,

@@ -165,7 +165,7 @@ class Routing:
             raw_resources=match.raw_resources,
             params=incoming.params,
             headers=CIMultiDict(request.headers),
-            remote=self._auth.client_address(request.remote, request.headers),
+            remote=self._auth.proxies.client_address(request.remote, request.headers),
             awaits_continue=expects_continue(request),
             path=match.path,
         )
