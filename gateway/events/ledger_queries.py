@@ -136,6 +136,14 @@ def select_window(
     return MatchedRows(seqs, edge if candidates == window else None)
 
 
+def page(
+    db: sqlite3.Connection, query: LedgerQuery, after: int, limit: int, window: int
+) -> tuple[list[DeliveryRow], int | None]:
+    """Return up to `limit` rows of the next `window` candidates, and the position to continue behind."""
+    matched = select_window(db, query, after, limit, top=newest(db), window=window)
+    return rows(db, matched.seqs), matched.next
+
+
 def newest(db: sqlite3.Connection) -> int:
     """Return the greatest `seq`, 0 in an empty journal."""
     (seq,) = db.execute("SELECT max(seq) FROM deliveries").fetchone()

@@ -98,10 +98,7 @@ class Queue(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class Outcome:
-    """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt.
-
-    `error` says why it did not succeed.
-    """
+    """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt."""
 
     result: Literal["succeeded", "failed", "gone", "postponed"]
     error: str = ""

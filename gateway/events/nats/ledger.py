@@ -49,10 +49,7 @@ class NatsLedger:
     # -- reading
 
     async def depth(self) -> list[Depth]:
-        """Count all that is not done, by handler and state.
-
-        A run that is to be repeated within a second counts as running.
-        """
+        """See `Ledger`. A run that is to be repeated within a second counts as running."""
         names = self._reader.names
         waiting = await self._reader.counts(names.runs, "wait")
         depths: list[Depth] = []
@@ -78,10 +75,7 @@ class NatsLedger:
         return depths
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` rows behind the cursor `after`, oldest first.
-
-        Raises `ValueError` for an invalid cursor.
-        """
+        """See `Ledger`."""
         await self._queue.flush_run_log()
         rows, cursor = await self._rows.page(selection, after, limit)
         return DeliveryPage([row.row for row in rows], cursor)
@@ -94,11 +88,7 @@ class NatsLedger:
     # -- changing
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
-        """Do one bounded chunk of `verb`.
-
-        `replay` changes nothing: what is done has left the streams. The journals replay what they
-        relayed.
-        """
+        """See `Ledger`. The journals replay what they relayed: what is done has left the streams."""
         if verb == "replay":
             return ChunkResult(0, None)
         # A retried delivery may be in the stream again at once: a chunk reads only up to where each
