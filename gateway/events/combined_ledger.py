@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from gateway.events.ledger import merge_depths
 from gateway.events.protocols import (
+    INVALID_CURSOR,
     ChunkResult,
     DeliveryHistory,
     DeliveryPage,
@@ -147,5 +148,5 @@ def _decode_cursor(after: str | None) -> Cursors:
     except (ValueError, binascii.Error):
         cursors = None
     if not isinstance(cursors, dict) or not all(isinstance(value, str) for value in cursors.values()):
-        raise ValueError("invalid cursor: use the one of the previous page")
+        raise ValueError(INVALID_CURSOR)
     return cursors

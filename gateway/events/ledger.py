@@ -31,6 +31,7 @@ from gateway.events.protocols import (
     EventHistory,
     Selection,
     Verb,
+    read_positions,
 )
 
 MAX_CHUNK: Final = 2000
@@ -67,7 +68,7 @@ class JournalLedger:
         """See `Ledger`."""
         query = queries.list_query(selection)
         rows: list[DeliveryRow] = []
-        position: int | None = _number(after or "0")
+        position: int | None = read_positions(after or "0", 1)[0]
         window = limit + 1
         while position is not None and len(rows) < limit:
             left = limit - len(rows)
@@ -109,9 +110,9 @@ class JournalLedger:
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`."""
-        position, top = (0, await self._run(queries.newest)) if after is None else _numbers(after)
+        start, top = (0, await self._run(queries.newest)) if after is None else read_positions(after, 2)
         query = queries.bulk_query(verb, selection)
-        matched = await self._run(lambda db: _run_chunk(db, verb, query, position, top))
+        matched = await self._run(lambda db: _change(db, verb, query, start, top))
         if matched.seqs and verb != "drop":
             self._wakeups.notify_all()
         return ChunkResult(len(matched.seqs), None if matched.next is None else f"{matched.next}.{top}")
@@ -173,9 +174,7 @@ def merge_depths(depths: Iterable[Depth]) -> list[Depth]:
     return [sums[key] for key in sorted(sums)]
 
 
-def _run_chunk(
-    db: sqlite3.Connection, verb: Verb, query: LedgerQuery, after: int, top: int
-) -> MatchedRows:
+def _change(db: sqlite3.Connection, verb: Verb, query: LedgerQuery, after: int, top: int) -> MatchedRows:
     matched = queries.select_window(db, query, after, MAX_CHUNK, top=top, window=MAX_WINDOW)
     if verb == "drop":
         _delete(db, matched.seqs)
@@ -225,14 +224,3 @@ def _prune(db: sqlite3.Connection, edges: Mapping[str, float], limit: int) -> in
         (edges["done"], limit),
     ).rowcount
     return len(deleted) + uploads
-
-
-def _number(cursor: str) -> int:
-    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
-        raise ValueError("invalid cursor: use the one of the previous page")
-    return int(cursor)
-
-
-def _numbers(cursor: str) -> tuple[int, int]:
-    position, _, top = cursor.partition(".")
-    return _number(position), _number(top)

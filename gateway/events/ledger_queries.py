@@ -168,10 +168,8 @@ def history(db: sqlite3.Connection, event_id: str) -> EventHistory | None:
     ).fetchone()
     if row is None:
         return None
-    event, kind, upload_id, path, created, body = row
-    return EventHistory(
-        event, kind, upload_id, path, created, json.loads(body), deliveries(db, event_id)
-    )
+    id_, kind, upload_id, path, created, body = row
+    return EventHistory(id_, kind, upload_id, path, created, json.loads(body), deliveries(db, event_id))
 
 
 def deliveries(db: sqlite3.Connection, event_id: str) -> list[DeliveryHistory]:

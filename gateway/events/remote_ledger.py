@@ -52,9 +52,8 @@ Json = dict[str, Any]
 def socket_session(path: Path | str) -> aiohttp.ClientSession:
     """Return a session with the server behind an owner's Unix socket. Call on a loop."""
     connector = aiohttp.UnixConnector(path=str(path))
-    return aiohttp.ClientSession(
-        connector=connector, timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
-    )
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
 
 class RemoteLedger:
