@@ -19,8 +19,8 @@ from yarl import URL
 from gateway.domain.addresses import ALL_INTERFACES, Address, connectable_host, host_port
 from gateway.errors import ConfigError
 from gateway.settings import Settings, is_loopback
-from gateway.signing import MIN_KEY_BYTES, CredentialSigner, ObjectMarker, UrlSigner
-from gateway.signing.credential import TrustedCall
+from gateway.signing.keys import MIN_KEY_BYTES, CredentialSigner, ObjectMarker, TrustedCall
+from gateway.signing.urls import UrlSigner
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
 KEY_FILE: Final = "installation.key"
@@ -165,12 +165,12 @@ def _make(path: Path) -> None:
         write_key_file(path, base64.b64encode(secrets.token_bytes(MIN_KEY_BYTES)) + b"\n")
     except FileExistsError:
         return  # another process of this directory created it
-    except OSError as fault:
+    except OSError as error:
         raise ConfigError(
-            f"the installation key cannot be written ({fault.strerror}): check the disk and the"
+            f"the installation key cannot be written ({error.strerror}): check the disk and the"
             " owner of the folder",
             str(path),
-        ) from fault
+        ) from error
 
 
 def _plain(host: str, port: int) -> Address:
@@ -187,8 +187,8 @@ def _trust_only(certificate: Path) -> ssl.SSLContext:
         first, end, _ = certificate.read_text(encoding="ascii").partition(ssl.PEM_FOOTER)
         start = first.index(ssl.PEM_HEADER)
         context.load_verify_locations(cadata=first[start:] + end)
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"the certificate cannot be read ({fault}): it must be a PEM file", str(certificate)
-        ) from fault
+            f"the certificate cannot be read ({error}): it must be a PEM file", str(certificate)
+        ) from error
     return context

@@ -14,9 +14,16 @@ from collections.abc import Sequence
 
 from gateway.commit import publish
 from gateway.commit.failures import discard_quietly, refusal_of
-from gateway.commit.process_state import ProcessState
-from gateway.commit.records import BatchResult, CommitRequest, LocalDisk, StagedUpload
-from gateway.commit.upload_events import StoredContent, Subscribers, UploadEvents
+from gateway.commit.records import (
+    BatchResult,
+    CommitRequest,
+    LocalDisk,
+    ProcessState,
+    StagedUpload,
+    StoredContent,
+    Subscribers,
+    UploadEvents,
+)
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome
@@ -167,10 +174,7 @@ class BatchCommitter:
         return staged
 
     def _row(self, item: StagedUpload, subscribers: Subscribers) -> UploadRecord:
-        """Return the row of a finalized upload, and put its events into `item`.
-
-        The bodies of events are built here, not on the event loop.
-        """
+        """Return an upload's row; put its events into `item`: they are built here, not on the loop."""
         upload, request, identity = item.upload, item.request, item.identity
         content = StoredContent(item.path, identity.size, request.mime, identity.etag)
         item.events = tuple(

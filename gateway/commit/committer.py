@@ -81,8 +81,7 @@ class Committer:
     async def commit(self, request: CommitRequest) -> Stored:
         """Publish a received body. From here on the body is the committer's, also after a cancel.
 
-        Raises `Refusal` when nothing was stored and nothing will be, `UnknownOutcome` when that is not
-        known.
+        Raises `Refusal` when nothing was stored and nothing will be, `UnknownOutcome` where in doubt.
         """
         if self._disk.durable and request.body.received >= MIN_SYNC_APART_BYTES:
             await self._sync_apart(request.body)

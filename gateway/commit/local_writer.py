@@ -1,7 +1,4 @@
-"""The writer of a local directory: a private file, a reservation of space, then the committer.
-
-All disk work runs in threads.
-"""
+"""The writer of a local directory: a private file, reserved space, then the committer. In threads."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from gateway.commit.committer import Committer
-from gateway.commit.disk_space import Reservation
+from gateway.commit.disk import Reservation
 from gateway.commit.failures import discard_quietly, refusal_of
 from gateway.commit.publish import check_target
 from gateway.commit.records import CommitRequest, LocalDisk

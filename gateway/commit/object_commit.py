@@ -17,9 +17,8 @@ from typing import Any, Final
 from gateway.commit.failures import refusal_of
 from gateway.commit.object_names import ReservedNames
 from gateway.commit.object_reconciler import UploadReconciler
-from gateway.commit.process_state import ProcessState
 from gateway.commit.publish import name_taken
-from gateway.commit.upload_events import StoredContent, UploadEvents
+from gateway.commit.records import ProcessState, StoredContent, UploadEvents
 from gateway.commit.writer import media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Identity, Stored, Upload
@@ -78,10 +77,7 @@ class ObjectCommitter:
         self._running: set[asyncio.Task[Stored]] = set()
 
     async def commit(self, commit: ObjectCommit) -> Stored:
-        """Publish a finished body; goes on where the caller is cancelled.
-
-        Raises `Refusal`, `UnknownOutcome`; see `PendingWrite.commit`.
-        """
+        """Publish a finished body, even if the caller is cancelled. Raises as `PendingWrite.commit`."""
         task = asyncio.create_task(self._commit(commit))
         self._running.add(task)
         task.add_done_callback(self._forget)
@@ -202,15 +198,14 @@ class ObjectCommitter:
             except Exception as error:
                 log.exception(
                     "an object could not be published",
-                    extra=event("upload.pending_uploads", upload_id=commit.upload.id),
+                    extra=event("upload.unsettled", upload_id=commit.upload.id),
                 )
                 return await self._query_outcome(commit, error)
             else:
                 return await self._final_etag(commit, etag)
 
     async def _own_etag(self, commit: ObjectCommit, error: KeyExistsError) -> str | None:
-        """Return the tag of the object that has the name if it is this upload. Raises
-        `UnknownOutcome`.
+        """Return the tag of the existing object if it is this upload. Raises `UnknownOutcome`.
 
         The HTTP client itself repeats an empty PUT whose response is lost: then the second request
         finds what the first has stored.
@@ -267,7 +262,7 @@ class ObjectCommitter:
         if not body.can_retarget:
             raise Refusal("conflict", "the name was taken while the body came: send it again")
         path = "/" + "/".join(paths.check_path(upload.path))
-        body.retarget(self._names.target(upload, await self._names.reserve_free_path(upload, path)))
+        body.target = self._names.target(upload, await self._names.reserve_free_path(upload, path))
 
     async def _rename_recorded(self, commit: ObjectCommit) -> None:
         """Take the next name and put it into the row. Raises `Refusal`."""

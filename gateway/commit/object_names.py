@@ -13,7 +13,7 @@ from gateway.commit.publish import names_beside
 from gateway.commit.writer import media_type
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.signing import ObjectMarker
+from gateway.signing.keys import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget, PrefixedKeys, put_object_params
 
@@ -22,8 +22,7 @@ from gateway.storage.s3.encoding import ObjectTarget, PrefixedKeys, put_object_p
 class ReservedNames:
     """The names that uploads of this process are about to get.
 
-    No two uploads of the process get one name, whether or not the store honours conditions. Runs on
-    the server's event loop.
+    No two uploads of the process get one name, even where the store ignores conditions. On the loop.
     """
 
     keys: PrefixedKeys
@@ -43,8 +42,7 @@ class ReservedNames:
             yield
 
     async def reserve_free_path(self, upload: Upload, path: str) -> str:
-        """Return a path that does not exist, and keep it for this upload. Raises
-        `Refusal("conflict")`."""
+        """Return a free path, and keep it for this upload. Raises `Refusal("conflict")`."""
         folder, _, wanted = path.rpartition("/")
         for name in (wanted, *names_beside(wanted, upload.id)):
             key = self.keys.key_of(f"{folder}/{name}")

@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.commit.process_state import ProcessState
+from gateway.commit.records import ProcessState
 from gateway.errors import GatewayError
 from gateway.events.outbox import PendingUpload
 from gateway.storage.s3.bucket import BucketClient, ObjectHead
-from gateway.storage.s3.multipart_log import MultipartLog
+from gateway.storage.s3.multiparts import MultipartLog
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
@@ -68,7 +68,7 @@ class UploadReconciler:
                 "upload %s waits for the bucket %s, which is not the one of --storage",
                 row.upload_id,
                 row.place.get("bucket"),
-                extra=event("upload.pending_uploads", upload_id=row.upload_id),
+                extra=event("upload.unsettled", upload_id=row.upload_id),
             )
             return
         self._unsettled[row.upload_id] = _Unsettled(row, time.monotonic())
@@ -111,13 +111,13 @@ class UploadReconciler:
                 "upload %s cannot be settled now: %s",
                 upload_id,
                 error,
-                extra=event("upload.pending_uploads", upload_id=upload_id),
+                extra=event("upload.unsettled", upload_id=upload_id),
             )
         except Exception:
             log.exception(
                 "upload %s cannot be settled",
                 upload_id,
-                extra=event("upload.pending_uploads", upload_id=upload_id),
+                extra=event("upload.unsettled", upload_id=upload_id),
             )
         return False
 

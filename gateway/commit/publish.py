@@ -90,17 +90,10 @@ def replace(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) 
 
 
 def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> None:
-    """Give the body the name `parent.name` if it does not exist.
-
-    Raises `NameTakenError`, or `OSError`.
-    """
+    """Give the body the name `parent.name` if that is free. Raises `NameTakenError`, `OSError`."""
     try:
         os.link(
-            upload_id,
-            parent.name,
-            src_dir_fd=incoming.fd,
-            dst_dir_fd=parent.fd,
-            follow_symlinks=False,
+            upload_id, parent.name, src_dir_fd=incoming.fd, dst_dir_fd=parent.fd, follow_symlinks=False
         )
     except FileExistsError as error:
         raise NameTakenError from error

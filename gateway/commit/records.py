@@ -1,27 +1,63 @@
-"""Plain data of a local commit: the request, the upload in between, the result of a batch."""
+"""Plain data of a commit: the disk, the journal, the request and its events, the result of a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.commit.disk_space import DiskSpace
-from gateway.commit.rename_lock import RenameLock
-from gateway.domain.model import Identity, Stored, Upload
+from gateway.commit.disk import DiskSpace, RenameLock
+from gateway.domain.event_bodies import object_created_body, uploaded_body
+from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec, Identity, Stored, Upload, new_id
 from gateway.errors import Refusal, UnknownOutcome
+from gateway.events.journal import Journal
 from gateway.events.outbox import EventRecord
 from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import IncomingDirectory, IncomingFile
+from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.tree import DirectoryTree
+from gateway.telemetry.redaction import Redaction
+
+_UNKNOWN: Final = Identity(0, 0, 0, 0)
+
+
+@dataclass(slots=True, frozen=True)
+class ProcessState:
+    """The journal and the used one-time URLs of the process with this `slot`.
+
+    A one-time URL is used up before its upload is published, and released only where the upload never
+    will be. Blocking; `one_time_marks.sync` makes either durable.
+    """
+
+    slot: int
+    journal: Journal
+    one_time_marks: OneTimeMarks
+
+    def consume_url(self, upload: Upload) -> bool:
+        """Use up an upload's one-time URL; return whether it has one. Raises as `consume` does."""
+        grant = upload.grant
+        if grant is None or grant.once is None:
+            return False
+        self.one_time_marks.consume(grant.once, upload.id, grant.expires)
+        return True
+
+    def release_urls(self, uploads: Iterable[Upload]) -> bool:
+        """Make the one-time URLs of uploads valid again; return whether there are any to be synced."""
+        released = False
+        for upload in uploads:
+            grant = upload.grant
+            if grant is not None and grant.once is not None:
+                self.one_time_marks.release(grant.once, upload.id)
+                released = True
+        return released
 
 
 @dataclass(slots=True, frozen=True)
 class LocalDisk:
     """The disk as one process uses it. `durable` syncs what is committed.
 
-    `rename_lock` keeps other processes from removing files while this one publishes; None without
-    other processes.
+    `rename_lock` (None: no other processes) lets no other remove files while this one publishes.
     """
 
     tree: DirectoryTree
@@ -36,8 +72,7 @@ class LocalDisk:
 class CommitRequest:
     """A received body to be committed.
 
-    `from_client` emits OnFileUploaded. `space_reserved` is False where the disk was not asked yet: the
-    commit checks the space.
+    `from_client` emits OnFileUploaded. Without `space_reserved` the commit checks the space.
     """
 
     upload: Upload
@@ -57,9 +92,6 @@ class BatchResult:
 
     outcomes: dict[str, Stored | Refusal | UnknownOutcome] = field(default_factory=dict)
     event_ids: list[str] = field(default_factory=list)
-
-
-_UNKNOWN: Final = Identity(0, 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -82,3 +114,61 @@ class StagedUpload:
     def path(self) -> str:
         """The path as clients and handlers know it, with the name that was chosen."""
         return "/" + "/".join([*self.segments[:-1], self.parent.name])
+
+
+@dataclass(slots=True, frozen=True)
+class Subscribers:
+    """The handlers of what is stored: names for uploads, specs with their filters for objects."""
+
+    uploaded: tuple[str, ...] = ()
+    created: tuple[HandlerSpec, ...] = ()
+
+    def of_object(self, key: str) -> tuple[str, ...]:
+        """Return the names of the handlers whose filters match the object `key`."""
+        return tuple([spec.name for spec in self.created if spec.matches_key(key)])
+
+
+@dataclass(slots=True, frozen=True)
+class StoredContent:
+    """What an upload became: `size` in bytes, `etag` without quotes, `bucket` None where it is local."""
+
+    path: str
+    size: int
+    mime: str
+    etag: str
+    bucket: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class UploadEvents:
+    """Builds the events of committed uploads. `subscribers()` are those of the plugins loaded now."""
+
+    subscribers: Callable[[], Subscribers]
+    redaction: Redaction
+    slot: int
+
+    def records(
+        self, subscribers: Subscribers, upload: Upload, content: StoredContent, *, from_client: bool
+    ) -> Iterator[EventRecord]:
+        """Yield the events of an upload; without subscribers no body is built."""
+        if subscribers.uploaded and from_client:
+            body = uploaded_body(
+                upload,
+                mime=content.mime,
+                size=content.size,
+                params=self.redaction.params(upload.params),
+                headers=self.redaction.headers(upload.headers),
+            )
+            yield EventRecord(new_id(self.slot), UPLOADED, body, subscribers.uploaded)
+        if not subscribers.created:
+            return
+        if handlers := subscribers.of_object(content.path.removeprefix("/")):
+            body = object_created_body(
+                upload,
+                path=content.path,
+                size=content.size,
+                etag=content.etag,
+                mime=content.mime,
+                bucket=content.bucket,
+            )
+            yield EventRecord(new_id(self.slot), OBJECT_CREATED, body, handlers)

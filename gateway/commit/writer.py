@@ -20,11 +20,9 @@ class ThreadedWrite(Protocol):
 
     def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Write `chunks` now. Blocking. Raises `Refusal("no_space")`, `OSError`."""
-        ...
 
     def start_in_thread(self, work: Callable[[], None], executor: Executor) -> asyncio.Future[None]:
         """Let a thread work on the body; `discard` waits for it, also when the caller is cancelled."""
-        ...
 
 
 class PendingWrite(Protocol):
@@ -36,19 +34,15 @@ class PendingWrite(Protocol):
     @property
     def threaded(self) -> ThreadedWrite | None:
         """What a thread may write to directly; None where all bytes go through the event loop."""
-        ...
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes; waits while too many are on their way. Raises `Refusal`."""
-        ...
 
     async def finish(self) -> None:
         """Bring the rest of the bytes to the storage: the body is complete. Raises `Refusal`."""
-        ...
 
     def digest(self, algorithm: str) -> bytes:
         """Return the digest of the finished body, by the `hashlib` name that `begin` was given."""
-        ...
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """Publish the finished body. From here on the body is the writer's, also after a cancel.
@@ -56,11 +50,9 @@ class PendingWrite(Protocol):
         `digests` are kept in the journal, base64 by RFC 9530 name. `from_client` emits OnFileUploaded.
         Raises `Refusal` (nothing was stored and nothing will be), `UnknownOutcome`.
         """
-        ...
 
     async def discard(self) -> None:
         """Remove the body. Does not raise where the storage is unavailable: a sweep removes it later."""
-        ...
 
 
 class StorageWriter(Protocol):
@@ -74,14 +66,12 @@ class StorageWriter(Protocol):
         Raises `Refusal`: a bad path, a target that may not be replaced, `precondition_failed` where
         it must exist and does not, `no_space`, `storage_unavailable`.
         """
-        ...
 
     async def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Stored:
         """Commit a small body that is complete in memory; the commit checks its target and its space.
 
         A body of a few KiB costs the disk one visit that way. Raises as `PendingWrite.commit` does.
         """
-        ...
 
 
 def media_type(upload: Upload) -> str:

@@ -59,10 +59,7 @@ class FileHandlers(NamedTuple):
 
 
 class Dispatcher:
-    """Dispatches requests. `api` has the handlers of `API_ROUTES`, by endpoint.
-
-    While `stopping` is set, requests on connections that are still open are refused.
-    """
+    """Dispatches requests; `api` has handlers by endpoint. While `stopping`, requests are refused."""
 
     def __init__(
         self,
@@ -107,11 +104,8 @@ class Dispatcher:
             async with asyncio.timeout(grace):
                 await self._drained.wait()
         except TimeoutError:
-            log.warning(
-                "%d requests are cut off: the grace time is over",
-                self._serving,
-                extra=event("requests.aborted", requests=self._serving),
-            )
+            message, count = "%d requests are cut off: the grace time is over", self._serving
+            log.warning(message, count, extra=event("requests.aborted", requests=count))
 
     # -- one request
 
@@ -148,20 +142,13 @@ class Dispatcher:
         except ClientDisconnected:
             return None
         except UnknownOutcome as error:
-            log.error(
-                "closing connection without a response: outcome of the upload is unknown: %s",
-                error,
-                extra=event("upload.unknown"),
-            )
+            message = "closing connection without a response: outcome of the upload is unknown: %s"
+            log.error(message, error, extra=event("upload.unknown"))
             return None
         except Exception:
             log.exception("a request failed", extra=event("request.failed"))
-            return refusal_response(
-                Refusal(
-                    "internal",
-                    "internal server error; the server log has details under this X-Request-Id",
-                )
-            )
+            message = "internal server error; the server log has details under this X-Request-Id"
+            return refusal_response(Refusal("internal", message))
 
     async def _dispatch(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse:
         if self.stopping:
@@ -204,7 +191,7 @@ class Dispatcher:
         return await self.files.uploads.put(incoming, match)
 
     async def _api(self, incoming: IncomingRequest) -> GatewayResponse:
-        """Serve an endpoint of `API_ROUTES`. Who may not call one is not told which ones exist."""
+        """Serve an endpoint of `API_ROUTES`. An unauthorized client does not learn which ones exist."""
         match = match_api_route(paths.decode(incoming.raw_path))
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:
@@ -242,10 +229,7 @@ class Dispatcher:
         fields: dict[str, object] = {
             "method": request.method[:20],
             "path": path.encode("utf-8", "replace").decode(),
-        }
-        if response is not None:
-            fields["status"] = response.status
-        fields |= {
+            **({} if response is None else {"status": response.status}),
             "ms": round((time.monotonic() - started) * 1000, 1),
             "remote": self.auth.client_address(request.remote, request.headers),
         }

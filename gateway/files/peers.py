@@ -56,14 +56,9 @@ class Peers:
         default: str | None = None,
     ) -> None:
         self._installation = installation
-        self._own = own
+        self.own = own
         self._latest = default
         self._delivered: OrderedDict[str, FileVersion] = OrderedDict()
-
-    @property
-    def own(self) -> tuple[str, int] | None:
-        """The address by which events name this process."""
-        return self._own()
 
     def storage(self, owner: str) -> PeerStorage:
         """Return the storage of the peer with this base URL."""
@@ -79,7 +74,8 @@ class Peers:
         if owner is None:
             return None
         origin, url = delivery.origin, None
-        if self.own is None or Address(*self.own) != owner:
+        own = self.own()
+        if own is None or Address(*own) != owner:
             self._installation.add_peer(owner)
             url = self._latest = f"{origin.scheme if origin else 'http'}://{host_port(*owner)}"
         etag = origin.etag if origin else None

@@ -30,10 +30,7 @@ SCRIPT_PRINCIPAL: Final = {"name": "script", "kind": "script"}
 
 
 class FileSaver:
-    """Saves files from any event loop. Nothing can be saved before one of the `store_` methods ran.
-
-    `slot` goes into upload ids.
-    """
+    """Saves files from any event loop, after a `store_` method ran. `slot` goes into upload ids."""
 
     def __init__(self, slot: int = 0) -> None:
         self._slot = slot

@@ -76,7 +76,7 @@ class FilesService:
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
         version = self._peers.remember(delivery) if self._peers else None
-        host, port = owner_of(delivery) or (self._peers and self._peers.own) or (None, None)
+        host, port = owner_of(delivery) or (self._peers and self._peers.own()) or (None, None)
         directory = self._disk.directory if self._disk else None
         if version is not None and version.owner is not None and not await self._is_on_disk(version):
             directory = None
@@ -84,16 +84,11 @@ class FilesService:
         return event | {"address": host, "port": port}
 
     def unavailable_owner(self, delivery: Delivery, failed: HandlerFailed) -> PeerUnavailable | None:
-        """Return the failure of the file's owner that made a run fail: no connection to it.
-
-        None where the handler itself failed.
-        """
+        """Return the lost connection to the file's owner that made a run fail, None for other causes."""
         owner, cause = owner_of(delivery), failed.__cause__
-        if owner is None or not isinstance(cause, aiohttp.ClientConnectorError):
-            return None
-        if (cause.host, cause.port) != owner:
-            return None
-        return unreachable(host_port(*owner), cause)
+        if isinstance(cause, aiohttp.ClientConnectorError) and (cause.host, cause.port) == owner:
+            return unreachable(host_port(*owner), cause)
+        return None
 
     # -- by event
 

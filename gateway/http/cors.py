@@ -18,10 +18,7 @@ from gateway.http.responses import GatewayResponse, Response
 
 @dataclass(frozen=True, slots=True)
 class CorsPolicy:
-    """Which pages of other origins may call, with what, and what they may read.
-
-    `headers` empty: those that the page asks for. `max_age` is in seconds.
-    """
+    """Which pages may call, with what, and what they read. No `headers`: any. `max_age`: seconds."""
 
     origins: tuple[str, ...]
     methods: tuple[str, ...] = ()

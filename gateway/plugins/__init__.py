@@ -1,7 +1,6 @@
 """Plugins: YAML documents, checked, compiled and swapped in as one set."""
 
-from gateway.plugins.handlers import Handler
-from gateway.plugins.kinds import HANDLER, KINDS, Kind, ParsedPlugin, Plugin, validate
+from gateway.plugins.kinds import HANDLER, KINDS, Handler, Kind, ParsedPlugin, Plugin, validate
 from gateway.plugins.loader import Plugins, PluginSet
 from gateway.plugins.yaml_documents import Document, PluginErrors
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gateway.plugins.models import AnswerModel, CalledModel, Seconds, Strict
+from gateway.plugins.models import AnswerModel, CalledModel, Items, Seconds, Strict
 
 Scheme = Literal["http", "https", "http:", "https:"]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -164,7 +164,7 @@ class RouteExpectModel(Strict):
     output: Any = Field(None, description="The body of the response: text, or the value of its JSON")
     headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
     callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
-    records: dict[str, dict[str, Any]] | None = Field(
+    records: Items | None = Field(
         None, description="Items afterwards: collection to key to item, null for none"
     )
 
@@ -174,16 +174,14 @@ class RouteTestModel(Strict):
 
     name: str
     request: RouteRequestModel
-    configs: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="Config plugins of the test"
-    )
+    configs: Items = Field(default_factory=dict, description="Config plugins of the test")
     callout: list[AnswerModel] = Field(
         default_factory=list, description="Responses of stubbed callouts, in order"
     )
     upstream: AnswerModel = Field(
         default_factory=AnswerModel, description="Response of the stubbed upstream"
     )
-    records: dict[str, dict[str, dict[str, Any]]] = Field(
+    records: dict[str, Items] = Field(
         default_factory=dict, description="Items before: collection to key to item"
     )
     expect: RouteExpectModel

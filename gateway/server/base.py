@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.auth.installation import Installation, installation_keys
-from gateway.commit.disk_space import DiskSpace
-from gateway.commit.process_state import ProcessState
-from gateway.commit.records import LocalDisk
-from gateway.commit.rename_lock import RenameLock
+from gateway.commit.disk import DiskSpace, RenameLock
+from gateway.commit.records import LocalDisk, ProcessState
 from gateway.domain.addresses import connectable_host
 from gateway.events.journal import Journal
 from gateway.server.shared import ProcessContext
@@ -42,8 +40,8 @@ def open_base(settings: Settings, process: ProcessContext, stack: ExitStack) -> 
     """Lock the slot; open its directories. The journal is made and not opened yet."""
     directory = StateDirectory(settings.state, process.slot)
     directory.prepare()
-    directory.lock(SLOT_LOCK_TIMEOUT)
-    stack.callback(directory.unlock)
+    directory.lock.acquire(SLOT_LOCK_TIMEOUT)
+    stack.callback(directory.lock.release)
     installation = Installation(settings, installation_keys(settings), process.address)
     durable = settings.durability == "full"
     disk = _open_disk(settings, process, directory, stack)

@@ -16,8 +16,7 @@ from gateway.endpoints.downloads.archive import ArchiveHandler
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.internal_files import InternalFilesEndpoint
-from gateway.endpoints.notifications.authentication import NotificationAuthenticator
-from gateway.endpoints.notifications.handler import NotificationHandler
+from gateway.endpoints.notifications.handler import NotificationAuthenticator, NotificationHandler
 from gateway.endpoints.notifications.object_events import NotificationScope
 from gateway.endpoints.notifications.processor import (
     NotificationProcessor,
@@ -29,9 +28,8 @@ from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.uploads.admission import Admission
-from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.endpoints.uploads.outcomes import UploadOutcomes
-from gateway.endpoints.uploads.socket_receiver import BodyReceiver
+from gateway.endpoints.uploads.body import BodyReceiver
+from gateway.endpoints.uploads.handler import UploadHandler, UploadOutcomes
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
@@ -63,7 +61,7 @@ async def open_endpoints(
     """
     settings, hooks, slot = resources.settings, resources.hooks, resources.process.slot
     inflight = Inflight()
-    metrics.gauge("gateway_uploads_active", "Uploads on their way", lambda: len(inflight))
+    metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
     processes = ProcessClients(settings.state, resources.process.others)
     stack.push_async_callback(processes.close)
     processes.start()
@@ -111,7 +109,7 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
 
         verifier = await stack.enter_async_context(Verifier(settings))
         metrics.gauge(
-            "gateway_issuer_ready", "Whether JSON Web Tokens can be judged", lambda: verifier.ready
+            "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
         )
         verify = verifier.verify
     return Auth(settings, tokens_of(settings), resources.installation, verify)

@@ -18,11 +18,8 @@ from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
-from gateway.commit.process_state import ProcessState
-from gateway.commit.records import LocalDisk
-from gateway.commit.recover import recover
-from gateway.commit.slot_takeover import absorb_slots, create_journals
-from gateway.commit.upload_events import Subscribers, UploadEvents
+from gateway.commit.records import LocalDisk, ProcessState, Subscribers, UploadEvents
+from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.commit.writer import StorageWriter
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gateway.auth.installation import installation_keys
 from gateway.auth.tokens import ensure_token, tokens_of
-from gateway.commit.disk_space import ReservationTable
+from gateway.commit.disk import ReservationTable
 from gateway.domain.addresses import host_port
 from gateway.http.sockets import listening_socket
 from gateway.settings import Settings

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
 from gateway.domain.grant import Grant
+from gateway.errors import Superseded
 
 MAX_SINGLE_PASS_BYTES: Final = 64 << 10
 """What a single-pass read returns in memory; longer parts are sent from the open file."""
@@ -31,6 +32,11 @@ class Stat:
     etag: str
     mime: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def check_etag(self, etag: str | None) -> None:
+        """Raise `Superseded` where another version than this one is expected (None: any)."""
+        if etag is not None and etag != self.etag:
+            raise Superseded(f"{self.path} has been replaced or changed meanwhile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,39 +62,32 @@ class OpenFile(Protocol):
     @property
     def stat(self) -> Stat:
         """The whole file."""
-        ...
 
     @property
     def fd(self) -> int | None:
         """A descriptor of the file itself, at no position in particular, or None (no local file)."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Return the pieces."""
-        ...
 
 
 class Storage(Protocol):
     """The reading side of a storage. Callable from any event loop.
 
     Every path passes `paths.check_path` and the protected places first: `Refusal` `bad_path`,
-    `forbidden`. A folder is no file: `not_found`. A storage that cannot be reached: `Refusal`
-    `storage_unavailable` (503).
+    `forbidden`. A folder is no file: `not_found`. Out of reach it is `storage_unavailable` (503).
     """
 
     async def stat(self, path: str) -> Stat:
         """Describe a file. Raises `Refusal("not_found")`."""
-        ...
 
     def open(
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> AbstractAsyncContextManager[OpenFile]:
         """Open `length` bytes from `start` on (None: up to the end), both within the file.
 
-        Entering raises `Refusal("not_found")`, and `Superseded` where `etag` is given and the file
-        has another.
+        Entering raises `Refusal("not_found")`, `Superseded` where the file has another `etag`.
         """
-        ...
 
     def list(self, prefix: str, *, after: str | None = None) -> AsyncIterator[Stat]:
         """Iterate over the files whose path starts with `prefix`, in the byte order of their keys.
@@ -98,18 +97,15 @@ class Storage(Protocol):
         is added or removed meanwhile may be missed or seen; nothing is seen twice. Memory is
         bounded whatever the number of files.
         """
-        ...
 
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove a file durably. Raises `Refusal("not_found")`, `Superseded` where `etag` differs."""
-        ...
 
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Sign a request that the storage itself accepts until `expires` (Unix seconds).
 
         None: it cannot, and the gateway signs a URL of its own.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +133,6 @@ class SinglePassReader(Protocol):
         `choose` is called in a thread, with the stat of the open file; what it raises is raised here.
         Raises `Refusal` as `open` does, `Superseded` for a file that is cut short meanwhile.
         """
-        ...
 
 
 class ExpiryRule(Protocol):
@@ -146,7 +141,6 @@ class ExpiryRule(Protocol):
     @property
     def days(self) -> int:
         """The age at which a file is removed: S3 counts in days."""
-        ...
 
 
 @runtime_checkable
@@ -158,4 +152,3 @@ class ExpiringStorage(Protocol):
 
         None: it removes nothing by itself, and the caller has to.
         """
-        ...

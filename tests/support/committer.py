@@ -14,11 +14,8 @@ import pytest
 
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
-from gateway.commit.disk_space import DiskSpace
-from gateway.commit.process_state import ProcessState
-from gateway.commit.records import CommitRequest, LocalDisk
-from gateway.commit.rename_lock import RenameLock
-from gateway.commit.upload_events import Subscribers, UploadEvents
+from gateway.commit.disk import DiskSpace, RenameLock
+from gateway.commit.records import CommitRequest, LocalDisk, ProcessState, Subscribers, UploadEvents
 from gateway.domain import failpoints
 from gateway.domain.model import HandlerSpec, Stored, Upload, new_id
 from gateway.events.journal import Journal

@@ -131,7 +131,7 @@ class SlotLedger:
     async def _journal_ledger(self) -> AsyncIterator[Ledger]:
         """Open the journal of a slot without server. Raises `LockHeldError`, `ConfigError`."""
         self._state.prepare()
-        self._state.lock()
+        self._state.lock.acquire()
         try:
             if not self._state.journal.exists():
                 # Another slot has taken it over.
@@ -144,7 +144,7 @@ class SlotLedger:
             finally:
                 journal.close()
         finally:
-            self._state.unlock()
+            self._state.lock.release()
 
     @asynccontextmanager
     async def _server_ledger(self) -> AsyncIterator[Ledger]:

@@ -126,12 +126,8 @@ class EventsEndpoint:
         if body.keys() != {"handler"}:
             raise ValueError(f"{verb} takes a handler and nothing else")
         await (ledger.pause(handler) if pause else ledger.resume(handler))
-        log.info(
-            "%s: %s",
-            verb,
-            handler,
-            extra=event("handler.paused" if pause else "handler.resumed", handler=handler),
-        )
+        text = f"{verb}: {handler}"
+        log.info(text, extra=event("handler.paused" if pause else "handler.resumed", handler=handler))
         return json_response({"handler": handler, "paused": pause})
 
 

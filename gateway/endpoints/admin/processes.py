@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -68,10 +68,7 @@ class ProcessClients:
         return self._sessions
 
     async def get(self, slot: int, path: str) -> tuple[int, bytes]:
-        """Return the status and body of a GET of one process; `path` is percent-encoded already.
-
-        Raises `ProcessUnreachable`.
-        """
+        """Return status and body of a GET; `path` is percent-encoded. Raises `ProcessUnreachable`."""
         url = URL(f"http://process{path}", encoded=True).update_query(OWN_SCOPE)
         try:
             async with self._sessions[slot].get(url) as response:
@@ -98,8 +95,9 @@ class ProcessClients:
         Raises `Refusal("process_unavailable")` where one that may know it does not answer.
         """
         path = "/-/uploads/" + quote(upload_id, safe="").replace(".", "%2E")
-        unreachable = False
-        for slot in self._likeliest_first(upload_id):
+        unreachable, own = False, upload_id.rpartition("-")[2]
+        # The slot in the id first; then the others, as the slot may have been taken over.
+        for slot in sorted(self._slots, key=lambda slot: str(slot) != own):
             try:
                 status, body = await self.get(slot, path)
             except ProcessUnreachable:
@@ -114,8 +112,3 @@ class ProcessClients:
                 "process_unavailable", "the process that may know this upload is being restarted"
             )
         return None
-
-    def _likeliest_first(self, upload_id: str) -> Iterator[int]:
-        """The slot in the id first; then the others, for the slot may have been taken over."""
-        own = upload_id.rpartition("-")[2]
-        return iter(sorted(self._slots, key=lambda slot: str(slot) != own))

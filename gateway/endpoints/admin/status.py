@@ -13,7 +13,7 @@ from typing import Any, Final
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.auth.request import IncomingRequest
-from gateway.commit.disk_space import DiskSpace
+from gateway.commit.disk import DiskSpace
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.inflight import Inflight
 from gateway.errors import EventEngineUnavailable, Refusal
@@ -184,18 +184,11 @@ def _stored_status(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "upload_id": row["id"],
         "state": "unsettled" if row["pending"] else "stored",
-        "path": row["path"],
-        "bytes": row["bytes"],
-        "mime": row["mime"],
-        "created": row["created"],
-        "committed": row["committed"],
+        **{name: row[name] for name in ("path", "bytes", "mime", "created", "committed")},
         **({"place": _object_place(row["place"])} if row["place"] else {}),
         "handlers": [
             {
-                "handler": delivery["handler"],
-                "event_id": delivery["event_id"],
-                "state": delivery["state"],
-                "attempt": delivery["attempt"],
+                **{name: delivery[name] for name in ("handler", "event_id", "state", "attempt")},
                 "error": _first_line(delivery["error"]),
                 "runs": [{**run, "error": _first_line(run["error"])} for run in delivery["runs"]],
             }

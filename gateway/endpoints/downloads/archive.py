@@ -19,8 +19,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.endpoints.downloads.handler import DownloadHandler
-from gateway.endpoints.downloads.headers import ResponseOptions, download_headers
-from gateway.endpoints.downloads.response import StreamedResponse
+from gateway.endpoints.downloads.response import ResponseOptions, StreamedResponse, download_headers
 from gateway.endpoints.downloads.transfer import FileSender
 from gateway.endpoints.downloads.zip_stream import Member, ZipStream
 from gateway.errors import Refusal
@@ -159,10 +158,7 @@ async def _named_members(storage: Storage, folder: str, names: list[str]) -> Asy
 
 
 async def _members_below(storage: Storage, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
-    """Return all files below a folder. Raises `Refusal("not_found")` if there are none.
-
-    The listing, which holds folders open, is closed with `until`.
-    """
+    """Return the files below a folder; `until` closes their listing. Raises `Refusal("not_found")`."""
     listing = storage.list(folder)
     until.push_async_callback(_close_listing, listing)
     first = await anext(listing, None)

@@ -1,6 +1,8 @@
-"""`GET` and `HEAD` of a stored file.
+"""`GET` and `HEAD` of a stored file, authorized by default or by handlers of OnFileDownloading.
 
-No file is opened, and nothing of it disclosed, before the request is authorized.
+No file is opened, and nothing of it disclosed, before the request is authorized. Whatever fails
+refuses. Where there are handlers, one of them must allow an archive: its files are not authorized one
+by one.
 """
 
 from __future__ import annotations
@@ -9,20 +11,26 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from gateway.auth.authenticator import Auth
+from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import IncomingRequest
+from gateway.domain import paths
 from gateway.domain.grant import Grant
+from gateway.domain.model import DOWNLOADING, Download, new_id
 from gateway.domain.path_template import PathMatch
-from gateway.endpoints.downloads.authorization import DownloadAuthorizer, granted_options
-from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.endpoints.downloads.negotiation import ByteRange, ConditionalRequest
-from gateway.endpoints.downloads.response import FileResponse, OpenResponseFile, ResponseBody
+from gateway.endpoints.downloads.response import (
+    FileResponse,
+    OpenResponseFile,
+    ResponseBody,
+    ResponseOptions,
+)
 from gateway.endpoints.downloads.transfer import TransferPool
 from gateway.errors import Refusal, Superseded
+from gateway.http.protocol import headers_as_dict
 from gateway.http.responses import GatewayResponse
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
@@ -43,13 +51,7 @@ class DownloadHandler:
     """Handles downloads. One object per process, on the server's loop; `slot` goes into event ids."""
 
     def __init__(
-        self,
-        settings: Settings,
-        auth: Auth,
-        hooks: Hooks,
-        storage: Storage,
-        metrics: Metrics,
-        slot: int,
+        self, settings: Settings, auth: Auth, hooks: Hooks, storage: Storage, metrics: Metrics, slot: int
     ) -> None:
         self.enabled = settings.downloads
         self.authorizer = DownloadAuthorizer(auth, hooks, slot)
@@ -70,18 +72,9 @@ class DownloadHandler:
             return await self._respond(incoming.request, path, options)
 
     async def serve(
-        self,
-        request: web.BaseRequest,
-        path: str,
-        grant: Grant | None = None,
-        *,
-        etag: str | None = None,
+        self, request: web.BaseRequest, path: str, grant: Grant | None = None, *, etag: str | None = None
     ) -> GatewayResponse:
-        """Respond with the file at `path` to an authorized request. Raises `Refusal`.
-
-        With `etag` only that version is sent (`superseded`). Works whether downloads are enabled
-        or not.
-        """
+        """Respond with the file at `path`, if need be only with version `etag`. Raises `Refusal`."""
         with self.count_refusals():
             return await self._respond(request, path, granted_options(grant), etag)
 
@@ -101,7 +94,13 @@ class DownloadHandler:
             with contextlib.suppress(Superseded):
                 conditional = ConditionalRequest(request.method, request.headers, etag)
                 stat, body = await self._open_body(path, conditional)
-                return self._response(stat, options, conditional, body)
+                status = conditional.status
+                if status == 304:
+                    self._metrics.downloads.add("not_modified")
+                response = FileResponse(stat, options, status, body, self.pool, self.count_download)
+                if status == 206:
+                    response.set_ranges(conditional.ranges)
+                return response
         raise Refusal("overloaded", "the file is being replaced again and again")
 
     async def _open_body(self, path: str, conditional: ConditionalRequest) -> tuple[Stat, ResponseBody]:
@@ -112,20 +111,6 @@ class DownloadHandler:
         stat = await self.storage.stat(path)
         ranges = conditional.choose_ranges(stat)
         return stat, ResponseBody(await self._open_version(stat, ranges[0]) if ranges else None)
-
-    def _response(
-        self,
-        stat: Stat,
-        options: ResponseOptions,
-        conditional: ConditionalRequest,
-        body: ResponseBody,
-    ) -> GatewayResponse:
-        if conditional.status == 304:
-            self._metrics.downloads.add("not_modified")
-        response = FileResponse(stat, options, conditional.status, body, self.pool, self.count_download)
-        if conditional.status == 206:
-            response.set_ranges(conditional.ranges)
-        return response
 
     async def _keep_open(self, opening: AbstractAsyncContextManager[OpenFile]) -> OpenResponseFile:
         async with AsyncExitStack() as stack:
@@ -159,3 +144,93 @@ class DownloadHandler:
         self._metrics.sent_bytes.add(amount=sent)
         if not complete:
             log.info("download aborted", extra=event("download.aborted", bytes=sent))
+
+
+# -- authorization
+
+
+class AuthorizedDownload(NamedTuple):
+    """The path of a file, or of an archive's folder (with a slash at its end), and how to send it."""
+
+    path: str
+    options: ResponseOptions
+
+
+class DownloadAuthorizer:
+    """Authorizes downloads. `slot` goes into event ids."""
+
+    def __init__(self, auth: Auth, hooks: Hooks, slot: int) -> None:
+        self._auth = auth
+        self._hooks = hooks
+        self._slot = slot
+
+    async def authorize_file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
+        """Authorize the download of a file. Raises `Refusal`."""
+        if self._hooks.has_handlers(DOWNLOADING):
+            return await self._authorize(await self._download(incoming, match))
+        principal, grant = await self._authenticate(incoming)
+        self._auth.authorize(principal)
+        return AuthorizedDownload(match.path, granted_options(grant))
+
+    async def authorize_archive(
+        self, incoming: IncomingRequest, folder: PathMatch, files: list[str] | None
+    ) -> AuthorizedDownload:
+        """Authorize the download of a folder, or of `files` in it. Raises `Refusal`."""
+        download = await self._download(incoming, folder)
+        download.archive, download.files = "zip", files
+        return await self._authorize(download)
+
+    async def _download(self, incoming: IncomingRequest, match: PathMatch) -> Download:
+        """Return what handlers see. Raises `Refusal` for a signed URL of another request."""
+        principal, grant = await self._authenticate(incoming)
+        request, headers = incoming.request, incoming.request.headers
+        return Download(
+            id=new_id(self._slot),
+            path=match.path,
+            resources=match.resources,
+            params=incoming.params,
+            headers=headers_as_dict(headers),
+            method=request.method,
+            remote=self._auth.client_address(request.remote, headers),
+            principal=principal,
+            filename=None if grant is None else grant.filename,
+            cache_control=None if grant is None else grant.cache_control,
+        )
+
+    async def _authenticate(
+        self, incoming: IncomingRequest
+    ) -> tuple[dict[str, Any] | None, Grant | None]:
+        replaced = self._hooks.replaces_authorization(DOWNLOADING)
+        caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT and not replaced)
+        return caller.principal, caller.grant
+
+    async def _authorize(self, download: Download) -> AuthorizedDownload:
+        if not self._hooks.replaces_authorization(DOWNLOADING):
+            self._auth.authorize(download.principal)
+        served = await self._hooks.admit_download(download)
+        if served is None:
+            options = ResponseOptions(download.filename, download.cache_control)
+            return AuthorizedDownload(download.path, options)
+        if download.archive is not None and not served.allow_archive:
+            raise Refusal("forbidden", "archives are not allowed here")
+        _check_rewritten_path(download, served.path)
+        return AuthorizedDownload(served.path, ResponseOptions(served.filename, served.cache_control))
+
+
+def granted_options(grant: Grant | None) -> ResponseOptions:
+    """Return the options that a signed URL has; the default without one."""
+    return ResponseOptions() if grant is None else ResponseOptions(grant.filename, grant.cache_control)
+
+
+def _check_rewritten_path(download: Download, path: str) -> None:
+    """Raise `Refusal("hook_failed")`: a bad path that a handler wrote is no client's mistake."""
+    if path == download.path:
+        return
+    try:
+        if download.archive is not None and not path.endswith("/"):
+            raise Refusal("bad_path", "a folder ends with a slash")
+        paths.check_path(path.removesuffix("/") if download.archive is not None else path)
+    except Refusal as refusal:
+        message = "a handler rewrote the path to one that is not allowed"
+        log.error("%s: %s", message, refusal, extra=event("hook.failed", path=path))
+        raise Refusal("hook_failed", message) from refusal

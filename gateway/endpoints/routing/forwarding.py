@@ -191,10 +191,7 @@ def _ascii(text: str) -> str:
 
 
 def response_headers(received: _Fields) -> CIMultiDict[str]:
-    """Return the header fields of an upstream's response for the client.
-
-    Raises `Refusal("bad_gateway")` for a value that is not allowed in a header.
-    """
+    """Return an upstream's fields for the client. Raises `Refusal("bad_gateway")` for invalid ones."""
     options = connection_options(received)
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in received.items():

@@ -11,12 +11,11 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
-from gateway.endpoints.routing.authorize import AuthorizeStep
+from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.openapi import document
 from gateway.endpoints.routing.plugin import KIND
 from gateway.endpoints.routing.proxy import Proxy
-from gateway.endpoints.routing.rate_limit import RateLimitStep
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
@@ -140,9 +139,10 @@ class Routing:
         try:
             match = self._find_route(incoming.request, incoming.raw_path)
         except MethodNotAllowed as refusal:
-            if incoming.request.method == "OPTIONS":
-                return _options_response(refusal)
-            raise
+            if incoming.request.method != "OPTIONS":
+                raise
+            allowed = ", ".join(sorted({*refusal.allow, "OPTIONS"}))  # RFC 9110 section 9.3.7
+            return Response(status=204, headers={"Allow": allowed})
         return await self._steps.respond(self._context(incoming, match))
 
     def _find_route(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
@@ -169,9 +169,3 @@ class Routing:
             awaits_continue=expects_continue(request),
             path=match.path,
         )
-
-
-def _options_response(refusal: MethodNotAllowed) -> Response:
-    """Return the methods that the path allows (RFC 9110 section 9.3.7)."""
-    allowed = ", ".join(sorted({*refusal.allow, "OPTIONS"}))
-    return Response(status=204, headers={"Allow": allowed})

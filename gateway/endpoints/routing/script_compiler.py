@@ -27,10 +27,7 @@ _PATH_CALLS: Final = frozenset({"open", "remove", "unlink", "rename", "rmtree", 
 
 
 def compile_process(document: Document, key: str, arguments: str) -> CodeType:
-    """Compile the script body under `key` into a module with one function of `arguments`.
-
-    Raises `ConfigError` with the line inside the YAML.
-    """
+    """Compile the script body under `key`. Raises `ConfigError` with the line in the YAML."""
     source = document.source(key)
     provide_get_session(source.text)
     # The `def` is on the line above, where the YAML has the key.

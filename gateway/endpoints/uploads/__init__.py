@@ -1,5 +1,4 @@
 """Uploads: admit, receive, commit, respond.
 
-`handler` goes through these steps, `admission` decides from the headers, `body` and `socket_receiver`
-receive, `outcomes` records how an upload ended.
+`handler` goes through these steps, `admission` decides from the headers, `body` receives.
 """

@@ -80,11 +80,7 @@ class Admission:
         return AdmittedUpload(upload, progress, expected)
 
     def _describe(
-        self,
-        incoming: IncomingRequest,
-        match: PathMatch,
-        upload_id: str,
-        length: int | None,
+        self, incoming: IncomingRequest, match: PathMatch, upload_id: str, length: int | None
     ) -> Upload:
         request, headers = incoming.request, incoming.request.headers
         fields = headers_as_dict(headers)

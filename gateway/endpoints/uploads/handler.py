@@ -1,11 +1,15 @@
 """`PUT`: admit, receive, commit, respond.
 
-There is one way to a 2xx, through the commit. Every other end discards the body.
+There is one way to a 2xx, through the commit. Every other end discards the body and is recorded: status
+page, counters, log, OnFileUploadFailed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import hmac
+import logging
 
 from aiohttp import web
 
@@ -14,25 +18,76 @@ from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain import failpoints
 from gateway.domain.model import Stored, new_id
 from gateway.domain.path_template import PathMatch
+from gateway.endpoints.inflight import Inflight
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, as_hook_failure
-from gateway.endpoints.uploads.body import (
-    body_is_buffered,
-    check_received,
-    read_buffered,
-)
-from gateway.endpoints.uploads.outcomes import UploadOutcomes
-from gateway.endpoints.uploads.socket_receiver import BodyReceiver
-from gateway.errors import Refusal
+from gateway.endpoints.uploads.body import BodyReceiver, body_is_buffered, check_received, read_buffered
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.protocol import UPLOAD_ID
 from gateway.http.request_body import expects_continue, send_continue_or_disconnect
 from gateway.http.responses import SmallJsonResponse, encode_json_string
+from gateway.plugins.hooks import Hooks
 from gateway.telemetry import logs
+from gateway.telemetry.logs import event
+from gateway.telemetry.metrics import Metrics
+
+log = logging.getLogger("gateway.uploads")
+
+
+class UploadOutcomes:
+    """The records of one process. Runs on the server's event loop."""
+
+    def __init__(self, inflight: Inflight, metrics: Metrics, hooks: Hooks) -> None:
+        self._inflight = inflight
+        self._metrics = metrics
+        self._hooks = hooks
+
+    def upload_stored(self, stored: Stored) -> None:
+        """Record a committed upload."""
+        if (progress := self._inflight.find(stored.upload_id)) is not None:
+            self._inflight.end_upload(progress)
+        self._metrics.uploads.add("stored")
+        self._metrics.received_bytes.add(amount=stored.bytes)
+
+    def upload_failed(self, upload_id: str, error: BaseException, withheld: int) -> None:
+        """Record why an upload ended.
+
+        `withheld` are the bytes that a client does not send when it is refused before `100 Continue`.
+        """
+        if isinstance(error, Refusal):
+            error.upload_id = upload_id
+            self._metrics.uploads.add(error.code)
+        elif isinstance(error, UnknownOutcome):
+            self._metrics.uploads.add("broken")
+        progress = self._inflight.find(upload_id)
+        if progress is None or progress.state == "admitting":
+            if progress is not None:
+                self._inflight.end_upload(progress, _reason(error))
+            if isinstance(error, Refusal):
+                self._metrics.unsent_bytes.inc(withheld)
+            return
+        committing, reason = progress.state == "committing", _reason(error)
+        self._inflight.end_upload(progress, reason)
+        if committing and not isinstance(error, Refusal):
+            return  # interrupted or unanswered: it may be stored, the journal knows
+        log.warning(
+            "upload failed", extra=event("upload.failed", reason=reason, bytes=progress.received)
+        )
+        self._hooks.notify_upload_failed(progress.upload, reason, progress.received)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Refusal):
+        return error.code
+    if isinstance(error, ClientDisconnected):
+        return "connection_lost"
+    if isinstance(error, asyncio.CancelledError):
+        return "stopping"
+    return "internal"
 
 
 class UploadHandler:
-    """Serves uploads. One object per process, on the server's event loop. `slot` goes into upload
-    ids."""
+    """Serves the uploads of one process, on the server's event loop. `slot` goes into upload ids."""
 
     def __init__(
         self,
@@ -99,17 +154,16 @@ class UploadHandler:
 
 
 def _verified_digests(admitted: AdmittedUpload, pending: PendingWrite) -> dict[str, str]:
-    """Compare the digests of the body with the expected ones; return them in base64. Raises
-    `Refusal`."""
-    computed: dict[str, bytes] = {}
+    """Compare the body's digests with the expected ones; return them in base64. Raises `Refusal`."""
+    verified: dict[str, str] = {}
     for expected in admitted.expected_digests:
         digest = pending.digest(preconditions.ALGORITHMS[expected.algorithm])
         if not hmac.compare_digest(digest, expected.value):
             raise Refusal(
                 "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
             )
-        computed[expected.algorithm] = digest
-    return preconditions.encoded_digests(computed)
+        verified[expected.algorithm] = base64.b64encode(digest).decode()
+    return verified
 
 
 def _response(stored: Stored) -> SmallJsonResponse:

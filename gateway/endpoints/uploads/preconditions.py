@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -130,15 +130,6 @@ def must_exist(headers: Mapping[str, str]) -> bool:
     return bool(conditions)
 
 
-def encoded_digests(digests: Mapping[str, bytes]) -> dict[str, str]:
-    """Return digests in base64 by algorithm, as the journal and the response have them."""
-    return {name: base64.b64encode(value).decode() for name, value in digests.items()}
-
-
 def digest_field(digests: Mapping[str, str]) -> str:
-    """Return digests as one RFC 9530 field value."""
-    return ", ".join(_fields(digests))
-
-
-def _fields(digests: Mapping[str, str]) -> Iterator[str]:
-    return (f"{name}=:{value}:" for name, value in digests.items())
+    """Return digests (base64 by algorithm) as one RFC 9530 field value."""
+    return ", ".join(f"{name}=:{value}:" for name, value in digests.items())

@@ -74,10 +74,7 @@ class IncomingDirectory:
 
 
 class IncomingFile:
-    """One body being received. `received` counts the bytes written so far.
-
-    `xattr` is written to the file before its first byte.
-    """
+    """One body being received, `received` bytes so far. `xattr` is written before the first byte."""
 
     def __init__(
         self, incoming: IncomingDirectory, upload_id: str, mode: int, algorithms: Sequence[str]
@@ -139,10 +136,7 @@ class IncomingFile:
             self._write_back()
 
     def _write_back(self) -> None:
-        """Start the writeback of what is new.
-
-        POSIX_FADV_DONTNEED does that for dirty pages; it does not wait, and cannot fail.
-        """
+        """Start to write dirty pages: POSIX_FADV_DONTNEED does that, does not wait, and cannot fail."""
         fresh = self.received - self._written_back
         os.posix_fadvise(self._fd, self._written_back, fresh, os.POSIX_FADV_DONTNEED)
         self._written_back = self.received
@@ -210,17 +204,8 @@ class IncomingFile:
 
 def _write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
     """Write every byte of `pieces`, however often the kernel takes only a part; return how many."""
-    return _write_one(fd, pieces[0]) if len(pieces) == 1 else _write_many(fd, pieces)
-
-
-def _write_one(fd: int, piece: bytes | memoryview) -> int:
-    done = os.write(fd, piece)
-    while done < len(piece):
-        done += os.write(fd, memoryview(piece)[done:])
-    return done
-
-
-def _write_many(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
+    if len(pieces) == 1:
+        return _write_one(fd, pieces[0])
     total = 0
     pending = [piece for piece in pieces if piece]
     while pending:
@@ -234,3 +219,10 @@ def _write_many(fd: int, pieces: Sequence[bytes | memoryview]) -> int:
         if written:
             pending[0] = memoryview(pending[0])[written:]
     return total
+
+
+def _write_one(fd: int, piece: bytes | memoryview) -> int:
+    done = os.write(fd, piece)
+    while done < len(piece):
+        done += os.write(fd, memoryview(piece)[done:])
+    return done

@@ -118,7 +118,7 @@ def existing_slots(folder: Path) -> list[int]:
 
 
 class StateDirectory:
-    """The paths of one slot below `folder`. Creating the object touches nothing."""
+    """The paths of one slot below `folder`, and its lock. Creating the object touches nothing."""
 
     def __init__(self, folder: Path, slot: int = 0) -> None:
         self.folder = folder
@@ -127,7 +127,7 @@ class StateDirectory:
         self.incoming = folder / "incoming" / str(slot)
         self.one_time_marks = folder / "once"
         self.socket = folder / f"owner-{slot}.sock"
-        self._lock = FileLock(folder / "slots" / str(slot))
+        self.lock = FileLock(folder / "slots" / str(slot))
 
     def prepare(self) -> None:
         """Create the folders. Raises `ConfigError` where that is not allowed."""
@@ -151,17 +151,6 @@ class StateDirectory:
         """Make the folders' own entries durable, up to DIRECTORY's."""
         for folder in (self.incoming.parent, self.folder, self.folder.parent):
             sync_folder(folder)
-
-    def lock(self, timeout: float = 0.0) -> None:
-        """Become the owner of the slot until `unlock` or the end of the process.
-
-        Waits up to `timeout` seconds. Raises as `FileLock.acquire` does.
-        """
-        self._lock.acquire(timeout)
-
-    def unlock(self) -> None:
-        """Release the slot; a second call does nothing."""
-        self._lock.release()
 
     @contextlib.contextmanager
     def short_socket_path(self) -> Iterator[str]:

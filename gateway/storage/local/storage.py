@@ -29,6 +29,7 @@ from gateway.storage.local.xattrs import read_xattr
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, PresignedRequest, SinglePassRead, Stat
 
 T = TypeVar("T")
+Opened = TypeVar("Opened", bound=tuple[int | None, object])
 
 PIECE_BYTES: Final = 1 << 20
 LIST_PAGE_SIZE: Final = 500
@@ -44,15 +45,13 @@ class RunBetweenBatches(Protocol):
 
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
         """Return what `function` returns."""
-        ...
 
 
 class LocalStorage:
     """DIRECTORY as a `Storage`. Callable from any event loop.
 
     `between_batches` runs removals while this process publishes nothing, `exclusive` keeps other
-    processes from publishing. `read_pool` has the threads of `read_parts`, which then belongs to its
-    loop.
+    processes from publishing. With a `read_pool`, `read_parts` uses its threads and belongs to its loop.
     """
 
     def __init__(
@@ -76,10 +75,9 @@ class LocalStorage:
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> AsyncIterator[OpenLocalFile]:
         """Open a part of a file."""
-        loop = asyncio.get_running_loop()
-        fd, stat = await _or_discard(loop.run_in_executor(None, self._open, path), _close_opened)
+        fd, stat = await _or_close(asyncio.get_running_loop().run_in_executor(None, self._open, path))
         async with _closing(fd):
-            _compare(stat, etag)
+            stat.check_etag(etag)
             end = stat.bytes if length is None else min(start + length, stat.bytes)
             yield OpenLocalFile(stat, fd, start, end)
 
@@ -92,7 +90,7 @@ class LocalStorage:
             reading = asyncio.get_running_loop().run_in_executor(None, work)
         else:
             reading = self._read_pool(work)
-        fd, read = await _or_discard(reading, _close_read)
+        fd, read = await _or_close(reading)
         return read if fd is None else replace(read, opened=_opened(read.stat, fd))
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
@@ -113,9 +111,6 @@ class LocalStorage:
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Return None: the gateway itself serves files."""
         return None
-
-    async def expire(self, prefix: str, seconds: float) -> None:
-        """Return None: a directory removes nothing by itself."""
 
     def _stat(self, path: str) -> Stat:
         fd, stat = self._open(path)
@@ -157,8 +152,7 @@ class LocalStorage:
     def _delete(self, path: str, etag: str | None) -> None:
         with contextlib.ExitStack() as stack:
             with self._exclusive():
-                stat = self._stat(path)
-                _compare(stat, etag)
+                self._stat(path).check_etag(etag)
                 parent = stack.enter_context(self._tree.open_parent(paths.check_path(path)))
                 os.unlink(parent.name, dir_fd=parent.fd)
             parent.sync()
@@ -206,11 +200,6 @@ def _described(
     return Stat(path, status.st_size, status.st_mtime, etag, mime, metadata or {})
 
 
-def _compare(stat: Stat, etag: str | None) -> None:
-    if etag is not None and stat.etag != etag:
-        raise Superseded(f"{stat.path} has been replaced or changed meanwhile")
-
-
 @contextlib.contextmanager
 def _as_refusals() -> Iterator[None]:
     """Turn errors of the disk into refusals."""
@@ -248,24 +237,17 @@ def _read_whole(stat: Stat, fd: int, start: int, length: int) -> bytes:
     return piece
 
 
-async def _or_discard(working: asyncio.Future[T], discard: Callable[[T], None]) -> T:
-    """Wait for a thread. Where the caller is cancelled meanwhile, the result is discarded."""
+async def _or_close(opening: asyncio.Future[Opened]) -> Opened:
+    """Wait for a thread that opens a file. Where the caller is cancelled meanwhile, it is closed."""
     try:
-        return await asyncio.shield(working)
+        return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        working.add_done_callback(partial(_discard_result, discard))
+        opening.add_done_callback(_close_opened)
         raise
 
 
-def _discard_result(discard: Callable[[T], None], working: asyncio.Future[T]) -> None:
-    if not working.cancelled() and working.exception() is None:
-        discard(working.result())
-
-
-def _close_opened(opened: tuple[int, Stat]) -> None:
-    os.close(opened[0])
-
-
-def _close_read(read: tuple[int | None, SinglePassRead]) -> None:
-    if read[0] is not None:
-        os.close(read[0])
+def _close_opened(opening: asyncio.Future[Opened]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        fd, _ = opening.result()
+        if fd is not None:
+            os.close(fd)

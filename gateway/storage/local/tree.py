@@ -69,7 +69,8 @@ class DirectoryTree:
     `protected` names files and folders that no client may reach; `device` (a `st_dev`) is where
     bodies are received: a file can be renamed only within it. Every method may raise
     `Refusal`: `bad_path` (a symlink on the way, a name too long for the file system), `conflict`
-    (a file on the way, or no regular file at its end), `forbidden` (protected).
+    (a file on the way, or no regular file at its end), `forbidden` (protected). The constructor raises
+    `ConfigError` when a protected place holds the tree itself.
     """
 
     def __init__(self, root: Path, protected: Iterable[Path], device: int | None = None) -> None:
@@ -80,10 +81,7 @@ class DirectoryTree:
         self._fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def reload_protected(self, protected: Iterable[Path]) -> None:
-        """Replace the protected places, after a reload.
-
-        Raises `ConfigError`, and keeps the old ones, when one of them holds the tree itself.
-        """
+        """Replace the protected places. Raises as the constructor does, and keeps the old ones then."""
         self._protected = _protect(self._root, protected)
 
     def close(self) -> None:
@@ -93,10 +91,7 @@ class DirectoryTree:
             os.close(fd)
 
     def lstat(self, segments: Sequence[str]) -> os.stat_result | None:
-        """Return the lstat of the file that has this path, None if there is none; creates nothing.
-
-        Raises also `Refusal("other_file_system")`.
-        """
+        """Return the lstat of a file, None if there is none. Raises also `other_file_system`."""
         try:
             with self._walk(_checked(segments), create=False, device=self._device) as parent:
                 return parent.target_stat
@@ -104,10 +99,7 @@ class DirectoryTree:
             return None
 
     def open_parent(self, segments: Sequence[str]) -> OpenDirectory:
-        """Walk from the root, creating missing folders (0750), and return the open parent.
-
-        Raises also `Refusal("other_file_system")`.
-        """
+        """Return the open parent; create missing folders (0750). Raises also `other_file_system`."""
         return self._walk(_checked(segments), create=True, device=self._device)
 
     def sibling(self, parent: OpenDirectory, segments: Sequence[str]) -> OpenDirectory:

@@ -35,10 +35,6 @@ Client = Any
 """An S3 client of aiobotocore, which has no types of its own."""
 
 
-def _forget(_secrets: Iterable[str]) -> None:
-    """Keep no secret."""
-
-
 class Clients:
     """The S3 clients of a process, created on first use.
 
@@ -49,7 +45,7 @@ class Clients:
 
     def __init__(
         self,
-        mask_secrets: Callable[[Iterable[str]], None] = _forget,
+        mask_secrets: Callable[[Iterable[str]], None] = lambda _: None,
         *,
         connections: int = MAX_CONNECTIONS,
         attempts: int = MAX_ATTEMPTS,
@@ -60,9 +56,6 @@ class Clients:
         self._connections = connections
         self._attempts = attempts
         self._clients: dict[asyncio.AbstractEventLoop, asyncio.Task[Client]] = {}
-
-    def __repr__(self) -> str:
-        return f"<Clients of {len(self._clients)} loops>"
 
     async def client(self) -> Client:
         """Return the client of the running loop. It lives until `close`: do not enter or close it.
@@ -112,7 +105,6 @@ class Clients:
         await client.__aexit__(None, None, None)
 
     async def _create(self) -> Client:
-
         session = _session()
         with as_refusals("loading credentials"):
             credentials = await session.get_credentials()

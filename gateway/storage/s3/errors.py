@@ -77,10 +77,7 @@ def as_refusals(operation: str) -> Iterator[None]:
 
 
 def refusal_of(error: Exception, operation: str) -> Refusal | None:
-    """Return the refusal that a client gets for `error`, and log what the operator must know.
-
-    None for what is neither of S3 nor of the network.
-    """
+    """Return a client's refusal, None for no error of S3 or the network; log what the operator needs."""
     from botocore import exceptions
 
     if isinstance(error, exceptions.ClientError):
@@ -147,7 +144,8 @@ def _refusal_of_response(error: Exception, operation: str) -> Refusal:
     elif status >= 500 or status in {408, 409, 429} or code == "SlowDown":
         hint, refusal = "clients are asked to try again", Refusal(UNAVAILABLE, _TRY_LATER)
     else:
-        hint, refusal = _message_of(error), Refusal("internal", _SEE_LOG)
+        hint = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))[:500]
+        refusal = Refusal("internal", _SEE_LOG)
     log.log(
         logging.WARNING if refusal.message == _TRY_LATER else logging.ERROR,
         "%s failed: the storage says %s (%d): %s",
@@ -158,8 +156,3 @@ def _refusal_of_response(error: Exception, operation: str) -> Refusal:
         extra=event("storage.refused", operation=operation, code=code, status=status),
     )
     return refusal
-
-
-def _message_of(error: BaseException) -> str:
-    response = getattr(error, "response", {})
-    return str(response.get("Error", {}).get("Message", ""))[:500]

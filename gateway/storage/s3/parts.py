@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from gateway.errors import Refusal
 
@@ -41,10 +40,7 @@ _MAX_QUEUED: Final = 2
 
 
 def part_bytes(size: int | None) -> int:
-    """Return the size of the parts of a body of `size` bytes; None: not declared.
-
-    Raises `Refusal("too_large")` for what no multipart upload takes.
-    """
+    """Return the part size of a body, None: undeclared length. Raises `Refusal("too_large")`."""
     if size is None:
         return PART_BYTES
     part = max(PART_BYTES, -(-size // (MAX_PARTS * _MIB)) * _MIB)
@@ -63,14 +59,9 @@ class StallTimeout:
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: Any) -> None:
         self._over = True
-        await self._timeout.__aexit__(kind, error, traceback)
+        await self._timeout.__aexit__(*exc_info)
 
     def renew(self) -> None:
         """Start again: the storage takes bytes."""
@@ -201,8 +192,7 @@ class MemoryBudget:
                 self._serve_queue()
             if isinstance(error, TimeoutError):
                 raise Refusal(
-                    "overloaded",
-                    "too many uploads of unknown length: say Content-Length, or try later",
+                    "overloaded", "too many uploads of unknown length: say Content-Length, or try later"
                 ) from None
             raise
 

@@ -123,10 +123,7 @@ def _hoist(request: Any, **_: Any) -> None:
         for n in request.headers
         if n.lower().startswith(METADATA_PREFIX) or n.lower() == "cache-control"
     ]
-    request.params = {**_plain(request.params), **{name: request.headers[name] for name in moved}}
+    params = request.params if isinstance(request.params, Mapping) else {}
+    request.params = {**params, **{name: request.headers[name] for name in moved}}
     for name in moved:
         del request.headers[name]
-
-
-def _plain(params: Any) -> Mapping[str, str]:
-    return params if isinstance(params, Mapping) else {}

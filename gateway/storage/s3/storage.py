@@ -1,4 +1,4 @@
-"""A bucket as a `Storage`.
+"""A bucket as a `Storage`, and the lifecycle rules by which it removes what is old by itself.
 
 The stat of an object and the bytes that are read are of one version, whichever store it is: the entity
 tag of each response is compared, since not every store knows `If-Match`. On any event loop.
@@ -7,23 +7,27 @@ tag of each response is compared, since not every store knows `If-Match`. On any
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal, Superseded
 from gateway.settings.values import Bucket
 from gateway.storage.protocols import PresignedRequest, Stat
-from gateway.storage.s3.client import Clients
+from gateway.storage.s3.client import Client, Clients
 from gateway.storage.s3.encoding import PrefixedKeys, decode_metadata
 from gateway.storage.s3.errors import as_refusals, code_of, is_unavailable, status_of
-from gateway.storage.s3.lifecycle import Expiry, expire
 from gateway.storage.s3.presign import presigned
 from gateway.telemetry.logs import event
 
 PIECE_BYTES: Final = 1 << 18
 """A piece is what has come in, up to this."""
+
+DAY: Final = 86400
 
 LIST_PAGE_SIZE: Final = 1000
 """Objects that one page has at most (Amazon S3 API reference, ListObjectsV2)."""
@@ -31,6 +35,7 @@ LIST_PAGE_SIZE: Final = 1000
 log = logging.getLogger("gateway.storage")
 
 _OTHER_VERSION: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+_NO_RULES: Final = frozenset({"NoSuchLifecycleConfiguration", "404"})
 
 
 class S3Storage:
@@ -57,8 +62,10 @@ class S3Storage:
         self, path: str, *, start: int = 0, length: int | None = None, etag: str | None = None
     ) -> AsyncIterator[OpenObject]:
         """Open a part of an object, with one request."""
-        if length == 0:
-            yield await self._empty_part(path, etag)
+        if length == 0:  # without a GET: no range of HTTP is empty (RFC 9110 section 14.1.1)
+            stat = await self.stat(path)
+            stat.check_etag(etag)
+            yield OpenObject(stat, None, 0)
             return
         key = self._keys.key_of(path)
         client = await self._clients.client()
@@ -68,7 +75,7 @@ class S3Storage:
         body = response["Body"]
         try:
             stat = _described(path, response)
-            _compare(stat, etag)
+            stat.check_etag(etag)
             _check_range(response, start)
             yield OpenObject(stat, body, int(response["ContentLength"]))
         finally:
@@ -87,7 +94,8 @@ class S3Storage:
             for entry in page.get("Contents", ()):
                 path = self._keys.path_of(entry["Key"])
                 if path is not None:
-                    yield _listed(path, entry)
+                    modified = entry["LastModified"].timestamp()
+                    yield Stat(path, int(entry["Size"]), modified, _etag(entry))
             if not page.get("IsTruncated"):
                 return
             params["ContinuationToken"] = page["NextContinuationToken"]
@@ -99,7 +107,7 @@ class S3Storage:
         an object that is stored in between is lost.
         """
         key = self._keys.key_of(path)
-        _compare(await self.stat(path), etag)
+        (await self.stat(path)).check_etag(etag)
         client = await self._clients.client()
         with as_refusals(f"removing {path}"), _same_or_superseded(path):
             await client.delete_object(Bucket=self._bucket, Key=key, **_if_match(etag))
@@ -128,12 +136,6 @@ class S3Storage:
                     extra=event("lifecycle.unsupported", prefix=prefix, code=code_of(error)),
                 )
                 return None
-
-    async def _empty_part(self, path: str, etag: str | None) -> OpenObject:
-        """Return no bytes without a GET: no range of HTTP is empty (RFC 9110 section 14.1.1)."""
-        stat = await self.stat(path)
-        _compare(stat, etag)
-        return OpenObject(stat, None, 0)
 
 
 class OpenObject:
@@ -169,15 +171,14 @@ def _described(path: str, response: Mapping[str, Any]) -> Stat:
         path,
         int(whole) if whole.isdecimal() else int(response["ContentLength"]),
         response["LastModified"].timestamp(),
-        str(response.get("ETag", "")).strip('"'),
+        _etag(response),
         response.get("ContentType"),
         decode_metadata(response.get("Metadata", {})),
     )
 
 
-def _listed(path: str, entry: Mapping[str, Any]) -> Stat:
-    modified = entry["LastModified"].timestamp()
-    return Stat(path, int(entry["Size"]), modified, str(entry.get("ETag", "")).strip('"'))
+def _etag(response: Mapping[str, Any]) -> str:
+    return str(response.get("ETag", "")).strip('"')
 
 
 def _range(start: int, length: int | None) -> dict[str, str]:
@@ -197,11 +198,6 @@ def _if_match(etag: str | None) -> dict[str, str]:
     return {} if etag is None else {"IfMatch": f'"{etag}"'}
 
 
-def _compare(stat: Stat, etag: str | None) -> None:
-    if etag is not None and stat.etag != etag:
-        raise Superseded(f"{stat.path} has been replaced or changed meanwhile")
-
-
 @contextlib.contextmanager
 def _same_or_superseded(path: str) -> Iterator[None]:
     try:
@@ -210,3 +206,57 @@ def _same_or_superseded(path: str) -> Iterator[None]:
         if code_of(error) in _OTHER_VERSION or status_of(error) == 412:
             raise Superseded(f"{path} has been replaced or changed meanwhile") from error
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """What a bucket removes by itself: objects below `prefix` that are `days` old; the rule's name."""
+
+    bucket: str
+    prefix: str
+    days: int
+    rule: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}* is removed after {self.days} days (rule {self.rule})"
+
+
+async def expire(client: Client, bucket: str, prefix: str, seconds: float) -> Expiry:
+    """Let the bucket remove what lies below `prefix` when it is `seconds` old, in days rounded up.
+
+    A later call with other seconds changes the rule; other rules stay as they are. S3 works through
+    them about once a day: a rule is there for what nothing else removes. Raises what the store answers,
+    such as that it has no rules. Source: Amazon S3 API reference, PutBucketLifecycleConfiguration.
+    """
+    days = max(1, math.ceil(seconds / DAY))
+    name = f"upload-gateway-{hashlib.sha256(prefix.encode()).hexdigest()[:16]}"
+    rule = {"ID": name, "Status": "Enabled", "Filter": {"Prefix": prefix}, "Expiration": {"Days": days}}
+    before = await rules_of(client, bucket)
+    after = [other for other in before if other.get("ID") != name] + [rule]
+    if rule not in before:
+        await client.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": after}
+        )
+    return Expiry(bucket, prefix, days, name)
+
+
+async def rules_of(client: Client, bucket: str) -> Sequence[Mapping[str, Any]]:
+    """Return the rules of a bucket, none where none were ever set."""
+    try:
+        response = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
+    except Exception as error:
+        if code_of(error) in _NO_RULES:
+            return ()
+        raise
+    rules: Sequence[Mapping[str, Any]] = response.get("Rules", ())
+    return rules
+
+
+def aborts_unfinished(rules: Sequence[Mapping[str, Any]], prefix: str) -> bool:
+    """Tell whether one of the rules aborts unfinished multipart uploads below `prefix`."""
+    return any(
+        rule.get("Status") == "Enabled"
+        and "AbortIncompleteMultipartUpload" in rule
+        and prefix.startswith(rule.get("Filter", {}).get("Prefix", rule.get("Prefix", "")))
+        for rule in rules
+    )

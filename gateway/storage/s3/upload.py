@@ -18,7 +18,7 @@ from gateway.domain import failpoints
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
-from gateway.storage.s3.multipart_log import MultipartLog, UnfinishedMultipart
+from gateway.storage.s3.multiparts import MultipartLog, UnfinishedMultipart
 from gateway.storage.s3.parts import (
     MAX_BUFFERED_PART_BYTES,
     MAX_PARTS,
@@ -51,10 +51,7 @@ class UploadContext:
 
 
 class _OpenPart:
-    """The part that is being filled. `length` is its size in bytes, the last one's may be less.
-
-    `reserved` are its bytes of the memory budget.
-    """
+    """The part that is being filled, of `length` bytes; `reserved` are those of the memory budget."""
 
     def __init__(self, number: int, length: int) -> None:
         self.number = number
@@ -99,12 +96,8 @@ class MultipartUpload:
 
     @property
     def can_retarget(self) -> bool:
-        """Tell whether the body can still go to another key: nothing of it has been sent."""
+        """Tell whether `target` can still be changed: nothing of the body has been sent."""
         return self.multipart is None
-
-    def retarget(self, target: ObjectTarget) -> None:
-        """Send it to another key. Only where `can_retarget`."""
-        self.target = target
 
     async def write(self, piece: Piece) -> None:
         """Take the next bytes; waits while too many are in flight. Raises `Refusal`."""
@@ -112,7 +105,7 @@ class MultipartUpload:
             # No part has space for them.
             raise Refusal("incomplete_body", "more bytes came than the declared length")
         if self._hashes:
-            await self._hash(piece)
+            await self._in_thread(self._hash, piece)
         self.received += len(piece)
         rest = memoryview(piece)
         while rest:
@@ -120,7 +113,8 @@ class MultipartUpload:
             fitting = rest[: part.length - part.filled]
             await self._fill(part, fitting)
             rest = rest[len(fitting) :]
-            if part.filled == part.length and not self._is_whole_body(part):
+            whole_body = part.length == self._size and self._fits_one_request(part)
+            if part.filled == part.length and not whole_body:
                 await self._send_part(part)
         self._raise_error()
 
@@ -138,10 +132,7 @@ class MultipartUpload:
         return self._hashes[algorithm].digest()
 
     async def publish(self, *, new: bool) -> str:
-        """Make the object visible; return its entity tag. With `new` it replaces none.
-
-        Raises as `RequestRetrier.publish` does.
-        """
+        """Publish the object; return its etag. With `new` it replaces none. Raises as `put_object`."""
         target, objects = self.target, self._context.objects
         failpoints.hit("before complete")
         if self.multipart is not None:
@@ -272,16 +263,10 @@ class MultipartUpload:
         """Tell whether the part is all of the body so far, and in memory."""
         return part.number == 1 and part.buffer is not None and self.multipart is None
 
-    def _is_whole_body(self, part: _OpenPart) -> bool:
-        return self._fits_one_request(part) and self._size == part.length
-
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
-    async def _hash(self, piece: Piece) -> None:
-        def feed() -> None:
-            for digest in self._hashes.values():
-                digest.update(piece)
-
-        await asyncio.get_running_loop().run_in_executor(self._context.executor, feed)
+    def _hash(self, piece: Piece) -> None:
+        for digest in self._hashes.values():
+            digest.update(piece)

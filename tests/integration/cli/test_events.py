@@ -179,9 +179,9 @@ async def test_a_server_that_does_not_answer_is_told_as_such(
     monkeypatch.setattr(sources, "SERVER_TIMEOUT", 0.2)
     stopped_journal(tmp_path / "data").close()
     owner = StateDirectory(tmp_path / "data" / ".gateway")
-    owner.lock()
+    owner.lock.acquire()
     code, out, err = await ask("list", "--json")
-    owner.unlock()
+    owner.lock.release()
     assert (code, out) == (2, "")
     assert "the server that owns the directory does not answer" in err
 

@@ -16,11 +16,10 @@ from gateway.errors import Refusal, Superseded
 from gateway.files.service import FilesService
 from gateway.settings.values import Bucket
 from gateway.storage.s3 import client as client_module
-from gateway.storage.s3 import lifecycle
 from gateway.storage.s3 import storage as module
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import encode_metadata
-from gateway.storage.s3.storage import S3Storage
+from gateway.storage.s3.storage import S3Storage, rules_of
 from tests.support.s3.servers import Rclone, S3Server, SeaweedFS
 
 METADATA = {"title": "Keynote Speech", "description": "é 世界  two spaces", "percent": "100%41 + a&b=c"}
@@ -197,7 +196,7 @@ async def test_an_expiry_rule_leaves_the_other_rules_of_the_bucket(
         assert told is not None
         assert told.days == days
         assert str(told).startswith(f"s3://{place.name}/a prefix/exports/* is removed after {days} days")
-        rules = {rule["ID"]: rule for rule in await lifecycle.rules_of(client, place.name)}
+        rules = {rule["ID"]: rule for rule in await rules_of(client, place.name)}
         assert set(rules) == {"somebody's", told.rule}
         assert rules[told.rule]["Expiration"]["Days"] == days
         assert rules[told.rule]["Filter"]["Prefix"] == "a prefix/exports/"
@@ -244,7 +243,7 @@ async def test_expire_removes_old_objects_and_logs_the_rule_that_the_bucket_gets
     assert await files.expire("/exports/", -5) == 1
     assert [stat.path async for stat in storage.list("/")] == ["/exportsx"]
     assert await files.expire("/exports/", 900) == 0
-    (rule,) = await lifecycle.rules_of(client, place.name)
+    (rule,) = await rules_of(client, place.name)
     assert (rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) == ("a prefix/exports/", 1)
     shown = [record for record in caplog.records if "is removed after 1 days" in record.message]
     assert len(shown) == 3

@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.endpoints.inflight import Progress
-from gateway.endpoints.uploads import socket_receiver, socket_selftest
+from gateway.endpoints.uploads import body, socket_takeover
 from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket
 from gateway.server.app import Gateway
 from gateway.storage.local import incoming
@@ -400,7 +400,7 @@ async def test_clients_that_send_nothing_now_hold_no_thread(
         waiting = gateway.inflight._active.values()
         while any(progress.received < 10 for progress in waiting):
             await asyncio.sleep(0.001)
-        threads = socket_receiver.MAX_THREADS
+        threads = body.MAX_THREADS
         all_free = threading.Barrier(threads)
         executor = gateway.endpoints.body_receiver.executor
         waits = [executor.submit(all_free.wait, 20) for _ in range(threads)]
@@ -412,7 +412,7 @@ async def test_a_fast_client_does_not_starve_another_of_the_only_thread(
     start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The thread would sooner wait for the fast client than let go: only its turn's end moves it.
-    monkeypatch.setattr(socket_receiver, "POLL_TIMEOUT", 20.0)
+    monkeypatch.setattr(body, "POLL_TIMEOUT", 20.0)
     gateway = await on_socket_path(start_gateway, tmp_path / "data", durability="none")
     gateway.endpoints.body_receiver.executor.shutdown()
     gateway.endpoints.body_receiver.executor = ThreadPoolExecutor(1)
@@ -440,7 +440,7 @@ def test_the_self_test_passes_on_both_event_loops(
     loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(socket_selftest.socket_path_works())
+        assert runner.run(socket_takeover.socket_path_works())
 
 
 async def test_a_failed_self_test_is_logged_and_all_uploads_are_streamed(
@@ -453,7 +453,7 @@ async def test_a_failed_self_test_is_logged_and_all_uploads_are_streamed(
         taken.parsed[:] = [piece[:-1] + b"?" for piece in taken.parsed]
         return taken
 
-    monkeypatch.setattr(socket_selftest, "detach_socket", losing)
+    monkeypatch.setattr(socket_takeover, "detach_socket", losing)
     with caplog.at_level(logging.WARNING, "gateway.uploads"):
         gateway = await start_gateway()
     (line,) = [record.getMessage() for record in caplog.records if "streamed" in record.getMessage()]

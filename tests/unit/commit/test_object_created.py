@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.commit.upload_events import Subscribers
+from gateway.commit.records import Subscribers
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import OBJECT_CREATED, UPLOADED, HandlerSpec
 from gateway.events.protocols import Selection

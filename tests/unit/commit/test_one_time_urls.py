@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.commit.process_state import ProcessState
+from gateway.commit.records import ProcessState
 from gateway.domain.grant import Grant
 from gateway.domain.model import Stored
 from gateway.errors import Refusal, UnknownOutcome

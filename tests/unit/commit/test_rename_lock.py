@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commit.rename_lock import RenameLock
+from gateway.commit.disk import RenameLock
 from gateway.errors import Refusal, Superseded
 from tests.support.committer import CommitterHarness
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commit import slot_takeover
-from gateway.commit.slot_takeover import absorb_slots, create_journals
+from gateway.commit import recover as recovery
+from gateway.commit.recover import absorb_slots, create_journals
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory, existing_slots
@@ -155,7 +155,7 @@ def test_a_slot_that_lives_again_after_a_crash_on_the_way_does_not_have_the_rows
 ) -> None:
     left(state, "a")
     with monkeypatch.context() as broken:
-        broken.setattr(slot_takeover, "_absorb", lambda *_: 0)
+        broken.setattr(recovery, "_absorb", lambda *_: 0)
         absorb_slots(state, journal, 1)
     assert existing_slots(state.folder) == [0]
     left(state, "b")  # three processes again
@@ -181,11 +181,11 @@ def test_a_locked_slot_is_left_for_the_next_start(
     state: StateDirectory, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left(state, "a")
-    monkeypatch.setattr(slot_takeover, "SLOT_LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr(recovery, "SLOT_LOCK_TIMEOUT", 0.01)
     holder = StateDirectory(state.folder, 2)
-    holder.lock()
+    holder.lock.acquire()
     assert absorb_slots(state, journal, 1) == 0
-    holder.unlock()
+    holder.lock.release()
     assert absorb_slots(state, journal, 1) == 1
 
 

@@ -28,7 +28,7 @@ def state(tmp_path: Path) -> Iterator[StateDirectory]:
     opened = StateDirectory(tmp_path / "data" / ".gateway")
     opened.prepare()
     yield opened
-    opened.unlock()
+    opened.lock.release()
 
 
 def test_the_folders_are_private_and_may_be_there_already(state: StateDirectory) -> None:
@@ -47,12 +47,12 @@ def test_the_owner_of_a_lock_reads_as_a_whole_pid_also_while_it_changes(
         while not done.is_set() or not read:
             read.add(file.read_text().rstrip("\n"))
 
-    state.lock()
+    state.lock.acquire()
     watcher = threading.Thread(target=watch)
     watcher.start()
     for _ in range(5_000):
-        state.unlock()
-        state.lock()
+        state.lock.release()
+        state.lock.acquire()
     done.set()
     watcher.join()
     assert read == {str(os.getpid())}
@@ -87,27 +87,27 @@ def test_a_folder_that_cannot_be_created_is_a_config_error_with_advice(tmp_path:
 
 
 def test_a_second_owner_is_refused_with_the_pid_of_the_first(state: StateDirectory) -> None:
-    state.lock()
+    state.lock.acquire()
     second = StateDirectory(state.folder)
     with pytest.raises(LockHeldError, match=rf"another gateway \(process {os.getpid()}\) serves"):
-        second.lock()
-    state.unlock()
-    state.unlock()
-    second.lock()
-    second.unlock()
+        second.lock.acquire()
+    state.lock.release()
+    state.lock.release()
+    second.lock.acquire()
+    second.lock.release()
 
 
 def test_each_slot_has_an_owner_of_its_own(state: StateDirectory) -> None:
-    state.lock()
+    state.lock.acquire()
     other = StateDirectory(state.folder, 1)
     other.prepare()
-    other.lock()
-    other.unlock()
+    other.lock.acquire()
+    other.lock.release()
     assert {state.journal.name, other.journal.name} == {"journal-0.db", "journal-1.db"}
 
 
 def test_the_lock_of_the_directory_is_apart_from_those_of_the_slots(state: StateDirectory) -> None:
-    state.lock()
+    state.lock.acquire()
     whole = directory_lock(state.folder)
     whole.acquire()
     with pytest.raises(LockHeldError, match=f"process {os.getpid()}"):
@@ -116,11 +116,11 @@ def test_the_lock_of_the_directory_is_apart_from_those_of_the_slots(state: State
 
 
 def test_a_busy_lock_is_waited_for(state: StateDirectory) -> None:
-    state.lock()
-    second, freed = StateDirectory(state.folder), threading.Timer(0.1, state.unlock)
+    state.lock.acquire()
+    second, freed = StateDirectory(state.folder), threading.Timer(0.1, state.lock.release)
     freed.start()
-    second.lock(timeout=30)
-    second.unlock()
+    second.lock.acquire(timeout=30)
+    second.lock.release()
     freed.join()
 
 
@@ -158,7 +158,7 @@ def test_the_death_of_the_owner_frees_the_lock(state: StateDirectory) -> None:
         "import pathlib, sys, time\n"
         "from gateway.storage.local.state_dir import StateDirectory\n"
         "state = StateDirectory(pathlib.Path(sys.argv[1]))\n"
-        "state.lock()\n"
+        "state.lock.acquire()\n"
         "print('locked', flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -167,16 +167,16 @@ def test_the_death_of_the_owner_frees_the_lock(state: StateDirectory) -> None:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"locked\n"
         with pytest.raises(LockHeldError, match=f"process {owner.pid}"):
-            state.lock()
+            state.lock.acquire()
         owner.kill()
         owner.wait()
-    state.lock()
+    state.lock.acquire()
 
 
 def test_a_lock_that_cannot_be_held_is_not_reported_as_held(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path / "never prepared")
     with pytest.raises(ConfigError, match="cannot be locked") as caught:
-        state.lock()
+        state.lock.acquire()
     assert not isinstance(caught.value, LockHeldError)
 
 

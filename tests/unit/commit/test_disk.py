@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.commit import disk_space
-from gateway.commit.disk_space import DiskSpace, Reservation, ReservationTable
+from gateway.commit import disk as disk_module
+from gateway.commit.disk import DiskSpace, Reservation, ReservationTable
 from gateway.errors import Refusal
 
 
@@ -31,7 +31,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(1000)
-    monkeypatch.setattr(disk_space, "os", disk)
+    monkeypatch.setattr(disk_module, "os", disk)
     return disk
 
 
@@ -104,7 +104,7 @@ def test_closing_releases_what_was_not_used_once(disk: Disk) -> None:
 @pytest.fixture(scope="module")
 def steady() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk_space, "os", Disk(1000))
+        patch.setattr(disk_module, "os", Disk(1000))
         yield
 
 
@@ -150,7 +150,7 @@ def test_what_other_processes_have_reserved_is_not_reserved_again(disk: Disk) ->
 def test_reservations_are_seen_across_a_fork() -> None:
     program = (
         "import os\n"
-        "from gateway.commit.disk_space import ReservationTable\n"
+        "from gateway.commit.disk import ReservationTable\n"
         "table = ReservationTable(2)\n"
         "if not os.fork():\n"
         "    table[1] += 700\n"

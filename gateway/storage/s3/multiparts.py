@@ -1,25 +1,30 @@
-"""Aborts multipart uploads that will never be completed, with their parts: S3 keeps, and bills, them.
+"""Multipart uploads that this machine begins, and the sweep that aborts what will never be completed.
 
-Those that this machine began and did not end, known by their log, at once; others below our prefix
-when no part has come for a day.
+S3 keeps, and bills, the parts. An entry of the log is a small file in the state folder, written when an
+upload is begun, removed when it is complete or aborted. The sweep aborts what this machine began and did
+not end, known by the log, at once. The log is a help, not a promise: other uploads below our prefix are
+aborted when no part has come for a day.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from gateway.errors import GatewayError
 from gateway.storage.s3.bucket import BucketClient
-from gateway.storage.s3.multipart_log import MultipartLog, UnfinishedMultipart
 from gateway.telemetry.logs import event
 
-log = logging.getLogger("gateway.commit")
+log = logging.getLogger("gateway.storage")
 
 MULTIPART_TTL: Final = timedelta(days=1)
 """How long an unknown unfinished upload may stay without a new part."""
@@ -29,24 +34,55 @@ RETRY_INTERVAL: Final = 30.0
 """Seconds to the next sweep where S3 was unavailable."""
 
 
-@dataclass(slots=True, frozen=True)
-class OwnedSlots:
-    """The slots whose uploads a process sweeps: its own, and for slot 0 those beyond `count`
-    processes."""
+class UnfinishedMultipart(NamedTuple):
+    """An unfinished multipart upload: the gateway's upload id, bucket, key, and S3's id of it."""
 
-    slot: int
-    count: int
+    upload_id: str
+    bucket: str
+    key: str
+    multipart: str
 
-    def owns(self, upload_id: str) -> bool:
-        """Tell whether an upload id is of these slots."""
-        suffix = re.search(r"-(\d+)$", upload_id)
-        number = int(suffix[1]) if suffix else 0
-        return number == self.slot or (self.slot == 0 and number >= self.count)
+
+class MultipartLog:
+    """The folder of entries. All processes of a gateway share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def record(self, entry: UnfinishedMultipart) -> None:
+        """Write an entry. A disk that refuses is logged: the upload itself needs none."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._folder / entry.upload_id).write_text(json.dumps(entry), encoding="utf-8")
+        except OSError as error:
+            log.warning(
+                "a multipart upload could not be recorded, the sweep will find it by its age: %s",
+                error.strerror,
+                extra=event("multipart.unrecorded", upload_id=entry.upload_id),
+            )
+
+    def remove(self, upload_id: str) -> None:
+        """Remove an entry, if there is one."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._folder / upload_id)
+
+    def entries(self) -> Iterator[UnfinishedMultipart]:
+        """Iterate over the entries; one that cannot be read is removed."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self._folder):
+                try:
+                    yield UnfinishedMultipart(
+                        *json.loads((self._folder / name).read_text(encoding="utf-8"))
+                    )
+                except FileNotFoundError:
+                    continue
+                except (ValueError, TypeError):
+                    self.remove(name)
 
 
 @dataclass(slots=True)
 class MultipartSweeper:
-    """Sweeps for one process.
+    """Sweeps the uploads of this `slot`; for slot 0 also those of slots from `processes` on.
 
     `in_use` tells whether an upload id is still being received or settled. `prefix` is where uploads
     without a log entry are searched, None: nowhere.
@@ -56,7 +92,8 @@ class MultipartSweeper:
     multiparts: MultipartLog
     prefix: str | None
     in_use: Callable[[str], bool]
-    slots: OwnedSlots
+    slot: int
+    processes: int
 
     async def run(self) -> None:
         """Sweep now and every hour, until cancelled."""
@@ -76,13 +113,18 @@ class MultipartSweeper:
     async def sweep(self) -> None:
         """Abort what will never be completed. Raises `Refusal` where S3 is unavailable."""
         for entry in await asyncio.to_thread(lambda: list(self.multiparts.entries())):
-            if self.slots.owns(entry.upload_id) and not self.in_use(entry.upload_id):
+            if self._owns(entry.upload_id) and not self.in_use(entry.upload_id):
                 await self._abort(entry)
         if self.prefix:
             now = datetime.now(UTC)
             async for key, multipart, begun in self.objects.list_multiparts(self.prefix):
                 if now - begun > MULTIPART_TTL:
                     await self._abort_idle(key, multipart, now)
+
+    def _owns(self, upload_id: str) -> bool:
+        suffix = re.search(r"-(\d+)$", upload_id)
+        number = int(suffix[1]) if suffix else 0
+        return number == self.slot or (self.slot == 0 and number >= self.processes)
 
     async def _abort(self, entry: UnfinishedMultipart) -> None:
         if entry.bucket != self.objects.bucket:

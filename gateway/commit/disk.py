@@ -1,22 +1,34 @@
-"""Disk space is reserved before the bytes come, so that an accepted upload can finish.
+"""The disk as the processes of a gateway share it: space is reserved, and names are given under a lock.
 
-Counts the bytes still to come of every admitted upload, in all processes of the gateway, against the
-free space and the watermark. Thread-safe; `reserve` and `check` ask the file system: call them in a
-thread.
+Space is reserved before the bytes come, so that an accepted upload can finish: the bytes still to come
+of every admitted upload, in all processes, are counted against the free space and the watermark.
+
+Between the check of a file and its removal another process could publish a newer file of that name. So
+files are published under `RenameLock.shared()`, many at once, and removed under `exclusive()`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
 import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from gateway.errors import Refusal
 
+LOCK_TIMEOUT: Final = 15.0
+"""Seconds to wait for the lock: what is done under it takes milliseconds."""
+
+_POLL_INTERVAL: Final = 0.002
+
 
 class ReservationTable:
-    """The bytes that each of `count` processes has reserved, in memory shared with processes forked
-    later.
+    """The bytes that each of `count` processes has reserved, in memory that forked processes share.
 
     A process writes only its own cell, under its own lock; reading needs no lock. A crash loses
     nothing that is needed afterwards.
@@ -39,7 +51,8 @@ class ReservationTable:
 class DiskSpace:
     """Space of the file system under `folder_fd`; `min_free` bytes of it are never used.
 
-    `table` is shared with the other processes; this process writes its cell `slot`.
+    `table` is shared with the other processes; this process writes its cell `slot`. Thread-safe;
+    `reserve` and `check` ask the file system: call them in a thread.
     """
 
     def __init__(
@@ -119,3 +132,62 @@ def _no_space(wanted: int, available: int) -> Refusal:
     return Refusal(
         "no_space", f"no space: {wanted} more bytes are needed, {max(available, 0)} are available"
     )
+
+
+class RenameLock:
+    """A readers-writer lock between processes: two flocks in the state folder, which end with a process.
+
+    A process that wants to be exclusive closes the turnstile first, so that a busy gateway does not
+    starve it. One that was stopped while it holds the lock delays the others for a bounded time only:
+    both modes raise `Refusal("process_unavailable")` after `timeout` seconds. Blocking; one thread of
+    each process.
+    """
+
+    def __init__(self, folder: Path, timeout: float = LOCK_TIMEOUT) -> None:
+        self._timeout = timeout
+        self._turnstile = _open(folder / "turnstile")
+        self._lock = _open(folder / "gate")
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self._lock)
+        os.close(self._turnstile)
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Exclude `exclusive` holders, not other `shared` ones."""
+        with self._locked(self._turnstile, fcntl.LOCK_SH):
+            pass
+        with self._locked(self._lock, fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Exclude every other holder."""
+        with self._locked(self._turnstile, fcntl.LOCK_EX), self._locked(self._lock, fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, fd: int, mode: int) -> Iterator[None]:
+        _acquire(fd, mode, time.monotonic() + self._timeout)
+        try:
+            yield
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _acquire(fd: int, mode: int, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(fd, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Refusal(
+                    "process_unavailable",
+                    "another process of this gateway does not respond: try again later",
+                ) from None
+        time.sleep(_POLL_INTERVAL)
