@@ -24,7 +24,7 @@ from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
 from gateway.plugins.scripting.values import MU, Configs
 from gateway.records.collection import Records
-from gateway.signing.credential import FindCredentials
+from gateway.signing.keys import FindCredentials
 from gateway.telemetry.logs import event
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
