@@ -143,12 +143,9 @@ APPLICATION_ID: Final = 0x55504757
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the open transaction's file to VERSION.
-
-    Raises `ConfigError` for a file of another program or of a newer gateway.
-    """
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    """Bring the file to VERSION. Raises `ConfigError` for one of another program or a newer gateway."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if owner != APPLICATION_ID and (owner or version or tables):
         raise ConfigError("the journal is a SQLite file of another program: move it away")

@@ -40,12 +40,24 @@ class Journal:
         self._database.open(migrate)
 
     def copy_from(self, other: Journal) -> int:
-        """Copy all that `other` holds, durably; return how many deliveries. May be repeated."""
-        return _copy_rows(other._database, self._database)
+        """Copy all that `other` holds, durably; return how many deliveries it holds. Blocking.
+
+        A row that exists already stays as it is, so a copy that broke off is simply repeated. Only the
+        numbers of deliveries change: they belong to the file.
+        """
+        source, target = other._database, self._database
+        for table, key in _KEYED:
+            _copy_table(source, target, table, key)
+        count = 0
+        for rows in _row_chunks(source, "deliveries", "seq", 0):
+            runs = source.submit(partial(_runs_of, deliveries=rows)).result()
+            target.submit(partial(_insert_deliveries, deliveries=rows, runs=runs)).result()
+            count += len(rows)
+        return count
 
     def copy_pauses(self, other: Journal) -> int:
         """Pause the handlers that `other` has paused, durably; return how many there are."""
-        return _copy_paused(other._database, self._database)
+        return _copy_table(other._database, self._database, "paused", "handler")
 
     def close(self) -> None:
         """Finish what is queued and close the file."""
@@ -60,29 +72,13 @@ _KEYED: Final = (("uploads", "id"), ("events", "id"), ("paused", "handler"))
 _Row = dict[str, Any]
 
 
-def _copy_rows(source: Database, target: Database) -> int:
-    """Copy all rows, durably; return how many deliveries `source` holds. Blocking.
-
-    A row that exists already stays as it is, so a copy that broke off is simply repeated. Only the
-    numbers of deliveries change: they belong to the file.
-    """
-    for table, key in _KEYED:
-        for rows in _row_chunks(source, table, key, ""):
-            target.submit(partial(_insert_rows, table=table, rows=rows)).result()
-    deliveries = 0
-    for rows in _row_chunks(source, "deliveries", "seq", 0):
-        runs = source.submit(partial(_runs_of, deliveries=rows)).result()
-        target.submit(partial(_insert_deliveries, deliveries=rows, runs=runs)).result()
-        deliveries += len(rows)
-    return deliveries
-
-
-def _copy_paused(source: Database, target: Database) -> int:
-    """Copy which handlers are paused, durably; return how many are. Blocking."""
-    paused = list(_row_chunks(source, "paused", "handler", ""))
-    for rows in paused:
-        target.submit(partial(_insert_rows, table="paused", rows=rows)).result()
-    return sum(map(len, paused))
+def _copy_table(source: Database, target: Database, table: str, key: str) -> int:
+    """Copy the rows of a table, durably; return how many there are. Blocking."""
+    count = 0
+    for rows in _row_chunks(source, table, key, ""):
+        target.submit(partial(_insert_rows, table=table, rows=rows)).result()
+        count += len(rows)
+    return count
 
 
 def _row_chunks(source: Database, table: str, key: str, after: Any) -> Iterator[list[_Row]]:

@@ -61,11 +61,7 @@ async def open_endpoints(
     """
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
     inflight = Inflight()
-    metrics.gauge(
-        "gateway_uploads_active",
-        "Uploads between their headers and their response",
-        lambda: len(inflight),
-    )
+    metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
     processes = ProcessClients(settings.state, sorted({*range(settings.processes)} - {slot}))
     stack.push_async_callback(processes.close)
     processes.start()

@@ -20,7 +20,6 @@ from gateway.events.protocols import (
     VERB_STATES,
     ChunkResult,
     DeliveryPage,
-    DeliveryRow,
     Depth,
     EventHistory,
     Selection,
@@ -49,10 +48,7 @@ class NatsLedger:
     # -- reading
 
     async def depth(self) -> list[Depth]:
-        """Count all that is not done, by handler and state.
-
-        A run that is to be repeated within a second counts as running.
-        """
+        """See `Ledger`. A run that is to be repeated within a second counts as running."""
         names = self._reader.names
         waiting = await self._reader.counts(names.runs, "wait")
         depths: list[Depth] = []
@@ -78,10 +74,7 @@ class NatsLedger:
         return depths
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` rows behind the cursor `after`, oldest first.
-
-        Raises `ValueError` for an invalid cursor.
-        """
+        """See `Ledger`."""
         await self._queue.flush_run_log()
         rows, cursor = await self._rows.page(selection, after, limit)
         return DeliveryPage([row.row for row in rows], cursor)
@@ -94,11 +87,7 @@ class NatsLedger:
     # -- changing
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
-        """Do one bounded chunk of `verb`.
-
-        `replay` changes nothing: what is done has left the streams. The journals replay what they
-        relayed.
-        """
+        """See `Ledger`. The journals replay what they relayed: what is done has left the streams."""
         if verb == "replay":
             return ChunkResult(0, None)
         # A retried delivery may be in the stream again at once: a chunk reads only up to where each
@@ -139,26 +128,24 @@ class NatsLedger:
     async def _retry(self, row: ReadRow) -> bool:
         names, message = self._reader.names, row.message
         event = message.fields["event"] if row.row.state == "dead" else message.fields
-        stream = names.dead if row.row.state == "dead" else names.queue
         subject = names.subject(row.row.handler, row.row.event_id)
         payload = event.encode() if isinstance(event, str) else json.dumps(event).encode()
-        headers = {MESSAGE_ID: f"retry:{stream}:{message.sequence}"}
+        headers = {MESSAGE_ID: f"retry:{self._stream(row)}:{message.sequence}"}
         async with mapped_errors():
             await self._connection.js.publish(subject, payload, headers=headers)
-        await self._remove(row.row, stream, message)
+        await self._drop(row)
         return True
 
     async def _drop(self, row: ReadRow) -> bool:
-        names = self._reader.names
-        stream = names.dead if row.row.state == "dead" else names.queue
-        return await self._remove(row.row, stream, row.message)
-
-    async def _remove(self, row: DeliveryRow, stream: str, message: StreamMessage) -> bool:
-        names = self._reader.names
-        removed = await self._reader.delete(stream, message.sequence)
-        if row.state == "delayed":
-            await self._reader.purge(names.runs, names.subject_of("wait", row.handler, row.event_id))
+        names, delivery = self._reader.names, row.row
+        removed = await self._reader.delete(self._stream(row), row.message.sequence)
+        if delivery.state == "delayed":
+            subject = names.subject_of("wait", delivery.handler, delivery.event_id)
+            await self._reader.purge(names.runs, subject)
         return removed
+
+    def _stream(self, row: ReadRow) -> str:
+        return self._reader.names.dead if row.row.state == "dead" else self._reader.names.queue
 
 
 def _created(message: StreamMessage | None) -> float:

@@ -19,6 +19,7 @@ from gateway.events.protocols import (
     EventHistory,
     Selection,
     State,
+    read_positions,
 )
 
 _AREAS: Final = ("q", "dead", "run")
@@ -87,9 +88,10 @@ class Rows:
         With `tops`, only what was there when they were read. Raises `ValueError` for an invalid cursor.
         """
         delivered = {row.handler: row.delivered for row in await self._reader.consumers()}
+        positions = [0, 0, 0] if after is None else read_positions(after, len(_AREAS))
         cursors = [
             _AreaCursor(area, at, self._read_area(area, selection, at, tops.get(area), delivered))
-            for area, at in zip(_AREAS, _cursor(after), strict=True)
+            for area, at in zip(_AREAS, positions, strict=True)
         ]
         for cursor in cursors:
             await cursor.advance()
@@ -237,15 +239,6 @@ def _matches(row: DeliveryRow, selection: Selection) -> bool:
     )
 
 
-def _cursor(after: str | None) -> list[int]:
-    if after is None:
-        return [0, 0, 0]
-    parts = after.split(".")
-    if len(parts) != len(_AREAS) or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts):
-        raise ValueError("invalid cursor: use the one of the previous page")
-    return [int(part) for part in parts]
-
-
 def write_tops(tops: Tops) -> str:
     """Return `tops` as a part of a cursor."""
     return ".".join(str(tops[area]) for area in _AREAS)
@@ -253,4 +246,4 @@ def write_tops(tops: Tops) -> str:
 
 def read_tops(text: str) -> Tops:
     """Read what `write_tops` wrote. Raises `ValueError`."""
-    return dict(zip(_AREAS, _cursor(text), strict=True))
+    return dict(zip(_AREAS, read_positions(text, len(_AREAS)), strict=True))
