@@ -61,11 +61,8 @@ async def open_endpoints(
     """
     settings, hooks, slot = resources.settings, resources.hooks, resources.process.slot
     inflight = Inflight()
-    metrics.gauge(
-        "gateway_uploads_active",
-        "Uploads between their headers and their response",
-        lambda: len(inflight),
-    )
+    meaning = "Uploads between their headers and their response"
+    metrics.gauge("gateway_uploads_active", meaning, lambda: len(inflight))
     processes = ProcessClients(settings.state, resources.process.others)
     stack.push_async_callback(processes.close)
     processes.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -31,13 +31,13 @@ class ProcessUnreachable(Exception):
 
 
 class ProcessClients:
-    """The processes of `slots`, by slot. Lives on the server's loop."""
+    """The processes of `slots`, and `sessions` with them by slot. Lives on the server's loop."""
 
     def __init__(self, folder: Path, slots: Iterable[int] = ()) -> None:
         self._folder = folder
         self._slots = tuple(slots)
         self._fd = -1
-        self._sessions: dict[int, aiohttp.ClientSession] = {}
+        self.sessions: dict[int, aiohttp.ClientSession] = {}
 
     def start(self) -> None:
         """Open the sessions; nothing is sent yet. Call on the loop."""
@@ -52,26 +52,21 @@ class ProcessClients:
             # A connection that was kept would belong to a process that may have died since.
             connector = aiohttp.UnixConnector(path=path, force_close=True)
             timeout = aiohttp.ClientTimeout(total=PROCESS_TIMEOUT)
-            self._sessions[slot] = aiohttp.ClientSession(connector=connector, timeout=timeout)
+            self.sessions[slot] = aiohttp.ClientSession(connector=connector, timeout=timeout)
 
     async def close(self) -> None:
         """Close the sessions."""
-        sessions, self._sessions = self._sessions, {}
+        sessions, self.sessions = self.sessions, {}
         await asyncio.gather(*(session.close() for session in sessions.values()))
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
-    @property
-    def sessions(self) -> Mapping[int, aiohttp.ClientSession]:
-        """A session with each other process, by slot."""
-        return self._sessions
-
     async def get(self, slot: int, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET; `path` is percent-encoded. Raises `ProcessUnreachable`."""
         url = URL(f"http://process{path}", encoded=True).update_query(OWN_SCOPE)
         try:
-            async with self._sessions[slot].get(url) as response:
+            async with self.sessions[slot].get(url) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError, KeyError) as error:
             raise ProcessUnreachable(f"process {slot} does not answer: {error}") from error

@@ -70,15 +70,12 @@ class ZipStream:
                 writing = self._loop.run_in_executor(self._threads, next, written, None)
                 yield chunk
         finally:
-            self._stop()
+            self._stopped = True
+            if self._pending is not None:
+                self._pending.cancel()
             await self._wait(writing)
             del written
             await self._wait(self._loop.run_in_executor(self._threads, entries.close))
-
-    def _stop(self) -> None:
-        self._stopped = True
-        if self._pending is not None:
-            self._pending.cancel()
 
     @staticmethod
     async def _wait(writing: asyncio.Future[Any]) -> None:
