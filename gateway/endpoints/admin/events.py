@@ -36,7 +36,7 @@ Action = Callable[[Ledger, IncomingRequest], Awaitable[Response]]
 
 @dataclass(slots=True, frozen=True)
 class EventsEndpoint:
-    """Answers `/-/events...`. `own` knows this process's deliveries, `whole` the installation's."""
+    """Serves `/-/events...`. `own` knows this process's deliveries, `whole` the installation's."""
 
     own: Ledger
     whole: Ledger
@@ -161,8 +161,8 @@ def _log_change(verb: Verb, count: int) -> None:
 def _reject_cross_site(request: web.BaseRequest) -> None:
     """Refuse what a page of another site made a browser send. Raises `Refusal`.
 
-    A form cannot send JSON, and a script of another origin only after a preflight, which is answered
-    with 405; the headers are a second defence. Sources: fetch.spec.whatwg.org (CORS-safelisted
+    A form cannot send JSON, and a script of another origin only after a preflight, which gets
+    405; the headers are a second defence. Sources: fetch.spec.whatwg.org (CORS-safelisted
     request-header), w3.org/TR/fetch-metadata.
     """
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -1,7 +1,7 @@
 """HTTP clients of the other processes of this gateway, through their owners' Unix sockets.
 
-A process is asked for its own part (`scope=slot`), so requests never go in circles; each has a
-timeout; a process that is just being restarted is unreachable, which is not the same as knowing nothing.
+A process is queried for its own part (`scope=slot`), so requests never go in circles. A process that
+is being restarted is unreachable, which is not the same as having no such upload.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OWN_SCOPE: Final = {"scope": "slot"}
 
 
 class ProcessUnreachable(Exception):
-    """The process does not answer now."""
+    """The process does not respond now."""
 
 
 class ProcessClients:
@@ -69,10 +69,10 @@ class ProcessClients:
             async with self.sessions[slot].get(url) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError, KeyError) as error:
-            raise ProcessUnreachable(f"process {slot} does not answer: {error}") from error
+            raise ProcessUnreachable(f"process {slot} does not respond: {error}") from error
 
     async def get_all(self, path: str) -> dict[int, bytes | None]:
-        """Return the body that each process answers with, None where it does not answer 200."""
+        """Return the body that each process responds with, None without a 200."""
 
         async def body_of(slot: int) -> bytes | None:
             try:
@@ -85,9 +85,9 @@ class ProcessClients:
         return dict(zip(self._slots, bodies, strict=True))
 
     async def upload_status(self, upload_id: str) -> dict[str, Any] | None:
-        """Return what another process knows of an upload, None where none of them knows it.
+        """Return the status of an upload of another process, None if no process has it.
 
-        Raises `Refusal("process_unavailable")` where one that may know it does not answer.
+        Raises `Refusal("process_unavailable")` if a process that may have it does not respond.
         """
         path = "/-/uploads/" + quote(upload_id, safe="").replace(".", "%2E")
         unreachable, own = False, upload_id.rpartition("-")[2]

@@ -40,7 +40,7 @@ MANY_DELIVERIES_TTL: Final = 10.0
 
 @dataclass(slots=True)
 class ReadinessEndpoint:
-    """Answers `/-/health` and `/-/ready`. `storage` checks the bucket, where there is one."""
+    """Serves `/-/health` and `/-/ready`. `storage` checks the bucket, where there is one."""
 
     ledger: JournalLedger
     disk_space: DiskSpace
@@ -49,7 +49,7 @@ class ReadinessEndpoint:
     _cached: tuple[float, dict[str, bool]] = (0.0, {})
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"health": self._health, "ready": self._ready}
 
     async def _health(self, _: IncomingRequest) -> Response:
@@ -80,7 +80,7 @@ class ReadinessEndpoint:
 
 @dataclass(slots=True)
 class MetricsEndpoint:
-    """Answers `/-/metrics` for all processes of the gateway.
+    """Serves `/-/metrics` for all processes of the gateway.
 
     `engines` are the ledgers that many nodes share, by name; of several processes the one of slot 0
     reports them. Where there are any, only they pause handlers.
@@ -94,7 +94,7 @@ class MetricsEndpoint:
     _cached: tuple[float, list[Depth]] = (0.0, [])
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"metrics": self._render}
 
     async def _render(self, incoming: IncomingRequest) -> Response:
@@ -124,7 +124,7 @@ class MetricsEndpoint:
 
 @dataclass(slots=True)
 class UploadStatusEndpoint:
-    """Answers `/-/uploads/<upload_id>`: active, failed lately, or stored, with its handlers' runs."""
+    """Serves `/-/uploads/<upload_id>`: active, failed lately, or stored, with its handlers' runs."""
 
     ledger: JournalLedger
     inflight: Inflight
@@ -132,7 +132,7 @@ class UploadStatusEndpoint:
     processes: ProcessClients
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"upload": self._upload}
 
     async def _upload(self, incoming: IncomingRequest) -> Response:
@@ -166,7 +166,7 @@ def _this_process_only(incoming: IncomingRequest) -> bool:
 
 
 async def _shared_depth(engine: protocols.Ledger) -> SharedQueueDepth | None:
-    """Count what waits in an engine and what is paused there; None where it does not answer now."""
+    """Count what waits in an engine and what is paused there; None if it does not respond now."""
     try:
         async with asyncio.timeout(ENGINE_TIMEOUT):
             depth, paused = await asyncio.gather(engine.depth(), engine.paused())

@@ -1,7 +1,7 @@
 """Many files as one zip archive, written while it is sent, in constant memory.
 
 The library that writes the format is synchronous: it runs in threads, a chunk at a time, so that a
-slow client holds no thread. The storage is asked on the event loop.
+slow client holds no thread. The storage is called on the event loop.
 """
 
 from __future__ import annotations
