@@ -153,12 +153,24 @@ class UploadStatusEndpoint:
         return status
 
     def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
-        status = _stored_status(row)
-        for run in status["handlers"]:
-            progress = self.hooks.delivery_progress(run["event_id"], run["handler"])
-            if progress is not None:
-                run["progress"] = progress
-        return status
+        """Describe a committed upload."""
+        return {
+            "upload_id": row["id"],
+            "state": "unsettled" if row["pending"] else "stored",
+            **{name: row[name] for name in ("path", "bytes", "mime", "created", "committed")},
+            **({"place": _object_place(row["place"])} if row["place"] else {}),
+            "handlers": [self._handler_status(delivery) for delivery in row["handlers"]],
+        }
+
+    def _handler_status(self, delivery: dict[str, Any]) -> dict[str, Any]:
+        """Describe a handler's runs; of an error only the first line: the log has the rest."""
+        progress = self.hooks.delivery_progress(delivery["event_id"], delivery["handler"])
+        return {
+            **{name: delivery[name] for name in ("handler", "event_id", "state", "attempt")},
+            "error": _first_line(delivery["error"]),
+            "runs": [{**run, "error": _first_line(run["error"])} for run in delivery["runs"]],
+            **({} if progress is None else {"progress": progress}),
+        }
 
 
 def _this_process_only(incoming: IncomingRequest) -> bool:
@@ -177,24 +189,6 @@ async def _shared_depth(engine: protocols.Ledger) -> SharedQueueDepth | None:
 
 def _rows(depth: list[Depth]) -> list[Waiting]:
     return [(row.handler, row.state, row.count, row.oldest) for row in depth]
-
-
-def _stored_status(row: dict[str, Any]) -> dict[str, Any]:
-    """Describe a committed upload; of a handler's error only the first line: the log has the rest."""
-    return {
-        "upload_id": row["id"],
-        "state": "unsettled" if row["pending"] else "stored",
-        **{name: row[name] for name in ("path", "bytes", "mime", "created", "committed")},
-        **({"place": _object_place(row["place"])} if row["place"] else {}),
-        "handlers": [
-            {
-                **{name: delivery[name] for name in ("handler", "event_id", "state", "attempt")},
-                "error": _first_line(delivery["error"]),
-                "runs": [{**run, "error": _first_line(run["error"])} for run in delivery["runs"]],
-            }
-            for delivery in row["handlers"]
-        ],
-    }
 
 
 def _object_place(text: str) -> dict[str, Any]:
