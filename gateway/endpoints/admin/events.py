@@ -49,8 +49,8 @@ class EventsEndpoint:
             "event": self._event,
             "events.depth": self._depth,
             "events.paused": self._paused,
-            "events.pause": partial(self._hold, pause=True),
-            "events.resume": partial(self._hold, pause=False),
+            "events.pause": partial(self._set_paused, pause=True),
+            "events.resume": partial(self._set_paused, pause=False),
             **{f"events.{verb}": partial(self._change, verb) for verb in VERBS},
         }
         return {endpoint: partial(self._run, action) for endpoint, action in actions.items()}
@@ -119,7 +119,7 @@ class EventsEndpoint:
         _log_change(verb, count)
         return json_response({"count": count})
 
-    async def _hold(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> Response:
+    async def _set_paused(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> Response:
         verb = "pause" if pause else "resume"
         body = await _json_body(incoming.request)
         handler = remote_ledger.decode_name(body.get("handler"), "handler")

@@ -148,10 +148,10 @@ async def _named_members(storage: Storage, folder: str, names: list[str]) -> Asy
     return members()
 
 
-async def _members_below(storage: Storage, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
-    """Return the files below a folder; `until` closes their listing. Raises `Refusal("not_found")`."""
+async def _members_below(storage: Storage, folder: str, stack: AsyncExitStack) -> AsyncIterator[Member]:
+    """Return the files below a folder; `stack` closes their listing. Raises `Refusal("not_found")`."""
     listing = storage.list(folder)
-    until.push_async_callback(_close_listing, listing)
+    stack.push_async_callback(_close_listing, listing)
     first = await anext(listing, None)
     if first is None:
         raise Refusal("not_found", "there are no files below this folder")

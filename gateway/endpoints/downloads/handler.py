@@ -55,12 +55,12 @@ class TransferLimit:
         self._maximum = maximum
         self._noun = noun
 
-    def acquire(self, until: AsyncExitStack) -> None:
-        """Count one until `until` is closed. Raises `Refusal("overloaded")`."""
+    def acquire(self, stack: AsyncExitStack) -> None:
+        """Count one until `stack` is closed. Raises `Refusal("overloaded")`."""
         if self.active >= self._maximum:
             raise Refusal("overloaded", f"too many {self._noun} are being sent; try again later")
         self.active += 1
-        until.callback(self._release)
+        stack.callback(self._release)
 
     def _release(self) -> None:
         self.active -= 1

@@ -203,9 +203,9 @@ def compile_headers(schema: Mapping[str, Any]) -> Check:
     check = compile_schema(_lowered(schema), "headers")
     compile_schema(schema)  # an error then has its place in the file
     types = {
-        name.lower(): wanted.get("type")
-        for name, wanted in _properties(schema)
-        if isinstance(wanted, Mapping)
+        name.lower(): value_schema.get("type")
+        for name, value_schema in _properties(schema)
+        if isinstance(value_schema, Mapping)
     }
 
     def check_headers(headers: Mapping[str, str]) -> list[SchemaFault]:
@@ -221,9 +221,9 @@ def compile_headers(schema: Mapping[str, Any]) -> Check:
 def header_defaults(schema: Mapping[str, Any]) -> dict[str, str]:
     """Return the header values that a schema fills in where the request has none."""
     return {
-        name: str(value).lower() if isinstance(value := wanted["default"], bool) else str(value)
-        for name, wanted in _properties(schema)
-        if isinstance(wanted, Mapping) and "default" in wanted
+        name: str(value).lower() if isinstance(value := value_schema["default"], bool) else str(value)
+        for name, value_schema in _properties(schema)
+        if isinstance(value_schema, Mapping) and "default" in value_schema
     }
 
 
@@ -236,7 +236,9 @@ def _properties(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _lowered(schema: Mapping[str, Any]) -> dict[str, Any]:
     lowered = dict(schema)
     if isinstance(schema.get("properties"), Mapping):
-        lowered["properties"] = {str(name).lower(): wanted for name, wanted in _properties(schema)}
+        lowered["properties"] = {
+            str(name).lower(): value_schema for name, value_schema in _properties(schema)
+        }
     required = schema.get("required")
     if isinstance(required, list):
         lowered["required"] = [name.lower() if isinstance(name, str) else name for name in required]
