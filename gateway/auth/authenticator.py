@@ -16,7 +16,8 @@ from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
 from gateway.settings import Settings, Token
-from gateway.signing import carries_signature, reject_mismatch
+from gateway.signing.targets import carries_signature
+from gateway.signing.urls import reject_mismatch
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need

@@ -19,8 +19,8 @@ from yarl import URL
 from gateway.domain.addresses import ALL_INTERFACES, Address, connectable_host, host_port
 from gateway.errors import ConfigError
 from gateway.settings import Settings, is_loopback
-from gateway.signing import MIN_KEY_BYTES, CredentialSigner, ObjectMarker, UrlSigner
-from gateway.signing.credential import TrustedCall
+from gateway.signing.keys import MIN_KEY_BYTES, CredentialSigner, ObjectMarker, TrustedCall
+from gateway.signing.urls import UrlSigner
 from gateway.storage.keyfile import GROUP_MAY_READ, read_key_file, write_key_file
 
 KEY_FILE: Final = "installation.key"

@@ -61,8 +61,7 @@ async def open_endpoints(
     """
     settings, hooks, slot = resources.settings, resources.hooks, resources.process.slot
     inflight = Inflight()
-    meaning = "Uploads between their headers and their response"
-    metrics.gauge("gateway_uploads_active", meaning, lambda: len(inflight))
+    metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
     processes = ProcessClients(settings.state, resources.process.others)
     stack.push_async_callback(processes.close)
     processes.start()

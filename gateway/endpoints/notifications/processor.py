@@ -23,7 +23,7 @@ from gateway.endpoints.notifications.parser import ObjectNotification
 from gateway.endpoints.notifications.presigned_uploads import PresignedUpload, PresignedUploads
 from gateway.errors import RecordsUnavailable, Refusal, Superseded
 from gateway.events.protocols import NewEvent, Outbox
-from gateway.signing import ObjectMarker
+from gateway.signing.keys import ObjectMarker
 from gateway.storage.protocols import Stat, Storage
 from gateway.storage.s3.encoding import MARK_NAME, UPLOAD_ID_NAME
 from gateway.telemetry.logs import event

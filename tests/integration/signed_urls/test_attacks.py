@@ -13,7 +13,8 @@ from gateway.auth.installation import audience
 from gateway.auth.tokens import token_digest
 from gateway.domain.grant import Grant
 from gateway.server.app import Gateway
-from gateway.signing import CredentialSigner, UrlSigner
+from gateway.signing.keys import CredentialSigner
+from gateway.signing.urls import UrlSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.conftest import StartGateway
 from tests.integration.signed_urls.test_signed_uploads import chunked, code, sign

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.auth.installation import read_installation_keys
 from gateway.domain.grant import Grant
-from gateway.signing import UrlSigner
+from gateway.signing.urls import UrlSigner
 from tests.conftest import StartGateway, StartProcess
 from tests.integration.signed_urls.test_signed_uploads import code, sign
 from tests.support.harness import (

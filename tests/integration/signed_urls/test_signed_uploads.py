@@ -13,7 +13,7 @@ import pytest
 from gateway.auth.installation import read_installation_keys
 from gateway.domain.grant import Grant
 from gateway.server.app import Gateway
-from gateway.signing import UrlSigner
+from gateway.signing.urls import UrlSigner
 from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
     GatewayProcess,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.grant import Grant
-from gateway.signing import UrlSigner
+from gateway.signing.urls import UrlSigner
 from tests.conftest import StartGateway
 from tests.support.harness import raw_connection, request_head, write_plugin
 
