@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.events.claims import UnpublishedEvents, Wakeups
-from gateway.events.database import Database, migrate
+from gateway.events.database import Database, Row, migrate, select
 from gateway.events.ledger import JournalLedger
 from gateway.events.outbox import JournalOutbox, PendingUploads
 from gateway.events.queue import JournalQueue
@@ -69,8 +69,6 @@ _COPY_CHUNK: Final = 500
 _KEYED: Final = (("uploads", "id"), ("events", "id"), ("paused", "handler"))
 """Tables whose rows keep their keys, each with that key. Deliveries and runs come after them."""
 
-_Row = dict[str, Any]
-
 
 def _copy_table(source: Database, target: Database, table: str, key: str) -> int:
     """Copy the rows of a table, durably; return how many there are. Blocking."""
@@ -81,22 +79,22 @@ def _copy_table(source: Database, target: Database, table: str, key: str) -> int
     return count
 
 
-def _row_chunks(source: Database, table: str, key: str, after: Any) -> Iterator[list[_Row]]:
+def _row_chunks(source: Database, table: str, key: str, after: Any) -> Iterator[list[Row]]:
     statement = f"SELECT * FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT {_COPY_CHUNK}"  # noqa: S608 (names are ours)
-    while rows := source.submit(partial(_select, statement=statement, values=(after,))).result():
+    while rows := source.submit(partial(select, statement=statement, values=(after,))).result():
         yield rows
         after = rows[-1][key]
 
 
-def _runs_of(db: sqlite3.Connection, deliveries: Sequence[_Row]) -> list[_Row]:
+def _runs_of(db: sqlite3.Connection, deliveries: Sequence[Row]) -> list[Row]:
     return [
         {**run, "event_id": delivery["event_id"], "handler": delivery["handler"]}
         for delivery in deliveries
-        for run in _select(db, "SELECT * FROM runs WHERE delivery = ?", (delivery["seq"],))
+        for run in select(db, "SELECT * FROM runs WHERE delivery = ?", (delivery["seq"],))
     ]
 
 
-def _insert_deliveries(db: sqlite3.Connection, deliveries: Sequence[_Row], runs: Sequence[_Row]) -> None:
+def _insert_deliveries(db: sqlite3.Connection, deliveries: Sequence[Row], runs: Sequence[Row]) -> None:
     _insert_rows(db, "deliveries", [{k: v for k, v in row.items() if k != "seq"} for row in deliveries])
     for run in runs:
         event_id, handler = run.pop("event_id"), run.pop("handler")
@@ -106,14 +104,8 @@ def _insert_deliveries(db: sqlite3.Connection, deliveries: Sequence[_Row], runs:
     _insert_rows(db, "runs", runs)
 
 
-def _insert_rows(db: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
+def _insert_rows(db: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
     if rows:
         names = ", ".join(rows[0])
         values = ", ".join(f":{name}" for name in rows[0])
         db.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})", rows)  # noqa: S608 (names are ours)
-
-
-def _select(db: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[_Row]:
-    cursor = db.execute(statement, values)
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -21,7 +21,7 @@ from gateway.domain.sqlite_writer import Operation, T
 from gateway.errors import EventEngineUnavailable
 from gateway.events import ledger_queries as queries
 from gateway.events.claims import Wakeups
-from gateway.events.database import Database
+from gateway.events.database import Database, select
 from gateway.events.ledger_queries import MAX_WINDOW, LedgerQuery, MatchedRows
 from gateway.events.protocols import (
     ChunkResult,
@@ -91,9 +91,8 @@ class JournalLedger:
         """Return an upload with each handler's deliveries and runs, or None."""
 
         def operation(db: sqlite3.Connection) -> dict[str, Any] | None:
-            cursor = db.execute("SELECT * FROM uploads WHERE id = ?", (upload_id,))
-            row = cursor.fetchone()
-            if row is None:
+            uploads = select(db, "SELECT * FROM uploads WHERE id = ?", (upload_id,))
+            if not uploads:
                 return None
             events = db.execute("SELECT id FROM events WHERE upload_id = ? ORDER BY id", (upload_id,))
             deliveries = [
@@ -101,8 +100,7 @@ class JournalLedger:
                 for (event,) in events.fetchall()
                 for delivery in queries.deliveries(db, event)
             ]
-            names = [column[0] for column in cursor.description]
-            return {**dict(zip(names, row, strict=True)), "handlers": deliveries}
+            return {**uploads[0], "handlers": deliveries}
 
         return self._database.submit(operation)
 

@@ -68,9 +68,8 @@ class JournalOutbox:
         self._database = database
         self._unpublished = unpublished
         self._wakeups = wakeups
-        self._published: BatchWriter[Sequence[NewEvent]] = BatchWriter(
-            LoopBridge(database), _publish, self._notify
-        )
+        bridge = LoopBridge(database)
+        self._published = BatchWriter[Sequence[NewEvent]](bridge, _publish, self._notify)
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Write events with their deliveries, due now; those that exist already stay as they are.

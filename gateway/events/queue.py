@@ -78,7 +78,7 @@ class JournalQueue:
         self._unpublished = unpublished
         self._wakeups = wakeups
         self._bridge = LoopBridge(database)
-        self._settlements: BatchWriter[_Settlement] = BatchWriter(
+        self._settlements = BatchWriter[_Settlement](
             self._bridge, lambda db, batch: _settle(db, batch, node), self._notify_retried
         )
 

@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 from gateway.events.nats.connection import Connection, mapped_errors
-from gateway.events.nats.ledger_rows import ReadRow, Rows, read_tops, write_tops
+from gateway.events.nats.ledger_rows import AREAS, ReadRow, Rows
 from gateway.events.nats.message import MESSAGE_ID
 from gateway.events.nats.queue import NatsQueue
 from gateway.events.nats.stream_reader import ConsumerProgress, StreamMessage, StreamReader
@@ -25,6 +25,7 @@ from gateway.events.protocols import (
     Selection,
     State,
     Verb,
+    read_positions,
 )
 
 _FOR_EVER: Final = "2999-01-01T00:00:00Z"
@@ -93,14 +94,15 @@ class NatsLedger:
         # A retried delivery may be in the stream again at once: a chunk reads only up to where each
         # stream ended when the first one began.
         cursor, _, ends = (None, "", "") if after is None else after.partition("/")
-        tops = await self._rows.tops() if after is None else read_tops(ends)
+        tops = await self._rows.tops() if after is None else read_positions(ends, len(AREAS))
         rows, cursor = await self._rows.page(selection, cursor, MAX_CHUNK, tops)
         change = self._retry if verb == "retry" else self._drop
         count = 0
         for row in rows:
             if row.row.state in VERB_STATES[verb]:
                 count += await change(row)
-        return ChunkResult(count, None if cursor is None else f"{cursor}/{write_tops(tops)}")
+        position = None if cursor is None else f"{cursor}/{'.'.join(map(str, tops))}"
+        return ChunkResult(count, position)
 
     async def pause(self, handler: str) -> None:
         """Let the handler's consumer deliver nothing, to any node, until `resume`."""

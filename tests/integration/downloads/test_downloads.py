@@ -54,7 +54,7 @@ async def metric(gateway: Gateway, name: str) -> str:
 async def until_closed(gateway: Gateway) -> None:
     """Wait until the answers in flight have ended."""
     async with asyncio.timeout(30):
-        while gateway.endpoints.downloads._open_files:
+        while gateway.endpoints.downloads.open_files.active:
             await asyncio.sleep(0.01)  # nothing else tells of it
 
 
