@@ -60,12 +60,15 @@ class EventDelivery:
     def __init__(self, resources: Resources, metrics: Metrics) -> None:
         self._resources = resources
         self.dispatcher = PluginDispatcher(resources.hooks, resources.scripts.files)
+        self.ledgers: Mapping[str, Ledger] = {}
+        """What knows of deliveries beside the journals, by name."""
         self._nats: NatsEngine | None = None
         self._relay: Relay | None = None
         if resources.settings.events == "journal":
             self.runner = Runner(resources.journal.queue, self.dispatcher, metrics)
             return
         self._nats = nats = make_engine(resources.settings, resources.base.node)
+        self.ledgers = {"nats": nats.ledger}
         self._relay = relay = Relay(resources.journal.queue, nats.outbox, _relay_context(resources))
         self.runner = Runner(nats.queue, self.dispatcher, metrics)
         metrics.gauge(
@@ -73,11 +76,6 @@ class EventDelivery:
         )
         metrics.gauge("gateway_relay_lag_seconds", "Age of the oldest of them", lambda: relay.lag)
         metrics.gauge("gateway_engine_ready", "Whether NATS can be reached", lambda: nats.ready)
-
-    @property
-    def ledgers(self) -> Mapping[str, Ledger]:
-        """What knows of deliveries beside the journals, by name."""
-        return {} if self._nats is None else {"nats": self._nats.ledger}
 
     async def start(self) -> None:
         """Begin to deliver; waits for no server."""

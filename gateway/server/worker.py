@@ -126,11 +126,7 @@ class Worker:
             )
             return
         await self.runner.refresh(self.resources.hooks.handler_specs())
-        log.info(
-            "reloaded: plugin set %d",
-            plugins.current.number,
-            extra=event("plugins.reloaded"),
-        )
+        log.info("reloaded: plugin set %d", plugins.current.number, extra=event("plugins.reloaded"))
 
     def describe(self) -> str:
         """Return the line that tells that it works."""

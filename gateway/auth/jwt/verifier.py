@@ -43,10 +43,7 @@ class Verifier:
     """Verifies tokens of the one issuer. A context manager; belongs to one loop."""
 
     def __init__(
-        self,
-        settings: Settings,
-        issuer: Issuer | None = None,
-        clock: Callable[[], float] = time.time,
+        self, settings: Settings, issuer: Issuer | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._issuer = issuer or Issuer(settings)
         self._expected = ClaimRequirements(settings)
