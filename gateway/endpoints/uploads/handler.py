@@ -1,7 +1,6 @@
 """`PUT`: admit, receive, commit, respond.
 
-There is one way to a 2xx, through the commit. Every other end discards the body and is recorded: status
-page, counters, log, OnFileUploadFailed.
+There is one way to a 2xx, through the commit. Every other end discards the body, and is recorded.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ log = logging.getLogger("gateway.uploads")
 
 
 class UploadOutcomes:
-    """The records of one process. Runs on the server's event loop."""
+    """Records how uploads end: status page, counters, log, OnFileUploadFailed. On the server's loop."""
 
     def __init__(self, inflight: Inflight, metrics: Metrics, hooks: Hooks) -> None:
         self._inflight = inflight

@@ -36,8 +36,7 @@ LIST_PAGE_SIZE: Final = 500
 """Files that a thread finds for a list before it returns."""
 
 _LIST_EXECUTOR: Final = ThreadPoolExecutor(2, thread_name_prefix="list")
-"""Threads of their own: sorting a folder of many names takes long and would delay those that open
-files."""
+"""Threads of their own: sorting a folder of many names takes long, and would delay opening files."""
 
 
 class RunBetweenBatches(Protocol):
