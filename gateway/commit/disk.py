@@ -30,7 +30,7 @@ _POLL_INTERVAL: Final = 0.002
 class ReservationTable:
     """The bytes that each of `count` processes has reserved, in memory that forked processes share.
 
-    A process writes only its own cell, under its own lock; reading needs none. A crash loses nothing needed.
+    A process writes only its own cell, under its own lock; reading needs none. A crash costs nothing.
     """
 
     def __init__(self, count: int) -> None:

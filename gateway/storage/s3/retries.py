@@ -1,6 +1,6 @@
 """How often a request to S3 is tried, and how certain its outcome is. On the server's loop.
 
-What publishes an object ends as published, refused or unknown, never one for another. All else may repeat.
+What publishes an object ends as published, refused or unknown, never mixed up. All else may repeat.
 """
 
 from __future__ import annotations
