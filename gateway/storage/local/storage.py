@@ -46,7 +46,7 @@ class RunBetweenBatches(Protocol):
         """Return what `function` returns."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(eq=False)
 class LocalStorage:
     """DIRECTORY as a `Storage`. Callable from any event loop.
 
