@@ -188,7 +188,7 @@ def proxied(sizes: Sizes, sources: Sources) -> Case:
 def proxied_json(sizes: Sizes, sources: Sources) -> Case:
     load = Json(4096, 16, sizes.seconds, ring=-1)
     who = (proxying(OURS, OursProxy, load), proxying(NGINX, NginxProxy, load))
-    title = f"Proxying POSTs of 4 KiB of JSON, answered with as much, over {_connections(16)}"
+    title = f"Proxying POSTs of 4 KiB of JSON with a response of 4 KiB, over {_connections(16)}"
     return Case("proxied-json", title, "memory", "requests", who)
 
 

@@ -44,7 +44,7 @@ HEADLINE = (
 
 
 def headline(outcomes: Outcomes) -> str:
-    """Return the README's list: one line a ratio, as a median with the least and the most."""
+    """Return the README's list: one line a ratio, the median, the minimum and the maximum."""
     lines = []
     for case, peer, sentence in HEADLINE:
         target = Target(case, "", OURS, "rate", None, peer)
@@ -57,7 +57,10 @@ def headline(outcomes: Outcomes) -> str:
 def targets_table(outcomes: Outcomes) -> str:
     """Return the targets and whether they were reached, as markdown, of the cases that were run."""
     results = {key: outcome.results for key, outcome in outcomes.items()}
-    lines = ["| what | beside | median (least to most) | goal | |", "|---|---|---|---|---|"]
+    lines = [
+        "| figure | compared with | median (minimum to maximum) | goal | |",
+        "|---|---|---|---|---|",
+    ]
     measured = ((target, target.measured(results)) for target in (*TARGETS, *CONTEXT))
     lines += [_target_line(target, spread) for target, spread in measured if spread]
     return "\n".join(lines)

@@ -108,14 +108,16 @@ TARGETS = (
     Target("small-16", "4 KiB PUTs, 16 connections, not synced", OURS, "rate", 2.5, COPYPARTY),
     Target("small-64", "4 KiB PUTs, 64 connections, not synced", OURS, "rate", 1.0, LOOP),
     Target("small-64", "4 KiB PUTs, 64 connections, not synced", OURS, "rate", 2.5, COPYPARTY),
-    Target("small-16", "the same, 16, with an Uploading hook", HOOK, "rate", 0.85, LOOP),
-    Target("small-64", "the same, 64, with an Uploading hook", HOOK, "rate", 0.85, LOOP),
+    Target("small-16", "the same, 16 connections, with OnFileUploading", HOOK, "rate", 0.85, LOOP),
+    Target("small-64", "the same, 64 connections, with OnFileUploading", HOOK, "rate", 0.85, LOOP),
     Target("small-synced", "4 KiB PUTs, 64 connections, synced, both hooks", HOOKS, "rate", 0.4, DISK),
-    Target("small-synced", "time to the answer of those", HOOKS, "p99 ms", 60),
-    Target("refusal", "refusal of a client that asks first", "gateway, --auth token", "p50 ms", 2),
+    Target("small-synced", "p99 response time of that", HOOKS, "p99 ms", 60),
+    Target(
+        "refusal", "refusal of a PUT with Expect: 100-continue", "gateway, --auth token", "p50 ms", 2
+    ),
     Target("refusal", "body bytes of a refused upload", "gateway, --auth token", "body bytes sent", 0),
     Target("proxied", "a large body through the proxy", OURS, "rate", 0.4, NGINX),
-    Target(EVERY, "most memory in any case", OURS, "memory MiB", 120),
+    Target(EVERY, "maximum memory of all cases", OURS, "memory MiB", 120),
 )
 """What the project aims at, for one process on two cores."""
 
@@ -128,7 +130,7 @@ CONTEXT = (
     Target("get-big", "one large GET", OURS, "rate", None, NGINX),
     Target("get-16", "4 KiB GETs, 16 connections", OURS, "rate", None, NGINX),
 )
-"""What is told beside them, with nothing aimed at."""
+"""Further comparisons, without a goal."""
 
 
 def needed(case: str) -> set[str]:

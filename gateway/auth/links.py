@@ -17,7 +17,7 @@ from gateway.domain.grant import Grant, encode_path, grant_metadata
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
 from gateway.errors import Refusal
 from gateway.settings import Settings
-from gateway.signing import UrlSigner
+from gateway.signing.urls import UrlSigner
 from gateway.storage.protocols import Storage
 
 DEFAULT_URL_TTL: Final = 900

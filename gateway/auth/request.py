@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
-from gateway.signing import reject_unenforceable
+from gateway.signing.urls import reject_unenforceable
 
 if TYPE_CHECKING:  # `gateway token` needs no HTTP library
     from aiohttp import web

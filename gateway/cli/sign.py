@@ -25,7 +25,8 @@ from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError, Refusal
 from gateway.plugins.yaml_documents import find_files, read_file
 from gateway.settings import Settings
-from gateway.signing import UrlSigner, carries_signature
+from gateway.signing.targets import carries_signature
+from gateway.signing.urls import UrlSigner
 
 USAGE: Final = "METHOD PATH [--expires SECONDS] [what it allows] [flags]"
 

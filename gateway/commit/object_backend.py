@@ -21,7 +21,7 @@ from gateway.domain.model import Stored, Upload
 from gateway.errors import GatewayError
 from gateway.events.outbox import PendingUpload
 from gateway.settings import Settings
-from gateway.signing import ObjectMarker
+from gateway.signing.keys import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, PrefixedKeys

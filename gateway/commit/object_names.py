@@ -13,7 +13,7 @@ from gateway.commit.publish import names_beside
 from gateway.commit.writer import media_type
 from gateway.domain.model import Upload
 from gateway.errors import Refusal
-from gateway.signing import ObjectMarker
+from gateway.signing.keys import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget, PrefixedKeys, put_object_params
 

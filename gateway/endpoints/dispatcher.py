@@ -59,10 +59,7 @@ class FileHandlers(NamedTuple):
 
 
 class Dispatcher:
-    """Dispatches requests. `api` has the handlers of `API_ROUTES`, by endpoint.
-
-    While `stopping` is set, requests on connections that are still open are refused.
-    """
+    """Dispatches requests; `api` has handlers by endpoint. While `stopping`, requests are refused."""
 
     def __init__(
         self,
@@ -107,11 +104,8 @@ class Dispatcher:
             async with asyncio.timeout(grace):
                 await self._drained.wait()
         except TimeoutError:
-            log.warning(
-                "%d requests are cut off: the grace time is over",
-                self._serving,
-                extra=event("requests.aborted", requests=self._serving),
-            )
+            message, count = "%d requests are cut off: the grace time is over", self._serving
+            log.warning(message, count, extra=event("requests.aborted", requests=count))
 
     # -- one request
 
@@ -120,7 +114,8 @@ class Dispatcher:
         request_id = random_bytes(8).hex()
         with logs.bind(request_id=request_id):
             # Not around the access log: clients could hide who they are.
-            with logs.hide(partial(self._secrets_of, request)):
+            query = request.raw_path.partition("?")[2]
+            with logs.hide(lambda: self._redaction.values(request.headers, query)):
                 response = await self._respond(request, owner=owner)
             if response is None:
                 abort(request)
@@ -132,9 +127,6 @@ class Dispatcher:
                 await response.send(request)
                 failpoints.hit("after answer")
             return response
-
-    def _secrets_of(self, request: web.BaseRequest) -> list[str]:
-        return self._redaction.values(request.headers, request.raw_path.partition("?")[2])
 
     async def _respond(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse | None:
         """Return the response, or None to close the connection without one."""
@@ -148,20 +140,13 @@ class Dispatcher:
         except ClientDisconnected:
             return None
         except UnknownOutcome as error:
-            log.error(
-                "closing connection without a response: outcome of the upload is unknown: %s",
-                error,
-                extra=event("upload.unknown"),
-            )
+            message = "closing connection without a response: outcome of the upload is unknown: %s"
+            log.error(message, error, extra=event("upload.unknown"))
             return None
         except Exception:
             log.exception("a request failed", extra=event("request.failed"))
-            return refusal_response(
-                Refusal(
-                    "internal",
-                    "internal server error; the server log has details under this X-Request-Id",
-                )
-            )
+            message = "internal server error; the server log has details under this X-Request-Id"
+            return refusal_response(Refusal("internal", message))
 
     async def _dispatch(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse:
         if self.stopping:
@@ -242,12 +227,9 @@ class Dispatcher:
         fields: dict[str, object] = {
             "method": request.method[:20],
             "path": path.encode("utf-8", "replace").decode(),
-        }
-        if response is not None:
-            fields["status"] = response.status
-        fields |= {
+            **({} if response is None else {"status": response.status}),
             "ms": round((time.monotonic() - started) * 1000, 1),
-            "remote": self.auth.client_address(request.remote, request.headers),
+            "remote": self.auth.proxies.client_address(request.remote, request.headers),
         }
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]

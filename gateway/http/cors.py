@@ -18,10 +18,7 @@ from gateway.http.responses import GatewayResponse, Response
 
 @dataclass(frozen=True, slots=True)
 class CorsPolicy:
-    """Which pages of other origins may call, with what, and what they may read.
-
-    `headers` empty: those that the page asks for. `max_age` is in seconds.
-    """
+    """Which pages may call, with what, and what they read. No `headers`: any. `max_age`: seconds."""
 
     origins: tuple[str, ...]
     methods: tuple[str, ...] = ()
@@ -59,7 +56,7 @@ def preflight_method(request: web.BaseRequest) -> str | None:
 async def serve_cross_origin(
     request: web.BaseRequest, policy: CorsPolicy, methods: Sequence[str], serve: Serve
 ) -> GatewayResponse:
-    """Answer a preflight; else serve the request, and set the headers for its origin.
+    """Respond to a preflight; else serve the request, and set the headers for its origin.
 
     `methods` are allowed if the policy names none. Raises what `serve` raises, and
     `Refusal("forbidden")` for a preflight of an origin that may not call.

@@ -1,7 +1,7 @@
 """The HTTP/1 server, on aiohttp's low-level one.
 
-One handler gets every request right after its headers: nothing is routed, read or answered with
-`100 Continue` before it decides (aiohttp's own application would do all three).
+One handler gets every request right after its headers: nothing is routed or read, and no
+`100 Continue` is sent, before it decides (aiohttp's own application would do all three).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from aiohttp.web_protocol import _ErrInfo
 
 from gateway.errors import ConfigError, Refusal
-from gateway.http.responses import refusal_response
+from gateway.http.responses import Response, refusal_response
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
@@ -84,15 +84,9 @@ class _Protocol(web.RequestHandler):
         """Return an error of the table for what the parser could not read."""
         if status >= 500:
             log.error("request failed unexpectedly", exc_info=exc, extra=event("request.failed"))
-            return refusal_response(
-                Refusal("internal", "internal server error; the server log has details")
-            )
-        log.info(
-            "malformed request",
-            extra=event("request.refused", status=400, remote=request.remote),
-        )
-        first_line = (message or "not HTTP").strip().splitlines()[0]
-        response = refusal_response(Refusal("bad_request", f"malformed request: {first_line}"))
+            refusal = Refusal("internal", "internal server error; the server log has details")
+            return refusal_response(refusal)
+        response = _malformed(request, (message or "not HTTP").strip().splitlines()[0])
         response.force_close()
         # aiohttp takes such a request for HTTP/1.0, where closing is the default.
         response.headers["Connection"] = "close"
@@ -137,18 +131,19 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
             request._message = request._message._replace(should_close=True)
         if problem is None:
             return await handler(request)
-        log.info(
-            "malformed request",
-            extra=event("request.refused", status=400, remote=request.remote),
-        )
         if request.version not in HTTP_VERSIONS:
             # The status line repeats the version, and must not claim to support it.
             request._cache["version"] = HttpVersion10
-        response = refusal_response(Refusal("bad_request", f"malformed request: {problem}"))
+        response = _malformed(request, problem)
         await response.send(request, close=True)
         return response
 
     return handle
+
+
+def _malformed(request: web.BaseRequest, problem: str) -> Response:
+    log.info("malformed request", extra=event("request.refused", status=400, remote=request.remote))
+    return refusal_response(Refusal("bad_request", f"malformed request: {problem}"))
 
 
 def _ambiguity(request: web.BaseRequest) -> str | None:

@@ -18,9 +18,9 @@ SMALL_BODY_TIMEOUT: Final = 10.0
 
 
 async def read_chunk(content: StreamReader, idle_timeout: float | None = None) -> bytes:
-    """Return the next chunk of a body, b"" at its clean end.
+    """Return the next chunk of a body, b"" at its clean end; `idle_timeout` is in seconds.
 
-    `idle_timeout` is in seconds. Raises `Refusal` (`idle_timeout`, `incomplete_body`),
+    Raises `Refusal` (`idle_timeout`, `incomplete_body`),
     `ClientDisconnected`.
     """
     timeout = asyncio.timeout(idle_timeout)
@@ -44,10 +44,7 @@ def idle_refusal(seconds: float) -> Refusal:
 
 
 def expects_continue(request: web.BaseRequest) -> bool:
-    """Tell whether the client waits for `100 Continue` (RFC 9110 section 10.1.1).
-
-    Raises `Refusal("expectation_failed")` for another expectation.
-    """
+    """Tell whether `100 Continue` is expected (RFC 9110 section 10.1.1). Raises `expectation_failed`."""
     expectation = request.headers.get("Expect")
     if expectation is None or request.version < (1, 1):
         return False

@@ -24,7 +24,7 @@ from gateway.domain.model import (
 )
 from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
 from gateway.plugins import Handler, Plugins
-from gateway.plugins.handler_runs import HandlerRun, Reporter
+from gateway.plugins.handler_runs import HandlerRun
 from gateway.plugins.models import DELIVERED
 from gateway.plugins.scripting.decision import (
     Changes,
@@ -51,7 +51,6 @@ class Hooks:
 
     def __init__(self, plugins: Plugins) -> None:
         self._plugins = plugins
-        self._reporter = Reporter(plugins.mask)
         closers = (plugins.services.callout.close, *plugins.services.closers)
         self._admission = ScriptExecutor("admission", closers)
         self._work = ScriptExecutor("work", closers)
@@ -143,14 +142,14 @@ class Hooks:
             raise HandlerGone(f"there is no handler {delivery.handler} of {delivery.event} any more")
         with logs.bind(upload_id=delivery.upload_id, event_id=delivery.event_id):
             run = await self._run_with_progress(handler, Event(event), delivery.event_id)
-            message = self._reporter.failure_message(run)
-            self._reporter.log_run(run, message or "done")
+            message = run.failure_message()
+            run.log_outcome(message or "done")
         if isinstance(run.error, Postponed):
             raise run.error
         if isinstance(run.error, ExecutorLost) and self._work.lost:
             raise Postponed("no script executor is left to run it: restart this process") from run.error
         if message is not None:
-            raise HandlerFailed(message, self._reporter.traceback(run)) from run.error
+            raise HandlerFailed(message, run.traceback()) from run.error
 
     def delivery_progress(self, event_id: str, handler: str) -> dict[str, float] | None:
         """Return the latest `done` and `total` of a running delivery, None if it reported none."""
@@ -183,18 +182,18 @@ class Hooks:
         with logs.bind(upload_id=event["upload_id"], event_id=event["id"]):
             for handler in handlers:
                 run = await self._run(self._work, handler, event.copy(), Handle())
-                self._reporter.log_run(run, self._reporter.failure_message(run) or "done")
+                run.log_outcome(run.failure_message() or "done")
 
     async def _admit(self, handler: Handler, event: Event, read: Callable[[Event], T]) -> T | None:
         """Run one handler on an event; return its changes, or None where its failure is allowed."""
         changes = None
         run = await self._run(self._admission, handler, event, Handle())
-        verdict, invalid = run.handle.verdict, run.handle.invalid
-        if verdict is not None and run.refused:
-            self._reporter.log_run(run, f"refused {verdict.code}")
-            raise Terminated(verdict.code, verdict.body, verdict.content_type)
+        refusal, invalid = run.handle.refusal, run.handle.invalid
+        if refusal is not None:
+            run.log_outcome(f"refused {refusal.code}")
+            raise Terminated(refusal.code, refusal.body, refusal.content_type)
         if isinstance(run.error, Refusal):
-            self._reporter.log_run(run, run.error.message)
+            run.log_outcome(run.error.message)
             raise run.error
         if invalid is None and run.error is None:
             try:
@@ -202,15 +201,13 @@ class Hooks:
             except InvalidResult as error:
                 invalid = error
         if invalid is not None:
-            self._reporter.log_run(run, f"invalid result: {invalid}")
+            run.log_outcome(f"invalid result: {invalid}")
             raise _hook_failed(handler)
         if run.error is None:
-            self._reporter.log_run(run, "accepted")
+            run.log_outcome("accepted")
             return changes
         allowed = handler.on_error == "allow"
-        self._reporter.log_run(
-            run, f"{self._reporter.failure_message(run)}{' (allowed by on_error)' if allowed else ''}"
-        )
+        run.log_outcome(f"{run.failure_message()}{' (allowed by on_error)' if allowed else ''}")
         if not allowed:
             raise _hook_failed(handler)
         return None
@@ -237,7 +234,8 @@ class Hooks:
             )
         except Exception as raised:
             error = raised
-        return HandlerRun(handler, handle, error, (time.monotonic() - started) * 1000)
+        milliseconds = (time.monotonic() - started) * 1000
+        return HandlerRun(handler, handle, error, milliseconds, self._plugins.mask)
 
 
 def _hook_failed(handler: Handler) -> Refusal:

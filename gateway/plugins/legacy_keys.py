@@ -9,16 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import yaml
-
 from gateway.plugins.yaml_documents import Document
 
 NO_UPSTREAM: Final = "0.0.0.0"  # noqa: S104 (a word in plugins, not an address that is bound)
 """The published way to say that only scripts answer: `authorities: [0.0.0.0]`."""
-
-
-def _unchanged(value: Any) -> Any:
-    return value
 
 
 def _upstreams(authorities: Any) -> Any:
@@ -35,10 +29,6 @@ def _upstreams(authorities: Any) -> Any:
     return []
 
 
-def _auth(auth_mode: Any) -> Any:
-    return "default" if auth_mode == "axis" else auth_mode
-
-
 @dataclass(frozen=True, slots=True)
 class LegacyKey:
     """A published key `old` in the mapping at `parent`, its documented key `new`, and its JSON Schema.
@@ -50,7 +40,7 @@ class LegacyKey:
     new: str
     schema: dict[str, Any] = field(hash=False)
     parent: tuple[str, ...] = ()
-    read: Callable[[Any], Any] = _unchanged
+    read: Callable[[Any], Any] = field(default=lambda value: value)
 
 
 _SCRIPT: Final = {"type": ["string", "null"]}
@@ -69,7 +59,7 @@ ROUTE_KEYS: Final = (
         "auth",
         {"enum": ["axis", "none", "token", "jwt"]},
         parent=("proxy", "authorization"),
-        read=_auth,
+        read=lambda auth_mode: "default" if auth_mode == "axis" else auth_mode,
     ),
 )
 """The legacy keys of a route."""
@@ -92,24 +82,19 @@ def _translate_key(document: Document, key: LegacyKey) -> Document:
     where = (*key.parent, key.old)
     if key.new in mapping:
         lines = sorted({document.line(*where), document.line(*key.parent, key.new)})
-        message = f"`{key.old}` and `{key.new}` are two spellings of one key (lines {_join(lines)})"
+        places = " and ".join(map(str, lines))
+        message = f"`{key.old}` and `{key.new}` are two spellings of one key (lines {places})"
         raise document.error(f"{message}: keep `{key.new}`", *where)
     try:
         value = key.read(mapping[key.old])
     except ValueError as error:
         raise document.error(str(error), *where) from None
-    renamed = {key.new if name == key.old else name: item for name, item in mapping.items()}
-    renamed[key.new] = value
+    renamed = {name: item for name, item in mapping.items() if name != key.old} | {key.new: value}
     return replace(
         document,
         data=_replaced(document.data, key.parent, renamed),
-        node=_renamed(document.node, key.parent, key),
         spellings={**document.spellings, (*key.parent, key.new): key.old},
     )
-
-
-def _join(lines: Sequence[int]) -> str:
-    return " and ".join(map(str, lines))
 
 
 def _child(value: Any, path: Sequence[str]) -> Any:
@@ -123,19 +108,3 @@ def _replaced(data: dict[str, Any], path: Sequence[str], mapping: dict[str, Any]
     if not path:
         return mapping
     return {**data, path[0]: _replaced(data[path[0]], path[1:], mapping)}
-
-
-def _renamed(node: yaml.MappingNode, path: Sequence[str], key: LegacyKey) -> yaml.MappingNode:
-    """Return a copy of the node with the key renamed; marks, and so lines, stay."""
-    pairs = [_renamed_pair(name, value, path, key) for name, value in node.value]
-    return yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark, node.flow_style)
-
-
-def _renamed_pair(
-    name: yaml.Node, value: yaml.Node, path: Sequence[str], key: LegacyKey
-) -> tuple[yaml.Node, yaml.Node]:
-    if path and name.value == path[0] and isinstance(value, yaml.MappingNode):
-        return name, _renamed(value, path[1:], key)
-    if not path and name.value == key.old:
-        return yaml.ScalarNode(name.tag, key.new, name.start_mark, name.end_mark), value
-    return name, value

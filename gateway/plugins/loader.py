@@ -15,10 +15,9 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 from gateway.domain.model import SCHEDULE
 from gateway.domain.schedules import Schedule
 from gateway.errors import ConfigError
-from gateway.plugins.handlers import Handler
-from gateway.plugins.kinds import HANDLER, KINDS, Kind, ParsedPlugin, Plugin, parse
+from gateway.plugins.kinds import HANDLER, KINDS, Handler, Kind, ParsedPlugin, Plugin, parse
 from gateway.plugins.models import EVENTS, ConfigModel
-from gateway.plugins.scripting.compile import PluginModules, ScriptSource, show_lines
+from gateway.plugins.scripting.compile import PluginModules, show_lines
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.executor_thread import ScriptStopped
 from gateway.plugins.scripting.namespace import PluginContext, Services
@@ -65,8 +64,9 @@ _NO_PLUGINS: Final = PluginSet(0, MappingProxyType(dict.fromkeys(EVENTS, ())), C
 
 
 class Plugins:
-    """The plugins of some folders. `current` is the newest set that loaded without an error.
+    """The plugins of some folders.
 
+    `current` is the newest set that loaded without an error: read it once, two reads may give two sets.
     `mask` takes the secrets of all configs, also of former sets, out of a text. `make_keys` is
     called at every load.
     """
@@ -83,34 +83,29 @@ class Plugins:
         self._make_keys = make_keys
         self._folders = tuple(folders)
         self._kinds = kinds
-        self._current = _NO_PLUGINS
+        self.current = _NO_PLUGINS
         self._states: dict[tuple[str, str], dict[str, Any]] = {}
         self._modules = PluginModules()
         self._reloading = asyncio.Lock()
 
-    @property
-    def current(self) -> PluginSet:
-        """The set in force. Read it once: two reads may give two sets."""
-        return self._current
-
     def load(self) -> PluginSet:
         """Load all plugins, before the server runs. Raises `ConfigError` with a line for each error."""
-        self._current = self._build()
-        return self._current
+        self.current = self._build()
+        return self.current
 
     async def reload(self) -> PluginSet:
         """Load all plugins anew, in another thread. Raises `ConfigError`; then the old ones stay."""
         async with self._reloading:
             executor = ScriptExecutor("loading", watched=False)
             try:
-                self._current = await executor.call_script(self._build_in_executor, RELOAD_TIMEOUT)
+                self.current = await executor.call_script(self._build_in_executor, RELOAD_TIMEOUT)
             except (TimeoutError, ExecutorLost) as error:
                 raise ConfigError(f"the top-level code of a script does not end: {error}") from None
             except ScriptStopped as error:
                 raise ConfigError(f"the top-level code of a script: {error}") from None
             finally:
                 await executor.close(0)
-            return self._current
+            return self.current
 
     def close(self) -> None:
         """Take the folders out of the import system."""
@@ -118,11 +113,10 @@ class Plugins:
 
     def describe(self) -> list[str]:
         """Return a line for each plugin in force, for the start of the server."""
-        current = self._current
-        lines = [handler.describe() for event in EVENTS for handler in current.handlers[event]]
-        for kind, plugins in current.plugins.items():
+        lines = [handler.describe() for event in EVENTS for handler in self.current.handlers[event]]
+        for kind, plugins in self.current.plugins.items():
             lines += [plugin.describe() for plugin in plugins if kind != HANDLER]
-        return lines + [f"config {name}" for name in current.configs.names]
+        return lines + [f"config {name}" for name in self.current.configs.names]
 
     async def _build_in_executor(self) -> PluginSet:
         return self._build()
@@ -149,12 +143,12 @@ class Plugins:
                 if kind.combine
             }
             if errors:
-                raise PluginErrors(_in_order(errors))
+                raise PluginErrors(sorted(errors, key=lambda e: (e.file or "", e.line or 0)))
         except BaseException:
             self._modules.restore(former_modules)
             raise
         _show_lines([plugin.document for plugin in parsed], self._kinds)
-        number = self._current.number + 1
+        number = self.current.number + 1
         return PluginSet(number, _by_event(plugins[HANDLER]), configs, tuple(files), plugins, combined)
 
     def _load_configs(self, parsed: list[ParsedPlugin], errors: list[ConfigError]) -> Configs:
@@ -164,9 +158,8 @@ class Plugins:
         for plugin in parsed:
             if isinstance(plugin.model, ConfigModel) and keys is not None:
                 references = References(plugin.document, keys)
-                values[plugin.name] = (
-                    _attempt(errors, references.resolve, plugin.model.config, "config") or {}
-                )
+                config = _attempt(errors, references.resolve, plugin.model.config, "config")
+                values[plugin.name] = config or {}
                 self.mask.add_secrets(references.secrets)
         return Configs(values, mask=self.mask)
 
@@ -191,18 +184,16 @@ def _by_event(plugins: Sequence[Plugin]) -> Mapping[str, tuple[Handler, ...]]:
 
 def _show_lines(documents: list[Document], kinds: Sequence[Kind]) -> None:
     keys = {key for kind in kinds for key in kind.scripts}
-    sources: dict[str, list[ScriptSource]] = {str(document.file): [] for document in documents}
+    files: dict[Path, list[Document]] = {}
     for document in documents:
-        present = [key for key in keys if isinstance(document.data.get(key), str)]
-        sources[str(document.file)] += map(document.source, present)
-    for file, lines in {str(document.file): document.lines for document in documents}.items():
-        show_lines(file, lines, sources[file])
+        files.setdefault(document.file, []).append(document)
+    for file, group in files.items():
+        scripts = [d.source(key) for d in group for key in keys if isinstance(d.data.get(key), str)]
+        show_lines(str(file), group[0].lines, scripts)
 
 
 def _attempt(
-    errors: list[ConfigError],
-    step: Callable[[*Arguments], Result],
-    *arguments: *Arguments,
+    errors: list[ConfigError], step: Callable[[*Arguments], Result], *arguments: *Arguments
 ) -> Result | None:
     """Return what a step returns; None where it failed, with its errors in `errors`."""
     try:
@@ -222,7 +213,3 @@ def _doubled_names(parsed: list[ParsedPlugin]) -> Iterable[ConfigError]:
             place = f"{document.file}:{document.line('name')}"
             message = f"there is another {plugin.kind} named {plugin.name!r} at {place}: rename one"
             yield plugin.document.error(message, "name")
-
-
-def _in_order(errors: list[ConfigError]) -> list[ConfigError]:
-    return sorted(errors, key=lambda error: (error.file or "", error.line or 0))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gateway.plugins.models import AnswerModel, CalledModel, Seconds, Strict
+from gateway.plugins.models import AnswerModel, CalledModel, Items, Seconds, Strict
 
 Scheme = Literal["http", "https", "http:", "https:"]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -117,9 +117,7 @@ class CorsModel(Strict):
     headers: list[HeaderName] = Field(
         default_factory=list, description="Request headers; all requested ones if not given"
     )
-    expose: list[HeaderName] = Field(
-        default_factory=list, description="Response headers a page may read"
-    )
+    expose: list[HeaderName] = Field(default_factory=list, description="Response headers pages may read")
     credentials: bool = Field(False, description="Cookies and authorization may be sent")
     max_age: int = Field(600, ge=0, le=86400, description="Seconds that a preflight is remembered")
 
@@ -164,7 +162,7 @@ class RouteExpectModel(Strict):
     output: Any = Field(None, description="The body of the response: text, or the value of its JSON")
     headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
     callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
-    records: dict[str, dict[str, Any]] | None = Field(
+    records: Items | None = Field(
         None, description="Items afterwards: collection to key to item, null for none"
     )
 
@@ -174,16 +172,10 @@ class RouteTestModel(Strict):
 
     name: str
     request: RouteRequestModel
-    configs: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="Config plugins of the test"
-    )
-    callout: list[AnswerModel] = Field(
-        default_factory=list, description="Responses of stubbed callouts, in order"
-    )
-    upstream: AnswerModel = Field(
-        default_factory=AnswerModel, description="Response of the stubbed upstream"
-    )
-    records: dict[str, dict[str, dict[str, Any]]] = Field(
+    configs: Items = Field(default_factory=dict, description="Config plugins of the test")
+    callout: list[AnswerModel] = Field(default_factory=list, description="Stubbed responses, in order")
+    upstream: AnswerModel = Field(default_factory=AnswerModel, description="The stubbed response")
+    records: dict[str, Items] = Field(
         default_factory=dict, description="Items before: collection to key to item"
     )
     expect: RouteExpectModel

@@ -29,10 +29,7 @@ def _when(event: str) -> dict[str, Any]:
 _ONE_SCHEDULE: Final = {
     "if": _when(SCHEDULE),
     "then": {
-        "oneOf": [
-            {"required": ["cron"]},
-            {"required": ["every"], "properties": {"timezone": False}},
-        ]
+        "oneOf": [{"required": ["cron"]}, {"required": ["every"], "properties": {"timezone": False}}]
     },
 }
 

@@ -25,7 +25,7 @@ from gateway.domain.event_bodies import (
 )
 from gateway.domain.model import Delivery, Download, Upload
 from gateway.domain.schedules import Every
-from gateway.plugins.handlers import Handler
+from gateway.plugins.kinds import Handler
 from gateway.plugins.models import ADMITTING, AnswerModel, CalledModel, ExpectModel, HandlerTestModel
 from gateway.plugins.route_models import RouteTestModel
 from gateway.plugins.scripting.callout import Callout, CalloutResponse, HTTPError
@@ -246,11 +246,11 @@ def _with_key_and_path(event: dict[str, Any], given: Mapping[str, Any]) -> dict[
 def _failures(
     handler: Handler, expect: ExpectModel, event: Event, handle: Handle, error: Exception | None
 ) -> list[str]:
-    refused = handle.verdict is not None and handle.verdict.refuses
-    if handle.invalid is None and error is not None and not refused:
-        return [] if expect.raises else [script_failure(error)]
+    refused = handle.refusal is not None
     if handle.invalid is not None:
         return [] if expect.raises else [str(handle.invalid)]
+    if error is not None and not refused:
+        return [] if expect.raises else [script_failure(error)]
     if expect.raises:
         return ["it was expected to fail and did not"]
     failures = _wrong_verdict(expect, handle)

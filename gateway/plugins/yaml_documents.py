@@ -56,7 +56,7 @@ class PluginErrors(ConfigError):
 class Document:
     """One plugin as it was read: its keys and values, and where they stand.
 
-    `spellings` says how the author wrote a key that was read under its documented name.
+    `spellings` says how the author wrote the last key of a path that is read under its documented name.
     """
 
     file: Path
@@ -74,7 +74,7 @@ class Document:
         """Return the line (from 1) of the key or item that `where` leads to, or the nearest above."""
         node: yaml.Node = self.node
         line: int = node.start_mark.line + 1
-        for step in where:
+        for step in self._spelled(where):
             child = _child(node, step)
             if child is None:
                 break
@@ -87,19 +87,21 @@ class Document:
 
     def dotted(self, where: Sequence[object]) -> str:
         """Return the name of a key such as `proxy.path`, spelled as in the file."""
-        steps = (tuple(where[: depth + 1]) for depth in range(len(where)))
-        return ".".join(str(self.spellings.get(step, step[-1])) for step in steps)
+        return ".".join(map(str, self._spelled(where)))
 
     def source(self, key: str) -> ScriptSource:
         """Return the script under `key` with its place. A block scalar begins on the next line."""
         text: str = self.data[key]
-        child = _child(self.node, key)
+        child = _child(self.node, self.spellings.get((key,), key))
         node = child[1] if child else self.node
         style = node.style if isinstance(node, yaml.ScalarNode) else None
         first = node.start_mark.line + (2 if style in ("|", ">") else 1)
-        return ScriptSource(
-            text, str(self.file), first, self._margin(text, first) if style == "|" else 0
-        )
+        indent = self._margin(text, first) if style == "|" else 0
+        return ScriptSource(text, str(self.file), first, indent)
+
+    def _spelled(self, where: Sequence[object]) -> Iterator[object]:
+        for depth, step in enumerate(where, start=1):
+            yield self.spellings.get(tuple(where[:depth]), step)
 
     def _margin(self, text: str, first: int) -> int:
         for offset, line in enumerate(text.splitlines()):
@@ -117,9 +119,8 @@ def find_files(folders: Iterable[Path]) -> list[Path]:
     files: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(
-                "this plugins folder does not exist: create it or correct --plugins", str(folder)
-            )
+            message = "this plugins folder does not exist: create it or correct --plugins"
+            raise ConfigError(message, str(folder))
         for path in sorted(_walk(folder)):
             files.setdefault(os.path.realpath(path), path)
     return list(files.values())
@@ -134,9 +135,8 @@ def read_file(file: Path) -> list[Document]:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise ConfigError(f"this is not YAML: {error.problem}", str(file), line) from None
     except yaml.YAMLError:
-        raise ConfigError(
-            "this is not YAML: it has characters that YAML does not allow", str(file)
-        ) from None
+        message = "this is not YAML: it has characters that YAML does not allow"
+        raise ConfigError(message, str(file)) from None
     except UnicodeDecodeError:
         raise ConfigError("the file is not UTF-8", str(file)) from None
     except OSError as error:
@@ -150,12 +150,9 @@ def _walk(folder: Path) -> Iterator[Path]:
     for parent, subfolders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         subfolders[:] = [] if real in seen else [name for name in subfolders if name[0] != "."]
-        if real in seen:
-            continue
-        seen.add(real)
-        yield from (
-            Path(parent, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")
-        )
+        if real not in seen:
+            seen.add(real)
+            yield from (Path(parent, n) for n in names if n.endswith(SUFFIXES) and n[0] != ".")
 
 
 def _items(root: yaml.Node | None) -> list[yaml.Node]:
@@ -165,81 +162,71 @@ def _items(root: yaml.Node | None) -> list[yaml.Node]:
 
 
 def _document(file: Path, node: yaml.Node, lines: tuple[str, ...]) -> Document:
-    line = node.start_mark.line + 1
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError("a plugin is a mapping of keys such as `name:` to values", str(file), line)
-    _check(file, node, set())
+        raise _error(file, node, "a plugin is a mapping of keys such as `name:` to values")
+    for child in _nodes(node, set()):
+        _check(file, child)
     _check_secrets(file, node)
     try:
         data = _Constructor().construct_document(node)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else line
-        raise ConfigError(
-            "a value does not have the form that its YAML tag asks for", str(file), line
-        ) from None
+        line = (error.problem_mark or node.start_mark).line + 1
+        message = "a value does not have the form that its YAML tag asks for"
+        raise ConfigError(message, str(file), line) from None
     except ValueError:
-        raise ConfigError("a value (a date?) cannot be read: quote it", str(file), line) from None
+        raise _error(file, node, "a value (a date?) cannot be read: quote it") from None
     return Document(file, node, data, lines)
 
 
-def _check(file: Path, node: yaml.Node, seen: set[int]) -> None:
+def _nodes(node: yaml.Node, seen: set[int]) -> Iterator[yaml.Node]:
+    """Yield a node and the values below it, each once: an anchor may be used in many places."""
     if id(node) in seen:
         return
     seen.add(id(node))
-    line = node.start_mark.line + 1
-    if node.tag == _TAG and not isinstance(node, yaml.ScalarNode):
-        raise ConfigError("!secret stands before one token: encrypt values one by one", str(file), line)
-    if not node.tag.startswith(_STANDARD_TAG) and node.tag != _TAG:
-        name = node.tag.split(" ")[0]
-        raise ConfigError(f"this version does not know the YAML tag {name}", str(file), line)
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _check(file, item, seen)
-    if isinstance(node, yaml.MappingNode):
-        _check_keys(file, node)
-        for _, value in node.value:
-            _check(file, value, seen)
-
-
-def _check_secrets(file: Path, document: yaml.MappingNode) -> None:
-    """Only values of a Config are decrypted; elsewhere a script would get the token as it is."""
-    for key, value in document.value:
-        if key.value == "config":
-            continue
-        line = _line_of_secret(value, set())
-        if line is not None:
-            raise ConfigError(
-                "!secret belongs into a Config plugin (`config:`), from where scripts read it with"
-                " get_service_config",
-                str(file),
-                line,
-            )
-
-
-def _line_of_secret(node: yaml.Node, seen: set[int]) -> int | None:
-    if id(node) in seen:
-        return None
-    seen.add(id(node))
-    if node.tag == _TAG:
-        secret_line: int = node.start_mark.line + 1
-        return secret_line
+    yield node
     children: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         children = node.value
     elif isinstance(node, yaml.MappingNode):
         children = [value for _, value in node.value]
-    return next((line for child in children if (line := _line_of_secret(child, seen))), None)
+    for child in children:
+        yield from _nodes(child, seen)
+
+
+def _check(file: Path, node: yaml.Node) -> None:
+    if node.tag == _TAG and not isinstance(node, yaml.ScalarNode):
+        raise _error(file, node, "!secret stands before one token: encrypt values one by one")
+    if not node.tag.startswith(_STANDARD_TAG) and node.tag != _TAG:
+        name = node.tag.split(" ")[0]
+        raise _error(file, node, f"this version does not know the YAML tag {name}")
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(file, node)
+
+
+def _check_secrets(file: Path, document: yaml.MappingNode) -> None:
+    """Only values of a Config are decrypted; elsewhere a script would get the token as it is."""
+    message = (
+        "!secret belongs into a Config plugin (`config:`), from where scripts read it with"
+        " get_service_config"
+    )
+    for value in (value for key, value in document.value if key.value != "config"):
+        for node in _nodes(value, set()):
+            if node.tag == _TAG:
+                raise _error(file, node, message)
 
 
 def _check_keys(file: Path, node: yaml.MappingNode) -> None:
     keys: set[str] = set()
     for key, _ in node.value:
-        line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or key.tag == _TAG:
-            raise ConfigError("a key must be a plain word", str(file), line)
+            raise _error(file, key, "a key must be a plain word")
         if key.value in keys and key.value != "<<":
-            raise ConfigError(f"the key `{key.value}` stands here twice", str(file), line)
+            raise _error(file, key, f"the key `{key.value}` stands here twice")
         keys.add(key.value)
+
+
+def _error(file: Path, node: yaml.Node, message: str) -> ConfigError:
+    return ConfigError(message, str(file), node.start_mark.line + 1)
 
 
 def _child(node: yaml.Node, step: object) -> tuple[int, yaml.Node] | None:

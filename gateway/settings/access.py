@@ -99,7 +99,9 @@ class AccessSettings(BaseModel):
     jwt_leeway: Annotated[
         float,
         Field(ge=0, le=300, allow_inf_nan=False),
-        Option(JWT, "tolerated difference between our clock and the issuer's", "SECONDS"),
+        Option(
+            JWT, "tolerated difference between the clocks of the gateway and of the issuer", "SECONDS"
+        ),
     ] = 30.0
     jwt_operators: Annotated[
         tuple[str, ...],

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from gateway.domain.addresses import ALL_INTERFACES
 from gateway.errors import ConfigError
-from gateway.settings.builtin_plugins import PREFIX as BUILTIN
 from gateway.settings.sources import (
     ROWS,
     Location,
@@ -25,6 +24,7 @@ from gateway.settings.sources import (
     from_flags,
 )
 from gateway.settings.table import Settings
+from gateway.settings.values import BUILTIN
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -11,7 +11,6 @@ from pydantic.fields import FieldInfo
 PREFIX: Final = "UPLOAD_GATEWAY_"
 """Not GATEWAY_: a Kubernetes Service called gateway would inject GATEWAY_PORT."""
 
-
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import yaml
 
 from gateway.errors import ConfigError
-from gateway.settings.builtin_plugins import PREFIX as BUILTIN
 from gateway.settings.option import PREFIX, Setting
 from gateway.settings.table import settings_table
+from gateway.settings.values import BUILTIN
 
 ROWS: Final[Mapping[str, Setting]] = {row.name: row for row in settings_table()}
 
@@ -148,9 +148,8 @@ def _pieces(row: Setting, value: object, separator: str) -> object:
         return value
     texts = [str(text) for text in value] if isinstance(value, list | tuple) else [str(value)]
     if separator == "," and row.option.path:
-        return list(texts)
-    pieces = [piece.strip() for text in texts for piece in _split(text, separator) if piece.strip()]
-    return pieces
+        return texts
+    return [piece.strip() for text in texts for piece in _split(text, separator) if piece.strip()]
 
 
 def _split(text: str, separator: str) -> list[str]:

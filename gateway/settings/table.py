@@ -17,13 +17,10 @@ from gateway.domain.addresses import Address
 from gateway.domain.model import OnConflict
 from gateway.settings import values
 from gateway.settings.access import ACCESS, JWT, AccessSettings
-from gateway.settings.builtin_plugins import plugin_folder
 from gateway.settings.events import EVENTS, EventAndStorageSettings
 from gateway.settings.option import Option, Seconds, Setting
 
 STATE_FOLDER: Final = ".gateway"
-
-
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(values.network)]
 
 _LISTENING: Final = "Listening"
@@ -110,7 +107,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
         ),
     ] = None
     plugins: Annotated[
-        tuple[Annotated[Path, BeforeValidator(plugin_folder)], ...],
+        tuple[Annotated[Path, BeforeValidator(values.plugin_folder)], ...],
         Option(
             _FILES,
             "folder of YAML plugins, read recursively, or builtin:NAME for a shipped set (repeatable)",

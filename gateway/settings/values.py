@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -39,6 +40,11 @@ SIGNATURES: Final = (
 """Signatures of JSON Web Tokens with a public key (RFC 7518 section 3.1, RFC 8037)."""
 
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+
+BUILTIN: Final = "builtin:"
+"""Prefix of a plugin set that ships with the gateway, in place of a folder."""
+
+_PACKAGE: Final = Path(__file__).resolve().parent.parent
 
 
 class Bucket(NamedTuple):
@@ -261,3 +267,24 @@ def record_store(value: SecretStr) -> SecretStr:
         raise ValueError("must be file, or look like postgresql://user:password@host/database")
     _ = parts.port  # out of range raises ValueError
     return value
+
+
+def builtin_root() -> Path:
+    """Return the folder of the sets: inside an installed package, beside the package in a checkout."""
+    installed = _PACKAGE / "builtin_plugins"
+    return installed if installed.is_dir() else _PACKAGE.parent / "plugins"
+
+
+def builtin_names() -> list[str]:
+    """Return the names of the sets, in order."""
+    return sorted({file.parent.name for file in builtin_root().glob("*/*.yaml")})
+
+
+def plugin_folder(value: object) -> object:
+    """Return the folder that `builtin:NAME` stands for; other values pass. Raises `ValueError`."""
+    if not isinstance(value, str) or not value.startswith(BUILTIN):
+        return value
+    name = value.removeprefix(BUILTIN)
+    if name not in (names := builtin_names()):
+        raise ValueError(f"there is no such plugin set; the sets are {', '.join(names) or 'none'}")
+    return builtin_root() / name

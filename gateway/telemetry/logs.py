@@ -84,11 +84,6 @@ class hide:  # noqa: N801 (as above)
         return self._secrets
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    own = getattr(record, "fields", None)
-    return {**bound_fields(), **(own if isinstance(own, Mapping) else {})}
-
-
 def _timestamp(record: logging.LogRecord) -> str:
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{whole}.{int(record.msecs):03d}Z"
@@ -108,10 +103,9 @@ class _Masked(logging.Formatter):
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the fields of the line."""
-        return {
-            key: self._masked(value) if isinstance(value, str) else value
-            for key, value in {**self.process_fields, **_fields(record)}.items()
-        }
+        own = getattr(record, "fields", None)
+        fields = {**self.process_fields, **bound_fields(), **(own if isinstance(own, Mapping) else {})}
+        return {k: self._masked(v) if isinstance(v, str) else v for k, v in fields.items()}
 
     def event(self, record: logging.LogRecord) -> str | None:
         """Return the event word of the line, if it has one."""
@@ -160,11 +154,8 @@ class JsonFormatter(_Masked):
         if word is not None:
             head["event"] = word
         head["message"] = self.message(record)
-        entry = {
-            **head,
-            **self.fields(record),
-            **head,
-        }  # head first in the line, and no field replaces it
+        # The head comes first in the line, and no field replaces it.
+        entry = {**head, **self.fields(record), **head}
         traceback = self.traceback(record)
         if traceback is not None:
             entry["traceback"] = traceback

@@ -74,7 +74,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, no information
         self._registry = CollectorRegistry()
         self.requests = self._loop_counter(
-            "requests", "Answers by method and status", "method", "status"
+            "requests", "Responses by method and status", "method", "status"
         )
         self.uploads = self._loop_counter(
             "uploads", "Uploads by outcome (stored, or an error code)", "outcome"
@@ -84,7 +84,7 @@ class Metrics:
             "object_notices", "Notifications of objects by outcome", "outcome"
         )
         self.presigned_uploads = self._loop_counter(
-            "initiated_uploads", "Ends of presigned uploads", "end"
+            "initiated_uploads", "Presigned uploads by how they ended", "end"
         )
         self.downloads = self._loop_counter(
             "downloads",
@@ -94,7 +94,7 @@ class Metrics:
         self.sent_bytes = self._loop_counter("download_bytes", "Bytes of files that were sent")
         self.unsent_bytes = Counter(
             "gateway_refused_bytes",
-            "Declared bytes that early refusals kept from being sent",
+            "Declared bytes that were not sent, because the upload was refused before its body",
             registry=self._registry,
         )
         self.runs = Counter(
@@ -105,13 +105,13 @@ class Metrics:
         )
         self.abnormal_answers = Counter(
             "gateway_abnormal_answers",
-            "Answers with a status that their route does not call normal",
+            "Responses with a status that their route does not list as normal",
             ["route"],
             registry=self._registry,
         )
         self.run_seconds = Histogram(
             "gateway_handler_seconds",
-            "How long handlers ran",
+            "Durations of handler runs",
             ["handler"],
             buckets=DURATIONS,
             registry=self._registry,
@@ -152,11 +152,9 @@ def _waiting(
         "gateway_deliveries", "Deliveries that are not done", labels=["handler", "state"]
     )
     age = GaugeMetricFamily(
-        "gateway_oldest_ready_seconds", "Age of the oldest delivery that is ready", labels=["handler"]
+        "gateway_oldest_ready_seconds", "Age of the oldest ready delivery", labels=["handler"]
     )
-    held = GaugeMetricFamily(
-        "gateway_handler_paused", "1 for a handler that is paused", labels=["handler"]
-    )
+    held = GaugeMetricFamily("gateway_handler_paused", "1 for a paused handler", labels=["handler"])
     now = time.time()
     shared = [
         ({"engine": name}, queue.waiting, queue.paused) for name, queue in engines.items() if queue
@@ -175,9 +173,7 @@ def _waiting(
 def _engines_up(engines: Engines) -> Sequence[GaugeMetricFamily]:
     if not engines:
         return ()
-    up = GaugeMetricFamily(
-        "gateway_engine_up", "1 for an engine whose deliveries are here", labels=["engine"]
-    )
+    up = GaugeMetricFamily("gateway_engine_up", "1 if the engine responded in time", labels=["engine"])
     for name, queue in engines.items():
         up.add_metric([name], float(queue is not None))
     return (up,)
@@ -191,7 +187,7 @@ def merge_expositions(expositions: Mapping[int, bytes | None]) -> bytes:
     """
     families: dict[str, Metric] = {}
     up = GaugeMetricFamily(
-        "gateway_process_up", "1 for a process whose figures are here", labels=["process"]
+        "gateway_process_up", "1 if the metrics of the process are included", labels=["process"]
     )
     for slot, text in sorted(expositions.items()):
         up.add_metric([str(slot)], float(text is not None))

@@ -1,7 +1,8 @@
-"""Plugin exports: builds an ordered export, records its progress, and ends it as done or failed.
+"""Plugin exports: builds an ordered export, ends it as done or failed, and sweeps what has expired.
 
 An order may come twice and its builder may be killed at any moment. The builder that holds the record
-builds, and stops when another one has taken it over.
+builds, and stops when another one has taken it over. A file is removed when it is older than the config
+allows, whatever the records say.
 """
 
 from __future__ import annotations
@@ -13,7 +14,19 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import IO, Any, Final
 
-from export_asking import BUILDING, DONE, FAILED, FOLDER, ORDERS, Item, Kept, Rules, bounds
+from export_asking import (
+    BUILDING,
+    DONE,
+    FAILED,
+    FOLDER,
+    ORDERS,
+    WAITING,
+    Item,
+    Kept,
+    Rules,
+    bounds,
+    revive,
+)
 from export_files import PIECE, Spool
 
 LEASE: Final = 30.0
@@ -21,6 +34,7 @@ LEASE: Final = 30.0
 
 BEAT: Final = 1.0
 PAGE: Final = 250
+SWEEP_PAGE: Final = 200
 
 _ORDER: Final = re.compile(re.escape(f"{ORDERS}/") + r"([0-9a-f]{40})-(\d{1,9})\.json")
 
@@ -167,3 +181,36 @@ async def _pieces(made: IO[bytes], job: Job) -> AsyncIterator[bytes]:
     while piece := await asyncio.to_thread(made.read, PIECE):
         yield piece
         await job.beat()
+
+
+async def sweep(rules: Rules, kept: Any, files: Any, logger: Any) -> None:
+    """Remove what has expired, order stalled exports again, and log both."""
+    for folder, seconds in rules.folders.items():
+        removed = await files.expire(folder, seconds)
+        logger.info("%d files removed from %s, older than %g s", removed, folder, seconds)
+    forgotten = await _forget(time.time() - rules.kept_for, kept)
+    revived = await _revive(rules, kept, files)
+    logger.info("exports: %d records forgotten, %d ordered again", forgotten, revived)
+
+
+async def _forget(before: float, kept: Any) -> int:
+    count = 0
+    while items := (await kept.query(index="beat", until=before, limit=SWEEP_PAGE)).items:
+        for item in items:
+            await kept.delete(item["key"])
+            count += 1
+    return count
+
+
+async def _revive(rules: Rules, kept: Any, files: Any) -> int:
+    count = 0
+    for state in (WAITING, BUILDING):
+        cursor = None
+        while True:
+            page = await kept.query(index="state", equals=state, limit=SWEEP_PAGE, cursor=cursor)
+            for item in page.items:
+                count += (await revive(item, rules, kept, files))["run"] != item["run"]
+            cursor = page.cursor
+            if cursor is None:
+                break
+    return count

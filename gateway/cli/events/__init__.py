@@ -1,7 +1,6 @@
 """`gateway events`: lists and changes deliveries of a directory, whether its server runs or not.
 
-arguments    validation            sources    the server's socket, or the journal itself
-formatting   output for people
+An argument that has no effect is an error. `sources` opens the server's socket or the journal.
 """
 
 from __future__ import annotations
@@ -9,13 +8,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
+import re
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Final
 
 from gateway.cli.events import formatting as tables
-from gateway.cli.events.arguments import ACTIONS, check_arguments, selection_of
 from gateway.cli.events.sources import open_ledger
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.combined_ledger import CombinedLedger
@@ -47,6 +50,21 @@ Exit codes: 0; 1 for an unknown event; 2 for invalid arguments or if no server a
 PAGE_SIZE: Final = 500
 DONE: Final = {"retry": "retried", "drop": "dropped", "replay": "replayed"}
 
+_ACCEPTED: Final[Mapping[str, frozenset[str]]] = {
+    "list": frozenset({"state", "handler", "since"}),
+    "show": frozenset({"event_ids"}),
+    "retry": frozenset({"event_ids", "dead", "handler", "since"}),
+    "drop": frozenset({"event_ids", "dead", "handler", "since"}),
+    "pause": frozenset({"handler"}),
+    "resume": frozenset({"handler"}),
+    "replay": frozenset({"event_ids", "handler", "since"}),
+}
+ACTIONS: Final = tuple(_ACCEPTED)
+_OPTIONAL: Final = ("dead", "state", "handler", "since")
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
@@ -59,6 +77,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--since", metavar="T", help="only events since then: 2h, 7d, a date, a Unix time"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise `ConfigError` for invalid combinations of arguments."""
+    action, events = args.action, args.event_ids
+    accepted = _ACCEPTED[action]
+    for name in _OPTIONAL:
+        if getattr(args, name) and name not in accepted:
+            raise ConfigError(f"events {action} has no --{name}; see `gateway events --help`")
+    if events and "event_ids" not in accepted:
+        hint = "; did you mean `gateway events show`?" if action == "list" else ""
+        raise ConfigError(f"events {action} accepts no id{hint}")
+    if action == "show" and len(events) != 1:
+        raise ConfigError("events show needs the id of an event; `gateway events list` prints them")
+    if action in {"pause", "resume"} and not args.handler:
+        raise ConfigError(f"events {action} needs --handler NAME")
+    if action in {"retry", "drop"} and bool(events) == args.dead:
+        raise ConfigError(f"events {action} needs either ids of events or --dead")
+    if action == "replay" and bool(events) == bool(args.since):
+        raise ConfigError("events replay needs either ids of events or --since T, such as --since 2h")
+    selection_of(args)
+
+
+def selection_of(args: argparse.Namespace, events: Sequence[str] = ()) -> Selection:
+    """Return the selected deliveries. Raises `ConfigError` for an invalid time."""
+    return Selection(
+        state="dead" if args.dead else args.state,
+        handler=args.handler,
+        since=None if args.since is None else parse_time(args.since, time.time()),
+        events=tuple(events),
+    )
+
+
+def parse_time(text: str, now: float) -> float:
+    """Return the Unix time of `2h` (ago), of a date and time (ISO 8601), or of a Unix time.
+
+    Without a zone it is local time. Raises `ConfigError`.
+    """
+    if ago := _AGO.fullmatch(text):
+        return max(now - int(ago[1]) * _UNITS[ago[2]], 0.0)
+    for read in (float, lambda iso: datetime.fromisoformat(iso).timestamp()):
+        try:
+            parsed = read(text)
+        except (ValueError, OverflowError, OSError):
+            continue
+        if math.isfinite(parsed) and parsed >= 0:
+            return parsed
+    raise ConfigError(f"--since {text}: use 2h, 7d, 2026-11-22T08:00 or a Unix time")
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -81,18 +147,14 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, args: argparse.Namespace) -> int:
     async with open_ledger(settings) as ledger:
-        return await _run_action(ledger, args)
-
-
-async def _run_action(ledger: CombinedLedger, args: argparse.Namespace) -> int:
-    if args.action == "list":
-        return await _list(ledger, selection_of(args), as_json=args.json)
-    if args.action == "show":
-        return await _show(ledger, args.event_ids[0], as_json=args.json)
-    if args.action in {"pause", "resume"}:
-        return await _pause(ledger, args)
-    verb: Verb = next(verb for verb in VERBS if verb == args.action)
-    return await _change(ledger, verb, args)
+        if args.action == "list":
+            return await _list(ledger, selection_of(args), as_json=args.json)
+        if args.action == "show":
+            return await _show(ledger, args.event_ids[0], as_json=args.json)
+        if args.action in {"pause", "resume"}:
+            return await _pause(ledger, args)
+        verb: Verb = next(verb for verb in VERBS if verb == args.action)
+        return await _change(ledger, verb, args)
 
 
 async def _list(ledger: CombinedLedger, selection: Selection, *, as_json: bool) -> int:

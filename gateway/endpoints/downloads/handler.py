@@ -1,6 +1,8 @@
-"""`GET` and `HEAD` of a stored file.
+"""`GET` and `HEAD` of a stored file, authorized by default or by handlers of OnFileDownloading.
 
-No file is opened, and nothing of it disclosed, before the request is authorized.
+No file is opened, and nothing of it disclosed, before the request is authorized. Whatever fails
+refuses. Where there are handlers, one of them must allow an archive: its files are not authorized one
+by one.
 """
 
 from __future__ import annotations
@@ -9,20 +11,26 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from gateway.auth.authenticator import Auth
+from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import IncomingRequest
+from gateway.domain import paths
 from gateway.domain.grant import Grant
+from gateway.domain.model import DOWNLOADING, Download, new_id
 from gateway.domain.path_template import PathMatch
-from gateway.endpoints.downloads.authorization import DownloadAuthorizer, granted_options
-from gateway.endpoints.downloads.headers import ResponseOptions
 from gateway.endpoints.downloads.negotiation import ByteRange, ConditionalRequest
-from gateway.endpoints.downloads.response import FileResponse, OpenResponseFile, ResponseBody
+from gateway.endpoints.downloads.response import (
+    FileResponse,
+    OpenResponseFile,
+    ResponseBody,
+    ResponseOptions,
+)
 from gateway.endpoints.downloads.transfer import TransferPool
 from gateway.errors import Refusal, Superseded
+from gateway.http.protocol import headers_as_dict
 from gateway.http.responses import GatewayResponse
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
@@ -39,17 +47,30 @@ _ATTEMPTS: Final = 5
 """How often a file is tried that is replaced between its stat and its opening."""
 
 
+class TransferLimit:
+    """Limits how many files, or archives, are sent at the same time; `active` are sent now."""
+
+    def __init__(self, maximum: int, noun: str) -> None:
+        self.active = 0
+        self._maximum = maximum
+        self._noun = noun
+
+    def acquire(self, stack: AsyncExitStack) -> None:
+        """Count one until `stack` is closed. Raises `Refusal("overloaded")`."""
+        if self.active >= self._maximum:
+            raise Refusal("overloaded", f"too many {self._noun} are being sent; try again later")
+        self.active += 1
+        stack.callback(self._release)
+
+    def _release(self) -> None:
+        self.active -= 1
+
+
 class DownloadHandler:
     """Handles downloads. One object per process, on the server's loop; `slot` goes into event ids."""
 
     def __init__(
-        self,
-        settings: Settings,
-        auth: Auth,
-        hooks: Hooks,
-        storage: Storage,
-        metrics: Metrics,
-        slot: int,
+        self, settings: Settings, auth: Auth, hooks: Hooks, storage: Storage, metrics: Metrics, slot: int
     ) -> None:
         self.enabled = settings.downloads
         self.authorizer = DownloadAuthorizer(auth, hooks, slot)
@@ -57,7 +78,7 @@ class DownloadHandler:
         self.pool = TransferPool(settings.idle_timeout)
         self._single_pass = storage if isinstance(storage, SinglePassReader) else None
         self._metrics = metrics
-        self._open_files = 0
+        self.open_files = TransferLimit(MAX_OPEN_FILES, "files")
 
     def close(self) -> None:
         """End the threads."""
@@ -70,18 +91,9 @@ class DownloadHandler:
             return await self._respond(incoming.request, path, options)
 
     async def serve(
-        self,
-        request: web.BaseRequest,
-        path: str,
-        grant: Grant | None = None,
-        *,
-        etag: str | None = None,
+        self, request: web.BaseRequest, path: str, grant: Grant | None = None, *, etag: str | None = None
     ) -> GatewayResponse:
-        """Respond with the file at `path` to an authorized request. Raises `Refusal`.
-
-        With `etag` only that version is sent (`superseded`). Works whether downloads are enabled
-        or not.
-        """
+        """Respond with the file at `path`, if need be only with version `etag`. Raises `Refusal`."""
         with self.count_refusals():
             return await self._respond(request, path, granted_options(grant), etag)
 
@@ -101,7 +113,13 @@ class DownloadHandler:
             with contextlib.suppress(Superseded):
                 conditional = ConditionalRequest(request.method, request.headers, etag)
                 stat, body = await self._open_body(path, conditional)
-                return self._response(stat, options, conditional, body)
+                status = conditional.status
+                if status == 304:
+                    self._metrics.downloads.add("not_modified")
+                response = FileResponse(stat, options, status, body, self.pool, self.count_download)
+                if status == 206:
+                    response.set_ranges(conditional.ranges)
+                return response
         raise Refusal("overloaded", "the file is being replaced again and again")
 
     async def _open_body(self, path: str, conditional: ConditionalRequest) -> tuple[Stat, ResponseBody]:
@@ -113,45 +131,21 @@ class DownloadHandler:
         ranges = conditional.choose_ranges(stat)
         return stat, ResponseBody(await self._open_version(stat, ranges[0]) if ranges else None)
 
-    def _response(
-        self,
-        stat: Stat,
-        options: ResponseOptions,
-        conditional: ConditionalRequest,
-        body: ResponseBody,
-    ) -> GatewayResponse:
-        if conditional.status == 304:
-            self._metrics.downloads.add("not_modified")
-        response = FileResponse(stat, options, conditional.status, body, self.pool, self.count_download)
-        if conditional.status == 206:
-            response.set_ranges(conditional.ranges)
-        return response
-
     async def _keep_open(self, opening: AbstractAsyncContextManager[OpenFile]) -> OpenResponseFile:
         async with AsyncExitStack() as stack:
             file = await stack.enter_async_context(opening)
-            self.acquire_slot(stack)
+            self.open_files.acquire(stack)
             return OpenResponseFile(self.storage, file, stack.pop_all())
 
     async def _open_version(self, stat: Stat, first: ByteRange) -> OpenResponseFile:
         """Open this version of a file at its `first` range. Raises `Superseded`, `Refusal`."""
         async with AsyncExitStack() as stack:
-            self.acquire_slot(stack)
+            self.open_files.acquire(stack)
             opening = self.storage.open(
                 stat.path, start=first.start, length=first.length, etag=stat.etag
             )
             file = await stack.enter_async_context(opening)
             return OpenResponseFile(self.storage, file, stack.pop_all())
-
-    def acquire_slot(self, until: AsyncExitStack) -> None:
-        """Count as an open file until `until` is closed. Raises `Refusal("overloaded")`."""
-        if self._open_files >= MAX_OPEN_FILES:
-            raise Refusal("overloaded", "too many files are being sent; try again later")
-        self._open_files += 1
-        until.callback(self._release_slot)
-
-    def _release_slot(self) -> None:
-        self._open_files -= 1
 
     def count_download(self, sent: int, complete: bool) -> None:
         """Count a download that has ended, and its bytes."""
@@ -159,3 +153,93 @@ class DownloadHandler:
         self._metrics.sent_bytes.add(amount=sent)
         if not complete:
             log.info("download aborted", extra=event("download.aborted", bytes=sent))
+
+
+# -- authorization
+
+
+class AuthorizedDownload(NamedTuple):
+    """The path of a file, or of an archive's folder (with a slash at its end), and how to send it."""
+
+    path: str
+    options: ResponseOptions
+
+
+class DownloadAuthorizer:
+    """Authorizes downloads. `slot` goes into event ids."""
+
+    def __init__(self, auth: Auth, hooks: Hooks, slot: int) -> None:
+        self._auth = auth
+        self._hooks = hooks
+        self._slot = slot
+
+    async def authorize_file(self, incoming: IncomingRequest, match: PathMatch) -> AuthorizedDownload:
+        """Authorize the download of a file. Raises `Refusal`."""
+        if self._hooks.has_handlers(DOWNLOADING):
+            return await self._authorize(await self._download(incoming, match))
+        principal, grant = await self._authenticate(incoming)
+        self._auth.authorize(principal)
+        return AuthorizedDownload(match.path, granted_options(grant))
+
+    async def authorize_archive(
+        self, incoming: IncomingRequest, folder: PathMatch, files: list[str] | None
+    ) -> AuthorizedDownload:
+        """Authorize the download of a folder, or of `files` in it. Raises `Refusal`."""
+        download = await self._download(incoming, folder)
+        download.archive, download.files = "zip", files
+        return await self._authorize(download)
+
+    async def _download(self, incoming: IncomingRequest, match: PathMatch) -> Download:
+        """Return what handlers see. Raises `Refusal` for a signed URL of another request."""
+        principal, grant = await self._authenticate(incoming)
+        request, headers = incoming.request, incoming.request.headers
+        return Download(
+            id=new_id(self._slot),
+            path=match.path,
+            resources=match.resources,
+            params=incoming.params,
+            headers=headers_as_dict(headers),
+            method=request.method,
+            remote=self._auth.proxies.client_address(request.remote, headers),
+            principal=principal,
+            filename=None if grant is None else grant.filename,
+            cache_control=None if grant is None else grant.cache_control,
+        )
+
+    async def _authenticate(
+        self, incoming: IncomingRequest
+    ) -> tuple[dict[str, Any] | None, Grant | None]:
+        replaced = self._hooks.replaces_authorization(DOWNLOADING)
+        caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT and not replaced)
+        return caller.principal, caller.grant
+
+    async def _authorize(self, download: Download) -> AuthorizedDownload:
+        if not self._hooks.replaces_authorization(DOWNLOADING):
+            self._auth.authorize(download.principal)
+        served = await self._hooks.admit_download(download)
+        if served is None:
+            options = ResponseOptions(download.filename, download.cache_control)
+            return AuthorizedDownload(download.path, options)
+        if download.archive is not None and not served.allow_archive:
+            raise Refusal("forbidden", "archives are not allowed here")
+        _check_rewritten_path(download, served.path)
+        return AuthorizedDownload(served.path, ResponseOptions(served.filename, served.cache_control))
+
+
+def granted_options(grant: Grant | None) -> ResponseOptions:
+    """Return the options that a signed URL has; the default without one."""
+    return ResponseOptions() if grant is None else ResponseOptions(grant.filename, grant.cache_control)
+
+
+def _check_rewritten_path(download: Download, path: str) -> None:
+    """Raise `Refusal("hook_failed")`: a bad path that a handler wrote is no client's mistake."""
+    if path == download.path:
+        return
+    try:
+        if download.archive is not None and not path.endswith("/"):
+            raise Refusal("bad_path", "a folder ends with a slash")
+        paths.check_path(path.removesuffix("/") if download.archive is not None else path)
+    except Refusal as refusal:
+        message = "a handler rewrote the path to one that is not allowed"
+        log.error("%s: %s", message, refusal, extra=event("hook.failed", path=path))
+        raise Refusal("hook_failed", message) from refusal

@@ -56,16 +56,10 @@ class ByteRange(NamedTuple):
 
 
 class ConditionalRequest:
-    """A GET or HEAD. After `choose_ranges`, `status` is that of the response (200, 206 or 304).
-
-    With `etag` it is about that version only, whatever its headers are.
-    """
+    """A GET or HEAD; `choose_ranges` sets `status` (200, 206 or 304). `etag`: of that version only."""
 
     def __init__(
-        self,
-        method: str,
-        headers: CIMultiDict[str] | CIMultiDictProxy[str],
-        etag: str | None = None,
+        self, method: str, headers: CIMultiDict[str] | CIMultiDictProxy[str], etag: str | None = None
     ) -> None:
         self._etag = etag
         self._headers = {name: ", ".join(headers.getall(name)) for name in _HEADERS if name in headers}
@@ -201,9 +195,7 @@ def parse_ranges(header: str, size: int) -> list[ByteRange] | None:
     ranges = [byte_range for byte_range in parsed if byte_range]
     if not ranges:
         raise Refusal(
-            "range_not_satisfiable",
-            f"the file has {size} bytes",
-            {"Content-Range": f"bytes */{size}"},
+            "range_not_satisfiable", f"the file has {size} bytes", {"Content-Range": f"bytes */{size}"}
         )
     if size == 0 or any(before.end > after.start for before, after in pairwise(sorted(ranges))):
         return None

@@ -1,28 +1,32 @@
-"""Responses whose body comes from a storage: a file, or ranges of it.
+"""Responses whose body comes from a storage: a file, or ranges of it, and their headers.
 
 The file is closed with the response, however that ends. What fails after the headers breaks the
-connection, so that no client takes a part for the whole.
+connection, so that no client takes a part for the whole. A browser saves what it gets, and never
+shows, guesses or runs it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Final, NamedTuple
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from gateway.domain.metadata import content_disposition
 from gateway.domain.model import random_bytes
-from gateway.endpoints.downloads.headers import ResponseOptions, file_headers, media_type_of
-from gateway.endpoints.downloads.negotiation import ByteRange
+from gateway.endpoints.downloads.negotiation import ByteRange, modified_second
 from gateway.endpoints.downloads.transfer import FileSender, TransferPool
 from gateway.errors import GatewayError
 from gateway.http.protocol import abort
 from gateway.http.responses import GatewayResponse
+from gateway.storage.local.xattrs import guess_mime
 from gateway.storage.protocols import OpenFile, Stat, Storage
 from gateway.telemetry.logs import event
 
@@ -31,28 +35,56 @@ log = logging.getLogger("gateway.downloads")
 Finished = Callable[[int, bool], None]
 """Called once at the end: how many bytes of files were sent, and whether those were all."""
 
-_TAIL: Final = "\r\n--{}--\r\n"
+DEFAULT_CACHE_CONTROL: Final = "private, no-cache"
+"""Each request is authorized anew, and gets 304 where nothing has changed."""
+
+_SANDBOX: Final = "sandbox; default-src 'none'"
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """A range of a file and the text in front of it (multipart, RFC 9110 section 14.6)."""
+class ResponseOptions:
+    """The name to save a download under, and how it may be cached; None is the default."""
 
-    prefix: bytes
-    byte_range: ByteRange
+    filename: str | None = None
+    cache_control: str | None = None
 
 
+def file_headers(stat: Stat, options: ResponseOptions) -> dict[str, str]:
+    """Return the headers of a response with this file, or about it."""
+    return {
+        **download_headers(options.filename or stat.path.rpartition("/")[2], options),
+        "Accept-Ranges": "bytes",
+        "Content-Type": media_type_of(stat),
+        "ETag": f'"{stat.etag}"',
+        "Last-Modified": formatdate(modified_second(stat), usegmt=True),
+    }
+
+
+def download_headers(filename: str, options: ResponseOptions) -> dict[str, str]:
+    """Return the headers that all downloads have."""
+    cached = options.cache_control
+    return {
+        "Cache-Control": cached if cached and _PRINTABLE.fullmatch(cached) else DEFAULT_CACHE_CONTROL,
+        "Content-Disposition": content_disposition(filename),
+        "Content-Security-Policy": _SANDBOX,
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def media_type_of(stat: Stat) -> str:
+    """Return the media type that was stored with a file, else that of its name."""
+    stored = stat.mime
+    return stored if stored and _PRINTABLE.fullmatch(stored) else guess_mime(stat.path)
+
+
+@dataclass(frozen=True, slots=True)
 class OpenResponseFile:
-    """An open file, and what is released when it is closed."""
+    """An open file; `exit_stack` releases what it holds."""
 
-    def __init__(self, storage: Storage, file: OpenFile, exit_stack: AsyncExitStack) -> None:
-        self.storage = storage
-        self.file = file
-        self._exit_stack = exit_stack
-
-    async def close(self) -> None:
-        """Close it; a second call does nothing."""
-        await self._exit_stack.aclose()
+    storage: Storage
+    file: OpenFile
+    exit_stack: AsyncExitStack
 
 
 class ResponseBody(NamedTuple):
@@ -125,7 +157,8 @@ class FileResponse(StreamedResponse):
         self._opened, self._chunks = body
         self._pool = pool
         self._finished = finished
-        self._sections: Sequence[Section] = [Section(b"", ByteRange(0, stat.bytes))]
+        # Ranges of the file, each with the text in front of it (multipart, RFC 9110 section 14.6).
+        self._sections: Sequence[tuple[bytes, ByteRange]] = [(b"", ByteRange(0, stat.bytes))]
         self._tail = b""
         if status == 304:
             del self.headers["Content-Type"]  # RFC 9110 section 15.4.5
@@ -136,23 +169,23 @@ class FileResponse(StreamedResponse):
         """Send only these ranges of the file (206)."""
         stat, size = self._stat, self._stat.bytes
         if len(ranges) == 1:
-            self._sections = [Section(b"", ranges[0])]
+            self._sections = [(b"", ranges[0])]
             self.content_length = ranges[0].length
             self.headers["Content-Range"] = ranges[0].content_range(size)
             return
         boundary = random_bytes(12).hex()
         self._sections = [
-            Section(
+            (
                 f"\r\n--{boundary}\r\nContent-Type: {media_type_of(stat)}\r\n"
                 f"Content-Range: {byte_range.content_range(size)}\r\n\r\n".encode(),
                 byte_range,
             )
             for byte_range in ranges
         ]
-        self._tail = _TAIL.format(boundary).encode()
+        self._tail = f"\r\n--{boundary}--\r\n".encode()
         self.headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
         self.content_length = len(self._tail) + sum(
-            len(section.prefix) + section.byte_range.length for section in self._sections
+            len(prefix) + byte_range.length for prefix, byte_range in self._sections
         )
 
     async def send_body(self, request: web.BaseRequest) -> None:
@@ -174,12 +207,12 @@ class FileResponse(StreamedResponse):
         if len(self._chunks) == 1 and not self._tail:
             return self._chunks[0]
         pairs = zip(self._sections, self._chunks, strict=True)
-        return b"".join((*(section.prefix + chunk for section, chunk in pairs), self._tail))
+        return b"".join((*(prefix + chunk for (prefix, _), chunk in pairs), self._tail))
 
     async def _send_sections(self, sender: FileSender, opened: OpenResponseFile) -> None:
-        for number, section in enumerate(self._sections):
-            await sender.send_text(section.prefix)
-            await self._send_range(sender, opened, section.byte_range, first=number == 0)
+        for number, (prefix, byte_range) in enumerate(self._sections):
+            await sender.send_text(prefix)
+            await self._send_range(sender, opened, byte_range, first=number == 0)
         await sender.send_text(self._tail)
 
     async def _send_range(
@@ -199,4 +232,4 @@ class FileResponse(StreamedResponse):
         opened, self._opened = self._opened, None
         if opened is not None:
             with contextlib.suppress(OSError):
-                await opened.close()
+                await opened.exit_stack.aclose()

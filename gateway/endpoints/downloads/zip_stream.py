@@ -1,7 +1,7 @@
 """Many files as one zip archive, written while it is sent, in constant memory.
 
 The library that writes the format is synchronous: it runs in threads, a chunk at a time, so that a
-slow client holds no thread. The storage is asked on the event loop.
+slow client holds no thread. The storage is called on the event loop.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from gateway.endpoints.downloads.headers import media_type_of
+from gateway.endpoints.downloads.response import media_type_of
 from gateway.errors import GatewayError, Refusal
-from gateway.storage.protocols import OpenFile, Stat
+from gateway.storage.protocols import OpenFile
 
 T = TypeVar("T")
 
@@ -41,10 +41,7 @@ _COMPRESSIBLE: Final = ("text/", "application/json", "application/xml", "image/s
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of an archive: its name there, and how to open it.
-
-    One that `may_be_missing` is left out if it was removed after it was listed.
-    """
+    """A file of an archive. If it `may_be_missing`, it is left out when removed meanwhile."""
 
     name: str
     opening: AbstractAsyncContextManager[OpenFile]
@@ -73,15 +70,12 @@ class ZipStream:
                 writing = self._loop.run_in_executor(self._threads, next, written, None)
                 yield chunk
         finally:
-            self._stop()
+            self._stopped = True
+            if self._pending is not None:
+                self._pending.cancel()
             await self._wait(writing)
             del written
             await self._wait(self._loop.run_in_executor(self._threads, entries.close))
-
-    def _stop(self) -> None:
-        self._stopped = True
-        if self._pending is not None:
-            self._pending.cancel()
 
     @staticmethod
     async def _wait(writing: asyncio.Future[Any]) -> None:
@@ -96,7 +90,7 @@ class ZipStream:
 
     def _entries(self) -> Generator[_ZipEntry, None, None]:
         count = 0
-        while (member := self._run_on_loop(self._next_member())) is not None:
+        while (member := self._run_on_loop(_next(self._members))) is not None:
             count += 1
             if count > MAX_FILES:
                 raise GatewayError(f"an archive holds at most {MAX_FILES} files")
@@ -120,13 +114,14 @@ class ZipStream:
         from stream_zip import ZIP_AUTO
 
         stat = file.stat
-        method = ZIP_AUTO(stat.bytes, level=_compression_level(stat))
-        return name, _date(stat), _FILE_MODE, method, self._file_chunks(file)
+        date = datetime.fromtimestamp(min(max(stat.modified, _MIN_DATE), _MAX_DATE), UTC)
+        level = 1 if media_type_of(stat).startswith(_COMPRESSIBLE) else 0
+        return name, date, _FILE_MODE, ZIP_AUTO(stat.bytes, level=level), self._file_chunks(file)
 
     def _file_chunks(self, file: OpenFile) -> Iterator[bytes]:
         if file.fd is None:
             chunks = aiter(file)
-            while (chunk := self._run_on_loop(_next_chunk(chunks))) is not None:
+            while (chunk := self._run_on_loop(_next(chunks))) is not None:
                 yield chunk
             return
         position, end = 0, file.stat.bytes
@@ -136,9 +131,6 @@ class ZipStream:
                 raise OSError("a file was truncated while it was sent")
             position += len(chunk)
             yield chunk
-
-    async def _next_member(self) -> Member | None:
-        return await anext(self._members, None)
 
     def _run_on_loop(self, work: Coroutine[Any, Any, T], *, always: bool = False) -> T:
         """Run `work` on the event loop and wait for it; once stopped, only what must `always` run."""
@@ -151,13 +143,5 @@ class ZipStream:
         return pending.result()
 
 
-async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(chunks, None)
-
-
-def _compression_level(stat: Stat) -> int:
-    return 1 if media_type_of(stat).startswith(_COMPRESSIBLE) else 0
-
-
-def _date(stat: Stat) -> datetime:
-    return datetime.fromtimestamp(min(max(stat.modified, _MIN_DATE), _MAX_DATE), UTC)
+async def _next(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)

@@ -82,10 +82,7 @@ class PresignedUpload:
         return stat.modified >= self.created - MAX_CLOCK_SKEW
 
     def violation(self, size: int, mime: str | None) -> str | None:
-        """Return the error code of an object that the URL does not allow, else None.
-
-        Not every store enforces all limits of a URL. An unknown type is no violation.
-        """
+        """Return the error code of an object that the URL forbids: not all stores enforce its limits."""
         if self.length is not None and size != self.length:
             return "too_large" if size > self.length else "incomplete_body"
         if self.max_length is not None and size > self.max_length:
@@ -96,7 +93,7 @@ class PresignedUpload:
 
 
 class PresignedUploads:
-    """The records of all presigned uploads. `clock` returns Unix seconds.
+    """The records of all presigned uploads. `now` is the clock of their expiry, in Unix seconds.
 
     The first check is `first_check` seconds after a URL. Callable from any event loop. Every method
     raises `RecordsUnavailable`.
@@ -109,16 +106,12 @@ class PresignedUploads:
         first_check: float = FIRST_CHECK_DELAY,
     ) -> None:
         self._records = records
-        self._clock = clock
+        self.now = clock
         self._first_check = first_check
-
-    def now(self) -> float:
-        """Return the time to which expiry refers."""
-        return self._clock()
 
     async def record_grant(self, grant: Grant) -> None:
         """Record durably what a URL allows, before the URL is given out."""
-        now = self._clock()
+        now = self.now()
         key = f"{_key_prefix(grant.path)}.{now:017.6f}.{secrets.token_hex(4)}"
         upload = PresignedUpload(
             key,
@@ -140,7 +133,7 @@ class PresignedUploads:
 
     async def due_for_check(self, limit: int) -> list[PresignedUpload]:
         """Return the uploads that are due, the longest waiting first."""
-        page = await self._records.query(index="due", until=self._clock(), limit=limit)
+        page = await self._records.query(index="due", until=self.now(), limit=limit)
         return [PresignedUpload.from_item(item) for item in page.items]
 
     async def replace_upload(self, before: PresignedUpload, after: PresignedUpload) -> bool:

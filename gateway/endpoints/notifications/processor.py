@@ -23,7 +23,7 @@ from gateway.endpoints.notifications.parser import ObjectNotification
 from gateway.endpoints.notifications.presigned_uploads import PresignedUpload, PresignedUploads
 from gateway.errors import RecordsUnavailable, Refusal, Superseded
 from gateway.events.protocols import NewEvent, Outbox
-from gateway.signing import ObjectMarker
+from gateway.signing.keys import ObjectMarker
 from gateway.storage.protocols import Stat, Storage
 from gateway.storage.s3.encoding import MARK_NAME, UPLOAD_ID_NAME
 from gateway.telemetry.logs import event
@@ -122,7 +122,7 @@ class NotificationProcessor:
         """
         results = await asyncio.gather(*(self._process_one(item) for item in notifications))
         if events := [result.event for result in results if result.event is not None]:
-            await self._publisher.publish(events)
+            await self._publisher.outbox.publish(events)
         for result in results:
             self._metrics.notifications.add(result.outcome)
             if result.event is not None:
@@ -130,10 +130,7 @@ class NotificationProcessor:
         return dict(Counter(result.outcome for result in results))
 
     async def process_unnotified(self, upload: PresignedUpload, stat: Stat) -> bool:
-        """Publish the event of an object without notification; return whether it was new.
-
-        Raises as `process` does.
-        """
+        """Publish an object without notification; tell whether it was new. Raises as `process`."""
         if not upload.may_have_created(stat) or upload.notified == stat.etag:
             return False
         presigned = await self._uploads.for_path(upload.path)
@@ -145,7 +142,7 @@ class NotificationProcessor:
         if handlers := self._publisher.subscribers(key):
             notification = self._scope.notification_for(upload.path, stat)
             subject = NotifiedObject(notification, key, True, stat, presigned, stat.modified)
-            await self._publisher.publish([object_created_event(subject, handlers)])
+            await self._publisher.outbox.publish([object_created_event(subject, handlers)])
         await self._record_notified([upload], stat.etag, lost=stat.modified)
         return True
 
@@ -186,23 +183,16 @@ class NotificationProcessor:
     def _ignore_bucket(self, bucket: str) -> NotificationResult:
         if bucket not in self._logged_buckets and len(self._logged_buckets) < MAX_LOGGED_BUCKETS:
             self._logged_buckets.add(bucket)
-            log.warning(
-                "ignoring notifications of bucket %r: add it to --object-buckets to accept them",
-                bucket[:100],
-                extra=event("notification.ignored"),
-            )
+            message = "ignoring notifications of bucket %r: add it to --object-buckets to accept them"
+            log.warning(message, bucket[:100], extra=event("notification.ignored"))
         return NotificationResult("strange")
 
     async def _presigned_for(self, path: str) -> list[PresignedUpload]:
         try:
             return await self._uploads.for_path(path)
         except RecordsUnavailable as error:
-            log.warning(
-                "presigned uploads of %s cannot be read: %s",
-                path,
-                error,
-                extra=event("records.unavailable"),
-            )
+            message = "presigned uploads of %s cannot be read: %s"
+            log.warning(message, path, error, extra=event("records.unavailable"))
             return []
 
     async def _stat(self, path: str, notification: ObjectNotification) -> Stat | None:
@@ -231,13 +221,12 @@ class NotificationProcessor:
                 raise
         reason = str(violations[0])
         self._metrics.presigned_uploads.add("removed")
-        log.error(
-            "removed an object that its presigned URL did not allow",
-            extra=event("object.removed", path=stat.path, bytes=stat.bytes, reason=reason),
-        )
+        fields = {"path": stat.path, "bytes": stat.bytes, "reason": reason}
+        message = "removed an object that its presigned URL did not allow"
+        log.error(message, extra=event("object.removed", **fields))
         allowed = candidates[0]
         upload = Upload(allowed.key, stat.path, content_type=stat.mime, metadata=dict(allowed.metadata))
-        self._publisher.upload_failed(upload, reason, stat.bytes)
+        self._publisher.hooks.notify_upload_failed(upload, reason, stat.bytes)
         return True
 
     async def _record_notified(
@@ -252,34 +241,22 @@ class NotificationProcessor:
                 if await self._uploads.replace_upload(upload, after):
                     self._metrics.presigned_uploads.add("finished" if lost is None else "reconciled")
             except RecordsUnavailable as error:
-                log.warning(
-                    "the event of %s may be repeated, its record cannot be written: %s",
-                    upload.path,
-                    error,
-                    extra=event("records.unavailable"),
-                )
+                message = "the event of %s may be repeated, its record cannot be written: %s"
+                log.warning(message, upload.path, error, extra=event("records.unavailable"))
 
 
+@dataclass(frozen=True, slots=True)
 class ObjectEventPublisher:
     """Publishes events of objects to the handlers that subscribe to their keys."""
 
-    def __init__(self, outbox: Outbox, hooks: ObjectHooks) -> None:
-        self._outbox = outbox
-        self._hooks = hooks
+    outbox: Outbox
+    hooks: ObjectHooks
 
     def subscribers(self, key: str) -> tuple[str, ...]:
         """Return the names of the handlers whose prefix and suffix match a key."""
         return tuple(
-            [spec.name for spec in self._hooks.handler_specs(OBJECT_CREATED) if spec.matches_key(key)]
+            [spec.name for spec in self.hooks.handler_specs(OBJECT_CREATED) if spec.matches_key(key)]
         )
-
-    async def publish(self, events: Sequence[NewEvent]) -> None:
-        """Make the events durable. Raises `EventEngineUnavailable`."""
-        await self._outbox.publish(events)
-
-    def upload_failed(self, upload: Upload, reason: str, size: int) -> None:
-        """Start the handlers of failed uploads, without waiting for them."""
-        self._hooks.notify_upload_failed(upload, reason, size)
 
 
 def _was_published(upload: PresignedUpload, notification: ObjectNotification) -> bool:

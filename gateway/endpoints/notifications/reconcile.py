@@ -61,19 +61,13 @@ class PresignedUploadReconciler:
                 while await self.check_due() == PAGE_SIZE:
                     pass
             except (EventEngineUnavailable, RecordsUnavailable, Refusal) as error:
-                log.warning(
-                    "checks of presigned uploads are postponed: %s",
-                    error,
-                    extra=event("reconciliation.postponed"),
-                )
+                message = "checks of presigned uploads are postponed: %s"
+                log.warning(message, error, extra=event("reconciliation.postponed"))
             except Exception:
                 log.exception("checks of presigned uploads failed", extra=event("reconciliation.failed"))
 
     async def check_due(self) -> int:
-        """Check one page of due uploads; return their number.
-
-        Raises `RecordsUnavailable`, `EventEngineUnavailable`, or `Refusal` of the storage.
-        """
+        """Check a page of due uploads; return how many. Raises `RecordsUnavailable`, as `process`."""
         page = await self._uploads.due_for_check(PAGE_SIZE)
         for upload in page:
             now = self._uploads.now()
@@ -90,11 +84,8 @@ class PresignedUploadReconciler:
                 raise
         else:
             if await self._processor.process_unnotified(upload, stat):
-                log.warning(
-                    "no notification of %s arrived; its event was published without one",
-                    upload.path,
-                    extra=event("notification.lost"),
-                )
+                message = "no notification of %s arrived; its event was published without one"
+                log.warning(message, upload.path, extra=event("notification.lost"))
                 last = last and upload.notified is not None
         if last:
             await self._uploads.remove_upload(upload)

@@ -161,7 +161,8 @@ def upstream_target(template: str, raw_resources: Mapping[str, str], raw_query: 
     filled = fill_variables(template, lambda name: _value(name, raw_resources))
     path, mark, query = filled.partition("?")
     query = "&".join(part for part in (query, _without_credentials(raw_query)) if part)
-    return _ascii(f"{path}?{query}" if mark or query else path)
+    target = f"{path}?{query}" if mark or query else path
+    return quote(target.encode("utf-8", "surrogateescape"), safe=_LITERAL)
 
 
 def _value(name: str, raw_resources: Mapping[str, str]) -> str:
@@ -183,18 +184,11 @@ def _without_credentials(raw_query: str) -> str:
     return "&".join(field for field in fields if not unquote(field).lower().startswith(GATEWAY_PREFIX))
 
 
-def _ascii(text: str) -> str:
-    return quote(text.encode("utf-8", "surrogateescape"), safe=_LITERAL)
-
-
 # -- to the client
 
 
 def response_headers(received: _Fields) -> CIMultiDict[str]:
-    """Return the header fields of an upstream's response for the client.
-
-    Raises `Refusal("bad_gateway")` for a value that is not allowed in a header.
-    """
+    """Return an upstream's fields for the client. Raises `Refusal("bad_gateway")` for invalid ones."""
     options = connection_options(received)
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in received.items():

@@ -11,12 +11,11 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
-from gateway.endpoints.routing.authorize import AuthorizeStep
+from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.openapi import document
 from gateway.endpoints.routing.plugin import KIND
 from gateway.endpoints.routing.proxy import Proxy
-from gateway.endpoints.routing.rate_limit import RateLimitStep
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
@@ -36,7 +35,7 @@ NO_ROUTES: Final = RouteTable()
 
 
 class RouteSteps:
-    """The steps of every route, in their order. A refusal comes before the body is asked for.
+    """The steps of every route, in their order. A refusal comes before the body is requested.
 
     `default_cors` is for routes without a policy of their own. `metrics` counts the responses whose
     status the route does not list as normal; None, in tests of plugins, counts none.
@@ -77,7 +76,7 @@ class RouteSteps:
         return route.cors or self._default_cors
 
     async def _cors(self, context: RequestContext, call_next: Next) -> GatewayResponse:
-        """Answer preflights before authorization: browsers send no credentials with them."""
+        """Respond to preflights before authorization: browsers send no credentials with them."""
         policy, methods = self.cors_policy(context.route), context.route.methods or METHODS
         if policy is None:
             return await call_next(context)
@@ -140,9 +139,10 @@ class Routing:
         try:
             match = self._find_route(incoming.request, incoming.raw_path)
         except MethodNotAllowed as refusal:
-            if incoming.request.method == "OPTIONS":
-                return _options_response(refusal)
-            raise
+            if incoming.request.method != "OPTIONS":
+                raise
+            allowed = ", ".join(sorted({*refusal.allow, "OPTIONS"}))  # RFC 9110 section 9.3.7
+            return Response(status=204, headers={"Allow": allowed})
         return await self._steps.respond(self._context(incoming, match))
 
     def _find_route(self, request: web.BaseRequest, raw_path: str) -> RouteMatch:
@@ -165,13 +165,7 @@ class Routing:
             raw_resources=match.raw_resources,
             params=incoming.params,
             headers=CIMultiDict(request.headers),
-            remote=self._auth.client_address(request.remote, request.headers),
+            remote=self._auth.proxies.client_address(request.remote, request.headers),
             awaits_continue=expects_continue(request),
             path=match.path,
         )
-
-
-def _options_response(refusal: MethodNotAllowed) -> Response:
-    """Return the methods that the path allows (RFC 9110 section 9.3.7)."""
-    allowed = ", ".join(sorted({*refusal.allow, "OPTIONS"}))
-    return Response(status=204, headers={"Allow": allowed})

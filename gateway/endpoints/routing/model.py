@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -157,14 +158,8 @@ Step = Callable[[RequestContext, Next], Awaitable[GatewayResponse]]
 
 def chain(steps: Sequence[Step], last: Next) -> Next:
     """Return `steps` put in front of `last`, the first one outermost."""
-    call_next = last
-    for step in reversed(steps):
-        call_next = _bind(step, call_next)
-    return call_next
+    return functools.reduce(_bind, reversed(steps), last)
 
 
-def _bind(step: Step, call_next: Next) -> Next:
-    async def run(context: RequestContext) -> GatewayResponse:
-        return await step(context, call_next)
-
-    return run
+def _bind(call_next: Next, step: Step) -> Next:
+    return lambda context: step(context, call_next)

@@ -148,7 +148,7 @@ def _headers(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
             "name": name,
             "in": "header",
             # A header with a default is filled in where it is missing.
-            "required": name.lower() in required and "default" not in _as_mapping(value_schema),
+            "required": name.lower() in required and not _has_default(value_schema),
             "schema": value_schema,
         }
         for name, value_schema in properties.items()
@@ -156,8 +156,8 @@ def _headers(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _as_mapping(schema: Any) -> Mapping[str, Any]:
-    return schema if isinstance(schema, Mapping) else {}
+def _has_default(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and "default" in schema
 
 
 def _own_base(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -174,15 +174,11 @@ def _refers(value: Any) -> bool:
 
 
 def _parameters(path: str) -> dict[str, Any]:
-    names = variable_names(path)
-    if not names:
-        return {}
-    return {
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in names
-        ]
-    }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in variable_names(path)
+    ]
+    return {"parameters": parameters} if parameters else {}
 
 
 def _page(summary: str, security: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,10 +20,15 @@ from gateway.domain.path_template import (
     overlap,
     variable_names,
 )
-from gateway.endpoints.routing import schemas
 from gateway.endpoints.routing.model import Limits, Operation, Process, Rate, Route
 from gateway.endpoints.routing.script_compiler import compile_process, make_process, opens_paths
 from gateway.endpoints.routing.table import RouteTable
+from gateway.endpoints.routing.validate import (
+    BadSchemaError,
+    compile_headers,
+    compile_schema,
+    header_defaults,
+)
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document, Kind, ParsedPlugin, Plugin, PluginErrors, validate
@@ -102,30 +107,28 @@ def _parse(document: Document) -> ParsedPlugin:
 def _make(parsed: ParsedPlugin, context: PluginContext, *, issuer: bool) -> RoutePlugin:
     """Make the route of a document. Raises `PluginErrors` with all that is wrong."""
     model = parsed.model_as(RouteModel)
-    builder = _RouteBuilder(parsed, model, context, issuer)
+    builder = _RouteBuilder(parsed.name, parsed.document, model, context, issuer)
     route = builder.route()
     if builder.errors or route is None:
         raise PluginErrors(builder.errors)
     return RoutePlugin(route, model, parsed.document, builder.codes)
 
 
+@dataclass(slots=True)
 class _RouteBuilder:
     """Makes one route and collects the errors of its document."""
 
-    def __init__(
-        self, parsed: ParsedPlugin, model: RouteModel, context: PluginContext, issuer: bool
-    ) -> None:
-        self.errors: list[ConfigError] = []
-        self.codes: dict[str, CodeType] = {}
-        self._name = parsed.name
-        self._document = parsed.document
-        self._model = model
-        self._context = context
-        self._issuer = issuer
+    name: str
+    document: Document
+    model: RouteModel
+    context: PluginContext
+    issuer: bool
+    errors: list[ConfigError] = field(default_factory=list)
+    codes: dict[str, CodeType] = field(default_factory=dict)
 
     def route(self) -> Route | None:
         """Return the route; it is not to be used if there are `errors`."""
-        model, document = self._model, self._document
+        model, document = self.model, self.document
         operations: dict[str, Operation] = {}
         for at, spec in enumerate(model.spec):
             if spec.method in operations:
@@ -133,7 +136,7 @@ class _RouteBuilder:
             operations[spec.method] = self._operation(at, spec)
         self._check_paths()
         auth = model.proxy.authorization.auth
-        if auth == "jwt" and not self._issuer:
+        if auth == "jwt" and not self.issuer:
             advice = (
                 "the route authorizes by JSON Web Token, but no issuer is set: add --jwt-issuer URL"
                 " --jwt-audience NAME (gateway check needs them too)"
@@ -141,7 +144,7 @@ class _RouteBuilder:
             self._error(advice, "proxy", "authorization", "auth")
         target = model.target
         return Route(
-            name=self._name,
+            name=self.name,
             place=f"{document.file}:{document.line('proxy', 'path')}",
             path=model.proxy.path,
             target=target.path if target else model.proxy.path,
@@ -152,14 +155,14 @@ class _RouteBuilder:
             request_process=self._process(REQUEST, model.request_script),
             response_process=self._process(RESPONSE, model.response_script),
             cors=self._cors(),
-            rate=_rate(model),
+            rate=Rate(**dict(model.rate_limit)) if model.rate_limit else None,
             limits=Limits(**dict(model.limits)),
             scopes=tuple(model.proxy.authorization.scopes),
             groups=tuple(model.proxy.authorization.groups),
         )
 
     def _error(self, message: str, *where: object) -> None:
-        self.errors.append(self._document.error(message, *where))
+        self.errors.append(self.document.error(message, *where))
 
     def _try(self, step: Callable[[], Result]) -> Result | None:
         try:
@@ -169,7 +172,7 @@ class _RouteBuilder:
         return None
 
     def _check_paths(self) -> None:
-        path, target = self._model.proxy.path, self._model.target
+        path, target = self.model.proxy.path, self.model.target
         served = self._template("proxy", path)
         if served and served.segments[0] == (LITERAL, "-"):
             self._error("paths below /-/ belong to the gateway itself", "proxy", "path")
@@ -186,7 +189,7 @@ class _RouteBuilder:
         return None
 
     def _upstreams(self) -> tuple[str, ...]:
-        upstreams = self._model.upstreams
+        upstreams = self.model.upstreams
         for at, upstream in enumerate(upstreams):
             if upstream == NO_UPSTREAM:
                 self._error(f"{NO_UPSTREAM} is no upstream: write `upstreams: []`", "upstreams", at)
@@ -197,12 +200,12 @@ class _RouteBuilder:
     def _process(self, key: str, text: str | None) -> Process | None:
         if text is None:
             return None
-        code = self._try(lambda: compile_process(self._document, key, ARGUMENTS[key]))
+        code = self._try(lambda: compile_process(self.document, key, ARGUMENTS[key]))
         if code is None:
             return None
         self.codes[key] = code
-        script_context = ScriptContext(self._name, self._document.folder, self._context)
-        return self._try(lambda: make_process(code, script_context, self._document, key))
+        script_context = ScriptContext(self.name, self.document.folder, self.context)
+        return self._try(lambda: make_process(code, script_context, self.document, key))
 
     def _operation(self, at: int, spec: SpecModel) -> Operation:
         request = spec.schemas.request
@@ -213,9 +216,9 @@ class _RouteBuilder:
             body_schema=request.body,
             headers_schema=request.headers,
             normal_codes=frozenset(spec.schemas.response.normal.codes),
-            check_body=self._schema(schemas.compile_schema, request.body, *place, "body"),
-            check_headers=self._schema(schemas.compile_headers, request.headers, *place, "headers"),
-            defaults=schemas.defaults(request.headers or {}),
+            check_body=self._schema(compile_schema, request.body, *place, "body"),
+            check_headers=self._schema(compile_headers, request.headers, *place, "headers"),
+            defaults=header_defaults(request.headers or {}),
         )
 
     def _schema(self, compiler: Callable[[Any], Result], schema: Any, *place: object) -> Result | None:
@@ -223,12 +226,12 @@ class _RouteBuilder:
             return None
         try:
             return compiler(schema)
-        except schemas.BadSchemaError as error:
+        except BadSchemaError as error:
             self._error(str(error), *place, *error.where)
         return None
 
     def _cors(self) -> CorsPolicy | None:
-        model = self._model.cors
+        model = self.model.cors
         if model is None:
             return None
         for at, origin in enumerate(model.origins):
@@ -247,19 +250,14 @@ class _RouteBuilder:
         )
 
 
-def _rate(model: RouteModel) -> Rate | None:
-    rate = model.rate_limit
-    return Rate(rate.count, rate.seconds, rate.by) if rate else None
-
-
 def _clashes(plugins: Sequence[RoutePlugin]) -> Iterator[ConfigError]:
     """Yield an error for two routes that match the same path and method."""
     by_shape: dict[object, list[RoutePlugin]] = {}
     for plugin in plugins:
         by_shape.setdefault(RouteTemplate.parse(plugin.route.path).shape, []).append(plugin)
-    for several in by_shape.values():
-        for at, plugin in enumerate(several):
-            for earlier in several[:at]:
+    for same_shape in by_shape.values():
+        for at, plugin in enumerate(same_shape):
+            for earlier in same_shape[:at]:
                 if methods := _common_methods(plugin.route, earlier.route):
                     yield plugin.document.error(
                         f"this and the path at {earlier.route.place} both serve {methods}: change one",

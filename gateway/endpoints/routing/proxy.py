@@ -56,10 +56,7 @@ class BufferedResponse(NamedTuple):
 
 
 class Proxy:
-    """Sends requests to upstreams. One object per gateway, between `start` and `close`.
-
-    `trusts` tells whether the peer of an address is a proxy that the operator trusts.
-    """
+    """Sends requests to upstreams, between `start` and `close`; `trusts` knows the trusted proxies."""
 
     def __init__(self, trusts: Callable[[str | None], bool]) -> None:
         self.upstreams = Upstreams()
@@ -98,10 +95,7 @@ class Proxy:
             raise
 
     async def fetch_whole(self, context: RequestContext, limit: int) -> BufferedResponse:
-        """Return the upstream's response, read into memory.
-
-        Raises as `__call__`, and `Refusal("bad_gateway")` for more than `limit` bytes.
-        """
+        """Return the response in memory. Raises as `__call__`, and `bad_gateway` above `limit` bytes."""
         upstream_response = await self._request_any(context)
         timeout = upstream_response.timeout
         try:
@@ -128,10 +122,9 @@ class Proxy:
             except _Unreachable as failure:
                 error = failure
                 self.upstreams.mark_failed(upstream)
+                fields = {"upstream": upstream, "route": context.route.name}
                 log.warning(
-                    "upstream unreachable: %s",
-                    failure,
-                    extra=event("upstream.failed", upstream=upstream, route=context.route.name),
+                    "upstream unreachable: %s", failure, extra=event("upstream.failed", **fields)
                 )
             else:
                 self.upstreams.mark_working(upstream)
@@ -155,7 +148,12 @@ class Proxy:
                 await body.stop()
             mapped = _mapped_error(error, timeout, body)
             if isinstance(mapped, Refusal):
-                _log_no_response(context, upstream, mapped, error)
+                # The type of the error alone: aiohttp's message quotes the request with its credentials.
+                fields = {"upstream": upstream, "route": context.route.name, "code": mapped.code}
+                name = type(error).__name__
+                log.warning(
+                    "upstream did not respond: %s", name, extra=event("upstream.failed", **fields)
+                )
             raise mapped from error
         upstream_response = UpstreamResponse(response, context.request, timeout, body)
         if response.status == 101:
@@ -174,7 +172,7 @@ class Proxy:
             request.method,
             URL(f"{route.scheme}://{upstream}{target}", encoded=True),
             headers=self._headers(context, upstream, body),
-            data=body or _buffered_body(context),
+            data=body or (BufferedRequestBody(context.body) if context.body else None),
             allow_redirects=False,
             timeout=_connect_timeout(route.limits.connect),
         )
@@ -216,19 +214,6 @@ def _streamed_body(context: RequestContext, timeout: UpstreamTimeout) -> ProxyRe
     if context.body is not None or not context.request.body_exists:
         return None
     return ProxyRequestBody(context, timeout)
-
-
-def _buffered_body(context: RequestContext) -> BufferedRequestBody | None:
-    """Return the body that a step has read; None if there is none."""
-    return BufferedRequestBody(context.body) if context.body else None
-
-
-def _log_no_response(context: RequestContext, upstream: str, refusal: Refusal, error: Exception) -> None:
-    """Log the type of the error alone: aiohttp's message quotes the request with its credentials."""
-    fields = {"upstream": upstream, "route": context.route.name, "code": refusal.code}
-    log.warning(
-        "upstream did not respond: %s", type(error).__name__, extra=event("upstream.failed", **fields)
-    )
 
 
 def _mapped_error(

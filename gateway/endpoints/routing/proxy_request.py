@@ -58,10 +58,7 @@ class IdleTimeout:
         self.renew()
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         timeout, self._timeout = self._timeout, None
         if self._timer is not None:
@@ -122,10 +119,7 @@ class UpstreamTimeout(IdleTimeout):
 
 
 class ProxyRequestBody(payload.Payload):
-    """The body of a request, streamed chunk by chunk, in the client's own framing.
-
-    `error` is why it ended early, if the client caused that.
-    """
+    """The body of a request, streamed in the client's framing. `error`: how the client ended it."""
 
     _autoclose = True
     _consumed = CONSUMED

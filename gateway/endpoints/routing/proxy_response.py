@@ -52,7 +52,7 @@ class UpstreamResponse:
             content.set_exception(aiohttp.ClientPayloadError("the upstream's body is not well-formed"))
 
     async def close(self) -> None:
-        """Release the upstream's connection: it is kept only after a complete exchange."""
+        """Release the upstream's connection: it is kept only after a complete request and response."""
         if self._connection_lost is not None:
             self._connection_lost.remove_done_callback(self._fail_unfinished)
         if self._request_body is not None:

@@ -61,10 +61,7 @@ class RouteTable:
             self._add(route, self._templates[route.name])
 
     def find(self, raw_path: str, method: str) -> RouteMatch:
-        """Return the route of a request.
-
-        Raises `Refusal` (`not_found`, `bad_path`) and `MethodNotAllowed`.
-        """
+        """Return the route. Raises `Refusal` (`not_found`, `bad_path`) and `MethodNotAllowed`."""
         routes, segments = self._routes(raw_path)
         allowed = [route for route in routes if route.allows(method)]
         if not allowed:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from gateway.signing.credential import FindCredentials, TrustedCall
+from gateway.signing.keys import FindCredentials, TrustedCall
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.machinery
-import importlib.util
 import linecache
 import os
 import sys
@@ -62,7 +61,7 @@ def show_lines(file: str, lines: Sequence[str], sources: Iterable[ScriptSource])
     linecache.cache[file] = (sum(map(len, text)), None, text, file)
 
 
-def provide_get_session(text: str | bytes) -> None:
+def provide_get_session(text: str) -> None:
     """Give `aiobotocore` back its `get_session()` where the code in `text` speaks of that library.
 
     Published scripts call `aiobotocore.get_session()`; releases since 2.0 keep it in
@@ -70,8 +69,7 @@ def provide_get_session(text: str | bytes) -> None:
     import hook. It imports the library while plugins load: importing takes half a second, which
     would block the executor at the first request.
     """
-    name: Any = _SESSION_LIBRARY if isinstance(text, str) else _SESSION_LIBRARY.encode()
-    if name not in text:
+    if _SESSION_LIBRARY not in text:
         return
     with contextlib.suppress(ImportError):
         library = importlib.import_module(_SESSION_LIBRARY)
@@ -90,7 +88,7 @@ class _FreshLoader(importlib.machinery.SourceFileLoader):
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]  # the stub lacks the private argument that importlib passes
         """Compile a module, with `aiobotocore.get_session` if it needs that."""
         if isinstance(data, bytes):
-            provide_get_session(data)
+            provide_get_session(data.decode(errors="replace"))
         code: CodeType = super().source_to_code(data, path)
         return code
 
@@ -116,9 +114,8 @@ class PluginModules:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Find a module (`importlib.abc.MetaPathFinder`)."""
-        for folder in (
-            self._folders if path is None else [step for step in path if self._is_plugin(step)]
-        ):
+        folders = self._folders if path is None else [step for step in path if self._is_plugin(step)]
+        for folder in folders:
             finder = importlib.machinery.FileFinder(folder, (_FreshLoader, [".py"]))
             spec = finder.find_spec(name)
             if spec is not None and spec.loader is not None:
@@ -127,12 +124,8 @@ class PluginModules:
 
     def drop(self) -> dict[str, ModuleType]:
         """Remove the modules of the folders from `sys.modules`; return them by name."""
-        modules = {
-            name: module for name, module in sys.modules.items() if self._is_plugin(_origin(module))
-        }
-        for name in modules:
-            del sys.modules[name]
-        return modules
+        names = [name for name, module in sys.modules.items() if self._is_plugin(_origin(module))]
+        return {name: sys.modules.pop(name) for name in names}
 
     def restore(self, modules: dict[str, ModuleType]) -> None:
         """Put back what `drop` returned, in place of modules loaded since."""

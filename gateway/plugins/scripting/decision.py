@@ -34,11 +34,6 @@ class Verdict:
     content_type: str
     output: Any
 
-    @property
-    def refuses(self) -> bool:
-        """Whether it refuses the upload."""
-        return self.code >= 400
-
 
 class Handle:
     """The `handle` of a script. `verdict` is its decision, `invalid` a call that has no meaning.
@@ -51,13 +46,18 @@ class Handle:
         self.invalid: InvalidResult | None = None
         self.latest_progress: tuple[float, float] | None = None
 
+    @property
+    def refusal(self) -> Verdict | None:
+        """The verdict if it refuses, else None."""
+        return self.verdict if self.verdict is not None and self.verdict.code >= 400 else None
+
     def terminate(self, code: int = 200, output: Any = None) -> _AlreadyDone:
         """Refuse (`code >= 400`) with that status and output, or accept. The first refusal is final.
 
         `output`: str is text, dict and list are JSON, bytes are themselves, None is empty. Raises
         `InvalidResult` for a code outside 100..599 or another output.
         """
-        if self.invalid is None and not (self.verdict and self.verdict.refuses):
+        if self.invalid is None and self.refusal is None:
             try:
                 self.verdict = _verdict(code, output)
             except InvalidResult as error:
@@ -140,25 +140,15 @@ def read_changes(event: Event) -> Changes:
     on_conflict = dict.get(event, "on_conflict", "replace")
     if on_conflict not in ON_CONFLICT:
         raise InvalidResult(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
-    return Changes(
-        path=path,
-        keys=frozenset(dict.keys(event) & _OPTIONAL_KEYS),
-        max_bytes=max_bytes,
-        on_conflict=cast(OnConflict, on_conflict),
-    )
+    keys = frozenset(dict.keys(event) & _OPTIONAL_KEYS)
+    return Changes(path, keys, max_bytes, cast(OnConflict, on_conflict))
 
 
 def read_served(event: Event) -> Served:
-    """Read path, filename, cache_control and allow_archive of an event after its handler.
-
-    Raises `InvalidResult`.
-    """
-    return Served(
-        _path(event),
-        _line(event, "filename"),
-        _line(event, "cache_control"),
-        allow_archive=dict.get(event, "allow_archive") is True,
-    )
+    """Read what `Served` has of an event after its handler. Raises `InvalidResult`."""
+    filename, cache_control = _line(event, "filename"), _line(event, "cache_control")
+    archive = dict.get(event, "allow_archive") is True
+    return Served(_path(event), filename, cache_control, allow_archive=archive)
 
 
 def _line(event: Event, key: str) -> str | None:

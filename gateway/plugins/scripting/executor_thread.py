@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, Final
 
@@ -46,44 +47,24 @@ class TimedOut(TimeoutError):
     """A script ran longer than its time-out. `place` is the `file:line` where it waited, if known."""
 
     def __init__(self, seconds: float, place: str | None) -> None:
-        super().__init__(
-            f"not finished within {seconds:g} s" + (f", waiting at {place}" if place else "")
-        )
+        where = f", waiting at {place}" if place else ""
+        super().__init__(f"not finished within {seconds:g} s{where}")
         self.place = place
 
 
+@dataclass(slots=True, eq=False)
 class ScriptCall:
     """One call of a script: its function, its context, its deadline and the future of its result."""
 
-    __slots__ = (
-        "context",
-        "deadline",
-        "function",
-        "result",
-        "suspends",
-        "task",
-        "time_out_error",
-        "timeout",
-        "timer",
-    )
-
-    def __init__(
-        self,
-        function: Callable[[], Awaitable[Any]],
-        timeout: float,
-        result: asyncio.Future[Any],
-        *,
-        suspends: bool,
-    ) -> None:
-        self.function = function
-        self.suspends = suspends
-        self.timeout = timeout
-        self.deadline = time.monotonic() + timeout
-        self.context = contextvars.copy_context()
-        self.result = result
-        self.task: asyncio.Task[Any] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.time_out_error: TimedOut | None = None
+    function: Callable[[], Awaitable[Any]]
+    timeout: float
+    result: asyncio.Future[Any]
+    suspends: bool
+    deadline: float
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    task: asyncio.Task[Any] | None = None
+    timer: asyncio.TimerHandle | None = None
+    time_out_error: TimedOut | None = None
 
 
 class ExecutorThread:

@@ -32,21 +32,17 @@ NOT_SAVED = "there are no files here but those that the script has saved"
 class Files(Protocol):
     """Stored files, for scripts: by event the version that was committed, else by path.
 
-    By event both raise `errors.Superseded` if it has been replaced. `gateway.files.by_path` has the
-    details.
+    `gateway.files.service` has the details. `open` and `remove` raise `Superseded` if it was replaced.
     """
 
     def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:
         """Open the file of an event for reading bytes."""
-        ...
 
     async def remove(self, event: Mapping[str, Any]) -> None:
         """Remove the file of an event."""
-        ...
 
     def open_path(self, path: str, etag: str | None = None) -> AbstractAsyncContextManager[Any]:
         """Open what is stored at a path for reading bytes."""
-        ...
 
     async def save(
         self,
@@ -58,23 +54,18 @@ class Files(Protocol):
         on_conflict: OnConflict = "replace",
     ) -> Stored:
         """Store a file."""
-        ...
 
     async def stat(self, path: str) -> Any:
         """Describe what is stored at a path."""
-        ...
 
     def list(self, prefix: str = "/", *, after: str | None = None) -> AsyncIterator[Any]:
         """Iterate over what is stored under a prefix."""
-        ...
 
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove what is stored at a path."""
-        ...
 
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what is stored in a folder and older."""
-        ...
 
 
 class FilesInMemory:
@@ -143,13 +134,9 @@ class FilesInMemory:
     async def expire(self, prefix: str, seconds: float) -> int:
         """Remove what was saved in a folder and is older; return how many that were."""
         limit = time.time() - seconds
-        old = [
-            path
-            for path, (_, stat) in self._saved.items()
-            if path.startswith(prefix) and stat.modified < limit
-        ]
-        for path in old:
-            del self._saved[path]
+        old = [stat async for stat in self.list(prefix) if stat.modified < limit]
+        for stat in old:
+            del self._saved[stat.path]
         return len(old)
 
     def _get(self, path: str, etag: str | None = None) -> tuple[bytes, Stat]:

@@ -18,18 +18,16 @@ from typing import Any, Final
 
 import aiofiles
 import aiohttp
-from yarl import URL
 
 from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
 from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
 from gateway.plugins.scripting.values import MU, Configs
 from gateway.records.collection import Records
-from gateway.signing.credential import FindCredentials, TrustedCall
+from gateway.signing.keys import FindCredentials
 from gateway.telemetry.logs import event
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
-
 
 SignUrl = Callable[..., Awaitable[str | dict[str, Any]]]
 """Makes a signed URL, or the form of a POST to a bucket (`auth.links.SignedUrlFactory.sign_url`)."""
@@ -62,10 +60,10 @@ class Services:
 
     def __post_init__(self) -> None:
         # Both are looked up at each call: the port is known only after the start.
-        def credentials_for(method: str, url: URL) -> TrustedCall | None:
-            return self.credentials_for(method, url)
-
-        self.callout = Callout(lambda: self.own_endpoint(), credentials_for)  # noqa: PLW0108
+        self.callout = Callout(
+            lambda: self.own_endpoint(),  # noqa: PLW0108
+            lambda method, url: self.credentials_for(method, url),  # noqa: PLW0108
+        )
 
 
 @dataclass(frozen=True, slots=True)

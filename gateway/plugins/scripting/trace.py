@@ -21,7 +21,6 @@ MARK: Final = "__plugin__"
 MAX_TRACEBACK: Final = 8192
 """Characters of a traceback that are kept, since the journal may store it."""
 
-
 _listing: Final = threading.Lock()
 
 

@@ -174,10 +174,8 @@ class Configs:
         if name not in self._values:
             names = ", ".join(self.names) or "none"
             raise LookupError(f"there is no Config plugin named {name!r}; the names are: {names}")
-        if mu_conversion:
-            return MaskedMU(_masked_copy(self._values[name]))
-        copy: dict[str, Any] = _masked_copy(self._values[name])
-        return copy
+        config = _masked_copy(self._values[name])
+        return MaskedMU(config) if mu_conversion else MaskedConfig(config)
 
     def mask(self, text: str) -> str:
         """Return `text` without the values that came from `!secret`, `${env:}` and `${file:}`."""

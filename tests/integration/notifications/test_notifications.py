@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.model import OBJECT_CREATED
-from gateway.endpoints.notifications.authentication import SIGNATURE
-from gateway.endpoints.notifications.handler import MAX_BODY
+from gateway.endpoints.notifications.handler import MAX_BODY, SIGNATURE
 from gateway.errors import ConfigError
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess

@@ -129,9 +129,9 @@ async def test_a_request_without_body_goes_up_without_body(method: str) -> None:
 
 async def test_a_body_that_a_step_has_read_is_sent_as_it_was_read() -> None:
     def last(proxy: Proxy) -> Last:
-        async def read_first(exchange: RequestContext) -> GatewayResponse:
-            exchange.body = await exchange.request.content.read()
-            return await proxy(exchange)
+        async def read_first(context: RequestContext) -> GatewayResponse:
+            context.body = await context.request.content.read()
+            return await proxy(context)
 
         return read_first
 
@@ -146,9 +146,9 @@ async def test_a_body_that_a_step_has_read_is_sent_as_it_was_read() -> None:
 
 async def test_a_field_that_a_step_has_set_cannot_be_taken_away_by_the_client() -> None:
     def last(proxy: Proxy) -> Last:
-        async def set_user(exchange: RequestContext) -> GatewayResponse:
-            exchange.headers["X-User"] = "ada"
-            return await proxy(exchange)
+        async def set_user(context: RequestContext) -> GatewayResponse:
+            context.headers["X-User"] = "ada"
+            return await proxy(context)
 
         return set_user
 
@@ -184,10 +184,10 @@ def wsgi() -> Iterator[str]:
 @pytest.mark.parametrize("trusts", [False, True])
 async def test_a_name_with_an_underscore_does_not_pass_for_one_with_a_hyphen(trusts: bool) -> None:
     def last(proxy: Proxy) -> Last:
-        async def set_user(exchange: RequestContext) -> GatewayResponse:
-            exchange.headers["X-User"] = "ada"
-            exchange.headers["X_Step"] = "set"
-            return await proxy(exchange)
+        async def set_user(context: RequestContext) -> GatewayResponse:
+            context.headers["X-User"] = "ada"
+            context.headers["X_Step"] = "set"
+            return await proxy(context)
 
         return set_user
 
@@ -392,10 +392,10 @@ async def test_an_upstream_that_takes_a_request_and_hangs_up_gets_it_again_only_
         await read_request(reader)  # and close without an answer, on a new connection
 
     def last(proxy: Proxy) -> Last:
-        async def ask(exchange: RequestContext) -> GatewayResponse:
+        async def ask(context: RequestContext) -> GatewayResponse:
             if read_first:
-                exchange.body = await exchange.request.content.read()
-            return await proxy(exchange)
+                context.body = await context.request.content.read()
+            return await proxy(context)
 
         return ask
 
@@ -642,8 +642,8 @@ async def test_a_client_that_leaves_in_the_answer_ends_the_upstreams_work() -> N
 
 async def test_an_answer_is_read_whole_for_a_script_up_to_a_limit() -> None:
     def last(proxy: Proxy) -> Last:
-        async def whole(exchange: RequestContext) -> GatewayResponse:
-            status, headers, body = await proxy.fetch_whole(exchange, 2)
+        async def whole(context: RequestContext) -> GatewayResponse:
+            status, headers, body = await proxy.fetch_whole(context, 2)
             assert headers["Via"] == "1.1 upload-gateway"
             return Response(status=status, body=body.upper())
 

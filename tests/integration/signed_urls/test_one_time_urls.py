@@ -12,7 +12,7 @@ import pytest
 
 from gateway.auth.installation import read_installation_keys
 from gateway.domain.grant import Grant
-from gateway.signing import UrlSigner
+from gateway.signing.urls import UrlSigner
 from tests.conftest import StartGateway, StartProcess
 from tests.integration.signed_urls.test_signed_uploads import code, sign
 from tests.support.harness import (
@@ -33,7 +33,7 @@ async def test_a_stored_upload_uses_it_up_and_the_next_one_sends_no_byte(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     gateway = await start_gateway()
-    url = str(await gateway.resources.services.sign_url("PUT", "/upload/x", once=True))
+    url = str(await gateway.resources.plugins.services.sign_url("PUT", "/upload/x", once=True))
     (tmp_path / "big").write_bytes(b"x" * 3_000_000)
     first = await curl("-T", str(tmp_path / "big"), url)
     asking = ("--expect100-timeout", "30", "-H", "Expect: 100-continue")

@@ -15,7 +15,7 @@ from gateway.domain.path_template import PathMatch
 from gateway.domain.paths import split_target
 from gateway.errors import Refusal
 from gateway.settings import load
-from gateway.signing import UrlSigner
+from gateway.signing.urls import UrlSigner
 from gateway.storage.protocols import PresignedRequest
 
 SIGNER = UrlSigner([b"k" * 32])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.events import arguments as asking
+from gateway.cli import events
 from gateway.cli.events import formatting as tables
 from gateway.errors import ConfigError
 from gateway.storage.local.state_dir import StateDirectory
@@ -34,13 +34,13 @@ from tests.support.records import claim_deliveries, publish_uploads, result_of, 
     ],
 )
 def test_times_are_read_as_people_write_them(text: str, moment: float) -> None:
-    assert asking.parse_time(text, 1_000_000.0) == moment
+    assert events.parse_time(text, 1_000_000.0) == moment
 
 
 @pytest.mark.parametrize("text", ["", "h", "2 h", "nan", "inf", "-1", "1e999", "2026-13-01", "soon"])
 def test_times_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="use 2h"):
-        asking.parse_time(text, 1_000_000.0)
+        events.parse_time(text, 1_000_000.0)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from gateway.auth.installation import read_installation_keys
 from gateway.cli import main
 from gateway.domain.grant import Grant
 from gateway.domain.paths import split_target
-from gateway.signing import UrlSigner
+from gateway.signing.urls import UrlSigner
 from tests.support.cli import key_file, signed_url
 from tests.support.harness import write_plugin
 

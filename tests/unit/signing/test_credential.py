@@ -17,7 +17,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.installation import KEY_FILE, Installation, audience, installation_keys
 from gateway.errors import ConfigError
 from gateway.settings import Settings, load
-from gateway.signing import CREDENTIAL_SKEW, CREDENTIAL_TTL, CredentialSigner
+from gateway.signing.keys import CREDENTIAL_SKEW, CREDENTIAL_TTL, CredentialSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
 from tests.support.incoming import incoming_request
 

@@ -8,7 +8,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from gateway.signing import ObjectMarker
+from gateway.signing.keys import ObjectMarker
 
 KEY, OLD = b"k" * 32, b"o" * 32
 ID, PATH = "01ABC-0", "/up/ü.png"

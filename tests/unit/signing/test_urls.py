@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from gateway.domain.grant import MAX_LIFETIME, Grant
 from gateway.errors import Refusal
-from gateway.signing import UrlSigner, carries_signature
+from gateway.signing.targets import carries_signature
+from gateway.signing.urls import UrlSigner
 
 NOW = 1_750_000_000
 KEY, OTHER = b"k" * 32, b"o" * 32

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.endpoints.notifications.authentication import SIGNATURE, NotificationAuthenticator
+from gateway.endpoints.notifications.handler import SIGNATURE, NotificationAuthenticator
 from gateway.errors import ConfigError
 from gateway.storage.keyfile import read_secrets
 

@@ -27,7 +27,7 @@ from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events.journal import Journal
 from gateway.records.collection import Records
 from gateway.settings.values import Bucket
-from gateway.signing import ObjectMarker
+from gateway.signing.keys import ObjectMarker
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import encode_xattr, write_xattr

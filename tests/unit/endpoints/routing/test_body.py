@@ -27,7 +27,7 @@ class Content:
         return self._pieces.pop(0)
 
 
-def exchange(*pieces: bytes) -> RequestContext:
+def make_context(*pieces: bytes) -> RequestContext:
     served = Route("r", "x:1", "/r", "/r", (), "http", "none", {}, limits=Limits(max_body=8))
     incoming = cast(Any, SimpleNamespace(request=Content(*pieces)))
     return RequestContext(incoming, served, None, {}, {}, {}, cast(Any, {}), None)
@@ -35,11 +35,11 @@ def exchange(*pieces: bytes) -> RequestContext:
 
 async def test_all_bodies_together_are_bounded_until_they_are_released() -> None:
     bodies = BodyBuffer(max_bytes=10)
-    first, second = exchange(b"12", b"", b"345678"), exchange(b"123")
+    first, second = make_context(b"12", b"", b"345678"), make_context(b"123")
     assert await bodies.read_body(first) == b"12345678"
     with pytest.raises(Refusal) as caught:
         await bodies.read_body(second)
     assert caught.value.code == "overloaded"
     bodies.release_body(first)
     bodies.release_body(second)
-    assert await bodies.read_body(exchange(b"12345678")) == b"12345678"
+    assert await bodies.read_body(make_context(b"12345678")) == b"12345678"

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.endpoints.routing.schemas import MAX_FAULTS, compile_headers, compile_schema
+from gateway.endpoints.routing.validate import MAX_FAULTS, compile_headers, compile_schema
 
 
 def test_a_long_list_of_faults_is_cut() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.errors import ConfigError
 from gateway.settings import load
-from gateway.settings.builtin_plugins import builtin_names, builtin_root
+from gateway.settings.values import builtin_names, builtin_root
 from tests.support import PROJECT
 
 SETS = sorted(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.endpoints.routing.rate_limit import FixedWindowCounters, _client_network
+from gateway.endpoints.routing.admission import FixedWindowCounters, _client_network
 
 
 def test_counters_are_bounded_and_the_oldest_go_first() -> None:

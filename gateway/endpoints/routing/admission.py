@@ -1,0 +1,160 @@
+"""The steps that admit a request to its route: authentication and authorization, then the rate limit.
+
+Every request is authenticated, whatever the route requires. Credentials of this gateway are not
+forwarded. The counters of rates live in this process, and survive a reload.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
+
+from aiohttp import hdrs
+
+from gateway.auth.authenticator import CHALLENGE, JWT, SIGNED, Auth
+from gateway.endpoints.routing.forwarding import GATEWAY_PREFIX
+from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
+from gateway.errors import Refusal
+from gateway.http.responses import GatewayResponse
+from gateway.telemetry.redaction import INTERNAL_HEADER
+
+PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
+    "token": frozenset({"token", "internal"}),
+    "jwt": frozenset({"jwt"}),
+}
+"""The kinds of principals that a route with `auth: token` or `auth: jwt` accepts."""
+
+TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
+
+MAX_COUNTERS: Final = 100_000
+"""Counters of rates; one more removes the oldest."""
+
+IPV6_CLIENT_BITS: Final = 64
+"""Bits of an IPv6 address that one client has to itself: it can call from all addresses below."""
+
+
+class AuthorizeStep:
+    """Sets the principal. `auth: default` is `--auth`; `token` and `jwt` require one in any case."""
+
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+
+    async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
+        """Raise `Refusal` as `Auth.authenticate`, `unauthorized`, `insufficient_scope`."""
+        route = context.route
+        mode = self._auth.mode if route.auth == "default" else route.auth
+        caller = await self._auth.authenticate(context.incoming, jwt=mode == JWT)
+        context.principal = caller.principal
+        context.incoming.reject_unenforceable_grant()
+        self._remove_gateway_credentials(context)
+        if route.auth == "default":
+            self._auth.authorize(context.principal)
+        elif route.auth != "none":
+            kind = context.principal and context.principal["kind"]
+            if kind not in PRINCIPAL_KINDS[route.auth]:
+                credential = "a JSON Web Token" if route.auth == JWT else "a token"
+                raise Refusal("unauthorized", f"this path needs {credential}", CHALLENGE)
+        if mode != "none":
+            _check_rights(context.principal or {}, route)
+        return await call_next(context)
+
+    def _remove_gateway_credentials(self, context: RequestContext) -> None:
+        """Remove this gateway's tokens from what is forwarded; others are the upstream's.
+
+        A JSON Web Token is forwarded: it is issued for a whole API, and upstreams read it.
+        """
+        context.headers.popall(INTERNAL_HEADER, None)
+        if context.principal == SIGNED:
+            context.params = {
+                name: values
+                for name, values in context.params.items()
+                if not name.lower().startswith(GATEWAY_PREFIX)
+            }
+        for name in TOKEN_HEADERS:
+            value = context.headers.get(name)
+            if value is not None and self._auth.holds_token({name: value}):
+                context.headers.popall(name)
+
+
+def _check_rights(principal: Mapping[str, Any], route: Route) -> None:
+    """Raise `insufficient_scope` (RFC 6750 section 3.1): all scopes are needed, and one group."""
+    lacks_scope = set(route.scopes) - set(principal.get("scopes", ()))
+    lacks_group = route.groups and not set(route.groups) & set(principal.get("groups", ()))
+    if not lacks_scope and not lacks_group:
+        return
+    scope = f', scope="{" ".join(route.scopes)}"' if route.scopes else ""
+    challenge = f'{CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope"{scope}'
+    missing = "does not have the scopes" if lacks_scope else "is in no group"
+    message = f"the token {missing} that this path needs"
+    raise Refusal("insufficient_scope", message, {"WWW-Authenticate": challenge})
+
+
+class FixedWindowCounters:
+    """Counts by key, each within a window of seconds that begins with its first count."""
+
+    def __init__(
+        self, max_counters: int = MAX_COUNTERS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_counters = max_counters
+        self._clock = clock
+        self._windows: dict[Hashable, tuple[int, float]] = {}
+
+    def increment(self, key: Hashable, window: float) -> tuple[int, float]:
+        """Count once; return the count in the window of `window` seconds, and the seconds left of it."""
+        now = self._clock()
+        count, end = self._windows.get(key, (0, now))
+        if end <= now:
+            self._windows.pop(key, None)  # a new window is the youngest
+            count, end = 0, now + window
+        self._windows[key] = count + 1, end
+        if len(self._windows) > self._max_counters:
+            del self._windows[next(iter(self._windows))]
+        return count + 1, end - now
+
+
+class RateLimitStep:
+    """Sets `RateLimit-*` headers on responses; refuses what is too much with `Retry-After`."""
+
+    def __init__(self) -> None:
+        self._counters = FixedWindowCounters()
+
+    async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
+        """Count the request. Raises `Refusal("too_many_requests")`."""
+        rate = context.route.rate
+        if rate is None:
+            return await call_next(context)
+        # A reload that changes the rate begins a new window.
+        key = (context.route.name, _client_key(context, rate), rate.count, rate.seconds)
+        count, seconds_left = self._counters.increment(key, rate.seconds)
+        headers = {
+            "RateLimit-Limit": str(rate.count),
+            "RateLimit-Remaining": str(max(rate.count - count, 0)),
+            "RateLimit-Reset": str(max(math.ceil(seconds_left), 1)),
+        }
+        if count > rate.count:
+            headers["Retry-After"] = headers["RateLimit-Reset"]
+            message = f"at most {rate.count} requests in {rate.seconds:g} seconds are allowed here"
+            raise Refusal("too_many_requests", message, headers)
+        response = await call_next(context)
+        response.headers.update(headers)
+        return response
+
+
+def _client_key(context: RequestContext, rate: Rate) -> str:
+    principal = context.principal
+    if rate.by == "principal" and principal is not None:
+        return f"principal {principal['kind']} {principal['name']}"
+    return f"address {_client_network(context.remote or '')}"
+
+
+def _client_network(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4 or parsed.ipv4_mapped:
+        return address
+    return str(ipaddress.ip_network((address, IPV6_CLIENT_BITS), strict=False))
