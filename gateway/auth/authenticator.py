@@ -53,16 +53,12 @@ class Auth:
     ) -> None:
         self._installation = installation
         self._verify = verify
-        self._mode = settings.auth
+        self.mode = settings.auth
+        """`none`, `token` or `jwt`: who authorizes where no handler does."""
         self._auth_explicit = settings.auth_explicit
-        self._proxies = Proxies(settings.trusted_proxies)
+        self.proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
         self._operators = frozenset(settings.jwt_operators)
-
-    @property
-    def mode(self) -> str:
-        """`none`, `token` or `jwt`: who authorizes where no handler does."""
-        return self._mode
 
     async def authenticate(self, incoming: IncomingRequest, *, jwt: bool = False) -> Caller:
         """Return who sends a request, in every mode. The first call decides, later calls repeat it.
@@ -143,10 +139,10 @@ class Auth:
 
         A JSON Web Token is enough in mode `jwt` only; in mode `token` its sender is unknown.
         """
-        if self._mode == "none" or (principal and (self._mode == JWT or principal["kind"] != JWT)):
+        if self.mode == "none" or (principal and (self.mode == JWT or principal["kind"] != JWT)):
             return
-        kind = "a JSON Web Token" if self._mode == JWT else "a token"
-        other = "" if self._mode == JWT else " or `X-Auth-Token: <token>`"
+        kind = "a JSON Web Token" if self.mode == JWT else "a token"
+        other = "" if self.mode == JWT else " or `X-Auth-Token: <token>`"
         raise Refusal(
             "unauthorized", f"{kind} is needed: send `Authorization: Bearer <token>`{other}", CHALLENGE
         )
@@ -162,7 +158,7 @@ class Auth:
             return principal
         if self._operators.intersection(principal["groups"]):
             return principal
-        if self._mode != JWT:
+        if self.mode != JWT:
             return None
         raise Refusal(
             "forbidden",
@@ -185,14 +181,6 @@ class Auth:
                     " Operator: start it with `--auth token`, or with `--auth none` if everyone"
                     " may upload",
                 )
-
-    def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
-        """Return the client's address, as trusted proxies report it."""
-        return self._proxies.client_address(peer, headers) if self._proxies else peer
-
-    def trusts(self, peer: str | None) -> bool:
-        """Tell whether the peer of a connection is a trusted proxy."""
-        return self._proxies.trusts(peer)
 
 
 def _credentials(headers: Mapping[str, str]) -> str:

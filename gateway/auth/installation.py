@@ -60,9 +60,9 @@ class Installation:
         return f"{self.scheme}://{audience(*self.own)}"
 
     @property
-    def public_url(self) -> str:
-        """What signed URLs begin with."""
-        return public_url(self.settings, self.own)
+    def advertised(self) -> Address:
+        """The address that events name: never `all interfaces`."""
+        return self.settings.advertise or self.own
 
     @property
     def scheme(self) -> str:
@@ -105,8 +105,7 @@ class Installation:
 
     def _audiences(self) -> set[str]:
         """Return the audiences by which credentials may name this gateway."""
-        advertised = self.settings.advertise
-        return {audience(*place) for place in (self.own, advertised) if place is not None}
+        return {audience(*self.own), audience(*self.advertised)}
 
     def _own_names(self) -> set[Address]:
         """Return the addresses of this gateway, loopback ones only if it listens there."""

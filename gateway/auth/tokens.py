@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +12,9 @@ from pydantic import ValidationError
 
 from gateway.errors import ConfigError
 from gateway.settings import Settings, Token
-from gateway.storage.local.directory import sync_folder
+from gateway.storage.keyfile import write_key_file
 
 TOKENS_FILE: Final = "tokens.json"
-GENERATED: Final = "generated"
-"""The name of the token that a first start with `--auth token` generates."""
 
 
 def new_token() -> str:
@@ -57,27 +53,14 @@ def stored_tokens(state_dir: Path) -> tuple[Token, ...]:
 def ensure_token(state_dir: Path) -> str | None:
     """Make and keep a token if the state folder has none; return it, the only time it is seen.
 
-    The file is written aside, synced, then renamed, so that a crash leaves all or nothing.
     The caller holds the lock of the directory. Raises ConfigError for a damaged file, OSError.
     """
     if stored_tokens(state_dir):
         return None
     token = new_token()
-    entry = {"name": GENERATED, "sha256": token_digest(token)}
-    _write(state_dir, json.dumps({"tokens": [entry]}, indent=2) + "\n")
-    return token
-
-
-def _write(state_dir: Path, text: str) -> None:
+    entry = {"name": "generated", "sha256": token_digest(token)}
+    path = state_dir / TOKENS_FILE
     state_dir.mkdir(mode=0o700, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=TOKENS_FILE, dir=state_dir)  # 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, state_dir / TOKENS_FILE)
-    except BaseException:
-        os.unlink(aside)
-        raise
-    sync_folder(state_dir)
+    path.unlink(missing_ok=True)  # a list that the operator emptied
+    write_key_file(path, json.dumps({"tokens": [entry]}, indent=2).encode() + b"\n")
+    return token

@@ -18,16 +18,13 @@ class Proxies:
     def __init__(self, networks: Sequence[IPv4Network | IPv6Network]) -> None:
         self._networks = tuple(networks)
 
-    def __bool__(self) -> bool:
-        return bool(self._networks)
-
     def client_address(self, peer: str | None, headers: Mapping[str, str]) -> str | None:
         """Return the client's address, as trusted proxies report it.
 
         The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
         `X-Forwarded-For`; where the two disagree neither counts.
         """
-        address = _parsed(peer or "")
+        address = _parsed(peer or "") if self._networks else None
         if address is None or not self._trusted(address):
             return peer
         origins = {

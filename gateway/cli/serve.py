@@ -19,8 +19,8 @@ import uvloop
 from gateway.cli import print_errors
 from gateway.errors import ConfigError
 from gateway.server.app import running_gateway
+from gateway.server.process import SharedResources, open_shared_resources
 from gateway.server.resources import Resources, open_resources
-from gateway.server.shared import ProcessContext, SharedResources, open_shared_resources
 from gateway.server.supervisor import Supervisor
 from gateway.server.supervisor_channel import SupervisorChannel
 from gateway.settings import Settings
@@ -51,19 +51,19 @@ def run(settings: Settings) -> int:
     shared = open_shared_resources(settings)
     with contextlib.closing(shared):
         if settings.processes == 1:
-            process = shared.process(0)
-            return _serve(settings, process, _nothing, lambda: _greet(settings, process))
-        return _supervise(settings, shared)
+            return _serve(shared, 0, _nothing, lambda: _greet(shared))
+        return _supervise(shared)
 
 
-def _supervise(settings: Settings, shared: SharedResources) -> int:
+def _supervise(shared: SharedResources) -> int:
     """Run one process for every slot."""
+    settings = shared.settings
     started = False
 
     def work(slot: int, link: SupervisorChannel) -> int:
         logs.set_process_fields(process=slot)
         try:
-            return _serve(settings, shared.process(slot), link.prepared, link.ready)
+            return _serve(shared, slot, link.prepared, link.ready)
         except* ConfigError as errors:
             if started:
                 reasons = "; ".join(map(str, errors.exceptions))
@@ -76,7 +76,7 @@ def _supervise(settings: Settings, shared: SharedResources) -> int:
     def announce() -> None:
         nonlocal started
         started = True
-        _greet(settings, shared.process(0))
+        _greet(shared)
 
     def ended(slot: int) -> None:
         shared.reservations[slot] = 0
@@ -86,13 +86,13 @@ def _supervise(settings: Settings, shared: SharedResources) -> int:
 
 
 def _serve(
-    settings: Settings, process: ProcessContext, prepared: Callable[[], None], ready: Callable[[], None]
+    shared: SharedResources, slot: int, prepared: Callable[[], None], ready: Callable[[], None]
 ) -> int:
     """Run one process: `prepared` may wait before the port is opened, `ready` is called after that."""
     reload_signals: list[int] = []
     # Until the loop handles the signal.
     signal.signal(signal.SIGHUP, lambda number, _: reload_signals.append(number))
-    resources = open_resources(settings, process)
+    resources = open_resources(shared.settings, shared, slot)
     prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_stopped(resources, ready, reload_signals))
@@ -145,15 +145,15 @@ def _nothing() -> None:
     """A single process waits for no other."""
 
 
-def _greet(settings: Settings, process: ProcessContext) -> None:
-    if process.token is not None:
+def _greet(shared: SharedResources) -> None:
+    if shared.token is not None:
         print(
             "a token was created; it is shown only this once, and stored hashed in "
-            f"{settings.state}:\n\n    {process.token}\n\n"
+            f"{shared.settings.state}:\n\n    {shared.token}\n\n"
             'use it as `curl -H "X-Auth-Token: <token>" -T FILE URL`',
             flush=True,
         )
-    print(f"listening on {process.url}", flush=True)
+    print(f"listening on {shared.url}", flush=True)
 
 
 def _raise_file_limit() -> None:

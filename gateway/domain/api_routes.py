@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
@@ -85,11 +86,8 @@ class ApiMatch(NamedTuple):
     @property
     def allowed(self) -> tuple[str, ...]:
         """The methods of the pattern, HEAD behind GET (RFC 9110 section 9.1)."""
-        return tuple(
-            name
-            for method in self.routes
-            for name in (("GET", "HEAD") if method == "GET" else (method,))
-        )
+        pairs = (("GET", "HEAD") if method == "GET" else (method,) for method in self.routes)
+        return tuple(itertools.chain.from_iterable(pairs))
 
 
 def match_api_route(segments: Sequence[str]) -> ApiMatch | None:
@@ -122,8 +120,6 @@ def _variables(pattern: Sequence[str], segments: Sequence[str]) -> Mapping[str, 
 
 
 _PATTERNS: Final[Mapping[tuple[str, ...], Mapping[str, ApiRoute]]] = {
-    tuple(pattern[1:].split("/")): {
-        route.method: route for route in API_ROUTES if route.pattern == pattern
-    }
+    tuple(pattern[1:].split("/")): {row.method: row for row in API_ROUTES if row.pattern == pattern}
     for pattern in dict.fromkeys(route.pattern for route in API_ROUTES)
 }

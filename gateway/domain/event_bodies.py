@@ -132,11 +132,7 @@ def notified_object_body(
 
 def tick_body(handler: str, schedule: Schedule, tick: int) -> dict[str, Any]:
     """Return the body of a `Schedule` handler's tick; `tick` is a Unix time."""
-    return {
-        "handler": handler,
-        "scheduled": tick,
-        "scheduled_iso": schedule.local(tick).isoformat(),
-    }
+    return {"handler": handler, "scheduled": tick, "scheduled_iso": schedule.local(tick).isoformat()}
 
 
 def delivered_event(

@@ -31,6 +31,8 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
 _SHIFTS: Final = tuple(range(120, -1, -10))
 
+_BUFFER_SIZE: Final = 4096
+
 
 class _RandomBytes:
     """Random bytes of the system, read many at a time.
@@ -46,6 +48,7 @@ class _RandomBytes:
         os.register_at_fork(after_in_child=self._clear)
 
     def read(self, count: int) -> bytes:
+        """Return `count` (up to 100) bytes from the system's source; for ids, not for keys."""
         with self._lock:
             start = self._used
             if start + count > len(self._bytes):
@@ -58,13 +61,7 @@ class _RandomBytes:
         self._bytes = b""
 
 
-_BUFFER_SIZE: Final = 4096
-_random = _RandomBytes()
-
-
-def random_bytes(count: int) -> bytes:
-    """Return `count` (up to 100) bytes from the system's source; for ids, not for keys."""
-    return _random.read(count)
+random_bytes: Final = _RandomBytes().read
 
 
 def new_id(slot: int) -> str:
@@ -73,7 +70,7 @@ def new_id(slot: int) -> str:
     The slot names the journal that has the upload. 80 random bits make the URL of a status page
     unguessable. Source: github.com/ulid/spec.
     """
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(_random.read(10), "big")
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(random_bytes(10), "big")
     return f"{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}-{slot}"
 
 

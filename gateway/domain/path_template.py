@@ -109,18 +109,16 @@ class RouteTemplate:
     @property
     def shape(self) -> tuple[tuple[int, str], ...]:
         """The identity of a template: templates of the same shape match the same paths."""
-        return tuple(
-            (segment.kind, segment.text if segment.kind == LITERAL else "") for segment in self.segments
-        )
+        return tuple((kind, text if kind == LITERAL else "") for kind, text in self.segments)
 
     def values(self, segments: Sequence[str]) -> dict[str, str]:
         """Return the values of the variables in the segments of a path that matches."""
         values: dict[str, str] = {}
-        for position, segment in enumerate(self.segments):
-            if segment.kind == VARIABLE:
-                values[segment.text] = segments[position]
-            elif segment.kind == REST:
-                values[segment.text] = "/".join(segments[position:])
+        for position, (kind, name) in enumerate(self.segments):
+            if kind == VARIABLE:
+                values[name] = segments[position]
+            elif kind == REST:
+                values[name] = "/".join(segments[position:])
         return values
 
 
@@ -168,11 +166,8 @@ class UploadPathTemplate:
         aligned = self._align(raw_path)
         if aligned is None:
             return None
-        resources = {
-            segment.text: _decoded_value(segment, raw)
-            for segment, raw in aligned
-            if segment.kind != LITERAL
-        }
+        variables = [(segment, raw) for segment, raw in aligned if segment.kind != LITERAL]
+        resources = {segment.text: _decoded_value(segment, raw) for segment, raw in variables}
         path = paths.UPLOAD_PREFIX + _stored_name(resources)
         paths.check_path(path)
         return PathMatch(path, resources)

@@ -114,7 +114,8 @@ class Dispatcher:
         request_id = random_bytes(8).hex()
         with logs.bind(request_id=request_id):
             # Not around the access log: clients could hide who they are.
-            with logs.hide(partial(self._secrets_of, request)):
+            query = request.raw_path.partition("?")[2]
+            with logs.hide(lambda: self._redaction.values(request.headers, query)):
                 response = await self._respond(request, owner=owner)
             if response is None:
                 abort(request)
@@ -126,9 +127,6 @@ class Dispatcher:
                 await response.send(request)
                 failpoints.hit("after answer")
             return response
-
-    def _secrets_of(self, request: web.BaseRequest) -> list[str]:
-        return self._redaction.values(request.headers, request.raw_path.partition("?")[2])
 
     async def _respond(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse | None:
         """Return the response, or None to close the connection without one."""
@@ -231,7 +229,7 @@ class Dispatcher:
             "path": path.encode("utf-8", "replace").decode(),
             **({} if response is None else {"status": response.status}),
             "ms": round((time.monotonic() - started) * 1000, 1),
-            "remote": self.auth.client_address(request.remote, request.headers),
+            "remote": self.auth.proxies.client_address(request.remote, request.headers),
         }
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]

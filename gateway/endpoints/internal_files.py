@@ -23,11 +23,11 @@ class VersionSender(Protocol):
     """Downloads, as far as this endpoint needs them."""
 
     async def serve(self, request: web.BaseRequest, path: str, *, etag: str | None) -> GatewayResponse:
-        """Answer with this version of the file at `path`. Raises `Refusal`."""
+        """Respond with this version of the file at `path`. Raises `Refusal`."""
 
 
 class InternalFilesEndpoint:
-    """Answers `/-/files/<upload_id>`, and DELETE of `/-/objects/<path>`."""
+    """Serves `/-/files/<upload_id>`, and DELETE of `/-/objects/<path>`."""
 
     def __init__(self, storage: Storage, versions: UploadVersions, downloads: VersionSender) -> None:
         self._storage = storage
@@ -35,7 +35,7 @@ class InternalFilesEndpoint:
         self._downloads = downloads
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"file": self._upload}
 
     async def _upload(self, incoming: IncomingRequest) -> GatewayResponse:

@@ -54,17 +54,15 @@ class ClaimResult(NamedTuple):
     next_due: float | None
 
 
-def claim_due(
-    db: sqlite3.Connection, handler: str | None, limit: int, unpublished: list[str]
-) -> ClaimResult:
-    """Claim up to `limit` due deliveries of `handler` (None: of all), except those of `unpublished`.
+def claim_due(db: sqlite3.Connection, handler: str | None, limit: int, held: list[str]) -> ClaimResult:
+    """Claim up to `limit` due deliveries of `handler` (None: of all), except those of the events `held`.
 
     The cost does not depend on how much waits: an index leads to the first that is due, and all rows
     of a claim come as one (each step of SQLite releases the interpreter's lock, and a busy loop is
     slow to give it back).
     """
     now = time.time()
-    values = {"handler": handler, "now": now, "limit": limit, "held": packed(unpublished)}
+    values = {"handler": handler, "now": now, "limit": limit, "held": packed(held)}
     (text,) = db.execute(_CLAIM_ANY if handler is None else _CLAIM, values).fetchone()
     rows: list[list[Any]] = json.loads(text)
     if rows:

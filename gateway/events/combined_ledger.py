@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from gateway.events.ledger import merge_depths
 from gateway.events.protocols import (
+    INVALID_CURSOR,
     ChunkResult,
     DeliveryHistory,
     DeliveryPage,
@@ -38,9 +39,8 @@ class CombinedLedger:
     """Several ledgers as one. Implements `Ledger`.
 
     `parts()` returns the present ledgers, by a stable name such as `slot-0`. Where two know a delivery,
-    the later one in `parts()` has its state. `pausing()` are those that pause handlers, where not
-    all do:
-    an engine that many nodes share does so alone.
+    the later one in `parts()` has its state. `pausing()` are those that pause handlers, where not all
+    do: an engine that many nodes share does so alone.
     """
 
     def __init__(self, parts: Parts, pausing: Parts | None = None) -> None:
@@ -53,10 +53,7 @@ class CombinedLedger:
         return merge_depths(depth for part in counted for depth in part)
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` rows of all parts behind the cursor `after`, oldest first.
-
-        Raises `ValueError` for an invalid cursor.
-        """
+        """Return up to `limit` rows of all parts; see `Ledger`."""
         parts = self._parts()
         cursors = _decode_cursor(after)
         unfinished = {name: part for name, part in parts.items() if cursors.get(name) != _END}
@@ -96,13 +93,14 @@ class CombinedLedger:
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`, part after part."""
         cursors = _decode_cursor(after)
-        unfinished = {name: part for name, part in self._parts().items() if cursors.get(name) != _END}
-        for name, part in unfinished.items():
-            chunk = await part.run_chunk(verb, selection, cursors.get(name))
-            cursors[name] = chunk.next or _END
-            last = chunk.next is None and len(unfinished) == 1
-            return ChunkResult(chunk.count, None if last else _encode_cursor(cursors))
-        return ChunkResult(0, None)
+        unfinished = [item for item in self._parts().items() if cursors.get(item[0]) != _END]
+        if not unfinished:
+            return ChunkResult(0, None)
+        name, part = unfinished[0]
+        chunk = await part.run_chunk(verb, selection, cursors.get(name))
+        cursors[name] = chunk.next or _END
+        last = chunk.next is None and len(unfinished) == 1
+        return ChunkResult(chunk.count, None if last else _encode_cursor(cursors))
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""
@@ -129,13 +127,13 @@ def _shares(pages: Mapping[str, DeliveryPage], limit: int) -> dict[str, int]:
         for at, page in enumerate(pages.values())
         for number, row in enumerate(page.rows)
     )
-    counts = [0] * len(pages)
+    counts = dict.fromkeys(pages, 0)
+    names = list(pages)
     for _, at, _ in rows[:limit]:
-        counts[at] += 1
-        page = list(pages.values())[at]
-        if counts[at] == len(page.rows) and page.next is not None:
+        counts[name := names[at]] += 1
+        if counts[name] == len(pages[name].rows) and pages[name].next is not None:
             break
-    return dict(zip(pages, counts, strict=True))
+    return counts
 
 
 def _encode_cursor(cursors: Cursors) -> str:
@@ -150,5 +148,5 @@ def _decode_cursor(after: str | None) -> Cursors:
     except (ValueError, binascii.Error):
         cursors = None
     if not isinstance(cursors, dict) or not all(isinstance(value, str) for value in cursors.values()):
-        raise ValueError("invalid cursor: use the one of the previous page")
+        raise ValueError(INVALID_CURSOR)
     return cursors

@@ -24,6 +24,7 @@ MAX_BATCH: Final = 512
 MAX_ROWS: Final = 256
 """Rows that one statement inserts: SQLite takes 32,766 values."""
 
+Row = dict[str, Any]
 StatementValues = Sequence[Any] | Mapping[str, Any]
 _DEFAULT_ADVICE: Final = "free some space and check its permissions"
 _ADVICE: Final[Mapping[str, str]] = {
@@ -143,12 +144,9 @@ APPLICATION_ID: Final = 0x55504757
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the open transaction's file to VERSION.
-
-    Raises `ConfigError` for a file of another program or of a newer gateway.
-    """
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    """Bring the file to VERSION. Raises `ConfigError` for one of another program or a newer gateway."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if owner != APPLICATION_ID and (owner or version or tables):
         raise ConfigError("the journal is a SQLite file of another program: move it away")
@@ -171,6 +169,13 @@ def packed(rows: Sequence[Any]) -> str:
     that is no Unicode is refused when it is bound, as a plain value would be.
     """
     return json.dumps(rows, ensure_ascii=False)
+
+
+def select(db: sqlite3.Connection, statement: str, values: StatementValues) -> list[Row]:
+    """Return the rows of a query, each by the names of its columns."""
+    cursor = db.execute(statement, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def insert(

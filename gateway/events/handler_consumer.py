@@ -126,6 +126,4 @@ class HandlerConsumer:
         del self.runs[run]
         self._changed.set()
         if not run.cancelled() and (error := run.exception()) is not None:
-            log.error(
-                "a delivery could not be settled", exc_info=error, extra=event("delivery.unsettled")
-            )
+            log.error("a delivery could not be settled", exc_info=error, extra=event("delivery.stuck"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.events.claims import UnpublishedEvents, Wakeups
-from gateway.events.database import Database, migrate
+from gateway.events.database import Database, Row, migrate, select
 from gateway.events.ledger import JournalLedger
 from gateway.events.outbox import JournalOutbox, PendingUploads
 from gateway.events.queue import JournalQueue
@@ -40,12 +40,24 @@ class Journal:
         self._database.open(migrate)
 
     def copy_from(self, other: Journal) -> int:
-        """Copy all that `other` holds, durably; return how many deliveries. May be repeated."""
-        return _copy_rows(other._database, self._database)
+        """Copy all that `other` holds, durably; return how many deliveries it holds. Blocking.
+
+        A row that exists already stays as it is, so a copy that broke off is simply repeated. Only the
+        numbers of deliveries change: they belong to the file.
+        """
+        source, target = other._database, self._database
+        for table, key in _KEYED:
+            _copy_table(source, target, table, key)
+        count = 0
+        for rows in _row_chunks(source, "deliveries", "seq", 0):
+            runs = source.submit(partial(_runs_of, deliveries=rows)).result()
+            target.submit(partial(_insert_deliveries, deliveries=rows, runs=runs)).result()
+            count += len(rows)
+        return count
 
     def copy_pauses(self, other: Journal) -> int:
         """Pause the handlers that `other` has paused, durably; return how many there are."""
-        return _copy_paused(other._database, self._database)
+        return _copy_table(other._database, self._database, "paused", "handler")
 
     def close(self) -> None:
         """Finish what is queued and close the file."""
@@ -57,50 +69,32 @@ _COPY_CHUNK: Final = 500
 _KEYED: Final = (("uploads", "id"), ("events", "id"), ("paused", "handler"))
 """Tables whose rows keep their keys, each with that key. Deliveries and runs come after them."""
 
-_Row = dict[str, Any]
+
+def _copy_table(source: Database, target: Database, table: str, key: str) -> int:
+    """Copy the rows of a table, durably; return how many there are. Blocking."""
+    count = 0
+    for rows in _row_chunks(source, table, key, ""):
+        target.submit(partial(_insert_rows, table=table, rows=rows)).result()
+        count += len(rows)
+    return count
 
 
-def _copy_rows(source: Database, target: Database) -> int:
-    """Copy all rows, durably; return how many deliveries `source` holds. Blocking.
-
-    A row that exists already stays as it is, so a copy that broke off is simply repeated. Only the
-    numbers of deliveries change: they belong to the file.
-    """
-    for table, key in _KEYED:
-        for rows in _row_chunks(source, table, key, ""):
-            target.submit(partial(_insert_rows, table=table, rows=rows)).result()
-    deliveries = 0
-    for rows in _row_chunks(source, "deliveries", "seq", 0):
-        runs = source.submit(partial(_runs_of, deliveries=rows)).result()
-        target.submit(partial(_insert_deliveries, deliveries=rows, runs=runs)).result()
-        deliveries += len(rows)
-    return deliveries
-
-
-def _copy_paused(source: Database, target: Database) -> int:
-    """Copy which handlers are paused, durably; return how many are. Blocking."""
-    paused = list(_row_chunks(source, "paused", "handler", ""))
-    for rows in paused:
-        target.submit(partial(_insert_rows, table="paused", rows=rows)).result()
-    return sum(map(len, paused))
-
-
-def _row_chunks(source: Database, table: str, key: str, after: Any) -> Iterator[list[_Row]]:
+def _row_chunks(source: Database, table: str, key: str, after: Any) -> Iterator[list[Row]]:
     statement = f"SELECT * FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT {_COPY_CHUNK}"  # noqa: S608 (names are ours)
-    while rows := source.submit(partial(_select, statement=statement, values=(after,))).result():
+    while rows := source.submit(partial(select, statement=statement, values=(after,))).result():
         yield rows
         after = rows[-1][key]
 
 
-def _runs_of(db: sqlite3.Connection, deliveries: Sequence[_Row]) -> list[_Row]:
+def _runs_of(db: sqlite3.Connection, deliveries: Sequence[Row]) -> list[Row]:
     return [
         {**run, "event_id": delivery["event_id"], "handler": delivery["handler"]}
         for delivery in deliveries
-        for run in _select(db, "SELECT * FROM runs WHERE delivery = ?", (delivery["seq"],))
+        for run in select(db, "SELECT * FROM runs WHERE delivery = ?", (delivery["seq"],))
     ]
 
 
-def _insert_deliveries(db: sqlite3.Connection, deliveries: Sequence[_Row], runs: Sequence[_Row]) -> None:
+def _insert_deliveries(db: sqlite3.Connection, deliveries: Sequence[Row], runs: Sequence[Row]) -> None:
     _insert_rows(db, "deliveries", [{k: v for k, v in row.items() if k != "seq"} for row in deliveries])
     for run in runs:
         event_id, handler = run.pop("event_id"), run.pop("handler")
@@ -110,14 +104,8 @@ def _insert_deliveries(db: sqlite3.Connection, deliveries: Sequence[_Row], runs:
     _insert_rows(db, "runs", runs)
 
 
-def _insert_rows(db: sqlite3.Connection, table: str, rows: Sequence[_Row]) -> None:
+def _insert_rows(db: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
     if rows:
         names = ", ".join(rows[0])
         values = ", ".join(f":{name}" for name in rows[0])
         db.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})", rows)  # noqa: S608 (names are ours)
-
-
-def _select(db: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[_Row]:
-    cursor = db.execute(statement, values)
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 from gateway.domain.sqlite_writer import Operation, T
 from gateway.errors import EventEngineUnavailable
 from gateway.events import ledger_queries as queries
 from gateway.events.claims import Wakeups
-from gateway.events.database import Database
+from gateway.events.database import Database, select
 from gateway.events.ledger_queries import MAX_WINDOW, LedgerQuery, MatchedRows
 from gateway.events.protocols import (
     ChunkResult,
@@ -30,6 +31,7 @@ from gateway.events.protocols import (
     EventHistory,
     Selection,
     Verb,
+    read_positions,
 )
 
 MAX_CHUNK: Final = 2000
@@ -54,25 +56,24 @@ class JournalLedger:
     # -- reading
 
     async def depth(self) -> list[Depth]:
-        """Count all that is not done, by handler and state. Raises `EventEngineUnavailable`."""
+        """See `Ledger`."""
         depths: list[Depth] = []
         windows: Mapping[str, int] = dict.fromkeys(_COUNTED, 0)
         while windows:  # the first one counts all states at once: a row that changes its state is in one
-            window, windows = await self._run(_count_operation(windows))
+            window, windows = await self._run(partial(queries.count, windows=windows))
             depths += window
         return merge_depths(depths)
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` rows behind the cursor `after`, oldest first.
-
-        Raises `EventEngineUnavailable`, `ValueError` for an invalid cursor.
-        """
+        """See `Ledger`."""
         query = queries.list_query(selection)
         rows: list[DeliveryRow] = []
-        position: int | None = _number(after or "0")
+        position: int | None = read_positions(after or "0", 1)[0]
         window = limit + 1
         while position is not None and len(rows) < limit:
-            more, position = await self._run(_page_operation(query, position, limit - len(rows), window))
+            left = limit - len(rows)
+            page = partial(queries.page, query=query, after=position, limit=left, window=window)
+            more, position = await self._run(page)
             rows += more
             window = min(window * 4, MAX_WINDOW)
         return DeliveryPage(rows, None if position is None else str(position))
@@ -90,9 +91,8 @@ class JournalLedger:
         """Return an upload with each handler's deliveries and runs, or None."""
 
         def operation(db: sqlite3.Connection) -> dict[str, Any] | None:
-            cursor = db.execute("SELECT * FROM uploads WHERE id = ?", (upload_id,))
-            row = cursor.fetchone()
-            if row is None:
+            uploads = select(db, "SELECT * FROM uploads WHERE id = ?", (upload_id,))
+            if not uploads:
                 return None
             events = db.execute("SELECT id FROM events WHERE upload_id = ? ORDER BY id", (upload_id,))
             deliveries = [
@@ -100,8 +100,7 @@ class JournalLedger:
                 for (event,) in events.fetchall()
                 for delivery in queries.deliveries(db, event)
             ]
-            names = [column[0] for column in cursor.description]
-            return {**dict(zip(names, row, strict=True)), "handlers": deliveries}
+            return {**uploads[0], "handlers": deliveries}
 
         return self._database.submit(operation)
 
@@ -109,27 +108,22 @@ class JournalLedger:
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`."""
-        position, top = (0, await self._run(queries.newest)) if after is None else _numbers(after)
-        matched = await self._run(
-            _bulk_operation(verb, queries.bulk_query(verb, selection), position, top)
-        )
+        start, top = (0, await self._run(queries.newest)) if after is None else read_positions(after, 2)
+        query = queries.bulk_query(verb, selection)
+        matched = await self._run(lambda db: _change(db, verb, query, start, top))
         if matched.seqs and verb != "drop":
             self._wakeups.notify_all()
         return ChunkResult(len(matched.seqs), None if matched.next is None else f"{matched.next}.{top}")
 
     async def pause(self, handler: str) -> None:
-        """Stop claiming for this handler until `resume`; survives restarts. Raises
-        `EventEngineUnavailable`."""
-        row = (handler, time.time())
-        await self._run(
-            lambda db: db.execute("INSERT OR IGNORE INTO paused VALUES (?, ?)", row).rowcount
-        )
+        """See `Ledger`."""
+        insert, row = "INSERT OR IGNORE INTO paused VALUES (?, ?)", (handler, time.time())
+        await self._run(lambda db: db.execute(insert, row).rowcount)
 
     async def resume(self, handler: str) -> None:
-        """Claim again. Raises `EventEngineUnavailable`."""
-        await self._run(
-            lambda db: db.execute("DELETE FROM paused WHERE handler = ?", (handler,)).rowcount
-        )
+        """See `Ledger`."""
+        delete = "DELETE FROM paused WHERE handler = ?"
+        await self._run(lambda db: db.execute(delete, (handler,)).rowcount)
         self._wakeups.notify_all()
 
     async def _run(self, operation: Operation[T]) -> T:
@@ -178,31 +172,13 @@ def merge_depths(depths: Iterable[Depth]) -> list[Depth]:
     return [sums[key] for key in sorted(sums)]
 
 
-def _count_operation(windows: Mapping[str, int]) -> Operation[tuple[list[Depth], dict[str, int]]]:
-    return lambda db: queries.count(db, windows)
-
-
-def _page_operation(
-    query: LedgerQuery, after: int, limit: int, window: int
-) -> Operation[tuple[list[DeliveryRow], int | None]]:
-    def operation(db: sqlite3.Connection) -> tuple[list[DeliveryRow], int | None]:
-        top = queries.newest(db)
-        matched = queries.select_window(db, query, after, limit, top=top, window=window)
-        return queries.rows(db, matched.seqs), matched.next
-
-    return operation
-
-
-def _bulk_operation(verb: Verb, query: LedgerQuery, after: int, top: int) -> Operation[MatchedRows]:
-    def operation(db: sqlite3.Connection) -> MatchedRows:
-        matched = queries.select_window(db, query, after, MAX_CHUNK, top=top, window=MAX_WINDOW)
-        if verb == "drop":
-            _delete(db, matched.seqs)
-        else:
-            _begin_round(db, matched.seqs)
-        return matched
-
-    return operation
+def _change(db: sqlite3.Connection, verb: Verb, query: LedgerQuery, after: int, top: int) -> MatchedRows:
+    matched = queries.select_window(db, query, after, MAX_CHUNK, top=top, window=MAX_WINDOW)
+    if verb == "drop":
+        _delete(db, matched.seqs)
+    else:
+        _begin_round(db, matched.seqs)
+    return matched
 
 
 def _begin_round(db: sqlite3.Connection, seqs: Sequence[int]) -> None:
@@ -246,14 +222,3 @@ def _prune(db: sqlite3.Connection, edges: Mapping[str, float], limit: int) -> in
         (edges["done"], limit),
     ).rowcount
     return len(deleted) + uploads
-
-
-def _number(cursor: str) -> int:
-    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
-        raise ValueError("invalid cursor: use the one of the previous page")
-    return int(cursor)
-
-
-def _numbers(cursor: str) -> tuple[int, int]:
-    position, _, top = cursor.partition(".")
-    return _number(position), _number(top)

@@ -136,6 +136,14 @@ def select_window(
     return MatchedRows(seqs, edge if candidates == window else None)
 
 
+def page(
+    db: sqlite3.Connection, query: LedgerQuery, after: int, limit: int, window: int
+) -> tuple[list[DeliveryRow], int | None]:
+    """Return up to `limit` rows of the next `window` candidates, and the position to continue behind."""
+    matched = select_window(db, query, after, limit, top=newest(db), window=window)
+    return rows(db, matched.seqs), matched.next
+
+
 def newest(db: sqlite3.Connection) -> int:
     """Return the greatest `seq`, 0 in an empty journal."""
     (seq,) = db.execute("SELECT max(seq) FROM deliveries").fetchone()
@@ -160,10 +168,8 @@ def history(db: sqlite3.Connection, event_id: str) -> EventHistory | None:
     ).fetchone()
     if row is None:
         return None
-    event, kind, upload_id, path, created, body = row
-    return EventHistory(
-        event, kind, upload_id, path, created, json.loads(body), deliveries(db, event_id)
-    )
+    id_, kind, upload_id, path, created, body = row
+    return EventHistory(id_, kind, upload_id, path, created, json.loads(body), deliveries(db, event_id))
 
 
 def deliveries(db: sqlite3.Connection, event_id: str) -> list[DeliveryHistory]:

@@ -12,7 +12,7 @@ import itertools
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
@@ -68,9 +68,8 @@ class JournalOutbox:
         self._database = database
         self._unpublished = unpublished
         self._wakeups = wakeups
-        self._published: BatchWriter[Sequence[NewEvent]] = BatchWriter(
-            LoopBridge(database), _publish, self._notify
-        )
+        bridge = LoopBridge(database)
+        self._published = BatchWriter[Sequence[NewEvent]](bridge, _publish, self._notify)
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Write events with their deliveries, due now; those that exist already stay as they are.
@@ -154,16 +153,19 @@ class JournalOutbox:
         """Return path and identity of those of `upload_ids` that the journal knows."""
 
         def operation(db: sqlite3.Connection) -> dict[str, tuple[str, Identity]]:
-            uploads = {}
-            for upload_id in upload_ids:
-                row = db.execute(
-                    "SELECT path, device, inode, bytes, mtime_ns FROM uploads WHERE id = ?", (upload_id,)
-                ).fetchone()
-                if row is not None:
-                    uploads[upload_id] = (str(row[0]), Identity(*row[1:]))
-            return uploads
+            statement = "SELECT path, device, inode, bytes, mtime_ns FROM uploads WHERE id = ?"
+            rows = _rows_by_id(db, statement, upload_ids)
+            return {upload_id: (str(path), Identity(*identity)) for upload_id, (path, *identity) in rows}
 
         return self._database.submit(operation)
+
+
+def _rows_by_id(
+    db: sqlite3.Connection, statement: str, upload_ids: Sequence[str]
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    for upload_id in upload_ids:
+        if (row := db.execute(statement, (upload_id,)).fetchone()) is not None:
+            yield upload_id, row
 
 
 def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
@@ -266,15 +268,11 @@ class PendingUploads:
         """Return path and entity tag of those of `upload_ids` that were published."""
 
         def operation(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
-            objects = {}
-            for upload_id in upload_ids:
-                row = db.execute(
-                    "SELECT path, json_extract(place, '$.etag') FROM uploads"
-                    " WHERE id = ? AND place IS NOT NULL AND NOT pending",
-                    (upload_id,),
-                ).fetchone()
-                if row is not None:
-                    objects[upload_id] = (str(row[0]), str(row[1]))
-            return objects
+            statement = (
+                "SELECT path, json_extract(place, '$.etag') FROM uploads"
+                " WHERE id = ? AND place IS NOT NULL AND NOT pending"
+            )
+            rows = _rows_by_id(db, statement, upload_ids)
+            return {upload_id: (str(path), str(etag)) for upload_id, (path, etag) in rows}
 
         return self._database.submit(operation)

@@ -16,6 +16,8 @@ from gateway.domain.model import Delivery
 State = Literal["ready", "running", "delayed", "dead", "done"]
 STATES: Final[tuple[State, ...]] = ("ready", "running", "delayed", "dead", "done")
 
+INVALID_CURSOR: Final = "invalid cursor: use the one of the previous page"
+
 Verb = Literal["retry", "drop", "replay"]
 """A bulk operation: make due now, delete, or deliver again what was done."""
 
@@ -98,10 +100,7 @@ class Queue(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class Outcome:
-    """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt.
-
-    `error` says why it did not succeed.
-    """
+    """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt."""
 
     result: Literal["succeeded", "failed", "gone", "postponed"]
     error: str = ""
@@ -234,6 +233,14 @@ class Ledger(Protocol):
 
     async def paused(self) -> frozenset[str]:
         """Return the handlers that are paused."""
+
+
+def read_positions(cursor: str, count: int) -> list[int]:
+    """Read the `count` positions in a cursor such as `17.20`. Raises `ValueError`."""
+    parts = cursor.split(".")
+    if len(parts) != count or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts):
+        raise ValueError(INVALID_CURSOR)
+    return [int(part) for part in parts]
 
 
 async def run_all(

@@ -78,17 +78,27 @@ class JournalQueue:
         self._unpublished = unpublished
         self._wakeups = wakeups
         self._bridge = LoopBridge(database)
-        self._settlements: BatchWriter[_Settlement] = BatchWriter(
+        self._settlements = BatchWriter[_Settlement](
             self._bridge, lambda db, batch: _settle(db, batch, node), self._notify_retried
         )
 
     async def claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
         """Claim up to `limit` due deliveries of `handler`; wait up to `wait` seconds for the first."""
-        return await self._claim(handler, limit, wait)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while True:
+            generation = self._wakeups.generation(handler)
+            claimed = await self._claim_now(handler, limit)
+            remaining = until - loop.time()
+            if claimed.deliveries or remaining <= 0:
+                return claimed.deliveries
+            if claimed.next_due is not None:
+                remaining = min(remaining, max(claimed.next_due - time.time(), 0.0))
+            await self._wakeups.wait(handler, generation, remaining)
 
     async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
         """Claim due deliveries of all handlers, paused ones too: for the relay to a remote engine."""
-        return await self._claim(ANY_HANDLER, limit, wait)
+        return await self.claim(ANY_HANDLER, limit, wait)
 
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: there is no lease."""
@@ -141,19 +151,6 @@ class JournalQueue:
             ).rowcount
 
         return await self._bridge.run(operation)
-
-    async def _claim(self, handler: str, limit: int, wait: float) -> list[Delivery]:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + wait
-        while True:
-            generation = self._wakeups.generation(handler)
-            claimed = await self._claim_now(handler, limit)
-            remaining = until - loop.time()
-            if claimed.deliveries or remaining <= 0:
-                return claimed.deliveries
-            if claimed.next_due is not None:
-                remaining = min(remaining, max(claimed.next_due - time.time(), 0.0))
-            await self._wakeups.wait(handler, generation, remaining)
 
     async def _claim_now(self, handler: str, limit: int) -> ClaimResult:
         name = None if handler == ANY_HANDLER else handler

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from gateway.domain.model import Delivery, Origin
 from gateway.errors import EventEngineUnavailable
 from gateway.events.protocols import Depth, NewEvent
+from gateway.events.queue import JournalQueue
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.relay")
@@ -47,22 +48,6 @@ class OutgoingDelivery:
     origin: Origin | None = None
 
 
-class RelaySource(Protocol):
-    """The journal, as far as a relay needs it. Every method raises `EventEngineUnavailable`."""
-
-    async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
-        """Claim due deliveries of all handlers."""
-
-    async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:
-        """Mark deliveries that the engine has acknowledged."""
-
-    async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
-        """Return deliveries that could not be sent now."""
-
-    async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
-        """Make a delivery dead that can never be sent."""
-
-
 class RelayTarget(Protocol):
     """The remote engine."""
 
@@ -90,7 +75,7 @@ class RelayContext:
 class Relay:
     """Relays the deliveries of `source`. Lives on the server's loop."""
 
-    def __init__(self, source: RelaySource, target: RelayTarget, context: RelayContext) -> None:
+    def __init__(self, source: JournalQueue, target: RelayTarget, context: RelayContext) -> None:
         self._source = source
         self._target = target
         self._context = context

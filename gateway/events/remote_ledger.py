@@ -1,4 +1,4 @@
-"""The ledger of another process, over HTTP.
+"""The ledger of another process, over HTTP, and the ledger's types as JSON.
 
 The server is `gateway.endpoints.admin.events`, behind the owner's Unix socket. Every request is bounded
 and may be repeated. The caller closes the session.
@@ -7,7 +7,7 @@ and may be repeated. The caller closes the session.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -38,13 +38,22 @@ REQUEST_TIMEOUT: Final = 30.0
 OWNER_URL: Final = "http://owner"
 """The base URL of a server behind its owner's socket."""
 
+MAX_EVENTS: Final = 1000
+"""Events that one selection may name."""
+
+MAX_NAME_LENGTH: Final = 1000
+"""Characters of a name in a selection."""
+
+_SELECTION_FIELDS: Final = frozenset({"state", "handler", "since", "events"})
+
+Json = dict[str, Any]
+
 
 def socket_session(path: Path | str) -> aiohttp.ClientSession:
     """Return a session with the server behind an owner's Unix socket. Call on a loop."""
     connector = aiohttp.UnixConnector(path=str(path))
-    return aiohttp.ClientSession(
-        connector=connector, timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
-    )
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
 
 class RemoteLedger:
@@ -63,62 +72,55 @@ class RemoteLedger:
         self._scope = {"scope": "slot"} if alone else {}
 
     async def depth(self) -> list[Depth]:
-        """Count all that is not done, by handler and state."""
-        return decode_depth(await self._get("depth"))
+        """See `Ledger`."""
+        return [Depth(**depth) for depth in (await self._request("GET", "depth"))["depth"]]
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` rows behind the cursor `after`."""
+        """See `Ledger`."""
         fields = encode_selection(selection)
         events = [("event", event) for event in fields.pop("events", ())]
         fields |= {"limit": limit} | ({} if after is None else {"after": after})
         query = [*events, *((name, str(value)) for name, value in fields.items())]
-        return decode_page(await self._get("", query))
+        data = await self._request("GET", "", query)
+        return DeliveryPage([DeliveryRow(**row) for row in data["deliveries"]], data["next"])
 
     async def history(self, event_id: str) -> EventHistory | None:
-        """Return an event with its deliveries, or None."""
+        """See `Ledger`."""
         if not event_id or event_id in literal_names(EVENTS_PREFIX):
             return None
-        data = await self._get(event_id, none_at_404=True)
-        return None if data is None else decode_history(data)
+        data = await self._request("GET", event_id, none_at_404=True)
+        return None if data is None else _decode_history(data)
 
     async def paused(self) -> frozenset[str]:
-        """Return the handlers that are paused."""
-        return frozenset((await self._get("paused"))["paused"])
+        """See `Ledger`."""
+        return frozenset((await self._request("GET", "paused"))["paused"])
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
-        """Do one bounded chunk of `verb`."""
-        return decode_chunk(await self._post(verb, {**encode_selection(selection), "after": after}))
+        """See `Ledger`."""
+        body = {**encode_selection(selection), "after": after}
+        data = await self._request("POST", verb, body=body)
+        return ChunkResult(int(data["count"]), data["next"])
 
     async def pause(self, handler: str) -> None:
-        """Stop claiming for this handler."""
-        await self._post("pause", {"handler": handler})
+        """See `Ledger`."""
+        await self._request("POST", "pause", body={"handler": handler})
 
     async def resume(self, handler: str) -> None:
-        """Claim again."""
-        await self._post("resume", {"handler": handler})
-
-    async def _get(
-        self, name: str, query: list[tuple[str, str]] | None = None, *, none_at_404: bool = False
-    ) -> Any:
-        scoped = [*(query or ()), *self._scope.items()]
-        return await self._request("GET", name, scoped, none_at_404=none_at_404)
-
-    async def _post(self, name: str, body: Mapping[str, Any]) -> Any:
-        return await self._request("POST", name, list(self._scope.items()), body=body)
+        """See `Ledger`."""
+        await self._request("POST", "resume", body={"handler": handler})
 
     async def _request(
         self,
         method: str,
         name: str,
-        query: list[tuple[str, str]],
+        query: Sequence[tuple[str, str]] = (),
         *,
         body: Mapping[str, Any] | None = None,
         none_at_404: bool = False,
     ) -> Any:
+        url = self._url(name).update_query([*query, *self._scope.items()])
         try:
-            async with self._session.request(
-                method, self._url(name).update_query(query), json=body, allow_redirects=False
-            ) as response:
+            async with self._session.request(method, url, json=body, allow_redirects=False) as response:
                 if response.status == 404 and none_at_404:
                     return None
                 return await _decode(response)
@@ -146,62 +148,29 @@ async def _decode(response: aiohttp.ClientResponse) -> Any:
     raise EventEngineUnavailable(reason)
 
 
-MAX_EVENTS: Final = 1000
-"""Events that one selection may name."""
-
-MAX_NAME_LENGTH: Final = 1000
-"""Characters of a name in a selection."""
-
-_SELECTION_FIELDS: Final = frozenset({"state", "handler", "since", "events"})
-
-Json = dict[str, Any]
-
-
 def encode_page(page: DeliveryPage) -> Json:
     """Return a page as JSON: `deliveries` and the cursor `next`."""
     return {"deliveries": [asdict(row) for row in page.rows], "next": page.next}
 
 
-def decode_page(data: Any) -> DeliveryPage:
-    """Read a page."""
-    return DeliveryPage([DeliveryRow(**row) for row in data["deliveries"]], data["next"])
-
-
 def encode_history(history: EventHistory) -> Json:
     """Return an event as JSON: its deliveries are its `handlers`, each with its `runs`."""
-    handlers = [
-        {**asdict(delivery.row), "runs": list(map(asdict, delivery.runs))}
-        for delivery in history.deliveries
-    ]
     data = asdict(history)
-    del data["deliveries"]
+    handlers = [{**delivery["row"], "runs": delivery["runs"]} for delivery in data.pop("deliveries")]
     return {**data, "handlers": handlers}
 
 
-def decode_history(data: Any) -> EventHistory:
-    """Read an event."""
-    fields = {key: value for key, value in data.items() if key != "handlers"}
-    return EventHistory(**fields, deliveries=[_decode_delivery(item) for item in data["handlers"]])
-
-
-def _decode_delivery(data: Any) -> DeliveryHistory:
-    row = {key: value for key, value in data.items() if key != "runs"}
-    return DeliveryHistory(DeliveryRow(**row), [Attempt(**run) for run in data["runs"]])
+def _decode_history(data: Json) -> EventHistory:
+    deliveries = []
+    for row in data.pop("handlers"):
+        runs = [Attempt(**run) for run in row.pop("runs")]
+        deliveries.append(DeliveryHistory(DeliveryRow(**row), runs))
+    return EventHistory(**data, deliveries=deliveries)
 
 
 def encode_depth(depths: list[Depth]) -> Json:
     """Return depths as JSON."""
     return {"depth": [asdict(depth) for depth in depths]}
-
-
-def decode_depth(data: Any) -> list[Depth]:
-    """Read depths."""
-    return [Depth(**depth) for depth in data["depth"]]
-
-
-def decode_chunk(data: Any) -> ChunkResult:
-    """Read what one chunk of a bulk operation did."""
-    return ChunkResult(int(data["count"]), data["next"])
 
 
 def encode_selection(selection: Selection) -> Json:

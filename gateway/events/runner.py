@@ -45,9 +45,7 @@ class _Settlement(NamedTuple):
     delay: float = 0.0
 
 
-_ATTEMPTS_USED_UP: Final = Outcome(
-    "gone", "every attempt was used up; the last one ended with the process"
-)
+_USED_UP: Final = Outcome("gone", "every attempt was used up; the last one ended with the process")
 
 
 def retry_delay(policy: RetryPolicy, attempt: int) -> float:
@@ -160,7 +158,7 @@ class Runner:
 
     async def _dispatch(self, delivery: Delivery, spec: HandlerSpec) -> Outcome:
         if delivery.attempt > spec.retry.attempts:
-            return _ATTEMPTS_USED_UP
+            return _USED_UP
         failpoints.hit("mid handler")
         try:
             return await self._dispatcher.run(delivery)

@@ -56,7 +56,7 @@ def preflight_method(request: web.BaseRequest) -> str | None:
 async def serve_cross_origin(
     request: web.BaseRequest, policy: CorsPolicy, methods: Sequence[str], serve: Serve
 ) -> GatewayResponse:
-    """Answer a preflight; else serve the request, and set the headers for its origin.
+    """Respond to a preflight; else serve the request, and set the headers for its origin.
 
     `methods` are allowed if the policy names none. Raises what `serve` raises, and
     `Refusal("forbidden")` for a preflight of an origin that may not call.

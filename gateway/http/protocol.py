@@ -1,7 +1,7 @@
 """The HTTP/1 server, on aiohttp's low-level one.
 
-One handler gets every request right after its headers: nothing is routed, read or answered with
-`100 Continue` before it decides (aiohttp's own application would do all three).
+One handler gets every request right after its headers: nothing is routed or read, and no
+`100 Continue` is sent, before it decides (aiohttp's own application would do all three).
 """
 
 from __future__ import annotations

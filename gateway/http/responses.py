@@ -99,7 +99,7 @@ class GatewayResponse(web.StreamResponse):
 
 
 ApiHandler = Callable[[IncomingRequest], Awaitable[GatewayResponse]]
-"""Answers the requests of one endpoint, or raises `Refusal`."""
+"""Serves the requests of one endpoint, or raises `Refusal`."""
 
 
 async def _drain_socket(connection: socket.socket) -> None:

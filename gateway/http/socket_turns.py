@@ -11,7 +11,6 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
 from typing import Final
 
 MAX_TURN_SECONDS: Final = 0.05
@@ -19,11 +18,11 @@ MAX_TURN_SECONDS: Final = 0.05
 
 
 class SocketTurns:
-    """The thread's side of one transfer, over a non-blocking socket.
+    """One transfer over a non-blocking socket: turns in threads, and waits on the loop between them.
 
     One thread at a time touches it; only `stopped`, which ends a turn early, is set by another.
     `remaining` bytes are still to move, `would_block` says that the socket ended the last turn.
-    `events` are those of poll(2) that `_poll` waits for.
+    `events` are those of poll(2) that are waited for: POLLIN or POLLOUT.
     """
 
     def __init__(self, connection: socket.socket, remaining: int, events: int) -> None:
@@ -32,6 +31,7 @@ class SocketTurns:
         self.transferred = 0
         self.would_block = False
         self.stopped = False
+        self._reads = events == select.POLLIN
         self._poller = select.poll()
         self._poller.register(connection, events)
 
@@ -55,6 +55,21 @@ class SocketTurns:
         """Wait up to `seconds`, in the thread; tell whether the socket is ready."""
         return bool(self._poller.poll(seconds * 1000))
 
+    async def wait_ready(self, seconds: float) -> bool:
+        """Wait on the loop until the socket is ready or broken; False after `seconds`."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        if self._reads:
+            loop.add_reader(self.socket, ready.set)
+        else:
+            loop.add_writer(self.socket, ready.set)
+        try:
+            async with asyncio.timeout(seconds):
+                return await ready.wait()
+        except TimeoutError:
+            return False
+        finally:
+            (loop.remove_reader if self._reads else loop.remove_writer)(self.socket)
+
 
 def duplicate_tcp_socket(transport: asyncio.Transport) -> socket.socket | None:
     """Return a second, non-blocking socket of the same connection; None if it is not plain TCP.
@@ -72,32 +87,3 @@ def duplicate_tcp_socket(transport: asyncio.Transport) -> socket.socket | None:
         return None
     duplicate.setblocking(False)
     return duplicate
-
-
-async def wait_readable(connection: socket.socket, seconds: float) -> bool:
-    """Wait on the loop until `connection` has bytes or has ended; False after `seconds`."""
-    loop = asyncio.get_running_loop()
-    return await _wait_ready(connection, seconds, loop.add_reader, loop.remove_reader)
-
-
-async def wait_writable(connection: socket.socket, seconds: float) -> bool:
-    """Wait on the loop until `connection` takes bytes or is broken; False after `seconds`."""
-    loop = asyncio.get_running_loop()
-    return await _wait_ready(connection, seconds, loop.add_writer, loop.remove_writer)
-
-
-async def _wait_ready(
-    connection: socket.socket,
-    seconds: float,
-    add: Callable[[socket.socket, Callable[[], None]], object],
-    remove: Callable[[socket.socket], object],
-) -> bool:
-    ready = asyncio.Event()
-    add(connection, ready.set)
-    try:
-        async with asyncio.timeout(seconds):
-            return await ready.wait()
-    except TimeoutError:
-        return False
-    finally:
-        remove(connection)

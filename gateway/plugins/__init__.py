@@ -1,11 +1,10 @@
 """Plugins: YAML documents, checked, compiled and swapped in as one set."""
 
-from gateway.plugins.kinds import HANDLER, KINDS, Handler, Kind, ParsedPlugin, Plugin, validate
-from gateway.plugins.loader import Plugins, PluginSet
+from gateway.plugins.kinds import KINDS, Handler, Kind, ParsedPlugin, Plugin, validate
+from gateway.plugins.loader import Plugins
 from gateway.plugins.yaml_documents import Document, PluginErrors
 
 __all__ = [
-    "HANDLER",
     "KINDS",
     "Document",
     "Handler",
@@ -13,7 +12,6 @@ __all__ = [
     "ParsedPlugin",
     "Plugin",
     "PluginErrors",
-    "PluginSet",
     "Plugins",
     "validate",
 ]

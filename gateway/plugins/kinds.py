@@ -158,10 +158,9 @@ class Handler:
             return f"{text}, {self.schedule}"
         for word, ends in (("prefix", self.prefix), ("suffix", self.suffix)):
             text += f", {word} {' or '.join(ends)}" if ends else ""
-        if self.event not in ADMITTING:
-            return text
-        keeps = self.keeps_authorization
-        return f"{text}, {'keeps' if keeps else 'replaces'} the default authorization"
+        if self.event in ADMITTING:
+            text += f", {'keeps' if self.keeps_authorization else 'replaces'} the default authorization"
+        return text
 
 
 def _parse_handler(document: Document) -> ParsedPlugin:

@@ -158,9 +158,8 @@ class Plugins:
         for plugin in parsed:
             if isinstance(plugin.model, ConfigModel) and keys is not None:
                 references = References(plugin.document, keys)
-                values[plugin.name] = (
-                    _attempt(errors, references.resolve, plugin.model.config, "config") or {}
-                )
+                config = _attempt(errors, references.resolve, plugin.model.config, "config")
+                values[plugin.name] = config or {}
                 self.mask.add_secrets(references.secrets)
         return Configs(values, mask=self.mask)
 
@@ -189,9 +188,7 @@ def _show_lines(documents: list[Document], kinds: Sequence[Kind]) -> None:
     for document in documents:
         files.setdefault(document.file, []).append(document)
     for file, group in files.items():
-        scripts = [
-            doc.source(key) for doc in group for key in keys if isinstance(doc.data.get(key), str)
-        ]
+        scripts = [d.source(key) for d in group for key in keys if isinstance(d.data.get(key), str)]
         show_lines(str(file), group[0].lines, scripts)
 
 

@@ -140,9 +140,7 @@ class HandlerTestModel(Strict):
         default_factory=dict, description="Keys of the event; the others have defaults"
     )
     configs: Items = Field(default_factory=dict, description="Config plugins of the test")
-    callout: list[AnswerModel] = Field(
-        default_factory=list, description="Responses of stubbed callouts, in order"
-    )
+    callout: list[AnswerModel] = Field(default_factory=list, description="Stubbed responses, in order")
     records: dict[str, Items] = Field(
         default_factory=dict, description="Items before: collection to key to item"
     )

@@ -117,9 +117,7 @@ class CorsModel(Strict):
     headers: list[HeaderName] = Field(
         default_factory=list, description="Request headers; all requested ones if not given"
     )
-    expose: list[HeaderName] = Field(
-        default_factory=list, description="Response headers a page may read"
-    )
+    expose: list[HeaderName] = Field(default_factory=list, description="Response headers pages may read")
     credentials: bool = Field(False, description="Cookies and authorization may be sent")
     max_age: int = Field(600, ge=0, le=86400, description="Seconds that a preflight is remembered")
 
@@ -175,12 +173,8 @@ class RouteTestModel(Strict):
     name: str
     request: RouteRequestModel
     configs: Items = Field(default_factory=dict, description="Config plugins of the test")
-    callout: list[AnswerModel] = Field(
-        default_factory=list, description="Responses of stubbed callouts, in order"
-    )
-    upstream: AnswerModel = Field(
-        default_factory=AnswerModel, description="Response of the stubbed upstream"
-    )
+    callout: list[AnswerModel] = Field(default_factory=list, description="Stubbed responses, in order")
+    upstream: AnswerModel = Field(default_factory=AnswerModel, description="The stubbed response")
     records: dict[str, Items] = Field(
         default_factory=dict, description="Items before: collection to key to item"
     )

@@ -31,7 +31,7 @@ INTERNAL: Final = "gateway."
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
-_MAX_INTEGER: Final = 2**63
+_MAX_INT: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,7 @@ def is_number(value: object) -> bool:
     """Return whether every JSON reader accepts this number: finite, integers of up to 64 bits."""
     if isinstance(value, float):
         return math.isfinite(value)
-    return (
-        isinstance(value, int) and not isinstance(value, bool) and -_MAX_INTEGER <= value < _MAX_INTEGER
-    )
+    return isinstance(value, int) and not isinstance(value, bool) and -_MAX_INT <= value < _MAX_INT
 
 
 def _utf8(text: str, what: str) -> bytes:

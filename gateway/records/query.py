@@ -26,10 +26,7 @@ _DIGEST: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class ItemPage:
-    """Some items in their order, each with its key under `key`; `cursor` leads to the next page.
-
-    `cursor` is None where there are no more.
-    """
+    """Items in order, each with its key under `key`; `cursor` leads to the next page, None: the end."""
 
     items: list[dict[str, Any]]
     cursor: str | None = None
@@ -99,10 +96,7 @@ class Query:
         return base64.urlsafe_b64encode(self._digest(where) + where).decode().rstrip("=")
 
     def continued(self, cursor: str | None) -> Query:
-        """Return the same query, continued at `cursor`.
-
-        Raises `ValueError` for a cursor of another query.
-        """
+        """Return the query continued at `cursor`. Raises `ValueError` for one of another query."""
         if cursor is None:
             return self
         wrong = ValueError("this cursor does not belong to this query: begin without one")

@@ -187,15 +187,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     # Only where it is new: closing a descriptor drops all locks of this process on the file.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(
-        path, isolation_level=None, timeout=RETRY_TIMEOUT, check_same_thread=False
-    )
+    db = sqlite3.connect(path, isolation_level=None, timeout=RETRY_TIMEOUT, check_same_thread=False)
     try:
-        _set_up(connection, path)
+        _set_up(db, path)
     except BaseException:
-        connection.close()
+        db.close()
         raise
-    return connection
+    return db
 
 
 def _set_up(db: sqlite3.Connection, path: Path) -> None:

@@ -56,10 +56,8 @@ class MemoryStore:
     ) -> bool:
         """See `RecordStore`."""
         items = self._kept.setdefault(collection, {})
-        now = items.get(item.key)
-        if (only_new and now is not None) or (
-            replaces is not None and (now is None or now.text != replaces)
-        ):
+        stored = await self.get(collection, item.key)
+        if (only_new and stored is not None) or (replaces is not None and stored != replaces):
             return False
         items[item.key] = item
         return True

@@ -17,22 +17,16 @@ from aiohttp import web
 
 from gateway.domain.schedules import Schedule
 from gateway.endpoints.dispatcher import Dispatcher
-from gateway.endpoints.inflight import Inflight
 from gateway.errors import ConfigError
-from gateway.events.journal import Journal
 from gateway.events.scheduler import Scheduler
 from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
-from gateway.plugins import Plugins
-from gateway.plugins.hooks import Hooks
-from gateway.server.base import protected_places
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
+from gateway.server.process import protected_places
 from gateway.server.resources import Resources
 from gateway.server.script_services import HOOKS_GRACE
-from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
-from gateway.storage.local.state_dir import StateDirectory
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
@@ -55,74 +49,35 @@ class Gateway:
     servers: list[web.ServerRunner] = field(default_factory=list)
 
     @property
-    def settings(self) -> Settings:
-        """The settings."""
-        return self.resources.settings
-
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """Where every request enters."""
-        return self.endpoints.dispatcher
-
-    @property
-    def hooks(self) -> Hooks:
-        """What calls the handlers."""
-        return self.resources.hooks
-
-    @property
-    def plugins(self) -> Plugins:
-        """The plugins."""
-        return self.resources.plugins
-
-    @property
-    def state(self) -> StateDirectory:
-        """The files of this process in the state folder."""
-        return self.resources.directory
-
-    @property
-    def journal(self) -> Journal:
-        """The journal of this process."""
-        return self.resources.journal
-
-    @property
-    def inflight(self) -> Inflight:
-        """The active uploads."""
-        return self.endpoints.inflight
-
-    @property
-    def generated_token(self) -> str | None:
-        """The token that this start generated, to be shown once."""
-        return self.resources.process.token
-
-    @property
     def address(self) -> tuple[str, int]:
         """The address and port that are (or, while stopping, were) bound."""
-        return self.resources.process.address
+        return self.resources.base.shared.address
 
     @property
     def url(self) -> str:
         """The URL of the gateway on this machine."""
-        return self.resources.process.url
+        return self.resources.base.shared.url
 
     def describe(self) -> list[str]:
         """Return the lines of the start: what each plugin does, and who authorizes uploads."""
-        return [*self.plugins.describe(), _authorization(self.settings, self.hooks)]
+        return [*self.resources.plugins.describe(), _authorization(self.resources)]
 
     def log_description(self) -> None:
         """Log the description, once for all processes."""
-        if self.resources.process.slot == 0:
+        if self.resources.base.state.slot == 0:
             for line in self.describe():
                 log.info("%s", line, extra=event("plugin.loaded"))
 
     async def reload(self) -> None:
         """Load plugins and certificates anew (SIGHUP); any error keeps the old ones and is logged."""
-        resources, settings = self.resources, self.settings
+        resources, settings = self.resources, self.resources.settings
+        tree = resources.base.disk.tree
         try:
             # On a context of its own: one that takes half of a pair could serve no client any more.
             await asyncio.to_thread(tls_context, settings)
-            await asyncio.to_thread(resources.installation.read_certificate)
-            await asyncio.to_thread(resources.disk.tree.reload_protected, protected_places(settings))
-            await self.plugins.reload()  # last: an error after it would leave new plugins in force
+            await asyncio.to_thread(resources.base.installation.read_certificate)
+            await asyncio.to_thread(tree.reload_protected, protected_places(settings))
+            await resources.plugins.reload()  # last: an error after it would leave new plugins in force
         except ConfigError as error:
             log.error(
                 "the reload failed, nothing has changed:\n%s", error, extra=event("plugins.rejected")
@@ -136,7 +91,7 @@ class Gateway:
                 load_certificate(resources.tls, settings)
         await self.delivery.refresh()
         self.scheduler.refresh(_schedules(resources))
-        number = self.plugins.current.number
+        number = resources.plugins.current.number
         log.info("reloaded: plugin set %d", number, extra=event("plugins.reloaded"))
         self.log_description()
 
@@ -172,7 +127,7 @@ async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:
     parts = resources.parts
     parts.committer.start()
     stack.push_async_callback(asyncio.to_thread, parts.committer.close)
-    stack.push_async_callback(asyncio.to_thread, resources.directory.socket.unlink, missing_ok=True)
+    stack.push_async_callback(asyncio.to_thread, resources.base.directory.socket.unlink, missing_ok=True)
     await resources.hooks.start()
     stack.push_async_callback(resources.hooks.close, HOOKS_GRACE)
     for clients in reversed(parts.clients):
@@ -186,8 +141,8 @@ def _start_background(stack: AsyncExitStack, resources: Resources) -> None:
     """Start the tasks that keep the state folder small, until they are cancelled."""
     retention = resources.settings.retention, resources.settings.relayed_retention
     work = [resources.journal.ledger.prune_periodically(*retention)]
-    if resources.process.slot == 0:
-        work.append(_remove_expired(resources.state.one_time_marks))
+    if resources.base.state.slot == 0:
+        work.append(_remove_expired(resources.base.state.one_time_marks))
     for coroutine in work:
         stack.callback(asyncio.create_task(coroutine).cancel)
 
@@ -201,8 +156,8 @@ async def _remove_expired(marks: OneTimeMarks) -> None:
 
 async def _listen(resources: Resources, public: web.ServerRunner, owner: web.ServerRunner) -> None:
     """Accept requests on the port, and the owner's on the Unix socket."""
-    await web.SockSite(owner, owner_socket(resources.directory)).start()
-    port = resources.process.socket
+    await web.SockSite(owner, owner_socket(resources.base.directory)).start()
+    port = resources.base.shared.socket
     await web.SockSite(public, port, ssl_context=resources.tls, backlog=BACKLOG).start()
 
 
@@ -224,11 +179,12 @@ async def _clean_up(servers: list[web.ServerRunner]) -> None:
 
 def _schedules(resources: Resources) -> dict[str, Schedule]:
     """Return the schedules that this process ticks: the first process of a node ticks all."""
-    return resources.plugins.current.schedules if resources.process.slot == 0 else {}
+    return resources.plugins.current.schedules if resources.base.state.slot == 0 else {}
 
 
-def _authorization(settings: Settings, hooks: Hooks) -> str:
-    if hooks.replaces_authorization():
+def _authorization(resources: Resources) -> str:
+    settings = resources.settings
+    if resources.hooks.replaces_authorization():
         return "uploads are authorized by the plugins"
     if settings.auth == "none" and not settings.auth_explicit:
         return (

@@ -10,16 +10,45 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.domain.addresses import host_port
+from gateway.domain.model import Delivery
+from gateway.errors import HandlerFailed, HandlerGone, Postponed
 from gateway.events.nats import make_engine
-from gateway.events.protocols import Ledger
+from gateway.events.protocols import Ledger, Outcome
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
-from gateway.server.plugin_dispatcher import PluginDispatcher
-from gateway.server.resources import Resources
+from gateway.files.service import FilesService
+from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a worker needs no journal
     from gateway.events.nats.engine import NatsEngine
+    from gateway.server.resources import Resources
+
+
+class PluginDispatcher:
+    """Dispatches deliveries to the handlers of the loaded plugins: a `DeliveryDispatcher`."""
+
+    def __init__(self, hooks: Hooks, files: FilesService) -> None:
+        self._hooks = hooks
+        self._files = files
+
+    async def run(self, delivery: Delivery) -> Outcome:
+        """Run the handler on its whole event.
+
+        A run that could not connect to the owner of the file is postponed: the handler did not fail.
+        """
+        event = await self._files.event_for(delivery)
+        try:
+            await self._hooks.run_delivery(delivery, event)
+        except HandlerGone as error:
+            return Outcome("gone", str(error))
+        except Postponed as error:
+            return Outcome("postponed", str(error))
+        except HandlerFailed as error:
+            if (unavailable := self._files.unavailable_owner(delivery, error)) is not None:
+                return Outcome("postponed", str(unavailable))
+            return Outcome("failed", "\n".join(filter(None, (str(error), error.traceback))))
+        return Outcome("succeeded")
 
 
 class EventDelivery:
@@ -30,13 +59,13 @@ class EventDelivery:
 
     def __init__(self, resources: Resources, metrics: Metrics) -> None:
         self._resources = resources
-        self.dispatcher = PluginDispatcher(resources.hooks, resources.files)
+        self.dispatcher = PluginDispatcher(resources.hooks, resources.scripts.files)
         self._nats: NatsEngine | None = None
         self._relay: Relay | None = None
         if resources.settings.events == "journal":
             self.runner = Runner(resources.journal.queue, self.dispatcher, metrics)
             return
-        self._nats = nats = make_engine(resources.settings, resources.node)
+        self._nats = nats = make_engine(resources.settings, resources.base.node)
         self._relay = relay = Relay(resources.journal.queue, nats.outbox, _relay_context(resources))
         self.runner = Runner(nats.queue, self.dispatcher, metrics)
         metrics.gauge(
@@ -79,12 +108,12 @@ class EventDelivery:
 
 def _relay_context(resources: Resources) -> RelayContext:
     async def etags(upload_ids: Sequence[str]) -> Mapping[str, str]:
-        versions = await resources.upload_versions.find(upload_ids)
+        versions = await resources.scripts.versions.find(upload_ids)
         return {upload_id: version.etag for upload_id, version in versions.items() if version.etag}
 
     return RelayContext(
-        lambda: host_port(*resources.advertised),
-        resources.installation.scheme,
+        lambda: host_port(*resources.base.installation.advertised),
+        resources.base.installation.scheme,
         etags,
         resources.journal.ledger.depth,
     )

@@ -59,37 +59,37 @@ async def open_endpoints(
 
     `ledgers` are those of event engines beside the journals, by name.
     """
-    settings, hooks, slot = resources.settings, resources.hooks, resources.process.slot
+    settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
     inflight = Inflight()
     metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
-    processes = ProcessClients(settings.state, resources.process.others)
+    processes = ProcessClients(settings.state, sorted({*range(settings.processes)} - {slot}))
     stack.push_async_callback(processes.close)
     processes.start()
-    resources.files.saver.store_with_writer(resources.writer)
+    resources.scripts.files.saver.store_with_writer(resources.parts.writer)
     body_receiver = BodyReceiver(settings.idle_timeout)
     await body_receiver.open()
     stack.callback(body_receiver.close)
     auth = await _open_auth(stack, resources, metrics)
     routing = await _open_routing(stack, resources, auth, metrics)
-    downloads = DownloadHandler(settings, auth, hooks, resources.storage, metrics, slot)
+    downloads = DownloadHandler(settings, auth, hooks, resources.parts.storage, metrics, slot)
     stack.callback(downloads.close)
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
     uploads = UploadHandler(
-        Admission(settings, auth, hooks, inflight, resources.state.one_time_marks),
-        resources.writer,
+        Admission(settings, auth, hooks, inflight, resources.base.state.one_time_marks),
+        resources.parts.writer,
         body_receiver,
         UploadOutcomes(inflight, metrics, hooks),
         slot,
     )
-    stored = InternalFilesEndpoint(resources.storage, resources.upload_versions, downloads)
+    stored = InternalFilesEndpoint(resources.parts.storage, resources.scripts.versions, downloads)
     notifications = _open_notifications(stack, resources, auth, metrics, processes)
     ledger, backend = resources.journal.ledger, resources.parts.backend
     is_reachable = None if backend is None else backend.is_reachable
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
     api: dict[str, ApiHandler] = {
-        **ReadinessEndpoint(ledger, resources.disk.space, hooks, is_reachable).handlers(),
+        **ReadinessEndpoint(ledger, resources.base.disk.space, hooks, is_reachable).handlers(),
         **metrics_endpoint.handlers(),
         **UploadStatusEndpoint(ledger, inflight, hooks, processes).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact)).handlers(),
@@ -112,13 +112,13 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
             "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
         )
         verify = verifier.verify
-    return Auth(settings, tokens_of(settings), resources.installation, verify)
+    return Auth(settings, tokens_of(settings), resources.base.installation, verify)
 
 
 async def _open_routing(
     stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics
 ) -> Routing:
-    proxy = Proxy(auth.trusts)
+    proxy = Proxy(auth.proxies.trusts)
     await proxy.start()
     stack.push_async_callback(proxy.close)
     return Routing(
@@ -139,17 +139,17 @@ def _open_notifications(
     bucket = settings.storage if isinstance(settings.storage, Bucket) else None
     processor = NotificationProcessor(
         NotificationScope(bucket, frozenset(settings.object_buckets)),
-        resources.storage,
-        resources.presigned_uploads,
-        UploadOwnership(resources.installation.marks, outbox),
+        resources.parts.storage,
+        resources.scripts.presigned_uploads,
+        UploadOwnership(resources.base.installation.marks, outbox),
         ObjectEventPublisher(outbox, resources.hooks),
         metrics,
     )
-    if bucket is not None and resources.process.slot == 0:
+    if bucket is not None and resources.base.state.slot == 0:
         reconciler = PresignedUploadReconciler(
-            resources.presigned_uploads,
+            resources.scripts.presigned_uploads,
             processor,
-            resources.storage,
+            resources.parts.storage,
             metrics,
             settings.reconcile_after,
         )
@@ -167,7 +167,7 @@ def _whole_ledger(
     own, sessions = resources.journal.ledger, processes.sessions
     if not sessions and not ledgers:
         return own
-    parts: dict[int, Ledger] = {resources.process.slot: own}
+    parts: dict[int, Ledger] = {resources.base.state.slot: own}
     parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
     named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(ledgers)
     return CombinedLedger(lambda: named, (lambda: ledgers) if ledgers else None)

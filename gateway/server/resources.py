@@ -12,13 +12,13 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.auth.installation import Installation
+from gateway.auth.installation import Installation, public_url
 from gateway.auth.links import SignedUrlFactory
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.committer import Committer
 from gateway.commit.local_writer import LocalWriter
 from gateway.commit.object_backend import MAX_CONNECTIONS, ObjectBackend
-from gateway.commit.records import LocalDisk, ProcessState, Subscribers, UploadEvents
+from gateway.commit.records import Subscribers, UploadEvents
 from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.commit.writer import StorageWriter
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
@@ -31,21 +31,18 @@ from gateway.files.versions import JournalVersions
 from gateway.http.sockets import tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
-from gateway.plugins.scripting.namespace import Services
 from gateway.records.collection import Records, open_records
-from gateway.server.base import (
+from gateway.server.process import (
     DISK_THREADS,
     ProcessBase,
-    advertised_address,
-    node_name,
+    SharedResources,
     open_base,
+    open_shared_resources,
 )
 from gateway.server.script_services import connect_services, make_plugins
-from gateway.server.shared import ProcessContext, open_shared_resources
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_secrets
 from gateway.storage.local.read_pool import ReadPool
-from gateway.storage.local.state_dir import StateDirectory
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.protocols import Storage
 from gateway.storage.s3.client import Clients
@@ -72,24 +69,26 @@ class StorageParts:
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptStorage:
+    """The files and records of scripts."""
+
+    files: FilesService
+    versions: JournalVersions
+    records: Records
+    presigned_uploads: PresignedUploads
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """What the endpoints and the event delivery of one process need.
 
     `close` closes all of it. It blocks, and nothing may be committing any more.
     """
 
-    settings: Settings
-    process: ProcessContext
-    directory: StateDirectory
+    base: ProcessBase
     tls: ssl.SSLContext | None
-    installation: Installation
-    disk: LocalDisk
-    state: ProcessState
     parts: StorageParts
-    records: Records
-    presigned_uploads: PresignedUploads
-    files: FilesService
-    upload_versions: JournalVersions
+    scripts: ScriptStorage
     plugins: Plugins
     hooks: Hooks
     notification_secrets: tuple[str, ...]
@@ -100,90 +99,44 @@ class Resources:
         self._stack.close()
 
     @property
+    def settings(self) -> Settings:
+        """The settings."""
+        return self.base.shared.settings
+
+    @property
     def journal(self) -> Journal:
         """The journal of this process."""
-        return self.state.journal
-
-    @property
-    def storage(self) -> Storage:
-        """The reading side of the storage."""
-        return self.parts.storage
-
-    @property
-    def writer(self) -> StorageWriter:
-        """The writing side of the storage."""
-        return self.parts.writer
-
-    @property
-    def services(self) -> Services:
-        """What the gateway provides for scripts."""
-        return self.plugins.services
-
-    @property
-    def advertised(self) -> tuple[str, int]:
-        """The address and port that events name: never `all interfaces`."""
-        return advertised_address(self.settings, self.process)
-
-    @property
-    def node(self) -> str:
-        """The name that runs of handlers are recorded with."""
-        return node_name(self.settings, self.process)
+        return self.base.state.journal
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The files and records of scripts."""
-
-    records: Records
-    presigned_uploads: PresignedUploads
-    versions: JournalVersions
-    service: FilesService
-
-
-def open_resources(settings: Settings, process: ProcessContext | None = None) -> Resources:
+def open_resources(
+    settings: Settings, shared: SharedResources | None = None, slot: int = 0
+) -> Resources:
     """Open the resources of one process. Raises `ConfigError`, and then nothing stays open.
 
-    Without `process`, from a supervisor, this is the only process of its directory. Blocking.
+    Without `shared`, from a supervisor, this is the only process of its directory. Blocking.
     """
     with ExitStack() as stack:
-        if process is None:
+        if shared is None:
             shared = open_shared_resources(settings)
             stack.callback(shared.close)
-            process = shared.process(0)
-        base = open_base(settings, process, stack)
+        base = open_base(shared, slot, stack)
         tls = tls_context(settings)
         plugins = make_plugins(settings, stack)
-        notification_secrets = read_secrets(settings.notifications_secret_file)
-        plugins.mask.add_secrets(notification_secrets)
+        secrets = read_secrets(settings.notifications_secret_file)
+        plugins.mask.add_secrets(secrets)
         clients = _storage_clients(settings, plugins)
         hooks = Hooks(plugins)
         parts = _open_storage(base, hooks, clients)
-        files = _open_files(base, parts.storage, stack)
-        _connect_scripts(base.installation, parts.storage, files, plugins)
+        scripts = _open_script_storage(base, parts.storage, stack)
+        _connect_scripts(base.installation, parts.storage, scripts, plugins)
         plugins.load()
         base.state.journal.open()
         stack.callback(base.state.journal.close)
         _recover(base, parts.backend)
         stack.callback(parts.read_pool.close)
         stack.callback(base.disk.executor.shutdown)
-        return Resources(
-            settings=settings,
-            process=process,
-            directory=base.directory,
-            tls=tls,
-            installation=base.installation,
-            disk=base.disk,
-            state=base.state,
-            parts=parts,
-            records=files.records,
-            presigned_uploads=files.presigned_uploads,
-            files=files.service,
-            upload_versions=files.versions,
-            plugins=plugins,
-            hooks=hooks,
-            notification_secrets=notification_secrets,
-            _stack=stack.pop_all(),
-        )
+        return Resources(base, tls, parts, scripts, plugins, hooks, secrets, stack.pop_all())
 
 
 def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...]:
@@ -200,7 +153,7 @@ def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...
 
 
 def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...]) -> StorageParts:
-    settings, disk, state = base.settings, base.disk, base.state
+    settings, disk, state = base.shared.settings, base.disk, base.state
     events = UploadEvents(partial(_subscribers, hooks), Redaction(settings.redact), state.slot)
     committer = Committer(BatchCommitter(disk, state, events), state.journal.outbox, disk)
     read_pool = ReadPool(DISK_THREADS)
@@ -221,42 +174,44 @@ def _subscribers(hooks: Hooks) -> Subscribers:
     return Subscribers(uploaded, hooks.handler_specs(OBJECT_CREATED))
 
 
-def _open_files(base: ProcessBase, storage: Storage, stack: ExitStack) -> _Files:
-    settings, in_bucket = base.settings, base.settings.storage != "file"
+def _open_script_storage(base: ProcessBase, storage: Storage, stack: ExitStack) -> ScriptStorage:
+    settings = base.shared.settings
+    in_bucket = settings.storage != "file"
     records = open_records(settings)
     stack.callback(records.close)
     presigned = PresignedUploads(records.own("initiated"), first_check=settings.reconcile_after)
     versions = JournalVersions(base.state.journal, objects=in_bucket)
-    service = FilesService(
+    files = FilesService(
         storage,
-        FileSaver(base.process.slot),
+        FileSaver(base.state.slot),
         versions=versions,
-        peers=Peers(base.installation, partial(advertised_address, settings, base.process)),
+        peers=Peers(base.installation, lambda: base.installation.advertised),
         disk=None if in_bucket else SharedDisk(storage, settings.directory),
     )
-    return _Files(records, presigned, versions, service)
+    return ScriptStorage(files, versions, records, presigned)
 
 
 def _connect_scripts(
-    installation: Installation, storage: Storage, files: _Files, plugins: Plugins
+    installation: Installation, storage: Storage, scripts: ScriptStorage, plugins: Plugins
 ) -> None:
     links = SignedUrlFactory(
         installation.settings,
         installation.urls,
-        lambda: installation.public_url,
+        lambda: public_url(installation.settings, installation.own),
         storage,
-        files.presigned_uploads.record_grant,
+        scripts.presigned_uploads.record_grant,
     )
-    connect_services(plugins.services, files.service, files.records, links, installation)
+    connect_services(plugins.services, scripts.files, scripts.records, links, installation)
     plugins.services.own_endpoint = lambda: installation.own_url
 
 
 def _recover(base: ProcessBase, backend: ObjectBackend | None) -> None:
     """Settle what a crash left, in the files and the journal of this slot and of unused ones."""
-    directory, journal, processes = base.directory, base.state.journal, base.process.count
+    directory, journal = base.directory, base.state.journal
+    processes = base.shared.settings.processes
     directory.sync()
     recover(base.disk.incoming, journal, base.state.one_time_marks)
-    if base.process.slot == 0:
+    if base.state.slot == 0:
         absorb_slots(directory, journal, processes)
         create_journals(directory, journal, processes)
     pending = journal.pending_uploads.hold().result()

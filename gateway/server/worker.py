@@ -35,7 +35,7 @@ from gateway.http.sockets import listening_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.records.collection import open_records
-from gateway.server.plugin_dispatcher import PluginDispatcher
+from gateway.server.delivery import PluginDispatcher
 from gateway.server.script_services import HOOKS_GRACE, connect_services, make_plugins
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import existing_slots

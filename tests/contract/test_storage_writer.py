@@ -51,7 +51,7 @@ async def begin(
 
 async def visible(gateway: Gateway) -> dict[str, bytes]:
     """Return what can be read, by path."""
-    storage, found = gateway.resources.storage, {}
+    storage, found = gateway.resources.parts.storage, {}
     paths = [stat.path async for stat in storage.list("/upload/")]
     for path in paths:
         async with storage.open(path) as opened:
@@ -62,7 +62,7 @@ async def visible(gateway: Gateway) -> dict[str, bytes]:
 async def unfinished(gateway: Gateway) -> list[str]:
     """Return what lies about of uploads that did not end well."""
     if gateway.resources.parts.backend is None:
-        return list(gateway.resources.disk.incoming.upload_ids())
+        return list(gateway.resources.base.disk.incoming.upload_ids())
     return [
         key async for key, _, _ in gateway.resources.parts.backend.objects.list_multiparts("a prefix/")
     ]
@@ -109,7 +109,7 @@ async def test_a_client_that_goes_away_leaves_nothing(begin: StartGateway, size:
             request_head("PUT", "/upload/x", f"Content-Length: {size}") + os.urandom(size - 1)
         )
         connection.reset()
-    while len(gateway.inflight):
+    while len(gateway.endpoints.inflight):
         await asyncio.sleep(0.01)  # it ends by itself
     assert await visible(gateway) == {}
     assert await unfinished(gateway) == []
@@ -195,7 +195,7 @@ async def test_type_and_metadata_stay_with_the_bytes(begin: StartGateway, size: 
     gateway = await begin()
     lines = ("Content-Type: image/x-odd", "X-Amz-Meta-Color: blue", "X-Amz-Meta-Title: für dich")
     await put(gateway, "/upload/x", bytes(size), *lines)
-    stat = await gateway.resources.storage.stat("/upload/x")
+    stat = await gateway.resources.parts.storage.stat("/upload/x")
     assert stat.mime == "image/x-odd"
     assert dict(stat.metadata) | {"color": "blue", "title": "für dich"} == stat.metadata
 
@@ -218,7 +218,7 @@ async def test_handlers_are_told_and_can_read_the_very_file(
         answer = await put(gateway, "/upload/a/x", os.urandom(size))
         _, event = await recorder.next_event()
         await handlers_done(gateway, answer.json["upload_id"])
-    on_disk = gateway.settings.storage == "file"
+    on_disk = gateway.resources.settings.storage == "file"
     assert (event["key"], event["path"], event["bytes"]) == ("upload/a/x", "/upload/a/x", size)
     assert event["filepath"] == (str(tmp_path / "data/upload/a/x") if on_disk else None)
     assert event["etag"]

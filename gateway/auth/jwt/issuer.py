@@ -91,7 +91,7 @@ class Issuer:
     @property
     def ready(self) -> bool:
         """Whether tokens can be verified, if only with expired keys."""
-        return self._usable()
+        return self._clock() < self._stale_until
 
     @property
     def current(self) -> KeySet | None:
@@ -107,9 +107,9 @@ class Issuer:
             return self._keys
         if self._fetching is not None or now >= self._fetched_at + RETRY_INTERVAL:
             fetching = self.fetch_in_background()
-            if not (self._failing and self._usable()):  # else no request waits for a failing issuer
+            if not (self._failing and self.ready):  # else no request waits for a failing issuer
                 await asyncio.shield(fetching)
-        if self._keys is None or not self._usable():
+        if self._keys is None or not self.ready:
             raise Refusal(
                 "issuer_unavailable", "the keys of the token issuer are unavailable now; try again"
             )
@@ -132,9 +132,6 @@ class Issuer:
 
     def _fetched(self, _: asyncio.Task[None]) -> None:
         self._fetching = None
-
-    def _usable(self) -> bool:
-        return self._clock() < self._stale_until
 
     async def _renew(self) -> None:
         try:

@@ -7,7 +7,7 @@ that cannot be used is skipped with a reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,11 +22,11 @@ MIN_RSA_BITS: Final = 2048
 """RFC 7518 section 3.3."""
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-_CURVES: Final[Mapping[tuple[str, str], str]] = {
-    ("EC", "P-256"): "ES256",
-    ("EC", "P-384"): "ES384",
-    ("EC", "P-521"): "ES512",
-    ("OKP", "Ed25519"): "EdDSA",
+_CURVES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
+    ("EC", "P-256"): frozenset({"ES256"}),
+    ("EC", "P-384"): frozenset({"ES384"}),
+    ("EC", "P-521"): frozenset({"ES512"}),
+    ("OKP", "Ed25519"): frozenset({"EdDSA"}),
 }
 _PUBLIC: Final = ("kty", "n", "e", "crv", "x", "y")
 
@@ -103,12 +103,7 @@ def _key(entry: Any, allowed: frozenset[str]) -> Key:
 
 def _family(entry: Mapping[str, Any]) -> frozenset[str]:
     """Return what a key of this type, curve and `alg` may verify: no shared secrets (`oct`)."""
-    family = _RSA if entry.get("kty") == "RSA" else frozenset(_curve(entry))
+    kind, curve = str(entry.get("kty")), str(entry.get("crv"))
+    family = _RSA if kind == "RSA" else _CURVES.get((kind, curve), frozenset())
     algorithm = entry.get("alg")
     return family if algorithm is None else family & {algorithm}
-
-
-def _curve(entry: Mapping[str, Any]) -> Iterator[str]:
-    algorithm = _CURVES.get((str(entry.get("kty")), str(entry.get("crv"))))
-    if algorithm is not None:
-        yield algorithm

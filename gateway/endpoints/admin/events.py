@@ -36,7 +36,7 @@ Action = Callable[[Ledger, IncomingRequest], Awaitable[Response]]
 
 @dataclass(slots=True, frozen=True)
 class EventsEndpoint:
-    """Answers `/-/events...`. `own` knows this process's deliveries, `whole` the installation's."""
+    """Serves `/-/events...`. `own` knows this process's deliveries, `whole` the installation's."""
 
     own: Ledger
     whole: Ledger
@@ -49,8 +49,8 @@ class EventsEndpoint:
             "event": self._event,
             "events.depth": self._depth,
             "events.paused": self._paused,
-            "events.pause": partial(self._hold, pause=True),
-            "events.resume": partial(self._hold, pause=False),
+            "events.pause": partial(self._set_paused, pause=True),
+            "events.resume": partial(self._set_paused, pause=False),
             **{f"events.{verb}": partial(self._change, verb) for verb in VERBS},
         }
         return {endpoint: partial(self._run, action) for endpoint, action in actions.items()}
@@ -119,7 +119,7 @@ class EventsEndpoint:
         _log_change(verb, count)
         return json_response({"count": count})
 
-    async def _hold(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> Response:
+    async def _set_paused(self, ledger: Ledger, incoming: IncomingRequest, *, pause: bool) -> Response:
         verb = "pause" if pause else "resume"
         body = await _json_body(incoming.request)
         handler = remote_ledger.decode_name(body.get("handler"), "handler")
@@ -161,8 +161,8 @@ def _log_change(verb: Verb, count: int) -> None:
 def _reject_cross_site(request: web.BaseRequest) -> None:
     """Refuse what a page of another site made a browser send. Raises `Refusal`.
 
-    A form cannot send JSON, and a script of another origin only after a preflight, which is answered
-    with 405; the headers are a second defence. Sources: fetch.spec.whatwg.org (CORS-safelisted
+    A form cannot send JSON, and a script of another origin only after a preflight, which gets
+    405; the headers are a second defence. Sources: fetch.spec.whatwg.org (CORS-safelisted
     request-header), w3.org/TR/fetch-metadata.
     """
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -1,7 +1,7 @@
 """HTTP clients of the other processes of this gateway, through their owners' Unix sockets.
 
-A process is asked for its own part (`scope=slot`), so requests never go in circles; each has a
-timeout; a process that is just being restarted is unreachable, which is not the same as knowing nothing.
+A process is queried for its own part (`scope=slot`), so requests never go in circles. A process that
+is being restarted is unreachable, which is not the same as having no such upload.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -27,17 +27,17 @@ OWN_SCOPE: Final = {"scope": "slot"}
 
 
 class ProcessUnreachable(Exception):
-    """The process does not answer now."""
+    """The process does not respond now."""
 
 
 class ProcessClients:
-    """The processes of `slots`, by slot. Lives on the server's loop."""
+    """The processes of `slots`, and `sessions` with them by slot. Lives on the server's loop."""
 
     def __init__(self, folder: Path, slots: Iterable[int] = ()) -> None:
         self._folder = folder
         self._slots = tuple(slots)
         self._fd = -1
-        self._sessions: dict[int, aiohttp.ClientSession] = {}
+        self.sessions: dict[int, aiohttp.ClientSession] = {}
 
     def start(self) -> None:
         """Open the sessions; nothing is sent yet. Call on the loop."""
@@ -52,32 +52,27 @@ class ProcessClients:
             # A connection that was kept would belong to a process that may have died since.
             connector = aiohttp.UnixConnector(path=path, force_close=True)
             timeout = aiohttp.ClientTimeout(total=PROCESS_TIMEOUT)
-            self._sessions[slot] = aiohttp.ClientSession(connector=connector, timeout=timeout)
+            self.sessions[slot] = aiohttp.ClientSession(connector=connector, timeout=timeout)
 
     async def close(self) -> None:
         """Close the sessions."""
-        sessions, self._sessions = self._sessions, {}
+        sessions, self.sessions = self.sessions, {}
         await asyncio.gather(*(session.close() for session in sessions.values()))
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
-    @property
-    def sessions(self) -> Mapping[int, aiohttp.ClientSession]:
-        """A session with each other process, by slot."""
-        return self._sessions
-
     async def get(self, slot: int, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET; `path` is percent-encoded. Raises `ProcessUnreachable`."""
         url = URL(f"http://process{path}", encoded=True).update_query(OWN_SCOPE)
         try:
-            async with self._sessions[slot].get(url) as response:
+            async with self.sessions[slot].get(url) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError, KeyError) as error:
-            raise ProcessUnreachable(f"process {slot} does not answer: {error}") from error
+            raise ProcessUnreachable(f"process {slot} does not respond: {error}") from error
 
     async def get_all(self, path: str) -> dict[int, bytes | None]:
-        """Return the body that each process answers with, None where it does not answer 200."""
+        """Return the body that each process responds with, None without a 200."""
 
         async def body_of(slot: int) -> bytes | None:
             try:
@@ -90,9 +85,9 @@ class ProcessClients:
         return dict(zip(self._slots, bodies, strict=True))
 
     async def upload_status(self, upload_id: str) -> dict[str, Any] | None:
-        """Return what another process knows of an upload, None where none of them knows it.
+        """Return the status of an upload of another process, None if no process has it.
 
-        Raises `Refusal("process_unavailable")` where one that may know it does not answer.
+        Raises `Refusal("process_unavailable")` if a process that may have it does not respond.
         """
         path = "/-/uploads/" + quote(upload_id, safe="").replace(".", "%2E")
         unreachable, own = False, upload_id.rpartition("-")[2]

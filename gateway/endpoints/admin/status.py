@@ -40,7 +40,7 @@ MANY_DELIVERIES_TTL: Final = 10.0
 
 @dataclass(slots=True)
 class ReadinessEndpoint:
-    """Answers `/-/health` and `/-/ready`. `storage` checks the bucket, where there is one."""
+    """Serves `/-/health` and `/-/ready`. `storage` checks the bucket, where there is one."""
 
     ledger: JournalLedger
     disk_space: DiskSpace
@@ -49,7 +49,7 @@ class ReadinessEndpoint:
     _cached: tuple[float, dict[str, bool]] = (0.0, {})
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"health": self._health, "ready": self._ready}
 
     async def _health(self, _: IncomingRequest) -> Response:
@@ -80,7 +80,7 @@ class ReadinessEndpoint:
 
 @dataclass(slots=True)
 class MetricsEndpoint:
-    """Answers `/-/metrics` for all processes of the gateway.
+    """Serves `/-/metrics` for all processes of the gateway.
 
     `engines` are the ledgers that many nodes share, by name; of several processes the one of slot 0
     reports them. Where there are any, only they pause handlers.
@@ -94,7 +94,7 @@ class MetricsEndpoint:
     _cached: tuple[float, list[Depth]] = (0.0, [])
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"metrics": self._render}
 
     async def _render(self, incoming: IncomingRequest) -> Response:
@@ -124,7 +124,7 @@ class MetricsEndpoint:
 
 @dataclass(slots=True)
 class UploadStatusEndpoint:
-    """Answers `/-/uploads/<upload_id>`: active, failed lately, or stored, with its handlers' runs."""
+    """Serves `/-/uploads/<upload_id>`: active, failed lately, or stored, with its handlers' runs."""
 
     ledger: JournalLedger
     inflight: Inflight
@@ -132,7 +132,7 @@ class UploadStatusEndpoint:
     processes: ProcessClients
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"upload": self._upload}
 
     async def _upload(self, incoming: IncomingRequest) -> Response:
@@ -153,12 +153,24 @@ class UploadStatusEndpoint:
         return status
 
     def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
-        status = _stored_status(row)
-        for run in status["handlers"]:
-            progress = self.hooks.delivery_progress(run["event_id"], run["handler"])
-            if progress is not None:
-                run["progress"] = progress
-        return status
+        """Describe a committed upload."""
+        return {
+            "upload_id": row["id"],
+            "state": "unsettled" if row["pending"] else "stored",
+            **{name: row[name] for name in ("path", "bytes", "mime", "created", "committed")},
+            **({"place": _object_place(row["place"])} if row["place"] else {}),
+            "handlers": [self._handler_status(delivery) for delivery in row["handlers"]],
+        }
+
+    def _handler_status(self, delivery: dict[str, Any]) -> dict[str, Any]:
+        """Describe a handler's runs; of an error only the first line: the log has the rest."""
+        progress = self.hooks.delivery_progress(delivery["event_id"], delivery["handler"])
+        return {
+            **{name: delivery[name] for name in ("handler", "event_id", "state", "attempt")},
+            "error": _first_line(delivery["error"]),
+            "runs": [{**run, "error": _first_line(run["error"])} for run in delivery["runs"]],
+            **({} if progress is None else {"progress": progress}),
+        }
 
 
 def _this_process_only(incoming: IncomingRequest) -> bool:
@@ -166,7 +178,7 @@ def _this_process_only(incoming: IncomingRequest) -> bool:
 
 
 async def _shared_depth(engine: protocols.Ledger) -> SharedQueueDepth | None:
-    """Count what waits in an engine and what is paused there; None where it does not answer now."""
+    """Count what waits in an engine and what is paused there; None if it does not respond now."""
     try:
         async with asyncio.timeout(ENGINE_TIMEOUT):
             depth, paused = await asyncio.gather(engine.depth(), engine.paused())
@@ -177,24 +189,6 @@ async def _shared_depth(engine: protocols.Ledger) -> SharedQueueDepth | None:
 
 def _rows(depth: list[Depth]) -> list[Waiting]:
     return [(row.handler, row.state, row.count, row.oldest) for row in depth]
-
-
-def _stored_status(row: dict[str, Any]) -> dict[str, Any]:
-    """Describe a committed upload; of a handler's error only the first line: the log has the rest."""
-    return {
-        "upload_id": row["id"],
-        "state": "unsettled" if row["pending"] else "stored",
-        **{name: row[name] for name in ("path", "bytes", "mime", "created", "committed")},
-        **({"place": _object_place(row["place"])} if row["place"] else {}),
-        "handlers": [
-            {
-                **{name: delivery[name] for name in ("handler", "event_id", "state", "attempt")},
-                "error": _first_line(delivery["error"]),
-                "runs": [{**run, "error": _first_line(run["error"])} for run in delivery["runs"]],
-            }
-            for delivery in row["handlers"]
-        ],
-    }
 
 
 def _object_place(text: str) -> dict[str, Any]:

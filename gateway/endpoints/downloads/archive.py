@@ -18,7 +18,7 @@ from aiohttp import web
 from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
-from gateway.endpoints.downloads.handler import DownloadHandler
+from gateway.endpoints.downloads.handler import DownloadHandler, TransferLimit
 from gateway.endpoints.downloads.response import ResponseOptions, StreamedResponse, download_headers
 from gateway.endpoints.downloads.transfer import FileSender
 from gateway.endpoints.downloads.zip_stream import Member, ZipStream
@@ -62,7 +62,7 @@ class ArchiveHandler:
     def __init__(self, downloads: DownloadHandler) -> None:
         self._downloads = downloads
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="zip")
-        self._open_archives = 0
+        self._open_archives = TransferLimit(MAX_ARCHIVES, "archives")
 
     async def close(self) -> None:
         """End the threads. The loop keeps running meanwhile: they need it to close their files."""
@@ -75,22 +75,13 @@ class ArchiveHandler:
             names = _named_files(folder.path, incoming.params)
             path, options = await downloads.authorizer.authorize_archive(incoming, folder, names)
             async with AsyncExitStack() as stack:
-                self._acquire_slot(stack)
-                downloads.acquire_slot(stack)
+                self._open_archives.acquire(stack)
+                downloads.open_files.acquire(stack)
                 if names is None:
                     members = await _members_below(downloads.storage, path, stack)
                 else:
                     members = await _named_members(downloads.storage, path, names)
                 return _ArchiveResponse(path, options, members, self, stack.pop_all())
-
-    def _acquire_slot(self, until: AsyncExitStack) -> None:
-        if self._open_archives >= MAX_ARCHIVES:
-            raise Refusal("overloaded", "too many archives are being sent; try again later")
-        self._open_archives += 1
-        until.callback(self._release_slot)
-
-    def _release_slot(self) -> None:
-        self._open_archives -= 1
 
     async def send_archive(self, request: web.BaseRequest, members: AsyncIterator[Member]) -> None:
         """Send an archive and count it. Raises `ConnectionError`, `OSError`, `GatewayError`."""
@@ -157,10 +148,10 @@ async def _named_members(storage: Storage, folder: str, names: list[str]) -> Asy
     return members()
 
 
-async def _members_below(storage: Storage, folder: str, until: AsyncExitStack) -> AsyncIterator[Member]:
-    """Return the files below a folder; `until` closes their listing. Raises `Refusal("not_found")`."""
+async def _members_below(storage: Storage, folder: str, stack: AsyncExitStack) -> AsyncIterator[Member]:
+    """Return the files below a folder; `stack` closes their listing. Raises `Refusal("not_found")`."""
     listing = storage.list(folder)
-    until.push_async_callback(_close_listing, listing)
+    stack.push_async_callback(_close_listing, listing)
     first = await anext(listing, None)
     if first is None:
         raise Refusal("not_found", "there are no files below this folder")

@@ -47,6 +47,25 @@ _ATTEMPTS: Final = 5
 """How often a file is tried that is replaced between its stat and its opening."""
 
 
+class TransferLimit:
+    """Limits how many files, or archives, are sent at the same time; `active` are sent now."""
+
+    def __init__(self, maximum: int, noun: str) -> None:
+        self.active = 0
+        self._maximum = maximum
+        self._noun = noun
+
+    def acquire(self, stack: AsyncExitStack) -> None:
+        """Count one until `stack` is closed. Raises `Refusal("overloaded")`."""
+        if self.active >= self._maximum:
+            raise Refusal("overloaded", f"too many {self._noun} are being sent; try again later")
+        self.active += 1
+        stack.callback(self._release)
+
+    def _release(self) -> None:
+        self.active -= 1
+
+
 class DownloadHandler:
     """Handles downloads. One object per process, on the server's loop; `slot` goes into event ids."""
 
@@ -59,7 +78,7 @@ class DownloadHandler:
         self.pool = TransferPool(settings.idle_timeout)
         self._single_pass = storage if isinstance(storage, SinglePassReader) else None
         self._metrics = metrics
-        self._open_files = 0
+        self.open_files = TransferLimit(MAX_OPEN_FILES, "files")
 
     def close(self) -> None:
         """End the threads."""
@@ -115,28 +134,18 @@ class DownloadHandler:
     async def _keep_open(self, opening: AbstractAsyncContextManager[OpenFile]) -> OpenResponseFile:
         async with AsyncExitStack() as stack:
             file = await stack.enter_async_context(opening)
-            self.acquire_slot(stack)
+            self.open_files.acquire(stack)
             return OpenResponseFile(self.storage, file, stack.pop_all())
 
     async def _open_version(self, stat: Stat, first: ByteRange) -> OpenResponseFile:
         """Open this version of a file at its `first` range. Raises `Superseded`, `Refusal`."""
         async with AsyncExitStack() as stack:
-            self.acquire_slot(stack)
+            self.open_files.acquire(stack)
             opening = self.storage.open(
                 stat.path, start=first.start, length=first.length, etag=stat.etag
             )
             file = await stack.enter_async_context(opening)
             return OpenResponseFile(self.storage, file, stack.pop_all())
-
-    def acquire_slot(self, until: AsyncExitStack) -> None:
-        """Count as an open file until `until` is closed. Raises `Refusal("overloaded")`."""
-        if self._open_files >= MAX_OPEN_FILES:
-            raise Refusal("overloaded", "too many files are being sent; try again later")
-        self._open_files += 1
-        until.callback(self._release_slot)
-
-    def _release_slot(self) -> None:
-        self._open_files -= 1
 
     def count_download(self, sent: int, complete: bool) -> None:
         """Count a download that has ended, and its bytes."""
@@ -191,7 +200,7 @@ class DownloadAuthorizer:
             params=incoming.params,
             headers=headers_as_dict(headers),
             method=request.method,
-            remote=self._auth.client_address(request.remote, headers),
+            remote=self._auth.proxies.client_address(request.remote, headers),
             principal=principal,
             filename=None if grant is None else grant.filename,
             cache_control=None if grant is None else grant.cache_control,

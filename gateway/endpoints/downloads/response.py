@@ -79,14 +79,6 @@ def media_type_of(stat: Stat) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """A range of a file and the text in front of it (multipart, RFC 9110 section 14.6)."""
-
-    prefix: bytes
-    byte_range: ByteRange
-
-
-@dataclass(frozen=True, slots=True)
 class OpenResponseFile:
     """An open file; `exit_stack` releases what it holds."""
 
@@ -165,7 +157,8 @@ class FileResponse(StreamedResponse):
         self._opened, self._chunks = body
         self._pool = pool
         self._finished = finished
-        self._sections: Sequence[Section] = [Section(b"", ByteRange(0, stat.bytes))]
+        # Ranges of the file, each with the text in front of it (multipart, RFC 9110 section 14.6).
+        self._sections: Sequence[tuple[bytes, ByteRange]] = [(b"", ByteRange(0, stat.bytes))]
         self._tail = b""
         if status == 304:
             del self.headers["Content-Type"]  # RFC 9110 section 15.4.5
@@ -176,13 +169,13 @@ class FileResponse(StreamedResponse):
         """Send only these ranges of the file (206)."""
         stat, size = self._stat, self._stat.bytes
         if len(ranges) == 1:
-            self._sections = [Section(b"", ranges[0])]
+            self._sections = [(b"", ranges[0])]
             self.content_length = ranges[0].length
             self.headers["Content-Range"] = ranges[0].content_range(size)
             return
         boundary = random_bytes(12).hex()
         self._sections = [
-            Section(
+            (
                 f"\r\n--{boundary}\r\nContent-Type: {media_type_of(stat)}\r\n"
                 f"Content-Range: {byte_range.content_range(size)}\r\n\r\n".encode(),
                 byte_range,
@@ -192,7 +185,7 @@ class FileResponse(StreamedResponse):
         self._tail = f"\r\n--{boundary}--\r\n".encode()
         self.headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
         self.content_length = len(self._tail) + sum(
-            len(section.prefix) + section.byte_range.length for section in self._sections
+            len(prefix) + byte_range.length for prefix, byte_range in self._sections
         )
 
     async def send_body(self, request: web.BaseRequest) -> None:
@@ -214,12 +207,12 @@ class FileResponse(StreamedResponse):
         if len(self._chunks) == 1 and not self._tail:
             return self._chunks[0]
         pairs = zip(self._sections, self._chunks, strict=True)
-        return b"".join((*(section.prefix + chunk for section, chunk in pairs), self._tail))
+        return b"".join((*(prefix + chunk for (prefix, _), chunk in pairs), self._tail))
 
     async def _send_sections(self, sender: FileSender, opened: OpenResponseFile) -> None:
-        for number, section in enumerate(self._sections):
-            await sender.send_text(section.prefix)
-            await self._send_range(sender, opened, section.byte_range, first=number == 0)
+        for number, (prefix, byte_range) in enumerate(self._sections):
+            await sender.send_text(prefix)
+            await self._send_range(sender, opened, byte_range, first=number == 0)
         await sender.send_text(self._tail)
 
     async def _send_range(

@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.endpoints.downloads.negotiation import ByteRange
-from gateway.http.socket_turns import SocketTurns, duplicate_tcp_socket, wait_writable
+from gateway.http.socket_turns import SocketTurns, duplicate_tcp_socket
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, OpenFile
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
@@ -123,7 +123,7 @@ class FileSender:
             while turns.remaining:
                 turn = loop.run_in_executor(self._pool.threads, turns.run_turn)
                 await _finish_turn(turn, turns)
-                if turns.would_block and not await wait_writable(turns.socket, self._pool.idle_timeout):
+                if turns.would_block and not await turns.wait_ready(self._pool.idle_timeout):
                     raise _stalled()
         finally:
             self.sent += turns.transferred

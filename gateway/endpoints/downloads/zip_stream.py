@@ -1,7 +1,7 @@
 """Many files as one zip archive, written while it is sent, in constant memory.
 
 The library that writes the format is synchronous: it runs in threads, a chunk at a time, so that a
-slow client holds no thread. The storage is asked on the event loop.
+slow client holds no thread. The storage is called on the event loop.
 """
 
 from __future__ import annotations
@@ -70,15 +70,12 @@ class ZipStream:
                 writing = self._loop.run_in_executor(self._threads, next, written, None)
                 yield chunk
         finally:
-            self._stop()
+            self._stopped = True
+            if self._pending is not None:
+                self._pending.cancel()
             await self._wait(writing)
             del written
             await self._wait(self._loop.run_in_executor(self._threads, entries.close))
-
-    def _stop(self) -> None:
-        self._stopped = True
-        if self._pending is not None:
-            self._pending.cancel()
 
     @staticmethod
     async def _wait(writing: asyncio.Future[Any]) -> None:

@@ -66,7 +66,7 @@ class NotificationHandler:
         self._running = 0
 
     def handlers(self) -> dict[str, ApiHandler]:
-        """Return a handler for each endpoint of `API_ROUTES` that is answered here."""
+        """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"notifications": self._notify}
 
     async def _notify(self, incoming: IncomingRequest) -> Response:

@@ -135,5 +135,5 @@ def _text_of(message: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
 async def _get(url: str) -> bytes:
     async with aiohttp.request("GET", url, allow_redirects=False, timeout=FETCH_TIMEOUT) as response:
         if response.status != 200:
-            raise OSError(f"it answers {response.status}")
+            raise OSError(f"its status is {response.status}")
         return await response.content.read(MAX_FETCHED_BYTES)

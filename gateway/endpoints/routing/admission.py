@@ -10,7 +10,7 @@ import ipaddress
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from aiohttp import hdrs
 
@@ -53,7 +53,10 @@ class AuthorizeStep:
         if route.auth == "default":
             self._auth.authorize(context.principal)
         elif route.auth != "none":
-            _require_principal(context.principal, route.auth)
+            kind = context.principal and context.principal["kind"]
+            if kind not in PRINCIPAL_KINDS[route.auth]:
+                credential = "a JSON Web Token" if route.auth == JWT else "a token"
+                raise Refusal("unauthorized", f"this path needs {credential}", CHALLENGE)
         if mode != "none":
             _check_rights(context.principal or {}, route)
         return await call_next(context)
@@ -74,12 +77,6 @@ class AuthorizeStep:
             value = context.headers.get(name)
             if value is not None and self._auth.holds_token({name: value}):
                 context.headers.popall(name)
-
-
-def _require_principal(principal: Mapping[str, Any] | None, auth: Literal["token", "jwt"]) -> None:
-    if principal is None or principal["kind"] not in PRINCIPAL_KINDS[auth]:
-        credential = "a JSON Web Token" if auth == JWT else "a token"
-        raise Refusal("unauthorized", f"this path needs {credential}", CHALLENGE)
 
 
 def _check_rights(principal: Mapping[str, Any], route: Route) -> None:

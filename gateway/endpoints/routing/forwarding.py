@@ -161,7 +161,8 @@ def upstream_target(template: str, raw_resources: Mapping[str, str], raw_query: 
     filled = fill_variables(template, lambda name: _value(name, raw_resources))
     path, mark, query = filled.partition("?")
     query = "&".join(part for part in (query, _without_credentials(raw_query)) if part)
-    return _ascii(f"{path}?{query}" if mark or query else path)
+    target = f"{path}?{query}" if mark or query else path
+    return quote(target.encode("utf-8", "surrogateescape"), safe=_LITERAL)
 
 
 def _value(name: str, raw_resources: Mapping[str, str]) -> str:
@@ -181,10 +182,6 @@ def _without_credentials(raw_query: str) -> str:
         return ""
     fields = raw_query.split("&")
     return "&".join(field for field in fields if not unquote(field).lower().startswith(GATEWAY_PREFIX))
-
-
-def _ascii(text: str) -> str:
-    return quote(text.encode("utf-8", "surrogateescape"), safe=_LITERAL)
 
 
 # -- to the client

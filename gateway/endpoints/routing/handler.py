@@ -35,7 +35,7 @@ NO_ROUTES: Final = RouteTable()
 
 
 class RouteSteps:
-    """The steps of every route, in their order. A refusal comes before the body is asked for.
+    """The steps of every route, in their order. A refusal comes before the body is requested.
 
     `default_cors` is for routes without a policy of their own. `metrics` counts the responses whose
     status the route does not list as normal; None, in tests of plugins, counts none.
@@ -76,7 +76,7 @@ class RouteSteps:
         return route.cors or self._default_cors
 
     async def _cors(self, context: RequestContext, call_next: Next) -> GatewayResponse:
-        """Answer preflights before authorization: browsers send no credentials with them."""
+        """Respond to preflights before authorization: browsers send no credentials with them."""
         policy, methods = self.cors_policy(context.route), context.route.methods or METHODS
         if policy is None:
             return await call_next(context)
@@ -165,7 +165,7 @@ class Routing:
             raw_resources=match.raw_resources,
             params=incoming.params,
             headers=CIMultiDict(request.headers),
-            remote=self._auth.client_address(request.remote, request.headers),
+            remote=self._auth.proxies.client_address(request.remote, request.headers),
             awaits_continue=expects_continue(request),
             path=match.path,
         )

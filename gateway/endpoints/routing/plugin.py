@@ -255,9 +255,9 @@ def _clashes(plugins: Sequence[RoutePlugin]) -> Iterator[ConfigError]:
     by_shape: dict[object, list[RoutePlugin]] = {}
     for plugin in plugins:
         by_shape.setdefault(RouteTemplate.parse(plugin.route.path).shape, []).append(plugin)
-    for several in by_shape.values():
-        for at, plugin in enumerate(several):
-            for earlier in several[:at]:
+    for same_shape in by_shape.values():
+        for at, plugin in enumerate(same_shape):
+            for earlier in same_shape[:at]:
                 if methods := _common_methods(plugin.route, earlier.route):
                     yield plugin.document.error(
                         f"this and the path at {earlier.route.place} both serve {methods}: change one",

@@ -36,10 +36,10 @@ def compile_process(document: Document, key: str, arguments: str) -> CodeType:
     return compile_source(replace(source, text=text, line=line - 1))
 
 
-def make_process(code: CodeType, around: ScriptContext, document: Document, key: str) -> Process:
+def make_process(code: CodeType, script_context: ScriptContext, document: Document, key: str) -> Process:
     """Return the function of compiled code in a namespace of its own. Raises `ConfigError`."""
     source = document.source(key)
-    function = run_script(code, around)[FUNCTION]
+    function = run_script(code, script_context)[FUNCTION]
     if not inspect.iscoroutinefunction(function):
         raise ConfigError("a script body cannot `yield`: return instead", source.file, source.line)
     return Process(function, reads_body(code), f"{source.file}:{source.line}")

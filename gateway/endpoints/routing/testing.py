@@ -60,13 +60,13 @@ class StubbedUpstream:
 
     async def __call__(self, context: RequestContext) -> GatewayResponse:
         """Return the response."""
-        content, headers = body_bytes(self._answer.body), CIMultiDict(self._answer.headers)
-        return Response(status=self._answer.code, body=content, headers=headers)
+        headers = CIMultiDict(self._answer.headers)
+        return Response(status=self._answer.code, body=body_bytes(self._answer.body), headers=headers)
 
     async def fetch_whole(self, context: RequestContext, limit: int) -> BufferedResponse:
         """Return the response, for a script."""
-        content, headers = body_bytes(self._answer.body), CIMultiDict(self._answer.headers)
-        return BufferedResponse(self._answer.code, headers, content)
+        headers = CIMultiDict(self._answer.headers)
+        return BufferedResponse(self._answer.code, headers, body_bytes(self._answer.body))
 
 
 async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list[TestResult]:
@@ -156,8 +156,7 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
 
 
 def _request(model: RouteRequestModel, path: str, headers: CIMultiDict[str]) -> web.Request:
-    content = body_bytes(model.body)
-    query = urlencode(model.params, doseq=True)
+    content, query = body_bytes(model.body), urlencode(model.params, doseq=True)
     target = quote(path) + (f"?{query}" if query else "")
     sent = CIMultiDict(headers)
     if model.body is not None:
@@ -185,7 +184,8 @@ def _failures(
     expect: RouteExpectModel, response: GatewayResponse, headers: Mapping[str, str]
 ) -> list[str]:
     failures = []
-    status, body = response.status, _body(response)
+    status = response.status
+    body = response.body if isinstance(response, Response) and isinstance(response.body, bytes) else b""
     if expect.status is None and status >= 400:
         failures.append(f"it answered {status}")
     if expect.status not in (None, status):
@@ -196,11 +196,6 @@ def _failures(
         if headers.get(name) != value:
             failures.append(f"header {name} is {headers.get(name)!r}, expected {value!r}")
     return failures
-
-
-def _body(response: GatewayResponse) -> bytes:
-    body = response.body if isinstance(response, Response) else None
-    return body if isinstance(body, bytes) else b""
 
 
 def _is_output(expected: Any, body: bytes) -> bool:

@@ -99,7 +99,8 @@ class ValidateStep:
         """Raise `Refusal("bad_schema")` with every violation, or as `BodyBuffer.read_body`."""
         if context.operation is not None:
             await self._check(context, context.operation)
-        if _script_reads_body(context):
+        processes = (context.route.request_process, context.route.response_process)
+        if any(process is not None and process.reads_body for process in processes):
             await self._bodies.read_body(context)
         return await call_next(context)
 
@@ -149,11 +150,6 @@ def _schema_refusal(faults: Sequence[SchemaFault]) -> Refusal:
         ]
     }
     return refusal
-
-
-def _script_reads_body(context: RequestContext) -> bool:
-    processes = (context.route.request_process, context.route.response_process)
-    return any(process is not None and process.reads_body for process in processes)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -207,9 +203,9 @@ def compile_headers(schema: Mapping[str, Any]) -> Check:
     check = compile_schema(_lowered(schema), "headers")
     compile_schema(schema)  # an error then has its place in the file
     types = {
-        name.lower(): wanted.get("type")
-        for name, wanted in _properties(schema)
-        if isinstance(wanted, Mapping)
+        name.lower(): value_schema.get("type")
+        for name, value_schema in _properties(schema)
+        if isinstance(value_schema, Mapping)
     }
 
     def check_headers(headers: Mapping[str, str]) -> list[SchemaFault]:
@@ -225,9 +221,9 @@ def compile_headers(schema: Mapping[str, Any]) -> Check:
 def header_defaults(schema: Mapping[str, Any]) -> dict[str, str]:
     """Return the header values that a schema fills in where the request has none."""
     return {
-        name: str(value).lower() if isinstance(value := wanted["default"], bool) else str(value)
-        for name, wanted in _properties(schema)
-        if isinstance(wanted, Mapping) and "default" in wanted
+        name: str(value).lower() if isinstance(value := value_schema["default"], bool) else str(value)
+        for name, value_schema in _properties(schema)
+        if isinstance(value_schema, Mapping) and "default" in value_schema
     }
 
 
@@ -240,7 +236,9 @@ def _properties(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _lowered(schema: Mapping[str, Any]) -> dict[str, Any]:
     lowered = dict(schema)
     if isinstance(schema.get("properties"), Mapping):
-        lowered["properties"] = {str(name).lower(): wanted for name, wanted in _properties(schema)}
+        lowered["properties"] = {
+            str(name).lower(): value_schema for name, value_schema in _properties(schema)
+        }
     required = schema.get("required")
     if isinstance(required, list):
         lowered["required"] = [name.lower() if isinstance(name, str) else name for name in required]
@@ -261,11 +259,9 @@ def _converted(value: str, schema_type: Any) -> Any:
 
 def _fault(error: jsonschema_rs.ValidationError, place: Literal["body", "headers"]) -> SchemaFault:
     """Return the violation of an error; its rule is the last name in the path to it in the schema."""
-    pointer = "".join(f"/{_escaped(step)}" for step in error.instance_path)
+    # RFC 6901 section 3: steps of a JSON pointer are escaped.
+    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
     names = [step for step in error.schema_path if isinstance(step, str)]
-    return SchemaFault(pointer, names[-1] if names else "false", error.message, place)
-
-
-def _escaped(step: str | int) -> str:
-    """Escape a step of a JSON pointer (RFC 6901 section 3)."""
-    return str(step).replace("~", "~0").replace("/", "~1")
+    return SchemaFault(
+        "".join(f"/{step}" for step in steps), names[-1] if names else "false", error.message, place
+    )

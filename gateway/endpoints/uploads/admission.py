@@ -91,7 +91,7 @@ class Admission:
             params=incoming.params,
             headers=fields,
             method=request.method,
-            remote=self._auth.client_address(request.remote, headers),
+            remote=self._auth.proxies.client_address(request.remote, headers),
             content_length=length,
             content_type=replace_surrogates(headers["Content-Type"])
             if "Content-Type" in headers

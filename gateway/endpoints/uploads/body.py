@@ -27,7 +27,7 @@ from gateway.endpoints.inflight import Progress
 from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_socket, socket_path_works
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.request_body import idle_refusal, read_chunk
-from gateway.http.socket_turns import SocketTurns, wait_readable
+from gateway.http.socket_turns import SocketTurns
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 
 MIN_DETACH_BYTES: Final = 8 << 20
@@ -151,10 +151,10 @@ class BodyReceiver:
         """Wait on the loop, holding no thread. Raises `Refusal("idle_timeout")`."""
         wakeup = min(WAKEUP_TIMEOUT, self._idle_timeout)
         turns.set_low_water(WAKEUP_BYTES)
-        if await wait_readable(turns.socket, wakeup):
+        if await turns.wait_ready(wakeup):
             return
         turns.set_low_water(1)
-        if not await wait_readable(turns.socket, self._idle_timeout - wakeup):
+        if not await turns.wait_ready(self._idle_timeout - wakeup):
             raise idle_refusal(self._idle_timeout)
 
     def _buffer(self) -> memoryview:

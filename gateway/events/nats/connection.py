@@ -237,7 +237,5 @@ class Connection:
         """Log the first failure as a warning; the further ones are for debugging."""
         level = logging.DEBUG if self._logged else logging.WARNING
         self._logged = True
-        shown, reason = self._servers.shown, describe(error)
-        log.log(
-            level, "%s is unavailable, retrying: %s", shown, reason, extra=event("engine.unavailable")
-        )
+        shown, why = self._servers.shown, describe(error)
+        log.log(level, "%s is unavailable, retrying: %s", shown, why, extra=event("engine.unavailable"))

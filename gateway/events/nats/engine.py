@@ -131,10 +131,8 @@ def _sync_always(varz: dict[str, Any] | None) -> bool | None:
 
 async def _varz_of_system_account(connection: Connection) -> dict[str, Any] | None:
     try:
-        response = await connection.client.request(
-            "$SYS.REQ.SERVER.PING.VARZ", b"", timeout=CHECK_TIMEOUT
-        )
-        varz: dict[str, Any] = json.loads(response.data).get("data")
+        reply = await connection.client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=CHECK_TIMEOUT)
+        varz: dict[str, Any] = json.loads(reply.data).get("data")
     except (EventEngineUnavailable, *CLIENT_ERRORS, ValueError, AttributeError):
         return None
     return varz

@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 from gateway.events.nats.connection import Connection, mapped_errors
-from gateway.events.nats.ledger_rows import ReadRow, Rows, read_tops, write_tops
+from gateway.events.nats.ledger_rows import AREAS, ReadRow, Rows
 from gateway.events.nats.message import MESSAGE_ID
 from gateway.events.nats.queue import NatsQueue
 from gateway.events.nats.stream_reader import ConsumerProgress, StreamMessage, StreamReader
@@ -20,12 +20,12 @@ from gateway.events.protocols import (
     VERB_STATES,
     ChunkResult,
     DeliveryPage,
-    DeliveryRow,
     Depth,
     EventHistory,
     Selection,
     State,
     Verb,
+    read_positions,
 )
 
 _FOR_EVER: Final = "2999-01-01T00:00:00Z"
@@ -49,10 +49,7 @@ class NatsLedger:
     # -- reading
 
     async def depth(self) -> list[Depth]:
-        """Count all that is not done, by handler and state.
-
-        A run that is to be repeated within a second counts as running.
-        """
+        """See `Ledger`. A run that is to be repeated within a second counts as running."""
         names = self._reader.names
         waiting = await self._reader.counts(names.runs, "wait")
         depths: list[Depth] = []
@@ -78,10 +75,7 @@ class NatsLedger:
         return depths
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` rows behind the cursor `after`, oldest first.
-
-        Raises `ValueError` for an invalid cursor.
-        """
+        """See `Ledger`."""
         await self._queue.flush_run_log()
         rows, cursor = await self._rows.page(selection, after, limit)
         return DeliveryPage([row.row for row in rows], cursor)
@@ -94,24 +88,21 @@ class NatsLedger:
     # -- changing
 
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
-        """Do one bounded chunk of `verb`.
-
-        `replay` changes nothing: what is done has left the streams. The journals replay what they
-        relayed.
-        """
+        """See `Ledger`. The journals replay what they relayed: what is done has left the streams."""
         if verb == "replay":
             return ChunkResult(0, None)
         # A retried delivery may be in the stream again at once: a chunk reads only up to where each
         # stream ended when the first one began.
         cursor, _, ends = (None, "", "") if after is None else after.partition("/")
-        tops = await self._rows.tops() if after is None else read_tops(ends)
+        tops = await self._rows.tops() if after is None else read_positions(ends, len(AREAS))
         rows, cursor = await self._rows.page(selection, cursor, MAX_CHUNK, tops)
         change = self._retry if verb == "retry" else self._drop
         count = 0
         for row in rows:
             if row.row.state in VERB_STATES[verb]:
                 count += await change(row)
-        return ChunkResult(count, None if cursor is None else f"{cursor}/{write_tops(tops)}")
+        position = None if cursor is None else f"{cursor}/{'.'.join(map(str, tops))}"
+        return ChunkResult(count, position)
 
     async def pause(self, handler: str) -> None:
         """Let the handler's consumer deliver nothing, to any node, until `resume`."""
@@ -139,26 +130,24 @@ class NatsLedger:
     async def _retry(self, row: ReadRow) -> bool:
         names, message = self._reader.names, row.message
         event = message.fields["event"] if row.row.state == "dead" else message.fields
-        stream = names.dead if row.row.state == "dead" else names.queue
         subject = names.subject(row.row.handler, row.row.event_id)
         payload = event.encode() if isinstance(event, str) else json.dumps(event).encode()
-        headers = {MESSAGE_ID: f"retry:{stream}:{message.sequence}"}
+        headers = {MESSAGE_ID: f"retry:{self._stream(row)}:{message.sequence}"}
         async with mapped_errors():
             await self._connection.js.publish(subject, payload, headers=headers)
-        await self._remove(row.row, stream, message)
+        await self._drop(row)
         return True
 
     async def _drop(self, row: ReadRow) -> bool:
-        names = self._reader.names
-        stream = names.dead if row.row.state == "dead" else names.queue
-        return await self._remove(row.row, stream, row.message)
-
-    async def _remove(self, row: DeliveryRow, stream: str, message: StreamMessage) -> bool:
-        names = self._reader.names
-        removed = await self._reader.delete(stream, message.sequence)
-        if row.state == "delayed":
-            await self._reader.purge(names.runs, names.subject_of("wait", row.handler, row.event_id))
+        names, delivery = self._reader.names, row.row
+        removed = await self._reader.delete(self._stream(row), row.message.sequence)
+        if delivery.state == "delayed":
+            subject = names.subject_of("wait", delivery.handler, delivery.event_id)
+            await self._reader.purge(names.runs, subject)
         return removed
+
+    def _stream(self, row: ReadRow) -> str:
+        return self._reader.names.dead if row.row.state == "dead" else self._reader.names.queue
 
 
 def _created(message: StreamMessage | None) -> float:

@@ -6,7 +6,7 @@ A page reads three streams at once, oldest event first; a cursor is the position
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,19 +19,15 @@ from gateway.events.protocols import (
     EventHistory,
     Selection,
     State,
+    read_positions,
 )
 
-_AREAS: Final = ("q", "dead", "run")
+AREAS: Final = ("q", "dead", "run")
 _STATES: Final[dict[str, tuple[State, ...]]] = {
     "q": ("ready", "running", "delayed"),
     "dead": ("dead",),
     "run": ("done",),
 }
-
-Tops = Mapping[str, int]
-"""For each area the sequence behind which nothing is read."""
-
-_ALL: Final[Tops] = {}
 
 MAX_RUNS: Final = 100
 """Runs of a delivery that are listed: the latest."""
@@ -80,16 +76,17 @@ class Rows:
         self._reader = reader
 
     async def page(
-        self, selection: Selection, after: str | None, limit: int, tops: Tops = _ALL
+        self, selection: Selection, after: str | None, limit: int, tops: Sequence[int] = ()
     ) -> tuple[list[ReadRow], str | None]:
         """Return up to `limit` rows behind the cursor, oldest first, and the next cursor.
 
         With `tops`, only what was there when they were read. Raises `ValueError` for an invalid cursor.
         """
         delivered = {row.handler: row.delivered for row in await self._reader.consumers()}
+        positions = [0, 0, 0] if after is None else read_positions(after, len(AREAS))
         cursors = [
-            _AreaCursor(area, at, self._read_area(area, selection, at, tops.get(area), delivered))
-            for area, at in zip(_AREAS, _cursor(after), strict=True)
+            _AreaCursor(area, at, self._read_area(area, selection, at, top, delivered))
+            for area, at, top in zip(AREAS, positions, tops or (None, None, None), strict=True)
         ]
         for cursor in cursors:
             await cursor.advance()
@@ -106,9 +103,9 @@ class Rows:
             return rows, None
         return rows, ".".join(str(cursor.passed) for cursor in cursors)
 
-    async def tops(self) -> Tops:
+    async def tops(self) -> list[int]:
         """Return the last sequence of each area."""
-        return {area: await self._reader.newest(self._stream(area)) for area in _AREAS}
+        return [await self._reader.newest(self._stream(area)) for area in AREAS]
 
     def _stream(self, area: str) -> str:
         names = self._reader.names
@@ -235,22 +232,3 @@ def _matches(row: DeliveryRow, selection: Selection) -> bool:
         and (selection.since is None or row.created >= selection.since)
         and (not selection.events or row.event_id in selection.events)
     )
-
-
-def _cursor(after: str | None) -> list[int]:
-    if after is None:
-        return [0, 0, 0]
-    parts = after.split(".")
-    if len(parts) != len(_AREAS) or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts):
-        raise ValueError("invalid cursor: use the one of the previous page")
-    return [int(part) for part in parts]
-
-
-def write_tops(tops: Tops) -> str:
-    """Return `tops` as a part of a cursor."""
-    return ".".join(str(tops[area]) for area in _AREAS)
-
-
-def read_tops(text: str) -> Tops:
-    """Read what `write_tops` wrote. Raises `ValueError`."""
-    return dict(zip(_AREAS, _cursor(text), strict=True))

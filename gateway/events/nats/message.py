@@ -33,10 +33,7 @@ class ForeignMessage(ValueError):
 
 @dataclass(slots=True)
 class ClaimedMessage:
-    """The message of a claimed delivery, and when (monotonic) its lease ends.
-
-    A settled one has no lease any more: `NEVER`.
-    """
+    """The message of a claimed delivery, and when (monotonic) its lease ends: `NEVER` once settled."""
 
     message: Msg
     until: float

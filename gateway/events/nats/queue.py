@@ -108,7 +108,7 @@ class NatsQueue:
         claimed = _claimed(delivery)
         if claimed.leased:
             await self._publish_entry(self._run_entry(delivery, "retry", duration, error))
-            await self._note_delay(delivery, claimed, delay, error)
+            await self._note_delay(delivery, delay, error)
             await self._settle(claimed, _redelivery(delay))
 
     async def dead_letter(self, delivery: Delivery, error: str, duration: float) -> None:
@@ -235,13 +235,11 @@ class NatsQueue:
             {MESSAGE_ID: f"{kind}:{_claimed(delivery).sequence}:{delivery.attempt}"},
         )
 
-    async def _note_delay(
-        self, delivery: Delivery, claimed: ClaimedMessage, delay: float, error: str
-    ) -> None:
+    async def _note_delay(self, delivery: Delivery, delay: float, error: str) -> None:
         """Publish a note that expires when the delivery is due: the ledger counts them."""
         if delay >= 1:
-            note: dict[str, Any] = {"sequence": claimed.sequence, "attempt": delivery.attempt}
-            note |= {"due": time.time() + delay, "error": error}
+            note: dict[str, Any] = {"due": time.time() + delay, "attempt": delivery.attempt}
+            note |= {"sequence": _claimed(delivery).sequence, "error": error}
             await self._publish_entry(self._entry(delivery, note, "wait"), ttl=delay)
 
     async def _publish_entry(self, entry: RunLogEntry, ttl: float | None = None) -> None:

@@ -144,9 +144,7 @@ class StreamReader:
         message = answer["message"]
         data = base64.b64decode(message.get("data", ""))
         headers = _headers(base64.b64decode(message.get("hdrs", "")))
-        return StreamMessage(
-            int(message["seq"]), str(message["subject"]), headers, data, _json_object(data)
-        )
+        return StreamMessage(int(message["seq"]), message["subject"], headers, data, _json_object(data))
 
 
 def _consumer(info: Mapping[str, Any]) -> ConsumerProgress:

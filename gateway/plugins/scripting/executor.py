@@ -103,7 +103,7 @@ class ScriptExecutor:
         if len(thread.calls) >= self._max_calls:
             raise Refusal("overloaded", "too many requests are waiting for handlers")
         future = asyncio.get_running_loop().create_future()
-        call = ScriptCall(function, timeout, future, suspends=suspends)
+        call = ScriptCall(function, timeout, future, suspends, time.monotonic() + timeout)
         thread.submit(call)
         self._schedule_probe()
         try:

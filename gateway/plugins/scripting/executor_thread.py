@@ -60,14 +60,11 @@ class ScriptCall:
     timeout: float
     result: asyncio.Future[Any]
     suspends: bool
-    deadline: float = field(init=False)
+    deadline: float
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     task: asyncio.Task[Any] | None = None
     timer: asyncio.TimerHandle | None = None
     time_out_error: TimedOut | None = None
-
-    def __post_init__(self) -> None:
-        self.deadline = time.monotonic() + self.timeout
 
 
 class ExecutorThread:

@@ -32,7 +32,7 @@ NOT_SAVED = "there are no files here but those that the script has saved"
 class Files(Protocol):
     """Stored files, for scripts: by event the version that was committed, else by path.
 
-    `gateway.files.service` has the details. By event both raise `Superseded` if it has been replaced.
+    `gateway.files.service` has the details. `open` and `remove` raise `Superseded` if it was replaced.
     """
 
     def open(self, event: Mapping[str, Any]) -> AbstractAsyncContextManager[Any]:

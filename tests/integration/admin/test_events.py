@@ -60,9 +60,9 @@ async def post(gateway: Gateway | GatewayProcess, action: str, body: Any, *lines
 
 async def dead(gateway: Gateway, *names: str, handler: str = "h") -> None:
     """Leave a dead delivery for each name."""
-    publish_uploads(gateway.journal, *names, handlers=(handler,))
-    for delivery in claim_deliveries(gateway.journal, handler, len(names)):
-        settle_run(gateway.journal, delivery, "dead")
+    publish_uploads(gateway.resources.journal, *names, handlers=(handler,))
+    for delivery in claim_deliveries(gateway.resources.journal, handler, len(names)):
+        settle_run(gateway.resources.journal, delivery, "dead")
 
 
 # -- pages
@@ -70,7 +70,7 @@ async def dead(gateway: Gateway, *names: str, handler: str = "h") -> None:
 
 async def test_events_come_page_by_page(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
-    publish_uploads(gateway.journal, *(f"u{number}" for number in range(5)))
+    publish_uploads(gateway.resources.journal, *(f"u{number}" for number in range(5)))
     seen: list[str] = []
     after = ""
     while True:
@@ -85,7 +85,7 @@ async def test_events_come_page_by_page(start_gateway: StartGateway) -> None:
 async def test_events_can_be_narrowed(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     await dead(gateway, "a", handler="i")
-    publish_uploads(gateway.journal, "b", "c")
+    publish_uploads(gateway.resources.journal, "b", "c")
 
     async def told(query: str) -> list[tuple[str, str]]:
         rows = (await get(gateway, f"/-/events?{query}")).json["deliveries"]
@@ -117,7 +117,9 @@ async def test_parameters_that_make_no_sense_are_refused(
 async def test_a_page_is_bounded_whatever_is_asked_for(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     result_of(
-        gateway.journal.outbox.record_uploads([upload_record(f"u{number}") for number in range(1100)])
+        gateway.resources.journal.outbox.record_uploads(
+            [upload_record(f"u{number}") for number in range(1100)]
+        )
     )
     for limit, length in (("100000000", 1000), ("0", 1)):
         page = (await get(gateway, f"/-/events?limit={limit}")).json
@@ -147,7 +149,7 @@ async def test_an_event_tells_its_body_and_every_run_with_the_line_of_the_plugin
 async def test_what_became_secret_later_is_not_told_either(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(redact=["X-Mine"])
     body = {"headers": {"x-mine": "s3cret", "X-Plain": "shown"}, "params": {"token": ["s3cret"]}}
-    result_of(gateway.journal.outbox.record_uploads([upload_record("a", body=body)]))
+    result_of(gateway.resources.journal.outbox.record_uploads([upload_record("a", body=body)]))
     answer = await get(gateway, "/-/events/e-a")
     assert answer.json["body"]["headers"] == {"x-mine": REDACTED, "X-Plain": "shown"}
     assert b"s3cret" not in answer.body
@@ -177,10 +179,10 @@ async def test_dead_deliveries_are_retried_dropped_and_done_ones_replayed(
     await dead(gateway, "a", "b", "c")
     answer = await post(gateway, "retry", {"events": ["e-a", "e-unknown"]})
     assert (answer.status, answer.json) == (200, {"count": 1})
-    settle_run(gateway.journal, claim_deliveries(gateway.journal)[0], "done")
+    settle_run(gateway.resources.journal, claim_deliveries(gateway.resources.journal)[0], "done")
     assert (await post(gateway, "drop", {"state": "dead", "handler": "h"})).json == {"count": 2}
     assert (await post(gateway, "replay", {"since": 0})).json == {"count": 1}
-    assert delivery_states(gateway.journal) == {("e-a", "h"): "ready"}
+    assert delivery_states(gateway.resources.journal) == {("e-a", "h"): "ready"}
 
 
 async def test_a_retry_reaches_the_handler_at_once(start_gateway: StartGateway, tmp_path: Path) -> None:
@@ -260,8 +262,8 @@ async def test_what_is_not_said_clearly_changes_nothing(
     answer = await post(gateway, action, body)
     assert (answer.status, answer.json["error"]) == (400, "bad_request")
     assert told in answer.json["message"]
-    assert delivery_states(gateway.journal) == {("e-a", "h"): "dead"}
-    assert await gateway.journal.ledger.paused() == frozenset()
+    assert delivery_states(gateway.resources.journal) == {("e-a", "h"): "dead"}
+    assert await gateway.resources.journal.ledger.paused() == frozenset()
 
 
 async def test_each_page_says_how_it_is_asked(start_gateway: StartGateway) -> None:
@@ -314,8 +316,8 @@ async def test_steering_needs_the_default_authorization(
     await dead(gateway, "a")
     body = {"handler": "h"} if action in {"pause", "resume"} else {"events": ["e-a"]}
     assert (await post(gateway, action, body)).status == 401
-    assert delivery_states(gateway.journal) == {("e-a", "h"): "dead"}
-    answer = await post(gateway, action, body, f"X-Auth-Token: {gateway.generated_token}")
+    assert delivery_states(gateway.resources.journal) == {("e-a", "h"): "dead"}
+    answer = await post(gateway, action, body, f"X-Auth-Token: {gateway.resources.base.shared.token}")
     assert answer.status == 200
 
 
@@ -341,7 +343,7 @@ async def test_a_page_of_another_site_changes_nothing_even_without_authorization
     await dead(gateway, "a")
     answer = await post(gateway, "drop", {"state": "dead"}, *lines)
     assert answer.status == status
-    assert (delivery_states(gateway.journal) == {}) == (status == 200)
+    assert (delivery_states(gateway.resources.journal) == {}) == (status == 200)
 
 
 # -- scope
@@ -354,9 +356,9 @@ async def test_a_request_for_the_slot_is_answered_without_the_others(
     await dead(gateway, "mine")
     other = Journal(tmp_path / "other.db", full=False)
     other.open()
-    own = gateway.journal.ledger
+    own = gateway.resources.journal.ledger
     whole = CombinedLedger(lambda: {"slot-0": own, "slot-1": other.ledger})
-    gateway.dispatcher.api |= EventsEndpoint(own, whole, Redaction()).handlers()
+    gateway.endpoints.dispatcher.api |= EventsEndpoint(own, whole, Redaction()).handlers()
     publish_uploads(other, "theirs")
     for page, names in (("/-/events", {"mine", "theirs"}), ("/-/events?scope=slot", {"mine"})):
         rows = (await get(gateway, page)).json["deliveries"]

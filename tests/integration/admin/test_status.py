@@ -62,7 +62,7 @@ async def test_everything_else_asks_who_is_there_before_it_tells_anything(
 ) -> None:
     gateway = await start_gateway(auth="token")
     assert (await get(gateway, page)).status == 401
-    answer = await get(gateway, page, f"Authorization: Bearer {gateway.generated_token}")
+    answer = await get(gateway, page, f"Authorization: Bearer {gateway.resources.base.shared.token}")
     assert answer.status == (200 if page in PAGES[:2] else 404)
 
 
@@ -111,7 +111,7 @@ async def test_readiness_names_each_check(start_gateway: StartGateway) -> None:
 
 async def test_a_closed_journal_makes_it_unready_but_not_dead(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
-    await asyncio.to_thread(gateway.journal.close)
+    await asyncio.to_thread(gateway.resources.journal.close)
     answer = await get(gateway, "/-/ready")
     assert (answer.status, answer.json["checks"]["journal"]) == (503, False)
     assert (await get(gateway, "/-/health")).status == 200
@@ -139,14 +139,14 @@ async def test_an_upload_on_its_way_and_a_failed_one_have_a_page(start_gateway: 
         lines = ("Content-Length: 100", "Expect: 100-continue")
         await connection.send(request_head("PUT", "/upload/x", *lines))
         assert b"100" in await connection.line()
-        (upload_id,) = gateway.inflight._active
+        (upload_id,) = gateway.endpoints.inflight._active
         story = (await get(gateway, f"/-/uploads/{upload_id}")).json
         assert (story["state"], story["path"], story["content_length"]) == (
             "receiving",
             "/upload/x",
             100,
         )
-    await gateway.dispatcher.drain(TIMEOUT)
+    await gateway.endpoints.dispatcher.drain(TIMEOUT)
     story = (await get(gateway, f"/-/uploads/{upload_id}")).json
     assert (story["state"], story["error"], story["handlers"]) == ("failed", "connection_lost", [])
 
@@ -175,12 +175,12 @@ async def test_an_upload_is_not_told_as_stored_before_it_is(start_gateway: Start
         lines = ("Content-Length: 100", "Expect: 100-continue")
         await connection.send(request_head("PUT", "/upload/x", *lines))
         assert b"100" in await connection.line()
-        (upload_id,) = gateway.inflight._active
+        (upload_id,) = gateway.endpoints.inflight._active
         result_of(
-            gateway.journal.outbox.record_uploads([upload_record(upload_id)])
+            gateway.resources.journal.outbox.record_uploads([upload_record(upload_id)])
         )  # as the commit does, to publish next
         assert (await get(gateway, f"/-/uploads/{upload_id}")).json["state"] == "receiving"
-        result_of(gateway.journal.outbox.forget_uploads([upload_id]))
+        result_of(gateway.resources.journal.outbox.forget_uploads([upload_id]))
 
 
 async def test_an_upload_nobody_knows_is_404(start_gateway: StartGateway) -> None:
@@ -229,12 +229,12 @@ async def test_metrics_count_what_happened(start_gateway: StartGateway, tmp_path
 
 async def test_metrics_tell_what_waits_how_long_and_who_is_paused(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
-    publish_uploads(gateway.journal, "a", "b", "c", "d")
-    [dead, delayed] = claim_deliveries(gateway.journal, "h", 2)
-    settle_run(gateway.journal, dead, "dead")
-    settle_run(gateway.journal, delayed, "retry", delay=900.0)
-    claim_deliveries(gateway.journal)
-    await gateway.journal.ledger.pause("h")
+    publish_uploads(gateway.resources.journal, "a", "b", "c", "d")
+    [dead, delayed] = claim_deliveries(gateway.resources.journal, "h", 2)
+    settle_run(gateway.resources.journal, dead, "dead")
+    settle_run(gateway.resources.journal, delayed, "retry", delay=900.0)
+    claim_deliveries(gateway.resources.journal)
+    await gateway.resources.journal.ledger.pause("h")
     told = samples(await get(gateway, "/-/metrics"))
     states = {labels[1]: n for (name, labels), n in told.items() if name == "gateway_deliveries"}
     assert states == {"ready": 1, "delayed": 1, "running": 1, "dead": 1}
@@ -253,7 +253,7 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
         return told["gateway_deliveries", ("h", "ready")]
 
     for name, count in (("a", 1), ("b", 2), ("c", 2)):
-        publish_uploads(gateway.journal, name)
+        publish_uploads(gateway.resources.journal, name)
         assert await counted() == count
     gateway.endpoints.metrics_endpoint._cached = (0.0, [])  # as if it were long ago
     assert await counted() == 3
@@ -261,7 +261,7 @@ async def test_very_many_are_not_counted_anew_for_every_scrape(
 
 async def test_metrics_of_a_closed_journal_say_so(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
-    await asyncio.to_thread(gateway.journal.close)
+    await asyncio.to_thread(gateway.resources.journal.close)
     answer = await get(gateway, "/-/metrics")
     assert (answer.status, answer.json["error"]) == (503, "journal_unavailable")
 

@@ -23,7 +23,7 @@ async def filled(request: pytest.FixtureRequest, start_gateway: StartGateway, tm
     """A directory with deliveries, with and without a server that owns it."""
     if request.param == "running":
         gateway = await start_gateway()
-        fill(gateway.journal)
+        fill(gateway.resources.journal)
     else:
         journal = stopped_journal(tmp_path / "data")
         fill(journal)
@@ -89,7 +89,7 @@ async def test_an_id_that_is_none_does_not_reach_another_page(
     start_gateway: StartGateway, ask: Ask, event_id: str
 ) -> None:
     gateway = await start_gateway()
-    fill(gateway.journal)
+    fill(gateway.resources.journal)
     code, out, err = await ask("show", event_id)
     assert (code in {1, 2}, out) == (True, "")
     assert err.startswith("gateway: ")
@@ -162,7 +162,9 @@ async def test_an_empty_list_is_an_empty_array(start_gateway: StartGateway, ask:
 async def test_a_long_list_is_complete(
     start_gateway: StartGateway, ask: Ask, tmp_path: Path, running: bool, count: int
 ) -> None:
-    journal = (await start_gateway()).journal if running else stopped_journal(tmp_path / "data")
+    journal = (
+        (await start_gateway()).resources.journal if running else stopped_journal(tmp_path / "data")
+    )
     names = [f"u{number}" for number in range(count)]
     result_of(journal.outbox.record_uploads([upload_record(name) for name in names]))
     if not running:

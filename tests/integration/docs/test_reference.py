@@ -58,7 +58,7 @@ async def test_every_key_of_a_real_event_is_documented(
     refused = await put(running, "/upload/a.no", b"x", f"Content-MD5: {'A' * 22}==")
     assert refused.json["error"] == "digest_mismatch"
     await wait_settled(running)
-    await running.hooks.close(5)
+    await running.resources.hooks.close(5)
     said = {name: keys(section(page("events.md"), f"## {name}")) for name in models.EVENTS}
     [*uploading, _max_bytes, _on_conflict] = said[UPLOADING]
     noted = {note.name: set(json.loads(note.read_text())) for note in notes.iterdir()}

@@ -132,8 +132,8 @@ async def test_an_empty_folder_is_none_and_links_are_not_followed(
 async def test_off_is_off_and_head_has_no_body(start_gateway: StartGateway, stored: Path) -> None:
     assert (await get(await start_gateway(), "/upload/reports/?format=zip")).status == 400
     gateway = await start_gateway(downloads=True, directory=str(stored.parent.parent / "data2"))
-    (gateway.settings.directory / "upload").mkdir()
-    (gateway.settings.directory / "upload" / "a").write_bytes(b"a")
+    (gateway.resources.settings.directory / "upload").mkdir()
+    (gateway.resources.settings.directory / "upload" / "a").write_bytes(b"a")
     async with raw_connection(gateway) as connection:
         await connection.send(request_head("HEAD", "/upload/?format=zip"))
         answer = await connection.answer(head=True)
@@ -377,7 +377,7 @@ async def test_the_list_of_an_archive_that_broke_off_leaves_no_folder_open(
         ]
 
     async with AsyncExitStack() as until:
-        members = await _members_below(gateway.resources.storage, "/upload/", until)
+        members = await _members_below(gateway.resources.parts.storage, "/upload/", until)
         await anext(members)
         assert held()
     assert held() == []  # although somebody, such as a traceback, still holds the archive

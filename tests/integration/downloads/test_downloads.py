@@ -54,7 +54,7 @@ async def metric(gateway: Gateway, name: str) -> str:
 async def until_closed(gateway: Gateway) -> None:
     """Wait until the answers in flight have ended."""
     async with asyncio.timeout(30):
-        while gateway.endpoints.downloads._open_files:
+        while gateway.endpoints.downloads.open_files.active:
             await asyncio.sleep(0.01)  # nothing else tells of it
 
 
@@ -98,7 +98,7 @@ async def test_the_type_that_an_upload_said_is_kept_through_a_rename(
 
 
 def names(gateway: Gateway) -> list[str]:
-    found = os.listdir(gateway.settings.directory / "upload")
+    found = os.listdir(gateway.resources.settings.directory / "upload")
     assert len(found) == 2
     return [name.replace(" ", "%20") for name in found]
 

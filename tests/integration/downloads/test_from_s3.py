@@ -47,8 +47,8 @@ async def test_a_folder_of_objects_comes_as_a_zip(
     gateway = await start_gateway(auth="none", downloads=True, storage=s3_storage)
     files = {"a.txt": b"text" * 1000, "b/Grüße.bin": CONTENT, "c": b""}
     for name, content in files.items():
-        await gateway.resources.files.save(f"/upload/reports/{name}", content)
-    await gateway.resources.files.save("/upload/reports-2025/d", b"other folder")
+        await gateway.resources.scripts.files.save(f"/upload/reports/{name}", content)
+    await gateway.resources.scripts.files.save("/upload/reports-2025/d", b"other folder")
     target = tmp_path / "reports.zip"
     url = f"{gateway.url}/upload/reports/?format=zip"
     assert (await curl("-o", str(target), url)).status == 200
@@ -64,7 +64,7 @@ async def test_a_client_that_leaves_gives_the_object_back(
     start_gateway: StartGateway, s3_storage: str
 ) -> None:
     gateway = await start_gateway(auth="none", downloads=True, storage=s3_storage)
-    await gateway.resources.files.save("/upload/a.bin", bytes(LARGE))
+    await gateway.resources.scripts.files.save("/upload/a.bin", bytes(LARGE))
     for target in ("/upload/a.bin", "/upload/?format=zip"):
         client = Slow(gateway)
         await client.ask(target)
@@ -97,7 +97,7 @@ async def test_scripts_read_save_and_remove_objects(
 ) -> None:
     folder = write_plugin(tmp_path / "p", COPIES.partition("- name: uploaded")[0])
     gateway = await start_gateway(auth="none", storage=s3_storage, plugins=[str(folder)])
-    files = gateway.resources.files
+    files = gateway.resources.scripts.files
     upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
     await wait_settled(gateway)
     assert [stat.path async for stat in files.list("/")] == ["/copies/upload/a.txt"]
@@ -119,14 +119,14 @@ async def test_what_was_uploaded_is_opened_by_its_event(
     gateway = await start_gateway(auth="none", storage=s3_storage, plugins=[str(folder)])
     upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
     await wait_settled(gateway)
-    async with gateway.resources.files.open_path(f"/sizes/{upload_id}") as file:
+    async with gateway.resources.scripts.files.open_path(f"/sizes/{upload_id}") as file:
         assert await file.read() == b"7"
 
 
 async def test_what_is_old_is_swept_and_the_bucket_is_told(
     start_gateway: StartGateway, s3_storage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = (await start_gateway(auth="none", storage=s3_storage)).resources.files
+    files = (await start_gateway(auth="none", storage=s3_storage)).resources.scripts.files
     await files.save("/exports/a", b"x")
     with caplog.at_level("INFO", "gateway.storage"):
         assert await files.expire("/exports/", 3600) == 0

@@ -172,16 +172,16 @@ async def test_a_reload_whose_certificate_is_bad_takes_no_plugin_either(
     folder = tmp_path / "plugins"
     folder.mkdir()
     gateway = await start_gateway(tls_cert=cert, tls_key=key, plugins=[str(folder)])
-    before = gateway.plugins.current
+    before = gateway.resources.plugins.current
     write_handler(folder, "pass", event="APIGW.OnFileUploaded")
     whole = Path(cert).read_bytes()
     Path(cert).write_bytes(b"half a certificate")
     await gateway.reload()
-    assert gateway.plugins.current is before
+    assert gateway.resources.plugins.current is before
     assert "the reload failed, nothing has changed" in caplog.text
     Path(cert).write_bytes(whole)
     await gateway.reload()
-    assert gateway.plugins.current.number == before.number + 1
+    assert gateway.resources.plugins.current.number == before.number + 1
 
 
 async def test_a_certificate_whose_key_is_not_there_yet_does_not_end_https(

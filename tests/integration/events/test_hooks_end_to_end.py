@@ -225,7 +225,7 @@ async def test_a_handler_replaces_the_default_authorization(
     )
     assert (await put(gateway, "/upload/x", b"1")).status == 201
     assert (await recorder.next_event())[1]["principal"] is None
-    await put(gateway, "/upload/x", b"1", f"X-Auth-Token: {gateway.generated_token}")
+    await put(gateway, "/upload/x", b"1", f"X-Auth-Token: {gateway.resources.base.shared.token}")
     assert (await recorder.next_event())[1]["principal"] == {"name": "generated", "kind": "token"}
 
 
@@ -236,5 +236,5 @@ async def test_where_all_handlers_keep_it_the_default_authorization_decides(
         folder = write_handler(tmp_path / "plugins", "pass", name=name, more="authorization: keep\n")
     gateway = await start_gateway(plugins=folder, auth="token")
     assert (await put(gateway, "/upload/x", b"1")).status == 401
-    token = f"X-Auth-Token: {gateway.generated_token}"
+    token = f"X-Auth-Token: {gateway.resources.base.shared.token}"
     assert (await put(gateway, "/upload/x", b"1", token)).status == 201

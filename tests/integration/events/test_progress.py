@@ -52,7 +52,7 @@ async def test_the_latest_progress_is_shown_while_the_handler_runs_and_gone_behi
     gate.touch()
     story = await handlers_done(gateway, upload_id)
     assert "progress" not in story["handlers"][0]
-    assert gateway.hooks.delivery_progress(running["event_id"], "slow") is None
+    assert gateway.resources.hooks.delivery_progress(running["event_id"], "slow") is None
 
 
 @pytest.mark.parametrize("values", [(-1, 4), (1, math.nan), ("1", 4), (1, None), (1, math.inf)])

@@ -91,7 +91,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 async def fill(kept: Gateway | Records, items: dict[str, dict[str, Any]] = PHOTOS) -> None:
-    photos = (kept.resources.records if isinstance(kept, Gateway) else kept)("photos")
+    photos = (kept.resources.scripts.records if isinstance(kept, Gateway) else kept)("photos")
     await asyncio.gather(*(photos.put(key, item) for key, item in items.items()))
 
 
@@ -363,7 +363,7 @@ async def test_what_has_expired_is_swept_with_its_record(
     await fill(running)
     told = (await get(running, RANGE, JSON)).json
     [name] = exports(tmp_path / "data")
-    kept = running.resources.records("exports")
+    kept = running.resources.scripts.records("exports")
     item = await kept.get(told["id"])
     assert item
     await kept.put(told["id"], {**item, "beat": time.time() - 86401})

@@ -38,7 +38,7 @@ async def files(request: pytest.FixtureRequest, start_gateway: StartGateway) -> 
     """Each thing that scripts may know as `files`."""
     if request.param == "memory":
         return FilesInMemory()
-    return (await start_gateway(auth="none")).resources.files
+    return (await start_gateway(auth="none")).resources.scripts.files
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -116,7 +116,7 @@ async def gateway(
 
 
 async def read(gateway: Gateway, path: str) -> bytes:
-    async with gateway.resources.files.open_path(path) as file:
+    async with gateway.resources.scripts.files.open_path(path) as file:
         return bytes(await file.read())
 
 
@@ -128,13 +128,13 @@ async def test_a_file_that_grows_or_has_no_size_is_saved_and_delays_no_upload(
         with growing.open("ab") as file:
             file.write(b"appended" * 1000)
 
-    files, growing, content = gateway.resources.files, tmp_path / "growing", os.urandom(size)
+    files, growing, content = gateway.resources.scripts.files, tmp_path / "growing", os.urandom(size)
     growing.write_bytes(content)
-    files.saver.store_with_writer(Meanwhile(gateway.resources.writer, grows))
+    files.saver.store_with_writer(Meanwhile(gateway.resources.parts.writer, grows))
     assert (await files.save("/growing", growing)).bytes == size
     assert await read(gateway, "/growing") == content
 
-    files.saver.store_with_writer(gateway.resources.writer)
+    files.saver.store_with_writer(gateway.resources.parts.writer)
     await files.save("/machine", "/proc/cpuinfo")
     assert (await read(gateway, "/machine")).startswith(b"processor")
     (tmp_path / "empty").touch()
@@ -155,11 +155,13 @@ async def test_a_file_that_loses_what_it_had_is_not_saved(
 
     local = tmp_path / "local"
     local.write_bytes(b"x" * 2_500_000)
-    gateway.resources.files.saver.store_with_writer(Meanwhile(gateway.resources.writer, loses))
+    gateway.resources.scripts.files.saver.store_with_writer(
+        Meanwhile(gateway.resources.parts.writer, loses)
+    )
     with pytest.raises(OSError, match=fate):
-        await gateway.resources.files.save("/a", local)
+        await gateway.resources.scripts.files.save("/a", local)
     with pytest.raises(Refusal, match="no such file"):
-        await gateway.resources.files.stat("/a")
+        await gateway.resources.scripts.files.stat("/a")
 
 
 @pytest.mark.parametrize("path", ["/../a", "/.gateway/a", "/a//b", "/a\x00", ""])
@@ -171,11 +173,11 @@ async def test_a_bad_path_is_refused(files: Files, path: str) -> None:
 
 async def test_what_is_old_expires(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(auth="none")
-    files = gateway.resources.files
+    files = gateway.resources.scripts.files
     for name in ("old", "new"):
         await files.save(f"/exports/{name}", b"x")
     long_ago = time.time() - 1000
-    os.utime(gateway.settings.directory / "exports" / "old", (long_ago, long_ago))
+    os.utime(gateway.resources.settings.directory / "exports" / "old", (long_ago, long_ago))
     assert await files.expire("/exports/", 900) == 1
     assert [stat.path async for stat in files.list("/exports/")] == ["/exports/new"]
     with pytest.raises(ValueError, match="takes a folder"):
@@ -185,7 +187,7 @@ async def test_what_is_old_expires(start_gateway: StartGateway) -> None:
 async def test_a_list_for_a_script_ends_only_where_every_folder_could_be_read(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = (await start_gateway(auth="none")).resources.files
+    files = (await start_gateway(auth="none")).resources.scripts.files
     for path in ("/box/a", "/box/later/b"):
         await files.save(path, b"x")
     monkeypatch.setattr("os.open", failing_open("later"))
@@ -200,17 +202,17 @@ async def test_a_source_that_fails_leaves_nothing(start_gateway: StartGateway) -
 
     gateway = await start_gateway(auth="none")
     with pytest.raises(LookupError):
-        await gateway.resources.files.save("/a", fails())
-    assert leftovers(gateway.settings.directory) == []
-    assert not (gateway.settings.directory / "a").exists()
-    assert gateway.resources.disk.space.reserved == 0
+        await gateway.resources.scripts.files.save("/a", fails())
+    assert leftovers(gateway.resources.settings.directory) == []
+    assert not (gateway.resources.settings.directory / "a").exists()
+    assert gateway.resources.base.disk.space.reserved == 0
 
 
 async def test_protected_places_are_not_written(start_gateway: StartGateway, tmp_path: Path) -> None:
     folder = write_plugin(tmp_path / "data" / "plugins", "name: c\nconfig: {}\n")
     gateway = await start_gateway(auth="none", plugins=[str(folder)])
     with pytest.raises(Refusal, match="belongs to the gateway"):
-        await gateway.resources.files.save("/plugins/evil.yaml", b"x")
+        await gateway.resources.scripts.files.save("/plugins/evil.yaml", b"x")
 
 
 COPIES = """
@@ -247,10 +249,10 @@ async def test_what_a_script_saves_is_an_event_of_an_object_and_not_of_an_upload
     gateway = await start_gateway(auth="none", plugins=[str(folder)])
     upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
     async with asyncio.timeout(30):
-        while not (gateway.settings.directory / "notes" / upload_id).exists():
+        while not (gateway.resources.settings.directory / "notes" / upload_id).exists():
             await wait_settled(gateway)
     await wait_settled(gateway)
-    found = files_below(gateway.settings.directory)
+    found = files_below(gateway.resources.settings.directory)
     assert found["copies/upload/a.txt"] == b"content"
     assert found[f"notes/{upload_id}"] == b'{"name": "script", "kind": "script"}'
     assert [name for name in found if name.startswith("uploaded/")] == [f"uploaded/{upload_id}"]
@@ -273,7 +275,7 @@ script: |
     )
     await put(gateway, "/upload/a")
     await wait_settled(gateway)
-    found = files_below(gateway.settings.directory / "many")
+    found = files_below(gateway.resources.settings.directory / "many")
     assert found == {str(number): str(number).encode() for number in range(100)}
 
 

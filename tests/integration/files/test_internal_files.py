@@ -15,7 +15,7 @@ from tests.support.harness import get, put, raw_connection, request_head
 
 async def test_a_file_is_sent_as_an_attachment(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = await start_gateway(auth="token")
-    known = f"X-Auth-Token: {gateway.generated_token}"
+    known = f"X-Auth-Token: {gateway.resources.base.shared.token}"
     stored = await put(gateway, "/upload/a%20%C3%BC.html", b"<script>", known)
     upload_id = stored.json["upload_id"]
     answer = await get(gateway, f"/-/files/{upload_id}", known)
@@ -33,7 +33,7 @@ async def test_a_newer_file_is_never_sent_for_an_older_upload(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway(auth="token")
-    known = f"X-Auth-Token: {gateway.generated_token}"
+    known = f"X-Auth-Token: {gateway.resources.base.shared.token}"
     upload_id = (await put(gateway, "/upload/a", b"old", known)).json["upload_id"]
     await put(gateway, "/upload/a", b"new", known)
     assert (await get(gateway, f"/-/files/{upload_id}", known)).json["error"] == "superseded"
@@ -42,7 +42,7 @@ async def test_a_newer_file_is_never_sent_for_an_older_upload(
 
 async def test_removing_needs_authorization(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = await start_gateway(auth="token")
-    known = f"X-Auth-Token: {gateway.generated_token}"
+    known = f"X-Auth-Token: {gateway.resources.base.shared.token}"
     upload_id = (await put(gateway, "/upload/a", b"x", known)).json["upload_id"]
     async with raw_connection(gateway) as connection:
         await connection.send(request_head("DELETE", f"/-/files/{upload_id}"))
@@ -67,7 +67,7 @@ async def test_without_authorization_no_upload_is_sent_or_removed(
 
 def internal(gateway: Gateway, method: str, target: str) -> str:
     """Return the header with which another node of the installation would call."""
-    call = gateway.resources.installation.credentials_for(
+    call = gateway.resources.base.installation.credentials_for(
         method, URL(gateway.url + target, encoded=True)
     )
     assert call is not None
@@ -78,7 +78,7 @@ async def test_only_another_node_removes_a_file_by_its_path(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     gateway = await start_gateway(auth="token")
-    known = f"X-Auth-Token: {gateway.generated_token}"
+    known = f"X-Auth-Token: {gateway.resources.base.shared.token}"
     await put(gateway, "/upload/a", b"x", known)
     async with raw_connection(gateway) as connection:
         await connection.send(request_head("DELETE", "/-/objects/upload/a", known))
@@ -105,7 +105,7 @@ async def test_another_version_than_if_match_names_is_not_removed(
         other = f"If-Match: {if_match}"
         await connection.send(request_head("DELETE", "/-/objects/upload/a", node, other))
         assert (await connection.answer()).status == status
-        etag = (await gateway.resources.files.stat("/upload/a")).etag
+        etag = (await gateway.resources.scripts.files.stat("/upload/a")).etag
         assert (tmp_path / "data/upload/a").exists()
         same = f'If-Match: "{etag}"'
         await connection.send(request_head("DELETE", "/-/objects/upload/a", node, same))

@@ -71,7 +71,7 @@ async def test_an_upload_needs_a_token_that_is_believed(
     # Only where it belongs: a JSON Web Token is no `X-Auth-Token`.
     other = await put(gateway, "/upload/b", b"x", f"X-Auth-Token: {issuer.token()}")
     assert (other.status, challenge(other)) == (401, "")
-    assert not (gateway.settings.directory / "upload/b").exists()
+    assert not (gateway.resources.settings.directory / "upload/b").exists()
 
 
 async def test_a_download_needs_one_too(believing: StartGateway, issuer: FakeIssuer) -> None:
@@ -102,7 +102,7 @@ async def test_the_claims_are_what_handlers_see_and_the_token_is_nowhere(
     token = issuer.token(scope="openid photos/write", email="ann@x.example", **{"cognito:groups": ["a"]})
     answer = await put(gateway, "/upload/a", b"x", bearer(token))
     await handlers_done(gateway, answer.json["upload_id"])
-    seen = json.loads((gateway.settings.directory / "upload/a.seen").read_text())
+    seen = json.loads((gateway.resources.settings.directory / "upload/a.seen").read_text())
     assert {name: seen[name] for name in ("name", "kind", "scopes", "groups")} == {
         "name": "ann",
         "kind": "jwt",
@@ -110,7 +110,7 @@ async def test_the_claims_are_what_handlers_see_and_the_token_is_nowhere(
         "groups": ["a"],
     }
     assert seen["claims"]["email"] == "ann@x.example"
-    kept_files = [path for path in gateway.settings.state.rglob("*") if path.is_file()]
+    kept_files = [path for path in gateway.resources.settings.state.rglob("*") if path.is_file()]
     secret = token.rpartition(".")[2].encode()
     assert kept_files
     assert not [path for path in kept_files if secret in path.read_bytes()]
@@ -153,7 +153,7 @@ async def test_tokens_and_gateways_of_the_installation_pass_beside_it(
     assert (await get(gateway, "/who", bearer("word"))).json == {"name": "bot", "kind": "token"}
     both = await get(gateway, "/who", bearer(issuer.token()), "X-Auth-Token: word")
     assert both.json["kind"] == "token"
-    trusted = gateway.resources.installation.credentials_for("GET", URL(f"{gateway.url}/who"))
+    trusted = gateway.resources.base.installation.credentials_for("GET", URL(f"{gateway.url}/who"))
     assert trusted is not None
     ours = await get(gateway, "/who", f"{INTERNAL_HEADER}: {trusted.credential}", bearer("junk"))
     assert ours.json["kind"] == "internal"

@@ -113,7 +113,7 @@ async def test_what_was_handed_over_is_replayed_from_the_journal(
     await comes(lambda: len(complete_lines(log)) == 1)
     lately = Selection(since=time.time() - 60)
     async with asyncio.timeout(TIMEOUT):  # its row may be written after the handler's line
-        while not (count := await run_all(gateway.journal.ledger, "replay", lately)):
+        while not (count := await run_all(gateway.resources.journal.ledger, "replay", lately)):
             await asyncio.sleep(0.02)
     assert count == 1
     await comes(lambda: len(complete_lines(log)) == 2)

@@ -47,7 +47,9 @@ async def test_ticks_that_fall_due_without_nats_are_run_when_it_comes(
     server.kill()
     gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     async with asyncio.timeout(TIMEOUT):
-        while not (await gateway.journal.ledger.page(Selection(handler="ticker"), None, 1)).rows:
+        while not (
+            await gateway.resources.journal.ledger.page(Selection(handler="ticker"), None, 1)
+        ).rows:
             await asyncio.sleep(0.02)  # the journal is the only sign of a tick so far
     back = time.time()
     await asyncio.to_thread(server.start)  # the gateway lives on this very loop

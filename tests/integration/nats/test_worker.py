@@ -158,7 +158,7 @@ async def test_a_worker_elsewhere_fetches_the_file_from_its_holder(
     gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     one = worker("elsewhere")
     assert "for 1 handler, " in one.said
-    token = gateway.generated_token
+    token = gateway.resources.base.shared.token
     answer = await put(gateway, "/upload/%C3%BC%20b.txt", b"hello", f"X-Auth-Token: {token}")
     assert answer.status == 201
     [run] = await comes(told)
@@ -179,7 +179,7 @@ async def test_a_worker_signs_urls_that_its_gateway_takes(
     handler(tmp_path, SIGN)
     gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere", None, "--public-url", gateway.url)
-    await put(gateway, "/upload/a", b"hello", f"X-Auth-Token: {gateway.generated_token}")
+    await put(gateway, "/upload/a", b"hello", f"X-Auth-Token: {gateway.resources.base.shared.token}")
     [run] = await comes(told)
     answer = await get(gateway, run["url"].removeprefix(gateway.url))
     assert (answer.status, answer.body) == (200, b"hello")
@@ -202,7 +202,7 @@ async def test_a_worker_saves_reads_and_removes_by_path_at_the_gateway(
     handler(tmp_path, SAVE.replace("{{", "{").replace("}}", "}"))
     gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere")
-    await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.generated_token}")
+    await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.resources.base.shared.token}")
     [run, *_] = await comes(told)
     assert (run["path"], run["replaced"], run["body"]) == ("/made/b c.txt", True, "made again")
     assert run["missing"] == "not_found"
@@ -300,6 +300,6 @@ async def test_a_callout_to_the_holder_is_trusted_there(
     handler(tmp_path, CALL)
     gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere")
-    await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.generated_token}")
+    await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.resources.base.shared.token}")
     [run] = await comes(told)
     assert run["state"] == "stored"

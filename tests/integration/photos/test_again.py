@@ -31,7 +31,7 @@ async def replay(client: Client) -> int:
 
 def lying(gateway: Gateway) -> dict[str, tuple[int, bytes]]:
     """What is stored: each file's inode and bytes."""
-    root = gateway.settings.directory
+    root = gateway.resources.settings.directory
     found = files_below(root)
     return {
         name: ((root / name).stat().st_ino, content)
@@ -77,7 +77,7 @@ async def test_another_object_under_uploads_is_left_alone(
         ("/uploads/event_9/x.png", {**said, "photoid": other}),
         ("/uploads/event_1234/b.png", {**said, "photoid": other, "contenttype": "text/html"}),
     ):
-        url = str(await gateway.resources.services.sign_url("PUT", path, metadata=metadata))
+        url = str(await gateway.resources.plugins.services.sign_url("PUT", path, metadata=metadata))
         assert await client.put(url, picture()) == 201
     await wait_settled(gateway)
     assert await client.listed() == []
@@ -94,7 +94,7 @@ async def test_rejected_photos_are_forgotten_after_a_while_and_good_ones_never(
     ids = [await client.upload(picture()), await client.upload(b"I am no picture")]
     await client.looked_at(*ids)
     await wait_settled(gateway)
-    lent = gateway.resources.services
+    lent = gateway.resources.plugins.services
     assert await tidy(lent.records("photos"), lent.files, days=7) == 0
     assert len(await client.looked_at(*ids)) == 2
     assert await tidy(lent.records("photos"), lent.files, days=-1) == 1

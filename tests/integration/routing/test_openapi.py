@@ -21,11 +21,11 @@ async def test_the_page_needs_the_default_authorization_and_shows_what_is_served
 ) -> None:
     gateway = await serve(route("/first", "return 1"), auth="token")
     assert (await get(gateway, "/-/openapi.json")).status == 401
-    token = f"X-Auth-Token: {gateway.generated_token}"
+    token = f"X-Auth-Token: {gateway.resources.base.shared.token}"
     page = (await get(gateway, "/-/openapi.json", token)).json
     OpenAPIV31SpecValidator(page).validate()
     assert "/first" in page["paths"]
-    write(gateway.settings.plugins[0], route("/second", "return 1"))
+    write(gateway.resources.settings.plugins[0], route("/second", "return 1"))
     await gateway.reload()
     page = (await get(gateway, "/-/openapi.json", token)).json
     assert "/first" not in page["paths"]

@@ -227,7 +227,7 @@ async def test_log_lines_of_a_script_carry_the_id_of_the_request(
 async def test_state_is_kept_and_a_reload_swaps_the_routes_as_a_whole(serve: Serve) -> None:
     gateway = await serve(route(script="state['n'] = state.get('n', 0) + 1\nreturn state"))
     assert (await get(gateway, "/r")).json == {"n": 1}
-    file = gateway.settings.plugins[0] / "0.yaml"
+    file = gateway.resources.settings.plugins[0] / "0.yaml"
     file.write_text(file.read_text().replace("/r", "/new").replace("upstreams", "name: x\nupstreams"))
     await gateway.reload()
     assert (await get(gateway, "/r")).status == 404

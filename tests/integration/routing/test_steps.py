@@ -17,7 +17,7 @@ async def behind(serve: Serve, *texts: str, **values: object) -> Gateway:
     """A gateway with an upstream that says what it got; `UP` in the texts is its address."""
     back = await serve(route("/{all:path}", ECHO))
     up = "{}:{}".format(*back.address)
-    folder = f"{back.settings.directory}-front"
+    folder = f"{back.resources.settings.directory}-front"
     return await serve(
         *(text.replace("[]", f"['{up}']", 1) for text in texts), directory=folder, **values
     )

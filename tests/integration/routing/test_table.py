@@ -22,7 +22,7 @@ async def test_head_is_get_where_an_upstream_answers(serve: Serve) -> None:
     host, port = back.address
     front = await serve(
         route("/b", more=spec("GET")).replace("[]", f"['{host}:{port}']"),
-        directory=str(back.settings.directory) + "2",
+        directory=str(back.resources.settings.directory) + "2",
     )
     answer = await ask(front, "HEAD", "/b")
     assert (answer.status, answer.headers["Content-Length"]) == (200, "4")

@@ -33,21 +33,21 @@ async def test_an_object_has_the_mark_of_the_path_that_it_got(
     gateway = await start_gateway(auth="none", storage=s3_storage)
     resources = gateway.resources
     saving = while_somebody_takes_the_name()
-    stored = await resources.files.save(
+    stored = await resources.scripts.files.save(
         "/made/x", saving, metadata={"title": "Sunrise"}, on_conflict="rename"
     )
     assert stored.path == ("/made/x-1" if taken else "/made/x")
-    said = (await resources.storage.stat(stored.path)).metadata
+    said = (await resources.parts.storage.stat(stored.path)).metadata
     assert said[UPLOAD_ID_NAME] == stored.upload_id
-    assert resources.installation.marks.is_genuine(said[MARK_NAME], stored.upload_id, stored.path)
-    assert (await resources.files.stat(stored.path)).metadata == {"title": "Sunrise"}
+    assert resources.base.installation.marks.is_genuine(said[MARK_NAME], stored.upload_id, stored.path)
+    assert (await resources.scripts.files.stat(stored.path)).metadata == {"title": "Sunrise"}
 
 
 @pytest.mark.parametrize("size", [3, 8 << 20, 20_000_000])
 async def test_more_bytes_than_were_declared_are_refused(
     start_gateway: StartGateway, s3_storage: str, size: int
 ) -> None:
-    writer = (await start_gateway(auth="none", storage=s3_storage)).resources.writer
+    writer = (await start_gateway(auth="none", storage=s3_storage)).resources.parts.writer
     body = await writer.begin(Upload("01ABC-0", "/x", content_length=size))
     await body.write(b"x" * size)
     with pytest.raises(Refusal) as refused:
@@ -75,7 +75,7 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
         looked.set()
         await asyncio.Event().wait()
 
-    files = (await start_gateway(auth="none", storage=s3_storage)).resources.files
+    files = (await start_gateway(auth="none", storage=s3_storage)).resources.scripts.files
     looked = asyncio.Event()
     with monkeypatch.context() as silent:
         silent.setattr(BucketClient, "head_object", never)

@@ -58,7 +58,7 @@ async def test_a_script_reaches_its_own_gateway_through_the_default_authorizatio
 ) -> None:
     gateway = await start_gateway(auth="token")
     assert (await get(gateway, "/-/events")).status == 401
-    callout = gateway.plugins.services.callout
+    callout = gateway.resources.plugins.services.callout
     try:
         host, port = gateway.address
         for endpoint in (None, f"{host}:{port}", f"http://localhost:{port}/"):
@@ -74,7 +74,7 @@ async def test_whoever_overhears_a_credential_can_use_it_for_nothing_else(
     start_gateway: StartGateway, peer: Listener
 ) -> None:
     gateway = await start_gateway(auth="token", peers=[peer.address])
-    callout = gateway.plugins.services.callout
+    callout = gateway.resources.plugins.services.callout
     try:
         await callout(peer.address, "/-/events")
     finally:
@@ -88,7 +88,7 @@ async def test_a_stranger_never_gets_one_not_even_from_a_script_that_tries(
     start_gateway: StartGateway, stranger: Listener
 ) -> None:
     gateway = await start_gateway(auth="token")
-    callout = gateway.plugins.services.callout
+    callout = gateway.resources.plugins.services.callout
     try:
         answer = await callout(
             stranger.address, "/x", headers={"x-gateway-INTERNAL": "v1.0.x", "X-A": "1"}
@@ -104,7 +104,7 @@ async def test_a_redirect_of_a_peer_is_an_answer_and_is_not_followed(
 ) -> None:
     gateway = await start_gateway(auth="token", peers=[peer.address])
     peer.location = f"http://{stranger.address}/x"
-    callout = gateway.plugins.services.callout
+    callout = gateway.resources.plugins.services.callout
     try:
         answer = await callout(peer.address, "/away")
     finally:
@@ -120,7 +120,7 @@ async def test_a_redirect_of_a_stranger_to_us_carries_none(
 ) -> None:
     gateway = await start_gateway(auth="token")
     stranger.location = f"{gateway.url}/-/events"
-    callout = gateway.plugins.services.callout
+    callout = gateway.resources.plugins.services.callout
     try:
         with pytest.raises(HTTPError) as caught:
             await callout(stranger.address, "/away")
@@ -160,7 +160,9 @@ async def test_scripts_and_the_journal_see_who_called_but_never_the_credential(
         ("/upload/first", "done"),
         ("/upload/second", "done"),
     }
-    journal = b"".join(file.read_bytes() for file in gateway.state.folder.glob("journal-*"))
+    journal = b"".join(
+        file.read_bytes() for file in gateway.resources.base.directory.folder.glob("journal-*")
+    )
     assert b"internal" in journal
     assert b"v1.1" not in journal
     assert INTERNAL_HEADER.lower().encode() not in journal.lower()
@@ -168,7 +170,7 @@ async def test_scripts_and_the_journal_see_who_called_but_never_the_credential(
 
 async def deliveries(gateway: Gateway, count: int) -> list[dict[str, str]]:
     """Wait until there are `count` deliveries and all have come to an end."""
-    callout = gateway.plugins.services.callout
+    callout = gateway.resources.plugins.services.callout
     deadline = time.monotonic() + TIMEOUT
     try:
         while time.monotonic() < deadline:
@@ -194,7 +196,7 @@ async def test_over_https_a_gateway_trusts_its_own_certificate_for_itself_only(
     other = await start_gateway(
         auth="none", directory=str(tmp_path / "d2"), tls_cert=other_cert, tls_key=other_key
     )
-    callout = gateway.plugins.services.callout
+    callout = gateway.resources.plugins.services.callout
     try:
         host, port = gateway.address
         for endpoint in (None, f"{host}:{port}", f"https://localhost:{port}"):

@@ -61,7 +61,7 @@ async def gateway(start_gateway: StartGateway, tmp_path: Path) -> Gateway:
 
 
 def signer(gateway: Gateway) -> UrlSigner:
-    return gateway.resources.installation.urls
+    return gateway.resources.base.installation.urls
 
 
 # -- method
@@ -245,7 +245,7 @@ async def test_a_bad_signature_is_not_mended_by_a_good_token(
 
 async def test_a_signature_is_no_internal_credential_and_the_other_way_round(gateway: Gateway) -> None:
     own = audience(*gateway.address)
-    keys = [(Path(gateway.settings.state) / "installation.key").read_bytes().strip()]
+    keys = [(Path(gateway.resources.settings.state) / "installation.key").read_bytes().strip()]
     target = "/-/objects/upload/x"
     credential = CredentialSigner(keys).credential(own, "GET", target)
     assert (await ask(gateway, "GET", target, f"{INTERNAL_HEADER}: {credential}")).body == b"stored"

@@ -17,7 +17,9 @@ async def ask(gateway: Gateway, method: str, target: str, *lines: str) -> RawRes
 
 
 async def signed(gateway: Gateway) -> str:
-    url = await gateway.resources.services.sign_url("PUT", "/uploads/a.png", content_type="image/png")
+    url = await gateway.resources.plugins.services.sign_url(
+        "PUT", "/uploads/a.png", content_type="image/png"
+    )
     return str(url).removeprefix(gateway.url)
 
 

@@ -33,7 +33,7 @@ async def test_a_stored_upload_uses_it_up_and_the_next_one_sends_no_byte(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     gateway = await start_gateway()
-    url = str(await gateway.resources.services.sign_url("PUT", "/upload/x", once=True))
+    url = str(await gateway.resources.plugins.services.sign_url("PUT", "/upload/x", once=True))
     (tmp_path / "big").write_bytes(b"x" * 3_000_000)
     first = await curl("-T", str(tmp_path / "big"), url)
     asking = ("--expect100-timeout", "30", "-H", "Expect: 100-continue")

@@ -74,7 +74,7 @@ script: |
 
 async def sign(gateway: Gateway, method: str, path: str, **terms: Any) -> str:
     """Return path and query of a URL as a script gets it."""
-    url = await gateway.resources.services.sign_url(method, path, **terms)
+    url = await gateway.resources.plugins.services.sign_url(method, path, **terms)
     assert isinstance(url, str)
     base = gateway.url
     assert url.startswith(f"{base}/")
@@ -125,7 +125,7 @@ async def test_a_custom_template_is_used_where_it_gives_that_very_path(
     gateway = await start_gateway(file_upload_api_path="/v1/{user}/{filename}/file")
     assert (await sign(gateway, "PUT", "/upload/a.bin")).startswith("/-/objects/upload/a.bin?")
     gateway = await start_gateway(
-        file_upload_api_path="/upload/{filename}", directory=f"{gateway.settings.directory}2"
+        file_upload_api_path="/upload/{filename}", directory=f"{gateway.resources.settings.directory}2"
     )
     assert (await sign(gateway, "PUT", "/upload/a.bin")).startswith("/upload/a.bin?")
     assert (await sign(gateway, "PUT", "/upload/a/b.bin")).startswith("/-/objects/upload/a/b.bin?")
@@ -134,14 +134,14 @@ async def test_a_custom_template_is_used_where_it_gives_that_very_path(
 async def test_curl_uploads_to_a_signed_url(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = await start_gateway(auth="token")
     (tmp_path / "big").write_bytes(b"x" * 3_000_000)
-    url = await gateway.resources.services.sign_url("PUT", "/in/big", length=3_000_000)
+    url = await gateway.resources.plugins.services.sign_url("PUT", "/in/big", length=3_000_000)
     done = await curl("-T", str(tmp_path / "big"), str(url))
     assert (done.status, done.uploaded) == (201, 3_000_000)
 
 
 async def test_public_url_is_what_links_begin_with(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(public_url="https://files.example.org/base")
-    url = str(await gateway.resources.services.sign_url("PUT", "/upload/x"))
+    url = str(await gateway.resources.plugins.services.sign_url("PUT", "/upload/x"))
     assert url.startswith("https://files.example.org/base/upload/x?X-Gateway-")
 
 
@@ -243,7 +243,7 @@ async def test_a_refused_put_costs_the_client_no_byte_of_its_body(
 ) -> None:
     gateway = await start_gateway()
     (tmp_path / "big").write_bytes(b"x" * 5_000_000)
-    url = await gateway.resources.services.sign_url("PUT", "/upload/x", max_length=10)
+    url = await gateway.resources.plugins.services.sign_url("PUT", "/upload/x", max_length=10)
     done = await curl("-H", "Expect: 100-continue", "-T", str(tmp_path / "big"), str(url))
     assert (done.status, done.uploaded) == (403, 0)
 
@@ -264,7 +264,7 @@ async def test_no_url_is_signed_for_a_path_that_nothing_is_stored_at(
 ) -> None:
     gateway = await start_gateway()
     with pytest.raises(ValueError, match="path"):
-        await gateway.resources.services.sign_url("PUT", path)
+        await gateway.resources.plugins.services.sign_url("PUT", path)
 
 
 async def test_a_signature_for_a_protected_place_opens_nothing(

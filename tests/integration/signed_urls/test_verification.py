@@ -45,7 +45,7 @@ async def test_a_signature_is_verified_once_a_request(
     gateway = await start_gateway(auth="token", downloads="true", plugins=[str(folder)])
     (tmp_path / "data/upload").mkdir()
     (tmp_path / "data/upload/x").write_bytes(b"stored")
-    target = gateway.resources.installation.urls.target(Grant(method, path, int(time.time()) + 60))
+    target = gateway.resources.base.installation.urls.target(Grant(method, path, int(time.time()) + 60))
     calls, verify = [], UrlSigner.verify
 
     def count(self: UrlSigner, method: str, raw_path: str, raw_query: str) -> Grant:

@@ -101,7 +101,11 @@ async def test_who_waits_for_the_go_ahead_gets_the_refusal_as_the_very_first_byt
 
 
 def _token(gateway: Gateway) -> list[str]:
-    return [f"X-Auth-Token: {gateway.generated_token}"] if gateway.generated_token else []
+    return (
+        [f"X-Auth-Token: {gateway.resources.base.shared.token}"]
+        if gateway.resources.base.shared.token
+        else []
+    )
 
 
 async def test_the_refusal_of_an_upload_path_names_its_upload(start_gateway: StartGateway) -> None:
@@ -248,7 +252,7 @@ async def test_a_token_opens_everything_and_is_written_down_nowhere(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
     gateway = await start_gateway(auth="token")
-    token = gateway.generated_token
+    token = gateway.resources.base.shared.token
     assert token is not None
     with captured_log() as lines:
         answer = await put(gateway, "/upload/x", b"1", f"Authorization: Bearer {token}")

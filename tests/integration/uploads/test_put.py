@@ -235,4 +235,4 @@ async def test_a_disk_below_its_watermark_takes_not_even_an_empty_file(
     gateway = await start_gateway(min_free_bytes=str(1 << 60))
     answer = await put(gateway, "/upload/x", content)
     assert (answer.status, answer.json["error"]) == (507, "no_space")
-    assert files_below(gateway.settings.directory / "upload") == {}
+    assert files_below(gateway.resources.settings.directory / "upload") == {}

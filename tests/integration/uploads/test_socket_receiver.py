@@ -63,7 +63,7 @@ async def on_socket_path(start_gateway: StartGateway, folder: Path, **values: ob
 async def ended(gateway: Gateway) -> None:
     """Wait until no upload is on its way."""
     async with asyncio.timeout(20):
-        while len(gateway.inflight):
+        while len(gateway.endpoints.inflight):
             await asyncio.sleep(0.001)  # nothing public tells
 
 
@@ -138,19 +138,19 @@ async def send_in_pieces(connection: RawConnection, data: bytes, cuts: tuple[flo
 
 async def perform(gateway: Gateway, plan: Plan) -> Outcome:
     """Behave as planned; say what came of it, and clear up."""
-    folder = gateway.settings.directory
+    folder = gateway.resources.settings.directory
     body = content(plan.size, plan.seed)
     status, story, how = None, {}, None
     number = str(next(NUMBERS))  # an upload whose client has left may end when the next one runs
     errors: list[str] = []
-    end = gateway.inflight.end_upload
+    end = gateway.endpoints.inflight.end_upload
 
     def note(progress: Progress, error: str | None = None) -> None:
         if error is not None and progress.upload.params.get("number") == [number]:
             errors.append(error)
         end(progress, error)
 
-    with mock.patch.object(gateway.inflight, "end_upload", note):
+    with mock.patch.object(gateway.endpoints.inflight, "end_upload", note):
         async with raw_connection(gateway) as connection:
             if plan.kept_alive:
                 await connection.send(request_head("PUT", "/upload/first", "Content-Length: 3") + b"abc")
@@ -323,7 +323,7 @@ async def test_a_slow_client_is_not_idle_and_a_silent_one_is(
             answer = await connection.answer()
             assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
             assert await connection.closed() == b""
-        *_, ended_so = gateway.inflight._failed.values()
+        *_, ended_so = gateway.endpoints.inflight._failed.values()
         if longest < 0.6:
             break
     assert ended_so["bytes"] == 6
@@ -337,7 +337,7 @@ async def test_progress_is_told_while_the_body_comes(
     async with raw_connection(gateway) as connection:
         await begin(connection, 2 * MIB)
         await connection.send(b"z" * MIB)
-        (progress,) = gateway.inflight._active.values()
+        (progress,) = gateway.endpoints.inflight._active.values()
         while (received := progress.describe()["bytes"]) < MIB:
             await asyncio.sleep(0.001)
         await connection.send(b"z" * MIB)
@@ -363,7 +363,7 @@ async def test_a_disk_that_fills_up_in_the_middle_is_told_to_a_client_that_still
     assert (answer.status, answer.json["error"]) == (507, "no_space")
     assert leftovers(tmp_path / "data") == []
     assert files_below(tmp_path / "data/upload") == {}
-    assert gateway.resources.disk.space.reserved == 0
+    assert gateway.resources.base.disk.space.reserved == 0
     assert (await put(gateway, "/upload/x", b"z" * 8 * MIB)).status == 201
 
 
@@ -374,7 +374,7 @@ async def test_a_stop_that_does_not_wait_leaves_nothing_of_a_body(
     async with raw_connection(gateway) as connection:
         await begin(connection, MIB)
         await connection.send(b"z" * 1000)
-        (progress,) = gateway.inflight._active.values()
+        (progress,) = gateway.endpoints.inflight._active.values()
         while not progress.received:
             await asyncio.sleep(0.001)
         for server in gateway.servers:
@@ -397,7 +397,7 @@ async def test_clients_that_send_nothing_now_hold_no_thread(
             connection = await stack.enter_async_context(raw_connection(gateway))
             await begin(connection, MIB, name=str(number))
             await connection.send(b"z" * 10)
-        waiting = gateway.inflight._active.values()
+        waiting = gateway.endpoints.inflight._active.values()
         while any(progress.received < 10 for progress in waiting):
             await asyncio.sleep(0.001)
         threads = body.MAX_THREADS

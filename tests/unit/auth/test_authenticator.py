@@ -125,19 +125,22 @@ def test_the_client_is_the_last_address_that_no_trusted_proxy_has(
     pairs: list[tuple[str, str]], address: str
 ) -> None:
     guard = auth(trusted_proxies=["10.0.0.0/8"])
-    assert guard.client_address("10.0.0.1", headers(*pairs)) == address
+    assert guard.proxies.client_address("10.0.0.1", headers(*pairs)) == address
 
 
 def test_a_stranger_is_not_believed() -> None:
     told = headers(("X-Forwarded-For", "6.6.6.6"), ("Forwarded", "for=6.6.6.6"))
-    assert auth(trusted_proxies=["10.0.0.0/8"]).client_address("192.0.2.9", told) == "192.0.2.9"
-    assert auth().client_address("127.0.0.1", told) == "127.0.0.1"
-    assert auth(trusted_proxies=["10.0.0.0/8"]).client_address(None, told) is None
+    assert auth(trusted_proxies=["10.0.0.0/8"]).proxies.client_address("192.0.2.9", told) == "192.0.2.9"
+    assert auth().proxies.client_address("127.0.0.1", told) == "127.0.0.1"
+    assert auth(trusted_proxies=["10.0.0.0/8"]).proxies.client_address(None, told) is None
 
 
 def test_a_proxy_seen_through_an_ipv6_socket_is_recognised() -> None:
     told = headers(("X-Forwarded-For", "192.0.2.7"))
-    assert auth(trusted_proxies=["10.0.0.0/8"]).client_address("::ffff:10.0.0.1", told) == "192.0.2.7"
+    assert (
+        auth(trusted_proxies=["10.0.0.0/8"]).proxies.client_address("::ffff:10.0.0.1", told)
+        == "192.0.2.7"
+    )
 
 
 def test_the_first_start_makes_one_token_and_keeps_only_its_hash(tmp_path: Path) -> None:

@@ -170,9 +170,9 @@ async def test_a_part_that_cannot_be_asked_is_not_passed_over(journals: list[Jou
 async def remote(start_gateway: StartGateway) -> AsyncIterator[tuple[Journal, RemoteLedger]]:
     """A running gateway's journal, and its ledger as another process has it."""
     gateway = await start_gateway()
-    with gateway.state.short_socket_path() as path:
+    with gateway.resources.base.directory.short_socket_path() as path:
         async with socket_session(path) as session:
-            yield gateway.journal, RemoteLedger(session, alone=True)
+            yield gateway.resources.journal, RemoteLedger(session, alone=True)
 
 
 Remote = tuple[Journal, RemoteLedger]

@@ -1,4 +1,4 @@
-"""Tests of gateway.server.plugin_dispatcher: what the end of a run means for its delivery."""
+"""Tests of gateway.server.delivery: what the end of a run means for its delivery."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.errors import HandlerFailed, HandlerGone, PeerUnavailable
 from gateway.events.protocols import Outcome
 from gateway.files.service import FilesService
 from gateway.plugins.hooks import Hooks
-from gateway.server.plugin_dispatcher import PluginDispatcher
+from gateway.server.delivery import PluginDispatcher
 
 DELIVERY = Delivery(0, "e", "u", UPLOADED, "h", 2, {"path": "/a"})
 FAILED = HandlerFailed("it failed", "the traceback")
