@@ -135,9 +135,8 @@ def tune_garbage_collector() -> None:
     gc.set_threshold(COLLECTION_THRESHOLD, 20, 50)
 
 
-def _spawn(tasks: set[asyncio.Task[None]], make: Any) -> None:
-    work: Coroutine[Any, Any, None] = make()
-    task = asyncio.create_task(work)
+def _spawn(tasks: set[asyncio.Task[None]], make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    task = asyncio.create_task(make())
     tasks.add(task)
     task.add_done_callback(tasks.discard)
 

@@ -30,8 +30,7 @@ _POLL_INTERVAL: Final = 0.002
 class ReservationTable:
     """The bytes that each of `count` processes has reserved, in memory that forked processes share.
 
-    A process writes only its own cell, under its own lock; reading needs no lock. A crash loses
-    nothing that is needed afterwards.
+    A process writes only its own cell, under its own lock; reading needs none. A crash costs nothing.
     """
 
     def __init__(self, count: int) -> None:
@@ -139,8 +138,7 @@ class RenameLock:
 
     A process that wants to be exclusive closes the turnstile first, so that a busy gateway does not
     starve it. One that was stopped while it holds the lock delays the others for a bounded time only:
-    both modes raise `Refusal("process_unavailable")` after `timeout` seconds. Blocking; one thread of
-    each process.
+    both modes raise `Refusal("process_unavailable")` after `timeout` seconds. Blocking; one thread each.
     """
 
     def __init__(self, folder: Path, timeout: float = LOCK_TIMEOUT) -> None:

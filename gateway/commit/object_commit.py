@@ -207,8 +207,7 @@ class ObjectCommitter:
     async def _own_etag(self, commit: ObjectCommit, error: KeyExistsError) -> str | None:
         """Return the tag of the existing object if it is this upload. Raises `UnknownOutcome`.
 
-        The HTTP client itself repeats an empty PUT whose response is lost: then the second request
-        finds what the first has stored.
+        The HTTP client repeats an empty PUT whose response is lost, and finds what the first has stored.
         """
         try:
             head = await self._reconciler.find_object(commit.row)

@@ -2,14 +2,12 @@
 
 A body that is still in `incoming/` was never answered with a 2xx: its row is deleted, durably, and the
 one-time URL that it used is valid again; then the body is removed. A row whose body is gone was
-published: its deliveries become ready. Nothing is ever given a name here, so nothing newer can be
-overwritten.
+published: its deliveries become ready. Nothing is given a name here, so nothing newer is overwritten.
 
 With fewer processes than before, slots that no process serves any more are emptied into a living one.
 First the slot is recovered like any other; then its journal is renamed, so that it cannot be served
 again with rows that are elsewhere too; then its rows are copied; then it is removed. A crash in between
-repeats what is missing at the next start. With more processes, new slots pause what the operator has
-paused.
+repeats what is missing at the next start. With more processes, new slots get the operator's pauses.
 """
 
 from __future__ import annotations

@@ -50,9 +50,7 @@ class AccessSettings(BaseModel):
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(values.origin)], ...],
         Option(
-            ACCESS,
-            "origins whose pages may call routes that have no `cors` key (repeatable)",
-            "ORIGIN",
+            ACCESS, "origins whose pages may call routes that have no `cors` key (repeatable)", "ORIGIN"
         ),
     ] = ()
 
@@ -72,8 +70,7 @@ class AccessSettings(BaseModel):
         ),
     ] = None
     jwt_audience: Annotated[
-        tuple[str, ...],
-        Option(JWT, "accepted `aud` claim (repeatable)", "NAME"),
+        tuple[str, ...], Option(JWT, "accepted `aud` claim (repeatable)", "NAME")
     ] = ()
     jwt_client_ids: Annotated[
         tuple[str, ...],

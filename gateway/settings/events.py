@@ -37,8 +37,7 @@ class EventAndStorageSettings(BaseModel):
         ),
     ] = None
     events_ca: Annotated[
-        Path | None,
-        Option(EVENTS, "CA certificates of the NATS servers (PEM)", "FILE", path=True),
+        Path | None, Option(EVENTS, "CA certificates of the NATS servers (PEM)", "FILE", path=True)
     ] = None
     events_prefix: Annotated[
         str,

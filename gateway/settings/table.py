@@ -209,9 +209,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
         Option(_LIMITS, "how long a client may pause within a request body", "SECONDS"),
     ] = 60.0
     processes: Annotated[
-        int,
-        Field(ge=1, le=64),
-        Option(_LIMITS, "server processes that share the port", "N"),
+        int, Field(ge=1, le=64), Option(_LIMITS, "server processes that share the port", "N")
     ] = 1
 
     log_format: Annotated[

@@ -93,9 +93,8 @@ class Storage(Protocol):
         """Iterate over the files whose path starts with `prefix`, in the byte order of their keys.
 
         `prefix` is text, no folder: `/a` matches `/ab` too. With `after` it begins behind that path.
-        Of a bucket the order is the store's: byte order in S3, folder by folder in SeaweedFS. What
-        is added or removed meanwhile may be missed or seen; nothing is seen twice. Memory is
-        bounded whatever the number of files.
+        Of a bucket the order is the store's: byte order in S3, folder by folder in SeaweedFS. What is
+        added or removed meanwhile may be missed or seen; nothing is seen twice. Memory is bounded.
         """
 
     async def delete(self, path: str, etag: str | None = None) -> None:

@@ -87,38 +87,34 @@ class Metrics:
             "initiated_uploads", "Presigned uploads by how they ended", "end"
         )
         self.downloads = self._loop_counter(
-            "downloads",
-            "Downloads by outcome (sent, not_modified, broken, or an error code)",
-            "outcome",
+            "downloads", "Downloads by outcome (sent, not_modified, broken, or an error code)", "outcome"
         )
         self.sent_bytes = self._loop_counter("download_bytes", "Bytes of files that were sent")
-        self.unsent_bytes = Counter(
-            "gateway_refused_bytes",
+        self.unsent_bytes = self._counter(
+            "refused_bytes",
             "Declared bytes that were not sent, because the upload was refused before its body",
-            registry=self._registry,
         )
-        self.runs = Counter(
-            "gateway_handler_runs",
-            "Runs of event handlers by outcome",
-            ["handler", "outcome"],
-            registry=self._registry,
+        self.runs = self._counter(
+            "handler_runs", "Runs of event handlers by outcome", "handler", "outcome"
         )
-        self.abnormal_answers = Counter(
-            "gateway_abnormal_answers",
+        self.abnormal_answers = self._counter(
+            "abnormal_answers",
             "Responses with a status that their route does not list as normal",
-            ["route"],
-            registry=self._registry,
+            "route",
         )
         self.run_seconds = Histogram(
             "gateway_handler_seconds",
             "Durations of handler runs",
             ["handler"],
-            buckets=DURATIONS,
             registry=self._registry,
+            buckets=DURATIONS,
         )
 
     def _loop_counter(self, name: str, meaning: str, *labels: str) -> LoopCounter:
         return LoopCounter(f"gateway_{name}", meaning, labels, self._registry)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"gateway_{name}", meaning, labels, registry=self._registry)
 
     def record_run(self, handler: str, outcome: str, seconds: float) -> None:
         """Count a run of an event handler."""
@@ -130,10 +126,7 @@ class Metrics:
         Gauge(name, meaning, registry=self._registry).set_function(value)
 
     def render(
-        self,
-        depth: Iterable[Waiting] = (),
-        paused: Iterable[str] = (),
-        engines: Engines = _NONE,
+        self, depth: Iterable[Waiting] = (), paused: Iterable[str] = (), engines: Engines = _NONE
     ) -> bytes:
         """Return the text exposition format.
 

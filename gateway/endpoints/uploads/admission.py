@@ -40,22 +40,15 @@ class AdmittedUpload:
     expected_digests: tuple[ExpectedDigest, ...]
 
 
+@dataclass(slots=True, frozen=True)
 class Admission:
     """Admits uploads. Runs on the server's event loop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        auth: Auth,
-        hooks: Hooks,
-        inflight: Inflight,
-        one_time_marks: OneTimeMarks,
-    ) -> None:
-        self._settings = settings
-        self._auth = auth
-        self._hooks = hooks
-        self._inflight = inflight
-        self._one_time_marks = one_time_marks
+    settings: Settings
+    auth: Auth
+    hooks: Hooks
+    inflight: Inflight
+    one_time_marks: OneTimeMarks
 
     async def admit(self, incoming: IncomingRequest, match: PathMatch, upload_id: str) -> AdmittedUpload:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
@@ -63,20 +56,20 @@ class Admission:
         length = preconditions.declared_length(headers)
         preconditions.check_range(headers, length)
         expected = preconditions.expected_digests(headers)
-        replaced = self._hooks.replaces_authorization()
-        caller = await self._auth.authenticate(incoming, jwt=self._auth.mode == JWT and not replaced)
+        replaced = self.hooks.replaces_authorization()
+        caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT and not replaced)
         upload = self._describe(incoming, match, upload_id, length)
         upload.principal, upload.grant = caller.principal, caller.grant
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
             _apply_grant(upload)
-        progress = self._inflight.begin_upload(upload)
+        progress = self.inflight.begin_upload(upload)
         await self._authorize(upload)
         upload.principal = truncated_principal(upload.principal)
         _check_path(upload, match)
         _check_size(upload)
         if upload.grant is not None and upload.grant.once is not None:
-            await asyncio.to_thread(self._one_time_marks.check_unused, upload.grant.once)
+            await asyncio.to_thread(self.one_time_marks.check_unused, upload.grant.once)
         return AdmittedUpload(upload, progress, expected)
 
     def _describe(
@@ -91,22 +84,22 @@ class Admission:
             params=incoming.params,
             headers=fields,
             method=request.method,
-            remote=self._auth.proxies.client_address(request.remote, headers),
+            remote=self.auth.proxies.client_address(request.remote, headers),
             content_length=length,
             content_type=replace_surrogates(headers["Content-Type"])
             if "Content-Type" in headers
             else None,
-            max_bytes=self._settings.max_bytes,
-            on_conflict=self._settings.on_conflict,
+            max_bytes=self.settings.max_bytes,
+            on_conflict=self.settings.on_conflict,
             must_be_new=preconditions.must_be_new(headers),
             created=time.time(),
             metadata=metadata_of_headers(fields),
         )
 
     async def _authorize(self, upload: Upload) -> None:
-        if not self._hooks.replaces_authorization():
-            self._auth.authorize(upload.principal)
-        await self._hooks.admit_upload(upload)
+        if not self.hooks.replaces_authorization():
+            self.auth.authorize(upload.principal)
+        await self.hooks.admit_upload(upload)
         _apply_grant(upload)
 
 

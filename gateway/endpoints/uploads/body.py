@@ -1,9 +1,8 @@
 """Receives bodies: from memory, through the event loop, or straight from the socket to the disk.
 
 Only "all declared bytes" or "a clean last chunk" is an end; everything else raises. A large body on
-plain TCP is read by a thread of a small pool, in turns, without a detour through the event loop. A turn
-ends when the socket has no more bytes or the time is up: slow clients hold no thread, and a fast one
-does not starve others.
+plain TCP is read by a thread of a small pool, in turns. A turn ends when the socket has no more bytes or
+the time is up: slow clients hold no thread, and a fast one does not starve others.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ from gateway.http.socket_turns import SocketTurns
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 
 MIN_DETACH_BYTES: Final = 8 << 20
-"""Bytes still to come from which on detaching pays for the connection that it uses up: a client that
-keeps its connection has to open a new one."""
+"""Bytes still to come from which on detaching pays for the connection that the client loses."""
 
 BUFFER_BYTES: Final = 1 << 20
 """One per thread. A quarter of it took nearly twice the processor time: more steps for each byte."""

@@ -1,7 +1,6 @@
 """`PUT`: admit, receive, commit, respond.
 
-There is one way to a 2xx, through the commit. Every other end discards the body and is recorded: status
-page, counters, log, OnFileUploadFailed.
+There is one way to a 2xx, through the commit. Every other end discards the body, and is recorded.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import asyncio
 import base64
 import hmac
 import logging
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -34,20 +34,20 @@ from gateway.telemetry.metrics import Metrics
 log = logging.getLogger("gateway.uploads")
 
 
+@dataclass(slots=True, frozen=True)
 class UploadOutcomes:
-    """The records of one process. Runs on the server's event loop."""
+    """Records how uploads end: status page, counters, log, OnFileUploadFailed. On the server's loop."""
 
-    def __init__(self, inflight: Inflight, metrics: Metrics, hooks: Hooks) -> None:
-        self._inflight = inflight
-        self._metrics = metrics
-        self._hooks = hooks
+    inflight: Inflight
+    metrics: Metrics
+    hooks: Hooks
 
     def upload_stored(self, stored: Stored) -> None:
         """Record a committed upload."""
-        if (progress := self._inflight.find(stored.upload_id)) is not None:
-            self._inflight.end_upload(progress)
-        self._metrics.uploads.add("stored")
-        self._metrics.received_bytes.add(amount=stored.bytes)
+        if (progress := self.inflight.find(stored.upload_id)) is not None:
+            self.inflight.end_upload(progress)
+        self.metrics.uploads.add("stored")
+        self.metrics.received_bytes.add(amount=stored.bytes)
 
     def upload_failed(self, upload_id: str, error: BaseException, withheld: int) -> None:
         """Record why an upload ended.
@@ -56,24 +56,24 @@ class UploadOutcomes:
         """
         if isinstance(error, Refusal):
             error.upload_id = upload_id
-            self._metrics.uploads.add(error.code)
+            self.metrics.uploads.add(error.code)
         elif isinstance(error, UnknownOutcome):
-            self._metrics.uploads.add("broken")
-        progress = self._inflight.find(upload_id)
+            self.metrics.uploads.add("broken")
+        progress = self.inflight.find(upload_id)
         if progress is None or progress.state == "admitting":
             if progress is not None:
-                self._inflight.end_upload(progress, _reason(error))
+                self.inflight.end_upload(progress, _reason(error))
             if isinstance(error, Refusal):
-                self._metrics.unsent_bytes.inc(withheld)
+                self.metrics.unsent_bytes.inc(withheld)
             return
         committing, reason = progress.state == "committing", _reason(error)
-        self._inflight.end_upload(progress, reason)
+        self.inflight.end_upload(progress, reason)
         if committing and not isinstance(error, Refusal):
             return  # interrupted or unanswered: it may be stored, the journal knows
         log.warning(
             "upload failed", extra=event("upload.failed", reason=reason, bytes=progress.received)
         )
-        self._hooks.notify_upload_failed(progress.upload, reason, progress.received)
+        self.hooks.notify_upload_failed(progress.upload, reason, progress.received)
 
 
 def _reason(error: BaseException) -> str:
@@ -86,33 +86,26 @@ def _reason(error: BaseException) -> str:
     return "internal"
 
 
+@dataclass(slots=True, frozen=True)
 class UploadHandler:
     """Serves the uploads of one process, on the server's event loop. `slot` goes into upload ids."""
 
-    def __init__(
-        self,
-        admission: Admission,
-        writer: StorageWriter,
-        receiver: BodyReceiver,
-        outcomes: UploadOutcomes,
-        slot: int,
-    ) -> None:
-        self._admission = admission
-        self._writer = writer
-        self._receiver = receiver
-        self._outcomes = outcomes
-        self._slot = slot
+    admission: Admission
+    writer: StorageWriter
+    receiver: BodyReceiver
+    outcomes: UploadOutcomes
+    slot: int
 
     async def put(self, incoming: IncomingRequest, match: PathMatch) -> SmallJsonResponse:
         """Serve one upload. Raises `Refusal` (nothing stored), `UnknownOutcome`."""
-        request, upload_id = incoming.request, new_id(self._slot)
+        request, upload_id = incoming.request, new_id(self.slot)
         request[UPLOAD_ID] = upload_id
         logs.add_fields(upload_id=upload_id)
         withheld = 0
         try:
             if expects_continue(request):
                 withheld = int(request.headers.get("Content-Length", 0))
-            admitted = await self._admission.admit(incoming, match, upload_id)
+            admitted = await self.admission.admit(incoming, match, upload_id)
             try:
                 stored = await self._store(request, admitted)
             except Refusal as refusal:
@@ -120,9 +113,9 @@ class UploadHandler:
                     raise failure from refusal
                 raise
         except BaseException as error:
-            self._outcomes.upload_failed(upload_id, error, withheld)
+            self.outcomes.upload_failed(upload_id, error, withheld)
             raise
-        self._outcomes.upload_stored(stored)
+        self.outcomes.upload_stored(stored)
         return _response(stored)
 
     async def _store(self, request: web.BaseRequest, admitted: AdmittedUpload) -> Stored:
@@ -134,16 +127,16 @@ class UploadHandler:
             progress.state, progress.received = "receiving", len(content)
             check_received(len(content), upload.max_bytes)
             progress.state = "committing"
-            return await self._writer.store(upload, content, from_client=True)
+            return await self.writer.store(upload, content, from_client=True)
         must_exist = preconditions.must_exist(request.headers)
         algorithms = [preconditions.ALGORITHMS[e.algorithm] for e in admitted.expected_digests]
-        pending = await self._writer.begin(upload, algorithms, must_exist=must_exist)
+        pending = await self.writer.begin(upload, algorithms, must_exist=must_exist)
         try:
             failpoints.hit("after admit")
             progress.state = "receiving"
             if expects_continue(request):
                 await send_continue_or_disconnect(request)
-            await self._receiver.receive_body(request, progress, pending)
+            await self.receiver.receive_body(request, progress, pending)
             await pending.finish()
             digests = _verified_digests(admitted, pending)
         except BaseException:

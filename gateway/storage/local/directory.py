@@ -1,7 +1,6 @@
 """An open folder into which a file is published, and how its entries become durable.
 
-A folder is known by its descriptor, never by its name, which other processes may change. All calls
-block; they are made from threads.
+A folder is known by its descriptor, never by its name, which other processes may change. Blocking.
 """
 
 from __future__ import annotations
@@ -27,10 +26,9 @@ def inode(status: os.stat_result) -> Inode:
 class DurableFolders(set[tuple[Inode, int]]):
     """Remembers folders whose entry in the parent folder is known to be on stable storage.
 
-    Without it the second of two uploads into a new folder could be answered while the first
-    one has yet to sync that folder's own entry. Each is kept with the mtime (nanoseconds) that
-    the parent folder had: inode numbers are used again, but not without a change there. Forgetting
-    one costs a sync, never a promise.
+    Without it the second of two uploads into a new folder could be answered while the first has yet to
+    sync that folder's own entry. Each is kept with the mtime (nanoseconds) of its parent folder: inode
+    numbers are used again, but not without a change there. Forgetting costs a sync, never a promise.
     """
 
     def add(self, entry: tuple[Inode, int]) -> None:

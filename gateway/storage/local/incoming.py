@@ -1,8 +1,7 @@
 """Bodies that are being received, each a file of its own in `.gateway/incoming/<slot>/`.
 
 A body is private until the commit renames it. A small one stays in memory until it is finalized, so
-that a 4 KiB upload needs one job of one thread. All methods that touch the disk block: threads call
-them, one at a time per body.
+that a 4 KiB upload needs one job of one thread. What touches the disk blocks: one thread at a time.
 """
 
 from __future__ import annotations
@@ -144,8 +143,7 @@ class IncomingFile:
     def flush(self, *, writeback: bool = False) -> None:
         """Write what is buffered. Raises as `write` does.
 
-        With `writeback` it starts at once: where many bodies are synced, the disk works on all of them
-        before the first sync waits.
+        With `writeback` the disk works on all bodies of a batch before the first sync waits.
         """
         if self._buffered or not self._exists:
             buffered, self._buffered = self._buffered, b""

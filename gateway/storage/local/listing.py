@@ -1,8 +1,7 @@
 """The files below DIRECTORY in the order of their keys, however many there are.
 
 What is held at a time is a page of names for each folder on the way down. Folders are entered by
-descriptor, no symlink is followed, protected places are left out. What cannot be read raises: a list
-that ends is whole. Blocking.
+descriptor, no symlink is followed, protected places are left out. A list that ends is whole. Blocking.
 """
 
 from __future__ import annotations

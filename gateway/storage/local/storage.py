@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -36,8 +36,7 @@ LIST_PAGE_SIZE: Final = 500
 """Files that a thread finds for a list before it returns."""
 
 _LIST_EXECUTOR: Final = ThreadPoolExecutor(2, thread_name_prefix="list")
-"""Threads of their own: sorting a folder of many names takes long and would delay those that open
-files."""
+"""Threads of their own: sorting a folder of many names takes long, and would delay opening files."""
 
 
 class RunBetweenBatches(Protocol):
@@ -47,6 +46,7 @@ class RunBetweenBatches(Protocol):
         """Return what `function` returns."""
 
 
+@dataclass(eq=False)
 class LocalStorage:
     """DIRECTORY as a `Storage`. Callable from any event loop.
 
@@ -54,17 +54,10 @@ class LocalStorage:
     processes from publishing. With a `read_pool`, `read_parts` uses its threads and belongs to its loop.
     """
 
-    def __init__(
-        self,
-        tree: DirectoryTree,
-        between_batches: RunBetweenBatches = asyncio.to_thread,
-        exclusive: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-        read_pool: ReadPool | None = None,
-    ) -> None:
-        self._tree = tree
-        self._between_batches = between_batches
-        self._exclusive = exclusive
-        self._read_pool = read_pool
+    tree: DirectoryTree
+    between_batches: RunBetweenBatches = asyncio.to_thread
+    exclusive: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    read_pool: ReadPool | None = None
 
     async def stat(self, path: str) -> Stat:
         """Describe a file."""
@@ -86,16 +79,16 @@ class LocalStorage:
     ) -> SinglePassRead:
         """Open a file and read parts of it, in one pass of one thread."""
         work = partial(self._read_parts, path, choose)
-        if self._read_pool is None:
+        if self.read_pool is None:
             reading = asyncio.get_running_loop().run_in_executor(None, work)
         else:
-            reading = self._read_pool(work)
+            reading = self.read_pool(work)
         fd, read = await _or_close(reading)
         return read if fd is None else replace(read, opened=_opened(read.stat, fd))
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
         """Iterate over files in the order of their keys. Their stats have no type and no metadata."""
-        entries = walk(self._tree, prefix.removeprefix("/"), (after or "").removeprefix("/"))
+        entries = walk(self.tree, prefix.removeprefix("/"), (after or "").removeprefix("/"))
         pages, loop = _Pages(entries), asyncio.get_running_loop()
         try:
             while page := await loop.run_in_executor(_LIST_EXECUTOR, pages.next):
@@ -106,7 +99,7 @@ class LocalStorage:
 
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove a file durably."""
-        await self._between_batches(lambda: self._delete(path, etag))
+        await self.between_batches(lambda: self._delete(path, etag))
 
     async def sign(self, grant: Grant, *, expires: float) -> PresignedRequest | None:
         """Return None: the gateway itself serves files."""
@@ -139,7 +132,7 @@ class LocalStorage:
         """Return a descriptor and what it is. Raises `Refusal`."""
         segments = paths.check_path(path)
         with _as_refusals():
-            fd = self._tree.open_file(segments)
+            fd = self.tree.open_file(segments)
         try:
             attributes = read_xattr(fd)
             clean_path = "/" + "/".join(segments)
@@ -151,9 +144,9 @@ class LocalStorage:
 
     def _delete(self, path: str, etag: str | None) -> None:
         with contextlib.ExitStack() as stack:
-            with self._exclusive():
+            with self.exclusive():
                 self._stat(path).check_etag(etag)
-                parent = stack.enter_context(self._tree.open_parent(paths.check_path(path)))
+                parent = stack.enter_context(self.tree.open_parent(paths.check_path(path)))
                 os.unlink(parent.name, dir_fd=parent.fd)
             parent.sync()
 

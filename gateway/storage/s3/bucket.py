@@ -1,7 +1,6 @@
-"""The requests to S3 that write, or that the commit needs.
+"""The requests to S3 that write, or that the commit needs. On the server's loop.
 
-`put_object` and `complete_multipart` make an object visible, nothing else does; `RequestRetrier` says
-how each may end. On the server's loop.
+Only `put_object` and `complete_multipart` make an object visible; `RequestRetrier` says how they end.
 """
 
 from __future__ import annotations
@@ -150,13 +149,11 @@ class BucketClient:
             marker = page["NextPartNumberMarker"]
 
     async def _list_parts(self, key: str, multipart: str, marker: int) -> dict[str, Any]:
-        async def call(client: Client) -> dict[str, Any]:
-            page: dict[str, Any] = await client.list_parts(
-                Bucket=self.bucket, Key=key, UploadId=multipart, PartNumberMarker=marker
-            )
-            return page
-
-        return await self._retrier.retry("listing parts", call, REQUEST_TIMEOUT)
+        params = {"Bucket": self.bucket, "Key": key, "UploadId": multipart, "PartNumberMarker": marker}
+        page: dict[str, Any] = await self._retrier.retry(
+            "listing parts", lambda client: client.list_parts(**params), REQUEST_TIMEOUT
+        )
+        return page
 
     async def is_multipart_open(self, key: str, multipart: str) -> bool:
         """Tell whether a multipart upload is neither complete nor aborted. Raises `Refusal`."""

@@ -1,8 +1,7 @@
 """The S3 clients, one for each event loop: the server's own, and those of script executors.
 
-Every client is created here, so that timeouts, retries, signatures and the number of connections are
-the same everywhere. Endpoint, region and credentials come from where every S3 tool looks them up (AWS_*
-in the environment, profiles, roles).
+All are created here, so that timeouts, retries, signatures and numbers of connections are the same.
+Endpoint, region and credentials come from AWS_* in the environment, profiles or roles, as in S3 tools.
 """
 
 from __future__ import annotations
@@ -165,8 +164,7 @@ def _session() -> Any:
 def _descriptions() -> Any:
     """Return the library's descriptions of the services, read once for all sessions.
 
-    Of the endpoints of hundreds of services only those stay that serve objects or credentials: the
-    others are 7 MiB in each process.
+    Only endpoints that serve objects or credentials stay: those of other services are 7 MiB a process.
     """
     from botocore.loaders import create_loader
 

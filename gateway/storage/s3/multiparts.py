@@ -1,9 +1,8 @@
 """Multipart uploads that this machine begins, and the sweep that aborts what will never be completed.
 
 S3 keeps, and bills, the parts. An entry of the log is a small file in the state folder, written when an
-upload is begun, removed when it is complete or aborted. The sweep aborts what this machine began and did
-not end, known by the log, at once. The log is a help, not a promise: other uploads below our prefix are
-aborted when no part has come for a day.
+upload is begun, removed when it is complete or aborted. The sweep aborts at once what the log has and no
+process works on. The log is no promise: others below our prefix are aborted after a day without a part.
 """
 
 from __future__ import annotations

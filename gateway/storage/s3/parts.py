@@ -154,8 +154,7 @@ class StreamedPart:
 class MemoryBudget:
     """`total` bytes for the buffered parts of all uploads of a process.
 
-    A part that can be streamed never waits for memory. Bodies of unknown length, which cannot, queue
-    for it, and half of all is kept for them.
+    A part that can be streamed never waits. Bodies of unknown length queue, and half is kept for them.
     """
 
     def __init__(self, total: int) -> None:

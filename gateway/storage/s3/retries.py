@@ -1,7 +1,6 @@
-"""How often a request to S3 is tried, and how certain its outcome is.
+"""How often a request to S3 is tried, and how certain its outcome is. On the server's loop.
 
-What publishes an object ends as published, refused, or unknown; never one for another. All else may
-be repeated freely. On the server's loop.
+What publishes an object ends as published, refused or unknown, never mixed up. All else may repeat.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ REQUEST_TIMEOUT: Final = 10.0
 """Seconds after which a request is refused because the storage is unavailable."""
 
 RETRY_TIMEOUT: Final = 90.0
-"""Seconds for which a request is repeated, from its first failure on: a storage may be unavailable
-for a minute, and needs a while to start."""
+"""Seconds from the first failure on: a storage may be unavailable for a minute, and starts slowly."""
 
 PUBLISH_TIMEOUT: Final = 300.0
 """Seconds that one request may take that completes an upload: S3 joins thousands of parts."""
@@ -61,8 +59,7 @@ class RequestRetrier:
     ) -> T:
         """Do what may be repeated, until it is done, refused, or `retry_for` seconds have passed.
 
-        `attempt` are the seconds that one try may take, None where it has a timeout of its own.
-        Raises `Refusal`.
+        One try may take `attempt` seconds, None where it has its own timeout. Raises `Refusal`.
         """
         delays = _Delays(retry_for)
         while True:

@@ -103,8 +103,7 @@ class S3Storage:
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove an object.
 
-        A store that does not know `If-Match` with DELETE removes what is there after the comparison:
-        an object that is stored in between is lost.
+        Where a store ignores `If-Match` with DELETE, an object stored after the comparison is lost.
         """
         key = self._keys.key_of(path)
         (await self.stat(path)).check_etag(etag)
