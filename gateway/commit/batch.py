@@ -70,7 +70,7 @@ class BatchCommitter:
         """Open the folders, choose the names, start to write the bytes to the disk."""
         staged: list[StagedUpload] = []
         opened: dict[tuple[str, ...], OpenDirectory] = {}
-        taken: set[publish.Name] = set()
+        batch_names: set[publish.Name] = set()
         unreserved = [request.body.size for request in requests if not request.space_reserved]
         no_space = self._check_space(sum(unreserved)) if unreserved else None
         for request in requests:
@@ -79,12 +79,12 @@ class BatchCommitter:
                     raise no_space
                 segments = paths.check_path(request.upload.path)
                 parent = self._open_parent(segments, opened, folders)
-                replaced = publish.choose_name(request.upload, parent, taken)
+                replaced = publish.choose_name(request.upload, parent, batch_names)
                 request.body.flush(writeback=self._disk.durable)
             except Exception as error:
                 self._discard(request, refusal_of(error), result)
                 continue
-            taken.add((*parent.folder, parent.name))
+            batch_names.add((*parent.folder, parent.name))
             staged.append(StagedUpload(request, parent, segments, replaced))
         return staged
 

@@ -46,24 +46,24 @@ def check_target(upload: Upload, *, exists: bool, must_exist: bool = False) -> N
         raise name_taken(upload)
 
 
-def choose_name(upload: Upload, parent: OpenDirectory, taken: Container[Name]) -> bool:
+def choose_name(upload: Upload, parent: OpenDirectory, batch_names: Container[Name]) -> bool:
     """Apply the conflict policy to `parent.name`; return whether a file is replaced.
 
-    With `rename` a free name is put into `parent.name`. `taken` are names given in the same batch.
+    With `rename` a free name is put into `parent.name`. `batch_names` are names given in the same batch.
     Raises `Refusal`: `already_exists` (If-None-Match), `conflict` (reject, or no free name).
     """
-    exists = parent.target_stat is not None or (*parent.folder, parent.name) in taken
+    exists = parent.target_stat is not None or (*parent.folder, parent.name) in batch_names
     check_target(upload, exists=exists)
     if exists and upload.on_conflict == "rename":
-        parent.name = free_name(upload, parent, taken)
+        parent.name = free_name(upload, parent, batch_names)
         return False
     return exists
 
 
-def free_name(upload: Upload, parent: OpenDirectory, taken: Container[Name]) -> str:
+def free_name(upload: Upload, parent: OpenDirectory, batch_names: Container[Name]) -> str:
     """Return a name beside `parent.name` that does not exist. Raises `Refusal("conflict")`."""
     for name in names_beside(parent.name, upload.id):
-        if not _exists(parent, name, taken):
+        if not _exists(parent, name, batch_names):
             return name
     raise Refusal("conflict", "no free name was found beside the existing file")
 
@@ -103,8 +103,8 @@ def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> N
         incoming.remove(upload_id)
 
 
-def _exists(parent: OpenDirectory, name: str, taken: Container[Name]) -> bool:
-    if (*parent.folder, name) in taken:
+def _exists(parent: OpenDirectory, name: str, batch_names: Container[Name]) -> bool:
+    if (*parent.folder, name) in batch_names:
         return True
     try:
         os.stat(name, dir_fd=parent.fd, follow_symlinks=False)

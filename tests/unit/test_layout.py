@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,9 +29,6 @@ LOGGERS = {"log", "logger", "_log", "_logger", "LOG", "getLogger"}
 LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 EVENT_FUNCTIONS = {"event", "log_event"}
 EVENT_WORD = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")
-
-# Packages whose names are still to be rewritten. The set shrinks to nothing; then it goes.
-WORDS_PENDING = {"commit"}
 
 
 def test_few_entries_stand_at_the_top_of_the_package() -> None:
@@ -69,11 +66,11 @@ def test_every_module_has_a_docstring_that_leaves_imports_to_the_linter() -> Non
     for module in GATEWAY.modules:
         if "may import" in (ast.get_docstring(module.tree) or "").lower():
             named[module.package].append(str(module.path))
-    assert without(named, WORDS_PENDING) == {}
+    assert named == {}
 
 
 def test_no_identifier_has_a_retired_word() -> None:
-    assert without(GATEWAY.retired_identifiers(), WORDS_PENDING) == {}
+    assert GATEWAY.retired_identifiers() == {}
 
 
 def test_every_log_call_has_a_fixed_event_word() -> None:
@@ -83,10 +80,6 @@ def test_every_log_call_has_a_fixed_event_word() -> None:
             if event_word(call) is None:
                 wordless[module.package].append(f"{module.path}:{call.lineno}")
     assert dict(wordless) == {}
-
-
-def without(uses: Mapping[str, Sequence[str]], pending: set[str]) -> dict[str, Sequence[str]]:
-    return {package: places for package, places in uses.items() if package not in pending}
 
 
 def log_calls(module: Module) -> Iterator[ast.Call]:
