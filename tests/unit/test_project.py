@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import PROJECT
 
-SCRIPTS = sorted(path for path in (PROJECT / "scripts").iterdir() if path.suffix == "")
+SCRIPTS = sorted(path for path in (PROJECT / "scripts").iterdir() if path.is_file() and not path.suffix)
 
 
 def instructions() -> list[tuple[str, str]]:
