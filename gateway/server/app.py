@@ -65,8 +65,10 @@ class Gateway:
     def log_description(self) -> None:
         """Log the description, once for all processes."""
         if self.resources.base.state.slot == 0:
-            for line in self.describe():
+            *plugins, authorization = self.describe()
+            for line in plugins:
                 log.info("%s", line, extra=event("plugin.loaded"))
+            log.info("%s", authorization, extra=event("authorization.chosen"))
 
     async def reload(self) -> None:
         """Load plugins and certificates anew (SIGHUP); any error keeps the old ones and is logged."""
