@@ -158,7 +158,7 @@ def play(
             results[name] = Turns()
         names = list(players)
         for number in range(rounds):
-            first = number % max(1, len(names))  # nobody always comes after the same one
+            first = number % max(1, len(names))  # no entrant always follows the same one
             for name in names[first:] + names[:first]:
                 _calm(case, folder, tmpfs)
                 results[name].samples.append(_named(name, players[name], f"r{number}-"))
@@ -180,8 +180,8 @@ def _calm(case: Case, folder: Path, tmpfs: Path | None) -> None:
     if case.place == "disk":
         subprocess.run(["sync", "-f", folder], check=True)
     if tmpfs is not None and case.memory:
-        # A virtual machine may hand free memory back to its host within seconds; whoever touches it
-        # first then pays for all. So it is touched just before each turn.
+        # A virtual machine may hand free memory back to its host within seconds; the process that
+        # touches it first then pays for all. So it is touched just before each turn.
         file = tmpfs / "touched"
         with file.open("wb") as out:
             for _ in range(case.memory // len(_ZEROS)):

@@ -1,1 +1,1 @@
-"""Auth: see docs/architecture.md."""
+"""Who sends a request: tokens, JSON Web Tokens, signed URLs, internal credentials, trusted proxies."""

@@ -1,1 +1,1 @@
-"""Domain: see docs/architecture.md."""
+"""The nouns and their rules: model, paths, metadata, schedules, event bodies. No network, no loop."""

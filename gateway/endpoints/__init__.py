@@ -1,1 +1,1 @@
-"""Endpoints: see docs/architecture.md."""
+"""Every HTTP endpoint; `dispatcher` finds the one of a request and writes every error response."""

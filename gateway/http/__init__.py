@@ -1,1 +1,1 @@
-"""Http: see docs/architecture.md."""
+"""HTTP on aiohttp: connection protocol, request bodies, responses, CORS, sockets, TLS."""

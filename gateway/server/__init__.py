@@ -1,1 +1,1 @@
-"""Server: see docs/architecture.md."""
+"""Processes and wiring: the app, the worker, the supervisor, and the resources that they open."""

@@ -1,1 +1,1 @@
-"""Admin: see docs/architecture.md."""
+"""Endpoints for operators: health, metrics, the state of uploads, events."""
