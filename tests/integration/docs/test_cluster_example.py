@@ -198,7 +198,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path: Path, tak
     command = [str(START), str(tmp_path / "cluster"), "--ports", taken]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"127.0.0.1:{taken}8080 already; try --ports" in done.stderr
+    assert f"127.0.0.1:{taken}8080 is already in use; try --ports" in done.stderr
     assert not (tmp_path / "cluster").exists()
 
 
