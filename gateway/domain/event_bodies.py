@@ -1,7 +1,7 @@
 """The keys of every event, each event spelled once.
 
 A body is what the journal keeps; `delivered_event` adds what only the delivery knows. Handlers that run
-within a request get a whole event. Each shares nothing that can change with what it was made of.
+within a request get a whole event, a deep copy of what it was made of; bodies share their values.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def tick_body(handler: str, schedule: Schedule, tick: int) -> dict[str, Any]:
 
 
 def delivered_event(
-    delivery: Delivery, address: str, port: int, directory: Path | None
+    delivery: Delivery, address: str | None, port: int | None, directory: Path | None
 ) -> dict[str, Any]:
     """Return the event that a handler gets: the journalled body and what only the delivery knows.
 

@@ -47,16 +47,18 @@ class InternalFilesEndpoint:
         if version is None:
             raise Refusal("not_found", "no upload with this id is known (any more)")
         try:
-            if request.method != "DELETE":
-                return await self._downloads.serve(request, version.path, etag=version.etag)
-            await self._storage.delete(version.path, version.etag)
+            if request.method == "DELETE":
+                await version.delete(self._storage)
+                return Response(status=204)
+            if version.upload_id is not None:
+                version.check_upload(await self._storage.stat(version.path))
+            return await self._downloads.serve(request, version.path, etag=version.etag)
         except Superseded as error:
             raise Refusal("superseded", str(error)) from None
         except Refusal as refusal:
             if refusal.code not in {"not_found", "bad_path"}:
                 raise
             raise Refusal("superseded", f"{version.path} has been removed since") from None
-        return Response(status=204)
 
     async def delete_object(self, request: web.BaseRequest, path: str) -> Response:
         """Remove what is stored at a path, with `If-Match` one version of it. Raises `Refusal`."""

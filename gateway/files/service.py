@@ -80,8 +80,7 @@ class FilesService:
         directory = self._disk.directory if self._disk else None
         if version is not None and version.owner is not None and not await self._is_on_disk(version):
             directory = None
-        event = delivered_event(delivery, host or "", port or 0, directory)
-        return event | {"address": host, "port": port}
+        return delivered_event(delivery, host, port, directory)
 
     def unavailable_owner(self, delivery: Delivery, failed: HandlerFailed) -> PeerUnavailable | None:
         """Return the lost connection to the file's owner that made a run fail, None for other causes."""
@@ -103,7 +102,7 @@ class FilesService:
             version = await self._version_of(event)
             with _event_errors(version):
                 storage = await self._readable_storage(version)
-                fd = await _local_descriptor(storage, version.path, version.etag, stack)
+                fd = await _local_descriptor(storage, version, stack)
             async with aiofiles.open(fd, "rb") as reader:
                 yield reader
 
@@ -112,7 +111,7 @@ class FilesService:
         version = await self._version_of(event)
         storage = self._storage if version.owner is None else self._peer(version.owner)
         with _event_errors(version):
-            await storage.delete(version.path, version.etag)
+            await version.delete(storage)
 
     async def _version_of(self, event: Mapping[str, Any]) -> FileVersion:
         """Return which version an event is about. Raises `Superseded`, `PeerUnavailable`."""
@@ -127,7 +126,7 @@ class FilesService:
             if str(upload_id) in versions:
                 return versions[str(upload_id)]
         if delivered is not None and delivered.etag is not None:
-            return replace(delivered, owner=None)
+            return replace(delivered, owner=None, upload_id=str(upload_id))
         if self._disk is None:
             return _version_by_path(event)
         raise Superseded(f"this process knows no upload {upload_id} (any more)")
@@ -171,7 +170,7 @@ class FilesService:
         `bad_path`, `forbidden`; `Superseded` where `etag` is given and the file has another.
         """
         with contextlib.ExitStack() as stack:
-            fd = await _local_descriptor(self._storage, path, etag, stack)
+            fd = await _local_descriptor(self._storage, FileVersion(path, etag), stack)
             async with aiofiles.open(fd, "rb") as reader:
                 yield reader
 
@@ -269,14 +268,13 @@ def _event_errors(version: FileVersion) -> Iterator[None]:
         raise PeerUnavailable(f"{version.owner} answers {refusal.code}: {refusal.message}") from refusal
 
 
-async def _local_descriptor(
-    storage: Storage, path: str, etag: str | None, stack: contextlib.ExitStack
-) -> int:
+async def _local_descriptor(storage: Storage, version: FileVersion, stack: contextlib.ExitStack) -> int:
     """Return a descriptor of a stored file that is the caller's to close; fetch what is not local.
 
     The temporary file of what is fetched lives until `stack` is closed.
     """
-    async with storage.open(path, etag=etag) as opened:
+    async with storage.open(version.path, etag=version.etag) as opened:
+        version.check_upload(opened.stat)
         if opened.fd is not None:
             return os.dup(opened.fd)
         fetched = stack.enter_context(await asyncio.to_thread(tempfile.TemporaryFile))

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.errors import Superseded
 from gateway.events.journal import Journal
+from gateway.storage.protocols import Stat, Storage
+from gateway.storage.s3.encoding import UPLOAD_ID_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +18,27 @@ class FileVersion:
     """One version of a stored file.
 
     `etag` has no quotes; None: whatever the path leads to. `owner` is the base URL of the peer that
-    stores it, None where the storage of this process does.
+    stores it, None where the storage of this process does. `upload_id` is set for an object of a
+    bucket: two uploads of the same bytes have the same entity tag there.
     """
 
     path: str
     etag: str | None = None
     owner: str | None = None
+    upload_id: str | None = None
+
+    def check_upload(self, stat: Stat) -> None:
+        """Raise `Superseded` where `stat` is of another upload. A store may forget metadata."""
+        if self.upload_id is None or UPLOAD_ID_NAME not in stat.metadata:
+            return
+        if stat.metadata[UPLOAD_ID_NAME] != self.upload_id:
+            raise Superseded(f"{self.path} has been replaced since it was uploaded")
+
+    async def delete(self, storage: Storage) -> None:
+        """Remove this version. Raises `Refusal`, `Superseded` as `Storage.delete` does."""
+        if self.upload_id is not None:
+            self.check_upload(await storage.stat(self.path))
+        await storage.delete(self.path, self.etag)
 
 
 class UploadVersions(Protocol):
@@ -47,7 +65,10 @@ class JournalVersions:
             objects = await asyncio.wrap_future(
                 self._journal.pending_uploads.published_objects(upload_ids)
             )
-            return {upload_id: FileVersion(path, etag) for upload_id, (path, etag) in objects.items()}
+            return {
+                upload_id: FileVersion(path, etag, upload_id=upload_id)
+                for upload_id, (path, etag) in objects.items()
+            }
         recorded = await asyncio.wrap_future(self._journal.outbox.recorded_uploads(upload_ids))
         return {
             upload_id: FileVersion(path, identity.etag)

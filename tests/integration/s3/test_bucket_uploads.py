@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.domain.model import Upload
-from gateway.errors import Refusal
+from gateway.errors import Refusal, Superseded
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import MARK_NAME, UPLOAD_ID_NAME
 from tests.conftest import StartGateway
-from tests.support.harness import put, raw_connection, request_head
+from tests.support.harness import get, put, raw_connection, request_head
 from tests.support.s3.servers import SeaweedFS
 
 pytestmark = pytest.mark.slow
@@ -41,6 +41,28 @@ async def test_an_object_has_the_mark_of_the_path_that_it_got(
     assert said[UPLOAD_ID_NAME] == stored.upload_id
     assert resources.base.installation.marks.is_genuine(said[MARK_NAME], stored.upload_id, stored.path)
     assert (await resources.scripts.files.stat(stored.path)).metadata == {"title": "Sunrise"}
+
+
+async def test_an_older_upload_of_the_same_bytes_is_superseded(
+    start_gateway: StartGateway, s3_storage: str
+) -> None:
+    gateway = await start_gateway(auth="token", storage=s3_storage)
+    files = gateway.resources.scripts.files
+    known = f"X-Auth-Token: {gateway.resources.base.shared.token}"
+    older = (await put(gateway, "/upload/a", b"same", known)).json["upload_id"]
+    newer = (await put(gateway, "/upload/a", b"same", known)).json["upload_id"]
+    assert (await get(gateway, f"/-/files/{older}", known)).status == 410
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("DELETE", f"/-/files/{older}", known))
+        assert (await connection.answer()).status == 410
+    with pytest.raises(Superseded):
+        async with files.open({"upload_id": older}):
+            pass
+    with pytest.raises(Superseded):
+        await files.remove({"upload_id": older})
+    assert (await get(gateway, f"/-/files/{newer}", known)).body == b"same"
+    await files.remove({"upload_id": newer})
+    assert (await get(gateway, f"/-/files/{newer}", known)).status == 410
 
 
 @pytest.mark.parametrize("size", [3, 8 << 20, 20_000_000])

@@ -230,7 +230,11 @@ async def test_where_all_share_a_bucket_the_version_of_another_gateways_event_is
     assert event["filepath"] is None
     assert await read(files, event) == b"byte"
     await files.remove(event)
-    assert scene.own.requests == [("open", "/x", "the-etag"), ("delete", "/x", "the-etag")]
+    assert scene.own.requests == [
+        ("open", "/x", "the-etag"),
+        ("stat", "/x", None),
+        ("delete", "/x", "the-etag"),
+    ]
     assert scene.peer.requests == []
 
 
