@@ -59,9 +59,12 @@ class PresignedUpload:
 
     def item(self) -> dict[str, Any]:
         """Return the record. Records call `notified` `told`, as earlier versions wrote them."""
-        fields = asdict(self)
-        fields["told"] = fields.pop("notified")
-        return {name: value for name, value in fields.items() if value is not None}
+        # In the order of the fields: the store compares records as text (`replaces`).
+        return {
+            "told" if name == "notified" else name: value
+            for name, value in asdict(self).items()
+            if value is not None
+        }
 
     @property
     def last_check(self) -> float:

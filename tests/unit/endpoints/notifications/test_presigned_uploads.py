@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -49,11 +50,25 @@ async def test_records_of_earlier_versions_are_read(clock: Clock) -> None:
     collection = Records().own("initiated")
     uploads = PresignedUploads(collection, clock)
     await uploads.record_grant(GRANT)
-    (upload,) = await uploads.for_path(GRANT.path)
-    await collection.put(upload.key, {**upload.item(), "told": "etag"})
-    (stored,) = await uploads.for_path(GRANT.path)
-    assert stored.notified == "etag"
-    assert stored.item()["told"] == "etag"
+    (recorded,) = await uploads.for_path("/a/b.bin")
+    written = {
+        "key": recorded.key,
+        "path": "/a/b.bin",
+        "created": 1_000_000.0,
+        "expires": 1_000_900.0,
+        "due": 1_000_060.0,
+        "content_type": "image/png",
+        "max_length": 10,
+        "metadata": {"owner": "ann"},
+        "told": "etag",
+        "lost": 1_000_030.0,
+    }
+    await collection.put(recorded.key, written)
+    (stored,) = await uploads.for_path("/a/b.bin")
+    assert (stored.notified, stored.lost) == ("etag", 1_000_030.0)
+    assert json.dumps(stored.item()) == json.dumps(written)
+    assert await uploads.remove_upload(stored)
+    assert await uploads.for_path("/a/b.bin") == []
 
 
 async def test_the_latest_url_of_a_path_comes_first(uploads: PresignedUploads, clock: Clock) -> None:
