@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
-from gateway.domain.model import Delivery, Origin
+from gateway.domain.model import Delivery, Identity, Origin
 from gateway.events.protocols import NewEvent
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
@@ -81,10 +81,19 @@ def decode(data: bytes | None) -> tuple[NewEvent, str, Origin | None]:
             path=fields["path"],
             holder=fields["holder"],
         )
-        node = None if origin is None else Origin(origin["scheme"], origin.get("etag"))
+        node = None if origin is None else Origin(origin["scheme"], _etag_of(origin))
         return event, event.handlers[0], node
     except (ValueError, KeyError, TypeError) as error:
         raise ForeignMessage(f"this is no event of the gateway ({type(error).__name__})") from error
+
+
+def _etag_of(origin: Mapping[str, Any]) -> str | None:
+    """Return the entity tag of a file. Earlier versions name its inode, from which it is computed.
+
+    An object has no device there: its owner is asked for the entity tag.
+    """
+    identity = origin.get("identity")
+    return Identity(*identity).etag if identity and identity[0] else origin.get("etag")
 
 
 def attempt_of(message: Msg) -> int:
