@@ -1,6 +1,6 @@
 """Dispatches each request to its endpoint and turns every exception into a response.
 
-The only place that writes errors. Where no response is true the connection is closed without one.
+`http.responses` writes them. Where no response is true the connection is closed without one.
 """
 
 from __future__ import annotations
@@ -191,6 +191,8 @@ class Dispatcher:
     async def _api(self, incoming: IncomingRequest) -> GatewayResponse:
         """Serve an endpoint of `API_ROUTES`. An unauthorized client does not learn which ones exist."""
         match = match_api_route(paths.decode(incoming.raw_path))
+        if match is not None and match.access is Access.SIGNED_OR_PEER:
+            match = None  # `/-/objects` in another spelling: only the plain one is served
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:
             self.auth.refuse_unknown_proxy(incoming.request.headers)
@@ -233,7 +235,8 @@ class Dispatcher:
         }
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]
-        access_log.info("request", extra=event("request.answered", **fields))
+        name = "request.aborted" if response is None else "request.answered"
+        access_log.info("request", extra=event(name, **fields))
 
 
 def _upload_with_put(allowed: str) -> Refusal:

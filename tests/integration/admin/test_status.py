@@ -56,7 +56,10 @@ async def test_health_and_readiness_are_open_to_all(start_gateway: StartGateway,
     assert (await get(gateway, page)).status == 200
 
 
-@pytest.mark.parametrize("page", [*PAGES, "/-/", "/-/nope", "/-/health/", "/-/%68ealth/x"])
+NOT_SERVED = ["/-/", "/-/nope", "/-/health/", "/-/%68ealth/x", "/-/%6Fbjects/x", "/-/objects"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOT_SERVED])
 async def test_everything_else_asks_who_is_there_before_it_tells_anything(
     start_gateway: StartGateway, page: str
 ) -> None:
