@@ -33,10 +33,20 @@ _TAGS: Final = re.compile(rf"[ \t,]*(?:{_TAG.pattern}[ \t]*(?:,[ \t,]*|$))+")
 _RANGE: Final = re.compile(r"(\d*)-(\d*)", re.ASCII)
 _MAX_DIGITS: Final = 20
 
-_IMF_FIXDATE: Final = "%a, %d %b %Y %H:%M:%S GMT"
-_IMF_FIXDATE_LENGTH: Final = 29
-_RFC_850_DATE: Final = "%A, %d-%b-%y %H:%M:%S GMT"
-_ASCTIME_DATE: Final = "%a %b %d %H:%M:%S %Y"
+_DAY: Final = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_LONG_DAY: Final = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTH: Final = f"(?P<month>{'|'.join(_MONTHS)})"
+_TIME: Final = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
+_DATE_FORMS: Final = tuple(
+    re.compile(form, re.ASCII)
+    for form in (
+        rf"{_DAY}, (?P<day>\d\d) {_MONTH} (?P<year>\d{{4}}) {_TIME} GMT",
+        rf"{_LONG_DAY}, (?P<day>\d\d)-{_MONTH}-(?P<year>\d\d) {_TIME} GMT",
+        rf"{_DAY} {_MONTH} (?P<day>[ \d]\d) {_TIME} (?P<year>\d{{4}})",
+    )
+)
+"""IMF-fixdate, and the two forms that are obsolete but must be read (RFC 9110 section 5.6.7)."""
 
 
 class ByteRange(NamedTuple):
@@ -146,32 +156,32 @@ def _has_tag(header: str, etag: str, *, weak: bool) -> bool:
 def parse_http_date(text: str) -> int | None:
     """Return the Unix time of a date in one of the three forms of section 5.6.7, else None.
 
-    `email.utils.parsedate`, which aiohttp uses, is no help: it ignores an offset such as +0100.
+    A year of two digits is at most 50 years ahead. No parser of the library reads all three:
+    `email.utils.parsedate`, which aiohttp uses, ignores an offset such as +0100, and `strptime` reads
+    names in the language of the process, which any script may set.
     """
-    text = text.strip(" \t")
-    if len(text) == _IMF_FIXDATE_LENGTH and (moment := _parse(text, _IMF_FIXDATE)):
-        return int(moment.timestamp())
-    if moment := _parse(text, _RFC_850_DATE):
-        return int(_nearest_century(moment).timestamp())
-    moment = _parse(text, _ASCTIME_DATE)
-    return None if moment is None else int(moment.timestamp())
-
-
-def _parse(text: str, form: str) -> datetime | None:
+    matches = (form.fullmatch(text.strip(" \t")) for form in _DATE_FORMS)
+    match = next((match for match in matches if match is not None), None)
+    if match is None:
+        return None
+    year = int(match["year"])
+    if len(match["year"]) == 2:
+        current = datetime.now(UTC).year
+        year += current - current % 100
+        year -= 100 if year > current + 50 else 0
     try:
-        return datetime.strptime(text, form).replace(tzinfo=UTC)
+        moment = datetime(
+            year,
+            _MONTHS.index(match["month"]) + 1,
+            int(match["day"]),
+            int(match["hour"]),
+            int(match["minute"]),
+            min(int(match["second"]), 59),  # a leap second
+            tzinfo=UTC,
+        )
     except ValueError:
         return None
-
-
-def _nearest_century(moment: datetime) -> datetime:
-    """Return the date whose two digits of a year mean one at most 50 years ahead."""
-    current = datetime.now(UTC).year
-    year = moment.year % 100 + current - current % 100
-    try:
-        return moment.replace(year=year - 100 if year > current + 50 else year)
-    except ValueError:  # February 29 of a year that has none
-        return moment
+    return int(moment.timestamp())
 
 
 # -- ranges

@@ -52,6 +52,11 @@ def test_every_date_that_is_written_is_read(moment: datetime) -> None:
     assert parse_http_date(moment.strftime("%a, %d %b %Y %H:%M:%S GMT")) == int(moment.timestamp())
 
 
+def test_a_leap_second_is_the_second_before() -> None:
+    leap, before = (parse_http_date(f"Fri, 31 Dec 2027 23:59:{second} GMT") for second in (60, 59))
+    assert leap == before is not None
+
+
 def test_two_digits_of_a_year_mean_the_nearest_century() -> None:
     this = datetime.now(UTC).year
     for year in (this - 49, this, this + 50):
