@@ -44,7 +44,7 @@ class HandlerRun:
         if self.error is None:
             return None
         if isinstance(self.error, GatewayError | TimedOut):
-            return str(self.error)
+            return self.mask(str(self.error))
         return self.mask(f"{type(self.error).__name__}: {self.error}")
 
     def traceback(self) -> str:
@@ -58,14 +58,13 @@ class HandlerRun:
 
     def log_outcome(self, outcome: str) -> None:
         """Write the log line of a run."""
-        invalid = self.handle.invalid is not None or outcome.startswith("invalid result")
-        failed = invalid or self.error is not None
+        failed = self.handle.invalid is not None or self.error is not None
         is_error = failed and self.handle.refusal is None
         if not log.isEnabledFor(logging.ERROR if is_error else logging.INFO):
             return
         fields: dict[str, object] = {
             "plugin": self.handler.name,
-            "event_name": self.handler.event,
+            "event_type": self.handler.event,
             "ms": round(self.milliseconds, 1),
             "outcome": outcome,
         }

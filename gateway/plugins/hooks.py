@@ -188,20 +188,20 @@ class Hooks:
         """Run one handler on an event; return its changes, or None where its failure is allowed."""
         changes = None
         run = await self._run(self._admission, handler, event, Handle())
-        refusal, invalid = run.handle.refusal, run.handle.invalid
+        refusal = run.handle.refusal
         if refusal is not None:
             run.log_outcome(f"refused {refusal.code}")
             raise Terminated(refusal.code, refusal.body, refusal.content_type)
         if isinstance(run.error, Refusal):
             run.log_outcome(run.error.message)
             raise run.error
-        if invalid is None and run.error is None:
+        if run.handle.invalid is None and run.error is None:
             try:
                 changes = read(event)
             except InvalidResult as error:
-                invalid = error
-        if invalid is not None:
-            run.log_outcome(f"invalid result: {invalid}")
+                run.handle.invalid = error
+        if run.handle.invalid is not None:
+            run.log_outcome(f"invalid result: {run.handle.invalid}")
             raise _hook_failed(handler)
         if run.error is None:
             run.log_outcome("accepted")

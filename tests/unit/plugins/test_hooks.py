@@ -201,7 +201,7 @@ async def test_the_log_names_plugin_file_and_line_with_the_traceback(
         await hooks.admit_upload(upload())
     (record,) = caplog.records
     facts = vars(record)["fields"]
-    assert (facts["plugin"], facts["event_name"]) == ("h", UPLOADING)
+    assert (facts["plugin"], facts["event_type"]) == ("h", UPLOADING)
     assert facts["place"] == f"{tmp_path}/0.yaml:6"
     assert facts["outcome"] == "ValueError: why"
     assert f'File "{tmp_path}/0.yaml", line 6, in h' in record.getMessage()
@@ -344,6 +344,18 @@ async def test_a_failed_delivery_carries_the_traceback_without_the_secrets_of_co
     assert str(caught.value) == "ValueError: [redacted]"
     assert f'{tmp_path}/0.yaml", line 5, in h' in caught.value.traceback
     assert "hunter22" not in caught.value.traceback
+
+
+async def test_an_error_of_the_gateway_that_a_script_raises_is_stored_without_secrets(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_1", "hunter22")
+    body = "from gateway.errors import Superseded\n"
+    body += "raise Superseded((await get_service_config('c'))['k'])"
+    hooks = await start(plugin("h", body, UPLOADED), "name: c\nconfig: {k: '${env:SECRET_1}'}\n")
+    with pytest.raises(HandlerFailed) as caught:
+        await hooks.run_delivery(delivery(), {})
+    assert str(caught.value) == "[redacted]"
 
 
 async def test_a_delivery_whose_handler_is_gone_says_so(start: Start) -> None:
