@@ -204,7 +204,7 @@ def _event(handler: Handler, test: HandlerTestModel) -> Event:
     event = _default_event(handler) | test.event
     if handler.event == model.OBJECT_CREATED:
         event = _with_key_and_path(event, test.event)
-    return Event(event)
+    return Event(event).copy()  # a script may change it; the defaults belong to all tests
 
 
 def _default_event(handler: Handler) -> dict[str, Any]:

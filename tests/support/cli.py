@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
+from gateway.cli.check import check
 from gateway.events.journal import Journal
 from gateway.storage.local.state_dir import StateDirectory
 from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
 
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
+Check = Callable[[str], tuple[int, str, str]]
 
 
 def fill(journal: Journal) -> None:
@@ -50,6 +52,19 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
         return code, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def check_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    """Run `gateway check` on a plugin; return exit code, stdout and stderr."""
+
+    def check_text(text: str) -> tuple[int, str, str]:
+        (tmp_path / "x.yaml").write_text(text)
+        code = check([tmp_path])
+        out, err = capsys.readouterr()
+        return code, out.replace(f"{tmp_path}/", ""), err.replace(f"{tmp_path}/", "")
+
+    return check_text
 
 
 async def listed(ask: Ask, *words: str) -> list[dict[str, Any]]:

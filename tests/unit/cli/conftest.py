@@ -1,5 +1,5 @@
-"""`ask`: run `gateway events ...`."""
+"""`ask`: run `gateway events ...`; `check_text`: run `gateway check`."""
 
-from tests.support.cli import ask
+from tests.support.cli import ask, check_text
 
-__all__ = ["ask"]
+__all__ = ["ask", "check_text"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from gateway.cli import main
 from gateway.cli.check import check, run
 from gateway.settings import Settings
 from tests.support import PROJECT
+from tests.support.cli import Check
 
 SHIPPED = PROJECT / "plugins"
 HEAD = """\
@@ -33,18 +33,6 @@ tests:
 HANG = "  event: {headers: {X-Hang: '1'}}\n"
 CALL = "  event: {headers: {X-Call: '1'}}\n  configs: {c: {host: other}}\n"
 ANSWER = "  callout: [{body: {user: bob}}]\n"
-Check = Callable[[str], tuple[int, str, str]]
-
-
-@pytest.fixture
-def check_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
-    def check_text(text: str) -> tuple[int, str, str]:
-        (tmp_path / "x.yaml").write_text(text)
-        code = check([tmp_path])
-        out, err = capsys.readouterr()
-        return code, out.replace(f"{tmp_path}/", ""), err.replace(f"{tmp_path}/", "")
-
-    return check_text
 
 
 def text_of(case: str) -> str:
@@ -66,6 +54,16 @@ def test_the_verb_checks_the_folders_that_the_settings_name(
     (tmp_path / "x.yaml").write_text("name: [\n")
     assert run(Settings(plugins=(tmp_path,))) == 1
     assert "x.yaml:2: this is not YAML" in capsys.readouterr().err
+
+
+def test_a_test_of_a_handler_does_not_change_the_event_of_the_next(check_text: Check) -> None:
+    code, out, _ = check_text(
+        "name: h\nevent: APIGW.OnFileUploaded\nscript: |\n  async def h(event, handle):\n"
+        "      assert event['metadata'] == {}\n      event['metadata']['seen'] = '1'\n"
+        "tests:\n- {name: first, expect: {}}\n- {name: second, expect: {}}\n"
+    )
+    assert code == 0, out
+    assert out.endswith(" 2 tests, 0 failed\n")
 
 
 def test_a_folder_without_its_flag_is_answered_with_the_flag(capsys: pytest.CaptureFixture[str]) -> None:

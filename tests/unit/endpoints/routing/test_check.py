@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from gateway.cli.check import check
+from tests.support.cli import Check
 from tests.support.routing.scripted import SPEC, route
 
-Check = Callable[[str], tuple[int, str, str]]
 SCRIPT = """
 if request.headers.get("X-Deny"):
     raise HTTPError(403)
@@ -25,17 +21,6 @@ TEST = "tests:\n- name: the case\n  request: {method: GET, resources: {id: '7'},
 CALL = "  configs: {c: {host: other}}\n  callout: [{body: {user: bob}}]\n"
 DENY = TEST.replace("H", "X-Deny: '1'")
 PLAIN = TEST.replace("H", "")
-
-
-@pytest.fixture
-def check_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
-    def check_text(text: str) -> tuple[int, str, str]:
-        (tmp_path / "x.yaml").write_text(text)
-        code = check([tmp_path])
-        out, err = capsys.readouterr()
-        return code, out.replace(f"{tmp_path}/", ""), err.replace(f"{tmp_path}/", "")
-
-    return check_text
 
 
 @pytest.mark.parametrize(
