@@ -92,7 +92,7 @@ def _config_file(outer: Mapping[str, SourcedValue], start: Path) -> Path | None:
     if "config" in outer:
         return Path.cwd() / str(outer["config"].value)
     default = start / DEFAULT_CONFIG
-    return default if default.exists() else None
+    return default if os.path.exists(default) else None
 
 
 def _absolute(name: str, value: Any, base: Path) -> Any:
@@ -128,7 +128,7 @@ def _message(detail: ErrorDetails, name: str) -> str:
 
 def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Iterator[ConfigError]:
     """Yield errors of combinations, and of files that are missing."""
-    if settings.directory.exists() and not settings.directory.is_dir():
+    if os.path.exists(settings.directory) and not os.path.isdir(settings.directory):
         yield sources["directory"].error(f"{settings.directory} is a file, not a folder")
     pair = [name for name in ("tls_cert", "tls_key") if getattr(settings, name) is not None]
     if len(pair) == 1:

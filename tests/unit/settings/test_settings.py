@@ -356,6 +356,11 @@ def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert message == f"--directory: {tmp_path}/README.md is a file, not a folder"
 
 
+def test_a_directory_that_cannot_be_looked_up_is_left_to_the_start() -> None:
+    name = "x" * 300  # ENAMETOOLONG; a folder that may not be searched is EACCES
+    assert load({"directory": name}, {}).directory.name == name
+
+
 def test_every_setting_is_told_to_operators() -> None:
     told = {row.name for row in settings_table()}
     assert told == set(Settings.model_fields) - {"auth_explicit"}
