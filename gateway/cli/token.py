@@ -37,8 +37,11 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     if name in {existing.name for existing in settings.tokens}:
         raise ConfigError(f"--name: the settings have a token {name} already; choose another name")
     print(f"token (shown only now): {token}\n")
-    print("add this to the settings file, below the tokens that it has:\n")
-    print(f"auth: token\ntokens:\n- {{name: {name}, sha256: {entry.sha256}}}\n")
+    item = f"- {{name: {name}, sha256: {entry.sha256}}}"
+    if settings.tokens:
+        print(f"add this item to `tokens:` in the settings file:\n\n{item}\n")
+    else:
+        print(f"add this to the settings file:\n\nauth: token\ntokens:\n{item}\n")
     print(f"then upload with: curl -H 'X-Auth-Token: {token}' -T FILE {_url(settings)}")
     return 0
 

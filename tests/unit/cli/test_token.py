@@ -36,6 +36,22 @@ async def test_the_printed_lines_let_the_printed_token_in(
     assert settings.auth == "token"
 
 
+def test_beside_other_tokens_the_printed_line_is_an_item(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", "--name", "alice"]) == 0
+    lines = re.search(r"^auth: token\ntokens:\n- .*$", capsys.readouterr().out, re.MULTILINE)
+    assert lines
+    (tmp_path / "settings.yaml").write_text(lines[0] + "\n")
+    assert main(["token", "--name", "bob", "--config", "settings.yaml"]) == 0
+    printed = capsys.readouterr().out
+    item = re.search(r"^- .*$", printed, re.MULTILINE)
+    assert item
+    assert "auth:" not in printed
+    (tmp_path / "settings.yaml").write_text(f"{lines[0]}\n{item[0]}\n")
+    assert [token.name for token in load({"config": "settings.yaml"}, {}).tokens] == ["alice", "bob"]
+
+
 def test_a_token_is_kept_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["token"])
     assert list(tmp_path.iterdir()) == []
