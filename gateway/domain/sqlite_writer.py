@@ -91,14 +91,15 @@ class SqliteWriter:
         while running:
             batch, running = self._next_batch()
             live = [job for job in batch if job[1].set_running_or_notify_cancel()]
+            if not live:
+                continue
             try:
                 connection = connection or self._connect()
             except BaseException as error:
                 for _, future in live:
                     future.set_exception(error)
                 continue
-            if live:
-                _run_batch(connection, live)
+            _run_batch(connection, live)
         if connection is not None:
             connection.close()
 

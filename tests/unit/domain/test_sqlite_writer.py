@@ -95,6 +95,20 @@ def test_a_connection_that_fails_is_tried_again_by_the_next_operation(tmp_path: 
     writer.close()
 
 
+def test_a_close_after_a_failed_connection_does_not_connect_again() -> None:
+    connected = []
+
+    def connect() -> CountingConnection:
+        connected.append(1)
+        raise OSError("no disk")
+
+    writer = SqliteWriter(connect, name="test", max_batch=MAX_BATCH)
+    with pytest.raises(OSError, match="no disk"):
+        writer.submit(insert(1)).result(TIMEOUT)
+    writer.close()
+    assert len(connected) == 1
+
+
 def test_a_close_finishes_what_is_queued_and_refuses_the_rest(writer: SqliteWriter) -> None:
     futures = submit_together(writer, 1, 2)
     writer.close()
