@@ -103,7 +103,9 @@ class RouteTemplate:
 
     @classmethod
     def parse(cls, text: str) -> RouteTemplate:
-        """Parse a template. Raises as `parse_segments` does."""
+        """Parse a template without blanks. Raises as `parse_segments` does."""
+        if " " in text:
+            raise ValueError("must not have a blank")
         return cls(parse_segments(text))
 
     @property

@@ -28,8 +28,8 @@ def test_the_published_routes_load_unchanged(tmp_path: Path) -> None:
     assert (s3.route.upstreams, s3.route.auth, s3.operation.usage) == ((), "default", "uploadToS3")
     assert s3.operation.normal_codes == {200}
     assert s3.operation.defaults == {"Content-Type": "application/json"}
-    assert s3.route.request_process is not None
-    assert s3.route.request_process.reads_body
+    assert s3.route.request_script is not None
+    assert s3.route.request_script.reads_body
     stream = table.find("/v1/streamToTarget", "PUT")
     assert (stream.route.name, stream.route.scheme) == ("PUT /v1/streamToTarget", "http")
 
@@ -64,6 +64,7 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("upstreams: [up]\nproxy: {path: a}\n", "x:2: `proxy.path` must start with a slash"),
+        ("upstreams: [up]\nproxy: {path: /a b}\n", "x:2: `proxy.path` must not have a blank"),
         (
             "upstreams: [up]\nproxy: {path: '/a{b}'}\n",
             "x:2: `proxy.path` is wrong in segment 1: a variable",
@@ -148,6 +149,6 @@ def test_all_faults_of_a_route_are_told_at_once(tmp_path: Path) -> None:
 def test_whether_a_script_reads_the_body_is_seen_in_its_code(
     tmp_path: Path, script: str, reads: bool
 ) -> None:
-    process = load(tmp_path, route(script=script)).routes[0].request_process
-    assert process is not None
-    assert process.reads_body == reads
+    compiled = load(tmp_path, route(script=script)).routes[0].request_script
+    assert compiled is not None
+    assert compiled.reads_body == reads
