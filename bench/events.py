@@ -29,7 +29,7 @@ import uvloop
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec
 from gateway.events.journal import Journal
-from gateway.events.protocols import DeliveryDispatcher, NewEvent, Outcome
+from gateway.events.protocols import DeliveryDispatcher, NewEvent, RunResult
 from gateway.events.runner import Runner
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
@@ -108,13 +108,13 @@ class TrivialHandler:
     seen: Seen
     hooks: Hooks | None = None
 
-    async def run(self, delivery: Delivery) -> Outcome:
+    async def run(self, delivery: Delivery) -> RunResult:
         """Record the latency of a delivery."""
         now = time.monotonic()
         self.seen.reached.append(now - self.seen.started.pop(delivery.event_id, now))
         if self.hooks is not None:
             await self.hooks.run_delivery(delivery, delivery.body)
-        return Outcome("succeeded")
+        return RunResult("succeeded")
 
 
 async def publish(journal: Journal, seen: Seen, name: str) -> None:

@@ -88,9 +88,9 @@ class GatewayError(Exception):
 class Refusal(GatewayError):
     """A request is refused: `code` stands in TABLE, `message` is written for the client.
 
-    `headers` are added to the response (for example `Allow`), `details` to its JSON; the upload
-    handler sets `upload_id`. The message must never quote a secret. Raises `KeyError` for an unknown
-    code.
+    `headers` are added to the response (for example `Allow`), `details` to its JSON;
+    `endpoints.uploads` sets `upload_id`. The message must never quote a secret. Raises `KeyError` for an
+    unknown code.
     """
 
     def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from aiohttp import web
+
+from gateway.auth.installation import Installation
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.auth.tokens import token_digest
 from gateway.auth.trusted_proxies import Proxies
@@ -19,11 +22,6 @@ from gateway.settings import Settings, Token
 from gateway.signing.targets import carries_signature
 from gateway.signing.urls import reject_mismatch
 from gateway.telemetry.redaction import INTERNAL_HEADER
-
-if TYPE_CHECKING:  # it brings the HTTP client along, which `gateway token` does not need
-    from aiohttp import web
-
-    from gateway.auth.installation import Installation
 
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="upload-gateway"'}
 

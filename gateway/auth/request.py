@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from aiohttp import web
 
 from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
 from gateway.signing.urls import reject_unenforceable
-
-if TYPE_CHECKING:  # `gateway token` needs no HTTP library
-    from aiohttp import web
 
 
 class Caller(NamedTuple):

@@ -124,7 +124,7 @@ def _overview() -> str:
 
 
 def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Parse the words. Values in errors are not quoted: they may be secrets."""
+    """Parse the words. Values of unknown flags and surplus arguments may be secrets: not quoted."""
     # Intermixed: in `events retry --directory D ID` the ID belongs to `retry`.
     args, unknown = parser.parse_known_intermixed_args(words)
     if unknown:

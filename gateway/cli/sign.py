@@ -31,8 +31,8 @@ from gateway.signing.urls import UrlSigner
 USAGE: Final = "METHOD PATH [--expires SECONDS] [what it allows] [flags]"
 
 HELP: Final = """\
-Print a URL that allows one kind of request until it expires, without a token. It is valid for that
-method and path only. The server need not run.
+Print a URL that authorizes requests of one method and path until it expires; no token is needed. The
+server need not run.
 
   allow the upload of one picture, once, of at most 10 MB, within an hour:
     gateway sign PUT /upload/team/cat.png --expires 3600 --content-type image/png \\

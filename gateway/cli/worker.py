@@ -23,8 +23,9 @@ files stay with the gateways: `files.open(event)` fetches them, and needs the in
   gateway worker --events nats://nats.example --plugins plugins --installation-key-file key
 
 When it is connected to NATS it prints one line `working on nats://... for N handlers`; the log goes
-to stderr. --host and --port serve /-/health, /-/ready and /-/metrics. SIGTERM claims no more, waits
-for runs (up to --grace seconds) and returns the others; SIGHUP reloads plugins, all or nothing.
+to stderr. --host and --port serve /-/health, /-/ready and /-/metrics. On SIGTERM it claims no more
+deliveries, waits for running ones (up to --grace seconds) and returns those that have not ended to
+the queue. SIGHUP reloads plugins, all or nothing.
 """
 
 log = logging.getLogger("gateway")

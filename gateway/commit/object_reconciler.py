@@ -55,9 +55,6 @@ class UploadReconciler:
     _unsettled: dict[str, _Unsettled] = field(default_factory=dict)
     _added: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def __len__(self) -> int:
-        return len(self._unsettled)
-
     def __contains__(self, upload_id: str) -> bool:
         return upload_id in self._unsettled
 

@@ -26,7 +26,8 @@ class ThreadedWrite(Protocol):
 
 
 class PendingWrite(Protocol):
-    """A body on its way into the storage, not visible to anyone. One task uses it at a time.
+    """A body on its way into the storage, not visible to anyone. One task uses it at a time, but for
+    `discard`, which may come while a cancelled `write` still ends.
 
     It ends with exactly one `commit` or `discard`.
     """

@@ -52,7 +52,7 @@ API_ROUTES: Final = (
     ApiRoute("GET", "/-/events/depth", Access.OPERATOR, "events.depth", "Waiting deliveries, counted"),
     ApiRoute("GET", "/-/events/paused", Access.OPERATOR, "events.paused", "Handlers that are paused"),
     ApiRoute("POST", "/-/events/retry", Access.OPERATOR, "events.retry", "Retry deliveries now"),
-    ApiRoute("POST", "/-/events/drop", Access.OPERATOR, "events.drop", "Give deliveries up"),
+    ApiRoute("POST", "/-/events/drop", Access.OPERATOR, "events.drop", "Delete unfinished deliveries"),
     ApiRoute("POST", "/-/events/replay", Access.OPERATOR, "events.replay", "Deliver again what is done"),
     ApiRoute("POST", "/-/events/pause", Access.OPERATOR, "events.pause", "Pause a handler"),
     ApiRoute("POST", "/-/events/resume", Access.OPERATOR, "events.resume", "Resume a handler"),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 from urllib.parse import quote
 
 from gateway.domain.metadata import normalize_metadata
@@ -19,7 +19,8 @@ FIELD_PREFIX: Final = "X-Gateway-"
 MAX_LIFETIME: Final = 7 * 24 * 3600
 """Seconds from signing to expiry, the limit of presigned URLs of S3."""
 
-METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+METHODS: Final = get_args(Method)
 BODY_METHODS: Final = frozenset({"PUT", "POST", "PATCH"})
 MAX_LENGTH: Final = 5 << 40
 """Bytes of a body: the largest object of S3."""

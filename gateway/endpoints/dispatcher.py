@@ -235,8 +235,10 @@ class Dispatcher:
         }
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]
-        name = "request.aborted" if response is None else "request.answered"
-        access_log.info("request", extra=event(name, **fields))
+        if response is None:
+            access_log.info("request", extra=event("request.aborted", **fields))
+        else:
+            access_log.info("request", extra=event("request.answered", **fields))
 
 
 def _upload_with_put(allowed: str) -> Refusal:

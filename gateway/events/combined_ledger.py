@@ -10,7 +10,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,8 +27,6 @@ from gateway.events.protocols import (
     Verb,
 )
 
-Parts = Callable[[], Mapping[str, Ledger]]
-
 _END: Final = "-"
 """In a cursor: a ledger that has no more. No ledger has such a cursor."""
 
@@ -38,23 +36,23 @@ Cursors = dict[str, str | None]
 class CombinedLedger:
     """Several ledgers as one. Implements `Ledger`.
 
-    `parts()` returns the present ledgers, by a stable name such as `slot-0`. Where two know a delivery,
-    the later one in `parts()` has its state. `pausing()` are those that pause handlers, where not all
+    `parts` are the ledgers, by a stable name such as `slot-0`. Where two know a delivery, the later one
+    in `parts` has its state. `pausing` are those that pause handlers, where not all
     do: an engine that many nodes share does so alone.
     """
 
-    def __init__(self, parts: Parts, pausing: Parts | None = None) -> None:
+    def __init__(self, parts: Mapping[str, Ledger], pausing: Mapping[str, Ledger] | None = None) -> None:
         self._parts = parts
         self._pausing = pausing or parts
 
     async def depth(self) -> list[Depth]:
         """Count all that is not done, by handler and state, over all parts."""
-        counted = await asyncio.gather(*(part.depth() for part in self._parts().values()))
+        counted = await asyncio.gather(*(part.depth() for part in self._parts.values()))
         return merge_depths(depth for part in counted for depth in part)
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """Return up to `limit` rows of all parts; see `Ledger`."""
-        parts = self._parts()
+        parts = self._parts
         cursors = _decode_cursor(after)
         unfinished = {name: part for name, part in parts.items() if cursors.get(name) != _END}
         if not unfinished:
@@ -77,7 +75,7 @@ class CombinedLedger:
 
     async def history(self, event_id: str) -> EventHistory | None:
         """Return an event with what all parts know of it, or None."""
-        answers = await asyncio.gather(*(part.history(event_id) for part in self._parts().values()))
+        answers = await asyncio.gather(*(part.history(event_id) for part in self._parts.values()))
         histories = [history for history in answers if history is not None]
         if not histories:
             return None
@@ -93,7 +91,7 @@ class CombinedLedger:
     async def run_chunk(self, verb: Verb, selection: Selection, after: str | None) -> ChunkResult:
         """Do one bounded chunk of `verb`, part after part."""
         cursors = _decode_cursor(after)
-        unfinished = [item for item in self._parts().items() if cursors.get(item[0]) != _END]
+        unfinished = [item for item in self._parts.items() if cursors.get(item[0]) != _END]
         if not unfinished:
             return ChunkResult(0, None)
         name, part = unfinished[0]
@@ -104,15 +102,15 @@ class CombinedLedger:
 
     async def pause(self, handler: str) -> None:
         """Stop claiming for this handler."""
-        await asyncio.gather(*(part.pause(handler) for part in self._pausing().values()))
+        await asyncio.gather(*(part.pause(handler) for part in self._pausing.values()))
 
     async def resume(self, handler: str) -> None:
         """Claim again, in all parts: those of an earlier pause without a shared engine too."""
-        await asyncio.gather(*(part.resume(handler) for part in self._parts().values()))
+        await asyncio.gather(*(part.resume(handler) for part in self._parts.values()))
 
     async def paused(self) -> frozenset[str]:
         """Return the handlers that are paused."""
-        paused = await asyncio.gather(*(part.paused() for part in self._pausing().values()))
+        paused = await asyncio.gather(*(part.paused() for part in self._pausing.values()))
         return frozenset().union(*paused)
 
 

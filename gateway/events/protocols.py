@@ -99,17 +99,17 @@ class Queue(Protocol):
 
 
 @dataclass(slots=True, frozen=True)
-class Outcome:
+class RunResult:
     """How a run ended: `gone` means that no plugin has the handler, `postponed` uses no attempt."""
 
-    result: Literal["succeeded", "failed", "gone", "postponed"]
+    status: Literal["succeeded", "failed", "gone", "postponed"]
     error: str = ""
 
 
 class DeliveryDispatcher(Protocol):
     """Runs the handlers of deliveries, from the runner's point of view."""
 
-    async def run(self, delivery: Delivery) -> Outcome:
+    async def run(self, delivery: Delivery) -> RunResult:
         """Run the handler of `delivery`; end within its time-out."""
 
 

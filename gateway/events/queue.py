@@ -43,7 +43,7 @@ _RUN_ENDED: Final = (
     " json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[5]')"
     f" FROM json_each(:rows) CROSS JOIN deliveries d WHERE {_IS_CLAIMED}"
 )
-_HAND_BACK: Final = (
+_REQUEUE: Final = (
     "UPDATE deliveries AS d SET state = 'ready', attempt = attempt - 1, updated = :now,"  # noqa: S608
     " due = CASE WHEN :delay > 0 THEN :now + :delay ELSE due END"
     f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
@@ -118,7 +118,7 @@ class JournalQueue:
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Return running deliveries unharmed, due in `delay` seconds: no attempt is used."""
         rows = packed([_run_of(delivery) for delivery in deliveries])
-        await self._bridge.write(_HAND_BACK, {"now": time.time(), "delay": delay, "rows": rows})
+        await self._bridge.write(_REQUEUE, {"now": time.time(), "delay": delay, "rows": rows})
         self._wakeups.notify({delivery.handler for delivery in deliveries})
 
     async def mark_relayed(self, deliveries: Sequence[Delivery]) -> None:

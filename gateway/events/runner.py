@@ -18,7 +18,7 @@ from gateway.domain import failpoints
 from gateway.domain.model import Delivery, HandlerSpec, RetryPolicy
 from gateway.errors import EventEngineUnavailable
 from gateway.events.handler_consumer import EngineBackoff, HandlerConsumer
-from gateway.events.protocols import DeliveryDispatcher, Outcome, Queue
+from gateway.events.protocols import DeliveryDispatcher, Queue, RunResult
 from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.runner")
@@ -45,7 +45,7 @@ class _Settlement(NamedTuple):
     delay: float = 0.0
 
 
-_USED_UP: Final = Outcome("gone", "every attempt was used up; the last one ended with the process")
+_USED_UP: Final = RunResult("failed", "every attempt was used up; the last one ended with the process")
 
 
 def retry_delay(policy: RetryPolicy, attempt: int) -> float:
@@ -142,21 +142,21 @@ class Runner:
         ):
             started = time.monotonic()
             try:
-                outcome = await self._dispatch(delivery, consumer.spec)
+                result = await self._dispatch(delivery, consumer.spec)
             finally:
                 consumer.release_slot()
             duration = time.monotonic() - started
-            if outcome.result == "postponed":
-                await self._postpone(delivery, outcome)
+            if result.status == "postponed":
+                await self._postpone(delivery, result)
                 return
-            settlement = self._settlement(delivery, consumer, outcome)
+            settlement = self._settlement(delivery, consumer, result)
             if self._stopping and settlement.outcome != "done":
                 await self._requeue([delivery])
                 return
             self._metrics.record_run(consumer.spec.name, settlement.outcome, duration)
             await self._settle(delivery, settlement, duration)
 
-    async def _dispatch(self, delivery: Delivery, spec: HandlerSpec) -> Outcome:
+    async def _dispatch(self, delivery: Delivery, spec: HandlerSpec) -> RunResult:
         if delivery.attempt > spec.retry.attempts:
             return _USED_UP
         failpoints.hit("mid handler")
@@ -168,22 +168,22 @@ class Runner:
             log.exception(
                 "the gateway failed to run %s", name, extra=logs.event("delivery.broken", handler=name)
             )
-            return Outcome("failed", f"the gateway failed: {type(error).__name__}")
+            return RunResult("failed", f"the gateway failed: {type(error).__name__}")
 
     def _settlement(
-        self, delivery: Delivery, consumer: HandlerConsumer, outcome: Outcome
+        self, delivery: Delivery, consumer: HandlerConsumer, result: RunResult
     ) -> _Settlement:
         policy = consumer.spec.retry
-        if outcome.result == "succeeded":
+        if result.status == "succeeded":
             self._postponed.pop(delivery.holder, None)
             return _Settlement("done")
-        error = _storable(outcome.error)
+        error = _storable(result.error)
         abandoned = consumer.retired and not self._stopping
-        if outcome.result == "gone" or delivery.attempt >= policy.attempts or abandoned:
+        if result.status == "gone" or delivery.attempt >= policy.attempts or abandoned:
             return _Settlement("dead", error)
         return _Settlement("retry", error, retry_delay(policy, delivery.attempt))
 
-    async def _postpone(self, delivery: Delivery, outcome: Outcome) -> None:
+    async def _postpone(self, delivery: Delivery, result: RunResult) -> None:
         """Requeue a delivery unharmed, for later: a node that restarts must not use up attempts."""
         count = self._postponed[delivery.holder] = self._postponed.get(delivery.holder, 0) + 1
         delay = retry_delay(POSTPONE_POLICY, count)
@@ -192,7 +192,7 @@ class Runner:
             "%s is postponed for %.1f s: %s",
             handler,
             delay,
-            outcome.error,
+            result.error,
             extra=logs.event("delivery.postponed", handler=handler, delay=delay),
         )
         await self._requeue([delivery], delay)

@@ -19,6 +19,7 @@ from yarl import URL
 from gateway.auth.installation import Installation
 from gateway.domain import paths
 from gateway.domain.addresses import Address, host_port
+from gateway.domain.api_routes import OBJECTS_PREFIX
 from gateway.domain.grant import Grant
 from gateway.domain.metadata import METADATA_PREFIX
 from gateway.domain.model import Delivery, Stored, Upload
@@ -30,7 +31,7 @@ from gateway.telemetry.redaction import INTERNAL_HEADER
 
 PIECE_BYTES: Final = 1 << 20
 MAX_REMEMBERED: Final = 20_000
-"""Deliveries whose file is remembered, the newest; of older ones the owner is asked by upload id."""
+"""The newest deliveries, whose file is remembered; in a worker older ones are `Superseded`."""
 
 HTTP_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=60.0)
 """Seconds in which a peer must accept a connection, and may send nothing in the middle of a file."""
@@ -222,7 +223,9 @@ def _etag(response: aiohttp.ClientResponse) -> str:
 async def _refuse(response: aiohttp.ClientResponse, url: URL) -> NoReturn:
     """Raise what the peer says; a response to HEAD has no body, only a status."""
     if response.status == 412:
-        raise Superseded(f"{url.path} has been replaced or changed meanwhile")
+        raise Superseded(
+            f"{url.path.removeprefix(OBJECTS_PREFIX)} has been replaced or changed meanwhile"
+        )
     text = await response.text()
     try:
         refusal: dict[str, Any] = json.loads(text) if text else {}

@@ -75,12 +75,10 @@ class FileSaver:
         if self._store is None:
             raise RuntimeError("nothing can be saved here")
         writer = self._writer
-        if writer is not None and isinstance(source, bytes | bytearray | memoryview):
+        small = size is not None and size <= MAX_IN_MEMORY_BYTES
+        if writer is not None and small and isinstance(source, bytes | bytearray | memoryview):
             content = bytes(source)
-            if len(content) <= MAX_IN_MEMORY_BYTES:
-                return await self._on_server_loop(
-                    lambda: writer.store(upload, content, from_client=False)
-                )
+            return await self._on_server_loop(lambda: writer.store(upload, content, from_client=False))
         return await self._store(upload, chunks)
 
     async def _write(
@@ -129,7 +127,8 @@ def _split(chunk: bytes) -> list[bytes]:
 async def _chunks_of(source: Source) -> tuple[AsyncIterator[bytes], int | None]:
     """Return a source in chunks, and its size where that is known. Raises `OSError`."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(source)), len(bytes(source))
+        content = bytes(source)
+        return _from_bytes(content), len(content)
     if isinstance(source, str | os.PathLike):
         file = Path(source)
         status = await asyncio.to_thread(file.stat)

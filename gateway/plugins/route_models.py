@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gateway.domain.grant import Method
 from gateway.plugins.models import AnswerModel, CalledModel, Items, Seconds, Strict
 
 Scheme = Literal["http", "https", "http:", "https:"]
-Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 Code = Annotated[int, Field(ge=100, le=599)]
 JsonSchema = dict[str, Any]
 

@@ -1,9 +1,9 @@
 """`!secret` values and their keys, and the references `${env:NAME}` and `${file:PATH}` of Configs.
 
-They are resolved when plugins are loaded; errors name the reference and its line, never a value. Keys
-leave this file only through `encrypt` and `decrypt`. The cipher is Fernet of the
-library `cryptography` (AES-128-CBC with HMAC-SHA256, a random IV; github.com/fernet/spec), so a damaged
-or forged token is noticed.
+They are resolved when plugins are loaded; errors name the reference and its line, never a value. A key
+is never logged or quoted; only `new_key` returns one. The cipher is Fernet of the library `cryptography`
+(AES-128-CBC with HMAC-SHA256, a random IV; github.com/fernet/spec), so a damaged or forged token is
+noticed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.errors import ConfigError, GatewayError
 from gateway.plugins.yaml_documents import Document, SecretToken
 from gateway.settings import Settings
+from gateway.settings.values import SECRETS_KEY
 from gateway.storage.keyfile import read_key_file
 
 if TYPE_CHECKING:  # it takes 7 MB of memory, which a gateway without a key does not need
@@ -29,7 +30,6 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 """Largest file that a value may come from."""
 
 _REFERENCE: Final = re.compile(r"\$\{(\w+):([^}]*)\}")
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
 
 
 class DecryptionError(GatewayError):
@@ -112,7 +112,7 @@ def _from_file(path: Path) -> Iterator[str]:
         text = line.strip().decode("ascii", "replace")
         if not text or text.startswith("#"):
             continue
-        if not _KEY.fullmatch(text):
+        if not SECRETS_KEY.fullmatch(text):
             message = "invalid key: `gateway secrets keygen` prints one of 44 characters"
             raise ConfigError(message, str(path), number)
         count += 1

@@ -1,7 +1,7 @@
 """Runs a gateway, or one process of it, on resources that are open already.
 
 `running_gateway` starts its parts in the order in which they depend on each other and stops them in
-reverse: stop accepting, drain requests, hand deliveries back, close.
+reverse: stop accepting, drain requests, requeue deliveries, close.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from gateway.domain.addresses import host_port
 from gateway.domain.model import Delivery
 from gateway.errors import HandlerFailed, HandlerGone, Postponed
 from gateway.events.nats import make_engine
-from gateway.events.protocols import Ledger, Outcome
+from gateway.events.protocols import Ledger, RunResult
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
 from gateway.files.service import FilesService
@@ -32,7 +32,7 @@ class PluginDispatcher:
         self._hooks = hooks
         self._files = files
 
-    async def run(self, delivery: Delivery) -> Outcome:
+    async def run(self, delivery: Delivery) -> RunResult:
         """Run the handler on its whole event.
 
         A run that could not connect to the owner of the file is postponed: the handler did not fail.
@@ -41,14 +41,14 @@ class PluginDispatcher:
         try:
             await self._hooks.run_delivery(delivery, event)
         except HandlerGone as error:
-            return Outcome("gone", str(error))
+            return RunResult("gone", str(error))
         except Postponed as error:
-            return Outcome("postponed", str(error))
+            return RunResult("postponed", str(error))
         except HandlerFailed as error:
             if (unavailable := self._files.unavailable_owner(delivery, error)) is not None:
-                return Outcome("postponed", str(unavailable))
-            return Outcome("failed", "\n".join(filter(None, (str(error), error.traceback))))
-        return Outcome("succeeded")
+                return RunResult("postponed", str(unavailable))
+            return RunResult("failed", "\n".join(filter(None, (str(error), error.traceback))))
+        return RunResult("succeeded")
 
 
 class EventDelivery:
@@ -59,20 +59,20 @@ class EventDelivery:
 
     def __init__(self, resources: Resources, metrics: Metrics) -> None:
         self._resources = resources
-        self.dispatcher = PluginDispatcher(resources.hooks, resources.scripts.files)
+        dispatcher = PluginDispatcher(resources.hooks, resources.scripts.files)
         self.ledgers: Mapping[str, Ledger] = {}
-        """What knows of deliveries beside the journals, by name."""
+        """The ledgers of event engines beside the journals, by name."""
         self._nats: NatsEngine | None = None
         self._relay: Relay | None = None
         if resources.settings.events == "journal":
-            self.runner = Runner(resources.journal.queue, self.dispatcher, metrics)
+            self.runner = Runner(resources.journal.queue, dispatcher, metrics)
             return
         self._nats = nats = make_engine(resources.settings, resources.base.node)
         self.ledgers = {"nats": nats.ledger}
         self._relay = relay = Relay(resources.journal.queue, nats.outbox, _relay_context(resources))
-        self.runner = Runner(nats.queue, self.dispatcher, metrics)
+        self.runner = Runner(nats.queue, dispatcher, metrics)
         metrics.gauge(
-            "gateway_relay_waiting", "Deliveries not yet handed to NATS", lambda: relay.waiting
+            "gateway_relay_waiting", "Deliveries not yet relayed to NATS", lambda: relay.waiting
         )
         metrics.gauge("gateway_relay_lag_seconds", "Age of the oldest of them", lambda: relay.lag)
         metrics.gauge("gateway_engine_ready", "Whether NATS can be reached", lambda: nats.ready)

@@ -43,7 +43,7 @@ from gateway.telemetry.redaction import Redaction
 
 @dataclass(slots=True, frozen=True)
 class Endpoints:
-    """The dispatcher of one process, and those parts behind it that others look at."""
+    """The dispatcher of one process, and parts of it that tests inspect."""
 
     dispatcher: Dispatcher
     inflight: Inflight
@@ -170,4 +170,4 @@ def _whole_ledger(
     parts: dict[int, Ledger] = {resources.base.state.slot: own}
     parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
     named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(ledgers)
-    return CombinedLedger(lambda: named, (lambda: ledgers) if ledgers else None)
+    return CombinedLedger(named, ledgers or None)

@@ -78,7 +78,7 @@ def open_shared_resources(settings: Settings) -> SharedResources:
 
 @dataclass(frozen=True, slots=True)
 class ProcessBase:
-    """The slot of one process, `state.slot`: what storage and scripts are built on.
+    """The lock, directories, disk and journal of one process; its slot is `state.slot`.
 
     Runs of handlers are recorded with the name `node`.
     """

@@ -1,7 +1,7 @@
 """Runs a worker: handlers and nothing else, on any machine that reaches NATS.
 
-It owns no journal and no upload. A delivery that it dies over comes to another node when its lease
-has expired; one that it hands back on a stop has used no attempt.
+It owns no journal and no upload. Another node claims the deliveries of a worker that died, once
+their lease has expired; one that is requeued at a stop has used no attempt.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class WorkerResources:
 def open_worker_resources(settings: Settings) -> WorkerResources:
     """Bind the port and load the plugins. Blocking. Raises `ConfigError`, and nothing stays open."""
     if settings.events == "journal":
-        raise ConfigError("a worker needs NATS: say where it is with --events nats://HOST")
+        raise ConfigError("workers need NATS: add --events nats://HOST")
     if settings.installation_key_file is None and not (settings.state / KEY_FILE).exists():
         raise ConfigError(
             "a worker fetches files with the key of the installation: copy it here and name it"
@@ -129,7 +129,7 @@ class Worker:
         log.info("reloaded: plugin set %d", plugins.current.number, extra=event("plugins.reloaded"))
 
     def describe(self) -> str:
-        """Return the line that tells that it works."""
+        """Return the ready line."""
         resources = self.resources
         scheme = "https" if resources.settings.tls_cert else "http"
         count = len(resources.hooks.handler_specs())
@@ -142,7 +142,7 @@ class Worker:
 async def running_worker(resources: WorkerResources) -> AsyncIterator[Worker]:
     """Run a worker, from when NATS has been reached, on resources that are closed with it.
 
-    On exit it claims no more, waits up to the grace time for runs and hands unfinished ones back.
+    On exit it claims no more, waits up to the grace time for runs and requeues unfinished ones.
     """
     settings, hooks, nats, metrics = resources.settings, resources.hooks, resources.nats, Metrics()
     metrics.gauge("gateway_engine_ready", "Whether NATS can be reached", lambda: nats.ready)

@@ -104,8 +104,8 @@ class AccessSettings(BaseModel):
         tuple[str, ...],
         Option(
             JWT,
-            "groups that may read `/-/` pages and manage events; if none is given, every valid token"
-            " may (repeatable)",
+            "groups whose JSON Web Tokens may read `/-/` pages and manage events; if none is given,"
+            " none of them may (repeatable)",
             "GROUP",
         ),
     ] = ()

@@ -73,7 +73,7 @@ class EventAndStorageSettings(BaseModel):
     ] = "here"
     relayed_retention: Annotated[
         Seconds,
-        Option(EVENTS, "how long deliveries handed to NATS stay in the journal for replay", "SECONDS"),
+        Option(EVENTS, "how long deliveries relayed to NATS stay in the journal for replay", "SECONDS"),
     ] = 86400.0
     retention: Annotated[
         Seconds, Option(EVENTS, "how long finished deliveries stay listed", "SECONDS")

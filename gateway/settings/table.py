@@ -214,9 +214,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
 
     log_format: Annotated[
         Literal["text", "json"] | None,
-        Option(
-            _LOGS, "one line per request and handler run", "text|json", "text on a terminal, else json"
-        ),
+        Option(_LOGS, "format of log lines", "text|json", "text on a terminal, else json"),
     ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],

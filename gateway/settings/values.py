@@ -33,7 +33,7 @@ _BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", re.ASCII)
 _BUCKET: Final = re.compile(rf"s3://({_BUCKET_NAME.pattern})(?:/(.*))?", re.ASCII)
 _SUBJECT_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _HEX_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
-_SECRETS_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
+SECRETS_KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}=", re.ASCII)
 SIGNATURES: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
@@ -173,7 +173,7 @@ def hex_digest(value: str) -> str:
 def secrets_key(value: SecretStr) -> SecretStr:
     """A key for `!secret` values: 32 bytes in URL-safe base64 (Fernet's form). Never quoted."""
     text = value.get_secret_value()
-    if not _SECRETS_KEY.fullmatch(text):
+    if not SECRETS_KEY.fullmatch(text):
         raise ValueError("must be a key of 44 characters, as `gateway secrets keygen` prints it")
     return value
 

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
-from gateway.cli.events import formatting as tables
+from gateway.cli.events import formatting
 from gateway.cli.events.sources import open_ledger
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.combined_ledger import CombinedLedger
@@ -38,8 +38,8 @@ List events, and change their deliveries. The server need not run.
   gateway events pause  --handler NAME
   gateway events resume --handler NAME
 
-retry   runs dead and delayed deliveries now, with all their attempts
-drop    gives up dead and waiting deliveries for good
+retry   runs dead and delayed deliveries now; attempts are counted from 1 again
+drop    deletes dead, delayed and ready deliveries; their handlers do not run
 replay  runs done deliveries again, for example after a handler was fixed
 pause   stops the deliveries of a handler, also across restarts, until resume
 T       2h, 7d (ago), 2026-11-22T08:00 (local time, or with a zone), or a Unix time
@@ -68,8 +68,8 @@ _AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("event_ids", nargs="*", metavar="EVENT_ID", help="ids of events")
+    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS))
+    parser.add_argument("event_ids", nargs="*", default=[], metavar="EVENT_ID", help="ids of events")
     parser.add_argument("--dead", action="store_true", help="all dead deliveries")
     parser.add_argument("--state", choices=STATES, help="only deliveries in this state")
     parser.add_argument("--handler", metavar="NAME", help="only deliveries to this handler")
@@ -159,7 +159,7 @@ async def _run(settings: Settings, args: argparse.Namespace) -> int:
 
 async def _list(ledger: CombinedLedger, selection: Selection, *, as_json: bool) -> int:
     """Print deliveries page by page, so that a long journal needs no memory."""
-    table, shown = tables.DeliveryTable(), 0
+    table, shown = formatting.DeliveryTable(), 0
     after: str | None = None
     while True:
         page = await ledger.page(selection, after, PAGE_SIZE)
@@ -179,7 +179,7 @@ async def _list(ledger: CombinedLedger, selection: Selection, *, as_json: bool) 
     if not shown:
         print("no deliveries" + ("" if selection == Selection() else " match"))
     if paused := await ledger.paused():
-        print("paused: " + ", ".join(map(tables.printable, sorted(paused))))
+        print("paused: " + ", ".join(map(formatting.printable, sorted(paused))))
     return 0
 
 
@@ -190,7 +190,7 @@ async def _show(ledger: CombinedLedger, event_id: str, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(encode_history(history), indent=2, ensure_ascii=False))
     else:
-        print(*tables.event_lines(history), sep="\n")
+        print(*formatting.event_lines(history), sep="\n")
     return 0
 
 
@@ -212,7 +212,7 @@ async def _change(ledger: CombinedLedger, verb: Verb, args: argparse.Namespace) 
     unknown = [event for event in args.event_ids if await ledger.history(event) is None]
     known_events = [event for event in args.event_ids if event not in unknown]
     count = 0
-    with tables.progress(DONE[verb]) as report:
+    with formatting.progress(DONE[verb]) as report:
         for events in _portions(known_events) if args.event_ids else [()]:
             count += await run_all(ledger, verb, selection_of(args, events), report)
     if args.json:
@@ -228,5 +228,5 @@ def _portions(events: list[str]) -> list[tuple[str, ...]]:
 
 def _unknown(events: list[str]) -> int:
     for event in events:
-        print(f"gateway: unknown event {tables.printable(event)}", file=sys.stderr)
+        print(f"gateway: unknown event {formatting.printable(event)}", file=sys.stderr)
     return 1 if events else 0

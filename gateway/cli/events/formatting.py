@@ -65,11 +65,11 @@ def event_lines(history: EventHistory) -> Iterator[str]:
     yield f"event    {history.id}  {history.type}  {when(history.created)}"
     if history.upload_id is not None:
         yield f"upload   {history.upload_id}  {printable(history.path or '')}".rstrip()
-    for story in history.deliveries:
-        row = story.row
+    for delivery in history.deliveries:
+        row = delivery.row
         later = f", due {when(row.due)}" if row.state == "delayed" else ""
         yield f"handler  {printable(row.handler)}: {row.state}, tries {row.attempt}{later}"
-        for run in story.runs:
+        for run in delivery.runs:
             node = f"  on {printable(run.node)}" if run.node else ""
             yield f"  try {run.attempt}  {when(run.ended)}  {run.duration:.3f} s  {run.outcome}{node}"
             yield from (f"      {printable(line)}" for line in (run.error or "").splitlines())

@@ -51,14 +51,14 @@ async def open_ledger(settings: Settings) -> AsyncIterator[CombinedLedger]:
     }
     if settings.events != "journal":
         async with _nats(settings) as ledger:
-            yield CombinedLedger(lambda: {**parts, "nats": ledger}, pausing=lambda: {"nats": ledger})
+            yield CombinedLedger({**parts, "nats": ledger}, pausing={"nats": ledger})
         return
     if not parts:
         raise ConfigError(
             "there is no journal: no gateway has served this directory yet; add --directory DIR",
             str(settings.directory),
         )
-    yield CombinedLedger(lambda: parts)
+    yield CombinedLedger(parts)
 
 
 @asynccontextmanager
@@ -135,7 +135,7 @@ class SlotLedger:
         try:
             if not self._state.journal.exists():
                 # Another slot has taken it over.
-                yield CombinedLedger(dict)
+                yield CombinedLedger({})
                 return
             journal = Journal(self._state.journal)
             try:

@@ -104,6 +104,6 @@ class ProcessClients:
             unreachable = unreachable or status != 404
         if unreachable:
             raise Refusal(
-                "process_unavailable", "the process that may know this upload is being restarted"
+                "process_unavailable", "the process that may know this upload does not respond now"
             )
         return None

@@ -107,7 +107,7 @@ class StreamedResponse(GatewayResponse):
         """Release what the body holds."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the headers; without a client there is nothing else to send."""
+        """Send the headers. If that fails, release what the body holds."""
         try:
             return await super().prepare(request)
         except BaseException:

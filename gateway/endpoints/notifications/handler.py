@@ -138,7 +138,7 @@ async def _forward(session: aiohttp.ClientSession, body: bytes) -> Response:
             )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Refusal(
-            "process_unavailable", "the process that handles notifications is restarting"
+            "process_unavailable", "the process that handles notifications does not respond now"
         ) from error
 
 

@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
 from gateway.auth.request import IncomingRequest
+from gateway.domain.grant import METHODS
 from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.openapi import document
@@ -24,7 +25,6 @@ from gateway.http.request_body import expects_continue
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
-from gateway.plugins.scripting.namespace import METHODS
 from gateway.settings import Settings
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics

@@ -69,7 +69,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class RouteScript:
     """A compiled script body as a function; `reads_body` tells whether it may use the body."""
 
     function: Callable[..., Awaitable[Any]]
@@ -92,8 +92,8 @@ class Route:
     scheme: Literal["http", "https"]
     auth: RouteAuth
     operations: Mapping[str, Operation]
-    request_process: Process | None = None
-    response_process: Process | None = None
+    request_script: RouteScript | None = None
+    response_script: RouteScript | None = None
     cors: CorsPolicy | None = None
     rate: Rate | None = None
     limits: Limits = Limits()

@@ -20,8 +20,8 @@ from gateway.domain.path_template import (
     overlap,
     variable_names,
 )
-from gateway.endpoints.routing.model import Limits, Operation, Process, Rate, Route
-from gateway.endpoints.routing.script_compiler import compile_process, make_process, opens_paths
+from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
+from gateway.endpoints.routing.script_compiler import compile_script, make_script, opens_paths
 from gateway.endpoints.routing.table import RouteTable
 from gateway.endpoints.routing.validate import (
     BadSchemaError,
@@ -152,8 +152,8 @@ class _RouteBuilder:
             scheme="https" if target and target.scheme.startswith("https") else "http",
             auth=auth,
             operations=operations,
-            request_process=self._process(REQUEST, model.request_script),
-            response_process=self._process(RESPONSE, model.response_script),
+            request_script=self._script(REQUEST, model.request_script),
+            response_script=self._script(RESPONSE, model.response_script),
             cors=self._cors(),
             rate=Rate(**dict(model.rate_limit)) if model.rate_limit else None,
             limits=Limits(**dict(model.limits)),
@@ -197,15 +197,15 @@ class _RouteBuilder:
                 self._error("an upstream is host or host:port, without a scheme", "upstreams", at)
         return tuple(upstreams)
 
-    def _process(self, key: str, text: str | None) -> Process | None:
+    def _script(self, key: str, text: str | None) -> RouteScript | None:
         if text is None:
             return None
-        code = self._try(lambda: compile_process(self.document, key, ARGUMENTS[key]))
+        code = self._try(lambda: compile_script(self.document, key, ARGUMENTS[key]))
         if code is None:
             return None
         self.codes[key] = code
         script_context = ScriptContext(self.name, self.document.folder, self.context)
-        return self._try(lambda: make_process(code, script_context, self.document, key))
+        return self._try(lambda: make_script(code, script_context, self.document, key))
 
     def _operation(self, at: int, spec: SpecModel) -> Operation:
         request = spec.schemas.request

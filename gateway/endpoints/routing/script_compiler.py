@@ -15,18 +15,18 @@ from dataclasses import replace
 from types import CodeType
 from typing import Any, Final
 
-from gateway.endpoints.routing.model import Process
+from gateway.endpoints.routing.model import RouteScript
 from gateway.errors import ConfigError
 from gateway.plugins.scripting.compile import compile_source, provide_get_session
 from gateway.plugins.scripting.namespace import ScriptContext, run_script
 from gateway.plugins.yaml_documents import Document
 
-FUNCTION: Final = "process"
+FUNCTION: Final = "script"
 _PATH_CALLS: Final = frozenset({"open", "remove", "unlink", "rename", "rmtree", "move"})
 """Names of calls that take the path of a file."""
 
 
-def compile_process(document: Document, key: str, arguments: str) -> CodeType:
+def compile_script(document: Document, key: str, arguments: str) -> CodeType:
     """Compile the script body under `key`. Raises `ConfigError` with the line in the YAML."""
     source = document.source(key)
     provide_get_session(source.text)
@@ -36,13 +36,15 @@ def compile_process(document: Document, key: str, arguments: str) -> CodeType:
     return compile_source(replace(source, text=text, line=line - 1))
 
 
-def make_process(code: CodeType, script_context: ScriptContext, document: Document, key: str) -> Process:
+def make_script(
+    code: CodeType, script_context: ScriptContext, document: Document, key: str
+) -> RouteScript:
     """Return the function of compiled code in a namespace of its own. Raises `ConfigError`."""
     source = document.source(key)
     function = run_script(code, script_context)[FUNCTION]
     if not inspect.iscoroutinefunction(function):
         raise ConfigError("a script body cannot `yield`: return instead", source.file, source.line)
-    return Process(function, reads_body(code), f"{source.file}:{source.line}")
+    return RouteScript(function, reads_body(code), f"{source.file}:{source.line}")
 
 
 def reads_body(code: CodeType) -> bool:

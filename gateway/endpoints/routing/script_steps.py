@@ -17,7 +17,7 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import INTERNAL
-from gateway.endpoints.routing.model import Next, Process, RequestContext
+from gateway.endpoints.routing.model import Next, RequestContext, RouteScript
 from gateway.errors import TABLE, GatewayError, RecordsUnavailable, Refusal
 from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.scripting.callout import HTTPError
@@ -97,15 +97,15 @@ class ScriptSteps:
 
     async def before(self, context: RequestContext, call_next: Next) -> GatewayResponse:
         """Run `request_script`: what it returns is the response; None continues."""
-        process = context.route.request_process
-        if process is None:
+        script = context.route.request_script
+        if script is None:
             return await call_next(context)
         request = script_request(context)
 
         def convert(value: Any) -> Response | CIMultiDict[str]:
             return checked_headers(request.headers) if value is None else response_of(value)
 
-        outcome = await self._run_script(context, process, lambda: process.function(request), convert)
+        outcome = await self._run_script(context, script, lambda: script.function(request), convert)
         if isinstance(outcome, Response):
             return outcome
         context.headers = outcome
@@ -113,8 +113,8 @@ class ScriptSteps:
 
     async def after(self, context: RequestContext, call_next: Next) -> GatewayResponse:
         """Run `response_script` on the upstream's response, or on an empty 204."""
-        process = context.route.response_process
-        if process is None:
+        script = context.route.response_script
+        if script is None:
             return await call_next(context)
         status, headers, body = 204, CIMultiDict[str](), b""
         if context.route.upstreams:
@@ -126,13 +126,13 @@ class ScriptSteps:
             changed = (response.code, response.body, response.headers)
             return response_of(changed if value is None else value)
 
-        make = lambda: process.function(request, response)  # noqa: E731
-        return await self._run_script(context, process, make, convert)
+        make = lambda: script.function(request, response)  # noqa: E731
+        return await self._run_script(context, script, make, convert)
 
     async def _run_script(
         self,
         context: RequestContext,
-        process: Process,
+        script: RouteScript,
         make: Callable[[], Awaitable[Any]],
         convert: Callable[[Any], T],
     ) -> T | Response:
@@ -140,11 +140,11 @@ class ScriptSteps:
         try:
             return convert(await self._run(make, context.route.limits.script))
         except HTTPError as error:
-            return self._error_response(context, process, error)
+            return self._error_response(context, script, error)
         except Refusal:
             raise
         except Exception as error:
-            self._report(context, process, error)
+            self._report(context, script, error)
             raise self._refusal(context, error) from error
 
     def _refusal(self, context: RequestContext, error: Exception) -> Refusal:
@@ -158,23 +158,25 @@ class ScriptSteps:
             message += f": {self._mask(f'{type(error).__name__}: {error}')}"
         return Refusal("internal", message)
 
-    def _error_response(self, context: RequestContext, process: Process, error: HTTPError) -> Response:
+    def _error_response(
+        self, context: RequestContext, script: RouteScript, error: HTTPError
+    ) -> Response:
         try:
             return response_of_error(error)
         except InvalidResult as invalid:
-            self._report(context, process, invalid, error)
+            self._report(context, script, invalid, error)
             raise Refusal("internal", f"the script of this path failed{_log_reference()}") from invalid
 
     def _report(
         self,
         context: RequestContext,
-        process: Process,
+        script: RouteScript,
         error: Exception,
         raised: Exception | None = None,
     ) -> None:
         """Log what a script did, with the plugin's own frames and without secrets."""
         place = place_of_error(raised or error)
-        shown = f"{place[0]}:{place[1]}" if place else process.place
+        shown = f"{place[0]}:{place[1]}" if place else script.place
         if isinstance(error, TimedOut) and error.place:
             shown = error.place
         own = isinstance(error, GatewayError | TimedOut)

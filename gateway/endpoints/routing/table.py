@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.domain import paths
+from gateway.domain.grant import METHODS
 from gateway.domain.path_template import LITERAL, REST, RouteTemplate
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.errors import Refusal
-from gateway.plugins.scripting.namespace import METHODS
 
 _HARMFUL: Final = re.compile("[\x00-\x1f\x7f\\\\]")
 

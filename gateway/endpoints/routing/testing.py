@@ -23,10 +23,10 @@ from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.domain.path_template import fill_variables
 from gateway.endpoints.routing.handler import RouteSteps
-from gateway.endpoints.routing.model import Process, RequestContext, Route
+from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
 from gateway.endpoints.routing.proxy import BufferedResponse
-from gateway.endpoints.routing.script_compiler import make_process
+from gateway.endpoints.routing.script_compiler import make_script
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
 from gateway.errors import Refusal
@@ -117,11 +117,11 @@ def _route(plugin: RoutePlugin, test: RouteTestModel, stubs: Stubs) -> Route:
     """Return the route with the stubs behind its scripts, open to all if the test names no caller."""
     context = stubs.script_context(plugin.document, plugin.route.name)
 
-    def process(key: str) -> Process | None:
+    def script(key: str) -> RouteScript | None:
         code = plugin.codes.get(key)
-        return make_process(code, context, plugin.document, key) if code is not None else None
+        return make_script(code, context, plugin.document, key) if code is not None else None
 
-    route = replace(plugin.route, request_process=process(REQUEST), response_process=process(RESPONSE))
+    route = replace(plugin.route, request_script=script(REQUEST), response_script=script(RESPONSE))
     if "principal" in test.request.model_fields_set:
         return route
     return replace(route, auth="none", scopes=(), groups=())

@@ -99,8 +99,8 @@ class ValidateStep:
         """Raise `Refusal("bad_schema")` with every violation, or as `BodyBuffer.read_body`."""
         if context.operation is not None:
             await self._check(context, context.operation)
-        processes = (context.route.request_process, context.route.response_process)
-        if any(process is not None and process.reads_body for process in processes):
+        scripts = (context.route.request_script, context.route.response_script)
+        if any(script is not None and script.reads_body for script in scripts):
             await self._bodies.read_body(context)
         return await call_next(context)
 

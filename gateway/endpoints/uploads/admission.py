@@ -1,7 +1,8 @@
 """Decides whether an upload may send its body, from its headers alone.
 
-In this order: authentication, authorization (the default one, or the handlers of OnFileUploading), the
-path, the size, the one-time URL. Every "no" is a `Refusal`. The storage is checked afterwards.
+In this order: length, range and digest headers, authentication, authorization (the default one, or the
+handlers of OnFileUploading), the path, the size, the one-time URL. Every "no" is a `Refusal`. The
+storage is checked afterwards.
 """
 
 from __future__ import annotations

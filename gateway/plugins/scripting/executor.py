@@ -63,7 +63,7 @@ class ScriptExecutor:
         self._thread: ExecutorThread | None = None
         self._watchdog: Watchdog | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
-        self._probed_at = self._awake_since = time.monotonic()
+        self._scheduled_at = self._awake_since = time.monotonic()
         self._replacements = 0
         self._closed = False
 
@@ -145,7 +145,7 @@ class ScriptExecutor:
 
     def _schedule_probe(self) -> None:
         if self._probe_timer is None:
-            self._probed_at = time.monotonic()
+            self._scheduled_at = time.monotonic()
             self._probe_timer = asyncio.get_running_loop().call_later(PROBE_INTERVAL, self._probe)
 
     def _probe(self) -> None:
@@ -158,7 +158,7 @@ class ScriptExecutor:
             self._watchdog.probe(thread.ident)
         now = time.monotonic()
         # This loop itself was held up: results may be here that it has not taken yet.
-        if now - self._probed_at > PROBE_INTERVAL + REACTION_TIMEOUT / 2:
+        if now - self._scheduled_at > PROBE_INTERVAL + REACTION_TIMEOUT / 2:
             self._awake_since = now
         latest = now - REACTION_TIMEOUT + PROBE_INTERVAL
         if self._awake_since < latest and any(

@@ -14,11 +14,12 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import CodeType
-from typing import Any, Final
+from typing import Any
 
 import aiofiles
 import aiohttp
 
+from gateway.domain.grant import METHODS
 from gateway.plugins.scripting.callout import Callout, HTTPError, no_credentials
 from gateway.plugins.scripting.files import Files, FilesInMemory
 from gateway.plugins.scripting.trace import MARK
@@ -26,8 +27,6 @@ from gateway.plugins.scripting.values import MU, Configs
 from gateway.records.collection import Records
 from gateway.signing.keys import FindCredentials
 from gateway.telemetry.logs import event
-
-METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 SignUrl = Callable[..., Awaitable[str | dict[str, Any]]]
 """Makes a signed URL, or the form of a POST to a bucket (`auth.links.SignedUrlFactory.sign_url`)."""

@@ -1,7 +1,7 @@
 """The values that scripts get: the event, its headers, `MU`, and the configs.
 
-All of them are dicts, so that `json.dumps` writes them. A value of a config leaves only through
-`get_service_config`; no repr, log line or error shows one.
+The event, its headers and `MU` are dicts, so that `json.dumps` writes them. A value of a config
+leaves only through `get_service_config`; no repr, log line or error shows one.
 """
 
 from __future__ import annotations

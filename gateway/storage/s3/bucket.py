@@ -21,10 +21,9 @@ from gateway.storage.s3.retries import REQUEST_TIMEOUT, RETRY_TIMEOUT, RequestRe
 
 @dataclass(slots=True, frozen=True)
 class ObjectHead:
-    """An object: its entity tag without quotes, its size in bytes, the upload that it is, if any."""
+    """An object: its entity tag without quotes, the upload that it is, if any."""
 
     etag: str
-    bytes: int
     upload_id: str | None
 
 
@@ -45,8 +44,7 @@ class BucketClient:
                 if _is_missing(error):
                     return None
                 raise
-            upload_id = head["Metadata"].get(UPLOAD_ID_NAME)
-            return ObjectHead(_etag(head), head["ContentLength"], upload_id)
+            return ObjectHead(_etag(head), head["Metadata"].get(UPLOAD_ID_NAME))
 
         return await self._retrier.retry("reading the head of an object", call, retry_for)
 

@@ -43,11 +43,10 @@ class OutcomeUnknownError(GatewayError):
 
 
 class RequestRetrier:
-    """Tries requests. `unavailable` tells whether the latest one could not reach the storage."""
+    """Tries requests to a bucket."""
 
     def __init__(self, clients: Clients) -> None:
         self.clients = clients
-        self.unavailable = False
 
     async def retry(
         self,
@@ -70,11 +69,9 @@ class RequestRetrier:
             except Exception as error:
                 if isinstance(error, GatewayError):
                     raise
-                self.unavailable = is_unavailable(error)
-                if not self.unavailable or not await delays.sleep():
+                if not is_unavailable(error) or not await delays.sleep():
                     raise _refused(error, operation) from error
             else:
-                self.unavailable = False
                 return result
 
     async def publish(self, operation: str, call: Callable[[Client], Awaitable[str]]) -> str:
@@ -89,16 +86,15 @@ class RequestRetrier:
                 async with asyncio.timeout(PUBLISH_TIMEOUT):
                     tag = await call(client)
             except Exception as error:
-                self.unavailable = is_unavailable(error)
-                unknown = unknown or (self.unavailable and not _not_done(error))
-                if self.unavailable and await delays.sleep():
+                unavailable = is_unavailable(error)
+                unknown = unknown or (unavailable and not _not_done(error))
+                if unavailable and await delays.sleep():
                     continue
                 if unknown:
                     raise OutcomeUnknownError(f"{operation}: {error}") from error
                 if code_of(error) in _KEY_EXISTS:
                     raise KeyExistsError("there is an object of this name") from error
                 raise _refused(error, operation) from error
-            self.unavailable = False
             return tag
 
 

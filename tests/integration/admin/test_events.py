@@ -26,6 +26,7 @@ from tests.support.harness import (
     wait_settled,
     write_plugin,
 )
+from tests.support.recorders import FAILING
 from tests.support.records import (
     claim_deliveries,
     delivery_states,
@@ -35,14 +36,6 @@ from tests.support.records import (
     upload_record,
 )
 
-FAILING = """
-name: failing
-event: APIGW.OnFileUploaded
-retry: {attempts: 2, backoff: 0.001}
-script: |
-  async def failing(event, handle):
-      raise RuntimeError("no luck\\nwith the second line")
-"""
 JSON = "Content-Type: application/json"
 
 
@@ -357,7 +350,7 @@ async def test_a_request_for_the_slot_is_answered_without_the_others(
     other = Journal(tmp_path / "other.db", full=False)
     other.open()
     own = gateway.resources.journal.ledger
-    whole = CombinedLedger(lambda: {"slot-0": own, "slot-1": other.ledger})
+    whole = CombinedLedger({"slot-0": own, "slot-1": other.ledger})
     gateway.endpoints.dispatcher.api |= EventsEndpoint(own, whole, Redaction()).handlers()
     publish_uploads(other, "theirs")
     for page, names in (("/-/events", {"mine", "theirs"}), ("/-/events?scope=slot", {"mine"})):

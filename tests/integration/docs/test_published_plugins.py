@@ -17,6 +17,7 @@ from aiohttp import web
 
 from gateway.domain.model import UPLOADED, Delivery
 from gateway.events import runner
+from gateway.server.delivery import PluginDispatcher
 from tests.conftest import StartGateway, StartProcess
 from tests.support import TESTS
 from tests.support.harness import TIMEOUT, curl, files_below, get, put
@@ -154,9 +155,10 @@ async def test_a_repeated_delivery_of_the_sample_fails_though_the_object_is_ther
     handler = await handlers(gateway, upload_id, "done")
     event = (await get(gateway, f"/-/events/{handler['event_id']}", BEARER)).json
     again = Delivery(0, event["id"], upload_id, UPLOADED, handler["handler"], 2, event["body"])
-    outcome = await gateway.delivery.dispatcher.run(again)
-    assert outcome.result == "failed"
-    assert "FileNotFoundError" in outcome.error
+    resources = gateway.resources
+    result = await PluginDispatcher(resources.hooks, resources.scripts.files).run(again)
+    assert result.status == "failed"
+    assert "FileNotFoundError" in result.error
     async with s3.client() as client:
         answer = await client.get_object(Bucket="qmonus", Key="uploadedFiles/b.bin")
         assert await answer["Body"].read() == b"moved"

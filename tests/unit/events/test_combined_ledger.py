@@ -27,7 +27,7 @@ def journals(tmp_path: Path) -> Iterator[list[Journal]]:
 
 
 def together(journals: list[Journal]) -> CombinedLedger:
-    return CombinedLedger(lambda: {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)})
+    return CombinedLedger({f"slot-{at}": journal.ledger for at, journal in enumerate(journals)})
 
 
 def dead(journal: Journal, *names: str) -> None:
@@ -67,7 +67,7 @@ async def test_pages_of_several_come_in_order_of_birth_without_gap_or_overlap(
 async def test_a_part_that_is_empty_or_comes_later_is_no_hindrance(journals: list[Journal]) -> None:
     publish_uploads(journals[0], "a", "b")
     parts: dict[str, Ledger] = {"slot-0": journals[0].ledger}
-    whole = CombinedLedger(lambda: parts)
+    whole = CombinedLedger(parts)
     first = await whole.page(Selection(), None, 1)
     publish_uploads(journals[1], "c")
     parts["slot-1"] = journals[1].ledger
@@ -75,7 +75,7 @@ async def test_a_part_that_is_empty_or_comes_later_is_no_hindrance(journals: lis
     second = await whole.page(Selection(), first.next, 9)
     assert [row.upload_id for row in second.rows] == ["b", "c"]
     assert second.next is None
-    assert await CombinedLedger(dict).page(Selection(), None, 9) == DeliveryPage([], None)
+    assert await CombinedLedger({}).page(Selection(), None, 9) == DeliveryPage([], None)
 
 
 @pytest.mark.parametrize("cursor", ["x", "e30x", "W10", "eyJhIjogMX0", "", "\x00", "ä"])
@@ -128,7 +128,7 @@ async def test_steering_reaches_every_part_and_counts_them_all(journals: list[Jo
     assert told == [1, 3, 6]
     assert await run_all(whole, "drop", Selection("ready")) == 6
     assert await run_all(whole, "replay", Selection(handler="h")) == 0
-    assert await run_all(CombinedLedger(dict), "retry", Selection("dead")) == 0
+    assert await run_all(CombinedLedger({}), "retry", Selection("dead")) == 0
 
 
 async def test_a_pause_is_everywhere(journals: list[Journal]) -> None:
@@ -145,7 +145,7 @@ async def test_where_some_parts_hold_handlers_back_they_alone_are_asked_to_and_t
     journals: list[Journal],
 ) -> None:
     named = {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)}
-    whole = CombinedLedger(lambda: named, pausing=lambda: {"slot-2": journals[2].ledger})
+    whole = CombinedLedger(named, pausing={"slot-2": journals[2].ledger})
     await whole.pause("h")
     assert [await journal.ledger.paused() for journal in journals] == [set(), set(), {"h"}]
     await journals[0].ledger.pause("left from before")

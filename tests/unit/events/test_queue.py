@@ -280,7 +280,7 @@ def plan(journal: Journal, statement: str) -> list[str]:
         (claims._NEXT_DUE, "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>?)"),
         (queue._RUN_ENDED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
         (queue._SETTLE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
-        (queue._HAND_BACK, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
+        (queue._REQUEUE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
         (queue._RELAYED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )

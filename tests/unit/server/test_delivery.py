@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain.model import UPLOADED, Delivery
 from gateway.errors import HandlerFailed, HandlerGone, PeerUnavailable
-from gateway.events.protocols import Outcome
+from gateway.events.protocols import RunResult
 from gateway.files.service import FilesService
 from gateway.plugins.hooks import Hooks
 from gateway.server.delivery import PluginDispatcher
@@ -48,20 +48,20 @@ def dispatcher(hooks: FakeHooks, unavailable: PeerUnavailable | None = None) -> 
 
 
 @pytest.mark.parametrize(
-    ("error", "unavailable", "outcome"),
+    ("error", "unavailable", "result"),
     [
-        (None, None, Outcome("succeeded")),
-        (HandlerGone("no h"), None, Outcome("gone", "no h")),
-        (FAILED, None, Outcome("failed", "it failed\nthe traceback")),
-        (FAILED, PeerUnavailable("no b:1"), Outcome("postponed", "no b:1")),
-        (PeerUnavailable("no b:1"), None, Outcome("postponed", "no b:1")),
+        (None, None, RunResult("succeeded")),
+        (HandlerGone("no h"), None, RunResult("gone", "no h")),
+        (FAILED, None, RunResult("failed", "it failed\nthe traceback")),
+        (FAILED, PeerUnavailable("no b:1"), RunResult("postponed", "no b:1")),
+        (PeerUnavailable("no b:1"), None, RunResult("postponed", "no b:1")),
     ],
 )
 async def test_each_end_of_a_run_has_its_outcome(
-    error: Exception | None, unavailable: PeerUnavailable | None, outcome: Outcome
+    error: Exception | None, unavailable: PeerUnavailable | None, result: RunResult
 ) -> None:
     hooks = FakeHooks(error)
-    assert await dispatcher(hooks, unavailable).run(DELIVERY) == outcome
+    assert await dispatcher(hooks, unavailable).run(DELIVERY) == result
     assert hooks.events == [{"path": "/a", "attempt": 2}]
 
 
