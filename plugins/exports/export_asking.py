@@ -128,7 +128,7 @@ def asked(
     if (last - first).days >= rules.max_days:
         raise Wrong(f"from={first} to={last} is longer than {rules.max_days} days")
     if last == date.max:
-        raise Wrong(f"to={last} is the end of time")
+        raise Wrong(f"to={last} is the last possible date")
     known = principal or {}
     return Asked(folder_of(principal), known.get("name"), known.get("kind"), first, last)
 

@@ -60,7 +60,7 @@ async def build(
             await _make(job, rules, source, files)
             logger.info("export %s is done: %d records", found[1], job.item["records"])
         except Lost:
-            logger.info("export %s goes on elsewhere", found[1])
+            logger.info("export %s was taken over by another builder", found[1])
         except TooMany as fault:
             await job.tell(state=FAILED, message=str(fault))
         except Exception as fault:

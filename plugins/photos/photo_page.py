@@ -47,7 +47,7 @@ async def page(request: Any, config: Mapping[str, Any], sign_url: Any) -> Answer
     name = request.resources.get("asset", "index.html")
     if name == "settings.json":
         rules = Rules.of(config)
-        told = {"types": sorted(FORMATS), "maxBytes": rules.max_bytes, "ownDoor": SIGNED_PATH}
+        told = {"types": sorted(FORMATS), "maxBytes": rules.max_bytes, "signedPath": SIGNED_PATH}
         return 200, told, {"Cache-Control": "no-store"}
     if name not in FILES:
         return 404, {"error": "not_found", "message": "the page has no such file"}, {}

@@ -50,10 +50,10 @@ export class Api {
     await this.#ask(`${this.#photos()}/${id}`, { method: "DELETE" });
   }
 
-  /** The gateway's own door is taken where this page came from, by whatever name one came. */
+  /** A signed URL of the gateway, on the host name by which this page was opened. */
   reachable(url) {
     const parts = new URL(url);
-    const own = parts.pathname.startsWith(this.#settings?.ownDoor ?? "/-/objects/");
+    const own = parts.pathname.startsWith(this.#settings?.signedPath ?? "/-/objects/");
     return own ? `${location.origin}${parts.pathname}${parts.search}` : url;
   }
 

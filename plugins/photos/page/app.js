@@ -107,7 +107,7 @@ function changed(job) {
 
 function askForToken() {
   if (!at("gate").hidden) return;
-  at("gate-error").textContent = api.hasToken ? "This token is not known here." : "";
+  at("gate-error").textContent = api.hasToken ? "This token is not valid." : "";
   at("gate").hidden = false;
   at("token").focus();
 }

@@ -1,5 +1,5 @@
 // Uploads, a few at a time. A job goes: waiting, sending, looking (the gateway makes its copies), then
-// ready; or failed, which can be tried again; or cancelled. Whoever is told of changes draws them.
+// ready; or failed, which can be tried again; or cancelled. The page listens for changes and draws them.
 
 import { ApiError } from "./api.js";
 
@@ -120,7 +120,7 @@ export class Uploads {
       this.#pause = 5000;
     }
     for (const job of this.#looking.values()) {
-      if (Date.now() - job.began > PATIENCE) this.#leave(job, "The gateway has not looked at it yet. Come back later.");
+      if (Date.now() - job.began > PATIENCE) this.#leave(job, "This photo has not been processed yet. Check again later.");
     }
     this.#lookLater();
   }

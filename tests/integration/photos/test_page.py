@@ -102,7 +102,7 @@ async def test_a_gateway_that_asks_for_a_token_is_given_one_that_stays_in_memory
         await expect(visit("#jobs li")).to_have_class("job failed")
         await visit("#token").fill("wrong")
         await visit.page.keyboard.press("Enter")
-        await expect(visit("#gate-error")).to_have_text("This token is not known here.")
+        await expect(visit("#gate-error")).to_have_text("This token is not valid.")
         await visit.take("photos-token")
         await visit("#token").fill("secret-alice")
         await visit.page.keyboard.press("Enter")

@@ -52,7 +52,7 @@ def test_a_range_goes_from_the_first_midnight_to_the_one_behind_the_last_day() -
         ({"from": ["2026-01-01T00:00"], "to": ["2026-01-03"]}, "no date"),
         ({"from": ["2026-01-03"], "to": ["2026-01-01"]}, "lies before"),
         ({"from": ["2025-01-01"], "to": ["2026-01-03"]}, "longer than 366 days"),
-        ({"from": ["9999-12-31"], "to": ["9999-12-31"]}, "end of time"),
+        ({"from": ["9999-12-31"], "to": ["9999-12-31"]}, "last possible date"),
     ],
 )
 def test_what_is_no_range_is_told_in_words(params: dict[str, list[str]], words: str) -> None:
