@@ -1,10 +1,11 @@
 """Bench of the event path over NATS: journal, relay, NATS and back, all on this machine.
 
-    python -m bench.events_nats [--events 20000] [--servers 1|3] [--storage sync|default]
+    python -m bench.events_nats [--events 20000] [--servers 1|3] [--sync always|INTERVAL]
 
 Three figures, each in events per second: into the journal and out of the relay; out of NATS by a
 consumer that settles each delivery; and both at once. Servers, relay and consumer share the machine,
-so the figures are a floor. The servers sync before they acknowledge, unless `--storage default`.
+so the figures are a floor. The servers sync before they acknowledge, unless `--sync`
+says otherwise, which only `--servers 1` heeds.
 """
 
 from __future__ import annotations

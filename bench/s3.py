@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.samples import BenchError, NotInstalledError, Spread
+from tests.support.ports import free_ports
 
 MIB: Final = 1 << 20
 KEY, SECRET, REGION, BUCKET = "AKIDBENCH", "SECRETBENCH1234", "us-east-1", "bench"
@@ -33,6 +33,9 @@ OURS: Final = "gateway"
 RCLONE: Final = "rclone copyto"
 AWS: Final = "aws s3 cp"
 START_TIMEOUT: Final = 60.0
+GRPC_OFFSET: Final = 10_000
+"""SeaweedFS listens on a second port, so much above each of its own."""
+
 GOAL_MIB: Final = 120
 """The most that a gateway may have resident while files go through it."""
 
@@ -45,34 +48,22 @@ def program(name: str) -> str:
     return str(match)
 
 
-def free_port() -> int:
-    """Return a port that is free now, and so is the one that SeaweedFS takes beside it."""
-    while True:
-        with (
-            socket.socket() as low,
-            socket.socket() as high,
-            contextlib.suppress(OSError, OverflowError),
-        ):
-            low.bind(("127.0.0.1", 0))
-            port: int = low.getsockname()[1]
-            high.bind(("127.0.0.1", port + 10_000))
-            return port
-
-
 @dataclass
 class Store:
     """A real S3 server in a process of its own."""
 
     name: str
     folder: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=lambda: free_ports(1, GRPC_OFFSET)[0])
 
     def command(self) -> list[str]:
         if self.name == "rclone":
             (self.folder / BUCKET).mkdir(parents=True)
             flags = ["--config", os.devnull, "--auth-key", f"{KEY},{SECRET}"]
             return [program("rclone"), "serve", "s3", *flags, "--addr", self.address, str(self.folder)]
-        ports = [f"-{role}.port={free_port()}" for role in ("master", "volume", "filer", "admin")]
+        roles = ("master", "volume", "filer", "admin")
+        taken = zip(roles, free_ports(len(roles), GRPC_OFFSET), strict=True)
+        ports = [f"-{role}.port={port}" for role, port in taken]
         flags = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false"]
         flags += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         flags += [f"-s3.port={self.port}", f"-dir={self.folder}"]

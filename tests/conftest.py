@@ -120,6 +120,5 @@ def bucket() -> str:
 async def s3_storage(s3: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A new bucket for `--storage`: `s3://bucket/a prefix`. The environment names server and keys."""
     await s3.make(bucket)
-    for name, value in s3.environment().items():
-        monkeypatch.setenv(name, value)
+    s3.set_environment(monkeypatch)
     return f"s3://{bucket}/a prefix"

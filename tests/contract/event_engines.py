@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -27,6 +26,7 @@ from gateway.events.protocols import (
     Selection,
     run_all,
 )
+from tests.support.harness import wait_until
 
 SECONDS = 30.0
 """How long the suite waits for what must come."""
@@ -76,26 +76,13 @@ class Engine:
         return row.state if row else None
 
 
-@asynccontextmanager
-async def until() -> AsyncIterator[Callable[[bool], Awaitable[bool]]]:
-    """Look again and again: `while not await enough(...)`. What watchers see may come a little later."""
-    end = time.monotonic() + SECONDS
-
-    async def enough(true: bool) -> bool:
-        if true:
-            return True
-        assert time.monotonic() < end, "it never became so"
-        await asyncio.sleep(0.02)
-        return False
-
-    yield enough
-
-
 async def becomes(engine: Engine, event: NewEvent, state: str | None, handler: str = "h") -> None:
     """Wait until the ledger shows a delivery in a state (None: not at all)."""
-    async with until() as enough:
-        while not await enough(await engine.state(event, handler) == state):
-            pass
+
+    async def reached() -> bool:
+        return await engine.state(event, handler) == state
+
+    await wait_until(reached)
 
 
 def _event(handlers: tuple[str, ...]) -> NewEvent:
@@ -329,9 +316,11 @@ class Conformance:
         await engine.queue.ack(first, 0.1)
         await engine.queue.dead_letter(second, "no", 0.1)
         wanted = {("h", "ready"): 1, ("h", "running"): 1, ("h", "dead"): 1, ("i", "ready"): 4}
-        async with until() as enough:
-            while not await enough(_counts(await engine.ledger.depth()) == wanted):
-                pass
+
+        async def counted() -> bool:
+            return _counts(await engine.ledger.depth()) == wanted
+
+        await wait_until(counted)
         assert third.handler == "h"
 
     async def test_a_history_tells_body_handlers_and_runs(self, engine: Engine) -> None:

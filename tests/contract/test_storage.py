@@ -63,8 +63,7 @@ async def stocked(
         return
     server: S3Server = request.getfixturevalue(request.param)
     await server.make(bucket)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
+    server.set_environment(monkeypatch)
     clients, place = Clients(), Bucket(bucket, "a prefix")
 
     async def put(path: str, content: bytes) -> None:

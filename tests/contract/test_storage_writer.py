@@ -40,8 +40,7 @@ async def begin(
         return start_gateway
     server: S3Server = request.getfixturevalue(request.param)
     await server.make(bucket)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
+    server.set_environment(monkeypatch)
 
     async def on_bucket(**values: object) -> Gateway:
         return await start_gateway(storage=f"s3://{bucket}/a prefix", **values)

@@ -141,3 +141,10 @@ def on_failpoint() -> Iterator[OnFailpoint]:
     before = list(failpoints.listeners)
     yield failpoints.listeners.append
     failpoints.listeners[:] = before
+
+
+@pytest.fixture
+def incoming(tmp_path: Path) -> Iterator[IncomingDirectory]:
+    opened = IncomingDirectory(tmp_path / "incoming")
+    yield opened
+    opened.close()

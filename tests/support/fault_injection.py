@@ -78,6 +78,8 @@ class UploadClients:
                 attempt.status = (await put(gateway, attempt.tag, attempt.body)).status
             except ConnectionRefusedError:
                 continue  # nothing was sent
+            except TimeoutError:  # an OSError: a gateway that hangs is no broken connection
+                raise
             except (OSError, asyncio.IncompleteReadError):
                 attempt.status = None
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import inspect
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from gateway.server.app import Gateway
 from tests.support import PROJECT
@@ -173,10 +174,17 @@ class RawConnection:
         self.writer.transport.abort()
 
 
+class Addressed(Protocol):
+    """What listens at an address."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+
 @contextlib.asynccontextmanager
-async def raw_connection(gateway: Gateway | GatewayProcess) -> AsyncIterator[RawConnection]:
+async def raw_connection(server: Addressed) -> AsyncIterator[RawConnection]:
     """Open a raw connection."""
-    host, port = gateway.address
+    host, port = server.address
     reader, writer = await asyncio.open_connection(host, port, limit=1 << 22)
     try:
         yield RawConnection(reader, writer)
@@ -236,6 +244,34 @@ async def curl(*arguments: str, stdin: bytes | None = None) -> Curl:
 
 
 # -- waiting for what the gateway does by itself
+
+
+async def wait_until(condition: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
+    """Poll a function or coroutine function until its result is true; return the result.
+
+    For what only a page, a file or another process shows. Raises `TimeoutError`.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            result = condition()
+            if inspect.isawaitable(result):
+                result = await result
+            if result:
+                return result
+            await asyncio.sleep(0.02)
+
+
+async def wait_port_closed(gateway: GatewayProcess) -> None:
+    """Wait until a gateway that was asked to stop accepts no connection."""
+
+    async def closed() -> bool:
+        try:
+            await get(gateway, "/-/health")
+        except (OSError, asyncio.IncompleteReadError):
+            return True
+        return False
+
+    await wait_until(closed)
 
 
 async def handlers_done(

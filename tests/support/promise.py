@@ -111,6 +111,8 @@ async def status_of(
     """Upload `body`; return the status, None when the connection broke without a response."""
     try:
         return (await put(gateway, target, body, *lines)).status
+    except TimeoutError:  # an OSError: a gateway that hangs is no broken connection
+        raise
     except (OSError, asyncio.IncompleteReadError):
         return None
 

@@ -12,9 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.domain.model import UPLOADING
 from gateway.telemetry.logs import JsonFormatter
 from tests.support.harness import TIMEOUT, write_plugin
+
+FAILING = """
+name: failing
+event: APIGW.OnFileUploaded
+retry: {attempts: 2, backoff: 0.001}
+script: |
+  async def failing(event, handle):
+      raise RuntimeError("no luck\\nwith the second line")
+"""
+"""A handler that fails twice and is dead then."""
 
 
 def write_handler(
@@ -65,12 +77,18 @@ class EventRecorder:
 
 @contextlib.contextmanager
 def recording_events() -> Iterator[EventRecorder]:
-    """Open an recorder."""
+    """Open a recorder."""
     recorder = EventRecorder()
     try:
         yield recorder
     finally:
         recorder.close()
+
+
+@pytest.fixture
+def recorder() -> Iterator[EventRecorder]:
+    with recording_events() as opened:
+        yield opened
 
 
 class _LogCollector(logging.Handler):

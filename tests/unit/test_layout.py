@@ -25,7 +25,7 @@ GATEWAY = Project.read(PROJECT)
 MAX_ENTRIES = 17
 MAX_LAYERS = 10
 
-LOGGERS = {"log", "logger", "_log", "_logger", "LOG", "getLogger"}
+LOGGERS = {"log", "access_log", "logger", "_log", "_logger", "LOG", "getLogger"}
 LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 EVENT_FUNCTIONS = {"event", "log_event"}
 EVENT_WORD = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")

@@ -27,18 +27,10 @@ from tests.support.harness import (
     wait_settled,
     write_plugin,
 )
+from tests.support.recorders import FAILING
 from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
 
 PAGES = ["/-/metrics", "/-/events", "/-/events/E1", "/-/uploads/U1"]
-
-FAILING = """
-name: failing
-event: APIGW.OnFileUploaded
-retry: {attempts: 2, backoff: 0.001}
-script: |
-  async def failing(event, handle):
-      raise RuntimeError("no luck\\nwith the second line")
-"""
 
 
 async def request(gateway: Gateway, method: str, target: str, *lines: str) -> RawResponse:

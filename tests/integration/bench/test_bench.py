@@ -376,7 +376,3 @@ def test_the_bench_knows_the_gateway_by_its_command_line_only() -> None:
     outside = [path for path in MODULES if not path.name.startswith(("events", "floor"))]
     assert [path.name for path in outside if "import gateway" in path.read_text()] == []
     assert [path.name for path in outside if "from gateway" in path.read_text()] == []
-
-
-def test_the_script_is_sound() -> None:
-    subprocess.run(["bash", "-n", PROJECT / "scripts/bench"], check=True)

@@ -36,8 +36,7 @@ def test_missing_credentials_are_named(tmp_path: Path) -> None:
 def test_a_server_that_is_not_there_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in SeaweedFS(tmp_path).environment().items():
-        monkeypatch.setenv(name, value)
+    SeaweedFS(tmp_path).set_environment(monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     (found,) = findings(tmp_path, "bucket")
     assert found.level == "FAIL"
@@ -114,8 +113,7 @@ async def test_a_store_that_can_less_is_told_so(
     tmp_path: Path, rclone: Rclone, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rclone.make(bucket)
-    for name, value in rclone.environment().items():
-        monkeypatch.setenv(name, value)
+    rclone.set_environment(monkeypatch)
     found = await asyncio.to_thread(findings, tmp_path, bucket)
     assert said(found, "ignores If-None-Match") == "warn"
     assert said(found, "put, read and removed") == "ok"

@@ -16,10 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.nats.test_gateway import comes
 from tests.support import PROJECT
 from tests.support.doc_pages import blocks
-from tests.support.harness import GatewayProcess, get, put
+from tests.support.harness import GatewayProcess, get, put, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -117,7 +116,7 @@ async def started(example: Example) -> str:
         assert example.process.poll() is None, example.said()
         return re.search(r"^try: (curl .*X-Auth-Token: (\S+)'.*)$", example.said(), re.MULTILINE)
 
-    found = await comes(tried)
+    found = await wait_until(tried)
     line: str = found[1]
     done = await asyncio.create_subprocess_shell(
         f"{line} -sS -o {example.data}/answer -w %{{http_code}}",
@@ -147,7 +146,7 @@ async def upload(example: Example, token: str, names: list[str]) -> None:
 
 async def handled(example: Example, names: list[str]) -> None:
     """Wait until the handler has run for all of them."""
-    await comes(lambda: example.ran() >= {f"/upload/{name}" for name in names})
+    await wait_until(lambda: example.ran() >= {f"/upload/{name}" for name in names})
 
 
 async def counted(example: Example, token: str, metric: str, *names: str) -> list[float]:

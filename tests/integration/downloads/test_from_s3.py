@@ -11,7 +11,7 @@ import pytest
 from gateway.errors import Superseded
 from tests.conftest import StartGateway
 from tests.integration.downloads.test_downloads import LARGE, Slow, fetch, metric, until_closed
-from tests.integration.files.test_by_path import pieces
+from tests.integration.files.test_by_path import COPY, pieces
 from tests.support.harness import curl, put, wait_settled, write_plugin
 
 pytestmark = pytest.mark.slow
@@ -73,16 +73,8 @@ async def test_a_client_that_leaves_gives_the_object_back(
     assert await metric(gateway, 'gateway_downloads_total{outcome="broken"}') == "2.0"
 
 
-COPIES = """
-- name: copy
-  event: APIGW.OnObjectCreated
-  prefix: upload/
-  script: |
-    async def copy(event, handle):
-        async with files.open(event) as file:
-            content = await file.read()
-        await files.save("/copies/" + event["key"], content, metadata={"of": event["upload_id"]})
-        await files.remove(event)
+MOVE = COPY + "        await files.remove(event)\n"
+SIZES = """
 - name: uploaded
   event: APIGW.OnFileUploaded
   script: |
@@ -95,7 +87,7 @@ COPIES = """
 async def test_scripts_read_save_and_remove_objects(
     start_gateway: StartGateway, s3_storage: str, tmp_path: Path
 ) -> None:
-    folder = write_plugin(tmp_path / "p", COPIES.partition("- name: uploaded")[0])
+    folder = write_plugin(tmp_path / "p", MOVE)
     gateway = await start_gateway(auth="none", storage=s3_storage, plugins=[str(folder)])
     files = gateway.resources.scripts.files
     upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
@@ -114,8 +106,7 @@ async def test_scripts_read_save_and_remove_objects(
 async def test_what_was_uploaded_is_opened_by_its_event(
     start_gateway: StartGateway, s3_storage: str, tmp_path: Path
 ) -> None:
-    text = "- name: uploaded" + COPIES.partition("- name: uploaded")[2]
-    folder = write_plugin(tmp_path / "p", text)
+    folder = write_plugin(tmp_path / "p", SIZES)
     gateway = await start_gateway(auth="none", storage=s3_storage, plugins=[str(folder)])
     upload_id = (await put(gateway, "/upload/a.txt", b"content")).json["upload_id"]
     await wait_settled(gateway)

@@ -7,7 +7,6 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from tests.support.harness import (
     self_signed_certificate,
     write_plugin,
 )
-from tests.support.recorders import EventRecorder, captured_log, recording_events, write_handler
+from tests.support.recorders import EventRecorder, captured_log, write_handler
 
 GOLDEN = TESTS / "golden/plugins"
 
@@ -40,12 +39,6 @@ UPLOADED_KEYS = {
     "bytes", "resources", "params", "headers", "method", "remote", "principal", "content_type",
     "metadata",
 }  # fmt: skip
-
-
-@pytest.fixture
-def recorder() -> Iterator[EventRecorder]:
-    with recording_events() as recorder:
-        yield recorder
 
 
 async def test_the_published_uploaded_handler_calls_this_gateway(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,9 @@ from tests.support.harness import (
     request_head,
     write_plugin,
 )
-from tests.support.recorders import EventRecorder, captured_log, recording_events, write_handler
+from tests.support.recorders import EventRecorder, captured_log, write_handler
 
 GOLDEN = TESTS / "golden/plugins"
-
-
-@pytest.fixture
-def recorder() -> Iterator[EventRecorder]:
-    with recording_events() as recorder:
-        yield recorder
 
 
 # -- the published samples, unchanged

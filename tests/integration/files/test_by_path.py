@@ -110,8 +110,7 @@ async def gateway(
         return await start_gateway(auth="none")
     server: SeaweedFS = request.getfixturevalue("s3")
     await server.make(bucket)
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
+    server.set_environment(monkeypatch)
     return await start_gateway(auth="none", storage=f"s3://{bucket}")
 
 
@@ -215,7 +214,7 @@ async def test_protected_places_are_not_written(start_gateway: StartGateway, tmp
         await gateway.resources.scripts.files.save("/plugins/evil.yaml", b"x")
 
 
-COPIES = """
+COPY = """
 - name: copy
   event: APIGW.OnObjectCreated
   prefix: upload/
@@ -224,6 +223,10 @@ COPIES = """
         async with files.open(event) as file:
             content = await file.read()
         await files.save("/copies/" + event["key"], content, metadata={"of": event["upload_id"]})
+"""
+COPIES = (
+    COPY
+    + """\
 - name: note
   event: APIGW.OnObjectCreated
   prefix: copies/
@@ -240,6 +243,7 @@ COPIES = """
     async def uploaded(event, handle):
         await files.save("/uploaded/" + event["upload_id"], b"")
 """
+)
 
 
 async def test_what_a_script_saves_is_an_event_of_an_object_and_not_of_an_upload(

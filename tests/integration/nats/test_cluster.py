@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartGateway, StartProcess
-from tests.integration.nats.test_gateway import comes
-from tests.support.harness import complete_lines, get, put, write_plugin
+from tests.support.harness import complete_lines, get, put, wait_until, write_plugin
 from tests.support.nats.servers import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -49,26 +48,24 @@ async def test_every_acknowledged_upload_is_handled_whatever_dies(
     async def some(first: int) -> None:
         await asyncio.gather(*(upload(first + worker, 40) for worker in range(4)))
 
-    async def handled() -> bool:
+    def handled() -> bool:
         return {json.loads(line) for line in complete_lines(log)} >= set(stored)
 
     await some(0)
-    await comes(lambda: len(complete_lines(log)) >= 1)
+    await wait_until(lambda: len(complete_lines(log)) >= 1)
     # The leader dies while events are on their way.
     leader = cluster.leader_of("apigw-queue")
     uploading = asyncio.create_task(some(10))
-    await comes(lambda: len(stored) > 200)
+    await wait_until(lambda: len(stored) > 200)
     leader.kill()
     await uploading
     # All three die; uploads go on.
     uploading = asyncio.create_task(some(20))
-    await comes(lambda: len(stored) > 360)
+    await wait_until(lambda: len(stored) > 360)
     cluster.kill()
     await uploading
     await some(30)
     assert len(stored) == 640
     assert (await get(gateway, "/-/ready")).status == 200
     await asyncio.to_thread(cluster.start)
-    async with asyncio.timeout(120):
-        while not await handled():
-            await asyncio.sleep(0.1)  # the log is the only sign
+    await wait_until(handled, 120)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.events.nats.engine import NatsEngine
-from tests.integration.nats.test_gateway import comes
+from tests.support.harness import wait_until
 from tests.support.nats.fixtures import MakeEngine
 from tests.support.nats.servers import SECONDS, Cluster, cluster_of_three
 
@@ -27,7 +27,7 @@ async def test_streams_made_while_a_server_is_down_have_a_copy_for_each_that_is_
     away = cluster.follower()
     await asyncio.to_thread(away.stop)
     nats = await connect(cluster.url, wait=False)
-    await comes(lambda: nats.ready or "no suitable peers" in caplog.text)
+    await wait_until(lambda: nats.ready or "no suitable peers" in caplog.text)
     await asyncio.to_thread(away.start)
     async with asyncio.timeout(SECONDS):
         await nats.wait_ready()

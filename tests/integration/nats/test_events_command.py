@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import StartGateway
-from tests.integration.nats.test_gateway import comes
-from tests.support.harness import complete_lines, put, write_plugin
+from tests.support.harness import complete_lines, put, wait_until, write_plugin
 from tests.support.nats.servers import Server
 
 PICKY = """\
@@ -52,6 +51,6 @@ async def test_what_died_in_nats_is_listed_retried_and_replayed(
     assert "not yet" in dead[0]["error"]
     fixed.touch()
     await events("retry", "--dead", *where)
-    await comes(lambda: complete_lines(log) == ["/upload/a"])
+    await wait_until(lambda: complete_lines(log) == ["/upload/a"])
     await events("replay", "--since", "1h", *where)
-    await comes(lambda: complete_lines(log) == ["/upload/a"] * 2)
+    await wait_until(lambda: complete_lines(log) == ["/upload/a"] * 2)

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +17,15 @@ from gateway.events.protocols import Selection, run_all
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
 from tests.integration.admin.test_events import post
-from tests.support.harness import TIMEOUT, GatewayProcess, complete_lines, get, put, write_plugin
+from tests.support.harness import (
+    TIMEOUT,
+    GatewayProcess,
+    complete_lines,
+    get,
+    put,
+    wait_until,
+    write_plugin,
+)
 from tests.support.nats.fixtures import MakeEngine
 from tests.support.nats.servers import Server
 
@@ -35,15 +42,6 @@ script: |
 
 
 ListEvents = Callable[[Path, str], Awaitable[str]]
-
-
-async def comes(true: Callable[[], Any]) -> Any:
-    """Wait until it is true: what other processes do has no other sign."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it never came"
-        await asyncio.sleep(0.02)
-    return found
 
 
 async def samples(gateway: Gateway) -> dict[str, float]:
@@ -66,7 +64,7 @@ async def test_an_upload_goes_through_nats_to_a_handler_of_the_same_gateway(
     gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     answer = await put(gateway, "/upload/a.txt", b"hello")
     assert answer.status == 201
-    [line] = await comes(lambda: complete_lines(log))
+    [line] = await wait_until(lambda: complete_lines(log))
     assert '"body": "hello"' in line
     assert f'"filepath": "{tmp_path}/data/upload/a.txt"' in line
     told = server.ask("/jsz?streams=true")["account_details"][0]["stream_detail"]
@@ -80,7 +78,7 @@ async def test_uploads_do_not_wait_for_nats_and_are_handed_over_when_it_comes_ba
     folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
     gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     assert (await put(gateway, "/upload/0")).status == 201
-    await comes(lambda: len(complete_lines(log)) == 1)
+    await wait_until(lambda: len(complete_lines(log)) == 1)
     server.kill()
     for number in range(1, 6):
         assert (await put(gateway, f"/upload/{number}")).status == 201
@@ -88,7 +86,7 @@ async def test_uploads_do_not_wait_for_nats_and_are_handed_over_when_it_comes_ba
     metrics = (await get(gateway, "/-/metrics")).body.decode()
     assert "gateway_engine_ready 0.0" in metrics
     server.start()
-    await comes(lambda: len({line.split('"path"')[1][:20] for line in complete_lines(log)}) == 6)
+    await wait_until(lambda: len({line.split('"path"')[1][:20] for line in complete_lines(log)}) == 6)
 
 
 async def test_a_gateway_that_starts_without_nats_takes_uploads(
@@ -100,7 +98,7 @@ async def test_a_gateway_that_starts_without_nats_takes_uploads(
     gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     assert (await put(gateway, "/upload/early")).status == 201
     server.start()
-    await comes(lambda: complete_lines(log))
+    await wait_until(lambda: complete_lines(log))
 
 
 async def test_what_was_handed_over_is_replayed_from_the_journal(
@@ -110,13 +108,13 @@ async def test_what_was_handed_over_is_replayed_from_the_journal(
     folder = write_plugin(tmp_path / "plugins", WRITER.format(log=str(log)))
     gateway: Gateway = await start_gateway(events=server.url, plugins=[str(folder)])
     await put(gateway, "/upload/again")
-    await comes(lambda: len(complete_lines(log)) == 1)
+    await wait_until(lambda: len(complete_lines(log)) == 1)
     lately = Selection(since=time.time() - 60)
     async with asyncio.timeout(TIMEOUT):  # its row may be written after the handler's line
         while not (count := await run_all(gateway.resources.journal.ledger, "replay", lately)):
             await asyncio.sleep(0.02)
     assert count == 1
-    await comes(lambda: len(complete_lines(log)) == 2)
+    await wait_until(lambda: len(complete_lines(log)) == 2)
 
 
 async def test_a_gateway_that_leaves_handlers_to_workers_runs_none(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from gateway.events.protocols import Selection
 from tests.conftest import StartGateway
-from tests.integration.nats.test_gateway import comes
-from tests.support.harness import TIMEOUT, complete_lines, write_plugin
+from tests.support.harness import TIMEOUT, complete_lines, wait_until, write_plugin
 from tests.support.nats.servers import Server
 
 TICKER = """\
@@ -31,7 +30,7 @@ async def test_two_gateways_tick_and_each_tick_is_run_once(
     folder = write_plugin(tmp_path / "plugins", TICKER.format(log=str(log)))
     for name in ("one", "two"):
         await start_gateway(directory=str(tmp_path / name), events=server.url, plugins=[str(folder)])
-    await comes(lambda: len(complete_lines(log)) >= 3)
+    await wait_until(lambda: len(complete_lines(log)) >= 3)
     runs = [json.loads(line) for line in complete_lines(log)]
     assert len({run["id"] for run in runs}) == len(runs)
     assert "upload_id" not in runs[0]
@@ -53,4 +52,4 @@ async def test_ticks_that_fall_due_without_nats_are_run_when_it_comes(
             await asyncio.sleep(0.02)  # the journal is the only sign of a tick so far
     back = time.time()
     await asyncio.to_thread(server.start)  # the gateway lives on this very loop
-    await comes(lambda: any(json.loads(line)["scheduled"] < back for line in complete_lines(log)))
+    await wait_until(lambda: any(json.loads(line)["scheduled"] < back for line in complete_lines(log)))

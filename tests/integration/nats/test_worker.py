@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from gateway.events.protocols import Selection
+from gateway.events.protocols import DeliveryRow, Selection
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway, StartProcess
-from tests.integration.nats.test_gateway import comes
-from tests.support.harness import complete_lines, get, put, write_plugin
+from tests.support.harness import complete_lines, get, put, wait_until, write_plugin
 from tests.support.nats.fixtures import MakeEngine
 from tests.support.nats.processes import WorkerProcess
 from tests.support.nats.servers import Server
@@ -161,7 +160,7 @@ async def test_a_worker_elsewhere_fetches_the_file_from_its_holder(
     token = gateway.resources.base.shared.token
     answer = await put(gateway, "/upload/%C3%BC%20b.txt", b"hello", f"X-Auth-Token: {token}")
     assert answer.status == 201
-    [run] = await comes(told)
+    [run] = await wait_until(told)
     host, port = gateway.address
     assert (run["body"], run["first"], run["filepath"]) == ("hello", "he", None)
     assert run["path"] == "/upload/ü b.txt"
@@ -180,7 +179,7 @@ async def test_a_worker_signs_urls_that_its_gateway_takes(
     gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere", None, "--public-url", gateway.url)
     await put(gateway, "/upload/a", b"hello", f"X-Auth-Token: {gateway.resources.base.shared.token}")
-    [run] = await comes(told)
+    [run] = await wait_until(told)
     answer = await get(gateway, run["url"].removeprefix(gateway.url))
     assert (answer.status, answer.body) == (200, b"hello")
 
@@ -192,7 +191,7 @@ async def test_a_worker_that_shares_the_disk_opens_the_very_file(
     gateway = await gateway_for(start_gateway, server, tmp_path)
     worker("sharing", tmp_path / "data")
     await put(gateway, "/upload/a", b"hello")
-    [run] = await comes(told)
+    [run] = await wait_until(told)
     assert (run["body"], run["filepath"]) == ("hello", f"{tmp_path}/data/upload/a")
 
 
@@ -203,7 +202,7 @@ async def test_a_worker_saves_reads_and_removes_by_path_at_the_gateway(
     gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere")
     await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.resources.base.shared.token}")
-    [run, *_] = await comes(told)
+    [run, *_] = await wait_until(told)
     assert (run["path"], run["replaced"], run["body"]) == ("/made/b c.txt", True, "made again")
     assert run["missing"] == "not_found"
     assert (tmp_path / "data" / "made" / "b c.txt").read_bytes() == b"made again"
@@ -216,10 +215,10 @@ async def test_what_a_killed_worker_had_begun_goes_to_another(
     gateway = await gateway_for(start_gateway, server, tmp_path, lease=SHORT)
     first = worker("first", lease=SHORT)
     await put(gateway, "/upload/a")
-    await comes(told)
+    await wait_until(told)
     first.kill()
     worker("second", lease=SHORT)
-    runs = await comes(lambda: told()[2:])
+    runs = await wait_until(lambda: told()[2:])
     assert [run["attempt"] for run in runs] == [2]
     assert runs[0]["pid"] != first.process.pid
 
@@ -231,10 +230,10 @@ async def test_what_a_worker_gives_back_on_a_stop_has_used_no_attempt(
     gateway = await gateway_for(start_gateway, server, tmp_path)
     first = worker("first")
     await put(gateway, "/upload/a")
-    await comes(told)
+    await wait_until(told)
     first.process.send_signal(signal.SIGTERM)
     worker("second")
-    runs = await comes(lambda: told()[1:])
+    runs = await wait_until(lambda: told()[1:])
     assert [run["attempt"] for run in runs] == [1]
     assert await asyncio.to_thread(first.process.wait, 30) == 0
 
@@ -251,8 +250,11 @@ async def test_an_event_that_kills_its_worker_ends_dead(
         assert len(told()) == number + 1
     worker("survivor", lease=SHORT)
     ledger = gateway.delivery.ledgers["nats"]
-    while not (rows := (await ledger.page(Selection(state="dead"), None, 10)).rows):
-        await comes(lambda: True)
+
+    async def dead() -> list[DeliveryRow]:
+        return (await ledger.page(Selection(state="dead"), None, 10)).rows
+
+    rows = await wait_until(dead)
     assert [run["attempt"] for run in told()] == [1, 2, 3]
     assert rows[0].error is not None
     assert "attempt was used up" in rows[0].error
@@ -272,13 +274,12 @@ async def test_a_holder_that_is_away_costs_no_attempt(
     gateway = gateway_process(*flags, "--port", str(own_port))
     await put(gateway, "/upload/a", b"hello")
     nats = await connect(server.url)
-    while not await nats.ledger.depth():
-        await comes(lambda: True)
+    await wait_until(nats.ledger.depth)
     gateway.kill()
     one = worker("elsewhere")
-    await comes(lambda: "cannot be reached" in one.log())
+    await wait_until(lambda: "cannot be reached" in one.log())
     gateway_process(*flags, "--port", str(own_port))
-    [run] = await comes(told)
+    [run] = await wait_until(told)
     assert (run["attempt"], run["body"]) == (1, "hello")
 
 
@@ -289,7 +290,7 @@ async def test_a_worker_removes_a_file_at_its_holder(
     gateway = await gateway_for(start_gateway, server, tmp_path)
     worker("elsewhere")
     await put(gateway, "/upload/a")
-    [run] = await comes(told)
+    [run] = await wait_until(told)
     assert run["error"] == "Superseded"
     assert not (tmp_path / "data/upload/a").exists()
 
@@ -301,5 +302,5 @@ async def test_a_callout_to_the_holder_is_trusted_there(
     gateway = await gateway_for(start_gateway, server, tmp_path, auth="token")
     worker("elsewhere")
     await put(gateway, "/upload/a", b"x", f"X-Auth-Token: {gateway.resources.base.shared.token}")
-    [run] = await comes(told)
+    [run] = await wait_until(told)
     assert run["state"] == "stored"

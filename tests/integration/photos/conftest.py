@@ -15,6 +15,9 @@ from tests.conftest import StartGateway
 from tests.integration.photos.service import Client
 from tests.support import PROJECT
 from tests.support.jwt.issuing import FakeIssuer
+from tests.support.s3.fixtures import server
+
+__all__ = ["server"]
 
 PLUGIN = PROJECT / "plugins" / "photos"
 TOKENS = [f"{name}:{token_digest(f'secret-{name}')}" for name in ("alice", "bob")]

@@ -27,18 +27,6 @@ SECRET = "a secret that the store shows"
 PAGE = PROJECT / "docs/how-to/photo-service.md"
 
 
-@pytest.fixture(params=["s3", "rclone"])
-async def server(
-    request: pytest.FixtureRequest, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> S3Server:
-    """Each kind of server in turn, with a new bucket, the environment pointed at it."""
-    found: S3Server = request.getfixturevalue(request.param)
-    await found.make(bucket)
-    for name, value in found.environment().items():
-        monkeypatch.setenv(name, value)
-    return found
-
-
 @pytest.fixture
 async def client(serve: Serve, server: S3Server, bucket: str, tmp_path: Path) -> Client:
     """A client of a gateway that keeps all in the bucket and takes its notifications."""

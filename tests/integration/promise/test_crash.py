@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tests.support.harness import (
     leftovers,
     raw_connection,
     request_head,
+    wait_port_closed,
     wait_settled,
     write_plugin,
 )
@@ -149,11 +149,7 @@ async def test_a_body_on_its_way_is_finished_when_the_gateway_is_asked_to_stop(
         assert (await connection.line()).startswith(b"HTTP/1.1 100")
         await connection.send(body[: size // 2])
         gateway.signal(15)
-        while True:  # until the port is closed, the signal has not been acted on
-            try:
-                await get(gateway, "/-/health")
-            except (OSError, asyncio.IncompleteReadError):
-                break
+        await wait_port_closed(gateway)  # until then the signal has not been acted on
         await connection.send(body[size // 2 :])
         answer = await connection.answer()
     assert answer.status == 201

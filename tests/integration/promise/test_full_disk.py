@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +18,7 @@ from tests.support.harness import (
     raw_connection,
     request_head,
     wait_settled,
+    wait_until,
     write_plugin,
 )
 
@@ -120,8 +120,11 @@ async def test_readiness_follows_the_watermark(start_gateway: StartGateway, disk
     answer = await get(gateway, "/-/ready")
     assert (answer.status, answer.json["checks"]["disk"]) == (503, False)
     filler.unlink()
-    while (await get(gateway, "/-/ready")).status != 200:
-        await asyncio.sleep(0.1)  # an answer is kept for a second
+
+    async def ready() -> bool:
+        return (await get(gateway, "/-/ready")).status == 200
+
+    await wait_until(ready)  # an answer is kept for a second
 
 
 async def test_a_journal_without_space_means_503_and_nothing_stored(

@@ -30,7 +30,9 @@ from tests.support.harness import (
     put,
     raw_connection,
     request_head,
+    wait_port_closed,
     wait_settled,
+    wait_until,
     write_plugin,
 )
 from tests.support.promise import RunRecorder, UploadAttempt, judge, upload
@@ -326,11 +328,7 @@ async def test_bodies_on_their_way_are_finished_by_every_process_when_asked_to_s
             for _ in range(12):
                 await ready.acquire()
         gateway.signal(signal.SIGTERM)
-        while True:  # until the port is closed, the signal has not reached them all
-            try:
-                await get(gateway, "/-/health")
-            except (OSError, asyncio.IncompleteReadError):
-                break
+        await wait_port_closed(gateway)  # until then the signal has not reached them all
         stopped.set()
     assert gateway.wait() == 0
     assert slots == {0, 1}
@@ -425,8 +423,7 @@ async def test_a_killed_process_comes_back_and_the_others_go_on_and_nothing_is_l
         group.create_task(load(gateway, stop, attempts))
         for _ in range(3):
             before, dying = len(attempts), pid_of(gateway, 1)
-            while sum(attempt.acknowledged for attempt in attempts[before:]) < 50:
-                await asyncio.sleep(0.01)  # until the load is on
+            await wait_until(lambda: sum(a.acknowledged for a in attempts[before:]) >= 50)  # noqa: B023
             os.kill(dying, signal.SIGKILL)
             await until_up(gateway, 2, but=dying)
         stop.set()
@@ -449,8 +446,7 @@ async def test_processes_that_die_in_the_middle_of_commits_lose_nothing(
     stop, attempts = asyncio.Event(), list[UploadAttempt]()
     async with asyncio.TaskGroup() as group:
         group.create_task(load(gateway, stop, attempts))
-        while len(messages(gateway, "process ")) < 6:
-            await asyncio.sleep(0.02)  # each death is a line of the log
+        await wait_until(lambda: len(messages(gateway, "process ")) >= 6)  # a line for each death
         stop.set()
     gateway.kill()
     survivor = gateway_process(*flags)

@@ -13,12 +13,13 @@ import pytest
 
 from tests.conftest import StartProcess
 from tests.support.harness import (
-    GatewayProcess,
     get,
     handlers_done,
     put,
     raw_connection,
     request_head,
+    wait_port_closed,
+    wait_until,
     write_plugin,
 )
 
@@ -51,22 +52,17 @@ def deliveries(directory: Path) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-async def until_the_port_is_closed(gateway: GatewayProcess) -> None:
-    while True:
-        try:
-            await get(gateway, "/-/health")
-        except (OSError, asyncio.IncompleteReadError):
-            return
-
-
 async def test_retries_that_fall_due_during_a_stop_use_no_attempt(
     gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     gateway = gateway_process("--plugins", str(write_plugin(tmp_path / "plugins", FAILS)))
     answer = await put(gateway, "/upload/x", b"1")
-    while not (story := (await get(gateway, answer.headers["Location"])).json)["handlers"][0]["runs"]:
-        await asyncio.sleep(0.01)  # the page is the only sign of the first run's end
-    assert story["handlers"][0]["attempt"] == 1
+
+    async def first_run() -> Any:
+        handler = (await get(gateway, answer.headers["Location"])).json["handlers"][0]
+        return handler["runs"] and handler
+
+    assert (await wait_until(first_run))["attempt"] == 1
     async with raw_connection(gateway) as connection:
         await connection.send(
             request_head("PUT", "/upload/slow", "Content-Length: 2", "Expect: 100-continue")
@@ -75,7 +71,7 @@ async def test_retries_that_fall_due_during_a_stop_use_no_attempt(
         await connection.line()
         await connection.send(b"1")
         gateway.signal(15)
-        await until_the_port_is_closed(gateway)
+        await wait_port_closed(gateway)
         await asyncio.sleep(8.2)  # the second run would fall due in this time, after 4 to 8 s
         await connection.send(b"2")
         assert (await connection.answer()).status == 201

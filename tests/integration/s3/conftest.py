@@ -9,7 +9,9 @@ import pytest
 from gateway.settings.values import Bucket
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
-from tests.support.s3.servers import S3Server
+from tests.support.s3.fixtures import server
+
+__all__ = ["server"]
 
 
 @pytest.fixture
@@ -22,18 +24,6 @@ async def clients() -> AsyncIterator[Clients]:
 @pytest.fixture
 def place(bucket: str) -> Bucket:
     return Bucket(bucket, "a prefix")
-
-
-@pytest.fixture(params=["s3", "rclone"])
-async def server(
-    request: pytest.FixtureRequest, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> S3Server:
-    """Each kind of server in turn, the environment pointed at it."""
-    found: S3Server = request.getfixturevalue(request.param)
-    await found.make(bucket)
-    for name, value in found.environment().items():
-        monkeypatch.setenv(name, value)
-    return found
 
 
 @pytest.fixture

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.conftest import StartProcess
 from tests.support.harness import (
-    TIMEOUT,
     GatewayProcess,
     RawConnection,
     get,
@@ -24,6 +22,7 @@ from tests.support.harness import (
     raw_connection,
     request_head,
     wait_settled,
+    wait_until,
 )
 from tests.support.promise import RunRecorder, body_of, judge, upload
 from tests.support.s3.dropping_proxy import ResponseDroppingProxy
@@ -55,13 +54,6 @@ async def in_bucket(s3: SeaweedFS, bucket: str, name: str = "x") -> tuple[bytes,
     return content, len(unfinished.get("Uploads", ()))
 
 
-async def eventually(true: Callable[[], Any]) -> None:
-    """Wait for what the gateway does by itself."""
-    async with asyncio.timeout(TIMEOUT):
-        while not await true():
-            await asyncio.sleep(0.05)  # there is no other sign
-
-
 @pytest.mark.parametrize(
     ("point", "size"),
     [
@@ -81,7 +73,7 @@ async def test_a_kill_leaves_all_or_nothing(
     with gateway_process(*flags) as gateway:
         old = await upload(gateway, "x", "old", 500)
         assert old.status == 201
-        await eventually(lambda: _has_run(recorder, "old"))
+        await wait_until(lambda: "old" in recorder.tags())
         await wait_settled(gateway)  # its end is written down too: else it would be told once more
     dying = gateway_process(*flags, die_at=point)
     new = await upload(dying, "x", "new", size)
@@ -94,20 +86,16 @@ async def test_a_kill_leaves_all_or_nothing(
         async def swept() -> bool:
             return await in_bucket(s3, bucket) == (old.body, 0)
 
-        await eventually(swept)
+        await wait_until(swept)
         assert recorder.tags() == ["old"]
     else:
         assert new.status in ({None, 200} if point == "after answer" else {None})
-        await eventually(lambda: _has_run(recorder, "new"))
+        await wait_until(lambda: "new" in recorder.tags())
         assert await in_bucket(s3, bucket) == (new.body, 0)
         assert recorder.digests() == {"old": old.digest, "new": new.digest}
     content, _ = await in_bucket(s3, bucket)
     assert judge([old, new], {"x": content}, recorder.digests()).broken() == {}
     assert (await upload(gateway, "x", "again", 10)).status == 200
-
-
-async def _has_run(recorder: RunRecorder, tag: str) -> bool:
-    return tag in recorder.tags()
 
 
 @pytest.fixture
@@ -134,7 +122,7 @@ async def test_the_outcome_of_a_lost_response_is_determined(
     gateway = gateway_process(*flags)
     dropping_proxy.drop_responses(b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x")
     assert (await upload(gateway, "x", "new", size)).status in {200, 201}
-    await eventually(lambda: _has_run(recorder, "new"))
+    await wait_until(lambda: "new" in recorder.tags())
 
     dropping_proxy.drop_responses(
         b"PUT" if size == SMALL else b"POST", count=1, key=b"upload/x", then=gateway.kill
@@ -142,7 +130,7 @@ async def test_the_outcome_of_a_lost_response_is_determined(
     assert (await upload(gateway, "x", "later", size)).status is None
     dropping_proxy.count = 0
     gateway_process(*flags)
-    await eventually(lambda: _has_run(recorder, "later"))
+    await wait_until(lambda: "later" in recorder.tags())
     assert await in_bucket(s3, bucket) == (body_of("later", size), 0)
 
 
@@ -162,7 +150,7 @@ async def test_a_lost_response_leaks_no_memory(
             await connection.send(request_head("PUT", f"/upload/x{number}", *lines) + body)
             answer = await connection.answer()
         assert (answer.status, dropping_proxy.count) == (201, 0)
-        await eventually(partial(_has_run, recorder, str(number)))
+        await wait_until(lambda: str(number) in recorder.tags())  # noqa: B023 (awaited here)
 
 
 @pytest.mark.parametrize("size", [0, SMALL])
@@ -184,7 +172,7 @@ async def test_the_outcome_of_a_lost_response_is_determined_where_nothing_may_be
     answer = await put(gateway, "/upload/x", b"n" * size, "X-Tag: new", *condition)
     assert (answer.status, dropping_proxy.count) == (201, 0)
     assert answer.json["path"] == "/upload/x"
-    await eventually(lambda: _has_run(recorder, "new"))
+    await wait_until(lambda: "new" in recorder.tags())
     assert await in_bucket(s3, bucket) == (b"n" * size, 0)
 
     again = await put(gateway, "/upload/x", b"again", "X-Tag: again", *condition)
@@ -205,7 +193,7 @@ async def test_a_newer_object_is_never_overwritten_by_recovery(
     async def swept() -> bool:
         return await in_bucket(s3, bucket) == (b"by hand", 0)
 
-    await eventually(swept)
+    await wait_until(swept)
     assert recorder.runs() == []
 
 
@@ -219,8 +207,7 @@ async def test_an_unavailable_storage_is_waited_for(
 ) -> None:
     """It dies with an upload in doubt; the gateway starts without it, and settles when it is back."""
     with SeaweedFS(tmp_path / "own") as own:
-        for name, value in own.environment().items():
-            monkeypatch.setenv(name, value)
+        own.set_environment(monkeypatch)
         await own.make(bucket)
         dying = gateway_process(*flags, die_at="after complete")
         assert (await upload(dying, "x", "new", LARGE)).status is None
@@ -236,13 +223,13 @@ async def test_an_unavailable_storage_is_waited_for(
         assert recorder.runs() == []
 
         await asyncio.to_thread(own.start)
-        await eventually(lambda: _has_run(recorder, "new"))
+        await wait_until(lambda: "new" in recorder.tags())
         assert (await upload(gateway, "x", "next", 100)).status == 200
 
         async def is_ready() -> bool:
             return (await get(gateway, "/-/ready")).status == 200
 
-        await eventually(is_ready)
+        await wait_until(is_ready)
 
 
 @pytest.mark.timeout(240)
@@ -258,8 +245,7 @@ async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promis
     with SeaweedFS(tmp_path / "stopped") as stopped, SeaweedFS(tmp_path / "killed") as killed:
         gateways = []
         for own in (stopped, killed):
-            for name, value in own.environment().items():
-                monkeypatch.setenv(name, value)
+            own.set_environment(monkeypatch)
             await own.make(bucket)
             directory = own.directory.with_suffix(".gateway")
             gateways.append(gateway_process(*flags, "--storage-memory", "256MiB", directory=directory))
@@ -268,7 +254,7 @@ async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promis
                 [await begun.enter_async_context(_halfway(g, c)) for c in KINDS] for g in gateways
             ]
             for own in (stopped, killed):
-                await eventually(partial(_all_begun, own, bucket))
+                await wait_until(partial(_all_begun, own, bucket))
             stopped.signal(signal.SIGSTOP)
             killed.kill()
             rests = [asyncio.create_task(client.rest()) for these in clients for client in these]
@@ -293,7 +279,7 @@ async def test_a_minute_without_the_storage_costs_no_upload_and_breaks_no_promis
         tags = set(recorder.tags())
         return tags == {f"{name} {kind}" for name in ("stopped", "killed") for kind in KINDS}
 
-    await eventually(all_have_run)
+    await wait_until(all_have_run)
 
 
 async def _all_begun(s3: SeaweedFS, bucket: str) -> bool:

@@ -117,8 +117,7 @@ async def failing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Failing]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    for name, value in SeaweedFS(Path("unused")).environment().items():
-        monkeypatch.setenv(name, value)
+    SeaweedFS(Path("unused")).set_environment(monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{host}:{port}")
     monkeypatch.setattr(client_module, "MAX_ATTEMPTS", 1)
     yield storage
@@ -213,8 +212,7 @@ async def test_a_store_without_lifecycle_rules_leaves_the_removal_to_expire(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await rclone.make(place.name)
-    for name, value in rclone.environment().items():
-        monkeypatch.setenv(name, value)
+    rclone.set_environment(monkeypatch)
     assert await storage.expire("/exports/", 900) is None
     assert "has no lifecycle rules" in caplog.text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,13 @@ from tests.support.harness import (
     raw_connection,
     request_head,
 )
-from tests.support.recorders import EventRecorder, recording_events, write_handler
+from tests.support.recorders import EventRecorder, write_handler
 
 SIZES = {"small": 10_000, "large": 3_000_000}
 """Below and above what is kept in memory."""
 
 LENGTH = "Content-Length: {size}"
 CHUNKED = "Transfer-Encoding: chunked"
-
-
-@pytest.fixture
-def recorder() -> Iterator[EventRecorder]:
-    with recording_events() as recorder:
-        yield recorder
 
 
 @pytest.fixture

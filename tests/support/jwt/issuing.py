@@ -92,7 +92,8 @@ class FakeIssuer:
     document: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 200
-    discovery: dict[str, Any] = field(default_factory=dict)
+    discovery: dict[str, Any] | bytes = field(default_factory=dict)
+    """What is added to the discovery document, or its bytes."""
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     requested_paths: list[str] = field(default_factory=list)
     url: str = ""
@@ -113,6 +114,8 @@ class FakeIssuer:
         self.requested_paths.append(request.path)
         await self.may_answer.wait()
         if request.path == "/.well-known/openid-configuration":
+            if isinstance(self.discovery, bytes):
+                return web.Response(body=self.discovery)
             extra = {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery}
             return web.json_response(extra)
         body = self.document

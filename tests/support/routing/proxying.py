@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.protocol import abort, make_runner
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import GatewayResponse, refusal_response
-from tests.support.harness import TIMEOUT, RawConnection
+from tests.support.harness import TIMEOUT, RawConnection, raw_connection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PATIENT = Limits(connect=5.0, idle=20.0)
@@ -39,15 +40,8 @@ class Front:
     def url(self) -> str:
         return "http://{}:{}".format(*self.address)
 
-    @contextlib.asynccontextmanager
-    async def raw(self) -> AsyncIterator[RawConnection]:
-        reader, writer = await asyncio.open_connection(*self.address, limit=1 << 22)
-        try:
-            yield RawConnection(reader, writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+    def raw(self) -> AbstractAsyncContextManager[RawConnection]:
+        return raw_connection(self)
 
 
 def make_route(upstreams: Sequence[str], scheme: Literal["http", "https"], limits: Limits) -> Route:

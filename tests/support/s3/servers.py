@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, Self
 
+import pytest
+
 from tests.support.ports import free_port, free_ports, reserve_ports
 
 ACCESS_KEY: Final = "AKIDTEST12"
@@ -118,6 +120,11 @@ class S3Server:
             "AWS_REGION": REGION,
             **more,
         }
+
+    def set_environment(self, patch: pytest.MonkeyPatch) -> None:
+        """Let the gateways of a test use this server."""
+        for name, value in self.environment().items():
+            patch.setenv(name, value)
 
     async def make(self, bucket: str) -> None:
         """Make a bucket."""

@@ -1,5 +1,6 @@
-"""A committer without a server."""
+"""A committer without a server, and its parts."""
 
-from tests.support.committer import harness, on_failpoint
+from tests.support.committer import harness, incoming, on_failpoint
+from tests.support.journal import journal
 
-__all__ = ["harness", "on_failpoint"]
+__all__ = ["harness", "incoming", "journal", "on_failpoint"]

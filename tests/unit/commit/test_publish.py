@@ -28,13 +28,6 @@ def tree(tmp_path: Path) -> Iterator[DirectoryTree]:
 
 
 @pytest.fixture
-def incoming(tmp_path: Path) -> Iterator[IncomingDirectory]:
-    opened = IncomingDirectory(tmp_path / "incoming")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "data" / "f.txt"
 

@@ -24,21 +24,6 @@ from tests.support.records import (
 
 
 @pytest.fixture
-def incoming(tmp_path: Path) -> Iterator[IncomingDirectory]:
-    opened = IncomingDirectory(tmp_path / "incoming")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(tmp_path / "journal.db", full=False)
-    opened.open()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def once(tmp_path: Path) -> Iterator[OneTimeMarks]:
     opened = OneTimeMarks(tmp_path / "once")
     yield opened

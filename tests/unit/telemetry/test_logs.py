@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -133,17 +132,6 @@ async def test_fields_bound_in_one_task_are_not_seen_in_another() -> None:
     assert [line["upload_id"] for line in lines] == ["a", "b"]
 
 
-@pytest.fixture
-def logs_as_before() -> Iterator[None]:
-    loggers = [logging.getLogger("gateway"), logging.getLogger()]
-    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
-    yield
-    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-        logger.handlers[:], logger.propagate = handlers, propagate
-        logger.setLevel(level)
-
-
-@pytest.mark.usefixtures("logs_as_before")
 def test_off_a_terminal_the_log_is_json_unless_text_is_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

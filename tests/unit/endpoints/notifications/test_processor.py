@@ -111,14 +111,6 @@ def scene(tmp_path: Path, journal: Journal) -> Iterator[Scene]:
         yield opened
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(tmp_path / "journal.db", full=False)
-    opened.open()
-    yield opened
-    opened.close()
-
-
 def notification(stat: Stat, **changes: Any) -> ObjectNotification:
     """The notification of an object: no type, no metadata."""
     plain = ObjectNotification(

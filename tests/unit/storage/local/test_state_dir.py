@@ -50,11 +50,13 @@ def test_the_owner_of_a_lock_reads_as_a_whole_pid_also_while_it_changes(
     state.lock.acquire()
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in range(5_000):
-        state.lock.release()
-        state.lock.acquire()
-    done.set()
-    watcher.join()
+    try:
+        for _ in range(5_000):
+            state.lock.release()
+            state.lock.acquire()
+    finally:
+        done.set()
+        watcher.join()
     assert read == {str(os.getpid())}
 
 

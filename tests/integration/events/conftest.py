@@ -1,0 +1,5 @@
+"""A recorder of events."""
+
+from tests.support.recorders import recorder
+
+__all__ = ["recorder"]

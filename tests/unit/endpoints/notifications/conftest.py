@@ -1,0 +1,5 @@
+"""A journal in a folder of its own."""
+
+from tests.support.journal import journal
+
+__all__ = ["journal"]
