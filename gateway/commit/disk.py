@@ -74,7 +74,7 @@ class DiskSpace:
         return _free_bytes(os.fstatvfs(self._fd))
 
     def accepts_uploads(self) -> bool:
-        """Tell whether new uploads can be accepted at all: there are bytes above `min_free`, and inodes."""
+        """Tell whether new uploads can be accepted at all: whether bytes and inodes are left."""
         status = os.fstatvfs(self._fd)
         return _free_bytes(status) > self._min_free and _has_inodes(status)
 

@@ -100,7 +100,7 @@ def test_a_file_system_without_inodes_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, total: int, found: list[str]
 ) -> None:
     figures = SimpleNamespace(f_favail=free, f_files=total)
-    monkeypatch.setattr(disk.os, "statvfs", lambda _: figures)
+    monkeypatch.setattr(os, "statvfs", lambda _: figures)
     assert levels(disk.inodes(settings_of(tmp_path))) == found
 
 
