@@ -61,7 +61,7 @@ class ReadinessEndpoint:
         if time.monotonic() > until:
             checks = {
                 "journal": await self._journal_writable(),
-                "disk": await asyncio.to_thread(self.disk_space.above_watermark),
+                "disk": await asyncio.to_thread(self.disk_space.accepts_uploads),
                 "scripts": self.hooks.alive,
             }
             if self.storage is not None:
