@@ -35,6 +35,7 @@ from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
+from gateway.server.delivery import EventDelivery
 from gateway.server.resources import Resources
 from gateway.settings import is_loopback
 from gateway.settings.values import Bucket
@@ -54,12 +55,10 @@ class Endpoints:
 
 
 async def open_endpoints(
-    stack: AsyncExitStack, resources: Resources, metrics: Metrics, ledgers: Mapping[str, Ledger]
+    stack: AsyncExitStack, resources: Resources, metrics: Metrics, delivery: EventDelivery
 ) -> Endpoints:
-    """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet.
-
-    `ledgers` are those of event engines beside the journals, by name.
-    """
+    """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet."""
+    ledgers = delivery.ledgers
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
     inflight = Inflight()
     metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
@@ -92,8 +91,8 @@ async def open_endpoints(
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, resources.base.disk.space, hooks, is_reachable).handlers(),
         **metrics_endpoint.handlers(),
-        **UploadStatusEndpoint(ledger, inflight, hooks, processes).handlers(),
-        **EventsEndpoint(ledger, whole, Redaction(settings.redact)).handlers(),
+        **UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers).handlers(),
+        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **stored.handlers(),
         **notifications.handlers(),
         **routing.handlers(),

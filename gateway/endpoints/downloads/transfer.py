@@ -37,7 +37,7 @@ TLS_WRITE_BYTES: Final = 64 << 10
 
 
 class TransferPool:
-    """The threads of a process that send files; how long a client may take nothing, how slow it may be."""
+    """The threads of a process that send files, and what they demand of those that read them."""
 
     def __init__(self, idle_timeout: float, min_rate: MinRate) -> None:
         self.idle_timeout = idle_timeout
