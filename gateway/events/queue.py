@@ -70,7 +70,7 @@ _DEAD_LETTER_ORPHANS: Final = (
     " AND handler = ? AND event_id NOT IN (SELECT value FROM json_each(?)) LIMIT ?)"
 )
 _RELAYED: Final = (
-    "UPDATE deliveries AS d SET state = 'relayed', updated = :now"  # noqa: S608
+    "UPDATE deliveries AS d SET state = 'relayed', attempt = 0, updated = :now"  # noqa: S608
     f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
 )
 
