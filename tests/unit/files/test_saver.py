@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ async def test_the_file_that_a_cancelled_save_reads_is_closed(
 
     async def script() -> None:
         saving = asyncio.create_task(save(saver, tmp_path / "source"))
-        at_call(3, saving.cancel, monkeypatch)
+        at_call(3, partial(_cancel, saving), monkeypatch)
         with pytest.raises(asyncio.CancelledError):
             await saving
         assert [file.closed for file in opened] == [True]
@@ -205,3 +206,7 @@ async def test_the_file_that_a_cancelled_save_reads_is_closed(
     monkeypatch.setattr(Path, "open", noted)
     await in_script(script)
     nothing_is_left(harness)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -53,8 +52,8 @@ class HeldBucket:
 
 
 @pytest.fixture
-async def bucket() -> AsyncIterator[HeldBucket]:
-    yield HeldBucket()
+async def bucket() -> HeldBucket:
+    return HeldBucket()
 
 
 @pytest.fixture
