@@ -1,7 +1,8 @@
 """The disk as the processes of a gateway share it: space is reserved, and names are given under a lock.
 
 Space is reserved before the bytes come, so that an accepted upload can finish: the bytes still to come
-of every admitted upload, in all processes, are counted against the free space and the watermark.
+of every admitted upload, in all processes, are counted against the free space and the watermark. Each
+new file needs an inode too, which a file system can run out of first.
 
 Between the check of a file and its removal another process could publish a newer file of that name. So
 files are published under `RenameLock.shared()`, many at once, and removed under `exclusive()`.
@@ -70,17 +71,17 @@ class DiskSpace:
 
     def free(self) -> int:
         """Return the bytes that an unprivileged process may write."""
-        status = os.fstatvfs(self._fd)
-        return status.f_bavail * status.f_frsize
+        return _free_bytes(os.fstatvfs(self._fd))
 
-    def above_watermark(self) -> bool:
-        """Tell whether new uploads can be accepted at all."""
-        return self.free() > self._min_free
+    def accepts_uploads(self) -> bool:
+        """Tell whether new uploads can be accepted at all: whether bytes and inodes are left."""
+        status = os.fstatvfs(self._fd)
+        return _free_bytes(status) > self._min_free and _has_inodes(status)
 
     def reserve(self, size: int | None) -> Reservation:
-        """Reserve `size` bytes (None: not declared). Raises `Refusal("no_space")`."""
+        """Reserve `size` bytes (None: not declared) of a new file. Raises `Refusal("no_space")`."""
         wanted = size or 0
-        free = self.free()
+        free = self._free_for_new_file()
         with self._lock:
             available = free - self._table.total() - self._min_free
             if available < max(wanted, 1):
@@ -88,11 +89,19 @@ class DiskSpace:
             self._table[self._slot] += wanted
         return Reservation(self, wanted)
 
-    def check(self, wanted: int) -> None:
+    def check(self, wanted: int, *, new_file: bool) -> None:
         """Check that `wanted` more bytes, which are not reserved, fit. Raises `Refusal`."""
-        available = self.free() - self._table.total() - self._min_free
+        free = self._free_for_new_file() if new_file else self.free()
+        available = free - self._table.total() - self._min_free
         if available < wanted:
             raise _no_space(wanted, available)
+
+    def _free_for_new_file(self) -> int:
+        """Return the free bytes. Raises `Refusal` where no file can be created, whatever its size."""
+        status = os.fstatvfs(self._fd)
+        if not _has_inodes(status):
+            raise Refusal("no_space", "no space: the file system has no inode left for another file")
+        return _free_bytes(status)
 
     def _release(self, amount: int) -> None:
         with self._lock:
@@ -117,7 +126,7 @@ class Reservation:
         """
         covered = min(amount, self._left)
         if amount > covered:
-            self._space.check(amount - covered)
+            self._space.check(amount - covered, new_file=False)
         self._left -= covered
         self._space._release(covered)
 
@@ -125,6 +134,15 @@ class Reservation:
         """Release what was not used. A second call does nothing."""
         left, self._left = self._left, 0
         self._space._release(left)
+
+
+def _free_bytes(status: os.statvfs_result) -> int:
+    return status.f_bavail * status.f_frsize
+
+
+def _has_inodes(status: os.statvfs_result) -> bool:
+    """Tell whether an inode is free; file systems that allocate inodes on demand report no total."""
+    return status.f_favail > 0 or status.f_files == 0
 
 
 def _no_space(wanted: int, available: int) -> Refusal:

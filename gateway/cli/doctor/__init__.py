@@ -26,6 +26,7 @@ what to do. Exit code 1 if a check failed. A running server is not disturbed."""
 CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     disk.directory,
     disk.free_space,
+    disk.inodes,
     disk.file_system,
     disk.publishing,
     disk.fsync,

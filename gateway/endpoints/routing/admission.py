@@ -6,7 +6,6 @@ forwarded. The counters of rates live in this process, and survive a reload.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -19,6 +18,7 @@ from gateway.endpoints.routing.forwarding import GATEWAY_PREFIX
 from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
+from gateway.limits import client_key
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -31,9 +31,6 @@ TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
 
 MAX_COUNTERS: Final = 100_000
 """Counters of rates; one more removes the oldest."""
-
-IPV6_CLIENT_BITS: Final = 64
-"""Bits of an IPv6 address that one client has to itself: it can call from all addresses below."""
 
 
 class AuthorizeStep:
@@ -144,17 +141,4 @@ class RateLimitStep:
 
 
 def _client_key(context: RequestContext, rate: Rate) -> str:
-    principal = context.principal
-    if rate.by == "principal" and principal is not None:
-        return f"principal {principal['kind']} {principal['name']}"
-    return f"address {_client_network(context.remote or '')}"
-
-
-def _client_network(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4 or parsed.ipv4_mapped:
-        return address
-    return str(ipaddress.ip_network((address, IPV6_CLIENT_BITS), strict=False))
+    return client_key(context.principal if rate.by == "principal" else None, context.remote)

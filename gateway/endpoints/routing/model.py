@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 from gateway.auth.request import IncomingRequest
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import GatewayResponse
+from gateway.limits import Lease, TransferMeter, client_key
 
 RouteAuth = Literal["default", "none", "token", "jwt"]
 
@@ -145,13 +146,20 @@ class RequestContext:
     """The client waits for `100 Continue`, which was not sent yet."""
     path: str = "/"
     """The decoded path, for scripts."""
-    buffered_bytes: int = 0
-    """Bytes of the body in memory, as `BodyBuffer` counts them."""
+    buffered: Lease | None = None
+    """The bytes of the body in memory, as `BodyBuffer` counts them."""
+    meter: TransferMeter | None = None
+    """Judges how fast the client sends the body."""
 
     @property
     def request(self) -> web.BaseRequest:
         """The request of the client."""
         return self.incoming.request
+
+    @property
+    def client(self) -> str:
+        """The client that this request counts for."""
+        return client_key(self.principal, self.remote)
 
 
 Next = Callable[[RequestContext], Awaitable[GatewayResponse]]

@@ -12,6 +12,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -89,6 +90,18 @@ def test_an_error_of_the_system_is_a_finding(
 def test_no_space_above_the_watermark_fails(tmp_path: Path) -> None:
     assert levels(disk.free_space(settings_of(tmp_path, min_free_bytes=2**62))) == ["FAIL"]
     assert levels(disk.free_space(settings_of(tmp_path))) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "found"),
+    [(0, 9, ["FAIL"]), (9, 20_000, ["warn"]), (15_000, 20_000, ["ok"]), (0, 0, [])],
+)
+def test_a_file_system_without_inodes_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, total: int, found: list[str]
+) -> None:
+    figures = SimpleNamespace(f_favail=free, f_files=total)
+    monkeypatch.setattr(os, "statvfs", lambda _: figures)
+    assert levels(disk.inodes(settings_of(tmp_path))) == found
 
 
 def test_an_upload_folder_on_another_mount_fails(

@@ -23,9 +23,12 @@ class Disk:
 
     def __init__(self, free: int) -> None:
         self.left = free
+        self.inodes, self.all_inodes = 10, 10
 
     def fstatvfs(self, fd: int) -> SimpleNamespace:
-        return SimpleNamespace(f_bavail=self.left, f_frsize=1)
+        return SimpleNamespace(
+            f_bavail=self.left, f_frsize=1, f_favail=self.inodes, f_files=self.all_inodes
+        )
 
 
 @pytest.fixture
@@ -64,9 +67,28 @@ def test_an_empty_or_undeclared_body_needs_a_byte_of_space(disk: Disk) -> None:
     space = DiskSpace(0, 1000)
     assert refused(space, 0)
     assert refused(space, None)
-    assert not space.above_watermark()
-    assert DiskSpace(0, 999).above_watermark()
+    assert not space.accepts_uploads()
+    assert DiskSpace(0, 999).accepts_uploads()
     DiskSpace(0, 999).reserve(None)
+
+
+def test_without_a_free_inode_no_new_file_is_admitted(disk: Disk) -> None:
+    space = DiskSpace(0, 0)
+    disk.inodes = 0
+    with pytest.raises(Refusal, match="no inode left"):
+        space.reserve(1)
+    with pytest.raises(Refusal, match="no inode left"):
+        space.check(1, new_file=True)
+    assert not space.accepts_uploads()
+    space.check(1, new_file=False)
+    assert space.reserved == 0
+
+
+def test_a_file_system_that_reports_no_inodes_at_all_has_enough(disk: Disk) -> None:
+    disk.inodes = disk.all_inodes = 0
+    space = DiskSpace(0, 0)
+    assert space.accepts_uploads()
+    space.reserve(1)
 
 
 def test_reserved_bytes_are_not_counted_again_when_they_are_written(disk: Disk) -> None:
