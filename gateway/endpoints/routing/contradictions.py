@@ -65,7 +65,7 @@ def _raw_over_stricter(plugins: Sequence[PlacedRoute]) -> Iterator[ConfigError]:
 
 def _covers(route: Route, other: Route) -> bool:
     """Tell whether paths of `other` match `route` too, which is the more general one."""
-    general, specific = (RouteTemplate.parse(each.path).segments for one in (route, other))
+    general, specific = (RouteTemplate.parse(each.path).segments for each in (route, other))
     return overlap(general, specific) and _more_general(general, specific)
 
 
