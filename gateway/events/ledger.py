@@ -13,7 +13,6 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -96,7 +95,7 @@ class JournalLedger:
                 return None
             events = db.execute("SELECT id FROM events WHERE upload_id = ? ORDER BY id", (upload_id,))
             deliveries = [
-                {**asdict(delivery.row), "runs": list(map(asdict, delivery.runs))}
+                delivery.fields()
                 for (event,) in events.fetchall()
                 for delivery in queries.deliveries(db, event)
             ]

@@ -39,7 +39,10 @@ _IS: Final[Mapping[str, str]] = {
     "done": "state = 'done'",
     "relayed": "state = 'relayed'",
 }
-"""The condition of each listed state. Relayed rows are listed by the engine that has them."""
+"""The condition of each state."""
+
+_LISTED: Final = tuple(state for state in STATES if state != "relayed")
+"""What a page lists without a state. The engine that has relayed deliveries lists them."""
 
 _KEPT_AS: Final[Mapping[str, str]] = {
     "ready": "ready",
@@ -49,10 +52,7 @@ _KEPT_AS: Final[Mapping[str, str]] = {
 }
 """States whose rows the index of the unfinished finds, by their name in the table."""
 
-_SHOWN: Final = (
-    "CASE WHEN d.state = 'ready' AND d.due > :now THEN 'delayed'"
-    " WHEN d.state = 'relayed' THEN 'done' ELSE d.state END"
-)
+_SHOWN: Final = "CASE WHEN d.state = 'ready' AND d.due > :now THEN 'delayed' ELSE d.state END"
 _ROW: Final = (
     "SELECT d.event_id, e.upload_id, d.handler, e.type, coalesce(u.path, e.path),"  # noqa: S608 (ours)
     f" {_SHOWN}, d.attempt, d.error, d.created, d.due, d.seq FROM deliveries d"
@@ -78,7 +78,7 @@ class MatchedRows(NamedTuple):
 
 def list_query(selection: Selection) -> LedgerQuery:
     """Return the query of what a page lists."""
-    return _query(selection, (selection.state,) if selection.state else STATES)
+    return _query(selection, (selection.state,) if selection.state else _LISTED)
 
 
 def bulk_query(verb: Verb, selection: Selection) -> LedgerQuery:

@@ -56,7 +56,7 @@ _REVIVE: Final = (
     " error = 'the gateway stopped while the handler ran' WHERE state = 'running'"
 )
 _RELAYED: Final = (
-    "UPDATE deliveries AS d SET state = 'relayed', updated = :now"  # noqa: S608
+    "UPDATE deliveries AS d SET state = 'relayed', attempt = 0, updated = :now"  # noqa: S608
     f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
 )
 

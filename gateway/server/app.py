@@ -105,7 +105,7 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
         await _start_backends(stack, resources)
         delivery = EventDelivery(resources, metrics)
-        endpoints = await open_endpoints(stack, resources, metrics, delivery.ledgers)
+        endpoints = await open_endpoints(stack, resources, metrics, delivery)
         dispatcher = endpoints.dispatcher
         servers = [make_runner(dispatcher.handle), make_runner(dispatcher.handle_owner)]
         stack.push_async_callback(_clean_up, servers)

@@ -13,7 +13,7 @@ from gateway.domain.addresses import host_port
 from gateway.domain.model import Delivery
 from gateway.errors import HandlerFailed, HandlerGone, Postponed
 from gateway.events.nats import make_engine
-from gateway.events.protocols import Ledger, RunResult
+from gateway.events.protocols import Ledger, QueueName, RunResult
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
 from gateway.files.service import FilesService
@@ -62,6 +62,7 @@ class EventDelivery:
         dispatcher = PluginDispatcher(resources.hooks, resources.scripts.files)
         self.ledgers: Mapping[str, Ledger] = {}
         """The ledgers of event engines beside the journals, by name."""
+        self.queue_name = QueueName()
         self._nats: NatsEngine | None = None
         self._relay: Relay | None = None
         if resources.settings.events == "journal":
@@ -69,6 +70,7 @@ class EventDelivery:
             return
         self._nats = nats = make_engine(resources.settings, resources.base.node)
         self.ledgers = {"nats": nats.ledger}
+        self.queue_name = nats.queue_name
         self._relay = relay = Relay(resources.journal.queue, nats.outbox, _relay_context(resources))
         self.runner = Runner(nats.queue, dispatcher, metrics)
         metrics.gauge(

@@ -34,6 +34,8 @@ from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
 from gateway.http.responses import ApiHandler
+from gateway.limits import MinRate
+from gateway.server.delivery import EventDelivery
 from gateway.server.resources import Resources
 from gateway.settings import is_loopback
 from gateway.settings.values import Bucket
@@ -53,12 +55,10 @@ class Endpoints:
 
 
 async def open_endpoints(
-    stack: AsyncExitStack, resources: Resources, metrics: Metrics, ledgers: Mapping[str, Ledger]
+    stack: AsyncExitStack, resources: Resources, metrics: Metrics, delivery: EventDelivery
 ) -> Endpoints:
-    """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet.
-
-    `ledgers` are those of event engines beside the journals, by name.
-    """
+    """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet."""
+    ledgers = delivery.ledgers
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
     inflight = Inflight()
     metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
@@ -66,7 +66,7 @@ async def open_endpoints(
     stack.push_async_callback(processes.close)
     processes.start()
     resources.scripts.files.saver.store_with_writer(resources.parts.writer)
-    body_receiver = BodyReceiver(settings.idle_timeout)
+    body_receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
     await body_receiver.open()
     stack.callback(body_receiver.close)
     auth = await _open_auth(stack, resources, metrics)
@@ -91,8 +91,8 @@ async def open_endpoints(
     api: dict[str, ApiHandler] = {
         **ReadinessEndpoint(ledger, resources.base.disk.space, hooks, is_reachable).handlers(),
         **metrics_endpoint.handlers(),
-        **UploadStatusEndpoint(ledger, inflight, hooks, processes).handlers(),
-        **EventsEndpoint(ledger, whole, Redaction(settings.redact)).handlers(),
+        **UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers).handlers(),
+        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **stored.handlers(),
         **notifications.handlers(),
         **routing.handlers(),

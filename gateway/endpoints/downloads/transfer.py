@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -19,6 +20,7 @@ from aiohttp import web
 
 from gateway.endpoints.downloads.negotiation import ByteRange
 from gateway.http.socket_turns import SocketTurns, duplicate_tcp_socket
+from gateway.limits import MinRate
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, OpenFile
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
@@ -35,10 +37,11 @@ TLS_WRITE_BYTES: Final = 64 << 10
 
 
 class TransferPool:
-    """The threads of a process that send files, and the seconds that a client may take nothing."""
+    """The threads of a process that send files, and what they demand of those that read them."""
 
-    def __init__(self, idle_timeout: float) -> None:
+    def __init__(self, idle_timeout: float, min_rate: MinRate) -> None:
         self.idle_timeout = idle_timeout
+        self.min_rate = min_rate
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="send")
 
     def close(self) -> None:
@@ -52,6 +55,7 @@ class FileSender:
     def __init__(self, pool: TransferPool, request: web.BaseRequest) -> None:
         self.sent = 0
         self._pool = pool
+        self._meter = pool.min_rate.meter()
         self._request = request
 
     async def send_text(self, text: bytes) -> None:
@@ -91,8 +95,15 @@ class FileSender:
         self.sent += len(view)
 
     async def _write(self, data: memoryview) -> None:
+        started = time.monotonic()
         async with self._idle_timeout():
             await self._request.writer.write(data)
+        self._check_rate(time.monotonic() - started, len(data))
+
+    def _check_rate(self, seconds: float, size: int) -> None:
+        """Count what the client took in a wait for it. Raises `ConnectionError`."""
+        if self._meter.too_slow(seconds, size):
+            raise ConnectionResetError("the client takes the file too slowly")
 
     async def _own_socket(self) -> socket.socket | None:
         """Return a second socket, with no bytes queued before ours; None if it is not plain TCP."""
@@ -118,13 +129,17 @@ class FileSender:
         return connection
 
     async def _send_file(self, turns: _SendTurns) -> None:
-        loop = asyncio.get_running_loop()
+        loop, waited, before = asyncio.get_running_loop(), 0.0, 0
         try:
             while turns.remaining:
                 turn = loop.run_in_executor(self._pool.threads, turns.run_turn)
                 await _finish_turn(turn, turns)
-                if turns.would_block and not await turns.wait_ready(self._pool.idle_timeout):
-                    raise _stalled()
+                if turns.would_block:
+                    self._check_rate(waited, turns.transferred - before)
+                    started, before = time.monotonic(), turns.transferred
+                    if not await turns.wait_ready(self._pool.idle_timeout):
+                        raise _stalled()
+                    waited = time.monotonic() - started
         finally:
             self.sent += turns.transferred
 

@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 from gateway.auth.request import IncomingRequest
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import GatewayResponse
+from gateway.limits import Lease, TransferMeter, client_key
 
 RouteAuth = Literal["default", "none", "token", "jwt"]
 
@@ -150,8 +151,10 @@ class RequestContext:
     """The client waits for `100 Continue`, which was not sent yet."""
     path: str = "/"
     """The decoded path, for scripts."""
-    buffered_bytes: int = 0
-    """Bytes of the body in memory, as `BodyBuffer` counts them."""
+    buffered: Lease | None = None
+    """The bytes of the body in memory, as `BodyBuffer` counts them."""
+    meter: TransferMeter | None = None
+    """Judges how fast the client sends the body."""
     method: str | None = None
     """The method for the upstream, if a step has set one."""
     upstream_path: str | None = None
@@ -168,6 +171,11 @@ class RequestContext:
     def upstream_method(self) -> str:
         """The method that the upstream gets."""
         return self.method or self.incoming.request.method
+
+    @property
+    def client(self) -> str:
+        """The client that this request counts for."""
+        return client_key(self.principal, self.remote)
 
 
 Next = Callable[[RequestContext], Awaitable[GatewayResponse]]

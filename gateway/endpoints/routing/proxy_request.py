@@ -167,7 +167,7 @@ class ProxyRequestBody(payload.Payload):
             await send_continue_or_disconnect(request)
         try:
             async with client:
-                while chunk := await read_chunk(request.content):
+                while chunk := await read_chunk(request.content, meter=self._context.meter):
                     client.suspend()
                     upstream.renew()
                     await writer.write(chunk)

@@ -21,6 +21,7 @@ from gateway.events.nats.queue import NatsQueue
 from gateway.events.nats.servers import Servers, nats_servers
 from gateway.events.nats.stream_reader import StreamReader
 from gateway.events.nats.streams import StreamNames, Streams
+from gateway.events.protocols import QueueName
 from gateway.settings import Settings
 from gateway.telemetry.logs import event
 
@@ -52,6 +53,7 @@ class NatsEngine:
         self.queue = NatsQueue(self._connection, names, lease=settings.events_lease, node=node)
         self.outbox = NatsOutbox(self._connection, names, self.queue.ensure_consumer)
         self.ledger = NatsLedger(self._connection, self.queue, StreamReader(self._connection, names))
+        self.queue_name = QueueName(self.shown, settings.events_prefix)
         self._checked = False
 
     @property

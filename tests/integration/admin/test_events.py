@@ -154,6 +154,7 @@ async def test_depth_and_paused_handlers_are_told(start_gateway: StartGateway) -
     [depth] = (await get(gateway, "/-/events/depth")).json["depth"]
     assert (depth["handler"], depth["state"], depth["count"]) == ("h", "dead", 2)
     assert (await get(gateway, "/-/events/paused")).json == {"paused": []}
+    assert (await get(gateway, "/-/events/queue")).json == {"queue": "journal", "prefix": None}
 
 
 @pytest.mark.parametrize("page", ["e-unknown", "a/b", "%2e%2e", "retry/x"])
@@ -204,7 +205,7 @@ async def test_a_paused_handler_s_events_wait_also_over_a_restart(
     assert (await get(gateway, "/-/events/paused")).json == {"paused": ["failing"]}
     upload = (await put(gateway, "/upload/y")).json["upload_id"]
     [waiting] = (await get(gateway, f"/-/uploads/{upload}")).json["handlers"]
-    assert (waiting["state"], waiting["attempt"]) == ("ready", 0)
+    assert (waiting["state"], waiting["attempt"]) == ("queued", 0)
     metrics = (await get(gateway, "/-/metrics")).body.decode()
     assert 'gateway_handler_paused{handler="failing"} 1.0' in metrics
     assert (await post(gateway, "resume", {"handler": "failing"})).json["paused"] is False

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +23,7 @@ from tests.support.harness import (
     GatewayProcess,
     complete_lines,
     get,
+    handlers_done,
     put,
     wait_until,
     write_plugin,
@@ -40,6 +42,13 @@ script: |
           log.write(json.dumps({{**event, "body": body.decode()}}) + "\\n")
 """
 
+NOTHING = """\
+name: nothing
+event: APIGW.OnFileUploaded
+script: |
+  async def nothing(event, handle):
+      pass
+"""
 
 ListEvents = Callable[[Path, str], Awaitable[str]]
 
@@ -221,3 +230,28 @@ async def test_a_handler_resumed_on_another_node_is_nowhere_shown_as_paused(
     assert await shown_as_paused() == [True] * 6
     assert (await post(nodes[1], "resume", {"handler": "copier"})).status == 200
     assert await shown_as_paused() == [False] * 6
+
+
+async def test_a_relayed_delivery_is_queued_on_the_page_of_its_upload_until_a_run_is_known(
+    start_gateway: StartGateway, server: Server, tmp_path: Path
+) -> None:
+    folder = write_plugin(tmp_path / "p", NOTHING)
+    flags = {"events": server.url, "plugins": [str(folder)]}
+    gateway = await start_gateway(**flags, deliver="workers")
+    upload_id = (await put(gateway, "/upload/a")).json["upload_id"]
+
+    async def handler() -> dict[str, Any]:
+        (only,) = (await get(gateway, f"/-/uploads/{upload_id}")).json["handlers"]
+        return dict(only)
+
+    async with asyncio.timeout(TIMEOUT):
+        while not (await get(gateway, "/-/events?state=relayed")).json.get("deliveries"):
+            pass
+    told = await handler()
+    assert (told["state"], told["attempt"], told["runs"]) == ("queued", 0, [])
+    await start_gateway(**flags, directory=str(tmp_path / "another"))
+    done = (await handlers_done(gateway, upload_id))["handlers"][0]
+    assert [run["outcome"] for run in done["runs"]] == ["done"]
+    server.stop()
+    told = await handler()
+    assert (told["state"], told["runs"]) == ("queued", [])

@@ -44,7 +44,7 @@ async def test_a_script_gets_content_that_is_not_packed_whatever_the_client_acce
         return response
 
     async with api(person) as up:
-        [shown] = [one.text for one in blocks(FRONT_AN_API) if "# my-plugins/me.yaml" in one.text]
+        [shown] = [one.text for one in blocks(FRONT_AN_API) if "# api-plugins/me.yaml" in one.text]
         gateway = await serve(shown.replace("127.0.0.1:9081", up.authority), up.route("/plain"))
         address = "http://{}:{}".format(*gateway.address)
         assert json.loads((await curl("--compressed", f"{address}/me")).body) == {"name": "Ann"}
