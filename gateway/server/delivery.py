@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.domain.addresses import host_port
 from gateway.domain.model import Delivery
+from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.errors import HandlerFailed, HandlerGone, Postponed
 from gateway.events.nats import make_engine
 from gateway.events.protocols import Ledger, QueueName, RunResult
@@ -78,6 +79,13 @@ class EventDelivery:
         )
         metrics.gauge("gateway_relay_lag_seconds", "Age of the oldest of them", lambda: relay.lag)
         metrics.gauge("gateway_engine_ready", "Whether NATS can be reached", lambda: nats.ready)
+
+    def event_size_limit(self) -> EventSizeLimit | None:
+        """Return the check of uploads whose events the engine could not take; None: it takes all."""
+        nats = self._nats
+        if nats is None:
+            return None
+        return EventSizeLimit(self._resources.hooks, lambda: nats.max_event_bytes)
 
     async def start(self) -> None:
         """Begin to deliver; waits for no server."""

@@ -75,7 +75,14 @@ async def open_endpoints(
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
     uploads = UploadHandler(
-        Admission(settings, auth, hooks, inflight, resources.base.state.one_time_marks),
+        Admission(
+            settings,
+            auth,
+            hooks,
+            inflight,
+            resources.base.state.one_time_marks,
+            delivery.event_size_limit(),
+        ),
         resources.parts.writer,
         body_receiver,
         UploadOutcomes(inflight, metrics, hooks),
