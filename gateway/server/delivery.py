@@ -6,6 +6,8 @@ to another node, as a delivery of NATS.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +16,20 @@ from gateway.domain.model import Delivery
 from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.errors import HandlerFailed, HandlerGone, Postponed
 from gateway.events.nats import make_engine
+from gateway.events.nats.address import address_advice, record_address
 from gateway.events.protocols import Ledger, QueueName, RunResult
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
 from gateway.files.service import FilesService
 from gateway.plugins.hooks import Hooks
+from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # a worker needs no journal
     from gateway.events.nats.engine import NatsEngine
     from gateway.server.resources import Resources
+
+log = logging.getLogger("gateway.relay")
 
 
 class PluginDispatcher:
@@ -90,6 +96,7 @@ class EventDelivery:
     async def start(self) -> None:
         """Begin to deliver; waits for no server."""
         if self._nats is not None and self._relay is not None:
+            await asyncio.to_thread(_warn_of_new_address, self._resources)
             self._nats.start()
             self._relay.start()
         await self.runner.start(self._specs())
@@ -112,6 +119,22 @@ class EventDelivery:
             if self._resources.settings.deliver == "workers"
             else self._resources.hooks.handler_specs()
         )
+
+
+def _warn_of_new_address(resources: Resources) -> None:
+    """Warn where deliveries in NATS may name an earlier address of this gateway."""
+    address = host_port(*resources.base.installation.advertised)
+    if resources.base.state.slot != 0 or not (
+        earlier := record_address(resources.settings.state, address)
+    ):
+        return
+    log.warning(
+        "the address in events was %s and is %s now; %s",
+        earlier,
+        address,
+        address_advice(earlier),
+        extra=event("address.changed", earlier=earlier, address=address),
+    )
 
 
 def _relay_context(resources: Resources) -> RelayContext:
