@@ -21,11 +21,12 @@ _DUE: Final = (
     " COALESCE(u.path, e.path) AS path, e.holder, e.created, e.body"
     " FROM deliveries d INDEXED BY {index} JOIN events e ON e.id = d.event_id"
     " LEFT JOIN uploads u ON u.id = e.upload_id"
-    " WHERE d.state = 'ready' AND d.due <= :now{handler}"
+    " WHERE d.state = 'ready'{handler}"
     " AND d.event_id NOT IN (SELECT value FROM json_each(:held)) ORDER BY {order} LIMIT :limit"
 )
 _OF_HANDLER: Final = (
-    " AND d.handler = :handler AND NOT EXISTS (SELECT 1 FROM paused WHERE handler = :handler)"
+    " AND d.handler = :handler AND d.due <= :now"
+    " AND NOT EXISTS (SELECT 1 FROM paused WHERE handler = :handler)"
 )
 _DUE_OF_HANDLER: Final = _DUE.format(
     index="deliveries_ready", handler=_OF_HANDLER, order="d.due, d.created, d.seq"
@@ -42,9 +43,6 @@ _CLAIM_ANY: Final = _AS_ONE.format(due=_DUE_OF_ANY)
 _NEXT_DUE: Final = (
     "SELECT min(due) FROM deliveries WHERE state = 'ready' AND due > :now AND handler = :handler"
 )
-_NEXT_DUE_OF_ANY: Final = (
-    "SELECT min(due) FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready' AND due > :now"
-)
 
 
 class ClaimResult(NamedTuple):
@@ -55,7 +53,10 @@ class ClaimResult(NamedTuple):
 
 
 def claim_due(db: sqlite3.Connection, handler: str | None, limit: int, held: list[str]) -> ClaimResult:
-    """Claim up to `limit` due deliveries of `handler` (None: of all), except those of the events `held`.
+    """Claim up to `limit` due deliveries of `handler`, except those of the events `held`.
+
+    Without `handler`, claim those of all handlers, the oldest first, due or not: a remote engine has
+    delays of its own.
 
     The cost does not depend on how much waits: an index leads to the first that is due, and all rows
     of a claim come as one (each step of SQLite releases the interpreter's lock, and a busy loop is
@@ -72,7 +73,9 @@ def claim_due(db: sqlite3.Connection, handler: str | None, limit: int, held: lis
             (now, packed([row[0] for row in rows])),
         )
         return ClaimResult([_delivery(row) for row in rows], None)
-    (due,) = db.execute(_NEXT_DUE_OF_ANY if handler is None else _NEXT_DUE, values).fetchone()
+    if handler is None:
+        return ClaimResult([], None)
+    (due,) = db.execute(_NEXT_DUE, values).fetchone()
     return ClaimResult([], due)
 
 

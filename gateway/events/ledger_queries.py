@@ -25,21 +25,24 @@ from gateway.events.protocols import (
     Verb,
 )
 
-MAX_WINDOW: Final = 20_000
-"""Rows that one operation reads: some 10 ms."""
+MAX_WINDOW: Final = 8000
+"""Rows that one operation reads: some 7 ms."""
 
 MAX_RUNS: Final = 100
 """Runs of a delivery that are listed: the latest."""
 
 _IS: Final[Mapping[str, str]] = {
-    "ready": "state = 'ready' AND due <= :now",
-    "delayed": "state = 'ready' AND due > :now",
-    "running": "state = 'running'",
-    "dead": "state = 'dead'",
-    "done": "state = 'done'",
-    "relayed": "state = 'relayed'",
+    "ready": "+state = 'ready' AND due <= :now",
+    "delayed": "+state = 'ready' AND due > :now",
+    "running": "+state = 'running'",
+    "dead": "+state = 'dead'",
+    "done": "+state = 'done'",
+    "relayed": "+state = 'relayed'",
 }
-"""The condition of each state."""
+"""The condition of each state.
+
+The `+` keeps SQLite from reading all that is done, by the index of what has ended, for each window.
+"""
 
 _LISTED: Final = tuple(state for state in STATES if state != "relayed")
 """What a page lists without a state. The engine that has relayed deliveries lists them."""

@@ -104,9 +104,10 @@ class Queue(Protocol):
         """Return deliveries unharmed: due again in `delay` seconds, no attempt is used."""
 
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
-        """Make waiting deliveries of handlers other than `handlers` dead; return how many.
+        """Make some waiting deliveries of handlers other than `handlers` dead; return how many.
 
-        An engine that several nodes share returns 0: another node may have the handler.
+        0 means that no more wait. An engine that several nodes share returns 0: another node may have
+        the handler.
         """
 
 

@@ -66,6 +66,7 @@ class Runner:
         self._consumers: dict[str, HandlerConsumer] = {}
         self._retired: list[HandlerConsumer] = []
         self._heartbeat: asyncio.Task[None] | None = None
+        self._orphans: asyncio.Task[None] | None = None
         self._stopping = False
 
     async def start(self, specs: Iterable[HandlerSpec]) -> None:
@@ -80,7 +81,12 @@ class Runner:
         gone = [self._consumers.pop(name) for name in list(self._consumers) if name not in loaded]
         self._retired = [consumer for consumer in self._retired if consumer.runs] + gone
         await asyncio.gather(*(consumer.stop_claiming() for consumer in gone))
-        await self._dead_letter_orphans(list(loaded))
+        if self._orphans is not None:
+            self._orphans.cancel()
+        handlers = list(loaded)
+        if count := await self._dead_letter_some(handlers):
+            # There may be a million more; nobody waits for that.
+            self._orphans = asyncio.create_task(self._dead_letter_orphans(handlers, count))
         for name, spec in loaded.items():
             if name in self._consumers:
                 self._consumers[name].update_spec(spec)
@@ -93,6 +99,8 @@ class Runner:
         A run that fails meanwhile goes back to the queue too: what it needs may be stopping as well.
         """
         self._stopping = True
+        if self._orphans is not None:
+            self._orphans.cancel()
         consumers = [*self._consumers.values(), *self._retired]
         await asyncio.gather(*(consumer.stop_claiming() for consumer in consumers))
         runs = {run: delivery for consumer in consumers for run, delivery in consumer.runs.items()}
@@ -106,11 +114,20 @@ class Runner:
         if unfinished:
             await self._requeue(unfinished)
 
-    async def _dead_letter_orphans(self, handlers: list[str]) -> None:
-        with contextlib.suppress(EventEngineUnavailable):
-            if count := await self._queue.dead_letter_orphans(handlers):
-                orphaned = "%d deliveries are dead: no plugin has their handler"
-                log.warning(orphaned, count, extra=logs.event("delivery.orphaned", count=count))
+    async def _dead_letter_orphans(self, handlers: list[str], count: int) -> None:
+        """Go on until none is left; `count` are dead already."""
+        try:
+            while more := await self._dead_letter_some(handlers):
+                count += more
+        finally:
+            orphaned = "%d deliveries are dead: no plugin has their handler"
+            log.warning(orphaned, count, extra=logs.event("delivery.orphaned", count=count))
+
+    async def _dead_letter_some(self, handlers: list[str]) -> int:
+        try:
+            return await self._queue.dead_letter_orphans(handlers)
+        except EventEngineUnavailable:
+            return 0  # the next start or reload finds them
 
     async def _requeue(self, deliveries: list[Delivery], delay: float = 0.0) -> None:
         count = len(deliveries)

@@ -42,6 +42,11 @@ class FairShare:
         """Tell whether `acquire` would succeed now."""
         return fits(self.held_by(client), amount, self.total - self.used)
 
+    def check(self, client: str, amount: int = 1) -> None:
+        """Take nothing, and raise what `acquire` would raise."""
+        if not self.would_fit(client, amount):
+            raise self._refusal(self.held_by(client))
+
     def acquire(self, client: str, amount: int = 1) -> Lease:
         """Take `amount` for a client until the lease is closed.
 

@@ -34,6 +34,7 @@ from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
 from gateway.http.responses import ApiHandler
+from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
 from gateway.server.resources import Resources
 from gateway.settings import is_loopback
@@ -65,7 +66,7 @@ async def open_endpoints(
     stack.push_async_callback(processes.close)
     processes.start()
     resources.scripts.files.saver.store_with_writer(resources.parts.writer)
-    body_receiver = BodyReceiver(settings.idle_timeout)
+    body_receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
     await body_receiver.open()
     stack.callback(body_receiver.close)
     auth = await _open_auth(stack, resources, metrics)

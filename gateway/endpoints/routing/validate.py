@@ -21,9 +21,10 @@ from gateway.endpoints.routing.model import Check, Next, Operation, RequestConte
 from gateway.errors import Refusal
 from gateway.http.request_body import read_chunk, send_continue_or_disconnect
 from gateway.http.responses import GatewayResponse
+from gateway.limits import FairShare
 
 MAX_BUFFERED_BYTES: Final = 512 << 20
-"""Bytes of bodies that all requests together may hold; more are refused, and may be retried."""
+"""Bytes of bodies that all requests together may hold, each client its share."""
 
 MAX_BYTES_ON_LOOP: Final = 64 << 10
 """Longer JSON is checked in a thread: the event loop must not wait for it."""
@@ -40,20 +41,19 @@ class BodyBuffer:
     """Reads bodies into memory: at most the route's `max_body` bytes of one, `max_bytes` of all."""
 
     def __init__(self, max_bytes: int = MAX_BUFFERED_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
+        self._share = FairShare("bytes of request bodies in memory", max_bytes)
 
     async def read_body(self, context: RequestContext) -> bytes:
         """Return the body, and keep it in the context until `release_body`.
 
-        Raises `Refusal` (`too_large`, `idle_timeout`, `incomplete_body`, `overloaded`),
+        Raises `Refusal` (`too_large`, `idle_timeout`, `incomplete_body`, or as `FairShare.acquire`),
         `ClientDisconnected`.
         """
         if context.body is None:
             limit, declared = context.route.limits.max_body, context.request.content_length
             if declared is not None and declared > limit:
                 raise _too_large(limit)
-            self._check_capacity(declared or 0)
+            self._share.check(context.client, declared or 0)
             if context.awaits_continue:
                 context.awaits_continue = False
                 await send_continue_or_disconnect(context.request)
@@ -62,23 +62,19 @@ class BodyBuffer:
 
     def release_body(self, context: RequestContext) -> None:
         """Stop counting the body of a request that has ended."""
-        self._bytes -= context.buffered_bytes
-        context.buffered_bytes = 0
+        lease, context.buffered = context.buffered, None
+        if lease is not None:
+            lease.close()
 
     async def _read(self, context: RequestContext, limit: int) -> bytes:
-        body = bytearray()
-        while chunk := await read_chunk(context.request.content, context.route.limits.idle):
-            body += chunk
-            context.buffered_bytes += len(chunk)
-            self._bytes += len(chunk)
-            if len(body) > limit:
+        content, idle, body = context.request.content, context.route.limits.idle, bytearray()
+        lease = context.buffered = self._share.acquire(context.client, 0)
+        while chunk := await read_chunk(content, idle, context.meter):
+            if len(body) + len(chunk) > limit:
                 raise _too_large(limit)
-            self._check_capacity(0)
+            lease.extend(len(chunk))
+            body += chunk
         return bytes(body)
-
-    def _check_capacity(self, declared: int) -> None:
-        if self._bytes + declared > self._max_bytes:
-            raise Refusal("overloaded", "too many request bodies are in memory; try again later")
 
 
 def _too_large(limit: int) -> Refusal:
