@@ -80,7 +80,7 @@ async def open_endpoints(
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
     uploads = UploadHandler(
-        Admission(settings, auth, hooks, inflight, resources.base.state.one_time_marks),
+        _admission(resources, auth, inflight, delivery),
         resources.parts.writer,
         body_receiver,
         UploadOutcomes(inflight, metrics, hooks),
@@ -104,6 +104,13 @@ async def open_endpoints(
     files = FileHandlers(uploads, downloads, archives, stored)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
+
+
+def _admission(
+    resources: Resources, auth: Auth, inflight: Inflight, delivery: EventDelivery
+) -> Admission:
+    marks, limit = resources.base.state.one_time_marks, delivery.event_size_limit()
+    return Admission(resources.settings, auth, resources.hooks, inflight, marks, limit)
 
 
 async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metrics) -> Auth:
