@@ -25,6 +25,9 @@ ATTEMPTS: Final = "Gateway-Attempts"
 DUE: Final = "Gateway-Due"
 """Unix time before which it must not be run. Its first delivery only begins that wait."""
 
+MAX_ENVELOPE_BYTES: Final = 8192
+"""Bytes of a message beside the event's body: ids, names, the path once more."""
+
 NEVER: Final = 0.0
 
 _ETAG_WITH_DEVICE: Final = re.compile("[0-9a-f]{24}")
