@@ -39,13 +39,13 @@ class Disk:
         for image, size in ((self._image, 64 << 20), (self._other, 1 << 20)):
             with image.open("wb") as file:
                 file.truncate(size)
-        subprocess.run(["mkfs.ext4", "-q", self._image], check=True)
+        subprocess.run(["mkfs.ext4", "-q", str(self._image)], check=True)
 
     def mount(self) -> int:
         """Mount it and return its device number; skip the test where that is not possible."""
         try:
             device = self._attach(self._image)
-            subprocess.run(["mount", device, self.folder], check=True, capture_output=True)
+            subprocess.run(["mount", device, str(self.folder)], check=True, capture_output=True)
         except (subprocess.CalledProcessError, OSError) as error:
             pytest.skip(f"a loop device cannot be mounted here: {error}")
         return self.folder.stat().st_dev
@@ -56,14 +56,15 @@ class Disk:
         self._attach(self._other)
 
     def close(self) -> None:
-        subprocess.run(["umount", self.folder], check=False, capture_output=True)
+        subprocess.run(["umount", str(self.folder)], check=False, capture_output=True)
         for device in self._devices:
             subprocess.run(["losetup", "-d", device], check=True)
         self._devices.clear()
 
     def _attach(self, image: Path) -> str:
-        command = ["losetup", "-f", "--show", image]
-        device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        command = ["losetup", "-f", "--show", str(image)]
+        attached = subprocess.run(command, check=True, capture_output=True, text=True)
+        device = attached.stdout.strip()
         self._devices.append(device)
         return device
 
@@ -76,7 +77,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 async def test_a_handler_that_waits_over_a_change_of_the_device_number_gets_its_file(
-    gateway_process: StartProcess, disk: Disk, tmp_path: Path
+    disk: Disk, gateway_process: StartProcess, tmp_path: Path
 ) -> None:
     ready, result = tmp_path / "ready", tmp_path / "result"
     plugins = write_plugin(tmp_path / "plugins", READER.format(ready=str(ready), result=str(result)))
@@ -86,7 +87,8 @@ async def test_a_handler_that_waits_over_a_change_of_the_device_number_gets_its_
     upload_id = (await put(gateway, "/upload/a", b"content")).json["upload_id"]
 
     async def has_run() -> bool:
-        return bool((await get(gateway, f"/-/uploads/{upload_id}")).json["handlers"][0]["runs"])
+        status = (await get(gateway, f"/-/uploads/{upload_id}")).json
+        return any(handler["runs"] for handler in status["handlers"])
 
     await wait_until(has_run)
     etag = (await get(gateway, "/upload/a")).headers["ETag"]
