@@ -81,10 +81,13 @@ async def test_a_handler_that_waits_over_a_change_of_the_device_number_gets_its_
 ) -> None:
     ready, result = tmp_path / "ready", tmp_path / "result"
     plugins = write_plugin(tmp_path / "plugins", READER.format(ready=str(ready), result=str(result)))
-    flags, directory = ("--plugins", str(plugins), "--downloads"), disk.folder / "data"
+    flags = ("--plugins", str(plugins), "--downloads", "--min-free-bytes", "0")
+    directory = disk.folder / "data"
     before = disk.mount()
     gateway = gateway_process(*flags, directory=directory)
-    upload_id = (await put(gateway, "/upload/a", b"content")).json["upload_id"]
+    answer = await put(gateway, "/upload/a", b"content")
+    assert answer.status == 201
+    upload_id = answer.json["upload_id"]
 
     async def has_run() -> bool:
         status = (await get(gateway, f"/-/uploads/{upload_id}")).json
