@@ -7,7 +7,9 @@ The upstream is read as fast as the client takes the bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import aiohttp
@@ -40,6 +42,7 @@ class UpstreamResponse:
         self.timeout = timeout
         self._request_body = request_body
         self._closed = False
+        self._callbacks = contextlib.ExitStack()
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._connection_lost = None if protocol is None else protocol.closed
@@ -60,14 +63,21 @@ class UpstreamResponse:
         if self._closed:
             return
         self._closed = True
-        if self._connection_lost is not None:
-            self._connection_lost.remove_done_callback(self._fail_unfinished)
-        if self._request_body is not None:
-            await self._request_body.stop()
-        if self.response.content.at_eof() and self.response.content.exception() is None:
-            self.response.release()
-        else:
-            self.response.close()
+        try:
+            if self._connection_lost is not None:
+                self._connection_lost.remove_done_callback(self._fail_unfinished)
+            if self._request_body is not None:
+                await self._request_body.stop()
+        finally:
+            if self.response.content.at_eof() and self.response.content.exception() is None:
+                self.response.release()
+            else:
+                self.response.close()
+            self._callbacks.close()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call this once the connection is released."""
+        self._callbacks.callback(callback)
 
 
 class ProxyResponse(GatewayResponse):
