@@ -89,7 +89,8 @@ class RouteScript:
 class Route:
     """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for scripts alone.
 
-    A caller needs all `scopes`, and one of the `groups` if there are any.
+    A caller needs all `scopes`, and one of the `groups` if there are any. With `raw_path` the rest of
+    a path goes upstream in spellings that servers read in different ways.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Route:
     limits: Limits = Limits()
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    raw_path: bool = False
 
     def operation(self, method: str) -> Operation | None:
         """Return the operation of a method. HEAD is GET, whose body an upstream cuts off."""
