@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
 from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.upstream_call import UpstreamCaller, UpstreamFailed
-from gateway.endpoints.routing.upstreams import Attempt, Upstreams
+from gateway.endpoints.routing.upstreams import UpstreamAttempt, Upstreams
 from gateway.endpoints.routing.whole_response import BufferedResponse, read_whole, request_whole
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
@@ -64,7 +64,7 @@ class Proxy:
         """
         upstream_response = await self._request_any(context)
         try:
-            return ProxyResponse(upstream_response)
+            return ProxyResponse(upstream_response, context.response_meter)
         except BaseException:
             await upstream_response.close()
             raise
@@ -126,7 +126,7 @@ class Proxy:
             response.on_close(leases.pop_all().close)
             return response
 
-    def _fail(self, attempt: Attempt, failure: UpstreamFailed, route: str) -> None:
+    def _fail(self, attempt: UpstreamAttempt, failure: UpstreamFailed, route: str) -> None:
         seconds = self.upstreams.fail(attempt, connected=failure.connected)
         # Without the cause: aiohttp's message quotes the request with its credentials.
         fields = {"upstream": attempt.upstream, "route": route, "code": failure.refusal.code}

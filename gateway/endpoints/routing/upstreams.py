@@ -22,7 +22,7 @@ much for it. A connection that fails suspends it at once: that would happen to a
 
 
 @dataclass(slots=True)
-class Attempt:
+class UpstreamAttempt:
     """One request to an upstream. `probes`: it alone finds out whether the upstream works again."""
 
     upstream: str
@@ -66,15 +66,15 @@ class Upstreams:
         index = turn % len(ready)  # of those that are ready: a neighbour would get the others' share
         return ready[index:] + ready[:index]
 
-    def begin(self, upstream: str) -> Attempt:
+    def begin(self, upstream: str) -> UpstreamAttempt:
         """Note that a request tries it now: no other one probes a suspended upstream meanwhile."""
         now, health = self._clock(), self._health.get(upstream)
         probes = health is not None and health.seconds > 0 and health.is_ready(now)
         if health is not None and probes:
             health.probed = True
-        return Attempt(upstream, now, probes)
+        return UpstreamAttempt(upstream, now, probes)
 
-    def fail(self, attempt: Attempt, *, connected: bool) -> float:
+    def fail(self, attempt: UpstreamAttempt, *, connected: bool) -> float:
         """Note that it could not be reached, or gave no response although it was `connected`.
 
         Returns the seconds that it is suspended for because of this; 0 if it is not.
@@ -88,12 +88,12 @@ class Upstreams:
         health.seconds = min(health.seconds * 2, MAX_SUSPENSION_DELAY) or SUSPENSION_DELAY
         return health.seconds
 
-    def succeed(self, attempt: Attempt) -> bool:
+    def succeed(self, attempt: UpstreamAttempt) -> bool:
         """Forget its failures; tell whether that ends a suspension."""
         health = self._health.pop(attempt.upstream, None)
         return health is not None and health.seconds > 0
 
-    def end(self, attempt: Attempt) -> None:
+    def end(self, attempt: UpstreamAttempt) -> None:
         """Let another request probe it, in case this one has found out nothing."""
         health = self._health.get(attempt.upstream)
         if attempt.probes and health is not None:
