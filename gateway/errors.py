@@ -51,6 +51,7 @@ TABLE: Mapping[str, int] = {
     "range_not_satisfiable": 416,
     "expectation_failed": 417,
     "too_many_requests": 429,
+    "headers_too_large": 431,
     "internal": 500,
     "other_file_system": 500,
     "bad_gateway": 502,

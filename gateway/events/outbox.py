@@ -153,7 +153,7 @@ class JournalOutbox:
         """Return path and identity of those of `upload_ids` that the journal knows."""
 
         def operation(db: sqlite3.Connection) -> dict[str, tuple[str, Identity]]:
-            statement = "SELECT path, device, inode, bytes, mtime_ns FROM uploads WHERE id = ?"
+            statement = "SELECT path, inode, bytes, mtime_ns FROM uploads WHERE id = ?"
             rows = _rows_by_id(db, statement, upload_ids)
             return {upload_id: (str(path), Identity(*identity)) for upload_id, (path, *identity) in rows}
 
@@ -176,7 +176,7 @@ def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
         identity.size,
         record.mime,
         json.dumps(record.digests) if record.digests else "{}",
-        identity.device,
+        0,  # the device, which tells nothing: its number changes
         identity.inode,
         identity.mtime_ns,
         None if record.principal is None else json.dumps(record.principal),

@@ -22,6 +22,7 @@ from gateway.endpoints.downloads.negotiation import ByteRange
 from gateway.http.socket_turns import SocketTurns, duplicate_tcp_socket
 from gateway.limits import MinRate
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, OpenFile
+from gateway.storage.waiting import finish_in_thread, wait_ended
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
 
@@ -133,7 +134,12 @@ class FileSender:
         try:
             while turns.remaining:
                 turn = loop.run_in_executor(self._pool.threads, turns.run_turn)
-                await _finish_turn(turn, turns)
+                try:
+                    await asyncio.shield(turn)
+                except asyncio.CancelledError:
+                    turns.stopped = True
+                    await wait_ended(turn)  # the thread uses our descriptors
+                    raise
                 if turns.would_block:
                     self._check_rate(waited, turns.transferred - before)
                     started, before = time.monotonic(), turns.transferred
@@ -173,23 +179,11 @@ class _SendTurns(SocketTurns):
         return sent
 
 
-async def _finish_turn(turn: asyncio.Future[None], turns: _SendTurns) -> None:
-    """Wait for a turn, even when cancelled meanwhile: the thread uses our descriptors."""
-    try:
-        await asyncio.shield(turn)
-    except asyncio.CancelledError:
-        turns.stopped = True
-        while not turn.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({turn})
-        raise
-
-
 async def _read_chunks(fd: int, byte_range: ByteRange) -> AsyncIterator[bytes]:
     position = byte_range.start
     while position < byte_range.end:
         size = min(CHUNK_BYTES, byte_range.end - position)
-        chunk = await asyncio.to_thread(os.pread, fd, size, position)
+        chunk = await finish_in_thread(os.pread, fd, size, position)
         if not chunk:
             raise _truncated()
         position += len(chunk)

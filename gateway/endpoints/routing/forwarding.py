@@ -169,11 +169,20 @@ def _value(name: str, raw_resources: Mapping[str, str]) -> str:
     raw = raw_resources[name]
     if "." not in raw and "%" not in raw and "?" not in raw:
         return raw
-    # Once more than we decode: an upstream that decodes twice must not see dot segments either.
-    segments = re.split(r"[/\\]", unquote(unquote(raw)))
-    if any(segment in {".", ".."} for segment in segments):
+    if has_dot_segment(unquote(raw)):
         raise Refusal("bad_path", f"{name!r} in the path contains a dot segment")
     return raw.replace("?", "%3F")
+
+
+def has_dot_segment(text: str) -> bool:
+    """Tell whether an upstream may see `.` or `..` as a segment of a text that was decoded once.
+
+    It may decode once more, take a backslash for a slash, and drop what follows a semicolon.
+    """
+    if "." not in text and "%" not in text:
+        return False
+    segments = re.split(r"[/\\]", unquote(text))
+    return any(segment.partition(";")[0] in {".", ".."} for segment in segments)
 
 
 def _without_credentials(raw_query: str) -> str:
