@@ -83,7 +83,7 @@ def _supervise(shared: SharedResources) -> int:
         _greet(shared)
 
     def ended(slot: int) -> None:
-        shared.reservations[slot] = 0
+        shared.reservations.clear(slot)
 
     supervisor = Supervisor(settings.processes, work, settings.grace, announce, ended, shared.close_port)
     code = supervisor.run()

@@ -36,7 +36,7 @@ log = logging.getLogger("gateway")
 
 BACKLOG: Final = 1024
 SWEEP_INTERVAL: Final = 3600.0
-"""Seconds between two removals of one-time URLs that expired long ago."""
+"""Seconds between two looks for one-time URLs that expired long ago."""
 
 
 @dataclass(slots=True, frozen=True)

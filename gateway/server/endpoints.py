@@ -62,6 +62,10 @@ async def open_endpoints(
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
     inflight = Inflight()
     metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
+    space = resources.base.disk.space
+    metrics.gauge(
+        "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
+    )
     processes = ProcessClients(settings.state, sorted({*range(settings.processes)} - {slot}))
     stack.push_async_callback(processes.close)
     processes.start()
@@ -89,7 +93,7 @@ async def open_endpoints(
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
     api: dict[str, ApiHandler] = {
-        **ReadinessEndpoint(ledger, resources.base.disk.space, hooks, is_reachable).handlers(),
+        **ReadinessEndpoint(ledger, space, hooks, is_reachable).handlers(),
         **metrics_endpoint.handlers(),
         **UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
