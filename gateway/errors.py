@@ -52,6 +52,7 @@ TABLE: Mapping[str, int] = {
     "expectation_failed": 417,
     "misdirected_request": 421,
     "too_many_requests": 429,
+    "headers_too_large": 431,
     "internal": 500,
     "other_file_system": 500,
     "bad_gateway": 502,

@@ -16,6 +16,7 @@ from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.writer import ThreadedWrite, media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored, Upload
+from gateway.limits import client_key
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
 from gateway.storage.local.xattrs import encode_xattr
 from gateway.storage.waiting import finish, finish_in_thread, wait_ended
@@ -84,7 +85,9 @@ class LocalWriter:
     def _reserve(self, upload: Upload, *, must_exist: bool) -> Reservation:
         exists = self._disk.tree.lstat(paths.check_path(upload.path)) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
-        return self._disk.space.reserve(upload.content_length)
+        return self._disk.space.reserve(
+            upload.content_length, client_key(upload.principal, upload.remote)
+        )
 
 
 class LocalPendingWrite:

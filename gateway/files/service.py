@@ -76,6 +76,11 @@ class FilesService:
 
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
+        upload_id = delivery.upload_id
+        if upload_id and self._versions and self._peers and self._peers.is_remote(delivery):
+            own = await self._versions.find([upload_id])
+            if own:  # it names an address of an earlier start
+                delivery = replace(delivery, holder=None)
         version = self._peers.remember(delivery) if self._peers else None
         host, port = owner_of(delivery) or (self._peers and self._peers.own()) or (None, None)
         directory = self._disk.directory if self._disk else None

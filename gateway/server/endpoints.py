@@ -62,6 +62,10 @@ async def open_endpoints(
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
     inflight = Inflight()
     metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
+    space = resources.base.disk.space
+    metrics.gauge(
+        "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
+    )
     processes = ProcessClients(settings.state, sorted({*range(settings.processes)} - {slot}))
     stack.push_async_callback(processes.close)
     processes.start()
@@ -76,7 +80,7 @@ async def open_endpoints(
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
     uploads = UploadHandler(
-        Admission(settings, auth, hooks, inflight, resources.base.state.one_time_marks),
+        _admission(resources, auth, inflight, delivery),
         resources.parts.writer,
         body_receiver,
         UploadOutcomes(inflight, metrics, hooks),
@@ -89,7 +93,7 @@ async def open_endpoints(
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
     api: dict[str, ApiHandler] = {
-        **ReadinessEndpoint(ledger, resources.base.disk.space, hooks, is_reachable).handlers(),
+        **ReadinessEndpoint(ledger, space, hooks, is_reachable).handlers(),
         **metrics_endpoint.handlers(),
         **UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
@@ -100,6 +104,13 @@ async def open_endpoints(
     files = FileHandlers(uploads, downloads, archives, stored)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
+
+
+def _admission(
+    resources: Resources, auth: Auth, inflight: Inflight, delivery: EventDelivery
+) -> Admission:
+    marks, limit = resources.base.state.one_time_marks, delivery.event_size_limit()
+    return Admission(resources.settings, auth, resources.hooks, inflight, marks, limit)
 
 
 async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metrics) -> Auth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -255,3 +256,33 @@ async def test_a_relayed_delivery_is_queued_on_the_page_of_its_upload_until_a_ru
     server.stop()
     told = await handler()
     assert (told["state"], told["runs"]) == ("queued", [])
+
+
+async def test_after_a_new_port_deliveries_of_own_files_run_here_and_the_start_names_the_old_address(
+    gateway_process: StartProcess, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = write_plugin(tmp_path / "p", WRITER.format(log=str(log)))
+    flags = ("--plugins", str(folder), "--events", server.url)
+    with gateway_process(*flags, "--deliver", "workers") as first:
+        assert (await put(first, "/upload/a", b"old")).status == 201
+        assert (await put(first, "/upload/b", b"kept")).status == 201
+        async with asyncio.timeout(TIMEOUT):
+            while len((await get(first, "/-/events?state=relayed")).json.get("deliveries", ())) < 2:
+                pass
+        (first.directory / "upload/a").write_bytes(b"replaced")
+        earlier = first.address
+        first.terminate()
+    with gateway_process(*flags) as again:
+        assert again.address != earlier
+        await wait_until(lambda: len(complete_lines(log)) == 1)
+        run = json.loads(complete_lines(log)[0])
+        assert (run["path"], run["body"], run["port"]) == ("/upload/b", "kept", again.address[1])
+        host, port = earlier
+        assert f"{host}:{port}" in again.log()
+        assert "address.changed" in again.log()
+        async with asyncio.timeout(TIMEOUT):
+            while (await get(again, "/-/events?state=ready")).json.get("deliveries") != []:
+                pass
+        rows = (await get(again, "/-/events?handler=copier")).json["deliveries"]
+        assert "Superseded" in next(row["error"] for row in rows if row["path"] == "/upload/a")
