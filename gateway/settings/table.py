@@ -35,7 +35,7 @@ _GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, _DOWNLOADS, ACCESS, JWT, _LIMITS
 class Settings(AccessSettings, EventAndStorageSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
-    `auth_explicit` is whether `auth` was set, rather than left at its default.
+    `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -240,6 +240,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
     ] = "info"
 
     auth_explicit: bool = False
+    directory_explicit: bool = False
 
     @property
     def state(self) -> Path:

@@ -39,9 +39,12 @@ REPEATABLE: Final = frozenset(
 
 
 class Proxy:
-    """Sends requests to upstreams, between `start` and `close`; `trusts` knows the trusted proxies."""
+    """Sends requests to upstreams, between `start` and `close`.
 
-    def __init__(self, trusts: Callable[[str | None], bool]) -> None:
+    `trusts` tells whether a request comes from a trusted proxy whose headers can be believed.
+    """
+
+    def __init__(self, trusts: Callable[[web.BaseRequest], bool]) -> None:
         self.upstreams = Upstreams()
         self._caller = UpstreamCaller(trusts)
         self._connections = FairShare("requests to upstreams", MAX_CONNECTIONS)
@@ -130,12 +133,13 @@ class Proxy:
         seconds = self.upstreams.fail(attempt, connected=failure.connected)
         # Without the cause: aiohttp's message quotes the request with its credentials.
         fields = {"upstream": attempt.upstream, "route": route, "code": failure.refusal.code}
-        if seconds:
-            fields["suspended"] = f"{seconds:g} s"
-        log.warning("%s", failure, extra=event("upstream.failed", **fields))
+        suspended = {"suspended_seconds": seconds} if seconds else {}
+        log.warning("%s", failure, extra=event("upstream.failed", **fields, **suspended))
 
     def _route_share(self, route: str) -> FairShare:
-        return self._routes.setdefault(route, FairShare("requests to this path", MAX_ROUTE_REQUESTS))
+        if route not in self._routes:
+            self._routes[route] = FairShare("requests to this path", MAX_ROUTE_REQUESTS)
+        return self._routes[route]
 
 
 def _refuse_not_proxied(request: web.BaseRequest) -> None:

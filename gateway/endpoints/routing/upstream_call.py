@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 import aiohttp
-from aiohttp import ClientRequest, ClientResponse, hdrs
+from aiohttp import ClientRequest, ClientResponse, hdrs, web
 from aiohttp.client_middlewares import ClientHandlerType
 from multidict import CIMultiDict
 from yarl import URL
@@ -55,9 +55,9 @@ class _ConnectionClosedError(aiohttp.ClientError):
 
 
 class UpstreamCaller:
-    """Calls upstreams, between `start` and `close`; `trusts` knows the trusted proxies."""
+    """Calls upstreams, between `start` and `close`. `trusts`: see `Proxy`."""
 
-    def __init__(self, trusts: Callable[[str | None], bool]) -> None:
+    def __init__(self, trusts: Callable[[web.BaseRequest], bool]) -> None:
         self._trusts = trusts
         self._session: aiohttp.ClientSession
 
@@ -139,7 +139,7 @@ class UpstreamCaller:
             request.remote or None,
             request.scheme,
             request.headers.get(hdrs.HOST),
-            trusted=self._trusts(request.remote),
+            trusted=self._trusts(request),
         )
         headers = forwarding.request_headers(context.headers, request.headers, hop)
         headers[hdrs.HOST] = upstream
