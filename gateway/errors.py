@@ -50,6 +50,7 @@ TABLE: Mapping[str, int] = {
     "unsupported_media_type": 415,
     "range_not_satisfiable": 416,
     "expectation_failed": 417,
+    "misdirected_request": 421,
     "too_many_requests": 429,
     "headers_too_large": 431,
     "internal": 500,

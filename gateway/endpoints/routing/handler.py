@@ -56,7 +56,7 @@ class RouteSteps:
         self._bodies = BodyBuffer()
         steps = (
             self._cors,
-            AuthorizeStep(auth),
+            AuthorizeStep(auth, self.cors_policy),
             RateLimitStep(),
             ValidateStep(self._bodies),
             self._count_abnormal,

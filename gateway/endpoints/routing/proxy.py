@@ -48,9 +48,12 @@ _Unreachable = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class Proxy:
-    """Sends requests to upstreams, between `start` and `close`; `trusts` knows the trusted proxies."""
+    """Sends requests to upstreams, between `start` and `close`.
 
-    def __init__(self, trusts: Callable[[str | None], bool]) -> None:
+    `trusts` tells whether a request comes from a trusted proxy whose headers can be believed.
+    """
+
+    def __init__(self, trusts: Callable[[web.BaseRequest], bool]) -> None:
         self.upstreams = Upstreams()
         self._trusts = trusts
         self._session: aiohttp.ClientSession
@@ -165,7 +168,7 @@ class Proxy:
             request.remote or None,
             request.scheme,
             request.headers.get(hdrs.HOST),
-            trusted=self._trusts(request.remote),
+            trusted=self._trusts(request),
         )
         headers = forwarding.request_headers(context.headers, request.headers, hop)
         headers[hdrs.HOST] = upstream
