@@ -53,6 +53,7 @@ TABLE: Mapping[str, int] = {
     "too_many_requests": 429,
     "internal": 500,
     "other_file_system": 500,
+    "not_implemented": 501,
     "bad_gateway": 502,
     "hook_failed": 503,
     "issuer_unavailable": 503,

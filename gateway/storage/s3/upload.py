@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.domain import failpoints
+from gateway.domain.digests import new_digest
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
@@ -29,9 +29,6 @@ from gateway.storage.s3.parts import (
     StreamedPart,
     part_bytes,
 )
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 T = TypeVar("T")
 
@@ -90,9 +87,7 @@ class MultipartUpload:
         self._tags: dict[int, str] = {}
         self._reserved = 0
         self._error: Exception | None = None
-        self._hashes: dict[str, _Hash] = {
-            name: hashlib.new(name, usedforsecurity=False) for name in algorithms
-        }
+        self._hashes = {name: new_digest(name) for name in algorithms}
 
     @property
     def can_retarget(self) -> bool:
@@ -128,7 +123,7 @@ class MultipartUpload:
         self._raise_error()
 
     def digest(self, algorithm: str) -> bytes:
-        """Return the digest of all bytes so far, by its `hashlib` name."""
+        """Return the digest of all bytes so far, by its name in `domain.digests`."""
         return self._hashes[algorithm].digest()
 
     async def publish(self, *, new: bool) -> str:
