@@ -6,8 +6,8 @@ file, or at a peer. It is always the version of the event, never a newer one.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import io
 import logging
 import os
 import tempfile
@@ -15,10 +15,10 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
-import aiofiles
 import aiohttp
+from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway.domain.addresses import host_port
@@ -30,6 +30,7 @@ from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
 from gateway.storage.protocols import ExpiringStorage, Stat, Storage
 from gateway.storage.s3.encoding import user_metadata
+from gateway.storage.waiting import finish_in_thread
 from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.storage")
@@ -75,6 +76,11 @@ class FilesService:
 
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
+        upload_id = delivery.upload_id
+        if upload_id and self._versions and self._peers and self._peers.is_remote(delivery):
+            own = await self._versions.find([upload_id])
+            if own:  # it names an address of an earlier start
+                delivery = replace(delivery, holder=None)
         version = self._peers.remember(delivery) if self._peers else None
         host, port = owner_of(delivery) or (self._peers and self._peers.own()) or (None, None)
         directory = self._disk.directory if self._disk else None
@@ -98,13 +104,12 @@ class FilesService:
         What is no local file is fetched into a temporary file first. Raises `Superseded` where it has
         been replaced, changed or removed since, `PeerUnavailable`.
         """
-        with contextlib.ExitStack() as stack:
+        async with _closed_in_thread() as stack:
             version = await self._version_of(event)
             with _event_errors(version):
                 storage = await self._readable_storage(version)
-                fd = await _local_descriptor(storage, version, stack)
-            async with aiofiles.open(fd, "rb") as reader:
-                yield reader
+                file = await _local_file(storage, version, stack)
+            yield wrap(file)
 
     async def remove(self, event: Mapping[str, Any]) -> None:
         """Remove the committed version, durably. Raises as `open` does."""
@@ -169,10 +174,8 @@ class FilesService:
         What is no local file is fetched into a temporary file first. Raises `Refusal` `not_found`,
         `bad_path`, `forbidden`; `Superseded` where `etag` is given and the file has another.
         """
-        with contextlib.ExitStack() as stack:
-            fd = await _local_descriptor(self._storage, FileVersion(path, etag), stack)
-            async with aiofiles.open(fd, "rb") as reader:
-                yield reader
+        async with _closed_in_thread() as stack:
+            yield wrap(await _local_file(self._storage, FileVersion(path, etag), stack))
 
     async def stat(self, path: str) -> Stat:
         """Describe what is stored at a path. Raises `Refusal` as `open_path` does."""
@@ -268,17 +271,30 @@ def _event_errors(version: FileVersion) -> Iterator[None]:
         raise PeerUnavailable(f"{version.owner} answers {refusal.code}: {refusal.message}") from refusal
 
 
-async def _local_descriptor(storage: Storage, version: FileVersion, stack: contextlib.ExitStack) -> int:
-    """Return a descriptor of a stored file that is the caller's to close; fetch what is not local.
+@contextlib.asynccontextmanager
+async def _closed_in_thread() -> AsyncIterator[contextlib.ExitStack]:
+    """Yield a stack for open files. Closing one waits for a thread that still reads it."""
+    stack = contextlib.ExitStack()
+    try:
+        yield stack
+    finally:
+        await finish_in_thread(stack.close)
 
-    The temporary file of what is fetched lives until `stack` is closed.
-    """
+
+async def _local_file(
+    storage: Storage, version: FileVersion, stack: contextlib.ExitStack
+) -> io.BufferedReader:
+    """Return a stored file, open for reading until `stack` is closed; fetch what is not local."""
     async with storage.open(version.path, etag=version.etag) as opened:
         version.check_upload(opened.stat)
         if opened.fd is not None:
-            return os.dup(opened.fd)
-        fetched = stack.enter_context(await asyncio.to_thread(tempfile.TemporaryFile))
+            return stack.enter_context(os.fdopen(os.dup(opened.fd), "rb"))
+        fetched = await finish_in_thread(_temporary_file, stack)
         async for piece in opened:
-            await asyncio.to_thread(fetched.write, piece)
-    await asyncio.to_thread(fetched.seek, 0)
-    return os.dup(fetched.fileno())
+            await finish_in_thread(fetched.write, piece)
+    await finish_in_thread(fetched.seek, 0)
+    return stack.enter_context(os.fdopen(os.dup(fetched.fileno()), "rb"))
+
+
+def _temporary_file(stack: contextlib.ExitStack) -> IO[bytes]:
+    return stack.enter_context(tempfile.TemporaryFile())

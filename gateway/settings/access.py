@@ -34,6 +34,15 @@ class AccessSettings(BaseModel):
             "none on loopback",
         ),
     ] = "none"
+    hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(values.host_name)], ...],
+        Option(
+            ACCESS,
+            "names in `Host` under which the gateway answers, beside localhost, IP addresses and its"
+            " advertised and public ones; checked if given, and while --auth is not set (repeatable)",
+            "NAME",
+        ),
+    ] = ()
     tokens: Annotated[
         tuple[Annotated[Token, BeforeValidator(values.token_fields)], ...],
         Option(

@@ -26,6 +26,7 @@ _TRUTHS: Final = {
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?", re.ASCII)
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PLACE: Final = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
 _ENGINE: Final = re.compile(rf"(?:nats|tls)://{_PLACE}(?:,{_PLACE})*", re.ASCII)
@@ -107,6 +108,13 @@ def host(value: object) -> object:
     if not bare or any(c.isspace() or c in "/@[]" for c in bare):
         raise ValueError("must be a host name or an IP address, such as 127.0.0.1 or 0.0.0.0")
     return bare
+
+
+def host_name(value: str) -> str:
+    """A host name as it is in `Host`, without a port; in lower case."""
+    if not _HOST_NAME.fullmatch(value):
+        raise ValueError("must be a host name such as files.example.org, without a port")
+    return value.lower().removesuffix(".")
 
 
 def origin(value: str) -> str:

@@ -23,6 +23,7 @@ from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
+from gateway.limits import MinRate
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
@@ -55,7 +56,7 @@ class RouteSteps:
         self._bodies = BodyBuffer()
         steps = (
             self._cors,
-            AuthorizeStep(auth),
+            AuthorizeStep(auth, self.cors_policy),
             RateLimitStep(),
             ValidateStep(self._bodies),
             self._count_abnormal,
@@ -168,4 +169,5 @@ class Routing:
             remote=self._auth.proxies.client_address(request.remote, request.headers),
             awaits_continue=expects_continue(request),
             path=match.path,
+            meter=MinRate(self._settings.min_rate).meter(),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -18,16 +18,18 @@ from yarl import URL
 
 from gateway.endpoints.routing import forwarding
 from gateway.endpoints.routing.forwarding import Hop
-from gateway.endpoints.routing.model import RequestContext
+from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
 from gateway.endpoints.routing.proxy_request import (
     BufferedRequestBody,
     ProxyRequestBody,
     UpstreamRequest,
     UpstreamTimeout,
+    mapped_error,
 )
 from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.upstreams import Upstreams
-from gateway.errors import ClientDisconnected, GatewayError, Refusal
+from gateway.endpoints.routing.whole_response import BufferedResponse, read_whole, request_whole
+from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
 from gateway.telemetry.logs import event
 
@@ -42,23 +44,16 @@ request with a body cannot be sent again if they close it meanwhile (RFC 9110 se
 
 READ_BUFFER_BYTES: Final = 256 << 10
 MAX_FIELD_BYTES: Final = 64 << 10
-NOT_PROXIED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
-
 _Unreachable = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-class BufferedResponse(NamedTuple):
-    """An upstream's response, read to its end."""
-
-    status: int
-    headers: CIMultiDict[str]
-    body: bytes
-
-
 class Proxy:
-    """Sends requests to upstreams, between `start` and `close`; `trusts` knows the trusted proxies."""
+    """Sends requests to upstreams, between `start` and `close`.
 
-    def __init__(self, trusts: Callable[[str | None], bool]) -> None:
+    `trusts` tells whether a request comes from a trusted proxy whose headers can be believed.
+    """
+
+    def __init__(self, trusts: Callable[[web.BaseRequest], bool]) -> None:
         self.upstreams = Upstreams()
         self._trusts = trusts
         self._session: aiohttp.ClientSession
@@ -95,19 +90,10 @@ class Proxy:
             raise
 
     async def fetch_whole(self, context: RequestContext, limit: int) -> BufferedResponse:
-        """Return the response in memory. Raises as `__call__`, and `bad_gateway` above `limit` bytes."""
+        """Return the response in memory. Raises as `__call__` and `read_whole`."""
+        request_whole(context)
         upstream_response = await self._request_any(context)
-        timeout = upstream_response.timeout
-        try:
-            async with timeout.limit_wait(context.request):
-                body = await _read_body(upstream_response, limit)
-            response = upstream_response.response
-            headers = forwarding.response_headers(response.headers)
-            return BufferedResponse(response.status, headers, body)
-        except (aiohttp.ClientError, OSError) as error:
-            raise _mapped_error(error, timeout, None) from error
-        finally:
-            await upstream_response.close()
+        return await read_whole(upstream_response, limit, context.route.limits.script)
 
     # -- one request
 
@@ -146,7 +132,7 @@ class Proxy:
         except (aiohttp.ClientError, OSError) as error:
             if body is not None:
                 await body.stop()
-            mapped = _mapped_error(error, timeout, body)
+            mapped = mapped_error(error, timeout, body)
             if isinstance(mapped, Refusal):
                 # The type of the error alone: aiohttp's message quotes the request with its credentials.
                 fields = {"upstream": upstream, "route": context.route.name, "code": mapped.code}
@@ -164,13 +150,10 @@ class Proxy:
     async def _send(
         self, context: RequestContext, upstream: str, body: ProxyRequestBody | None
     ) -> aiohttp.ClientResponse:
-        route, request = context.route, context.request
-        target = forwarding.upstream_target(
-            route.target, context.raw_resources, context.incoming.raw_query
-        )
+        route = context.route
         return await self._session.request(
-            request.method,
-            URL(f"{route.scheme}://{upstream}{target}", encoded=True),
+            context.upstream_method,
+            URL(f"{route.scheme}://{upstream}{_target(context)}", encoded=True),
             headers=self._headers(context, upstream, body),
             data=body or (BufferedRequestBody(context.body) if context.body else None),
             allow_redirects=False,
@@ -185,7 +168,7 @@ class Proxy:
             request.remote or None,
             request.scheme,
             request.headers.get(hdrs.HOST),
-            trusted=self._trusts(request.remote),
+            trusted=self._trusts(request),
         )
         headers = forwarding.request_headers(context.headers, request.headers, hop)
         headers[hdrs.HOST] = upstream
@@ -209,31 +192,18 @@ def _refuse_not_proxied(request: web.BaseRequest) -> None:
         raise Refusal("bad_request", f"{request.method} requests are not proxied")
 
 
+def _target(context: RequestContext) -> str:
+    """Return path and query for the upstream: the target of the route, or what a step has set."""
+    query = context.incoming.raw_query if context.raw_query is None else context.raw_query
+    target = forwarding.upstream_target(context.route.target, context.raw_resources, query)
+    if context.upstream_path is None:
+        return target
+    _, mark, query = target.partition("?")
+    return f"{context.upstream_path}{mark}{query}"
+
+
 def _streamed_body(context: RequestContext, timeout: UpstreamTimeout) -> ProxyRequestBody | None:
     """Return the body still to be read; None if there is none or a step has read it."""
     if context.body is not None or not context.request.body_exists:
         return None
     return ProxyRequestBody(context, timeout)
-
-
-def _mapped_error(
-    error: Exception, timeout: UpstreamTimeout, body: ProxyRequestBody | None
-) -> GatewayError:
-    """Return the error of the table for a request without a response."""
-    if body is not None and body.error is not None:
-        return body.error
-    if timeout.client_disconnected:
-        return ClientDisconnected("the client disconnected before the upstream's response")
-    if isinstance(error, TimeoutError):
-        return Refusal("gateway_timeout", f"the upstream sent nothing for {timeout.idle:g} seconds")
-    return Refusal("bad_gateway", "the upstream closed the connection, or its response is not HTTP")
-
-
-async def _read_body(upstream_response: UpstreamResponse, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in upstream_response.response.content.iter_any():
-        upstream_response.timeout.renew()
-        body += chunk
-        if len(body) > limit:
-            raise Refusal("bad_gateway", f"the upstream's response is larger than {limit} bytes")
-    return bytes(body)

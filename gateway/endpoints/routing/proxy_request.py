@@ -18,7 +18,7 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
 from gateway.endpoints.routing.model import RequestContext
-from gateway.errors import GatewayError
+from gateway.errors import ClientDisconnected, GatewayError, Refusal
 from gateway.http.protocol import on_disconnect
 from gateway.http.request_body import idle_refusal, read_chunk, send_continue_or_disconnect
 
@@ -167,7 +167,7 @@ class ProxyRequestBody(payload.Payload):
             await send_continue_or_disconnect(request)
         try:
             async with client:
-                while chunk := await read_chunk(request.content):
+                while chunk := await read_chunk(request.content, meter=self._context.meter):
                     client.suspend()
                     upstream.renew()
                     await writer.write(chunk)
@@ -177,6 +177,19 @@ class ProxyRequestBody(payload.Payload):
             if not client.expired:
                 raise
             raise idle_refusal(upstream.idle) from error
+
+
+def mapped_error(
+    error: Exception, timeout: UpstreamTimeout, body: ProxyRequestBody | None
+) -> GatewayError:
+    """Return the error of the table for a request without a response."""
+    if body is not None and body.error is not None:
+        return body.error
+    if timeout.client_disconnected:
+        return ClientDisconnected("the client disconnected before the upstream's response")
+    if isinstance(error, TimeoutError):
+        return Refusal("gateway_timeout", f"the upstream sent nothing for {timeout.idle:g} seconds")
+    return Refusal("bad_gateway", "the upstream closed the connection, or its response is not HTTP")
 
 
 class BufferedRequestBody(payload.BytesPayload):

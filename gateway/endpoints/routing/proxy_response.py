@@ -39,6 +39,7 @@ class UpstreamResponse:
         self.request = request
         self.timeout = timeout
         self._request_body = request_body
+        self._closed = False
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._connection_lost = None if protocol is None else protocol.closed
@@ -52,7 +53,13 @@ class UpstreamResponse:
             content.set_exception(aiohttp.ClientPayloadError("the upstream's body is not well-formed"))
 
     async def close(self) -> None:
-        """Release the upstream's connection: it is kept only after a complete request and response."""
+        """Release the upstream's connection: it is kept only after a complete request and response.
+
+        A second call does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
         if self._connection_lost is not None:
             self._connection_lost.remove_done_callback(self._fail_unfinished)
         if self._request_body is not None:
@@ -74,7 +81,20 @@ class ProxyResponse(GatewayResponse):
             reason=reason if reason.isascii() and reason.isprintable() else None,
             headers=response_headers(response.headers),
         )
+        if response.method == hdrs.METH_HEAD != upstream_response.request.method:
+            self.headers.popall(hdrs.CONTENT_LENGTH, None)  # of a body that is not sent
         self._upstream_response = upstream_response
+
+    async def discard(self) -> None:
+        """Release the upstream's connection: the response was sent, or is not needed."""
+        await self._upstream_response.close()
+
+    async def send(self, request: web.BaseRequest, *, close: bool = False) -> None:
+        """Send headers and body. Raises `ConnectionError` if the client has disconnected."""
+        try:  # headers that cannot be sent must not keep the upstream's connection
+            await super().send(request, close=close)
+        finally:
+            await self.discard()
 
     def set_gateway_headers(self, request_id: str) -> None:
         """Set the id alone: the other headers are the upstream's."""
@@ -112,7 +132,7 @@ class ProxyResponse(GatewayResponse):
             log.warning("proxied response aborted", extra=event("response.aborted", **fields))
             abort(self._upstream_response.request)
         finally:
-            await self._upstream_response.close()
+            await self.discard()
 
     def _is_short_and_complete(self) -> bool:
         """Tell whether the whole body has arrived and is short: then nothing has to wait."""

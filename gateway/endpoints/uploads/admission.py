@@ -24,6 +24,7 @@ from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
+from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.endpoints.uploads.whole_file import check_whole_file
 from gateway.errors import Refusal
 from gateway.http.protocol import header_lines, headers_as_dict, replace_surrogates
@@ -61,6 +62,7 @@ class Admission:
     hooks: Hooks
     inflight: Inflight
     one_time_marks: OneTimeMarks
+    event_size: EventSizeLimit | None = None
 
     async def admit(self, incoming: IncomingRequest, match: PathMatch, upload_id: str) -> AdmittedUpload:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
@@ -81,6 +83,8 @@ class Admission:
         upload.principal = truncated_principal(upload.principal)
         _check_path(upload, match)
         _check_size(upload)
+        if self.event_size is not None:
+            self.event_size.check(upload)
         if upload.grant is not None and upload.grant.once is not None:
             await asyncio.to_thread(self.one_time_marks.check_unused, upload.grant.once)
         return AdmittedUpload(upload, progress, expected, whole_length, "if-match" in lines)

@@ -7,6 +7,7 @@
       journal-<n>.db     uploads and deliveries
       owner-<n>.sock     where the owner answers the command line and the other processes
       once/              the one-time URLs that are used up, of all slots
+      relay-address      the address that deliveries in NATS name, of the latest start
       multipart/         the multipart uploads that this machine has begun
       records.db         the records of scripts, of all slots; `records.turns` orders their writers
       leaving-<n>.db     a journal whose deliveries are being moved into another one

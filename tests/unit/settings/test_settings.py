@@ -363,7 +363,7 @@ def test_a_directory_that_cannot_be_looked_up_is_left_to_the_start() -> None:
 
 def test_every_setting_is_told_to_operators() -> None:
     told = {row.name for row in settings_table()}
-    assert told == set(Settings.model_fields) - {"auth_explicit"}
+    assert told == set(Settings.model_fields) - {"auth_explicit", "directory_explicit"}
     assert all(row.option.help and row.option.metavar for row in settings_table())
 
 
@@ -382,6 +382,8 @@ def test_the_example_file_with_every_key_uncommented_says_the_defaults(tmp_path:
     keys = set(re.findall(r"^(\w+):", text, flags=re.MULTILINE))
     assert keys == {row.name for row in settings_table() if row.option.in_file}
     path = written(text)
-    assert load({}, {}) == Settings(directory=tmp_path, config=path, auth_explicit=True)
+    assert load({}, {}) == Settings(
+        directory=tmp_path, config=path, auth_explicit=True, directory_explicit=True
+    )
     path.write_text(example())
     assert load({}, {}) == Settings(directory=tmp_path, config=path)
