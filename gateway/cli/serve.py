@@ -29,7 +29,7 @@ from gateway.telemetry.logs import event
 
 HELP = """\
 Run the server. When it is ready it prints one line `listening on http://HOST:PORT` to stdout; the
-log goes to stderr. On SIGTERM it stops accepting, finishes running uploads (up to --grace seconds)
+log goes to stderr. On SIGTERM it stops accepting, finishes running uploads (up to --grace)
 and returns unfinished deliveries to the queue. SIGHUP reloads plugins and certificates, all or
 nothing. With --processes N a supervisor keeps N servers alive behind one port; send signals to it.
 """

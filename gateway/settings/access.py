@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.settings import values
-from gateway.settings.option import Option
+from gateway.settings.option import Option, Seconds
 
 ACCESS: Final = "Access"
 JWT: Final = "JSON Web Tokens"
@@ -103,11 +103,9 @@ class AccessSettings(BaseModel):
         Option(JWT, "required `token_use` claim (Cognito)", "any|access|id"),
     ] = "any"  # noqa: S105  (no password)
     jwt_leeway: Annotated[
-        float,
+        Seconds,
         Field(ge=0, le=300, allow_inf_nan=False),
-        Option(
-            JWT, "tolerated difference between the clocks of the gateway and of the issuer", "SECONDS"
-        ),
+        Option(JWT, "tolerated difference between the clocks of the gateway and of the issuer", "TIME"),
     ] = 30.0
     jwt_operators: Annotated[
         tuple[str, ...],
