@@ -72,7 +72,7 @@ class JournalOutbox:
         self._published = BatchWriter[Sequence[NewEvent]](bridge, _publish, self._notify)
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
-        """Write events with their deliveries, due now; those that exist already stay as they are.
+        """Write events with their deliveries, due at once; those that exist already stay as they are.
 
         Raises `EventEngineUnavailable`.
         """
@@ -106,7 +106,7 @@ class JournalOutbox:
             pairs = [(event.event_id, handler) for _, event in events for handler in event.handlers]
             insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
             insert(db, "events", _EVENTS, [_event(upload_id, event, now) for upload_id, event in events])
-            insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", now, now, now) for pair in pairs])
+            insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", 0, now, now) for pair in pairs])
 
         def finish(future: Future[None]) -> None:
             if future.exception() is not None:
@@ -198,7 +198,7 @@ def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
     events = [event for batch in batches for event in batch]
     rows = [(e.id, e.type, e.upload_id, e.path, e.holder, e.created, json.dumps(e.body)) for e in events]
     insert(db, "events", _EVENTS, rows, on_conflict=_ONCE)
-    due = [(e.id, handler, "ready", now, e.created, now) for e in events for handler in e.handlers]
+    due = [(e.id, handler, "ready", 0, e.created, now) for e in events for handler in e.handlers]
     insert(db, "deliveries", _DELIVERIES, due, on_conflict=_ONCE)
 
 

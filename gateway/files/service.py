@@ -18,7 +18,7 @@ import aiohttp
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from gateway.domain.addresses import Address, host_port
+from gateway.domain.addresses import host_port
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
@@ -73,23 +73,17 @@ class FilesService:
 
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
-        delivery = await self._without_earlier_address(delivery)
+        upload_id = delivery.upload_id
+        if upload_id and self._versions and self._peers and self._peers.is_remote(delivery):
+            own = await self._versions.find([upload_id])
+            if own:  # it names an address of an earlier start
+                delivery = replace(delivery, holder=None)
         version = self._peers.remember(delivery) if self._peers else None
         host, port = owner_of(delivery) or (self._peers and self._peers.own()) or (None, None)
         directory = self._disk.directory if self._disk else None
         if version is not None and version.owner is not None and not await self._is_on_disk(version):
             directory = None
         return delivered_event(delivery, host, port, directory)
-
-    async def _without_earlier_address(self, delivery: Delivery) -> Delivery:
-        """Return a delivery of an own upload without its owner, the address of an earlier start."""
-        owner, upload_id = owner_of(delivery), delivery.upload_id
-        if owner is None or upload_id is None or self._versions is None or self._peers is None:
-            return delivery
-        own = self._peers.own()
-        if own is None or Address(*own) == owner or not await self._versions.find([upload_id]):
-            return delivery
-        return replace(delivery, holder=None)
 
     def unavailable_owner(self, delivery: Delivery, failed: HandlerFailed) -> PeerUnavailable | None:
         """Return the lost connection to the file's owner that made a run fail, None for other causes."""

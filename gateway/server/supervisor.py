@@ -73,7 +73,7 @@ class Supervisor:
     _failures: dict[int, int] = field(default_factory=dict)
     _served: set[int] = field(default_factory=set)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    _opened: bool = False
+    opened: bool = False
     _announced: bool = False
     _kill_at: float | None = None
     _code: int = 0
@@ -113,14 +113,14 @@ class Supervisor:
     def _prepared(self, child: _Child) -> None:
         """Let it listen, at the first start once all are prepared."""
         child.prepared = True
-        if self._opened:
+        if self.opened:
             allow_to_listen(child.line)
             return
         for slot in range(self.count):  # the first has reported errors of the settings, if any
             if slot not in self._children and slot not in self._due:
                 self._spawn(slot)
         if all(other.prepared for other in self._children.values()):
-            self._opened = True
+            self.opened = True
             for other in self._children.values():
                 allow_to_listen(other.line)
 
@@ -154,7 +154,7 @@ class Supervisor:
         if self._kill_at is not None:
             if code not in {0, -signal.SIGTERM}:
                 self._code = self._code or 1
-        elif not self._opened or (code >= 0 and not self._announced):
+        elif not self.opened or (code >= 0 and not self._announced):
             self._code = max(code, 0) or 1
             self._stop()
         else:

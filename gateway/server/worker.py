@@ -184,6 +184,7 @@ class _WorkerPages:
         return response
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
+        self.resources.auth.local_only.refuse_foreign_host(request.headers)
         incoming = IncomingRequest(request)
         if request.method not in {"GET", "HEAD"}:
             raise Refusal(
@@ -198,7 +199,7 @@ class _WorkerPages:
         if incoming.raw_path != "/-/metrics":
             raise Refusal("not_found", "a worker has /-/health, /-/ready and /-/metrics")
         auth = self.resources.auth
-        auth.refuse_unknown_proxy(request.headers)
+        auth.local_only.refuse_proxy(request.headers)
         caller = await auth.authenticate(incoming)
         auth.authorize(caller.principal)
         body = await asyncio.to_thread(self.metrics.render)

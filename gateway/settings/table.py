@@ -35,7 +35,7 @@ _GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, _DOWNLOADS, ACCESS, JWT, _LIMITS
 class Settings(AccessSettings, EventAndStorageSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
-    `auth_explicit` is whether `auth` was set, rather than left at its default.
+    `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,7 +85,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
         ),
     ] = ()
     grace: Annotated[
-        Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "SECONDS")
+        Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "TIME")
     ] = 30.0
 
     directory: Annotated[
@@ -204,9 +204,9 @@ class Settings(AccessSettings, EventAndStorageSettings):
         Option(_LIMITS, "disk space that uploads leave free", "SIZE", shown="64MiB"),
     ] = 64 * 1024**2
     idle_timeout: Annotated[
-        float,
+        Seconds,
         Field(gt=0, allow_inf_nan=False),
-        Option(_LIMITS, "how long a client may pause within a request body", "SECONDS"),
+        Option(_LIMITS, "how long a client may pause within a request body", "TIME"),
     ] = 60.0
     min_rate: Annotated[
         int,
@@ -240,6 +240,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
     ] = "info"
 
     auth_explicit: bool = False
+    directory_explicit: bool = False
 
     @property
     def state(self) -> Path:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NoReturn
 
 import jsonschema_rs
 from aiohttp import hdrs
+from multidict import CIMultiDict
 
 from gateway.endpoints.routing.model import Check, Next, Operation, RequestContext, SchemaFault
 from gateway.errors import Refusal
@@ -28,6 +30,16 @@ MAX_BUFFERED_BYTES: Final = 512 << 20
 
 MAX_BYTES_ON_LOOP: Final = 64 << 10
 """Longer JSON is checked in a thread: the event loop must not wait for it."""
+
+JSON_TYPES: Final = frozenset({"application/json", "text/json"})
+"""Media types of JSON, beside those that end with `+json` (RFC 6839 section 3.1)."""
+
+UNSPECIFIED_TYPES: Final = frozenset(
+    {"", "application/x-www-form-urlencoded", "application/octet-stream"}
+)
+"""What `curl -d` and libraries send where nobody named a type: the body decides whether it is JSON."""
+
+_CHARSET: Final = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
 
 MAX_SHOWN_NAME: Final = 100
 """Characters of a name that an error shows."""
@@ -116,10 +128,25 @@ class ValidateStep:
         if encoding.strip().lower() != "identity":
             message = "the body is checked here: send it without Content-Encoding"
             raise Refusal("unsupported_media_type", message)
+        _settle_content_type(context.headers)
         body = await self._bodies.read_body(context)
         if len(body) > MAX_BYTES_ON_LOOP:
             return await asyncio.to_thread(_json_faults, check, body)
         return _json_faults(check, body)
+
+
+def _settle_content_type(headers: CIMultiDict[str]) -> None:
+    """Refuse a body that says it is not JSON in UTF-8; where nothing was said, say it.
+
+    An upstream must read what is checked here. Raises `Refusal("unsupported_media_type")`.
+    """
+    mime, _, parameters = headers.get(hdrs.CONTENT_TYPE, "").lower().partition(";")
+    mime, charset = mime.strip(), _CHARSET.search(parameters)
+    if mime in UNSPECIFIED_TYPES:
+        headers[hdrs.CONTENT_TYPE] = "application/json"
+    elif (mime not in JSON_TYPES and not mime.endswith("+json")) or (charset and charset[1] != "utf-8"):
+        message = "the body must be JSON in UTF-8: send it with `Content-Type: application/json`"
+        raise Refusal("unsupported_media_type", message)
 
 
 def _json_faults(check: Check, body: bytes) -> list[SchemaFault]:
