@@ -29,7 +29,7 @@ from gateway.telemetry.logs import event
 
 HELP = """\
 Run the server. When it is ready it prints one line `listening on http://HOST:PORT` to stdout; the
-log goes to stderr. On SIGTERM it stops accepting, finishes running uploads (up to --grace seconds)
+log goes to stderr. On SIGTERM it stops accepting, finishes running uploads (up to --grace)
 and returns unfinished deliveries to the queue. SIGHUP reloads plugins and certificates, all or
 nothing. With --processes N a supervisor keeps N servers alive behind one port; send signals to it.
 """
@@ -47,9 +47,13 @@ def run(settings: Settings) -> int:
     _raise_file_limit()
     shared = open_shared_resources(settings)
     with contextlib.closing(shared):
-        if settings.processes == 1:
-            return _serve(shared, 0, _nothing, lambda: _greet(shared))
-        return _supervise(shared)
+        if settings.processes > 1:
+            return _supervise(shared)
+        try:
+            return _serve(shared, 0, shared.fresh.keep, lambda: _greet(shared))
+        except BaseException:
+            shared.fresh.discard()
+            raise
 
 
 def _supervise(shared: SharedResources) -> int:
@@ -76,10 +80,13 @@ def _supervise(shared: SharedResources) -> int:
         _greet(shared)
 
     def ended(slot: int) -> None:
-        shared.reservations[slot] = 0
+        shared.reservations.clear(slot)
 
     supervisor = Supervisor(settings.processes, work, settings.grace, announce, ended, shared.close_port)
-    return supervisor.run()
+    code = supervisor.run()
+    if not supervisor.opened:
+        shared.fresh.discard()
+    return code
 
 
 def _serve(
@@ -125,10 +132,6 @@ def _spawn(tasks: set[asyncio.Task[None]], make: Callable[[], Coroutine[Any, Any
     task = asyncio.create_task(make())
     tasks.add(task)
     task.add_done_callback(tasks.discard)
-
-
-def _nothing() -> None:
-    """A single process waits for no other."""
 
 
 def _greet(shared: SharedResources) -> None:

@@ -25,7 +25,7 @@ files stay with the gateways: `files.open(event)` fetches them, and needs the in
 
 When it is connected to NATS it prints one line `working on nats://... for N handlers`; the log goes
 to stderr. --host and --port serve /-/health, /-/ready and /-/metrics. On SIGTERM it claims no more
-deliveries, waits for running ones (up to --grace seconds) and returns those that have not ended to
+deliveries, waits for running ones (up to --grace) and returns those that have not ended to
 the queue. SIGHUP reloads plugins, all or nothing.
 """
 

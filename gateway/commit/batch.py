@@ -91,7 +91,7 @@ class BatchCommitter:
     def _check_space(self, amount: int) -> Refusal | None:
         """Return why `amount` bytes do not fit; an empty file needs a byte of space too."""
         try:
-            self._disk.space.check(max(amount, 1))
+            self._disk.space.check(max(amount, 1), new_file=True)
         except (Refusal, OSError) as error:
             return refusal_of(error)
         return None

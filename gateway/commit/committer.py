@@ -21,9 +21,10 @@ from gateway.commit.failures import discard_quietly, refusal_of
 from gateway.commit.records import BatchResult, CommitRequest, LocalDisk
 from gateway.domain import failpoints
 from gateway.domain.model import Stored
-from gateway.errors import Refusal, UnknownOutcome
+from gateway.errors import UnknownOutcome
 from gateway.events.outbox import JournalOutbox
 from gateway.storage.local.incoming import IncomingFile
+from gateway.storage.waiting import finish_in_thread
 from gateway.telemetry.logs import event
 
 T = TypeVar("T")
@@ -109,17 +110,14 @@ class Committer:
         return await future
 
     async def _sync_apart(self, body: IncomingFile) -> None:
-        loop = asyncio.get_running_loop()
-        syncing = loop.run_in_executor(self._disk.executor, body.sync)
+        executor = self._disk.executor
         try:
-            await asyncio.shield(syncing)
-        except asyncio.CancelledError:
-            # The body may not be closed under the thread that syncs it.
-            syncing.add_done_callback(lambda _: discard_quietly(body))
+            await finish_in_thread(body.sync, executor=executor)
+        except BaseException as error:
+            await finish_in_thread(discard_quietly, body, executor=executor)
+            if isinstance(error, Exception):
+                raise refusal_of(error) from error
             raise
-        except (OSError, Refusal) as error:
-            await loop.run_in_executor(self._disk.executor, discard_quietly, body)
-            raise refusal_of(error) from error
 
     # -- the thread
 

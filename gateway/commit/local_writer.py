@@ -16,8 +16,10 @@ from gateway.commit.records import CommitRequest, LocalDisk
 from gateway.commit.writer import ThreadedWrite, media_type
 from gateway.domain import failpoints, paths
 from gateway.domain.model import Stored, Upload
+from gateway.limits import client_key
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES, IncomingFile
 from gateway.storage.local.xattrs import encode_xattr
+from gateway.storage.waiting import finish, finish_in_thread, wait_ended
 
 MAX_CHUNKS: Final = 512
 """Chunks buffered per body: a client that sends byte by byte must not cost an object for each."""
@@ -83,7 +85,9 @@ class LocalWriter:
     def _reserve(self, upload: Upload, *, must_exist: bool) -> Reservation:
         exists = self._disk.tree.lstat(paths.check_path(upload.path)) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
-        return self._disk.space.reserve(upload.content_length)
+        return self._disk.space.reserve(
+            upload.content_length, client_key(upload.principal, upload.remote)
+        )
 
 
 class LocalPendingWrite:
@@ -156,11 +160,10 @@ class LocalPendingWrite:
     async def discard(self) -> None:
         """Remove the body, after whatever a thread still does with it."""
         self._release_buffer()
-        if self._work is not None and not self._work.done():
-            await asyncio.wait([self._work])
+        if self._work is not None:
+            await wait_ended(self._work)
         self._reservation.close()
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._disk.executor, discard_quietly, self._file)
+        await finish_in_thread(discard_quietly, self._file, executor=self._disk.executor)
 
     def append(self, chunks: Sequence[bytes | memoryview]) -> None:
         """See `ThreadedWrite.append`."""
@@ -187,12 +190,8 @@ class LocalPendingWrite:
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         """Work on the body in a thread. A cancelled caller still waits: the thread uses the body."""
-        working = self.start_in_thread(work, self._disk.executor)
         try:
-            await asyncio.shield(working)
-        except asyncio.CancelledError:
-            await asyncio.wait([working])
-            raise
+            await finish(self.start_in_thread(work, self._disk.executor))
         except OSError as error:
             raise refusal_of(error) from error
 

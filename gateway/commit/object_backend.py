@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from gateway.commit.object_commit import ObjectCommit, ObjectCommitter
@@ -66,8 +67,8 @@ class ObjectWriter:
         key = self._names.keys.key_of("/" + "/".join(paths.check_path(upload.path)))
         exists = await self._context.objects.head_object(key) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._disk.executor, self._disk.space.check, 1)
+        check_space = partial(self._disk.space.check, 1, new_file=True)
+        await asyncio.get_running_loop().run_in_executor(self._disk.executor, check_space)
         return await self._begin(upload, algorithms)
 
     async def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Stored:

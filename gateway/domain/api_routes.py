@@ -49,6 +49,7 @@ API_ROUTES: Final = (
         "DELETE", "/-/objects/{filepath}", Access.SIGNED_OR_PEER, "object", "Remove, for peers only"
     ),
     ApiRoute("GET", "/-/events", Access.OPERATOR, "events", "Deliveries of events"),
+    ApiRoute("GET", "/-/events/queue", Access.OPERATOR, "events.queue", "Where events are queued"),
     ApiRoute("GET", "/-/events/depth", Access.OPERATOR, "events.depth", "Waiting deliveries, counted"),
     ApiRoute("GET", "/-/events/paused", Access.OPERATOR, "events.paused", "Handlers that are paused"),
     ApiRoute("POST", "/-/events/retry", Access.OPERATOR, "events.retry", "Retry deliveries now"),

@@ -1,7 +1,8 @@
 """One thread that writes a SQLite file with group commit.
 
-All operations that wait become one transaction, so a thousand callers pay for a few fsyncs. An operation
-that fails is repeated alone: it spoils no other.
+All operations that wait become one transaction, so a thousand callers pay for a few fsyncs; long ones
+do not hold up the result of those before them. An operation that fails is repeated alone: it spoils no
+other.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+MAX_TRANSACTION_TIME: Final = 0.02
+"""Seconds after which no further operation joins a transaction."""
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -116,24 +121,32 @@ class SqliteWriter:
 
 
 def _run_batch(connection: WriterConnection, batch: list[_Job]) -> None:
-    try:
-        results = _transaction(connection, batch)
-    except Exception as error:
-        if len(batch) == 1:
-            batch[0][1].set_exception(error)
+    while batch:
+        try:
+            results = _transaction(connection, batch)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            # One operation failed, or the disk: alone, each gets its own error.
+            for job in batch:
+                _run_batch(connection, [job])
             return
-        # One operation failed, or the disk: alone, each gets its own error.
-        for job in batch:
-            _run_batch(connection, [job])
-        return
-    for (_, future), result in zip(batch, results, strict=True):
-        future.set_result(result)
+        for (_, future), result in zip(batch, results, strict=False):
+            future.set_result(result)
+        batch = batch[len(results) :]
 
 
 def _transaction(connection: WriterConnection, batch: list[_Job]) -> list[Any]:
+    """Run the first operations of a batch, as many as `MAX_TRANSACTION_TIME` allows and at least one."""
+    until = time.monotonic() + MAX_TRANSACTION_TIME
+    results: list[Any] = []
     try:
         connection.begin()
-        results = [operation(connection.db) for operation, _ in batch]
+        for operation, _ in batch:
+            results.append(operation(connection.db))
+            if time.monotonic() > until:
+                break
         connection.commit()
     except BaseException as error:
         connection.rollback(error)

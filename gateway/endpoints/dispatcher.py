@@ -145,6 +145,8 @@ class Dispatcher:
     async def _dispatch(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse:
         if self.stopping:
             raise Refusal("stopping", "the gateway is being stopped")
+        if not owner:
+            self.auth.local_only.refuse_foreign_host(request.headers)
         incoming = IncomingRequest(request, owner=owner)
         raw_path = incoming.raw_path
         if (match := match_object_path(raw_path)) is not None:
@@ -152,7 +154,7 @@ class Dispatcher:
             return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
-        self.auth.refuse_unknown_proxy(request.headers)
+        self.auth.local_only.refuse_proxy(request.headers)
         downloads = self.files.downloads.enabled
         if request.method in {"GET", "HEAD"} and downloads:
             folder = archived_folder(self._template, incoming)
@@ -170,7 +172,7 @@ class Dispatcher:
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
         """Serve a stored path to a signed URL, or to a gateway of this installation."""
         request = incoming.request
-        self.auth.refuse_unknown_proxy(request.headers)
+        self.auth.local_only.refuse_proxy(request.headers)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
             raise Refusal("forbidden", "only signed URLs are served here")
@@ -189,7 +191,7 @@ class Dispatcher:
             match = None  # `/-/objects` in another spelling: only the plain one is served
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:
-            self.auth.refuse_unknown_proxy(incoming.request.headers)
+            self.auth.local_only.refuse_proxy(incoming.request.headers)
             try:
                 incoming.operator = await self._operator(incoming)
             except Refusal:

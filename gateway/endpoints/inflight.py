@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.domain.model import Upload
+from gateway.domain.units import iso_time
 from gateway.errors import Refusal
 
 MAX_UPLOADS: Final = 10_000
@@ -38,7 +39,7 @@ class Progress:
             "path": self.upload.path,
             "bytes": self.received,
             "content_length": self.upload.content_length,
-            "created": self.upload.created,
+            "created": iso_time(self.upload.created),
             "error": self.error,
             "handlers": [],
         }

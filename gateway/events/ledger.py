@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -34,13 +34,28 @@ from gateway.events.protocols import (
     read_positions,
 )
 
-MAX_CHUNK: Final = 2000
-"""Deliveries that one operation changes: some 20 ms."""
+MAX_CHUNK: Final = 500
+"""Deliveries that one operation changes: some 7 ms."""
+
+MAX_LISTED: Final = 250
+"""Deliveries that one operation lists, with their events and uploads: some 7 ms."""
+
+MAX_PRUNED: Final = 200
+"""Deliveries that one operation prunes, with their runs and events: some 5 ms."""
+
+MAX_PRUNE_WINDOW: Final = 1000
+"""Uploads that one operation examines for pruning: some 5 ms where it deletes them all."""
 
 PRUNE_INTERVAL: Final = 600.0
 """Seconds between two rounds of pruning."""
 
+MAX_CLOCK_STEP: Final = 60.0
+"""Seconds by which the clock may be set between two rounds of pruning."""
+
 _COUNTED: Final = ("ready", "running", "dead")
+
+_UploadPosition = tuple[float, str]
+"""Where pruning of uploads goes on: behind this time of commit and id."""
 
 
 class JournalLedger:
@@ -71,7 +86,7 @@ class JournalLedger:
         position: int | None = read_positions(after or "0", 1)[0]
         window = limit + 1
         while position is not None and len(rows) < limit:
-            left = limit - len(rows)
+            left = min(limit - len(rows), MAX_LISTED)
             page = partial(queries.page, query=query, after=position, limit=left, window=window)
             more, position = await self._run(page)
             rows += more
@@ -96,7 +111,7 @@ class JournalLedger:
                 return None
             events = db.execute("SELECT id FROM events WHERE upload_id = ? ORDER BY id", (upload_id,))
             deliveries = [
-                {**asdict(delivery.row), "runs": list(map(asdict, delivery.runs))}
+                delivery.fields()
                 for (event,) in events.fetchall()
                 for delivery in queries.deliveries(db, event)
             ]
@@ -138,28 +153,38 @@ class JournalLedger:
         """Write a row, to check that the journal is writable."""
         return self._database.write("REPLACE INTO facts VALUES ('checked', ?)", (str(time.time()),))
 
-    def prune(self, before: float, relayed_before: float, limit: int = 1000) -> Future[int]:
+    async def prune(self, before: float, relayed_before: float) -> int:
         """Delete what is done, and uploads without events, older than `before` (Unix time).
 
         What a remote engine has is deleted where it is older than `relayed_before`. Dead deliveries stay
-        until an operator decides. Returns how many deliveries and uploads were deleted: up to `limit` of
-        each.
+        until an operator decides. Returns how many deliveries and uploads were deleted. Raises
+        `EventEngineUnavailable`; what was deleted by then stays so.
         """
-        edges = {"done": before, "relayed": relayed_before}
-        return self._database.submit(lambda db: _prune(db, edges, limit))
+        count = 0
+        for state, edge in (("done", before), ("relayed", relayed_before)):
+            while pruned := await self._run(partial(_prune_deliveries, state=state, before=edge)):
+                count += pruned
+        after: _UploadPosition | None = (-math.inf, "")
+        while after is not None:
+            pruned, after = await self._run(partial(_prune_uploads, before=before, after=after))
+            count += pruned
+        return count
 
     async def prune_periodically(self, retention: float, relayed_retention: float) -> None:
-        """Prune now and every `PRUNE_INTERVAL`, until cancelled.
+        """Prune every `PRUNE_INTERVAL`, until cancelled.
 
         What is done is deleted `retention` seconds after its end, what was relayed to a remote engine
-        `relayed_retention` seconds after that.
+        `relayed_retention` seconds after that. A round in which the clock was set is left out, and none
+        is at the start, when the clock may be about to be.
         """
         while True:
-            with contextlib.suppress(sqlite3.Error):
-                now = time.time()
-                while await asyncio.wrap_future(self.prune(now - retention, now - relayed_retention)):
-                    pass
+            offset = time.time() - time.monotonic()
             await asyncio.sleep(PRUNE_INTERVAL)
+            now = time.time()
+            if abs(now - time.monotonic() - offset) > MAX_CLOCK_STEP:
+                continue
+            with contextlib.suppress(EventEngineUnavailable):
+                await self.prune(now - retention, now - relayed_retention)
 
 
 def merge_depths(depths: Iterable[Depth]) -> list[Depth]:
@@ -184,7 +209,7 @@ def _change(db: sqlite3.Connection, verb: Verb, query: LedgerQuery, after: int, 
 def _begin_round(db: sqlite3.Connection, seqs: Sequence[int]) -> None:
     """Begin a new round of attempts: no late settlement of an earlier one changes it."""
     db.execute(
-        "UPDATE deliveries SET state = 'ready', attempt = 0, round = round + 1, due = :now,"
+        "UPDATE deliveries SET state = 'ready', attempt = 0, round = round + 1, due = 0,"
         " error = NULL, updated = :now WHERE seq IN (SELECT value FROM json_each(:seqs))",
         {"now": time.time(), "seqs": json.dumps(seqs)},
     )
@@ -207,18 +232,30 @@ def _delete_orphans(db: sqlite3.Connection, deleted: Sequence[tuple[int, str]]) 
     )
 
 
-def _prune(db: sqlite3.Connection, edges: Mapping[str, float], limit: int) -> int:
-    deleted: list[tuple[int, str]] = []
-    for state, before in edges.items():
-        deleted += db.execute(
-            "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries"  # noqa: S608 (ours)
-            f" WHERE state = '{state}' AND updated < ? LIMIT ?) RETURNING seq, event_id",
-            (before, limit - len(deleted)),
-        ).fetchall()
+def _prune_deliveries(db: sqlite3.Connection, state: str, before: float) -> int:
+    """Delete deliveries that ended in `state` before `before`; return how many, 0 for no more."""
+    deleted = db.execute(
+        "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries"  # noqa: S608 (ours)
+        f" WHERE state = '{state}' AND updated < ? LIMIT ?) RETURNING seq, event_id",
+        (before, MAX_PRUNED),
+    ).fetchall()
     _delete_orphans(db, deleted)
-    uploads = db.execute(
-        "DELETE FROM uploads WHERE id IN (SELECT id FROM uploads u WHERE committed < ?"
-        " AND NOT EXISTS (SELECT 1 FROM events WHERE upload_id = u.id) LIMIT ?)",
-        (edges["done"], limit),
-    ).rowcount
-    return len(deleted) + uploads
+    return len(deleted)
+
+
+def _prune_uploads(
+    db: sqlite3.Connection, before: float, after: _UploadPosition
+) -> tuple[int, _UploadPosition | None]:
+    """Delete uploads without events among the next ones, the oldest first.
+
+    Returns how many, and where the next window begins. Those with events are passed over once a round:
+    deliveries that are dead may keep many for a long time.
+    """
+    window = db.execute(
+        "SELECT committed, id, EXISTS (SELECT 1 FROM events WHERE upload_id = u.id) FROM uploads u"
+        " WHERE (committed, id) > (?, ?) AND committed < ? ORDER BY committed, id LIMIT ?",
+        (*after, before, MAX_PRUNE_WINDOW),
+    ).fetchall()
+    unneeded = [(upload_id,) for _, upload_id, has_events in window if not has_events]
+    db.executemany("DELETE FROM uploads WHERE id = ?", unneeded)
+    return len(unneeded), window[-1][:2] if len(window) == MAX_PRUNE_WINDOW else None

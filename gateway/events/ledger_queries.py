@@ -25,21 +25,27 @@ from gateway.events.protocols import (
     Verb,
 )
 
-MAX_WINDOW: Final = 20_000
-"""Rows that one operation reads: some 10 ms."""
+MAX_WINDOW: Final = 8000
+"""Rows that one operation reads: some 7 ms."""
 
 MAX_RUNS: Final = 100
 """Runs of a delivery that are listed: the latest."""
 
 _IS: Final[Mapping[str, str]] = {
-    "ready": "state = 'ready' AND due <= :now",
-    "delayed": "state = 'ready' AND due > :now",
-    "running": "state = 'running'",
-    "dead": "state = 'dead'",
-    "done": "state = 'done'",
-    "relayed": "state = 'relayed'",
+    "ready": "+state = 'ready' AND due <= :now",
+    "delayed": "+state = 'ready' AND due > :now",
+    "running": "+state = 'running'",
+    "dead": "+state = 'dead'",
+    "done": "+state = 'done'",
+    "relayed": "+state = 'relayed'",
 }
-"""The condition of each listed state. Relayed rows are listed by the engine that has them."""
+"""The condition of each state.
+
+The `+` keeps SQLite from reading all that is done, by the index of what has ended, for each window.
+"""
+
+_LISTED: Final = tuple(state for state in STATES if state != "relayed")
+"""What a page lists without a state. The engine that has relayed deliveries lists them."""
 
 _KEPT_AS: Final[Mapping[str, str]] = {
     "ready": "ready",
@@ -49,13 +55,10 @@ _KEPT_AS: Final[Mapping[str, str]] = {
 }
 """States whose rows the index of the unfinished finds, by their name in the table."""
 
-_SHOWN: Final = (
-    "CASE WHEN d.state = 'ready' AND d.due > :now THEN 'delayed'"
-    " WHEN d.state = 'relayed' THEN 'done' ELSE d.state END"
-)
+_SHOWN: Final = "CASE WHEN d.state = 'ready' AND d.due > :now THEN 'delayed' ELSE d.state END"
 _ROW: Final = (
     "SELECT d.event_id, e.upload_id, d.handler, e.type, coalesce(u.path, e.path),"  # noqa: S608 (ours)
-    f" {_SHOWN}, d.attempt, d.error, d.created, d.due, d.seq FROM deliveries d"
+    f" {_SHOWN}, d.attempt, d.error, d.created, max(d.due, d.created), d.seq FROM deliveries d"
     " JOIN events e ON e.id = d.event_id LEFT JOIN uploads u ON u.id = e.upload_id"
 )
 
@@ -78,7 +81,7 @@ class MatchedRows(NamedTuple):
 
 def list_query(selection: Selection) -> LedgerQuery:
     """Return the query of what a page lists."""
-    return _query(selection, (selection.state,) if selection.state else STATES)
+    return _query(selection, (selection.state,) if selection.state else _LISTED)
 
 
 def bulk_query(verb: Verb, selection: Selection) -> LedgerQuery:

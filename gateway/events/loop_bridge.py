@@ -12,11 +12,14 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from gateway.domain.sqlite_writer import Operation
 from gateway.errors import EventEngineUnavailable
 from gateway.events.database import Database, StatementValues
+
+MAX_ITEMS: Final = 128
+"""Items that one operation writes: some 15 ms where each has an error of the greatest length."""
 
 T = TypeVar("T")
 _Waiting = tuple["asyncio.Future[Any]", "Future[Any]"]
@@ -114,7 +117,8 @@ class BatchWriter(Generic[T]):
 
     def _send_waiting(self) -> None:
         items, self._items = self._items, []
-        self._send(items)
+        for start in range(0, len(items), MAX_ITEMS):
+            self._send(items[start : start + MAX_ITEMS])
 
     def _send(self, items: list[tuple[T, asyncio.Future[None]]]) -> None:
         values = [item for item, _ in items]

@@ -8,13 +8,14 @@ both to this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from gateway.domain.model import Delivery
 
-State = Literal["ready", "running", "delayed", "dead", "done"]
-STATES: Final[tuple[State, ...]] = ("ready", "running", "delayed", "dead", "done")
+State = Literal["ready", "running", "delayed", "dead", "done", "relayed"]
+STATES: Final[tuple[State, ...]] = ("ready", "running", "delayed", "dead", "done", "relayed")
+"""`relayed`: a remote engine has the delivery, and only that engine knows what became of it."""
 
 INVALID_CURSOR: Final = "invalid cursor: use the one of the previous page"
 
@@ -48,6 +49,17 @@ class NewEvent:
     upload_id: str | None = None
     path: str | None = None
     holder: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class QueueName:
+    """The queue of an installation: `journal`, or the servers of NATS and the prefix of names there."""
+
+    queue: str = "journal"
+    prefix: str | None = None
+
+    def __str__(self) -> str:
+        return self.queue if self.prefix is None else f"{self.queue} (prefix {self.prefix})"
 
 
 class Outbox(Protocol):
@@ -91,10 +103,17 @@ class Queue(Protocol):
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Return deliveries unharmed: due again in `delay` seconds, no attempt is used."""
 
-    async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
-        """Make waiting deliveries of handlers other than `handlers` dead; return how many.
+    async def limit_delays(self, handler: str, longest: float) -> int:
+        """Make some deliveries due that would wait for more than `longest` seconds; return how many.
 
-        An engine that several nodes share returns 0: another node may have the handler.
+        They were delayed while the clock was ahead. 0 means that no more wait so long.
+        """
+
+    async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
+        """Make some waiting deliveries of handlers other than `handlers` dead; return how many.
+
+        0 means that no more wait. An engine that several nodes share returns 0: another node may have
+        the handler.
         """
 
 
@@ -165,6 +184,10 @@ class DeliveryHistory:
 
     row: DeliveryRow
     runs: list[Attempt]
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of the delivery, and those of its `runs`."""
+        return {**asdict(self.row), "runs": list(map(asdict, self.runs))}
 
 
 @dataclass(slots=True, frozen=True)

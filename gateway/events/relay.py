@@ -37,6 +37,10 @@ MIN_DELAY: Final = 0.25
 MAX_DELAY: Final = 5.0
 """Seconds between two batches while the engine takes nothing: the first and the longest delay."""
 
+MIN_UNFIT_DELAY: Final = 60.0
+MAX_UNFIT_DELAY: Final = 3600.0
+"""Seconds until a delivery that is too large for the engine is tried again: first and at most."""
+
 
 @dataclass(slots=True, frozen=True)
 class OutgoingDelivery:
@@ -144,22 +148,24 @@ class Relay:
                 del unsent[id(delivery)]
             for delivery, error in zip(claimed, errors, strict=True):
                 if isinstance(error, ValueError):
-                    await self._reject(delivery, error)
+                    await self._delay_unfit(delivery, error)
                     del unsent[id(delivery)]
             self._adjust_delay(next((e for e in errors if isinstance(e, EventEngineUnavailable)), None))
         finally:
             if unsent:
                 await self._requeue(list(unsent.values()))
 
-    async def _reject(self, delivery: Delivery, error: ValueError) -> None:
+    async def _delay_unfit(self, delivery: Delivery, error: ValueError) -> None:
+        """Keep in the journal what the engine cannot take: not dead, as its handler has not run."""
+        delay = min(MIN_UNFIT_DELAY * 2 ** min(delivery.attempt - 1, 16), MAX_UNFIT_DELAY)
         log.error(
-            "event %s for %s cannot be relayed and is dead now: %s",
+            "event %s for %s cannot be relayed and waits in the journal: %s",
             delivery.event_id,
             delivery.handler,
             error,
-            extra=event("delivery.dead", event_id=delivery.event_id, handler=delivery.handler),
+            extra=event("delivery.unfit", event_id=delivery.event_id, handler=delivery.handler),
         )
-        await self._source.dead_letter(delivery, str(error), 0.0)
+        await self._source.retry(delivery, delay, str(error), 0.0)
 
     async def _requeue(self, deliveries: list[Delivery]) -> None:
         # Where the journal fails as well, the next start finds them running and makes them ready.

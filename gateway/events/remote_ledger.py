@@ -6,17 +6,17 @@ and may be repeated. The caller closes the session.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
 from gateway.domain.api_routes import EVENTS_PREFIX, literal_names
+from gateway.domain.units import iso_time, unix_time
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.protocols import (
     STATES,
@@ -27,6 +27,7 @@ from gateway.events.protocols import (
     DeliveryRow,
     Depth,
     EventHistory,
+    QueueName,
     Selection,
     State,
     Verb,
@@ -71,9 +72,15 @@ class RemoteLedger:
         self._base = base.rstrip("/")
         self._scope = {"scope": "slot"} if alone else {}
 
+    async def queue(self) -> QueueName:
+        """Return the queue of the server."""
+        return QueueName(**await self._request("GET", "queue"))
+
     async def depth(self) -> list[Depth]:
         """See `Ledger`."""
-        return [Depth(**depth) for depth in (await self._request("GET", "depth"))["depth"]]
+        return [
+            Depth(**_decode_times(depth)) for depth in (await self._request("GET", "depth"))["depth"]
+        ]
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> DeliveryPage:
         """See `Ledger`."""
@@ -82,7 +89,8 @@ class RemoteLedger:
         fields |= {"limit": limit} | ({} if after is None else {"after": after})
         query = [*events, *((name, str(value)) for name, value in fields.items())]
         data = await self._request("GET", "", query)
-        return DeliveryPage([DeliveryRow(**row) for row in data["deliveries"]], data["next"])
+        rows = [DeliveryRow(**_decode_times(row)) for row in data["deliveries"]]
+        return DeliveryPage(rows, data["next"])
 
     async def history(self, event_id: str) -> EventHistory | None:
         """See `Ledger`."""
@@ -148,29 +156,49 @@ async def _decode(response: aiohttp.ClientResponse) -> Any:
     raise EventEngineUnavailable(reason)
 
 
+_TIMES: Final = ("created", "due", "ended", "oldest")
+"""Fields that are Unix times here, and ISO 8601 in JSON."""
+
+
 def encode_page(page: DeliveryPage) -> Json:
     """Return a page as JSON: `deliveries` and the cursor `next`."""
-    return {"deliveries": [asdict(row) for row in page.rows], "next": page.next}
+    return {"deliveries": [encode_row(row) for row in page.rows], "next": page.next}
+
+
+def encode_row(row: DeliveryRow) -> Json:
+    """Return a delivery as JSON."""
+    return _encode_times(asdict(row))
 
 
 def encode_history(history: EventHistory) -> Json:
     """Return an event as JSON: its deliveries are its `handlers`, each with its `runs`."""
-    data = asdict(history)
-    handlers = [{**delivery["row"], "runs": delivery["runs"]} for delivery in data.pop("deliveries")]
-    return {**data, "handlers": handlers}
+    data = asdict(replace(history, deliveries=[]))
+    del data["deliveries"]
+    handlers = [_encode_times(delivery.fields()) for delivery in history.deliveries]
+    for handler in handlers:
+        handler["runs"] = list(map(_encode_times, handler["runs"]))
+    return {**_encode_times(data), "handlers": handlers}
 
 
 def _decode_history(data: Json) -> EventHistory:
     deliveries = []
     for row in data.pop("handlers"):
-        runs = [Attempt(**run) for run in row.pop("runs")]
-        deliveries.append(DeliveryHistory(DeliveryRow(**row), runs))
-    return EventHistory(**data, deliveries=deliveries)
+        runs = [Attempt(**_decode_times(run)) for run in row.pop("runs")]
+        deliveries.append(DeliveryHistory(DeliveryRow(**_decode_times(row)), runs))
+    return EventHistory(**_decode_times(data), deliveries=deliveries)
 
 
 def encode_depth(depths: list[Depth]) -> Json:
     """Return depths as JSON."""
-    return {"depth": [asdict(depth) for depth in depths]}
+    return {"depth": [_encode_times(asdict(depth)) for depth in depths]}
+
+
+def _encode_times(fields: Json) -> Json:
+    return {name: iso_time(value) if name in _TIMES else value for name, value in fields.items()}
+
+
+def _decode_times(fields: Json) -> Json:
+    return {name: unix_time(value) if name in _TIMES else value for name, value in fields.items()}
 
 
 def encode_selection(selection: Selection) -> Json:
@@ -199,7 +227,7 @@ def decode_state(value: Any) -> State | None:
     """Read a state. Raises `ValueError`."""
     if value is None:
         return None
-    if value not in get_args(State):
+    if value not in STATES:
         raise ValueError(f"state is one of {', '.join(STATES)}")
     state: State = value
     return state
@@ -213,13 +241,10 @@ def decode_name(value: Any, field: str) -> str:
 
 
 def decode_time(value: Any) -> float | None:
-    """Read a Unix time in seconds. Raises `ValueError`."""
+    """Read a time in ISO 8601, or a Unix time in seconds. Raises `ValueError`."""
     if value is None:
         return None
     try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if isinstance(value, bool) or not 0 <= seconds < math.inf:
-        raise ValueError("since is a Unix time in seconds")
-    return seconds
+        return unix_time("" if isinstance(value, bool) else str(value))
+    except ValueError:
+        raise ValueError("since is a time such as 2026-11-28T08:00:00Z, or a Unix time") from None

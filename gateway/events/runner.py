@@ -30,6 +30,10 @@ POSTPONE_POLICY: Final = RetryPolicy(backoff=1.0, max_backoff=30.0)
 """The delays of a postponed delivery. It has no last attempt."""
 
 
+DELAYS_INTERVAL: Final = 60.0
+"""Seconds between two looks for deliveries that wait too long: the clock was ahead when they failed."""
+
+
 class RunMetrics(Protocol):
     """Counts runs."""
 
@@ -65,14 +69,16 @@ class Runner:
         self._postponed: dict[str | None, int] = {}
         self._consumers: dict[str, HandlerConsumer] = {}
         self._retired: list[HandlerConsumer] = []
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._periodic: list[asyncio.Task[None]] = []
+        self._orphans: asyncio.Task[None] | None = None
         self._stopping = False
 
     async def start(self, specs: Iterable[HandlerSpec]) -> None:
         """Begin to deliver to the handlers of `specs`."""
         await self.refresh(specs)
+        self._periodic.append(asyncio.create_task(self._limit_delays()))
         if self._queue.lease is not None:
-            self._heartbeat = asyncio.create_task(self._keep_leases(self._queue.lease / 3))
+            self._periodic.append(asyncio.create_task(self._keep_leases(self._queue.lease / 3)))
 
     async def refresh(self, specs: Iterable[HandlerSpec]) -> None:
         """Follow a reload: new handlers get a consumer, those that are gone get no more deliveries."""
@@ -80,7 +86,12 @@ class Runner:
         gone = [self._consumers.pop(name) for name in list(self._consumers) if name not in loaded]
         self._retired = [consumer for consumer in self._retired if consumer.runs] + gone
         await asyncio.gather(*(consumer.stop_claiming() for consumer in gone))
-        await self._dead_letter_orphans(list(loaded))
+        if self._orphans is not None:
+            self._orphans.cancel()
+        handlers = list(loaded)
+        if count := await self._dead_letter_some(handlers):
+            # There may be a million more; nobody waits for that.
+            self._orphans = asyncio.create_task(self._dead_letter_orphans(handlers, count))
         for name, spec in loaded.items():
             if name in self._consumers:
                 self._consumers[name].update_spec(spec)
@@ -93,24 +104,35 @@ class Runner:
         A run that fails meanwhile goes back to the queue too: what it needs may be stopping as well.
         """
         self._stopping = True
+        if self._orphans is not None:
+            self._orphans.cancel()
         consumers = [*self._consumers.values(), *self._retired]
         await asyncio.gather(*(consumer.stop_claiming() for consumer in consumers))
         runs = {run: delivery for consumer in consumers for run, delivery in consumer.runs.items()}
         if runs:
             await asyncio.wait(runs, timeout=grace)
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        for task in self._periodic:
+            task.cancel()
         unfinished = [delivery for run, delivery in runs.items() if not run.done()]
         for run in runs:
             run.cancel()
         if unfinished:
             await self._requeue(unfinished)
 
-    async def _dead_letter_orphans(self, handlers: list[str]) -> None:
-        with contextlib.suppress(EventEngineUnavailable):
-            if count := await self._queue.dead_letter_orphans(handlers):
-                orphaned = "%d deliveries are dead: no plugin has their handler"
-                log.warning(orphaned, count, extra=logs.event("delivery.orphaned", count=count))
+    async def _dead_letter_orphans(self, handlers: list[str], count: int) -> None:
+        """Go on until none is left; `count` are dead already."""
+        try:
+            while more := await self._dead_letter_some(handlers):
+                count += more
+        finally:
+            orphaned = "%d deliveries are dead: no plugin has their handler"
+            log.warning(orphaned, count, extra=logs.event("delivery.orphaned", count=count))
+
+    async def _dead_letter_some(self, handlers: list[str]) -> int:
+        try:
+            return await self._queue.dead_letter_orphans(handlers)
+        except EventEngineUnavailable:
+            return 0  # the next start or reload finds them
 
     async def _requeue(self, deliveries: list[Delivery], delay: float = 0.0) -> None:
         count = len(deliveries)
@@ -118,6 +140,17 @@ class Runner:
         log.info(returned, count, extra=logs.event("delivery.returned", count=count, delay=delay))
         with contextlib.suppress(EventEngineUnavailable):
             await self._queue.requeue(deliveries, delay)
+
+    async def _limit_delays(self) -> None:
+        """Let no delivery wait longer than its handler's longest back-off, wherever the clock was."""
+        while True:
+            for consumer in list(self._consumers.values()):
+                spec = consumer.spec
+                longest = max(spec.retry.max_backoff, POSTPONE_POLICY.max_backoff)
+                with contextlib.suppress(EventEngineUnavailable):
+                    while await self._queue.limit_delays(spec.name, longest + 1):
+                        pass
+            await asyncio.sleep(DELAYS_INTERVAL)
 
     async def _keep_leases(self, interval: float) -> None:
         """Renew the leases of all that is not settled, every `interval` seconds."""

@@ -6,9 +6,10 @@ What is saved is durable before `save` returns, and publishes `OnObjectCreated`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -17,6 +18,7 @@ from gateway.commit.writer import PendingWrite, StorageWriter
 from gateway.domain.metadata import normalize_metadata
 from gateway.domain.model import ON_CONFLICT, OnConflict, Stored, Upload, new_id
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
+from gateway.storage.waiting import finish_in_thread, finish_on_loop
 
 T = TypeVar("T")
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | AsyncIterable[bytes]
@@ -79,11 +81,19 @@ class FileSaver:
         if writer is not None and small and isinstance(source, bytes | bytearray | memoryview):
             content = bytes(source)
             return await self._on_server_loop(lambda: writer.store(upload, content, from_client=False))
-        return await self._store(upload, chunks)
+        try:
+            return await self._store(upload, chunks)
+        finally:
+            if isinstance(chunks, AsyncGenerator) and chunks is not source:
+                await chunks.aclose()  # it may hold a file open
 
     async def _write(
         self, writer: StorageWriter, upload: Upload, chunks: AsyncIterator[bytes]
     ) -> Stored:
+        """Write from this loop to the server's. A cancelled caller leaves nothing behind.
+
+        The body is in `begun` until its commit begins: from then on it is the writer's.
+        """
         begun: list[PendingWrite] = []
         try:
             await self._on_server_loop(partial(_begin, writer, upload, begun))
@@ -92,19 +102,15 @@ class FileSaver:
                 for part in _split(chunk):
                     await self._on_server_loop(partial(pending.write, part))
             await self._on_server_loop(pending.finish)
+            return await self._on_server_loop(partial(_commit, begun))
         except BaseException:
-            await asyncio.shield(self._on_server_loop(partial(_discard, begun)))
+            await self._on_server_loop(partial(_discard, begun), cancellable=False)
             raise
-        return await self._on_server_loop(lambda: pending.commit({}, from_client=False))
 
-    async def _on_server_loop(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _on_server_loop(self, work: Callable[[], Awaitable[T]], *, cancellable: bool = True) -> T:
         if self._loop is None or self._loop is asyncio.get_running_loop():
             return await work()
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_run(work), self._loop))
-
-
-async def _run(work: Callable[[], Awaitable[T]]) -> T:
-    return await work()
+        return await finish_on_loop(self._loop, work, cancellable=cancellable)
 
 
 async def _begin(writer: StorageWriter, upload: Upload, begun: list[PendingWrite]) -> None:
@@ -112,10 +118,14 @@ async def _begin(writer: StorageWriter, upload: Upload, begun: list[PendingWrite
     begun.append(await writer.begin(upload))
 
 
+async def _commit(begun: list[PendingWrite]) -> Stored:
+    return await begun.pop().commit({}, from_client=False)
+
+
 async def _discard(begun: list[PendingWrite]) -> None:
     """Discard what was begun, if anything was. On the server's loop, which alone knows that."""
-    for pending in begun:
-        await pending.discard()
+    while begun:
+        await begun.pop().discard()
 
 
 def _split(chunk: bytes) -> list[bytes]:
@@ -131,7 +141,7 @@ async def _chunks_of(source: Source) -> tuple[AsyncIterator[bytes], int | None]:
         return _from_bytes(content), len(content)
     if isinstance(source, str | os.PathLike):
         file = Path(source)
-        status = await asyncio.to_thread(file.stat)
+        status = await finish_in_thread(file.stat)
         return _from_file(file, status), status.st_size or None  # a generated file says size 0
     if not isinstance(source, AsyncIterable):
         raise TypeError("save() takes bytes, the path of a local file, or an async iterator of bytes")
@@ -144,12 +154,13 @@ async def _from_bytes(content: bytes) -> AsyncIterator[bytes]:
 
 async def _from_file(file: Path, status: os.stat_result) -> AsyncIterator[bytes]:
     """Read a file up to the size in `status`: what is appended meanwhile is left out."""
-    with await asyncio.to_thread(file.open, "rb") as opened:
+    with contextlib.ExitStack() as stack:
+        opened = await finish_in_thread(lambda: stack.enter_context(file.open("rb")))
         left = status.st_size
         if left and not os.path.samestat(status, os.fstat(opened.fileno())):
             raise OSError(f"{file} was replaced while it was being saved")
         wanted = min(CHUNK_BYTES, left) if left else CHUNK_BYTES
-        while chunk := await asyncio.to_thread(opened.read, wanted):
+        while chunk := await finish_in_thread(opened.read, wanted):
             yield chunk
             if status.st_size:
                 left -= len(chunk)

@@ -6,25 +6,23 @@ file, or at a peer. It is always the version of the event, never a newer one.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import aiofiles
 import aiohttp
+from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
 from gateway.domain.addresses import host_port
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
+from gateway.files.local_copy import closed_in_thread, open_local
 from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
 from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
@@ -75,6 +73,11 @@ class FilesService:
 
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
+        upload_id = delivery.upload_id
+        if upload_id and self._versions and self._peers and self._peers.is_remote(delivery):
+            own = await self._versions.find([upload_id])
+            if own:  # it names an address of an earlier start
+                delivery = replace(delivery, holder=None)
         version = self._peers.remember(delivery) if self._peers else None
         host, port = owner_of(delivery) or (self._peers and self._peers.own()) or (None, None)
         directory = self._disk.directory if self._disk else None
@@ -98,13 +101,12 @@ class FilesService:
         What is no local file is fetched into a temporary file first. Raises `Superseded` where it has
         been replaced, changed or removed since, `PeerUnavailable`.
         """
-        with contextlib.ExitStack() as stack:
+        async with closed_in_thread() as stack:
             version = await self._version_of(event)
             with _event_errors(version):
                 storage = await self._readable_storage(version)
-                fd = await _local_descriptor(storage, version, stack)
-            async with aiofiles.open(fd, "rb") as reader:
-                yield reader
+                file = await open_local(storage, version, stack)
+            yield wrap(file)
 
     async def remove(self, event: Mapping[str, Any]) -> None:
         """Remove the committed version, durably. Raises as `open` does."""
@@ -169,10 +171,8 @@ class FilesService:
         What is no local file is fetched into a temporary file first. Raises `Refusal` `not_found`,
         `bad_path`, `forbidden`; `Superseded` where `etag` is given and the file has another.
         """
-        with contextlib.ExitStack() as stack:
-            fd = await _local_descriptor(self._storage, FileVersion(path, etag), stack)
-            async with aiofiles.open(fd, "rb") as reader:
-                yield reader
+        async with closed_in_thread() as stack:
+            yield wrap(await open_local(self._storage, FileVersion(path, etag), stack))
 
     async def stat(self, path: str) -> Stat:
         """Describe what is stored at a path. Raises `Refusal` as `open_path` does."""
@@ -266,19 +266,3 @@ def _event_errors(version: FileVersion) -> Iterator[None]:
                 " --installation-key-file and set their clocks"
             ) from refusal
         raise PeerUnavailable(f"{version.owner} answers {refusal.code}: {refusal.message}") from refusal
-
-
-async def _local_descriptor(storage: Storage, version: FileVersion, stack: contextlib.ExitStack) -> int:
-    """Return a descriptor of a stored file that is the caller's to close; fetch what is not local.
-
-    The temporary file of what is fetched lives until `stack` is closed.
-    """
-    async with storage.open(version.path, etag=version.etag) as opened:
-        version.check_upload(opened.stat)
-        if opened.fd is not None:
-            return os.dup(opened.fd)
-        fetched = stack.enter_context(await asyncio.to_thread(tempfile.TemporaryFile))
-        async for piece in opened:
-            await asyncio.to_thread(fetched.write, piece)
-    await asyncio.to_thread(fetched.seek, 0)
-    return os.dup(fetched.fileno())

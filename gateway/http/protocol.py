@@ -34,6 +34,9 @@ UPLOAD_ID: Final = web.RequestKey("upload_id", str)
 
 HTTP_VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
+SINGLE_HEADERS: Final = ("Authorization", "Content-Type")
+"""Headers of one line, which decide something here: of two lines, others may read the other one."""
+
 _HOST: Final = re.compile(r"[A-Za-z0-9._~:\[\]!$&'()*+;=%-]*")
 _ABSOLUTE_TARGET: Final = re.compile(r"https?://([^/?#]+)", re.IGNORECASE)
 
@@ -169,7 +172,8 @@ def _ambiguity(request: web.BaseRequest) -> str | None:
     absolute = None if request.raw_path.startswith("/") else _ABSOLUTE_TARGET.match(request.raw_path)
     if absolute is not None and absolute[1].lower() != host.lower():
         return "the Host header differs from the host of the request target"
-    return None
+    repeated = (name for name in SINGLE_HEADERS if len(request.headers.getall(name, ())) > 1)
+    return next((f"more than one {name} header" for name in repeated), None)
 
 
 def replace_surrogates(value: str) -> str:
@@ -194,6 +198,14 @@ def headers_as_dict(headers: Mapping[str, str]) -> dict[str, str]:
             value = f"{values[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
         values[first] = value
     return values
+
+
+def header_lines(headers: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return every line of each header, by its name in lower case (RFC 9110 section 5.3)."""
+    lines: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        lines.setdefault(name.lower(), []).append(value)
+    return lines
 
 
 @contextlib.contextmanager

@@ -6,28 +6,34 @@ What can go wrong with a body is mapped to errors here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import ClientDisconnected, Refusal
+from gateway.limits import TransferMeter
 
 SMALL_BODY_TIMEOUT: Final = 10.0
 """Seconds that the whole body of a request to the gateway's own API may take."""
 
 
-async def read_chunk(content: StreamReader, idle_timeout: float | None = None) -> bytes:
+async def read_chunk(
+    content: StreamReader, idle_timeout: float | None = None, meter: TransferMeter | None = None
+) -> bytes:
     """Return the next chunk of a body, b"" at its clean end; `idle_timeout` is in seconds.
 
-    Raises `Refusal` (`idle_timeout`, `incomplete_body`),
+    `meter` judges how fast the body comes. Raises `Refusal` (`idle_timeout`, `incomplete_body`),
     `ClientDisconnected`.
     """
-    timeout = asyncio.timeout(idle_timeout)
+    timeout, started = asyncio.timeout(idle_timeout), time.monotonic()
     try:
         async with timeout:
             while not content.at_eof():
                 if chunk := await content.readany():
+                    if meter is not None and not content.is_eof():
+                        meter.check(time.monotonic() - started, len(chunk))
                     return chunk
     except OSError as error:  # TimeoutError is one of them, from the timer or from the network
         if timeout.expired():

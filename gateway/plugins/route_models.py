@@ -68,8 +68,13 @@ class ProxyModel(Strict):
 class TargetModel(Strict):
     """The path and scheme at the upstreams."""
 
-    path: str = Field(description="Template with the variables of the served path")
+    path: str | None = Field(
+        None, description="Template with the variables of the served path, which is the default"
+    )
     scheme: Scheme = Field("http:", description="How the upstreams are called")
+    raw_path: bool = Field(
+        False, description="The rest may contain %2F, empty segments and semicolons (object names)"
+    )
 
 
 class RequestSchemaModel(Strict):

@@ -6,23 +6,30 @@ to another node, as a delivery of NATS.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.domain.addresses import host_port
 from gateway.domain.model import Delivery
+from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.errors import HandlerFailed, HandlerGone, Postponed
 from gateway.events.nats import make_engine
-from gateway.events.protocols import Ledger, RunResult
+from gateway.events.nats.address import address_advice, record_address
+from gateway.events.protocols import Ledger, QueueName, RunResult
 from gateway.events.relay import Relay, RelayContext
 from gateway.events.runner import Runner
 from gateway.files.service import FilesService
 from gateway.plugins.hooks import Hooks
+from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # a worker needs no journal
     from gateway.events.nats.engine import NatsEngine
     from gateway.server.resources import Resources
+
+log = logging.getLogger("gateway.relay")
 
 
 class PluginDispatcher:
@@ -62,6 +69,7 @@ class EventDelivery:
         dispatcher = PluginDispatcher(resources.hooks, resources.scripts.files)
         self.ledgers: Mapping[str, Ledger] = {}
         """The ledgers of event engines beside the journals, by name."""
+        self.queue_name = QueueName()
         self._nats: NatsEngine | None = None
         self._relay: Relay | None = None
         if resources.settings.events == "journal":
@@ -69,6 +77,7 @@ class EventDelivery:
             return
         self._nats = nats = make_engine(resources.settings, resources.base.node)
         self.ledgers = {"nats": nats.ledger}
+        self.queue_name = nats.queue_name
         self._relay = relay = Relay(resources.journal.queue, nats.outbox, _relay_context(resources))
         self.runner = Runner(nats.queue, dispatcher, metrics)
         metrics.gauge(
@@ -77,9 +86,17 @@ class EventDelivery:
         metrics.gauge("gateway_relay_lag_seconds", "Age of the oldest of them", lambda: relay.lag)
         metrics.gauge("gateway_engine_ready", "Whether NATS can be reached", lambda: nats.ready)
 
+    def event_size_limit(self) -> EventSizeLimit | None:
+        """Return the check of uploads whose events the engine could not take; None: it takes all."""
+        nats = self._nats
+        if nats is None:
+            return None
+        return EventSizeLimit(self._resources.hooks, lambda: nats.max_event_bytes)
+
     async def start(self) -> None:
         """Begin to deliver; waits for no server."""
         if self._nats is not None and self._relay is not None:
+            await asyncio.to_thread(_warn_of_new_address, self._resources)
             self._nats.start()
             self._relay.start()
         await self.runner.start(self._specs())
@@ -102,6 +119,22 @@ class EventDelivery:
             if self._resources.settings.deliver == "workers"
             else self._resources.hooks.handler_specs()
         )
+
+
+def _warn_of_new_address(resources: Resources) -> None:
+    """Warn where deliveries in NATS may name an earlier address of this gateway."""
+    address = host_port(*resources.base.installation.advertised)
+    if resources.base.state.slot != 0 or not (
+        earlier := record_address(resources.settings.state, address)
+    ):
+        return
+    log.warning(
+        "the address in events was %s and is %s now; %s",
+        earlier,
+        address,
+        address_advice(earlier),
+        extra=event("address.changed", earlier=earlier, address=address),
+    )
 
 
 def _relay_context(resources: Resources) -> RelayContext:

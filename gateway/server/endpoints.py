@@ -34,6 +34,8 @@ from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
 from gateway.http.responses import ApiHandler
+from gateway.limits import MinRate
+from gateway.server.delivery import EventDelivery
 from gateway.server.resources import Resources
 from gateway.settings import is_loopback
 from gateway.settings.values import Bucket
@@ -53,20 +55,22 @@ class Endpoints:
 
 
 async def open_endpoints(
-    stack: AsyncExitStack, resources: Resources, metrics: Metrics, ledgers: Mapping[str, Ledger]
+    stack: AsyncExitStack, resources: Resources, metrics: Metrics, delivery: EventDelivery
 ) -> Endpoints:
-    """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet.
-
-    `ledgers` are those of event engines beside the journals, by name.
-    """
+    """Open the endpoints on this event loop; `stack` closes them. No request is accepted yet."""
+    ledgers = delivery.ledgers
     settings, hooks, slot = resources.settings, resources.hooks, resources.base.state.slot
     inflight = Inflight()
     metrics.gauge("gateway_uploads_active", "Uploads in progress", lambda: len(inflight))
+    space = resources.base.disk.space
+    metrics.gauge(
+        "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
+    )
     processes = ProcessClients(settings.state, sorted({*range(settings.processes)} - {slot}))
     stack.push_async_callback(processes.close)
     processes.start()
     resources.scripts.files.saver.store_with_writer(resources.parts.writer)
-    body_receiver = BodyReceiver(settings.idle_timeout)
+    body_receiver = BodyReceiver(settings.idle_timeout, MinRate(settings.min_rate))
     await body_receiver.open()
     stack.callback(body_receiver.close)
     auth = await _open_auth(stack, resources, metrics)
@@ -76,7 +80,7 @@ async def open_endpoints(
     archives = ArchiveHandler(downloads)
     stack.push_async_callback(archives.close)
     uploads = UploadHandler(
-        Admission(settings, auth, hooks, inflight, resources.base.state.one_time_marks),
+        _admission(resources, auth, inflight, delivery),
         resources.parts.writer,
         body_receiver,
         UploadOutcomes(inflight, metrics, hooks),
@@ -89,10 +93,10 @@ async def open_endpoints(
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
     api: dict[str, ApiHandler] = {
-        **ReadinessEndpoint(ledger, resources.base.disk.space, hooks, is_reachable).handlers(),
+        **ReadinessEndpoint(ledger, space, hooks, is_reachable).handlers(),
         **metrics_endpoint.handlers(),
-        **UploadStatusEndpoint(ledger, inflight, hooks, processes).handlers(),
-        **EventsEndpoint(ledger, whole, Redaction(settings.redact)).handlers(),
+        **UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers).handlers(),
+        **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
         **stored.handlers(),
         **notifications.handlers(),
         **routing.handlers(),
@@ -100,6 +104,13 @@ async def open_endpoints(
     files = FileHandlers(uploads, downloads, archives, stored)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
+
+
+def _admission(
+    resources: Resources, auth: Auth, inflight: Inflight, delivery: EventDelivery
+) -> Admission:
+    marks, limit = resources.base.state.one_time_marks, delivery.event_size_limit()
+    return Admission(resources.settings, auth, resources.hooks, inflight, marks, limit)
 
 
 async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metrics) -> Auth:
@@ -118,7 +129,7 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
 async def _open_routing(
     stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics
 ) -> Routing:
-    proxy = Proxy(auth.proxies.trusts)
+    proxy = Proxy(lambda request: auth.proxies.believes(request.remote, request.headers))
     await proxy.start()
     stack.push_async_callback(proxy.close)
     return Routing(

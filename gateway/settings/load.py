@@ -57,7 +57,8 @@ def load(
         for name, item in sources.items()
     }
     plain["config"] = config and os.path.abspath(config)
-    settings = _validated({**plain, "auth_explicit": "auth" in sources}, sources, errors)
+    explicit = {f"{name}_explicit": name in sources for name in ("auth", "directory")}
+    settings = _validated({**plain, **explicit}, sources, errors)
     if settings is not None and not errors:
         errors.extend(_conflicts(settings, sources))
         exposure = exposure_error(settings)

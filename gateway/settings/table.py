@@ -35,7 +35,7 @@ _GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, _DOWNLOADS, ACCESS, JWT, _LIMITS
 class Settings(AccessSettings, EventAndStorageSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
-    `auth_explicit` is whether `auth` was set, rather than left at its default.
+    `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,7 +85,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
         ),
     ] = ()
     grace: Annotated[
-        Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "SECONDS")
+        Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "TIME")
     ] = 30.0
 
     directory: Annotated[
@@ -204,10 +204,28 @@ class Settings(AccessSettings, EventAndStorageSettings):
         Option(_LIMITS, "disk space that uploads leave free", "SIZE", shown="64MiB"),
     ] = 64 * 1024**2
     idle_timeout: Annotated[
-        float,
+        Seconds,
         Field(gt=0, allow_inf_nan=False),
-        Option(_LIMITS, "how long a client may pause within a request body", "SECONDS"),
+        Option(_LIMITS, "how long a client may pause within a request body", "TIME"),
     ] = 60.0
+    min_rate: Annotated[
+        int,
+        Field(ge=0),
+        BeforeValidator(values.size),
+        Option(
+            _LIMITS,
+            "bytes a second that a client must send or read, judged over each minute of waiting for it; "
+            "0: any rate",
+            "SIZE",
+            shown="1KiB",
+        ),
+    ] = 1024
+    max_header_bytes: Annotated[
+        int,
+        Field(ge=1024, le=1 << 20),
+        BeforeValidator(values.size),
+        Option(_LIMITS, "request line and header lines of a request together", "SIZE", shown="32KiB"),
+    ] = 32 * 1024
     processes: Annotated[
         int, Field(ge=1, le=64), Option(_LIMITS, "server processes that share the port", "N")
     ] = 1
@@ -222,6 +240,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
     ] = "info"
 
     auth_explicit: bool = False
+    directory_explicit: bool = False
 
     @property
     def state(self) -> Path:

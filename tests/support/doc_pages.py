@@ -89,7 +89,7 @@ class PageRunner:
         self._printed = ""
         self._directory = folder
         shutil.copy(PROJECT / "README.md", folder)
-        shutil.copytree(PROJECT / "plugins", folder / "plugins")
+        shutil.copytree(PROJECT / "plugins", folder / "plugins", dirs_exist_ok=True)
         kept = {k: v for k, v in os.environ.items() if not k.startswith("UPLOAD_GATEWAY_")}
         self._environ = {**kept, "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}"}
 

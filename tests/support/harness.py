@@ -32,12 +32,13 @@ def write_plugin(folder: Path, text: str, name: str = "plugin.yaml") -> Path:
     return folder
 
 
-def self_signed_certificate(folder: Path, name: str = "localhost") -> tuple[str, str]:
-    """Make a self-signed certificate; return its file and its key's."""
+def self_signed_certificate(folder: Path, name: str = "localhost", days: int = 2) -> tuple[str, str]:
+    """Make a self-signed certificate that is valid for `days`; return its file and its key's."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-subj", f"/CN={name}", "-days", "2", "-keyout", key, "-out", cert],
+         "-nodes", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
+         "-days", f"{days}", "-keyout", key, "-out", cert],
         check=True, capture_output=True,
     )  # fmt: skip
     return str(cert), str(key)
@@ -196,7 +197,7 @@ async def raw_connection(server: Addressed) -> AsyncIterator[RawConnection]:
 
 def request_head(method: str, target: str, *lines: str) -> bytes:
     """Return a request head, with a Host."""
-    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: test", *lines, "", ""]).encode(
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode(
         "utf-8", "surrogateescape"
     )
 

@@ -4,7 +4,9 @@ A check is a function that yields findings. Probe files have hidden names and ar
 a running server only the health page is requested.
 
     disk         the directory, its file system, rename, fsync, the clock
+    machine      cores, open files, the certificate
     bucket       the bucket of uploads
+    events       the journal, NATS
     deployment   SQLite, records, plugins, authorization, token issuer, proxies, a running server
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.cli.doctor import bucket, deployment, disk
+from gateway.cli.doctor import bucket, deployment, disk, events, machine
 from gateway.cli.doctor.finding import Finding
 from gateway.settings import Settings
 
@@ -26,12 +28,18 @@ what to do. Exit code 1 if a check failed. A running server is not disturbed."""
 CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     disk.directory,
     disk.free_space,
+    disk.inodes,
     disk.file_system,
     disk.publishing,
     disk.fsync,
     disk.clock,
+    machine.processes,
+    machine.open_files,
+    machine.certificate,
     bucket.bucket,
     deployment.database,
+    events.journal,
+    events.nats,
     deployment.records,
     deployment.plugins,
     deployment.authorization,

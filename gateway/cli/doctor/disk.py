@@ -18,6 +18,9 @@ from gateway.cli.doctor.finding import Finding
 from gateway.settings import Settings
 
 SLOW_FSYNC_MS: Final = 50.0
+MIN_INODES: Final = 10_000
+"""Free inodes below which a warning is due."""
+
 MIN_TIME: Final = 1_735_689_600.0
 """2025-01-01 as a Unix time: an earlier clock was never set."""
 
@@ -63,6 +66,22 @@ def free_space(settings: Settings) -> Iterator[Finding]:
         )
     elif free < 10 * floor:
         yield Finding("warn", summary, "little space for uploads")
+    else:
+        yield Finding("ok", summary)
+
+
+def inodes(settings: Settings) -> Iterator[Finding]:
+    """The file system has inodes for new files; without one uploads are refused (507)."""
+    if not settings.directory.is_dir():
+        return
+    status = os.statvfs(settings.directory)
+    if status.f_files == 0:
+        return  # this file system allocates them on demand
+    summary = f"free inodes: {status.f_favail} of {status.f_files}"
+    if not status.f_favail:
+        yield Finding("FAIL", summary, "every upload gets 507: remove files")
+    elif status.f_favail < MIN_INODES:
+        yield Finding("warn", summary, "room for few more files")
     else:
         yield Finding("ok", summary)
 

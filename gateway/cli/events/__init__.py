@@ -7,30 +7,37 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-import math
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import datetime
 from typing import Final
 
 from gateway.cli.events import formatting
-from gateway.cli.events.sources import open_ledger
+from gateway.cli.events.sources import OpenQueue, open_queue
+from gateway.domain.units import parse_duration, unix_time
 from gateway.errors import ConfigError, EventEngineUnavailable
-from gateway.events.combined_ledger import CombinedLedger
-from gateway.events.protocols import STATES, VERBS, Selection, Verb, run_all
-from gateway.events.remote_ledger import MAX_EVENTS, encode_history
+from gateway.events.protocols import (
+    STATES,
+    VERB_STATES,
+    VERBS,
+    EventHistory,
+    Ledger,
+    Selection,
+    Verb,
+    run_all,
+)
+from gateway.events.remote_ledger import MAX_EVENTS, encode_history, encode_row
 from gateway.settings import Settings
 
 USAGE = "ACTION [EVENT_ID ...] [flags]"
 HELP = """\
-List events, and change their deliveries. The server need not run.
+List events, and change their deliveries. A running server is asked, which knows its queue (--events);
+if none runs, the journal is read, and NATS is asked if --events names it.
 
-  gateway events list [--state ready|running|delayed|dead|done] [--handler NAME] [--since T] [--json]
+  gateway events list [--state STATE] [--handler NAME] [--since T] [--json]
   gateway events show EVENT_ID [--json]
   gateway events retry  EVENT_ID ... | --dead  [--handler NAME] [--since T]
   gateway events drop   EVENT_ID ... | --dead  [--handler NAME] [--since T]
@@ -42,6 +49,7 @@ retry   runs dead and delayed deliveries now; attempts are counted from 1 again
 drop    deletes dead, delayed and ready deliveries; their handlers do not run
 replay  runs done deliveries again, for example after a handler was fixed
 pause   stops the deliveries of a handler, also across restarts, until resume
+STATE   ready, running, delayed, dead, done, or relayed: NATS has it, the journal keeps it for a replay
 T       2h, 7d (ago), 2026-11-22T08:00 (local time, or with a zone), or a Unix time
 
 Exit codes: 0; 1 for an unknown event; 2 for invalid arguments or if no server answers.
@@ -61,9 +69,6 @@ _ACCEPTED: Final[Mapping[str, frozenset[str]]] = {
 }
 ACTIONS: Final = tuple(_ACCEPTED)
 _OPTIONAL: Final = ("dead", "state", "handler", "since")
-
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_AGO: Final = re.compile(r"(\d{1,9})([smhdw])")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,15 +120,10 @@ def parse_time(text: str, now: float) -> float:
 
     Without a zone it is local time. Raises `ConfigError`.
     """
-    if ago := _AGO.fullmatch(text):
-        return max(now - int(ago[1]) * _UNITS[ago[2]], 0.0)
-    for read in (float, lambda iso: datetime.fromisoformat(iso).timestamp()):
-        try:
-            parsed = read(text)
-        except (ValueError, OverflowError, OSError):
-            continue
-        if math.isfinite(parsed) and parsed >= 0:
-            return parsed
+    with contextlib.suppress(ValueError):
+        return unix_time(text)
+    with contextlib.suppress(ValueError):
+        return max(now - parse_duration(text), 0.0)
     raise ConfigError(f"--since {text}: use 2h, 7d, 2026-11-22T08:00 or a Unix time")
 
 
@@ -146,9 +146,12 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, args: argparse.Namespace) -> int:
-    async with open_ledger(settings) as ledger:
+    async with open_queue(settings) as queue:
+        ledger = queue.ledger
+        if queue.note is not None:
+            print(f"gateway: {queue.note}", file=sys.stderr)
         if args.action == "list":
-            return await _list(ledger, selection_of(args), as_json=args.json)
+            return await _list(queue, selection_of(args), as_json=args.json)
         if args.action == "show":
             return await _show(ledger, args.event_ids[0], as_json=args.json)
         if args.action in {"pause", "resume"}:
@@ -157,15 +160,18 @@ async def _run(settings: Settings, args: argparse.Namespace) -> int:
         return await _change(ledger, verb, args)
 
 
-async def _list(ledger: CombinedLedger, selection: Selection, *, as_json: bool) -> int:
+async def _list(queue: OpenQueue, selection: Selection, *, as_json: bool) -> int:
     """Print deliveries page by page, so that a long journal needs no memory."""
+    ledger = queue.ledger
+    if not as_json:
+        print(f"queue: {queue.name}")
     table, shown = formatting.DeliveryTable(), 0
     after: str | None = None
     while True:
         page = await ledger.page(selection, after, PAGE_SIZE)
         for row in page.rows:
             if as_json:
-                item = json.dumps(asdict(row), ensure_ascii=False)
+                item = json.dumps(encode_row(row), ensure_ascii=False)
                 print(",\n " if shown else "[\n ", item, sep="", end="")
             else:
                 print(*table.lines(row, page.rows), sep="\n")
@@ -183,7 +189,7 @@ async def _list(ledger: CombinedLedger, selection: Selection, *, as_json: bool) 
     return 0
 
 
-async def _show(ledger: CombinedLedger, event_id: str, *, as_json: bool) -> int:
+async def _show(ledger: Ledger, event_id: str, *, as_json: bool) -> int:
     history = await ledger.history(event_id)
     if history is None:
         return _unknown([event_id])
@@ -194,7 +200,7 @@ async def _show(ledger: CombinedLedger, event_id: str, *, as_json: bool) -> int:
     return 0
 
 
-async def _pause(ledger: CombinedLedger, args: argparse.Namespace) -> int:
+async def _pause(ledger: Ledger, args: argparse.Namespace) -> int:
     handler = args.handler
     if args.action == "pause":
         await ledger.pause(handler)
@@ -208,18 +214,30 @@ async def _pause(ledger: CombinedLedger, args: argparse.Namespace) -> int:
     return 0
 
 
-async def _change(ledger: CombinedLedger, verb: Verb, args: argparse.Namespace) -> int:
-    unknown = [event for event in args.event_ids if await ledger.history(event) is None]
-    known_events = [event for event in args.event_ids if event not in unknown]
+async def _change(ledger: Ledger, verb: Verb, args: argparse.Namespace) -> int:
+    histories = {event: await ledger.history(event) for event in args.event_ids}
+    unknown = [event for event, history in histories.items() if history is None]
+    existing = [history for history in histories.values() if history is not None]
     count = 0
     with formatting.progress(DONE[verb]) as report:
-        for events in _portions(known_events) if args.event_ids else [()]:
+        for events in _portions([history.id for history in existing]) if args.event_ids else [()]:
             count += await run_all(ledger, verb, selection_of(args, events), report)
     if args.json:
         print(json.dumps({"count": count}))
     else:
-        print(f"{DONE[verb]} {count} {'delivery' if count == 1 else 'deliveries'}")
+        reason = "" if count or unknown else _why_none(verb, existing)
+        print(f"{DONE[verb]} {count} {'delivery' if count == 1 else 'deliveries'}{reason}")
     return _unknown(unknown)
+
+
+def _why_none(verb: Verb, histories: Sequence[EventHistory]) -> str:
+    """Return why `verb` changed nothing: the states of the named deliveries, or that none matches."""
+    wanted = " or ".join(VERB_STATES[verb])
+    if not histories:
+        return f": none that matches is {wanted}"
+    rows = [delivery.row for history in histories for delivery in history.deliveries]
+    states = dict.fromkeys(f"{formatting.printable(row.handler)} is {row.state}" for row in rows)
+    return f": {', '.join(states) or 'there are none'}; {verb} changes what is {wanted}"
 
 
 def _portions(events: list[str]) -> list[tuple[str, ...]]:

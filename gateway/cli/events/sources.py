@@ -1,17 +1,19 @@
-"""Sources of `gateway events`: a ledger for each slot of the directory, and the one of NATS.
+"""Sources of `gateway events`: the running server, else the journals of the directory and NATS.
 
-The slot of a running server is queried through its socket. The journal of any other slot is opened
-here under its lock, for one query at a time, so that a starting server waits only milliseconds.
+A running server is asked through its socket: it knows its processes and its event engine. Otherwise
+the journal of each slot is opened here under its lock, for one query at a time, so that a starting
+server waits only milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from gateway.errors import ConfigError, EventEngineUnavailable
 from gateway.events.combined_ledger import CombinedLedger
@@ -23,6 +25,7 @@ from gateway.events.protocols import (
     Depth,
     EventHistory,
     Ledger,
+    QueueName,
     Selection,
     Verb,
 )
@@ -30,39 +33,89 @@ from gateway.events.remote_ledger import RemoteLedger, socket_session
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import LockHeldError, StateDirectory, existing_slots
 
+if TYPE_CHECKING:
+    from gateway.events.nats.engine import NatsEngine
+
 T = TypeVar("T")
 
 SERVER_TIMEOUT: Final = 10.0
 """Seconds for a server that owns a slot to finish its start or stop, and to answer."""
 
+PROBE_TIMEOUT: Final = 3.0
+"""Seconds for one process of a running server to answer; then the next one is asked."""
+
 _RETRY_INTERVAL: Final = 0.05
+
+_NOT_ASKED: Final = (
+    "this journal has relayed deliveries to NATS, which was not asked: what waits there is not shown."
+    " Start the gateway, or add --events nats://HOST (and --events-prefix NAME)"
+)
 
 Query = Callable[[Ledger], Awaitable[T]]
 
 
-@asynccontextmanager
-async def open_ledger(settings: Settings) -> AsyncIterator[CombinedLedger]:
-    """Open the combined ledger of a directory and of its NATS, if it has one.
+@dataclass(frozen=True, slots=True)
+class OpenQueue:
+    """The queue of an installation while it is open, and what its ledger cannot say."""
 
-    Raises `ConfigError` if there is no journal or NATS is unavailable.
+    name: QueueName
+    ledger: Ledger
+    note: str | None = None
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings) -> AsyncIterator[OpenQueue]:
+    """Open the queue of a directory: through its running server, else its journals and `--events`.
+
+    Raises `ConfigError` if there is no journal, a server does not answer, or NATS is unavailable.
     """
-    parts: dict[str, Ledger] = {
-        f"slot-{slot}": SlotLedger(settings.state, slot) for slot in existing_slots(settings.state)
-    }
-    if settings.events != "journal":
-        async with _nats(settings) as ledger:
-            yield CombinedLedger({**parts, "nats": ledger}, pausing={"nats": ledger})
-        return
-    if not parts:
-        raise ConfigError(
-            "there is no journal: no gateway has served this directory yet; add --directory DIR",
-            str(settings.directory),
-        )
-    yield CombinedLedger(parts)
+    slots = {slot: SlotLedger(settings.state, slot) for slot in existing_slots(settings.state)}
+    async with AsyncExitStack() as stack:
+        running = await _running_server(list(slots.values()), stack)
+        if running is not None:
+            yield OpenQueue(await running.queue(), running)
+            return
+        parts: dict[str, Ledger] = {f"slot-{slot}": ledger for slot, ledger in slots.items()}
+        if settings.events != "journal":
+            engine = await stack.enter_async_context(_nats(settings))
+            nats = {"nats": engine.ledger}
+            yield OpenQueue(engine.queue_name, CombinedLedger({**parts, **nats}, pausing=nats))
+            return
+        if not parts:
+            raise ConfigError(
+                "there is no journal: no gateway has served this directory yet; add --directory DIR",
+                str(settings.directory),
+            )
+        ledger = CombinedLedger(parts)
+        relayed = await ledger.page(Selection(state="relayed"), None, 1)
+        yield OpenQueue(QueueName(), ledger, _NOT_ASKED if relayed.rows else None)
+
+
+async def _running_server(slots: Sequence[SlotLedger], stack: AsyncExitStack) -> RemoteLedger | None:
+    """Return the ledger of the running server, all processes and its NATS included; None: none runs.
+
+    Waits while a server starts or stops. Raises `ConfigError`.
+    """
+    deadline = time.monotonic() + SERVER_TIMEOUT
+    while held := [slot for slot in slots if slot.is_held()]:
+        for slot in held:
+            async with AsyncExitStack() as connecting:
+                try:
+                    ledger = await connecting.enter_async_context(slot.server_ledger(alone=False))
+                    async with asyncio.timeout(PROBE_TIMEOUT):
+                        await ledger.queue()
+                except (EventEngineUnavailable, TimeoutError) as error:
+                    if time.monotonic() > deadline:
+                        raise slot.no_answer(error) from error
+                else:
+                    stack.push_async_callback(connecting.pop_all().aclose)
+                    return ledger
+        await asyncio.sleep(_RETRY_INTERVAL)
+    return None
 
 
 @asynccontextmanager
-async def _nats(settings: Settings) -> AsyncIterator[Ledger]:
+async def _nats(settings: Settings) -> AsyncIterator[NatsEngine]:
     engine = make_engine(settings, "command-line")
     engine.start()
     try:
@@ -71,7 +124,7 @@ async def _nats(settings: Settings) -> AsyncIterator[Ledger]:
                 await engine.wait_ready()
         except TimeoutError:
             raise ConfigError(f"{engine.shown} is unavailable; does the NATS server run?") from None
-        yield engine.ledger
+        yield engine
     finally:
         await engine.close()
 
@@ -120,11 +173,11 @@ class SlotLedger:
             except LockHeldError:
                 pass
             try:
-                async with self._server_ledger() as ledger:
+                async with self.server_ledger() as ledger:
                     return await query(ledger)
             except EventEngineUnavailable as error:
                 if time.monotonic() > deadline:
-                    raise self._no_answer(error) from error
+                    raise self.no_answer(error) from error
             await asyncio.sleep(_RETRY_INTERVAL)
 
     @asynccontextmanager
@@ -147,13 +200,24 @@ class SlotLedger:
             self._state.lock.release()
 
     @asynccontextmanager
-    async def _server_ledger(self) -> AsyncIterator[Ledger]:
-        """Connect to the server of the slot."""
+    async def server_ledger(self, *, alone: bool = True) -> AsyncIterator[RemoteLedger]:
+        """Connect to the server of the slot: `alone` for the deliveries of this slot only."""
         with self._state.short_socket_path() as path:
             async with socket_session(path) as session:
-                yield RemoteLedger(session, alone=True)
+                yield RemoteLedger(session, alone=alone)
 
-    def _no_answer(self, error: EventEngineUnavailable) -> ConfigError:
+    def is_held(self) -> bool:
+        """Return whether a process has this slot. Raises `ConfigError` where that cannot be read."""
+        self._state.prepare()
+        try:
+            self._state.lock.acquire()
+        except LockHeldError:
+            return True
+        self._state.lock.release()
+        return False
+
+    def no_answer(self, error: Exception) -> ConfigError:
+        """Return the error where the server of the slot does not answer."""
         return ConfigError(
             f"the server that owns the directory does not answer ({error}); is it starting or stopping?",
             str(self._state.socket),

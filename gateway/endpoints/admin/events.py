@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import remote_ledger
-from gateway.events.protocols import VERB_STATES, VERBS, Ledger, Selection, Verb, run_all
+from gateway.events.protocols import VERB_STATES, VERBS, Ledger, QueueName, Selection, Verb, run_all
+from gateway.http.cors import is_cross_site
 from gateway.http.request_body import read_small_body
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.telemetry.logs import event
@@ -41,12 +41,14 @@ class EventsEndpoint:
     own: Ledger
     whole: Ledger
     redaction: Redaction
+    queue: QueueName = field(default_factory=QueueName)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` below `/-/events`."""
         actions: dict[str, Action] = {
             "events": self._list,
             "event": self._event,
+            "events.queue": self._queue,
             "events.depth": self._depth,
             "events.paused": self._paused,
             "events.pause": partial(self._set_paused, pause=True),
@@ -79,6 +81,9 @@ class EventsEndpoint:
         limit = min(max(_number(query, "limit", PAGE_ROWS), 1), MAX_PAGE_ROWS)
         page = await ledger.page(selection, _first(query, "after"), limit)
         return json_response(remote_ledger.encode_page(page))
+
+    async def _queue(self, _: Ledger, __: IncomingRequest) -> Response:
+        return json_response(asdict(self.queue))
 
     async def _depth(self, ledger: Ledger, _: IncomingRequest) -> Response:
         return json_response(remote_ledger.encode_depth(await ledger.depth()))
@@ -168,10 +173,7 @@ def _reject_cross_site(request: web.BaseRequest) -> None:
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Refusal("unsupported_media_type", "send JSON, with `Content-Type: application/json`")
-    origin = request.headers.get("Origin")
-    same = origin is None or urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower()
-    site = request.headers.get("Sec-Fetch-Site", "none")
-    if not same or site not in {"same-origin", "none"}:
+    if is_cross_site(request):
         raise Refusal("forbidden", "this request comes from a page of another site")
 
 

@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gateway.auth.request import IncomingRequest
 from gateway.commit.disk import DiskSpace
+from gateway.domain.units import iso_time
 from gateway.endpoints.admin.processes import ProcessClients
 from gateway.endpoints.inflight import Inflight
 from gateway.errors import EventEngineUnavailable, Refusal
@@ -31,7 +32,7 @@ JOURNAL_TIMEOUT: Final = 5.0
 """Seconds that the test write to the journal may take."""
 
 ENGINE_TIMEOUT: Final = 2.0
-"""Seconds that a shared engine may take to count; after that its figures are left out."""
+"""Seconds that a shared engine may take to answer; after that what it knows is left out."""
 
 MANY_DELIVERIES: Final = 100_000
 MANY_DELIVERIES_TTL: Final = 10.0
@@ -60,7 +61,7 @@ class ReadinessEndpoint:
         if time.monotonic() > until:
             checks = {
                 "journal": await self._journal_writable(),
-                "disk": await asyncio.to_thread(self.disk_space.above_watermark),
+                "disk": await asyncio.to_thread(self.disk_space.accepts_uploads),
                 "scripts": self.hooks.alive,
             }
             if self.storage is not None:
@@ -122,14 +123,22 @@ class MetricsEndpoint:
         return depth
 
 
+_HANDLER_STATES: Final[Mapping[str, str]] = {"ready": "queued", "relayed": "queued", "delayed": "retry"}
+"""States of a handler that have another name on the page of an upload. `done` needs a known run."""
+
+
 @dataclass(slots=True)
 class UploadStatusEndpoint:
-    """Serves `/-/uploads/<upload_id>`: active, failed lately, or stored, with its handlers' runs."""
+    """Serves `/-/uploads/<upload_id>`: active, failed lately, or stored, with its handlers' runs.
+
+    `engines` are asked for the deliveries that the journal has relayed to them.
+    """
 
     ledger: JournalLedger
     inflight: Inflight
     hooks: Hooks
     processes: ProcessClients
+    engines: Mapping[str, protocols.Ledger] = field(default_factory=dict)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
@@ -149,15 +158,31 @@ class UploadStatusEndpoint:
         if status is None or status["state"] == "failed":
             # The row of an active upload may yet be undone; of an ended one the journal knows more.
             row = await asyncio.wrap_future(self.ledger.upload_history(upload_id))
-            status = status if row is None else self._stored(row)
+            status = status if row is None else self._stored(await self._with_engines(row))
         return status
+
+    async def _with_engines(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return an upload with what the engines know of relayed deliveries, as far as they answer."""
+        relayed = {d["event_id"] for d in row["handlers"] if d["state"] == "relayed"}
+        in_engines: dict[tuple[str, str], dict[str, Any]] = {}
+        try:
+            async with asyncio.timeout(ENGINE_TIMEOUT):
+                queries = [engine.history(e) for engine in self.engines.values() for e in relayed]
+                for history in await asyncio.gather(*queries):
+                    for delivery in history.deliveries if history is not None else ():
+                        in_engines[delivery.row.event_id, delivery.row.handler] = delivery.fields()
+        except (EventEngineUnavailable, TimeoutError):
+            pass
+        handlers = [in_engines.get((d["event_id"], d["handler"]), d) for d in row["handlers"]]
+        return {**row, "handlers": handlers}
 
     def _stored(self, row: dict[str, Any]) -> dict[str, Any]:
         """Describe a committed upload."""
         return {
             "upload_id": row["id"],
             "state": "unsettled" if row["pending"] else "stored",
-            **{name: row[name] for name in ("path", "bytes", "mime", "created", "committed")},
+            **{name: row[name] for name in ("path", "bytes", "mime")},
+            **{name: iso_time(row[name]) for name in ("created", "committed")},
             **({"place": _object_place(row["place"])} if row["place"] else {}),
             "handlers": [self._handler_status(delivery) for delivery in row["handlers"]],
         }
@@ -166,9 +191,14 @@ class UploadStatusEndpoint:
         """Describe a handler's runs; of an error only the first line: the log has the rest."""
         progress = self.hooks.delivery_progress(delivery["event_id"], delivery["handler"])
         return {
-            **{name: delivery[name] for name in ("handler", "event_id", "state", "attempt")},
+            **{name: delivery[name] for name in ("handler", "event_id")},
+            "state": _HANDLER_STATES.get(delivery["state"], delivery["state"]),
+            "attempt": delivery["attempt"],
             "error": _first_line(delivery["error"]),
-            "runs": [{**run, "error": _first_line(run["error"])} for run in delivery["runs"]],
+            "runs": [
+                {**run, "ended": iso_time(run["ended"]), "error": _first_line(run["error"])}
+                for run in delivery["runs"]
+            ],
             **({} if progress is None else {"progress": progress}),
         }
 

@@ -32,6 +32,7 @@ from gateway.endpoints.downloads.transfer import TransferPool
 from gateway.errors import Refusal, Superseded
 from gateway.http.protocol import headers_as_dict
 from gateway.http.responses import GatewayResponse
+from gateway.limits import MinRate
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.protocols import OpenFile, SinglePassReader, Stat, Storage
@@ -75,7 +76,7 @@ class DownloadHandler:
         self.enabled = settings.downloads
         self.authorizer = DownloadAuthorizer(auth, hooks, slot)
         self.storage = storage
-        self.pool = TransferPool(settings.idle_timeout)
+        self.pool = TransferPool(settings.idle_timeout, MinRate(settings.min_rate))
         self._single_pass = storage if isinstance(storage, SinglePassReader) else None
         self._metrics = metrics
         self.open_files = TransferLimit(MAX_OPEN_FILES, "files")

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -19,7 +20,9 @@ from aiohttp import web
 
 from gateway.endpoints.downloads.negotiation import ByteRange
 from gateway.http.socket_turns import SocketTurns, duplicate_tcp_socket
+from gateway.limits import MinRate
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, OpenFile
+from gateway.storage.waiting import finish_in_thread, wait_ended
 
 THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
 
@@ -35,10 +38,11 @@ TLS_WRITE_BYTES: Final = 64 << 10
 
 
 class TransferPool:
-    """The threads of a process that send files, and the seconds that a client may take nothing."""
+    """The threads of a process that send files, and what they demand of those that read them."""
 
-    def __init__(self, idle_timeout: float) -> None:
+    def __init__(self, idle_timeout: float, min_rate: MinRate) -> None:
         self.idle_timeout = idle_timeout
+        self.min_rate = min_rate
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="send")
 
     def close(self) -> None:
@@ -52,6 +56,7 @@ class FileSender:
     def __init__(self, pool: TransferPool, request: web.BaseRequest) -> None:
         self.sent = 0
         self._pool = pool
+        self._meter = pool.min_rate.meter()
         self._request = request
 
     async def send_text(self, text: bytes) -> None:
@@ -91,8 +96,15 @@ class FileSender:
         self.sent += len(view)
 
     async def _write(self, data: memoryview) -> None:
+        started = time.monotonic()
         async with self._idle_timeout():
             await self._request.writer.write(data)
+        self._check_rate(time.monotonic() - started, len(data))
+
+    def _check_rate(self, seconds: float, size: int) -> None:
+        """Count what the client took in a wait for it. Raises `ConnectionError`."""
+        if self._meter.too_slow(seconds, size):
+            raise ConnectionResetError("the client takes the file too slowly")
 
     async def _own_socket(self) -> socket.socket | None:
         """Return a second socket, with no bytes queued before ours; None if it is not plain TCP."""
@@ -118,13 +130,22 @@ class FileSender:
         return connection
 
     async def _send_file(self, turns: _SendTurns) -> None:
-        loop = asyncio.get_running_loop()
+        loop, waited, before = asyncio.get_running_loop(), 0.0, 0
         try:
             while turns.remaining:
                 turn = loop.run_in_executor(self._pool.threads, turns.run_turn)
-                await _finish_turn(turn, turns)
-                if turns.would_block and not await turns.wait_ready(self._pool.idle_timeout):
-                    raise _stalled()
+                try:
+                    await asyncio.shield(turn)
+                except asyncio.CancelledError:
+                    turns.stopped = True
+                    await wait_ended(turn)  # the thread uses our descriptors
+                    raise
+                if turns.would_block:
+                    self._check_rate(waited, turns.transferred - before)
+                    started, before = time.monotonic(), turns.transferred
+                    if not await turns.wait_ready(self._pool.idle_timeout):
+                        raise _stalled()
+                    waited = time.monotonic() - started
         finally:
             self.sent += turns.transferred
 
@@ -158,23 +179,11 @@ class _SendTurns(SocketTurns):
         return sent
 
 
-async def _finish_turn(turn: asyncio.Future[None], turns: _SendTurns) -> None:
-    """Wait for a turn, even when cancelled meanwhile: the thread uses our descriptors."""
-    try:
-        await asyncio.shield(turn)
-    except asyncio.CancelledError:
-        turns.stopped = True
-        while not turn.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({turn})
-        raise
-
-
 async def _read_chunks(fd: int, byte_range: ByteRange) -> AsyncIterator[bytes]:
     position = byte_range.start
     while position < byte_range.end:
         size = min(CHUNK_BYTES, byte_range.end - position)
-        chunk = await asyncio.to_thread(os.pread, fd, size, position)
+        chunk = await finish_in_thread(os.pread, fd, size, position)
         if not chunk:
             raise _truncated()
         position += len(chunk)

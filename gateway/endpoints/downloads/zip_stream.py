@@ -7,7 +7,6 @@ slow client holds no thread. The storage is called on the event loop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
@@ -20,6 +19,7 @@ from typing import Any, Final, TypeVar
 from gateway.endpoints.downloads.response import media_type_of
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.protocols import OpenFile
+from gateway.storage.waiting import wait_ended
 
 T = TypeVar("T")
 
@@ -73,18 +73,9 @@ class ZipStream:
             self._stopped = True
             if self._pending is not None:
                 self._pending.cancel()
-            await self._wait(writing)
+            await wait_ended(writing)  # a generator that runs cannot be closed
             del written
-            await self._wait(self._loop.run_in_executor(self._threads, entries.close))
-
-    @staticmethod
-    async def _wait(writing: asyncio.Future[Any]) -> None:
-        """Wait for the thread: a generator that runs cannot be closed."""
-        while not writing.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({writing})
-        if not writing.cancelled():
-            writing.exception()
+            await wait_ended(self._loop.run_in_executor(self._threads, entries.close))
 
     # -- in a thread
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.domain.path_template import fill_variables
+from gateway.domain.proxy_headers import tells_origin
 from gateway.errors import Refusal
 
 PSEUDONYM: Final = "upload-gateway"
@@ -32,9 +33,6 @@ HOP_BY_HOP: Final = frozenset(
 
 FRAMING: Final = frozenset({"host", "content-length", "expect"})
 """Fields that the proxy writes anew, not as the client wrote them."""
-
-ORIGIN_FIELDS: Final = ("forwarded", "x-forwarded-", "x-real-ip")
-"""Where a request came from, which only a trusted proxy may set: names, or their beginning."""
 
 GATEWAY_PREFIX: Final = "x-gateway-"
 """Credentials of the gateway, in headers and query names: never forwarded."""
@@ -78,9 +76,7 @@ def request_headers(fields: _Fields, received: _Fields, hop: Hop) -> CIMultiDict
         key = name.lower()
         if _is_hop_by_hop(key) or key in FRAMING or key.startswith(GATEWAY_PREFIX):
             continue
-        untrusted = (
-            key in options or UNDERSCORE in key or (key.startswith(ORIGIN_FIELDS) and not hop.trusted)
-        )
+        untrusted = key in options or UNDERSCORE in key or (not hop.trusted and tells_origin(key))
         if untrusted and received.getall(name, None) == fields.getall(name):
             continue  # the client's own, which no step set
         kept.add(name, value)
@@ -169,11 +165,20 @@ def _value(name: str, raw_resources: Mapping[str, str]) -> str:
     raw = raw_resources[name]
     if "." not in raw and "%" not in raw and "?" not in raw:
         return raw
-    # Once more than we decode: an upstream that decodes twice must not see dot segments either.
-    segments = re.split(r"[/\\]", unquote(unquote(raw)))
-    if any(segment in {".", ".."} for segment in segments):
+    if has_dot_segment(unquote(raw)):
         raise Refusal("bad_path", f"{name!r} in the path contains a dot segment")
     return raw.replace("?", "%3F")
+
+
+def has_dot_segment(text: str) -> bool:
+    """Tell whether an upstream may see `.` or `..` as a segment of a text that was decoded once.
+
+    It may decode once more, take a backslash for a slash, and drop what follows a semicolon.
+    """
+    if "." not in text and "%" not in text:
+        return False
+    segments = re.split(r"[/\\]", unquote(text))
+    return any(segment.partition(";")[0] in {".", ".."} for segment in segments)
 
 
 def _without_credentials(raw_query: str) -> str:

@@ -23,6 +23,7 @@ from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
+from gateway.limits import MinRate
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
@@ -55,7 +56,7 @@ class RouteSteps:
         self._bodies = BodyBuffer()
         steps = (
             self._cors,
-            AuthorizeStep(auth),
+            AuthorizeStep(auth, self.cors_policy),
             RateLimitStep(),
             ValidateStep(self._bodies),
             self._count_abnormal,
@@ -115,6 +116,7 @@ class Routing:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._min_rate = MinRate(settings.min_rate)
         self._plugins = plugins
         self._auth = auth
         origins = settings.cors_origins
@@ -168,4 +170,6 @@ class Routing:
             remote=self._auth.proxies.client_address(request.remote, request.headers),
             awaits_continue=expects_continue(request),
             path=match.path,
+            meter=self._min_rate.meter(),
+            response_meter=self._min_rate.meter(),
         )

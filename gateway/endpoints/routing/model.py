@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -13,8 +13,12 @@ from multidict import CIMultiDict
 from gateway.auth.request import IncomingRequest
 from gateway.http.cors import CorsPolicy
 from gateway.http.responses import GatewayResponse
+from gateway.limits import Lease, TransferMeter, client_key
 
 RouteAuth = Literal["default", "none", "token", "jwt"]
+
+NOT_PROXIED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
+"""Methods that are about a connection, not about a resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,14 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class RouteScript:
-    """A compiled script body as a function; `reads_body` tells whether it may use the body."""
+    """A compiled script body as a function.
+
+    `reads_body` and `reads_response` tell whether it may use the body of the request or the response.
+    """
 
     function: Callable[..., Awaitable[Any]]
     reads_body: bool
+    reads_response: bool
     place: str
 
 
@@ -81,7 +89,8 @@ class RouteScript:
 class Route:
     """One routing plugin, checked. `path`, `target`: templates; `upstreams`: none for scripts alone.
 
-    A caller needs all `scopes`, and one of the `groups` if there are any.
+    A caller needs all `scopes`, and one of the `groups` if there are any. With `raw_path` the rest of
+    a path goes upstream in spellings that servers read in different ways.
     """
 
     name: str
@@ -99,6 +108,7 @@ class Route:
     limits: Limits = Limits()
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    raw_path: bool = False
 
     def operation(self, method: str) -> Operation | None:
         """Return the operation of a method. HEAD is GET, whose body an upstream cuts off."""
@@ -109,7 +119,7 @@ class Route:
     def allows(self, method: str) -> bool:
         """Tell whether the route serves this method; without operations it serves all."""
         if not self.operations:
-            return method not in {"CONNECT", "TRACE"}
+            return method not in NOT_PROXIED_METHODS
         return method in self.methods
 
     @property
@@ -143,13 +153,33 @@ class RequestContext:
     """The client waits for `100 Continue`, which was not sent yet."""
     path: str = "/"
     """The decoded path, for scripts."""
-    buffered_bytes: int = 0
-    """Bytes of the body in memory, as `BodyBuffer` counts them."""
+    buffered: Lease | None = None
+    """The bytes of the body in memory, as `BodyBuffer` counts them."""
+    meter: TransferMeter | None = None
+    """Judges how fast the client sends the body."""
+    response_meter: TransferMeter | None = None
+    """Judges how fast the client reads a response that streams."""
+    method: str | None = None
+    """The method for the upstream, if a step has set one."""
+    upstream_path: str | None = None
+    """The encoded path for the upstream, if a step has set one in place of the target's."""
+    raw_query: str | None = None
+    """The encoded query for the upstream, if a step has set one."""
 
     @property
     def request(self) -> web.BaseRequest:
         """The request of the client."""
         return self.incoming.request
+
+    @property
+    def upstream_method(self) -> str:
+        """The method that the upstream gets."""
+        return self.method or self.incoming.request.method
+
+    @property
+    def client(self) -> str:
+        """The client that this request counts for."""
+        return client_key(self.principal, self.remote)
 
 
 Next = Callable[[RequestContext], Awaitable[GatewayResponse]]

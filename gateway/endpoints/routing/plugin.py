@@ -12,14 +12,8 @@ from functools import partial
 from types import CodeType
 from typing import Any, Final, TypeVar
 
-from gateway.domain.path_template import (
-    LITERAL,
-    RouteTemplate,
-    Segments,
-    UploadPathTemplate,
-    overlap,
-    variable_names,
-)
+from gateway.domain.path_template import LITERAL, RouteTemplate, variable_names
+from gateway.endpoints.routing.contradictions import contradictions, warn_of_exposed
 from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
 from gateway.endpoints.routing.script_compiler import compile_script, make_script, opens_paths
 from gateway.endpoints.routing.table import RouteTable
@@ -86,9 +80,10 @@ def routing_kind(upload_template: str, *, issuer: bool = True) -> Kind:
 
     def combine(plugins: Sequence[Plugin]) -> RouteTable:
         routes = [plugin for plugin in plugins if isinstance(plugin, RoutePlugin)]
-        errors = [*_clashes(routes), *_on_uploads(routes, upload_template)]
+        errors = list(contradictions(routes, upload_template))
         if errors:
             raise PluginErrors(errors)
+        warn_of_exposed(routes)
         return RouteTable(plugin.route for plugin in routes)
 
     keys = frozenset({"proxy", "upstreams", "authorities", "target"})
@@ -147,7 +142,7 @@ class _RouteBuilder:
             name=self.name,
             place=f"{document.file}:{document.line('proxy', 'path')}",
             path=model.proxy.path,
-            target=target.path if target else model.proxy.path,
+            target=(target and target.path) or model.proxy.path,
             upstreams=self._upstreams(),
             scheme="https" if target and target.scheme.startswith("https") else "http",
             auth=auth,
@@ -159,6 +154,7 @@ class _RouteBuilder:
             limits=Limits(**dict(model.limits)),
             scopes=tuple(model.proxy.authorization.scopes),
             groups=tuple(model.proxy.authorization.groups),
+            raw_path=target is not None and target.raw_path,
         )
 
     def _error(self, message: str, *where: object) -> None:
@@ -176,7 +172,7 @@ class _RouteBuilder:
         served = self._template("proxy", path)
         if served and served.segments[0] == (LITERAL, "-"):
             self._error("paths below /-/ belong to the gateway itself", "proxy", "path")
-        if served and target and self._template("target", target.path):
+        if served and target and target.path and self._template("target", target.path):
             unknown = sorted(set(variable_names(target.path)) - set(variable_names(path)))
             if unknown:
                 self._error(f"the served path has no variable {{{unknown[0]}}}", "target", "path")
@@ -248,45 +244,3 @@ class _RouteBuilder:
             model.credentials,
             model.max_age,
         )
-
-
-def _clashes(plugins: Sequence[RoutePlugin]) -> Iterator[ConfigError]:
-    """Yield an error for two routes that match the same path and method."""
-    by_shape: dict[object, list[RoutePlugin]] = {}
-    for plugin in plugins:
-        by_shape.setdefault(RouteTemplate.parse(plugin.route.path).shape, []).append(plugin)
-    for same_shape in by_shape.values():
-        for at, plugin in enumerate(same_shape):
-            for earlier in same_shape[:at]:
-                if methods := _common_methods(plugin.route, earlier.route):
-                    yield plugin.document.error(
-                        f"this and the path at {earlier.route.place} both serve {methods}: change one",
-                        *("proxy", "path"),
-                    )
-
-
-def _common_methods(route: Route, other: Route) -> str:
-    if not route.operations and not other.operations:
-        return "every method"
-    methods = set(route.methods or other.methods)
-    return ", ".join(sorted(name for name in methods if route.allows(name) and other.allows(name)))
-
-
-def _on_uploads(plugins: Sequence[RoutePlugin], upload: str) -> Iterator[ConfigError]:
-    """Yield an error for a route that overlaps the upload path and is not more general than that."""
-    upload_segments = UploadPathTemplate.parse(upload).segments
-    for plugin in plugins:
-        segments = RouteTemplate.parse(plugin.route.path).segments
-        if overlap(segments, upload_segments) and not _more_general(segments, upload_segments):
-            yield plugin.document.error(
-                f"this path overlaps the upload path {upload} (--file-upload-api-path): change one",
-                *("proxy", "path"),
-            )
-
-
-def _more_general(segments: Segments, upload_segments: Segments) -> bool:
-    """Tell whether the upload path is the more specific one, by the rule of the table."""
-    for segment, upload_segment in zip(segments, upload_segments, strict=False):
-        if segment.kind != upload_segment.kind:
-            return segment.kind > upload_segment.kind
-    return False

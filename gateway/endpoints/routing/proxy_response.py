@@ -7,7 +7,10 @@ The upstream is read as fast as the client takes the bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 import aiohttp
@@ -18,6 +21,7 @@ from gateway.endpoints.routing.proxy_request import ProxyRequestBody, UpstreamTi
 from gateway.http.protocol import abort
 from gateway.http.responses import GatewayResponse, is_unread
 from gateway.http.tracebacks import drop_tracebacks
+from gateway.limits import TransferMeter
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.routing")
@@ -40,6 +44,8 @@ class UpstreamResponse:
         self.request = request
         self.timeout = timeout
         self._request_body = request_body
+        self._closed = False
+        self._callbacks = contextlib.ExitStack()
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._connection_lost = None if protocol is None else protocol.closed
@@ -53,23 +59,39 @@ class UpstreamResponse:
             content.set_exception(aiohttp.ClientPayloadError("the upstream's body is not well-formed"))
 
     async def close(self) -> None:
-        """Release the upstream's connection: it is kept only after a complete request and response."""
-        if self._connection_lost is not None:
-            self._connection_lost.remove_done_callback(self._fail_unfinished)
-        if self._request_body is not None:
-            await self._request_body.stop()
-        error = self.response.content.exception()
-        if self.response.content.at_eof() and error is None:
-            self.response.release()
-        else:
-            self.response.close()
-        drop_tracebacks(error)
+        """Release the upstream's connection: it is kept only after a complete request and response.
+
+        A second call does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._connection_lost is not None:
+                self._connection_lost.remove_done_callback(self._fail_unfinished)
+            if self._request_body is not None:
+                await self._request_body.stop()
+        finally:
+            error = self.response.content.exception()
+            if self.response.content.at_eof() and error is None:
+                self.response.release()
+            else:
+                self.response.close()
+            drop_tracebacks(error)
+            self._callbacks.close()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call this once the connection is released."""
+        self._callbacks.callback(callback)
 
 
 class ProxyResponse(GatewayResponse):
-    """The response for the client. Its body moves in `write_eof`, after the steps have changed it."""
+    """The response for the client. Its body moves in `write_eof`, after the steps have changed it.
 
-    def __init__(self, upstream_response: UpstreamResponse) -> None:
+    `meter` judges how fast the client reads it.
+    """
+
+    def __init__(self, upstream_response: UpstreamResponse, meter: TransferMeter | None) -> None:
         response = upstream_response.response
         reason = response.reason or ""
         super().__init__(
@@ -77,7 +99,21 @@ class ProxyResponse(GatewayResponse):
             reason=reason if reason.isascii() and reason.isprintable() else None,
             headers=response_headers(response.headers),
         )
+        if response.method == hdrs.METH_HEAD != upstream_response.request.method:
+            self.headers.popall(hdrs.CONTENT_LENGTH, None)  # of a body that is not sent
         self._upstream_response = upstream_response
+        self._meter = meter
+
+    async def discard(self) -> None:
+        """Release the upstream's connection: the response was sent, or is not needed."""
+        await self._upstream_response.close()
+
+    async def send(self, request: web.BaseRequest, *, close: bool = False) -> None:
+        """Send headers and body. Raises `ConnectionError` if the client has disconnected."""
+        try:  # headers that cannot be sent must not keep the upstream's connection
+            await super().send(request, close=close)
+        finally:
+            await self.discard()
 
     def set_gateway_headers(self, request_id: str) -> None:
         """Set the id alone: the other headers are the upstream's."""
@@ -116,7 +152,7 @@ class ProxyResponse(GatewayResponse):
             abort(self._upstream_response.request)
             drop_tracebacks(error)
         finally:
-            await self._upstream_response.close()
+            await self.discard()
 
     def _is_short_and_complete(self) -> bool:
         """Tell whether the whole body has arrived and is short: then nothing has to wait."""
@@ -132,9 +168,16 @@ class ProxyResponse(GatewayResponse):
             while not content.at_eof():
                 chunk = await content.readany()
                 timeout.renew()
-                await self.write(chunk)
+                await self._write_chunk(chunk)
                 timeout.renew()
             await super().write_eof()
+
+    async def _write_chunk(self, chunk: bytes) -> None:
+        """Write a chunk. Raises `TimeoutError` for a client that reads slower than `--min-rate`."""
+        started = time.monotonic()
+        await self.write(chunk)
+        if self._meter is not None and self._meter.too_slow(time.monotonic() - started, len(chunk)):
+            raise TimeoutError("the client reads too slowly")
 
     def _reason_of(self, error: BaseException) -> str:
         disconnected = self._upstream_response.timeout.client_disconnected

@@ -25,6 +25,10 @@ FUNCTION: Final = "script"
 _PATH_CALLS: Final = frozenset({"open", "remove", "unlink", "rename", "rmtree", "move"})
 """Names of calls that take the path of a file."""
 
+_ATTRIBUTES: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"})
+_UNIMPORTANT: Final = frozenset({"EXTENDED_ARG", "COPY"})
+"""Steps between an argument and its attribute: `request.path += "x"` copies the argument first."""
+
 
 def compile_script(document: Document, key: str, arguments: str) -> CodeType:
     """Compile the script body under `key`. Raises `ConfigError` with the line in the YAML."""
@@ -44,15 +48,16 @@ def make_script(
     function = run_script(code, script_context)[FUNCTION]
     if not inspect.iscoroutinefunction(function):
         raise ConfigError("a script body cannot `yield`: return instead", source.file, source.line)
-    return RouteScript(function, reads_body(code), f"{source.file}:{source.line}")
+    place = f"{source.file}:{source.line}"
+    return RouteScript(function, reads_body(code, "request"), reads_body(code, "response"), place)
 
 
-def reads_body(code: CodeType) -> bool:
-    """Tell whether the code may use `request.body`: it does so, or passes `request` on."""
+def reads_body(code: CodeType, name: str) -> bool:
+    """Tell whether the code may use the `body` of the argument `name`: it does so, or passes it on."""
     for nested in _nested_codes(code):
-        steps = [step for step in dis.get_instructions(nested) if step.opname != "EXTENDED_ARG"]
+        steps = [step for step in dis.get_instructions(nested) if step.opname not in _UNIMPORTANT]
         for step, next_step in zip(steps, [*steps[1:], None], strict=True):
-            if _loads_request(step) and not _reads_other_attribute(next_step):
+            if _loads(step, name) and not _uses_other_attribute(next_step):
                 return True
     return False
 
@@ -62,7 +67,8 @@ def opens_paths(code: CodeType) -> bool:
     codes = list(_nested_codes(code))
     names = {name for nested in codes for name in nested.co_names}
     steps = (step for nested in codes for step in dis.get_instructions(nested))
-    return bool(names & _PATH_CALLS) and "files" not in names and any(map(_loads_request, steps))
+    uses_request = any(_loads(step, "request") for step in steps)
+    return bool(names & _PATH_CALLS) and "files" not in names and uses_request
 
 
 def _nested_codes(code: CodeType) -> Iterator[CodeType]:
@@ -72,15 +78,15 @@ def _nested_codes(code: CodeType) -> Iterator[CodeType]:
             yield from _nested_codes(constant)
 
 
-def _loads_request(step: dis.Instruction) -> bool:
+def _loads(step: dis.Instruction, name: str) -> bool:
     if not step.opname.startswith("LOAD") or step.opname == "LOAD_CLOSURE":
         return False  # a closure is checked where it is read
     names: Any = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-    return "request" in names and step.opname not in {"LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD"}
+    return name in names and step.opname not in {"LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD"}
 
 
-def _reads_other_attribute(step: dis.Instruction | None) -> bool:
-    return step is not None and step.opname in {"LOAD_ATTR", "LOAD_METHOD"} and step.argval != "body"
+def _uses_other_attribute(step: dis.Instruction | None) -> bool:
+    return step is not None and step.opname in _ATTRIBUTES and step.argval != "body"
 
 
 def _indented(text: str) -> str:

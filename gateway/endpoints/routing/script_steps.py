@@ -6,22 +6,30 @@ converted to a response is a 500, with the place in the log only, never half a r
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from aiohttp import hdrs
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import INTERNAL
 from gateway.endpoints.routing.model import Next, RequestContext, RouteScript
-from gateway.errors import TABLE, GatewayError, RecordsUnavailable, Refusal
+from gateway.endpoints.routing.proxy_response import ProxyResponse
+from gateway.endpoints.routing.script_values import (
+    BODY_FIELDS,
+    RequestChanges,
+    ScriptResponse,
+    changed_head,
+    remove_unchanged,
+    request_changes,
+    response_of,
+    response_of_error,
+    script_request,
+)
+from gateway.errors import GatewayError, RecordsUnavailable, Refusal
 from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.scripting.callout import HTTPError
-from gateway.plugins.scripting.decision import BYTES, JSON, TEXT, InvalidResult
+from gateway.plugins.scripting.decision import InvalidResult
 from gateway.plugins.scripting.executor_thread import TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 from gateway.telemetry import logs
@@ -40,52 +48,6 @@ RunScript = Callable[[Callable[[], Awaitable[Any]], float], Awaitable[Any]]
 FetchWhole = Callable[[RequestContext, int], Awaitable[tuple[int, CIMultiDict[str], bytes]]]
 """Sends a request to the upstream; returns status, headers and at most so many bytes of body."""
 
-_CODES: Final = {status: code for code, status in reversed(list(TABLE.items()))}
-"""The first code of the error table for a status."""
-
-_FRAMING: Final = (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.CONNECTION)
-_BREAKS: Final = frozenset("\r\n\0")
-_TOKEN: Final = frozenset(
-    "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-)
-
-
-@dataclass(slots=True)
-class ScriptRequest:
-    """`request` as a script sees it. `headers` may be changed: they go upstream."""
-
-    method: str
-    path: str
-    headers: CIMultiDict[str]
-    params: dict[str, list[str]]
-    resources: dict[str, str]
-    body: bytes = b""
-    principal: dict[str, Any] | None = None
-    remote: str | None = None
-
-
-@dataclass(slots=True)
-class ScriptResponse:
-    """`response` as a script sees it: the upstream's response; all of it may be changed."""
-
-    code: int
-    headers: CIMultiDict[str]
-    body: Any
-
-
-def script_request(context: RequestContext) -> ScriptRequest:
-    """Return `request` for the scripts of a request; it shares nothing with it."""
-    return ScriptRequest(
-        method=context.request.method,
-        path=context.path,
-        headers=CIMultiDict(context.headers),
-        params={name: list(values) for name, values in context.params.items()},
-        resources=dict(context.resources),
-        body=context.body or b"",
-        principal=None if context.principal is None else dict(context.principal),
-        remote=context.remote,
-    )
-
 
 class ScriptSteps:
     """Both steps. `mask` takes secret values out of texts for the log."""
@@ -102,13 +64,13 @@ class ScriptSteps:
             return await call_next(context)
         request = script_request(context)
 
-        def convert(value: Any) -> Response | CIMultiDict[str]:
-            return checked_headers(request.headers) if value is None else response_of(value)
+        def convert(value: Any) -> Response | RequestChanges:
+            return request_changes(request, context) if value is None else response_of(value)
 
         outcome = await self._run_script(context, script, lambda: script.function(request), convert)
         if isinstance(outcome, Response):
             return outcome
-        context.headers = outcome
+        outcome.apply(context)
         return await call_next(context)
 
     async def after(self, context: RequestContext, call_next: Next) -> GatewayResponse:
@@ -116,18 +78,51 @@ class ScriptSteps:
         script = context.route.response_script
         if script is None:
             return await call_next(context)
+        if context.route.upstreams and not script.reads_response:
+            return await self._change_head(context, script, call_next)
+        request = script_request(context)
         status, headers, body = 204, CIMultiDict[str](), b""
         if context.route.upstreams:
             status, headers, body = await self._fetch(context, MAX_RESPONSE_BYTES)
-        request = script_request(context)
         response = ScriptResponse(status, CIMultiDict(headers), body)
 
         def convert(value: Any) -> Response:
-            changed = (response.code, response.body, response.headers)
-            return response_of(changed if value is None else value)
+            if value is not None:
+                return response_of(value)
+            changed = response_of((response.code, response.body, response.headers))
+            if (changed.body or b"") != body:
+                remove_unchanged(changed.headers, headers, BODY_FIELDS)
+            return changed
 
         make = lambda: script.function(request, response)  # noqa: E731
         return await self._run_script(context, script, make, convert)
+
+    async def _change_head(
+        self, context: RequestContext, script: RouteScript, call_next: Next
+    ) -> GatewayResponse:
+        """Run a script that does not read the body: the upstream's body streams behind its changes."""
+        request = script_request(context)
+        upstream = await call_next(context)
+        response = ScriptResponse(upstream.status, CIMultiDict(upstream.headers), b"")
+
+        def convert(value: Any) -> Response | tuple[int, CIMultiDict[str]]:
+            return changed_head(response, upstream) if value is None else response_of(value)
+
+        try:
+            make = lambda: script.function(request, response)  # noqa: E731
+            outcome = await self._run_script(context, script, make, convert)
+        except BaseException:
+            await _discard(upstream)
+            raise
+        if isinstance(outcome, Response):
+            await _discard(upstream)
+            return outcome
+        status, headers = outcome
+        if status != upstream.status:
+            upstream.set_status(status)
+        upstream.headers.clear()
+        upstream.headers.extend(headers)
+        return upstream
 
     async def _run_script(
         self,
@@ -192,74 +187,7 @@ def _log_reference() -> str:
     return f"; the server log has details under {request_id}" if request_id else ""
 
 
-# -- results of scripts
-
-
-def response_of(value: Any) -> Response:
-    """Return a script's value as a response: a body, `(code, body)` or `(code, body, headers)`.
-
-    str is text, dict and list are JSON, bytes are themselves; the default status is 200. Raises
-    `InvalidResult` for anything else, None too.
-    """
-    if value is None:
-        raise InvalidResult("a script returned None where a response is needed")
-    if not isinstance(value, tuple):
-        return _response(200, value, {})
-    if len(value) not in (2, 3):
-        raise InvalidResult("a script returns a body, (code, body) or (code, body, headers)")
-    code, body, *headers = value
-    return _response(code, body, headers[0] if headers else {})
-
-
-def response_of_error(error: HTTPError) -> Response:
-    """Return `HTTPError(code, body)`; without a body it explains its status. Raises `InvalidResult`."""
-    body = error.body
-    if body is None and isinstance(error.code, int) and error.code >= 400:
-        phrase = HTTPStatus(error.code).phrase if error.code in set(HTTPStatus) else "refused"
-        body = {"error": _CODES.get(error.code, "refused"), "message": phrase}
-    return _response(error.code, body, {})
-
-
-def checked_headers(headers: Any) -> CIMultiDict[str]:
-    """Return a script's headers. Raises `InvalidResult` for names or values HTTP cannot carry."""
-    if not isinstance(headers, Mapping):
-        raise InvalidResult("headers are a mapping of names to texts")
-    checked: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.items():
-        # RFC 9110 section 5.1: a name is a token; section 5.5: no line breaks and no NUL in values.
-        if not isinstance(name, str) or not name or not set(name) <= _TOKEN:
-            raise InvalidResult("the name of a header must be a token such as Content-Type")
-        if not isinstance(value, str) or set(value) & _BREAKS:
-            raise InvalidResult(f"the value of the header {name} must be a text without line breaks")
-        checked.add(name, value)
-    return checked
-
-
-def _response(code: Any, body: Any, headers: Any) -> Response:
-    """Return a response whose length is computed anew."""
-    if not isinstance(code, int) or isinstance(code, bool) or not 200 <= code <= 599:
-        raise InvalidResult("the status of a response is a whole number from 200 to 599")
-    content, mime = _encoded(body)
-    fields = checked_headers(headers)
-    if mime:
-        fields.setdefault("Content-Type", mime)
-    for name in _FRAMING:
-        fields.popall(name, None)
-    return Response(status=int(code), body=content or None, headers=fields)
-
-
-def _encoded(body: Any) -> tuple[bytes, str | None]:
-    if body is None:
-        return b"", None
-    if isinstance(body, bytes):
-        return body, BYTES
-    try:
-        if isinstance(body, str):
-            return body.encode(), TEXT
-        if isinstance(body, dict | list):
-            return json.dumps(body, ensure_ascii=False).encode(), JSON
-    except (TypeError, ValueError, RecursionError) as error:
-        name = type(error).__name__
-        raise InvalidResult(f"the body of the response cannot be encoded: {name}") from None
-    name = type(body).__name__
-    raise InvalidResult(f"the body of a response is str, dict, list, bytes or None, not {name}")
+async def _discard(response: GatewayResponse) -> None:
+    """Close the connection of a response that is not sent."""
+    if isinstance(response, ProxyResponse):
+        await response.discard()

@@ -1,7 +1,8 @@
 """The routing table: which route serves a path and a method.
 
 The path decides first, literal before variable before rest, segment by segment; then the method.
-Segments are those of the raw path, decoded once.
+Segments are those of the raw path, decoded once. Upstreams read paths in ways of their own: what some
+of them would read as another path is refused, so that it cannot lead around a more specific route.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import unquote
 
 from gateway.domain import paths
 from gateway.domain.grant import METHODS
 from gateway.domain.path_template import LITERAL, REST, RouteTemplate
+from gateway.endpoints.routing.forwarding import has_dot_segment
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.errors import Refusal
 
 _HARMFUL: Final = re.compile("[\x00-\x1f\x7f\\\\]")
+_SPLIT: Final = re.compile("[/;]")
+"""What many servers split a segment at after they have decoded it; behind `;` are parameters, which
+Tomcat and Jetty drop."""
 
 
 class MethodNotAllowed(Refusal):
@@ -55,10 +61,16 @@ class RouteTable:
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         self.routes = tuple(routes)
-        self._root = _RouteNode()
         self._templates = {route.name: RouteTemplate.parse(route.path) for route in self.routes}
+        self._root = _RouteNode()
+        self._lenient_root = _RouteNode()
         for route in self.routes:
-            self._add(route, self._templates[route.name])
+            _add(self._root, route, self._templates[route.name])
+            _add(self._lenient_root, route, self._templates[route.name], lenient=True)
+        self._equally_strict = all(
+            not is_stricter(route, self.routes[0]) and not is_stricter(self.routes[0], route)
+            for route in self.routes
+        )
 
     def find(self, raw_path: str, method: str) -> RouteMatch:
         """Return the route. Raises `Refusal` (`not_found`, `bad_path`) and `MethodNotAllowed`."""
@@ -68,15 +80,14 @@ class RouteTable:
             raise MethodNotAllowed(sorted({name for route in routes for name in route.methods}))
         route = allowed[0]
         template = self._templates[route.name]
-        resources = template.values(segments)
-        for part, value in zip(template.segments, segments, strict=False):
-            if part.kind != REST and "/" in value:
-                raise Refusal("bad_path", f"{part.text!r} in the path contains a slash")
+        _refuse_split_values(route, template, segments)
+        if not self._equally_strict:
+            self._refuse_other_spelling(route, segments)
         return RouteMatch(
             route,
             route.operation(method),
             "/" + "/".join(segments),
-            resources,
+            template.values(segments),
             template.values(raw_path[1:].split("/")),
         )
 
@@ -85,25 +96,87 @@ class RouteTable:
             raise _not_found()
         segments = paths.decode(raw_path)
         for position, segment in enumerate(segments, start=1):
-            if segment in {".", ".."} or _HARMFUL.search(segment):
+            if has_dot_segment(segment) or _HARMFUL.search(_decoded_again(segment)):
                 raise Refusal("bad_path", f"segment {position} of the path is not a plain name")
         routes = _search(self._root, segments, 0)
         if not routes:
             raise _not_found()
         return routes, segments
 
-    def _add(self, route: Route, template: RouteTemplate) -> None:
-        node = self._root
-        for part in template.segments:
-            if part.kind == REST:
-                node.rest_routes.append(route)
-                return
-            if part.kind == LITERAL:
-                node = node.literals.setdefault(part.text, _RouteNode())
-            else:
-                node.variable = node.variable or _RouteNode()
-                node = node.variable
-        node.routes.append(route)
+    def _refuse_other_spelling(self, route: Route, segments: Sequence[str]) -> None:
+        """Refuse a path that a lenient upstream takes for that of a stricter route.
+
+        Express and ASP.NET ignore case, Express the slash at the end, IIS blanks and dots there.
+        """
+        plain = [_lenient(segment) for segment in segments]
+        if not plain[-1]:
+            plain.pop()
+        others = _search(self._lenient_root, plain, 0)
+        if route not in others and any(is_stricter(other, route) for other in others):
+            message = "another route serves this path; write it as that route does, case and all"
+            raise Refusal("bad_path", message)
+
+
+def is_stricter(other: Route, route: Route) -> bool:
+    """Tell whether `other` asks for more than `route`: authorization, a rate, or a schema."""
+    if other.auth not in {route.auth, "none"} and (other.auth != "default" or route.auth == "none"):
+        return True
+    if set(other.scopes) - set(route.scopes):
+        return True
+    if other.groups and (not route.groups or set(route.groups) - set(other.groups)):
+        return True
+    checks = any(each.check_body or each.check_headers for each in other.operations.values())
+    return (other.rate is not None and other.rate != route.rate) or checks
+
+
+def _add(root: _RouteNode, route: Route, template: RouteTemplate, *, lenient: bool = False) -> None:
+    """Add a route; in a lenient tree names are in lower case, and a rest may be missing."""
+    node = root
+    for part in template.segments:
+        if part.kind == REST:
+            node.rest_routes.append(route)
+            if lenient:
+                node.routes.append(route)
+            return
+        if part.kind == LITERAL:
+            name = _lenient(part.text) if lenient else part.text
+            if not name and lenient:
+                break  # a slash at the end
+            node = node.literals.setdefault(name, _RouteNode())
+        else:
+            node.variable = node.variable or _RouteNode()
+            node = node.variable
+    node.routes.append(route)
+
+
+def _lenient(segment: str) -> str:
+    return segment.casefold().rstrip(" .")
+
+
+def _decoded_again(segment: str) -> str:
+    """Decode once more than we do: some upstreams decode twice."""
+    return unquote(segment) if "%" in segment else segment
+
+
+def _refuse_split_values(route: Route, template: RouteTemplate, segments: Sequence[str]) -> None:
+    """Refuse a variable's value in which an upstream may see more, or other, segments.
+
+    With `target.raw_path` a rest may have them.
+    """
+    for position, part in enumerate(template.segments):
+        if part.kind == LITERAL:
+            continue
+        values = segments[position:] if part.kind == REST else segments[position : position + 1]
+        if part.kind == REST and route.raw_path:
+            return
+        if any(_SPLIT.search(_decoded_again(value)) for value in values):
+            reason = "has a slash (%2F) or a semicolon in a segment"
+        elif "" in values[:-1]:
+            reason = "has an empty segment"
+        else:
+            continue
+        advice = "; `target.raw_path: true` of the route allows it" if part.kind == REST else ""
+        raise Refusal("bad_path", f"{part.text!r} in the path {reason}{advice}")
 
 
 def _search(node: _RouteNode, segments: Sequence[str], at: int) -> list[Route]:

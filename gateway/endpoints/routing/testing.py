@@ -25,10 +25,10 @@ from gateway.domain.path_template import fill_variables
 from gateway.endpoints.routing.handler import RouteSteps
 from gateway.endpoints.routing.model import RequestContext, Route, RouteScript
 from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
-from gateway.endpoints.routing.proxy import BufferedResponse
 from gateway.endpoints.routing.script_compiler import make_script
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
+from gateway.endpoints.routing.whole_response import BufferedResponse
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response

@@ -10,23 +10,36 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NoReturn
 
 import jsonschema_rs
 from aiohttp import hdrs
+from multidict import CIMultiDict
 
 from gateway.endpoints.routing.model import Check, Next, Operation, RequestContext, SchemaFault
 from gateway.errors import Refusal
 from gateway.http.request_body import read_chunk, send_continue_or_disconnect
 from gateway.http.responses import GatewayResponse
+from gateway.limits import FairShare
 
 MAX_BUFFERED_BYTES: Final = 512 << 20
-"""Bytes of bodies that all requests together may hold; more are refused, and may be retried."""
+"""Bytes of bodies that all requests together may hold, each client its share."""
 
 MAX_BYTES_ON_LOOP: Final = 64 << 10
 """Longer JSON is checked in a thread: the event loop must not wait for it."""
+
+JSON_TYPES: Final = frozenset({"application/json", "text/json"})
+"""Media types of JSON, beside those that end with `+json` (RFC 6839 section 3.1)."""
+
+UNSPECIFIED_TYPES: Final = frozenset(
+    {"", "application/x-www-form-urlencoded", "application/octet-stream"}
+)
+"""What `curl -d` and libraries send where nobody named a type: the body decides whether it is JSON."""
+
+_CHARSET: Final = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
 
 MAX_SHOWN_NAME: Final = 100
 """Characters of a name that an error shows."""
@@ -40,20 +53,19 @@ class BodyBuffer:
     """Reads bodies into memory: at most the route's `max_body` bytes of one, `max_bytes` of all."""
 
     def __init__(self, max_bytes: int = MAX_BUFFERED_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
+        self._share = FairShare("bytes of request bodies in memory", max_bytes)
 
     async def read_body(self, context: RequestContext) -> bytes:
         """Return the body, and keep it in the context until `release_body`.
 
-        Raises `Refusal` (`too_large`, `idle_timeout`, `incomplete_body`, `overloaded`),
+        Raises `Refusal` (`too_large`, `idle_timeout`, `incomplete_body`, or as `FairShare.acquire`),
         `ClientDisconnected`.
         """
         if context.body is None:
             limit, declared = context.route.limits.max_body, context.request.content_length
             if declared is not None and declared > limit:
                 raise _too_large(limit)
-            self._check_capacity(declared or 0)
+            self._share.check(context.client, declared or 0)
             if context.awaits_continue:
                 context.awaits_continue = False
                 await send_continue_or_disconnect(context.request)
@@ -62,23 +74,19 @@ class BodyBuffer:
 
     def release_body(self, context: RequestContext) -> None:
         """Stop counting the body of a request that has ended."""
-        self._bytes -= context.buffered_bytes
-        context.buffered_bytes = 0
+        lease, context.buffered = context.buffered, None
+        if lease is not None:
+            lease.close()
 
     async def _read(self, context: RequestContext, limit: int) -> bytes:
-        body = bytearray()
-        while chunk := await read_chunk(context.request.content, context.route.limits.idle):
-            body += chunk
-            context.buffered_bytes += len(chunk)
-            self._bytes += len(chunk)
-            if len(body) > limit:
+        content, idle, body = context.request.content, context.route.limits.idle, bytearray()
+        lease = context.buffered = self._share.acquire(context.client, 0)
+        while chunk := await read_chunk(content, idle, context.meter):
+            if len(body) + len(chunk) > limit:
                 raise _too_large(limit)
-            self._check_capacity(0)
+            lease.extend(len(chunk))
+            body += chunk
         return bytes(body)
-
-    def _check_capacity(self, declared: int) -> None:
-        if self._bytes + declared > self._max_bytes:
-            raise Refusal("overloaded", "too many request bodies are in memory; try again later")
 
 
 def _too_large(limit: int) -> Refusal:
@@ -120,10 +128,25 @@ class ValidateStep:
         if encoding.strip().lower() != "identity":
             message = "the body is checked here: send it without Content-Encoding"
             raise Refusal("unsupported_media_type", message)
+        _settle_content_type(context.headers)
         body = await self._bodies.read_body(context)
         if len(body) > MAX_BYTES_ON_LOOP:
             return await asyncio.to_thread(_json_faults, check, body)
         return _json_faults(check, body)
+
+
+def _settle_content_type(headers: CIMultiDict[str]) -> None:
+    """Refuse a body that says it is not JSON in UTF-8; where nothing was said, say it.
+
+    An upstream must read what is checked here. Raises `Refusal("unsupported_media_type")`.
+    """
+    mime, _, parameters = headers.get(hdrs.CONTENT_TYPE, "").lower().partition(";")
+    mime, charset = mime.strip(), _CHARSET.search(parameters)
+    if mime in UNSPECIFIED_TYPES:
+        headers[hdrs.CONTENT_TYPE] = "application/json"
+    elif (mime not in JSON_TYPES and not mime.endswith("+json")) or (charset and charset[1] != "utf-8"):
+        message = "the body must be JSON in UTF-8: send it with `Content-Type: application/json`"
+        raise Refusal("unsupported_media_type", message)
 
 
 def _json_faults(check: Check, body: bytes) -> list[SchemaFault]:

@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -27,6 +28,7 @@ from gateway.endpoints.uploads.socket_takeover import DetachedSocket, detach_soc
 from gateway.errors import ClientDisconnected, Refusal
 from gateway.http.request_body import idle_refusal, read_chunk
 from gateway.http.socket_turns import SocketTurns
+from gateway.limits import MinRate, TransferMeter
 from gateway.storage.local.incoming import MAX_IN_MEMORY_BYTES
 
 MIN_DETACH_BYTES: Final = 8 << 20
@@ -73,14 +75,18 @@ def check_received(received: int, limit: int | None) -> None:
 
 
 async def receive_streamed(
-    request: web.BaseRequest, progress: Progress, pending: PendingWrite, idle_timeout: float
+    request: web.BaseRequest,
+    progress: Progress,
+    pending: PendingWrite,
+    idle_timeout: float,
+    meter: TransferMeter,
 ) -> None:
     """Read the body to its end; the client is read no faster than the storage writes.
 
     Raises `Refusal` (`too_large`, `no_space`, `idle_timeout`, `incomplete_body`), `ClientDisconnected`.
     """
     upload = progress.upload
-    while chunk := await read_chunk(request.content, idle_timeout):
+    while chunk := await read_chunk(request.content, idle_timeout, meter):
         progress.received += len(chunk)
         check_received(progress.received, upload.max_bytes)
         await pending.write(chunk)
@@ -89,16 +95,18 @@ async def receive_streamed(
 
 
 class BodyReceiver:
-    """Moves bodies into pending writes. `idle_timeout` is the time without a byte, in seconds.
+    """Moves bodies into pending writes. `idle_timeout` is the time without a byte, in seconds, and
+    `min_rate` what a client must send while it is waited for.
 
     `socket_path` says whether sockets may be detached; `min_detach_bytes` from which size on.
     """
 
-    def __init__(self, idle_timeout: float) -> None:
+    def __init__(self, idle_timeout: float, min_rate: MinRate) -> None:
         self.socket_path = False
         self.min_detach_bytes = MIN_DETACH_BYTES
         self.executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="receive")
         self._idle_timeout = idle_timeout
+        self._min_rate = min_rate
         self._buffers = threading.local()
 
     async def open(self) -> None:
@@ -119,12 +127,14 @@ class BodyReceiver:
             if detached is not None:
                 await self._receive_detached(detached, progress, threaded)
                 return
-        await receive_streamed(request, progress, pending, self._idle_timeout)
+        meter = self._min_rate.meter()
+        await receive_streamed(request, progress, pending, self._idle_timeout, meter)
 
     async def _receive_detached(
         self, detached: DetachedSocket, progress: Progress, pending: ThreadedWrite
     ) -> None:
-        turns = _ReceiveTurns(detached, pending, self._buffer)
+        turns, meter = _ReceiveTurns(detached, pending, self._buffer), self._min_rate.meter()
+        waited, before = 0.0, 0
         turn: asyncio.Future[None] | None = None
         try:
             while turns.remaining:
@@ -136,7 +146,10 @@ class BodyReceiver:
                 finally:
                     progress.received = turns.transferred
                 if turns.remaining and turns.would_block:
+                    meter.check(waited, turns.transferred - before)
+                    started, before = time.monotonic(), turns.transferred
                     await self._until_readable(turns)
+                    waited = time.monotonic() - started
         finally:
             # Close our socket, but not under a thread that still reads from it.
             turns.stopped = True

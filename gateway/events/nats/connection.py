@@ -30,6 +30,9 @@ log = logging.getLogger("gateway.nats")
 REQUEST_TIMEOUT: Final = 5.0
 """Seconds of one request. An election takes longer: then the caller tries again."""
 
+DEFAULT_MAX_PAYLOAD: Final = 1 << 20
+"""Bytes of a message that servers take by default (`max_payload`)."""
+
 CONNECT_TIMEOUT: Final = 3
 RECONNECT_DELAY: Final = 1
 RETRY_DELAY: Final = 0.5
@@ -81,6 +84,8 @@ class Connection:
         """Called when the connection is lost, and when there is a new one."""
         self.generation = 0
         """Grows with each (re)connect: what was known before may no longer hold."""
+        self.max_payload = DEFAULT_MAX_PAYLOAD
+        """Bytes that a message may have, as the servers said when they were last prepared."""
 
     def start(self) -> None:
         """Begin to connect; return at once."""
@@ -204,6 +209,7 @@ class Connection:
     async def _try_prepare(self) -> float:
         """Prepare; return the seconds until that is to be done again."""
         try:
+            self.max_payload = self.client.max_payload
             complete = await self._prepare(self)
         except (EventEngineUnavailable, *CLIENT_ERRORS) as error:
             self._log_unavailable(error)

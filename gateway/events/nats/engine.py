@@ -16,11 +16,13 @@ import aiohttp
 from gateway.errors import EventEngineUnavailable
 from gateway.events.nats.connection import CLIENT_ERRORS, Connection
 from gateway.events.nats.ledger import NatsLedger
-from gateway.events.nats.outbox import NatsOutbox
+from gateway.events.nats.message import MAX_ENVELOPE_BYTES
+from gateway.events.nats.outbox import MAX_HEADER_BYTES, NatsOutbox
 from gateway.events.nats.queue import NatsQueue
 from gateway.events.nats.servers import Servers, nats_servers
 from gateway.events.nats.stream_reader import StreamReader
 from gateway.events.nats.streams import StreamNames, Streams
+from gateway.events.protocols import QueueName
 from gateway.settings import Settings
 from gateway.telemetry.logs import event
 
@@ -52,6 +54,7 @@ class NatsEngine:
         self.queue = NatsQueue(self._connection, names, lease=settings.events_lease, node=node)
         self.outbox = NatsOutbox(self._connection, names, self.queue.ensure_consumer)
         self.ledger = NatsLedger(self._connection, self.queue, StreamReader(self._connection, names))
+        self.queue_name = QueueName(self.shown, settings.events_prefix)
         self._checked = False
 
     @property
@@ -67,6 +70,11 @@ class NatsEngine:
     async def wait_ready(self) -> None:
         """Wait until the streams are there. The caller bounds it."""
         await self._connection.wait_ready()
+
+    @property
+    def max_event_bytes(self) -> int:
+        """Bytes of an event's body, as JSON, that surely fit into a message of the servers."""
+        return self._connection.max_payload - MAX_HEADER_BYTES - MAX_ENVELOPE_BYTES
 
     def start(self) -> None:
         """Begin to connect; return at once. Call on the server's loop."""

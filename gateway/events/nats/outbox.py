@@ -78,8 +78,11 @@ class NatsOutbox:
     async def _send(self, delivery: OutgoingDelivery) -> Exception | None:
         payload = encode(delivery.event, delivery.handler, delivery.origin)
         try:
-            if len(payload) + MAX_HEADER_BYTES > self._connection.client.max_payload:
-                return ValueError(f"the event has {len(payload)} bytes: the NATS servers take less")
+            if (limit := self._connection.client.max_payload - MAX_HEADER_BYTES) < len(payload):
+                return ValueError(
+                    f"the event has {len(payload)} bytes, and the NATS servers take {limit}: raise"
+                    " `max_payload` in their configuration"
+                )
             await self._ensure(delivery.handler)
             await self._connection.js.publish(
                 self._names.subject(delivery.handler, delivery.event.id),

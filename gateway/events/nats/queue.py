@@ -32,7 +32,7 @@ from gateway.events.nats.message import (
     delivery_of,
     due_time,
 )
-from gateway.events.nats.outbox import RunLog, RunLogEntry
+from gateway.events.nats.outbox import MAX_HEADER_BYTES, RunLog, RunLogEntry
 from gateway.events.nats.pull_requests import PullRequests
 from gateway.events.nats.streams import StreamNames, ensure_consumer
 from gateway.telemetry.logs import event
@@ -119,6 +119,10 @@ class NatsQueue:
             await self._publish_entry(self._run_entry(delivery, "dead", duration, error))
             await self._settle(claimed, _TERMINATE)
 
+    async def limit_delays(self, handler: str, longest: float) -> int:
+        """Return 0: the server measures the delays."""
+        return 0
+
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
         """Return 0: other nodes may have the handlers that this one lacks."""
         return 0
@@ -202,9 +206,10 @@ class NatsQueue:
         fields = {"handler": handler, "attempt": attempt_of(message), "error": error}
         fields |= {"died": time.time(), "event": _text(message.data)}
         subject = self._names.subject_of("dead", handler, event_id)
+        payload = _fitting(fields, self._connection.max_payload - MAX_HEADER_BYTES)
         async with mapped_errors():
             headers = {MESSAGE_ID: f"dead:{sequence}"}
-            await self._connection.js.publish(subject, json.dumps(fields).encode(), headers=headers)
+            await self._connection.js.publish(subject, payload, headers=headers)
 
     def _run_entry(
         self, delivery: Delivery, outcome: str, duration: float, error: str | None
@@ -259,6 +264,15 @@ def _claimed(delivery: Delivery) -> ClaimedMessage:
 def _redelivery(delay: float) -> bytes:
     """Return the request for a redelivery after `delay` seconds."""
     return b"-NAK " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay > 0 else b"-NAK"
+
+
+def _fitting(fields: dict[str, Any], limit: int) -> bytes:
+    """Return the fields as JSON; the error is cut where the event beside it leaves no room for it."""
+    payload = json.dumps(fields, separators=(",", ":")).encode()
+    while len(payload) > limit and fields["error"]:
+        fields["error"] = fields["error"][: len(fields["error"]) // 2]
+        payload = json.dumps(fields, separators=(",", ":")).encode()
+    return payload
 
 
 def _text(data: bytes) -> Any:

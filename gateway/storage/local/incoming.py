@@ -1,25 +1,23 @@
 """Bodies that are being received, each a file of its own in `.gateway/incoming/<slot>/`.
 
 A body is private until the commit renames it. A small one stays in memory until it is finalized, so
-that a 4 KiB upload needs one job of one thread. What touches the disk blocks: one thread at a time.
+that a 4 KiB upload needs one job of one thread. What touches the disk blocks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from gateway.domain.digests import new_digest
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
 from gateway.storage.local.xattrs import write_xattr
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 NO_SPACE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _IOV_MAX: Final = 1024
@@ -73,7 +71,11 @@ class IncomingDirectory:
 
 
 class IncomingFile:
-    """One body being received, `received` bytes so far. `xattr` is written before the first byte."""
+    """One body being received, `received` bytes so far. `xattr` is written before the first byte.
+
+    Threads take turns with it, and none writes to it once it is closed: the number of its descriptor
+    may be another file's then. `OSError` EBADF is raised instead.
+    """
 
     def __init__(
         self, incoming: IncomingDirectory, upload_id: str, mode: int, algorithms: Sequence[str]
@@ -83,15 +85,15 @@ class IncomingFile:
         self.xattr: bytes | None = None
         self._incoming = incoming
         self._mode = mode
+        self._lock = threading.RLock()
         self._fd = -1
+        self._closed = False
         self._exists = False
         self._buffered = b""
         self._synced = False
         self._writes_back = False
         self._written_back = 0
-        self._hashes: dict[str, _Hash] = {
-            name: hashlib.new(name, usedforsecurity=False) for name in algorithms
-        }
+        self._hashes = {name: new_digest(name) for name in algorithms}
 
     @property
     def hashing(self) -> bool:
@@ -112,16 +114,18 @@ class IncomingFile:
 
         Raises `Refusal("no_space")` when the disk is full, `OSError` for any other error.
         """
-        for piece in pieces if self._hashes else ():
-            for digest in self._hashes.values():
-                digest.update(piece)
-        self._append(pieces)
+        with self._lock:
+            for piece in pieces if self._hashes else ():
+                for digest in self._hashes.values():
+                    digest.update(piece)
+            self._append(pieces)
 
     def start_writeback(self) -> None:
         """Write bytes back to the disk as they come from now on: the sync at the end is short then."""
         self._writes_back = True
 
     def _append(self, pieces: Sequence[bytes | memoryview]) -> None:
+        self._check_open()
         try:
             if not self._exists:
                 self._open()
@@ -145,44 +149,57 @@ class IncomingFile:
 
         With `writeback` the disk works on all bodies of a batch before the first sync waits.
         """
-        if self._buffered or not self._exists:
-            buffered, self._buffered = self._buffered, b""
-            self.write((buffered,))
-            if writeback:
-                self._write_back()
+        with self._lock:
+            if self._buffered or not self._exists:
+                buffered, self._buffered = self._buffered, b""
+                self.write((buffered,))
+                if writeback:
+                    self._write_back()
 
     def sync(self) -> None:
         """Flush, then force the bytes to stable storage; a second call costs nothing."""
-        self.flush()
-        if not self._synced:
-            os.fsync(self._fd)
-            self._synced = True
+        with self._lock:
+            self.flush()
+            self._check_open()
+            if not self._synced:
+                os.fsync(self._fd)
+                self._synced = True
 
     def finalize(self, *, durable: bool) -> Identity:
-        """Write and (if `durable`) sync all, close the file, and return which file it is."""
-        if durable:
-            self.sync()
-        else:
-            self.flush()
-        status = os.fstat(self._fd)
-        self._close()
+        """Write and (if `durable`) sync all, close the file, and return which file it is.
+
+        Raises `OSError` EIO where the file does not have exactly the bytes that were received.
+        """
+        with self._lock:
+            if durable:
+                self.sync()
+            else:
+                self.flush()
+            self._check_open()
+            status = os.fstat(self._fd)
+            self._close()
+        if status.st_size != self.received:
+            raise OSError(
+                errno.EIO, f"{self.received} bytes were received, and the file has {status.st_size}"
+            )
         return Identity.of(status)
 
     def digest(self, algorithm: str) -> bytes:
-        """Return the digest of all bytes written so far, by its `hashlib` name."""
+        """Return the digest of all bytes written so far, by its name in `domain.digests`."""
         return self._hashes[algorithm].digest()
 
     def discard(self) -> None:
         """Close and delete the file, if it exists."""
-        self._buffered = b""
-        self._close()
-        if self._exists:
-            self._incoming.remove(self.upload_id)
+        with self._lock:
+            self._buffered = b""
+            self._close()
+            if self._exists:
+                self._incoming.remove(self.upload_id)
 
     def truncate(self) -> None:
         """Free the space but keep the empty file, which tells recovery that nothing was published."""
-        self._close()
-        with contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError):
+            self._close()
             os.close(os.open(self.upload_id, os.O_WRONLY | os.O_TRUNC, dir_fd=self._incoming.fd))
 
     def _open(self) -> None:
@@ -194,7 +211,12 @@ class IncomingFile:
         if self.xattr is not None:
             write_xattr(self._fd, self.xattr)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "this body is closed: nothing can be written to it")
+
     def _close(self) -> None:
+        self._closed = True
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

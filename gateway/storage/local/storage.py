@@ -27,6 +27,7 @@ from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
 from gateway.storage.local.xattrs import read_xattr
 from gateway.storage.protocols import MAX_SINGLE_PASS_BYTES, PresignedRequest, SinglePassRead, Stat
+from gateway.storage.waiting import finish_in_thread
 
 T = TypeVar("T")
 Opened = TypeVar("Opened", bound=tuple[int | None, object])
@@ -95,7 +96,7 @@ class LocalStorage:
                 for entry in page:
                     yield _described("/" + entry.key, entry.status)
         finally:
-            await loop.run_in_executor(_LIST_EXECUTOR, pages.close)
+            await finish_in_thread(pages.close, executor=_LIST_EXECUTOR)
 
     async def delete(self, path: str, etag: str | None = None) -> None:
         """Remove a file durably."""
@@ -163,7 +164,7 @@ class OpenLocalFile:
         """Yield the bytes. Raises `OSError` where the file has been cut short meanwhile."""
         while self._position < self._end:
             wanted = min(PIECE_BYTES, self._end - self._position)
-            piece = await asyncio.to_thread(os.pread, self._file, wanted, self._position)
+            piece = await finish_in_thread(os.pread, self._file, wanted, self._position)
             if not piece:
                 raise OSError("the file has been cut short while it was read")
             self._position += len(piece)
@@ -214,7 +215,7 @@ async def _closing(fd: int) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await asyncio.shield(asyncio.to_thread(os.close, fd))
+        await finish_in_thread(os.close, fd)
 
 
 @contextlib.asynccontextmanager

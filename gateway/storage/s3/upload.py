@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final
 
 from gateway.domain import failpoints
+from gateway.domain.digests import new_digest
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
@@ -29,11 +29,7 @@ from gateway.storage.s3.parts import (
     StreamedPart,
     part_bytes,
 )
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
-
-T = TypeVar("T")
+from gateway.storage.waiting import finish, finish_in_thread
 
 MAX_PARTS_IN_FLIGHT: Final = 4
 """Parts of one upload that are sent at once."""
@@ -86,13 +82,13 @@ class MultipartUpload:
         self._part_bytes = part_bytes(size)
         self._part: _OpenPart | None = None
         self._count = 0
+        self._beginning: asyncio.Task[str] | None = None
+        self._requests: set[asyncio.Task[str]] = set()
         self._sending: set[asyncio.Task[None]] = set()
         self._tags: dict[int, str] = {}
         self._reserved = 0
         self._error: Exception | None = None
-        self._hashes: dict[str, _Hash] = {
-            name: hashlib.new(name, usedforsecurity=False) for name in algorithms
-        }
+        self._hashes = {name: new_digest(name) for name in algorithms}
 
     @property
     def can_retarget(self) -> bool:
@@ -105,7 +101,7 @@ class MultipartUpload:
             # No part has space for them.
             raise Refusal("incomplete_body", "more bytes came than the declared length")
         if self._hashes:
-            await self._in_thread(self._hash, piece)
+            await finish_in_thread(self._hash, piece, executor=self._context.executor)
         self.received += len(piece)
         rest = memoryview(piece)
         while rest:
@@ -128,7 +124,7 @@ class MultipartUpload:
         self._raise_error()
 
     def digest(self, algorithm: str) -> bytes:
-        """Return the digest of all bytes so far, by its `hashlib` name."""
+        """Return the digest of all bytes so far, by its name in `domain.digests`."""
         return self._hashes[algorithm].digest()
 
     async def publish(self, *, new: bool) -> str:
@@ -150,18 +146,25 @@ class MultipartUpload:
         self._part = None
 
     async def discard(self) -> None:
-        """Abort what was sent. Never raises for an unavailable storage: the sweep aborts it later."""
-        running: list[asyncio.Task[Any]] = [*self._sending]
-        if self._part is not None and self._part.request is not None:
-            running.append(self._part.request)
+        """Abort what was sent. Never raises for an unavailable storage: the sweep aborts it later.
+
+        A cancelled caller waits for the end too: the requests use the body's memory.
+        """
+        await finish(asyncio.create_task(self._discard()))
+
+    async def _discard(self) -> None:
+        running: list[asyncio.Task[Any]] = [*self._sending, *self._requests]
         for task in running:
             task.cancel()
+        if self._beginning is not None:
+            running.append(self._beginning)
         await asyncio.gather(*running, return_exceptions=True)
         self.release_memory()
         if self.multipart is not None:
             with contextlib.suppress(GatewayError):
                 await self._context.objects.abort_multipart(self.target.key, self.multipart, 0)
-                await self._in_thread(self._context.multiparts.remove, self.target.upload_id)
+                remove, executor = self._context.multiparts.remove, self._context.executor
+                await finish_in_thread(remove, self.target.upload_id, executor=executor)
         self.done()
 
     # -- parts
@@ -196,10 +199,8 @@ class MultipartUpload:
             part.buffer.add(piece)
             return
         if part.stream is None or part.request is None:
-            part.stream = StreamedPart()
-            part.request = asyncio.create_task(
-                self._upload_part(part.number, await self._multipart_id(), part.stream, part.length)
-            )
+            multipart, part.stream = await self._multipart_id(), StreamedPart()
+            part.request = self._start_request(part.number, multipart, part.stream, part.length)
         await part.stream.add(piece, part.request)
         if part.request.done():
             part.request.result()  # raises its error
@@ -212,9 +213,7 @@ class MultipartUpload:
             await part.stream.add(b"", part.request)
         elif part.buffer is not None:
             content = part.buffer
-            part.request = asyncio.create_task(
-                self._upload_part(part.number, multipart, content, content.size)
-            )
+            part.request = self._start_request(part.number, multipart, content, content.size)
         self._sending.add(task := asyncio.create_task(self._wait_arrived(part)))
         task.add_done_callback(self._sending.discard)
         failpoints.hit("mid body")
@@ -222,10 +221,14 @@ class MultipartUpload:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         self._raise_error()
 
-    async def _upload_part(
+    def _start_request(
         self, number: int, multipart: str, body: BufferedPart | StreamedPart, size: int
-    ) -> str:
-        return await self._context.objects.upload_part(self.target.key, multipart, number, body, size)
+    ) -> asyncio.Task[str]:
+        upload_part = self._context.objects.upload_part
+        request = asyncio.create_task(upload_part(self.target.key, multipart, number, body, size))
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+        return request
 
     async def _wait_arrived(self, part: _OpenPart) -> None:
         """Wait for the response to one part, then give its memory back."""
@@ -248,16 +251,20 @@ class MultipartUpload:
             self._context.memory.release(reserved)
 
     async def _multipart_id(self) -> str:
-        """Return S3's id of the multipart upload, which is begun where it is not yet."""
-        if self.multipart is None:
-            target, objects = self.target, self._context.objects
-            self.multipart = await objects.create_multipart(target.key, target.params)
-            entry = UnfinishedMultipart(target.upload_id, objects.bucket, target.key, self.multipart)
-            await self._in_thread(self._context.multiparts.record, entry)
-        return self.multipart
+        """Return S3's id of the multipart upload, which is begun where it is not yet.
 
-    async def _in_thread(self, work: Callable[[T], None], argument: T) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._context.executor, work, argument)
+        Where the caller is cancelled meanwhile it is begun all the same, for `discard` to abort it.
+        """
+        if self._beginning is None:
+            self._beginning = asyncio.create_task(self._begin_multipart())
+        return await asyncio.shield(self._beginning)
+
+    async def _begin_multipart(self) -> str:
+        target, objects = self.target, self._context.objects
+        multipart = self.multipart = await objects.create_multipart(target.key, target.params)
+        entry = UnfinishedMultipart(target.upload_id, objects.bucket, target.key, multipart)
+        await finish_in_thread(self._context.multiparts.record, entry, executor=self._context.executor)
+        return multipart
 
     def _fits_one_request(self, part: _OpenPart) -> bool:
         """Tell whether the part is all of the body so far, and in memory."""

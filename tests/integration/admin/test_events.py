@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.endpoints.admin.events import EventsEndpoint
+from gateway.events import ledger
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.journal import Journal
 from gateway.events.protocols import Selection
@@ -154,6 +155,7 @@ async def test_depth_and_paused_handlers_are_told(start_gateway: StartGateway) -
     [depth] = (await get(gateway, "/-/events/depth")).json["depth"]
     assert (depth["handler"], depth["state"], depth["count"]) == ("h", "dead", 2)
     assert (await get(gateway, "/-/events/paused")).json == {"paused": []}
+    assert (await get(gateway, "/-/events/queue")).json == {"queue": "journal", "prefix": None}
 
 
 @pytest.mark.parametrize("page", ["e-unknown", "a/b", "%2e%2e", "retry/x"])
@@ -204,7 +206,7 @@ async def test_a_paused_handler_s_events_wait_also_over_a_restart(
     assert (await get(gateway, "/-/events/paused")).json == {"paused": ["failing"]}
     upload = (await put(gateway, "/upload/y")).json["upload_id"]
     [waiting] = (await get(gateway, f"/-/uploads/{upload}")).json["handlers"]
-    assert (waiting["state"], waiting["attempt"]) == ("ready", 0)
+    assert (waiting["state"], waiting["attempt"]) == ("queued", 0)
     metrics = (await get(gateway, "/-/metrics")).body.decode()
     assert 'gateway_handler_paused{handler="failing"} 1.0' in metrics
     assert (await post(gateway, "resume", {"handler": "failing"})).json["paused"] is False
@@ -216,13 +218,16 @@ async def test_a_paused_handler_s_events_wait_also_over_a_restart(
     ]
 
 
-async def test_a_piece_tells_where_the_next_one_begins(start_gateway: StartGateway) -> None:
+async def test_a_piece_tells_where_the_next_one_begins(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_CHUNK", 100)
     gateway = await start_gateway()
-    await dead(gateway, *(f"u{number}" for number in range(2500)))
+    await dead(gateway, *(f"u{number}" for number in range(125)))
     first = (await post(gateway, "retry", {"state": "dead", "after": None})).json
-    assert first["count"] == 2000
+    assert first["count"] == 100
     second = (await post(gateway, "retry", {"state": "dead", "after": first["next"]})).json
-    assert second == {"count": 500, "next": None}
+    assert second == {"count": 25, "next": None}
 
 
 @pytest.mark.parametrize(

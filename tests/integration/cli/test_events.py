@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.conftest import StartGateway
 from tests.support.cli import Ask, fill, listed, stopped_journal
 from tests.support.records import claim_deliveries, publish_uploads, result_of, settle_run, upload_record
 
+ISO_TIME = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 FIELDS = [
     "event_id", "upload_id", "handler", "event", "path", "state", "attempt", "error", "created", "due",
 ]  # fmt: skip
@@ -44,8 +46,7 @@ async def test_a_list_for_programs_is_one_array_with_the_fields_that_were_promis
         1,
         "first line\nsecond line",
     )
-    assert isinstance(dead["created"], float)
-    assert isinstance(dead["due"], float)
+    assert all(re.fullmatch(ISO_TIME, dead[name]) for name in ("created", "due"))
 
 
 async def test_a_list_can_be_narrowed_to_a_state_or_a_handler(filled: str, ask: Ask) -> None:
@@ -60,6 +61,7 @@ async def test_a_list_for_people_is_a_line_each_and_of_an_error_its_first(filled
     code, out, err = await ask("list")
     lines = out.splitlines()
     assert (code, err) == (0, "")
+    assert lines.pop(0) == "queue: journal"
     assert lines[0].split() == ["EVENT", "HANDLER", "STATE", "TRIES", "DUE", "PATH"]
     assert len(lines) == 1 + 6 + 2
     assert "    first line" in lines
@@ -107,13 +109,24 @@ async def test_events_are_retried_dropped_and_replayed_by_their_ids(filled: str,
 
 
 async def test_what_is_dead_is_retried_or_dropped_at_once(filled: str, ask: Ask) -> None:
-    assert await ask("retry", "--dead", "--handler", "other") == (0, "retried 0 deliveries\n", "")
+    assert await ask("retry", "--dead", "--handler", "other") == (
+        0,
+        "retried 0 deliveries: none that matches is dead or delayed\n",
+        "",
+    )
     assert await ask("retry", "--dead", "--handler", "h") == (0, "retried 1 delivery\n", "")
-    assert await ask("drop", "--dead", "--since", "1h") == (0, "dropped 0 deliveries\n", "")
+    code, out, _ = await ask("drop", "--dead", "--since", "1h")
+    assert (code, out.partition(":")[0]) == (0, "dropped 0 deliveries")
+
+
+async def test_a_command_that_changed_nothing_tells_why(filled: str, ask: Ask) -> None:
+    why = "retried 0 deliveries: h is ready; retry changes what is dead or delayed\n"
+    assert await ask("retry", "e-ready") == (0, why, "")
 
 
 async def test_what_was_done_since_then_is_replayed(filled: str, ask: Ask) -> None:
-    assert await ask("replay", "--since", "2099-01-01") == (0, "replayed 0 deliveries\n", "")
+    code, out, _ = await ask("replay", "--since", "2099-01-01")
+    assert (code, out) == (0, "replayed 0 deliveries: none that matches is done\n")
     assert await ask("replay", "--since", "2h", "--handler", "h") == (0, "replayed 1 delivery\n", "")
 
 
@@ -153,8 +166,8 @@ async def test_what_others_wrote_moves_no_cursor(filled: str, ask: Ask, tmp_path
 async def test_an_empty_list_is_an_empty_array(start_gateway: StartGateway, ask: Ask) -> None:
     await start_gateway()
     assert await ask("list", "--json") == (0, "[]\n", "")
-    assert await ask("list") == (0, "no deliveries\n", "")
-    assert await ask("list", "--state", "dead") == (0, "no deliveries match\n", "")
+    assert await ask("list") == (0, "queue: journal\nno deliveries\n", "")
+    assert await ask("list", "--state", "dead") == (0, "queue: journal\nno deliveries match\n", "")
 
 
 @pytest.mark.parametrize("running", [True, False])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from tests.conftest import StartGateway
+from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import TIMEOUT, put, write_plugin
 from tests.support.nats.servers import single
 
@@ -26,15 +26,15 @@ script: |
 """
 
 
-async def test_what_died_in_nats_is_listed_retried_and_replayed_from_the_command_line(
+async def test_the_running_server_answers_for_its_nats_without_its_flags(
     start_gateway: StartGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_plugin(tmp_path / "p", PICKY.replace("THERE", str(tmp_path / "there")))
     with single(tmp_path / "nats") as server:
-        gateway = await start_gateway(plugins=[str(folder)], events=server.url)
+        gateway = await start_gateway(plugins=[str(folder)], events=server.url, events_prefix="three")
 
         async def events(*words: str) -> str:
-            where = ("--directory", str(tmp_path / "data"), "--events", server.url)
+            where = ("--directory", str(tmp_path / "data"))
             capsys.readouterr()
             assert await asyncio.to_thread(main, ["events", *words, *where]) == 0
             return capsys.readouterr().out
@@ -55,7 +55,32 @@ async def test_what_died_in_nats_is_listed_retried_and_replayed_from_the_command
         assert await waited_for("done") == event
         assert await events("replay", "--since", "1h") == "replayed 1 delivery\n"
         await events("pause", "--handler", "picky")
-        assert (await events("list")).splitlines()[-1] == "paused: picky"
+        lines = (await events("list")).splitlines()
+        assert (lines[0], lines[-1]) == (f"queue: {server.url} (prefix three)", "paused: picky")
+
+
+async def test_without_a_server_it_says_that_nats_was_not_asked(
+    gateway_process: StartProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_plugin(tmp_path / "p", PICKY)
+    with single(tmp_path / "nats") as server:
+        flags = ("--plugins", str(folder), "--events", server.url, "--deliver", "workers")
+        with gateway_process(*flags) as process:
+            assert (await put(process, "/upload/x")).status == 201
+            where = ("--directory", str(process.directory))
+            relayed = ["events", "list", "--state", "relayed", "--json", *where]
+            rows: list[dict[str, str]] = []
+            async with asyncio.timeout(TIMEOUT):
+                while not rows:
+                    assert await asyncio.to_thread(main, relayed) == 0
+                    rows = json.loads(capsys.readouterr().out)
+            process.terminate()
+    assert await asyncio.to_thread(main, ["events", "list", *where]) == 0
+    told = capsys.readouterr()
+    assert told.out == "queue: journal\nno deliveries\n"
+    assert "NATS, which was not asked" in told.err
+    assert await asyncio.to_thread(main, ["events", "show", rows[0]["event_id"], *where]) == 0
+    assert "handler  picky: relayed, tries 0" in capsys.readouterr().out
 
 
 async def test_a_nats_that_is_not_there_is_told(

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -16,16 +17,40 @@ from tests.unit.docs.test_docs import RUN, name, shown
 # -- doing what the pages say
 
 
+INDEX: Final = PROJECT / "docs/README.md"
+
+
+def _courses() -> dict[str, list[Path]]:
+    """Return the pages by section of the index, in its order; README.md precedes the first section."""
+    courses: dict[str, list[Path]] = {}
+    for section in re.split(r"^## ", INDEX.read_text(), flags=re.MULTILINE)[1:]:
+        linked = [INDEX.parent / target for target in re.findall(r"\]\(([\w./-]+\.md)\)", section)]
+        courses[section.splitlines()[0]] = [page for page in linked if page in RUN]
+    first = next(iter(courses.values()))
+    first.insert(0, PROJECT / "README.md")
+    others = [page for page in RUN if not any(page in listed for listed in courses.values())]
+    return {**courses, **{name(page): [page] for page in others}}
+
+
+COURSES: Final = {section: pages for section, pages in _courses().items() if pages}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN, ids=name)
-def test_whoever_follows_a_page_gets_what_it_says(
-    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize("section", COURSES)
+def test_pages_print_what_they_say_when_followed_in_their_order_in_one_folder(
+    section: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    needs_s3 = f"={SHOWN_S3}" in page.read_text()
+    pages = COURSES[section]
+    needs_s3 = any(f"={SHOWN_S3}" in page.read_text() for page in pages)
     s3_url = request.getfixturevalue("s3").url if needs_s3 else SHOWN_S3
-    with PageRunner(tmp_path, s3_url) as reader:
-        for block in blocks(page):
-            reader.follow(block)
+    for index, page in enumerate(pages):
+        with PageRunner(tmp_path, s3_url) as reader:
+            for block in blocks(page):
+                try:
+                    reader.follow(block)
+                except AssertionError as error:
+                    before = ", ".join(map(name, pages[:index])) or "nothing"
+                    raise AssertionError(f"{name(page)}, after {before}: {error}") from error
 
 
 def test_a_page_that_lies_is_found_out(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def test_what_died_in_nats_is_listed_retried_and_replayed(
     log, fixed = tmp_path / "log", tmp_path / "fixed"
     folder = write_plugin(tmp_path / "plugins", PICKY.format(log=str(log), fixed=str(fixed)))
     await put(await start_gateway(events=server.url, plugins=[str(folder)]), "/upload/a")
-    where = ["--directory", str(tmp_path / "data"), "--events", server.url]
+    where = ["--directory", str(tmp_path / "data")]
     dead: list[dict[str, Any]] = []
     while not dead:
         dead = json.loads(await events("list", "--state", "dead", "--json", *where))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +24,7 @@ from tests.support.harness import (
     GatewayProcess,
     complete_lines,
     get,
+    handlers_done,
     put,
     wait_until,
     write_plugin,
@@ -40,6 +43,13 @@ script: |
           log.write(json.dumps({{**event, "body": body.decode()}}) + "\\n")
 """
 
+NOTHING = """\
+name: nothing
+event: APIGW.OnFileUploaded
+script: |
+  async def nothing(event, handle):
+      pass
+"""
 
 ListEvents = Callable[[Path, str], Awaitable[str]]
 
@@ -221,3 +231,58 @@ async def test_a_handler_resumed_on_another_node_is_nowhere_shown_as_paused(
     assert await shown_as_paused() == [True] * 6
     assert (await post(nodes[1], "resume", {"handler": "copier"})).status == 200
     assert await shown_as_paused() == [False] * 6
+
+
+async def test_a_relayed_delivery_is_queued_on_the_page_of_its_upload_until_a_run_is_known(
+    start_gateway: StartGateway, server: Server, tmp_path: Path
+) -> None:
+    folder = write_plugin(tmp_path / "p", NOTHING)
+    flags = {"events": server.url, "plugins": [str(folder)]}
+    gateway = await start_gateway(**flags, deliver="workers")
+    upload_id = (await put(gateway, "/upload/a")).json["upload_id"]
+
+    async def handler() -> dict[str, Any]:
+        (only,) = (await get(gateway, f"/-/uploads/{upload_id}")).json["handlers"]
+        return dict(only)
+
+    async with asyncio.timeout(TIMEOUT):
+        while not (await get(gateway, "/-/events?state=relayed")).json.get("deliveries"):
+            pass
+    told = await handler()
+    assert (told["state"], told["attempt"], told["runs"]) == ("queued", 0, [])
+    await start_gateway(**flags, directory=str(tmp_path / "another"))
+    done = (await handlers_done(gateway, upload_id))["handlers"][0]
+    assert [run["outcome"] for run in done["runs"]] == ["done"]
+    server.stop()
+    told = await handler()
+    assert (told["state"], told["runs"]) == ("queued", [])
+
+
+async def test_after_a_new_port_deliveries_of_own_files_run_here_and_the_start_names_the_old_address(
+    gateway_process: StartProcess, server: Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    folder = write_plugin(tmp_path / "p", WRITER.format(log=str(log)))
+    flags = ("--plugins", str(folder), "--events", server.url)
+    with gateway_process(*flags, "--deliver", "workers") as first:
+        assert (await put(first, "/upload/a", b"old")).status == 201
+        assert (await put(first, "/upload/b", b"kept")).status == 201
+        async with asyncio.timeout(TIMEOUT):
+            while len((await get(first, "/-/events?state=relayed")).json.get("deliveries", ())) < 2:
+                pass
+        (first.directory / "upload/a").write_bytes(b"replaced")
+        earlier = first.address
+        first.terminate()
+    with gateway_process(*flags) as again:
+        assert again.address != earlier
+        await wait_until(lambda: len(complete_lines(log)) == 1)
+        run = json.loads(complete_lines(log)[0])
+        assert (run["path"], run["body"], run["port"]) == ("/upload/b", "kept", again.address[1])
+        host, port = earlier
+        assert f"{host}:{port}" in again.log()
+        assert "address.changed" in again.log()
+        async with asyncio.timeout(TIMEOUT):
+            while (await get(again, "/-/events?state=ready")).json.get("deliveries") != []:
+                pass
+        rows = (await get(again, "/-/events?handler=copier")).json["deliveries"]
+        assert "Superseded" in next(row["error"] for row in rows if row["path"] == "/upload/a")

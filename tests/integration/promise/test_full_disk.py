@@ -31,10 +31,11 @@ PAGE = 4096
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
+    """A file system of 24 MiB and 200 inodes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    options = f"size={SIZE},nr_inodes=200"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
@@ -125,6 +126,24 @@ async def test_readiness_follows_the_watermark(start_gateway: StartGateway, disk
         return (await get(gateway, "/-/ready")).status == 200
 
     await wait_until(ready)  # an answer is kept for a second
+
+
+async def test_without_free_inodes_uploads_get_507_and_the_gateway_is_not_ready(
+    start_gateway: StartGateway, disk: Path
+) -> None:
+    gateway = await start_gateway(directory=str(disk), min_free_bytes="0")
+    fillers = [disk / f"filler{number}" for number in range(os.statvfs(disk).f_favail)]
+    for filler in fillers:
+        filler.touch()
+    for body in (b"small", b"x" * MIB):
+        answer = await put(gateway, "/upload/a", body)
+        assert (answer.status, answer.json["error"]) == (507, "no_space")
+        assert "inode" in answer.json["message"]
+    assert (await get(gateway, "/-/ready")).json["checks"]["disk"] is False
+    assert leftovers(disk) == []
+    for filler in fillers:
+        filler.unlink()
+    assert (await put(gateway, "/upload/a")).status == 201
 
 
 async def test_a_journal_without_space_means_503_and_nothing_stored(

@@ -51,7 +51,7 @@ async def test_a_request_reaches_the_upstream_as_it_was_but_for_what_belongs_to_
     assert lines_of(sent, "Authorization") == ["Bearer t"]
     assert lines_of(sent, "Host") == [up.authority]
     assert lines_of(sent, "X-Forwarded-For") == ["127.0.0.1"]
-    assert lines_of(sent, "Forwarded") == ['for=127.0.0.1;proto=http;host="test"']
+    assert lines_of(sent, "Forwarded") == ['for=127.0.0.1;proto=http;host="localhost"']
     assert lines_of(sent, "Via") == ["1.1 upload-gateway"]
     for name in ("X-Hop", "TE", "Keep-Alive", "Proxy-Authorization", "X-Gateway-Signature", "X-Real-IP",
                  "User-Agent", "Accept", "Accept-Encoding", "Content-Type", "Cookie"):  # fmt: skip

@@ -135,7 +135,7 @@ async def test_a_script_sees_its_request(serve: Serve) -> None:
         "body": request.body.decode(), "principal": request.principal, "remote": request.remote,
     }
     """
-    gateway = await serve(route("/v1/{name}/{rest:path}", script))
+    gateway = await serve(route("/v1/{name}/{rest:path}", script, "target: {raw_path: true}"))
     answer = await ask(gateway, "POST", "/v1/a%20b/c/d%2Fe?x=1&x=2", "X-Thing: t", body=b"hello")
     assert answer.json == {
         "method": "POST",

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
 from gateway.cli import doctor, main
-from gateway.cli.doctor import deployment, disk
+from gateway.cli.doctor import deployment, disk, events, machine
 from gateway.cli.doctor.finding import Finding
 from gateway.settings import Settings, Token
+from tests.support.harness import self_signed_certificate
 from tests.support.jwt.issuing import FakeIssuer, rsa_pair
 
 
@@ -89,6 +93,18 @@ def test_an_error_of_the_system_is_a_finding(
 def test_no_space_above_the_watermark_fails(tmp_path: Path) -> None:
     assert levels(disk.free_space(settings_of(tmp_path, min_free_bytes=2**62))) == ["FAIL"]
     assert levels(disk.free_space(settings_of(tmp_path))) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "found"),
+    [(0, 9, ["FAIL"]), (9, 20_000, ["warn"]), (15_000, 20_000, ["ok"]), (0, 0, [])],
+)
+def test_a_file_system_without_inodes_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, total: int, found: list[str]
+) -> None:
+    figures = SimpleNamespace(f_favail=free, f_files=total)
+    monkeypatch.setattr(os, "statvfs", lambda _: figures)
+    assert levels(disk.inodes(settings_of(tmp_path))) == found
 
 
 def test_an_upload_folder_on_another_mount_fails(
@@ -255,3 +271,57 @@ def test_an_issuer_on_an_unencrypted_way_is_warned_of(tmp_path: Path) -> None:
     told = told_of_issuer(tmp_path, jwt_issuer="http://issuer.invalid")
     assert told.startswith("warn  the keys of http://issuer.invalid come unencrypted")
     assert "FAIL  issuer: http://issuer.invalid/.well-known" in told
+
+
+def test_more_processes_than_cores_are_warned_of(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert levels(machine.processes(settings_of(tmp_path, processes=cores))) == ["ok"]
+    assert levels(machine.processes(settings_of(tmp_path, processes=cores + 1))) == ["warn"]
+
+
+@pytest.mark.parametrize(
+    ("days", "public", "told"),
+    [
+        (90, "https://gw.example", ["ok"]),
+        (90, "https://other.example", ["ok", "warn"]),
+        (3, None, ["warn"]),
+    ],
+)
+def test_dates_and_names_of_the_certificate_are_read(
+    tmp_path: Path, days: int, public: str | None, told: list[str]
+) -> None:
+    cert, key = self_signed_certificate(tmp_path, "gw.example", days=days)
+    settings = settings_of(tmp_path, tls_cert=cert, tls_key=key, public_url=public)
+    assert levels(machine.certificate(settings)) == told
+
+
+def test_a_certificate_that_has_expired_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Later:
+            return cls.fromtimestamp(datetime.now(UTC).timestamp() + 3 * 86400, tz)
+
+    cert, key = self_signed_certificate(tmp_path)
+    monkeypatch.setattr(machine, "datetime", Later)
+    assert levels(machine.certificate(settings_of(tmp_path, tls_cert=cert, tls_key=key))) == ["FAIL"]
+
+
+def test_a_certificate_of_another_key_fails(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    cert, _ = self_signed_certificate(tmp_path)
+    _, key = self_signed_certificate(tmp_path / "other")
+    assert levels(machine.certificate(settings_of(tmp_path, tls_cert=cert, tls_key=key))) == ["FAIL"]
+
+
+def test_the_size_of_the_journal_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".gateway").mkdir()
+    journal = tmp_path / ".gateway/journal-0.db"
+    journal.write_bytes(b"x")
+    assert levels(events.journal(settings_of(tmp_path))) == ["ok"]
+    os.truncate(journal, events.LARGE_JOURNAL + 1)
+    assert levels(events.journal(settings_of(tmp_path))) == ["warn"]
+
+
+def test_a_low_limit_of_open_files_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
+    assert levels(machine.open_files(settings_of(tmp_path))) == ["warn"]

@@ -67,7 +67,7 @@ async def test_lines_fit_the_terminal_and_ids_stay_whole(tmp_path: Path, ask: As
     code, out, _ = await ask("list")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
-    line = out.splitlines()[1]
+    line = out.splitlines()[2]
     assert line.startswith(f"e-{name} a-ha")
     assert line.endswith(".bin")
     assert line.count("…") == 2
@@ -96,7 +96,7 @@ async def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=PROJECT) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline().startswith(b"EVENT")
+        assert process.stdout.readline().startswith(b"queue: journal")
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 0

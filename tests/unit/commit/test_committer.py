@@ -320,6 +320,19 @@ async def test_a_body_that_is_too_large_for_the_file_system_is_refused(
     assert nothing_left(harness)
 
 
+async def test_a_body_with_bytes_that_were_not_received_is_never_published(
+    harness: CommitterHarness,
+) -> None:
+    request = harness.request("/x")
+    request.body.flush()
+    with (harness.incoming_folder / request.upload.id).open("ab") as file:
+        file.write(b"of another")
+    with pytest.raises(Refusal) as refused:
+        await harness.committer.commit(request)
+    assert refused.value.code == "internal"
+    assert nothing_left(harness)
+
+
 async def test_private_names_that_cannot_be_synced_refuse_the_batch_and_leave_nothing(
     harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commit import disk as disk_module
-from gateway.commit.disk import DiskSpace, Reservation, ReservationTable
+from gateway.commit.disk import MAX_RESERVED_BYTES, DiskSpace, Reservation, ReservationTable
 from gateway.errors import Refusal
 
 
@@ -23,9 +23,12 @@ class Disk:
 
     def __init__(self, free: int) -> None:
         self.left = free
+        self.inodes, self.all_inodes = 10, 10
 
     def fstatvfs(self, fd: int) -> SimpleNamespace:
-        return SimpleNamespace(f_bavail=self.left, f_frsize=1)
+        return SimpleNamespace(
+            f_bavail=self.left, f_frsize=1, f_favail=self.inodes, f_files=self.all_inodes
+        )
 
 
 @pytest.fixture
@@ -52,44 +55,69 @@ def test_the_figures_are_those_of_the_file_system(tmp_path: Path) -> None:
     assert free > 0
 
 
-def test_what_fits_is_reserved_and_what_does_not_is_refused(disk: Disk) -> None:
+def test_what_does_not_fit_is_refused_and_of_what_fits_half_is_reserved(disk: Disk) -> None:
     space = DiskSpace(0, 100)
     assert refused(space, 901)
     space.reserve(900)
-    assert space.reserved == 900
-    assert refused(space, 1)
+    assert space.reserved == 450
+    assert refused(space, 451)
+    assert not refused(space, 450)
 
 
 def test_an_empty_or_undeclared_body_needs_a_byte_of_space(disk: Disk) -> None:
     space = DiskSpace(0, 1000)
     assert refused(space, 0)
     assert refused(space, None)
-    assert not space.above_watermark()
-    assert DiskSpace(0, 999).above_watermark()
+    assert not space.accepts_uploads()
+    assert DiskSpace(0, 999).accepts_uploads()
     DiskSpace(0, 999).reserve(None)
+
+
+def test_without_a_free_inode_no_new_file_is_admitted(disk: Disk) -> None:
+    space = DiskSpace(0, 0)
+    disk.inodes = 0
+    with pytest.raises(Refusal, match="no inode left"):
+        space.reserve(1)
+    with pytest.raises(Refusal, match="no inode left"):
+        space.check(1, new_file=True)
+    assert not space.accepts_uploads()
+    space.check(1, new_file=False)
+    assert space.reserved == 0
+
+
+def test_a_file_system_that_reports_no_inodes_at_all_has_enough(disk: Disk) -> None:
+    disk.inodes = disk.all_inodes = 0
+    space = DiskSpace(0, 0)
+    assert space.accepts_uploads()
+    space.reserve(1)
+
+
+def write(disk: Disk, reservation: Reservation, amount: int) -> None:
+    """Let bytes come, and reach the disk."""
+    reservation.use(amount)
+    disk.left -= amount
 
 
 def test_reserved_bytes_are_not_counted_again_when_they_are_written(disk: Disk) -> None:
     space = DiskSpace(0, 0)
-    reservation = space.reserve(800)
-    reservation.use(300)
-    disk.left -= 300
-    assert space.reserved == 500
-    assert refused(space, 201)
-    assert not refused(space, 200)
+    reservation = space.reserve(400)
+    write(disk, reservation, 300)
+    assert space.reserved == 100
+    assert refused(space, 601)
+    assert not refused(space, 600)
 
 
 def test_bytes_beyond_the_reservation_are_checked_against_the_disk(disk: Disk) -> None:
     space = DiskSpace(0, 100)
     reservation = space.reserve(None)
     reservation.use(900)
-    with pytest.raises(Refusal, match="901 more bytes are needed, 900 are available"):
+    with pytest.raises(Refusal, match="no space for 901 more bytes: the disk of the gateway is full"):
         reservation.use(901)
-    other = space.reserve(500)
-    with pytest.raises(Refusal):
-        reservation.use(401)
+    other = space.reserve(400)
+    with pytest.raises(Refusal, match="kept for this client's other uploads"):
+        reservation.use(501)
     other.close()
-    reservation.use(401)
+    reservation.use(501)
 
 
 def test_closing_releases_what_was_not_used_once(disk: Disk) -> None:
@@ -101,6 +129,58 @@ def test_closing_releases_what_was_not_used_once(disk: Disk) -> None:
     assert space.reserved == 0
 
 
+def test_a_client_that_declares_all_space_and_sends_nothing_keeps_nobody_out(disk: Disk) -> None:
+    disk.left = 100 << 30
+    space = DiskSpace(0, 0)
+    for _ in range(1000):
+        space.reserve(disk.left - space.reserved, "greedy")
+    assert space.reserved <= 50 << 30
+    assert space.accepts_uploads()
+    space.reserve(40 << 30, "newcomer")
+
+
+def test_one_upload_keeps_a_window_free_that_moves_with_its_bytes(disk: Disk) -> None:
+    disk.left, piece = 100 << 30, MAX_RESERVED_BYTES // 4
+    space = DiskSpace(0, 0)
+    reservation = space.reserve(90 << 30)
+    for _ in range((90 << 30) // piece):
+        assert space.reserved <= MAX_RESERVED_BYTES
+        assert reservation.covers(piece)
+        write(disk, reservation, piece)
+    assert (space.reserved, disk.left) == (0, 10 << 30)
+
+
+def test_one_upload_may_fill_the_disk_to_its_watermark(disk: Disk) -> None:
+    space = DiskSpace(0, 100)
+    reservation = space.reserve(900)
+    for _ in range(90):
+        write(disk, reservation, 10)
+    assert (space.reserved, disk.left) == (0, 100)
+    assert not space.accepts_uploads()
+
+
+def test_an_upload_that_others_leave_no_space_is_refused_while_it_comes(disk: Disk) -> None:
+    space = DiskSpace(0, 0)
+    first, second = space.reserve(600, "a"), space.reserve(500, "b")
+    write(disk, first, 600)
+    for _ in range(4):
+        write(disk, second, 100)
+    with pytest.raises(Refusal) as caught:
+        second.use(100)
+    second.close()
+    assert (caught.value.status, space.reserved) == (507, 0)
+
+
+def test_a_refusal_says_whose_uploads_have_the_space_and_not_how_much_is_free(disk: Disk) -> None:
+    space = DiskSpace(0, 0)
+    space.reserve(500, "a")
+    for client, whose in (("a", "this client's other uploads"), ("b", "for other uploads")):
+        with pytest.raises(Refusal, match=whose) as caught:
+            space.reserve(700, client)
+        assert caught.value.headers["Retry-After"]
+        assert "500" not in caught.value.message
+
+
 @pytest.fixture(scope="module")
 def steady() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -109,28 +189,35 @@ def steady() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("steady")
-@given(st.lists(st.tuples(st.integers(0, 400), st.lists(st.integers(0, 200), max_size=4)), max_size=8))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.integers(0, 400), st.lists(st.integers(0, 200), max_size=4)
+        ),
+        max_size=8,
+    )
+)
 def test_whatever_uploads_do_the_reserved_bytes_are_the_sum_of_open_reservations(
-    uploads: list[tuple[int, list[int]]],
+    uploads: list[tuple[str, int, list[int]]],
 ) -> None:
     space = DiskSpace(0, 50)
-    open_reservations: list[tuple[Reservation, int]] = []
-    for size, writes in uploads:
+    opened: list[Reservation] = []
+    for client, size, writes in uploads:
         available = 1000 - 50 - space.reserved
         if max(size, 1) > available:
             assert refused(space, size)
             continue
-        reservation, left = space.reserve(size), size
+        reservation = space.reserve(size, client)
+        opened.append(reservation)
         for amount in writes:
+            covered = reservation.covers(amount)
             try:
                 reservation.use(amount)
             except Refusal:
-                assert amount > left
-            else:
-                left = max(left - amount, 0)
-        open_reservations.append((reservation, left))
-        assert space.reserved == sum(left for _, left in open_reservations) <= 950
-    for reservation, _ in open_reservations:
+                assert not covered
+        assert space.reserved == sum(reservation.left for reservation in opened) <= 950
+        assert space.accepts_uploads()
+    for reservation in opened:
         reservation.close()
     assert space.reserved == 0
 
@@ -138,13 +225,29 @@ def test_whatever_uploads_do_the_reserved_bytes_are_the_sum_of_open_reservations
 def test_what_other_processes_have_reserved_is_not_reserved_again(disk: Disk) -> None:
     table = ReservationTable(2)
     first, second = DiskSpace(0, 100, table, 0), DiskSpace(0, 100, table, 1)
-    reservation = first.reserve(700)
-    assert refused(second, 201)
-    other = second.reserve(200)
-    assert (first.reserved, second.reserved, table.total()) == (700, 200, 900)
+    reservation = first.reserve(400, "a")
+    assert refused(second, 501)
+    other = second.reserve(200, "b")
+    assert (first.reserved, second.reserved, table.total()) == (400, 200, 600)
     reservation.close()
     assert not refused(second, 700)
     other.close()
+
+
+def test_what_a_client_holds_counts_in_every_process(disk: Disk) -> None:
+    table = ReservationTable(2)
+    first, second = DiskSpace(0, 0, table, 0), DiskSpace(0, 0, table, 1)
+    first.reserve(1000, "a")
+    assert second.reserve(500, "a").left == 0
+    assert second.reserve(500, "b").left == 250
+
+
+def test_what_a_process_had_reserved_ends_with_it(disk: Disk) -> None:
+    table = ReservationTable(2)
+    DiskSpace(0, 0, table, 0).reserve(100, "a")
+    DiskSpace(0, 0, table, 1).reserve(200, "a")
+    table.clear(0)
+    assert (table.total(), table.held_by("a")) == (200, 200)
 
 
 def test_reservations_are_seen_across_a_fork() -> None:
@@ -153,10 +256,10 @@ def test_reservations_are_seen_across_a_fork() -> None:
         "from gateway.commit.disk import ReservationTable\n"
         "table = ReservationTable(2)\n"
         "if not os.fork():\n"
-        "    table[1] += 700\n"
+        "    table.add(1, 'a', 700)\n"
         "    os._exit(0)\n"
         "os.wait()\n"
-        "print(table[0], table[1], table.total())\n"
+        "print(table.reserved(0), table.reserved(1), table.total(), table.held_by('a'))\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert result.stdout == b"0 700 700\n"
+    assert result.stdout == b"0 700 700 700\n"

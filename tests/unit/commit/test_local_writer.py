@@ -148,10 +148,10 @@ async def test_a_cancelled_begin_releases_the_space_that_it_reserves_meanwhile(
     loop, entered, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     reserve = harness.space.reserve
 
-    def held(size: int | None) -> object:
+    def held(size: int | None, client: str) -> object:
         loop.call_soon_threadsafe(entered.set)
         assert go_on.wait(TIMEOUT)
-        return reserve(size)
+        return reserve(size, client)
 
     monkeypatch.setattr(harness.space, "reserve", held)
     beginning = asyncio.create_task(writer.begin(upload(length=1000)))

@@ -44,7 +44,7 @@ def anchors(page: Path) -> set[str]:
 def test_every_yaml_block_is_valid(page: Path, tmp_path: Path) -> None:
     with PageRunner(tmp_path) as reader:
         for block in blocks(page):
-            if block.language == "yaml" or "mkdir -p my-plugins" in block.text:
+            if block.language == "yaml" or re.match(r"mkdir -p [\w-]+-plugins\n", block.text):
                 reader.follow(block)
 
 
@@ -53,6 +53,22 @@ def test_every_block_is_of_a_language_that_is_looked_at(page: Path) -> None:
     assert {block.language for block in blocks(page)} <= LANGUAGES
     fences = re.findall(r"^[ \t]*```", page.read_text(), re.MULTILINE)
     assert len(fences) == 2 * len(blocks(page)), "a fence is indented, unclosed or odd"
+
+
+def _written_folders(page: Path) -> set[str]:
+    """Return the folders that the commands and files of a page write to."""
+    text = "\n".join(block.text for language in ("sh", "yaml") for block in shown(page, language))
+    return set(re.findall(r"(?:--directory |--plugins |^# )([\w-]+)(?=[/\s])", text, re.MULTILINE))
+
+
+def test_no_two_pages_write_to_the_same_folder() -> None:
+    pages_of: dict[str, list[str]] = {}
+    for page in RUN:
+        for folder in _written_folders(page) - {"plugins", "site", "issuer"}:
+            pages_of.setdefault(folder, []).append(name(page))
+    shared = {folder: pages for folder, pages in pages_of.items() if len(pages) > 1}
+    # The quickstart goes on where the README ends.
+    assert shared == {"data": ["README.md", "docs/quickstart.md"]}
 
 
 def test_the_readme_names_the_two_commands_and_they_exist() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.domain import sqlite_writer
 from gateway.domain.sqlite_writer import SqliteWriter, WriterConnection
 
 TIMEOUT = 30.0
@@ -27,6 +28,12 @@ class CountingConnection(WriterConnection):
     def commit(self) -> None:
         super().commit()
         self.commits += 1
+
+
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine splits no transaction."""
+    monkeypatch.setattr(sqlite_writer, "MAX_TRANSACTION_TIME", TIMEOUT)
 
 
 @pytest.fixture
@@ -71,6 +78,16 @@ def test_what_waits_shares_transactions_up_to_the_limit(
     for future in submit_together(writer, *range(MAX_BATCH + 1)):
         assert future.result(TIMEOUT) == 1
     assert connections[0].commits == 3  # the one that blocked, three together, the last one
+
+
+def test_the_result_of_an_operation_does_not_wait_for_long_ones_behind_it(
+    writer: SqliteWriter, connections: list[CountingConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "MAX_TRANSACTION_TIME", 0.0)  # each takes longer than that
+    for future in submit_together(writer, *range(MAX_BATCH)):
+        assert future.result(TIMEOUT) == 1
+    writer.close()
+    assert connections[0].commits == 1 + MAX_BATCH
 
 
 def test_an_operation_that_fails_spoils_no_other(writer: SqliteWriter) -> None:

@@ -294,7 +294,11 @@ async def test_no_page_sorts_or_scans_all_there_is(busy: Journal, wanted: Select
 
 
 async def test_pruning_finds_what_is_old_through_an_index(busy: Journal) -> None:
-    told = plans(busy, lambda db: ledger._prune(db, {"done": LATER, "relayed": LATER}, 10))
+    told = plans(
+        busy,
+        lambda db: ledger._prune_deliveries(db, "done", LATER),
+        lambda db: ledger._prune_uploads(db, LATER, (0.0, "")),
+    )
     assert [plan for plan in told if plan.startswith("SCAN")] == []
 
 
@@ -449,18 +453,18 @@ def test_pruning_removes_what_is_done_and_old_with_all_that_hangs_on_it(busy: Jo
     kept = delivery_states(busy).keys() - {("e-done", "h")}
     result_of(busy.outbox.record_uploads([upload_record("silent", ())]))
     assert (
-        result_of(busy.ledger.prune(LATER, LATER)) == 3
+        run_sync(busy.ledger.prune(LATER, LATER)) == 3
     )  # the delivery, its upload, the one without handlers
     assert delivery_states(busy).keys() == kept
     assert result_of(busy.ledger.upload_history("done")) is None
     assert run_sync(busy.ledger.history("e-done")) is None
     assert result_of(busy.ledger.upload_history("silent")) is None
     assert select(busy, "SELECT count(*) FROM runs") == [(2,)]  # of dead and delayed
-    assert result_of(busy.ledger.prune(LATER, LATER)) == 0
+    assert run_sync(busy.ledger.prune(LATER, LATER)) == 0
 
 
 def test_pruning_keeps_what_is_young(busy: Journal) -> None:
-    assert result_of(busy.ledger.prune(EARLIER, EARLIER)) == 0
+    assert run_sync(busy.ledger.prune(EARLIER, EARLIER)) == 0
     assert len(delivery_states(busy)) == 7
 
 
@@ -468,9 +472,9 @@ async def test_what_was_handed_over_stays_as_long_as_is_said_of_it_alone(journal
     publish_uploads(journal, "relayed", "done")
     await journal.queue.mark_relayed(await journal.queue.claim_any(1, 0.0))
     settle_first(journal, "done")
-    assert result_of(journal.ledger.prune(LATER, EARLIER)) == 2  # what is done, and its upload
+    assert run_sync(journal.ledger.prune(LATER, EARLIER)) == 2  # what is done, and its upload
     assert run_sync(journal.ledger.history("e-relayed")) is not None
-    assert result_of(journal.ledger.prune(EARLIER, LATER)) == 1
+    assert run_sync(journal.ledger.prune(EARLIER, LATER)) == 1
     assert run_sync(journal.ledger.history("e-relayed")) is None
 
 
@@ -478,18 +482,28 @@ def test_an_event_stays_as_long_as_one_of_its_handlers_is_not_done(journal: Jour
     publish_uploads(journal, "a", handlers=("h", "i"))
     settle_first(journal, "done")
     settle_first(journal, "dead", "i")
-    assert result_of(journal.ledger.prune(LATER, LATER)) == 1
+    assert run_sync(journal.ledger.prune(LATER, LATER)) == 1
     history = run_sync(journal.ledger.history("e-a"))
     assert history is not None
     assert [story.row.handler for story in history.deliveries] == ["i"]
 
 
-def test_pruning_takes_a_bounded_number_at_a_time(journal: Journal) -> None:
+def test_pruning_takes_a_bounded_number_at_a_time(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     silent: list[UploadRecord] = [upload_record(f"s{number}", ()) for number in range(25)]
     result_of(journal.outbox.record_uploads(silent))
-    taken = []
-    while gone := result_of(journal.ledger.prune(LATER, LATER, 10)):
+    monkeypatch.setattr(ledger, "MAX_PRUNE_WINDOW", 10)
+    taken = list[int]()
+    prune = ledger._prune_uploads
+
+    def counted(*arguments: Any, **fields: Any) -> Any:
+        gone, position = prune(*arguments, **fields)
         taken.append(gone)
+        return gone, position
+
+    monkeypatch.setattr(ledger, "_prune_uploads", counted)
+    assert run_sync(journal.ledger.prune(LATER, LATER)) == 25
     assert taken == [10, 10, 5]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
 from gateway.errors import EventEngineUnavailable
-from gateway.events import handler_consumer, runner
+from gateway.events import handler_consumer, queue, runner
 from gateway.events.handler_consumer import EngineBackoff
 from gateway.events.journal import Journal
 from gateway.events.protocols import DeliveryHistory, Queue, RunResult
@@ -442,6 +442,19 @@ async def test_deliveries_of_a_removed_handler_wait_dead(bench: Bench) -> None:
     publish_uploads(bench.journal, "a", handlers=("gone",))
     await bench.runner.start([spec("here")])
     assert delivery_states(bench.journal) == {("e-a", "gone"): "dead"}
+
+
+async def test_many_deliveries_of_a_removed_handler_hold_up_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "MAX_ORPHANS", 2)
+    gone = [f"a{number}" for number in range(9)]
+    publish_uploads(bench.journal, *gone, handlers=("gone",))
+    await bench.runner.start([spec("here")])
+    assert list(delivery_states(bench.journal).values()).count("dead") < len(gone)
+    assert bench.runner._orphans is not None
+    await bench.runner._orphans
+    assert set(delivery_states(bench.journal).values()) == {"dead"}
 
 
 async def test_a_run_of_a_removed_handler_is_finished_and_not_tried_again(bench: Bench) -> None:

@@ -144,6 +144,9 @@ def test_all_faults_of_a_route_are_told_at_once(tmp_path: Path) -> None:
         ("return 'request.body'", False),
         ("return payload.request.body", False),
         ("x = lambda: [request.path, request]\nreturn x()[1].body", True),
+        ("request.path = '/a'\nrequest.path += 'b'\ndel request.headers['X']", False),
+        ("request.body += b'x'", True),
+        ("request.body = b'x'", True),
     ],
 )
 def test_whether_a_script_reads_the_body_is_seen_in_its_code(
@@ -152,3 +155,7 @@ def test_whether_a_script_reads_the_body_is_seen_in_its_code(
     compiled = load(tmp_path, route(script=script)).routes[0].request_script
     assert compiled is not None
     assert compiled.reads_body == reads
+    answers = script.replace("request", "response")
+    compiled = load(tmp_path, route(answers=answers)).routes[0].response_script
+    assert compiled is not None
+    assert (compiled.reads_body, compiled.reads_response) == (False, reads)

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from gateway.endpoints.routing.script_steps import ScriptRequest, ScriptResponse
+from gateway.endpoints.routing.script_values import ScriptRequest, ScriptResponse
 from gateway.plugins import route_models
 from gateway.plugins.models import Strict
 from tests.support.reference_pages import keys, page, rows, section

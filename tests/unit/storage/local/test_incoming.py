@@ -6,7 +6,9 @@ import errno
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,12 +48,7 @@ def test_a_small_body_stays_in_memory_until_it_is_finalized(
     identity = body.finalize(durable=True)
     found = (folder / "u").stat()
     assert (folder / "u").read_bytes() == b"small body"
-    assert (identity.device, identity.inode, identity.size, identity.mtime_ns) == (
-        found.st_dev,
-        found.st_ino,
-        10,
-        found.st_mtime_ns,
-    )
+    assert identity == (found.st_ino, 10, found.st_mtime_ns)
 
 
 def test_what_is_buffered_comes_behind_what_was_written(
@@ -165,6 +162,64 @@ def test_digests_are_of_all_bytes_in_their_order(incoming: IncomingDirectory) ->
     assert body.digest("md5") == hashlib.md5(b"onetwothree").digest()
     body.discard()
     assert not incoming.create("v", 0o640).hashing
+
+
+# -- closed bodies
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["new", "written"])
+def test_nothing_is_written_to_a_discarded_body_and_no_file_comes_back(
+    incoming: IncomingDirectory, written: bool
+) -> None:
+    body = incoming.create("u", 0o640)
+    if written:
+        body.write([b"x"])
+    body.discard()
+    body.buffer(b"late")
+    for late in (lambda: body.write([b"late"]), body.sync, partial(body.finalize, durable=False)):
+        with pytest.raises(OSError, match="this body is closed"):
+            late()
+    assert list(incoming.upload_ids()) == []
+
+
+def test_a_discard_waits_for_the_thread_that_writes(
+    incoming: IncomingDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on, write = threading.Event(), threading.Event(), os.write
+    body, written = incoming.create("u", 0o640), []
+
+    def slow(fd: int, piece: bytes) -> int:
+        entered.set()
+        assert go_on.wait(30)
+        written.append(write(fd, piece))
+        return written[-1]
+
+    monkeypatch.setattr(os, "write", slow)
+    writing = threading.Thread(target=body.write, args=([b"late"],))
+    writing.start()
+    assert entered.wait(30)
+    discarding = threading.Thread(target=body.discard)
+    discarding.start()
+    discarding.join(0.05)
+    assert discarding.is_alive()
+    go_on.set()
+    writing.join()
+    discarding.join()
+    assert written == [4]
+    assert list(incoming.upload_ids()) == []
+
+
+def test_a_body_with_other_bytes_than_were_received_is_not_finalized(
+    incoming: IncomingDirectory, folder: Path
+) -> None:
+    body = incoming.create("u", 0o640)
+    body.write([b"mine"])
+    with (folder / "u").open("ab") as file:
+        file.write(b"another's")
+    with pytest.raises(OSError, match="4 bytes were received, and the file has 13"):
+        body.finalize(durable=True)
+    body.discard()
+    assert list(incoming.upload_ids()) == []
 
 
 # -- durability

@@ -1,0 +1,111 @@
+"""Routes that cannot stand together, and those that should not: rules that need all routes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from gateway.domain.path_template import RouteTemplate, Segments, UploadPathTemplate, overlap
+from gateway.endpoints.routing.model import Route
+from gateway.endpoints.routing.table import is_stricter
+from gateway.errors import ConfigError
+from gateway.plugins import Document
+from gateway.telemetry.logs import event
+
+log = logging.getLogger("gateway.routing")
+
+
+class PlacedRoute(Protocol):
+    """A route, and the document that it was made of."""
+
+    @property
+    def route(self) -> Route:
+        """The route."""
+
+    @property
+    def document(self) -> Document:
+        """Its document."""
+
+
+def contradictions(plugins: Sequence[PlacedRoute], upload: str) -> Iterator[ConfigError]:
+    """Yield an error for each pair of routes that contradict each other, or the upload path."""
+    yield from _clashes(plugins)
+    yield from _on_uploads(plugins, upload)
+    yield from _raw_over_stricter(plugins)
+
+
+def warn_of_exposed(plugins: Sequence[PlacedRoute]) -> None:
+    """Warn of routes that are open to all and cover a protected route of the same upstream."""
+    routes = [plugin.route for plugin in plugins]
+    protected = [route for route in routes if route.auth != "none"]
+    for route in (route for route in routes if route.auth == "none"):
+        for other in protected:
+            if set(route.upstreams) & set(other.upstreams) and _covers(route, other):
+                log.warning(
+                    "%s: %s is open to all and covers %s, which is protected (%s): only the path keeps"
+                    " them apart, and the upstream may read it in its own way; give both the same"
+                    " authorization, or each an upstream of its own",
+                    *(route.place, route.path, other.path, other.place),
+                    extra=event("route.exposed", route=route.name, protected=other.name),
+                )
+
+
+def _raw_over_stricter(plugins: Sequence[PlacedRoute]) -> Iterator[ConfigError]:
+    """Yield an error for a route with `raw_path` through which a stricter one could be avoided."""
+    for plugin in (plugin for plugin in plugins if plugin.route.raw_path):
+        for other in (other.route for other in plugins):
+            if is_stricter(other, plugin.route) and _covers(plugin.route, other):
+                yield plugin.document.error(
+                    f"with `raw_path: true` requests could avoid what {other.path} asks for"
+                    f" ({other.place}): remove it, or give that route a path outside of this one",
+                    *("target", "raw_path"),
+                )
+
+
+def _covers(route: Route, other: Route) -> bool:
+    """Tell whether paths of `other` match `route` too, which is the more general one."""
+    general, specific = (RouteTemplate.parse(each.path).segments for each in (route, other))
+    return overlap(general, specific) and _more_general(general, specific)
+
+
+def _clashes(plugins: Sequence[PlacedRoute]) -> Iterator[ConfigError]:
+    """Yield an error for two routes that match the same path and method."""
+    by_shape: dict[object, list[PlacedRoute]] = {}
+    for plugin in plugins:
+        by_shape.setdefault(RouteTemplate.parse(plugin.route.path).shape, []).append(plugin)
+    for same_shape in by_shape.values():
+        for at, plugin in enumerate(same_shape):
+            for earlier in same_shape[:at]:
+                if methods := _common_methods(plugin.route, earlier.route):
+                    yield plugin.document.error(
+                        f"this and the path at {earlier.route.place} both serve {methods}: change one",
+                        *("proxy", "path"),
+                    )
+
+
+def _common_methods(route: Route, other: Route) -> str:
+    if not route.operations and not other.operations:
+        return "every method"
+    methods = set(route.methods or other.methods)
+    return ", ".join(sorted(name for name in methods if route.allows(name) and other.allows(name)))
+
+
+def _on_uploads(plugins: Sequence[PlacedRoute], upload: str) -> Iterator[ConfigError]:
+    """Yield an error for a route that overlaps the upload path and is not more general than that."""
+    upload_segments = UploadPathTemplate.parse(upload).segments
+    for plugin in plugins:
+        segments = RouteTemplate.parse(plugin.route.path).segments
+        if overlap(segments, upload_segments) and not _more_general(segments, upload_segments):
+            yield plugin.document.error(
+                f"this path overlaps the upload path {upload} (--file-upload-api-path): change one",
+                *("proxy", "path"),
+            )
+
+
+def _more_general(segments: Segments, others: Segments) -> bool:
+    """Tell whether `others` is the more specific path, by the rule of the table."""
+    for segment, other in zip(segments, others, strict=False):
+        if segment.kind != other.kind:
+            return segment.kind > other.kind
+    return False

@@ -1,0 +1,10 @@
+"""What one client may use of what all share: fair shares of bounds, and the least rate of a transfer.
+
+Counts are those of one process.
+"""
+
+from gateway.limits.clients import client_key
+from gateway.limits.rates import MinRate, TransferMeter
+from gateway.limits.shares import FairShare, Lease, fits
+
+__all__ = ["FairShare", "Lease", "MinRate", "TransferMeter", "client_key", "fits"]
