@@ -55,6 +55,7 @@ TABLE: Mapping[str, int] = {
     "headers_too_large": 431,
     "internal": 500,
     "other_file_system": 500,
+    "not_implemented": 501,
     "bad_gateway": 502,
     "hook_failed": 503,
     "issuer_unavailable": 503,

@@ -116,6 +116,7 @@ class Routing:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._min_rate = MinRate(settings.min_rate)
         self._plugins = plugins
         self._auth = auth
         origins = settings.cors_origins
@@ -169,5 +170,6 @@ class Routing:
             remote=self._auth.proxies.client_address(request.remote, request.headers),
             awaits_continue=expects_continue(request),
             path=match.path,
-            meter=MinRate(self._settings.min_rate).meter(),
+            meter=self._min_rate.meter(),
+            response_meter=self._min_rate.meter(),
         )
