@@ -171,7 +171,9 @@ class SmallJsonResponse(GatewayResponse):
 def json_response(body: Any, status: int = 200) -> Response:
     """Return `body` as JSON."""
     text = json.dumps(body, ensure_ascii=False, default=str) + "\n"
-    return Response(status=status, text=text, content_type="application/json")
+    # "replace": a text of a request may hold what UTF-8 cannot have.
+    content = text.encode(errors="replace")
+    return Response(status=status, body=content, content_type="application/json", charset="utf-8")
 
 
 def refusal_response(refusal: Refusal) -> Response:
