@@ -21,7 +21,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
-from gateway.domain.path_template import PathMatch, UploadPathTemplate
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
@@ -78,7 +78,7 @@ class Dispatcher:
         self.stopping = False
         self._serving = 0
         self._drained: asyncio.Event | None = None
-        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._template = settings.upload_template
         self._redaction = Redaction(settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
