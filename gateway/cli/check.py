@@ -22,7 +22,7 @@ from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
 from gateway.plugins.testing import TestResult, run_handler_tests
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import log_output
 from gateway.telemetry.redaction import Mask
 
 UPLOAD_PATH: Final = str(Settings.model_fields["file_upload_api_path"].default)
@@ -42,7 +42,7 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
     if args is not None and args.folders:
         flags = " ".join(f"--plugins {folder}" for folder in args.folders)
         raise ConfigError(f"check takes folders as {flags}")
-    logs.configure("text", "warning")
+    log_output.configure("text", "warning")
     return check(
         settings.plugins,
         lambda: secret_keys(settings),
@@ -65,7 +65,7 @@ def check(
     """
     kinds = (*KINDS, routing_kind(upload_path, issuer=issuer))
     plugins = Plugins(folders, Services(), kinds, keys)
-    logs.set_mask(plugins.mask)
+    log_output.set_mask(plugins.mask)
     try:
         plugins.load()
         for line in plugins.describe():

@@ -119,10 +119,10 @@ class Dispatcher:
                 response = await self._respond(request, owner=owner)
             if response is None:
                 abort(request)
-                self._record(request, None, started)
+                self._record(request, None, started, owner=owner)
                 return web.Response(status=500)
             response.set_gateway_headers(request_id)
-            self._record(request, response, started)
+            self._record(request, response, started, owner=owner)
             with contextlib.suppress(ConnectionError):  # the client is no longer connected
                 await response.send(request)
                 failpoints.hit("after answer")
@@ -219,13 +219,17 @@ class Dispatcher:
         return self.auth.operator(caller.principal)
 
     def _record(
-        self, request: web.BaseRequest, response: GatewayResponse | None, started: float
+        self, request: web.BaseRequest, response: GatewayResponse | None, started: float, *, owner: bool
     ) -> None:
-        """Count and log one request. The query is left out: it may hold a signature."""
+        """Count and log one request, the owner's own at the level debug.
+
+        The query is left out: it may hold a signature.
+        """
         method = request.method if request.method in METHODS else "other"
         status = "none" if response is None else str(response.status)
         self.metrics.requests.add(method, status)
-        if not access_log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if owner else logging.INFO
+        if not access_log.isEnabledFor(level):
             return
         path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
         fields: dict[str, object] = {
@@ -238,9 +242,9 @@ class Dispatcher:
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]
         if response is None:
-            access_log.info("request", extra=event("request.aborted", **fields))
+            access_log.log(level, "request", extra=event("request.aborted", **fields))
         else:
-            access_log.info("request", extra=event("request.answered", **fields))
+            access_log.log(level, "request", extra=event("request.answered", **fields))
 
 
 def _upload_with_put(allowed: str) -> Refusal:
