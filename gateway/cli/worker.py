@@ -11,6 +11,7 @@ import signal
 
 import uvloop
 
+from gateway.server.memory import memory_kept_low
 from gateway.server.worker import WorkerResources, open_worker_resources, running_worker
 from gateway.settings import Settings
 from gateway.telemetry import log_output
@@ -61,7 +62,7 @@ async def _work(resources: WorkerResources) -> None:
 
 async def _start_and_reload(resources: WorkerResources, reload_requested: asyncio.Event) -> None:
     """Start, print the ready line, then reload at each request; stop when cancelled."""
-    async with running_worker(resources) as worker:
+    async with running_worker(resources) as worker, memory_kept_low():
         for line in resources.plugins.describe():
             log.info("%s", line, extra=event("plugin.loaded"))
         print(worker.describe(), flush=True)
