@@ -25,7 +25,7 @@ from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
 from gateway.plugins.shared_names import shared_names_warning
 from gateway.plugins.testing import TestResult, run_handler_tests
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import log_output
 from gateway.telemetry.redaction import Mask
 
 UPLOAD_PATH: Final = UploadPathTemplate.parse(Settings.model_fields["file_upload_api_path"].default)
@@ -45,7 +45,7 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
     if args is not None and args.folders:
         flags = " ".join(f"--plugins {folder}" for folder in args.folders)
         raise ConfigError(f"check takes folders as {flags}")
-    logs.configure("text", "warning")
+    log_output.configure("text", "warning")
     return check(
         settings.plugins,
         lambda: secret_keys(settings),
@@ -68,7 +68,7 @@ def check(
     """
     kinds = (*KINDS, routing_kind(upload_path.text, issuer=issuer))
     plugins = Plugins(folders, Services(), kinds, keys)
-    logs.set_mask(plugins.mask)
+    log_output.set_mask(plugins.mask)
     try:
         plugins.load()
         for line in plugins.describe():

@@ -7,15 +7,12 @@ file, or at a peer. It is always the version of the event, never a newer one.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import aiohttp
 from aiofiles.threadpool import wrap
@@ -25,12 +22,12 @@ from gateway.domain.addresses import host_port
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
+from gateway.files.local_copy import closed_in_thread, open_local
 from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
 from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
 from gateway.storage.protocols import ExpiringStorage, Stat, Storage
 from gateway.storage.s3.encoding import user_metadata
-from gateway.storage.waiting import finish_in_thread
 from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.storage")
@@ -104,11 +101,11 @@ class FilesService:
         What is no local file is fetched into a temporary file first. Raises `Superseded` where it has
         been replaced, changed or removed since, `PeerUnavailable`.
         """
-        async with _closed_in_thread() as stack:
+        async with closed_in_thread() as stack:
             version = await self._version_of(event)
             with _event_errors(version):
                 storage = await self._readable_storage(version)
-                file = await _local_file(storage, version, stack)
+                file = await open_local(storage, version, stack)
             yield wrap(file)
 
     async def remove(self, event: Mapping[str, Any]) -> None:
@@ -174,8 +171,8 @@ class FilesService:
         What is no local file is fetched into a temporary file first. Raises `Refusal` `not_found`,
         `bad_path`, `forbidden`; `Superseded` where `etag` is given and the file has another.
         """
-        async with _closed_in_thread() as stack:
-            yield wrap(await _local_file(self._storage, FileVersion(path, etag), stack))
+        async with closed_in_thread() as stack:
+            yield wrap(await open_local(self._storage, FileVersion(path, etag), stack))
 
     async def stat(self, path: str) -> Stat:
         """Describe what is stored at a path. Raises `Refusal` as `open_path` does."""
@@ -269,32 +266,3 @@ def _event_errors(version: FileVersion) -> Iterator[None]:
                 " --installation-key-file and set their clocks"
             ) from refusal
         raise PeerUnavailable(f"{version.owner} answers {refusal.code}: {refusal.message}") from refusal
-
-
-@contextlib.asynccontextmanager
-async def _closed_in_thread() -> AsyncIterator[contextlib.ExitStack]:
-    """Yield a stack for open files. Closing one waits for a thread that still reads it."""
-    stack = contextlib.ExitStack()
-    try:
-        yield stack
-    finally:
-        await finish_in_thread(stack.close)
-
-
-async def _local_file(
-    storage: Storage, version: FileVersion, stack: contextlib.ExitStack
-) -> io.BufferedReader:
-    """Return a stored file, open for reading until `stack` is closed; fetch what is not local."""
-    async with storage.open(version.path, etag=version.etag) as opened:
-        version.check_upload(opened.stat)
-        if opened.fd is not None:
-            return stack.enter_context(os.fdopen(os.dup(opened.fd), "rb"))
-        fetched = await finish_in_thread(_temporary_file, stack)
-        async for piece in opened:
-            await finish_in_thread(fetched.write, piece)
-    await finish_in_thread(fetched.seek, 0)
-    return stack.enter_context(os.fdopen(os.dup(fetched.fileno()), "rb"))
-
-
-def _temporary_file(stack: contextlib.ExitStack) -> IO[bytes]:
-    return stack.enter_context(tempfile.TemporaryFile())

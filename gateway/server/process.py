@@ -23,6 +23,7 @@ from gateway.commit.records import LocalDisk, ProcessState
 from gateway.domain.addresses import host_port
 from gateway.events.journal import Journal
 from gateway.http.sockets import listening_socket
+from gateway.server import forking
 from gateway.settings import Settings
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
@@ -92,6 +93,7 @@ def open_shared_resources(settings: Settings) -> SharedResources:
     with ExitStack() as stack:
         fresh = FreshState(settings.state)
         StateDirectory(settings.state).prepare()
+        stack.enter_context(forking.withhold(settings.state))
         lock = directory_lock(settings.state)
         lock.acquire()
         stack.callback(lock.release)

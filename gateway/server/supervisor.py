@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.server.forking import fork_worker_process
 from gateway.server.supervisor_channel import PREPARED, READY, SupervisorChannel, allow_to_listen
 from gateway.telemetry.logs import event
 
@@ -239,8 +240,7 @@ class Supervisor:
         sys.stdout.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child has handlers of its own
         try:
-            pid = os.fork()
-            if not pid:
+            if not (pid := fork_worker_process()):
                 self._run_child(slot, ours, theirs)
         except OSError:
             ours.close()

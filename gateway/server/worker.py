@@ -35,6 +35,7 @@ from gateway.http.sockets import listening_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.records.collection import open_records
+from gateway.server import forking
 from gateway.server.delivery import PluginDispatcher
 from gateway.server.script_services import HOOKS_GRACE, connect_services, make_plugins
 from gateway.settings import Settings
@@ -81,6 +82,7 @@ def open_worker_resources(settings: Settings) -> WorkerResources:
             " with --installation-key-file"
         )
     with ExitStack() as stack:
+        stack.enter_context(forking.withhold(settings.state))
         port = stack.enter_context(closing(listening_socket(settings)))
         host, number = port.getsockname()[:2]
         address = str(host), int(number)
