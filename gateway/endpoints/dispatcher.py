@@ -20,7 +20,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
-from gateway.domain.path_template import PathMatch, UploadPathTemplate
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
@@ -78,7 +78,7 @@ class Dispatcher:
         self.stopping = False
         self._serving = 0
         self._drained: asyncio.Event | None = None
-        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._template = settings.upload_template
         self._redaction = Redaction(settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -120,10 +120,10 @@ class Dispatcher:
                 response = await self._respond(request, owner=owner)
             if response is None:
                 abort(request)
-                self._record(request, None, started)
+                self._record(request, None, started, owner=owner)
                 return web.Response(status=500)
             response.set_gateway_headers(request_id)
-            self._record(request, response, started)
+            self._record(request, response, started, owner=owner)
             try:
                 await response.send(request)
                 failpoints.hit("after answer")
@@ -213,13 +213,17 @@ class Dispatcher:
         return self.auth.operator(caller.principal)
 
     def _record(
-        self, request: web.BaseRequest, response: GatewayResponse | None, started: float
+        self, request: web.BaseRequest, response: GatewayResponse | None, started: float, *, owner: bool
     ) -> None:
-        """Count and log one request. The query is left out: it may hold a signature."""
+        """Count and log one request, the owner's own at the level debug.
+
+        The query is left out: it may hold a signature.
+        """
         method = request.method if request.method in METHODS else "other"
         status = "none" if response is None else str(response.status)
         self.metrics.requests.add(method, status)
-        if not access_log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if owner else logging.INFO
+        if not access_log.isEnabledFor(level):
             return
         path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
         fields: dict[str, object] = {
@@ -232,9 +236,9 @@ class Dispatcher:
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]
         if response is None:
-            access_log.info("request", extra=event("request.aborted", **fields))
+            access_log.log(level, "request", extra=event("request.aborted", **fields))
         else:
-            access_log.info("request", extra=event("request.answered", **fields))
+            access_log.log(level, "request", extra=event("request.answered", **fields))
 
 
 def _error_response(error: Exception) -> GatewayResponse | None:
