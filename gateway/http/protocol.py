@@ -18,6 +18,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from gateway.errors import ConfigError, Refusal
 from gateway.http.responses import Response, refusal_response
+from gateway.http.tracebacks import drop_tracebacks
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
@@ -54,6 +55,8 @@ class _Protocol(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Call those that wait for something else than the client."""
         super().connection_lost(exc)
+        self._latest_body = None
+        self._messages.clear()  # nobody gets to the requests that waited behind the last one
         for callback in tuple(self.disconnect_callbacks):
             callback()
 
@@ -68,8 +71,10 @@ class _Protocol(web.RequestHandler):
             return
         message, body = self._messages[-1]
         previous = self._latest_body
-        if isinstance(message, _ErrInfo) and previous is not None and not previous.is_eof():
-            previous.set_exception(web.RequestPayloadError("the body is not well-formed"))
+        if isinstance(message, _ErrInfo):
+            drop_tracebacks(message.exc)  # it holds `data`
+            if previous is not None and not previous.is_eof():
+                previous.set_exception(web.RequestPayloadError("the body is not well-formed"))
         self._latest_body = body
 
     def resume_reading(self, resume_parser: bool = True) -> None:
@@ -133,7 +138,10 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
             # next could be read from its middle.
             request._message = request._message._replace(should_close=True)
         if problem is None:
-            return await handler(request)
+            try:
+                return await handler(request)
+            finally:
+                drop_tracebacks(request.content.exception())
         if request.version not in HTTP_VERSIONS:
             # The status line repeats the version, and must not claim to support it.
             request._cache["version"] = HttpVersion10

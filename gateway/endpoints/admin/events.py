@@ -5,7 +5,6 @@ A change is a POST of JSON that selects what to change, and never comes from a p
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
+from gateway.domain.json_text import parse_json
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import remote_ledger
 from gateway.events.protocols import VERB_STATES, VERBS, Ledger, QueueName, Selection, Verb, run_all
@@ -179,7 +179,7 @@ def _reject_cross_site(request: web.BaseRequest) -> None:
 
 async def _json_body(request: web.BaseRequest) -> dict[str, Any]:
     _reject_cross_site(request)
-    body = json.loads(await read_small_body(request, MAX_BODY_BYTES))
+    body = parse_json(await read_small_body(request, MAX_BODY_BYTES))
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")
     return body

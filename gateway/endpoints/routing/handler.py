@@ -71,6 +71,8 @@ class RouteSteps:
             return await self._call_first(context)
         finally:
             self._bodies.release_body(context)
+            if context.buffered_response is not None:
+                context.buffered_response.close()
 
     def cors_policy(self, route: Route) -> CorsPolicy | None:
         """Return the policy of a route for pages of other origins."""

@@ -32,6 +32,9 @@ MAX_CONNECTIONS: Final = 2000
 MAX_ROUTE_REQUESTS: Final = 1000
 """The same for one route, of which a client may have as many as are still free."""
 
+MAX_BUFFERED_BYTES: Final = 512 << 20
+"""Bytes of responses that scripts read, all together, each client its share."""
+
 REPEATABLE: Final = frozenset(
     {hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS, hdrs.METH_PUT, hdrs.METH_DELETE}
 )
@@ -49,6 +52,7 @@ class Proxy:
         self._caller = UpstreamCaller(trusts)
         self._connections = FairShare("requests to upstreams", MAX_CONNECTIONS)
         self._routes: dict[str, FairShare] = {}
+        self._memory = FairShare("bytes of responses in memory", MAX_BUFFERED_BYTES)
 
     async def start(self) -> None:
         """Let requests be sent."""
@@ -76,7 +80,8 @@ class Proxy:
         """Return the response in memory. Raises as `__call__` and `read_whole`."""
         request_whole(context)
         upstream_response = await self._request_any(context)
-        return await read_whole(upstream_response, limit, context.route.limits.script)
+        lease = context.buffered_response = self._memory.acquire(context.client, 0)
+        return await read_whole(upstream_response, limit, context.route.limits.script, lease)
 
     # -- one request
 

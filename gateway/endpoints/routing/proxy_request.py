@@ -142,6 +142,7 @@ class ProxyRequestBody(payload.Payload):
             self.error = error
             raise
         finally:
+            self._task = None
             self._upstream_timeout.renew()
             self._ended.set()
 

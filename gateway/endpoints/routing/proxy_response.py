@@ -20,6 +20,7 @@ from gateway.endpoints.routing.forwarding import response_headers
 from gateway.endpoints.routing.proxy_request import ProxyRequestBody, UpstreamTimeout
 from gateway.http.protocol import abort
 from gateway.http.responses import GatewayResponse, is_unread
+from gateway.http.tracebacks import drop_tracebacks
 from gateway.limits import TransferMeter
 from gateway.telemetry.logs import event
 
@@ -71,10 +72,12 @@ class UpstreamResponse:
             if self._request_body is not None:
                 await self._request_body.stop()
         finally:
-            if self.response.content.at_eof() and self.response.content.exception() is None:
+            error = self.response.content.exception()
+            if self.response.content.at_eof() and error is None:
                 self.response.release()
             else:
                 self.response.close()
+            drop_tracebacks(error)
             self._callbacks.close()
 
     def on_close(self, callback: Callable[[], None]) -> None:
@@ -147,6 +150,7 @@ class ProxyResponse(GatewayResponse):
             fields = {"reason": self._reason_of(error), "status": self.status}
             log.warning("proxied response aborted", extra=event("response.aborted", **fields))
             abort(self._upstream_response.request)
+            drop_tracebacks(error)
         finally:
             await self.discard()
 

@@ -34,6 +34,9 @@ request with a body cannot be sent again if they close it meanwhile (RFC 9110 se
 READ_BUFFER_BYTES: Final = 64 << 10
 MAX_FIELD_BYTES: Final = 64 << 10
 
+FINAL_STATUSES: Final = range(200, 600)
+"""Statuses of whole responses; others are invalid (RFC 9110 section 15)."""
+
 _Unreachable = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
@@ -97,9 +100,10 @@ class UpstreamCaller:
                 await body.stop()
             raise _without_response(error, timeout, body) from error
         upstream_response = UpstreamResponse(response, context.request, timeout, body)
-        if response.status == 101:
+        if response.status not in FINAL_STATUSES:  # 101 too: nobody asked for another protocol
             await upstream_response.close()
-            raise Refusal("bad_gateway", "the upstream switched protocols without being asked")
+            message = f"the upstream's status {response.status} is no final one of HTTP"
+            raise Refusal("bad_gateway", message)
         return upstream_response
 
     async def _send(

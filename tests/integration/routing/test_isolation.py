@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 
 from gateway.auth.tokens import token_digest
 from gateway.endpoints.routing import proxy
 from gateway.server.app import Gateway
 from tests.support.harness import RawConnection, get, raw_connection, request_head, wait_until
+from tests.support.routing.api import api
 from tests.support.routing.proxying import answer_all, read_head, upstream
 from tests.support.routing.scripted import Serve, ask, route
 
@@ -142,3 +145,36 @@ async def test_every_end_of_a_request_gives_its_place_back(
                     return (await get(gateway, "/b/ok")).status == 200
 
                 await wait_until(is_free)
+
+
+async def test_responses_that_scripts_read_have_bounded_memory_and_give_it_back(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy, "MAX_BUFFERED_BYTES", 12)
+    held, go = asyncio.Event(), asyncio.Event()
+
+    async def six_bytes(request: web.Request) -> web.Response:
+        if request.path == "/wait":
+            held.set()
+            await go.wait()
+        coding = {"Content-Encoding": "gzip"} if request.path == "/packed" else {}
+        return web.Response(body=gzip.compress(bytes(99)) if coding else b"123456", headers=coding)
+
+    async with api(six_bytes) as up:
+        waits = f"response.body\nawait callout('{up.authority}', path='/wait')"
+        gateway = await serve(
+            up.route("/r", answers="response.body"),
+            up.route("/held", answers=waits),
+            up.route("/packed", answers="response.body"),
+        )
+        for _ in range(3):
+            assert (await get(gateway, "/r")).status == 200
+            assert (await get(gateway, "/packed")).status in {429, 503}
+        holds = asyncio.create_task(get(gateway, "/held"))
+        await held.wait()
+        refused = await get(gateway, "/r")
+        assert (refused.status, refused.json["error"]) == (429, "too_many_requests")
+        assert int(refused.headers["Retry-After"]) > 0
+        go.set()
+        assert (await holds).status == 200
+        assert (await get(gateway, "/r")).status == 200
