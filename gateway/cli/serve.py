@@ -19,6 +19,7 @@ import uvloop
 from gateway.cli import print_errors
 from gateway.errors import ConfigError
 from gateway.server.app import running_gateway
+from gateway.server.os_process import end_process
 from gateway.server.process import SharedResources, open_shared_resources
 from gateway.server.resources import Resources, open_resources
 from gateway.server.supervisor import Supervisor
@@ -50,9 +51,11 @@ def run(settings: Settings) -> int:
     _raise_file_limit()
     shared = open_shared_resources(settings)
     with contextlib.closing(shared):
-        if settings.processes == 1:
-            return _serve(shared, 0, _nothing, lambda: _greet(shared))
-        return _supervise(shared)
+        if settings.processes > 1:
+            return _supervise(shared)
+        code = _serve(shared, 0, _nothing, lambda: _greet(shared))
+        # The directory stays locked to the last: a handler's thread may still write.
+        end_process(code)
 
 
 def _supervise(shared: SharedResources) -> int:
