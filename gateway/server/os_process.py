@@ -18,7 +18,11 @@ def end_process(code: int) -> NoReturn:
     """End this process now, with all its locks, although threads of handlers may still run.
 
     Python would wait for these threads, which nothing can end. What is open is durable or worthless.
+    Processes that scripts have begun with `multiprocessing` are terminated, as Python would do.
     """
+    if "multiprocessing.process" in sys.modules:
+        for child in sys.modules["multiprocessing.process"].active_children():
+            child.terminate()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
