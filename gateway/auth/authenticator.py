@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.auth.installation import Installation
+from gateway.auth.local_only import LocalOnly
 from gateway.auth.request import Caller, IncomingRequest
 from gateway.auth.tokens import token_digest
 from gateway.auth.trusted_proxies import Proxies
@@ -54,7 +55,7 @@ class Auth:
         self._verify = verify
         self.mode = settings.auth
         """`none`, `token` or `jwt`: who authorizes where no handler does."""
-        self._auth_explicit = settings.auth_explicit
+        self.local_only = LocalOnly(settings)
         self.proxies = Proxies(settings.trusted_proxies)
         self._tokens = tuple(tokens)
         self._operators = frozenset(settings.jwt_operators)
@@ -110,7 +111,7 @@ class Auth:
     async def _verified(
         self, headers: Mapping[str, str], verify: Verify
     ) -> tuple[dict[str, Any] | None, Refusal | None]:
-        token = _credentials(headers)
+        token = _credentials(headers.get("Authorization", ""))
         if not token:
             return None, None
         try:
@@ -121,7 +122,7 @@ class Auth:
             return None, refusal
 
     def holds_token(self, headers: Mapping[str, str]) -> bool:
-        """Tell whether these headers have a known token, which belongs to this gateway alone."""
+        """Tell whether a line of these headers has a known token, which belongs to us alone."""
         return self._bearer(headers) is not None
 
     def _peer(self, request: web.BaseRequest) -> dict[str, Any] | None:
@@ -171,37 +172,23 @@ class Auth:
             " --jwt-operators",
         )
 
-    def refuse_unknown_proxy(self, headers: Mapping[str, str]) -> None:
-        """Refuse a request through a proxy while `--auth` is only the default: it may be public.
 
-        Raises Refusal `forbidden`, whose message is for the operator.
-        """
-        if self._auth_explicit:
-            return
-        for name in headers:
-            if name.lower() == "forwarded" or name.lower().startswith("x-forwarded-"):
-                raise Refusal(
-                    "forbidden",
-                    f"this request came through a proxy ({name}), so others may reach this gateway."
-                    " Operator: start it with `--auth token`, or with `--auth none` if everyone"
-                    " may upload",
-                )
-
-
-def _credentials(headers: Mapping[str, str]) -> str:
-    """Return what follows `Bearer` (RFC 6750 section 2.1), or nothing.
+def _credentials(value: str) -> str:
+    """Return what follows `Bearer` in `Authorization` (RFC 6750 section 2.1), or nothing.
 
     A JSON Web Token may stand alone: pages made for Cognito and API Gateway send it so.
     """
-    scheme, _, credentials = headers.get("Authorization", "").strip().partition(" ")
+    scheme, _, credentials = value.strip().partition(" ")
     if not credentials and scheme.count(".") == 2:
         return scheme
     return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
 def _presented_tokens(headers: Mapping[str, str]) -> Iterator[str]:
-    bearer = _credentials(headers)
-    if bearer:
-        yield bearer
-    if headers.get("X-Auth-Token"):
-        yield headers["X-Auth-Token"].strip()
+    """Yield the tokens of every line: what one line hides, another must not let through."""
+    for name, value in headers.items():
+        key = name.lower()
+        token = _credentials(value) if key == "authorization" else ""
+        token = value.strip() if key == "x-auth-token" else token
+        if token:
+            yield token

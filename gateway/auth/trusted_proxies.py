@@ -24,20 +24,24 @@ class Proxies:
         The right-most address that is no trusted proxy of `Forwarded` (RFC 7239) or
         `X-Forwarded-For`; where the two disagree neither counts.
         """
+        origins = self._origins(peer, headers)
+        return str(origins.pop()) if origins and len(origins) == 1 else peer
+
+    def believes(self, peer: str | None, headers: Mapping[str, str]) -> bool:
+        """Tell whether the peer is a trusted proxy, and its headers name one client at most.
+
+        A proxy that writes one of the two headers passes on what a client wrote into the other.
+        """
+        origins = self._origins(peer, headers)
+        return origins is not None and len(origins) < 2
+
+    def _origins(self, peer: str | None, headers: Mapping[str, str]) -> set[_Address] | None:
+        """Return the clients that the headers name; None if the peer is no trusted proxy."""
         address = _parsed(peer or "") if self._networks else None
         if address is None or not self._trusted(address):
-            return peer
-        origins = {
-            self._origin(address, chain)
-            for chain in (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
-            if chain
-        }
-        return str(origins.pop()) if len(origins) == 1 else peer
-
-    def trusts(self, peer: str | None) -> bool:
-        """Tell whether the peer of a connection is a trusted proxy."""
-        address = _parsed(peer or "")
-        return address is not None and self._trusted(address)
+            return None
+        chains = (list(_forwarded(headers)), list(_listed(headers, "x-forwarded-for")))
+        return {self._origin(address, chain) for chain in chains if chain}
 
     def _origin(self, nearest: _Address, chain: Sequence[str]) -> _Address:
         """Walk from the nearest proxy to the client, up to the first address that is not trusted."""

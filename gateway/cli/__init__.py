@@ -73,8 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         verb, rest = _verb(list(sys.argv[1:] if argv is None else argv))
         module = importlib.import_module(f"gateway.cli.{verb or DEFAULT_VERB}")
-        args = _parsed(_parser(verb, module), rest)
+        parser = _parser(verb, module)
+        args = _parsed(parser, rest)
         settings = load(flag_values(args), os.environ, listening=(verb or DEFAULT_VERB) in LISTENING)
+        if (verb or DEFAULT_VERB) == DEFAULT_VERB:
+            _require_directory(settings, parser, bare=not rest)
         return _call(module.run, settings, args)
     except* ConfigError as group:  # a single error is wrapped in a group
         print_errors(group)
@@ -144,6 +147,21 @@ def _hint_for(parser: argparse.ArgumentParser, word: str) -> str:
     if word in VERBS:
         return f"the verb comes first: gateway {word} [flags]"
     return f"see `{parser.prog} --help`"
+
+
+def _require_directory(settings: Settings, parser: argparse.ArgumentParser, *, bare: bool) -> None:
+    """Raise `ConfigError` for a server that was given no directory in a folder that is none.
+
+    It would store files, and a private key, wherever its caller happens to be.
+    """
+    if settings.directory_explicit or settings.state.is_dir():
+        return
+    if bare:
+        parser.print_help()
+    raise ConfigError(
+        "say where files are stored: gateway --directory DIR (this folder has no .gateway/ of an earlier"
+        " start)"
+    )
 
 
 def _call(run: Run, settings: Settings, args: argparse.Namespace) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.domain.model import UPLOADING
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.routing.plugin import KIND, RoutePlugin, routing_kind
 from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
@@ -20,12 +22,13 @@ from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
+from gateway.plugins.shared_names import shared_names_warning
 from gateway.plugins.testing import TestResult, run_handler_tests
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import log_output
 from gateway.telemetry.redaction import Mask
 
-UPLOAD_PATH: Final = str(Settings.model_fields["file_upload_api_path"].default)
+UPLOAD_PATH: Final = UploadPathTemplate.parse(Settings.model_fields["file_upload_api_path"].default)
 
 HELP: Final = """\
 Load settings and plugins, compile the scripts, run the plugins' `tests:`. Nothing is changed and
@@ -42,11 +45,11 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
     if args is not None and args.folders:
         flags = " ".join(f"--plugins {folder}" for folder in args.folders)
         raise ConfigError(f"check takes folders as {flags}")
-    logs.configure("text", "warning")
+    log_output.configure("text", "warning")
     return check(
         settings.plugins,
         lambda: secret_keys(settings),
-        settings.file_upload_api_path,
+        settings.upload_template,
         issuer=settings.jwt_issuer is not None,
     )
 
@@ -54,23 +57,26 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
 def check(
     folders: Sequence[Path],
     keys: LoadKeys = SecretKeys,
-    upload_path: str = UPLOAD_PATH,
+    upload_path: UploadPathTemplate = UPLOAD_PATH,
     *,
     issuer: bool = True,
 ) -> int:
     """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code.
 
-    `keys` decrypt their `!secret` values; `upload_path` is the template that no route may cover;
+    `keys` decrypt their `!secret` values; no route may cover `upload_path`;
     `issuer` is whether the settings have an issuer of JSON Web Tokens.
     """
-    kinds = (*KINDS, routing_kind(upload_path, issuer=issuer))
+    kinds = (*KINDS, routing_kind(upload_path.text, issuer=issuer))
     plugins = Plugins(folders, Services(), kinds, keys)
-    logs.set_mask(plugins.mask)
+    log_output.set_mask(plugins.mask)
     try:
         plugins.load()
         for line in plugins.describe():
             print(line)
-        for warning in (text for route in _routes(plugins) for text in route.warnings()):
+        warnings = [text for route in _routes(plugins) for text in route.warnings()]
+        if shared := shared_names_warning(upload_path, plugins.current.handlers[UPLOADING]):
+            warnings.append(shared)
+        for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         results = asyncio.run(_run_all(plugins))
     except ConfigError as error:

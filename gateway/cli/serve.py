@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import resource
 import signal
@@ -19,25 +18,23 @@ import uvloop
 from gateway.cli import print_errors
 from gateway.errors import ConfigError
 from gateway.server.app import running_gateway
+from gateway.server.memory import memory_kept_low
 from gateway.server.process import SharedResources, open_shared_resources
 from gateway.server.resources import Resources, open_resources
 from gateway.server.supervisor import Supervisor
 from gateway.server.supervisor_channel import SupervisorChannel
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import log_output
 from gateway.telemetry.logs import event
 
 HELP = """\
 Run the server. When it is ready it prints one line `listening on http://HOST:PORT` to stdout; the
-log goes to stderr. On SIGTERM it stops accepting, finishes running uploads (up to --grace seconds)
+log goes to stderr. On SIGTERM it stops accepting, finishes running uploads (up to --grace)
 and returns unfinished deliveries to the queue. SIGHUP reloads plugins and certificates, all or
 nothing. With --processes N a supervisor keeps N servers alive behind one port; send signals to it.
 """
 
 log = logging.getLogger("gateway")
-
-COLLECTION_THRESHOLD = 50_000
-"""New objects after which the garbage collector runs; a request creates about a hundred."""
 
 MAX_OPEN_FILES = 65_536
 """Limit of open files to request from the system: an upload needs a connection and a file."""
@@ -45,14 +42,18 @@ MAX_OPEN_FILES = 65_536
 
 def run(settings: Settings) -> int:
     """Serve until a stop signal; return the exit code. Raises `ConfigError` before the start."""
-    logs.configure(settings.log_format, settings.log_level)
-    logs.log_thread_failures()
+    log_output.configure(settings.log_format, settings.log_level)
+    log_output.log_thread_failures()
     _raise_file_limit()
     shared = open_shared_resources(settings)
     with contextlib.closing(shared):
-        if settings.processes == 1:
-            return _serve(shared, 0, _nothing, lambda: _greet(shared))
-        return _supervise(shared)
+        if settings.processes > 1:
+            return _supervise(shared)
+        try:
+            return _serve(shared, 0, shared.fresh.keep, lambda: _greet(shared))
+        except BaseException:
+            shared.fresh.discard()
+            raise
 
 
 def _supervise(shared: SharedResources) -> int:
@@ -61,7 +62,7 @@ def _supervise(shared: SharedResources) -> int:
     started = False
 
     def work(slot: int, link: SupervisorChannel) -> int:
-        logs.set_process_fields(process=slot)
+        log_output.set_process_fields(process=slot)
         try:
             return _serve(shared, slot, link.prepared, link.ready)
         except* ConfigError as errors:
@@ -82,7 +83,10 @@ def _supervise(shared: SharedResources) -> int:
         shared.reservations.clear(slot)
 
     supervisor = Supervisor(settings.processes, work, settings.grace, announce, ended, shared.close_port)
-    return supervisor.run()
+    code = supervisor.run()
+    if not supervisor.opened:
+        shared.fresh.discard()
+    return code
 
 
 def _serve(
@@ -109,9 +113,8 @@ async def _until_stopped(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_requested.set)
     loop.add_signal_handler(signal.SIGHUP, reload_signals.append, signal.SIGHUP)
-    async with running_gateway(resources) as gateway:
+    async with running_gateway(resources) as gateway, memory_kept_low():
         loop.add_signal_handler(signal.SIGHUP, _spawn, reloads, gateway.reload)
-        tune_garbage_collector()
         gateway.log_description()
         ready()
         if reload_signals:  # received while plugins were loading: the loaded ones may be outdated
@@ -125,24 +128,10 @@ async def _until_stopped(
     log.info("stopped", extra=event("gateway.stopped"))
 
 
-def tune_garbage_collector() -> None:
-    """Collect cyclic garbage seldom, and never among the objects of the start.
-
-    Requests leave no cycles, but each creates enough objects to run the collector several times.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECTION_THRESHOLD, 20, 50)
-
-
 def _spawn(tasks: set[asyncio.Task[None]], make: Callable[[], Coroutine[Any, Any, None]]) -> None:
     task = asyncio.create_task(make())
     tasks.add(task)
     task.add_done_callback(tasks.discard)
-
-
-def _nothing() -> None:
-    """A single process waits for no other."""
 
 
 def _greet(shared: SharedResources) -> None:

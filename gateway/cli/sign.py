@@ -15,11 +15,12 @@ from urllib.parse import parse_qsl
 
 from gateway.auth.installation import KEY_FILE, public_url, read_installation_keys
 from gateway.auth.links import DEFAULT_URL_TTL, match_object_path, new_nonce
+from gateway.cli.arguments import duration, size
 from gateway.domain import paths
 from gateway.domain.addresses import Address
 from gateway.domain.api_routes import OBJECTS_PREFIX, match_api_route
 from gateway.domain.grant import Grant, encode_path, grant_metadata
-from gateway.domain.path_template import UploadPathTemplate
+from gateway.domain.units import format_duration
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError, Refusal
@@ -28,15 +29,15 @@ from gateway.settings import Settings
 from gateway.signing.targets import carries_signature
 from gateway.signing.urls import UrlSigner
 
-USAGE: Final = "METHOD PATH [--expires SECONDS] [what it allows] [flags]"
+USAGE: Final = "METHOD PATH [--expires TIME] [what it allows] [flags]"
 
 HELP: Final = """\
 Print a URL that authorizes requests of one method and path until it expires; no token is needed. The
 server need not run.
 
-  allow the upload of one picture, once, of at most 10 MB, within an hour:
-    gateway sign PUT /upload/team/cat.png --expires 3600 --content-type image/png \\
-      --max-length 10000000 --once
+  allow the upload of one picture, once, of at most 10 MiB, within an hour:
+    gateway sign PUT /upload/team/cat.png --expires 1h --content-type image/png \\
+      --max-length 10M --once
     curl -T cat.png -H 'Content-Type: image/png' 'http://...'
 
   allow reading a stored file, independent of --downloads:
@@ -61,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add method, path and the terms of the URL."""
     parser.add_argument("method", metavar="METHOD", help="PUT, GET, ...: GET allows HEAD too")
     parser.add_argument("path", metavar="PATH", help="path of this gateway, optionally with a query")
-    number: dict[str, Any] = {"type": int, "metavar": "N"}
+    number: dict[str, Any] = {"type": size, "metavar": "SIZE"}
     parser.add_argument(
-        "--expires", type=int, metavar="SECONDS", default=DEFAULT_URL_TTL,
-        help=f"lifetime, at most 604800, 7 days (default: {DEFAULT_URL_TTL})",
+        "--expires", type=duration, metavar="TIME", default=float(DEFAULT_URL_TTL),
+        help=f"lifetime, such as 1h, at most 7d (default: {format_duration(DEFAULT_URL_TTL)})",
     )  # fmt: skip
     parser.add_argument("--content-type", metavar="TYPE", help="required Content-Type")
     parser.add_argument("--length", help="exact number of bytes", **number)
@@ -125,7 +126,7 @@ def _grant(request: _RequestToSign, args: argparse.Namespace) -> Grant:
     return Grant(
         method=request.method,
         path="/" + "/".join(paths.decode(request.raw_path)),
-        expires=int(time.time()) + args.expires,
+        expires=int(time.time() + args.expires),
         content_type=args.content_type,
         length=args.length,
         max_length=args.max_length,
@@ -159,7 +160,7 @@ def _check_endpoint(settings: Settings, request: _RequestToSign) -> bool:
 
     Raises `ConfigError` for a path without endpoint, with a better path if there is one.
     """
-    template = UploadPathTemplate.parse(settings.file_upload_api_path)
+    template = settings.upload_template
     try:
         stored, upload = match_object_path(request.raw_path), template.match(request.raw_path)
     except Refusal as refusal:

@@ -11,9 +11,10 @@ import signal
 
 import uvloop
 
+from gateway.server.memory import memory_kept_low
 from gateway.server.worker import WorkerResources, open_worker_resources, running_worker
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import log_output
 from gateway.telemetry.logs import event
 
 HELP = """\
@@ -24,7 +25,7 @@ files stay with the gateways: `files.open(event)` fetches them, and needs the in
 
 When it is connected to NATS it prints one line `working on nats://... for N handlers`; the log goes
 to stderr. --host and --port serve /-/health, /-/ready and /-/metrics. On SIGTERM it claims no more
-deliveries, waits for running ones (up to --grace seconds) and returns those that have not ended to
+deliveries, waits for running ones (up to --grace) and returns those that have not ended to
 the queue. SIGHUP reloads plugins, all or nothing.
 """
 
@@ -33,8 +34,8 @@ log = logging.getLogger("gateway")
 
 def run(settings: Settings) -> int:
     """Run handlers until a stop signal; return the exit code. Raises `ConfigError` before the start."""
-    logs.configure(settings.log_format, settings.log_level)
-    logs.log_thread_failures()
+    log_output.configure(settings.log_format, settings.log_level)
+    log_output.log_thread_failures()
     resources = open_worker_resources(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_work(resources))
@@ -61,7 +62,7 @@ async def _work(resources: WorkerResources) -> None:
 
 async def _start_and_reload(resources: WorkerResources, reload_requested: asyncio.Event) -> None:
     """Start, print the ready line, then reload at each request; stop when cancelled."""
-    async with running_worker(resources) as worker:
+    async with running_worker(resources) as worker, memory_kept_low():
         for line in resources.plugins.describe():
             log.info("%s", line, extra=event("plugin.loaded"))
         print(worker.describe(), flush=True)

@@ -144,7 +144,7 @@ class ObjectCommitter:
         record = UploadRecord(
             upload_id=upload.id,
             path=path,
-            identity=Identity(0, 0, body.received, 0),  # no inode: the place has the etag
+            identity=Identity(0, body.received, 0),  # no inode: the place has the etag
             mime=mime,
             digests=commit.digests,
             principal=upload.principal,

@@ -19,7 +19,7 @@ from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.tree import DirectoryTree
 from gateway.telemetry.redaction import Redaction
 
-_UNKNOWN: Final = Identity(0, 0, 0, 0)
+_UNKNOWN: Final = Identity(0, 0, 0)
 
 
 @dataclass(slots=True, frozen=True)

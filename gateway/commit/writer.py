@@ -43,7 +43,7 @@ class PendingWrite(Protocol):
         """Bring the rest of the bytes to the storage: the body is complete. Raises `Refusal`."""
 
     def digest(self, algorithm: str) -> bytes:
-        """Return the digest of the finished body, by the `hashlib` name that `begin` was given."""
+        """Return the digest of the finished body, by the name that `begin` was given."""
 
     async def commit(self, digests: Mapping[str, str], *, from_client: bool) -> Stored:
         """Publish the finished body. From here on the body is the writer's, also after a cancel.
@@ -62,7 +62,8 @@ class StorageWriter(Protocol):
     async def begin(
         self, upload: Upload, algorithms: Sequence[str] = (), *, must_exist: bool = False
     ) -> PendingWrite:
-        """Check the target, reserve the space, begin a body. `algorithms` are digests to compute.
+        """Check the target, reserve the space, begin a body. `algorithms` are digests of
+        `domain.digests` to compute.
 
         Raises `Refusal`: a bad path, a target that may not be replaced, `precondition_failed` where
         it must exist and does not, `no_space`, `storage_unavailable`.

@@ -128,9 +128,12 @@ class Download:
 
 
 class Identity(NamedTuple):
-    """The identity of a committed file: device and inode, size in bytes, mtime in nanoseconds."""
+    """The identity of a committed file: inode, size in bytes, mtime in nanoseconds.
 
-    device: int
+    Not the device: all uploads are on one, and its number may be another after a reboot (logical
+    volumes, loop devices, btrfs, NFS) and on a restored snapshot.
+    """
+
     inode: int
     size: int
     mtime_ns: int
@@ -138,17 +141,18 @@ class Identity(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
         """Return the version that a stat describes."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
     @property
     def etag(self) -> str:
         """The entity tag of this version, without quotes.
 
         Strong (RFC 9110 section 8.8.3): files get their names whole and by rename, so another content
-        is another inode or time. Hashed, since clients have no use for inode numbers.
+        is another inode or time. Hashed, since clients have no use for inode numbers. 20 hexadecimal
+        digits; the 24 of earlier versions hashed the device too.
         """
-        text = f"{self.device}-{self.inode}-{self.size}-{self.mtime_ns}"
-        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        text = f"{self.inode}-{self.size}-{self.mtime_ns}"
+        return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 class Stored(NamedTuple):

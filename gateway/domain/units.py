@@ -1,4 +1,4 @@
-"""Durations and times as people and JSON write them. Pure: no clock is read."""
+"""Durations, sizes and times as people and JSON write them. Pure: no clock is read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Final
 
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|[smhdw]?)", re.ASCII)
+_SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE | re.ASCII)
+_POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 _LAST: Final = 253_402_300_799.0
 """The last second of the year 9999, behind which ISO 8601 has no plain form."""
@@ -20,6 +22,36 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise ValueError("must be a time such as 30s, 15m, 12h or 7d; a plain number counts seconds")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of `1048576`, `64M`, `64MiB` or `64MB`. Raises `ValueError`.
+
+    K, M, G, T and KiB, MiB ... count in 1024s, KB, MB ... in 1000s, as in GNU coreutils.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("must be a number of bytes such as 1048576, 64M, 64MiB or 64MB")
+    letter, unit = (match[2] or "").lower(), (match[3] or "").lower()
+    factor: int = (1000 if unit == "b" else 1024) ** _POWERS.get(letter, 0)
+    return int(match[1]) * factor
+
+
+def format_size(size: int) -> str:
+    """Return bytes in the unit that people read, in powers of 1000: `10.3 kB`, `512 B`."""
+    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 999.95 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{size} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds in the largest unit that they are a multiple of: `7d`, `90s`."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def iso_time(moment: float) -> str:

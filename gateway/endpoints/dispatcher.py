@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
-from gateway.domain.path_template import PathMatch, UploadPathTemplate
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
@@ -31,6 +30,7 @@ from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import UPLOAD_ID, abort
 from gateway.http.responses import ApiHandler, GatewayResponse, refusal_response
+from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
 from gateway.telemetry import logs
 from gateway.telemetry.logs import event
@@ -78,7 +78,7 @@ class Dispatcher:
         self.stopping = False
         self._serving = 0
         self._drained: asyncio.Event | None = None
-        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._template = settings.upload_template
         self._redaction = Redaction(settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -113,44 +113,40 @@ class Dispatcher:
         started = time.monotonic()
         request_id = random_bytes(8).hex()
         with logs.bind(request_id=request_id):
-            # Not around the access log: clients could hide who they are.
-            query = request.raw_path.partition("?")[2]
-            with logs.hide(lambda: self._redaction.values(request.headers, query)):
+            # Not around the access log: clients could hide who they are. Not with the request itself:
+            # connections to upstreams keep this context, and would keep its body.
+            headers, query = request.headers, request.raw_path.partition("?")[2]
+            with logs.hide(lambda: self._redaction.values(headers, query)):
                 response = await self._respond(request, owner=owner)
             if response is None:
                 abort(request)
-                self._record(request, None, started)
+                self._record(request, None, started, owner=owner)
                 return web.Response(status=500)
             response.set_gateway_headers(request_id)
-            self._record(request, response, started)
-            with contextlib.suppress(ConnectionError):  # the client is no longer connected
+            self._record(request, response, started, owner=owner)
+            try:
                 await response.send(request)
                 failpoints.hit("after answer")
+            except ConnectionError as error:  # the client is no longer connected
+                drop_tracebacks(error)
             return response
 
     async def _respond(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse | None:
         """Return the response, or None to close the connection without one."""
         try:
             return await self._dispatch(request, owner=owner)
-        except Refusal as refusal:
-            response = refusal_response(refusal)
-            if request.body_exists:
-                response.force_close()
-            return response
-        except ClientDisconnected:
-            return None
-        except UnknownOutcome as error:
-            message = "closing connection without a response: outcome of the upload is unknown: %s"
-            log.error(message, error, extra=event("upload.unknown"))
-            return None
-        except Exception:
-            log.exception("a request failed", extra=event("request.failed"))
-            message = "internal server error; the server log has details under this X-Request-Id"
-            return refusal_response(Refusal("internal", message))
+        except Exception as error:
+            response = _error_response(error)
+            drop_tracebacks(error)
+        if response is not None and request.body_exists:
+            response.force_close()
+        return response
 
     async def _dispatch(self, request: web.BaseRequest, *, owner: bool) -> GatewayResponse:
         if self.stopping:
             raise Refusal("stopping", "the gateway is being stopped")
+        if not owner:
+            self.auth.local_only.refuse_foreign_host(request.headers)
         incoming = IncomingRequest(request, owner=owner)
         raw_path = incoming.raw_path
         if (match := match_object_path(raw_path)) is not None:
@@ -158,7 +154,7 @@ class Dispatcher:
             return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
         if raw_path.startswith("/-/"):
             return await self._api(incoming)
-        self.auth.refuse_unknown_proxy(request.headers)
+        self.auth.local_only.refuse_proxy(request.headers)
         downloads = self.files.downloads.enabled
         if request.method in {"GET", "HEAD"} and downloads:
             folder = archived_folder(self._template, incoming)
@@ -176,7 +172,7 @@ class Dispatcher:
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
         """Serve a stored path to a signed URL, or to a gateway of this installation."""
         request = incoming.request
-        self.auth.refuse_unknown_proxy(request.headers)
+        self.auth.local_only.refuse_proxy(request.headers)
         caller = await self.auth.authenticate(incoming)
         if caller.principal not in (SIGNED, INTERNAL):
             raise Refusal("forbidden", "only signed URLs are served here")
@@ -195,7 +191,7 @@ class Dispatcher:
             match = None  # `/-/objects` in another spelling: only the plain one is served
         access = Access.OPERATOR if match is None else match.access
         if access is not Access.PUBLIC and not incoming.owner:
-            self.auth.refuse_unknown_proxy(incoming.request.headers)
+            self.auth.local_only.refuse_proxy(incoming.request.headers)
             try:
                 incoming.operator = await self._operator(incoming)
             except Refusal:
@@ -217,13 +213,17 @@ class Dispatcher:
         return self.auth.operator(caller.principal)
 
     def _record(
-        self, request: web.BaseRequest, response: GatewayResponse | None, started: float
+        self, request: web.BaseRequest, response: GatewayResponse | None, started: float, *, owner: bool
     ) -> None:
-        """Count and log one request. The query is left out: it may hold a signature."""
+        """Count and log one request, the owner's own at the level debug.
+
+        The query is left out: it may hold a signature.
+        """
         method = request.method if request.method in METHODS else "other"
         status = "none" if response is None else str(response.status)
         self.metrics.requests.add(method, status)
-        if not access_log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if owner else logging.INFO
+        if not access_log.isEnabledFor(level):
             return
         path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
         fields: dict[str, object] = {
@@ -236,9 +236,24 @@ class Dispatcher:
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]
         if response is None:
-            access_log.info("request", extra=event("request.aborted", **fields))
+            access_log.log(level, "request", extra=event("request.aborted", **fields))
         else:
-            access_log.info("request", extra=event("request.answered", **fields))
+            access_log.log(level, "request", extra=event("request.answered", **fields))
+
+
+def _error_response(error: Exception) -> GatewayResponse | None:
+    """Return the response to what an endpoint raised; None: the connection is closed without one."""
+    if isinstance(error, Refusal):
+        return refusal_response(error)
+    if isinstance(error, ClientDisconnected):
+        return None
+    if isinstance(error, UnknownOutcome):
+        message = "closing connection without a response: outcome of the upload is unknown: %s"
+        log.error(message, error, extra=event("upload.unknown"))
+        return None
+    log.error("a request failed", exc_info=error, extra=event("request.failed"))
+    message = "internal server error; the server log has details under this X-Request-Id"
+    return refusal_response(Refusal("internal", message))
 
 
 def _upload_with_put(allowed: str) -> Refusal:

@@ -16,26 +16,37 @@ from gateway.events.database import packed
 ANY_HANDLER: Final = "*"
 """The name under which a claim waits for every handler; no handler can have it."""
 
-_DUE: Final = (
-    "SELECT d.seq, d.attempt + 1 AS attempt, d.round, d.handler, e.id, e.type, e.upload_id,"
-    " COALESCE(u.path, e.path) AS path, e.holder, e.created, e.body"
-    " FROM deliveries d INDEXED BY {index} JOIN events e ON e.id = d.event_id"
-    " LEFT JOIN uploads u ON u.id = e.upload_id"
-    " WHERE d.state = 'ready'{handler}"
-    " AND d.event_id NOT IN (SELECT value FROM json_each(:held)) ORDER BY {order} LIMIT :limit"
+_WAITING: Final = (
+    "SELECT seq, {turn} AS turn FROM deliveries INDEXED BY {index} WHERE state = 'ready'{which}"
+    " AND event_id NOT IN (SELECT value FROM json_each(:held)) ORDER BY {order} LIMIT :limit"
 )
 _OF_HANDLER: Final = (
-    " AND d.handler = :handler AND d.due <= :now"
-    " AND NOT EXISTS (SELECT 1 FROM paused WHERE handler = :handler)"
+    " AND handler = :handler AND NOT EXISTS (SELECT 1 FROM paused WHERE handler = :handler)"
 )
-_DUE_OF_HANDLER: Final = _DUE.format(
-    index="deliveries_ready", handler=_OF_HANDLER, order="d.due, d.created, d.seq"
+_NEW: Final = _WAITING.format(
+    index="deliveries_ready", turn="created", which=f"{_OF_HANDLER} AND due = 0", order="created, seq"
 )
-_DUE_OF_ANY: Final = _DUE.format(index="deliveries_unfinished", handler="", order="d.seq")
+_DELAYED: Final = _WAITING.format(
+    index="deliveries_ready",
+    turn="due",
+    which=f"{_OF_HANDLER} AND due > 0 AND due <= :now",
+    order="due, created, seq",
+)
+_DUE_OF_HANDLER: Final = (
+    f"SELECT seq FROM (SELECT * FROM ({_NEW}) UNION ALL SELECT * FROM ({_DELAYED}))"  # noqa: S608 (ours)
+    " ORDER BY turn, seq LIMIT :limit"
+)
+"""What is new has `due` 0, whatever the clock says; it and what was delayed take turns by age."""
+
+_DUE_OF_ANY: Final = _WAITING.format(index="deliveries_unfinished", turn="0", which="", order="seq")
 
 _AS_ONE: Final = (
     "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"
-    " holder, created, body)) FROM ({due})"
+    " holder, created, body)) FROM (SELECT d.seq, d.attempt + 1 AS attempt, d.round, d.handler, e.id,"
+    " e.type, e.upload_id, COALESCE(u.path, e.path) AS path, e.holder, e.created, e.body"
+    " FROM ({due}) picked CROSS JOIN deliveries d ON d.seq = picked.seq"
+    " JOIN events e ON e.id = d.event_id"
+    " LEFT JOIN uploads u ON u.id = e.upload_id)"
 )
 _CLAIM: Final = _AS_ONE.format(due=_DUE_OF_HANDLER)
 _CLAIM_ANY: Final = _AS_ONE.format(due=_DUE_OF_ANY)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from gateway.domain.json_text import parse_json
 from gateway.events.ledger import merge_depths
 from gateway.events.protocols import (
     INVALID_CURSOR,
@@ -142,7 +143,7 @@ def _decode_cursor(after: str | None) -> Cursors:
     if after is None:
         return {}
     try:
-        cursors: Any = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+        cursors: Any = parse_json(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
     except (ValueError, binascii.Error):
         cursors = None
     if not isinstance(cursors, dict) or not all(isinstance(value, str) for value in cursors.values()):

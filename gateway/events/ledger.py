@@ -49,6 +49,9 @@ MAX_PRUNE_WINDOW: Final = 1000
 PRUNE_INTERVAL: Final = 600.0
 """Seconds between two rounds of pruning."""
 
+MAX_CLOCK_STEP: Final = 60.0
+"""Seconds by which the clock may be set between two rounds of pruning."""
+
 _COUNTED: Final = ("ready", "running", "dead")
 
 _UploadPosition = tuple[float, str]
@@ -168,16 +171,20 @@ class JournalLedger:
         return count
 
     async def prune_periodically(self, retention: float, relayed_retention: float) -> None:
-        """Prune now and every `PRUNE_INTERVAL`, until cancelled.
+        """Prune every `PRUNE_INTERVAL`, until cancelled.
 
         What is done is deleted `retention` seconds after its end, what was relayed to a remote engine
-        `relayed_retention` seconds after that.
+        `relayed_retention` seconds after that. A round in which the clock was set is left out, and none
+        is at the start, when the clock may be about to be.
         """
         while True:
-            with contextlib.suppress(EventEngineUnavailable):
-                now = time.time()
-                await self.prune(now - retention, now - relayed_retention)
+            offset = time.time() - time.monotonic()
             await asyncio.sleep(PRUNE_INTERVAL)
+            now = time.time()
+            if abs(now - time.monotonic() - offset) > MAX_CLOCK_STEP:
+                continue
+            with contextlib.suppress(EventEngineUnavailable):
+                await self.prune(now - retention, now - relayed_retention)
 
 
 def merge_depths(depths: Iterable[Depth]) -> list[Depth]:
@@ -202,7 +209,7 @@ def _change(db: sqlite3.Connection, verb: Verb, query: LedgerQuery, after: int, 
 def _begin_round(db: sqlite3.Connection, seqs: Sequence[int]) -> None:
     """Begin a new round of attempts: no late settlement of an earlier one changes it."""
     db.execute(
-        "UPDATE deliveries SET state = 'ready', attempt = 0, round = round + 1, due = :now,"
+        "UPDATE deliveries SET state = 'ready', attempt = 0, round = round + 1, due = 0,"
         " error = NULL, updated = :now WHERE seq IN (SELECT value FROM json_each(:seqs))",
         {"now": time.time(), "seqs": json.dumps(seqs)},
     )

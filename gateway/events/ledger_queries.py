@@ -58,7 +58,7 @@ _KEPT_AS: Final[Mapping[str, str]] = {
 _SHOWN: Final = "CASE WHEN d.state = 'ready' AND d.due > :now THEN 'delayed' ELSE d.state END"
 _ROW: Final = (
     "SELECT d.event_id, e.upload_id, d.handler, e.type, coalesce(u.path, e.path),"  # noqa: S608 (ours)
-    f" {_SHOWN}, d.attempt, d.error, d.created, d.due, d.seq FROM deliveries d"
+    f" {_SHOWN}, d.attempt, d.error, d.created, max(d.due, d.created), d.seq FROM deliveries d"
     " JOIN events e ON e.id = d.event_id LEFT JOIN uploads u ON u.id = e.upload_id"
 )
 

@@ -72,7 +72,7 @@ class JournalOutbox:
         self._published = BatchWriter[Sequence[NewEvent]](bridge, _publish, self._notify)
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
-        """Write events with their deliveries, due now; those that exist already stay as they are.
+        """Write events with their deliveries, due at once; those that exist already stay as they are.
 
         Raises `EventEngineUnavailable`.
         """
@@ -106,7 +106,7 @@ class JournalOutbox:
             pairs = [(event.event_id, handler) for _, event in events for handler in event.handlers]
             insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
             insert(db, "events", _EVENTS, [_event(upload_id, event, now) for upload_id, event in events])
-            insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", now, now, now) for pair in pairs])
+            insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", 0, now, now) for pair in pairs])
 
         def finish(future: Future[None]) -> None:
             if future.exception() is not None:
@@ -153,7 +153,7 @@ class JournalOutbox:
         """Return path and identity of those of `upload_ids` that the journal knows."""
 
         def operation(db: sqlite3.Connection) -> dict[str, tuple[str, Identity]]:
-            statement = "SELECT path, device, inode, bytes, mtime_ns FROM uploads WHERE id = ?"
+            statement = "SELECT path, inode, bytes, mtime_ns FROM uploads WHERE id = ?"
             rows = _rows_by_id(db, statement, upload_ids)
             return {upload_id: (str(path), Identity(*identity)) for upload_id, (path, *identity) in rows}
 
@@ -176,7 +176,7 @@ def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
         identity.size,
         record.mime,
         json.dumps(record.digests) if record.digests else "{}",
-        identity.device,
+        0,  # the device, which tells nothing: its number changes
         identity.inode,
         identity.mtime_ns,
         None if record.principal is None else json.dumps(record.principal),
@@ -198,7 +198,7 @@ def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
     events = [event for batch in batches for event in batch]
     rows = [(e.id, e.type, e.upload_id, e.path, e.holder, e.created, json.dumps(e.body)) for e in events]
     insert(db, "events", _EVENTS, rows, on_conflict=_ONCE)
-    due = [(e.id, handler, "ready", now, e.created, now) for e in events for handler in e.handlers]
+    due = [(e.id, handler, "ready", 0, e.created, now) for e in events for handler in e.handlers]
     insert(db, "deliveries", _DELIVERIES, due, on_conflict=_ONCE)
 
 

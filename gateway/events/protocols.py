@@ -103,6 +103,12 @@ class Queue(Protocol):
     async def requeue(self, deliveries: Sequence[Delivery], delay: float = 0.0) -> None:
         """Return deliveries unharmed: due again in `delay` seconds, no attempt is used."""
 
+    async def limit_delays(self, handler: str, longest: float) -> int:
+        """Make some deliveries due that would wait for more than `longest` seconds; return how many.
+
+        They were delayed while the clock was ahead. 0 means that no more wait so long.
+        """
+
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
         """Make some waiting deliveries of handlers other than `handlers` dead; return how many.
 

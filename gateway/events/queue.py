@@ -35,7 +35,8 @@ running deliveries, by the index of states, for each of them."""
 
 _SETTLE: Final = (
     "UPDATE deliveries AS d SET state = json_extract(value, '$[3]'), updated = :now,"  # noqa: S608 (ours)
-    " due = :now + json_extract(value, '$[4]'), error = json_extract(value, '$[5]')"
+    " due = iif(json_extract(value, '$[4]') > 0, :now + json_extract(value, '$[4]'), 0),"
+    " error = json_extract(value, '$[5]')"
     f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
 )
 _RUN_ENDED: Final = (
@@ -45,15 +46,20 @@ _RUN_ENDED: Final = (
 )
 _REQUEUE: Final = (
     "UPDATE deliveries AS d SET state = 'ready', attempt = attempt - 1, updated = :now,"  # noqa: S608
-    " due = CASE WHEN :delay > 0 THEN :now + :delay ELSE due END"
+    " due = CASE WHEN :delay > 0 THEN :now + :delay ELSE 0 END"
     f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
 )
 _COUNT_DUE: Final = (
     "SELECT count(*) FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready' AND due <= ?"
 )
 _REVIVE: Final = (
-    "UPDATE deliveries SET state = 'ready', due = ?,"
+    "UPDATE deliveries SET state = 'ready', due = 0,"
     " error = 'the gateway stopped while the handler ran' WHERE state = 'running'"
+)
+_LIMIT_DELAYS: Final = (
+    "UPDATE deliveries SET due = :now WHERE seq IN"
+    " (SELECT seq FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
+    " AND handler = :handler AND due > :latest ORDER BY due DESC LIMIT :limit)"
 )
 _WAITING_HANDLERS: Final = (
     "WITH RECURSIVE handlers(name) AS ("
@@ -73,6 +79,9 @@ _RELAYED: Final = (
     "UPDATE deliveries AS d SET state = 'relayed', attempt = 0, updated = :now"  # noqa: S608
     f" FROM json_each(:rows) WHERE {_IS_CLAIMED}"
 )
+
+MAX_LIMITED: Final = 500
+"""Deliveries whose delay one operation ends."""
 
 MAX_ORPHANS: Final = 500
 """Deliveries without a handler that one operation makes dead: some 6 ms."""
@@ -153,10 +162,23 @@ class JournalQueue:
         def operation(db: sqlite3.Connection) -> tuple[int, int]:
             now = time.time()
             (due,) = db.execute(_COUNT_DUE, (now,)).fetchone()
-            ran = db.execute(_REVIVE, (now,)).rowcount
+            ran = db.execute(_REVIVE).rowcount
             return int(due), ran
 
         return self._database.submit(operation)
+
+    async def limit_delays(self, handler: str, longest: float) -> int:
+        """Make some deliveries due that would wait for more than `longest` seconds; return how many."""
+
+        def operation(db: sqlite3.Connection) -> int:
+            now = time.time()
+            values = {"now": now, "handler": handler, "latest": now + longest, "limit": MAX_LIMITED}
+            return db.execute(_LIMIT_DELAYS, values).rowcount
+
+        count = await self._bridge.run(operation)
+        if count:
+            self._wakeups.notify([handler])
+        return count
 
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
         """Make some waiting deliveries of handlers that are not in `handlers` dead; return how many."""

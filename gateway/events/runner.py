@@ -30,6 +30,10 @@ POSTPONE_POLICY: Final = RetryPolicy(backoff=1.0, max_backoff=30.0)
 """The delays of a postponed delivery. It has no last attempt."""
 
 
+DELAYS_INTERVAL: Final = 60.0
+"""Seconds between two looks for deliveries that wait too long: the clock was ahead when they failed."""
+
+
 class RunMetrics(Protocol):
     """Counts runs."""
 
@@ -65,15 +69,16 @@ class Runner:
         self._postponed: dict[str | None, int] = {}
         self._consumers: dict[str, HandlerConsumer] = {}
         self._retired: list[HandlerConsumer] = []
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._periodic: list[asyncio.Task[None]] = []
         self._orphans: asyncio.Task[None] | None = None
         self._stopping = False
 
     async def start(self, specs: Iterable[HandlerSpec]) -> None:
         """Begin to deliver to the handlers of `specs`."""
         await self.refresh(specs)
+        self._periodic.append(asyncio.create_task(self._limit_delays()))
         if self._queue.lease is not None:
-            self._heartbeat = asyncio.create_task(self._keep_leases(self._queue.lease / 3))
+            self._periodic.append(asyncio.create_task(self._keep_leases(self._queue.lease / 3)))
 
     async def refresh(self, specs: Iterable[HandlerSpec]) -> None:
         """Follow a reload: new handlers get a consumer, those that are gone get no more deliveries."""
@@ -106,8 +111,8 @@ class Runner:
         runs = {run: delivery for consumer in consumers for run, delivery in consumer.runs.items()}
         if runs:
             await asyncio.wait(runs, timeout=grace)
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        for task in self._periodic:
+            task.cancel()
         unfinished = [delivery for run, delivery in runs.items() if not run.done()]
         for run in runs:
             run.cancel()
@@ -135,6 +140,17 @@ class Runner:
         log.info(returned, count, extra=logs.event("delivery.returned", count=count, delay=delay))
         with contextlib.suppress(EventEngineUnavailable):
             await self._queue.requeue(deliveries, delay)
+
+    async def _limit_delays(self) -> None:
+        """Let no delivery wait longer than its handler's longest back-off, wherever the clock was."""
+        while True:
+            for consumer in list(self._consumers.values()):
+                spec = consumer.spec
+                longest = max(spec.retry.max_backoff, POSTPONE_POLICY.max_backoff)
+                with contextlib.suppress(EventEngineUnavailable):
+                    while await self._queue.limit_delays(spec.name, longest + 1):
+                        pass
+            await asyncio.sleep(DELAYS_INTERVAL)
 
     async def _keep_leases(self, interval: float) -> None:
         """Renew the leases of all that is not settled, every `interval` seconds."""

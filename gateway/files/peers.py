@@ -75,8 +75,7 @@ class Peers:
         if owner is None:
             return None
         origin, url = delivery.origin, None
-        own = self.own()
-        if own is None or Address(*own) != owner:
+        if self.is_remote(delivery):
             self._installation.add_peer(owner)
             url = self._latest = f"{origin.scheme if origin else 'http'}://{host_port(*owner)}"
         etag = origin.etag if origin else None
@@ -87,6 +86,11 @@ class Peers:
         while len(self._delivered) > MAX_REMEMBERED:
             self._delivered.popitem(last=False)
         return version
+
+    def is_remote(self, delivery: Delivery) -> bool:
+        """Tell whether a delivery names another address than this process's as the place of its file."""
+        owner, own = owner_of(delivery), self.own()
+        return owner is not None and (own is None or Address(*own) != owner)
 
     def delivered(self, upload_id: str) -> FileVersion | None:
         """Return the file of an upload of which there was a delivery."""

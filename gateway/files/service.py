@@ -7,30 +7,27 @@ file, or at a peer. It is always the version of the event, never a newer one.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import aiohttp
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from gateway.domain.addresses import Address, host_port
+from gateway.domain.addresses import host_port
 from gateway.domain.event_bodies import delivered_event
 from gateway.domain.model import Delivery, OnConflict, Stored
 from gateway.errors import HandlerFailed, PeerUnavailable, Refusal, Superseded
+from gateway.files.local_copy import closed_in_thread, open_local
 from gateway.files.peers import Peers, PeerStorage, owner_of, unreachable
 from gateway.files.saver import FileSaver, Source
 from gateway.files.versions import FileVersion, UploadVersions
 from gateway.storage.protocols import ExpiringStorage, Stat, Storage
 from gateway.storage.s3.encoding import user_metadata
-from gateway.storage.waiting import finish_in_thread
 from gateway.telemetry import logs
 
 log = logging.getLogger("gateway.storage")
@@ -76,23 +73,17 @@ class FilesService:
 
     async def event_for(self, delivery: Delivery) -> dict[str, Any]:
         """Return the event that a handler gets. `filepath` is set where the file is on this disk."""
-        delivery = await self._without_earlier_address(delivery)
+        upload_id = delivery.upload_id
+        if upload_id and self._versions and self._peers and self._peers.is_remote(delivery):
+            own = await self._versions.find([upload_id])
+            if own:  # it names an address of an earlier start
+                delivery = replace(delivery, holder=None)
         version = self._peers.remember(delivery) if self._peers else None
         host, port = owner_of(delivery) or (self._peers and self._peers.own()) or (None, None)
         directory = self._disk.directory if self._disk else None
         if version is not None and version.owner is not None and not await self._is_on_disk(version):
             directory = None
         return delivered_event(delivery, host, port, directory)
-
-    async def _without_earlier_address(self, delivery: Delivery) -> Delivery:
-        """Return a delivery of an own upload without its owner, the address of an earlier start."""
-        owner, upload_id = owner_of(delivery), delivery.upload_id
-        if owner is None or upload_id is None or self._versions is None or self._peers is None:
-            return delivery
-        own = self._peers.own()
-        if own is None or Address(*own) == owner or not await self._versions.find([upload_id]):
-            return delivery
-        return replace(delivery, holder=None)
 
     def unavailable_owner(self, delivery: Delivery, failed: HandlerFailed) -> PeerUnavailable | None:
         """Return the lost connection to the file's owner that made a run fail, None for other causes."""
@@ -110,11 +101,11 @@ class FilesService:
         What is no local file is fetched into a temporary file first. Raises `Superseded` where it has
         been replaced, changed or removed since, `PeerUnavailable`.
         """
-        async with _closed_in_thread() as stack:
+        async with closed_in_thread() as stack:
             version = await self._version_of(event)
             with _event_errors(version):
                 storage = await self._readable_storage(version)
-                file = await _local_file(storage, version, stack)
+                file = await open_local(storage, version, stack)
             yield wrap(file)
 
     async def remove(self, event: Mapping[str, Any]) -> None:
@@ -180,8 +171,8 @@ class FilesService:
         What is no local file is fetched into a temporary file first. Raises `Refusal` `not_found`,
         `bad_path`, `forbidden`; `Superseded` where `etag` is given and the file has another.
         """
-        async with _closed_in_thread() as stack:
-            yield wrap(await _local_file(self._storage, FileVersion(path, etag), stack))
+        async with closed_in_thread() as stack:
+            yield wrap(await open_local(self._storage, FileVersion(path, etag), stack))
 
     async def stat(self, path: str) -> Stat:
         """Describe what is stored at a path. Raises `Refusal` as `open_path` does."""
@@ -275,32 +266,3 @@ def _event_errors(version: FileVersion) -> Iterator[None]:
                 " --installation-key-file and set their clocks"
             ) from refusal
         raise PeerUnavailable(f"{version.owner} answers {refusal.code}: {refusal.message}") from refusal
-
-
-@contextlib.asynccontextmanager
-async def _closed_in_thread() -> AsyncIterator[contextlib.ExitStack]:
-    """Yield a stack for open files. Closing one waits for a thread that still reads it."""
-    stack = contextlib.ExitStack()
-    try:
-        yield stack
-    finally:
-        await finish_in_thread(stack.close)
-
-
-async def _local_file(
-    storage: Storage, version: FileVersion, stack: contextlib.ExitStack
-) -> io.BufferedReader:
-    """Return a stored file, open for reading until `stack` is closed; fetch what is not local."""
-    async with storage.open(version.path, etag=version.etag) as opened:
-        version.check_upload(opened.stat)
-        if opened.fd is not None:
-            return stack.enter_context(os.fdopen(os.dup(opened.fd), "rb"))
-        fetched = await finish_in_thread(_temporary_file, stack)
-        async for piece in opened:
-            await finish_in_thread(fetched.write, piece)
-    await finish_in_thread(fetched.seek, 0)
-    return stack.enter_context(os.fdopen(os.dup(fetched.fileno()), "rb"))
-
-
-def _temporary_file(stack: contextlib.ExitStack) -> IO[bytes]:
-    return stack.enter_context(tempfile.TemporaryFile())

@@ -1,7 +1,8 @@
 """Cross-origin requests of browsers: preflights, and the headers that let a page read a response.
 
-Errors carry the headers too: a page cannot read them otherwise. Source: Fetch standard, CORS
-protocol.
+Errors carry the headers too: a page cannot read them otherwise. A page needs no answer to do harm:
+what it may send without a preflight is refused where nothing else authorizes it. Sources: Fetch
+standard, CORS protocol; w3.org/TR/fetch-metadata.
 """
 
 from __future__ import annotations
@@ -44,6 +45,41 @@ _RESPONSE_HEADERS: Final = (
     hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS,
     hdrs.ACCESS_CONTROL_EXPOSE_HEADERS,
 )
+
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing (RFC 9110 section 9.2.1)."""
+
+
+def is_cross_site(request: web.BaseRequest) -> bool:
+    """Tell whether a page of another origin made a browser send this request.
+
+    Pages cannot set `Sec-Fetch-Site`. Old browsers send `Origin` alone, and so do all browsers to
+    other machines over plain HTTP.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site.lower() not in {"same-origin", "none"}
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None:
+        return False
+    host = origin.partition("://")[2].lower()
+    return not host or host != request.headers.get(hdrs.HOST, "").lower()
+
+
+def refuse_cross_site(request: web.BaseRequest, policy: CorsPolicy | None) -> None:
+    """Refuse a request that changes something, from a page whose origin `policy` does not name.
+
+    Raises `Refusal("forbidden")`.
+    """
+    if request.method in _SAFE_METHODS or not is_cross_site(request):
+        return
+    if policy is None or not _allows(policy, request.headers.get(hdrs.ORIGIN)):
+        raise Refusal(
+            "forbidden",
+            "this request comes from a page of another origin, which may not call here. Operator: name"
+            " the origin in `cors` of the route, or in --cors-origins",
+        )
 
 
 def preflight_method(request: web.BaseRequest) -> str | None:
@@ -98,7 +134,7 @@ def _set_headers(
     """Set the headers for the request's origin; tell whether it may call."""
     headers[hdrs.VARY] = _with_origin(headers.get(hdrs.VARY))
     origin = request.headers.get(hdrs.ORIGIN)
-    if origin is None or not {"*", origin, origin.lower()} & set(policy.origins):
+    if origin is None or not _allows(policy, origin):
         return False
     any_origin = "*" in policy.origins and not policy.credentials
     headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*" if any_origin else origin
@@ -107,6 +143,10 @@ def _set_headers(
     if policy.expose:
         headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = ", ".join(policy.expose)
     return True
+
+
+def _allows(policy: CorsPolicy, origin: str | None) -> bool:
+    return origin is not None and bool({"*", origin, origin.lower()} & set(policy.origins))
 
 
 def _with_origin(vary: str | None) -> str:

@@ -18,6 +18,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from gateway.errors import ConfigError, Refusal
 from gateway.http.responses import Response, refusal_response
+from gateway.http.tracebacks import drop_tracebacks
 from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
@@ -32,6 +33,9 @@ UPLOAD_ID: Final = web.RequestKey("upload_id", str)
 """The id of a request's upload, for its line in the access log."""
 
 HTTP_VERSIONS: Final = (HttpVersion10, HttpVersion11)
+
+SINGLE_HEADERS: Final = ("Authorization", "Content-Type")
+"""Headers of one line, which decide something here: of two lines, others may read the other one."""
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._~:\[\]!$&'()*+;=%-]*")
 _ABSOLUTE_TARGET: Final = re.compile(r"https?://([^/?#]+)", re.IGNORECASE)
@@ -51,6 +55,8 @@ class _Protocol(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Call those that wait for something else than the client."""
         super().connection_lost(exc)
+        self._latest_body = None
+        self._messages.clear()  # nobody gets to the requests that waited behind the last one
         for callback in tuple(self.disconnect_callbacks):
             callback()
 
@@ -65,8 +71,10 @@ class _Protocol(web.RequestHandler):
             return
         message, body = self._messages[-1]
         previous = self._latest_body
-        if isinstance(message, _ErrInfo) and previous is not None and not previous.is_eof():
-            previous.set_exception(web.RequestPayloadError("the body is not well-formed"))
+        if isinstance(message, _ErrInfo):
+            drop_tracebacks(message.exc)  # it holds `data`
+            if previous is not None and not previous.is_eof():
+                previous.set_exception(web.RequestPayloadError("the body is not well-formed"))
         self._latest_body = body
 
     def resume_reading(self, resume_parser: bool = True) -> None:
@@ -130,7 +138,10 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
             # next could be read from its middle.
             request._message = request._message._replace(should_close=True)
         if problem is None:
-            return await handler(request)
+            try:
+                return await handler(request)
+            finally:
+                drop_tracebacks(request.content.exception())
         if request.version not in HTTP_VERSIONS:
             # The status line repeats the version, and must not claim to support it.
             request._cache["version"] = HttpVersion10
@@ -161,7 +172,8 @@ def _ambiguity(request: web.BaseRequest) -> str | None:
     absolute = None if request.raw_path.startswith("/") else _ABSOLUTE_TARGET.match(request.raw_path)
     if absolute is not None and absolute[1].lower() != host.lower():
         return "the Host header differs from the host of the request target"
-    return None
+    repeated = (name for name in SINGLE_HEADERS if len(request.headers.getall(name, ())) > 1)
+    return next((f"more than one {name} header" for name in repeated), None)
 
 
 def replace_surrogates(value: str) -> str:
@@ -186,6 +198,14 @@ def headers_as_dict(headers: Mapping[str, str]) -> dict[str, str]:
             value = f"{values[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
         values[first] = value
     return values
+
+
+def header_lines(headers: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return every line of each header, by its name in lower case (RFC 9110 section 5.3)."""
+    lines: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        lines.setdefault(name.lower(), []).append(value)
+    return lines
 
 
 @contextlib.contextmanager

@@ -41,6 +41,8 @@ async def read_chunk(
         raise ClientDisconnected("the client disconnected in the middle of the body") from error
     except (web.RequestPayloadError, HttpProcessingError) as error:
         raise Refusal("incomplete_body", "the body is not well-formed") from error
+    finally:
+        del timeout  # it holds the task, which may keep an exception that holds this frame
     return b""
 
 

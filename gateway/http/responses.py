@@ -19,6 +19,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from gateway.auth.request import IncomingRequest
 from gateway.errors import Refusal, Terminated
 from gateway.http.socket_turns import duplicate_tcp_socket
+from gateway.http.tracebacks import drop_tracebacks
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.http")
@@ -59,12 +60,18 @@ class GatewayResponse(web.StreamResponse):
         detached, closes = DETACHED in request, close or self._closes_connection(request)
         if detached or closes:
             self.force_close()
-        await self.prepare(request)
-        await self.write_eof()
+        try:
+            await self.prepare(request)
+            await self.write_eof()
+        finally:
+            self.release_body()
         if detached:
             await self._drain_detached(request)
         elif closes:
             await self._drain_unread(request)
+
+    def release_body(self) -> None:
+        """Let go of a body in memory: aiohttp keeps a response until its connection's next request."""
 
     def _closes_connection(self, request: web.BaseRequest) -> bool:
         """Tell whether the connection cannot serve another request: an error stops its body."""
@@ -82,6 +89,7 @@ class GatewayResponse(web.StreamResponse):
                     remaining -= len(await request.content.readany())
         except Exception as error:  # broken, slow or disconnected: the response was sent
             log.debug("drain ended: %r", error, extra=event("drain.ended"))
+            drop_tracebacks(error)
 
     async def _drain_detached(self, request: web.BaseRequest) -> None:
         """Wait until the client closes too; aiohttp does not read from a detached socket."""
@@ -116,6 +124,10 @@ def is_unread(request: web.BaseRequest) -> bool:
 
 class Response(GatewayResponse, web.Response):
     """A response whose body is in memory."""
+
+    def release_body(self) -> None:
+        """Let go of the body, which is sent or will never be."""
+        self._body = self._compressed_body = None
 
 
 class SmallJsonResponse(GatewayResponse):
@@ -159,7 +171,9 @@ class SmallJsonResponse(GatewayResponse):
 def json_response(body: Any, status: int = 200) -> Response:
     """Return `body` as JSON."""
     text = json.dumps(body, ensure_ascii=False, default=str) + "\n"
-    return Response(status=status, text=text, content_type="application/json")
+    # "replace": a text of a request may hold what UTF-8 cannot have.
+    content = text.encode(errors="replace")
+    return Response(status=status, body=content, content_type="application/json", charset="utf-8")
 
 
 def refusal_response(refusal: Refusal) -> Response:

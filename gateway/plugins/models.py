@@ -8,7 +8,7 @@ from __future__ import annotations
 import keyword
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.domain.model import (
     DOWNLOADING,
@@ -20,6 +20,7 @@ from gateway.domain.model import (
     OnConflict,
 )
 from gateway.domain.schedules import parse_cron, parse_every, zone
+from gateway.domain.units import parse_duration
 
 EventName = Literal[
     "APIGW.OnFileUploading",
@@ -63,9 +64,21 @@ APPLIES: Final = {
 }
 """Keys that have a meaning for some events only."""
 
+
+def _seconds(value: object) -> object:
+    """Return the seconds of `10m`; a text without a unit is no number. Raises `ValueError`."""
+    return parse_duration(value) if isinstance(value, str) and value[-1:].isalpha() else value
+
+
 KeyPart = Annotated[str, Field(min_length=1, max_length=1024)]
 KeyEnds = KeyPart | Annotated[list[KeyPart], Field(min_length=1, max_length=100)]
-Seconds = Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)]
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds, json_schema_input_type=float | str),
+    Field(gt=0, le=30 * 86400, allow_inf_nan=False),
+]
+"""A number of seconds, or a text with a unit."""
+
 Items = dict[str, dict[str, Any]]
 
 

@@ -15,12 +15,16 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.auth.installation import public_url
+from gateway.domain.model import UPLOADING
+from gateway.domain.path_template import fill_variables
 from gateway.domain.schedules import Schedule
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.errors import ConfigError
 from gateway.events.scheduler import Scheduler
 from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
+from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
 from gateway.server.process import protected_places
@@ -34,7 +38,7 @@ log = logging.getLogger("gateway")
 
 BACKLOG: Final = 1024
 SWEEP_INTERVAL: Final = 3600.0
-"""Seconds between two removals of one-time URLs that expired long ago."""
+"""Seconds between two looks for one-time URLs that expired long ago."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,16 +63,22 @@ class Gateway:
         return self.resources.base.shared.url
 
     def describe(self) -> list[str]:
-        """Return the lines of the start: what each plugin does, and who authorizes uploads."""
-        return [*self.resources.plugins.describe(), _authorization(self.resources)]
+        """Return the lines of the start: where files go, what each plugin does, who may upload."""
+        plugins, authorization = self.resources.plugins.describe(), _authorization(self.resources)
+        return [*_places(self.resources), *plugins, authorization]
 
     def log_description(self) -> None:
         """Log the description, once for all processes."""
         if self.resources.base.state.slot == 0:
-            *plugins, authorization = self.describe()
+            files, uploads, *plugins, authorization = self.describe()
+            for line in (files, uploads):
+                log.info("%s", line, extra=event("gateway.configured"))
             for line in plugins:
                 log.info("%s", line, extra=event("plugin.loaded"))
             log.info("%s", authorization, extra=event("authorization.chosen"))
+            settings, handlers = self.resources.settings, self.resources.plugins.current.handlers
+            if shared := shared_names_warning(settings.upload_template, handlers[UPLOADING]):
+                log.warning("%s", shared, extra=event("stored_path.shared"))
 
     async def reload(self) -> None:
         """Load plugins and certificates anew (SIGHUP); any error keeps the old ones and is logged."""
@@ -182,6 +192,17 @@ async def _clean_up(servers: list[web.ServerRunner]) -> None:
 def _schedules(resources: Resources) -> dict[str, Schedule]:
     """Return the schedules that this process ticks: the first process of a node ticks all."""
     return resources.plugins.current.schedules if resources.base.state.slot == 0 else {}
+
+
+def _places(resources: Resources) -> tuple[str, str]:
+    """Return the lines that say where files are stored, and where they are uploaded to."""
+    settings, installation = resources.settings, resources.base.installation
+    stored = settings.directory if settings.storage == "file" else settings.storage
+    path = fill_variables(
+        settings.file_upload_api_path,
+        lambda name: "<name>" if name in {"filepath", "filename"} else f"<{name}>",
+    )
+    return f"files: {stored}", f"uploads: {public_url(settings, installation.own)}{path}"
 
 
 def _authorization(resources: Resources) -> str:

@@ -129,7 +129,7 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
 async def _open_routing(
     stack: AsyncExitStack, resources: Resources, auth: Auth, metrics: Metrics
 ) -> Routing:
-    proxy = Proxy(auth.proxies.trusts)
+    proxy = Proxy(lambda request: auth.proxies.believes(request.remote, request.headers))
     await proxy.start()
     stack.push_async_callback(proxy.close)
     return Routing(

@@ -6,7 +6,9 @@ thread or an event loop, so that it may fork afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,6 +23,7 @@ from gateway.commit.records import LocalDisk, ProcessState
 from gateway.domain.addresses import host_port
 from gateway.events.journal import Journal
 from gateway.http.sockets import listening_socket
+from gateway.server import forking
 from gateway.settings import Settings
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
@@ -28,6 +31,31 @@ from gateway.storage.local.state_dir import SLOT_LOCK_TIMEOUT, StateDirectory, d
 from gateway.storage.local.tree import DirectoryTree
 
 DISK_THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
+
+
+class FreshState:
+    """The folders that this start creates: DIRECTORY and its state folder, as far as they are missing.
+
+    A start that fails before the port listens removes them again. Nothing was accepted by then.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        folders = (state, *state.parents)
+        self._missing = [folder for folder in folders if not os.path.lexists(folder)]
+
+    def keep(self) -> None:
+        """Keep them from now on: requests may be accepted."""
+        self._missing = []
+
+    def discard(self) -> None:
+        """Remove them, unless they were there before or are kept. The caller holds the lock."""
+        if self._state not in self._missing:
+            return
+        shutil.rmtree(self._state, ignore_errors=True)
+        with contextlib.suppress(OSError):  # something else may be in there now
+            for folder in self._missing[1:]:
+                folder.rmdir()
 
 
 @dataclass(slots=True, frozen=True)
@@ -43,6 +71,7 @@ class SharedResources:
     address: tuple[str, int]
     reservations: ReservationTable
     token: str | None
+    fresh: FreshState
     _stack: ExitStack
 
     @property
@@ -62,10 +91,14 @@ class SharedResources:
 def open_shared_resources(settings: Settings) -> SharedResources:
     """Lock the directory and bind the port. Raises `ConfigError`, and then nothing stays open."""
     with ExitStack() as stack:
+        fresh = FreshState(settings.state)
         StateDirectory(settings.state).prepare()
+        stack.enter_context(forking.withhold(settings.state))
         lock = directory_lock(settings.state)
         lock.acquire()
         stack.callback(lock.release)
+        discarding = stack.enter_context(ExitStack())
+        discarding.callback(fresh.discard)
         generate = settings.auth == "token" and not tokens_of(settings)
         token = ensure_token(settings.state) if generate else None
         installation_keys(settings)
@@ -73,7 +106,8 @@ def open_shared_resources(settings: Settings) -> SharedResources:
         stack.callback(port.close)
         host, number = port.getsockname()[:2]
         address, table = (str(host), int(number)), ReservationTable(settings.processes)
-        return SharedResources(settings, port, address, table, token, stack.pop_all())
+        discarding.pop_all()
+        return SharedResources(settings, port, address, table, token, fresh, stack.pop_all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.server.forking import fork_worker_process
 from gateway.server.supervisor_channel import PREPARED, READY, SupervisorChannel, allow_to_listen
 from gateway.telemetry.logs import event
 
@@ -72,7 +73,7 @@ class Supervisor:
     _failures: dict[int, int] = field(default_factory=dict)
     _served: set[int] = field(default_factory=set)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    _opened: bool = False
+    opened: bool = False
     _announced: bool = False
     _kill_at: float | None = None
     _code: int = 0
@@ -112,14 +113,14 @@ class Supervisor:
     def _prepared(self, child: _Child) -> None:
         """Let it listen, at the first start once all are prepared."""
         child.prepared = True
-        if self._opened:
+        if self.opened:
             allow_to_listen(child.line)
             return
         for slot in range(self.count):  # the first has reported errors of the settings, if any
             if slot not in self._children and slot not in self._due:
                 self._spawn(slot)
         if all(other.prepared for other in self._children.values()):
-            self._opened = True
+            self.opened = True
             for other in self._children.values():
                 allow_to_listen(other.line)
 
@@ -153,7 +154,7 @@ class Supervisor:
         if self._kill_at is not None:
             if code not in {0, -signal.SIGTERM}:
                 self._code = self._code or 1
-        elif not self._opened or (code >= 0 and not self._announced):
+        elif not self.opened or (code >= 0 and not self._announced):
             self._code = max(code, 0) or 1
             self._stop()
         else:
@@ -239,8 +240,7 @@ class Supervisor:
         sys.stdout.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child has handlers of its own
         try:
-            pid = os.fork()
-            if not pid:
+            if not (pid := fork_worker_process()):
                 self._run_child(slot, ours, theirs)
         except OSError:
             ours.close()

@@ -14,6 +14,8 @@ import socket
 import threading
 from typing import Final
 
+from gateway.server.forking import withhold_socket
+
 PREPARED: Final = b"p"
 READY: Final = b"r"
 _GO: Final = b"g"
@@ -24,6 +26,7 @@ class SupervisorChannel:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
+        withhold_socket(line.fileno())
         self._go = threading.Event()
         threading.Thread(target=self._watch, name="supervisor-channel", daemon=True).start()
 

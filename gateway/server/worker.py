@@ -35,6 +35,7 @@ from gateway.http.sockets import listening_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.records.collection import open_records
+from gateway.server import forking
 from gateway.server.delivery import PluginDispatcher
 from gateway.server.script_services import HOOKS_GRACE, connect_services, make_plugins
 from gateway.settings import Settings
@@ -81,6 +82,7 @@ def open_worker_resources(settings: Settings) -> WorkerResources:
             " with --installation-key-file"
         )
     with ExitStack() as stack:
+        stack.enter_context(forking.withhold(settings.state))
         port = stack.enter_context(closing(listening_socket(settings)))
         host, number = port.getsockname()[:2]
         address = str(host), int(number)
@@ -182,6 +184,7 @@ class _WorkerPages:
         return response
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
+        self.resources.auth.local_only.refuse_foreign_host(request.headers)
         incoming = IncomingRequest(request)
         if request.method not in {"GET", "HEAD"}:
             raise Refusal(
@@ -196,7 +199,7 @@ class _WorkerPages:
         if incoming.raw_path != "/-/metrics":
             raise Refusal("not_found", "a worker has /-/health, /-/ready and /-/metrics")
         auth = self.resources.auth
-        auth.refuse_unknown_proxy(request.headers)
+        auth.local_only.refuse_proxy(request.headers)
         caller = await auth.authenticate(incoming)
         auth.authorize(caller.principal)
         body = await asyncio.to_thread(self.metrics.render)

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.settings import values
-from gateway.settings.option import Option
+from gateway.settings.option import Option, Seconds
 
 ACCESS: Final = "Access"
 JWT: Final = "JSON Web Tokens"
@@ -34,6 +34,15 @@ class AccessSettings(BaseModel):
             "none on loopback",
         ),
     ] = "none"
+    hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(values.host_name)], ...],
+        Option(
+            ACCESS,
+            "names in `Host` under which the gateway answers, beside localhost, IP addresses and its"
+            " advertised and public ones; checked if given, and while --auth is not set (repeatable)",
+            "NAME",
+        ),
+    ] = ()
     tokens: Annotated[
         tuple[Annotated[Token, BeforeValidator(values.token_fields)], ...],
         Option(
@@ -94,11 +103,9 @@ class AccessSettings(BaseModel):
         Option(JWT, "required `token_use` claim (Cognito)", "any|access|id"),
     ] = "any"  # noqa: S105  (no password)
     jwt_leeway: Annotated[
-        float,
+        Seconds,
         Field(ge=0, le=300, allow_inf_nan=False),
-        Option(
-            JWT, "tolerated difference between the clocks of the gateway and of the issuer", "SECONDS"
-        ),
+        Option(JWT, "tolerated difference between the clocks of the gateway and of the issuer", "TIME"),
     ] = 30.0
     jwt_operators: Annotated[
         tuple[str, ...],

@@ -61,11 +61,9 @@ class EventAndStorageSettings(BaseModel):
         ),
     ] = None
     events_lease: Annotated[
-        float,
+        Seconds,
         Field(ge=1, allow_inf_nan=False),
-        Option(
-            EVENTS, "how long a node may be unresponsive before others run its deliveries", "SECONDS"
-        ),
+        Option(EVENTS, "how long a node may be unresponsive before others run its deliveries", "TIME"),
     ] = 30.0
     deliver: Annotated[
         Literal["here", "workers"],
@@ -73,11 +71,11 @@ class EventAndStorageSettings(BaseModel):
     ] = "here"
     relayed_retention: Annotated[
         Seconds,
-        Option(EVENTS, "how long deliveries relayed to NATS stay in the journal for replay", "SECONDS"),
+        Option(EVENTS, "how long deliveries relayed to NATS stay in the journal for replay", "TIME"),
     ] = 86400.0
-    retention: Annotated[
-        Seconds, Option(EVENTS, "how long finished deliveries stay listed", "SECONDS")
-    ] = 604800.0
+    retention: Annotated[Seconds, Option(EVENTS, "how long finished deliveries stay listed", "TIME")] = (
+        604800.0
+    )
     storage: Annotated[
         Literal["file"] | Bucket,
         BeforeValidator(values.storage),
@@ -117,12 +115,12 @@ class EventAndStorageSettings(BaseModel):
         Option(EVENTS, "further buckets whose notifications are accepted (repeatable)", "BUCKET"),
     ] = ()
     reconcile_after: Annotated[
-        float,
+        Seconds,
         Field(ge=1, le=86400, allow_inf_nan=False),
         Option(
             EVENTS,
             "how long to wait for the notification of a presigned upload before asking the bucket",
-            "SECONDS",
+            "TIME",
         ),
     ] = 120.0
     records: Annotated[

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_origin
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
+
+from gateway.domain.units import format_duration
+from gateway.settings import values
 
 PREFIX: Final = "UPLOAD_GATEWAY_"
 """Not GATEWAY_: a Kubernetes Service called gateway would inject GATEWAY_PORT."""
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(values.duration), Field(ge=0, allow_inf_nan=False)]
+"""A duration: a number of seconds, or a text with a unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +77,4 @@ class Setting:
             return ""
         if isinstance(value, bool):
             return str(value).lower()
-        return f"{value:g}" if isinstance(value, float) and value < 1e6 else str(value)
+        return format_duration(value) if isinstance(value, float) else str(value)

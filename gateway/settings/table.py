@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 
 from gateway.domain.addresses import Address
 from gateway.domain.model import OnConflict
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.settings import values
 from gateway.settings.access import ACCESS, JWT, AccessSettings
 from gateway.settings.events import EVENTS, EventAndStorageSettings
@@ -35,7 +36,7 @@ _GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, _DOWNLOADS, ACCESS, JWT, _LIMITS
 class Settings(AccessSettings, EventAndStorageSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
-    `auth_explicit` is whether `auth` was set, rather than left at its default.
+    `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,7 +86,7 @@ class Settings(AccessSettings, EventAndStorageSettings):
         ),
     ] = ()
     grace: Annotated[
-        Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "SECONDS")
+        Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "TIME")
     ] = 30.0
 
     directory: Annotated[
@@ -164,6 +165,16 @@ class Settings(AccessSettings, EventAndStorageSettings):
             _UPLOADS, "template of the upload path: literal segments and {name} variables", "TEMPLATE"
         ),
     ] = "/upload/{filepath}"
+    stored_path: Annotated[
+        str | None,
+        Option(
+            _UPLOADS,
+            "template of the path of stored files, such as /{tenant_id}/{filename}; it may have the"
+            " variables of the upload path",
+            "TEMPLATE",
+            shown="/upload/ and the file name",
+        ),
+    ] = None
     on_conflict: Annotated[
         OnConflict,
         Option(
@@ -204,9 +215,9 @@ class Settings(AccessSettings, EventAndStorageSettings):
         Option(_LIMITS, "disk space that uploads leave free", "SIZE", shown="64MiB"),
     ] = 64 * 1024**2
     idle_timeout: Annotated[
-        float,
+        Seconds,
         Field(gt=0, allow_inf_nan=False),
-        Option(_LIMITS, "how long a client may pause within a request body", "SECONDS"),
+        Option(_LIMITS, "how long a client may pause within a request body", "TIME"),
     ] = 60.0
     min_rate: Annotated[
         int,
@@ -240,6 +251,12 @@ class Settings(AccessSettings, EventAndStorageSettings):
     ] = "info"
 
     auth_explicit: bool = False
+    directory_explicit: bool = False
+
+    @property
+    def upload_template(self) -> UploadPathTemplate:
+        """The upload path, and where its files are stored."""
+        return UploadPathTemplate.parse(self.file_upload_api_path, self.stored_path)
 
     @property
     def state(self) -> Path:

@@ -17,15 +17,15 @@ from pydantic import SecretStr
 from gateway.domain.addresses import Address
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.domain.paths import check_path
+from gateway.domain.units import parse_duration, parse_size
 from gateway.errors import Refusal
 
-_SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
-_POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
 _TRUTHS: Final = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?", re.ASCII)
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PLACE: Final = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
 _ENGINE: Final = re.compile(rf"(?:nats|tls)://{_PLACE}(?:,{_PLACE})*", re.ASCII)
@@ -63,17 +63,13 @@ class Bucket(NamedTuple):
 
 
 def size(value: object) -> object:
-    """Bytes from `1048576`, `64M`, `64MiB` or `64MB`.
+    """Bytes from `1048576`, `64M`, `64MiB` or `64MB`."""
+    return parse_size(value) if isinstance(value, str) else value
 
-    K, M, G, T and KiB, MiB ... count in 1024s, KB, MB ... in 1000s, as in GNU coreutils.
-    """
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("must be a number of bytes such as 1048576, 64M, 64MiB or 64MB")
-    letter, unit = (match[2] or "").lower(), (match[3] or "").lower()
-    return int(match[1]) * (1000 if unit == "b" else 1024) ** _POWERS.get(letter, 0)
+
+def duration(value: object) -> object:
+    """Seconds from `90`, `15m`, `12h` or `7d`."""
+    return parse_duration(value) if isinstance(value, str) else value
 
 
 def size_or_none(value: object) -> object:
@@ -107,6 +103,13 @@ def host(value: object) -> object:
     if not bare or any(c.isspace() or c in "/@[]" for c in bare):
         raise ValueError("must be a host name or an IP address, such as 127.0.0.1 or 0.0.0.0")
     return bare
+
+
+def host_name(value: str) -> str:
+    """A host name as it is in `Host`, without a port; in lower case."""
+    if not _HOST_NAME.fullmatch(value):
+        raise ValueError("must be a host name such as files.example.org, without a port")
+    return value.lower().removesuffix(".")
 
 
 def origin(value: str) -> str:

@@ -197,7 +197,7 @@ async def raw_connection(server: Addressed, source: str = "127.0.0.1") -> AsyncI
 
 def request_head(method: str, target: str, *lines: str) -> bytes:
     """Return a request head, with a Host."""
-    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: test", *lines, "", ""]).encode(
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode(
         "utf-8", "surrogateescape"
     )
 

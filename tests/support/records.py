@@ -14,7 +14,7 @@ from gateway.events.protocols import Selection
 
 T = TypeVar("T")
 TIMEOUT = 30.0
-SOME_FILE = Identity(1, 2, 3, 4)
+SOME_FILE = Identity(2, 3, 4)
 
 
 def result_of(future: Future[T]) -> T:

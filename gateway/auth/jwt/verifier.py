@@ -20,6 +20,7 @@ import jwt
 from gateway.auth.jwt.claims import ClaimRequirements, InvalidToken, principal_of
 from gateway.auth.jwt.issuer import Issuer
 from gateway.auth.jwt.keys import KeySet
+from gateway.domain.json_text import parse_json
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.settings.values import SIGNATURES
@@ -115,7 +116,7 @@ class Verifier:
         """Decode a token without verifying it. Raises `InvalidToken`."""
         try:
             decoded = self._jws.decode_complete(token, options={"verify_signature": False})
-            claims = json.loads(decoded["payload"])
+            claims = parse_json(decoded["payload"])
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise InvalidToken("form") from None
         if not isinstance(claims, dict):

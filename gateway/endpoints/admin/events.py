@@ -5,20 +5,20 @@ A change is a POST of JSON that selects what to change, and never comes from a p
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
+from gateway.domain.json_text import parse_json
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import remote_ledger
 from gateway.events.protocols import VERB_STATES, VERBS, Ledger, QueueName, Selection, Verb, run_all
+from gateway.http.cors import is_cross_site
 from gateway.http.request_body import read_small_body
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
 from gateway.telemetry.logs import event
@@ -173,16 +173,13 @@ def _reject_cross_site(request: web.BaseRequest) -> None:
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Refusal("unsupported_media_type", "send JSON, with `Content-Type: application/json`")
-    origin = request.headers.get("Origin")
-    same = origin is None or urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower()
-    site = request.headers.get("Sec-Fetch-Site", "none")
-    if not same or site not in {"same-origin", "none"}:
+    if is_cross_site(request):
         raise Refusal("forbidden", "this request comes from a page of another site")
 
 
 async def _json_body(request: web.BaseRequest) -> dict[str, Any]:
     _reject_cross_site(request)
-    body = json.loads(await read_small_body(request, MAX_BODY_BYTES))
+    body = parse_json(await read_small_body(request, MAX_BODY_BYTES))
     if not isinstance(body, dict):
         raise ValueError("the body must be a JSON object")
     return body

@@ -14,6 +14,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
 _HASHES: Final[Mapping[str, type[hashes.HashAlgorithm]]] = {"1": hashes.SHA1, "2": hashes.SHA256}
 
 
@@ -21,6 +23,9 @@ class Certificate:
     """A certificate in its validity period. Raises `ValueError` with a reason for any other."""
 
     def __init__(self, pem: bytes) -> None:
+        text = pem.strip()
+        if not text.startswith(_BEGIN) or not text.endswith(_END) or text.count(_BEGIN) != 1:
+            raise ValueError("it is not one PEM and nothing else")
         self._certificate = x509.load_pem_x509_certificate(pem)
         key = self._certificate.public_key()
         if not isinstance(key, rsa.RSAPublicKey):

@@ -74,8 +74,8 @@ class NotificationHandler:
         self._sns = sns
         self._first_process = first_process
         self._client_of = client_of
-        self._known = FairShare("notifications", MAX_CONCURRENT)
-        self._unknown = FairShare("notifications of unknown senders", MAX_UNKNOWN)
+        self._trusted = FairShare("notifications", MAX_CONCURRENT)
+        self._strangers = FairShare("notifications of unknown senders", MAX_UNKNOWN)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
@@ -85,12 +85,12 @@ class NotificationHandler:
         request, client = incoming.request, self._client_of(incoming)
         authorized = incoming.owner or incoming.operator is not None
         trusted = self._check_headers(request.headers, authorized=authorized)
-        with self._known.acquire(client) if trusted else self._unknown.acquire(client):
+        with self._trusted.acquire(client) if trusted else self._strangers.acquire(client):
             body = await read_small_body(request, MAX_BODY)
             message = self._parse_authenticated(request.headers, body, trusted=trusted)
             if trusted:
                 return await self._handle(body, message)
-        with self._known.acquire(client):
+        with self._trusted.acquire(client):
             return await self._handle(body, message)
 
     def _check_headers(self, headers: Mapping[str, str], *, authorized: bool) -> bool:

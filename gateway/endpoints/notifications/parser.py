@@ -6,7 +6,6 @@ the error. Pure. Source: Amazon S3 user guide, "Event message structure".
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
+from gateway.domain.json_text import parse_json
 from gateway.domain.metadata import METADATA_PREFIX
 from gateway.errors import Refusal
 
@@ -115,7 +115,7 @@ def _object(value: Any, place: str) -> Mapping[str, Any]:
     """Return a JSON object, given as such or as text."""
     if isinstance(value, str | bytes):
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except (ValueError, RecursionError):
             raise _bad(f"{place} is no JSON") from None
     if not isinstance(value, dict):

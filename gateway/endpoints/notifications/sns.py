@@ -1,7 +1,9 @@
 """Verifies messages of Amazon SNS and confirms subscriptions.
 
-No URL of a message is followed before its signature is verified, and only to hosts of Amazon over
-HTTPS. Source: Amazon SNS developer guide, "Verifying the signatures of Amazon SNS messages".
+No URL of a message is followed before its signature is verified, but that of the certificate. Both
+must be exactly as Amazon writes them: another action of the service might return text of a stranger,
+and in it a certificate of his. Source: Amazon SNS developer guide, "Verifying the signatures of
+Amazon SNS messages".
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
@@ -31,6 +33,8 @@ MAX_AGE: Final = timedelta(hours=1)
 """How old a message may be. Amazon repeats it for about as long."""
 
 _HOST: Final = re.compile(r"sns\.[a-z0-9-]{3,30}\.amazonaws\.com(?:\.cn)?", re.ASCII)
+_CERTIFICATE: Final = re.compile(r"/SimpleNotificationService-[0-9a-f]{32}\.pem", re.ASCII)
+_CONFIRM: Final = "Action=ConfirmSubscription&"
 _SIGNED: Final[Mapping[str, tuple[str, ...]]] = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
     "SubscriptionConfirmation": (
@@ -60,7 +64,10 @@ class SnsVerifier:
         topic = str(message.get("TopicArn", ""))[:300]
         try:
             await self.verify(message)
-            await self._fetch(_amazon_url(url))
+            parts = _amazon_url(url)
+            if parts.path != "/" or not parts.query.startswith(_CONFIRM):
+                raise InvalidSnsMessage("its URL confirms no subscription")
+            await self._fetch(url)
         except (InvalidSnsMessage, aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning(
                 "subscription to %r was not confirmed: %s. If it is yours, open its URL: %r",
@@ -88,7 +95,10 @@ class SnsVerifier:
     async def _certificate(self, url: str) -> Certificate:
         from gateway.endpoints.notifications.certificates import Certificate
 
-        cached = self._certificates.get(_amazon_url(url, suffix=".pem"))
+        parts = _amazon_url(url)
+        if not _CERTIFICATE.fullmatch(parts.path) or parts.query:
+            raise InvalidSnsMessage("the URL of its certificate is not like those of Amazon")
+        cached = self._certificates.get(url)
         if cached is not None and cached.is_current:
             return cached
         try:
@@ -105,16 +115,17 @@ class SnsVerifier:
         return fetched
 
 
-def _amazon_url(url: str, *, suffix: str = "") -> str:
-    """Return a URL of Amazon SNS. Raises `InvalidSnsMessage` for any other."""
+def _amazon_url(url: str) -> SplitResult:
+    """Return the parts of a URL of Amazon SNS. Raises `InvalidSnsMessage` for any other."""
     try:
         parts = urlsplit(url)
-        plain = parts.scheme == "https" and parts.netloc == parts.hostname and url.isascii()
+        plain = parts.scheme == "https" and parts.netloc == parts.hostname and "#" not in url
     except ValueError:
         plain = False
-    if not plain or not _HOST.fullmatch(parts.netloc) or not parts.path.endswith(suffix):
+    # `urlsplit` drops blanks and line ends: what is fetched must be what was checked.
+    if not plain or not url.isascii() or parts.geturl() != url or not _HOST.fullmatch(parts.netloc):
         raise InvalidSnsMessage("it leads to a host that is not Amazon's, or not over HTTPS")
-    return url
+    return parts
 
 
 def _check_age(timestamp: Any) -> None:

@@ -17,6 +17,7 @@ from gateway.auth.authenticator import CHALLENGE, JWT, SIGNED, Auth
 from gateway.endpoints.routing.forwarding import GATEWAY_PREFIX
 from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
 from gateway.errors import Refusal
+from gateway.http.cors import CorsPolicy, refuse_cross_site
 from gateway.http.responses import GatewayResponse
 from gateway.limits import client_key
 from gateway.telemetry.redaction import INTERNAL_HEADER
@@ -34,13 +35,17 @@ MAX_COUNTERS: Final = 100_000
 
 
 class AuthorizeStep:
-    """Sets the principal. `auth: default` is `--auth`; `token` and `jwt` require one in any case."""
+    """Sets the principal. `auth: default` is `--auth`; `token` and `jwt` require one in any case.
 
-    def __init__(self, auth: Auth) -> None:
+    Where everyone may call, pages of other origins may not, unless `cors_policy` names them.
+    """
+
+    def __init__(self, auth: Auth, cors_policy: Callable[[Route], CorsPolicy | None]) -> None:
         self._auth = auth
+        self._cors_policy = cors_policy
 
     async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
-        """Raise `Refusal` as `Auth.authenticate`, `unauthorized`, `insufficient_scope`."""
+        """Raise `Refusal` as `Auth.authenticate`; `unauthorized`, `insufficient_scope`, `forbidden`."""
         route = context.route
         mode = self._auth.mode if route.auth == "default" else route.auth
         caller = await self._auth.authenticate(context.incoming, jwt=mode == JWT)
@@ -56,6 +61,8 @@ class AuthorizeStep:
                 raise Refusal("unauthorized", f"this path needs {credential}", CHALLENGE)
         if mode != "none":
             _check_rights(context.principal or {}, route)
+        elif context.principal is None:
+            refuse_cross_site(context.request, self._cors_policy(route))
         return await call_next(context)
 
     def _remove_gateway_credentials(self, context: RequestContext) -> None:
@@ -71,8 +78,8 @@ class AuthorizeStep:
                 if not name.lower().startswith(GATEWAY_PREFIX)
             }
         for name in TOKEN_HEADERS:
-            value = context.headers.get(name)
-            if value is not None and self._auth.holds_token({name: value}):
+            lines = context.headers.getall(name, ())
+            if any(self._auth.holds_token({name: line}) for line in lines):
                 context.headers.popall(name)
 
 

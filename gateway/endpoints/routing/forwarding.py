@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.domain.path_template import fill_variables
+from gateway.domain.proxy_headers import tells_origin
 from gateway.errors import Refusal
 
 PSEUDONYM: Final = "upload-gateway"
@@ -32,9 +33,6 @@ HOP_BY_HOP: Final = frozenset(
 
 FRAMING: Final = frozenset({"host", "content-length", "expect"})
 """Fields that the proxy writes anew, not as the client wrote them."""
-
-ORIGIN_FIELDS: Final = ("forwarded", "x-forwarded-", "x-real-ip")
-"""Where a request came from, which only a trusted proxy may set: names, or their beginning."""
 
 GATEWAY_PREFIX: Final = "x-gateway-"
 """Credentials of the gateway, in headers and query names: never forwarded."""
@@ -78,9 +76,7 @@ def request_headers(fields: _Fields, received: _Fields, hop: Hop) -> CIMultiDict
         key = name.lower()
         if _is_hop_by_hop(key) or key in FRAMING or key.startswith(GATEWAY_PREFIX):
             continue
-        untrusted = (
-            key in options or UNDERSCORE in key or (key.startswith(ORIGIN_FIELDS) and not hop.trusted)
-        )
+        untrusted = key in options or UNDERSCORE in key or (not hop.trusted and tells_origin(key))
         if untrusted and received.getall(name, None) == fields.getall(name):
             continue  # the client's own, which no step set
         kept.add(name, value)

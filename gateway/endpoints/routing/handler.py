@@ -56,7 +56,7 @@ class RouteSteps:
         self._bodies = BodyBuffer()
         steps = (
             self._cors,
-            AuthorizeStep(auth),
+            AuthorizeStep(auth, self.cors_policy),
             RateLimitStep(),
             ValidateStep(self._bodies),
             self._count_abnormal,
@@ -71,6 +71,8 @@ class RouteSteps:
             return await self._call_first(context)
         finally:
             self._bodies.release_body(context)
+            if context.buffered_response is not None:
+                context.buffered_response.close()
 
     def cors_policy(self, route: Route) -> CorsPolicy | None:
         """Return the policy of a route for pages of other origins."""
@@ -116,6 +118,7 @@ class Routing:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._min_rate = MinRate(settings.min_rate)
         self._plugins = plugins
         self._auth = auth
         origins = settings.cors_origins
@@ -169,5 +172,6 @@ class Routing:
             remote=self._auth.proxies.client_address(request.remote, request.headers),
             awaits_continue=expects_continue(request),
             path=match.path,
-            meter=MinRate(self._settings.min_rate).meter(),
+            meter=self._min_rate.meter(),
+            response_meter=self._min_rate.meter(),
         )

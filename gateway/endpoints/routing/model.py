@@ -157,6 +157,10 @@ class RequestContext:
     """The bytes of the body in memory, as `BodyBuffer` counts them."""
     meter: TransferMeter | None = None
     """Judges how fast the client sends the body."""
+    response_meter: TransferMeter | None = None
+    """Judges how fast the client reads a response that streams."""
+    buffered_response: Lease | None = None
+    """The bytes of a response that was read whole, while a script and the client need them."""
     method: str | None = None
     """The method for the upstream, if a step has set one."""
     upstream_path: str | None = None

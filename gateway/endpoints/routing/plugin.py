@@ -15,14 +15,14 @@ from typing import Any, Final, TypeVar
 from gateway.domain.path_template import LITERAL, RouteTemplate, variable_names
 from gateway.endpoints.routing.contradictions import contradictions, warn_of_exposed
 from gateway.endpoints.routing.model import Limits, Operation, Rate, Route, RouteScript
-from gateway.endpoints.routing.script_compiler import compile_script, make_script, opens_paths
-from gateway.endpoints.routing.table import RouteTable
-from gateway.endpoints.routing.validate import (
+from gateway.endpoints.routing.schemas import (
     BadSchemaError,
     compile_headers,
     compile_schema,
     header_defaults,
 )
+from gateway.endpoints.routing.script_compiler import compile_script, make_script, opens_paths
+from gateway.endpoints.routing.table import RouteTable
 from gateway.errors import ConfigError
 from gateway.http.cors import CorsPolicy
 from gateway.plugins import Document, Kind, ParsedPlugin, Plugin, PluginErrors, validate

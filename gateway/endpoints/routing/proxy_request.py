@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Final
 
-from aiohttp import ClientRequest, hdrs, payload, web
+from aiohttp import ClientRequest, ClientResponse, hdrs, payload, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
@@ -29,11 +29,6 @@ RFC 9110 section 10.1.1: a client must not wait for it indefinitely."""
 
 NOT_ADDED: Final = CIMultiDict({hdrs.CONTENT_TYPE: None})
 """What aiohttp may not add to a request that came without it."""
-
-CONSUMED: Final = True
-"""Bodies count as consumed from the start. aiohttp's client (3.14) repeats a PUT or DELETE when the
-upstream disconnects, on new connections too, unless its body is consumed; and an upstream that has
-read a body, or only the headers before it, may have acted on it (RFC 9110 section 9.2.2)."""
 
 
 class IdleTimeout:
@@ -67,9 +62,9 @@ class IdleTimeout:
         if timeout is not None:
             await timeout.__aexit__(kind, error, trace)
 
-    def renew(self, extra: float = 0.0) -> None:
-        """Wait `idle` (and `extra`) seconds for the next byte."""
-        self._deadline = self._loop.time() + self.idle + extra
+    def renew(self) -> None:
+        """Wait `idle` seconds for the next byte."""
+        self._deadline = self._loop.time() + self.idle
         if self._timer is None or self._timer.when() > self._deadline:
             self._set_timer()
 
@@ -104,11 +99,10 @@ class UpstreamTimeout(IdleTimeout):
     client_disconnected = False
 
     @contextlib.asynccontextmanager
-    async def limit_wait(self, request: web.BaseRequest, extra: float = 0.0) -> AsyncIterator[None]:
-        """Wait `idle` seconds, at first `extra` ones more. Raises `TimeoutError`."""
+    async def limit_wait(self, request: web.BaseRequest) -> AsyncIterator[None]:
+        """Wait `idle` seconds for each byte. Raises `TimeoutError`."""
         with on_disconnect(request, self._disconnected):
             async with self:
-                self.renew(extra)
                 if self.client_disconnected:
                     self.expire()
                 yield
@@ -122,7 +116,6 @@ class ProxyRequestBody(payload.Payload):
     """The body of a request, streamed in the client's framing. `error`: how the client ended it."""
 
     _autoclose = True
-    _consumed = CONSUMED
 
     def __init__(self, context: RequestContext, timeout: UpstreamTimeout) -> None:
         super().__init__(None)
@@ -149,6 +142,7 @@ class ProxyRequestBody(payload.Payload):
             self.error = error
             raise
         finally:
+            self._task = None
             self._upstream_timeout.renew()
             self._ended.set()
 
@@ -192,14 +186,19 @@ def mapped_error(
     return Refusal("bad_gateway", "the upstream closed the connection, or its response is not HTTP")
 
 
-class BufferedRequestBody(payload.BytesPayload):
-    """The body of a request that a step has read."""
-
-    _consumed = CONSUMED
-
-
 class UpstreamRequest(ClientRequest):
-    """aiohttp's request, with no added header fields and a limited wait for `100 Continue`."""
+    """aiohttp's request, with no added header fields and a limited wait for `100 Continue`.
+
+    `on_connected` is called as soon as there is a connection to send it over.
+    """
+
+    on_connected: Callable[[], None] | None = None
+
+    async def send(self, conn: Connection) -> ClientResponse:
+        """Send it over a connection."""
+        if self.on_connected is not None:
+            self.on_connected()
+        return await super().send(conn)
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
         """Add no field, not even the Content-Type that `send` would add."""

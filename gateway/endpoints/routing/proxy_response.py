@@ -7,7 +7,10 @@ The upstream is read as fast as the client takes the bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 import aiohttp
@@ -17,6 +20,8 @@ from gateway.endpoints.routing.forwarding import response_headers
 from gateway.endpoints.routing.proxy_request import ProxyRequestBody, UpstreamTimeout
 from gateway.http.protocol import abort
 from gateway.http.responses import GatewayResponse, is_unread
+from gateway.http.tracebacks import drop_tracebacks
+from gateway.limits import TransferMeter
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.routing")
@@ -40,6 +45,7 @@ class UpstreamResponse:
         self.timeout = timeout
         self._request_body = request_body
         self._closed = False
+        self._callbacks = contextlib.ExitStack()
         connection = response.connection
         protocol = None if connection is None else connection.protocol
         self._connection_lost = None if protocol is None else protocol.closed
@@ -60,20 +66,32 @@ class UpstreamResponse:
         if self._closed:
             return
         self._closed = True
-        if self._connection_lost is not None:
-            self._connection_lost.remove_done_callback(self._fail_unfinished)
-        if self._request_body is not None:
-            await self._request_body.stop()
-        if self.response.content.at_eof() and self.response.content.exception() is None:
-            self.response.release()
-        else:
-            self.response.close()
+        try:
+            if self._connection_lost is not None:
+                self._connection_lost.remove_done_callback(self._fail_unfinished)
+            if self._request_body is not None:
+                await self._request_body.stop()
+        finally:
+            error = self.response.content.exception()
+            if self.response.content.at_eof() and error is None:
+                self.response.release()
+            else:
+                self.response.close()
+            drop_tracebacks(error)
+            self._callbacks.close()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call this once the connection is released."""
+        self._callbacks.callback(callback)
 
 
 class ProxyResponse(GatewayResponse):
-    """The response for the client. Its body moves in `write_eof`, after the steps have changed it."""
+    """The response for the client. Its body moves in `write_eof`, after the steps have changed it.
 
-    def __init__(self, upstream_response: UpstreamResponse) -> None:
+    `meter` judges how fast the client reads it.
+    """
+
+    def __init__(self, upstream_response: UpstreamResponse, meter: TransferMeter | None) -> None:
         response = upstream_response.response
         reason = response.reason or ""
         super().__init__(
@@ -84,6 +102,7 @@ class ProxyResponse(GatewayResponse):
         if response.method == hdrs.METH_HEAD != upstream_response.request.method:
             self.headers.popall(hdrs.CONTENT_LENGTH, None)  # of a body that is not sent
         self._upstream_response = upstream_response
+        self._meter = meter
 
     async def discard(self) -> None:
         """Release the upstream's connection: the response was sent, or is not needed."""
@@ -131,6 +150,7 @@ class ProxyResponse(GatewayResponse):
             fields = {"reason": self._reason_of(error), "status": self.status}
             log.warning("proxied response aborted", extra=event("response.aborted", **fields))
             abort(self._upstream_response.request)
+            drop_tracebacks(error)
         finally:
             await self.discard()
 
@@ -148,9 +168,16 @@ class ProxyResponse(GatewayResponse):
             while not content.at_eof():
                 chunk = await content.readany()
                 timeout.renew()
-                await self.write(chunk)
+                await self._write_chunk(chunk)
                 timeout.renew()
             await super().write_eof()
+
+    async def _write_chunk(self, chunk: bytes) -> None:
+        """Write a chunk. Raises `TimeoutError` for a client that reads slower than `--min-rate`."""
+        started = time.monotonic()
+        await self.write(chunk)
+        if self._meter is not None and self._meter.too_slow(time.monotonic() - started, len(chunk)):
+            raise TimeoutError("the client reads too slowly")
 
     def _reason_of(self, error: BaseException) -> str:
         disconnected = self._upstream_response.timeout.client_disconnected

@@ -253,16 +253,19 @@ def remove_unchanged(headers: CIMultiDict[str], earlier: CIMultiDict[str], names
 
 
 def encoded_body(body: Any) -> tuple[bytes, str | None]:
-    """Return a script's body as bytes, and its type. Raises `InvalidResult`."""
+    """Return a script's body as bytes, and its type. Raises `InvalidResult`.
+
+    Halves of surrogate pairs, which UTF-8 cannot have, become `?`.
+    """
     if body is None:
         return b"", None
     if isinstance(body, bytes):
         return body, BYTES
     try:
         if isinstance(body, str):
-            return body.encode(), TEXT
+            return body.encode(errors="replace"), TEXT
         if isinstance(body, dict | list):
-            return json.dumps(body, ensure_ascii=False).encode(), JSON
+            return json.dumps(body, ensure_ascii=False).encode(errors="replace"), JSON
     except (TypeError, ValueError, RecursionError) as error:
         name = type(error).__name__
         raise InvalidResult(f"the body cannot be encoded: {name}") from None

@@ -1,11 +1,12 @@
-"""Load balancing: which upstream a request goes to, and which are suspended after a failure.
+"""Load balancing: which upstream a request goes to, and which are suspended after failures.
 
-A failed connection delays one request, not every request: a failed upstream is suspended for a
-doubling time, then a single request tries it again. Pure: the clock is a parameter.
+A failure delays one request, not every request: a failed upstream is suspended for a doubling time,
+then a single request tries it again. Pure: the clock is a parameter.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,32 @@ SUSPENSION_DELAY: Final = 5.0
 MAX_SUSPENSION_DELAY: Final = 60.0
 """Seconds that an upstream is suspended after its first failure, and at most."""
 
+MAX_FAILURES: Final = 3
+"""Requests without a response, one after the other, that suspend an upstream: a single one may be too
+much for it. A connection that fails suspends it at once: that would happen to any request."""
+
 
 @dataclass(slots=True)
-class _Suspension:
-    until: float
-    seconds: float
-    failed: float
+class UpstreamAttempt:
+    """One request to an upstream. `probes`: it alone finds out whether the upstream works again."""
+
+    upstream: str
+    started: float
+    probes: bool
+
+
+@dataclass(slots=True)
+class _Health:
+    """What is known of an upstream whose latest request failed; `seconds` is 0 before a suspension."""
+
+    failures: int = 0
+    failed: float = -math.inf
+    suspended: float = -math.inf
+    seconds: float = 0.0
+    probed: bool = False
+
+    def is_ready(self, now: float) -> bool:
+        return not self.probed and self.suspended + self.seconds <= now
 
 
 class Upstreams:
@@ -28,40 +49,52 @@ class Upstreams:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._next_index: dict[tuple[str, ...], int] = {}
-        self._suspensions: dict[str, _Suspension] = {}
+        self._turns: dict[tuple[str, ...], int] = {}
+        self._health: dict[str, _Health] = {}
 
     def order(self, upstreams: Sequence[str]) -> list[str]:
         """Return the upstreams to try, in order; if all are suspended, the one that failed first."""
         names = tuple(upstreams)
         if len(names) == 1:
             return [names[0]]
-        index = self._next_index.get(names, 0)
-        self._next_index[names] = (index + 1) % len(names)
-        now = self._clock()
-        rotated = names[index:] + names[:index]
-        ready = [name for name in rotated if self._is_ready(name, now)]
-        return ready or [min(names, key=lambda name: self._suspensions[name].failed)]
+        now, health = self._clock(), self._health
+        ready = [name for name in names if name not in health or health[name].is_ready(now)]
+        if not ready:
+            return [min(names, key=lambda name: health[name].failed)]
+        turn = self._turns.get(names, -1) + 1
+        self._turns[names] = turn
+        index = turn % len(ready)  # of those that are ready: a neighbour would get the others' share
+        return ready[index:] + ready[:index]
 
-    def mark_trying(self, upstream: str) -> None:
-        """Note that a request tries it now: no other one tries a failed upstream meanwhile."""
-        suspension = self._suspensions.get(upstream)
-        if suspension is not None:
-            suspension.until = self._clock() + suspension.seconds
+    def begin(self, upstream: str) -> UpstreamAttempt:
+        """Note that a request tries it now: no other one probes a suspended upstream meanwhile."""
+        now, health = self._clock(), self._health.get(upstream)
+        probes = health is not None and health.seconds > 0 and health.is_ready(now)
+        if health is not None and probes:
+            health.probed = True
+        return UpstreamAttempt(upstream, now, probes)
 
-    def mark_failed(self, upstream: str) -> None:
-        """Suspend it: it could not be reached."""
-        now = self._clock()
-        previous = self._suspensions.get(upstream)
-        seconds = (
-            SUSPENSION_DELAY if previous is None else min(previous.seconds * 2, MAX_SUSPENSION_DELAY)
-        )
-        self._suspensions[upstream] = _Suspension(now + seconds, seconds, now)
+    def fail(self, attempt: UpstreamAttempt, *, connected: bool) -> float:
+        """Note that it could not be reached, or gave no response although it was `connected`.
 
-    def mark_working(self, upstream: str) -> None:
-        """End its suspension."""
-        self._suspensions.pop(upstream, None)
+        Returns the seconds that it is suspended for because of this; 0 if it is not.
+        """
+        now, health = self._clock(), self._health.setdefault(attempt.upstream, _Health())
+        health.failed = now
+        health.failures += 1 if connected else MAX_FAILURES
+        if health.failures < MAX_FAILURES or attempt.started < health.suspended:
+            return 0.0  # many requests that failed together count as one
+        health.suspended = now
+        health.seconds = min(health.seconds * 2, MAX_SUSPENSION_DELAY) or SUSPENSION_DELAY
+        return health.seconds
 
-    def _is_ready(self, name: str, now: float) -> bool:
-        suspension = self._suspensions.get(name)
-        return suspension is None or suspension.until <= now
+    def succeed(self, attempt: UpstreamAttempt) -> bool:
+        """Forget its failures; tell whether that ends a suspension."""
+        health = self._health.pop(attempt.upstream, None)
+        return health is not None and health.seconds > 0
+
+    def end(self, attempt: UpstreamAttempt) -> None:
+        """Let another request probe it, in case this one has found out nothing."""
+        health = self._health.get(attempt.upstream)
+        if attempt.probes and health is not None:
+            health.probed = False

@@ -2,21 +2,22 @@
 
 A body is read only if a schema or a script needs it; otherwise it is streamed. A response lists all
 violations, each with its pointer and rule, never with the value, which may be a secret. Schemas are
-compiled once, and nothing is fetched from a network.
+compiled once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NoReturn
+from collections.abc import Sequence
+from typing import Any, Final
 
-import jsonschema_rs
 from aiohttp import hdrs
+from multidict import CIMultiDict
 
+from gateway.domain.json_text import parse_json
 from gateway.endpoints.routing.model import Check, Next, Operation, RequestContext, SchemaFault
 from gateway.errors import Refusal
 from gateway.http.request_body import read_chunk, send_continue_or_disconnect
@@ -29,12 +30,18 @@ MAX_BUFFERED_BYTES: Final = 512 << 20
 MAX_BYTES_ON_LOOP: Final = 64 << 10
 """Longer JSON is checked in a thread: the event loop must not wait for it."""
 
+JSON_TYPES: Final = frozenset({"application/json", "text/json"})
+"""Media types of JSON, beside those that end with `+json` (RFC 6839 section 3.1)."""
+
+UNSPECIFIED_TYPES: Final = frozenset(
+    {"", "application/x-www-form-urlencoded", "application/octet-stream"}
+)
+"""What `curl -d` and libraries send where nobody named a type: the body decides whether it is JSON."""
+
+_CHARSET: Final = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
+
 MAX_SHOWN_NAME: Final = 100
 """Characters of a name that an error shows."""
-
-
-MAX_FAULTS: Final = 100
-"""Violations in one response: a long list of wrong items must not become a longer response."""
 
 
 class BodyBuffer:
@@ -116,10 +123,25 @@ class ValidateStep:
         if encoding.strip().lower() != "identity":
             message = "the body is checked here: send it without Content-Encoding"
             raise Refusal("unsupported_media_type", message)
+        _settle_content_type(context.headers)
         body = await self._bodies.read_body(context)
         if len(body) > MAX_BYTES_ON_LOOP:
             return await asyncio.to_thread(_json_faults, check, body)
         return _json_faults(check, body)
+
+
+def _settle_content_type(headers: CIMultiDict[str]) -> None:
+    """Refuse a body that says it is not JSON in UTF-8; where nothing was said, say it.
+
+    An upstream must read what is checked here. Raises `Refusal("unsupported_media_type")`.
+    """
+    mime, _, parameters = headers.get(hdrs.CONTENT_TYPE, "").lower().partition(";")
+    mime, charset = mime.strip(), _CHARSET.search(parameters)
+    if mime in UNSPECIFIED_TYPES:
+        headers[hdrs.CONTENT_TYPE] = "application/json"
+    elif (mime not in JSON_TYPES and not mime.endswith("+json")) or (charset and charset[1] != "utf-8"):
+        message = "the body must be JSON in UTF-8: send it with `Content-Type: application/json`"
+        raise Refusal("unsupported_media_type", message)
 
 
 def _json_faults(check: Check, body: bytes) -> list[SchemaFault]:
@@ -129,11 +151,12 @@ def _json_faults(check: Check, body: bytes) -> list[SchemaFault]:
     an upstream may take the first.
     """
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        value = parse_json(body, _unique)
     except _DuplicateKeyError as error:
         return [SchemaFault("", "json", str(error))]
     except (ValueError, RecursionError):
-        return [SchemaFault("", "json", "the body must be JSON in UTF-8")]
+        message = "the body must be JSON in UTF-8, without halves of surrogate pairs"
+        return [SchemaFault("", "json", message)]
     return check(value)
 
 
@@ -156,108 +179,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         shown = json.dumps(name[:MAX_SHOWN_NAME])
         raise _DuplicateKeyError(f"an object has the name {shown} more than once")
     return unique
-
-
-def _refuse_constant(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-# -- JSON Schemas
-
-
-class BadSchemaError(ValueError):
-    """An invalid JSON Schema. `where` is the path to the error inside it."""
-
-    def __init__(self, message: str, where: Sequence[str | int]) -> None:
-        super().__init__(message)
-        self.where = tuple(where)
-
-
-def compile_schema(schema: Mapping[str, Any], place: Literal["body", "headers"] = "body") -> Check:
-    """Return the check of a JSON Schema (2020-12 unless `$schema` differs). Raises `BadSchemaError`."""
-    try:
-        validator = jsonschema_rs.validator_for(dict(schema), mask="the value", offline=True)
-    except jsonschema_rs.ValidationError as error:
-        first = error.message.splitlines()[0]
-        raise BadSchemaError(f"invalid JSON Schema: {first}", error.instance_path) from None
-    except Exception as error:  # a value that is not JSON (a date), a reference to elsewhere
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise BadSchemaError(f"this JSON Schema cannot be used: {first}", ()) from None
-
-    def check(value: Any) -> list[SchemaFault]:
-        try:
-            errors = itertools.islice(validator.iter_errors(value), MAX_FAULTS)
-            return [_fault(error, place) for error in errors]
-        except (ValueError, TypeError, OverflowError, RecursionError):
-            return [SchemaFault("", "type", "has a value that cannot be checked", place)]
-
-    return check
-
-
-def compile_headers(schema: Mapping[str, Any]) -> Check:
-    """As `compile_schema`, for headers: names match in any case, numbers and booleans are converted."""
-    check = compile_schema(_lowered(schema), "headers")
-    compile_schema(schema)  # an error then has its place in the file
-    types = {
-        name.lower(): value_schema.get("type")
-        for name, value_schema in _properties(schema)
-        if isinstance(value_schema, Mapping)
-    }
-
-    def check_headers(headers: Mapping[str, str]) -> list[SchemaFault]:
-        lowered: dict[str, Any] = {}
-        for name, value in headers.items():
-            key = name.lower()
-            lowered[key] = f"{lowered[key]}, {value}" if key in lowered else value
-        return check({name: _converted(value, types.get(name)) for name, value in lowered.items()})
-
-    return check_headers
-
-
-def header_defaults(schema: Mapping[str, Any]) -> dict[str, str]:
-    """Return the header values that a schema fills in where the request has none."""
-    return {
-        name: str(value).lower() if isinstance(value := value_schema["default"], bool) else str(value)
-        for name, value_schema in _properties(schema)
-        if isinstance(value_schema, Mapping) and "default" in value_schema
-    }
-
-
-def _properties(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping):
-        yield from properties.items()
-
-
-def _lowered(schema: Mapping[str, Any]) -> dict[str, Any]:
-    lowered = dict(schema)
-    if isinstance(schema.get("properties"), Mapping):
-        lowered["properties"] = {
-            str(name).lower(): value_schema for name, value_schema in _properties(schema)
-        }
-    required = schema.get("required")
-    if isinstance(required, list):
-        lowered["required"] = [name.lower() if isinstance(name, str) else name for name in required]
-    return lowered
-
-
-def _converted(value: str, schema_type: Any) -> Any:
-    """Return a header's value as its schema's type, or unchanged if it is none."""
-    if schema_type == "boolean":
-        return {"true": True, "false": False}.get(value.lower(), value)
-    if schema_type in {"integer", "number"}:
-        try:
-            return int(value) if schema_type == "integer" else float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _fault(error: jsonschema_rs.ValidationError, place: Literal["body", "headers"]) -> SchemaFault:
-    """Return the violation of an error; its rule is the last name in the path to it in the schema."""
-    # RFC 6901 section 3: steps of a JSON pointer are escaped.
-    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
-    names = [step for step in error.schema_path if isinstance(step, str)]
-    return SchemaFault(
-        "".join(f"/{step}" for step in steps), names[-1] if names else "false", error.message, place
-    )

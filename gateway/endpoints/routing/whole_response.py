@@ -18,6 +18,7 @@ from gateway.endpoints.routing.proxy_request import mapped_error
 from gateway.endpoints.routing.proxy_response import UpstreamResponse
 from gateway.endpoints.routing.unpack import codings, unpack
 from gateway.errors import Refusal
+from gateway.limits import Lease
 
 PARTIAL_FIELDS: Final = (hdrs.IF_NONE_MATCH, hdrs.IF_MODIFIED_SINCE, hdrs.IF_RANGE, hdrs.RANGE)
 """Fields with which a GET may be answered without its content, or with a part of it."""
@@ -49,17 +50,18 @@ def request_whole(context: RequestContext) -> None:
 
 
 async def read_whole(
-    upstream_response: UpstreamResponse, limit: int, seconds: float
+    upstream_response: UpstreamResponse, limit: int, seconds: float, lease: Lease
 ) -> BufferedResponse:
     """Return the response in memory, unpacked, with the headers that are true of it; then close it.
 
-    Raises `Refusal`: `bad_gateway` for more than `limit` bytes and for what cannot be unpacked,
-    `gateway_timeout` for what takes more than `seconds`; `ClientDisconnected`.
+    `lease` is extended by its bytes. Raises as `Lease.extend`, and `Refusal`: `bad_gateway` for more
+    than `limit` bytes and for what cannot be unpacked, `gateway_timeout` for what takes more than
+    `seconds`; `ClientDisconnected`.
     """
     timeout, total = upstream_response.timeout, asyncio.timeout(seconds)
     try:
         async with total, timeout.limit_wait(upstream_response.request):
-            body = await _read_body(upstream_response, limit)
+            body = await _read_body(upstream_response, limit, lease)
     except (aiohttp.ClientError, OSError) as error:
         if total.expired() and not timeout.expired:
             message = f"the upstream's response did not end within {seconds:g} seconds"
@@ -69,16 +71,19 @@ async def read_whole(
         await upstream_response.close()
     response = upstream_response.response
     headers = forwarding.response_headers(response.headers)
-    return BufferedResponse(response.status, headers, await _unpack(headers, body, limit))
+    unpacked = await _unpack(headers, body, limit)
+    lease.extend(max(len(unpacked) - len(body), 0))
+    return BufferedResponse(response.status, headers, unpacked)
 
 
-async def _read_body(upstream_response: UpstreamResponse, limit: int) -> bytes:
+async def _read_body(upstream_response: UpstreamResponse, limit: int, lease: Lease) -> bytes:
     body = bytearray()
     async for chunk in upstream_response.response.content.iter_any():
         upstream_response.timeout.renew()
-        body += chunk
-        if len(body) > limit:
+        if len(body) + len(chunk) > limit:
             raise Refusal("bad_gateway", f"the upstream's response is larger than {limit} bytes")
+        lease.extend(len(chunk))
+        body += chunk
     return bytes(body)
 
 

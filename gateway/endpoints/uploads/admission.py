@@ -1,7 +1,7 @@
 """Decides whether an upload may send its body, from its headers alone.
 
-In this order: length, range and digest headers, authentication, authorization (the default one, or the
-handlers of OnFileUploading), the path, the size, the one-time URL. Every "no" is a `Refusal`. The
+In this order: the headers that say what the body is, authentication, authorization (the default one, or
+the handlers of OnFileUploading), the path, the size, the one-time URL. Every "no" is a `Refusal`. The
 storage is checked afterwards.
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import truncated_principal
@@ -21,10 +23,11 @@ from gateway.domain.model import Upload
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
+from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
-from gateway.endpoints.uploads.preconditions import ExpectedDigest
+from gateway.endpoints.uploads.whole_file import check_whole_file
 from gateway.errors import Refusal
-from gateway.http.protocol import headers_as_dict, replace_surrogates
+from gateway.http.protocol import header_lines, headers_as_dict, replace_surrogates
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
@@ -32,14 +35,22 @@ from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.uploads")
 
+UNCHOSEN_TYPE: Final = "application/x-www-form-urlencoded"
+
 
 @dataclass(slots=True)
 class AdmittedUpload:
-    """An upload that may send its body, and the digests that its body must have."""
+    """An upload that may send its body, and what is checked later.
+
+    `whole_length` is the number of bytes that the body must have, None if nobody told it;
+    `must_exist` is `If-Match: *` (RFC 9110 section 13.1.1).
+    """
 
     upload: Upload
     progress: Progress
     expected_digests: tuple[ExpectedDigest, ...]
+    whole_length: int | None
+    must_exist: bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,9 +67,10 @@ class Admission:
     async def admit(self, incoming: IncomingRequest, match: PathMatch, upload_id: str) -> AdmittedUpload:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
         headers = incoming.request.headers
-        length = preconditions.declared_length(headers)
-        preconditions.check_range(headers, length)
-        expected = preconditions.expected_digests(headers)
+        length, lines = preconditions.declared_length(headers), header_lines(headers)
+        whole_length = check_whole_file(lines, incoming.params, length)
+        preconditions.check_conditions(lines)
+        expected = expected_digests(lines)
         replaced = self.hooks.replaces_authorization()
         caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT and not replaced)
         upload = self._describe(incoming, match, upload_id, length)
@@ -75,7 +87,7 @@ class Admission:
             self.event_size.check(upload)
         if upload.grant is not None and upload.grant.once is not None:
             await asyncio.to_thread(self.one_time_marks.check_unused, upload.grant.once)
-        return AdmittedUpload(upload, progress, expected)
+        return AdmittedUpload(upload, progress, expected, whole_length, "if-match" in lines)
 
     def _describe(
         self, incoming: IncomingRequest, match: PathMatch, upload_id: str, length: int | None
@@ -91,12 +103,10 @@ class Admission:
             method=request.method,
             remote=self.auth.proxies.client_address(request.remote, headers),
             content_length=length,
-            content_type=replace_surrogates(headers["Content-Type"])
-            if "Content-Type" in headers
-            else None,
+            content_type=_content_type(headers),
             max_bytes=self.settings.max_bytes,
             on_conflict=self.settings.on_conflict,
-            must_be_new=preconditions.must_be_new(headers),
+            must_be_new="If-None-Match" in headers,
             created=time.time(),
             metadata=metadata_of_headers(fields),
         )
@@ -106,6 +116,17 @@ class Admission:
             self.auth.authorize(upload.principal)
         await self.hooks.admit_upload(upload)
         _apply_grant(upload)
+
+
+def _content_type(headers: Mapping[str, str]) -> str | None:
+    """Return the declared media type, None where the client did not choose one.
+
+    `application/x-www-form-urlencoded` is what curl (`--data-binary`) and urllib send when nobody chose.
+    """
+    declared = headers.get("Content-Type")
+    if declared is None or declared.strip().lower() == UNCHOSEN_TYPE:
+        return None
+    return replace_surrogates(declared)
 
 
 def _apply_grant(upload: Upload) -> None:

@@ -19,9 +19,9 @@ from gateway.domain import failpoints
 from gateway.domain.model import Stored, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight
-from gateway.endpoints.uploads import preconditions
 from gateway.endpoints.uploads.admission import Admission, AdmittedUpload, as_hook_failure
 from gateway.endpoints.uploads.body import BodyReceiver, body_is_buffered, check_received, read_buffered
+from gateway.endpoints.uploads.digests import RFC_NAMES, digest_field
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
 from gateway.http.protocol import UPLOAD_ID
 from gateway.http.request_body import expects_continue, send_continue_or_disconnect
@@ -116,6 +116,7 @@ class UploadHandler:
             self.outcomes.upload_failed(upload_id, error, withheld)
             raise
         self.outcomes.upload_stored(stored)
+        logs.add_fields(bytes=stored.bytes)
         return _response(stored)
 
     async def _store(self, request: web.BaseRequest, admitted: AdmittedUpload) -> Stored:
@@ -126,17 +127,18 @@ class UploadHandler:
             content = read_buffered(request)
             progress.state, progress.received = "receiving", len(content)
             check_received(len(content), upload.max_bytes)
+            _check_whole(admitted)
             progress.state = "committing"
             return await self.writer.store(upload, content, from_client=True)
-        must_exist = preconditions.must_exist(request.headers)
-        algorithms = [preconditions.ALGORITHMS[e.algorithm] for e in admitted.expected_digests]
-        pending = await self.writer.begin(upload, algorithms, must_exist=must_exist)
+        algorithms = [expected.algorithm for expected in admitted.expected_digests]
+        pending = await self.writer.begin(upload, algorithms, must_exist=admitted.must_exist)
         try:
             failpoints.hit("after admit")
             progress.state = "receiving"
             if expects_continue(request):
                 await send_continue_or_disconnect(request)
             await self.receiver.receive_body(request, progress, pending)
+            _check_whole(admitted)
             await pending.finish()
             digests = _verified_digests(admitted, pending)
         except BaseException:
@@ -146,16 +148,29 @@ class UploadHandler:
         return await pending.commit(digests, from_client=True)
 
 
+def _check_whole(admitted: AdmittedUpload) -> None:
+    """Check the length that a header gave to a chunked body. Raises `Refusal("incomplete_body")`."""
+    if admitted.whole_length is not None and admitted.progress.received != admitted.whole_length:
+        raise Refusal(
+            "incomplete_body",
+            f"the body has {admitted.progress.received} bytes, the file has {admitted.whole_length}",
+        )
+
+
 def _verified_digests(admitted: AdmittedUpload, pending: PendingWrite) -> dict[str, str]:
-    """Compare the body's digests with the expected ones; return them in base64. Raises `Refusal`."""
+    """Compare the body's digests with the expected ones. Raises `Refusal("digest_mismatch")`.
+
+    Returns those that RFC 9530 has a name for, by this name, in base64.
+    """
     verified: dict[str, str] = {}
     for expected in admitted.expected_digests:
-        digest = pending.digest(preconditions.ALGORITHMS[expected.algorithm])
+        digest = pending.digest(expected.algorithm)
         if not hmac.compare_digest(digest, expected.value):
             raise Refusal(
                 "digest_mismatch", f"the bytes received do not have the digest in {expected.header}"
             )
-        verified[expected.algorithm] = base64.b64encode(digest).decode()
+        if name := RFC_NAMES.get(expected.algorithm):
+            verified[name] = base64.b64encode(digest).decode()
     return verified
 
 
@@ -167,7 +182,7 @@ def _response(stored: Stored) -> SmallJsonResponse:
         f'"mime": {encode_json_string(stored.mime)}',
     ]
     if stored.digests:
-        fields.append(f'"digest": {encode_json_string(preconditions.digest_field(stored.digests))}')
+        fields.append(f'"digest": {encode_json_string(digest_field(stored.digests))}')
     response = SmallJsonResponse(200 if stored.replaced else 201, f"{{{', '.join(fields)}}}\n")
     response.headers["Location"] = f"/-/uploads/{stored.upload_id}"
     return response

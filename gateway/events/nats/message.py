@@ -7,6 +7,7 @@ base that the message may carry.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -28,6 +29,8 @@ MAX_ENVELOPE_BYTES: Final = 8192
 """Bytes of a message beside the event's body: ids, names, the path once more."""
 
 NEVER: Final = 0.0
+
+_ETAG_WITH_DEVICE: Final = re.compile("[0-9a-f]{24}")
 
 
 class ForeignMessage(ValueError):
@@ -91,12 +94,15 @@ def decode(data: bytes | None) -> tuple[NewEvent, str, Origin | None]:
 
 
 def _etag_of(origin: Mapping[str, Any]) -> str | None:
-    """Return the entity tag of a file. Earlier versions name its inode, from which it is computed.
+    """Return the entity tag of a file, None where its owner is to be asked for it.
 
-    An object has no device there: its owner is asked for the entity tag.
+    Earlier versions name device, inode, size and mtime (zeros for an object), or a tag that covers the
+    device, of 24 digits.
     """
-    identity = origin.get("identity")
-    return Identity(*identity).etag if identity and identity[0] else origin.get("etag")
+    identity, etag = origin.get("identity"), origin.get("etag")
+    if identity:
+        return Identity(*identity[1:]).etag if identity[0] else None
+    return None if etag is None or _ETAG_WITH_DEVICE.fullmatch(etag) else etag
 
 
 def attempt_of(message: Msg) -> int:

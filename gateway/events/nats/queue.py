@@ -119,6 +119,10 @@ class NatsQueue:
             await self._publish_entry(self._run_entry(delivery, "dead", duration, error))
             await self._settle(claimed, _TERMINATE)
 
+    async def limit_delays(self, handler: str, longest: float) -> int:
+        """Return 0: the server measures the delays."""
+        return 0
+
     async def dead_letter_orphans(self, handlers: Sequence[str]) -> int:
         """Return 0: other nodes may have the handlers that this one lacks."""
         return 0

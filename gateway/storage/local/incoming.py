@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from gateway.domain.digests import new_digest
 from gateway.domain.model import Identity
 from gateway.errors import Refusal
 from gateway.storage.local.xattrs import write_xattr
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 NO_SPACE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _IOV_MAX: Final = 1024
@@ -96,9 +93,7 @@ class IncomingFile:
         self._synced = False
         self._writes_back = False
         self._written_back = 0
-        self._hashes: dict[str, _Hash] = {
-            name: hashlib.new(name, usedforsecurity=False) for name in algorithms
-        }
+        self._hashes = {name: new_digest(name) for name in algorithms}
 
     @property
     def hashing(self) -> bool:
@@ -190,7 +185,7 @@ class IncomingFile:
         return Identity.of(status)
 
     def digest(self, algorithm: str) -> bytes:
-        """Return the digest of all bytes written so far, by its `hashlib` name."""
+        """Return the digest of all bytes written so far, by its name in `domain.digests`."""
         return self._hashes[algorithm].digest()
 
     def discard(self) -> None:

@@ -9,6 +9,7 @@ nothing after a crash. All methods block; any thread may call them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -24,16 +25,34 @@ MARK_TTL: Final = CONSUME_TTL + 3600
 """Seconds after the expiry of a URL for which its mark is kept: later no upload can need it."""
 
 
+CONFIRM_INTERVAL: Final = 24 * 3600.0
+"""Seconds, by a clock that nobody sets, between the two times at which a mark is seen to be old."""
+
+MAX_EXPIRED: Final = 100_000
+"""Old marks that are remembered from one time to the other; the rest follows later."""
+
+
 class OneTimeMarks:
-    """The marks. `durable` is False where a power loss may take them. `clock` returns Unix seconds."""
+    """The marks. `durable` is False where a power loss may take them.
+
+    `clock` returns Unix seconds, `steady` seconds that are never set.
+    """
 
     def __init__(
-        self, folder: Path, *, durable: bool = True, clock: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        *,
+        durable: bool = True,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._durable = durable
         self._clock = clock
+        self._steady = steady
+        self._expired: frozenset[str] = frozenset()
+        self._confirmable = steady()
 
     def close(self) -> None:
         """Close the folder."""
@@ -75,12 +94,21 @@ class OneTimeMarks:
             self.sync()
 
     def remove_expired(self) -> int:
-        """Remove the marks of URLs that expired long ago; return how many."""
+        """Remove the marks of URLs that expired long ago; return how many.
+
+        Only those that were old a day ago too: a machine may start with its clock ahead, and a URL whose
+        mark is gone can be used again.
+        """
+        if (steady := self._steady()) < self._confirmable:
+            return 0
         before = self._clock() - MARK_TTL
-        old = [nonce for nonce, expires, _ in self._marks() if expires < before]
-        for nonce in old:
+        expired = (nonce for nonce, expires, _ in self._marks() if expires < before)
+        old = frozenset(itertools.islice(expired, MAX_EXPIRED))
+        confirmed = old & self._expired
+        for nonce in confirmed:
             self._remove(nonce)
-        return len(old)
+        self._expired, self._confirmable = old - confirmed, steady + CONFIRM_INTERVAL
+        return len(confirmed)
 
     def sync(self) -> None:
         """Make consumed and released marks durable. Raises `OSError`."""

@@ -29,6 +29,7 @@ from typing import Final
 
 from gateway.errors import ConfigError
 from gateway.storage.local.directory import sync_folder
+from gateway.storage.local.lock_holders import lock_holders
 
 DEAD_OWNER_TIMEOUT: Final = 5.0
 """Seconds that a lock may outlive the process that acquired it: its children are about to end."""
@@ -64,11 +65,7 @@ class FileLock:
             while not self._try_lock(fd):
                 waited, owner = time.monotonic() - started, _owner(fd)
                 if waited >= (timeout if _alive(owner) else max(timeout, DEAD_OWNER_TIMEOUT)):
-                    raise LockHeldError(
-                        f"another gateway (process {owner or '?'}) serves this directory: stop it, or "
-                        "give this one a --directory of its own",
-                        str(self._path.parent.parent),
-                    )
+                    raise LockHeldError(_held_by(fd, owner), str(self._path.parent.parent))
                 time.sleep(_POLL_INTERVAL)
             os.pwrite(fd, _signature(os.getpid()), 0)
         except OSError as error:
@@ -175,6 +172,22 @@ def _signature(pid: int) -> bytes:
 
 def _owner(fd: int) -> str:
     return os.pread(fd, _SIGNATURE_BYTES, 0).decode(errors="replace").strip()
+
+
+def _held_by(fd: int, owner: str) -> str:
+    """Return who holds a lock that the process `owner` acquired, and what to do about it."""
+    holders = lock_holders(fd)
+    if holders and owner not in map(str, holders):
+        pid, command = min(holders.items())
+        return (
+            f"process {pid} (`{command}`) still holds this directory for a gateway that has ended"
+            f" (process {owner or '?'}): end it with `kill {pid}`, or give this one a --directory of"
+            " its own"
+        )
+    return (
+        f"another gateway (process {owner or '?'}) serves this directory: stop it, or give this one a"
+        " --directory of its own"
+    )
 
 
 def _alive(owner: str) -> bool:

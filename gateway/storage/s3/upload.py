@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.domain import failpoints
+from gateway.domain.digests import new_digest
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
@@ -30,9 +30,6 @@ from gateway.storage.s3.parts import (
     part_bytes,
 )
 from gateway.storage.waiting import finish, finish_in_thread
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 MAX_PARTS_IN_FLIGHT: Final = 4
 """Parts of one upload that are sent at once."""
@@ -91,9 +88,7 @@ class MultipartUpload:
         self._tags: dict[int, str] = {}
         self._reserved = 0
         self._error: Exception | None = None
-        self._hashes: dict[str, _Hash] = {
-            name: hashlib.new(name, usedforsecurity=False) for name in algorithms
-        }
+        self._hashes = {name: new_digest(name) for name in algorithms}
 
     @property
     def can_retarget(self) -> bool:
@@ -129,7 +124,7 @@ class MultipartUpload:
         self._raise_error()
 
     def digest(self, algorithm: str) -> bytes:
-        """Return the digest of all bytes so far, by its `hashlib` name."""
+        """Return the digest of all bytes so far, by its name in `domain.digests`."""
         return self._hashes[algorithm].digest()
 
     async def publish(self, *, new: bool) -> str:

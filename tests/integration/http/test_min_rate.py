@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
@@ -20,6 +21,7 @@ from tests.support.harness import (
     request_head,
     self_signed_certificate,
 )
+from tests.support.routing.api import api
 from tests.support.routing.scripted import route, write
 
 MIB = 1 << 20
@@ -88,6 +90,19 @@ async def test_a_download_that_is_read_too_slowly_is_cut_off(
     gateway = await start_gateway(**settings)
     target = "/upload/?format=zip" if kind == "archive" else "/upload/big"
     received = await asyncio.to_thread(_read_slowly, gateway.address, target, "TLS" in kind)
+    assert received < 16 * MIB
+
+
+async def test_a_proxied_response_that_is_read_too_slowly_is_cut_off(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    async def large(request: web.Request) -> web.Response:
+        return web.Response(body=bytes(16 * MIB))
+
+    async with api(large) as up:
+        plugins = write(tmp_path / "plugins", up.route())
+        gateway = await start_gateway(min_rate="1G", auth="none", plugins=[str(plugins)])
+        received = await asyncio.to_thread(_read_slowly, gateway.address, "/r", False)
     assert received < 16 * MIB
 
 

@@ -248,9 +248,22 @@ async def test_originals_are_for_all_where_the_operator_says_so(serve: Serve) ->
     assert (await nobody.fetch(seen["originalUrl"]))[2] == picture()
 
 
-async def test_a_page_of_another_origin_may_use_the_service(serve: Serve) -> None:
-    client = await serve(auth="token", tokens=TOKENS)
+async def test_a_page_of_another_origin_may_do_nothing_where_everyone_may_call(serve: Serve) -> None:
+    client = await serve(auth="none")
+    [photo] = [await client.looked_at(await client.upload())]
+    one = f"{client.photos}/{photo[0]['id']}"
+    for origin in ({"Origin": "https://app.example"}, {"Sec-Fetch-Site": "same-site"}):
+        preflight = {**origin, "Access-Control-Request-Method": "DELETE"}
+        async with client.session.options(one, headers=preflight) as answer:
+            assert "Access-Control-Allow-Origin" not in answer.headers
+        async with client.session.delete(one, headers=origin) as answer:
+            assert answer.status == 403
+    assert await client.listed()
+
+
+async def test_a_page_of_a_named_origin_may_use_the_service(serve: Serve) -> None:
     origin = "https://app.example"
+    client = await serve(auth="token", tokens=TOKENS, cors_origins=[origin])
 
     async def preflight(url: str, method: str, headers: str) -> dict[str, str]:
         asked = {

@@ -51,7 +51,7 @@ async def test_a_request_reaches_the_upstream_as_it_was_but_for_what_belongs_to_
     assert lines_of(sent, "Authorization") == ["Bearer t"]
     assert lines_of(sent, "Host") == [up.authority]
     assert lines_of(sent, "X-Forwarded-For") == ["127.0.0.1"]
-    assert lines_of(sent, "Forwarded") == ['for=127.0.0.1;proto=http;host="test"']
+    assert lines_of(sent, "Forwarded") == ['for=127.0.0.1;proto=http;host="localhost"']
     assert lines_of(sent, "Via") == ["1.1 upload-gateway"]
     for name in ("X-Hop", "TE", "Keep-Alive", "Proxy-Authorization", "X-Gateway-Signature", "X-Real-IP",
                  "User-Agent", "Accept", "Accept-Encoding", "Content-Type", "Cookie"):  # fmt: skip
@@ -555,8 +555,10 @@ async def test_an_answer_that_turns_into_nonsense_never_ends_cleanly_for_the_cli
         b"HTTP/1.1 200 OK\r\nX-Bad: a\x01b\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 600 X\r\nContent-Length: 0\r\n\r\n",
     ],
-    ids=["nothing", "no http", "control character", "two lengths", "unasked switch"],
+    ids=["nothing", "no http", "control character", "two lengths", "unasked switch", "099", "600"],
 )
 async def test_an_answer_that_is_none_is_a_502(answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from aiohttp import web
+
 from gateway.auth.tokens import token_digest
 from gateway.server.app import Gateway
 from tests.support.harness import get
+from tests.support.routing.proxying import aiohttp_upstream
 from tests.support.routing.scripted import Serve, ask, route
 
 ECHO = """
@@ -41,6 +44,57 @@ async def test_tokens_of_this_gateway_go_no_further_and_those_of_the_upstream_do
     assert "x-auth-token" not in seen
     assert (await get(gateway, "/a", theirs)).status == 401
     assert (await get(gateway, "/b", theirs)).json["headers"]["Authorization"] == "Bearer theirs"
+
+
+async def test_a_token_of_this_gateway_goes_up_in_no_line(serve: Serve) -> None:
+    gateway = await behind(serve, route("/a"), tokens=[f"ann:{token_digest('ours')}"])
+    for lines in (("theirs", "ours"), ("ours", "theirs"), ("theirs", " ours ", "more")):
+        answer = await get(gateway, "/a", *(f"X-Auth-Token: {token}" for token in lines))
+        assert b"ours" not in answer.body
+    untouched = await get(gateway, "/a", "X-Auth-Token: theirs", "X-Auth-Token: more")
+    assert b"theirs" in untouched.body
+
+
+async def test_a_client_whose_chains_disagree_is_not_believed_and_neither_goes_up(serve: Serve) -> None:
+    proxied = {"trusted_proxies": ["127.0.0.0/8"]}
+    rated = route("/rated", "return request.remote", "rate_limit: {count: 2, seconds: 60}\n")
+    gateway = await behind(serve, route("/a"), rated, **proxied)
+    told = ("X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https", "X-Real-IP: 192.0.2.7")
+    agreed = (await get(gateway, "/a", *told)).json["headers"]
+    assert (agreed["X-Real-IP"], agreed["X-Forwarded-For"]) == ("192.0.2.7", "192.0.2.7, 127.0.0.1")
+    for forged in ("for=unknown", "for=6.6.6.6", "proto=https"):
+        headers = (await get(gateway, "/a", *told, f"Forwarded: {forged}")).json["headers"]
+        assert headers["Forwarded"] == 'for=127.0.0.1;proto=http;host="localhost"'
+        assert (headers["X-Forwarded-For"], headers["X-Forwarded-Proto"]) == ("127.0.0.1", "http")
+        assert "X-Real-IP" not in headers
+    others = [f"Forwarded: for={number}.6.6.6" for number in range(1, 4)]
+    statuses = [(await get(gateway, "/rated", *told, line)).status for line in others]
+    assert statuses == [200, 200, 429]  # one bucket for all who do so, and it is nobody else's
+    assert (await get(gateway, "/rated", *told)).body == b"192.0.2.7"
+
+
+async def test_headers_of_the_server_are_the_upstreams_where_a_response_passes_through(
+    serve: Serve,
+) -> None:
+    async def respond(_: web.BaseRequest) -> web.Response:
+        own = {"Server": "up/1", "X-Request-Id": "theirs", "X-Frame-Options": "DENY"}
+        return web.Response(text="x", headers=own)
+
+    async with aiohttp_upstream(respond) as up:
+        routes = (route("/plain"), route("/head", answers="response.headers['X-New'] = '1'"),
+                  route("/read", answers="response.body"))  # fmt: skip
+        gateway = await serve(*(text.replace("[]", f"['{up}']", 1) for text in routes))
+        for path in ("/plain", "/head"):
+            headers = (await get(gateway, path)).headers
+            assert (headers["Server"], headers["X-Frame-Options"]) == ("up/1", "DENY"), path
+            assert "X-Content-Type-Options" not in headers
+            assert headers["X-Request-Id"] != "theirs"
+        for path in ("/read", "/not-found"):
+            headers = (await get(gateway, path)).headers
+            assert (headers["Server"], headers["X-Content-Type-Options"]) == (
+                "upload-gateway",
+                "nosniff",
+            )
 
 
 async def test_the_request_script_changes_what_goes_up(serve: Serve) -> None:

@@ -46,6 +46,29 @@ async def test_a_body_that_is_no_json_is_a_fault(serve: Serve, body: bytes) -> N
 
 
 @pytest.mark.parametrize(
+    "body",
+    [r'{"id": 1, "name": "a", "x": "\ud83d"}', r'{"\uDE00": 1}', r'["\ud83d\ud83d"]', r'"\uDBFF x"'],
+)
+async def test_half_a_surrogate_pair_is_a_fault(serve: Serve, body: str) -> None:
+    anything = "spec: [{method: PUT, schema: {request: {body: {minLength: 0}}}}]\n"
+    gateway = await serve(route(script="return json.loads(request.body)", more=anything))
+    answer = await ask(gateway, "PUT", "/r", body=body.encode())
+    assert (answer.status, answer.json["error"]) == (400, "bad_schema")
+    assert [one["rule"] for one in answer.json["faults"]] == ["json"]
+    whole = await ask(gateway, "PUT", "/r", body=rb'["\ud83d\ude00", "\\ud83d"]')
+    assert whole.json == ["\U0001f600", "\\ud83d"]
+
+
+async def test_a_script_that_answers_with_half_a_surrogate_pair_is_answered(serve: Serve) -> None:
+    gateway = await serve(
+        route("/json", "return json.loads(request.body)"), route("/text", "return 'a\\ud83d'")
+    )
+    answer = await ask(gateway, "POST", "/json", body=rb'["\ud83d"]')
+    assert (answer.status, answer.json) == (200, ["?"])
+    assert (await ask(gateway, "POST", "/text")).body == b"a?"
+
+
+@pytest.mark.parametrize(
     ("body", "name"),
     [
         ('{"name": "a", "id": 1, "name": "b"}', "name"),

@@ -34,6 +34,7 @@ class Seen(ModuleType):
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seen:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / ".gateway").mkdir()
     seen = Seen()
     monkeypatch.setitem(sys.modules, "gateway.cli.serve", seen)
     return seen
@@ -201,3 +202,16 @@ def test_help_does_not_import_the_server() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, env=path, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", [[], ["serve"], ["--port", "0"], ["serve", "--port", "0"]])
+def test_without_a_directory_a_folder_that_is_none_is_not_served(
+    serve: Seen, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    (tmp_path / ".gateway").rmdir()
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert "gateway --directory DIR" in told.err
+    assert ("verbs:" in told.out, "--downloads" in told.out) == (words == [], "--port" not in words)
+    assert (serve.settings, list(tmp_path.iterdir())) == ([], [])
+    assert main(["--directory", ".", "--port", "0"]) == 7

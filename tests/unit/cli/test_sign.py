@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,14 @@ def test_without_a_key_it_says_where_it_comes_from(
     assert main(["sign", "PUT", "/upload/x", "--directory", str(tmp_path)]) == 2
     assert "the gateway creates it at its first start" in capsys.readouterr().err
     assert not (tmp_path / ".gateway").exists()
+
+
+def test_lifetime_and_sizes_take_units(
+    tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("PUT", "/upload/x", *flags, "--max-length", "10K", "--expires")
+    signed = grant(signed_url(capsys, *words, "1d"), tmp_path)
+    assert signed.max_length == 10_240
+    assert 86_000 < signed.expires - time.time() <= 86_400
+    assert main(["sign", *words, "1 day"]) == 2
+    assert "--expires: must be a time such as 30s" in capsys.readouterr().err

@@ -78,8 +78,8 @@ def test_every_endpoint_of_the_gateway_is_documented_with_who_may_call_it() -> N
 
 def test_the_templates_of_the_page_give_the_paths_it_says() -> None:
     for row in rows(section(page("http.md"), "## Paths")):
-        template, target, path = (cell.strip("`") for cell in row)
-        match = UploadPathTemplate.parse(template).match(target)
+        template, *stored, target, path = (cell.strip("`") for cell in row)
+        match = UploadPathTemplate.parse(template, *stored).match(target)
         assert match is not None
         pattern = re.escape(path).replace(re.escape("<a new UUID>"), "[0-9a-f-]{36}")
         assert re.fullmatch(pattern, match.path), match.path

@@ -265,7 +265,7 @@ def plan(journal: Journal, statement: str) -> list[str]:
     """Return how SQLite would go about it."""
 
     def explain(db: Any) -> list[str]:
-        names = ("handler", "now", "limit", "held", "rows", "node", "delay")
+        names = ("handler", "now", "limit", "held", "rows", "node", "delay", "latest")
         asked = dict.fromkeys(names, 1) | {"held": "[]", "rows": "[]"}
         return [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", asked)]
 
@@ -275,12 +275,20 @@ def plan(journal: Journal, statement: str) -> list[str]:
 @pytest.mark.parametrize(
     ("statement", "first"),
     [
-        (claims._CLAIM, "SEARCH d USING INDEX deliveries_ready (handler=? AND due<?)"),
-        (claims._CLAIM_ANY, "SEARCH d USING INDEX deliveries_unfinished (state=?)"),
+        (claims._NEW, "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due=?)"),
+        (
+            claims._DELAYED,
+            "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>? AND due<?)",
+        ),
+        (claims._CLAIM_ANY, "SEARCH deliveries USING INDEX deliveries_unfinished (state=?)"),
         (claims._NEXT_DUE, "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>?)"),
         (queue._RUN_ENDED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
         (queue._SETTLE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
         (queue._REQUEUE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
+        (
+            queue._LIMIT_DELAYS,
+            "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>?)",
+        ),
         (queue._RELAYED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )

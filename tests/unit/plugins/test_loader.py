@@ -107,13 +107,13 @@ def test_a_loop_of_symbolic_links_is_followed_once(
 def test_defaults_depend_on_the_event(plugins: Plugins, write: Write) -> None:
     write("a.yaml", handler_text("one"))
     write("b.yaml", handler_text("two", event=UPLOADING, more="authorization: keep\non_error: allow\n"))
-    write("c.yaml", handler_text("six", more="timeout: 5\nconcurrency: 9\nretry: {attempts: 2}\n"))
+    write("c.yaml", handler_text("six", more="timeout: 5m\nconcurrency: 9\nretry: {attempts: 2}\n"))
     one, six = plugins.load().handlers[UPLOADED][0], plugins.current.handler(UPLOADED, "six")
     two = plugins.current.handlers[UPLOADING][0]
     assert (one.timeout, one.concurrency, one.retry) == (3600.0, 4, RetryPolicy())
     assert (two.timeout, two.on_error, two.keeps_authorization) == (10.0, "allow", True)
     assert six is not None
-    assert (six.timeout, six.spec.concurrency, six.spec.retry.attempts) == (5.0, 9, 2)
+    assert (six.timeout, six.spec.concurrency, six.spec.retry.attempts) == (300.0, 9, 2)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,7 @@ def test_defaults_depend_on_the_event(plugins: Plugins, write: Write) -> None:
         ("name: a\nevnt: x\n", "x.yaml:1: no key tells which kind of plugin this is"),
         (handler_text("a") + "tiemout: 5\n", "x.yaml:6: unknown key `tiemout`: did you mean `timeout`?"),
         (handler_text("a", more="timeout: '5'\n"), "x.yaml:3: `timeout` should be a valid number"),
+        (handler_text("a", more="timeout: 5 days\n"), "x.yaml:3: `timeout` must be a time"),
         (handler_text("a", more="timeout: .inf\n"), "x.yaml:3: `timeout` should be"),
         (handler_text("a", more="timeout: true\n"), "x.yaml:3: `timeout` should be a valid number"),
         (handler_text("a", more="concurrency: 0\n"), "x.yaml:3: `concurrency` should be greater"),

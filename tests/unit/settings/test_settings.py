@@ -64,7 +64,7 @@ def test_nothing_said_gives_the_defaults(tmp_path: Path) -> None:
 
 
 def test_flag_wins_over_environment_over_file_over_default() -> None:
-    written("port: 1\nidle_timeout: 1\ngrace: 1\n")
+    written("port: 1\nidle_timeout: 1m\ngrace: 1\n")
     environ = {"UPLOAD_GATEWAY_PORT": "2", "UPLOAD_GATEWAY_IDLE_TIMEOUT": "2"}
     settings = load({"port": "3"}, environ)
     assert (settings.port, settings.idle_timeout, settings.grace, settings.retention) == (
@@ -238,7 +238,7 @@ def test_addresses_are_taken_apart() -> None:
         ("file_mode", "888", "--file-mode: must be octal"),
         ("file_mode", "4755", "--file-mode: must be octal"),
         ("idle_timeout", "0", "--idle-timeout: must be greater than 0"),
-        ("grace", "inf", "--grace: must be a finite number"),
+        ("grace", "inf", "--grace: must be a time such as 30s, 15m, 12h or 7d"),
         ("log_level", "loud", "--log-level: must be 'debug'"),
         ("log_format", "xml", "--log-format: must be 'text' or 'json'"),
         ("advertise", "host", "--advertise: must be HOST:PORT"),
@@ -363,7 +363,7 @@ def test_a_directory_that_cannot_be_looked_up_is_left_to_the_start() -> None:
 
 def test_every_setting_is_told_to_operators() -> None:
     told = {row.name for row in settings_table()}
-    assert told == set(Settings.model_fields) - {"auth_explicit"}
+    assert told == set(Settings.model_fields) - {"auth_explicit", "directory_explicit"}
     assert all(row.option.help and row.option.metavar for row in settings_table())
 
 
@@ -382,6 +382,19 @@ def test_the_example_file_with_every_key_uncommented_says_the_defaults(tmp_path:
     keys = set(re.findall(r"^(\w+):", text, flags=re.MULTILINE))
     assert keys == {row.name for row in settings_table() if row.option.in_file}
     path = written(text)
-    assert load({}, {}) == Settings(directory=tmp_path, config=path, auth_explicit=True)
+    assert load({}, {}) == Settings(
+        directory=tmp_path, config=path, auth_explicit=True, directory_explicit=True
+    )
     path.write_text(example())
     assert load({}, {}) == Settings(directory=tmp_path, config=path)
+
+
+def test_every_duration_takes_a_unit_in_every_source() -> None:
+    durations = [row.name for row in settings_table() if row.option.metavar == "TIME"]
+    floats = [row.name for row in settings_table() if isinstance(row.field.default, float)]
+    assert durations == floats
+    for name in durations:
+        assert getattr(load({name: "2m"}, {}), name) == 120
+        assert getattr(load({}, {f"UPLOAD_GATEWAY_{name.upper()}": "120"}), name) == 120
+    written("retention: 2d\ngrace: 1m\n")
+    assert (load({}, {}).retention, load({}, {}).grace) == (172_800, 60)

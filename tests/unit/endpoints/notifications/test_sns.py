@@ -16,7 +16,9 @@ from gateway.endpoints.notifications.sns import InvalidSnsMessage, SnsVerifier
 from tests.support.notifications.samples import sns
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-CERTIFICATE = "https://sns.us-west-2.amazonaws.com/SimpleNotificationService-0123.pem"
+HOST = "https://sns.us-west-2.amazonaws.com"
+NAME = f"SimpleNotificationService-{'01234567' * 4}"
+CERTIFICATE = f"{HOST}/{NAME}.pem"
 CONFIRM = "https://sns.us-west-2.amazonaws.com/?Action=ConfirmSubscription&Token=2336412f37"
 
 
@@ -85,7 +87,16 @@ async def test_the_certificate_is_fetched_once() -> None:
         {"SigningCertURL": "https://sns.us-west-2.amazonaws.com@evil.example/x.pem"},
         {"SigningCertURL": "https://sns.us-west-2.amazonaws.com:8443/x.pem"},
         {"SigningCertURL": "https://s3.amazonaws.com/x.pem"},
-        {"SigningCertURL": "https://sns.us-west-2.amazonaws.com/x.html"},
+        {"SigningCertURL": f"{HOST}/x.html"},
+        {"SigningCertURL": f"{HOST}/x.pem"},
+        {"SigningCertURL": f"{HOST}/?Action=Echo&Text={NAME}.pem"},
+        {"SigningCertURL": f"{HOST}/{NAME}.pem?Action=Echo"},
+        {"SigningCertURL": f"{HOST}/{NAME}.pem#x"},
+        {"SigningCertURL": f"{HOST}/{NAME}.pem/"},
+        {"SigningCertURL": f"{HOST}/a/../{NAME}.pem"},
+        {"SigningCertURL": f"{HOST}/{NAME}0.pem"},
+        {"SigningCertURL": f"{HOST}/{NAME}.pem\n"},
+        {"SigningCertURL": f"{HOST}/{NAME.upper()}.pem"},
         {"SigningCertURL": "https://[::1/x.pem"},
     ],
 )
@@ -100,13 +111,27 @@ async def test_what_is_not_amazons_is_not_followed(
     assert CONFIRM in caplog.text  # for the operator to open
 
 
-async def test_a_signed_message_that_leads_elsewhere_is_not_followed() -> None:
+@pytest.mark.parametrize(
+    "url",
+    ["https://evil.example/", f"{HOST}/?Action=DeleteTopic&Token=1", f"{HOST}/x?{CONFIRM[-40:]}",
+     f"{HOST}/", f"{CONFIRM}#x"],
+)  # fmt: skip
+async def test_a_signed_message_that_leads_elsewhere_is_not_followed(url: str) -> None:
     amazon = Amazon()
-    assert not await SnsVerifier(amazon).confirm(signed(SubscribeURL="https://evil.example/"))
+    assert not await SnsVerifier(amazon).confirm(signed(SubscribeURL=url))
     assert amazon.asked == [CERTIFICATE]
 
 
-@pytest.mark.parametrize("certificate", [pem(timedelta(days=-1)), b"junk"], ids=["expired", "junk"])
+BAD = {
+    "expired": pem(timedelta(days=-1)),
+    "junk": b"junk",
+    "reflected": b"<Text>\n" + pem() + b"</Text>",
+    "behind text": b"text\n" + pem(),
+    "two": pem() + pem(),
+}
+
+
+@pytest.mark.parametrize("certificate", BAD.values(), ids=BAD.keys())
 async def test_a_bad_certificate_proves_nothing(certificate: bytes) -> None:
     with pytest.raises(InvalidSnsMessage):
         await SnsVerifier(Amazon(certificate)).verify(signed())

@@ -19,9 +19,13 @@ def up(*lines: tuple[str, str], hop: Hop = HOP, **changed: str) -> CIMultiDict[s
 
 
 def test_the_origin_is_told_anew_when_the_peer_is_not_trusted() -> None:
-    names = ("For", "Proto", "Host", "Prefix")
-    told = [(f"X-Forwarded-{name}", "6.6.6.6") for name in names]
-    sent = up(("Forwarded", "for=6.6.6.6"), ("X-Real-IP", "6.6.6.6"), *told)
+    told = [(f"X-Forwarded-{name}", "6.6.6.6") for name in ("For", "Proto", "Host", "Prefix")]
+    names = (
+        "X-Real-IP", "True-Client-IP", "CF-Connecting-IP", "X-Client-IP", "X-Original-URL",
+        "X-Rewrite-URL", "X-Envoy-External-Address", "Fly-Client-IP", "X-Cluster-Client-IP",
+    )  # fmt: skip
+    told += [(name, "6.6.6.6") for name in names]
+    sent = up(("Forwarded", "for=6.6.6.6"), *told)
     assert sent == CIMultiDict({
         "Forwarded": 'for=10.0.0.9;proto=https;host="files.example:8443"', "X-Forwarded-For": "10.0.0.9",
         "X-Forwarded-Proto": "https", "X-Forwarded-Host": "files.example:8443",

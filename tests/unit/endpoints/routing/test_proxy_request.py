@@ -84,16 +84,6 @@ def test_the_other_sides_turn_does_not_count() -> None:
     assert ended_after(turn) == pytest.approx(1000 + IDLE)
 
 
-def test_a_first_wait_may_be_longer_and_the_next_is_not() -> None:
-    async def connect(silence: IdleTimeout) -> None:
-        silence.renew(100)
-        await asyncio.sleep(50)
-        silence.renew()
-        await asyncio.sleep(1000)
-
-    assert ended_after(connect) == pytest.approx(50 + IDLE)
-
-
 def test_a_wait_can_be_ended_at_once_and_a_late_byte_changes_nothing() -> None:
     async def leave(silence: IdleTimeout) -> None:
         silence.expire()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.endpoints.routing.validate import MAX_FAULTS, compile_headers, compile_schema
+from gateway.endpoints.routing.schemas import MAX_FAULTS, compile_headers, compile_schema
 
 
 def test_a_long_list_of_faults_is_cut() -> None:
@@ -19,6 +20,30 @@ def test_headers_of_one_name_are_read_as_one() -> None:
     check = compile_headers({"properties": {"A": {"const": "1, 2"}, "N": {"type": "number"}}})
     assert check({"a": "1, 2", "n": "1.5"}) == []
     assert [fault.pointer for fault in check({"a": "1", "n": "x"})] == ["/a", "/n"]
+
+
+@pytest.mark.parametrize("value", ["0", "-7", "12", "1e3", "-0.5", "1.5E-2"])
+def test_numbers_in_headers_are_those_of_json(value: str) -> None:
+    assert compile_headers({"properties": {"N": {"type": "number"}}})({"n": value}) == []
+    faults = compile_headers({"properties": {"N": {"type": "integer"}}})({"n": value})
+    assert bool(faults) == (not value.lstrip("-").isdigit())
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1_0", "+5", "٣", "１", "0x1", "01", "1.", ".5", "1e", "", " 1", "1 ", "Infinity", "nan", "--1",
+     "1" * 5000, "true"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_what_json_calls_no_number_is_none_in_headers(value: str, kind: str) -> None:
+    [fault] = compile_headers({"properties": {"N": {"type": kind}}})({"n": value})
+    assert (fault.pointer, fault.rule) == ("/n", "type")
+
+
+@pytest.mark.parametrize(("value", "passes"), [("true", True), ("false", True), ("TRUE", False)])
+def test_booleans_in_headers_are_those_of_json(value: str, passes: bool) -> None:
+    faults = compile_headers({"properties": {"B": {"type": "boolean"}}})({"b": value})
+    assert (faults == []) is passes
 
 
 ANY_JSON = st.recursive(

@@ -1,8 +1,10 @@
-"""Whose turn it is: round robin, and how long a failed upstream is left alone."""
+"""Which upstream is next: fair turns, and how long a failed upstream is suspended."""
 
 from __future__ import annotations
 
-from gateway.endpoints.routing.upstreams import Upstreams
+from collections import Counter
+
+from gateway.endpoints.routing.upstreams import MAX_FAILURES, Upstreams
 
 
 class Clock:
@@ -11,6 +13,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def fail(upstreams: Upstreams, name: str, *, connected: bool = False) -> float:
+    attempt = upstreams.begin(name)
+    seconds = upstreams.fail(attempt, connected=connected)
+    upstreams.end(attempt)
+    return seconds
 
 
 def test_each_gets_its_turn_and_the_others_stand_behind_it() -> None:
@@ -26,28 +35,65 @@ def test_routes_take_their_turns_apart() -> None:
     assert firsts == [("a", "c"), ("b", "d")]
 
 
-def test_one_that_failed_is_left_alone_for_five_seconds_then_twice_as_long_up_to_a_minute() -> None:
+def test_the_share_of_a_suspended_one_is_spread_evenly() -> None:
+    upstreams = Upstreams()
+    fail(upstreams, "c")
+    assert Counter(upstreams.order("abcd")[0] for _ in range(9)) == {"a": 3, "b": 3, "d": 3}
+
+
+def test_one_that_cannot_be_reached_is_suspended_for_five_seconds_then_twice_as_long_each_time() -> None:
     clock = Clock()
     upstreams = Upstreams(clock)
     waits = []
     for _ in range(6):
-        upstreams.mark_failed("a")
-        failed = clock.now
+        told, failed = fail(upstreams, "a"), clock.now
         while "a" not in upstreams.order("ab"):
             clock.now += 1
         waits.append(clock.now - failed)
+        assert told == waits[-1]
     assert waits == [5, 10, 20, 40, 60, 60]
 
 
-def test_when_its_time_is_over_a_single_request_tries_it() -> None:
+def test_requests_without_a_response_suspend_it_only_one_after_the_other() -> None:
+    upstreams = Upstreams()
+    for _ in range(3):
+        for _ in range(MAX_FAILURES - 1):
+            assert fail(upstreams, "a", connected=True) == 0
+        assert not upstreams.succeed(upstreams.begin("a"))
+    assert "a" in upstreams.order("ab")
+    assert [fail(upstreams, "a", connected=True) for _ in range(MAX_FAILURES)] == [0, 0, 5]
+    assert upstreams.order("ab") == ["b"]
+    assert upstreams.succeed(upstreams.begin("a"))
+    assert "a" in upstreams.order("ab")
+
+
+def test_requests_that_fail_together_suspend_it_once() -> None:
     clock = Clock()
     upstreams = Upstreams(clock)
-    upstreams.mark_failed("a")
+    attempts = [upstreams.begin("a") for _ in range(100)]
+    clock.now += 1
+    told = [upstreams.fail(attempt, connected=True) for attempt in attempts]
+    assert [seconds for seconds in told if seconds] == [5]
+
+
+def test_when_its_time_is_over_a_single_request_probes_it_however_long_that_takes() -> None:
+    clock = Clock()
+    upstreams = Upstreams(clock)
+    fail(upstreams, "a")
     clock.now += 5
     assert "a" in upstreams.order("ab")
-    upstreams.mark_trying("a")
+    probe = upstreams.begin("a")
+    clock.now += 100
     assert upstreams.order("ab") == ["b"]
-    upstreams.mark_working("a")
+    upstreams.end(probe)  # the client has left: nothing is known yet
+    assert "a" in upstreams.order("ab")
+    probe = upstreams.begin("a")
+    assert upstreams.fail(probe, connected=True) == 10
+    upstreams.end(probe)
+    clock.now += 10
+    probe = upstreams.begin("a")
+    assert upstreams.succeed(probe)
+    upstreams.end(probe)
     assert sorted(upstreams.order("ab")) == ["a", "b"]
 
 
@@ -55,8 +101,8 @@ def test_where_all_have_failed_the_one_that_failed_first_is_tried() -> None:
     clock = Clock()
     upstreams = Upstreams(clock)
     for name in "bac":
-        upstreams.mark_failed(name)
+        fail(upstreams, name)
         clock.now += 1
     assert upstreams.order("abc") == ["b"]
-    upstreams.mark_failed("b")
+    fail(upstreams, "b")
     assert upstreams.order("abc") == ["a"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -28,11 +29,18 @@ def test_an_event_and_its_origin_are_read_as_they_were_written(origin: Origin | 
 
 
 @pytest.mark.parametrize(
-    ("identity", "etag"), [([1, 2, 3, 4], Identity(1, 2, 3, 4).etag), ([0, 9, 3, 0], None)]
+    ("names", "etag"),
+    [
+        ({"identity": [1, 2, 3, 4]}, Identity(2, 3, 4).etag),
+        ({"identity": [0, 9, 3, 0]}, None),
+        ({"etag": "0123456789abcdef01234567"}, None),
+        ({"etag": "9b2cf535f27731c974343645a3985328-3"}, "9b2cf535f27731c974343645a3985328-3"),
+    ],
+    ids=["file by inode", "object by nothing", "tag with the device", "tag of an object"],
 )
-def test_a_message_that_names_its_file_by_inode_has_its_etag_where_it_is_a_file(
-    identity: list[int], etag: str | None
+def test_messages_of_earlier_versions_are_read_without_the_device(
+    names: dict[str, Any], etag: str | None
 ) -> None:
     written = json.loads(encode(EVENT, "h", Origin("http")))
-    written["origin"] = {"scheme": "http", "identity": identity}
+    written["origin"] = {"scheme": "http", **names}
     assert decode(json.dumps(written).encode()) == (EVENT, "h", Origin("http", etag))

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Refusal
-from gateway.storage.local.one_time_marks import CONSUME_TTL, MARK_TTL, OneTimeMarks
+from gateway.storage.local.one_time_marks import (
+    CONFIRM_INTERVAL,
+    CONSUME_TTL,
+    MARK_TTL,
+    OneTimeMarks,
+)
 
 NOW = 1_750_000_000
 EXPIRES = NOW + 900
@@ -88,17 +93,39 @@ def test_marks_of_uploads_that_were_never_published_are_released(
 
 
 def test_a_mark_is_removed_only_when_no_upload_can_need_it(tmp_path: Path) -> None:
-    now = float(NOW)
-    once = OneTimeMarks(tmp_path / "once", clock=lambda: now)
+    now, steady = float(NOW), 0.0
+    once = OneTimeMarks(tmp_path / "once", clock=lambda: now, steady=lambda: steady)
     once.consume("n", "first", EXPIRES)
     now = EXPIRES + CONSUME_TTL
     once.consume("late", "second", EXPIRES)
     assert once.remove_expired() == 0
+    steady += CONFIRM_INTERVAL
+    assert once.remove_expired() == 0
     now = EXPIRES + CONSUME_TTL + 1
     assert refusal(once, "later") == "expired"
-    now = EXPIRES + MARK_TTL + 1
+    now, steady = EXPIRES + MARK_TTL + 1, steady + CONFIRM_INTERVAL
+    assert once.remove_expired() == 0
+    steady += CONFIRM_INTERVAL
     assert once.remove_expired() == 2
     assert refusal(once, "n") == "expired"
+    once.close()
+
+
+def test_a_clock_that_is_ahead_for_less_than_a_day_removes_no_mark(tmp_path: Path) -> None:
+    ahead, steady = float(EXPIRES + MARK_TTL + 1), 0.0
+    now = ahead
+    once = OneTimeMarks(tmp_path / "once", clock=lambda: now, steady=lambda: steady)
+    os.symlink(f"{EXPIRES} first", tmp_path / "once/n")
+    assert once.remove_expired() == 0
+    steady = CONFIRM_INTERVAL - 1
+    assert once.remove_expired() == 0
+    now = float(NOW)
+    steady = CONFIRM_INTERVAL
+    assert once.remove_expired() == 0
+    now, steady = ahead, 2 * CONFIRM_INTERVAL
+    assert once.remove_expired() == 0
+    now = float(NOW)
+    assert refusal(once, "n") == "used_up"
     once.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.errors import ConfigError
+from gateway.storage.local import state_dir
 from gateway.storage.local.state_dir import LockHeldError, StateDirectory, directory_lock, existing_slots
 from tests.conftest import StartGateway
 from tests.support import PROJECT
@@ -146,6 +148,34 @@ def test_a_lock_that_outlives_its_owner_is_waited_for_until_the_children_have_di
     lock = directory_lock(state.folder)
     lock.acquire()
     lock.release()
+
+
+def test_the_message_names_the_process_that_still_holds_the_lock_of_a_dead_owner(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import os, pathlib, sys, time\n"
+        "from gateway.storage.local.state_dir import directory_lock\n"
+        "directory_lock(pathlib.Path(sys.argv[1])).acquire()\n"
+        "owner = os.getpid()\n"
+        "if child := os.fork():\n"
+        "    print(owner, child, flush=True)\n"
+        "else:\n"
+        "    time.sleep(60)\n"
+    )
+    monkeypatch.setattr(state_dir, "DEAD_OWNER_TIMEOUT", 0.0)
+    words = [sys.executable, "-c", program, str(state.folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=PROJECT) as owner:
+        assert owner.stdout is not None
+        dead, child = map(int, owner.stdout.readline().split())
+        owner.wait()
+        try:
+            with pytest.raises(LockHeldError) as caught:
+                directory_lock(state.folder).acquire()
+        finally:
+            os.kill(child, signal.SIGKILL)
+    assert f"process {child} (`{sys.executable} -c import os" in str(caught.value)
+    assert f"(process {dead}): end it with `kill {child}`" in str(caught.value)
 
 
 def test_slots_are_known_by_their_journals(state: StateDirectory) -> None:

@@ -1,0 +1,55 @@
+"""Digests of bodies while they come: those of `hashlib`, and the checksums of `zlib`.
+
+What the standard library does not compute is not offered: CRC-32C and CRC-64/NVME in Python would take
+longer than the disk does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+SIZES: Final[Mapping[str, int]] = {
+    "sha256": 32,
+    "sha512": 64,
+    "sha1": 20,
+    "md5": 16,
+    "crc32": 4,
+    "adler32": 4,
+}
+"""The digests that can be computed, and the bytes of each."""
+
+_CHECKSUMS: Final[Mapping[str, tuple[Callable[[bytes | memoryview, int], int], int]]] = {
+    "crc32": (zlib.crc32, 0),
+    "adler32": (zlib.adler32, 1),
+}
+
+
+class RunningDigest(Protocol):
+    """A digest of the bytes so far."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Take the next bytes."""
+
+    def digest(self) -> bytes:
+        """Return the digest of all bytes so far."""
+
+
+class _Checksum:
+    """A checksum of 32 bits, written with the most significant byte first (RFC 1950 section 2.2)."""
+
+    def __init__(self, name: str) -> None:
+        self._advance, self._value = _CHECKSUMS[name]
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        self._value = self._advance(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+def new_digest(name: str) -> RunningDigest:
+    """Return the digest `name` of SIZES, of no bytes yet."""
+    return _Checksum(name) if name in _CHECKSUMS else hashlib.new(name, usedforsecurity=False)

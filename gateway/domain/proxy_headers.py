@@ -1,0 +1,37 @@
+"""Names of header fields that proxies set: who sends a request, and that it came through one.
+
+No proxy has to set any of them: that of a plain nginx `proxy_pass` cannot be recognised.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ORIGIN_NAMES: Final = frozenset(
+    {
+        "cf-connecting-ip", "cf-connecting-ipv6", "cf-ipcountry", "cf-pseudo-ipv4", "cf-visitor",
+        "client-ip", "fastly-client-ip", "forwarded", "true-client-ip", "x-azure-clientip",
+        "x-azure-socketip", "x-client-ip", "x-cluster-client-ip", "x-forwarded", "x-host",
+        "x-proxyuser-ip", "x-real-ip", "x-rewrite-url",
+    }
+)  # fmt: skip
+ORIGIN_PREFIXES: Final = (
+    "fly-", "x-appengine-", "x-arr-", "x-envoy-", "x-forwarded-", "x-original-",
+)  # fmt: skip
+"""Where a request came from, or what it asked for, before a proxy changed it: upstreams believe it, so
+only a trusted proxy may say it. `X-Original-URL` and `X-Rewrite-URL` replace the path in some."""
+
+_TRACES: Final = frozenset(
+    {"cdn-loop", "cf-ray", "via", "x-amz-cf-id", "x-amzn-trace-id", "x-cloud-trace-context"}
+)
+"""Traces of a proxy that nobody relies on."""
+
+
+def tells_origin(name: str) -> bool:
+    """Tell whether only a trusted proxy may set this header, whose name is in lower case."""
+    return name in ORIGIN_NAMES or name.startswith(ORIGIN_PREFIXES)
+
+
+def shows_proxy(name: str) -> bool:
+    """Tell whether a request with this header, whose name is in lower case, came through a proxy."""
+    return tells_origin(name) or name in _TRACES

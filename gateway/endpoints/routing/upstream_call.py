@@ -1,0 +1,197 @@
+"""Sends one request to one upstream, and tells why there is no response."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+from aiohttp import ClientRequest, ClientResponse, hdrs, web
+from aiohttp.client_middlewares import ClientHandlerType
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway.endpoints.routing import forwarding
+from gateway.endpoints.routing.forwarding import Hop
+from gateway.endpoints.routing.model import RequestContext
+from gateway.endpoints.routing.proxy_request import (
+    ProxyRequestBody,
+    UpstreamRequest,
+    UpstreamTimeout,
+    mapped_error,
+)
+from gateway.endpoints.routing.proxy_response import UpstreamResponse
+from gateway.errors import GatewayError, Refusal
+
+log = logging.getLogger("gateway.routing")
+
+KEEP_ALIVE_TIMEOUT: Final = 4.0
+"""Seconds that an idle connection to an upstream is kept: less than most servers keep theirs, as a
+request with a body cannot be sent again if they close it meanwhile (RFC 9110 section 9.2.2)."""
+
+READ_BUFFER_BYTES: Final = 64 << 10
+MAX_FIELD_BYTES: Final = 64 << 10
+
+FINAL_STATUSES: Final = range(200, 600)
+"""Statuses of whole responses; others are invalid (RFC 9110 section 15)."""
+
+_Unreachable = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+class UpstreamFailed(GatewayError):
+    """An upstream gave no response. `refusal` is for the client.
+
+    `connected`: the request may have arrived. `closed`: the upstream closed the connection.
+    """
+
+    def __init__(self, refusal: Refusal, *, connected: bool, closed: bool = False) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.connected = connected
+        self.closed = closed
+
+
+class _ConnectionClosedError(aiohttp.ClientError):
+    """The upstream closed the connection before its response."""
+
+
+class UpstreamCaller:
+    """Calls upstreams, between `start` and `close`. `trusts`: see `Proxy`."""
+
+    def __init__(self, trusts: Callable[[web.BaseRequest], bool]) -> None:
+        self._trusts = trusts
+        self._session: aiohttp.ClientSession
+
+    async def start(self) -> None:
+        """Open the session; connections are opened when they are needed, and callers bound them."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_TIMEOUT),
+            timeout=aiohttp.ClientTimeout(total=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=UpstreamRequest,
+            auto_decompress=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            max_line_size=MAX_FIELD_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+        )
+
+    async def close(self) -> None:
+        """Close every connection to an upstream."""
+        await self._session.close()
+
+    async def call(self, context: RequestContext, upstream: str) -> UpstreamResponse:
+        """Send the request. Raises `UpstreamFailed`, and as `Proxy.__call__`.
+
+        Where the upstream cannot be reached, no byte of the body has been read.
+        """
+        limits = context.route.limits
+        timeout = UpstreamTimeout(limits.idle)
+        body = _streamed_body(context, timeout)
+        try:
+            async with timeout.limit_wait(context.request):
+                timeout.suspend()  # `limits.connect` bounds what is before the request is sent
+                response = await self._send(context, upstream, body, timeout)
+        except _Unreachable as error:
+            raise _unreachable(error, limits.connect) from error
+        except (aiohttp.ClientError, OSError) as error:
+            if body is not None:
+                await body.stop()
+            raise _without_response(error, timeout, body) from error
+        upstream_response = UpstreamResponse(response, context.request, timeout, body)
+        if response.status not in FINAL_STATUSES:  # 101 too: nobody asked for another protocol
+            await upstream_response.close()
+            message = f"the upstream's status {response.status} is no final one of HTTP"
+            raise Refusal("bad_gateway", message)
+        return upstream_response
+
+    async def _send(
+        self,
+        context: RequestContext,
+        upstream: str,
+        body: ProxyRequestBody | None,
+        timeout: UpstreamTimeout,  # noqa: ASYNC109  # the caller's, which this starts
+    ) -> ClientResponse:
+        async def send_once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+            """Send it. aiohttp (3.14) repeats a GET or PUT after any of the errors caught here."""
+            if isinstance(request, UpstreamRequest):
+                request.on_connected = timeout.renew
+            try:
+                return await send(request)
+            except _Unreachable:
+                raise
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+                raise _ConnectionClosedError from error
+
+        route = context.route
+        return await self._session.request(
+            context.upstream_method,
+            URL(f"{route.scheme}://{upstream}{_target(context)}", encoded=True),
+            headers=self._headers(context, upstream, body),
+            data=body or context.body or None,
+            allow_redirects=False,
+            timeout=_connect_timeout(route.limits.connect),
+            middlewares=(send_once,),
+        )
+
+    def _headers(
+        self, context: RequestContext, upstream: str, body: ProxyRequestBody | None
+    ) -> CIMultiDict[str]:
+        request = context.request
+        hop = Hop(
+            request.remote or None,
+            request.scheme,
+            request.headers.get(hdrs.HOST),
+            trusted=self._trusts(request),
+        )
+        headers = forwarding.request_headers(context.headers, request.headers, hop)
+        headers[hdrs.HOST] = upstream
+        if body is not None:
+            if request.content_length is not None:
+                headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
+            if context.awaits_continue:
+                headers[hdrs.EXPECT] = "100-continue"
+        return headers
+
+
+@functools.lru_cache(maxsize=64)
+def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
+
+
+def _unreachable(error: Exception, seconds: float) -> UpstreamFailed:
+    if isinstance(error, TimeoutError):
+        message = f"the upstream could not be reached within {seconds:g} seconds"
+        return UpstreamFailed(Refusal("gateway_timeout", message), connected=False)
+    refusal = Refusal("bad_gateway", "the upstream cannot be reached")
+    return UpstreamFailed(refusal, connected=False)
+
+
+def _without_response(
+    error: Exception, timeout: UpstreamTimeout, body: ProxyRequestBody | None
+) -> GatewayError:
+    """Return the error of a request that may have been sent."""
+    mapped = mapped_error(error, timeout, body)
+    closed = isinstance(error, _ConnectionClosedError)
+    of_client = body is not None and body.error is not None
+    if not isinstance(mapped, Refusal) or of_client or not (closed or timeout.expired):
+        return mapped
+    return UpstreamFailed(mapped, connected=True, closed=closed)
+
+
+def _target(context: RequestContext) -> str:
+    """Return path and query for the upstream: the target of the route, or what a step has set."""
+    query = context.incoming.raw_query if context.raw_query is None else context.raw_query
+    target = forwarding.upstream_target(context.route.target, context.raw_resources, query)
+    if context.upstream_path is None:
+        return target
+    _, mark, query = target.partition("?")
+    return f"{context.upstream_path}{mark}{query}"
+
+
+def _streamed_body(context: RequestContext, timeout: UpstreamTimeout) -> ProxyRequestBody | None:
+    """Return the body still to be read; None if there is none or a step has read it."""
+    if context.body is not None or not context.request.body_exists:
+        return None
+    return ProxyRequestBody(context, timeout)

@@ -1,0 +1,49 @@
+"""Durations, sizes and times as people and JSON write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.domain.units import format_duration, iso_time, parse_duration, parse_size, unix_time
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1.5s", 1.5),
+        ("250ms", 0.25),
+        ("15m", 900),
+        ("2h", 7200),
+        ("7d", 604_800),
+        ("1w", 604_800),
+    ],
+)
+def test_a_duration_counts_in_its_unit_and_else_in_seconds(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1 day", "1mo", "1e3", "inf", "nan", "\u0661m"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="30s, 15m, 12h or 7d"):
+        parse_duration(text)
+
+
+def test_a_duration_is_shown_in_the_largest_unit_that_is_exact() -> None:
+    shown = [format_duration(seconds) for seconds in (0.0, 30.0, 60.0, 90.0, 7200.0, 604_800.0)]
+    assert shown == ["0s", "30s", "1m", "90s", "2h", "7d"]
+    assert [parse_duration(text) for text in shown[1:]] == [30, 60, 90, 7200, 604_800]
+
+
+def test_a_size_counts_in_powers_of_1024_and_with_a_b_of_1000() -> None:
+    assert parse_size("10G") == parse_size("10GiB") == 10 << 30
+    assert parse_size("9007199254740993") == 9_007_199_254_740_993
+    assert parse_size("10 MB") == 10_000_000
+
+
+def test_a_time_is_told_in_utc_and_read_back() -> None:
+    assert iso_time(1_795_868_516.25) == "2026-11-28T12:21:56.250Z"
+    assert unix_time("2026-11-28T12:21:56.250Z") == unix_time("1795868516.25") == 1_795_868_516.25
+    assert iso_time(1e300) == "9999-12-31T23:59:59.000Z"
+    with pytest.raises(ValueError, match="before 1970"):
+        unix_time("-1")
