@@ -54,6 +54,12 @@ from gateway.settings import Settings
 REMOTE: Final = "192.0.2.1"
 """The address that tests send from (RFC 5737)."""
 
+NOT_AUTHORIZED: Final = (
+    "this test names no caller, so authorization was skipped: add to its request `principal: null` for"
+    " an unknown caller, or a caller such as `principal: {name: ada}`"
+)
+"""Added to the failures of a test that seems to expect a refusal by authorization."""
+
 _SCRIPT_FAILURES: Final = frozenset({"internal", "gateway_timeout", "records_unavailable"})
 """Codes of refusals that a failing script causes; the exception is their cause."""
 
@@ -92,6 +98,15 @@ async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list
 async def _run_test(
     plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
 ) -> list[str]:
+    failures = await _find_failures(plugin, executor, test, stubs)
+    if failures and _is_about_authorization(plugin.route, test):
+        failures.append(NOT_AUTHORIZED)
+    return failures
+
+
+async def _find_failures(
+    plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
+) -> list[str]:
     try:
         await stubs.fill_records()
     except ValueError as error:
@@ -109,6 +124,12 @@ async def _run_test(
         response = refusal_response(refusal)
     failures = _failures(test.expect, response, headers)
     return [*failures, *_sent_failures(test.expect.sent, upstream)]
+
+
+def _is_about_authorization(route: Route, test: RouteTestModel) -> bool:
+    """Tell whether a test expects 401 or 403 and names no caller, on a route that authorizes."""
+    names_caller = "principal" in test.request.model_fields_set
+    return test.expect.status in {401, 403} and not names_caller and route.auth != "none"
 
 
 async def _respond(

@@ -139,6 +139,22 @@ def test_a_case_that_says_who_calls_meets_the_authorization(
     assert check_text(text)[::2] == (0, "")
 
 
+@pytest.mark.parametrize("script", ["return 'x'", "await callout(endpoint='up', path='/')"])
+@pytest.mark.parametrize(("auth", "hinted"), [("token", True), ("default", True), ("none", False)])
+def test_a_case_that_expects_a_refusal_and_names_no_caller_is_told_how_to(
+    check_text: Check, script: str, auth: str, hinted: bool
+) -> None:
+    more = "tests:\n- name: asks\n  request: {method: GET}\n  expect: {status: 401}\n"
+    code, _, err = check_text(route(script=script, more=more, auth=auth))
+    assert code == 1
+    assert ("authorization was skipped: add to its request `principal: null`" in err) is hinted
+
+
+def test_a_case_may_expect_what_the_script_refuses(check_text: Check) -> None:
+    more = "tests:\n- name: asks\n  request: {method: GET}\n  expect: {status: 403}\n"
+    assert check_text(route(script="raise HTTPError(403)", more=more, auth="token"))[::2] == (0, "")
+
+
 def test_a_case_passes_every_step_of_its_route(check_text: Check) -> None:
     more = (
         "limits: {max_body: 3}\nrate_limit: {count: 1, seconds: 60}\n"
