@@ -184,7 +184,7 @@ class Dispatcher:
         if caller.principal not in (SIGNED, INTERNAL):
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
-            return await self.files.downloads.serve(request, match.path, caller.grant)
+            return await self.files.downloads.serve(incoming, match.path, caller.grant)
         if request.method == "DELETE" and caller.principal == INTERNAL:
             return await self.files.stored.delete_object(request, match.path)
         if request.method != "PUT":
