@@ -55,9 +55,9 @@ class DeliveryTable:
 
     def _wrapped(self, text: str) -> Iterator[str]:
         """Yield an indented text in full: in lines of a terminal, else in one."""
-        room = len(text) if self._wide else max(self._width - len(_INDENT), _MIN_WIDTH)
-        for start in range(0, min(len(text), room * MAX_WRAPPED), max(room, 1)):
-            yield _INDENT + text[start : start + room]
+        width = len(text) if self._wide else max(self._width - len(_INDENT), _MIN_WIDTH)
+        for start in range(0, min(len(text), width * MAX_WRAPPED), max(width, 1)):
+            yield _INDENT + text[start : start + width]
 
     def _measured(self, page: Sequence[DeliveryRow]) -> tuple[int, int]:
         """Return the widths of event and handler. Ids are not cut, so that they can be copied."""
