@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.domain.model import UPLOADING
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.routing.plugin import KIND, NO_ISSUER, RoutePlugin, routing_kind
 from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
@@ -20,12 +22,13 @@ from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import LoadKeys, SecretKeys, secret_keys
+from gateway.plugins.shared_names import shared_names_warning
 from gateway.plugins.testing import TestResult, run_handler_tests
 from gateway.settings import Settings
 from gateway.telemetry import log_output
 from gateway.telemetry.redaction import Mask
 
-UPLOAD_PATH: Final = str(Settings.model_fields["file_upload_api_path"].default)
+UPLOAD_PATH: Final = UploadPathTemplate.parse(Settings.model_fields["file_upload_api_path"].default)
 
 HELP: Final = """\
 Load settings and plugins, compile the scripts, run the plugins' `tests:`. Nothing is changed and
@@ -47,7 +50,7 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
     return check(
         settings.plugins,
         lambda: secret_keys(settings),
-        settings.file_upload_api_path,
+        settings.upload_template,
         issuer=settings.jwt_issuer is not None,
     )
 
@@ -55,24 +58,24 @@ def run(settings: Settings, args: argparse.Namespace | None = None) -> int:
 def check(
     folders: Sequence[Path],
     keys: LoadKeys = SecretKeys,
-    upload_path: str = UPLOAD_PATH,
+    upload_path: UploadPathTemplate = UPLOAD_PATH,
     *,
     issuer: bool = True,
 ) -> int:
     """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code.
 
-    `keys` decrypt their `!secret` values; `upload_path` is the template that no route may cover;
+    `keys` decrypt their `!secret` values; no route may cover `upload_path`;
     `issuer` is whether the settings have an issuer of JSON Web Tokens. What only a deployment has is
     a warning.
     """
     missing: list[ConfigError] = []
-    plugins = Plugins(folders, Services(), (*KINDS, routing_kind(upload_path)), keys, missing)
+    plugins = Plugins(folders, Services(), (*KINDS, routing_kind(upload_path.text)), keys, missing)
     log_output.set_mask(plugins.mask)
     try:
         plugins.load()
         for line in plugins.describe():
             print(line)
-        _warn(plugins, issuer=issuer)
+        _warn(plugins, upload_path, issuer=issuer)
         results = asyncio.run(_run_all(plugins))
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -88,14 +91,17 @@ def check(
     return 1 if failed else 0
 
 
-def _warn(plugins: Plugins, *, issuer: bool) -> None:
-    """Print what is doubtful in the routes, and what they need of a deployment."""
+def _warn(plugins: Plugins, upload_path: UploadPathTemplate, *, issuer: bool) -> None:
+    """Print what is doubtful in the plugins, and what they need of a deployment."""
+    warnings = [text for route in _routes(plugins) for text in route.warnings()]
+    if shared := shared_names_warning(upload_path, plugins.current.handlers[UPLOADING]):
+        warnings.append(shared)
     for route in _routes(plugins):
-        for warning in route.warnings():
-            print(f"warning: {warning}", file=sys.stderr)
         if route.route.auth == "jwt" and not issuer:
             place = f"{route.document.file}:{route.document.line('proxy', 'authorization', 'auth')}"
-            print(f"warning: {place}: {NO_ISSUER} (an error for `gateway serve`)", file=sys.stderr)
+            warnings.append(f"{place}: {NO_ISSUER} (an error for `gateway serve`)")
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 async def _run_all(plugins: Plugins) -> list[TestResult]:
