@@ -14,7 +14,7 @@ from typing import Any, Final
 from gateway.domain import paths
 from gateway.domain.api_routes import OBJECTS_PREFIX
 from gateway.domain.grant import Grant, encode_path, grant_metadata
-from gateway.domain.path_template import PathMatch, UploadPathTemplate
+from gateway.domain.path_template import PathMatch
 from gateway.errors import Refusal
 from gateway.settings import Settings
 from gateway.signing.urls import UrlSigner
@@ -50,7 +50,7 @@ class SignedUrlFactory:
         storage: Storage | None = None,
         record: RecordGrant | None = None,
     ) -> None:
-        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._template = settings.upload_template
         self._downloads = settings.downloads
         self._urls = urls
         self._base = base

@@ -19,12 +19,13 @@ from gateway.cli import print_errors
 from gateway.errors import ConfigError
 from gateway.server.app import running_gateway
 from gateway.server.memory import memory_kept_low
+from gateway.server.os_process import end_process
 from gateway.server.process import SharedResources, open_shared_resources
 from gateway.server.resources import Resources, open_resources
 from gateway.server.supervisor import Supervisor
 from gateway.server.supervisor_channel import SupervisorChannel
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import log_output
 from gateway.telemetry.logs import event
 
 HELP = """\
@@ -42,18 +43,20 @@ MAX_OPEN_FILES = 65_536
 
 def run(settings: Settings) -> int:
     """Serve until a stop signal; return the exit code. Raises `ConfigError` before the start."""
-    logs.configure(settings.log_format, settings.log_level)
-    logs.log_thread_failures()
+    log_output.configure(settings.log_format, settings.log_level)
+    log_output.log_thread_failures()
     _raise_file_limit()
     shared = open_shared_resources(settings)
     with contextlib.closing(shared):
         if settings.processes > 1:
             return _supervise(shared)
         try:
-            return _serve(shared, 0, shared.fresh.keep, lambda: _greet(shared))
+            code = _serve(shared, 0, shared.fresh.keep, lambda: _greet(shared))
         except BaseException:
             shared.fresh.discard()
             raise
+        # The directory stays locked to the last: a handler's thread may still write.
+        end_process(code)
 
 
 def _supervise(shared: SharedResources) -> int:
@@ -62,7 +65,7 @@ def _supervise(shared: SharedResources) -> int:
     started = False
 
     def work(slot: int, link: SupervisorChannel) -> int:
-        logs.set_process_fields(process=slot)
+        log_output.set_process_fields(process=slot)
         try:
             return _serve(shared, slot, link.prepared, link.ready)
         except* ConfigError as errors:

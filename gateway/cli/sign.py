@@ -20,7 +20,6 @@ from gateway.domain import paths
 from gateway.domain.addresses import Address
 from gateway.domain.api_routes import OBJECTS_PREFIX, match_api_route
 from gateway.domain.grant import Grant, encode_path, grant_metadata
-from gateway.domain.path_template import UploadPathTemplate
 from gateway.domain.units import format_duration
 from gateway.endpoints.routing.model import Operation, Route
 from gateway.endpoints.routing.table import RouteTable
@@ -161,7 +160,7 @@ def _check_endpoint(settings: Settings, request: _RequestToSign) -> bool:
 
     Raises `ConfigError` for a path without endpoint, with a better path if there is one.
     """
-    template = UploadPathTemplate.parse(settings.file_upload_api_path)
+    template = settings.upload_template
     try:
         stored, upload = match_object_path(request.raw_path), template.match(request.raw_path)
     except Refusal as refusal:

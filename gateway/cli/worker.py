@@ -12,9 +12,10 @@ import signal
 import uvloop
 
 from gateway.server.memory import memory_kept_low
+from gateway.server.os_process import end_process
 from gateway.server.worker import WorkerResources, open_worker_resources, running_worker
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import log_output
 from gateway.telemetry.logs import event
 
 HELP = """\
@@ -34,12 +35,12 @@ log = logging.getLogger("gateway")
 
 def run(settings: Settings) -> int:
     """Run handlers until a stop signal; return the exit code. Raises `ConfigError` before the start."""
-    logs.configure(settings.log_format, settings.log_level)
-    logs.log_thread_failures()
+    log_output.configure(settings.log_format, settings.log_level)
+    log_output.log_thread_failures()
     resources = open_worker_resources(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_work(resources))
-    return 0
+    end_process(0)
 
 
 async def _work(resources: WorkerResources) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from gateway.commit import publish
 from gateway.commit.failures import discard_quietly, refusal_of
+from gateway.commit.leftovers import Leftovers
 from gateway.commit.records import (
     BatchResult,
     CommitRequest,
@@ -42,11 +43,11 @@ class BatchCommitter:
         self._state = state
         self._outbox = state.journal.outbox
         self._events = events
-        self._undo_later: list[str] = []
+        self._leftovers = Leftovers(disk.incoming, state)
 
     def commit(self, requests: Sequence[CommitRequest], result: BatchResult) -> None:
         """Commit `requests` as one batch; put the outcome of each into `result`."""
-        self._finish_undoing()
+        self._leftovers.clean_up()
         with contextlib.ExitStack() as folders:
             staged = self._finalize_all(self._stage_all(requests, folders, result), result)
             if not staged or not self._sync_incoming(staged, result):
@@ -199,31 +200,45 @@ class BatchCommitter:
             try:
                 if lock is not None:
                     shared.enter_context(lock.shared())
-            except Refusal as refusal:
-                self._undo([item.request for item in recorded], refusal, result)
+            except Exception as error:
+                self._undo([item.request for item in recorded], refusal_of(error), result)
                 return []
             return [item for item in recorded if self._publish(item, result)]
 
     def _publish(self, item: StagedUpload, result: BatchResult) -> bool:
+        """Give the final name; return whether a start will know that it was given."""
         try:
-            self._give_name(item)
+            is_private_gone = self._give_name(item)
         except Exception as error:
             self._undo([item.request], refusal_of(error), result)
             return False
         result.event_ids += [record.event_id for record in item.events]
         result.outcomes[item.upload.id] = UnknownOutcome("published, but not known to be durable")
         failpoints.hit("after rename")
+        return is_private_gone or self._note_published(item)
+
+    def _note_published(self, item: StagedUpload) -> bool:
+        try:
+            self._leftovers.note_published(item.upload.id)
+        except sqlite3.Error as error:
+            log.error(
+                "%s is published, which could not be noted: %s",
+                item.path,
+                error,
+                extra=event("upload.unsettled", upload_id=item.upload.id),
+            )
+            return False
         return True
 
-    def _give_name(self, item: StagedUpload) -> None:
+    def _give_name(self, item: StagedUpload) -> bool:
+        """Give the final name; return whether the private one is gone."""
         upload, parent, incoming = item.upload, item.parent, self._disk.incoming
         if upload.on_conflict == "replace" and not upload.must_be_new:
             publish.replace(incoming, upload.id, parent)
-            return
+            return True
         for _ in range(publish.MAX_NUMBERED_NAMES):
             try:
-                publish.add(incoming, upload.id, parent)
-                return
+                return publish.add(incoming, upload.id, parent)
             except publish.NameTakenError:
                 # Another process created the name after it was checked.
                 parent.target_stat = parent.stat()
@@ -260,7 +275,7 @@ class BatchCommitter:
             self._outbox.forget_uploads(ids).result()
         except (sqlite3.Error, OSError):
             # While an (empty) body is there, recovery knows that the upload was never published.
-            self._undo_later.extend(ids)
+            self._leftovers.undo_later(ids)
             for request in requests:
                 request.body.truncate()
                 result.outcomes[request.upload.id] = refusal
@@ -271,15 +286,3 @@ class BatchCommitter:
     def _discard(self, request: CommitRequest, refusal: Refusal, result: BatchResult) -> None:
         result.outcomes[request.upload.id] = refusal
         discard_quietly(request.body)
-
-    def _finish_undoing(self) -> None:
-        """Delete the rows and the empty bodies that `_undo` had to leave."""
-        ids = self._undo_later
-        if not ids:
-            return
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._outbox.forget_uploads(ids).result()
-            self._state.one_time_marks.release_all(ids)
-            while ids:
-                self._disk.incoming.remove(ids[-1])
-                ids.pop()

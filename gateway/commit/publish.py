@@ -7,7 +7,7 @@ state in between by the link count. Blocking; called by the committer's thread o
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 from collections.abc import Container, Iterator
 
@@ -16,6 +16,9 @@ from gateway.domain.model import Upload
 from gateway.errors import Refusal
 from gateway.storage.local.directory import OpenDirectory
 from gateway.storage.local.incoming import IncomingDirectory
+from gateway.telemetry.logs import event
+
+log = logging.getLogger("gateway.commit")
 
 Name = tuple[int, int, str]
 """A directory entry: device and inode of the folder, and the name in it."""
@@ -89,8 +92,11 @@ def replace(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) 
         raise Refusal("conflict", "a folder has this name") from None
 
 
-def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> None:
-    """Give the body the name `parent.name` if that is free. Raises `NameTakenError`, `OSError`."""
+def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> bool:
+    """Give the body the name `parent.name` if that is free; return whether the private one is gone.
+
+    A private name that stays is no failure: the upload is published. Raises `NameTakenError`, `OSError`.
+    """
     try:
         os.link(
             upload_id, parent.name, src_dir_fd=incoming.fd, dst_dir_fd=parent.fd, follow_symlinks=False
@@ -98,9 +104,17 @@ def add(incoming: IncomingDirectory, upload_id: str, parent: OpenDirectory) -> N
     except FileExistsError as error:
         raise NameTakenError from error
     failpoints.hit("after link")
-    # The upload is published: a private name that stays behind is removed by recovery.
-    with contextlib.suppress(OSError):
+    try:
         incoming.remove(upload_id)
+    except OSError as error:
+        log.error(
+            "the private name of upload %s could not be removed: %s",
+            upload_id,
+            error,
+            extra=event("incoming_file.leaked", upload_id=upload_id),
+        )
+        return False
+    return True
 
 
 def _exists(parent: OpenDirectory, name: str, batch_names: Container[Name]) -> bool:

@@ -1,8 +1,9 @@
 """Settles at start what an earlier run left; finished before the port opens. Blocking.
 
-A body that is still in `incoming/` was never answered with a 2xx: its row is deleted, durably, and the
-one-time URL that it used is valid again; then the body is removed. A row whose body is gone was
-published: its deliveries become ready. Nothing is given a name here, so nothing newer is overwritten.
+A body that is still in `incoming/` was never answered with a 2xx, unless it has a second name or a note
+in the journal: its row is deleted, durably, and the one-time URL that it used is valid again; then the
+body is removed. A row whose body is gone was published: its deliveries become ready. Nothing is given a
+name here, so nothing newer is overwritten.
 
 With fewer processes than before, slots that no process serves any more are emptied into a living one.
 First the slot is recovered like any other; then its journal is renamed, so that it cannot be served
@@ -24,7 +25,7 @@ from typing import Final
 
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.directory import sync_folder
+from gateway.storage.local.directory import sync_file_system, sync_folder
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.state_dir import (
@@ -72,16 +73,21 @@ def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
     removed = undone = 0
     if journal.outbox.has_unclaimed().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.
-        os.sync()
+        sync_file_system(incoming.fd)
     for upload_ids in _chunks(incoming.upload_ids()):
         recorded = journal.outbox.recorded_uploads(upload_ids).result()
-        private = {upload_id for upload_id in upload_ids if not _was_published(incoming, upload_id)}
+        noted = journal.published_notes.find(upload_ids).result()
+        unnoted = set(upload_ids) - noted
+        private = {upload_id for upload_id in unnoted if not _was_published(incoming, upload_id)}
         unpublished = [upload_id for upload_id in recorded if upload_id in private]
         if unpublished:
             journal.outbox.forget_uploads(unpublished).result()
         one_time_marks.release_all(private)
         for upload_id in upload_ids:
             incoming.remove(upload_id)
+        if noted:
+            incoming.sync()
+            journal.published_notes.remove(list(noted)).result()
         removed += len(upload_ids)
         undone += len(unpublished)
     incoming.sync()

@@ -135,24 +135,42 @@ class PathMatch(NamedTuple):
 class UploadPathTemplate:
     """The upload path: one of its variables may name the file.
 
-    `_prefix` is what precedes `{filepath}` if that is the only variable and the last segment.
+    `stored` is the template of the path under which the file is stored, None for `/upload/` and the
+    name of the file. `_prefix` is what precedes `{filepath}` if that is the only variable and the last
+    segment, and `stored` is None.
     """
 
     text: str
     segments: tuple[TemplateSegment, ...]
+    stored: str | None
     _prefix: str | None
 
     @classmethod
-    def parse(cls, text: str) -> UploadPathTemplate:
-        """Parse a template. Raises `ValueError` with a message for the operator."""
+    def parse(cls, text: str, stored: str | None = None) -> UploadPathTemplate:
+        """Parse a template, and that of the stored path. Raises `ValueError` for the operator."""
         try:
             segments = _parse_upload_segments(text)
         except ValueError as error:
             raise ValueError(f"upload path template {text!r} {error}") from None
+        if stored is not None:
+            try:
+                _check_stored(stored, segments)
+            except ValueError as error:
+                raise ValueError(f"stored path template {stored!r} {error}") from None
         *before, last = segments
         simple = before and last.kind == REST and all(segment.kind == LITERAL for segment in before)
         prefix = "".join(f"/{segment.text}" for segment in before) + "/" if simple else None
-        return cls(text, segments, prefix)
+        return cls(text, segments, stored, None if stored else prefix)
+
+    @property
+    def unstored_variables(self) -> list[str]:
+        """The variables that tell uploads of one file name apart, and that no stored path has.
+
+        Empty where `stored` says what the operator wants, or where every file gets a name of its own.
+        """
+        names = variable_names(self.text)
+        others = [name for name in names if name not in {_FILEPATH, _FILENAME}]
+        return others if self.stored is None and len(others) < len(names) else []
 
     def match(self, raw_path: str) -> PathMatch | None:
         """Match `raw_path` (still encoded); return None if it is no upload path.
@@ -170,9 +188,17 @@ class UploadPathTemplate:
             return None
         variables = [(segment, raw) for segment, raw in aligned if segment.kind != LITERAL]
         resources = {segment.text: _decoded_value(segment, raw) for segment, raw in variables}
-        path = paths.UPLOAD_PREFIX + _stored_name(resources)
+        path = self._stored_path(resources)
         paths.check_path(path)
         return PathMatch(path, resources)
+
+    def _stored_path(self, resources: dict[str, str]) -> str:
+        name = next((resources[name] for name in (_FILEPATH, _FILENAME) if name in resources), None)
+        if name is None:
+            name = str(uuid.uuid4())
+        if self.stored is None:
+            return paths.UPLOAD_PREFIX + name
+        return fill_variables(self.stored, {_FILENAME: name, **resources}.__getitem__)
 
     def _align(self, raw_path: str) -> list[tuple[TemplateSegment, Sequence[str]]] | None:
         """Assign the raw segments to those of the template; None if the shape differs."""
@@ -206,6 +232,23 @@ def _parse_upload_segments(text: str) -> tuple[TemplateSegment, ...]:
     return tuple(TemplateSegment(REST, _FILEPATH) if part == filepath else part for part in segments)
 
 
+def _check_stored(stored: str, upload: Segments) -> None:
+    """Raise `ValueError` for a stored path that lets every upload replace the one before."""
+    segments = parse_segments(stored)
+    if any(segment.kind == REST for segment in segments) or segments[-1].text == "":
+        raise ValueError("consists of names and {variables}")
+    if segments[0].text in {paths.STATE_FOLDER, paths.RESERVED}:
+        raise ValueError("leads to a place of the gateway itself")
+    variables = {segment.text for segment in upload if segment.kind != LITERAL}
+    file = variables & {_FILEPATH, _FILENAME}
+    used = {segment.text for segment in segments if segment.kind == VARIABLE}
+    if unknown := sorted(used - variables - (set() if file else {_FILENAME})):
+        raise ValueError(f"has the variable {{{unknown[0]}}}, which the upload path does not have")
+    if not used & (file or used):
+        needed = min(file, default=_FILENAME)
+        raise ValueError(f"needs {{{needed}}}: without it uploads would replace each other")
+
+
 def _decoded_value(segment: TemplateSegment, raw: Sequence[str]) -> str:
     value = "/".join(paths.decode_segment(part) for part in raw)
     rule = None if segment.kind == REST else paths.broken_rule(value)
@@ -219,10 +262,3 @@ def _decodes_to(raw: str, text: str) -> bool:
         return paths.decode_segment(raw) == text
     except Refusal:
         return False
-
-
-def _stored_name(resources: dict[str, str]) -> str:
-    for variable in (_FILEPATH, _FILENAME):
-        if variable in resources:
-            return resources[variable]
-    return str(uuid.uuid4())

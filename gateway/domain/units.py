@@ -37,6 +37,15 @@ def parse_size(text: str) -> int:
     return int(match[1]) * factor
 
 
+def format_size(size: int) -> str:
+    """Return bytes in the unit that people read, in powers of 1000: `10.3 kB`, `512 B`."""
+    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 999.95 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{size} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
 def format_duration(seconds: float) -> str:
     """Return seconds in the largest unit that they are a multiple of: `7d`, `90s`."""
     for unit in ("d", "h", "m"):

@@ -20,15 +20,15 @@ from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
-from gateway.domain.path_template import PathMatch, UploadPathTemplate
+from gateway.domain.path_template import PathMatch
 from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome, descriptor_refusal
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
-from gateway.http.protocol import UPLOAD_ID, abort
+from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
 from gateway.http.responses import ApiHandler, GatewayResponse, refusal_response
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
@@ -78,7 +78,7 @@ class Dispatcher:
         self.stopping = False
         self._serving = 0
         self._drained: asyncio.Event | None = None
-        self._template = UploadPathTemplate.parse(settings.file_upload_api_path)
+        self._template = settings.upload_template
         self._redaction = Redaction(settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -120,10 +120,10 @@ class Dispatcher:
                 response = await self._respond(request, owner=owner)
             if response is None:
                 abort(request)
-                self._record(request, None, started)
+                self._record(request, None, started, owner=owner)
                 return web.Response(status=500)
             response.set_gateway_headers(request_id)
-            self._record(request, response, started)
+            self._record(request, response, started, owner=owner)
             try:
                 await response.send(request)
                 failpoints.hit("after answer")
@@ -148,7 +148,14 @@ class Dispatcher:
         if not owner:
             self.auth.local_only.refuse_foreign_host(request.headers)
         incoming = IncomingRequest(request, owner=owner)
-        raw_path = incoming.raw_path
+        try:
+            return await self._serve(incoming)
+        finally:
+            if incoming.caller is not None and incoming.caller.principal is not None:
+                request[PRINCIPAL] = incoming.caller.principal["name"]
+
+    async def _serve(self, incoming: IncomingRequest) -> GatewayResponse:
+        request, raw_path = incoming.request, incoming.raw_path
         if (match := match_object_path(raw_path)) is not None:
             serve = partial(self._object, incoming, match)
             return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
@@ -177,7 +184,7 @@ class Dispatcher:
         if caller.principal not in (SIGNED, INTERNAL):
             raise Refusal("forbidden", "only signed URLs are served here")
         if request.method in {"GET", "HEAD"}:
-            return await self.files.downloads.serve(request, match.path, caller.grant)
+            return await self.files.downloads.serve(incoming, match.path, caller.grant)
         if request.method == "DELETE" and caller.principal == INTERNAL:
             return await self.files.stored.delete_object(request, match.path)
         if request.method != "PUT":
@@ -213,13 +220,17 @@ class Dispatcher:
         return self.auth.operator(caller.principal)
 
     def _record(
-        self, request: web.BaseRequest, response: GatewayResponse | None, started: float
+        self, request: web.BaseRequest, response: GatewayResponse | None, started: float, *, owner: bool
     ) -> None:
-        """Count and log one request. The query is left out: it may hold a signature."""
+        """Count and log one request, the owner's own at the level debug.
+
+        The query is left out: it may hold a signature.
+        """
         method = request.method if request.method in METHODS else "other"
         status = "none" if response is None else str(response.status)
         self.metrics.requests.add(method, status)
-        if not access_log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if owner else logging.INFO
+        if not access_log.isEnabledFor(level):
             return
         path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
         fields: dict[str, object] = {
@@ -229,12 +240,14 @@ class Dispatcher:
             "ms": round((time.monotonic() - started) * 1000, 1),
             "remote": self.auth.proxies.client_address(request.remote, request.headers),
         }
+        if PRINCIPAL in request:
+            fields["principal"] = request[PRINCIPAL]
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]
         if response is None:
-            access_log.info("request", extra=event("request.aborted", **fields))
+            access_log.log(level, "request", extra=event("request.aborted", **fields))
         else:
-            access_log.info("request", extra=event("request.answered", **fields))
+            access_log.log(level, "request", extra=event("request.answered", **fields))
 
 
 def _error_response(error: Exception) -> GatewayResponse | None:
@@ -247,6 +260,9 @@ def _error_response(error: Exception) -> GatewayResponse | None:
         message = "closing connection without a response: outcome of the upload is unknown: %s"
         log.error(message, error, extra=event("upload.unknown"))
         return None
+    if (refusal := descriptor_refusal(error)) is not None:
+        log.error("a request was refused: %s", error, extra=event("descriptors.exhausted"))
+        return refusal_response(refusal)
     log.error("a request failed", exc_info=error, extra=event("request.failed"))
     message = "internal server error; the server log has details under this X-Request-Id"
     return refusal_response(Refusal("internal", message))

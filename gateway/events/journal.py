@@ -15,6 +15,7 @@ from gateway.events.claims import UnpublishedEvents, Wakeups
 from gateway.events.database import Database, Row, migrate, select
 from gateway.events.ledger import JournalLedger
 from gateway.events.outbox import JournalOutbox, PendingUploads
+from gateway.events.published_notes import PublishedNotes
 from gateway.events.queue import JournalQueue
 from gateway.events.scheduler import ScheduleState
 
@@ -32,6 +33,7 @@ class Journal:
         self.queue = JournalQueue(self._database, unpublished, wakeups, node)
         self.outbox = JournalOutbox(self._database, unpublished, wakeups)
         self.pending_uploads = PendingUploads(self._database, unpublished)
+        self.published_notes = PublishedNotes(self._database)
         self.schedule_state = ScheduleState(self._database)
         self.ledger = JournalLedger(self._database, wakeups)
 

@@ -160,12 +160,21 @@ class RouteRequestModel(Strict):
     )
 
 
+class SentModel(Strict):
+    """The request that the upstream gets; keys that are not given are not compared."""
+
+    method: str | None = None
+    target: str | None = Field(None, description="Encoded path and query")
+    body: Any = Field(None, description="Text, or the value of its JSON")
+
+
 class RouteExpectModel(Strict):
     """The expected result of a route; keys that are not given are not compared."""
 
     status: int | None = Field(None, ge=100, le=599)
     output: Any = Field(None, description="The body of the response: text, or the value of its JSON")
     headers: dict[str, str] | None = Field(None, description="Headers that go upstream, some of them")
+    sent: SentModel | None = Field(None, description="The rest of the request that goes upstream")
     callouts: list[CalledModel] | None = Field(None, description="All callouts, in order")
     records: Items | None = Field(
         None, description="Items afterwards: collection to key to item, null for none"

@@ -16,6 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.auth.installation import public_url
+from gateway.domain.model import UPLOADING
 from gateway.domain.path_template import fill_variables
 from gateway.domain.schedules import Schedule
 from gateway.endpoints.dispatcher import Dispatcher
@@ -24,6 +25,7 @@ from gateway.events.scheduler import Scheduler
 from gateway.http.limits import ConnectionLimits, connection_share
 from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
+from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
 from gateway.server.process import protected_places
@@ -76,6 +78,9 @@ class Gateway:
             for line in plugins:
                 log.info("%s", line, extra=event("plugin.loaded"))
             log.info("%s", authorization, extra=event("authorization.chosen"))
+            settings, handlers = self.resources.settings, self.resources.plugins.current.handlers
+            if shared := shared_names_warning(settings.upload_template, handlers[UPLOADING]):
+                log.warning("%s", shared, extra=event("stored_path.shared"))
 
     async def reload(self) -> None:
         """Load plugins and certificates anew (SIGHUP); any error keeps the old ones and is logged."""

@@ -15,7 +15,7 @@ from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import secret_keys
 from gateway.records.collection import Records, secrets_of
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import log_output
 
 HOOKS_GRACE: Final = 1.0
 """Seconds that handlers in flight may go on once no request and no delivery needs them."""
@@ -28,7 +28,7 @@ def make_plugins(settings: Settings, stack: ExitStack) -> Plugins:
     plugins = Plugins(settings.plugins, Services(), kinds, partial(secret_keys, settings))
     plugins.mask.add_secrets(key.get_secret_value() for key in settings.secrets_key)
     plugins.mask.add_secrets(secrets_of(settings))
-    logs.set_mask(plugins.mask)
+    log_output.set_mask(plugins.mask)
     stack.callback(plugins.close)
     return plugins
 

@@ -131,6 +131,11 @@ def _conflicts(settings: Settings, sources: Mapping[str, SourcedValue]) -> Itera
     """Yield errors of combinations, and of files that are missing."""
     if os.path.exists(settings.directory) and not os.path.isdir(settings.directory):
         yield sources["directory"].error(f"{settings.directory} is a file, not a folder")
+    if settings.stored_path is not None:
+        try:
+            _ = settings.upload_template
+        except ValueError as error:
+            yield sources["stored_path"].error(str(error))
     pair = [name for name in ("tls_cert", "tls_key") if getattr(settings, name) is not None]
     if len(pair) == 1:
         other = "--tls-key" if pair == ["tls_cert"] else "--tls-cert"

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 
 from gateway.domain.addresses import Address
 from gateway.domain.model import OnConflict
+from gateway.domain.path_template import UploadPathTemplate
 from gateway.settings import values
 from gateway.settings.access import ACCESS, JWT, AccessSettings
 from gateway.settings.events import EVENTS, EventAndStorageSettings
@@ -164,6 +165,16 @@ class Settings(AccessSettings, EventAndStorageSettings):
             _UPLOADS, "template of the upload path: literal segments and {name} variables", "TEMPLATE"
         ),
     ] = "/upload/{filepath}"
+    stored_path: Annotated[
+        str | None,
+        Option(
+            _UPLOADS,
+            "template of the path of stored files, such as /{tenant_id}/{filename}; it may have the"
+            " variables of the upload path",
+            "TEMPLATE",
+            shown="/upload/ and the file name",
+        ),
+    ] = None
     on_conflict: Annotated[
         OnConflict,
         Option(
@@ -241,6 +252,11 @@ class Settings(AccessSettings, EventAndStorageSettings):
 
     auth_explicit: bool = False
     directory_explicit: bool = False
+
+    @property
+    def upload_template(self) -> UploadPathTemplate:
+        """The upload path, and where its files are stored."""
+        return UploadPathTemplate.parse(self.file_upload_api_path, self.stored_path)
 
     @property
     def state(self) -> Path:

@@ -15,6 +15,7 @@ from export_asking import (
     Item,
     Kept,
     Rules,
+    TooManyQueued,
     Wrong,
     asked,
     folder_of,
@@ -32,11 +33,17 @@ _RETRY: Final = {"Retry-After": "1"}
 
 async def begin(request: Any, rules: Rules, kept: Kept, files: Any, sign_url: Any) -> Answer:
     """Answer `GET /exports`: a link to the export, or to its status."""
+    if request.principal is None and _from_another_site(request.headers):
+        message = "a page of another site may not order exports"
+        return 403, {"error": "forbidden", "message": message}, _PRIVATE
     try:
         question = asked(request.params, request.principal, rules)
+        item = await share(question, rules, kept, files)
     except Wrong as wrong:
         return 400, {"error": "bad_request", "message": str(wrong)}, _PRIVATE
-    item = await share(question, rules, kept, files)
+    except TooManyQueued as busy:
+        told = {"error": "too_many_requests", "message": str(busy)}
+        return 429, told, {**_PRIVATE, "Retry-After": "10"}
     item = await settled(item["key"], rules.answer_within, kept) or item
     if item["state"] == DONE:
         return await _there(request, item, rules, sign_url)
@@ -70,6 +77,11 @@ async def _there(request: Any, item: Item, rules: Rules, sign_url: Any) -> Answe
 def _told(item: Item) -> dict[str, Any]:
     names = ("state", "from", "to", "records", "percent", "bytes", "message")
     return {"id": item["key"], **{name: item[name] for name in names if name in item}}
+
+
+def _from_another_site(headers: Mapping[str, str]) -> bool:
+    """Tell whether a page of another origin made a browser send this, as an image for example."""
+    return headers.get("Sec-Fetch-Site", "none").lower() not in {"same-origin", "none"}
 
 
 def _prefers_json(headers: Mapping[str, str]) -> bool:

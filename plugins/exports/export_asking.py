@@ -49,9 +49,17 @@ class Kept(Protocol):
         """Store an item under these conditions; tell whether that was done."""
         ...
 
+    async def query(self, *, index: str, equals: str, limit: int) -> Any:
+        """Return a page of the items whose field `index` has this value."""
+        ...
+
 
 class Wrong(Exception):
     """An invalid request; the message is for the client."""
+
+
+class TooManyQueued(Exception):
+    """The caller has as many unfinished exports as are allowed; the message is for the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,7 @@ class Rules:
     url_seconds: int = 900
     max_days: int = 366
     max_records: int = 1_000_000
+    max_queued: int = 4
     expire_after: float | Mapping[str, float] = 86400.0
 
     @classmethod
@@ -76,7 +85,7 @@ class Rules:
         if unknown:
             raise ValueError(f"config exports: unknown keys {sorted(unknown)}")
         rules = cls(**config)
-        for name in ("answer_within", "reuse", "url_seconds", "max_days", "max_records"):
+        for name in ("answer_within", "reuse", "url_seconds", "max_days", "max_records", "max_queued"):
             _check_number(name, getattr(rules, name))
         for folder, seconds in rules.folders.items():
             _check_number(f"expire_after of {folder}", seconds)
@@ -164,17 +173,29 @@ def is_id(text: str) -> bool:
 
 
 async def share(asked: Asked, rules: Rules, kept: Kept, files: Any) -> Item:
-    """Return the export of a request: an existing or running one, else a new one."""
+    """Return the export of a request: an existing or running one, else a new one.
+
+    Raises `TooManyQueued`.
+    """
     key = asked.id(rules)
     for _ in range(TRIES):
         item = await kept.get(key)
         if item is not None and not is_over(item, rules):
             return item
+        await _check_queue(asked, key, rules, kept)
         begun = _begun(asked, item)
         if await (kept.put(key, begun, replaces=item) if item else kept.put(key, begun, only_new=True)):
             await _order(key, begun, kept, files)
             return {**begun, "key": key}
     raise RuntimeError("this export changes all the time")
+
+
+async def _check_queue(asked: Asked, key: str, rules: Rules, kept: Kept) -> None:
+    """Raise `TooManyQueued` where the caller has `max_queued` other exports that are not finished."""
+    limit = int(rules.max_queued)
+    page = await kept.query(index="queued", equals=asked.caller, limit=limit + 1)
+    if sum(item["key"] != key for item in page.items) >= limit:
+        raise TooManyQueued(f"{limit} of your exports are not finished: wait for one of them")
 
 
 async def revive(item: Item, rules: Rules, kept: Kept, files: Any) -> Item:
@@ -201,6 +222,7 @@ def _begun(asked: Asked, before: Item | None) -> Item:
         "state": WAITING,
         "run": before["run"] + 1 if before else 1,
         "caller": asked.caller,
+        "queued": asked.caller,
         "name": asked.name,
         "kind": asked.kind,
         "from": str(asked.first),
@@ -218,10 +240,15 @@ async def _order(key: str, item: Item, kept: Kept, files: Any) -> None:
     try:
         await files.save(f"{ORDERS}/{key}-{item['run']}.json", text, mime="application/json")
     except BaseException:
-        told = {**item, "state": FAILED, "message": "it could not be ordered", "beat": 0.0}
+        told = finished({**item, "state": FAILED, "message": "it could not be ordered", "beat": 0.0})
         with contextlib.suppress(Exception):
             await kept.put(key, told, replaces=item)
         raise
+
+
+def finished(item: Item) -> Item:
+    """Return an item that no longer counts among the unfinished ones of its caller."""
+    return {name: value for name, value in item.items() if name != "queued"}
 
 
 async def settled(key: str, seconds: float, kept: Kept) -> Item | None:

@@ -25,6 +25,7 @@ from export_asking import (
     Kept,
     Rules,
     bounds,
+    finished,
     revive,
 )
 from export_files import PIECE, Spool
@@ -83,6 +84,8 @@ class Job:
     async def tell(self, **news: Any) -> None:
         """Record changes. Raises `Lost` if another builder has the export."""
         changed = {**self.item, **news, "beat": time.time()}
+        if changed["state"] in (DONE, FAILED):
+            changed = finished(changed)
         if not await self._kept.put(self.key, changed, replaces=self.item):
             raise Lost
         self.item = changed

@@ -2,7 +2,7 @@
 
 POINT is one of `gateway.domain.failpoints.NAMES`; at its N-th hit (default 1) the process
 kills itself with SIGKILL: not a byte more is written. `POINT=eio` lets the next fsync of a
-folder fail instead, as a dying disk would.
+folder fail instead, as a dying disk would. `unlink=eio` lets no private body be removed.
 """
 
 from __future__ import annotations
@@ -53,9 +53,23 @@ def fail_sync_at(point: str) -> None:
     os.fsync = fsync  # type: ignore[assignment]  # the gateway syncs descriptors only
 
 
+def fail_unlink() -> None:
+    """Let the removal of private bodies fail with EIO."""
+    real = os.unlink
+
+    def unlink(path: str, *, dir_fd: int | None = None) -> None:
+        if dir_fd is not None and "/incoming/" in os.readlink(f"/proc/self/fd/{dir_fd}"):
+            raise OSError(errno.EIO, "the disk is dying")
+        real(path, dir_fd=dir_fd)
+
+    os.unlink = unlink  # type: ignore[assignment]  # the gateway passes names in folders only
+
+
 if __name__ == "__main__":
     wish = sys.argv[1]
-    if wish.endswith("=eio"):
+    if wish == "unlink=eio":
+        fail_unlink()
+    elif wish.endswith("=eio"):
         fail_sync_at(wish.removesuffix("=eio"))
     elif wish != "never":
         name, _, count = wish.partition(":")

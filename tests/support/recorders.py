@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.model import UPLOADING
-from gateway.telemetry.logs import JsonFormatter
+from gateway.telemetry.log_output import JsonFormatter
 from tests.support.harness import TIMEOUT, write_plugin
 
 FAILING = """

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from gateway.cli.doctor.finding import Finding
 from gateway.domain.addresses import connectable_host, host_port
+from gateway.domain.model import UPLOADING
 from gateway.errors import ConfigError, RecordsUnavailable
 from gateway.settings import Settings, exposure_error, is_loopback
 
@@ -68,10 +69,10 @@ def plugins(settings: Settings) -> Iterator[Finding]:
     from gateway.plugins import KINDS, Plugins
     from gateway.plugins.scripting.namespace import Services
     from gateway.plugins.secrets import secret_keys
+    from gateway.plugins.shared_names import shared_names_warning
 
     if not settings.plugins:
         yield Finding("ok", "no plugins", "name folders with --plugins")
-        return
     issuer = settings.jwt_issuer is not None
     kinds = (*KINDS, routing_kind(settings.file_upload_api_path, issuer=issuer))
     loaded = Plugins(settings.plugins, Services(), kinds, lambda: secret_keys(settings))
@@ -82,6 +83,10 @@ def plugins(settings: Settings) -> Iterator[Finding]:
             yield Finding("FAIL", f"plugin: {line}", "see `gateway check`")
     else:
         yield from (Finding("ok", f"plugin: {line}") for line in loaded.describe())
+        handlers = loaded.current.handlers[UPLOADING]
+        if warning := shared_names_warning(settings.upload_template, handlers):
+            problem, advice = warning.split(": ", 1)
+            yield Finding("warn", problem, advice)
     finally:
         loaded.close()
 

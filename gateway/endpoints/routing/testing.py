@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -28,12 +28,18 @@ from gateway.endpoints.routing.plugin import REQUEST, RESPONSE, RoutePlugin
 from gateway.endpoints.routing.script_compiler import make_script
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed
-from gateway.endpoints.routing.whole_response import BufferedResponse
+from gateway.endpoints.routing.upstream_call import target_of
+from gateway.endpoints.routing.whole_response import BufferedResponse, request_whole
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
 from gateway.plugins.models import AnswerModel
-from gateway.plugins.route_models import RouteExpectModel, RouteRequestModel, RouteTestModel
+from gateway.plugins.route_models import (
+    RouteExpectModel,
+    RouteRequestModel,
+    RouteTestModel,
+    SentModel,
+)
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.testing import (
     MAX_TEST_SECONDS,
@@ -48,25 +54,39 @@ from gateway.settings import Settings
 REMOTE: Final = "192.0.2.1"
 """The address that tests send from (RFC 5737)."""
 
+NOT_AUTHORIZED: Final = (
+    "this test names no caller, so authorization was skipped: add to its request `principal: null` for"
+    " an unknown caller, or a caller such as `principal: {name: ada}`"
+)
+"""Added to the failures of a test that seems to expect a refusal by authorization."""
+
 _SCRIPT_FAILURES: Final = frozenset({"internal", "gateway_timeout", "records_unavailable"})
 """Codes of refusals that a failing script causes; the exception is their cause."""
 
 
 class StubbedUpstream:
-    """An upstream that gives one response to every request."""
+    """An upstream that gives one response to every request. `sent`: the latest request that it got."""
 
     def __init__(self, answer: AnswerModel) -> None:
         self._answer = answer
+        self.sent: SentModel | None = None
+        self.body = b""
 
     async def __call__(self, context: RequestContext) -> GatewayResponse:
         """Return the response."""
-        headers = CIMultiDict(self._answer.headers)
-        return Response(status=self._answer.code, body=body_bytes(self._answer.body), headers=headers)
+        status, headers, body = await self._receive(context)
+        return Response(status=status, body=body, headers=headers)
 
     async def fetch_whole(self, context: RequestContext, limit: int) -> BufferedResponse:
         """Return the response, for a script."""
-        headers = CIMultiDict(self._answer.headers)
-        return BufferedResponse(self._answer.code, headers, body_bytes(self._answer.body))
+        request_whole(context)
+        return await self._receive(context)
+
+    async def _receive(self, context: RequestContext) -> BufferedResponse:
+        self.body = await context.request.content.read() if context.body is None else context.body
+        self.sent = SentModel(method=context.upstream_method, target=target_of(context))
+        answer = self._answer
+        return BufferedResponse(answer.code, CIMultiDict(answer.headers), body_bytes(answer.body))
 
 
 async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list[TestResult]:
@@ -78,25 +98,42 @@ async def run_route_tests(plugin: RoutePlugin, executor: ScriptExecutor) -> list
 async def _run_test(
     plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
 ) -> list[str]:
+    failures = await _find_failures(plugin, executor, test, stubs)
+    if failures and _is_about_authorization(plugin.route, test):
+        failures.append(NOT_AUTHORIZED)
+    return failures
+
+
+async def _find_failures(
+    plugin: RoutePlugin, executor: ScriptExecutor, test: RouteTestModel, stubs: Stubs
+) -> list[str]:
     try:
         await stubs.fill_records()
     except ValueError as error:
         return [script_failure(error)]
     headers: Mapping[str, str] = {}
+    upstream = StubbedUpstream(test.upstream)
     try:
         context = _context(_route(plugin, test, stubs), test.request)
         headers = context.headers
-        response = await _respond(context, test, executor)
+        response = await _respond(context, upstream, executor)
         headers = context.headers  # a script may have replaced them
     except Refusal as refusal:
         if refusal.code in _SCRIPT_FAILURES and refusal.__cause__ is not None:
             return [script_failure(refusal.__cause__)]
         response = refusal_response(refusal)
-    return _failures(test.expect, response, headers)
+    failures = _failures(test.expect, response, headers)
+    return [*failures, *_sent_failures(test.expect.sent, upstream)]
+
+
+def _is_about_authorization(route: Route, test: RouteTestModel) -> bool:
+    """Tell whether a test expects 401 or 403 and names no caller, on a route that authorizes."""
+    names_caller = "principal" in test.request.model_fields_set
+    return test.expect.status in {401, 403} and not names_caller and route.auth != "none"
 
 
 async def _respond(
-    context: RequestContext, test: RouteTestModel, executor: ScriptExecutor
+    context: RequestContext, upstream: StubbedUpstream, executor: ScriptExecutor
 ) -> GatewayResponse:
     async def run_script(
         function: Callable[[], Awaitable[Any]],
@@ -107,7 +144,6 @@ async def _respond(
     method = preflight_method(context.request) or context.request.method
     if not context.route.allows(method):
         raise MethodNotAllowed(context.route.methods)
-    upstream = StubbedUpstream(test.upstream)
     scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
     steps = RouteSteps(_auth(context), scripts, upstream, default_cors=None, metrics=None)
     return await steps.respond(context)
@@ -147,7 +183,7 @@ def _context(route: Route, model: RouteRequestModel) -> RequestContext:
         route=route,
         operation=route.operation(model.method),
         resources=dict(model.resources),
-        raw_resources={name: quote(value, safe="") for name, value in model.resources.items()},
+        raw_resources={name: quote(value) for name, value in model.resources.items()},
         params={name: list(values) for name, values in model.params.items()},
         headers=CIMultiDict(headers),
         remote=REMOTE,
@@ -196,6 +232,20 @@ def _failures(
         if headers.get(name) != value:
             failures.append(f"header {name} is {headers.get(name)!r}, expected {value!r}")
     return failures
+
+
+def _sent_failures(expected: SentModel | None, upstream: StubbedUpstream) -> Iterator[str]:
+    if expected is None:
+        return
+    if upstream.sent is None:
+        yield "nothing was sent to the upstream"
+        return
+    for name in ("method", "target"):
+        wanted, sent = getattr(expected, name), getattr(upstream.sent, name)
+        if wanted not in (None, sent):
+            yield f"{name} sent is {sent!r}, expected {wanted!r}"
+    if "body" in expected.model_fields_set and not _is_output(expected.body, upstream.body):
+        yield f"body sent is {upstream.body[:1000]!r}, expected {expected.body!r}"
 
 
 def _is_output(expected: Any, body: bytes) -> bool:

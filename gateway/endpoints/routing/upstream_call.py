@@ -23,7 +23,7 @@ from gateway.endpoints.routing.proxy_request import (
     mapped_error,
 )
 from gateway.endpoints.routing.proxy_response import UpstreamResponse
-from gateway.errors import GatewayError, Refusal
+from gateway.errors import GatewayError, Refusal, descriptor_refusal
 
 log = logging.getLogger("gateway.routing")
 
@@ -94,7 +94,7 @@ class UpstreamCaller:
                 timeout.suspend()  # `limits.connect` bounds what is before the request is sent
                 response = await self._send(context, upstream, body, timeout)
         except _Unreachable as error:
-            raise _unreachable(error, limits.connect) from error
+            raise descriptor_refusal(error) or _unreachable(error, limits.connect) from error
         except (aiohttp.ClientError, OSError) as error:
             if body is not None:
                 await body.stop()
@@ -127,7 +127,7 @@ class UpstreamCaller:
         route = context.route
         return await self._session.request(
             context.upstream_method,
-            URL(f"{route.scheme}://{upstream}{_target(context)}", encoded=True),
+            URL(f"{route.scheme}://{upstream}{target_of(context)}", encoded=True),
             headers=self._headers(context, upstream, body),
             data=body or context.body or None,
             allow_redirects=False,
@@ -180,7 +180,7 @@ def _without_response(
     return UpstreamFailed(mapped, connected=True, closed=closed)
 
 
-def _target(context: RequestContext) -> str:
+def target_of(context: RequestContext) -> str:
     """Return path and query for the upstream: the target of the route, or what a step has set."""
     query = context.incoming.raw_query if context.raw_query is None else context.raw_query
     target = forwarding.upstream_target(context.route.target, context.raw_resources, query)

@@ -116,6 +116,7 @@ class UploadHandler:
             self.outcomes.upload_failed(upload_id, error, withheld)
             raise
         self.outcomes.upload_stored(stored)
+        logs.add_fields(bytes=stored.bytes)
         return _response(stored)
 
     async def _store(self, request: web.BaseRequest, admitted: AdmittedUpload) -> Stored:

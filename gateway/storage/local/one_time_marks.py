@@ -90,7 +90,7 @@ class OneTimeMarks:
         nonces = [nonce for nonce, _, upload_id in self._marks() if upload_id in ids]
         for nonce in nonces:
             self._remove(nonce)
-        if nonces:
+        if ids:  # also where an earlier release has removed the marks, and could not sync that
             self.sync()
 
     def remove_expired(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import socket
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 
 from tests.conftest import StartProcess
 from tests.support import PROJECT
-from tests.support.harness import write_plugin
+from tests.support.harness import put, write_plugin
 
 BROKEN = "name: broken\nevent: APIGW.OnFileUploaded\nscript: |\n  def broken(\n"
 
@@ -60,3 +62,20 @@ def test_the_first_lines_say_where_files_go_and_where_they_are_uploaded(
         assert f"files: {process.directory}" in log
         assert f"uploads: {process.url}/up/<team>/<name>" in log
         assert log.index("files: ") < log.index("uploads: ") < log.index("anyone on this machine")
+
+
+async def test_requests_of_the_command_line_are_logged_for_debugging_only(
+    gateway_process: StartProcess,
+) -> None:
+    command = [sys.executable, "-m", "gateway", "events", "list", "--directory"]
+    for level, logged in (("info", False), ("debug", True)):
+        with gateway_process("--log-level", level) as process:
+            assert (await put(process, "/upload/x", b"12345")).status in {200, 201}
+            listed = [*command, str(process.directory)]
+            await asyncio.to_thread(subprocess.run, listed, check=True, capture_output=True, cwd=PROJECT)
+            process.terminate()
+            lines = [json.loads(line) for line in process.log().splitlines()]
+            requests = [line for line in lines if line.get("event") == "request.answered"]
+            assert any(line["path"].startswith("/-/events") for line in requests) == logged
+            (stored,) = [line for line in requests if line["method"] == "PUT"][-1:]
+            assert (stored["bytes"], stored["status"] in {200, 201}) == (5, True)

@@ -406,6 +406,37 @@ async def test_orders_are_taken_away_when_they_have_been_carried_out(
         await asyncio.sleep(0.02)
 
 
+# -- who asks too much
+
+
+async def test_a_caller_with_many_unfinished_exports_is_told_to_wait(
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
+) -> None:
+    folder = exporter(held_up_by(tmp_path / "go"), answer_within=0, max_queued=2)
+    running = await start_gateway(auth="none", plugins=[str(folder)])
+    await fill(running)
+    days = [f"/exports?from=2026-01-01&to=2026-01-{day}" for day in (29, 30, 31)]
+    answers = [await get(running, target) for target in days]
+    assert [answer.status for answer in answers] == [202, 202, 429]
+    assert answers[2].headers["Retry-After"] == "10"
+    (tmp_path / "go").touch()
+    for answer in answers[:2]:
+        assert (await followed(running, answer.json["status"])).status == 303
+    assert (await get(running, days[2])).status == 202
+
+
+async def test_requests_for_exports_are_limited_and_pages_of_other_sites_order_none(
+    start_gateway: StartGateway, exporter: Exporter, tmp_path: Path
+) -> None:
+    running = await start_gateway(auth="none", plugins=[str(exporter())])
+    image = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image")
+    assert (await get(running, RANGE, *image)).status == 403
+    assert exports(tmp_path / "data") == []
+    assert (await get(running, RANGE, "Sec-Fetch-Site: same-origin")).status == 303
+    statuses = [(await get(running, "/exports")).status for _ in range(59)]
+    assert statuses == [400] * 58 + [429]
+
+
 # -- in a bucket
 
 

@@ -137,6 +137,25 @@ async def test_a_second_gateway_on_the_same_directory_is_refused(
     assert (await upload(first, "x", "t", 10)).status == 201
 
 
+async def test_an_answered_upload_whose_private_file_cannot_be_removed_survives_a_kill(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
+    allowed = tmp_path / "allowed"
+    work = f"import os\n      if not os.path.exists({str(allowed)!r}): raise RuntimeError('not yet')"
+    recorder = RunRecorder(tmp_path, work=work)
+    flags = (*recorder.flags, "--on-conflict", "reject")
+    gateway = gateway_process(*flags, die_at="unlink=eio")
+    assert (await upload(gateway, "x", "stays")).status == 201
+    assert len(leftovers(tmp_path / "data")) == 1
+    (tmp_path / "data/upload/x").unlink()
+    gateway.kill()
+
+    allowed.touch()
+    await wait_settled(gateway_process(*flags))
+    assert recorder.tags() == ["stays"]
+    assert leftovers(tmp_path / "data") == []
+
+
 @pytest.mark.parametrize("size", [200_000, 12_000_000], ids=["streamed", "socket"])
 async def test_a_body_on_its_way_is_finished_when_the_gateway_is_asked_to_stop(
     gateway_process: StartProcess, tmp_path: Path, recorder: RunRecorder, size: int

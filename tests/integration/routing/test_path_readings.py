@@ -21,6 +21,7 @@ from aiohttp import web
 from tests.conftest import StartGateway
 from tests.support.harness import RawResponse, raw_connection, request_head, write_plugin
 from tests.support.routing.nginx import nginx
+from tests.support.routing.proxying import aiohttp_upstream
 
 pytestmark = pytest.mark.integration
 
@@ -79,11 +80,8 @@ async def aiohttp_server(_: Path) -> AsyncIterator[str]:
     async def respond(request: web.BaseRequest) -> web.Response:
         return web.Response(body=_page(request.path))
 
-    runner = web.ServerRunner(web.Server(respond))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield "{}:{}".format(*runner.addresses[0][:2])
-    await runner.cleanup()
+    async with aiohttp_upstream(respond) as authority:
+        yield authority
 
 
 def _page(path: str) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from aiohttp import web
+
 from gateway.auth.tokens import token_digest
 from gateway.server.app import Gateway
 from tests.support.harness import get
+from tests.support.routing.proxying import aiohttp_upstream
 from tests.support.routing.scripted import Serve, ask, route
 
 ECHO = """
@@ -68,6 +71,43 @@ async def test_a_client_whose_chains_disagree_is_not_believed_and_neither_goes_u
     statuses = [(await get(gateway, "/rated", *told, line)).status for line in others]
     assert statuses == [200, 200, 429]  # one bucket for all who do so, and it is nobody else's
     assert (await get(gateway, "/rated", *told)).body == b"192.0.2.7"
+
+
+async def test_a_request_cannot_name_another_method_where_a_route_lists_its_methods(
+    serve: Serve,
+) -> None:
+    only_post = "spec: [{method: POST}]\n"
+    gateway = await behind(serve, route("/listed", more=only_post), route("/all"))
+    for line in ("X-HTTP-Method-Override", "x-http-method", "X-Method-Override"):
+        answer = await ask(gateway, "POST", "/listed", f"{line}: DELETE", body=b"x")
+        assert (answer.status, answer.json["error"]) == (400, "bad_request")
+        assert (await ask(gateway, "POST", "/all", f"{line}: DELETE", body=b"x")).status == 200
+    assert (await ask(gateway, "POST", "/listed?%5Fmethod=delete", body=b"x")).status == 400
+    assert (await ask(gateway, "POST", "/listed?method=delete", body=b"x")).status == 200
+
+
+async def test_headers_of_the_server_are_the_upstreams_where_a_response_passes_through(
+    serve: Serve,
+) -> None:
+    async def respond(_: web.BaseRequest) -> web.Response:
+        own = {"Server": "up/1", "X-Request-Id": "theirs", "X-Frame-Options": "DENY"}
+        return web.Response(text="x", headers=own)
+
+    async with aiohttp_upstream(respond) as up:
+        routes = (route("/plain"), route("/head", answers="response.headers['X-New'] = '1'"),
+                  route("/read", answers="response.body"))  # fmt: skip
+        gateway = await serve(*(text.replace("[]", f"['{up}']", 1) for text in routes))
+        for path in ("/plain", "/head"):
+            headers = (await get(gateway, path)).headers
+            assert (headers["Server"], headers["X-Frame-Options"]) == ("up/1", "DENY"), path
+            assert "X-Content-Type-Options" not in headers
+            assert headers["X-Request-Id"] != "theirs"
+        for path in ("/read", "/not-found"):
+            headers = (await get(gateway, path)).headers
+            assert (headers["Server"], headers["X-Content-Type-Options"]) == (
+                "upload-gateway",
+                "nosniff",
+            )
 
 
 async def test_the_request_script_changes_what_goes_up(serve: Serve) -> None:

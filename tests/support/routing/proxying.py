@@ -151,6 +151,18 @@ async def upstream(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIter
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def aiohttp_upstream(
+    respond: Callable[[web.BaseRequest], Awaitable[web.Response]],
+) -> AsyncIterator[str]:
+    """Start a server of aiohttp; return its host and port."""
+    runner = web.ServerRunner(web.Server(respond))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield "{}:{}".format(*runner.addresses[0][:2])
+    await runner.cleanup()
+
+
 class _Recorded(asyncio.StreamReader):
     """A reader that notes what is read."""
 

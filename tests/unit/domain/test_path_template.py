@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from contextlib import suppress
 from itertools import product
@@ -165,3 +166,79 @@ def test_every_short_spelling_of_traversal_is_refused_or_contained() -> None:
             assert stays_below_root(match.path), spelling
             accepted += 1
     assert accepted > 1000
+
+
+@pytest.mark.parametrize(
+    ("template", "stored", "raw", "path"),
+    [
+        ("/files/{t}/{filepath}", "/{t}/{filepath}", "/files/acme/a/b", "/acme/a/b"),
+        ("/files/{t}/{filepath}", "/in/{filepath}/of/{t}", "/files/acme/a/b", "/in/a/b/of/acme"),
+        ("/upload/{filepath}", "/spool/{filepath}", "/upload/a/b", "/spool/a/b"),
+        ("/in/{t}/{filename}", "/x/{t}-of", "/in/acme/f", None),
+        ("/in/{t}/{filename}", "/{filename}/{t}", "/in/{filename}/f", "/f/{filename}"),
+        ("/in/{t}", "/avatars/{t}", "/in/ann", "/avatars/ann"),
+    ],
+)
+def test_a_stored_path_is_made_of_the_variables(
+    template: str, stored: str, raw: str, path: str | None
+) -> None:
+    if path is None:
+        with pytest.raises(ValueError, match="stored path template"):
+            UploadPathTemplate.parse(template, stored)
+        return
+    match = UploadPathTemplate.parse(template, stored).match(raw)
+    assert match is not None
+    assert match.path == path
+    assert UploadPathTemplate.parse(template, stored).unstored_variables == []
+
+
+def test_a_file_without_a_name_gets_a_uuid_in_its_stored_path() -> None:
+    match = UploadPathTemplate.parse("/in/{t}", "/{t}/{filename}").match("/in/acme")
+    assert match is not None
+    assert uuid.UUID(match.path.removeprefix("/acme/")).version == 4
+    assert match.resources == {"t": "acme"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ("a/{filepath}", "must start with a slash"),
+        ("/{filepath}/", "consists of names"),
+        ("/{filepath:path}", "consists of names"),
+        ("/{t}", "needs {filepath}"),
+        ("/{t}/{filename}", "has the variable {filename}"),
+        ("/{unknown}/{filepath}", "has the variable {unknown}"),
+        ("/.gateway/{filepath}", "leads to a place of the gateway itself"),
+        ("/../{filepath}", "is a dot segment"),
+    ],
+)
+def test_a_stored_path_that_cannot_be_is_refused(stored: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        UploadPathTemplate.parse("/files/{t}/{filepath}", stored)
+
+
+@pytest.mark.parametrize(
+    ("template", "stored", "unstored"),
+    [
+        ("/files/{t}/{filepath}", None, ["t"]),
+        ("/v/{a}/{b}/{filename}", None, ["a", "b"]),
+        ("/files/{t}/{filepath}", "/{filepath}", []),
+        ("/upload/{filepath}", None, []),
+        ("/in/{t}", None, []),
+    ],
+)
+def test_variables_that_are_in_no_stored_path_are_told(
+    template: str, stored: str | None, unstored: list[str]
+) -> None:
+    assert UploadPathTemplate.parse(template, stored).unstored_variables == unstored
+
+
+@given(raw=st.text(), stored=st.sampled_from(["/{t}/{filepath}", "/a/{filepath}/{t}"]))
+@example(raw="/files/%2e%2e/x", stored="/{t}/{filepath}")
+@example(raw="/files/.gateway/x", stored="/{t}/{filepath}")
+@example(raw="/files/t/../x", stored="/{t}/{filepath}")
+def test_no_stored_path_leads_out_of_the_root(raw: str, stored: str) -> None:
+    template = UploadPathTemplate.parse("/files/{t}/{filepath}", stored)
+    with suppress(Refusal):
+        match = template.match(raw)
+        assert match is None or stays_below_root(match.path)

@@ -18,7 +18,7 @@ from gateway.plugins import PluginErrors, Plugins
 from gateway.plugins.scripting.namespace import Services
 from gateway.plugins.secrets import MAX_VALUE_BYTES, DecryptionError, SecretKeys, new_key, secret_keys
 from gateway.settings import load
-from gateway.telemetry import logs
+from gateway.telemetry import log_output, logs
 from gateway.telemetry.redaction import MAX_SECRETS, REDACTED, Mask, Redaction
 from tests.support.harness import write_plugin
 
@@ -251,8 +251,8 @@ def test_what_a_request_carries_in_secret_is_known_as_a_whole_and_in_parts() -> 
 def test_everything_that_is_logged_goes_through_the_mask(
     style: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure(style)
-    logs.set_mask(Mask([CLEAR]))
+    log_output.configure(style)
+    log_output.set_mask(Mask([CLEAR]))
     with logs.bind(place=CLEAR), logs.hide(lambda: ["of this request"]):
         logging.getLogger("gateway").info("the token of this request")
         logging.getLogger("gateway.plugin.x").info("it is %s", CLEAR, extra={"fields": {"f": CLEAR}})

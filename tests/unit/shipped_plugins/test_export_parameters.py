@@ -16,9 +16,11 @@ from gateway.records.collection import Records
 from tests.support.export_modules import (
     Asked,
     Rules,
+    TooManyQueued,
     Wrong,
     asked,
     bounds,
+    finished,
     folder_of,
     is_id,
     is_over,
@@ -169,3 +171,23 @@ async def test_a_fresh_answer_is_used_again_and_an_old_one_is_made_anew() -> Non
     await kept.put(item["key"], {**done, "beat": time.time() - 61})
     assert (await share(question, RULES, kept, files))["run"] == 2
     assert (await share(days("2026-01-01", "2026-01-03"), RULES, kept, files))["run"] == 1
+
+
+async def test_a_caller_has_only_so_many_unfinished_exports_and_others_have_their_own() -> None:
+    kept, files = Records()("exports"), Orders()
+    items = [
+        await share(days("2026-01-01", f"2026-01-{day:02}"), RULES, kept, files)
+        for day in range(1, RULES.max_queued + 1)
+    ]
+    another = days("2026-02-01", "2026-02-02")
+    with pytest.raises(TooManyQueued, match="4 of your exports are not finished"):
+        await share(another, RULES, kept, files)
+    assert len(files.saved) == RULES.max_queued
+    assert (await share(days("2026-01-01", "2026-01-01"), RULES, kept, files))["run"] == 1
+    bob = asked({"from": ["2026-02-01"], "to": ["2026-02-02"]}, {"name": "bob", "kind": "token"}, RULES)
+    assert (await share(bob, RULES, kept, files))["run"] == 1
+    stalled = {**items[1], "beat": 1.0}
+    assert await kept.put(stalled["key"], stalled)  # an unfinished one is ordered again in its own place
+    assert (await share(days("2026-01-01", "2026-01-02"), RULES, kept, files))["run"] == 2
+    await kept.put(items[0]["key"], finished({**items[0], "state": "done"}))
+    assert (await share(another, RULES, kept, files))["run"] == 1

@@ -62,6 +62,39 @@ def test_a_case_that_does_not_hold_is_told_with_its_line(
     assert f"x.yaml:{line}: FAILED /users/{{id}}: the case: {fault}" in err
 
 
+ASSIGNS = route(
+    "/v1/{rest:path}",
+    "request.method, request.body = 'PUT', {'a': 1}\nrequest.params['y'] = '2'",
+    "target: {path: '/v2/{rest:path}'}\n",
+    answers="response.code = 202\nresponse.headers['X-Own'] = 'yes'",
+).replace("[]", "[up]")
+ASSIGNED = (
+    "tests:\n- name: the case\n  upstream: {body: streamed, headers: {X-Up: '1'}}\n"
+    "  request: {method: POST, resources: {rest: 'a b/c'}, params: {x: ['1']}, body: text}\n"
+    "  expect: {status: 202, output: streamed, sent: SENT}\n"
+)
+
+
+def test_a_case_compares_the_request_that_a_script_has_assigned(check_text: Check) -> None:
+    sent = "{method: PUT, target: /v2/a%20b/c?x=1&y=2, body: {a: 1}}"
+    code, _, err = check_text(ASSIGNS + ASSIGNED.replace("SENT", sent))
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("sent", "fault"),
+    [
+        ("{method: POST}", "method sent is 'PUT', expected 'POST'"),
+        ("{target: /v2/}", "target sent is '/v2/a%20b/c?x=1&y=2', expected '/v2/'"),
+        ("{body: text}", "body sent is b'{\"a\": 1}', expected 'text'"),
+    ],
+)
+def test_a_case_tells_what_was_sent_instead(check_text: Check, sent: str, fault: str) -> None:
+    code, _, err = check_text(ASSIGNS + ASSIGNED.replace("SENT", sent))
+    assert code == 1
+    assert fault in err
+
+
 def test_a_case_meets_the_schemas(check_text: Check) -> None:
     case = (
         "tests:\n- name: wrong\n  request: {method: PUT, headers: {X-Count: '1'}, body: {id: 1}}\n"
@@ -104,6 +137,22 @@ def test_a_case_that_says_who_calls_meets_the_authorization(
     case = f"tests:\n- name: asks\n  request: {{method: GET{caller}}}\n  expect: {{status: {status}}}\n"
     text = route(script="return 'x'", more=case).replace("auth: none", authorization)
     assert check_text(text)[::2] == (0, "")
+
+
+@pytest.mark.parametrize("script", ["return 'x'", "await callout(endpoint='up', path='/')"])
+@pytest.mark.parametrize(("auth", "hinted"), [("token", True), ("default", True), ("none", False)])
+def test_a_case_that_expects_a_refusal_and_names_no_caller_is_told_how_to(
+    check_text: Check, script: str, auth: str, hinted: bool
+) -> None:
+    more = "tests:\n- name: asks\n  request: {method: GET}\n  expect: {status: 401}\n"
+    code, _, err = check_text(route(script=script, more=more, auth=auth))
+    assert code == 1
+    assert ("authorization was skipped: add to its request `principal: null`" in err) is hinted
+
+
+def test_a_case_may_expect_what_the_script_refuses(check_text: Check) -> None:
+    more = "tests:\n- name: asks\n  request: {method: GET}\n  expect: {status: 403}\n"
+    assert check_text(route(script="raise HTTPError(403)", more=more, auth="token"))[::2] == (0, "")
 
 
 def test_a_case_passes_every_step_of_its_route(check_text: Check) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.telemetry import logs
+from gateway.telemetry import log_output, logs
 
 
 def entry(message: str, fields: object = None, error: BaseException | None = None) -> logging.LogRecord:
@@ -30,11 +33,11 @@ def raised(text: str) -> ValueError:
 
 
 def text(message: str, fields: object = None, error: BaseException | None = None) -> str:
-    return logs.TextFormatter().format(entry(message, fields, error))
+    return log_output.TextFormatter().format(entry(message, fields, error))
 
 
 def as_json(message: str, fields: object = None, error: BaseException | None = None) -> dict[str, Any]:
-    line = logs.JsonFormatter().format(entry(message, fields, error))
+    line = log_output.JsonFormatter().format(entry(message, fields, error))
     assert "\n" not in line
     parsed: dict[str, Any] = json.loads(line)
     return parsed
@@ -97,7 +100,7 @@ def test_fields_that_json_cannot_express_become_text() -> None:
 def test_a_json_line_carries_the_event_word_of_its_call_and_no_field_replaces_it() -> None:
     record = entry("upload failed")
     vars(record).update(logs.event("upload.failed", reason="disk_full", bytes=5, event="other"))
-    line = json.loads(logs.JsonFormatter().format(record))
+    line = json.loads(log_output.JsonFormatter().format(record))
     assert list(line) == ["time", "level", "logger", "event", "message", "reason", "bytes"]
     assert (line["event"], line["reason"], line["bytes"]) == ("upload.failed", "disk_full", 5)
 
@@ -105,7 +108,7 @@ def test_a_json_line_carries_the_event_word_of_its_call_and_no_field_replaces_it
 def test_a_text_line_shows_the_fields_of_an_event_and_leaves_out_its_word() -> None:
     record = entry("upload failed")
     vars(record).update(logs.event("upload.failed", reason="disk_full"))
-    assert logs.TextFormatter().format(record).endswith(": upload failed reason=disk_full")
+    assert log_output.TextFormatter().format(record).endswith(": upload failed reason=disk_full")
 
 
 def test_a_line_without_an_event_word_has_no_such_key() -> None:
@@ -135,11 +138,95 @@ async def test_fields_bound_in_one_task_are_not_seen_in_another() -> None:
 def test_off_a_terminal_the_log_is_json_unless_text_is_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    logs.configure()
+    log_output.configure()
     logging.getLogger("gateway.x").info("one")
-    logs.configure("text", "warning")
+    log_output.configure("text", "warning")
     logging.getLogger("gateway.x").info("not shown")
     logging.getLogger("gateway.x").warning("two")
     first, second = capsys.readouterr().err.splitlines()
     assert json.loads(first)["message"] == "one"
     assert second.endswith("WARNING gateway.x: two")
+
+
+# -- on a terminal
+
+
+def request_line(**fields: object) -> logging.LogRecord:
+    record = entry("request")
+    record.name = "gateway.access"
+    record.created = 0.0
+    whole = {"method": "PUT", "path": "/upload/a b", "status": 201, "ms": 35.6, "remote": "::1"}
+    vars(record).update(logs.event("request.answered", **whole, **fields))
+    return record
+
+
+@pytest.fixture
+def greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("greenwich")
+def test_a_request_is_a_short_line_whose_ids_are_for_debugging() -> None:
+    with logs.bind(request_id="r1", upload_id="u1"):
+        short = log_output.TerminalFormatter(details=False, colour=False)
+        assert short.format(request_line(bytes=10_300)) == (
+            '00:00:00 PUT 201 "/upload/a b" 10.3 kB 36 ms'
+        )
+        whole = log_output.TerminalFormatter(details=True, colour=False).format(request_line())
+        assert all(text in whole for text in ("request_id=r1", "upload_id=u1", "remote=::1"))
+
+
+@pytest.mark.usefixtures("greenwich")
+def test_levels_and_statuses_have_colours_and_info_has_no_word() -> None:
+    formatter = log_output.TerminalFormatter(details=False, colour=True)
+    assert "\x1b[32m201\x1b[0m" in formatter.format(request_line())
+    failed = entry("disk is full", {"upload_id": "u1", "reason": "no_space"})
+    failed.levelname, failed.created = "ERROR", 0.0
+    assert formatter.format(failed) == (
+        "\x1b[2m00:00:00\x1b[0m \x1b[31mERROR \x1b[0mdisk is full reason=no_space"
+    )
+
+
+@given(st.text(), st.text())
+def test_no_text_can_put_lines_or_colours_on_a_terminal(message: str, fact: str) -> None:
+    formatter = log_output.TerminalFormatter(details=True, colour=False)
+    first, *more = formatter.format(entry(message, {"field": fact})).split("\n")
+    assert first.isprintable()
+    assert all(line.isprintable() and line.startswith("    ") for line in more)
+    record = request_line()
+    vars(record)["fields"] = {"method": fact, "path": message, "status": 200, "ms": 1}
+    assert formatter.format(record).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("style", "variables", "coloured"),
+    [
+        (None, {}, True),
+        ("text", {}, True),
+        (None, {"NO_COLOR": "1"}, False),
+        (None, {"TERM": "dumb"}, False),
+    ],
+)
+def test_a_terminal_gets_colours_unless_its_user_wants_none(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    style: str | None,
+    variables: dict[str, str],
+    coloured: bool,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True)
+    log_output.configure(style)
+    logging.getLogger("gateway.x").warning("one")
+    line = capsys.readouterr().err
+    assert ("\x1b[" in line, "WARNING" in line, "gateway.x" in line) == (coloured, True, False)
+    log_output.configure("json")
+    logging.getLogger("gateway.x").warning("one")
+    assert json.loads(capsys.readouterr().err)["message"] == "one"

@@ -1,0 +1,216 @@
+"""Log lines on stderr: JSON, or text, with secrets masked. Lines of libraries have the same format.
+
+On a terminal a line is short and coloured, without ids; elsewhere it has everything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from gateway.domain.units import format_size
+from gateway.telemetry.logs import NO_FIELDS, bound_fields, event, hidden_secrets
+
+Masking = Callable[[str], str]
+_QUOTED = frozenset(' "=\n')
+_DETAILS: Final = frozenset({"request_id", "upload_id", "event_id", "plugin", "event_type", "remote"})
+"""Fields that a terminal shows at the level debug only."""
+
+_RED, _GREEN, _YELLOW, _CYAN, _DIM = 31, 32, 33, 36, 2
+_LEVEL_COLOURS: Final = {"DEBUG": _DIM, "WARNING": _YELLOW, "ERROR": _RED, "CRITICAL": _RED}
+_STATUS_COLOURS: Final = {"2": _GREEN, "3": _CYAN, "4": _YELLOW, "5": _RED}
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{whole}.{int(record.msecs):03d}Z"
+
+
+class _Masked(logging.Formatter):
+    """A formatter that masks secrets in messages, fields and tracebacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask: Masking = str
+        self.process_fields: Mapping[str, Any] = NO_FIELDS
+
+    def message(self, record: logging.LogRecord) -> str:
+        """Return the sentence of the line."""
+        return self._masked(record.getMessage())
+
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the fields of the line."""
+        own = getattr(record, "fields", None)
+        fields = {**self.process_fields, **bound_fields(), **(own if isinstance(own, Mapping) else {})}
+        return {k: self._masked(v) if isinstance(v, str) else v for k, v in fields.items()}
+
+    def event(self, record: logging.LogRecord) -> str | None:
+        """Return the event word of the line, if it has one."""
+        word = getattr(record, "event", None)
+        return word if isinstance(word, str) else None
+
+    def traceback(self, record: logging.LogRecord) -> str | None:
+        """Return the traceback of the line, if it has one."""
+        return self._masked(self.formatException(record.exc_info)) if record.exc_info else None
+
+    def _masked(self, text: str) -> str:
+        for secret in hidden_secrets():
+            text = text.replace(secret, "[redacted]")
+        return self.mask(text)
+
+
+class TextFormatter(_Masked):
+    """`time LEVEL logger: message key=value ...`, a traceback below; the event word is left out.
+
+    Control characters are escaped and further lines indented, so that no logged text can forge a line.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line (and its traceback, if it has one)."""
+        message, *rest = _printable(self.message(record)).split("\n")
+        fields = "".join(f" {key}={_value(value)}" for key, value in self.fields(record).items())
+        traceback = self.traceback(record)
+        if traceback is not None:
+            rest += _printable(traceback).split("\n")
+        first = f"{_timestamp(record)} {record.levelname:<7} {record.name}: {message}{fields}"
+        return "\n    ".join([first, *rest])
+
+
+class TerminalFormatter(_Masked):
+    """`12:51:56 PUT 201 /upload/README.md 10.3 kB 36 ms`, the level only where it is not info.
+
+    Times are local. `details` shows ids and the logger, `colour` marks levels and statuses.
+    """
+
+    def __init__(self, *, details: bool, colour: bool) -> None:
+        super().__init__()
+        self._details = details
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line (and its traceback, if it has one)."""
+        message, *rest = _printable(self.message(record)).split("\n")
+        fields = self.fields(record)
+        if not self._details:
+            fields = {name: value for name, value in fields.items() if name not in _DETAILS}
+        text = self._request(fields) if record.name == "gateway.access" else message
+        text += "".join(f" {key}={_value(value)}" for key, value in fields.items())
+        if (traceback := self.traceback(record)) is not None:
+            rest += _printable(traceback).split("\n")
+        level = "" if record.levelname == "INFO" else f"{record.levelname} "
+        name = f"{record.name}: " if self._details else ""
+        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = self._coloured(level, _LEVEL_COLOURS.get(record.levelname))
+        return "\n    ".join([f"{self._coloured(moment, _DIM)} {level}{name}{text}", *rest])
+
+    def _request(self, fields: dict[str, Any]) -> str:
+        """Return method, status, path, bytes and milliseconds of a request, and take their fields."""
+        status = str(fields.pop("status", "aborted"))
+        parts = [
+            _value(fields.pop("method", "")),
+            self._coloured(status, _STATUS_COLOURS.get(status[:1], _RED)),
+            _value(fields.pop("path", "")),
+        ]
+        if isinstance(size := fields.pop("bytes", None), int):
+            parts.append(format_size(size))
+        if isinstance(ms := fields.pop("ms", None), int | float):
+            parts.append(f"{ms:.0f} ms")
+        return " ".join(parts)
+
+    def _coloured(self, text: str, code: int | None) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour and code is not None and text else text
+
+
+class JsonFormatter(_Masked):
+    """One JSON object a line: `time, level, logger, event, message`, the fields, `traceback`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line of JSON."""
+        head: dict[str, Any] = {
+            "time": _timestamp(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        word = self.event(record)
+        if word is not None:
+            head["event"] = word
+        head["message"] = self.message(record)
+        # The head comes first in the line, and no field replaces it.
+        entry = {**head, **self.fields(record), **head}
+        traceback = self.traceback(record)
+        if traceback is not None:
+            entry["traceback"] = traceback
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def _value(value: Any) -> str:
+    text = _printable(str(value))
+    return json.dumps(text, ensure_ascii=False) if not text or set(text) & _QUOTED else text
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """The handler that `configure` sets, distinct from those of an embedding program."""
+
+
+def configure(style: str | None = None, level: str = "info") -> None:
+    """Log to stderr as `text` or `json`; None: text on a terminal, else JSON.
+
+    On a terminal text is short, and coloured unless NO_COLOR is set. Lines of the gateway are logged
+    from `level` on, those of libraries from `warning` on.
+    """
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_formatter(style, level))
+    logger = logging.getLogger("gateway")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())
+    root = logging.getLogger()
+    root.handlers[:] = [old for old in root.handlers if not isinstance(old, _Handler)] + [handler]
+
+
+def _formatter(style: str | None, level: str) -> _Masked:
+    terminal = sys.stderr.isatty()
+    if style == "json" or (style is None and not terminal):
+        return JsonFormatter()
+    if not terminal:
+        return TextFormatter()
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return TerminalFormatter(details=level == "debug", colour=colour)
+
+
+def set_mask(mask: Masking) -> None:
+    """Mask secrets in every line of `configure`'s handler."""
+    for handler in logging.getLogger("gateway").handlers:
+        if isinstance(handler.formatter, _Masked):
+            handler.formatter.mask = mask
+
+
+def set_process_fields(**fields: Any) -> None:
+    """Add `fields` to every line of `configure`'s handler, whatever its context."""
+    for handler in logging.getLogger("gateway").handlers:
+        if isinstance(handler.formatter, _Masked):
+            handler.formatter.process_fields = fields
+
+
+def log_thread_failures() -> None:
+    """Log exceptions that end a thread as one masked line, instead of Python's text on stderr."""
+
+    def failed(args: threading.ExceptHookArgs) -> None:
+        error = args.exc_value
+        if error is not None:
+            log = logging.getLogger("gateway")
+            log.error("a thread failed", exc_info=error, extra=event("thread.failed"))
+
+    threading.excepthook = failed
