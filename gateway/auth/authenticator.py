@@ -19,6 +19,7 @@ from gateway.auth.tokens import token_digest
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.grant import Grant
 from gateway.errors import Refusal
+from gateway.limits import client_key
 from gateway.settings import Settings, Token
 from gateway.signing.targets import carries_signature
 from gateway.signing.urls import reject_mismatch
@@ -78,6 +79,12 @@ class Auth:
         if jwt and caller.principal is None and caller.rejected is not None:
             raise caller.rejected
         return caller
+
+    def client_of(self, incoming: IncomingRequest) -> str:
+        """Return the client that a request counts for; until it is authenticated that is its address."""
+        request = incoming.request
+        principal = None if incoming.caller is None else incoming.caller.principal
+        return client_key(principal, self.proxies.client_address(request.remote, request.headers))
 
     async def _caller(self, incoming: IncomingRequest) -> Caller:
         request = incoming.request

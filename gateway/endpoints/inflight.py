@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.domain.model import Upload
 from gateway.domain.units import iso_time
-from gateway.errors import Refusal
+from gateway.limits import FairShare, Lease, client_key
 
 MAX_UPLOADS: Final = 10_000
-"""Uploads in flight; one more is refused (503)."""
+"""Uploads in flight, of which each client gets its share."""
 
 MAX_FAILED: Final = 1_000
 """Failed uploads whose end can still be queried."""
@@ -26,6 +27,7 @@ class Progress:
     """One upload in flight: `state` is admitting, receiving, committing or failed."""
 
     upload: Upload
+    lease: Lease
     state: str
     received: int
     since: float
@@ -40,15 +42,23 @@ class Progress:
             "bytes": self.received,
             "content_length": self.upload.content_length,
             "created": iso_time(self.upload.created),
+            "principal": named_principal(self.upload.principal),
+            "remote": self.upload.remote,
             "error": self.error,
             "handlers": [],
         }
+
+
+def named_principal(principal: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Return name and kind of a principal; its claims are for handlers only."""
+    return None if principal is None else {key: str(principal.get(key, "")) for key in ("name", "kind")}
 
 
 class Inflight:
     """All uploads between their first header and their response."""
 
     def __init__(self) -> None:
+        self._share = FairShare("uploads in flight", MAX_UPLOADS)
         self._active: dict[str, Progress] = {}
         self._failed: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
@@ -56,16 +66,16 @@ class Inflight:
         return len(self._active)
 
     def begin_upload(self, upload: Upload) -> Progress:
-        """Count an upload in. Raises `Refusal("overloaded")`."""
-        if len(self._active) >= MAX_UPLOADS:
-            raise Refusal("overloaded", f"{MAX_UPLOADS} uploads are in flight already: try again later")
-        progress = Progress(upload, "admitting", 0, time.time())
+        """Count an upload in. Raises as `FairShare.acquire`."""
+        lease = self._share.acquire(client_key(upload.principal, upload.remote))
+        progress = Progress(upload, lease, "admitting", 0, time.time())
         self._active[upload.id] = progress
         return progress
 
     def end_upload(self, progress: Progress, error: str | None = None) -> None:
         """Count an upload out; with `error` (an error code) its end can be queried for a while."""
         self._active.pop(progress.upload.id, None)
+        progress.lease.close()
         if error is not None:
             progress.state, progress.error = "failed", error
             # Not the upload itself: its headers may have megabytes.

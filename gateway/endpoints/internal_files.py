@@ -22,7 +22,7 @@ _STRONG_ETAG: Final = re.compile(r'"([\x21\x23-\x7e]*)"')
 class VersionSender(Protocol):
     """Downloads, as far as this endpoint needs them."""
 
-    async def serve(self, request: web.BaseRequest, path: str, *, etag: str | None) -> GatewayResponse:
+    async def serve(self, incoming: IncomingRequest, path: str, *, etag: str | None) -> GatewayResponse:
         """Respond with this version of the file at `path`. Raises `Refusal`."""
 
 
@@ -52,7 +52,7 @@ class InternalFilesEndpoint:
                 return Response(status=204)
             if version.upload_id is not None:
                 version.check_upload(await self._storage.stat(version.path))
-            return await self._downloads.serve(request, version.path, etag=version.etag)
+            return await self._downloads.serve(incoming, version.path, etag=version.etag)
         except Superseded as error:
             raise Refusal("superseded", str(error)) from None
         except Refusal as refusal:

@@ -168,7 +168,9 @@ def _open_notifications(
         stack.push_async_callback(reconciler.stop)
     open_here = auth.mode == "none" and is_loopback(settings.host)
     authenticator = NotificationAuthenticator(resources.notification_secrets, open_here=open_here)
-    return NotificationHandler(authenticator, processor, SnsVerifier(), processes.sessions.get(0))
+    return NotificationHandler(
+        authenticator, processor, SnsVerifier(), auth.client_of, processes.sessions.get(0)
+    )
 
 
 def _whole_ledger(

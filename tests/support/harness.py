@@ -183,10 +183,10 @@ class Addressed(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def raw_connection(server: Addressed) -> AsyncIterator[RawConnection]:
-    """Open a raw connection."""
+async def raw_connection(server: Addressed, source: str = "127.0.0.1") -> AsyncIterator[RawConnection]:
+    """Open a raw connection from an address of this machine."""
     host, port = server.address
-    reader, writer = await asyncio.open_connection(host, port, limit=1 << 22)
+    reader, writer = await asyncio.open_connection(host, port, limit=1 << 22, local_addr=(source, 0))
     try:
         yield RawConnection(reader, writer)
     finally:

@@ -18,19 +18,23 @@ from aiohttp import web
 from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
 from gateway.domain.path_template import PathMatch, UploadPathTemplate
-from gateway.endpoints.downloads.handler import DownloadHandler, TransferLimit
+from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.downloads.response import ResponseOptions, StreamedResponse, download_headers
 from gateway.endpoints.downloads.transfer import FileSender
 from gateway.endpoints.downloads.zip_stream import Member, ZipStream
 from gateway.errors import Refusal
 from gateway.http.responses import GatewayResponse
+from gateway.limits import FairShare
 from gateway.storage.protocols import Stat, Storage
 
 THREADS: Final = 4
 """Archives that are written at the same moment; more take turns, a chunk each."""
 
 MAX_ARCHIVES: Final = 64
-"""Archives that one process sends at the same time: each holds some MB of names and bytes."""
+"""Archives that one process sends at the same time, of which each client gets its share.
+
+Each holds some MB of names and bytes.
+"""
 
 MAX_NAMED_FILES: Final = 500
 """Files that one request may name."""
@@ -62,7 +66,7 @@ class ArchiveHandler:
     def __init__(self, downloads: DownloadHandler) -> None:
         self._downloads = downloads
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="zip")
-        self._open_archives = TransferLimit(MAX_ARCHIVES, "archives")
+        self._open_archives = FairShare("archives", MAX_ARCHIVES)
 
     async def close(self) -> None:
         """End the threads. The loop keeps running meanwhile: they need it to close their files."""
@@ -75,8 +79,9 @@ class ArchiveHandler:
             names = _named_files(folder.path, incoming.params)
             path, options = await downloads.authorizer.authorize_archive(incoming, folder, names)
             async with AsyncExitStack() as stack:
-                self._open_archives.acquire(stack)
-                downloads.open_files.acquire(stack)
+                client = downloads.client_of(incoming)
+                stack.enter_context(self._open_archives.acquire(client))
+                stack.enter_context(downloads.open_files.acquire(client))
                 if names is None:
                     members = await _members_below(downloads.storage, path, stack)
                 else:

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final, NamedTuple
 
-from aiohttp import web
-
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.request import IncomingRequest
 from gateway.domain import paths
@@ -32,7 +30,7 @@ from gateway.endpoints.downloads.transfer import TransferPool
 from gateway.errors import Refusal, Superseded
 from gateway.http.protocol import headers_as_dict
 from gateway.http.responses import GatewayResponse
-from gateway.limits import MinRate
+from gateway.limits import FairShare, MinRate
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.protocols import OpenFile, SinglePassReader, Stat, Storage
@@ -42,29 +40,10 @@ from gateway.telemetry.metrics import Metrics
 log = logging.getLogger("gateway.downloads")
 
 MAX_OPEN_FILES: Final = 1000
-"""Files that one process sends at the same time."""
+"""Files that one process sends at the same time, of which each client gets its share."""
 
 _ATTEMPTS: Final = 5
 """How often a file is tried that is replaced between its stat and its opening."""
-
-
-class TransferLimit:
-    """Limits how many files, or archives, are sent at the same time; `active` are sent now."""
-
-    def __init__(self, maximum: int, noun: str) -> None:
-        self.active = 0
-        self._maximum = maximum
-        self._noun = noun
-
-    def acquire(self, stack: AsyncExitStack) -> None:
-        """Count one until `stack` is closed. Raises `Refusal("overloaded")`."""
-        if self.active >= self._maximum:
-            raise Refusal("overloaded", f"too many {self._noun} are being sent; try again later")
-        self.active += 1
-        stack.callback(self._release)
-
-    def _release(self) -> None:
-        self.active -= 1
 
 
 class DownloadHandler:
@@ -79,7 +58,8 @@ class DownloadHandler:
         self.pool = TransferPool(settings.idle_timeout, MinRate(settings.min_rate))
         self._single_pass = storage if isinstance(storage, SinglePassReader) else None
         self._metrics = metrics
-        self.open_files = TransferLimit(MAX_OPEN_FILES, "files")
+        self.open_files = FairShare("downloads", MAX_OPEN_FILES)
+        self.client_of = auth.client_of
 
     def close(self) -> None:
         """End the threads."""
@@ -89,14 +69,19 @@ class DownloadHandler:
         """Respond to a GET or HEAD of an upload path. Raises `Refusal`."""
         with self.count_refusals():
             path, options = await self.authorizer.authorize_file(incoming, match)
-            return await self._respond(incoming.request, path, options)
+            return await self._respond(incoming, path, options)
 
     async def serve(
-        self, request: web.BaseRequest, path: str, grant: Grant | None = None, *, etag: str | None = None
+        self,
+        incoming: IncomingRequest,
+        path: str,
+        grant: Grant | None = None,
+        *,
+        etag: str | None = None,
     ) -> GatewayResponse:
         """Respond with the file at `path`, if need be only with version `etag`. Raises `Refusal`."""
         with self.count_refusals():
-            return await self._respond(request, path, granted_options(grant), etag)
+            return await self._respond(incoming, path, granted_options(grant), etag)
 
     @contextlib.contextmanager
     def count_refusals(self) -> Iterator[None]:
@@ -108,12 +93,13 @@ class DownloadHandler:
             raise
 
     async def _respond(
-        self, request: web.BaseRequest, path: str, options: ResponseOptions, etag: str | None = None
+        self, incoming: IncomingRequest, path: str, options: ResponseOptions, etag: str | None = None
     ) -> GatewayResponse:
+        request, client = incoming.request, self.client_of(incoming)
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(Superseded):
                 conditional = ConditionalRequest(request.method, request.headers, etag)
-                stat, body = await self._open_body(path, conditional)
+                stat, body = await self._open_body(path, conditional, client)
                 status = conditional.status
                 if status == 304:
                     self._metrics.downloads.add("not_modified")
@@ -123,25 +109,29 @@ class DownloadHandler:
                 return response
         raise Refusal("overloaded", "the file is being replaced again and again")
 
-    async def _open_body(self, path: str, conditional: ConditionalRequest) -> tuple[Stat, ResponseBody]:
+    async def _open_body(
+        self, path: str, conditional: ConditionalRequest, client: str
+    ) -> tuple[Stat, ResponseBody]:
         if self._single_pass is not None:
             read = await self._single_pass.read_parts(path, conditional.choose_ranges)
-            file = None if read.opened is None else await self._keep_open(read.opened)
+            file = None if read.opened is None else await self._keep_open(read.opened, client)
             return read.stat, ResponseBody(file, read.pieces)
         stat = await self.storage.stat(path)
         ranges = conditional.choose_ranges(stat)
-        return stat, ResponseBody(await self._open_version(stat, ranges[0]) if ranges else None)
+        return stat, ResponseBody(await self._open_version(stat, ranges[0], client) if ranges else None)
 
-    async def _keep_open(self, opening: AbstractAsyncContextManager[OpenFile]) -> OpenResponseFile:
+    async def _keep_open(
+        self, opening: AbstractAsyncContextManager[OpenFile], client: str
+    ) -> OpenResponseFile:
         async with AsyncExitStack() as stack:
             file = await stack.enter_async_context(opening)
-            self.open_files.acquire(stack)
+            stack.enter_context(self.open_files.acquire(client))
             return OpenResponseFile(self.storage, file, stack.pop_all())
 
-    async def _open_version(self, stat: Stat, first: ByteRange) -> OpenResponseFile:
+    async def _open_version(self, stat: Stat, first: ByteRange, client: str) -> OpenResponseFile:
         """Open this version of a file at its `first` range. Raises `Superseded`, `Refusal`."""
         async with AsyncExitStack() as stack:
-            self.open_files.acquire(stack)
+            stack.enter_context(self.open_files.acquire(client))
             opening = self.storage.open(
                 stat.path, start=first.start, length=first.length, etag=stat.etag
             )

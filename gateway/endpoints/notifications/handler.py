@@ -12,12 +12,11 @@ import base64
 import hashlib
 import hmac
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
-from aiohttp import web
 
 from gateway.auth.request import IncomingRequest
 from gateway.domain import failpoints
@@ -27,13 +26,20 @@ from gateway.endpoints.notifications.sns import SnsVerifier
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.http.request_body import read_small_body
 from gateway.http.responses import ApiHandler, Response, json_response
+from gateway.limits import FairShare
 from gateway.telemetry.logs import event
 
 MAX_BODY: Final = 1 << 20
 """Bytes of one request. Amazon's messages have at most 256 KiB."""
 
-MAX_CONCURRENT: Final = 64
-"""Requests that are handled at once; further ones get 503."""
+MAX_CONCURRENT: Final = 128
+"""Requests of known senders that are handled at once, of which each sender gets its share."""
+
+MAX_UNKNOWN: Final = 64
+"""Requests at once whose body has to tell who sends them, of which each address gets its share.
+
+They are counted apart: whoever has no secret can never keep out who has one.
+"""
 
 FORWARD_TIMEOUT: Final = aiohttp.ClientTimeout(total=60.0)
 
@@ -50,44 +56,53 @@ log = logging.getLogger("gateway.notifications")
 
 
 class NotificationHandler:
-    """The endpoint. `first_process` is a session with the first process, None if this is it."""
+    """The endpoint. `first_process` is a session with the first process, None if this is it.
+
+    `client_of` tells whom a request counts for.
+    """
 
     def __init__(
         self,
         authenticator: NotificationAuthenticator,
         processor: NotificationProcessor,
         sns: SnsVerifier,
+        client_of: Callable[[IncomingRequest], str],
         first_process: aiohttp.ClientSession | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._processor = processor
         self._sns = sns
         self._first_process = first_process
-        self._running = 0
+        self._client_of = client_of
+        self._trusted = FairShare("notifications", MAX_CONCURRENT)
+        self._strangers = FairShare("notifications of unknown senders", MAX_UNKNOWN)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
         return {"notifications": self._notify}
 
     async def _notify(self, incoming: IncomingRequest) -> Response:
-        if self._running >= MAX_CONCURRENT:
-            raise Refusal("overloaded", "too many notifications at once")
-        self._running += 1
-        try:
-            authorized = incoming.owner or incoming.operator is not None
-            return await self._handle(incoming.request, authorized=authorized)
-        finally:
-            self._running -= 1
+        request, client = incoming.request, self._client_of(incoming)
+        authorized = incoming.owner or incoming.operator is not None
+        trusted = self._check_headers(request.headers, authorized=authorized)
+        with self._trusted.acquire(client) if trusted else self._strangers.acquire(client):
+            body = await read_small_body(request, MAX_BODY)
+            message = self._parse_authenticated(request.headers, body, trusted=trusted)
+            if trusted:
+                return await self._handle(body, message)
+        with self._trusted.acquire(client):
+            return await self._handle(body, message)
 
-    async def _handle(self, request: web.BaseRequest, *, authorized: bool) -> Response:
-        headers = request.headers
+    def _check_headers(self, headers: Mapping[str, str], *, authorized: bool) -> bool:
+        """Return whether the sender is known; if not, its body may tell. Raises `Refusal`."""
         if "Origin" in headers or headers.get("Sec-Fetch-Site", "none") != "none":
             raise Refusal("forbidden", "notifications are not accepted from web pages")
         trusted = True if authorized else self._authenticator.check_headers(headers)
         if trusted is False:
             raise _unauthorized()
-        body = await read_small_body(request, MAX_BODY)
-        message = self._parse_authenticated(headers, body, trusted=trusted is True)
+        return trusted is True
+
+    async def _handle(self, body: bytes, message: NotificationMessage) -> Response:
         if self._first_process is not None:
             return await _forward(self._first_process, body)
         if message.envelope is not None and not message.notifications and not message.ignored:

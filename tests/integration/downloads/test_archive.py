@@ -328,17 +328,20 @@ class _Sparse(io.RawIOBase):
         return self._tail[start:end]
 
 
-async def test_no_more_than_so_many_archives_are_sent(
+async def test_a_client_that_has_its_share_of_archives_leaves_the_rest_to_others(
     start_gateway: StartGateway, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.endpoints.downloads.archive.MAX_ARCHIVES", 1)
+    monkeypatch.setattr("gateway.endpoints.downloads.archive.MAX_ARCHIVES", 2)
     os.truncate(stored / "reports" / "b.bin", LARGE)
     gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
     await client.ask("/upload/reports/?format=zip")
     refused = await get(gateway, "/upload/?format=zip")
-    assert (refused.status, refused.json["error"]) == (503, "overloaded")
+    assert (refused.status, refused.json["error"]) == (429, "too_many_requests")
     assert (await get(gateway, "/upload/d")).status == 200
+    async with raw_connection(gateway, "127.0.0.2") as other:
+        await other.send(request_head("GET", "/upload/?format=zip&file=d"))
+        assert b" 200 " in await other.line()
     client.socket.close()
     await until_closed(gateway)
     assert await fetched(gateway, "/upload/?format=zip&file=d", tmp_path / "d.zip") == (200, "0")

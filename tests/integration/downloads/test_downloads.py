@@ -40,8 +40,10 @@ def stored(tmp_path: Path) -> Path:
     return file
 
 
-async def fetch(gateway: Gateway, target: str, *lines: str, method: str = "GET") -> RawResponse:
-    async with raw_connection(gateway) as connection:
+async def fetch(
+    gateway: Gateway, target: str, *lines: str, method: str = "GET", source: str = "127.0.0.1"
+) -> RawResponse:
+    async with raw_connection(gateway, source) as connection:
         await connection.send(request_head(method, target, *lines))
         return await connection.answer(head=method == "HEAD")
 
@@ -54,7 +56,7 @@ async def metric(gateway: Gateway, name: str) -> str:
 async def until_closed(gateway: Gateway) -> None:
     """Wait until the answers in flight have ended."""
     async with asyncio.timeout(30):
-        while gateway.endpoints.downloads.open_files.active:
+        while gateway.endpoints.downloads.open_files.used:
             await asyncio.sleep(0.01)  # nothing else tells of it
 
 
@@ -448,16 +450,19 @@ async def test_of_a_huge_file_its_end_comes_at_once(start_gateway: StartGateway,
     assert answer.headers["Content-Range"] == f"bytes {6 << 30}-{(6 << 30) + 6}/{(6 << 30) + 7}"
 
 
-async def test_no_more_than_so_many_files_are_open(
+async def test_a_client_that_has_its_share_of_downloads_leaves_the_rest_to_others(
     start_gateway: StartGateway, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.endpoints.downloads.handler.MAX_OPEN_FILES", 1)
+    monkeypatch.setattr("gateway.endpoints.downloads.handler.MAX_OPEN_FILES", 2)
     os.truncate(stored, LARGE)
     gateway = await start_gateway(downloads=True)
     client = Slow(gateway)
     await client.ask("/upload/a.bin")
     refused = await fetch(gateway, "/upload/a.bin")
-    assert (refused.status, refused.json["error"]) == (503, "overloaded")
+    assert (refused.status, refused.json["error"]) == (429, "too_many_requests")
+    assert "downloads" in refused.json["message"]
+    other = await fetch(gateway, "/upload/a.bin", "Range: bytes=0-0", source="127.0.0.2")
+    assert other.status == 206
     await client.rest()
     await until_closed(gateway)
     assert (await fetch(gateway, "/upload/a.bin", "Range: bytes=0-0")).status == 206

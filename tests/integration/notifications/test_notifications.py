@@ -241,3 +241,23 @@ async def test_several_processes_tell_of_an_object_once(
         assert {answer.status for answer in answers} == {200}
         await wait_settled(gateway)
         assert len(seen(tmp_path)) == 1
+
+
+async def test_strangers_that_say_nothing_never_keep_out_who_has_the_secret(
+    start_gateway: StartGateway, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.endpoints.notifications.handler.MAX_UNKNOWN", 4)
+    gateway = await start_gateway(auth="none", notifications_secret_file=secret)
+    head = request_head("POST", "/-/notifications", "Content-Length: 100")
+    async with contextlib.AsyncExitStack() as silent:
+        for source in ("127.0.0.2", "127.0.0.2", "127.0.0.3"):
+            stranger = await silent.enter_async_context(raw_connection(gateway, source))
+            await stranger.send(head)
+        stranger = await silent.enter_async_context(raw_connection(gateway, "127.0.0.2"))
+        await stranger.send(head)
+        refused = await stranger.answer()
+        assert (refused.status, refused.json["error"]) == (429, "too_many_requests")
+        told = await send(gateway, records(ceph()), f"Authorization: Bearer {SECRET}")
+        assert told.status == 200
+        by_body = records(ceph() | {"opaqueData": SECRET})
+        assert (await send(gateway, by_body)).status == 200

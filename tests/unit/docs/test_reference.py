@@ -15,7 +15,7 @@ import pytest
 import gateway
 from gateway import errors
 from gateway.cli import VERBS, serve
-from gateway.commit import committer, local_writer
+from gateway.commit import committer, disk, local_writer
 from gateway.domain import paths
 from gateway.domain.api_routes import API_ROUTES, Access
 from gateway.domain.event_bodies import delivered_event
@@ -27,6 +27,10 @@ from gateway.domain.path_template import UploadPathTemplate
 from gateway.domain.schedules import Every
 from gateway.endpoints import inflight
 from gateway.endpoints.admin import events as events_api
+from gateway.endpoints.downloads import archive
+from gateway.endpoints.downloads import handler as downloads
+from gateway.endpoints.notifications import handler as notifications
+from gateway.endpoints.routing import validate
 from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
@@ -181,6 +185,12 @@ def test_the_changes_tell_of_this_version() -> None:
     [
         ("how-to/handle-full-disks-and-limits.md", f"{inflight.MAX_UPLOADS:,} uploads"),
         ("how-to/handle-full-disks-and-limits.md", f"{serve.MAX_OPEN_FILES:,}"),
+        ("how-to/handle-full-disks-and-limits.md", f"| downloads | {downloads.MAX_OPEN_FILES:,} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"| archives | {archive.MAX_ARCHIVES}, "),
+        ("how-to/handle-full-disks-and-limits.md", f"| {validate.MAX_BUFFERED_BYTES >> 20} MiB |"),
+        ("how-to/handle-full-disks-and-limits.md", f"show | {notifications.MAX_CONCURRENT} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"genuine | {notifications.MAX_UNKNOWN} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"{disk.MAX_RESERVED_BYTES >> 30} GiB of each"),
         ("how-to/test-plugins.md", f"given up after {testing.MAX_TEST_SECONDS:.0f} s"),
         ("architecture.md", f"up to {committer.MAX_BATCH},"),
         ("architecture.md", f"up to {incoming.MAX_IN_MEMORY_BYTES >> 10} KiB"),
