@@ -19,6 +19,7 @@ from gateway.cli import print_errors
 from gateway.errors import ConfigError
 from gateway.server.app import running_gateway
 from gateway.server.memory import memory_kept_low
+from gateway.server.os_process import end_process
 from gateway.server.process import SharedResources, open_shared_resources
 from gateway.server.resources import Resources, open_resources
 from gateway.server.supervisor import Supervisor
@@ -50,10 +51,12 @@ def run(settings: Settings) -> int:
         if settings.processes > 1:
             return _supervise(shared)
         try:
-            return _serve(shared, 0, shared.fresh.keep, lambda: _greet(shared))
+            code = _serve(shared, 0, shared.fresh.keep, lambda: _greet(shared))
         except BaseException:
             shared.fresh.discard()
             raise
+        # The directory stays locked to the last: a handler's thread may still write.
+        end_process(code)
 
 
 def _supervise(shared: SharedResources) -> int:

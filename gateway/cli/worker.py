@@ -12,6 +12,7 @@ import signal
 import uvloop
 
 from gateway.server.memory import memory_kept_low
+from gateway.server.os_process import end_process
 from gateway.server.worker import WorkerResources, open_worker_resources, running_worker
 from gateway.settings import Settings
 from gateway.telemetry import log_output
@@ -39,7 +40,7 @@ def run(settings: Settings) -> int:
     resources = open_worker_resources(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_work(resources))
-    return 0
+    end_process(0)
 
 
 async def _work(resources: WorkerResources) -> None:

@@ -16,44 +16,40 @@ from gateway.events.database import packed
 ANY_HANDLER: Final = "*"
 """The name under which a claim waits for every handler; no handler can have it."""
 
-_WAITING: Final = (
-    "SELECT seq, {turn} AS turn FROM deliveries INDEXED BY {index} WHERE state = 'ready'{which}"
+_DUE: Final = (
+    "SELECT seq, {turn} AS turn FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
+    " AND handler = :handler AND {due}"
     " AND event_id NOT IN (SELECT value FROM json_each(:held)) ORDER BY {order} LIMIT :limit"
 )
-_OF_HANDLER: Final = (
-    " AND handler = :handler AND NOT EXISTS (SELECT 1 FROM paused WHERE handler = :handler)"
-)
-_NEW: Final = _WAITING.format(
-    index="deliveries_ready", turn="created", which=f"{_OF_HANDLER} AND due = 0", order="created, seq"
-)
-_DELAYED: Final = _WAITING.format(
-    index="deliveries_ready",
-    turn="due",
-    which=f"{_OF_HANDLER} AND due > 0 AND due <= :now",
-    order="due, created, seq",
-)
-_DUE_OF_HANDLER: Final = (
+_NEW: Final = _DUE.format(turn="created", due="due = 0", order="created, seq")
+_DELAYED: Final = _DUE.format(turn="due", due="due > 0 AND due <= :now", order="due, created, seq")
+_BY_AGE: Final = (
     f"SELECT seq FROM (SELECT * FROM ({_NEW}) UNION ALL SELECT * FROM ({_DELAYED}))"  # noqa: S608 (ours)
     " ORDER BY turn, seq LIMIT :limit"
 )
 """What is new has `due` 0, whatever the clock says; it and what was delayed take turns by age."""
 
-_DUE_OF_ANY: Final = _WAITING.format(index="deliveries_unfinished", turn="0", which="", order="seq")
-
-_AS_ONE: Final = (
-    "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"
+_CLAIM: Final = (
+    "SELECT json_group_array(json_array(seq, attempt, round, handler, id, type, upload_id, path,"  # noqa: S608
     " holder, created, body)) FROM (SELECT d.seq, d.attempt + 1 AS attempt, d.round, d.handler, e.id,"
     " e.type, e.upload_id, COALESCE(u.path, e.path) AS path, e.holder, e.created, e.body"
-    " FROM ({due}) picked CROSS JOIN deliveries d ON d.seq = picked.seq"
-    " JOIN events e ON e.id = d.event_id"
-    " LEFT JOIN uploads u ON u.id = e.upload_id)"
+    f" FROM ({_BY_AGE}) picked CROSS JOIN deliveries d ON d.seq = picked.seq"
+    " JOIN events e ON e.id = d.event_id LEFT JOIN uploads u ON u.id = e.upload_id)"
 )
-_CLAIM: Final = _AS_ONE.format(due=_DUE_OF_HANDLER)
-_CLAIM_ANY: Final = _AS_ONE.format(due=_DUE_OF_ANY)
-
+_IS_PAUSED: Final = "SELECT EXISTS (SELECT 1 FROM paused WHERE handler = ?)"
 _NEXT_DUE: Final = (
     "SELECT min(due) FROM deliveries WHERE state = 'ready' AND due > :now AND handler = :handler"
 )
+WAITING_HANDLERS: Final = (
+    "WITH RECURSIVE handlers(name) AS ("
+    "SELECT min(handler) FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
+    " UNION ALL SELECT (SELECT min(handler) FROM deliveries INDEXED BY deliveries_ready"
+    " WHERE state = 'ready' AND handler > name) FROM handlers WHERE name IS NOT NULL"
+    ") SELECT name FROM handlers WHERE name IS NOT NULL"
+)
+"""The handlers that have deliveries, from one to the next by the index: not by reading what waits."""
+
+_OLDEST: Final = f"SELECT min(turn) FROM (SELECT * FROM ({_NEW}) UNION ALL SELECT * FROM ({_DELAYED}))"  # noqa: S608
 
 
 class ClaimResult(NamedTuple):
@@ -63,31 +59,52 @@ class ClaimResult(NamedTuple):
     next_due: float | None
 
 
-def claim_due(db: sqlite3.Connection, handler: str | None, limit: int, held: list[str]) -> ClaimResult:
+def claim_due(db: sqlite3.Connection, handler: str, limit: int, held: list[str]) -> ClaimResult:
     """Claim up to `limit` due deliveries of `handler`, except those of the events `held`.
-
-    Without `handler`, claim those of all handlers, the oldest first, due or not: a remote engine has
-    delays of its own.
 
     The cost does not depend on how much waits: an index leads to the first that is due, and all rows
     of a claim come as one (each step of SQLite releases the interpreter's lock, and a busy loop is
     slow to give it back).
     """
-    now = time.time()
-    values = {"handler": handler, "now": now, "limit": limit, "held": packed(held)}
-    (text,) = db.execute(_CLAIM_ANY if handler is None else _CLAIM, values).fetchone()
+    values = {"handler": handler, "now": time.time(), "held": packed(held)}
+    (paused,) = db.execute(_IS_PAUSED, (handler,)).fetchone()
+    if not paused and (deliveries := _claim(db, {**values, "limit": limit})):
+        return ClaimResult(deliveries, None)
+    (due,) = db.execute(_NEXT_DUE, values).fetchone()
+    return ClaimResult([], due)
+
+
+def claim_any_due(db: sqlite3.Connection, limit: int, held: list[str]) -> ClaimResult:
+    """Claim due deliveries of all handlers, as `claim_due`; paused ones too. The oldest come first."""
+    now, text = time.time(), packed(held)
+    deliveries: list[Delivery] = []
+    upcoming: list[float] = []
+    waiting: list[tuple[float, str]] = []
+    for (handler,) in db.execute(WAITING_HANDLERS).fetchall():
+        values = {"handler": handler, "now": now, "held": text, "limit": 1}
+        (oldest,) = db.execute(_OLDEST, values).fetchone()
+        if oldest is not None:
+            waiting.append((oldest, handler))
+        elif (due := db.execute(_NEXT_DUE, values).fetchone()[0]) is not None:
+            upcoming.append(due)
+    for _, handler in sorted(waiting):
+        values = {"handler": handler, "now": now, "held": text, "limit": limit - len(deliveries)}
+        deliveries += _claim(db, values)
+        if len(deliveries) == limit:
+            break
+    return ClaimResult(deliveries, None if deliveries else min(upcoming, default=None))
+
+
+def _claim(db: sqlite3.Connection, values: dict[str, Any]) -> list[Delivery]:
+    (text,) = db.execute(_CLAIM, values).fetchone()
     rows: list[list[Any]] = json.loads(text)
     if rows:
         db.execute(
             "UPDATE deliveries SET state = 'running', attempt = attempt + 1, updated = ?"
             " WHERE seq IN (SELECT value FROM json_each(?))",
-            (now, packed([row[0] for row in rows])),
+            (values["now"], packed([row[0] for row in rows])),
         )
-        return ClaimResult([_delivery(row) for row in rows], None)
-    if handler is None:
-        return ClaimResult([], None)
-    (due,) = db.execute(_NEXT_DUE, values).fetchone()
-    return ClaimResult([], due)
+    return [_delivery(row) for row in rows]
 
 
 def _delivery(row: list[Any]) -> Delivery:

@@ -129,7 +129,7 @@ class DeliveryDispatcher(Protocol):
     """Runs the handlers of deliveries, from the runner's point of view."""
 
     async def run(self, delivery: Delivery) -> RunResult:
-        """Run the handler of `delivery`; end within its time-out."""
+        """Run the handler of `delivery`; end within twice its time-out."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -22,7 +22,15 @@ from typing import Final
 
 from gateway.domain.model import Delivery
 from gateway.errors import EventEngineUnavailable
-from gateway.events.claims import ANY_HANDLER, ClaimResult, UnpublishedEvents, Wakeups, claim_due
+from gateway.events.claims import (
+    ANY_HANDLER,
+    WAITING_HANDLERS,
+    ClaimResult,
+    UnpublishedEvents,
+    Wakeups,
+    claim_any_due,
+    claim_due,
+)
 from gateway.events.database import Database, packed
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
 
@@ -61,15 +69,6 @@ _LIMIT_DELAYS: Final = (
     " (SELECT seq FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
     " AND handler = :handler AND due > :latest ORDER BY due DESC LIMIT :limit)"
 )
-_WAITING_HANDLERS: Final = (
-    "WITH RECURSIVE handlers(name) AS ("
-    "SELECT min(handler) FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
-    " UNION ALL SELECT (SELECT min(handler) FROM deliveries INDEXED BY deliveries_ready"
-    " WHERE state = 'ready' AND handler > name) FROM handlers WHERE name IS NOT NULL"
-    ") SELECT name FROM handlers WHERE name IS NOT NULL"
-)
-"""The handlers that have deliveries, from one to the next by the index: not by reading what waits."""
-
 _DEAD_LETTER_ORPHANS: Final = (
     "UPDATE deliveries SET state = 'dead', updated = ?, error = 'no plugin has a handler of this name'"
     " WHERE seq IN (SELECT seq FROM deliveries INDEXED BY deliveries_ready WHERE state = 'ready'"
@@ -126,7 +125,7 @@ class JournalQueue:
             await self._wakeups.wait(handler, generation, remaining)
 
     async def claim_any(self, limit: int, wait: float) -> list[Delivery]:
-        """Claim for the relay to a remote engine: of all handlers, paused ones too, due or not."""
+        """Claim for the relay to a remote engine: of all handlers, paused ones too."""
         return await self.claim(ANY_HANDLER, limit, wait)
 
     async def extend_leases(self, deliveries: Sequence[Delivery]) -> None:
@@ -185,7 +184,7 @@ class JournalQueue:
         loaded = frozenset(handlers)
 
         def operation(db: sqlite3.Connection) -> int:
-            names = [name for (name,) in db.execute(_WAITING_HANDLERS) if name not in loaded]
+            names = [name for (name,) in db.execute(WAITING_HANDLERS) if name not in loaded]
             now, held, count = time.time(), packed(self._unpublished.event_ids()), 0
             for name in names:
                 values = (now, name, held, MAX_ORPHANS - count)
@@ -197,8 +196,13 @@ class JournalQueue:
         return await self._bridge.run(operation)
 
     async def _claim_now(self, handler: str, limit: int) -> ClaimResult:
-        name = None if handler == ANY_HANDLER else handler
-        claim = self._bridge.run(lambda db: claim_due(db, name, limit, self._unpublished.event_ids()))
+        def operation(db: sqlite3.Connection) -> ClaimResult:
+            held = self._unpublished.event_ids()
+            if handler == ANY_HANDLER:
+                return claim_any_due(db, limit, held)
+            return claim_due(db, handler, limit, held)
+
+        claim = self._bridge.run(operation)
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:

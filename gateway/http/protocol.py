@@ -32,6 +32,9 @@ KEEP_ALIVE_TIMEOUT: Final = 75.0
 UPLOAD_ID: Final = web.RequestKey("upload_id", str)
 """The id of a request's upload, for its line in the access log."""
 
+PRINCIPAL: Final = web.RequestKey("principal", str)
+"""The name of who sent a request, for its line in the access log."""
+
 HTTP_VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
 SINGLE_HEADERS: Final = ("Authorization", "Content-Type")

@@ -1,7 +1,8 @@
 """Runs the handlers of the plugins for the server.
 
 Handlers that admit an upload or a download may refuse or change it, and fail closed. Whatever a
-handler does, its result is here within its time-out and about a second.
+handler does, its result is here within its time-out and about a second; for a delivery that has left
+a thread running, within twice its time-out.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from gateway.plugins.scripting.decision import (
 )
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
 from gateway.plugins.scripting.executor_thread import never_suspends
+from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from gateway.plugins.scripting.values import Event
 from gateway.telemetry import logs
 
@@ -140,10 +142,13 @@ class Hooks:
         handler = self._plugins.current.handler(delivery.event, delivery.handler)
         if handler is None:
             raise HandlerGone(f"there is no handler {delivery.handler} of {delivery.event} any more")
+        live: LiveWork = set()
         with logs.bind(upload_id=delivery.upload_id, event_id=delivery.event_id):
-            run = await self._run_with_progress(handler, Event(event), delivery.event_id)
+            run = await self._run_with_progress(handler, Event(event), delivery.event_id, live)
             message = run.failure_message()
             run.log_outcome(message or "done")
+            if message is not None:
+                await _wait_until_ended(handler, live)
         if isinstance(run.error, Postponed):
             raise run.error
         if isinstance(run.error, ExecutorLost) and self._work.lost:
@@ -212,18 +217,25 @@ class Hooks:
             raise _hook_failed(handler)
         return None
 
-    async def _run_with_progress(self, handler: Handler, event: Event, event_id: str) -> HandlerRun:
+    async def _run_with_progress(
+        self, handler: Handler, event: Event, event_id: str, live: LiveWork
+    ) -> HandlerRun:
         """Run a delivery; `delivery_progress` reports on it meanwhile."""
         key, handle = (event_id, handler.name), Handle()
         self._running_deliveries[key] = handle
         try:
-            return await self._run(self._work, handler, event, handle)
+            return await self._run(self._work, handler, event, handle, live)
         finally:
             if self._running_deliveries.get(key) is handle:
                 del self._running_deliveries[key]
 
     async def _run(
-        self, executor: ScriptExecutor, handler: Handler, event: Event, handle: Handle
+        self,
+        executor: ScriptExecutor,
+        handler: Handler,
+        event: Event,
+        handle: Handle,
+        live: LiveWork | None = None,
     ) -> HandlerRun:
         error, started = None, time.monotonic()
         try:
@@ -231,11 +243,26 @@ class Hooks:
                 lambda: handler.function(event, handle),
                 handler.timeout,
                 suspends=not never_suspends(handler.function),
+                live=live,
             )
         except Exception as raised:
             error = raised
         milliseconds = (time.monotonic() - started) * 1000
         return HandlerRun(handler, handle, error, milliseconds, self._plugins.mask)
+
+
+async def _wait_until_ended(handler: Handler, live: LiveWork) -> None:
+    """Wait for what a failed run has left running: its next run would overlap it.
+
+    At most as long as the run itself could take: a thread that hangs must not stop the handler for ever.
+    """
+    if not await wait_for_live_work(live, handler.timeout):
+        log.warning(
+            "%s still runs %g s after it failed: its next run may overlap it",
+            handler.name,
+            handler.timeout,
+            extra=logs.event("delivery.overlapping", handler=handler.name),
+        )
 
 
 def _hook_failed(handler: Handler) -> Refusal:

@@ -15,17 +15,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.server.forking import fork_worker_process
+from gateway.server.os_process import SIGNALS, end_process, received_signals, reset_signals
 from gateway.server.supervisor_channel import PREPARED, READY, SupervisorChannel, allow_to_listen
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.supervisor")
-
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 STEADY_TIME: Final = 10.0
 """Seconds after which a process that dies is restarted at once."""
@@ -84,7 +83,7 @@ class Supervisor:
         If a process exits before all have been ready, all end, with its exit code.
         """
         gc.freeze()  # what is loaded now stays shared with the children
-        with _signals() as wakeup:
+        with received_signals() as wakeup:
             self._selector.register(wakeup, selectors.EVENT_READ)
             self._spawn(0)
             while self._children or (self._due and self._kill_at is None):
@@ -257,44 +256,9 @@ class Supervisor:
             for line in (ours, *(child.line for child in self._children.values())):
                 line.close()  # held here too, they would hide the supervisor's death from the others
             self._selector.close()
-            _reset_signals()
+            reset_signals()
             code = self.work(slot, SupervisorChannel(theirs))
         except BaseException:
             log.exception("worker process %d failed", slot, extra=event("process.failed", slot=slot))
         finally:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-            with contextlib.suppress(OSError):
-                sys.stderr.flush()
-            os._exit(code)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[socket.socket]:
-    """Yield a socket on which the numbers of arriving signals can be read."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        reader.close()
-        writer.close()
-
-
-def _reset_signals() -> None:
-    """Undo the supervisor's signal handling in a process, which installs its own when it serves.
-
-    Before its plugins are loaded a reload has nothing to do; the supervisor passes Ctrl-C on.
-    """
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            end_process(code)

@@ -16,7 +16,7 @@ from gateway.auth.request import IncomingRequest
 from gateway.commit.disk import DiskSpace
 from gateway.domain.units import iso_time
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.inflight import Inflight
+from gateway.endpoints.inflight import Inflight, named_principal
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
@@ -183,6 +183,9 @@ class UploadStatusEndpoint:
             "state": "unsettled" if row["pending"] else "stored",
             **{name: row[name] for name in ("path", "bytes", "mime")},
             **{name: iso_time(row[name]) for name in ("created", "committed")},
+            "principal": named_principal(json.loads(row["principal"] or "null")),
+            "remote": row["remote"],
+            **({} if row["digests"] == "{}" else {"digests": json.loads(row["digests"])}),
             **({"place": _object_place(row["place"])} if row["place"] else {}),
             "handlers": [self._handler_status(delivery) for delivery in row["handlers"]],
         }

@@ -20,6 +20,7 @@ from gateway.plugins.scripting.executor_thread import (
     ExecutorThread,
     ScriptCall,
 )
+from gateway.plugins.scripting.live_work import LiveWork
 from gateway.plugins.scripting.trace import frame_of, outermost_and_innermost, place_of_frame
 from gateway.telemetry.logs import event
 
@@ -92,18 +93,20 @@ class ScriptExecutor:
         timeout: float,  # noqa: ASYNC109
         *,
         suspends: bool = True,
+        live: LiveWork | None = None,
     ) -> Result:
         """Run `function()` in the executor, in a copy of this context, and return its result.
 
-        `suspends` is False for a coroutine that never awaits: it needs no task. Raises what it
-        raises, `ScriptStopped` for what would stop a program, `TimeoutError` after `timeout`
-        seconds, `ExecutorLost`, `Refusal("overloaded")` with `max_calls` calls in flight.
+        `suspends` is False for a coroutine that never awaits: it needs no task. `live` gets what of
+        the call has not ended, and may outlive its time-out. Raises what it raises, `ScriptStopped`
+        for what would stop a program, `TimeoutError` after `timeout` seconds, `ExecutorLost`,
+        `Refusal("overloaded")` with `max_calls` calls in flight.
         """
         thread = self._running_thread()
         if len(thread.calls) >= self._max_calls:
             raise Refusal("overloaded", "too many requests are waiting for handlers")
         future = asyncio.get_running_loop().create_future()
-        call = ScriptCall(function, timeout, future, suspends, time.monotonic() + timeout)
+        call = ScriptCall(function, timeout, future, suspends, time.monotonic() + timeout, live)
         thread.submit(call)
         self._schedule_probe()
         try:

@@ -23,6 +23,7 @@ from types import CodeType
 from typing import Any, Final
 
 from gateway.errors import GatewayError
+from gateway.plugins.scripting.live_work import LiveWork, ScriptThreads, add_task, keep_in
 from gateway.plugins.scripting.trace import place_of_wait
 from gateway.telemetry.logs import event
 
@@ -54,13 +55,17 @@ class TimedOut(TimeoutError):
 
 @dataclass(slots=True, eq=False)
 class ScriptCall:
-    """One call of a script: its function, its context, its deadline and the future of its result."""
+    """One call of a script: its function, its context, its deadline and the future of its result.
+
+    `live`, if given, holds what of the call has not ended, also behind its result.
+    """
 
     function: Callable[[], Awaitable[Any]]
     timeout: float
     result: asyncio.Future[Any]
     suspends: bool
     deadline: float
+    live: LiveWork | None = None
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     task: asyncio.Task[Any] | None = None
     timer: asyncio.TimerHandle | None = None
@@ -143,6 +148,7 @@ class ExecutorThread:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self.loop)
+        self.loop.set_default_executor(ScriptThreads(thread_name_prefix=self._thread.name))
         while not self._stopping:
             try:
                 self.loop.run_forever()
@@ -183,8 +189,12 @@ class ExecutorThread:
                 self._run_to_end(call)
 
     def _start_task(self, call: ScriptCall) -> None:
+        if call.live is not None:
+            call.context.run(keep_in, call.live)
         call.task = self.loop.create_task(_contained(call.function), context=call.context)
         call.task.add_done_callback(functools.partial(self._finish_task, call))
+        if call.live is not None:
+            add_task(call.live, call.task)
         remaining = max(0.0, call.deadline - time.monotonic())
         call.timer = self.loop.call_later(remaining, self._time_out, call)
 

@@ -92,3 +92,29 @@ async def test_a_run_that_does_not_end_is_handed_back_without_using_an_attempt(
     assert gateway.terminate() == 0
     (delivery,) = deliveries(gateway.directory)
     assert (delivery["state"], delivery["attempt"]) == ("ready", 0)
+
+
+IN_A_THREAD = """
+name: waits
+event: APIGW.OnFileUploaded
+timeout: 1
+script: |
+  import time as clock
+
+  async def waits(event, handle):
+      print("it runs")
+      await asyncio.to_thread(clock.sleep, 3600)
+"""
+
+
+async def test_a_thread_of_a_handler_does_not_hold_up_a_stop(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
+    folder = write_plugin(tmp_path / "plugins", IN_A_THREAD)
+    gateway = gateway_process("--plugins", str(folder), "--grace", "0.2")
+    answer = await put(gateway, "/upload/x", b"1")
+    await handlers_done(gateway, answer.json["upload_id"], state="running")
+    assert gateway.terminate() == 0
+    assert "stopped" in gateway.log()
+    (delivery,) = deliveries(gateway.directory)
+    assert (delivery["state"], delivery["attempt"]) == ("ready", 0)

@@ -261,6 +261,21 @@ def test_two_thousand_events_go_through_once_each(journal: Journal) -> None:
     assert run_sync(journal.ledger.depth()) == []
 
 
+async def test_a_claim_of_all_handlers_takes_the_oldest_first_and_leaves_what_is_delayed(
+    journal: Journal,
+) -> None:
+    publish_uploads(journal, "a", handlers=("z", "y"))
+    settle_run(journal, claim_deliveries(journal, "y")[0], "retry", delay=900.0)
+    publish_uploads(journal, "b", handlers=("m",))
+    publish_uploads(journal, "c", "d", handlers=("z",))
+    claims = [await journal.queue.claim_any(3, 0.0) for _ in range(3)]
+    assert [[f"{d.upload_id}.{d.handler}" for d in claim] for claim in claims] == [
+        ["a.z", "c.z", "d.z"],
+        ["b.m"],
+        [],
+    ]
+
+
 def plan(journal: Journal, statement: str) -> list[str]:
     """Return how SQLite would go about it."""
 
@@ -280,7 +295,6 @@ def plan(journal: Journal, statement: str) -> list[str]:
             claims._DELAYED,
             "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>? AND due<?)",
         ),
-        (claims._CLAIM_ANY, "SEARCH deliveries USING INDEX deliveries_unfinished (state=?)"),
         (claims._NEXT_DUE, "SEARCH deliveries USING INDEX deliveries_ready (handler=? AND due>?)"),
         (queue._RUN_ENDED, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),
         (queue._SETTLE, "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Termi
 from gateway.plugins import KINDS, Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.executor import MAX_REPLACEMENTS
+from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from gateway.plugins.scripting.namespace import Services
 from tests.support import TESTS
 
@@ -405,3 +407,50 @@ async def test_failed_uploads_beyond_a_hundred_at_once_are_not_told(
     for _ in range(103):
         hooks.notify_upload_failed(upload(), "idle_timeout", 0)
     assert sum("too many" in record.getMessage() for record in caplog.records) == 3
+
+
+# -- what outlives its time-out
+
+IN_A_THREAD = """
+def work():
+    with open(event["gate"]) as gate:
+        gate.read()
+    open(event["gate"] + ".ended", "w").close()
+await asyncio.to_thread(work)
+"""
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A pipe that a thread of a script reads until somebody opens it for writing."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
+async def test_a_run_whose_time_is_up_ends_when_its_thread_has_ended(
+    start: Start, gate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = await start(plugin("h", IN_A_THREAD, UPLOADED, "timeout: 0.1\n"))
+
+    async def wait(live: LiveWork, seconds: float) -> bool:
+        assert seconds == 0.1
+        assert not Path(f"{gate}.ended").exists()
+        await asyncio.to_thread(gate.write_text, "")
+        return await wait_for_live_work(live, 30)
+
+    monkeypatch.setattr("gateway.plugins.hooks.wait_for_live_work", wait)
+    with pytest.raises(HandlerFailed, match=r"not finished within 0\.1 s"):
+        await hooks.run_delivery(delivery(), {"gate": str(gate)})
+    assert Path(f"{gate}.ended").exists()
+
+
+async def test_a_thread_that_does_not_end_holds_a_run_up_once_more_for_its_time_out(
+    start: Start, gate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hooks = await start(plugin("h", IN_A_THREAD, UPLOADED, "timeout: 0.1\n"))
+    with pytest.raises(HandlerFailed):
+        await hooks.run_delivery(delivery(), {"gate": str(gate)})
+    assert [record for record in caplog.records if "may overlap" in record.getMessage()]
+    assert not Path(f"{gate}.ended").exists()
+    await asyncio.to_thread(gate.write_text, "")
