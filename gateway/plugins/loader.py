@@ -68,7 +68,8 @@ class Plugins:
 
     `current` is the newest set that loaded without an error: read it once, two reads may give two sets.
     `mask` takes the secrets of all configs, also of former sets, out of a text. `make_keys` is
-    called at every load.
+    called at every load. `missing`, where it is given, takes errors of values that only a deployment
+    has; the plugins are loaded without them.
     """
 
     def __init__(
@@ -77,10 +78,12 @@ class Plugins:
         services: Services,
         kinds: Sequence[Kind] = KINDS,
         make_keys: LoadKeys = SecretKeys,
+        missing: list[ConfigError] | None = None,
     ) -> None:
         self.services = services
         self.mask = Mask()
         self._make_keys = make_keys
+        self._missing = missing
         self._folders = tuple(folders)
         self._kinds = kinds
         self.current = _NO_PLUGINS
@@ -157,7 +160,7 @@ class Plugins:
         keys = _attempt(errors, self._make_keys)
         for plugin in parsed:
             if isinstance(plugin.model, ConfigModel) and keys is not None:
-                references = References(plugin.document, keys)
+                references = References(plugin.document, keys, self._missing)
                 config = _attempt(errors, references.resolve, plugin.model.config, "config")
                 values[plugin.name] = config or {}
                 self.mask.add_secrets(references.secrets)

@@ -23,7 +23,7 @@ from gateway.endpoints.routing.proxy_request import (
     mapped_error,
 )
 from gateway.endpoints.routing.proxy_response import UpstreamResponse
-from gateway.errors import GatewayError, Refusal
+from gateway.errors import GatewayError, Refusal, descriptor_refusal
 
 log = logging.getLogger("gateway.routing")
 
@@ -94,7 +94,7 @@ class UpstreamCaller:
                 timeout.suspend()  # `limits.connect` bounds what is before the request is sent
                 response = await self._send(context, upstream, body, timeout)
         except _Unreachable as error:
-            raise _unreachable(error, limits.connect) from error
+            raise descriptor_refusal(error) or _unreachable(error, limits.connect) from error
         except (aiohttp.ClientError, OSError) as error:
             if body is not None:
                 await body.stop()
