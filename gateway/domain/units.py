@@ -11,7 +11,7 @@ _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|[smhdw]?)", re.ASCII)
 _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE | re.ASCII)
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
-"""Numbers as JSON writes them (RFC 8259 section 6): Python's own reading takes `1_0` and other digits."""
+"""Numbers as JSON writes them (RFC 8259 section 6): Python itself reads `1_0` and other digits."""
 
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
 
