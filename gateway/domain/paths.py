@@ -77,7 +77,9 @@ def _refuse_broken(segments: Sequence[str]) -> None:
     for position, name in enumerate(segments, start=1):
         rule = broken_rule(name)
         if rule is not None:
-            raise Refusal("bad_path", f"segment {position} of the path {rule}")
+            end = ": it ends with a slash, and needs the name of a file"
+            advice = end if not name and 1 < position == len(segments) else ""
+            raise Refusal("bad_path", f"segment {position} of the path {rule}{advice}")
 
 
 def split_target(target: str) -> tuple[str, str]:
