@@ -37,6 +37,7 @@ READ_ONLY: Final = frozenset({"resources", "principal", "remote"})
 """What a script cannot assign in its request: nothing of it is sent to the upstream."""
 
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
+_HOST: Final = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f\\\\]")
 
 
@@ -131,6 +132,8 @@ class RequestChanges:
 def request_changes(request: ScriptRequest, context: RequestContext) -> RequestChanges:
     """Return what a script has changed in its request. Raises `InvalidResult`."""
     headers = checked_headers(request.headers)
+    if headers.getall(hdrs.HOST, []) != context.headers.getall(hdrs.HOST, []):
+        _check_host(headers.getall(hdrs.HOST, []))
     method = path = params = body = None
     if request.method != context.upstream_method:
         method = _checked_method(request.method)
@@ -147,6 +150,11 @@ def request_changes(request: ScriptRequest, context: RequestContext) -> RequestC
         for coding in context.headers.getall(hdrs.CONTENT_ENCODING):
             headers.add(hdrs.CONTENT_ENCODING, coding)
     return RequestChanges(headers, method, path, params, body)
+
+
+def _check_host(hosts: list[str]) -> None:
+    if len(hosts) > 1 or not all(_HOST.fullmatch(host) for host in hosts):
+        raise InvalidResult(f"request.headers['Host'] must be one host, or host:port: {hosts!r:.100}")
 
 
 def _checked_method(method: Any) -> str:

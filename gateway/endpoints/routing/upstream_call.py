@@ -146,7 +146,8 @@ class UpstreamCaller:
             trusted=self._trusts(request),
         )
         headers = forwarding.request_headers(context.headers, request.headers, hop)
-        headers[hdrs.HOST] = upstream
+        host = context.headers.get(hdrs.HOST, upstream)
+        headers[hdrs.HOST] = upstream if host == request.headers.get(hdrs.HOST) else host
         if body is not None:
             if request.content_length is not None:
                 headers[hdrs.CONTENT_LENGTH] = str(request.content_length)

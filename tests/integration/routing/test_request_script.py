@@ -131,6 +131,18 @@ async def test_a_packed_body_that_a_script_cannot_read_is_refused(
     assert (answer.headers.get("Accept-Encoding") is not None) == (status == 415)
 
 
+async def test_an_assigned_host_reaches_the_upstream_and_the_clients_own_does_not(serve: Serve) -> None:
+    async with api(echo) as up:
+        gateway = await serve(
+            up.route("/own", "request.headers['Host'] = 'api.internal:80'"),
+            up.route("/none", "del request.headers['Host']"),
+            up.route("/plain", "pass"),
+        )
+        seen = [(await get(gateway, path)).json["headers"] for path in ("/own", "/none", "/plain")]
+    assert [headers["Host"] for headers in seen] == ["api.internal:80", up.authority, up.authority]
+    assert {headers["X-Forwarded-Host"] for headers in seen} == {"localhost"}
+
+
 async def test_a_body_streams_behind_what_a_script_that_does_not_use_it_assigned(serve: Serve) -> None:
     script = "request.method = 'PUT'\nrequest.path = '/new'\nrequest.params = {}"
 
@@ -184,6 +196,8 @@ async def test_a_method_whose_responses_have_no_body_can_be_assigned_and_replace
         ("request.params['x'] = [1]", "request.params['x'] must be a text or a list of texts"),
         ("request.params['x'] = '\\udc80'", "request.params must be valid text"),
         ("request.body = 5", "a body is str, dict, list, bytes or None, not int"),
+        ("request.headers['Host'] = 'a b'", "request.headers['Host'] must be one host"),
+        ("request.headers.add('Host', 'b')", "request.headers['Host'] must be one host"),
         ("request.headers = 5", "headers are a mapping of names to texts"),
         ("request.remote = '1.2.3.4'", "request.remote cannot be assigned"),
         ("request.principal = None", "request.principal cannot be assigned"),
