@@ -18,6 +18,7 @@ from gateway.endpoints.routing.plugin import KIND, NO_ISSUER, RoutePlugin, routi
 from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Plugins
+from gateway.plugins.loader import NO_FILES
 from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.namespace import Services
@@ -68,6 +69,8 @@ def check(
     `issuer` is whether the settings have an issuer of JSON Web Tokens. What only a deployment has is
     a warning.
     """
+    if not folders:
+        print("warning: there is nothing to check: name folders with --plugins DIR", file=sys.stderr)
     missing: list[ConfigError] = []
     plugins = Plugins(folders, Services(), (*KINDS, routing_kind(upload_path.text)), keys, missing)
     log_output.set_mask(plugins.mask)
@@ -93,7 +96,8 @@ def check(
 
 def _warn(plugins: Plugins, upload_path: UploadPathTemplate, *, issuer: bool) -> None:
     """Print what is doubtful in the plugins, and what they need of a deployment."""
-    warnings = [text for route in _routes(plugins) for text in route.warnings()]
+    warnings = [f"{folder}: {NO_FILES}" for folder in plugins.current.empty_folders]
+    warnings += [text for route in _routes(plugins) for text in route.warnings()]
     if shared := shared_names_warning(upload_path, plugins.current.handlers[UPLOADING]):
         warnings.append(shared)
     for route in _routes(plugins):

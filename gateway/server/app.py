@@ -25,6 +25,7 @@ from gateway.events.scheduler import Scheduler
 from gateway.http.limits import ConnectionLimits, connection_share
 from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
+from gateway.plugins.loader import NO_FILES
 from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
@@ -77,6 +78,8 @@ class Gateway:
                 log.info("%s", line, extra=event("gateway.configured"))
             for line in plugins:
                 log.info("%s", line, extra=event("plugin.loaded"))
+            for folder in self.resources.plugins.current.empty_folders:
+                log.warning("%s: %s", folder, NO_FILES, extra=event("plugins.empty"))
             log.info("%s", authorization, extra=event("authorization.chosen"))
             settings, handlers = self.resources.settings, self.resources.plugins.current.handlers
             if shared := shared_names_warning(settings.upload_template, handlers[UPLOADING]):

@@ -38,6 +38,17 @@ spec:
 """
 
 
+REQUESTS = [
+    ("PUT", "/upload/new", b"small"),
+    ("PUT", "/upload/new", b"x" * MIB),
+    ("PUT", "/upload/new", b"x" * 9 * MIB),
+    ("GET", "/upload/a", b""),
+    ("GET", "/upload/?format=zip", b""),
+    ("GET", "/api/x", b""),
+]
+"""Small, streamed and large uploads, a download, an archive, a route to an upstream."""
+
+
 @contextmanager
 def no_descriptors(gateway: GatewayProcess) -> Iterator[None]:
     """Let the process open nothing more."""
@@ -64,29 +75,18 @@ def gateway(gateway_process: StartProcess, tmp_path: Path) -> GatewayProcess:
     return gateway_process("--plugins", str(plugins), "--downloads")
 
 
-@pytest.mark.parametrize(
-    ("method", "target", "body"),
-    [
-        ("PUT", "/upload/new", b"small"),
-        ("PUT", "/upload/new", b"x" * MIB),
-        ("PUT", "/upload/new", b"x" * 9 * MIB),
-        ("GET", "/upload/a", b""),
-        ("GET", "/upload/?format=zip", b""),
-        ("GET", "/api/x", b""),
-    ],
-    ids=["small upload", "upload", "large upload", "download", "archive", "route"],
-)
 async def test_a_request_that_can_open_nothing_gets_503_and_leaves_nothing(
-    gateway: GatewayProcess, method: str, target: str, body: bytes
+    gateway: GatewayProcess,
 ) -> None:
     assert (await put(gateway, "/upload/a", b"x")).status == 201
-    async with raw_connection(gateway) as connection:
-        assert (await ask(connection, "GET", "/-/health")).status == 200
-        with no_descriptors(gateway):
-            answer = await ask(connection, method, target, body)
-        assert (answer.status, answer.json["error"]) == (503, "overloaded")
-        assert "Retry-After" in answer.headers
-    assert leftovers(gateway.directory) == []
+    for method, target, body in REQUESTS:
+        async with raw_connection(gateway) as connection:
+            assert (await ask(connection, "GET", "/-/health")).status == 200
+            with no_descriptors(gateway):
+                answer = await ask(connection, method, target, body)
+            assert (answer.status, answer.json["error"]) == (503, "overloaded"), target
+            assert "Retry-After" in answer.headers
+        assert leftovers(gateway.directory) == []
     assert (await put(gateway, "/upload/new", b"small")).status == 201
     assert "Traceback" not in gateway.log()
 

@@ -174,3 +174,13 @@ def test_a_route_for_tokens_needs_no_issuer_to_be_checked(
     assert f"warning: {tmp_path}/x.yaml:5: the route authorizes by JSON Web Token" in (
         capsys.readouterr().err
     )
+
+
+def test_nothing_to_check_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    assert "name folders with --plugins DIR" in capsys.readouterr().err
+    assert main(["check", "--plugins", str(tmp_path)]) == 0
+    assert f"warning: {tmp_path}: this plugins folder has no plugin" in capsys.readouterr().err
+    (tmp_path / "x.yaml").touch()
+    assert main(["check", "--plugins", str(tmp_path / "x.yaml")]) == 1
+    assert "x.yaml: this plugins folder is a file" in capsys.readouterr().err
