@@ -27,7 +27,7 @@ from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome, descriptor_refusal
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
 from gateway.http.responses import ApiHandler, GatewayResponse, json_response, refusal_response
@@ -273,6 +273,9 @@ def _error_response(error: Exception) -> GatewayResponse | None:
         message = "closing connection without a response: outcome of the upload is unknown: %s"
         log.error(message, error, extra=event("upload.unknown"))
         return None
+    if (refusal := descriptor_refusal(error)) is not None:
+        log.error("a request was refused: %s", error, extra=event("descriptors.exhausted"))
+        return refusal_response(refusal)
     log.error("a request failed", exc_info=error, extra=event("request.failed"))
     message = "internal server error; the server log has details under this X-Request-Id"
     return refusal_response(Refusal("internal", message))

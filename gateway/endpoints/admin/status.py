@@ -22,6 +22,7 @@ from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
 from gateway.http.responses import ApiHandler, Response, json_response
+from gateway.http.sockets import descriptors_left
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, merge_expositions
 
@@ -63,6 +64,7 @@ class ReadinessEndpoint:
                 "journal": await self._journal_writable(),
                 "disk": await asyncio.to_thread(self.disk_space.accepts_uploads),
                 "scripts": self.hooks.alive,
+                "descriptors": await asyncio.to_thread(descriptors_left),
             }
             if self.storage is not None:
                 checks["storage"] = await self.storage()

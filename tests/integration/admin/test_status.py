@@ -104,7 +104,10 @@ async def test_head_tells_what_get_would_without_a_body(start_gateway: StartGate
 async def test_readiness_names_each_check(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     answer = await get(gateway, "/-/ready")
-    assert answer.json == {"ready": True, "checks": {"journal": True, "disk": True, "scripts": True}}
+    assert answer.json == {
+        "ready": True,
+        "checks": {"journal": True, "disk": True, "scripts": True, "descriptors": True},
+    }
 
 
 async def test_a_closed_journal_makes_it_unready_but_not_dead(start_gateway: StartGateway) -> None:
