@@ -20,6 +20,7 @@ Any other exception is answered with 500 `internal`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -84,6 +85,10 @@ RETRY_AFTER_SECONDS: Mapping[str, int] = {
 """`Retry-After`: seconds before a client should try again (RFC 9110 section 10.2.3)."""
 
 
+OUT_OF_DESCRIPTORS: frozenset[int] = frozenset({errno.EMFILE, errno.ENFILE})
+"""What the system says where the process, or the machine, can open nothing more."""
+
+
 class GatewayError(Exception):
     """The root of what this project raises on purpose."""
 
@@ -106,6 +111,16 @@ class Refusal(GatewayError):
         self.details: Mapping[str, object] = {}
         if code in RETRY_AFTER_SECONDS:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS[code]))
+
+
+def descriptor_refusal(error: BaseException) -> Refusal | None:
+    """Return the refusal for an error that says that nothing more can be opened; None for others.
+
+    It ends by itself as other requests end, so the client is told to try again.
+    """
+    if not isinstance(error, OSError) or error.errno not in OUT_OF_DESCRIPTORS:
+        return None
+    return Refusal("overloaded", "too many files and connections are open: try again later")
 
 
 class Terminated(Refusal):

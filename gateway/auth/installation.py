@@ -184,8 +184,10 @@ def _trust_only(certificate: Path) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         first, end, _ = certificate.read_text(encoding="ascii").partition(ssl.PEM_FOOTER)
-        start = first.index(ssl.PEM_HEADER)
-        context.load_verify_locations(cadata=first[start:] + end)
+        _, header, body = first.partition(ssl.PEM_HEADER)
+        if not header:
+            raise ValueError("it holds no certificate")
+        context.load_verify_locations(cadata=header + body + end)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the certificate cannot be read ({error}): it must be a PEM file", str(certificate)

@@ -97,10 +97,17 @@ def _verb(argv: list[str]) -> tuple[str | None, list[str]]:
     if not words or words[0].startswith("-"):
         return None, words
     if words[0] not in VERBS:
-        close = difflib.get_close_matches(words[0], VERBS, 1)
-        hint = f"did you mean {close[0]}?" if close else "verbs are " + ", ".join(VERBS)
-        raise ConfigError(f"unknown verb {words[0]!r}; {hint}")
+        raise ConfigError(f"unknown verb {words[0]!r}; {_hint_for_verb(words[0])}")
     return words[0], words[1:]
+
+
+def _hint_for_verb(word: str) -> str:
+    if word in {"help", "version"}:
+        return f"use `gateway --{word}`"
+    if os.path.isdir(word):
+        return f"to serve a folder: gateway --directory {word}"
+    close = difflib.get_close_matches(word, VERBS, 1)
+    return f"did you mean {close[0]}?" if close else "verbs are " + ", ".join(VERBS)
 
 
 def _parser(verb: str | None, module: ModuleType) -> argparse.ArgumentParser:
@@ -134,7 +141,8 @@ def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.N
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         if not flags:
             # Not quoted: `secrets encrypt VALUE` would print the secret.
-            raise ConfigError(f"unexpected argument; {_hint_for(parser, unknown[0])}")
+            before = words[words.index(unknown[0]) - 1 :][:1]
+            raise ConfigError(f"unexpected argument; {_hint_for(parser, unknown[0], before)}")
         valid = [flag for action in parser._actions for flag in action.option_strings]
         close = difflib.get_close_matches(flags[0], valid, 1)
         hint = f"did you mean {close[0]}?" if close else f"see `{parser.prog} --help`"
@@ -142,10 +150,15 @@ def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.N
     return args
 
 
-def _hint_for(parser: argparse.ArgumentParser, word: str) -> str:
-    """Return where an argument belongs that the verb does not take."""
+def _hint_for(parser: argparse.ArgumentParser, word: str, before: Sequence[str]) -> str:
+    """Return where an argument belongs that the verb does not take. `before` is the word before it."""
     if word in VERBS:
         return f"the verb comes first: gateway {word} [flags]"
+    if before and before[0].startswith("--") and before[0].endswith("=true"):
+        flag = before[0].removesuffix("=true")
+        return f"{flag} alone means true; its value goes behind `=`: {flag}=false"
+    if os.path.isdir(word):
+        return f"a folder is named by its flag, such as --directory {word}"
     return f"see `{parser.prog} --help`"
 
 

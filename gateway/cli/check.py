@@ -14,10 +14,11 @@ from typing import Final
 
 from gateway.domain.model import UPLOADING
 from gateway.domain.path_template import UploadPathTemplate
-from gateway.endpoints.routing.plugin import KIND, RoutePlugin, routing_kind
+from gateway.endpoints.routing.plugin import KIND, NO_ISSUER, RoutePlugin, routing_kind
 from gateway.endpoints.routing.testing import run_route_tests
 from gateway.errors import ConfigError
 from gateway.plugins import KINDS, Plugins
+from gateway.plugins.loader import NO_FILES
 from gateway.plugins.models import EVENTS
 from gateway.plugins.scripting.executor import ScriptExecutor
 from gateway.plugins.scripting.namespace import Services
@@ -32,7 +33,8 @@ UPLOAD_PATH: Final = UploadPathTemplate.parse(Settings.model_fields["file_upload
 
 HELP: Final = """\
 Load settings and plugins, compile the scripts, run the plugins' `tests:`. Nothing is changed and
-nothing is sent. Each error is printed with file and line; exit code 1 if there is one."""
+nothing is sent. Each error is printed with file and line; exit code 1 if there is one. What only a
+deployment has (a variable, a key, an issuer) is a warning here, and an error for `gateway serve`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,31 +66,46 @@ def check(
     """Load the plugins of `folders`, run their tests, print a line for each. Return the exit code.
 
     `keys` decrypt their `!secret` values; no route may cover `upload_path`;
-    `issuer` is whether the settings have an issuer of JSON Web Tokens.
+    `issuer` is whether the settings have an issuer of JSON Web Tokens. What only a deployment has is
+    a warning.
     """
-    kinds = (*KINDS, routing_kind(upload_path.text, issuer=issuer))
-    plugins = Plugins(folders, Services(), kinds, keys)
+    if not folders:
+        print("warning: there is nothing to check: name folders with --plugins DIR", file=sys.stderr)
+    missing: list[ConfigError] = []
+    plugins = Plugins(folders, Services(), (*KINDS, routing_kind(upload_path.text)), keys, missing)
     log_output.set_mask(plugins.mask)
     try:
         plugins.load()
         for line in plugins.describe():
             print(line)
-        warnings = [text for route in _routes(plugins) for text in route.warnings()]
-        if shared := shared_names_warning(upload_path, plugins.current.handlers[UPLOADING]):
-            warnings.append(shared)
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        _warn(plugins, upload_path, issuer=issuer)
         results = asyncio.run(_run_all(plugins))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
     finally:
+        for unset in missing:
+            print(f"warning: {unset} (an error for `gateway serve`)", file=sys.stderr)
         plugins.close()
     for result in results:
         _print_result(result, plugins.mask)
     failed = sum(bool(result.failures) for result in results)
     print(f"{len(plugins.current.files)} files, {len(results)} tests, {failed} failed")
     return 1 if failed else 0
+
+
+def _warn(plugins: Plugins, upload_path: UploadPathTemplate, *, issuer: bool) -> None:
+    """Print what is doubtful in the plugins, and what they need of a deployment."""
+    warnings = [f"{folder}: {NO_FILES}" for folder in plugins.current.empty_folders]
+    warnings += [text for route in _routes(plugins) for text in route.warnings()]
+    if shared := shared_names_warning(upload_path, plugins.current.handlers[UPLOADING]):
+        warnings.append(shared)
+    for route in _routes(plugins):
+        if route.route.auth == "jwt" and not issuer:
+            place = f"{route.document.file}:{route.document.line('proxy', 'authorization', 'auth')}"
+            warnings.append(f"{place}: {NO_ISSUER} (an error for `gateway serve`)")
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 async def _run_all(plugins: Plugins) -> list[TestResult]:

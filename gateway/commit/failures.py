@@ -6,7 +6,7 @@ import errno
 import logging
 import sqlite3
 
-from gateway.errors import Refusal
+from gateway.errors import Refusal, descriptor_refusal
 from gateway.storage.local.incoming import NO_SPACE_ERRNOS, IncomingFile
 from gateway.telemetry.logs import event
 
@@ -17,6 +17,9 @@ def refusal_of(error: Exception) -> Refusal:
     """Return the refusal that tells why nothing was stored."""
     if isinstance(error, Refusal):
         return error
+    if (refusal := descriptor_refusal(error)) is not None:
+        log.error("an upload could not be stored: %s", error, extra=event("descriptors.exhausted"))
+        return refusal
     if isinstance(error, OSError) and error.errno in NO_SPACE_ERRNOS:
         return Refusal("no_space", "the disk is full: nothing was stored")
     if isinstance(error, OSError) and error.errno == errno.EFBIG:

@@ -63,6 +63,8 @@ class LocalWriter:
         except asyncio.CancelledError:
             reserving.add_done_callback(_close_reservation)
             raise
+        except OSError as error:
+            raise refusal_of(error) from error
         file = self._file(upload, algorithms)
         if self._disk.durable:
             file.start_writeback()

@@ -25,7 +25,7 @@ from typing import Final
 
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
-from gateway.storage.local.directory import sync_folder
+from gateway.storage.local.directory import sync_file_system, sync_folder
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.storage.local.state_dir import (
@@ -73,7 +73,7 @@ def _settle(incoming: IncomingDirectory, journal: Journal, one_time_marks: OneTi
     removed = undone = 0
     if journal.outbox.has_unclaimed().result():
         # Their final names were given, maybe not made durable; handlers are about to rely on them.
-        os.sync()
+        sync_file_system(incoming.fd)
     for upload_ids in _chunks(incoming.upload_ids()):
         recorded = journal.outbox.recorded_uploads(upload_ids).result()
         noted = journal.published_notes.find(upload_ids).result()

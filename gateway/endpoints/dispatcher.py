@@ -26,9 +26,9 @@ from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome
+from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome, descriptor_refusal
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
-from gateway.http.protocol import UPLOAD_ID, abort
+from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
 from gateway.http.responses import ApiHandler, GatewayResponse, refusal_response
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
@@ -148,7 +148,14 @@ class Dispatcher:
         if not owner:
             self.auth.local_only.refuse_foreign_host(request.headers)
         incoming = IncomingRequest(request, owner=owner)
-        raw_path = incoming.raw_path
+        try:
+            return await self._serve(incoming)
+        finally:
+            if incoming.caller is not None and incoming.caller.principal is not None:
+                request[PRINCIPAL] = incoming.caller.principal["name"]
+
+    async def _serve(self, incoming: IncomingRequest) -> GatewayResponse:
+        request, raw_path = incoming.request, incoming.raw_path
         if (match := match_object_path(raw_path)) is not None:
             serve = partial(self._object, incoming, match)
             return await serve_cross_origin(request, SIGNED_URLS, SIGNED_URLS.methods, serve)
@@ -233,6 +240,8 @@ class Dispatcher:
             "ms": round((time.monotonic() - started) * 1000, 1),
             "remote": self.auth.proxies.client_address(request.remote, request.headers),
         }
+        if PRINCIPAL in request:
+            fields["principal"] = request[PRINCIPAL]
         if UPLOAD_ID in request:
             fields["upload_id"] = request[UPLOAD_ID]
         if response is None:
@@ -251,6 +260,9 @@ def _error_response(error: Exception) -> GatewayResponse | None:
         message = "closing connection without a response: outcome of the upload is unknown: %s"
         log.error(message, error, extra=event("upload.unknown"))
         return None
+    if (refusal := descriptor_refusal(error)) is not None:
+        log.error("a request was refused: %s", error, extra=event("descriptors.exhausted"))
+        return refusal_response(refusal)
     log.error("a request failed", exc_info=error, extra=event("request.failed"))
     message = "internal server error; the server log has details under this X-Request-Id"
     return refusal_response(Refusal("internal", message))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,9 +42,16 @@ class Progress:
             "bytes": self.received,
             "content_length": self.upload.content_length,
             "created": iso_time(self.upload.created),
+            "principal": named_principal(self.upload.principal),
+            "remote": self.upload.remote,
             "error": self.error,
             "handlers": [],
         }
+
+
+def named_principal(principal: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Return name and kind of a principal; its claims are for handlers only."""
+    return None if principal is None else {key: str(principal.get(key, "")) for key in ("name", "kind")}
 
 
 class Inflight:

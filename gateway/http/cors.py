@@ -146,7 +146,10 @@ def _set_headers(
 
 
 def _allows(policy: CorsPolicy, origin: str | None) -> bool:
-    return origin is not None and bool({"*", origin, origin.lower()} & set(policy.origins))
+    """Tell whether a policy names an origin; scheme and host have no case (RFC 6454 section 4)."""
+    if origin is None:
+        return False
+    return "*" in policy.origins or origin.lower() in map(str.lower, policy.origins)
 
 
 def _with_origin(vary: str | None) -> str:

@@ -6,31 +6,35 @@ One handler gets every request right after its headers: nothing is routed or rea
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
-from aiohttp.web_protocol import _ErrInfo
 
 from gateway.errors import ConfigError, Refusal
-from gateway.http.responses import Response, refusal_response
+from gateway.http import connection
+from gateway.http.connection import ClientConnection, refuse_request
+from gateway.http.limits import ConnectionLimits
 from gateway.http.tracebacks import drop_tracebacks
-from gateway.telemetry.logs import event
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 log = logging.getLogger("gateway.http")
 
 READ_BUFFER_BYTES: Final = 512 << 10
-MAX_HEADER_LINE_BYTES: Final = 16 << 10
+MAX_LINE_BYTES: Final = 2 << 20
 KEEP_ALIVE_TIMEOUT: Final = 75.0
 """Seconds that an idle connection, or one that never sends a request, is kept."""
 
 UPLOAD_ID: Final = web.RequestKey("upload_id", str)
 """The id of a request's upload, for its line in the access log."""
+
+PRINCIPAL: Final = web.RequestKey("principal", str)
+"""The name of who sent a request, for its line in the access log."""
 
 HTTP_VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
@@ -40,73 +44,40 @@ SINGLE_HEADERS: Final = ("Authorization", "Content-Type")
 _HOST: Final = re.compile(r"[A-Za-z0-9._~:\[\]!$&'()*+;=%-]*")
 _ABSOLUTE_TARGET: Final = re.compile(r"https?://([^/?#]+)", re.IGNORECASE)
 
+DEFAULT_LIMITS: Final = ConnectionLimits()
+
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class _Protocol(web.RequestHandler):
-    """aiohttp's connection; malformed requests get an error of the table."""
-
-    _latest_body: StreamReader | None = None
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.disconnect_callbacks: set[Callable[[], None]] = set()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Call those that wait for something else than the client."""
-        super().connection_lost(exc)
-        self._latest_body = None
-        self._messages.clear()  # nobody gets to the requests that waited behind the last one
-        for callback in tuple(self.disconnect_callbacks):
-            callback()
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what arrived. Where the parser gives up inside a body, fail that body.
-
-        aiohttp (3.14) only queues an error behind the request, whose reader would wait in vain.
-        """
-        count = self._request_count
-        super().data_received(data)
-        if self._request_count == count:
-            return
-        message, body = self._messages[-1]
-        previous = self._latest_body
-        if isinstance(message, _ErrInfo):
-            drop_tracebacks(message.exc)  # it holds `data`
-            if previous is not None and not previous.is_eof():
-                previous.set_exception(web.RequestPayloadError("the body is not well-formed"))
-        self._latest_body = body
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Resume reading; do nothing where it never stopped (aiohttp calls this for every chunk)."""
-        if self._reading_paused or self._buffer_paused:
-            super().resume_reading(resume_parser)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Return an error of the table for what the parser could not read."""
-        if status >= 500:
-            log.error("request failed unexpectedly", exc_info=exc, extra=event("request.failed"))
-            refusal = Refusal("internal", "internal server error; the server log has details")
-            return refusal_response(refusal)
-        response = _malformed(request, (message or "not HTTP").strip().splitlines()[0])
-        response.force_close()
-        # aiohttp takes such a request for HTTP/1.0, where closing is the default.
-        response.headers["Connection"] = "close"
-        return response
-
-
 class _Server(web.Server):
+    """Makes connections with limits, and checks their times while there are any."""
+
+    def __init__(self, limits: ConnectionLimits, handler: Handler, **named: Any) -> None:
+        super().__init__(handler, **named)
+        self._limits = limits
+        self._checked = 0.0
+        self._check_timer: asyncio.TimerHandle | None = None
+
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        return ClientConnection(self._limits, self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if self._check_timer is None:
+            self._checked = self._loop.time()
+            self._check_timer = self._loop.call_later(connection.CHECK_INTERVAL, self._check)
+
+    def _check(self) -> None:
+        now, self._check_timer = self._loop.time(), None
+        for handler in self.connections:
+            if isinstance(handler, ClientConnection):
+                handler.check_times(now - self._checked)
+        self._checked = now
+        if self._connections:
+            self._check_timer = self._loop.call_later(connection.CHECK_INTERVAL, self._check)
 
 
-def make_runner(handler: Handler) -> web.ServerRunner:
+def make_runner(handler: Handler, limits: ConnectionLimits = DEFAULT_LIMITS) -> web.ServerRunner:
     """Return a runner that gives each unambiguous request to `handler`, body unread and undecoded.
 
     Raises `ConfigError` if aiohttp has only its parser in Python, which is more lenient.
@@ -117,6 +88,7 @@ def make_runner(handler: Handler) -> web.ServerRunner:
             "or install a wheel of aiohttp"
         )
     server = _Server(
+        limits,
         _refusing_ambiguous(handler),
         auto_decompress=False,
         read_bufsize=READ_BUFFER_BYTES,
@@ -124,8 +96,10 @@ def make_runner(handler: Handler) -> web.ServerRunner:
         lingering_time=0.0,
         access_log=None,
         logger=log,
-        max_line_size=MAX_HEADER_LINE_BYTES,
-        max_field_size=MAX_HEADER_LINE_BYTES,
+        # The connection bounds heads as a whole, and answers in order: aiohttp's parser forgets the
+        # requests in front of a line that is too long.
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
     )
     return web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
 
@@ -145,16 +119,11 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
         if request.version not in HTTP_VERSIONS:
             # The status line repeats the version, and must not claim to support it.
             request._cache["version"] = HttpVersion10
-        response = _malformed(request, problem)
+        response = refuse_request(request, Refusal("bad_request", f"malformed request: {problem}"))
         await response.send(request, close=True)
         return response
 
     return handle
-
-
-def _malformed(request: web.BaseRequest, problem: str) -> Response:
-    log.info("malformed request", extra=event("request.refused", status=400, remote=request.remote))
-    return refusal_response(Refusal("bad_request", f"malformed request: {problem}"))
 
 
 def _ambiguity(request: web.BaseRequest) -> str | None:
@@ -217,7 +186,7 @@ def on_disconnect(request: web.BaseRequest, callback: Callable[[], None]) -> Ite
     if request.transport is None:
         callback()
     protocol = request.protocol
-    callbacks = protocol.disconnect_callbacks if isinstance(protocol, _Protocol) else set()
+    callbacks = protocol.disconnect_callbacks if isinstance(protocol, ClientConnection) else set()
     callbacks.add(callback)
     try:
         yield

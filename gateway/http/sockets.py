@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import ssl
+from typing import Final
 
 from gateway.domain.addresses import host_port
 from gateway.errors import ConfigError
 from gateway.settings import Settings
 from gateway.storage.local.state_dir import StateDirectory
+
+UPLOAD_DESCRIPTORS: Final = 4
+"""The connection, its duplicate for a thread, the file, and the folder that it goes to."""
 
 
 def owner_socket(state: StateDirectory) -> socket.socket:
@@ -62,6 +67,20 @@ def _bind_error(settings: Settings, error: OSError) -> str:
             return f"{place} cannot be bound without privileges: choose a --port of 1024 or higher"
         case _:
             return f"{place} cannot be bound ({error.strerror}): choose another --host or --port"
+
+
+def descriptors_left() -> bool:
+    """Tell whether this process can open as much as one upload needs at once."""
+    opened: list[int] = []
+    try:
+        while len(opened) < UPLOAD_DESCRIPTORS:
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return True
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

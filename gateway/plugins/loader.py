@@ -29,13 +29,15 @@ from gateway.telemetry.redaction import Mask
 RELOAD_TIMEOUT: Final = 120.0
 """Seconds that a reload may take: a script's top-level code may never end."""
 
+NO_FILES: Final = "this plugins folder has no plugin: its files end with .yaml or .yml"
+
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass(frozen=True, slots=True)
 class PluginSet:
-    """All plugins of one load. Handlers of each event are in name order.
+    """All plugins of one load. Handlers of each event are in name order; `empty_folders` have no file.
 
     By the name of their kind, `plugins` holds those of every kind that makes any, in name order, and
     `combined` what a kind made of all of its plugins.
@@ -47,6 +49,7 @@ class PluginSet:
     files: tuple[Path, ...] = ()
     plugins: Mapping[str, tuple[Plugin, ...]] = field(default_factory=dict, repr=False)
     combined: Mapping[str, object] = field(default_factory=dict, repr=False)
+    empty_folders: tuple[Path, ...] = ()
 
     @property
     def schedules(self) -> dict[str, Schedule]:
@@ -68,7 +71,8 @@ class Plugins:
 
     `current` is the newest set that loaded without an error: read it once, two reads may give two sets.
     `mask` takes the secrets of all configs, also of former sets, out of a text. `make_keys` is
-    called at every load.
+    called at every load. `missing`, where it is given, takes errors of values that only a deployment
+    has; the plugins are loaded without them.
     """
 
     def __init__(
@@ -77,10 +81,12 @@ class Plugins:
         services: Services,
         kinds: Sequence[Kind] = KINDS,
         make_keys: LoadKeys = SecretKeys,
+        missing: list[ConfigError] | None = None,
     ) -> None:
         self.services = services
         self.mask = Mask()
         self._make_keys = make_keys
+        self._missing = missing
         self._folders = tuple(folders)
         self._kinds = kinds
         self.current = _NO_PLUGINS
@@ -149,7 +155,11 @@ class Plugins:
             raise
         _show_lines([plugin.document for plugin in parsed], self._kinds)
         number = self.current.number + 1
-        return PluginSet(number, _by_event(plugins[HANDLER]), configs, tuple(files), plugins, combined)
+        handlers, empty = (
+            _by_event(plugins[HANDLER]),
+            tuple(f for f in self._folders if not find_files([f])),
+        )
+        return PluginSet(number, handlers, configs, tuple(files), plugins, combined, empty)
 
     def _load_configs(self, parsed: list[ParsedPlugin], errors: list[ConfigError]) -> Configs:
         """Resolve the values; their secrets are masked from now on, also if this load fails."""
@@ -157,7 +167,7 @@ class Plugins:
         keys = _attempt(errors, self._make_keys)
         for plugin in parsed:
             if isinstance(plugin.model, ConfigModel) and keys is not None:
-                references = References(plugin.document, keys)
+                references = References(plugin.document, keys, self._missing)
                 config = _attempt(errors, references.resolve, plugin.model.config, "config")
                 values[plugin.name] = config or {}
                 self.mask.add_secrets(references.secrets)

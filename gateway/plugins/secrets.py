@@ -122,11 +122,18 @@ def _from_file(path: Path) -> Iterator[str]:
 
 
 class References:
-    """Resolves the references of one document and keeps their values as `secrets`, to be masked."""
+    """Resolves the references of one document and keeps their values as `secrets`, to be masked.
 
-    def __init__(self, document: Document, keys: SecretKeys) -> None:
+    With `missing`, what only a deployment has (a variable, a file, a key) is noted there and its
+    reference stays in its place. Otherwise that is an error.
+    """
+
+    def __init__(
+        self, document: Document, keys: SecretKeys, missing: list[ConfigError] | None = None
+    ) -> None:
         self._document = document
         self._keys = keys
+        self._missing = missing
         self.secrets: list[str] = []
 
     def resolve(self, value: Any, *where: object) -> Any:
@@ -142,6 +149,8 @@ class References:
         return value
 
     def _decrypt(self, token: SecretToken, where: tuple[object, ...]) -> str:
+        if not self._keys and self._missing is not None:
+            return self._placeholder(f"this !secret cannot be opened: {_NO_KEY}", "!secret", where)
         try:
             value = self._keys.decrypt(token.text)
         except DecryptionError as error:
@@ -154,9 +163,15 @@ class References:
         if scheme == "env":
             value = os.environ.get(name)
             if value is None:
-                raise self._error(f"the environment variable {name} is not set", where)
+                message = f"the environment variable {name} is not set"
+                return self._placeholder(message, match[0], where)
         elif scheme == "file":
-            value = self._read(name, where)
+            try:
+                value = self._read(name, where)
+            except FileNotFoundError:
+                return self._placeholder(
+                    f"the file {name} cannot be read: no such file", match[0], where
+                )
         else:
             raise self._error(f"there is no ${{{scheme}:}}: use ${{env:NAME}} or ${{file:PATH}}", where)
         self.secrets.append(value)
@@ -166,6 +181,8 @@ class References:
         try:
             with (self._document.file.parent / name).open(encoding="utf-8") as file:
                 text = file.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise self._error(f"the file {name} cannot be read: {error.strerror}", where) from None
         except UnicodeDecodeError:
@@ -173,6 +190,14 @@ class References:
         if len(text) > MAX_FILE_BYTES:
             raise self._error(f"the file {name} is larger than {MAX_FILE_BYTES} bytes", where)
         return text.removesuffix("\n").removesuffix("\r")
+
+    def _placeholder(self, message: str, text: str, where: tuple[object, ...]) -> str:
+        """Return `text` for a value that is missing here. Raises `ConfigError` where it must not be."""
+        error = self._error(message, where)
+        if self._missing is None:
+            raise error
+        self._missing.append(error)
+        return text
 
     def _error(self, message: str, where: tuple[object, ...]) -> ConfigError:
         return self._document.error(message, *where)

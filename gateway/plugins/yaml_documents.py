@@ -119,8 +119,9 @@ def find_files(folders: Iterable[Path]) -> list[Path]:
     files: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            message = "this plugins folder does not exist: create it or correct --plugins"
-            raise ConfigError(message, str(folder))
+            what = "is a file: name its folder with"
+            there = what if folder.exists() else "does not exist: create it or correct"
+            raise ConfigError(f"this plugins folder {there} --plugins", str(folder))
         for path in sorted(_walk(folder)):
             files.setdefault(os.path.realpath(path), path)
     return list(files.values())

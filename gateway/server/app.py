@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from aiohttp import web
@@ -22,14 +22,17 @@ from gateway.domain.schedules import Schedule
 from gateway.endpoints.dispatcher import Dispatcher
 from gateway.errors import ConfigError
 from gateway.events.scheduler import Scheduler
+from gateway.http.limits import ConnectionLimits, connection_share
 from gateway.http.protocol import make_runner
 from gateway.http.sockets import load_certificate, owner_socket, tls_context
+from gateway.plugins.loader import NO_FILES
 from gateway.plugins.shared_names import shared_names_warning
 from gateway.server.delivery import EventDelivery
 from gateway.server.endpoints import Endpoints, open_endpoints
 from gateway.server.process import protected_places
 from gateway.server.resources import Resources
 from gateway.server.script_services import HOOKS_GRACE
+from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
@@ -75,6 +78,8 @@ class Gateway:
                 log.info("%s", line, extra=event("gateway.configured"))
             for line in plugins:
                 log.info("%s", line, extra=event("plugin.loaded"))
+            for folder in self.resources.plugins.current.empty_folders:
+                log.warning("%s: %s", folder, NO_FILES, extra=event("plugins.empty"))
             log.info("%s", authorization, extra=event("authorization.chosen"))
             settings, handlers = self.resources.settings, self.resources.plugins.current.handlers
             if shared := shared_names_warning(settings.upload_template, handlers[UPLOADING]):
@@ -117,7 +122,7 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         delivery = EventDelivery(resources, metrics)
         endpoints = await open_endpoints(stack, resources, metrics, delivery)
         dispatcher = endpoints.dispatcher
-        servers = [make_runner(dispatcher.handle), make_runner(dispatcher.handle_owner)]
+        servers = _make_servers(resources.settings, dispatcher)
         stack.push_async_callback(_clean_up, servers)
         for server in servers:
             await server.setup()
@@ -131,6 +136,21 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         stack.push_async_callback(_stop_accepting, dispatcher, servers)
         await _listen(resources, *servers)
         yield Gateway(resources, metrics, delivery, endpoints, scheduler, servers)
+
+
+def _make_servers(settings: Settings, dispatcher: Dispatcher) -> list[web.ServerRunner]:
+    """Return the server of the network and that of the owner, whose connections no client shares."""
+    limits = ConnectionLimits(
+        settings.max_header_bytes,
+        settings.idle_timeout,
+        settings.min_rate,
+        connection_share(),
+        is_shared_address=lambda peer: dispatcher.auth.proxies.believes(peer, {}),
+    )
+    return [
+        make_runner(dispatcher.handle, limits),
+        make_runner(dispatcher.handle_owner, replace(limits, share=None)),
+    ]
 
 
 async def _start_backends(stack: AsyncExitStack, resources: Resources) -> None:

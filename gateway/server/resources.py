@@ -22,6 +22,7 @@ from gateway.commit.records import Subscribers, UploadEvents
 from gateway.commit.recover import absorb_slots, create_journals, recover
 from gateway.commit.writer import StorageWriter
 from gateway.domain.model import OBJECT_CREATED, UPLOADED
+from gateway.endpoints.downloads.handler import MAX_OPEN_FILES
 from gateway.endpoints.notifications.presigned_uploads import PresignedUploads
 from gateway.events.journal import Journal
 from gateway.files.peers import Peers
@@ -45,6 +46,7 @@ from gateway.storage.keyfile import read_secrets
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.protocols import Storage
+from gateway.storage.s3.client import MAX_CONNECTIONS as READ_CONNECTIONS
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.storage import S3Storage
 from gateway.telemetry.logs import event
@@ -147,7 +149,9 @@ def _storage_clients(settings: Settings, plugins: Plugins) -> tuple[Clients, ...
     if settings.storage == "file":
         return ()
     mask = plugins.mask.add_secrets
-    reading, signing = Clients(mask), Clients(mask, endpoint=settings.storage_public_url)
+    # Each download that is read slowly holds a connection: as many as downloads, and some for the rest.
+    reading = Clients(mask, connections=MAX_OPEN_FILES + READ_CONNECTIONS)
+    signing = Clients(mask, endpoint=settings.storage_public_url)
     plugins.services.closers += [reading.close, signing.close]
     return reading, signing, Clients(mask, connections=MAX_CONNECTIONS, attempts=1)
 

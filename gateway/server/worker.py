@@ -31,7 +31,7 @@ from gateway.files.peers import Peers
 from gateway.files.service import FilesService, SharedDisk
 from gateway.http.protocol import make_runner
 from gateway.http.responses import json_response, refusal_response
-from gateway.http.sockets import listening_socket, tls_context
+from gateway.http.sockets import descriptors_left, listening_socket, tls_context
 from gateway.plugins import Plugins
 from gateway.plugins.hooks import Hooks
 from gateway.records.collection import open_records
@@ -193,7 +193,11 @@ class _WorkerPages:
         if incoming.raw_path == "/-/health":
             return json_response({"status": "ok"})
         if incoming.raw_path == "/-/ready":
-            checks = {"engine": self.resources.nats.ready, "scripts": self.resources.hooks.alive}
+            checks = {
+                "engine": self.resources.nats.ready,
+                "scripts": self.resources.hooks.alive,
+                "descriptors": await asyncio.to_thread(descriptors_left),
+            }
             ready = all(checks.values())
             return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
         if incoming.raw_path != "/-/metrics":

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG: Final = Path("config", "gateway.yaml")
 
-_MESSAGES: Final = {"extra_forbidden": "is not a known key", "missing": "is missing"}
+_MESSAGES: Final = {
+    "extra_forbidden": "is not a known key",
+    "missing": "is missing",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+}
 
 
 def load(
@@ -51,6 +56,9 @@ def load(
     config = _config_file(outer, start)
     inner = from_file(config, errors) if config else {}
     sources = {**inner, **outer}
+    errors += [
+        item.error("is empty: name a path") for name, item in sources.items() if _empty(name, item)
+    ]
     directory = cwd / str(sources["directory"].value) if "directory" in sources else cwd
     plain = {
         name: _absolute(name, item.value, cwd if name in outer or name == "directory" else directory)
@@ -94,6 +102,12 @@ def _config_file(outer: Mapping[str, SourcedValue], start: Path) -> Path | None:
         return Path.cwd() / str(outer["config"].value)
     default = start / DEFAULT_CONFIG
     return default if os.path.exists(default) else None
+
+
+def _empty(name: str, item: SourcedValue) -> bool:
+    """Tell whether a setting of paths has an empty one, which would be the current folder."""
+    values = item.value if isinstance(item.value, list) else [item.value]
+    return ROWS[name].option.path and "" in values
 
 
 def _absolute(name: str, value: Any, base: Path) -> Any:

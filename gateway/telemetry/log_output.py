@@ -41,8 +41,25 @@ class _Masked(logging.Formatter):
         self.process_fields: Mapping[str, Any] = NO_FIELDS
 
     def message(self, record: logging.LogRecord) -> str:
-        """Return the sentence of the line."""
-        return self._masked(record.getMessage())
+        """Return the sentence of the line.
+
+        What a request hides is masked in the arguments of our own sentences, not in their constant
+        words: a client could edit the log. Sentences of scripts and libraries have no such parts.
+        """
+        if not record.args or not _is_own(record.name):
+            message = record.getMessage()
+            return self.mask(message) if _is_own(record.name) else self._masked(message)
+        arguments = record.args
+        if isinstance(arguments, Mapping):
+            filled = str(record.msg) % {key: self._argument(value) for key, value in arguments.items()}
+        else:
+            filled = str(record.msg) % tuple(map(self._argument, arguments))
+        return self.mask(filled)
+
+    def _argument(self, value: object) -> object:
+        if isinstance(value, int | float):
+            return value
+        return self._masked(value) if isinstance(value, str) else _MaskedArgument(value, self._masked)
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the fields of the line."""
@@ -63,6 +80,24 @@ class _Masked(logging.Formatter):
         for secret in hidden_secrets():
             text = text.replace(secret, "[redacted]")
         return self.mask(text)
+
+
+def _is_own(logger: str) -> bool:
+    return logger.partition(".")[0] == "gateway" and not logger.startswith("gateway.plugin.")
+
+
+class _MaskedArgument:
+    """An argument of a log call whose text is masked in whatever way it is written."""
+
+    def __init__(self, value: object, mask: Masking) -> None:
+        self._value = value
+        self._mask = mask
+
+    def __str__(self) -> str:
+        return self._mask(str(self._value))
+
+    def __repr__(self) -> str:
+        return self._mask(repr(self._value))
 
 
 class TextFormatter(_Masked):

@@ -183,17 +183,27 @@ def test_serve_takes_a_folder_from_where_the_user_stands_before_its_own(
     assert "extras: \n" in err
 
 
+PIP = """\
+echo "$*" > "$(dirname "$0")/../arguments"
+echo Collecting aiohttp
+echo "  Downloading aiohttp-3.13.0-cp311-manylinux.whl (1.7 MB)"
+echo "Installing collected packages: aiohttp, upload-gateway"
+exit ${PIP_EXIT:-0}
+"""
+
+
 def test_the_environment_keeps_what_was_installed_and_adds_what_is_asked_for(copy: Path) -> None:
     shutil.copy(PROJECT / "scripts/venv", copy / "scripts/venv")
     shutil.copy(PROJECT / "pyproject.toml", copy)
-    for name, text in (("python", "exit 0"), ("pip", 'echo "pip $*" >&2')):
+    for name, text in (("python", "exit 0"), ("pip", PIP)):
         (copy / ".venv/bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (copy / ".venv/bin" / name).chmod(0o755)
 
     def installed(*extras: str) -> str:
         words = [str(copy / "scripts/venv"), *extras]
-        said = subprocess.run(words, capture_output=True, text=True, check=True).stderr
-        found = re.search(r"--editable (\S+)", said)
+        (copy / ".venv/arguments").write_text("")
+        subprocess.run(words, capture_output=True, text=True, check=True)
+        found = re.search(r"--editable (\S+)", (copy / ".venv/arguments").read_text())
         return found[1] if found else ""
 
     asked = [[], [], ["photos"], [], ["photos"], ["dev", "photos"], ["dev"]]
@@ -203,6 +213,28 @@ def test_the_environment_keeps_what_was_installed_and_adds_what_is_asked_for(cop
     with (copy / "setup.cfg").open("a") as setup:
         setup.write("# changed\n")
     assert [installed("dev"), installed("dev")] == [".[dev]", ""]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_an_installation_prints_a_line_for_each_package_and_all_where_it_fails(
+    copy: Path, code: int
+) -> None:
+    shutil.copy(PROJECT / "scripts/venv", copy / "scripts/venv")
+    shutil.copy(PROJECT / "pyproject.toml", copy)
+    for name, text in (("python", "exit 0"), ("pip", PIP)):
+        (copy / ".venv/bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (copy / ".venv/bin" / name).chmod(0o755)
+    environ = {"PATH": os.environ["PATH"], "PIP_EXIT": str(code)}
+    words = [str(copy / "scripts/venv")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environ, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    said = done.stderr.splitlines()
+    assert said[1:3] == [
+        "  Downloading aiohttp 3.13.0 (1.7 MB)",
+        "  Installing the packages",
+    ]
+    assert ("Collecting aiohttp" in said, len(said) > 3) == (code == 1, code == 1)
+    assert (copy / ".venv/installed").exists() == (code == 0)
 
 
 def test_a_machine_without_a_fitting_python_is_told_what_to_install(copy: Path) -> None:

@@ -18,12 +18,19 @@ from gateway.events.protocols import DeliveryRow, EventHistory
 _MIN_WIDTH: Final = 8
 """Characters of a name or a path that are shown in any terminal."""
 
+_INDENT: Final = "    "
+MAX_WRAPPED: Final = 20
+"""Lines of a path or an error on a terminal; `gateway events show` has the rest."""
+
 _FIXED: Final = len(" delayed TRIES  29m ago  ")
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 class DeliveryTable:
-    """A table of deliveries that is printed page by page."""
+    """A table of deliveries that is printed page by page.
+
+    On a terminal ids, paths and errors stay whole: what does not fit goes on in lines below.
+    """
 
     def __init__(self) -> None:
         self._wide = not sys.stdout.isatty()
@@ -34,13 +41,23 @@ class DeliveryTable:
         """Yield the lines of one delivery; first of all the header."""
         if self._columns is None:
             self._columns = self._measured(page)
-            yield self._line("EVENT", "HANDLER", "STATE", "TRIES", "DUE", "PATH")
+            yield self._line("EVENT", "HANDLER", "STATE", "TRIES", "DUE") + "PATH"
         due = when(row.due) if self._wide else _from_now(row.due)
+        line = self._line(row.event_id, row.handler, row.state, str(row.attempt), due)
         path = printable(row.path or "")
-        yield self._line(row.event_id, row.handler, row.state, str(row.attempt), due, path)
+        if self._wide or len(line) + len(path) <= self._width:
+            yield (line + path).rstrip()
+        else:
+            yield line.rstrip()
+            yield from self._wrapped(path)
         if row.error and row.state != "done":
-            first = "    " + printable(row.error.splitlines()[0])
-            yield first if self._wide else cut(first, self._width)
+            yield from self._wrapped(printable(row.error.splitlines()[0]))
+
+    def _wrapped(self, text: str) -> Iterator[str]:
+        """Yield an indented text in full: in lines of a terminal, else in one."""
+        width = len(text) if self._wide else max(self._width - len(_INDENT), _MIN_WIDTH)
+        for start in range(0, min(len(text), width * MAX_WRAPPED), max(width, 1)):
+            yield _INDENT + text[start : start + width]
 
     def _measured(self, page: Sequence[DeliveryRow]) -> tuple[int, int]:
         """Return the widths of event and handler. Ids are not cut, so that they can be copied."""
@@ -50,14 +67,10 @@ class DeliveryTable:
             handler = min(handler, max((self._width - event - _FIXED) // 2, _MIN_WIDTH))
         return event, handler
 
-    def _line(self, event: str, handler: str, state: str, tries: str, due: str, path: str) -> str:
+    def _line(self, event: str, handler: str, state: str, tries: str, due: str) -> str:
         widths = self._columns or (0, 0)
         begin = f"{printable(event):<{widths[0]}} {cut(printable(handler), widths[1]):<{widths[1]}}"
-        begin += f" {state:<7} {tries:>5}  "
-        if self._wide:
-            return f"{begin}{due:<19}  {path}".rstrip()
-        begin += f"{due:<7}  "
-        return (begin + cut(path, max(self._width - len(begin), _MIN_WIDTH))).rstrip()
+        return f"{begin} {state:<7} {tries:>5}  {due:<{19 if self._wide else 7}}  "
 
 
 def event_lines(history: EventHistory) -> Iterator[str]:
@@ -95,11 +108,8 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """Return `text` in `width` characters; a longer one is cut in the middle."""
-    if len(text) <= width:
-        return text
-    head = (width - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+    """Return `text` in `width` characters; a longer one is cut at its end."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def when(moment: float) -> str:

@@ -16,12 +16,13 @@ from gateway.auth.request import IncomingRequest
 from gateway.commit.disk import DiskSpace
 from gateway.domain.units import iso_time
 from gateway.endpoints.admin.processes import ProcessClients
-from gateway.endpoints.inflight import Inflight
+from gateway.endpoints.inflight import Inflight, named_principal
 from gateway.errors import EventEngineUnavailable, Refusal
 from gateway.events import protocols
 from gateway.events.ledger import JournalLedger
 from gateway.events.protocols import Depth
 from gateway.http.responses import ApiHandler, Response, json_response
+from gateway.http.sockets import descriptors_left
 from gateway.plugins.hooks import Hooks
 from gateway.telemetry.metrics import Metrics, SharedQueueDepth, Waiting, merge_expositions
 
@@ -70,6 +71,7 @@ class ReadinessEndpoint:
                 "journal": await self._journal_writable(),
                 "disk": await asyncio.to_thread(self.disk_space.accepts_uploads),
                 "scripts": self.hooks.alive,
+                "descriptors": await asyncio.to_thread(descriptors_left),
             }
             if self.storage is not None:
                 checks["storage"] = await self.storage()
@@ -197,6 +199,9 @@ class UploadStatusEndpoint:
             "state": "unsettled" if row["pending"] else "stored",
             **{name: row[name] for name in ("path", "bytes", "mime")},
             **{name: iso_time(row[name]) for name in ("created", "committed")},
+            "principal": named_principal(json.loads(row["principal"] or "null")),
+            "remote": row["remote"],
+            **({} if row["digests"] == "{}" else {"digests": json.loads(row["digests"])}),
             **({"place": _object_place(row["place"])} if row["place"] else {}),
             "handlers": [self._handler_status(delivery) for delivery in row["handlers"]],
         }

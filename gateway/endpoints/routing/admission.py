@@ -30,6 +30,10 @@ PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
 
 TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
 
+METHOD_OVERRIDES: Final = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
+METHOD_PARAMETER: Final = "_method"
+"""What some frameworks read another method from."""
+
 MAX_COUNTERS: Final = 100_000
 """Counters of rates; one more removes the oldest."""
 
@@ -45,8 +49,12 @@ class AuthorizeStep:
         self._cors_policy = cors_policy
 
     async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
-        """Raise `Refusal` as `Auth.authenticate`; `unauthorized`, `insufficient_scope`, `forbidden`."""
+        """Raise `Refusal`.
+
+        As `Auth.authenticate`; `unauthorized`, `insufficient_scope`, `forbidden`, `bad_request`.
+        """
         route = context.route
+        _refuse_other_method(context)
         mode = self._auth.mode if route.auth == "default" else route.auth
         caller = await self._auth.authenticate(context.incoming, jwt=mode == JWT)
         context.principal = caller.principal
@@ -81,6 +89,21 @@ class AuthorizeStep:
             lines = context.headers.getall(name, ())
             if any(self._auth.holds_token({name: line}) for line in lines):
                 context.headers.popall(name)
+
+
+def _refuse_other_method(context: RequestContext) -> None:
+    """Refuse a request whose upstream may take it for one with another method.
+
+    Frameworks can be told to (Rails, Laravel, Express, ASP.NET). Where a route lists its methods, naming
+    another must not avoid what it asks of that one. Raises `Refusal("bad_request")`.
+    """
+    if not context.route.operations or not context.route.upstreams:
+        return
+    names = [name for name in METHOD_OVERRIDES if name in context.headers]
+    if not names and METHOD_PARAMETER not in context.params:
+        return
+    name = names[0] if names else METHOD_PARAMETER
+    raise Refusal("bad_request", f"this path does not take {name}: send the request with its own method")
 
 
 def _check_rights(principal: Mapping[str, Any], route: Route) -> None:

@@ -159,6 +159,8 @@ class RequestContext:
     """Judges how fast the client sends the body."""
     response_meter: TransferMeter | None = None
     """Judges how fast the client reads a response that streams."""
+    unpacked: bytes | None = None
+    """What scripts see of a body that the client has packed (`Content-Encoding`)."""
     buffered_response: Lease | None = None
     """The bytes of a response that was read whole, while a script and the client need them."""
     method: str | None = None

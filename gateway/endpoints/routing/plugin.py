@@ -36,6 +36,11 @@ RESPONSE: Final = "response_script"
 ARGUMENTS: Final = {REQUEST: "request", RESPONSE: "request, response"}
 """The names that each script has beside those of all scripts."""
 
+NO_ISSUER: Final = (
+    "the route authorizes by JSON Web Token, but no issuer is set: add --jwt-issuer URL --jwt-audience"
+    " NAME"
+)
+
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 Result = TypeVar("Result")
@@ -132,11 +137,7 @@ class _RouteBuilder:
         self._check_paths()
         auth = model.proxy.authorization.auth
         if auth == "jwt" and not self.issuer:
-            advice = (
-                "the route authorizes by JSON Web Token, but no issuer is set: add --jwt-issuer URL"
-                " --jwt-audience NAME (gateway check needs them too)"
-            )
-            self._error(advice, "proxy", "authorization", "auth")
+            self._error(NO_ISSUER, "proxy", "authorization", "auth")
         target = model.target
         return Route(
             name=self.name,

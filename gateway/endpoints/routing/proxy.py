@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
+from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext, Route
 from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResponse
 from gateway.endpoints.routing.upstream_call import UpstreamCaller, UpstreamFailed
 from gateway.endpoints.routing.upstreams import UpstreamAttempt, Upstreams
@@ -123,7 +123,7 @@ class Proxy:
             try:
                 response = await self._caller.call(context, upstream)
             except UpstreamFailed as failure:
-                self._fail(attempt, failure, context.route.name)
+                self._fail(attempt, failure, context.route)
                 raise
             finally:
                 self.upstreams.end(attempt)
@@ -134,11 +134,12 @@ class Proxy:
             response.on_close(leases.pop_all().close)
             return response
 
-    def _fail(self, attempt: UpstreamAttempt, failure: UpstreamFailed, route: str) -> None:
+    def _fail(self, attempt: UpstreamAttempt, failure: UpstreamFailed, route: Route) -> None:
         seconds = self.upstreams.fail(attempt, connected=failure.connected)
         # Without the cause: aiohttp's message quotes the request with its credentials.
-        fields = {"upstream": attempt.upstream, "route": route, "code": failure.refusal.code}
-        suspended = {"suspended_seconds": seconds} if seconds else {}
+        fields = {"upstream": attempt.upstream, "route": route.name, "code": failure.refusal.code}
+        others = seconds and len(route.upstreams) > 1  # a single one stays in use
+        suspended = {"suspended_seconds": seconds} if others else {}
         log.warning("%s", failure, extra=event("upstream.failed", **fields, **suspended))
 
     def _route_share(self, route: str) -> FairShare:

@@ -30,6 +30,10 @@ MAX_SHORT_BYTES: Final = 32 << 10
 """Bytes of a body that the client's connection takes without waiting."""
 
 
+NOT_ADDED: Final = (hdrs.CONTENT_TYPE, hdrs.SERVER)
+"""What aiohttp may not add to a response that came without it."""
+
+
 class UpstreamResponse:
     """The response of an upstream: status and headers are received, the body is still to be read."""
 
@@ -124,15 +128,15 @@ class ProxyResponse(GatewayResponse):
         return is_unread(request)
 
     async def _prepare_headers(self) -> None:
-        """Leave out the Content-Type that the upstream left out.
+        """Leave out what the upstream left out and aiohttp would add.
 
         Headers whose body has arrived already wait for it: one packet instead of two.
         """
         self._send_headers_immediately = not self._upstream_response.response.content.is_eof()
-        has_type = hdrs.CONTENT_TYPE in self.headers
+        missing = [name for name in NOT_ADDED if name not in self.headers]
         await super()._prepare_headers()
-        if not has_type:
-            self.headers.popall(hdrs.CONTENT_TYPE, None)
+        for name in missing:
+            self.headers.popall(name, None)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the body, then end it; abort the client's connection if it did not end cleanly."""

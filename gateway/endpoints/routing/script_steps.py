@@ -15,16 +15,20 @@ from multidict import CIMultiDict
 from gateway.auth.authenticator import INTERNAL
 from gateway.endpoints.routing.model import Next, RequestContext, RouteScript
 from gateway.endpoints.routing.proxy_response import ProxyResponse
+from gateway.endpoints.routing.script_request import (
+    RequestChanges,
+    ScriptRequest,
+    request_changes,
+    script_request,
+    unpack_request,
+)
 from gateway.endpoints.routing.script_values import (
     BODY_FIELDS,
-    RequestChanges,
     ScriptResponse,
     changed_head,
     remove_unchanged,
-    request_changes,
     response_of,
     response_of_error,
-    script_request,
 )
 from gateway.errors import GatewayError, RecordsUnavailable, Refusal
 from gateway.http.responses import GatewayResponse, Response
@@ -62,7 +66,7 @@ class ScriptSteps:
         script = context.route.request_script
         if script is None:
             return await call_next(context)
-        request = script_request(context)
+        request = await _script_request(context, script)
 
         def convert(value: Any) -> Response | RequestChanges:
             return request_changes(request, context) if value is None else response_of(value)
@@ -80,7 +84,7 @@ class ScriptSteps:
             return await call_next(context)
         if context.route.upstreams and not script.reads_response:
             return await self._change_head(context, script, call_next)
-        request = script_request(context)
+        request = await _script_request(context, script)
         status, headers, body = 204, CIMultiDict[str](), b""
         if context.route.upstreams:
             status, headers, body = await self._fetch(context, MAX_RESPONSE_BYTES)
@@ -101,7 +105,7 @@ class ScriptSteps:
         self, context: RequestContext, script: RouteScript, call_next: Next
     ) -> GatewayResponse:
         """Run a script that does not read the body: the upstream's body streams behind its changes."""
-        request = script_request(context)
+        request = await _script_request(context, script)
         upstream = await call_next(context)
         response = ScriptResponse(upstream.status, CIMultiDict(upstream.headers), b"")
 
@@ -185,6 +189,12 @@ def _log_reference() -> str:
     """Return the words that connect the client's response with the log."""
     request_id = logs.bound_fields().get("request_id")
     return f"; the server log has details under {request_id}" if request_id else ""
+
+
+async def _script_request(context: RequestContext, script: RouteScript) -> ScriptRequest:
+    if script.reads_body:
+        await unpack_request(context)
+    return script_request(context)
 
 
 async def _discard(response: GatewayResponse) -> None:

@@ -1,30 +1,21 @@
-"""What the scripts of routes are given, and what their values mean.
-
-A script gets copies. What it leaves in them counts once all of it has been checked.
-"""
+"""What the values of scripts of routes mean: what they return, and what they leave in a response."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlencode
 
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext
 from gateway.endpoints.routing.whole_response import DIGEST_FIELDS
 from gateway.errors import TABLE
 from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.scripting.callout import HTTPError
 from gateway.plugins.scripting.decision import BYTES, JSON, TEXT, InvalidResult
-
-READ_ONLY: Final = frozenset({"resources", "principal", "remote"})
-"""What a script cannot assign in its request: nothing of it is sent to the upstream."""
 
 FRAMING: Final = (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.CONNECTION)
 """Header fields of a response that the gateway computes."""
@@ -42,28 +33,6 @@ _BREAKS: Final = frozenset("\r\n\0")
 _TOKEN: Final = frozenset(
     "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
-_METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}")
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f\\\\]")
-
-
-@dataclass(slots=True)
-class ScriptRequest:
-    """`request` as a script sees it. What it changes goes upstream, except for READ_ONLY."""
-
-    method: str
-    path: str
-    headers: CIMultiDict[str]
-    params: dict[str, list[str]]
-    resources: dict[str, str]
-    body: bytes = b""
-    principal: dict[str, Any] | None = None
-    remote: str | None = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute. Raises `AttributeError` for READ_ONLY ones that are set already."""
-        if name in READ_ONLY and hasattr(self, name):
-            raise AttributeError(f"request.{name} cannot be assigned: it is not sent to the upstream")
-        object.__setattr__(self, name, value)
 
 
 @dataclass(slots=True)
@@ -73,113 +42,6 @@ class ScriptResponse:
     code: int
     headers: CIMultiDict[str]
     body: Any
-
-
-# -- the request
-
-
-def script_request(context: RequestContext) -> ScriptRequest:
-    """Return `request` for the scripts of a request; it shares nothing with it."""
-    return ScriptRequest(
-        method=context.upstream_method,
-        path=context.path,
-        headers=CIMultiDict(context.headers),
-        params={name: list(values) for name, values in context.params.items()},
-        resources=dict(context.resources),
-        body=context.body or b"",
-        principal=None if context.principal is None else dict(context.principal),
-        remote=context.remote,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RequestChanges:
-    """What a script made of a request; None: as it was."""
-
-    headers: CIMultiDict[str]
-    method: str | None = None
-    path: str | None = None
-    params: Mapping[str, list[str]] | None = None
-    body: bytes | None = None
-
-    def apply(self, context: RequestContext) -> None:
-        """Let the upstream, and later scripts, get it."""
-        context.headers = self.headers
-        if self.method is not None:
-            context.method = self.method
-        if self.path is not None:
-            context.path = self.path
-            context.upstream_path = quote(self.path)
-        if self.params is not None:
-            context.params = self.params
-            context.raw_query = urlencode(self.params, doseq=True)
-        if self.body is not None:
-            context.body = self.body
-
-
-def request_changes(request: ScriptRequest, context: RequestContext) -> RequestChanges:
-    """Return what a script has changed in its request. Raises `InvalidResult`."""
-    headers = checked_headers(request.headers)
-    method = path = params = body = None
-    if request.method != context.upstream_method:
-        method = _checked_method(request.method)
-    if request.path != context.path:
-        path = _checked_path(request.path)
-    if request.params != context.params:
-        params = _checked_params(request.params)
-    if request.body != (context.body or b""):
-        body, mime = encoded_body(request.body)
-        remove_unchanged(headers, context.headers, BODY_FIELDS)
-        if mime and mime != BYTES:  # bytes may be packed, and of any type
-            remove_unchanged(headers, context.headers, (hdrs.CONTENT_ENCODING,))
-            headers.setdefault(hdrs.CONTENT_TYPE, mime)
-    return RequestChanges(headers, method, path, params, body)
-
-
-def _checked_method(method: Any) -> str:
-    if not isinstance(method, str) or not _METHOD.fullmatch(method) or method in NOT_PROXIED_METHODS:
-        names = " and ".join(sorted(NOT_PROXIED_METHODS))
-        raise InvalidResult(
-            f"request.method must be a method in capitals such as PUT, and not {names}: {method!r:.100}"
-        )
-    return method
-
-
-def _checked_path(path: Any) -> str:
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise InvalidResult(f"request.path must be a text that begins with a slash: {path!r:.100}")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise InvalidResult(f"request.path must be valid text: {path!r:.100}") from None
-    # Once more than it is encoded: an upstream that decodes twice must not see them either.
-    for text in (path, unquote(path)):
-        if _CONTROLS.search(text) or {".", ".."} & set(text.split("/")):
-            raise InvalidResult(
-                "request.path must be without dot segments, backslashes and control characters: "
-                f"{path!r:.100}"
-            )
-    return path
-
-
-def _checked_params(params: Any) -> dict[str, list[str]]:
-    if not isinstance(params, Mapping):
-        raise InvalidResult("request.params must be a mapping of names to lists of texts")
-    checked = {}
-    for name, value in params.items():
-        values = [value] if isinstance(value, str) else value
-        texts = isinstance(values, list | tuple) and all(isinstance(text, str) for text in values)
-        if not isinstance(name, str) or not texts:
-            raise InvalidResult(f"request.params[{name!r:.100}] must be a text or a list of texts")
-        checked[name] = list(values)
-    try:
-        urlencode(checked, doseq=True)
-    except UnicodeEncodeError:
-        raise InvalidResult("request.params must be valid text") from None
-    return checked
-
-
-# -- the response
 
 
 def response_of(value: Any) -> Response:

@@ -1,4 +1,4 @@
-"""Unpacks the body of an upstream's response for a script that reads it.
+"""Unpacks bodies for scripts that read them: those of requests, and those of upstreams' responses.
 
 Bounded: a body of a few bytes can unpack to gigabytes.
 """
@@ -10,8 +10,6 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from gateway.errors import Refusal
-
 MAX_CODINGS: Final = 3
 """Codings on top of each other; each is unpacked on its own."""
 
@@ -20,6 +18,18 @@ MAX_MEMBERS: Final = 1024
 
 PIECE_BYTES: Final = 64 << 10
 """Bytes that a decompressor gets at a time: it copies what is left of them at each end of a member."""
+
+
+class UnpackError(ValueError):
+    """A body cannot be unpacked: `str()` completes "the body is ..."."""
+
+
+class UnsupportedCodingError(UnpackError):
+    """Its coding is unknown, or the library for it is not installed."""
+
+
+class TooLargeError(UnpackError):
+    """It is larger than the limit once it is unpacked."""
 
 
 class _Decompressor(Protocol):
@@ -43,12 +53,11 @@ def codings(content_encoding: str) -> list[str]:
 def unpack(body: bytes, content_encoding: str, limit: int) -> bytes:
     """Return `body` without its codings (RFC 9110 section 8.4.1).
 
-    Raises `Refusal("bad_gateway")` for a coding that is not supported here, for a body that is damaged,
-    and for one that is larger than `limit` bytes once it is unpacked.
+    Raises `UnpackError`, one of its subclasses unless the body is damaged.
     """
     names = codings(content_encoding)
     if len(names) > MAX_CODINGS:
-        raise Refusal("bad_gateway", f"the upstream's response has more than {MAX_CODINGS} codings")
+        raise UnsupportedCodingError(f"packed more than {MAX_CODINGS} times")
     for name in reversed(names):
         if body:  # a response to HEAD names a coding without having a body
             body = _unpack_one(body, name, limit)
@@ -70,8 +79,7 @@ def _unpack_one(body: bytes, coding: str, limit: int) -> bytes:
             except Exception as error:  # each library has exceptions of its own
                 raise _damaged(coding) from error
             if len(unpacked) > limit:
-                message = f"the upstream's response is larger than {limit} bytes when unpacked"
-                raise Refusal("bad_gateway", message)
+                raise TooLargeError(f"larger than {limit} bytes when unpacked")
             if members > MAX_MEMBERS:
                 raise _damaged(coding)
             piece = stream.unused_data if stream.eof and piece else b""
@@ -80,13 +88,12 @@ def _unpack_one(body: bytes, coding: str, limit: int) -> bytes:
     return bytes(unpacked)
 
 
-def _damaged(coding: str) -> Refusal:
-    message = f"the upstream's response is packed as {coding}, and cannot be unpacked: it is damaged"
-    return Refusal("bad_gateway", message)
+def _damaged(coding: str) -> UnpackError:
+    return UnpackError(f"packed as {coding} and damaged")
 
 
 def _decompressors(coding: str, body: bytes) -> Callable[[], _Decompressor]:
-    """Return what makes a decompressor. Raises `Refusal("bad_gateway")` for an unsupported coding."""
+    """Return what makes a decompressor. Raises `UnsupportedCodingError`."""
     match coding:
         case "gzip" | "x-gzip":
             return lambda: zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -99,11 +106,7 @@ def _decompressors(coding: str, body: bytes) -> Callable[[], _Decompressor]:
             return lambda: _Brotli(module.Decompressor())
         case "zstd" if (module := _module("compression.zstd", "backports.zstd")) is not None:
             return module.ZstdDecompressor  # type: ignore[no-any-return]  # a library that may be missing
-    message = (
-        f"the upstream's response is packed as {coding!r:.40}, which cannot be unpacked for the script "
-        "of this path: let the upstream honour Accept-Encoding"
-    )
-    raise Refusal("bad_gateway", message)
+    raise UnsupportedCodingError(f"packed as {coding!r:.40}, which cannot be unpacked here")
 
 
 class _Brotli:

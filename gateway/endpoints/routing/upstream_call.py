@@ -23,7 +23,7 @@ from gateway.endpoints.routing.proxy_request import (
     mapped_error,
 )
 from gateway.endpoints.routing.proxy_response import UpstreamResponse
-from gateway.errors import GatewayError, Refusal
+from gateway.errors import GatewayError, Refusal, descriptor_refusal
 
 log = logging.getLogger("gateway.routing")
 
@@ -94,7 +94,7 @@ class UpstreamCaller:
                 timeout.suspend()  # `limits.connect` bounds what is before the request is sent
                 response = await self._send(context, upstream, body, timeout)
         except _Unreachable as error:
-            raise _unreachable(error, limits.connect) from error
+            raise descriptor_refusal(error) or _unreachable(error, limits.connect) from error
         except (aiohttp.ClientError, OSError) as error:
             if body is not None:
                 await body.stop()
@@ -121,7 +121,7 @@ class UpstreamCaller:
                 return await send(request)
             except _Unreachable:
                 raise
-            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            except aiohttp.ClientConnectionError as error:
                 raise _ConnectionClosedError from error
 
         route = context.route
@@ -146,7 +146,8 @@ class UpstreamCaller:
             trusted=self._trusts(request),
         )
         headers = forwarding.request_headers(context.headers, request.headers, hop)
-        headers[hdrs.HOST] = upstream
+        host = context.headers.get(hdrs.HOST, upstream)
+        headers[hdrs.HOST] = upstream if host == request.headers.get(hdrs.HOST) else host
         if body is not None:
             if request.content_length is not None:
                 headers[hdrs.CONTENT_LENGTH] = str(request.content_length)

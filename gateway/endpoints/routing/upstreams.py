@@ -64,7 +64,7 @@ class Upstreams:
         turn = self._turns.get(names, -1) + 1
         self._turns[names] = turn
         index = turn % len(ready)  # of those that are ready: a neighbour would get the others' share
-        return ready[index:] + ready[:index]
+        return list(dict.fromkeys(ready[index:] + ready[:index]))  # one may be listed often
 
     def begin(self, upstream: str) -> UpstreamAttempt:
         """Note that a request tries it now: no other one probes a suspended upstream meanwhile."""

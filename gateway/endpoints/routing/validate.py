@@ -68,20 +68,23 @@ class BodyBuffer:
         return context.body
 
     def release_body(self, context: RequestContext) -> None:
-        """Stop counting the body of a request that has ended."""
-        lease, context.buffered = context.buffered, None
+        """Drop the body of a request that has ended, and count it no more."""
+        lease, context.buffered, context.body = context.buffered, None, None
         if lease is not None:
             lease.close()
 
     async def _read(self, context: RequestContext, limit: int) -> bytes:
         content, idle, body = context.request.content, context.route.limits.idle, bytearray()
         lease = context.buffered = self._share.acquire(context.client, 0)
-        while chunk := await read_chunk(content, idle, context.meter):
-            if len(body) + len(chunk) > limit:
-                raise _too_large(limit)
-            lease.extend(len(chunk))
-            body += chunk
-        return bytes(body)
+        try:
+            while chunk := await read_chunk(content, idle, context.meter):
+                if len(body) + len(chunk) > limit:
+                    raise _too_large(limit)
+                lease.extend(len(chunk))
+                body += chunk
+            return bytes(body)
+        finally:
+            body.clear()  # the traceback of an error refers to it for a while
 
 
 def _too_large(limit: int) -> Refusal:

@@ -16,7 +16,7 @@ from gateway.endpoints.routing import forwarding
 from gateway.endpoints.routing.model import RequestContext
 from gateway.endpoints.routing.proxy_request import mapped_error
 from gateway.endpoints.routing.proxy_response import UpstreamResponse
-from gateway.endpoints.routing.unpack import codings, unpack
+from gateway.endpoints.routing.unpack import UnpackError, codings, unpack
 from gateway.errors import Refusal
 from gateway.limits import Lease
 
@@ -99,4 +99,7 @@ async def _unpack(headers: CIMultiDict[str], body: bytes, limit: int) -> bytes:
     etag = headers.get(hdrs.ETAG)
     if etag is not None and not etag.startswith("W/"):
         headers[hdrs.ETAG] = f"W/{etag}"  # RFC 9110 section 8.8.1: the same content, not the same bytes
-    return await asyncio.to_thread(unpack, body, encoding, limit)
+    try:
+        return await asyncio.to_thread(unpack, body, encoding, limit)
+    except UnpackError as error:
+        raise Refusal("bad_gateway", f"the upstream's response is {error}") from error

@@ -5,6 +5,7 @@ A folder is known by its descriptor, never by its name, which other processes ma
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from pathlib import Path
@@ -122,6 +123,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_file_system(fd: int) -> None:
+    """Put all of the file system that `fd` is on onto stable storage: no other one is waited for.
+
+    Blocking. Raises `OSError` when the disk refuses (syncfs(2), since Linux 5.8). Where the C library
+    has no such call, all file systems are synced, and no error is reported.
+    """
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+    elif syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def name_error(error: OSError) -> Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.auth.tokens import token_digest
 from gateway.domain.model import Upload
 from gateway.endpoints.admin import status as observe
 from gateway.endpoints.inflight import Inflight
 from gateway.server.app import Gateway
-from tests.conftest import StartGateway
+from tests.conftest import StartGateway, StartProcess
 from tests.support.harness import (
     TIMEOUT,
     RawResponse,
+    complete_lines,
     get,
     handlers_done,
     put,
@@ -101,7 +104,10 @@ async def test_head_tells_what_get_would_without_a_body(start_gateway: StartGate
 async def test_readiness_names_each_check(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     answer = await get(gateway, "/-/ready")
-    assert answer.json == {"ready": True, "checks": {"journal": True, "disk": True, "scripts": True}}
+    assert answer.json == {
+        "ready": True,
+        "checks": {"journal": True, "disk": True, "scripts": True, "descriptors": True},
+    }
 
 
 async def test_a_closed_journal_makes_it_unready_but_not_dead(start_gateway: StartGateway) -> None:
@@ -318,3 +324,51 @@ async def test_secrets_of_a_request_are_found_nowhere(
     told += [file.read_bytes().decode("latin-1") for file in files]
     assert [text for text in told if secret in text] == []
     assert any(re.search("journal-0.db", file.name) for file in files)
+
+
+# -- who uploaded
+
+
+async def test_who_uploaded_is_told_by_the_log_and_by_the_status_page_also_after_a_restart(
+    gateway_process: StartProcess,
+) -> None:
+    tokens = {"ann": "the-secret-of-ann", "bob": "the-secret-of-bob"}
+    items = ",".join(f"{name}:{token_digest(text)}" for name, text in tokens.items())
+    flags = ("--auth", "token", "--log-format", "json", "--tokens", items)
+    gateway = gateway_process(*flags)
+    stored = {
+        name: (await put(gateway, f"/upload/{name}", b"1", f"X-Auth-Token: {text}")).json["upload_id"]
+        for name, text in tokens.items()
+    }
+    known = f"X-Auth-Token: {tokens['bob']}"
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/slow", "Content-Length: 9", known) + b"1")
+        refused = await put(gateway, "/upload/x", b"1", "X-Auth-Token: nobody's")
+    assert refused.status == 401
+    gateway.kill()
+    log = [json.loads(line) for line in complete_lines(gateway.log_path)]
+    lines = {line["upload_id"]: line for line in log if line.get("event") == "request.answered"}
+    for name, upload_id in stored.items():
+        assert lines[upload_id]["principal"] == name
+    assert "principal" not in lines[refused.json["upload_id"]]
+
+    again = gateway_process(*flags)
+    for name, upload_id in stored.items():
+        story = (await get(again, f"/-/uploads/{upload_id}", known)).json
+        assert story["principal"] == {"name": name, "kind": "token"}
+        assert story["remote"] == "127.0.0.1"
+    for told in (str(story), gateway.log()):
+        assert not any(text in told for text in tokens.values())
+
+
+async def test_who_is_uploading_is_told_meanwhile(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(auth="token")
+    known = f"X-Auth-Token: {gateway.resources.base.shared.token}"
+    async with raw_connection(gateway) as connection:
+        waits = ("Content-Length: 9", "Expect: 100-continue", known)
+        await connection.send(request_head("PUT", "/upload/x", *waits))
+        assert await connection.line() == b"HTTP/1.1 100 Continue\r\n"
+        (upload_id,) = gateway.endpoints.inflight._active
+        story = (await get(gateway, f"/-/uploads/{upload_id}", known)).json
+    assert story["principal"]["kind"] == "token"
+    assert story["remote"] == "127.0.0.1"

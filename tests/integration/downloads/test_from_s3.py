@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Superseded
+from gateway.storage.s3.client import MAX_CONNECTIONS
 from tests.conftest import StartGateway
 from tests.integration.downloads.test_downloads import LARGE, Slow, fetch, metric, until_closed
 from tests.integration.files.test_by_path import COPY, pieces
@@ -124,3 +125,18 @@ async def test_what_is_old_is_swept_and_the_bucket_is_told(
         assert await files.expire("/exports/", -60) == 1
     assert "exports/* is removed after 1 days" in caplog.text
     assert [stat async for stat in files.list("/")] == []
+
+
+async def test_slow_readers_leave_connections_to_the_bucket_for_others(
+    start_gateway: StartGateway, s3_storage: str
+) -> None:
+    gateway = await start_gateway(auth="none", downloads=True, storage=s3_storage)
+    await gateway.resources.scripts.files.save("/upload/big", bytes(LARGE))
+    readers = [Slow(gateway) for _ in range(MAX_CONNECTIONS)]
+    for reader in readers:
+        assert await reader.ask("/upload/big")
+    part = await fetch(gateway, "/upload/big", "Range: bytes=0-9", source="127.0.0.2")
+    assert (part.status, part.body) == (206, bytes(10))
+    for reader in readers:
+        reader.socket.close()
+    await until_closed(gateway)

@@ -167,7 +167,7 @@ async def test_a_worker_elsewhere_fetches_the_file_from_its_holder(
     assert (run["address"], run["port"], run["attempt"]) == (host, port, 1)
     assert (await get(one, "/-/ready")).json == {  # type: ignore[arg-type]
         "ready": True,
-        "checks": {"engine": True, "scripts": True},
+        "checks": {"engine": True, "scripts": True, "descriptors": True},
     }
     assert await asyncio.to_thread(one.terminate) == 0
 

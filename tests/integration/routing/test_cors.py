@@ -33,6 +33,12 @@ async def test_a_preflight_is_answered_before_authorization(serve: Serve) -> Non
     assert answer.headers["Vary"].startswith("Origin")
 
 
+async def test_origins_have_no_case(serve: Serve) -> None:
+    named = "cors: {origins: ['https://App.Example']}\n"
+    answer = await preflight(serve, route(script="return 1", more=named + SPEC), GOOD)
+    assert answer.headers["Access-Control-Allow-Origin"] == GOOD
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", f"{GOOD}.evil.example"])
 async def test_other_origins_are_not_told_that_they_may(serve: Serve, origin: str) -> None:
     answer = await preflight(serve, route(script="return 1", more=CORS + SPEC), origin)

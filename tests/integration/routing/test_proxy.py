@@ -76,7 +76,7 @@ async def test_an_answer_reaches_the_client_as_it_was_but_for_what_belongs_to_th
     assert lines_of(answer, "Set-Cookie") == ["a=1", "b=2"]
     assert lines_of(answer, "Location") == ["/there"]
     assert lines_of(answer, "Content-Encoding") == ["gzip"]
-    for name in ("X-Hop", "Keep-Alive", "Connection", "Content-Type", "Transfer-Encoding"):
+    for name in ("X-Hop", "Keep-Alive", "Connection", "Content-Type", "Transfer-Encoding", "Server"):
         assert lines_of(answer, name) == [], name
 
 

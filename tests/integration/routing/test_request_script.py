@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 
 import pytest
@@ -9,14 +10,14 @@ from aiohttp import web
 
 from tests.support.harness import curl, get, raw_connection, request_head
 from tests.support.routing.api import Api, api
-from tests.support.routing.scripted import Serve, ask
+from tests.support.routing.scripted import Serve, ask, route
 
 MIB = 1 << 20
 
 
 async def echo(request: web.Request) -> web.Response:
     told = {"method": request.method, "target": request.raw_path, "headers": dict(request.headers)}
-    return web.json_response({**told, "body": (await request.read()).decode()})
+    return web.json_response({**told, "body": (await request.read()).decode(errors="replace")})
 
 
 def reads(up: Api, script: str, **named: str) -> str:
@@ -61,25 +62,85 @@ async def test_the_upstream_gets_what_a_script_assigned(
 async def test_headers_that_are_not_true_of_an_assigned_body_do_not_reach_the_upstream(
     serve: Serve,
 ) -> None:
-    lines = ("Content-Encoding: own", "Content-MD5: x", "Content-Digest: x", "X-Own: 1")
+    lines = ("Content-Encoding: gzip", "Content-MD5: x", "Content-Digest: x", "X-Own: 1")
     async with api(echo) as up:
         gateway = await serve(
             up.route("/text", "request.body = {'a': 1}"),
-            up.route("/bytes", "request.body = b'packed'"),
+            up.route("/bytes", "request.body = b'plain'"),
             up.route("/own", "request.body = 'x'\nrequest.headers['Content-MD5'] = 'own'"),
             up.route("/all", "request.headers = {'X-All': '1'}"),
         )
         seen = {
-            path: set((await ask(gateway, "PUT", f"/{path}", *lines, body=b"x")).json["headers"])
+            path: set(
+                (await ask(gateway, "PUT", f"/{path}", *lines, body=gzip.compress(b"x"))).json["headers"]
+            )
             for path in ("text", "bytes", "own", "all")
         }
     wanted = {"Content-Encoding", "Content-MD5", "Content-Digest", "X-Own", "X-All", "Content-Type"}
     assert {path: names & wanted for path, names in seen.items()} == {
         "text": {"X-Own", "Content-Type"},
-        "bytes": {"X-Own", "Content-Encoding"},
+        "bytes": {"X-Own"},
         "own": {"X-Own", "Content-Type", "Content-MD5"},
         "all": {"X-All"},
     }
+
+
+async def test_a_script_reads_a_packed_body_unpacked_and_the_upstream_gets_it_as_it_came(
+    serve: Serve,
+) -> None:
+    reads = """
+    text = json.loads(request.body)["text"]
+    request.headers["X-Read"] = f"{text} {request.headers.get('Content-Encoding')}"
+    """
+    async with api(echo) as up:
+        gateway = await serve(
+            up.route("/r", reads),
+            up.route("/both", reads, answers="return request.body"),
+            up.route("/here", "return request.body").replace(f"['{up.authority}']", "[]"),
+            up.route("/packs", "import gzip\nrequest.body = gzip.compress(request.body + b' ')\n"
+                               "request.headers['Content-Encoding'] = 'gzip'"),
+        )  # fmt: skip
+        packed = gzip.compress(b'{"text": "hello"}')
+        answer = (await ask(gateway, "POST", "/r", "Content-Encoding: gzip", body=packed)).json
+        assert answer["headers"]["X-Read"] == "hello None"
+        assert answer["headers"]["Content-Encoding"] == "gzip"
+        assert answer["headers"]["Content-Length"] == str(len(packed))
+        assert answer["body"] == '{"text": "hello"}'  # the upstream unpacks it too
+        for path in ("/both", "/here"):
+            said = await ask(gateway, "POST", path, "Content-Encoding: gzip", body=packed)
+            assert said.body == b'{"text": "hello"}'
+        again = (await ask(gateway, "POST", "/packs", "Content-Encoding: gzip", body=packed)).json
+        assert again["body"] == '{"text": "hello"} '
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "told"),
+    [
+        ("gzip", gzip.compress(bytes(1001)), 413, "the body is larger than 1000 bytes when unpacked"),
+        ("gzip", b"not gzip", 400, "the body is packed as gzip and damaged"),
+        ("own", b"x", 415, "the body is packed as 'own', which cannot be unpacked here"),
+    ],
+    ids=["bomb", "damaged", "unknown"],
+)
+async def test_a_packed_body_that_a_script_cannot_read_is_refused(
+    serve: Serve, coding: str, body: bytes, status: int, told: str
+) -> None:
+    gateway = await serve(route(script="return request.body", more="limits: {max_body: 1000}\n"))
+    answer = await ask(gateway, "POST", "/r", f"Content-Encoding: {coding}", body=body)
+    assert (answer.status, answer.json["message"]) == (status, told)
+    assert (answer.headers.get("Accept-Encoding") is not None) == (status == 415)
+
+
+async def test_an_assigned_host_reaches_the_upstream_and_the_clients_own_does_not(serve: Serve) -> None:
+    async with api(echo) as up:
+        gateway = await serve(
+            up.route("/own", "request.headers['Host'] = 'api.internal:80'"),
+            up.route("/none", "del request.headers['Host']"),
+            up.route("/plain", "pass"),
+        )
+        seen = [(await get(gateway, path)).json["headers"] for path in ("/own", "/none", "/plain")]
+    assert [headers["Host"] for headers in seen] == ["api.internal:80", up.authority, up.authority]
+    assert {headers["X-Forwarded-Host"] for headers in seen} == {"localhost"}
 
 
 async def test_a_body_streams_behind_what_a_script_that_does_not_use_it_assigned(serve: Serve) -> None:
@@ -135,10 +196,13 @@ async def test_a_method_whose_responses_have_no_body_can_be_assigned_and_replace
         ("request.params['x'] = [1]", "request.params['x'] must be a text or a list of texts"),
         ("request.params['x'] = '\\udc80'", "request.params must be valid text"),
         ("request.body = 5", "a body is str, dict, list, bytes or None, not int"),
+        ("request.headers['Host'] = 'a b'", "request.headers['Host'] must be one host"),
+        ("request.headers.add('Host', 'b')", "request.headers['Host'] must be one host"),
         ("request.headers = 5", "headers are a mapping of names to texts"),
         ("request.remote = '1.2.3.4'", "request.remote cannot be assigned"),
         ("request.principal = None", "request.principal cannot be assigned"),
         ("request.resources = {}", "request.resources cannot be assigned"),
+        ("request.resources['x'] = '1'", "request.resources cannot be changed: assign request.path"),
     ],
 )
 async def test_what_cannot_be_sent_is_a_500_with_its_place_in_the_log(

@@ -86,7 +86,7 @@ async def test_what_comes_packed_all_the_same_is_unpacked(serve: Serve, coding: 
         ("gzip", PACKED["gzip"] + b"rest", "damaged"),
         ("deflate", PACKED["deflate"][:-4], "damaged"),
         ("compress", b"x", "'compress'"),
-        ("gzip, gzip, gzip, gzip", b"x", "more than 3 codings"),
+        ("gzip, gzip, gzip, gzip", b"x", "packed more than 3 times"),
         ("gzip", gzip.compress(bytes(65 * MIB)), "67108864 bytes when unpacked"),
         ("gzip", gzip.compress(b"") * 2000, "damaged"),
     ],

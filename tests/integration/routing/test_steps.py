@@ -73,6 +73,19 @@ async def test_a_client_whose_chains_disagree_is_not_believed_and_neither_goes_u
     assert (await get(gateway, "/rated", *told)).body == b"192.0.2.7"
 
 
+async def test_a_request_cannot_name_another_method_where_a_route_lists_its_methods(
+    serve: Serve,
+) -> None:
+    only_post = "spec: [{method: POST}]\n"
+    gateway = await behind(serve, route("/listed", more=only_post), route("/all"))
+    for line in ("X-HTTP-Method-Override", "x-http-method", "X-Method-Override"):
+        answer = await ask(gateway, "POST", "/listed", f"{line}: DELETE", body=b"x")
+        assert (answer.status, answer.json["error"]) == (400, "bad_request")
+        assert (await ask(gateway, "POST", "/all", f"{line}: DELETE", body=b"x")).status == 200
+    assert (await ask(gateway, "POST", "/listed?%5Fmethod=delete", body=b"x")).status == 400
+    assert (await ask(gateway, "POST", "/listed?method=delete", body=b"x")).status == 200
+
+
 async def test_headers_of_the_server_are_the_upstreams_where_a_response_passes_through(
     serve: Serve,
 ) -> None:

@@ -128,8 +128,8 @@ async def test_no_spelling_leads_to_another_path(gateway: Gateway, tmp_path: Pat
 
 async def test_the_host_is_not_signed_and_changes_nothing(gateway: Gateway) -> None:
     target = await sign(gateway, "GET", "/upload/x")
-    assert (await ask(gateway, "GET", f"http://test{target}")).body == b"stored"
-    assert await refused(gateway, "GET", f"http://test/upload{target}")
+    assert (await ask(gateway, "GET", f"http://localhost{target}")).body == b"stored"
+    assert await refused(gateway, "GET", f"http://localhost/upload{target}")
     assert (await ask(gateway, "GET", f"http://elsewhere.example{target}")).status == 400
 
 

@@ -8,10 +8,15 @@ import pytest
 
 from gateway.cli import main
 from gateway.cli.check import check, run
+from gateway.endpoints.routing.plugin import routing_kind
+from gateway.errors import ConfigError
+from gateway.plugins import KINDS, Plugins
+from gateway.plugins.scripting.namespace import Services
 from gateway.settings import Settings
 from tests.support import PROJECT
 from tests.support.cli import Check
 
+EVERY_KIND = (*KINDS, routing_kind("/upload/{filepath}"))
 SHIPPED = PROJECT / "plugins"
 HEAD = """\
 name: h
@@ -138,3 +143,44 @@ def test_values_of_configs_are_not_shown(check_text: Check, monkeypatch: pytest.
     assert code == 0
     assert "config c" in out
     assert "hunter22" not in out + err
+
+
+DEPLOYMENT = """\
+- name: partner
+  config: {key: "${env:PARTNER_KEY_THAT_NOBODY_SET}", file: "${file:/run/secrets/none}"}
+- name: hello
+  upstreams: []
+  proxy: {path: /hello, authorization: {auth: jwt}}
+  request_script: |
+    return "hello"
+"""
+
+
+def test_what_only_a_deployment_has_is_a_warning(check_text: Check, tmp_path: Path) -> None:
+    code, out, err = check_text(DEPLOYMENT)
+    assert (code, "config partner" in out) == (0, True)
+    assert "warning: x.yaml:2: the environment variable PARTNER_KEY_THAT_NOBODY_SET is not set" in err
+    assert "warning: x.yaml:2: the file /run/secrets/none cannot be read" in err
+    plugins = Plugins([tmp_path], Services(), EVERY_KIND)
+    with pytest.raises(ConfigError, match="PARTNER_KEY_THAT_NOBODY_SET"):
+        plugins.load()
+
+
+def test_a_route_for_tokens_needs_no_issuer_to_be_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.yaml").write_text(DEPLOYMENT)
+    assert main(["check", "--plugins", str(tmp_path)]) == 0
+    assert f"warning: {tmp_path}/x.yaml:5: the route authorizes by JSON Web Token" in (
+        capsys.readouterr().err
+    )
+
+
+def test_nothing_to_check_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    assert "name folders with --plugins DIR" in capsys.readouterr().err
+    assert main(["check", "--plugins", str(tmp_path)]) == 0
+    assert f"warning: {tmp_path}: this plugins folder has no plugin" in capsys.readouterr().err
+    (tmp_path / "x.yaml").touch()
+    assert main(["check", "--plugins", str(tmp_path / "x.yaml")]) == 1
+    assert "x.yaml: this plugins folder is a file" in capsys.readouterr().err

@@ -123,6 +123,15 @@ def test_faults_that_a_verb_finds_are_told_alike(
     [
         (["srve"], "unknown verb 'srve'; did you mean serve?"),
         (["frobnicate"], "verbs are serve, check,"),
+        (["help"], "unknown verb 'help'; use `gateway --help`"),
+        (["version"], "unknown verb 'version'; use `gateway --version`"),
+        (["folder"], "unknown verb 'folder'; to serve a folder: gateway --directory folder"),
+        (["serve", "folder"], "a folder is named by its flag, such as --directory folder"),
+        (["--downloads", "maybe"], "its value goes behind `=`: --downloads=false"),
+        (["--directory", ""], "--directory: is empty: name a path"),
+        (["--plugins="], "--plugins: is empty: name a path"),
+        (["--port", "80x"], "--port: must be a whole number (got '80x')"),
+        (["--directory", "file"], "file is a file, not a folder"),
         (["--prot", "1"], "unknown flag --prot; did you mean --port?"),
         (["--toekns=alice:hunter2"], "unknown flag --toekns; did you mean --tokens?"),
         (
@@ -139,6 +148,8 @@ def test_faults_that_a_verb_finds_are_told_alike(
 def test_a_slip_is_told_with_a_way_on(
     serve: Seen, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
+    Path("folder").mkdir()
+    Path("file").touch()
     assert main(words) == 2
     err = capsys.readouterr().err
     assert told in err

@@ -60,17 +60,28 @@ async def test_lines_fit_the_terminal_and_ids_stay_whole(tmp_path: Path, ask: As
         journal,
         claim_deliveries(journal, "a-handler-with-a-long-name-that-is-its-own")[0],
         "dead",
-        "x" * 300,
+        error := "cannot connect to " + "x" * 300 + " [connect call failed]",
     )
-    result_of(journal.outbox.move_upload(name, "/upload/" + "deep/" * 50 + "file.bin"))
+    path = "/upload/" + "deep/" * 50 + "file.bin"
+    result_of(journal.outbox.move_upload(name, path))
     journal.close()
     code, out, _ = await ask("list")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
-    line = out.splitlines()[2]
+    line, *below = out.splitlines()[2:]
     assert line.startswith(f"e-{name} a-ha")
-    assert line.endswith(".bin")
-    assert line.count("…") == 2
+    assert line.count("…") == 1
+    assert "".join(text.removeprefix("    ") for text in below) == path + error
+
+
+@pytest.mark.usefixtures("terminal")
+async def test_a_path_that_fits_stays_in_the_line_of_its_delivery(tmp_path: Path, ask: Ask) -> None:
+    journal = stopped_journal(tmp_path / "data")
+    publish_uploads(journal, "a")
+    journal.close()
+    code, out, _ = await ask("list")
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert out.rstrip().endswith("/upload/a")
 
 
 @pytest.mark.usefixtures("terminal")
@@ -83,8 +94,8 @@ async def test_long_work_tells_how_far_it_has_come(tmp_path: Path, ask: Ask) -> 
     assert err == "\rretried 1 so far\r\033[K"
 
 
-@pytest.mark.parametrize(("width", "shown"), [(9, "abcdefghi"), (5, "ab…hi"), (4, "a…hi"), (1, "…")])
-def test_what_is_too_long_is_cut_in_its_middle(width: int, shown: str) -> None:
+@pytest.mark.parametrize(("width", "shown"), [(9, "abcdefghi"), (5, "abcd…"), (1, "…")])
+def test_what_is_too_long_is_cut_at_its_end(width: int, shown: str) -> None:
     assert tables.cut("abcdefghi", width) == shown
 
 

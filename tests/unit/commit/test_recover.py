@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.commit import recover as recover_module
 from gateway.commit.recover import Recovered, recover
 from gateway.errors import ConfigError
 from gateway.events.journal import Journal
@@ -138,6 +140,21 @@ def test_a_recovery_that_was_cut_off_is_finished_by_the_next(
             recover(incoming, journal, once)
     assert recover(incoming, journal, once).removed == 2
     assert delivery_states(journal) == {}
+
+
+def test_a_disk_that_cannot_be_synced_keeps_the_gateway_from_starting(
+    incoming: IncomingDirectory, journal: Journal, once: OneTimeMarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The final names of what handlers are about to get may not be durable."""
+
+    def dying(_: int) -> None:
+        raise OSError(errno.EIO, "the disk is dying")
+
+    result_of(journal.outbox.record_uploads([upload_record("u")]))
+    monkeypatch.setattr(recover_module, "sync_file_system", dying)
+    with pytest.raises(ConfigError, match="the disk is dying"):
+        recover(incoming, journal, once)
+    assert delivery_states(journal) == {("e-u", "h"): "ready"}
 
 
 def test_a_one_time_url_is_good_again_where_its_upload_was_never_published(

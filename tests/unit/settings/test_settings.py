@@ -217,7 +217,7 @@ def test_addresses_are_taken_apart() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("port", "eighty", "--port: must be a valid integer"),
+        ("port", "eighty", "--port: must be a whole number"),
         ("port", "65536", "--port: must be less than or equal to 65535 (got '65536')"),
         ("auth", "jwt", "--auth: no issuer is set: add --jwt-issuer URL"),
         ("jwt_issuer", "https://i.example", "--jwt-issuer: no audience is set"),
@@ -278,8 +278,8 @@ def test_variables_that_kubernetes_injects_are_explained() -> None:
         ("host: ::1\nprot: 1\n", 2, "unknown key 'prot'; did you mean port?"),
         ("port: 1\nport: 2\n", 2, "port is set twice"),
         ("config: other.yaml\n", 1, "cannot be set in the settings file"),
-        ("\nport: yes\n", 2, "port: must be a valid integer"),
-        ("port: [1]\n", 1, "port: must be a valid integer"),
+        ("\nport: yes\n", 2, "port: must be a whole number"),
+        ("port: [1]\n", 1, "port: must be a whole number"),
         ("tokens:\n- {name: a, sha256: 12}\n", 2, "tokens[1].sha256: must be 64 hex digits"),
         (
             f"tokens:\n- name: a\n  sha256: {SHA}\n  sha265: x\n",

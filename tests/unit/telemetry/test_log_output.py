@@ -230,3 +230,41 @@ def test_a_terminal_gets_colours_unless_its_user_wants_none(
     log_output.configure("json")
     logging.getLogger("gateway.x").warning("one")
     assert json.loads(capsys.readouterr().err)["message"] == "one"
+
+
+# -- what a request hides
+
+
+class _Shown:
+    """An object whose text has a secret."""
+
+    def __repr__(self) -> str:
+        return "<Shown secret-word-1>"
+
+
+def _line(logger: str, message: str, *arguments: object, **fields: object) -> dict[str, Any]:
+    record = logging.LogRecord(logger, logging.INFO, __file__, 1, message, arguments, None)
+    record.fields = fields
+    parsed: dict[str, Any] = json.loads(log_output.JsonFormatter().format(record))
+    return parsed
+
+
+def test_what_a_request_hides_is_masked_in_arguments_and_fields_but_not_in_our_words() -> None:
+    with logs.hide(lambda: ["secret-word-1", "upload failed"]):
+        line = _line(
+            "gateway.uploads", "upload failed: %s %r %d", "secret-word-1", _Shown(), 7, f="secret-word-1"
+        )
+    assert line["message"] == "upload failed: [redacted] <Shown [redacted]> 7"
+    assert line["f"] == "[redacted]"
+
+
+@pytest.mark.parametrize("logger", ["gateway.plugin.mine", "asyncio"])
+def test_the_sentences_of_scripts_and_libraries_are_masked_whole(logger: str) -> None:
+    with logs.hide(lambda: ["secret-word-1"]):
+        assert _line(logger, "got secret-word-1 %s", "and more")["message"] == "got [redacted] and more"
+
+
+def test_a_sentence_with_named_arguments_is_masked_too() -> None:
+    with logs.hide(lambda: ["secret-word-1"]):
+        line = _line("gateway", "got %(what)s", {"what": "secret-word-1"})
+    assert line["message"] == "got [redacted]"

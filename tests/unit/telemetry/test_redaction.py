@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.telemetry.redaction import REDACTED, SECRET_HEADERS, Redaction
+from gateway.telemetry.redaction import MAX_HIDDEN, REDACTED, SECRET_HEADERS, Redaction
 
 NAMES = ["Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Auth-Token", "X-Api-Key"]
 
@@ -59,3 +59,26 @@ def test_a_header_of_nothing_but_beginnings_is_looked_through_in_one_go() -> Non
     header = "=" + "?x-amz-a" * 500_000
     assert Redaction().headers({"Referer": header}) == {"Referer": header}
     assert Redaction().headers({"Referer": header + "=1"}) == {"Referer": f"{header}={REDACTED}"}
+
+
+def test_the_values_of_a_request_are_its_secret_headers_whole_and_their_long_words() -> None:
+    token, cookie = "Bearer abcdefghijklmnopqrstuvwxyz", "a=0123456789abcdef0123; b=short"
+    values = Redaction().values(
+        {"Authorization": token, "Cookie": cookie, "X-Api-Key": "hunter2"}, "sig=abc1"
+    )
+    assert set(values) == {
+        token, "abcdefghijklmnopqrstuvwxyz", cookie, "0123456789abcdef0123", "hunter2", "abc1",
+    }  # fmt: skip
+    assert values == sorted(values, key=len, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "value", ["failed", "RuntimeError", "handler failed", "incomplete_body", "up: no"]
+)
+def test_short_words_of_a_client_blank_no_line_of_the_log(value: str) -> None:
+    assert Redaction().values({"X-Api-Key": value, "Cookie": value}, f"token={value}") == []
+
+
+def test_the_values_of_a_request_are_bounded() -> None:
+    words = " ".join(f"{number:016d}" for number in range(50_000))
+    assert len(Redaction().values({"Cookie": words})) == MAX_HIDDEN

@@ -48,6 +48,7 @@ async def test_all_bodies_together_are_bounded_until_they_are_released() -> None
     assert caught.value.code == "too_many_requests"
     bodies.release_body(first)
     bodies.release_body(second)
+    assert first.body is None
     assert await bodies.read_body(make_context(b"12345678")) == b"12345678"
 
 

@@ -7,8 +7,7 @@ import importlib
 import pytest
 
 from gateway.endpoints.routing import unpack as unpacking
-from gateway.endpoints.routing.unpack import unpack
-from gateway.errors import Refusal
+from gateway.endpoints.routing.unpack import UnpackError, UnsupportedCodingError, unpack
 
 TEXT = b"text " * 1000
 
@@ -21,7 +20,7 @@ def test_what_is_packed_with_a_library_that_is_installed_is_unpacked_within_boun
     packed = importlib.import_module(library).compress(TEXT)
     assert unpack(packed, coding, len(TEXT)) == TEXT
     for body, limit, told in ((packed, 100, "larger than 100 bytes"), (packed[:-3], 10000, "damaged")):
-        with pytest.raises(Refusal, match=told):
+        with pytest.raises(UnpackError, match=told):
             unpack(body, coding, limit)
 
 
@@ -30,5 +29,5 @@ def test_without_the_library_the_coding_is_refused_by_name(
     coding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unpacking, "_module", lambda *_: None)
-    with pytest.raises(Refusal, match=f"'{coding}', which cannot be unpacked"):
+    with pytest.raises(UnsupportedCodingError, match=f"'{coding}', which cannot be unpacked"):
         unpack(b"x", coding, 100)

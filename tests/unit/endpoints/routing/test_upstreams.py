@@ -41,6 +41,12 @@ def test_the_share_of_a_suspended_one_is_spread_evenly() -> None:
     assert Counter(upstreams.order("abcd")[0] for _ in range(9)) == {"a": 3, "b": 3, "d": 3}
 
 
+def test_one_that_is_listed_more_often_has_more_turns_and_is_tried_once() -> None:
+    upstreams = Upstreams()
+    orders = [upstreams.order("aab") for _ in range(3)]
+    assert orders == [["a", "b"], ["a", "b"], ["b", "a"]]
+
+
 def test_one_that_cannot_be_reached_is_suspended_for_five_seconds_then_twice_as_long_each_time() -> None:
     clock = Clock()
     upstreams = Upstreams(clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from threading import Barrier
 import pytest
 
 from gateway.domain import paths
+from gateway.storage.local.directory import sync_file_system
 from gateway.storage.local.tree import DirectoryTree
 
 
@@ -115,3 +117,30 @@ def test_a_deep_tree_needs_one_descriptor(tree: DirectoryTree) -> None:
         parent.sync()
     parent.close()
     assert tree.lstat(deep) is None
+
+
+# -- the file system
+
+
+def test_one_file_system_is_synced_and_no_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sync", lambda: pytest.fail("all file systems are synced"))
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        sync_file_system(fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_file_system_that_cannot_be_synced_is_an_error() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sync_file_system(-1)
+
+
+def test_a_c_library_without_the_call_syncs_everything(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(os, "sync", lambda: synced.append("all"))
+    sync_file_system(-1)
+    assert synced == ["all"]

@@ -1,0 +1,129 @@
+"""What one connection may take: bytes of a request's head, time for it, time to read the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp.http import RawRequestMessage
+
+from gateway.limits import FairShare, TransferMeter
+
+HEAD_TIMEOUT: Final = 30.0
+"""Seconds from the first byte of a request's head to its last."""
+
+MAX_WAITING_BYTES: Final = 1 << 20
+"""Bytes of the bodies of pipelined requests that wait behind the one that is being served. More are not
+read from the connection."""
+
+_BYTES_ACKED: Final = 120
+"""Where `tcpi_bytes_acked` is in Linux's `struct tcp_info`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The limits of a server's connections; times in seconds, `min_rate` in bytes a second.
+
+    `share` bounds their number, fairly among clients; None: no bound. Clients that `is_shared_address`
+    is true of (trusted proxies) count for nobody.
+    """
+
+    max_header_bytes: int = 32 << 10
+    idle_timeout: float = 60.0
+    min_rate: int = 0
+    share: FairShare | None = None
+    is_shared_address: Callable[[str], bool] = lambda _: False
+
+
+def connection_share() -> FairShare:
+    """Return the share of the connections that this process can have.
+
+    An upload needs two descriptors, and so does a proxied request.
+    """
+    return FairShare("connections", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
+def head_size(message: RawRequestMessage) -> int:
+    """Return the bytes of a request line and header lines (RFC 9112 section 2.1)."""
+    line = len(message.method) + len(message.path) + len("  HTTP/1.1\r\n")
+    return line + sum(len(name) + len(value) + len(": \r\n") for name, value in message.raw_headers)
+
+
+class HeadCounter:
+    """Counts the bytes of the head that is being received, without knowing where it began.
+
+    `certain` bytes belong to it: they came since the last request was complete. `possible` are those
+    that came together with the end of that request too.
+    """
+
+    __slots__ = ("_limit", "_possible", "certain")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._possible = 0
+        self.certain = 0
+
+    @property
+    def remaining(self) -> int:
+        """Bytes that may be parsed before the head is known to be too large."""
+        return max(0, self._limit - self.certain)
+
+    def add(self, size: int) -> None:
+        """Count bytes that ended no head."""
+        self.certain += size
+        self._possible += size
+
+    def restart(self, size: int) -> None:
+        """Count for the next head: a request was complete within `size` bytes."""
+        self.certain = 0
+        if size:
+            self._possible = size
+
+    def allows(self, message: RawRequestMessage, size: int) -> bool:
+        """Tell whether a head that ended within `size` bytes is within the limit."""
+        return self._possible + size <= self._limit or head_size(message) <= self._limit
+
+
+class WriteProgress:
+    """Judges how fast a client reads what was written for it."""
+
+    __slots__ = ("_acked", "_limits", "_meter", "_stalled")
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
+        self._meter = TransferMeter(limits.min_rate)
+        self._acked = 0
+        self._stalled = 0.0
+
+    def is_too_slow(self, transport: asyncio.Transport, seconds: float) -> bool:
+        """Tell whether the client has read nothing for the idle timeout, or less than the least rate.
+
+        `seconds` have passed since the last call. Only time with unsent bytes in memory counts. What
+        the client's system has acknowledged is read from the kernel: what is left to send says nothing
+        while answers are added to it.
+        """
+        if not transport.get_write_buffer_size():
+            self._stalled = 0.0
+            return False
+        acked = bytes_acked(transport)
+        if acked is None:
+            return False
+        read, self._acked = acked - self._acked, acked
+        self._stalled = 0.0 if read > 0 else self._stalled + seconds
+        return self._stalled >= self._limits.idle_timeout or self._meter.too_slow(seconds, read)
+
+
+def bytes_acked(transport: asyncio.Transport) -> int | None:
+    """Return how many bytes the peer has acknowledged; None if it is not TCP, or not on Linux."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
+        with suppress(OSError, AttributeError, struct.error):
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            return int(struct.unpack_from("=Q", info, _BYTES_ACKED)[0])
+    return None
