@@ -10,6 +10,9 @@ from typing import Final
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|[smhdw]?)", re.ASCII)
 _SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE | re.ASCII)
+_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+"""Numbers as JSON writes them (RFC 8259 section 6): Python itself reads `1_0` and other digits."""
+
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 _LAST: Final = 253_402_300_799.0
@@ -65,9 +68,9 @@ def unix_time(text: str) -> float:
 
     Without a zone it is local time. Raises `ValueError` for anything else and for times before 1970.
     """
-    try:
+    if _NUMBER.fullmatch(text):
         moment = float(text)
-    except ValueError:
+    else:
         try:
             moment = datetime.fromisoformat(text).timestamp()
         except (OverflowError, OSError) as error:

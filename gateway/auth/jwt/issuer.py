@@ -49,7 +49,7 @@ COOL_DOWN_INTERVAL: Final = 10.0
 RETRY_INTERVAL: Final = 2.0
 """Shortest time in seconds between two fetches while there are no fresh keys."""
 
-_MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
+_MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE | re.ASCII)
 _NO_STORE: Final = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])", re.IGNORECASE)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from gateway.endpoints.uploads.digests import Lines
 from gateway.errors import Refusal
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _LENGTH: Final = re.compile(r"\d{1,19}", re.ASCII)
 
 PART_FIELDS: Final = frozenset(

@@ -47,3 +47,10 @@ def test_a_time_is_told_in_utc_and_read_back() -> None:
     assert iso_time(1e300) == "9999-12-31T23:59:59.000Z"
     with pytest.raises(ValueError, match="before 1970"):
         unix_time("-1")
+
+
+@pytest.mark.parametrize("text", ["1_0", "+5", " 5", "\u0663", "inf", "nan", "0x10", ""])
+def test_a_time_is_a_number_as_json_writes_it_or_an_iso_time(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        unix_time(text)
+    assert unix_time("5") == unix_time("5.0") == unix_time("0.5e1") == 5.0

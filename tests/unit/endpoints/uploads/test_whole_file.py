@@ -61,7 +61,14 @@ def test_the_length_of_the_file_is_that_of_the_body(name: str) -> None:
 def test_content_range_is_taken_for_the_whole_file_only() -> None:
     assert check_whole_file(lines_of("Content-Range: bytes 0-9/10"), {}, 10) == 10
     assert check_whole_file(lines_of("Content-Range: bytes 0-9/10"), {}, None) == 10
-    for value in ("bytes 1-9/10", "bytes 0-8/10", "bytes 0-9/*", "bytes 0-19/20", "items 0-9/10"):
+    for value in (
+        "bytes 1-9/10",
+        "bytes 0-8/10",
+        "bytes 0-9/*",
+        "bytes 0-19/20",
+        "items 0-9/10",
+        "bytes 0-\u0669/10",
+    ):
         assert refused(f"Content-Range: {value}") == "bad_range", value
     assert refused("Content-Range: bytes 0-9/10", "Content-Range: bytes 5-9/10") == "bad_range"
 
