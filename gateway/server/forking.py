@@ -6,7 +6,8 @@ locked and clients waiting for an answer. In a child each such descriptor become
 stays taken, so that what still refers to it there reaches no other file.
 
 Taken are the files below the state folder but for the records, all TCP and UDP sockets, the sockets
-between the processes of a gateway, and what is registered. Pipes, socket pairs and other files of the script stay.
+between the processes of a gateway, and what is registered. Pipes, socket pairs and other files of the
+script stay.
 """
 
 from __future__ import annotations
