@@ -86,7 +86,7 @@ def aborted_answers() -> list[AbortedRequest]:
 
 def _head(method: str, target: str, length: int | None = None) -> bytes:
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return f"{method} {target} HTTP/1.1\r\nHost: bench\r\n{framing}\r\n\r\n".encode()
+    return f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode()
 
 
 async def send_and_disconnect(address: tuple[str, int], request: AbortedRequest) -> None:

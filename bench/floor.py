@@ -79,7 +79,7 @@ async def measure(connect: Connect) -> list[float]:
     for number in range(CONNECTIONS):
         protocol, transport = connect(), _Nowhere()
         protocol.connection_made(transport)
-        fields = f"Host: bench\r\nContent-Length: {len(BODY)}\r\n\r\n"
+        fields = f"Host: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n"
         request = f"PUT /upload/a-{number} HTTP/1.1\r\n{fields}".encode() + BODY
         clients.append((protocol, transport, request))
     spent = []

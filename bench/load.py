@@ -245,7 +245,11 @@ class Refusal:
         return Sample(seconds, self.count, statistics.median(times), p99, self._sent(contestant, turn))
 
     def _ask(self, contestant: Contestant, name: str) -> float:
-        lines = [f"PUT {contestant.prefix}{name} HTTP/1.1", "Host: bench", f"Content-Length: {1 << 30}"]
+        lines = [
+            f"PUT {contestant.prefix}{name} HTTP/1.1",
+            "Host: localhost",
+            f"Content-Length: {1 << 30}",
+        ]
         head = "\r\n".join([*lines, "Expect: 100-continue", "", ""]).encode()
         started = time.perf_counter()
         with socket.create_connection(("127.0.0.1", contestant.port), LIMIT) as client:

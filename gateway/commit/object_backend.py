@@ -21,20 +21,27 @@ from gateway.domain import paths
 from gateway.domain.model import Stored, Upload
 from gateway.errors import GatewayError
 from gateway.events.outbox import PendingUpload
+from gateway.limits import FairShare, Lease, client_key
 from gateway.settings import Settings
 from gateway.signing.keys import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, PrefixedKeys
 from gateway.storage.s3.multiparts import MultipartLog, MultipartSweeper
-from gateway.storage.s3.parts import BufferedPart, MemoryBudget
+from gateway.storage.s3.parts import UNRESERVED_BYTES, BufferedPart, MemoryBudget
 from gateway.storage.s3.retries import KeyExistsError
 from gateway.storage.s3.upload import MultipartUpload, UploadContext
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.commit")
 
-MAX_CONNECTIONS: Final = 256
+MAX_STREAMS: Final = 1000
+"""Uploads into the bucket of more than 64 KiB in flight, of which each client gets its share.
+
+Each may hold a connection to the bucket for as long as its client sends.
+"""
+
+MAX_CONNECTIONS: Final = MAX_STREAMS + 256
 """Requests to S3 at once; more wait for one to end."""
 
 REACHABLE_TIMEOUT: Final = 3.0
@@ -54,7 +61,8 @@ class ObjectWriter:
         self._context = context
         self._committer = committer
         self._disk = disk
-        self._active: set[str] = set()
+        self._streams = FairShare("uploads into the bucket of more than 64 KiB", MAX_STREAMS)
+        self._active: dict[str, Lease] = {}
 
     def is_active(self, upload_id: str) -> bool:
         """Tell whether an upload is on its way here."""
@@ -84,7 +92,10 @@ class ObjectWriter:
     async def _begin(self, upload: Upload, algorithms: Sequence[str] = ()) -> ObjectPendingWrite:
         """Begin a body. With `rename` its name is chosen now: a multipart upload keeps its key."""
         path = "/" + "/".join(paths.check_path(upload.path))
-        self._active.add(upload.id)
+        client = client_key(upload.principal, upload.remote)
+        size = upload.content_length
+        streams = 0 if size is not None and size <= UNRESERVED_BYTES else 1
+        self._active[upload.id] = self._streams.acquire(client, streams)
         try:
             if upload.on_conflict == "rename" and not upload.must_be_new:
                 path = await self._names.reserve_free_path(upload, path)
@@ -101,7 +112,8 @@ class ObjectWriter:
         return ObjectPendingWrite(upload, body, self._committer)
 
     def _end(self, upload_id: str) -> None:
-        self._active.discard(upload_id)
+        if (lease := self._active.pop(upload_id, None)) is not None:
+            lease.close()
         self._names.release_names(upload_id)
 
 

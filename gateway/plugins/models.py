@@ -20,7 +20,7 @@ from gateway.domain.model import (
     OnConflict,
 )
 from gateway.domain.schedules import parse_cron, parse_every, zone
-from gateway.domain.units import parse_duration
+from gateway.domain.units import parse_duration, parse_size
 
 EventName = Literal[
     "APIGW.OnFileUploading",
@@ -70,6 +70,11 @@ def _seconds(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) and value[-1:].isalpha() else value
 
 
+def _bytes(value: object) -> object:
+    """Return the bytes of `10M`; a text without a unit is no number. Raises `ValueError`."""
+    return parse_size(value) if isinstance(value, str) and value[-1:].isalpha() else value
+
+
 KeyPart = Annotated[str, Field(min_length=1, max_length=1024)]
 KeyEnds = KeyPart | Annotated[list[KeyPart], Field(min_length=1, max_length=100)]
 Seconds = Annotated[
@@ -78,6 +83,9 @@ Seconds = Annotated[
     Field(gt=0, le=30 * 86400, allow_inf_nan=False),
 ]
 """A number of seconds, or a text with a unit."""
+
+Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
+"""A number of bytes, or a text with a unit."""
 
 Items = dict[str, dict[str, Any]]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from gateway.domain.grant import Method
-from gateway.plugins.models import AnswerModel, CalledModel, Items, Seconds, Strict
+from gateway.plugins.models import AnswerModel, Bytes, CalledModel, Items, Seconds, Strict
 
 Scheme = Literal["http", "https", "http:", "https:"]
 Code = Annotated[int, Field(ge=100, le=599)]
@@ -141,7 +141,7 @@ class LimitsModel(Strict):
     connect: Seconds = Field(10.0, description="Seconds to reach an upstream")
     idle: Seconds = Field(60.0, description="Seconds without a byte, from either side")
     script: Seconds = Field(60.0, description="Seconds that each script may run")
-    max_body: int = Field(
+    max_body: Bytes = Field(
         1048576, ge=0, le=1 << 30, description="Bytes of a body that is read for a schema or a script"
     )
 

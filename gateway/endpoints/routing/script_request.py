@@ -134,6 +134,8 @@ def request_changes(request: ScriptRequest, context: RequestContext) -> RequestC
     headers = checked_headers(request.headers)
     if headers.getall(hdrs.HOST, []) != context.headers.getall(hdrs.HOST, []):
         _check_host(headers.getall(hdrs.HOST, []))
+    if request.resources != context.resources:
+        raise InvalidResult("request.resources cannot be changed: assign request.path")
     method = path = params = body = None
     if request.method != context.upstream_method:
         method = _checked_method(request.method)

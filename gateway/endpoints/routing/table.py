@@ -8,6 +8,7 @@ of them would read as another path is refused, so that it cannot lead around a m
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -56,6 +57,13 @@ class _RouteNode:
     rest_routes: list[Route] = field(default_factory=list)
 
 
+class NoRoute(Refusal):
+    """No route has the path of a request."""
+
+    def __init__(self) -> None:
+        super().__init__("not_found", "nothing is served under this path")
+
+
 class RouteTable:
     """The routes of one set of plugins."""
 
@@ -67,8 +75,8 @@ class RouteTable:
         for route in self.routes:
             _add(self._root, route, self._templates[route.name])
             _add(self._lenient_root, route, self._templates[route.name], lenient=True)
-        self._equally_strict = all(
-            not is_stricter(route, self.routes[0]) and not is_stricter(self.routes[0], route)
+        self._equally_open = not any(
+            requires_more(route, self.routes[0]) or requires_more(self.routes[0], route)
             for route in self.routes
         )
 
@@ -81,7 +89,7 @@ class RouteTable:
         route = allowed[0]
         template = self._templates[route.name]
         _refuse_split_values(route, template, segments)
-        if not self._equally_strict:
+        if not self._equally_open:
             self._refuse_other_spelling(route, segments)
         return RouteMatch(
             route,
@@ -93,18 +101,18 @@ class RouteTable:
 
     def _routes(self, raw_path: str) -> tuple[list[Route], tuple[str, ...]]:
         if not self.routes:
-            raise _not_found()
+            raise NoRoute
         segments = paths.decode(raw_path)
         for position, segment in enumerate(segments, start=1):
             if has_dot_segment(segment) or _HARMFUL.search(_decoded_again(segment)):
                 raise Refusal("bad_path", f"segment {position} of the path is not a plain name")
         routes = _search(self._root, segments, 0)
         if not routes:
-            raise _not_found()
+            raise NoRoute
         return routes, segments
 
     def _refuse_other_spelling(self, route: Route, segments: Sequence[str]) -> None:
-        """Refuse a path that a lenient upstream takes for that of a stricter route.
+        """Refuse a path that a lenient upstream takes for that of a route which requires more.
 
         Express and ASP.NET ignore case, Express the slash at the end, IIS blanks and dots there.
         """
@@ -112,21 +120,25 @@ class RouteTable:
         if not plain[-1]:
             plain.pop()
         others = _search(self._lenient_root, plain, 0)
-        if route not in others and any(is_stricter(other, route) for other in others):
+        if route not in others and any(requires_more(other, route) for other in others):
             message = "another route serves this path; write it as that route does, case and all"
             raise Refusal("bad_path", message)
 
 
-def is_stricter(other: Route, route: Route) -> bool:
-    """Tell whether `other` asks for more than `route`: authorization, a rate, or a schema."""
+def requires_more(other: Route, route: Route) -> bool:
+    """Tell whether `other` requires authorization that `route` does not."""
     if other.auth not in {route.auth, "none"} and (other.auth != "default" or route.auth == "none"):
         return True
     if set(other.scopes) - set(route.scopes):
         return True
-    if other.groups and (not route.groups or set(route.groups) - set(other.groups)):
-        return True
+    return bool(other.groups) and (not route.groups or bool(set(route.groups) - set(other.groups)))
+
+
+def is_stricter(other: Route, route: Route) -> bool:
+    """Tell whether `other` asks for more than `route`: authorization, a rate, or a schema."""
     checks = any(each.check_body or each.check_headers for each in other.operations.values())
-    return (other.rate is not None and other.rate != route.rate) or checks
+    has_rate = other.rate is not None and other.rate != route.rate
+    return requires_more(other, route) or has_rate or checks
 
 
 def _add(root: _RouteNode, route: Route, template: RouteTemplate, *, lenient: bool = False) -> None:
@@ -150,7 +162,8 @@ def _add(root: _RouteNode, route: Route, template: RouteTemplate, *, lenient: bo
 
 
 def _lenient(segment: str) -> str:
-    return segment.casefold().rstrip(" .")
+    text = segment if segment.isascii() else unicodedata.normalize("NFKC", segment)
+    return text.casefold().strip().rstrip(". ")
 
 
 def _decoded_again(segment: str) -> str:
@@ -188,7 +201,3 @@ def _search(node: _RouteNode, segments: Sequence[str], at: int) -> list[Route]:
     if node.variable and segments[at] and (routes := _search(node.variable, segments, at + 1)):
         return routes
     return node.rest_routes
-
-
-def _not_found() -> Refusal:
-    return Refusal("not_found", "nothing is served under this path")

@@ -121,7 +121,7 @@ class UpstreamCaller:
                 return await send(request)
             except _Unreachable:
                 raise
-            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            except aiohttp.ClientConnectionError as error:
                 raise _ConnectionClosedError from error
 
         route = context.route

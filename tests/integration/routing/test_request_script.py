@@ -202,6 +202,7 @@ async def test_a_method_whose_responses_have_no_body_can_be_assigned_and_replace
         ("request.remote = '1.2.3.4'", "request.remote cannot be assigned"),
         ("request.principal = None", "request.principal cannot be assigned"),
         ("request.resources = {}", "request.resources cannot be assigned"),
+        ("request.resources['x'] = '1'", "request.resources cannot be changed: assign request.path"),
     ],
 )
 async def test_what_cannot_be_sent_is_a_500_with_its_place_in_the_log(

@@ -107,3 +107,25 @@ async def test_a_save_that_is_cancelled_at_its_beginning_keeps_no_name(
         with pytest.raises(asyncio.CancelledError):
             await saving
     assert (await files.save("/made/x", b"x", on_conflict="rename")).path == "/made/x"
+
+
+async def test_a_client_that_sends_slowly_leaves_connections_to_the_bucket_for_others(
+    start_gateway: StartGateway, s3_storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.commit.object_backend.MAX_STREAMS", 2)
+    writer = (await start_gateway(auth="none", storage=s3_storage)).resources.parts.writer
+
+    def upload(number: int, remote: str, size: int | None = 20_000_000) -> Upload:
+        return Upload(f"01ABC{number}-0", f"/x{number}", content_length=size, remote=remote)
+
+    slow = await writer.begin(upload(0, "192.0.2.1"))
+    for size in (20_000_000, None):
+        with pytest.raises(Refusal) as refused:
+            await writer.begin(upload(1, "192.0.2.1", size))
+        assert refused.value.code == "too_many_requests"
+    small = await writer.begin(upload(2, "192.0.2.1", 3))
+    other = await writer.begin(upload(3, "192.0.2.2"))
+    for body in (slow, small, other):
+        await body.discard()
+    again = await writer.begin(upload(4, "192.0.2.1"))
+    await again.discard()

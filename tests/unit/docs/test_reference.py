@@ -15,7 +15,7 @@ import pytest
 import gateway
 from gateway import errors
 from gateway.cli import VERBS, serve
-from gateway.commit import committer, disk, local_writer
+from gateway.commit import committer, disk, local_writer, object_backend
 from gateway.domain import paths
 from gateway.domain.api_routes import API_ROUTES, Access
 from gateway.domain.event_bodies import delivered_event
@@ -30,7 +30,7 @@ from gateway.endpoints.admin import events as events_api
 from gateway.endpoints.downloads import archive
 from gateway.endpoints.downloads import handler as downloads
 from gateway.endpoints.notifications import handler as notifications
-from gateway.endpoints.routing import validate
+from gateway.endpoints.routing import proxy, validate
 from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
@@ -186,6 +186,10 @@ def test_the_changes_tell_of_this_version() -> None:
         ("how-to/handle-full-disks-and-limits.md", f"{inflight.MAX_UPLOADS:,} uploads"),
         ("how-to/handle-full-disks-and-limits.md", f"{serve.MAX_OPEN_FILES:,}"),
         ("how-to/handle-full-disks-and-limits.md", f"| downloads | {downloads.MAX_OPEN_FILES:,} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"64 KiB | {object_backend.MAX_STREAMS:,} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"upstreams | {proxy.MAX_ROUTE_REQUESTS:,} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"together, {proxy.MAX_CONNECTIONS:,}, each"),
+        ("how-to/handle-full-disks-and-limits.md", f"routes | {proxy.MAX_BUFFERED_BYTES >> 20} MiB |"),
         ("how-to/handle-full-disks-and-limits.md", f"| archives | {archive.MAX_ARCHIVES}, "),
         ("how-to/handle-full-disks-and-limits.md", f"| {validate.MAX_BUFFERED_BYTES >> 20} MiB |"),
         ("how-to/handle-full-disks-and-limits.md", f"show | {notifications.MAX_CONCURRENT} |"),

@@ -43,7 +43,7 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
     response_script: return response.body
     cors: {origins: ["https://a.example"], credentials: true, expose: [ETag], max_age: 5}
     rate_limit: {count: 5, seconds: 10, by: principal}
-    limits: {connect: 1, idle: 2, script: 3, max_body: 4}
+    limits: {connect: 1s, idle: 2m, script: 3, max_body: 4K}
     """
     made = load(tmp_path, text.replace("\n    ", "\n")).find("/a/b/c", "PATCH").route
     assert (made.name, made.target, made.scheme, made.auth) == (
@@ -57,7 +57,7 @@ def test_all_keys_are_understood(tmp_path: Path) -> None:
     assert (made.cors.credentials, made.cors.expose, made.cors.max_age) == (True, ("ETag",), 5)
     assert made.rate is not None
     assert (made.rate.count, made.rate.seconds, made.rate.by) == (5, 10, "principal")
-    assert (made.limits.connect, made.limits.max_body) == (1, 4)
+    assert (made.limits.connect, made.limits.max_body) == (1, 4096)
 
 
 @pytest.mark.parametrize(
