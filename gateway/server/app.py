@@ -188,6 +188,7 @@ async def _remove_expired(marks: OneTimeMarks) -> None:
 
 async def _listen(resources: Resources, public: web.ServerRunner, owner: web.ServerRunner) -> None:
     """Accept requests on the port, and the owner's on the Unix socket."""
+    resources.base.shared.fresh.keep()
     await web.SockSite(owner, owner_socket(resources.base.directory)).start()
     port = resources.base.shared.socket
     await web.SockSite(public, port, ssl_context=resources.tls, backlog=BACKLOG).start()
