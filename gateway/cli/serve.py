@@ -18,6 +18,7 @@ import uvloop
 from gateway.cli import print_errors
 from gateway.errors import ConfigError
 from gateway.server.app import running_gateway
+from gateway.server.heartbeat import report_heartbeats
 from gateway.server.memory import memory_kept_low
 from gateway.server.os_process import end_process
 from gateway.server.process import SharedResources, open_shared_resources
@@ -67,7 +68,7 @@ def _supervise(shared: SharedResources) -> int:
     def work(slot: int, link: SupervisorChannel) -> int:
         log_output.set_process_fields(process=slot)
         try:
-            return _serve(shared, slot, link.prepared, link.ready)
+            return _serve(shared, slot, link.prepared, link.ready, link.report_heartbeat)
         except* ConfigError as errors:
             if started:
                 reasons = "; ".join(map(str, errors.exceptions))
@@ -85,7 +86,9 @@ def _supervise(shared: SharedResources) -> int:
     def ended(slot: int) -> None:
         shared.reservations.clear(slot)
 
-    supervisor = Supervisor(settings.processes, work, settings.grace, announce, ended, shared.close_port)
+    supervisor = Supervisor(
+        *(settings.processes, work, settings.grace, announce, ended, shared.close_port), shared.health
+    )
     code = supervisor.run()
     if not supervisor.opened:
         shared.fresh.discard()
@@ -93,17 +96,41 @@ def _supervise(shared: SharedResources) -> int:
 
 
 def _serve(
-    shared: SharedResources, slot: int, prepared: Callable[[], None], ready: Callable[[], None]
+    shared: SharedResources,
+    slot: int,
+    prepared: Callable[[], None],
+    ready: Callable[[], None],
+    report_heartbeat: Callable[[], None] | None = None,
 ) -> int:
-    """Run one process: `prepared` may wait before the port is opened, `ready` is called after that."""
+    """Run one process: `prepared` may wait before the port is opened, `ready` is called after that.
+
+    `report_heartbeat` is called while the process reacts.
+    """
     reload_signals: list[int] = []
     # Until the loop handles the signal.
     signal.signal(signal.SIGHUP, lambda number, _: reload_signals.append(number))
     resources = open_resources(shared.settings, shared, slot)
     prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(resources, ready, reload_signals))
+        runner.run(_serve_on_loop(resources, ready, reload_signals, report_heartbeat))
     return 0
+
+
+async def _serve_on_loop(
+    resources: Resources,
+    ready: Callable[[], None],
+    reload_signals: list[int],
+    report_heartbeat: Callable[[], None] | None,
+) -> None:
+    """Serve, and report heartbeats to the end of the stop."""
+    reporting = None
+    if report_heartbeat is not None:
+        reporting = asyncio.create_task(report_heartbeats(resources.journal.ledger, report_heartbeat))
+    try:
+        await _until_stopped(resources, ready, reload_signals)
+    finally:
+        if reporting is not None:
+            reporting.cancel()
 
 
 async def _until_stopped(

@@ -21,9 +21,17 @@ def parse_json(data: bytes | str, unique: Callable[[Pairs], dict[str, Any]] | No
     """
     text = data if isinstance(data, str) else data.decode()
     value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=unique)
-    if _SURROGATE.search(text):
-        json.dumps(value, ensure_ascii=False).encode()
+    if _SURROGATE.search(text) and not _is_encodable(value):
+        raise ValueError("a text of the JSON has half of a surrogate pair")
     return value
+
+
+def _is_encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_constant(_: str) -> NoReturn:

@@ -149,6 +149,10 @@ class JournalLedger:
 
     # -- maintenance
 
+    def wait_for_thread(self) -> Future[None]:
+        """Do nothing on the journal's thread, to see that it reacts."""
+        return self._database.submit(lambda db: None)
+
     def check_writable(self) -> Future[None]:
         """Write a row, to check that the journal is writable."""
         return self._database.write("REPLACE INTO facts VALUES ('checked', ?)", (str(time.time()),))

@@ -160,10 +160,14 @@ class DeliveryRow:
 
 @dataclass(slots=True, frozen=True)
 class DeliveryPage:
-    """Rows, oldest first, and the cursor of the next page (None: there is none)."""
+    """Rows, oldest first, and the cursor of the next page (None: there is none).
+
+    `unavailable` names the processes that did not answer, such as `slot-1`: their rows are missing.
+    """
 
     rows: list[DeliveryRow]
     next: str | None
+    unavailable: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)

@@ -90,7 +90,7 @@ class RemoteLedger:
         query = [*events, *((name, str(value)) for name, value in fields.items())]
         data = await self._request("GET", "", query)
         rows = [DeliveryRow(**_decode_times(row)) for row in data["deliveries"]]
-        return DeliveryPage(rows, data["next"])
+        return DeliveryPage(rows, data["next"], tuple(data.get("unavailable", ())))
 
     async def history(self, event_id: str) -> EventHistory | None:
         """See `Ledger`."""
@@ -161,8 +161,9 @@ _TIMES: Final = ("created", "due", "ended", "oldest")
 
 
 def encode_page(page: DeliveryPage) -> Json:
-    """Return a page as JSON: `deliveries` and the cursor `next`."""
-    return {"deliveries": [encode_row(row) for row in page.rows], "next": page.next}
+    """Return a page as JSON: `deliveries`, the cursor `next`, and processes that did not answer."""
+    rows: Json = {"deliveries": [encode_row(row) for row in page.rows], "next": page.next}
+    return rows | ({"unavailable": list(page.unavailable)} if page.unavailable else {})
 
 
 def encode_row(row: DeliveryRow) -> Json:

@@ -232,7 +232,7 @@ def _authorization(resources: Resources) -> str:
         return "uploads are authorized by the plugins"
     if settings.auth == "none" and not settings.auth_explicit:
         return (
-            f"anyone on this machine may upload (default for {settings.host}; requests through a proxy"
-            " are refused until you set --auth)"
+            f"anyone on this machine may upload (default for {settings.host}; requests through a proxy,"
+            " or to a name that is not this machine's, are refused until you set --auth)"
         )
     return f"uploads are authorized by --auth {settings.auth}"

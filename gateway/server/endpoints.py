@@ -66,7 +66,7 @@ async def open_endpoints(
     metrics.gauge(
         "gateway_disk_reserved_bytes", "Bytes kept free for uploads in progress", lambda: space.reserved
     )
-    processes = ProcessClients(settings.state, sorted({*range(settings.processes)} - {slot}))
+    processes = _other_processes(resources)
     stack.push_async_callback(processes.close)
     processes.start()
     resources.scripts.files.saver.store_with_writer(resources.parts.writer)
@@ -93,7 +93,7 @@ async def open_endpoints(
     metrics_endpoint = MetricsEndpoint(metrics, ledger, processes, slot, ledgers)
     whole = _whole_ledger(resources, processes, ledgers)
     api: dict[str, ApiHandler] = {
-        **ReadinessEndpoint(ledger, space, hooks, is_reachable).handlers(),
+        **ReadinessEndpoint(ledger, space, hooks, is_reachable, processes).handlers(),
         **metrics_endpoint.handlers(),
         **UploadStatusEndpoint(ledger, inflight, hooks, processes, ledgers).handlers(),
         **EventsEndpoint(ledger, whole, Redaction(settings.redact), delivery.queue_name).handlers(),
@@ -104,6 +104,12 @@ async def open_endpoints(
     files = FileHandlers(uploads, downloads, archives, stored)
     dispatcher = Dispatcher(settings, auth, files, routing, api, metrics)
     return Endpoints(dispatcher, inflight, body_receiver, downloads, metrics_endpoint)
+
+
+def _other_processes(resources: Resources) -> ProcessClients:
+    settings, health = resources.settings, resources.base.shared.health
+    slots = {*range(settings.processes)} - {resources.base.state.slot}
+    return ProcessClients(settings.state, sorted(slots), lambda: health.unresponsive)
 
 
 def _admission(
@@ -182,5 +188,10 @@ def _whole_ledger(
         return own
     parts: dict[int, Ledger] = {resources.base.state.slot: own}
     parts |= {slot: RemoteLedger(session, alone=True) for slot, session in sessions.items()}
-    named = {f"slot-{slot}": parts[slot] for slot in sorted(parts)} | dict(ledgers)
-    return CombinedLedger(named, ledgers or None)
+    names = {f"slot-{slot}": parts[slot] for slot in sorted(parts)}
+    return CombinedLedger(
+        names | dict(ledgers),
+        ledgers or None,
+        processes=names,
+        unresponsive=lambda: [f"slot-{slot}" for slot in processes.unresponsive()],
+    )

@@ -19,9 +19,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.server import heartbeat
 from gateway.server.forking import fork_worker_process
 from gateway.server.os_process import SIGNALS, end_process, received_signals, reset_signals
-from gateway.server.supervisor_channel import PREPARED, READY, SupervisorChannel, allow_to_listen
+from gateway.server.supervisor_channel import (
+    HEARTBEAT,
+    MAX_MESSAGE_BYTES,
+    PREPARED,
+    READY,
+    SupervisorChannel,
+    allow_to_listen,
+    send_unresponsive,
+)
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.supervisor")
@@ -58,7 +67,7 @@ class Supervisor:
     """Runs `work` in `count` processes. `on_ready()` is called once, when each has been ready.
 
     `on_end(slot)` is called whenever a process has ended, `on_stop()` when all are signalled to end,
-    which takes them at most `grace` seconds.
+    which takes them at most `grace` seconds. Each process finds in `health` which others hang.
     """
 
     count: int
@@ -67,6 +76,8 @@ class Supervisor:
     on_ready: Callable[[], None]
     on_end: Callable[[int], None]
     on_stop: Callable[[], None]
+    health: heartbeat.ProcessHealth = field(default_factory=heartbeat.ProcessHealth)
+    _monitor: heartbeat.HeartbeatMonitor = field(default_factory=heartbeat.HeartbeatMonitor)
     _children: dict[int, _Child] = field(default_factory=dict)
     _due: dict[int, float] = field(default_factory=dict)
     _failures: dict[int, int] = field(default_factory=dict)
@@ -93,6 +104,7 @@ class Supervisor:
                     else:
                         self._read_message(key.data)
                 self._reap()
+                self._check_heartbeats()
                 self._check_deadlines()
         return self._code
 
@@ -101,13 +113,15 @@ class Supervisor:
     def _read_message(self, child: _Child) -> None:
         message = b""
         with contextlib.suppress(ConnectionError):
-            message = child.line.recv(16)
+            message = child.line.recv(MAX_MESSAGE_BYTES)
         if not message:  # it is about to be reaped
             self._selector.unregister(child.line)
         if PREPARED in message:
             self._prepared(child)
         if READY in message:
             self._ready(child)
+        if HEARTBEAT in message and child.ready and self._monitor.note_heartbeat(child.slot):
+            self._send_unresponsive()
 
     def _prepared(self, child: _Child) -> None:
         """Let it listen, at the first start once all are prepared."""
@@ -125,6 +139,8 @@ class Supervisor:
 
     def _ready(self, child: _Child) -> None:
         child.ready = True
+        self._monitor.note_heartbeat(child.slot)
+        send_unresponsive(child.line, self._monitor.unresponsive)
         if child.slot in self._served:
             log.info(
                 "process %d serves again", child.slot, extra=event("process.restarted", slot=child.slot)
@@ -133,6 +149,16 @@ class Supervisor:
         if len(self._served) == self.count and not self._announced:
             self._announced = True
             self.on_ready()
+
+    def _check_heartbeats(self) -> None:
+        """Find processes that hang. During a stop they are killed: they would not end."""
+        if self._monitor.check():
+            self._send_unresponsive()
+            self._kill_unresponsive()
+
+    def _send_unresponsive(self) -> None:
+        for child in self._children.values():
+            send_unresponsive(child.line, self._monitor.unresponsive)
 
     # -- exits
 
@@ -149,6 +175,8 @@ class Supervisor:
         with contextlib.suppress(KeyError):
             self._selector.unregister(child.line)
         child.line.close()
+        if self._monitor.forget(child.slot):
+            self._send_unresponsive()
         self.on_end(child.slot)
         if self._kill_at is not None:
             if code not in {0, -signal.SIGTERM}:
@@ -188,7 +216,13 @@ class Supervisor:
     def _stop(self) -> None:
         self._kill_at = time.monotonic() + self.grace + KILL_TIMEOUT
         self._signal_all(signal.SIGTERM)
+        self._kill_unresponsive()
         self.on_stop()
+
+    def _kill_unresponsive(self) -> None:
+        for child in self._children.values():
+            if self._kill_at is not None and child.slot in self._monitor.unresponsive:
+                os.kill(child.pid, signal.SIGKILL)
 
     def _signal_all(self, number: int) -> None:
         for child in self._children.values():
@@ -201,18 +235,17 @@ class Supervisor:
                 del self._due[slot]
                 self._spawn(slot)
         elif now >= self._kill_at:
-            log.error(
-                "%d processes did not end in time and are killed",
-                len(self._children),
-                extra=event("process.killed", count=len(self._children)),
-            )
+            count = len(self._children)
+            message = "%d processes did not end in time and are killed"
+            log.error(message, count, extra=event("process.killed", count=count))
             self._signal_all(signal.SIGKILL)
             self._kill_at = now + KILL_TIMEOUT
 
     def _timeout(self) -> float | None:
-        """Return the seconds until the next deadline, None without one."""
-        moments = self._due.values() if self._kill_at is None else (self._kill_at,)
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        """Return the seconds until the next deadline or look at heartbeats, None without any."""
+        moments = [*self._due.values()] if self._kill_at is None else [self._kill_at]
+        seconds = [max(0.0, moment - time.monotonic()) for moment in moments]
+        return min(seconds + self._monitor.delays, default=None)
 
     # -- starting
 
@@ -257,7 +290,7 @@ class Supervisor:
                 line.close()  # held here too, they would hide the supervisor's death from the others
             self._selector.close()
             reset_signals()
-            code = self.work(slot, SupervisorChannel(theirs))
+            code = self.work(slot, SupervisorChannel(theirs, self.health))
         except BaseException:
             log.exception("worker process %d failed", slot, extra=event("process.failed", slot=slot))
         finally:

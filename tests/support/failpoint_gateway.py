@@ -3,6 +3,7 @@
 POINT is one of `gateway.domain.failpoints.NAMES`; at its N-th hit (default 1) the process
 kills itself with SIGKILL: not a byte more is written. `POINT=eio` lets the next fsync of a
 folder fail instead, as a dying disk would. `unlink=eio` lets no private body be removed.
+`heartbeat=quick` calls a process unresponsive after a second.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 
 from gateway.cli import main
 from gateway.domain import failpoints
+from gateway.server import heartbeat
 
 
 def kill_at(point: str, count: int) -> None:
@@ -67,7 +69,9 @@ def fail_unlink() -> None:
 
 if __name__ == "__main__":
     wish = sys.argv[1]
-    if wish == "unlink=eio":
+    if wish == "heartbeat=quick":
+        heartbeat.HEARTBEAT_INTERVAL, heartbeat.HEARTBEAT_TIMEOUT = 0.1, 1.0  # type: ignore[misc]
+    elif wish == "unlink=eio":
         fail_unlink()
     elif wish.endswith("=eio"):
         fail_sync_at(wish.removesuffix("=eio"))

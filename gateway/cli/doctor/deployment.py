@@ -10,7 +10,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.cli.doctor.finding import Finding
@@ -26,6 +26,7 @@ SAFE_SQLITE: Final = (3, 51, 3)
 """Earlier versions can lose commits when several processes open one journal (the WAL-reset bug)."""
 
 _HEALTH_TIMEOUT: Final = 3.0
+_MAX_ANSWER_BYTES: Final = 65_536
 """Seconds."""
 
 
@@ -171,9 +172,10 @@ def server(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "port 0: a free one is picked at each start")
         return
     scheme = "https" if settings.tls_cert else "http"
-    url = f"{scheme}://{host_port(connectable_host(settings.host), settings.port)}/-/health"
+    base = f"{scheme}://{host_port(connectable_host(settings.host), settings.port)}"
+    url = f"{base}/-/health"
     try:
-        status = _status(url)
+        status, _ = _fetch(url)
     except urllib.error.HTTPError as error:
         with error:
             advice = "not a gateway? choose another --port"
@@ -188,10 +190,28 @@ def server(settings: Settings) -> Iterator[Finding]:
         yield Finding("warn", f"{url}: {type(error).__name__}", advice)
     else:
         yield Finding("ok", f"a server answers {status} at {url}")
+        yield from _readiness(f"{base}/-/ready")
 
 
-def _status(url: str) -> int:
-    """Return the status of `url`, without any proxy; the certificate may name another host."""
+def _readiness(url: str) -> Iterator[Finding]:
+    """Tell what the running gateway lacks."""
+    try:
+        _, answer = _fetch(url)
+    except urllib.error.HTTPError as error:
+        with error:
+            answer = json.loads(error.read(_MAX_ANSWER_BYTES))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        yield Finding("warn", f"{url}: {error}", "a process may hang: ask again")
+        return
+    reasons = answer.get("reasons", {})
+    for name, good in answer.get("checks", {}).items():
+        if not good:
+            advice = reasons.get(name, "look at the log of the gateway")
+            yield Finding("FAIL", f"the running gateway is not ready: {name}", advice)
+
+
+def _fetch(url: str) -> tuple[int, Any]:
+    """Return status and JSON of `url`, without any proxy; the certificate may name another host."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -199,5 +219,4 @@ def _status(url: str) -> int:
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
     with opener.open(url, timeout=_HEALTH_TIMEOUT) as response:
-        json.loads(response.read(65536))
-        return int(response.status)
+        return int(response.status), json.loads(response.read(_MAX_ANSWER_BYTES))

@@ -23,6 +23,7 @@ from gateway.events.protocols import (
     STATES,
     VERB_STATES,
     VERBS,
+    DeliveryPage,
     EventHistory,
     Ledger,
     Selection,
@@ -52,7 +53,8 @@ pause   stops the deliveries of a handler, also across restarts, until resume
 STATE   ready, running, delayed, dead, done, or relayed: NATS has it, the journal keeps it for a replay
 T       2h, 7d (ago), 2026-11-22T08:00 (local time, or with a zone), or a Unix time
 
-Exit codes: 0; 1 for an unknown event; 2 for invalid arguments or if no server answers.
+Exit codes: 0; 1 for an unknown event, or if a list lacks a process that does not answer;
+2 for invalid arguments or if no server answers.
 """
 
 PAGE_SIZE: Final = 500
@@ -181,12 +183,20 @@ async def _list(queue: OpenQueue, selection: Selection, *, as_json: bool) -> int
             break
     if as_json:
         print("\n]" if shown else "[]")
-        return 0
+        return _report_unavailable(page)
     if not shown:
         print("no deliveries" + ("" if selection == Selection() else " match"))
     if paused := await ledger.paused():
         print("paused: " + ", ".join(map(formatting.printable, sorted(paused))))
-    return 0
+    return _report_unavailable(page)
+
+
+def _report_unavailable(page: DeliveryPage) -> int:
+    """Name the processes that did not answer; return the exit code."""
+    for name in page.unavailable:
+        slot = name.removeprefix("slot-")
+        print(f"gateway: process {slot} does not answer: its deliveries are missing", file=sys.stderr)
+    return 1 if page.unavailable else 0
 
 
 async def _show(ledger: Ledger, event_id: str, *, as_json: bool) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -31,11 +31,20 @@ class ProcessUnreachable(Exception):
 
 
 class ProcessClients:
-    """The processes of `slots`, and `sessions` with them by slot. Lives on the server's loop."""
+    """The processes of `slots`, and `sessions` with them by slot. Lives on the server's loop.
 
-    def __init__(self, folder: Path, slots: Iterable[int] = ()) -> None:
+    `unresponsive` returns the slots of those that hang, as the supervisor sees it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        slots: Iterable[int] = (),
+        unresponsive: Callable[[], Collection[int]] = frozenset[int],
+    ) -> None:
         self._folder = folder
         self._slots = tuple(slots)
+        self.unresponsive = unresponsive
         self._fd = -1
         self.sessions: dict[int, aiohttp.ClientSession] = {}
 
@@ -64,6 +73,8 @@ class ProcessClients:
 
     async def get(self, slot: int, path: str) -> tuple[int, bytes]:
         """Return status and body of a GET; `path` is percent-encoded. Raises `ProcessUnreachable`."""
+        if slot in self.unresponsive():
+            raise ProcessUnreachable(f"process {slot} hangs")
         url = URL(f"http://process{path}", encoded=True).update_query(OWN_SCOPE)
         try:
             async with self.sessions[slot].get(url) as response:

@@ -35,6 +35,8 @@ JOURNAL_TIMEOUT: Final = 5.0
 ENGINE_TIMEOUT: Final = 2.0
 """Seconds that a shared engine may take to answer; after that what it knows is left out."""
 
+_HANGS: Final = "look at the state of these processes, or restart the gateway"
+
 MANY_DELIVERIES: Final = 100_000
 MANY_DELIVERIES_TTL: Final = 10.0
 """Seconds for which a count of MANY_DELIVERIES or more is cached: it takes some tenths of a second."""
@@ -42,12 +44,17 @@ MANY_DELIVERIES_TTL: Final = 10.0
 
 @dataclass(slots=True)
 class ReadinessEndpoint:
-    """Serves `/-/health` and `/-/ready`. `storage` checks the bucket, where there is one."""
+    """Serves `/-/health` and `/-/ready`. `storage` checks the bucket, where there is one.
+
+    A process that hangs makes all not ready: the kernel goes on giving it connections. `reasons` tells
+    what an operator can do.
+    """
 
     ledger: JournalLedger
     disk_space: DiskSpace
     hooks: Hooks
     storage: Callable[[], Awaitable[bool]] | None = None
+    processes: ProcessClients | None = None
     _cached: tuple[float, dict[str, bool]] = (0.0, {})
 
     def handlers(self) -> dict[str, ApiHandler]:
@@ -69,8 +76,15 @@ class ReadinessEndpoint:
             if self.storage is not None:
                 checks["storage"] = await self.storage()
             self._cached = (time.monotonic() + READY_TTL, checks)
+        reasons: dict[str, str] = {}
+        if self.processes is not None and self.processes.sessions:
+            hanging = sorted(self.processes.unresponsive())
+            checks = checks | {"processes": not hanging}
+            if hanging:
+                reasons["processes"] = f"unresponsive: {', '.join(map(str, hanging))}; {_HANGS}"
         ready = all(checks.values())
-        return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
+        body = {"ready": ready, "checks": checks} | ({"reasons": reasons} if reasons else {})
+        return json_response(body, 200 if ready else 503)
 
     async def _journal_writable(self) -> bool:
         try:

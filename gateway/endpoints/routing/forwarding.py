@@ -226,5 +226,10 @@ def _text(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
+        pass
+    else:
+        return value
+    try:
         return value.encode("utf-8", "surrogateescape").decode("latin-1")
-    return value
+    except UnicodeEncodeError:  # half a surrogate pair, which a script has set
+        return value.encode("utf-8", "replace").decode()

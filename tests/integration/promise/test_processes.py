@@ -537,3 +537,46 @@ async def test_fewer_processes_take_over_what_the_others_left(
     for upload_id in ids.values():
         for _ in range(4):
             assert (await get(several, f"/-/uploads/{upload_id}")).status == 200
+
+
+async def test_a_process_that_hangs_is_named_by_all_that_tell_of_the_gateway(
+    gateway_process: StartProcess,
+) -> None:
+    gateway = gateway_process("--processes", "3", "--grace", "5", die_at="heartbeat=quick")
+    victim = psutil.Process(gateway.process.pid).children()[0]
+
+    async def readiness(*, ready: bool) -> Any:
+        # The kernel gives the process that hangs connections too: they are never answered.
+        try:
+            async with asyncio.timeout(0.5):
+                answer = await get(gateway, "/-/ready")
+        except TimeoutError:
+            return None
+        return answer if answer.json["ready"] is ready else None
+
+    assert (await wait_until(lambda: readiness(ready=True))).json["checks"]["processes"] is True
+    victim.suspend()
+    answer = await wait_until(lambda: readiness(ready=False))
+    (unresponsive,) = logged(gateway, "process.unresponsive")
+    slot = unresponsive["slot"]
+    assert (answer.status, answer.json["checks"]["processes"]) == (503, False)
+    assert answer.json["reasons"]["processes"].startswith(f"unresponsive: {slot};")
+    listed = await asyncio.to_thread(list_events, gateway)
+    assert (listed.returncode, listed.stdout) == (1, "[]\n")
+    assert listed.stderr == f"gateway: process {slot} does not answer: its deliveries are missing\n"
+    victim.resume()
+    assert (await wait_until(lambda: readiness(ready=True))).status == 200
+    assert [line["slot"] for line in logged(gateway, "process.recovered")] == [slot]
+    victim.suspend()
+    await wait_until(lambda: readiness(ready=False))
+    assert gateway.terminate() == 1  # it is killed at once
+
+
+def logged(gateway: GatewayProcess, word: str) -> list[dict[str, Any]]:
+    return [line for line in messages(gateway, "process ") if line["event"] == word]
+
+
+def list_events(gateway: GatewayProcess) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", "events", "list", "--json"]
+    command += ["--directory", str(gateway.directory)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)

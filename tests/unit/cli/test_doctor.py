@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import resource
 import socket
@@ -214,7 +215,7 @@ class Health(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_running_server_is_asked_for_nothing_but_its_health(
+def test_a_running_server_is_asked_for_its_health_and_readiness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployment, "_HEALTH_TIMEOUT", 30.0)
@@ -227,7 +228,7 @@ def test_a_running_server_is_asked_for_nothing_but_its_health(
         thread.join()
     assert finding.level == "ok"
     assert "a server answers 200" in finding.text
-    assert Health.asked == ["/-/health"]
+    assert Health.asked == ["/-/health", "/-/ready"]
 
 
 def test_a_free_port_and_a_stranger_on_the_port_are_told_apart(tmp_path: Path) -> None:
@@ -325,3 +326,30 @@ def test_the_size_of_the_journal_is_told(tmp_path: Path) -> None:
 def test_a_low_limit_of_open_files_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
     assert levels(machine.open_files(settings_of(tmp_path))) == ["warn"]
+
+
+class NotReady(BaseHTTPRequestHandler):
+    """A gateway that is healthy and not ready."""
+
+    def do_GET(self) -> None:
+        ready = self.path != "/-/ready"
+        body = {"ready": ready, "checks": {"disk": True, "processes": ready}}
+        if not ready:
+            body["reasons"] = {"processes": "unresponsive: 1; look at it"}
+        text = json.dumps(body).encode()
+        self.send_response(200 if ready else 503)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+def test_what_a_running_gateway_lacks_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), NotReady) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        healthy, lack = deployment.server(settings_of(tmp_path, port=server.server_port))
+        server.shutdown()
+        thread.join()
+    assert healthy.level == "ok"
+    assert (lack.level, lack.text) == ("FAIL", "the running gateway is not ready: processes")
+    assert lack.advice == "unresponsive: 1; look at it"

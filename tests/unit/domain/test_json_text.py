@@ -17,6 +17,11 @@ def test_text_that_cannot_be_encoded_is_refused(text: str | bytes) -> None:
         parse_json(text)
 
 
+def test_half_a_surrogate_pair_is_told_in_words() -> None:
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        parse_json(r'["\ud83d"]')
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [(r'"\ud83d\ude00"', "\U0001f600"), (r'"\\ud83d"', r"\ud83d"), ('"é"', "é"), ("[1e2]", [100.0])],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -233,3 +234,49 @@ async def test_nobody_there_is_away(tmp_path: Path) -> None:
     async with socket_session(tmp_path / "nobody.sock") as session:
         with pytest.raises(EventEngineUnavailable, match="does not answer"):
             await RemoteLedger(session).depth()
+
+
+# -- processes that do not answer
+
+
+@pytest.fixture
+async def lacking(journals: list[Journal]) -> CombinedLedger:
+    """The ledger of three processes, of which 1 is closed and 2 is known to hang."""
+    for name, at in (("a", 0), ("b", 1), ("c", 2), ("d", 0)):
+        publish_uploads(journals[at], name)
+    for journal in journals[:1]:
+        for delivery in await journal.queue.claim("h", 9, 0.0):
+            await journal.queue.dead_letter(delivery, "why", 0.0)
+    await asyncio.to_thread(journals[1].close)
+    parts = {f"slot-{at}": journal.ledger for at, journal in enumerate(journals)}
+    return CombinedLedger(parts, processes=parts, unresponsive=lambda: ["slot-2"])
+
+
+async def test_a_list_goes_on_without_processes_that_do_not_answer_and_names_them(
+    lacking: CombinedLedger,
+) -> None:
+    listed = await pages(lacking, 1)
+    assert [row.upload_id for page in listed for row in page.rows] == ["a", "d"]
+    assert {page.unavailable for page in listed} == {("slot-1", "slot-2")}
+    assert await lacking.paused() == frozenset()
+
+
+async def test_an_event_of_a_process_that_answers_is_shown_and_no_other_is_called_unknown(
+    lacking: CombinedLedger,
+) -> None:
+    assert (await lacking.history("e-a")) is not None
+    with pytest.raises(EventEngineUnavailable, match="process 2 does not answer"):
+        await lacking.history("e-c")
+
+
+async def test_a_change_is_done_where_it_can_be_and_then_says_where_not(
+    lacking: CombinedLedger, journals: list[Journal]
+) -> None:
+    with pytest.raises(EventEngineUnavailable, match="processes 1, 2 do not answer; the others"):
+        await run_all(lacking, "retry", Selection("dead"))
+    assert set(delivery_states(journals[0]).values()) == {"ready"}
+    with pytest.raises(EventEngineUnavailable, match="process 2 does not answer"):
+        await lacking.pause("h")
+    assert await journals[0].ledger.paused() == {"h"}
+    with pytest.raises(EventEngineUnavailable):
+        await lacking.depth()

@@ -108,6 +108,10 @@ def test_bytes_that_are_no_utf8_become_their_latin_1_characters() -> None:
     assert up(("X-Name", b"caf\xe9".decode("utf-8", "surrogateescape")))["X-Name"] == "café"
 
 
+def test_half_a_surrogate_pair_that_a_script_has_set_is_replaced() -> None:
+    assert up(("X-Name", "a\ud83d"))["X-Name"] == "a?"
+
+
 def test_an_answer_with_both_framings_keeps_neither() -> None:
     kept = response_headers(CIMultiDict({"Content-Length": "5", "Transfer-Encoding": "chunked"}))
     assert list(kept) == ["Via"]
