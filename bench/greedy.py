@@ -61,6 +61,7 @@ def tricks(declared: int) -> Mapping[str, Trick]:
             lambda *_: head("POST", "/checked", *json_body) + b" " * (MIB - 1000), trickle=True
         ),
         "requests to a silent upstream": Trick(lambda *_: head("GET", "/silent/x")),
+        "unread responses of an upstream": Trick(lambda *_: head("GET", "/proxied/large")),
         "deep folders": Trick(
             lambda number, turn: head("PUT", f"/upload/{number}-{turn}/{DEEP}", "Content-Length: 0"),
             repeated=True,

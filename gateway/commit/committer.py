@@ -13,11 +13,14 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from gateway.commit.batch import BatchCommitter
 from gateway.commit.failures import discard_quietly, refusal_of
+from gateway.commit.new_folders import NewFolders
 from gateway.commit.records import BatchResult, CommitRequest, LocalDisk
 from gateway.domain import failpoints
 from gateway.domain.model import Stored
@@ -65,6 +68,7 @@ class Committer:
         self._batch = batch
         self._outbox = outbox
         self._disk = disk
+        self._folders = NewFolders(disk)
         self._queue: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._waiting: deque[_Job] = deque()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -78,14 +82,18 @@ class Committer:
         self._send()
         self._queue.put(None)
         self._thread.join()
+        self._folders.close()
 
     async def commit(self, request: CommitRequest) -> Stored:
         """Publish a received body. From here on the body is the committer's, also after a cancel.
 
         Raises `Refusal` when nothing was stored and nothing will be, `UnknownOutcome` where in doubt.
         """
-        if self._disk.durable and request.body.received >= MIN_SYNC_APART_BYTES:
-            await self._sync_apart(request.body)
+        body, folders = request.body, self._folders
+        if self._disk.durable and body.received >= MIN_SYNC_APART_BYTES:
+            await self._do_apart(body, body.sync, self._disk.executor)
+        if not folders.exist(request.upload.path):
+            await self._do_apart(body, partial(folders.create, request), folders.executor)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Stored] = loop.create_future()
         if not self._waiting:
@@ -109,12 +117,12 @@ class Committer:
         self._queue.put([_CallJob(function, future)])
         return await future
 
-    async def _sync_apart(self, body: IncomingFile) -> None:
-        executor = self._disk.executor
+    async def _do_apart(self, body: IncomingFile, work: Callable[[], None], executor: Executor) -> None:
+        """Do work for one upload before its batch. Where it fails the body is discarded."""
         try:
-            await finish_in_thread(body.sync, executor=executor)
+            await finish_in_thread(work, executor=executor)
         except BaseException as error:
-            await finish_in_thread(discard_quietly, body, executor=executor)
+            await finish_in_thread(discard_quietly, body, executor=self._disk.executor)
             if isinstance(error, Exception):
                 raise refusal_of(error) from error
             raise

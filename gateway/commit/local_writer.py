@@ -85,7 +85,7 @@ class LocalWriter:
         return file
 
     def _reserve(self, upload: Upload, *, must_exist: bool) -> Reservation:
-        exists = self._disk.tree.lstat(paths.check_path(upload.path)) is not None
+        exists = self._disk.tree.lstat_target(paths.check_path(upload.path)) is not None
         check_target(upload, exists=exists, must_exist=must_exist)
         return self._disk.space.reserve(
             upload.content_length, client_key(upload.principal, upload.remote)

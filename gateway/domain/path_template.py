@@ -172,6 +172,12 @@ class UploadPathTemplate:
         others = [name for name in names if name not in {_FILEPATH, _FILENAME}]
         return others if self.stored is None and len(others) < len(names) else []
 
+    @property
+    def usage(self) -> str:
+        """The request of an upload, for messages: `PUT /upload/<name>`."""
+        text = fill_variables(self.text, lambda v: "<name>" if v in {_FILEPATH, _FILENAME} else f"<{v}>")
+        return f"PUT {text}"
+
     def match(self, raw_path: str) -> PathMatch | None:
         """Match `raw_path` (still encoded); return None if it is no upload path.
 

@@ -25,6 +25,12 @@ MAX_PATH_BYTES: Final = 3500
 MAX_SEGMENTS: Final = 100
 MAX_QUERY_FIELDS: Final = 1000
 
+MAX_NEW_FOLDERS: Final = 16
+"""Folders that one upload may create where the settings say nothing else.
+
+Each costs an inode and two syncs: 98 of them made an upload fifty times as slow as a flat one.
+"""
+
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -71,7 +77,9 @@ def _refuse_broken(segments: Sequence[str]) -> None:
     for position, name in enumerate(segments, start=1):
         rule = broken_rule(name)
         if rule is not None:
-            raise Refusal("bad_path", f"segment {position} of the path {rule}")
+            end = ": it ends with a slash, and needs the name of a file"
+            advice = end if not name and 1 < position == len(segments) else ""
+            raise Refusal("bad_path", f"segment {position} of the path {rule}{advice}")
 
 
 def split_target(target: str) -> tuple[str, str]:

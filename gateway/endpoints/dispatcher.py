@@ -25,11 +25,12 @@ from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
+from gateway.endpoints.routing.table import NoRoute
 from gateway.endpoints.uploads.handler import UploadHandler
 from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome, descriptor_refusal
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
-from gateway.http.responses import ApiHandler, GatewayResponse, refusal_response
+from gateway.http.responses import ApiHandler, GatewayResponse, json_response, refusal_response
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
 from gateway.telemetry import logs
@@ -167,14 +168,26 @@ class Dispatcher:
             folder = archived_folder(self._template, incoming)
             if folder is not None:
                 return await self.files.archives.get(incoming, folder)
-        match = self._template.match(raw_path)
+        match = None if raw_path == "/" else self._template.match(raw_path)
         if match is None:
-            return await self.routing.serve_route(incoming)
+            return await self._route(incoming)
         if request.method in {"GET", "HEAD"} and downloads:
             return await self.files.downloads.get(incoming, match)
         if request.method != "PUT":
             raise _upload_with_put(UPLOAD_METHODS if downloads else "PUT")
         return await self.files.uploads.put(incoming, match)
+
+    async def _route(self, incoming: IncomingRequest) -> GatewayResponse:
+        """Serve a route. Who looks for the upload path is told where it is."""
+        try:
+            return await self.routing.serve_route(incoming)
+        except NoRoute:
+            usage, method = self._template.usage, incoming.request.method
+            if incoming.raw_path == "/" and method in {"GET", "HEAD"}:
+                return json_response({"message": f"uploads go to {usage}", "docs": "/-/openapi.json"})
+            if method == "PUT":
+                raise Refusal("not_found", f"uploads go to {usage}, not to this path") from None
+            raise
 
     async def _object(self, incoming: IncomingRequest, match: PathMatch) -> GatewayResponse:
         """Serve a stored path to a signed URL, or to a gateway of this installation."""

@@ -5,8 +5,9 @@ end with the last process that has them, so a child that outlives the gateway wo
 locked and clients waiting for an answer. In a child each such descriptor becomes `/dev/null`: its number
 stays taken, so that what still refers to it there reaches no other file.
 
-Taken are all files below the state folder, all TCP and UDP sockets, the sockets between the processes of
-a gateway, and what is registered. Pipes, socket pairs and other files of the script stay.
+Taken are the files below the state folder but for the records, all TCP and UDP sockets, the sockets
+between the processes of a gateway, and what is registered. Pipes, socket pairs and other files of the
+script stay.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Final
 _OWN_DESCRIPTORS: Final = "/proc/self/fd"
 _INTERNET: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 _OWNER_SOCKET: Final = re.compile(r"/owner-\d+\.sock")
+_RECORDS: Final = re.compile(r"/records\.db(-wal|-shm)?")
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD)
 
 
@@ -75,7 +77,7 @@ class _Registry:
         target = os.readlink(f"{_OWN_DESCRIPTORS}/{descriptor}")
         if target.startswith("socket:"):
             return _is_of_network_or_process(descriptor)
-        return any(target == folder or target.startswith(f"{folder}/") for folder in self.folders)
+        return any(_is_withheld_file(target, folder) for folder in self.folders)
 
 
 _registry: Final = _Registry()
@@ -104,6 +106,18 @@ def fork_worker_process() -> int:
         return os.fork()
     finally:
         _registry.forks_worker = False
+
+
+def _is_withheld_file(target: str, folder: str) -> bool:
+    """Tell whether `target` is the state folder or a file in it, other than the records.
+
+    SQLite locks the records against other processes, and shares memory with them: it must not take
+    `/dev/null` for the locked file. Those locks are no child's, so one that keeps the file holds
+    nothing up.
+    """
+    if target != folder and not target.startswith(f"{folder}/"):
+        return False
+    return _RECORDS.fullmatch(target.removeprefix(folder)) is None
 
 
 def _is_of_network_or_process(descriptor: int) -> bool:

@@ -150,7 +150,9 @@ def _open_disk(
     settings = shared.settings
     incoming = IncomingDirectory(directory.incoming)
     stack.callback(incoming.close)
-    tree = DirectoryTree(settings.directory, protected_places(settings), incoming.device)
+    tree = DirectoryTree(
+        settings.directory, protected_places(settings), incoming.device, settings.max_new_folders
+    )
     stack.callback(tree.close)
     rename_lock = RenameLock(directory.folder) if settings.processes > 1 else None
     if rename_lock is not None:

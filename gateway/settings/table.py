@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
+from gateway.domain import paths
 from gateway.domain.addresses import Address
 from gateway.domain.model import OnConflict
 from gateway.domain.path_template import UploadPathTemplate
@@ -208,6 +209,11 @@ class Settings(AccessSettings, EventAndStorageSettings):
         BeforeValidator(values.size_or_none),
         Option(_LIMITS, "largest upload, such as 10G", "SIZE", shown="none"),
     ] = None
+    max_new_folders: Annotated[
+        int,
+        Field(ge=1, le=100),
+        Option(_LIMITS, "folders that are created for one upload; a path that needs more: 400", "N"),
+    ] = paths.MAX_NEW_FOLDERS
     min_free_bytes: Annotated[
         int,
         Field(ge=0),

@@ -185,6 +185,12 @@ async def share(asked: Asked, rules: Rules, kept: Kept, files: Any) -> Item:
         await _check_queue(asked, key, rules, kept)
         begun = _begun(asked, item)
         if await (kept.put(key, begun, replaces=item) if item else kept.put(key, begun, only_new=True)):
+            try:
+                # Again: of requests at the same instant, the one that is stored last sees all others.
+                await _check_queue(asked, key, rules, kept)
+            except TooManyQueued as busy:
+                await _withdraw(key, begun, str(busy), kept)
+                raise
             await _order(key, begun, kept, files)
             return {**begun, "key": key}
     raise RuntimeError("this export changes all the time")
@@ -240,10 +246,15 @@ async def _order(key: str, item: Item, kept: Kept, files: Any) -> None:
     try:
         await files.save(f"{ORDERS}/{key}-{item['run']}.json", text, mime="application/json")
     except BaseException:
-        told = finished({**item, "state": FAILED, "message": "it could not be ordered", "beat": 0.0})
-        with contextlib.suppress(Exception):
-            await kept.put(key, told, replaces=item)
+        await _withdraw(key, item, "it could not be ordered", kept)
         raise
+
+
+async def _withdraw(key: str, item: Item, message: str, kept: Kept) -> None:
+    """Record that an export has failed before it was ordered: the next request may try again."""
+    told = finished({**item, "state": FAILED, "message": message, "beat": 0.0})
+    with contextlib.suppress(Exception):
+        await kept.put(key, told, replaces=item)
 
 
 def finished(item: Item) -> Item:

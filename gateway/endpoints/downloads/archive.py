@@ -39,6 +39,9 @@ Each holds some MB of names and bytes.
 MAX_NAMED_FILES: Final = 500
 """Files that one request may name."""
 
+MAX_SHOWN_PATH: Final = 200
+"""Characters of a path that a message repeats."""
+
 CONCURRENT_STATS: Final = 16
 _PROBE: Final = "x"
 
@@ -46,16 +49,18 @@ _PROBE: Final = "x"
 def archived_folder(template: UploadPathTemplate, incoming: IncomingRequest) -> PathMatch | None:
     """Return the folder that is requested as an archive: `GET /upload/reports/?format=zip`.
 
-    Its path ends with a slash. None for another request. Raises `Refusal("bad_path")`.
+    Its path ends with a slash. None for another request. Raises `Refusal`: `bad_path`, `not_found` for a
+    folder without `format=zip`.
     """
     raw_path = incoming.raw_path
-    if not raw_path.endswith("/") or "format=zip" not in incoming.raw_query:
-        return None
-    if incoming.params.get("format") != ["zip"]:
+    if not raw_path.endswith("/"):
         return None
     match = template.match(raw_path + _PROBE)
     if match is None or not match.path.endswith(f"/{_PROBE}"):
         return None
+    if incoming.params.get("format") != ["zip"]:
+        folder = raw_path if len(raw_path) <= MAX_SHOWN_PATH else "its path"
+        raise Refusal("not_found", f"folders are not listed; ask {folder}?format=zip for all of it")
     names = {name: text.removesuffix(_PROBE) for name, text in match.resources.items()}
     return PathMatch(match.path.removesuffix(_PROBE), names)
 

@@ -57,6 +57,13 @@ class _RouteNode:
     rest_routes: list[Route] = field(default_factory=list)
 
 
+class NoRoute(Refusal):
+    """No route has the path of a request."""
+
+    def __init__(self) -> None:
+        super().__init__("not_found", "nothing is served under this path")
+
+
 class RouteTable:
     """The routes of one set of plugins."""
 
@@ -94,14 +101,14 @@ class RouteTable:
 
     def _routes(self, raw_path: str) -> tuple[list[Route], tuple[str, ...]]:
         if not self.routes:
-            raise _not_found()
+            raise NoRoute
         segments = paths.decode(raw_path)
         for position, segment in enumerate(segments, start=1):
             if has_dot_segment(segment) or _HARMFUL.search(_decoded_again(segment)):
                 raise Refusal("bad_path", f"segment {position} of the path is not a plain name")
         routes = _search(self._root, segments, 0)
         if not routes:
-            raise _not_found()
+            raise NoRoute
         return routes, segments
 
     def _refuse_other_spelling(self, route: Route, segments: Sequence[str]) -> None:
@@ -194,7 +201,3 @@ def _search(node: _RouteNode, segments: Sequence[str], at: int) -> list[Route]:
     if node.variable and segments[at] and (routes := _search(node.variable, segments, at + 1)):
         return routes
     return node.rest_routes
-
-
-def _not_found() -> Refusal:
-    return Refusal("not_found", "nothing is served under this path")

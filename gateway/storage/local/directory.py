@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Self
 
@@ -44,11 +45,12 @@ class OpenDirectory:
 
     `fd` stays valid, and stays this very folder, whatever happens to the names above it.
     `folder` is its (device, inode): equal for two uploads into one folder. `target_stat` is the lstat
-    that `name` had when the tree was walked, None when there was no such entry.
+    that `name` had when the tree was walked, None when there was no such entry. `unsynced` tells which
+    entries may not be on stable storage: 1 for that of this folder, 2 for that of the one above it.
     """
 
     def __init__(
-        self, fd: int, name: str, folder: Inode, unsynced: int, durable: DurableFolders
+        self, fd: int, name: str, folder: Inode, unsynced: Collection[int], durable: DurableFolders
     ) -> None:
         self.fd = fd
         self.name = name
@@ -86,19 +88,24 @@ class OpenDirectory:
         if not self._unsynced and self.folder in synced:
             return
         _sync_once(self.fd, synced)
+        self.sync_above(synced)
+
+    def sync_above(self, synced: set[Inode]) -> None:
+        """Put the entry of every new folder, of this one too, on stable storage. Raises `OSError`."""
         below = os.dup(self.fd)
         try:
-            for _ in range(self._unsynced):
+            for step in range(1, max(self._unsynced, default=0) + 1):
                 # A descriptor's ".." is the folder that holds its entry now, whatever its name.
                 above = os.open("..", FOLDER_FLAGS, dir_fd=below)
                 entered, below = below, above
                 try:
-                    changed = os.fstat(above).st_mtime_ns
-                    _sync_once(above, synced)
-                    self._durable.add((inode(os.fstat(entered)), changed))
+                    if step in self._unsynced:
+                        changed = os.fstat(above).st_mtime_ns
+                        _sync_once(above, synced)
+                        self._durable.add((inode(os.fstat(entered)), changed))
                 finally:
                     os.close(entered)
-            self._unsynced = 0
+            self._unsynced = ()
         finally:
             os.close(below)
 

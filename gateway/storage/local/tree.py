@@ -73,9 +73,16 @@ class DirectoryTree:
     `ConfigError` when a protected place holds the tree itself.
     """
 
-    def __init__(self, root: Path, protected: Iterable[Path], device: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        protected: Iterable[Path],
+        device: int | None = None,
+        max_new_folders: int = paths.MAX_NEW_FOLDERS,
+    ) -> None:
         self._root = root.resolve()
         self._device = device
+        self._max_new_folders = max_new_folders
         self._durable = DurableFolders()
         self._protected = _protect(self._root, protected)
         self._fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -92,15 +99,27 @@ class DirectoryTree:
 
     def lstat(self, segments: Sequence[str]) -> os.stat_result | None:
         """Return the lstat of a file, None if there is none. Raises also `other_file_system`."""
+        return self._lstat(segments, None)
+
+    def lstat_target(self, segments: Sequence[str]) -> os.stat_result | None:
+        """Return the lstat of what an upload would replace. Raises as `open_parent` would then."""
+        return self._lstat(segments, self._max_new_folders)
+
+    def _lstat(self, segments: Sequence[str], max_new: int | None) -> os.stat_result | None:
+        names = _checked(segments)
         try:
-            with self._walk(_checked(segments), create=False, device=self._device) as parent:
+            with self._walk(names, create=False, device=self._device, max_new=max_new) as parent:
                 return parent.target_stat
         except FileNotFoundError:
             return None
 
     def open_parent(self, segments: Sequence[str]) -> OpenDirectory:
-        """Return the open parent; create missing folders (0750). Raises also `other_file_system`."""
-        return self._walk(_checked(segments), create=True, device=self._device)
+        """Return the open parent; create missing folders (0750).
+
+        Raises also `other_file_system`, and `bad_path` where too many are missing: none is created then.
+        """
+        names, max_new = _checked(segments), self._max_new_folders
+        return self._walk(names, create=True, device=self._device, max_new=max_new)
 
     def sibling(self, parent: OpenDirectory, segments: Sequence[str]) -> OpenDirectory:
         """Return a parent for another name in the folder that `parent` holds open.
@@ -154,21 +173,23 @@ class DirectoryTree:
         """Raise `Refusal("forbidden")` for a place of the gateway's own, by path or by inode."""
         self._protected.refuse(names, status)
 
-    def _walk(self, names: tuple[str, ...], *, create: bool, device: int | None) -> OpenDirectory:
+    def _walk(
+        self, names: tuple[str, ...], *, create: bool, device: int | None, max_new: int | None = None
+    ) -> OpenDirectory:
         """Enter folder after folder, holding one descriptor, and stat the target."""
         for depth in range(len(names)):
             # By path, before a folder is created: a protected place need not exist yet.
             self._protected.refuse(names[: depth + 1])
         fd = os.dup(self._fd)
-        unsynced = 0
+        unsynced: list[int] = []
         try:
             status = self._checked_folder(fd, (), device)
             for depth in range(1, len(names)):
-                fd, changed = _descend(fd, names, depth, create=create), status.st_mtime_ns
+                changed = status.st_mtime_ns
+                fd = _descend(fd, names, depth, create=create, max_new=max_new)
                 status = self._checked_folder(fd, names[:depth], device)
-                # Counts from the highest folder in doubt: everything below it is synced again.
-                if unsynced or (inode(status), changed) not in self._durable:
-                    unsynced += 1
+                if (inode(status), changed) not in self._durable:
+                    unsynced.append(len(names) - depth)
             parent = OpenDirectory(fd, names[-1], inode(status), unsynced, self._durable)
             self._stat_target(parent, names)
         except BaseException:
@@ -201,22 +222,33 @@ def _checked(segments: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool) -> int:
+def _descend(fd: int, names: tuple[str, ...], depth: int, *, create: bool, max_new: int | None) -> int:
     """Exchange the descriptor of a folder for that of `names[depth - 1]` in it.
 
-    On an error `fd` stays open. A folder that another process removes meanwhile is created again.
+    On an error `fd` stays open. A folder that another process removes meanwhile is created again. Where
+    it is missing, all below it are: more than `max_new` raise `Refusal("bad_path")`.
     """
     for remaining in reversed(range(_MAX_ATTEMPTS)):
         try:
             child = _open_child(fd, names, depth, FOLDER_FLAGS)
             break
         except FileNotFoundError:
+            missing = len(names) - depth
+            if max_new is not None and missing > max_new:
+                raise _too_many_folders(missing, max_new) from None
             if not create or not remaining:
                 raise
         with contextlib.suppress(FileExistsError):
             os.mkdir(names[depth - 1], FOLDER_MODE, dir_fd=fd)
     os.close(fd)
     return child
+
+
+def _too_many_folders(missing: int, allowed: int) -> Refusal:
+    return Refusal(
+        "bad_path",
+        f"the path needs {missing} new folders, at most {allowed} are created for one upload",
+    )
 
 
 def _open_child(fd: int, names: tuple[str, ...], depth: int, flags: int) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.endpoints.downloads.archive import _members_below, archived_folder
+from gateway.errors import Refusal
 from gateway.server.app import Gateway
 from gateway.storage.local.storage import LIST_PAGE_SIZE
 from tests.conftest import StartGateway, StartProcess
@@ -156,17 +157,16 @@ async def test_off_is_off_and_head_has_no_body(start_gateway: StartGateway, stor
     ],
 )
 def test_a_folder_is_where_its_files_would_be(template: str, raw_path: str, path: str | None) -> None:
-    found = archived_folder(
-        UploadPathTemplate.parse(template), incoming_request({}, "GET", f"{raw_path}?format=zip")
-    )
+    parsed = UploadPathTemplate.parse(template)
+    found = archived_folder(parsed, incoming_request({}, "GET", f"{raw_path}?format=zip"))
     assert (found and found.path) == path
-    assert (
-        archived_folder(
-            UploadPathTemplate.parse(template),
-            incoming_request({}, "GET", f"{raw_path}?format=tar"),
-        )
-        is None
-    )
+    for query in ("?format=tar", ""):
+        request = incoming_request({}, "GET", raw_path + query)
+        if path is None:
+            assert archived_folder(parsed, request) is None
+        else:
+            with pytest.raises(Refusal, match="folders are not listed"):
+                archived_folder(parsed, request)
 
 
 DECIDING = """

@@ -25,6 +25,7 @@ BOUNDS: Final = {
     "gateway.endpoints.downloads.handler.MAX_OPEN_FILES": 16,
     "gateway.endpoints.downloads.archive.MAX_ARCHIVES": 4,
     "gateway.endpoints.notifications.handler.MAX_UNKNOWN": 8,
+    "gateway.endpoints.routing.proxy.MAX_ROUTE_REQUESTS": 16,
 }
 """Small ones, so that few connections reach them."""
 
@@ -62,8 +63,10 @@ async def upstreams() -> AsyncIterator[tuple[str, str]]:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                body = b"ok" if b"/large" not in head else bytes(8 << 20)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+                await writer.drain()
         writer.close()
 
     async with contextlib.AsyncExitStack() as stack:
@@ -129,9 +132,14 @@ async def test_no_request_fails_beside_a_client_that_plays_every_trick_at_once(
     greedy = GreedyClient(gateway.address)
     try:
         for name, trick in tricks(declared).items():
-            greedy.play(name, trick, CONNECTIONS)
+            greedy.play(name, trick, 4 if trick.repeated else CONNECTIONS)
         async with asyncio.timeout(60):
-            for name in ("trickling uploads", "unread downloads", "unread archives"):
+            for name in (
+                "trickling uploads",
+                "unread downloads",
+                "unread archives",
+                "unread responses of an upstream",
+            ):
                 while not greedy.statuses[name]["429"]:
                     await asyncio.sleep(0.01)  # nothing else tells that it has its share
         for number in range(ROUNDS):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.commit import disk
 from gateway.domain.model import UPLOAD_FAILED, UPLOADED
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
@@ -217,6 +219,38 @@ async def test_a_body_that_stalls_is_told_that_it_took_too_long(
     answer = await refused(gateway, line.format(size=size), piece)
     assert (answer.status, answer.json["error"]) == (408, "idle_timeout")
     await nothing_is_left(gateway, recorder, tmp_path, "idle_timeout")
+
+
+@pytest.mark.parametrize("detach", [False, True], ids=["on the loop", "in a thread"])
+async def test_an_upload_whose_space_others_take_meanwhile_is_refused(
+    gateway: Gateway,
+    recorder: EventRecorder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    detach: bool,
+) -> None:
+    receiver = gateway.endpoints.body_receiver
+    receiver.socket_path, receiver.min_detach_bytes = detach, 1
+    monkeypatch.setattr(disk, "MAX_RESERVED_BYTES", 1 << 20)
+    free, enough = gateway.resources.settings.min_free_bytes, 100 << 20
+    monkeypatch.setattr(disk, "_free_bytes", lambda _: free + enough)
+    async with raw_connection(gateway) as connection:
+        await connection.send(request_head("PUT", "/upload/x", LENGTH.format(size=50 << 20)))
+        await connection.send(b"x" * (3 << 20))
+        while not (progress := [*gateway.endpoints.inflight._active.values()]) or (
+            progress[0].describe()["bytes"] < 2 << 20
+        ):
+            await asyncio.sleep(0.001)  # nothing else tells that it was admitted
+        enough = 0
+        assert (await get(gateway, "/-/ready")).status == 503
+        sending = asyncio.ensure_future(connection.send(b"x" * (20 << 20)))
+        answer = await connection.answer()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    assert (answer.status, answer.json["error"]) == (507, "no_space")
+    enough = 100 << 20
+    await nothing_is_left(gateway, recorder, tmp_path, "no_space")
+    assert gateway.resources.base.disk.space.reserved == 0
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())

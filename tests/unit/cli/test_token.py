@@ -86,3 +86,10 @@ def test_a_name_that_the_settings_know_is_refused(capsys: pytest.CaptureFixture[
 
 def test_settings_that_no_server_would_start_with_do_not_keep_a_token_back() -> None:
     assert main(["token", "--host", "0.0.0.0"]) == 0
+
+
+def test_the_printed_command_uploads_to_the_path_that_is_configured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["token", "--file-upload-api-path", "/files/{team}/{filepath}"]) == 0
+    assert "-T FILE http://127.0.0.1:8080/files/TEAM/FILE" in capsys.readouterr().out

@@ -104,7 +104,7 @@ async def test_at_every_step_only_what_is_safe_has_happened(
     assert await harness.claimable() == ["/x"]
 
 
-async def test_the_body_then_its_name_then_the_folders_are_synced(
+async def test_new_folders_then_the_body_then_its_name_then_its_folder_are_synced(
     harness: CommitterHarness, on_failpoint: OnFailpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -124,10 +124,53 @@ async def test_the_body_then_its_name_then_the_folders_are_synced(
         for index, what in enumerate(told)
         if what.startswith("sync") and index < told.index("after directory sync")
     ]
-    assert [what for _, what in syncs][:2] == ["sync the body", "sync incoming"]
-    assert syncs[1][0] < told.index("before journal commit")
-    folders = {what for index, what in syncs if index > told.index("after rename")}
-    assert folders == {"sync folder", "sync new", "sync data"}
+    order = ["sync new", "sync data", "sync the body", "sync incoming"]
+    assert [what for _, what in syncs][:4] == order
+    assert syncs[3][0] < told.index("before journal commit")
+    assert [what for index, what in syncs if index > told.index("after rename")] == ["sync folder"]
+
+
+async def test_a_folder_that_is_made_anew_within_a_batch_is_synced_with_those_above_it(
+    harness: CommitterHarness, on_failpoint: OnFailpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.commit("/new/folder/x")
+    (harness.root / "new/folder/x").unlink()
+    (harness.root / "new/folder").rmdir()
+    told: list[str] = []
+    on_failpoint(told.append)
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        told.append(f"sync {place_of(fd).name}")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await harness.commit("/new/folder/x")
+    renamed, answered = told.index("after rename"), told.index("after directory sync")
+    assert {"sync folder", "sync new"} <= set(told[renamed:answered])
+
+
+async def test_an_upload_that_is_cancelled_while_its_folders_are_made_leaves_no_body(
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, making, goes_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    mkdir = os.mkdir
+
+    def slow(name: Any, *arguments: Any, **named: Any) -> None:
+        loop.call_soon_threadsafe(making.set)
+        assert goes_on.wait(TIMEOUT)
+        mkdir(name, *arguments, **named)
+
+    monkeypatch.setattr(os, "mkdir", slow)
+    request = harness.request("/new/x")
+    request.body.sync()
+    commit = asyncio.create_task(harness.committer.commit(request))
+    await making.wait()
+    commit.cancel()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await commit
+    assert (harness.bodies(), harness.stored(), harness.deliveries()) == ([], {}, [])
 
 
 async def test_a_batch_is_one_transaction_and_keeps_the_order_of_arrival(

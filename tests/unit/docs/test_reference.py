@@ -30,7 +30,7 @@ from gateway.endpoints.admin import events as events_api
 from gateway.endpoints.downloads import archive
 from gateway.endpoints.downloads import handler as downloads
 from gateway.endpoints.notifications import handler as notifications
-from gateway.endpoints.routing import validate
+from gateway.endpoints.routing import proxy, validate
 from gateway.events.protocols import STATES, DeliveryRow
 from gateway.events.scheduler import tick_event
 from gateway.plugins import models, testing
@@ -187,6 +187,9 @@ def test_the_changes_tell_of_this_version() -> None:
         ("how-to/handle-full-disks-and-limits.md", f"{serve.MAX_OPEN_FILES:,}"),
         ("how-to/handle-full-disks-and-limits.md", f"| downloads | {downloads.MAX_OPEN_FILES:,} |"),
         ("how-to/handle-full-disks-and-limits.md", f"64 KiB | {object_backend.MAX_STREAMS:,} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"upstreams | {proxy.MAX_ROUTE_REQUESTS:,} |"),
+        ("how-to/handle-full-disks-and-limits.md", f"together, {proxy.MAX_CONNECTIONS:,}, each"),
+        ("how-to/handle-full-disks-and-limits.md", f"routes | {proxy.MAX_BUFFERED_BYTES >> 20} MiB |"),
         ("how-to/handle-full-disks-and-limits.md", f"| archives | {archive.MAX_ARCHIVES}, "),
         ("how-to/handle-full-disks-and-limits.md", f"| {validate.MAX_BUFFERED_BYTES >> 20} MiB |"),
         ("how-to/handle-full-disks-and-limits.md", f"show | {notifications.MAX_CONCURRENT} |"),

@@ -31,6 +31,7 @@ descriptors = {
     "accepted": socket.create_connection(port.getsockname()).detach(),
     "owner": owner.fileno(),
     "line": line.fileno(),
+    "records": os.open(state / "records.db-wal", os.O_RDWR | os.O_CREAT),
     "file of a script": os.open(state.parent / "script", os.O_RDWR | os.O_CREAT),
     "pipe of a script": os.pipe()[0],
     "socket pair of a script": own[0].fileno(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from datetime import UTC, date, datetime
@@ -191,3 +192,16 @@ async def test_a_caller_has_only_so_many_unfinished_exports_and_others_have_thei
     assert (await share(days("2026-01-01", "2026-01-02"), RULES, kept, files))["run"] == 2
     await kept.put(items[0]["key"], finished({**items[0], "state": "done"}))
     assert (await share(another, RULES, kept, files))["run"] == 1
+
+
+async def test_requests_at_the_same_instant_do_not_exceed_what_a_caller_may_have() -> None:
+    kept, files = Records()("exports"), Orders()
+    asked_for = [days("2026-01-01", f"2026-01-{day:02}") for day in range(1, 17)]
+    answers = await asyncio.gather(
+        *(share(question, RULES, kept, files) for question in asked_for), return_exceptions=True
+    )
+    begun = [answer for answer in answers if isinstance(answer, dict)]
+    assert all(isinstance(answer, dict | TooManyQueued) for answer in answers)
+    assert len(begun) == len(files.saved) <= RULES.max_queued
+    unfinished = await kept.query(index="queued", equals=folder_of(ADA))
+    assert len(unfinished.items) == len(begun)

@@ -290,3 +290,23 @@ def test_every_short_spelling_of_traversal_stores_below_the_root_or_nowhere(
     assert outcomes.total() >= 20_000
     assert outcomes["stored"] > 1000
     assert set(outcomes) == {"stored", "bad_path", "conflict"}
+
+
+@pytest.mark.parametrize("existing", [0, 3])
+def test_only_so_many_new_folders_are_made_for_one_path(root: Path, existing: int) -> None:
+    tree = DirectoryTree(root, [], max_new_folders=2)
+    names = [f"d{number}" for number in range(existing + 3)]
+    if existing:
+        root.joinpath(*names[:existing]).mkdir(parents=True)
+    for call in (tree.open_parent, tree.lstat_target):
+        with pytest.raises(Refusal) as caught:
+            call((*names, "f"))
+        assert caught.value.code == "bad_path"
+        assert "needs 3 new folders, at most 2" in caught.value.message
+    assert not root.joinpath(*names[: existing + 1]).exists()
+    assert tree.lstat((*names, "f")) is None
+    assert tree.lstat_target((*names[:-1], "f")) is None
+    tree.open_parent((*names[:-1], "f")).close()
+    tree.open_parent((*names, "f")).close()
+    assert root.joinpath(*names).is_dir()
+    tree.close()

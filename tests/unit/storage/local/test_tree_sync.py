@@ -64,9 +64,9 @@ def test_a_batch_syncs_a_folder_that_its_uploads_share_once(
 
 
 @pytest.mark.parametrize(
-    ("changed", "synced"), [("a/b", {"a/b"}), ("a", {"a/b", "a"}), ("", {"a/b", "a", ""})]
+    ("changed", "synced"), [("a/b", {"a/b"}), ("a", {"a/b", "a"}), ("", {"a/b", ""})]
 )
-def test_a_change_by_others_makes_the_folders_below_it_doubtful_again(
+def test_a_change_by_others_makes_the_entries_of_that_folder_doubtful_again(
     tree: DirectoryTree, root: Path, changed: str, synced: set[str]
 ) -> None:
     with tree.open_parent(("a", "b", "f")) as parent:
@@ -76,6 +76,20 @@ def test_a_change_by_others_makes_the_folders_below_it_doubtful_again(
     with tree.open_parent(("a", "b", "f")) as parent:
         parent.sync(done)
     assert {inode for _, inode in done} == {(root / name).stat().st_ino for name in synced}
+
+
+def test_of_a_deep_folder_only_the_entries_in_doubt_are_synced(
+    tree: DirectoryTree, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = (*"abcdefgh", "f")
+    with tree.open_parent(deep) as parent:
+        parent.sync()
+    (root / "flat").write_bytes(b"1")  # what every upload beside it does
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    with tree.open_parent(deep) as parent:
+        parent.sync()
+    assert synced == [(root / "a/b/c/d/e/f/g/h").stat().st_ino, root.stat().st_ino]
 
 
 def test_a_failed_sync_is_repeated(tree: DirectoryTree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,14 +123,16 @@ def test_many_threads_may_make_the_same_folders_at_once(tree: DirectoryTree, roo
     assert sum(1 for place in root.rglob("*") if place.is_file()) == 160
 
 
-def test_a_deep_tree_needs_one_descriptor(tree: DirectoryTree) -> None:
+def test_a_deep_tree_needs_one_descriptor(root: Path) -> None:
     deep = ("d",) * 98 + ("x", "f")
+    tree = DirectoryTree(root, [], max_new_folders=99)
     before = len(os.listdir("/proc/self/fd"))
     with tree.open_parent(deep) as parent:
         assert len(os.listdir("/proc/self/fd")) == before + 1
         parent.sync()
     parent.close()
     assert tree.lstat(deep) is None
+    tree.close()
 
 
 # -- the file system
