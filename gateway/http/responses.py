@@ -153,6 +153,8 @@ class SmallJsonResponse(GatewayResponse):
         if request.transport is None:
             raise ConnectionResetError("the client has disconnected")
         request.transport.write(self._encode_headers(request) + self.content)
+        if request.protocol.writing_paused:
+            await request.writer.drain()
 
     def _encode_headers(self, request: web.BaseRequest) -> bytes:
         old = request.version < HttpVersion11

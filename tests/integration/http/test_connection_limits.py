@@ -15,7 +15,7 @@ from gateway.limits import FairShare
 from gateway.server import app
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
-from tests.support.harness import raw_connection, request_head, wait_until, write_plugin
+from tests.support.harness import put, raw_connection, request_head, wait_until, write_plugin
 
 HEALTH = request_head("GET", "/-/health")
 KIB = 1 << 10
@@ -191,6 +191,25 @@ async def test_a_client_that_reads_none_of_its_answers_is_disconnected(
     with _silent_client(gateway, request_):
         await wait_until(lambda: _connections(gateway))
         await wait_until(lambda: not _connections(gateway))
+
+
+async def test_uploads_of_a_client_that_reads_no_answers_do_not_pile_up_answers(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(durability="none")
+    upload = request_head("PUT", "/upload/x", "Content-Length: 1") + b"x"
+    with _silent_client(gateway, b"") as client:
+        served = (await wait_until(lambda: _connections(gateway)))[0]
+        assert served.transport is not None
+        served.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        loop = asyncio.get_running_loop()
+        sending = asyncio.create_task(loop.sock_sendall(client, upload * 5_000))
+        await wait_until(lambda: served.writing_paused and served._buffer_paused)
+        unsent = served.transport.get_write_buffer_size()
+        for number in range(10):  # meanwhile hundreds would have been answered
+            assert (await put(gateway, f"/upload/{number}")).status == 201
+        assert served.transport.get_write_buffer_size() - unsent < KIB
+        sending.cancel()
 
 
 # -- how many connections
