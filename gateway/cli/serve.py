@@ -52,7 +52,7 @@ def run(settings: Settings) -> int:
         if settings.processes > 1:
             return _supervise(shared)
         try:
-            code = _serve(shared, 0, shared.fresh.keep, lambda: _greet(shared))
+            code = _serve(shared, 0, _nothing, lambda: _greet(shared))
         except BaseException:
             shared.fresh.discard()
             raise
@@ -162,6 +162,10 @@ def _spawn(tasks: set[asyncio.Task[None]], make: Callable[[], Coroutine[Any, Any
     task = asyncio.create_task(make())
     tasks.add(task)
     task.add_done_callback(tasks.discard)
+
+
+def _nothing() -> None:
+    """A single process waits for no other."""
 
 
 def _greet(shared: SharedResources) -> None:

@@ -1,4 +1,4 @@
-"""The journal's SQLite file: one connection, one thread, group commit; its tables and their migrations.
+"""The journal's SQLite file: one connection, one thread, group commit.
 
 No other connection opens the file meanwhile (`locking_mode=EXCLUSIVE`): SQLite before 3.51.3 can corrupt
 a WAL that two connections checkpoint at once.
@@ -29,137 +29,14 @@ StatementValues = Sequence[Any] | Mapping[str, Any]
 _DEFAULT_ADVICE: Final = "free some space and check its permissions"
 _ADVICE: Final[Mapping[str, str]] = {
     "SQLITE_NOTADB": "move the file away, a new journal is begun",
-    "SQLITE_CORRUPT": "put back a copy, or move the file away and a new journal is begun",
+    # SQLite says this of a read that fails too.
+    "SQLITE_CORRUPT": "first see whether the disk can be read (the kernel's log has I/O errors then): a"
+    " disk that can be read again loses nothing; if it can, put back a copy of the file, or move it away"
+    " and a new journal is begun",
+    "SQLITE_IOERR": "the disk cannot be read or written, see the kernel's log",
     "SQLITE_BUSY": "another process holds it, stop that one",
 }
-"""What to do about a file that cannot be opened, by SQLite's name of the error."""
-
-_VERSION_1: Final = (
-    # Every committed upload, and the identity of its file.
-    """CREATE TABLE uploads (
-        id TEXT PRIMARY KEY, path TEXT NOT NULL, bytes INTEGER NOT NULL, mime TEXT NOT NULL,
-        digests TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
-        mtime_ns INTEGER NOT NULL, principal TEXT, remote TEXT,
-        created REAL NOT NULL, committed REAL NOT NULL
-    ) WITHOUT ROWID""",
-    "CREATE INDEX uploads_by_age ON uploads (committed)",
-    # The body of each event, once however many handlers it has.
-    """CREATE TABLE events (
-        id TEXT PRIMARY KEY, type TEXT NOT NULL, upload_id TEXT, created REAL NOT NULL,
-        body TEXT NOT NULL
-    ) WITHOUT ROWID""",
-    "CREATE INDEX events_of_upload ON events (upload_id)",
-    # One row per event and handler. held: its upload is not yet published and answered.
-    """CREATE TABLE deliveries (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, handler TEXT NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('held', 'ready', 'running', 'done', 'dead')),
-        attempt INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL, error TEXT,
-        created REAL NOT NULL, updated REAL NOT NULL,
-        UNIQUE (event_id, handler)
-    )""",
-    """CREATE INDEX deliveries_to_claim ON deliveries (handler, due)
-        WHERE state = 'ready'""",
-    """CREATE INDEX deliveries_unfinished ON deliveries (state)
-        WHERE state IN ('held', 'ready', 'running')""",
-    "CREATE INDEX deliveries_by_state ON deliveries (state, updated)",
-    # One row per attempt that ended.
-    """CREATE TABLE runs (
-        seq INTEGER PRIMARY KEY, delivery INTEGER NOT NULL, attempt INTEGER NOT NULL,
-        ended REAL NOT NULL, duration REAL NOT NULL, outcome TEXT NOT NULL, error TEXT
-    )""",
-    "CREATE INDEX runs_of_delivery ON runs (delivery)",
-    # Small facts of the journal itself.
-    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-)
-
-_VERSION_2: Final = (
-    # Bodies of a kilobyte do not fit into the pages of a table without row ids. An event may have
-    # no upload; `path` is that of such an event, `holder` the gateway that has the file.
-    """CREATE TABLE events_2 (
-        id TEXT PRIMARY KEY, type TEXT NOT NULL, upload_id TEXT, path TEXT, holder TEXT,
-        created REAL NOT NULL, body TEXT NOT NULL
-    )""",
-    "INSERT INTO events_2 SELECT id, type, upload_id, NULL, NULL, created, body FROM events ORDER BY id",
-    "DROP TABLE events",
-    "ALTER TABLE events_2 RENAME TO events",
-    "CREATE INDEX events_of_upload ON events (upload_id) WHERE upload_id IS NOT NULL",
-    # Created ready: events of unpublished uploads are held back in memory, since recovery settles them.
-    # relayed: a remote engine has it, kept for a replay. `round` grows when the attempts begin anew: a
-    # settlement of an earlier round cannot change a later one.
-    """CREATE TABLE deliveries_2 (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, handler TEXT NOT NULL,
-        state TEXT NOT NULL
-            CHECK (state IN ('ready', 'running', 'relayed', 'done', 'dead')),
-        attempt INTEGER NOT NULL DEFAULT 0, round INTEGER NOT NULL DEFAULT 0,
-        due REAL NOT NULL, created REAL NOT NULL, updated REAL NOT NULL, error TEXT,
-        UNIQUE (event_id, handler)
-    )""",
-    """INSERT INTO deliveries_2 (seq, event_id, handler, state, attempt, due, error, created, updated)
-        SELECT seq, event_id, handler, CASE state WHEN 'held' THEN 'ready' ELSE state END, attempt,
-        due, error, created, updated FROM deliveries ORDER BY seq""",
-    "DROP TABLE deliveries",
-    "ALTER TABLE deliveries_2 RENAME TO deliveries",
-    # To claim, and to count what waits without reading the rows themselves.
-    "CREATE INDEX deliveries_ready ON deliveries (handler, due, created) WHERE state = 'ready'",
-    # To list by state, oldest first. (SQLite sees that `state = 'dead'` implies this, in no other form.)
-    """CREATE INDEX deliveries_unfinished ON deliveries (state)
-        WHERE state = 'ready' OR state = 'running' OR state = 'dead'""",
-    # To find the dead of one handler among many of another.
-    "CREATE INDEX deliveries_dead ON deliveries (handler) WHERE state = 'dead'",
-    # To prune.
-    """CREATE INDEX deliveries_ended ON deliveries (state, updated)
-        WHERE state = 'done' OR state = 'relayed'""",
-    # Rows of one delivery lie side by side; no index beside them.
-    """CREATE TABLE runs_2 (
-        delivery INTEGER NOT NULL, ended REAL NOT NULL, attempt INTEGER NOT NULL,
-        node TEXT NOT NULL, duration REAL NOT NULL, outcome TEXT NOT NULL, error TEXT,
-        PRIMARY KEY (delivery, ended, attempt)
-    ) WITHOUT ROWID""",
-    """INSERT OR IGNORE INTO runs_2
-        SELECT delivery, ended, attempt, '', duration, outcome, error FROM runs ORDER BY delivery""",
-    "DROP TABLE runs",
-    "ALTER TABLE runs_2 RENAME TO runs",
-    # Handlers whose deliveries are not claimed until they are resumed.
-    "CREATE TABLE paused (handler TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID",
-)
-
-_VERSION_3: Final = (
-    # The metadata that the client sent with the file, as JSON.
-    "ALTER TABLE uploads ADD COLUMN metadata TEXT",
-    # The object that holds the upload, NULL for a file: bucket, key and etag, as JSON.
-    "ALTER TABLE uploads ADD COLUMN place TEXT",
-    # 1: recorded; it is not known yet whether the object store has published it.
-    "ALTER TABLE uploads ADD COLUMN pending INTEGER NOT NULL DEFAULT 0",
-    "CREATE INDEX uploads_pending ON uploads (id) WHERE pending",
-)
-
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_VERSION_1, _VERSION_2, _VERSION_3)
-"""`MIGRATIONS[n]` takes a file from version n to n+1; a version once released is never edited."""
-
-VERSION: Final = len(MIGRATIONS)
-"""SQLite's `user_version`, so it is in the file from its first transaction on."""
-
-APPLICATION_ID: Final = 0x55504757
-"""`UPGW`: marks the file as a journal (SQLite's `application_id`)."""
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to VERSION. Raises `ConfigError` for one of another program or a newer gateway."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if owner != APPLICATION_ID and (owner or version or tables):
-        raise ConfigError("the journal is a SQLite file of another program: move it away")
-    if version > VERSION:
-        raise ConfigError(
-            f"the journal has version {version}, this gateway reads up to {VERSION}: "
-            "start the newer gateway that wrote it"
-        )
-    for statements in MIGRATIONS[version:]:
-        for statement in statements:
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+"""What to do about a file that cannot be opened, by the beginning of SQLite's name of the error."""
 
 
 def packed(rows: Sequence[Any]) -> str:
@@ -205,6 +82,7 @@ class Database(SqliteWriter):
         super().__init__(self._open_journal, name="journal", max_batch=MAX_BATCH)
         self._path = path
         self._full = full
+        self._files: dict[str, tuple[int, int]] = {}
 
     def open(self, prepare: Operation[None]) -> None:
         """Open or create the file and run `prepare` (the schema) on it.
@@ -226,6 +104,22 @@ class Database(SqliteWriter):
 
         return self.submit(operation)
 
+    def check_files(self) -> None:
+        """Raise `sqlite3.OperationalError` where the journal's files were removed or replaced meanwhile.
+
+        What is written would be gone after the next start: nothing new may be promised. What waits in
+        the open file can still be delivered. Call it in an operation that records.
+        """
+        for name in (str(self._path), f"{self._path}-wal"):
+            present, opened = _identity(name), self._files.get(name)
+            if opened is None and present is not None:
+                self._files[name] = present  # SQLite creates its log with the first transaction
+            elif present != opened:
+                raise sqlite3.OperationalError(
+                    f"{os.path.basename(name)} was removed or replaced while the gateway runs: put it"
+                    " back, or restart the gateway to begin a new journal"
+                )
+
     def _open_journal(self) -> WriterConnection:
         try:
             # SQLite would let the umask decide who may read it; its WAL gets the same mode.
@@ -235,6 +129,8 @@ class Database(SqliteWriter):
             raise self._unusable(error) from error
         try:
             self._set_up(db)
+            self._files = {}
+            self.check_files()
         except BaseException as error:
             # Kept open by the traceback alone, it would keep its lock.
             db.close()
@@ -257,8 +153,19 @@ class Database(SqliteWriter):
         db.execute("PRAGMA journal_size_limit=67108864")
 
     def _unusable(self, error: Exception) -> ConfigError:
-        advice = _ADVICE.get(getattr(error, "sqlite_errorname", ""), _DEFAULT_ADVICE)
+        name = getattr(error, "sqlite_errorname", "")
+        fitting = (advice for prefix, advice in _ADVICE.items() if name.startswith(prefix))
+        advice = next(fitting, _DEFAULT_ADVICE)
         return ConfigError(f"the journal cannot be opened ({error}): {advice}", str(self._path))
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    """Return device and inode of a file, None where there is none."""
+    try:
+        status = os.stat(name)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class _WalConnection(WriterConnection):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.events.claims import UnpublishedEvents, Wakeups
-from gateway.events.database import Database, Row, migrate, select
+from gateway.events.database import Database, Row, select
+from gateway.events.journal_schema import migrate
 from gateway.events.ledger import JournalLedger
 from gateway.events.outbox import JournalOutbox, PendingUploads
 from gateway.events.published_notes import PublishedNotes

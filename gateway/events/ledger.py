@@ -154,8 +154,13 @@ class JournalLedger:
         return self._database.submit(lambda db: None)
 
     def check_writable(self) -> Future[None]:
-        """Write a row, to check that the journal is writable."""
-        return self._database.write("REPLACE INTO facts VALUES ('checked', ?)", (str(time.time()),))
+        """Write a row, to check that the journal is writable, and that its files are still in place."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            self._database.check_files()
+            db.execute("REPLACE INTO facts VALUES ('checked', ?)", (str(time.time()),))
+
+        return self._database.submit(operation)
 
     async def prune(self, before: float, relayed_before: float) -> int:
         """Delete what is done, and uploads without events, older than `before` (Unix time).

@@ -69,7 +69,7 @@ class JournalOutbox:
         self._unpublished = unpublished
         self._wakeups = wakeups
         bridge = LoopBridge(database)
-        self._published = BatchWriter[Sequence[NewEvent]](bridge, _publish, self._notify)
+        self._published = BatchWriter[Sequence[NewEvent]](bridge, self._write, self._notify)
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Write events with their deliveries, due at once; those that exist already stay as they are.
@@ -79,6 +79,10 @@ class JournalOutbox:
         new = [event for event in events if event.handlers]
         if new:
             await self._published.submit(new)
+
+    def _write(self, db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
+        self._database.check_files()
+        _publish(db, batches)
 
     def _notify(self, batches: list[Sequence[NewEvent]]) -> None:
         events = itertools.chain.from_iterable(batches)
@@ -102,6 +106,7 @@ class JournalOutbox:
             self._unpublished.hold(event.event_id, upload_id, event.handlers)
 
         def operation(db: sqlite3.Connection) -> None:
+            self._database.check_files()
             now = time.time()
             pairs = [(event.event_id, handler) for _, event in events for handler in event.handlers]
             insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])

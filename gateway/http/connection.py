@@ -36,6 +36,9 @@ log = logging.getLogger("gateway.http")
 CHECK_INTERVAL: Final = 5.0
 """Seconds between two checks of all connections."""
 
+MAX_DISCARDED_BYTES: Final = 256 << 10
+"""Bytes that are read after the answer to a refused head, so that the client can read the answer."""
+
 _TOO_MANY_LINES: Final = "Too many headers"
 
 
@@ -52,6 +55,7 @@ class ClientConnection(web.RequestHandler):
         self._latest_body: StreamReader | None = None
         self._lease: Lease | None = None
         self._refused = False
+        self._discarded = 0
 
     # -- begin and end
 
@@ -91,47 +95,56 @@ class ClientConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, in pieces that end where a head would become too large."""
         if self._refused:
-            return  # what follows a refused head is discarded
+            self._discard(len(data))
+            return
         while True:
-            if self._in_head() and len(data) > self._head.remaining:
-                piece, data = data[: self._head.remaining], data[self._head.remaining :]
+            piece, in_head = data, self._in_head()
+            if in_head and len(data) > self._head.remaining:
+                piece = data[: self._head.remaining]
                 if not piece:
                     self._refuse(431, self._too_large())
                     return
-            else:
-                piece, data = data, b""
-            self._parse(piece)
-            if not data or self._refused:
+            self._parse(piece, in_head)
+            if len(piece) == len(data) or self._refused:
                 return
+            data = data[len(piece) :]
+
+    def _discard(self, size: int) -> None:
+        """Discard what follows a refused head, up to a limit: then the client has to wait."""
+        self._discarded += size
+        if self._discarded > MAX_DISCARDED_BYTES:
+            self._pause_transport_reading()
 
     def _in_head(self) -> bool:
         body = self._latest_body
         return (body is None or body.is_eof()) and not self._upgraded and self._payload_parser is None
 
-    def _parse(self, piece: bytes) -> None:
+    def _parse(self, piece: bytes, in_head: bool) -> None:
         """Parse one piece. Where the parser gives up inside a body, fail that body.
 
         aiohttp (3.14) only queues an error behind the request, whose reader would wait in vain.
         """
-        count, body, was_in_head = self._request_count, self._latest_body, self._in_head()
+        count, body, size = self._request_count, self._latest_body, len(piece)
         received = 0 if body is None else body.total_bytes
         super().data_received(piece)
-        new = self._request_count - count
-        if new:
-            self._check_heads(new, len(piece))
-            self._fail_broken_body(body)
-            self._latest_body = self._messages[-1][1]
-            self._head.restart(len(piece))
+        if new := self._request_count - count:
+            if not self._head.is_small(size):
+                self._check_heads(new, size)
+            message, self._latest_body = self._messages[-1]
+            if isinstance(message, _ErrInfo):
+                self._fail_body(body, message)
+            self._head.restart(size)
             self._head_since = None
-            self._pause_for_waiting_bodies()
-        elif was_in_head:
+            if len(self._messages) > 1:
+                self._pause_for_waiting_bodies()
+        elif in_head:
             if self._head_since is None and piece:
                 self._head_since = self._loop.time()
-            self._head.add(len(piece))
-        elif self._in_head() or body is None or body.total_bytes > received:
-            self._head.restart(len(piece))
+            self._head.add(size)
+        elif body is None or body.total_bytes > received or body.is_eof():
+            self._head.restart(size)
         else:  # trailer lines, or a chunk's head
-            self._head.add(len(piece))
+            self._head.add(size)
             if not self._head.remaining and not self._upgraded:
                 self._refuse(431, self._too_large())
 
@@ -139,18 +152,16 @@ class ClientConnection(web.RequestHandler):
         """Put an error in the place of a request whose head is too large, and of what follows it."""
         for index in range(len(self._messages) - new, len(self._messages)):
             message = self._messages[index][0]
-            if isinstance(message, RawRequestMessage) and not self._head.allows(message, size):
+            if isinstance(message, RawRequestMessage) and not self._head.allows(message):
                 while len(self._messages) > index:
                     self._messages.pop()
                 self._refuse(431, self._too_large())
                 return
 
-    def _fail_broken_body(self, body: StreamReader | None) -> None:
-        message = self._messages[-1][0]
-        if isinstance(message, _ErrInfo):
-            drop_tracebacks(message.exc)  # it holds the piece
-            if body is not None and not body.is_eof():
-                body.set_exception(web.RequestPayloadError("the body is not well-formed"))
+    def _fail_body(self, body: StreamReader | None, error: _ErrInfo) -> None:
+        drop_tracebacks(error.exc)  # it holds the piece
+        if body is not None and not body.is_eof():
+            body.set_exception(web.RequestPayloadError("the body is not well-formed"))
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer with an error behind the requests that came before, and read no more."""

@@ -58,36 +58,35 @@ def head_size(message: RawRequestMessage) -> int:
 class HeadCounter:
     """Counts the bytes of the head that is being received, without knowing where it began.
 
-    `certain` bytes belong to it: they came since the last request was complete. `possible` are those
-    that came together with the end of that request too.
+    `remaining` bytes may be parsed before it is known to be too large: those count that came since the
+    last request was complete. `_possible` counts those too that came together with its end.
     """
 
-    __slots__ = ("_limit", "_possible", "certain")
+    __slots__ = ("_limit", "_possible", "remaining")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._possible = 0
-        self.certain = 0
-
-    @property
-    def remaining(self) -> int:
-        """Bytes that may be parsed before the head is known to be too large."""
-        return max(0, self._limit - self.certain)
+        self.remaining = limit
 
     def add(self, size: int) -> None:
         """Count bytes that ended no head."""
-        self.certain += size
+        self.remaining = max(0, self.remaining - size)
         self._possible += size
 
     def restart(self, size: int) -> None:
         """Count for the next head: a request was complete within `size` bytes."""
-        self.certain = 0
+        self.remaining = self._limit
         if size:
             self._possible = size
 
-    def allows(self, message: RawRequestMessage, size: int) -> bool:
-        """Tell whether a head that ended within `size` bytes is within the limit."""
-        return self._possible + size <= self._limit or head_size(message) <= self._limit
+    def is_small(self, size: int) -> bool:
+        """Tell whether a head that ended within `size` bytes cannot be above the limit."""
+        return self._possible + size <= self._limit
+
+    def allows(self, message: RawRequestMessage) -> bool:
+        """Tell whether a complete head is within the limit."""
+        return head_size(message) <= self._limit
 
 
 class WriteProgress:

@@ -115,7 +115,8 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
             try:
                 return await handler(request)
             finally:
-                drop_tracebacks(request.content.exception())
+                if (error := request.content.exception()) is not None:
+                    drop_tracebacks(error)
         if request.version not in HTTP_VERSIONS:
             # The status line repeats the version, and must not claim to support it.
             request._cache["version"] = HttpVersion10

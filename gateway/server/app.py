@@ -188,6 +188,7 @@ async def _remove_expired(marks: OneTimeMarks) -> None:
 
 async def _listen(resources: Resources, public: web.ServerRunner, owner: web.ServerRunner) -> None:
     """Accept requests on the port, and the owner's on the Unix socket."""
+    resources.base.shared.fresh.keep()
     await web.SockSite(owner, owner_socket(resources.base.directory)).start()
     port = resources.base.shared.socket
     await web.SockSite(public, port, ssl_context=resources.tls, backlog=BACKLOG).start()
@@ -231,7 +232,7 @@ def _authorization(resources: Resources) -> str:
         return "uploads are authorized by the plugins"
     if settings.auth == "none" and not settings.auth_explicit:
         return (
-            f"anyone on this machine may upload (default for {settings.host}; requests through a proxy"
-            " are refused until you set --auth)"
+            f"anyone on this machine may upload (default for {settings.host}; requests through a proxy,"
+            " or to a name that is not this machine's, are refused until you set --auth)"
         )
     return f"uploads are authorized by --auth {settings.auth}"

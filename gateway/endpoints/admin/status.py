@@ -56,6 +56,7 @@ class ReadinessEndpoint:
     storage: Callable[[], Awaitable[bool]] | None = None
     processes: ProcessClients | None = None
     _cached: tuple[float, dict[str, bool]] = (0.0, {})
+    _reasons: dict[str, str] = field(default_factory=dict)
 
     def handlers(self) -> dict[str, ApiHandler]:
         """Return a handler for each endpoint of `API_ROUTES` that is served here."""
@@ -67,6 +68,7 @@ class ReadinessEndpoint:
     async def _ready(self, _: IncomingRequest) -> Response:
         until, checks = self._cached
         if time.monotonic() > until:
+            self._reasons = {}
             checks = {
                 "journal": await self._journal_writable(),
                 "disk": await asyncio.to_thread(self.disk_space.accepts_uploads),
@@ -76,7 +78,7 @@ class ReadinessEndpoint:
             if self.storage is not None:
                 checks["storage"] = await self.storage()
             self._cached = (time.monotonic() + READY_TTL, checks)
-        reasons: dict[str, str] = {}
+        reasons = self._reasons.copy()
         if self.processes is not None and self.processes.sessions:
             hanging = sorted(self.processes.unresponsive())
             checks = checks | {"processes": not hanging}
@@ -90,7 +92,8 @@ class ReadinessEndpoint:
         try:
             async with asyncio.timeout(JOURNAL_TIMEOUT):
                 await asyncio.wrap_future(self.ledger.check_writable())
-        except (sqlite3.Error, TimeoutError):
+        except (sqlite3.Error, TimeoutError) as error:
+            self._reasons["journal"] = str(error) or f"no answer within {JOURNAL_TIMEOUT:g} s"
             return False
         return True
 

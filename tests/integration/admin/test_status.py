@@ -110,6 +110,19 @@ async def test_readiness_names_each_check(start_gateway: StartGateway) -> None:
     }
 
 
+async def test_a_journal_whose_file_was_removed_accepts_nothing_and_says_why(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    gateway.resources.base.directory.journal.unlink()
+    answer = await get(gateway, "/-/ready")
+    assert (answer.status, answer.json["checks"]["journal"]) == (503, False)
+    assert answer.json["reasons"]["journal"].startswith("journal-0.db was removed or replaced")
+    refused = await put(gateway, "/upload/a", b"1")
+    assert (refused.status, refused.json["error"]) == (503, "journal_unavailable")
+    assert not (gateway.resources.settings.directory / "upload/a").exists()
+
+
 async def test_a_closed_journal_makes_it_unready_but_not_dead(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     await asyncio.to_thread(gateway.resources.journal.close)

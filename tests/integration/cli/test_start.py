@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -25,15 +26,25 @@ def failed_start(*flags: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-@pytest.mark.parametrize("reason", ["port", "plugin"])
+@pytest.mark.parametrize(
+    ("reason", "processes"),
+    [("port", "1"), ("port", "2"), ("plugin", "1"), ("plugin", "2"), ("storage", "1")],
+)
 def test_a_start_that_fails_leaves_nothing_where_nothing_was(
-    tmp_path: Path, reason: str, processes: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str, processes: str
 ) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))  # no profile
     folder = write_plugin(tmp_path / "plugins", BROKEN)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        flags = {"port": ("--port", port), "plugin": ("--port", "0", "--plugins", str(folder))}[reason]
+        flags = {
+            "port": ("--port", port),
+            "plugin": ("--port", "0", "--plugins", str(folder)),
+            "storage": ("--port", "0", "--storage", "s3://bucket"),
+        }[reason]
         (tmp_path / "old").mkdir()
         for directory in ("new/data", "old"):
             where = ("--directory", str(tmp_path / directory))

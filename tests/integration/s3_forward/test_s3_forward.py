@@ -165,7 +165,7 @@ async def test_a_server_that_dies_in_the_middle_gets_the_file_when_it_is_back(
         server.kill()
         (tmp_path / "go").touch()
         assert progress["done"] < progress["total"] == 15 * MIB
-        await handlers_state(gateway, upload_id, {"delayed", "ready"})
+        await handlers_state(gateway, upload_id, {"retry", "queued"})
         assert list(uploads(gateway)) == ["a.bin"]
         server.start()
         story = await handlers_done(gateway, upload_id)

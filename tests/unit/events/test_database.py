@@ -15,11 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import ConfigError
-from gateway.events.database import MAX_BATCH, VERSION, Database
+from gateway.domain.model import UPLOADED
+from gateway.errors import ConfigError, EventEngineUnavailable
+from gateway.events.database import MAX_BATCH, Database, StatementValues
 from gateway.events.journal import Journal
+from gateway.events.journal_schema import VERSION
+from gateway.events.protocols import NewEvent
 from tests.support import TESTS
-from tests.support.records import claim_deliveries, delivery_states, result_of, settle_run, upload_record
+from tests.support.records import (
+    claim_deliveries,
+    delivery_states,
+    publish_uploads,
+    result_of,
+    settle_run,
+    upload_record,
+)
 
 GOLDEN = TESTS / "golden"
 
@@ -331,3 +341,91 @@ def test_a_transaction_whose_sync_failed_is_written_over_by_the_next_one(
     before = log.read_bytes()
     assert result_of(database.submit(lambda db: db.execute("DELETE FROM t WHERE x = 7").rowcount)) == 0
     assert log.read_bytes() == before
+
+
+# -- a disk that is full, cannot be read, or loses the file
+
+
+def test_a_start_writes_nothing_to_a_journal_that_needs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    for _ in range(2):
+        journal = Journal(path)
+        journal.open()
+        result_of(journal.queue.recover())
+        journal.close()
+    before = path.read_bytes()
+    journal = Journal(path)
+    journal.open()
+    result_of(journal.queue.recover())
+    log = Path(f"{path}-wal")
+    assert not log.exists() or log.stat().st_size == 0
+    journal.close()
+    assert path.read_bytes() == before
+
+
+async def test_a_start_on_a_full_disk_succeeds_and_what_ran_is_run_again_once_there_is_space(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_uploads(journal, "a", "b")
+    assert len(await journal.queue.claim("h", 1, 0.0)) == 1
+    write = Database.write
+
+    def fails(database: Database, statement: str, values: StatementValues) -> Future[None]:
+        def operation(db: sqlite3.Connection) -> None:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorname = "SQLITE_FULL"
+            raise error
+
+        return database.submit(operation)
+
+    monkeypatch.setattr(Database, "write", fails)
+    assert result_of(journal.queue.recover()) == (1, 1)
+    with pytest.raises(EventEngineUnavailable, match="disk is full"):
+        await journal.queue.claim("h", 9, 0.0)
+    monkeypatch.setattr(Database, "write", write)
+    again = {delivery.upload_id: delivery.attempt for delivery in await journal.queue.claim("h", 9, 0.0)}
+    assert again == {"a": 2, "b": 1}
+    assert await journal.queue.claim("h", 9, 0.0) == []
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged_first(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    journal.open()
+    journal.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"x" * (len(content) - 100))
+    with pytest.raises(ConfigError, match="first see whether the disk can be read"):
+        open_journal(path)
+
+
+def open_journal(path: Path) -> Journal:
+    journal = Journal(path)
+    journal.open()
+    return journal
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_recorded_in_files_that_are_gone_and_what_waits_in_them_is_delivered(
+    tmp_path: Path, suffix: str, replaced: bool
+) -> None:
+    journal = open_journal(tmp_path / "journal.db")
+    publish_uploads(journal, "a")
+    file, aside = tmp_path / f"journal.db{suffix}", tmp_path / "aside"
+    file.rename(aside)
+    if replaced:
+        shutil.copy(aside, file)
+    gone = r"journal\.db.* was removed or replaced"
+    with pytest.raises(sqlite3.OperationalError, match=gone):
+        publish_uploads(journal, "b")
+    with pytest.raises(EventEngineUnavailable, match=gone):
+        await journal.outbox.publish([NewEvent("e", UPLOADED, ("h",), {}, 1.0)])
+    with pytest.raises(sqlite3.OperationalError, match=gone):
+        result_of(journal.ledger.check_writable())
+    (delivery,) = await journal.queue.claim("h", 1, 0.0)
+    await journal.queue.ack(delivery, 0.1)
+    aside.rename(file)
+    result_of(journal.ledger.check_writable())
+    publish_uploads(journal, "c")
+    journal.close()

@@ -35,9 +35,10 @@ def test_a_head_may_have_as_many_bytes_as_are_left() -> None:
 
 
 def test_bytes_that_came_with_the_end_of_another_request_count_only_if_the_head_has_them() -> None:
-    small, large = HeadCounter(SIZE), HeadCounter(SIZE - 1)
-    for head in (small, large):
-        head.restart(1000)
-        assert head.remaining in (SIZE, SIZE - 1)
-    assert small.allows(MESSAGE, 10)
-    assert not large.allows(MESSAGE, 10)
+    head = HeadCounter(SIZE)
+    assert head.is_small(SIZE)
+    head.restart(1000)
+    assert head.remaining == SIZE
+    assert not head.is_small(10)
+    assert head.allows(MESSAGE)
+    assert not HeadCounter(SIZE - 1).allows(MESSAGE)
