@@ -1,6 +1,6 @@
 """Measures what a client waits alone, and beside one that plays every trick at once.
 
-    python -m bench.fairness [--seconds S] [--connections N] [--only TRICK]
+    python -m bench.fairness [--seconds S] [--connections N] [--only TRICK] [--without TRICK]
 
 The greedy client is a process of its own and calls from another address. Prints the median and the 99th
 percentile of each request in milliseconds, the ratios, and how many requests failed.
@@ -120,13 +120,15 @@ def measure(address: tuple[str, int], seconds: float) -> Times:
     return times
 
 
-def play_tricks(address: tuple[str, int], connections: int, declared: int, only: str | None) -> None:
+def play_tricks(
+    address: tuple[str, int], connections: int, declared: int, only: str, without: str | None
+) -> None:
     """Be the greedy client, until killed."""
 
     async def play() -> None:
         greedy = GreedyClient(address)
         for name, trick in tricks(declared).items():
-            if only is None or only in name:
+            if only in name and (without is None or without not in name):
                 greedy.play(name, trick, connections)
         await asyncio.Event().wait()
 
@@ -170,7 +172,8 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m bench.fairness", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each half is measured")
     parser.add_argument("--connections", type=int, default=50, help="of the greedy client, each trick")
-    parser.add_argument("--only", metavar="TRICK", help="only the tricks with this word in their name")
+    parser.add_argument("--only", metavar="TRICK", default="", help="only those with this in their name")
+    parser.add_argument("--without", metavar="TRICK", help="not those with this in their name")
     parser.add_argument("--folder", default="/var/tmp", help="where the gateway stores files")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gateway-bench-", dir=chosen.folder))
@@ -178,7 +181,7 @@ def main() -> None:
         with running_gateway(folder) as address:
             alone = measure(address, chosen.seconds)
             declared = shutil.disk_usage(folder).free - (80 << 20)
-            with beside(play_tricks, address, chosen.connections, declared, chosen.only):
+            with beside(play_tricks, address, chosen.connections, declared, chosen.only, chosen.without):
                 accompanied = measure(address, chosen.seconds)
         print("\n".join(compare(alone, accompanied)))
     finally:

@@ -21,7 +21,8 @@ RETRY_SECONDS: Final = 0.25
 TRICKLE_SECONDS: Final = 1.0
 MIB: Final = 1 << 20
 
-DEEP: Final = "/".join(["x"] * 90)
+DEEP: Final = "/".join(["x"] * 16)
+"""15 new folders in a new one, as many as one upload may make, and a file."""
 
 
 @dataclass(frozen=True)

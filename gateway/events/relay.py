@@ -211,4 +211,7 @@ class Relay:
                 depths = [row for row in await self._context.depth() if row.state != "dead"]
                 self.waiting = sum(row.count for row in depths)
                 self._oldest = min((row.oldest for row in depths), default=None)
+                for handler in {row.handler for row in depths if row.state == "delayed"}:
+                    while await self._source.limit_delays(handler, MAX_UNFIT_DELAY + 1):
+                        pass  # delayed while the clock was ahead
             await asyncio.sleep(DEPTH_INTERVAL)

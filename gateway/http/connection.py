@@ -36,6 +36,9 @@ log = logging.getLogger("gateway.http")
 CHECK_INTERVAL: Final = 5.0
 """Seconds between two checks of all connections."""
 
+MAX_DISCARDED_BYTES: Final = 256 << 10
+"""Bytes that are read after the answer to a refused head, so that the client can read the answer."""
+
 _TOO_MANY_LINES: Final = "Too many headers"
 
 
@@ -52,6 +55,7 @@ class ClientConnection(web.RequestHandler):
         self._latest_body: StreamReader | None = None
         self._lease: Lease | None = None
         self._refused = False
+        self._discarded = 0
 
     # -- begin and end
 
@@ -91,7 +95,8 @@ class ClientConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, in pieces that end where a head would become too large."""
         if self._refused:
-            return  # what follows a refused head is discarded
+            self._discard(len(data))
+            return
         while True:
             piece, in_head = data, self._in_head()
             if in_head and len(data) > self._head.remaining:
@@ -103,6 +108,12 @@ class ClientConnection(web.RequestHandler):
             if len(piece) == len(data) or self._refused:
                 return
             data = data[len(piece) :]
+
+    def _discard(self, size: int) -> None:
+        """Discard what follows a refused head, up to a limit: then the client has to wait."""
+        self._discarded += size
+        if self._discarded > MAX_DISCARDED_BYTES:
+            self._pause_transport_reading()
 
     def _in_head(self) -> bool:
         body = self._latest_body

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 import pytest
 
 from gateway.domain.model import Delivery
+from gateway.events.nats import queue
 from gateway.events.protocols import Selection, run_all
 from tests.contract.event_engines import Conformance, Engine, becomes
 from tests.support.nats.fixtures import MakeEngine
@@ -59,6 +62,19 @@ class Streams(Conformance):
 
 class TestOneServer(Streams):
     """A single server."""
+
+    async def test_what_was_requeued_while_the_clock_was_ahead_comes_soon(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(queue, "MAX_REQUEUE_DELAY", 0.2)
+        await engine.publish()
+        claimed = await engine.claim_one()
+        ahead = SimpleNamespace(time=lambda: time.time() + 3600, monotonic=time.monotonic)
+        with monkeypatch.context() as patch:
+            patch.setattr(queue, "time", ahead)
+            await engine.queue.requeue([claimed], 1.0)
+        (again,) = await engine.queue.claim("h", 1, 30.0)
+        assert (again.event_id, again.attempt) == (claimed.event_id, 1)
 
 
 @pytest.mark.slow

@@ -108,14 +108,15 @@ def _refuse_other_method(context: RequestContext) -> None:
 
 def _check_rights(principal: Mapping[str, Any], route: Route) -> None:
     """Raise `insufficient_scope` (RFC 6750 section 3.1): all scopes are needed, and one group."""
-    lacks_scope = set(route.scopes) - set(principal.get("scopes", ()))
+    held = set(principal.get("scopes", ()))
+    missing = [scope for scope in route.scopes if scope not in held]
     lacks_group = route.groups and not set(route.groups) & set(principal.get("groups", ()))
-    if not lacks_scope and not lacks_group:
+    if not missing and not lacks_group:
         return
     scope = f', scope="{" ".join(route.scopes)}"' if route.scopes else ""
     challenge = f'{CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope"{scope}'
-    missing = "does not have the scopes" if lacks_scope else "is in no group"
-    message = f"the token {missing} that this path needs"
+    lack = f"lacks the scopes {' '.join(missing)}" if missing else "is in no group"
+    message = f"the token {lack} that this path needs"
     raise Refusal("insufficient_scope", message, {"WWW-Authenticate": challenge})
 
 

@@ -170,7 +170,8 @@ _NOT_COMPUTED: Final = frozenset(
         "x-ms-blob-content-md5",
     }
 )
-_IN_TRAILER: Final = re.compile(r"content-md5|(?:content-|repr-)?digest|x-amz-checksum-.*")
+_CHECKS: Final = frozenset({*_BY_NAME, *_NOT_COMPUTED, *_ANNOUNCED, "trailer"})
+_IN_TRAILER: Final = re.compile(r"content-md5|(?:content-|repr-)?digest|x-amz-checksum-[a-z0-9-]*")
 
 
 def expected_digests(lines: Lines) -> tuple[ExpectedDigest, ...]:
@@ -178,6 +179,8 @@ def expected_digests(lines: Lines) -> tuple[ExpectedDigest, ...]:
 
     Raises `Refusal("bad_digest")` for a malformed one, and for a check that is not done here.
     """
+    if _CHECKS.isdisjoint(lines) and _AMAZON not in "\n".join(lines):
+        return ()  # nearly all uploads
     digests: list[ExpectedDigest] = []
     for name in lines:
         if name in _BY_NAME:

@@ -43,6 +43,9 @@ _ACK: Final = b"+ACK"
 _WORKING: Final = b"+WPI"
 _TERMINATE: Final = b"+TERM"
 
+MAX_REQUEUE_DELAY: Final = 60.0
+"""Seconds that a requeued delivery waits at most: it is requeued for less, maybe by a clock ahead."""
+
 
 class NatsQueue:
     """The deliveries in the queue stream. `node` is written into the log of each run."""
@@ -159,7 +162,8 @@ class NatsQueue:
         """Return the delivery, None where it is not to be run now."""
         due = due_time(message.headers)
         if due is not None and message.metadata.num_delivered == 1:
-            await self._connection.request(message.reply, _redelivery(max(0.0, due - time.time())))
+            delay = min(max(0.0, due - time.time()), MAX_REQUEUE_DELAY)
+            await self._connection.request(message.reply, _redelivery(delay))
             return None
         try:
             return delivery_of(message, handler, self._lease)

@@ -1,8 +1,9 @@
 """`callout`, the way a script calls another HTTP service or this gateway.
 
 A response is bounded in bytes; the wait is bounded by the time-out of the handler. Each executor loop
-has one client session. The credential of the installation goes to its own gateways only, not even to
-the target of a redirect.
+has one client session, and no call waits for a connection: a service that hangs takes no place of the
+others. The credential of the installation goes to its own gateways only, not even to the target of a
+redirect.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
+from gateway.limits import FairShare
 from gateway.signing.keys import FindCredentials, TrustedCall
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
@@ -23,10 +25,10 @@ MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 """Bytes of a response that a script may hold in memory; for larger ones it uses `aiohttp` and a file."""
 
 CONNECT_TIMEOUT: Final = 30.0
-"""Seconds to connect to a service."""
+"""Seconds to connect to a service: name, TCP and TLS together."""
 
-MAX_CONNECTIONS: Final = 1000
-"""Connections of one executor loop."""
+MAX_CALLS: Final = 2000
+"""Calls of one executor loop that wait for responses; one host may have as many as are still free."""
 
 
 class HTTPError(Exception):
@@ -57,9 +59,25 @@ class CalloutResponse:
         return json.loads(self.body)
 
 
+OVERLOADED: Final = CalloutResponse(
+    503,
+    {},
+    b'{"error": "overloaded", "message": "too many callouts of this host have no response yet"}',
+)
+"""In place of the response of a host that has its share of `MAX_CALLS`."""
+
+
 def no_credentials(_method: str, _url: URL) -> TrustedCall | None:
     """Know no gateway of this installation."""
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """What calls of one loop share."""
+
+    session: aiohttp.ClientSession
+    calls: FairShare
 
 
 class Callout:
@@ -70,7 +88,7 @@ class Callout:
     ) -> None:
         self._own_endpoint = own_endpoint
         self._credentials_for = credentials_for
-        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._clients: dict[asyncio.AbstractEventLoop, _Client] = {}
 
     async def __call__(
         self,
@@ -83,9 +101,10 @@ class Callout:
         """Send a request and return its response.
 
         `endpoint` is `host:port`, a URL, or None for this gateway. A dict or list is sent as
-        JSON. Raises `HTTPError(code, body)` from 400 on, `ValueError` for a response over 64 MiB,
-        `aiohttp.ClientError` and `TimeoutError` without a response. Redirects are followed, except
-        those of a gateway of this installation.
+        JSON. Raises `HTTPError(code, body)` from 400 on, and with 503 at once where the host has its
+        share of `MAX_CALLS`; `ValueError` for a response over 64 MiB, `aiohttp.ClientError` and
+        `TimeoutError` without a response. Redirects are followed, except those of a gateway of this
+        installation.
         """
         url = URL(_url(endpoint or self._own_endpoint(), path))
         fields = {k: v for k, v in (headers or {}).items() if k.lower() != INTERNAL_HEADER.lower()}
@@ -107,26 +126,31 @@ class Callout:
             url = trusted.url
             fields[INTERNAL_HEADER] = trusted.credential
             options = {"allow_redirects": False, "ssl": trusted.tls}
-        async with self._session().request(
-            method, url, data=body, headers=fields, **options
-        ) as response:
-            return CalloutResponse(response.status, response.headers, await _read(response))
+        client, host = self._client(), f"{url.host}:{url.port}"
+        if not client.calls.would_fit(host):
+            return OVERLOADED
+        with client.calls.acquire(host):
+            async with client.session.request(
+                method, url, data=body, headers=fields, **options
+            ) as response:
+                return CalloutResponse(response.status, response.headers, await _read(response))
 
     async def close(self) -> None:
         """Close the session of the running loop."""
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.close()
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.session.close()
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _client(self) -> _Client:
         loop = asyncio.get_running_loop()
-        if loop not in self._sessions:
-            self._sessions[loop] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+        if loop not in self._clients:
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-        return self._sessions[loop]
+            self._clients[loop] = _Client(session, FairShare("callouts", MAX_CALLS))
+        return self._clients[loop]
 
 
 def _url(endpoint: str, path: str) -> str:

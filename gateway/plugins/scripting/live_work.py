@@ -52,5 +52,10 @@ async def wait_for_live_work(live: LiveWork, seconds: float) -> bool:
     """Wait for the end of what a call has left behind, `seconds` at most; return whether it ended."""
     if not (left := [asyncio.wrap_future(future) for future in live.copy()]):
         return True
-    _, unfinished = await asyncio.wait(left, timeout=seconds)
+    ended, unfinished = await asyncio.wait(left, timeout=seconds)
+    for future in ended:
+        if not future.cancelled():
+            future.exception()  # nobody asks for it: the run has failed already
+    for future in unfinished:
+        future.cancel()  # this wait alone: a thread goes on
     return not unfinished

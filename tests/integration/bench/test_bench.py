@@ -376,3 +376,11 @@ def test_the_bench_knows_the_gateway_by_its_command_line_only() -> None:
     outside = [path for path in MODULES if not path.name.startswith(("events", "floor"))]
     assert [path.name for path in outside if "import gateway" in path.read_text()] == []
     assert [path.name for path in outside if "from gateway" in path.read_text()] == []
+
+
+@pytest.mark.slow
+def test_beside_a_greedy_client_nothing_fails() -> None:
+    words = [sys.executable, "-m", "bench.fairness", "--seconds", "1", "--connections", "2"]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=100, check=True)
+    failed = re.findall(r" (\d+) of \d+$", done.stdout, re.MULTILINE)
+    assert failed == ["0", "0", "0"]

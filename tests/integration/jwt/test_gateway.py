@@ -225,6 +225,9 @@ async def test_scopes_are_all_needed_and_one_group_is(
 
     lacking = await get(gateway, "/s", bearer(issuer.token()))
     assert lacking.json["error"] == "insufficient_scope"
+    assert "the scopes photos/read photos/write that" in lacking.json["message"]
+    half = await get(gateway, "/s", bearer(issuer.token(scope="photos/write")))
+    assert half.json["message"] == "the token lacks the scopes photos/read that this path needs"
     assert challenge(lacking) == ', error="insufficient_scope", scope="photos/read photos/write"'
     outside = await get(gateway, "/g", bearer(issuer.token()))
     assert challenge(outside) == ', error="insufficient_scope"'

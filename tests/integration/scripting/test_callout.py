@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -100,10 +102,41 @@ async def test_an_answer_without_bound_is_cut_off(
         await callout()
 
 
+async def test_a_host_that_hangs_is_refused_at_once_and_takes_no_place_of_others(
+    server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.plugins.scripting.callout.MAX_CALLS", 4)
+    asked = asyncio.Semaphore(0)
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.release()
+        await reader.read()
+        writer.close()
+
+    hangs = await asyncio.start_server(hang, "127.0.0.1", 0)
+    host = f"127.0.0.1:{hangs.sockets[0].getsockname()[1]}"
+    callout = Callout(lambda: f"127.0.0.1:{server.port}")
+    waiting = [asyncio.create_task(callout(host)) for _ in range(2)]
+    for _ in waiting:
+        await asked.acquire()
+    with pytest.raises(HTTPError) as refused:
+        await callout(f"http://{host.upper()}", path="/other")
+    assert (refused.value.code, json.loads(refused.value.body)["error"]) == (503, "overloaded")
+    assert (await callout()).code == 200  # the own host is another one
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    again = asyncio.create_task(callout(host))
+    await asked.acquire()  # what ended has given its place back
+    again.cancel()
+    hangs.close()
+    await callout.close()
+
+
 async def test_an_executor_closes_the_session_that_was_opened_in_it(server: TestServer) -> None:
     callout = Callout(lambda: f"127.0.0.1:{server.port}")
     executor = ScriptExecutor("calling", [callout.close])
     assert (await executor.call_script(callout, 5)).code == 200
-    assert len(callout._sessions) == 1
+    assert len(callout._clients) == 1
     await executor.close(1)
-    assert not callout._sessions
+    assert not callout._clients

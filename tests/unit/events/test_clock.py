@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
 
 from gateway.domain.model import UPLOADED, Delivery, HandlerSpec, RetryPolicy
-from gateway.events import claims, ledger, ledger_queries, outbox, queue
+from gateway.events import claims, ledger, ledger_queries, outbox, queue, relay
 from gateway.events.journal import Journal
 from gateway.events.protocols import NewEvent, RunResult, Selection, Verb, run_all
+from gateway.events.relay import OutgoingDelivery, Relay, RelayContext
 from gateway.events.runner import Runner
 from tests.support.records import (
     claim_deliveries,
@@ -125,6 +127,45 @@ async def test_nothing_is_pruned_in_a_round_in_which_the_clock_was_set(
         rounds.put_nowait(None)
         assert await pruned.get() < time.time()
     pruning.cancel()
+
+
+class Engine:
+    """A remote engine that takes nothing, and then everything."""
+
+    def __init__(self) -> None:
+        self.takes = False
+        self.refused, self.taken = asyncio.Event(), asyncio.Event()
+
+    async def wait_ready(self) -> None:
+        """Be ready."""
+
+    async def send(self, deliveries: Sequence[OutgoingDelivery]) -> list[Exception | None]:
+        (self.taken if self.takes else self.refused).set()
+        return [None if self.takes else ValueError("too large") for _ in deliveries]
+
+
+async def test_a_relay_sends_what_a_clock_that_was_ahead_had_delayed(
+    journal: Journal, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "DEPTH_INTERVAL", 0.01)
+
+    async def no_etags(_: Sequence[str]) -> dict[str, str]:
+        return {}
+
+    engine = Engine()
+    context = RelayContext(lambda: "a:1", "http", no_etags, journal.ledger.depth)
+    sender = Relay(journal.queue, engine, context)
+    clock.ahead = 30 * HOUR
+    publish_uploads(journal, "a")
+    sender.start()
+    async with asyncio.timeout(30):
+        await engine.refused.wait()
+        while delivery_states(journal)["e-a", "h"] != "delayed":
+            await asyncio.sleep(0.005)  # only the journal shows it
+        engine.takes = True
+        clock.ahead = 0.0
+        await engine.taken.wait()
+    await sender.stop()
 
 
 class Dispatcher:

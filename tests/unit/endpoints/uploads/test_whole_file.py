@@ -146,3 +146,19 @@ def test_a_condition_that_is_not_compared_is_refused(line: str) -> None:
 
 def test_conditions_that_are_compared_pass() -> None:
     check_conditions(lines_of("If-None-Match: *", "If-Match: *", "If-Modified-Since: x"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Content-Type: multipart/\udcff; boundary=x",
+        "Upload-Complete: \udcff",
+        "Upload-Length: \udcff",
+        "Content-Range: \udcff",
+        "Content-Transfer-Encoding: \udcff",
+    ],
+)
+def test_a_refusal_of_bytes_that_are_no_text_is_text(line: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        check_whole_file(lines_of(line), {}, 10)
+    assert caught.value.message.encode()
