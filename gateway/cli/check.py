@@ -90,7 +90,8 @@ def check(
     for result in results:
         _print_result(result, plugins.mask)
     failed = sum(bool(result.failures) for result in results)
-    print(f"{len(plugins.current.files)} files, {len(results)} tests, {failed} failed")
+    files, tests = _count(len(plugins.current.files), "file"), _count(len(results), "test")
+    print(f"{files}, {tests}, {failed} failed")
     return 1 if failed else 0
 
 
@@ -132,3 +133,7 @@ def _print_result(result: TestResult, mask: Mask) -> None:
     for failure in result.failures:
         line = f"{result.place}: FAILED {result.plugin}: {result.test}: {mask(failure)}"
         print(line, file=sys.stderr)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -12,14 +12,17 @@ ORIGIN_NAMES: Final = frozenset(
         "cf-connecting-ip", "cf-connecting-ipv6", "cf-ipcountry", "cf-pseudo-ipv4", "cf-visitor",
         "client-ip", "fastly-client-ip", "forwarded", "true-client-ip", "x-azure-clientip",
         "x-azure-socketip", "x-client-ip", "x-cluster-client-ip", "x-forwarded", "x-host",
-        "x-proxyuser-ip", "x-real-ip", "x-rewrite-url",
+        "x-original-for", "x-original-host", "x-original-ip", "x-original-method", "x-original-path",
+        "x-original-prefix", "x-original-proto", "x-original-remote-addr", "x-original-scheme",
+        "x-original-uri", "x-original-url", "x-proxyuser-ip", "x-real-ip", "x-rewrite-url",
     }
 )  # fmt: skip
 ORIGIN_PREFIXES: Final = (
-    "fly-", "x-appengine-", "x-arr-", "x-envoy-", "x-forwarded-", "x-original-",
+    "fly-", "x-appengine-", "x-arr-", "x-envoy-", "x-forwarded-", "x-original-forwarded-",
 )  # fmt: skip
 """Where a request came from, or what it asked for, before a proxy changed it: upstreams believe it, so
-only a trusted proxy may say it. `X-Original-URL` and `X-Rewrite-URL` replace the path in some."""
+only a trusted proxy may say it. `X-Original-URL` and `X-Rewrite-URL` replace the path in some. Other
+`X-Original-*` are of applications: `X-Original-Filename`."""
 
 _TRACES: Final = frozenset(
     {"cdn-loop", "cf-ray", "via", "x-amz-cf-id", "x-amzn-trace-id", "x-cloud-trace-context"}

@@ -113,13 +113,17 @@ class UpstreamTimeout(IdleTimeout):
 
 
 class ProxyRequestBody(payload.Payload):
-    """The body of a request, streamed in the client's framing. `error`: how the client ended it."""
+    """The body of a request, streamed in the client's framing. `error`: how the client ended it.
+
+    `complete`: all of it was sent.
+    """
 
     _autoclose = True
 
     def __init__(self, context: RequestContext, timeout: UpstreamTimeout) -> None:
         super().__init__(None)
         self.error: GatewayError | None = None
+        self.complete = False
         self._context = context
         self._upstream_timeout = timeout
         self._task: asyncio.Task[None] | None = None
@@ -138,6 +142,7 @@ class ProxyRequestBody(payload.Payload):
         self._task = asyncio.current_task()
         try:
             await self._stream(writer)
+            self.complete = True
         except GatewayError as error:
             self.error = error
             raise

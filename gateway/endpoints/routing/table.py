@@ -188,8 +188,11 @@ def _refuse_split_values(route: Route, template: RouteTemplate, segments: Sequen
             reason = "has an empty segment"
         else:
             continue
-        advice = "; `target.raw_path: true` of the route allows it" if part.kind == REST else ""
-        raise Refusal("bad_path", f"{part.text!r} in the path {reason}{advice}")
+        place = (
+            "of the route allows it" if part.kind == REST else "allows it in a rest ({name:path}) alone"
+        )
+        message = f"{part.text!r} in the path {reason}; `target.raw_path: true` {place}"
+        raise Refusal("bad_path", message)
 
 
 def _search(node: _RouteNode, segments: Sequence[str], at: int) -> list[Route]:

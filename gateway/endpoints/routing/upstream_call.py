@@ -172,11 +172,16 @@ def _unreachable(error: Exception, seconds: float) -> UpstreamFailed:
 def _without_response(
     error: Exception, timeout: UpstreamTimeout, body: ProxyRequestBody | None
 ) -> GatewayError:
-    """Return the error of a request that may have been sent."""
+    """Return the error of a request that may have been sent.
+
+    Whoever closes the connection before the end of a body may refuse it, for its size: that says nothing
+    of other requests. What reset the connection may have removed its response.
+    """
     mapped = mapped_error(error, timeout, body)
     closed = isinstance(error, _ConnectionClosedError)
     of_client = body is not None and body.error is not None
-    if not isinstance(mapped, Refusal) or of_client or not (closed or timeout.expired):
+    of_body = closed and body is not None and not body.complete
+    if not isinstance(mapped, Refusal) or of_client or of_body or not (closed or timeout.expired):
         return mapped
     return UpstreamFailed(mapped, connected=True, closed=closed)
 

@@ -34,9 +34,12 @@ JSON_TYPES: Final = frozenset({"application/json", "text/json"})
 """Media types of JSON, beside those that end with `+json` (RFC 6839 section 3.1)."""
 
 UNSPECIFIED_TYPES: Final = frozenset(
-    {"", "application/x-www-form-urlencoded", "application/octet-stream"}
+    {"", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain"}
 )
-"""What `curl -d` and libraries send where nobody named a type: the body decides whether it is JSON."""
+"""What programs send where nobody named a type: the body decides whether it is JSON. `curl -d` says that
+it is a form, `fetch` and aiohttp that a text is plain."""
+
+UTF8: Final = frozenset({"utf-8", "utf8"})
 
 _CHARSET: Final = re.compile(r"\bcharset\s*=\s*\"?([^\s;\"]*)")
 
@@ -140,9 +143,12 @@ def _settle_content_type(headers: CIMultiDict[str]) -> None:
     """
     mime, _, parameters = headers.get(hdrs.CONTENT_TYPE, "").lower().partition(";")
     mime, charset = mime.strip(), _CHARSET.search(parameters)
-    if mime in UNSPECIFIED_TYPES:
-        headers[hdrs.CONTENT_TYPE] = "application/json"
-    elif (mime not in JSON_TYPES and not mime.endswith("+json")) or (charset and charset[1] != "utf-8"):
+    unspecified = mime in UNSPECIFIED_TYPES
+    is_json = unspecified or mime in JSON_TYPES or mime.endswith("+json")
+    if is_json and (charset is None or charset[1] in UTF8):
+        if unspecified:
+            headers[hdrs.CONTENT_TYPE] = "application/json"
+    else:
         message = "the body must be JSON in UTF-8: send it with `Content-Type: application/json`"
         raise Refusal("unsupported_media_type", message)
 

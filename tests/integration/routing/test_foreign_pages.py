@@ -96,8 +96,8 @@ GOOD = b'{"id": 1, "name": "a"}'
 
 @pytest.mark.parametrize(
     "kind",
-    ["text/plain", "multipart/form-data; boundary=x", "text/html", "application/xml",
-     "application/json; charset=utf-16", "application/jsonx"],
+    ["text/plain; charset=iso-8859-1", "multipart/form-data; boundary=x", "text/html",
+     "application/xml", "application/json; charset=utf-16", "application/jsonx"],
 )  # fmt: skip
 async def test_a_body_that_says_it_is_no_json_passes_no_schema(serve: Serve, kind: str) -> None:
     gateway = await serve(route(script="return 1", more=SPEC))
@@ -109,7 +109,10 @@ async def test_a_body_that_says_it_is_no_json_passes_no_schema(serve: Serve, kin
     ("kind", "seen"),
     [
         ("application/json; charset=UTF-8", None),
+        ("application/json; charset=utf8", None),
         ("application/merge-patch+json", None),
+        ("application/vnd.api+json", None),
+        ("text/plain;charset=UTF-8", "application/json"),
         ("application/x-www-form-urlencoded", "application/json"),
         ("", "application/json"),
     ],

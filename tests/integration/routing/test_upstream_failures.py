@@ -16,7 +16,16 @@ from gateway.endpoints.routing.upstreams import MAX_FAILURES
 from tests.support.harness import curl, request_head, self_signed_certificate
 from tests.support.ports import free_port
 from tests.support.routing.api import api
-from tests.support.routing.proxying import Front, Upstream, answer_all, front, read_request, upstream
+from tests.support.routing.proxying import (
+    Front,
+    Upstream,
+    answer_all,
+    front,
+    read_head,
+    read_request,
+    respond,
+    upstream,
+)
 
 HASTY = Limits(connect=100.0, idle=0.2)
 
@@ -72,6 +81,29 @@ async def test_any_other_request_is_sent_once_and_fails_only_until_the_upstream_
     assert got[: 2 * MAX_FAILURES] == [status, 200] * MAX_FAILURES
     assert got[2 * MAX_FAILURES :] == [200] * 4
     assert (len(bad.received), len(asked)) == (MAX_FAILURES, 10 - MAX_FAILURES)
+
+
+async def test_bodies_that_an_upstream_cuts_off_do_not_suspend_it() -> None:
+    async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.transport.abort()
+
+    async def send_half(gate: Front) -> int:
+        async with gate.raw() as client:
+            await client.send(request_head("PUT", "/", "Content-Length: 100") + b"half")
+            return (await client.answer()).status
+
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(respond())
+
+    async with (
+        upstream(cut_off) as bad,
+        upstream(answer_early) as good,
+        front(bad.authority, good.authority) as gate,
+    ):
+        got = [await send_half(gate) for _ in range(2 * MAX_FAILURES + 2)]
+    assert got == [502, 200] * (MAX_FAILURES + 1)
 
 
 async def test_a_request_is_repeated_once_only() -> None:

@@ -108,7 +108,7 @@ def test_a_case_meets_the_schemas(check_text: Check) -> None:
     )
     code, out, err = check_text(route(script=script, more=SPEC + case))
     assert (code, err) == (0, "")
-    assert out.endswith("1 files, 3 tests, 0 failed\n")
+    assert out.endswith("1 file, 3 tests, 0 failed\n")
 
 
 @pytest.mark.parametrize(
