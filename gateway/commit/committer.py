@@ -12,10 +12,8 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from gateway.commit.batch import BatchCommitter
@@ -91,9 +89,9 @@ class Committer:
         """
         body, folders = request.body, self._folders
         if self._disk.durable and body.received >= MIN_SYNC_APART_BYTES:
-            await self._do_apart(body, body.sync, self._disk.executor)
+            await self._do_apart(body, finish_in_thread(body.sync, executor=self._disk.executor))
         if not folders.exist(request.upload.path):
-            await self._do_apart(body, partial(folders.create, request), folders.executor)
+            await self._do_apart(body, folders.create(request))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Stored] = loop.create_future()
         if not self._waiting:
@@ -117,10 +115,10 @@ class Committer:
         self._queue.put([_CallJob(function, future)])
         return await future
 
-    async def _do_apart(self, body: IncomingFile, work: Callable[[], None], executor: Executor) -> None:
+    async def _do_apart(self, body: IncomingFile, work: Awaitable[None]) -> None:
         """Do work for one upload before its batch. Where it fails the body is discarded."""
         try:
-            await finish_in_thread(work, executor=executor)
+            await work
         except BaseException as error:
             await finish_in_thread(discard_quietly, body, executor=self._disk.executor)
             if isinstance(error, Exception):

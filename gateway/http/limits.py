@@ -18,6 +18,9 @@ from gateway.limits import FairShare, TransferMeter
 HEAD_TIMEOUT: Final = 30.0
 """Seconds from the first byte of a request's head to its last."""
 
+MAX_CONNECTIONS: Final = 1 << 18
+"""Connections of a process whose descriptors have a higher limit, or none (-1, RLIM_INFINITY)."""
+
 MAX_WAITING_BYTES: Final = 1 << 20
 """Bytes of the bodies of pipelined requests that wait behind the one that is being served. More are not
 read from the connection."""
@@ -31,7 +34,7 @@ class ConnectionLimits:
     """The limits of a server's connections; times in seconds, `min_rate` in bytes a second.
 
     `share` bounds their number, fairly among clients; None: no bound. Clients that `is_shared_address`
-    is true of (trusted proxies) count for nobody.
+    is true of (trusted proxies) are not counted.
     """
 
     max_header_bytes: int = 32 << 10
@@ -46,7 +49,8 @@ def connection_share() -> FairShare:
 
     An upload needs two descriptors, and so does a proxied request.
     """
-    return FairShare("connections", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return FairShare("connections", MAX_CONNECTIONS if limit < 0 else min(MAX_CONNECTIONS, limit // 2))
 
 
 def head_size(message: RawRequestMessage) -> int:

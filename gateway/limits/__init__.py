@@ -6,5 +6,6 @@ Counts are those of one process.
 from gateway.limits.clients import client_key
 from gateway.limits.rates import MinRate, TransferMeter
 from gateway.limits.shares import FairShare, Lease, fits
+from gateway.limits.turns import ClientTurns
 
-__all__ = ["FairShare", "Lease", "MinRate", "TransferMeter", "client_key", "fits"]
+__all__ = ["ClientTurns", "FairShare", "Lease", "MinRate", "TransferMeter", "client_key", "fits"]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import cast
 
 import pytest
 from aiohttp.http import RawRequestMessage
 
 from gateway.http import limits
-from gateway.http.limits import ConnectionLimits, HeadCounter, WriteProgress, head_size
+from gateway.http.limits import (
+    MAX_CONNECTIONS,
+    ConnectionLimits,
+    HeadCounter,
+    WriteProgress,
+    connection_share,
+    head_size,
+)
 
 
 class _Message:
@@ -100,3 +108,11 @@ def test_nobody_is_too_slow_where_the_system_does_not_tell(transport: _Transport
     progress = WriteProgress(ConnectionLimits(idle_timeout=20))
     transport.acked = None
     assert not any(_too_slow(progress, transport, 100) for _ in range(3))
+
+
+@pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, 1 << 40])
+def test_without_a_limit_of_descriptors_connections_are_bounded_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert connection_share().total == MAX_CONNECTIONS
