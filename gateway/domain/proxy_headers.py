@@ -32,6 +32,8 @@ _TRACES: Final = frozenset(
 )
 """Traces of a proxy that nobody relies on."""
 
+_SHOWN: Final = ORIGIN_NAMES | _TRACES
+
 
 def tells_origin(name: str) -> bool:
     """Tell whether only a trusted proxy may set this header, whose name is in lower case."""
@@ -40,4 +42,4 @@ def tells_origin(name: str) -> bool:
 
 def shows_proxy(name: str) -> bool:
     """Tell whether a request with this header, whose name is in lower case, came through a proxy."""
-    return tells_origin(name) or name in _TRACES
+    return name in _SHOWN or name.startswith(ORIGIN_PREFIXES)
