@@ -32,8 +32,6 @@ _TRACES: Final = frozenset(
 )
 """Traces of a proxy that nobody relies on."""
 
-_SHOWN: Final = ORIGIN_NAMES | _TRACES
-
 
 def tells_origin(name: str) -> bool:
     """Tell whether only a trusted proxy may set this header, whose name is in lower case."""
@@ -42,4 +40,4 @@ def tells_origin(name: str) -> bool:
 
 def shows_proxy(name: str) -> bool:
     """Tell whether a request with this header, whose name is in lower case, came through a proxy."""
-    return name in _SHOWN or name.startswith(ORIGIN_PREFIXES)
+    return tells_origin(name) or name in _TRACES
