@@ -129,6 +129,22 @@ def test_closing_releases_what_was_not_used_once(disk: Disk) -> None:
     assert space.reserved == 0
 
 
+def test_an_error_of_the_file_system_leaves_nothing_reserved(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = DiskSpace(0, 0)
+    reservation = space.reserve(900)
+
+    def fail(fd: int) -> SimpleNamespace:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(disk, "fstatvfs", fail)
+    with pytest.raises(OSError, match="gone"):
+        reservation.use(300)
+    reservation.close()
+    assert space.reserved == 0
+
+
 def test_a_client_that_declares_all_space_and_sends_nothing_keeps_nobody_out(disk: Disk) -> None:
     disk.left = 100 << 30
     space = DiskSpace(0, 0)
