@@ -141,7 +141,7 @@ async def test_a_client_that_trickles_chunked_bodies_delays_no_chunked_body_of_a
     )
     memory = gateway.resources.parts.writer._context.memory  # type: ignore[attr-defined]
     content, chunked = b"abcdefgh" * (20 << 17), "Transfer-Encoding: chunked"
-    async with contextlib.AsyncExitStack() as greedy, asyncio.timeout(60):
+    async with contextlib.AsyncExitStack() as greedy, asyncio.timeout(30):
         for number in range(10):
             connection = await greedy.enter_async_context(raw_connection(gateway))
             await connection.send(request_head("PUT", f"/upload/greedy{number}", chunked))
