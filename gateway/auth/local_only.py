@@ -7,6 +7,7 @@ takes for a page of this gateway. Source: RFC 9110 sections 7.4 and 15.5.20 (421
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,9 @@ from urllib.parse import urlsplit
 from gateway.domain.proxy_headers import shows_proxy
 from gateway.errors import Refusal
 from gateway.settings import Settings
+
+MAX_CACHED_HOSTS: Final = 64
+"""Values of `Host` whose name is remembered: nearly all requests have the same few."""
 
 _LOCALHOST: Final = "localhost"
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::[0-9]*)?")
@@ -72,6 +76,7 @@ def _own_names(settings: Settings) -> Iterable[str]:
     yield settings.host.lower()
 
 
+@functools.lru_cache(maxsize=MAX_CACHED_HOSTS)
 def _host_name(host: str) -> str:
     """Return the name or address of a `Host` field, in lower case, without port and last dot."""
     match = _HOST.fullmatch(host.strip().lower())

@@ -194,11 +194,13 @@ class Reservation:
             self._space.check(amount - covered, self._client, new_file=False)
         self.left -= covered
         self._to_come = max(self._to_come - amount, 0)
-        if self.left < min(self._to_come, MAX_RESERVED_BYTES // 2):
-            # Before the release: what is about to be written is not free.
-            wanted = min(self._to_come, MAX_RESERVED_BYTES) - self.left
-            self.left += self._space.extend(wanted, self._client)
-        self._space.release(covered, self._client)
+        try:
+            if self.left < min(self._to_come, MAX_RESERVED_BYTES // 2):
+                # Before the release: what is about to be written is not free.
+                wanted = min(self._to_come, MAX_RESERVED_BYTES) - self.left
+                self.left += self._space.extend(wanted, self._client)
+        finally:
+            self._space.release(covered, self._client)
 
     def close(self) -> None:
         """Release what was not used. A second call does nothing."""

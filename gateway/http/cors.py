@@ -47,8 +47,10 @@ _RESPONSE_HEADERS: Final = (
 )
 
 
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that change nothing (RFC 9110 section 9.2.1)."""
+_FORM_TYPES: Final = frozenset(
+    {"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"}
+)
+"""Media types of what a page may post without asking (Fetch standard, CORS-safelisted headers)."""
 
 
 def is_cross_site(request: web.BaseRequest) -> bool:
@@ -68,11 +70,13 @@ def is_cross_site(request: web.BaseRequest) -> bool:
 
 
 def refuse_cross_site(request: web.BaseRequest, policy: CorsPolicy | None) -> None:
-    """Refuse a request that changes something, from a page whose origin `policy` does not name.
+    """Refuse what a page whose origin `policy` does not name may post without asking.
 
-    Raises `Refusal("forbidden")`.
+    Before other methods and types a browser asks with a preflight, and sends them only if the gateway or
+    the upstream allows it: an upstream may have rules of its own. Raises `Refusal("forbidden")`.
     """
-    if request.method in _SAFE_METHODS or not is_cross_site(request):
+    mime = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    if request.method != hdrs.METH_POST or mime not in _FORM_TYPES or not is_cross_site(request):
         return
     if policy is None or not _allows(policy, request.headers.get(hdrs.ORIGIN)):
         raise Refusal(

@@ -53,9 +53,9 @@ class FairShare:
         Raises `Refusal`: `too_many_requests` where the client holds its share, `overloaded` where
         nothing is free for a client that holds nothing.
         """
-        lease = Lease(self, client)
-        lease.extend(amount)
-        return lease
+        if amount:
+            self._take(client, amount)
+        return Lease(self, client, amount)
 
     def _take(self, client: str, amount: int) -> None:
         with self._lock:
@@ -91,10 +91,10 @@ class Lease:
 
     __slots__ = ("_amount", "_client", "_share")
 
-    def __init__(self, share: FairShare, client: str) -> None:
+    def __init__(self, share: FairShare, client: str, amount: int) -> None:
         self._share = share
         self._client = client
-        self._amount = 0
+        self._amount = amount
 
     def extend(self, amount: int) -> None:
         """Take more. Raises as `FairShare.acquire`, and then what is held stays."""

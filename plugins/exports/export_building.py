@@ -124,9 +124,8 @@ async def _make(job: Job, rules: Rules, source: Any, files: Any) -> None:
                 raise TooMany(f"there are more than {rules.max_records} records: ask for fewer days")
             await job.beat(records=spool.count, percent=percent)
         made = await asyncio.to_thread(spool.zipped, name)
-        with made:
-            await job.tell(records=spool.count, percent=99)
-            stored = await files.save(path, _pieces(made, job), mime="application/zip")
+        await job.tell(records=spool.count, percent=99)
+        stored = await files.save(path, _pieces(made, job), mime="application/zip")
     finally:
         await asyncio.to_thread(spool.close)
     await job.tell(

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,41 +28,49 @@ _FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 class Spool:
-    """Collects records for a zip."""
+    """Collects records for a zip.
+
+    Threads take turns: `close` waits for one that still writes for a builder that was cancelled. Once
+    closed it raises `ValueError`.
+    """
 
     def __init__(self) -> None:
+        self._turn = threading.Lock()
         self._lines = _nameless()
+        self._made: IO[bytes] | None = None
         self._columns: dict[str, None] = {"key": None}
         self.count = 0
 
     def add(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Add records."""
-        for item in items:
-            for name in item:
-                if len(self._columns) < MAX_COLUMNS:
-                    self._columns.setdefault(name)
-            self._lines.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
-            self.count += 1
-            _pause(self.count)
+        with self._turn:
+            for item in items:
+                for name in item:
+                    if len(self._columns) < MAX_COLUMNS:
+                        self._columns.setdefault(name)
+                self._lines.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+                self.count += 1
+                _pause(self.count)
 
     def zipped(self, name: str) -> IO[bytes]:
-        """Return a file without a name that holds the zip, at its beginning."""
-        made = _nameless()
-        try:
+        """Return a file without a name that holds the zip, at its beginning. `close` closes it."""
+        with self._turn:
+            self._lines.seek(0)  # where it is closed no file is made
+            made = self._made = _nameless()
             with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
                 for suffix, pieces in (("csv", self._csv()), ("json", self._json())):
                     with archive.open(f"{name}.{suffix}", "w", force_zip64=True) as part:
                         for piece in pieces:
                             part.write(piece)
             made.seek(0)
-        except BaseException:
-            made.close()
-            raise
-        return made
+            return made
 
     def close(self) -> None:
         """Free the disk space."""
-        self._lines.close()
+        with self._turn:
+            self._lines.close()
+            if self._made is not None:
+                self._made.close()
 
     def _items(self) -> Iterator[dict[str, Any]]:
         self._lines.seek(0)

@@ -43,7 +43,10 @@ def check_conditions(lines: Lines) -> None:
     """Refuse conditions that are not compared here. Raises `Refusal("precondition_failed")`."""
     for name in _NOT_COMPARED:
         if name in lines:
-            raise Refusal("precondition_failed", f"the condition {name} is not supported here")
+            raise Refusal(
+                "precondition_failed",
+                f"the condition {name.title()} is not supported here: send the request without it",
+            )
     if any(line.strip() != "*" for line in lines.get("if-none-match", ())):
         # The entity tag of a file is not compared before it is replaced.
         raise Refusal("precondition_failed", "the only supported If-None-Match of an upload is *")

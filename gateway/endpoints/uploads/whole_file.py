@@ -13,7 +13,8 @@ from typing import Final
 from gateway.endpoints.uploads.digests import Lines
 from gateway.errors import Refusal
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(-1|\d{1,19})/(\d{1,19})", re.ASCII)
+"""The last byte of an empty file is -1 for curl."""
 _LENGTH: Final = re.compile(r"\d{1,19}", re.ASCII)
 
 PART_FIELDS: Final = frozenset(
@@ -173,7 +174,9 @@ def _length_of_range(text: str, length: int | None) -> int:
     """Accept `Content-Range` only for the whole file (what `curl -C -` sends at first)."""
     parsed = _CONTENT_RANGE.fullmatch(text.strip())
     if parsed is None:
-        raise Refusal("bad_range", "Content-Range must read `bytes FIRST-LAST/TOTAL`")
+        raise Refusal(
+            "bad_range", "Content-Range must read `bytes FIRST-LAST/TOTAL` (curl: leave `-C` out)"
+        )
     first, last, total = map(int, parsed.groups())
     if first != 0 or last + 1 != total:
         raise _part("Content-Range")

@@ -137,7 +137,7 @@ async def test_whoever_sets_a_bucket_up_as_the_page_says_sends_to_it_from_a_brow
         "s3://event-photos/site", "STORAGE"
     )
     words = [s3_storage if word == "STORAGE" else word for word in shlex.split(flags)]
-    assert words[:3] == ["gateway", "--directory", "data"]
+    assert words[:3] == ["gateway", "--directory", "photo-data"]
     client = Client(session, gateway_process(*words[3:]).url)
 
     [rules] = [block.text for block in blocks(PAGE) if "CORSRules" in block.text]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from gateway.server.app import Gateway
 from tests.conftest import StartGateway
 from tests.support.harness import RawResponse, raw_connection, write_plugin
+from tests.support.routing.api import api
 from tests.support.routing.scripted import SPEC, Serve, ask, route
 
 pytestmark = pytest.mark.integration
@@ -55,11 +57,31 @@ async def test_a_page_of_another_origin_changes_nothing_where_all_may_call(
     serve: Serve, line: str, auth: str
 ) -> None:
     gateway = await serve(route("/r", "return request.method", auth=auth))
-    for method in ("POST", "DELETE", "PUT"):
-        answer = await ask(gateway, method, "/r", line, "Content-Type: text/plain", body=b"{}")
+    forms = ("text/plain", "Text/Plain;charset=UTF-8", "application/x-www-form-urlencoded",
+             "multipart/form-data; boundary=x")  # fmt: skip
+    for lines in ((), *((f"Content-Type: {kind}",) for kind in forms)):
+        answer = await ask(gateway, "POST", "/r", line, *lines, body=b"{}")
         assert (answer.status, answer.json["error"]) == (403, "forbidden")
         assert "--cors-origins" in answer.json["message"]
     assert (await ask(gateway, "GET", "/r", line)).body == b"GET"
+
+
+async def test_a_page_whose_preflight_the_upstream_allows_may_call(serve: Serve) -> None:
+    async def allow(request: web.Request) -> web.Response:
+        return web.Response(headers={"Access-Control-Allow-Origin": request.headers["Origin"]})
+
+    page = ("Origin: https://app.example", "Sec-Fetch-Site: cross-site")
+    async with api(allow) as up:
+        gateway = await serve(up.route("/r"))
+        asks = await ask(gateway, "OPTIONS", "/r", *page, "Access-Control-Request-Method: PUT")
+        assert asks.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        for method, kind in (("PUT", "text/plain"), ("DELETE", ""), ("POST", "application/json")):
+            lines = (*page, f"Content-Type: {kind}") if kind else page
+            answer = await ask(gateway, method, "/r", *lines, body=b"{}")
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (
+                200,
+                "https://app.example",
+            )
 
 
 async def test_pages_of_this_gateway_and_programs_may_call(serve: Serve) -> None:

@@ -7,7 +7,10 @@ import csv
 import io
 import json
 import tempfile
+import threading
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,30 @@ def test_nothing_has_a_name_while_it_is_made(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     spool = Spool()
     spool.add({"key": str(number), "text": "x" * 100} for number in range(10_000))
-    with spool.zipped("photos"):
-        assert list(tmp_path.iterdir()) == []
+    spool.zipped("photos")
+    assert list(tmp_path.iterdir()) == []
     spool.close()
+
+
+def test_close_waits_for_a_thread_that_still_writes_and_nothing_stays_open() -> None:
+    spool, writing, go_on = Spool(), threading.Event(), threading.Event()
+
+    def items() -> Iterator[dict[str, Any]]:
+        yield {"key": "1"}
+        writing.set()
+        assert go_on.wait(10)
+        yield {"key": "2"}
+
+    with ThreadPoolExecutor() as threads:
+        made = spool.zipped("empty")
+        adding = threads.submit(spool.add, items())
+        assert writing.wait(10)
+        closing = threads.submit(spool.close)
+        wait([closing], timeout=0.2)
+        go_on.set()
+        adding.result(10)  # would raise ValueError if the file were closed by now
+        closing.result(10)
+    assert made.closed
+    for late in (lambda: spool.add([{"key": "3"}]), lambda: spool.zipped("late")):
+        with pytest.raises(ValueError, match="closed"):
+            late()

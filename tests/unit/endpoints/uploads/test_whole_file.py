@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from multidict import CIMultiDict
 
+from gateway.endpoints.uploads.digests import Lines
 from gateway.endpoints.uploads.preconditions import check_conditions
 from gateway.endpoints.uploads.whole_file import (
     COMPLETE_FIELDS,
@@ -14,14 +16,12 @@ from gateway.endpoints.uploads.whole_file import (
     check_whole_file,
 )
 from gateway.errors import Refusal
+from gateway.http.protocol import header_lines
 
 
-def lines_of(*lines: str) -> dict[str, list[str]]:
-    fields: dict[str, list[str]] = {}
-    for line in lines:
-        name, _, value = line.partition(": ")
-        fields.setdefault(name.lower(), []).append(value)
-    return fields
+def lines_of(*lines: str) -> Lines:
+    fields = (line.partition(": ") for line in lines)
+    return header_lines(CIMultiDict((name, value) for name, _, value in fields))
 
 
 def refused(*lines: str, length: int | None = 10) -> str:
@@ -61,8 +61,11 @@ def test_the_length_of_the_file_is_that_of_the_body(name: str) -> None:
 def test_content_range_is_taken_for_the_whole_file_only() -> None:
     assert check_whole_file(lines_of("Content-Range: bytes 0-9/10"), {}, 10) == 10
     assert check_whole_file(lines_of("Content-Range: bytes 0-9/10"), {}, None) == 10
+    assert check_whole_file(lines_of("Content-Range: bytes 0--1/0"), {}, 0) == 0  # curl, empty file
     for value in (
         "bytes 1-9/10",
+        "bytes 0--1/10",
+        "bytes 0--2/-1",
         "bytes 0-8/10",
         "bytes 0-9/*",
         "bytes 0-19/20",
