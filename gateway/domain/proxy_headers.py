@@ -24,19 +24,20 @@ ORIGIN_PREFIXES: Final = (
 only a trusted proxy may say it. `X-Original-URL` and `X-Rewrite-URL` replace the path in some. Other
 `X-Original-*` are of applications: `X-Original-Filename`."""
 
+_FILE_NAME: Final = "x-forwarded-file"
+"""The name of a file, which a published plugin sends with it."""
+
 _TRACES: Final = frozenset(
     {"cdn-loop", "cf-ray", "via", "x-amz-cf-id", "x-amzn-trace-id", "x-cloud-trace-context"}
 )
 """Traces of a proxy that nobody relies on."""
 
-_SHOWN: Final = ORIGIN_NAMES | _TRACES
-
 
 def tells_origin(name: str) -> bool:
     """Tell whether only a trusted proxy may set this header, whose name is in lower case."""
-    return name in ORIGIN_NAMES or name.startswith(ORIGIN_PREFIXES)
+    return name in ORIGIN_NAMES or (name.startswith(ORIGIN_PREFIXES) and name != _FILE_NAME)
 
 
 def shows_proxy(name: str) -> bool:
     """Tell whether a request with this header, whose name is in lower case, came through a proxy."""
-    return name in _SHOWN or name.startswith(ORIGIN_PREFIXES)
+    return tells_origin(name) or name in _TRACES

@@ -172,13 +172,20 @@ class Dispatcher:
             folder = archived_folder(self._template, incoming)
             if folder is not None:
                 return await self.files.archives.get(incoming, folder)
-        match = None if raw_path == "/" else self._template.match(raw_path)
+        allowed = UPLOAD_METHODS if downloads else "PUT"
+        try:
+            match = None if raw_path == "/" else self._template.match(raw_path)
+        except Refusal:
+            if request.method in {"GET", "HEAD", "PUT"}:
+                raise
+            # A WebDAV client begins with PROPFIND of a folder, whose path is none of a file.
+            raise _upload_with_put(allowed) from None
         if match is None:
             return await self._route(incoming)
         if request.method in {"GET", "HEAD"} and downloads:
             return await self.files.downloads.get(incoming, match)
         if request.method != "PUT":
-            raise _upload_with_put(UPLOAD_METHODS if downloads else "PUT")
+            raise _upload_with_put(allowed)
         return await self.files.uploads.put(incoming, match)
 
     async def _route(self, incoming: IncomingRequest) -> GatewayResponse:

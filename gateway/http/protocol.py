@@ -170,6 +170,14 @@ def headers_as_dict(headers: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
+def header_lines(headers: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return every line of each header, by its name in lower case (RFC 9110 section 5.3)."""
+    lines: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        lines.setdefault(name.lower(), []).append(value)
+    return lines
+
+
 @contextlib.contextmanager
 def on_disconnect(request: web.BaseRequest, callback: Callable[[], None]) -> Iterator[None]:
     """While in this context, call `callback` once the client's connection is lost, or already is.

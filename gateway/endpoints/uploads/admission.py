@@ -23,11 +23,11 @@ from gateway.domain.model import Upload
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Inflight, Progress
 from gateway.endpoints.uploads import preconditions
-from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests, lines_of_body
+from gateway.endpoints.uploads.digests import ExpectedDigest, expected_digests
 from gateway.endpoints.uploads.event_size import EventSizeLimit
 from gateway.endpoints.uploads.whole_file import check_whole_file
 from gateway.errors import Refusal
-from gateway.http.protocol import headers_as_dict, replace_surrogates
+from gateway.http.protocol import header_lines, headers_as_dict, replace_surrogates
 from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.storage.local.one_time_marks import OneTimeMarks
@@ -67,12 +67,10 @@ class Admission:
     async def admit(self, incoming: IncomingRequest, match: PathMatch, upload_id: str) -> AdmittedUpload:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
         headers = incoming.request.headers
-        length, lines = preconditions.declared_length(headers), lines_of_body(headers)
-        whole_length, expected = length, tuple[ExpectedDigest, ...]()
-        if lines or incoming.params:
-            whole_length = check_whole_file(lines, incoming.params, length)
-            preconditions.check_conditions(lines)
-            expected = expected_digests(lines)
+        length, lines = preconditions.declared_length(headers), header_lines(headers)
+        whole_length = check_whole_file(lines, incoming.params, length)
+        preconditions.check_conditions(lines)
+        expected = expected_digests(lines)
         replaced = self.hooks.replaces_authorization()
         caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT and not replaced)
         upload = self._describe(incoming, match, upload_id, length)

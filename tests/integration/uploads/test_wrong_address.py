@@ -62,3 +62,12 @@ async def test_a_folder_without_the_name_of_a_file_is_told_so(start_gateway: Sta
     answer = await put(gateway, "/upload/docs/", b"1")
     assert (answer.status, answer.json["error"]) == (400, "bad_path")
     assert answer.json["message"].endswith("it ends with a slash, and needs the name of a file")
+
+
+async def test_a_client_of_webdav_is_told_which_methods_there_are(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    for method, path in (("PROPFIND", "/upload/"), ("MKCOL", "/upload/new/"), ("LOCK", "/upload/a.txt")):
+        async with raw_connection(gateway) as connection:
+            await connection.send(request_head(method, path))
+            answer = await connection.answer()
+            assert (answer.status, answer.headers["Allow"]) == (405, "PUT")

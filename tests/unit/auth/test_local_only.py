@@ -43,7 +43,7 @@ def test_a_request_that_shows_a_proxy_is_refused_until_auth_is_said(name: str) -
 
 def test_headers_of_ordinary_clients_show_no_proxy() -> None:
     plain = {"Host": "x", "X-Real-Name": "y", "Origin": "z", "X-Request-Id": "1", "Traceparent": "00-1",
-             "X-Original-Filename": "a.png"}  # fmt: skip
+             "X-Original-Filename": "a.png", "X-Forwarded-File": "a.png"}  # fmt: skip
     local_only().refuse_proxy(CIMultiDict(plain))
 
 

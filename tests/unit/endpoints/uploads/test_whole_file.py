@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from gateway.endpoints.uploads.digests import Lines, lines_of_body
+from gateway.endpoints.uploads.digests import Lines
 from gateway.endpoints.uploads.preconditions import check_conditions
 from gateway.endpoints.uploads.whole_file import (
     COMPLETE_FIELDS,
@@ -16,11 +16,12 @@ from gateway.endpoints.uploads.whole_file import (
     check_whole_file,
 )
 from gateway.errors import Refusal
+from gateway.http.protocol import header_lines
 
 
 def lines_of(*lines: str) -> Lines:
     fields = (line.partition(": ") for line in lines)
-    return lines_of_body(CIMultiDict((name, value) for name, _, value in fields))
+    return header_lines(CIMultiDict((name, value) for name, _, value in fields))
 
 
 def refused(*lines: str, length: int | None = 10) -> str:
