@@ -60,7 +60,7 @@ class NewFolders:
             item = self._turns.take()
         if item is None:
             raise AssertionError("each call has its item")
-        request, created = item
+        _client, (request, created) = item
         try:
             self._create(request)
         except BaseException as error:

@@ -27,8 +27,9 @@ from gateway.signing.keys import ObjectMarker
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.client import Clients
 from gateway.storage.s3.encoding import UPLOAD_ID_NAME, PrefixedKeys
+from gateway.storage.s3.memory import MemoryBudget
 from gateway.storage.s3.multiparts import MultipartLog, MultipartSweeper
-from gateway.storage.s3.parts import UNRESERVED_BYTES, BufferedPart, MemoryBudget
+from gateway.storage.s3.parts import UNRESERVED_BYTES, BufferedPart
 from gateway.storage.s3.retries import KeyExistsError
 from gateway.storage.s3.upload import MultipartUpload, UploadContext
 from gateway.telemetry.logs import event
@@ -102,6 +103,7 @@ class ObjectWriter:
             body = MultipartUpload(
                 self._context,
                 self._names.target(upload, path),
+                client,
                 upload.content_length,
                 algorithms,
                 done=lambda: self._end(upload.id),

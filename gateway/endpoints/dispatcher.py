@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -98,15 +99,18 @@ class Dispatcher:
 
     async def drain(self, grace: float) -> None:
         """Wait until no request of the network is being served, at most `grace` seconds."""
-        self._drained = asyncio.Event()
-        if not self._serving:
-            return
-        try:
-            async with asyncio.timeout(grace):
-                await self._drained.wait()
-        except TimeoutError:
+        if not await self.wait_idle(grace):
             message, count = "%d requests are cut off: the grace time is over", self._serving
             log.warning(message, count, extra=event("requests.aborted", requests=count))
+
+    async def wait_idle(self, seconds: float) -> bool:
+        """Wait at most `seconds` until no request of the network is served; tell whether none is."""
+        self._drained = asyncio.Event()
+        if self._serving:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._drained.wait()
+        return not self._serving
 
     # -- one request
 

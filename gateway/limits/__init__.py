@@ -5,7 +5,16 @@ Counts are those of one process.
 
 from gateway.limits.clients import client_key
 from gateway.limits.rates import MinRate, TransferMeter
-from gateway.limits.shares import FairShare, Lease, fits
+from gateway.limits.shares import RETRY_AFTER_SECONDS, FairShare, Lease, fits
 from gateway.limits.turns import ClientTurns
 
-__all__ = ["ClientTurns", "FairShare", "Lease", "MinRate", "TransferMeter", "client_key", "fits"]
+__all__ = [
+    "RETRY_AFTER_SECONDS",
+    "ClientTurns",
+    "FairShare",
+    "Lease",
+    "MinRate",
+    "TransferMeter",
+    "client_key",
+    "fits",
+]

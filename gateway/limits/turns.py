@@ -24,10 +24,12 @@ class ClientTurns(Generic[T]):
         """Queue an item behind the others of its client."""
         self._waiting.setdefault(client, deque()).append(item)
 
-    def take(self, may_go: Callable[[str, T], bool] = lambda _client, _item: True) -> T | None:
-        """Remove and return the oldest item of the first client for which `may_go`; None: of no client.
+    def take(
+        self, may_go: Callable[[str, T], bool] = lambda _client, _item: True
+    ) -> tuple[str, T] | None:
+        """Remove and return the oldest item of the first client for which `may_go`, with the client.
 
-        The next turn of that client comes after those of all others.
+        Return None where there is none. The next turn of that client comes after those of all others.
         """
         for client, items in self._waiting.items():
             if may_go(client, items[0]):
@@ -38,7 +40,7 @@ class ClientTurns(Generic[T]):
         item = items.popleft()
         if items:
             self._waiting[client] = items
-        return item
+        return client, item
 
     def remove(self, client: str, item: T) -> None:
         """Drop an item that waits no more. Raises `ValueError` where it does not wait."""
@@ -46,7 +48,3 @@ class ClientTurns(Generic[T]):
         items.remove(item)
         if not items:
             del self._waiting[client]
-
-    def waits(self, client: str) -> bool:
-        """Tell whether a client has an item that waits."""
-        return client in self._waiting

@@ -40,6 +40,9 @@ from gateway.telemetry.metrics import Metrics
 log = logging.getLogger("gateway")
 
 BACKLOG: Final = 1024
+CANCEL_TIMEOUT: Final = 2.0
+"""Seconds for requests that are cut off to discard their files and to tell of it."""
+
 SWEEP_INTERVAL: Final = 3600.0
 """Seconds between two looks for one-time URLs that expired long ago."""
 
@@ -123,7 +126,7 @@ async def running_gateway(resources: Resources) -> AsyncIterator[Gateway]:
         endpoints = await open_endpoints(stack, resources, metrics, delivery)
         dispatcher = endpoints.dispatcher
         servers = _make_servers(resources.settings, dispatcher)
-        stack.push_async_callback(_clean_up, servers)
+        stack.push_async_callback(_clean_up, dispatcher, servers)
         for server in servers:
             await server.setup()
         await delivery.start()
@@ -206,8 +209,10 @@ async def _drain(dispatcher: Dispatcher, delivery: EventDelivery, grace: float) 
     await asyncio.gather(dispatcher.drain(grace), delivery.stop(grace))
 
 
-async def _clean_up(servers: list[web.ServerRunner]) -> None:
+async def _clean_up(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:
+    """Close the connections. Requests that are cut off still need scripts and storage for their end."""
     await asyncio.gather(*(server.cleanup() for server in servers))
+    await dispatcher.wait_idle(CANCEL_TIMEOUT)
 
 
 def _schedules(resources: Resources) -> dict[str, Schedule]:
@@ -233,6 +238,6 @@ def _authorization(resources: Resources) -> str:
     if settings.auth == "none" and not settings.auth_explicit:
         return (
             f"anyone on this machine may upload (default for {settings.host}; requests through a proxy,"
-            " or to a name that is not this machine's, are refused until you set --auth)"
+            " or to a name other than localhost, are refused until you set --auth)"
         )
     return f"uploads are authorized by --auth {settings.auth}"

@@ -23,10 +23,16 @@ def end_process(code: int) -> NoReturn:
     if "multiprocessing.process" in sys.modules:
         for child in sys.modules["multiprocessing.process"].active_children():
             child.terminate()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
+    flush_output()
     os._exit(code)
+
+
+def flush_output() -> None:
+    """Write what Python buffers of stdout and stderr; they may be closed (`>&-`), or have no reader."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Final
 
 from gateway.server import heartbeat
 from gateway.server.forking import fork_worker_process
-from gateway.server.os_process import SIGNALS, end_process, received_signals, reset_signals
+from gateway.server.os_process import SIGNALS, end_process, flush_output, received_signals, reset_signals
 from gateway.server.supervisor_channel import (
     HEARTBEAT,
     MAX_MESSAGE_BYTES,
@@ -269,7 +268,7 @@ class Supervisor:
     def _fork(self, slot: int) -> tuple[int, socket.socket]:
         """Return a process's pid and this end of its channel. Raises `OSError`."""
         ours, theirs = socket.socketpair()
-        sys.stdout.flush()
+        flush_output()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child has handlers of its own
         try:
             if not (pid := fork_worker_process()):

@@ -87,10 +87,10 @@ class EventAndStorageSettings(BaseModel):
     ] = "file"
     storage_memory: Annotated[
         int,
-        Field(ge=16 << 20),
+        Field(ge=32 << 20),
         BeforeValidator(values.size),
-        Option(EVENTS, "memory for running uploads to S3, per process", "SIZE", shown="16MiB"),
-    ] = 16 << 20
+        Option(EVENTS, "memory for running uploads to S3, per process", "SIZE", shown="128MiB"),
+    ] = 128 << 20
     storage_public_url: Annotated[
         str | None,
         BeforeValidator(values.base_url),

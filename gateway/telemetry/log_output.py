@@ -247,7 +247,7 @@ def _omit_origins() -> None:
 
 
 def _formatter(style: str | None, level: str) -> _Masked:
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     if style == "json" or (style is None and not terminal):
         return JsonFormatter()
     if not terminal:

@@ -26,8 +26,9 @@ SAFE_SQLITE: Final = (3, 51, 3)
 """Earlier versions can lose commits when several processes open one journal (the WAL-reset bug)."""
 
 _HEALTH_TIMEOUT: Final = 3.0
-_MAX_ANSWER_BYTES: Final = 65_536
 """Seconds."""
+
+_MAX_ANSWER_BYTES: Final = 65_536
 
 
 def database(settings: Settings) -> Iterator[Finding]:
@@ -196,10 +197,11 @@ def server(settings: Settings) -> Iterator[Finding]:
 def _readiness(url: str) -> Iterator[Finding]:
     """Tell what the running gateway lacks."""
     try:
-        _, answer = _fetch(url)
-    except urllib.error.HTTPError as error:
-        with error:
-            answer = json.loads(error.read(_MAX_ANSWER_BYTES))
+        try:
+            _, answer = _fetch(url)
+        except urllib.error.HTTPError as error:
+            with error:
+                answer = json.loads(error.read(_MAX_ANSWER_BYTES))
     except (OSError, ValueError, http.client.HTTPException) as error:
         yield Finding("warn", f"{url}: {error}", "a process may hang: ask again")
         return

@@ -219,6 +219,7 @@ class SlotLedger:
     def no_answer(self, error: Exception) -> ConfigError:
         """Return the error where the server of the slot does not answer."""
         return ConfigError(
-            f"the server that owns the directory does not answer ({error}); is it starting or stopping?",
+            f"the server that owns the directory does not answer ({error}); is it starting, stopping, or"
+            " an earlier version that needs a restart?",
             str(self._state.socket),
         )

@@ -1,4 +1,4 @@
-"""The parts of an upload: their size, their bytes (buffered or streamed), the memory they may take.
+"""The parts of an upload: their size, and their bytes (buffered or streamed).
 
 All parts but the last are of one size (some stores demand it), and the declared length fits into as
 many as S3 takes. A buffered part can be sent again, a streamed one cannot. On one event loop.
@@ -7,8 +7,6 @@ many as S3 takes. A buffered part can be sent again, a streamed one cannot. On o
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -149,59 +147,3 @@ class StreamedPart:
             if not piece:
                 return
             yield piece
-
-
-class MemoryBudget:
-    """`total` bytes for the buffered parts of all uploads of a process.
-
-    A part that can be streamed never waits. Bodies of unknown length queue, and half is kept for them.
-    """
-
-    def __init__(self, total: int) -> None:
-        self.left = total
-        self._kept = total // 2
-        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    def try_reserve(self, size: int) -> bool:
-        """Reserve `size` bytes, if that leaves the half for bodies of unknown length."""
-        return self._reserve(size, self._kept)
-
-    def _reserve(self, size: int, kept: int = 0) -> bool:
-        if self._queue or size > self.left - kept:
-            return False
-        self.left -= size
-        return True
-
-    async def reserve(self, size: int, max_wait: float) -> None:
-        """Wait up to `max_wait` seconds for `size` bytes. Raises `Refusal("overloaded")`."""
-        if self._reserve(size):
-            return
-        turn = asyncio.get_running_loop().create_future()
-        waiting = size, turn
-        self._queue.append(waiting)
-        try:
-            async with asyncio.timeout(max_wait):
-                await asyncio.shield(turn)
-        except BaseException as error:
-            if turn.done():
-                self.release(size)
-            else:
-                with contextlib.suppress(ValueError):
-                    self._queue.remove(waiting)
-                self._serve_queue()
-            if isinstance(error, TimeoutError):
-                raise Refusal(
-                    "overloaded", "too many uploads of unknown length: say Content-Length, or try later"
-                ) from None
-            raise
-
-    def release(self, size: int) -> None:
-        """Give bytes back."""
-        self.left += size
-        self._serve_queue()
-
-    def _serve_queue(self) -> None:
-        while self._queue and self._queue[0][0] <= self.left:
-            size, turn = self._queue.popleft()
-            self.left -= size
-            turn.set_result(None)

@@ -18,13 +18,13 @@ from gateway.domain.digests import new_digest
 from gateway.errors import GatewayError, Refusal
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
+from gateway.storage.s3.memory import MemoryBudget
 from gateway.storage.s3.multiparts import MultipartLog, UnfinishedMultipart
 from gateway.storage.s3.parts import (
     MAX_BUFFERED_PART_BYTES,
     MAX_PARTS,
     UNRESERVED_BYTES,
     BufferedPart,
-    MemoryBudget,
     Piece,
     StreamedPart,
     part_bytes,
@@ -60,7 +60,7 @@ class _OpenPart:
 
 
 class MultipartUpload:
-    """One body. `size` is its declared length in bytes, None where it is not known.
+    """One body of a `client`. `size` is its declared length in bytes, None where it is not known.
 
     `done` is called when it is discarded; who publishes it calls it as well.
     """
@@ -69,6 +69,7 @@ class MultipartUpload:
         self,
         context: UploadContext,
         target: ObjectTarget,
+        client: str,
         size: int | None,
         algorithms: Sequence[str] = (),
         done: Callable[[], None] = lambda: None,
@@ -78,6 +79,7 @@ class MultipartUpload:
         self.received = 0
         self.multipart: str | None = None
         self._context = context
+        self._client = client
         self._size = size
         self._part_bytes = part_bytes(size)
         self._part: _OpenPart | None = None
@@ -142,7 +144,7 @@ class MultipartUpload:
     def release_memory(self) -> None:
         """Give the memory back; nothing can be sent again."""
         reserved, self._reserved = self._reserved, 0
-        self._context.memory.release(reserved)
+        self._context.memory.release(self._client, reserved)
         self._part = None
 
     async def discard(self) -> None:
@@ -181,7 +183,9 @@ class MultipartUpload:
         part = self._part = _OpenPart(self._count, min(self._part_bytes, left))
         if self._size is None or part.length <= UNRESERVED_BYTES:
             part.buffer = BufferedPart()
-        elif part.length <= MAX_BUFFERED_PART_BYTES and self._context.memory.try_reserve(part.length):
+        elif part.length <= MAX_BUFFERED_PART_BYTES and self._context.memory.try_reserve(
+            self._client, part.length
+        ):
             self._note_reserved(part)
             part.buffer = BufferedPart(part.length)
         return part
@@ -194,7 +198,8 @@ class MultipartUpload:
         part.filled += len(piece)
         if part.buffer is not None:
             if not part.reserved and part.filled > UNRESERVED_BYTES:
-                await self._context.memory.reserve(part.length, self._context.memory_timeout)
+                memory, timeout = self._context.memory, self._context.memory_timeout
+                await memory.reserve(self._client, part.length, timeout)
                 self._note_reserved(part)
             part.buffer.add(piece)
             return
@@ -248,7 +253,7 @@ class MultipartUpload:
             part.buffer = part.stream = None
             reserved, part.reserved = min(part.reserved, self._reserved), 0
             self._reserved -= reserved
-            self._context.memory.release(reserved)
+            self._context.memory.release(self._client, reserved)
 
     async def _multipart_id(self) -> str:
         """Return S3's id of the multipart upload, which is begun where it is not yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartProcess
+from tests.support import PROJECT
 from tests.support.harness import (
+    TIMEOUT,
     get,
     handlers_done,
     put,
@@ -118,3 +121,49 @@ async def test_a_thread_of_a_handler_does_not_hold_up_a_stop(
     assert "stopped" in gateway.log()
     (delivery,) = deliveries(gateway.directory)
     assert (delivery["state"], delivery["attempt"]) == ("ready", 0)
+
+
+SIZE = 8 << 20
+
+TELLS = """
+name: tells
+event: APIGW.OnFileUploadFailed
+script: |
+  async def tells(event, handle):
+      logger.warning("told of %s", event["path"])
+"""
+
+
+async def test_handlers_are_told_of_uploads_that_a_stop_cuts_off(
+    gateway_process: StartProcess, tmp_path: Path
+) -> None:
+    folder = write_plugin(tmp_path / "plugins", TELLS)
+    gateway = gateway_process("--plugins", str(folder), "--grace", "0.2")
+    paths = [f"/upload/{number}" for number in range(8)]
+    async with contextlib.AsyncExitStack() as stack:
+        for path in paths:
+            client = await stack.enter_async_context(raw_connection(gateway))
+            await client.send(
+                request_head("PUT", path, f"Content-Length: {SIZE}", "Expect: 100-continue")
+            )
+            assert b"100 Continue" in await client.line()
+            await client.send(bytes(SIZE // 2))
+        assert await asyncio.to_thread(gateway.terminate) == 0
+    assert [path for path in paths if f"told of {path}" not in gateway.log()] == []
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_gateway_without_stdout_and_stderr_serves_and_stops(
+    tmp_path: Path, processes: str
+) -> None:
+    command = [sys.executable, "-m", "gateway", "serve", "--directory", str(tmp_path / "data")]
+    command += ["--port", "0", "--processes", processes]
+    gateway = subprocess.Popen(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command], cwd=PROJECT)
+    owners = [tmp_path / "data" / ".gateway" / f"owner-{slot}.sock" for slot in range(int(processes))]
+    try:
+        await wait_until(lambda: gateway.poll() is not None or all(owner.exists() for owner in owners))
+        gateway.terminate()
+        assert gateway.wait(TIMEOUT) == 0
+    finally:
+        gateway.kill()
+        gateway.wait(TIMEOUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -129,3 +130,29 @@ async def test_a_client_that_sends_slowly_leaves_connections_to_the_bucket_for_o
         await body.discard()
     again = await writer.begin(upload(4, "192.0.2.1"))
     await again.discard()
+
+
+async def test_a_client_that_trickles_chunked_bodies_delays_no_chunked_body_of_another_client(
+    start_gateway: StartGateway, s3: SeaweedFS, s3_storage: str, bucket: str
+) -> None:
+    # Who waits for memory waits for an hour: longer than this test may.
+    gateway = await start_gateway(
+        auth="none", storage=s3_storage, storage_memory="32MiB", idle_timeout="1h"
+    )
+    memory = gateway.resources.parts.writer._context.memory  # type: ignore[attr-defined]
+    content, chunked = b"abcdefgh" * (20 << 17), "Transfer-Encoding: chunked"
+    async with contextlib.AsyncExitStack() as greedy, asyncio.timeout(30):
+        for number in range(10):
+            connection = await greedy.enter_async_context(raw_connection(gateway))
+            await connection.send(request_head("PUT", f"/upload/greedy{number}", chunked))
+            await connection.send(b"20000\r\n" + bytes(0x20000) + b"\r\n")
+        while memory.left > memory.total // 2:
+            await asyncio.sleep(0.01)  # nothing else tells that it has its share
+        async with raw_connection(gateway, "127.0.0.2") as other:
+            await other.send(request_head("PUT", "/upload/other", chunked))
+            await other.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content))
+            assert (await other.answer()).status == 201
+        assert memory.left == memory.total // 2
+    async with s3.client() as client:
+        stored = await client.get_object(Bucket=bucket, Key="a prefix/upload/other")
+        assert await stored["Body"].read() == content

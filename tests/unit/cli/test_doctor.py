@@ -353,3 +353,23 @@ def test_what_a_running_gateway_lacks_is_a_failure_with_its_reason(tmp_path: Pat
     assert healthy.level == "ok"
     assert (lack.level, lack.text) == ("FAIL", "the running gateway is not ready: processes")
     assert lack.advice == "unresponsive: 1; look at it"
+
+
+class NoGateway(NotReady):
+    """A service whose health is like ours, and which has no `/-/ready`."""
+
+    def do_GET(self) -> None:
+        if self.path == "/-/ready":
+            self.send_error(404)
+        else:
+            super().do_GET()
+
+
+def test_a_service_without_readiness_does_not_end_the_checks(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), NoGateway) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        findings = levels(deployment.server(settings_of(tmp_path, port=server.server_port)))
+        server.shutdown()
+        thread.join()
+    assert findings == ["ok", "warn"]

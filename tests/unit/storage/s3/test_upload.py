@@ -11,11 +11,12 @@ import pytest
 
 from gateway.storage.s3.bucket import BucketClient
 from gateway.storage.s3.encoding import ObjectTarget
+from gateway.storage.s3.memory import MemoryBudget
 from gateway.storage.s3.multiparts import MultipartLog
-from gateway.storage.s3.parts import PART_BYTES, MemoryBudget
+from gateway.storage.s3.parts import PART_BYTES
 from gateway.storage.s3.upload import MultipartUpload, UploadContext
 
-MEMORY = 64 << 20
+MEMORY = 128 << 20
 
 
 class HeldBucket:
@@ -73,7 +74,7 @@ async def test_a_cancelled_body_leaves_no_multipart_upload_request_or_memory(
     bucket: HeldBucket, context: UploadContext, size: int | None, memory: int, held: str
 ) -> None:
     context.memory.left = memory
-    body = MultipartUpload(context, ObjectTarget("/x", "x", "u", {}), size)
+    body = MultipartUpload(context, ObjectTarget("/x", "x", "u", {}), "client", size)
     if held == "as parts are sent":
         bucket.go_on.set()
         await body.write(b"x")
