@@ -54,7 +54,8 @@ class Children:
         self._pids = folder / "pids"
         self._exited = folder / "pids.exited"
         text = POOL.replace("PIDS", str(self._pids))
-        self.flags = ("--plugins", str(write_plugin(folder / "plugins", text)))
+        self._plugins = str(write_plugin(folder / "plugins", text))
+        self.flags = ("--plugins", self._plugins)
 
     @property
     def pids(self) -> set[int]:
@@ -65,13 +66,23 @@ class Children:
         return complete_lines(self._exited)
 
     def end(self) -> None:
-        for pid in self.pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """End all that have the command line of the gateway: some do no work, and write no pid."""
+        while found := list(self._running()):
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(found)  # meanwhile one of them may have forked another
+
+    def _running(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if self._plugins in process.cmdline():
+                    yield process
 
 
 @pytest.fixture
 def children(tmp_path: Path) -> Iterator[Children]:
+    """Request it before the gateway, which must have ended when they are."""
     made = Children(tmp_path)
     yield made
     made.end()
@@ -86,7 +97,7 @@ def kept(pid: int) -> list[str]:
 
 
 async def test_a_gateway_whose_handlers_fork_starts_again_after_a_kill(
-    gateway_process: StartProcess, children: Children
+    children: Children, gateway_process: StartProcess
 ) -> None:
     gateway = gateway_process(*children.flags)
     async with raw_connection(gateway) as waiting:
@@ -108,7 +119,7 @@ async def test_a_gateway_whose_handlers_fork_starts_again_after_a_kill(
 
 
 async def test_a_killed_process_of_several_whose_handlers_forked_comes_back(
-    gateway_process: StartProcess, children: Children
+    children: Children, gateway_process: StartProcess
 ) -> None:
     gateway = gateway_process("--processes", "2", *children.flags)
     upload_id = (await put(gateway, "/upload/a")).json["upload_id"]
