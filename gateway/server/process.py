@@ -28,7 +28,12 @@ from gateway.server.heartbeat import ProcessHealth
 from gateway.settings import Settings
 from gateway.storage.local.incoming import IncomingDirectory
 from gateway.storage.local.one_time_marks import OneTimeMarks
-from gateway.storage.local.state_dir import SLOT_LOCK_TIMEOUT, StateDirectory, directory_lock
+from gateway.storage.local.state_dir import (
+    SLOT_LOCK_TIMEOUT,
+    StateDirectory,
+    directory_lock,
+    existing_slots,
+)
 from gateway.storage.local.tree import DirectoryTree
 
 DISK_THREADS: Final = min(8, (os.cpu_count() or 1) + 2)
@@ -99,6 +104,8 @@ def open_shared_resources(settings: Settings) -> SharedResources:
         lock = directory_lock(settings.state)
         lock.acquire()
         stack.callback(lock.release)
+        if existing_slots(settings.state):
+            fresh.keep()  # another start has served here since: what it accepted stays
         discarding = stack.enter_context(ExitStack())
         discarding.callback(fresh.discard)
         generate = settings.auth == "token" and not tokens_of(settings)
