@@ -173,7 +173,7 @@ def _require_directory(settings: Settings, parser: argparse.ArgumentParser, *, b
         parser.print_help()
     raise ConfigError(
         "say where files are stored: gateway --directory DIR (this folder has no .gateway/ of an earlier"
-        " start)"
+        " start, and no settings in config/gateway.yaml)"
     )
 
 

@@ -66,6 +66,8 @@ def load(
     }
     plain["config"] = config and os.path.abspath(config)
     explicit = {f"{name}_explicit": name in sources for name in ("auth", "directory")}
+    if inner and "config" not in outer:
+        explicit["directory_explicit"] = True  # settings in the folder itself choose it
     settings = _validated({**plain, **explicit}, sources, errors)
     if settings is not None and not errors:
         errors.extend(_conflicts(settings, sources))

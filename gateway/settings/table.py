@@ -37,7 +37,8 @@ _GROUPS: Final = (_LISTENING, _FILES, _UPLOADS, _DOWNLOADS, ACCESS, JWT, _LIMITS
 class Settings(AccessSettings, EventAndStorageSettings):
     """Every setting of a gateway, checked and frozen. Paths are absolute, times seconds, sizes bytes.
 
-    `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default.
+    `auth_explicit` and `directory_explicit` are whether that was set, rather than left at its default;
+    settings in `config/gateway.yaml` of the current folder choose the folder too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -115,6 +115,17 @@ def test_auth_counts_as_said_from_any_source() -> None:
     assert load({}, {}).auth_explicit
 
 
+def test_a_folder_is_chosen_by_a_flag_or_by_its_own_settings(tmp_path: Path) -> None:
+    assert load({"directory": "."}, {}).directory_explicit
+    written("# only comments\n")
+    assert not load({}, {}).directory_explicit
+    written("auth: none\n")
+    assert load({}, {}).directory_explicit
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text("auth: none\n")
+    assert not load({"config": str(elsewhere)}, {}).directory_explicit
+
+
 def test_paths_of_flags_start_at_the_current_folder_and_paths_of_the_file_at_the_directory(
     tmp_path: Path,
 ) -> None:
