@@ -109,7 +109,7 @@ class ObjectCommitter:
             body.release_memory()
             try:
                 await self._reconciler.settle_published(commit.row, etag)
-            except sqlite3.Error as error:
+            except Exception as error:  # it is published: the reconciler settles it
                 raise self._unknown_outcome(commit, error) from error
         failpoints.hit("before answer")
         body.done()

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from gateway.commit.object_backend import ObjectWriter
+from gateway.commit.object_reconciler import UploadReconciler
 from gateway.domain.model import Upload
 from gateway.errors import Refusal, Superseded
 from gateway.storage.s3.bucket import BucketClient
@@ -156,3 +158,27 @@ async def test_a_client_that_trickles_chunked_bodies_delays_no_chunked_body_of_a
     async with s3.client() as client:
         stored = await client.get_object(Bucket=bucket, Key="a prefix/upload/other")
         assert await stored["Body"].read() == content
+
+
+async def test_an_error_after_the_publication_is_no_answer_and_holds_nothing(
+    start_gateway: StartGateway, s3_storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway(auth="none", storage=s3_storage)
+    writer = gateway.resources.parts.writer
+    assert isinstance(writer, ObjectWriter)
+
+    async def settle_badly(*_: object) -> None:
+        raise RuntimeError("settling broke")
+
+    body = b"a" * 100_000
+    with monkeypatch.context() as patched:
+        patched.setattr(UploadReconciler, "settle_published", settle_badly)
+        async with raw_connection(gateway) as connection:
+            await connection.send(
+                request_head("PUT", "/upload/a", f"Content-Length: {len(body)}") + body
+            )
+            with pytest.raises(asyncio.IncompleteReadError):
+                await connection.answer()
+    assert writer._streams.used == 0
+    async with gateway.resources.parts.storage.open("/upload/a") as opened:
+        assert b"".join([bytes(piece) async for piece in opened]) == body
