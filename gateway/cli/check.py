@@ -77,13 +77,14 @@ def check(
     try:
         plugins.load()
         for line in plugins.describe():
-            print(line)
+            print(line, flush=True)
         _warn(plugins, upload_path, issuer=issuer)
         results = asyncio.run(_run_all(plugins))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
     finally:
+        sys.stdout.flush()  # where both streams are one, the lines keep their order
         for unset in missing:
             print(f"warning: {unset} (an error for `gateway serve`)", file=sys.stderr)
         plugins.close()

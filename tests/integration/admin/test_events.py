@@ -55,8 +55,9 @@ async def post(gateway: Gateway | GatewayProcess, action: str, body: Any, *lines
 async def dead(gateway: Gateway, *names: str, handler: str = "h") -> None:
     """Leave a dead delivery for each name."""
     publish_uploads(gateway.resources.journal, *names, handlers=(handler,))
-    for delivery in claim_deliveries(gateway.resources.journal, handler, len(names)):
-        settle_run(gateway.resources.journal, delivery, "dead")
+    while claimed := claim_deliveries(gateway.resources.journal, handler, len(names)):
+        for delivery in claimed:
+            settle_run(gateway.resources.journal, delivery, "dead")
 
 
 # -- pages
