@@ -24,13 +24,20 @@ class LoggedRequest(Protocol):
     """What is counted and logged of a request."""
 
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """The method."""
+
     @property
-    def raw_path(self) -> str: ...
+    def raw_path(self) -> str:
+        """The target, still encoded; its query is not logged."""
+
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def headers(self) -> Mapping[str, str]:
+        """The headers: proxies name the client there."""
+
     @property
-    def remote(self) -> str | None: ...
+    def remote(self) -> str | None:
+        """The address of the peer."""
 
 
 class Ending(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11
 from multidict import CIMultiDictProxy
@@ -32,7 +32,5 @@ def find_ambiguity(version: HttpVersion, target: str, headers: CIMultiDictProxy[
     absolute = None if target.startswith("/") else _ABSOLUTE_TARGET.match(target)
     if absolute is not None and absolute[1].lower() != host.lower():
         return "the Host header differs from the host of the request target"
-    for name in SINGLE_HEADERS:
-        if len(headers.getall(name, ())) > 1:
-            return f"more than one {name} header"
-    return None
+    repeated = [name for name in SINGLE_HEADERS if len(headers.getall(name, ())) > 1]
+    return f"more than one {repeated[0]} header" if repeated else None

@@ -14,17 +14,25 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import HttpVersion11, web
-from aiohttp.helpers import REASON_PHRASES, rfc822_formatted_time
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
+from aiohttp.web_response import REASON_PHRASES
 from multidict import CIMultiDict
 
 from gateway.auth.request import IncomingRequest
-from gateway.errors import Refusal, Terminated
+from gateway.errors import (
+    ClientDisconnected,
+    Refusal,
+    Terminated,
+    UnknownOutcome,
+    descriptor_refusal,
+)
 from gateway.http.socket_turns import duplicate_tcp_socket
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.http")
+server_log = logging.getLogger("gateway")
 
 SERVER: Final = "upload-gateway"
 
@@ -225,3 +233,21 @@ def refusal_response(refusal: Refusal) -> Response:
     if refusal.headers.get("Connection") == "close":
         response.force_close()
     return response
+
+
+def error_response(error: Exception) -> Response | None:
+    """Return the response to what an endpoint raised; None: the connection is closed without one."""
+    if isinstance(error, Refusal):
+        return refusal_response(error)
+    if isinstance(error, ClientDisconnected):
+        return None
+    if isinstance(error, UnknownOutcome):
+        message = "closing connection without a response: outcome of the upload is unknown: %s"
+        server_log.error(message, error, extra=event("upload.unknown"))
+        return None
+    if (refusal := descriptor_refusal(error)) is not None:
+        server_log.error("a request was refused: %s", error, extra=event("descriptors.exhausted"))
+        return refusal_response(refusal)
+    server_log.error("a request failed", exc_info=error, extra=event("request.failed"))
+    message = "internal server error; the server log has details under this X-Request-Id"
+    return refusal_response(Refusal("internal", message))

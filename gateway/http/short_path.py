@@ -19,7 +19,6 @@ from typing import Any, Final
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDictProxy
 
 from gateway.http.ambiguity import find_ambiguity
@@ -141,7 +140,8 @@ class ShortPathConnection(ClientConnection):
         if self._ordinary or (waiter is not None and waiter.done()):
             return  # the task looks for the next request by itself
         message, payload = self._messages[0]
-        if len(self._messages) == 1 and self._is_plain(message):
+        alone = len(self._messages) == 1
+        if alone and isinstance(message, RawRequestMessage) and self._is_plain(message):
             if not payload.is_eof() and payload.exception() is None:
                 self._await_body()
                 return
@@ -149,11 +149,15 @@ class ShortPathConnection(ClientConnection):
                 return
         self._wake_task()
 
-    def _is_plain(self, message: RawRequestMessage | _ErrInfo) -> bool:
+    def _is_plain(self, message: RawRequestMessage) -> bool:
         """Tell whether a request may be one for the short path, as far as HTTP goes."""
-        if isinstance(message, _ErrInfo) or message.version != HttpVersion11:
-            return False
-        if message.should_close or message.chunked or message.upgrade or self._upgraded:
+        if (
+            message.version != HttpVersion11
+            or message.should_close
+            or message.chunked
+            or message.upgrade
+            or self._upgraded
+        ):
             return False
         if self._paused or self._reading_paused or self._buffer_paused or self._refused:
             return False
