@@ -79,5 +79,7 @@ class AccessLog:
             fields["principal"] = ending.principal
         if ending.upload_id is not None:
             fields["upload_id"] = ending.upload_id
-        name = "request.aborted" if status is None else "request.answered"
-        log.log(level, "request", extra=event(name, **fields))
+        if status is None:
+            log.log(level, "request", extra=event("request.aborted", **fields))
+        else:
+            log.log(level, "request", extra=event("request.answered", **fields))

@@ -13,7 +13,7 @@ allowed (`setup.cfg`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, StreamReader, web
@@ -254,17 +254,14 @@ class ShortPathConnection(ClientConnection):
         self._cancel_body_timer()
         self._ordinary = True
 
-    async def _handle_request(
-        self,
-        request: web.BaseRequest,
-        start_time: float | None,
-        request_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Serve a request of the ordinary path.
+        """End a request of the ordinary path.
 
         The next one may come before the task waits again: from here on it can be served at once.
         """
-        response, reset = await super()._handle_request(request, start_time, request_handler)
+        response, reset = await super().finish_response(request, resp, start_time)
         if not reset and response.keep_alive and request.content.is_eof():
             self._ordinary = False
         return response, reset
