@@ -7,14 +7,12 @@ quoted. JSON Web Tokens count only where the settings name an issuer.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
-
-from aiohttp import web
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from gateway.auth.installation import Installation
 from gateway.auth.local_only import LocalOnly
-from gateway.auth.request import Caller, IncomingRequest
+from gateway.auth.request import Caller, RequestHead
 from gateway.auth.tokens import token_digest
 from gateway.auth.trusted_proxies import Proxies
 from gateway.domain.grant import Grant
@@ -36,9 +34,19 @@ JWT: Final = "jwt"
 SIGNED: Final = {"name": "signed url", "kind": "signed"}
 """The principal of a request whose URL was signed for it."""
 
-Verify = Callable[[str], Awaitable[dict[str, Any]]]
-"""Returns the principal of a JSON Web Token. May wait. Raises Refusal: `unauthorized` where it is
-not accepted, another code where that cannot be decided now."""
+
+class TokenVerifier(Protocol):
+    """Verifies JSON Web Tokens."""
+
+    def cached_principal(self, token: str) -> dict[str, Any] | None:
+        """Return the principal of a token that was verified lately, else None. Never waits."""
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        """Return the principal of a token. May wait.
+
+        Raises Refusal: `unauthorized` where it is not accepted, another code where that cannot be
+        decided now.
+        """
 
 
 class Auth:
@@ -49,10 +57,10 @@ class Auth:
         settings: Settings,
         tokens: Sequence[Token],
         installation: Installation | None = None,
-        verify: Verify | None = None,
+        verifier: TokenVerifier | None = None,
     ) -> None:
         self._installation = installation
-        self._verify = verify
+        self._verifier = verifier
         self.mode = settings.auth
         """`none`, `token` or `jwt`: who authorizes where no handler does."""
         self.local_only = LocalOnly(settings)
@@ -60,7 +68,7 @@ class Auth:
         self._tokens = tuple(tokens)
         self._operators = frozenset(settings.jwt_operators)
 
-    async def authenticate(self, incoming: IncomingRequest, *, jwt: bool = False) -> Caller:
+    async def authenticate(self, head: RequestHead, *, jwt: bool = False) -> Caller:
         """Return who sends a request, in every mode. The first call decides, later calls repeat it.
 
         A signed URL comes first. Then a known token in `Authorization: Bearer T` (RFC 6750 section
@@ -73,63 +81,69 @@ class Auth:
         where the issuer's keys are not here. Raises Refusal (403) for a signature that is not valid
         for exactly this request: `bad_signature`, `expired`, `not_granted`.
         """
-        if incoming.caller is None:
-            incoming.caller = await self._caller(incoming)
-        caller = incoming.caller
+        caller = self.authenticate_now(head)
+        if caller is None:
+            caller = head.caller = await self._verified_caller(head)
         if jwt and caller.principal is None and caller.rejected is not None:
             raise caller.rejected
         return caller
 
-    def client_of(self, incoming: IncomingRequest) -> str:
-        """Return the client that a request counts for; until it is authenticated that is its address."""
-        request = incoming.request
-        principal = None if incoming.caller is None else incoming.caller.principal
-        return client_key(principal, self.proxies.client_address(request.remote, request.headers))
+    def authenticate_now(self, head: RequestHead) -> Caller | None:
+        """Return the same at once, None for a JSON Web Token that was not verified lately.
 
-    async def _caller(self, incoming: IncomingRequest) -> Caller:
-        request = incoming.request
-        grant = self._verified_grant(incoming)
+        Raises Refusal (403) as `authenticate` does.
+        """
+        if head.caller is None:
+            head.caller = self._known_caller(head)
+        return head.caller
+
+    def client_of(self, head: RequestHead) -> str:
+        """Return the client that a request counts for; until it is authenticated that is its address."""
+        principal = None if head.caller is None else head.caller.principal
+        return client_key(principal, self.proxies.client_address(head.remote, head.headers))
+
+    def _known_caller(self, head: RequestHead) -> Caller | None:
+        grant = self._verified_grant(head)
         if grant is not None:
             return Caller(dict(SIGNED), grant)
-        principal = self._bearer(request.headers) if self._tokens else None
-        rejected = None
-        if principal is None and self._verify is not None:
-            principal, rejected = await self._verified(request.headers, self._verify)
-        return Caller(principal or self._peer(request), None, rejected)
+        principal = self._bearer(head.headers) if self._tokens else None
+        if principal is None and self._verifier is not None and (token := _authorization(head)):
+            principal = self._verifier.cached_principal(token)
+            if principal is None:
+                return None
+        return Caller(principal or self._peer(head))
 
-    def _verified_grant(self, incoming: IncomingRequest) -> Grant | None:
+    async def _verified_caller(self, head: RequestHead) -> Caller:
+        """Return the sender of a JSON Web Token, whose verification may wait."""
+        principal, rejected = None, None
+        if self._verifier is not None:
+            try:
+                principal = await self._verifier.verify(_authorization(head))
+            except Refusal as refusal:
+                if refusal.code != "unauthorized":
+                    raise
+                rejected = refusal
+        return Caller(principal or self._peer(head), None, rejected)
+
+    def _verified_grant(self, head: RequestHead) -> Grant | None:
         """Return what the URL of a request was signed for, None where it has no signature."""
-        if not incoming.raw_query or not carries_signature(incoming.raw_query):
+        if not head.raw_query or not carries_signature(head.raw_query):
             return None
         if self._installation is None:
             raise Refusal("bad_signature", "signed URLs are not accepted here")
-        request = incoming.request
-        grant = self._installation.urls.verify(request.method, incoming.raw_path, incoming.raw_query)
-        reject_mismatch(grant, request.headers)
+        grant = self._installation.urls.verify(head.method, head.raw_path, head.raw_query)
+        reject_mismatch(grant, head.headers)
         return grant
-
-    async def _verified(
-        self, headers: Mapping[str, str], verify: Verify
-    ) -> tuple[dict[str, Any] | None, Refusal | None]:
-        token = _credentials(headers.get("Authorization", ""))
-        if not token:
-            return None, None
-        try:
-            return await verify(token), None
-        except Refusal as refusal:
-            if refusal.code != "unauthorized":
-                raise
-            return None, refusal
 
     def holds_token(self, headers: Mapping[str, str]) -> bool:
         """Tell whether a line of these headers has a known token, which belongs to us alone."""
         return self._bearer(headers) is not None
 
-    def _peer(self, request: web.BaseRequest) -> dict[str, Any] | None:
-        credential = request.headers.get(INTERNAL_HEADER)
+    def _peer(self, head: RequestHead) -> dict[str, Any] | None:
+        credential = head.headers.get(INTERNAL_HEADER)
         if credential is None or self._installation is None:
             return None
-        genuine = self._installation.verify_credential(credential, request.method, request.raw_path)
+        genuine = self._installation.verify_credential(credential, head.method, head.raw_target)
         return dict(INTERNAL) if genuine else None
 
     def _bearer(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
@@ -171,6 +185,10 @@ class Auth:
             "this endpoint is for operators: send a known token, or a JSON Web Token with a group of"
             " --jwt-operators",
         )
+
+
+def _authorization(head: RequestHead) -> str:
+    return _credentials(head.headers.get("Authorization", ""))
 
 
 def _credentials(value: str) -> str:

@@ -25,24 +25,38 @@ class Caller(NamedTuple):
     rejected: Refusal | None = None
 
 
-class IncomingRequest:
-    """A request as it passes through the endpoints. Raises `Refusal("bad_path")` for a bad target.
+class RequestHead:
+    """A request without its body and its connection, as every check takes it.
 
-    `raw_path` and `raw_query` are still encoded. `owner` tells that it came over the owner's Unix
-    socket. `caller` is filled by `Auth.authenticate`. The dispatcher fills `operator`, the principal
-    that may use operators' endpoints, and `variables`, those of the matched `ApiRoute`.
+    `raw_target`, `raw_path` and `raw_query` are still encoded. `remote` is the address of the peer.
+    `owner` tells that the request came over the owner's Unix socket. `caller` is filled by
+    `Auth.authenticate_now` or `Auth.authenticate`. The dispatcher fills `operator`, the principal that
+    may use operators' endpoints, and `variables`, those of the matched `ApiRoute`. Raises
+    `Refusal("bad_path")` for a bad target.
     """
 
     __slots__ = (
-        "_params", "caller", "operator", "owner", "raw_path", "raw_query", "request", "variables",
+        "_params", "caller", "headers", "method", "operator", "owner", "raw_path", "raw_query",
+        "raw_target", "remote", "variables",
     )  # fmt: skip
 
-    def __init__(self, request: web.BaseRequest, *, owner: bool = False) -> None:
-        self.request = request
+    def __init__(
+        self,
+        method: str,
+        raw_target: str,
+        headers: Mapping[str, str],
+        remote: str | None,
+        *,
+        owner: bool = False,
+    ) -> None:
+        self.method = method
+        self.raw_target = raw_target
+        self.headers = headers
+        self.remote = remote
         self.owner = owner
         self.operator: Mapping[str, Any] | None = None
         self.variables: Mapping[str, str] = {}
-        self.raw_path, self.raw_query = paths.split_target(request.raw_path)
+        self.raw_path, self.raw_query = paths.split_target(raw_target)
         self.caller: Caller | None = None
         self._params: dict[str, list[str]] | None = None
 
@@ -59,4 +73,14 @@ class IncomingRequest:
         Raises `Refusal("not_granted")`.
         """
         if self.caller is not None and self.caller.grant is not None:
-            reject_unenforceable(self.caller.grant, self.request.headers)
+            reject_unenforceable(self.caller.grant, self.headers)
+
+
+class IncomingRequest(RequestHead):
+    """A request with its body and its connection, as it passes through the endpoints."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: web.BaseRequest, *, owner: bool = False) -> None:
+        super().__init__(request.method, request.raw_path, request.headers, request.remote, owner=owner)
+        self.request = request

@@ -12,8 +12,9 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from gateway.commit.batch import BatchCommitter
@@ -24,7 +25,6 @@ from gateway.domain import failpoints
 from gateway.domain.model import Stored
 from gateway.errors import UnknownOutcome
 from gateway.events.outbox import JournalOutbox
-from gateway.storage.local.incoming import IncomingFile
 from gateway.storage.waiting import finish_in_thread
 from gateway.telemetry.logs import event
 
@@ -38,15 +38,20 @@ MIN_SYNC_APART_BYTES: Final = 1 << 20
 """Bodies of this size or more are synced by a thread of their own: small ones need not wait."""
 
 
-@dataclass(slots=True)
+Done = Callable[[Stored | Exception], None]
+"""Takes the outcome of a commit: what was stored, a `Refusal`, or `UnknownOutcome` where in doubt."""
+
+
+@dataclass(slots=True, frozen=True)
 class _CommitJob:
-    """A request, and the future of its caller."""
+    """A request, and who hears of its outcome on which loop."""
 
     request: CommitRequest
-    future: asyncio.Future[Stored]
+    done: Done
+    loop: asyncio.AbstractEventLoop
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, frozen=True)
 class _CallJob:
     """A function to call between batches, and the future of its caller."""
 
@@ -55,8 +60,8 @@ class _CallJob:
 
 
 _Job = _CommitJob | _CallJob
-_Settled = tuple[asyncio.Future[Any], Any, Exception | None]
-"""A future with its result, or its exception."""
+_Report = tuple[asyncio.AbstractEventLoop, Callable[[Any], None], Any]
+"""A loop, a callback to call on it, and its argument."""
 
 
 class Committer:
@@ -69,6 +74,7 @@ class Committer:
         self._folders = NewFolders(disk)
         self._queue: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._waiting: deque[_Job] = deque()
+        self._preparing: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> None:
@@ -82,24 +88,43 @@ class Committer:
         self._thread.join()
         self._folders.close()
 
+    def submit(self, request: CommitRequest, done: Done) -> None:
+        """Publish a received body; `done` is called once, on this loop, and not before this returns.
+
+        From here on the body is the committer's, also where nobody waits for it any more. What waits
+        is bounded by the uploads in flight.
+        """
+        if self._is_prepared(request):
+            self._enqueue(request, done)
+        else:
+            task = asyncio.get_running_loop().create_task(self._prepare_and_enqueue(request, done))
+            self._preparing.add(task)
+            task.add_done_callback(self._preparing.discard)
+
     async def commit(self, request: CommitRequest) -> Stored:
         """Publish a received body. From here on the body is the committer's, also after a cancel.
 
         Raises `Refusal` when nothing was stored and nothing will be, `UnknownOutcome` where in doubt.
         """
-        body, folders = request.body, self._folders
-        if self._disk.durable and body.received >= MIN_SYNC_APART_BYTES:
-            await self._do_apart(body, finish_in_thread(body.sync, executor=self._disk.executor))
-        if not folders.exist(request.upload.path):
-            await self._do_apart(body, folders.create(request))
+        if not self._is_prepared(request):
+            await self._prepare(request)
+        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        self._enqueue(request, partial(_resolve, future))
+        return await future
+
+    async def between_batches(self, function: Callable[[], T]) -> T:
+        """Run `function` in the committer's thread, while no upload is being published."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put([_CallJob(function, future)])
+        return await future
+
+    def _enqueue(self, request: CommitRequest, done: Done) -> None:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Stored] = loop.create_future()
         if not self._waiting:
             # Sent when the loop has served all that is ready: waking the thread costs more than a
             # small upload, and it would take the interpreter from the loop at once.
             loop.call_soon(self._send)
-        self._waiting.append(_CommitJob(request, future))
-        return await future
+        self._waiting.append(_CommitJob(request, done, loop))
 
     def _send(self) -> None:
         # Called by the loop, at the end by another thread too: each job is popped once.
@@ -109,18 +134,35 @@ class Committer:
                 jobs.append(self._waiting.popleft())
         self._queue.put(jobs)
 
-    async def between_batches(self, function: Callable[[], T]) -> T:
-        """Run `function` in the committer's thread, while no upload is being published."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put([_CallJob(function, future)])
-        return await future
+    # -- what is done before the batch, for large bodies and new folders
 
-    async def _do_apart(self, body: IncomingFile, work: Awaitable[None]) -> None:
-        """Do work for one upload before its batch. Where it fails the body is discarded."""
+    def _is_large(self, request: CommitRequest) -> bool:
+        return self._disk.durable and request.body.received >= MIN_SYNC_APART_BYTES
+
+    def _is_prepared(self, request: CommitRequest) -> bool:
+        return not self._is_large(request) and self._folders.exist(request.upload.path)
+
+    async def _prepare_and_enqueue(self, request: CommitRequest, done: Done) -> None:
         try:
-            await work
+            await self._prepare(request)
+        except Exception as error:
+            done(error)
+        except asyncio.CancelledError:  # the loop ends
+            done(UnknownOutcome("the upload was not committed before the end of the process"))
+            raise
+        else:
+            self._enqueue(request, done)
+
+    async def _prepare(self, request: CommitRequest) -> None:
+        """Sync a large body, make new folders. Where that fails the body is discarded."""
+        body, folders, executor = request.body, self._folders, self._disk.executor
+        try:
+            if self._is_large(request):
+                await finish_in_thread(body.sync, executor=executor)
+            if not folders.exist(request.upload.path):
+                await folders.create(request)
         except BaseException as error:
-            await finish_in_thread(discard_quietly, body, executor=self._disk.executor)
+            await finish_in_thread(discard_quietly, body, executor=executor)
             if isinstance(error, Exception):
                 raise refusal_of(error) from error
             raise
@@ -134,7 +176,7 @@ class Committer:
             commits = [job for job in jobs if isinstance(job, _CommitJob)]
             for start in range(0, len(commits), MAX_BATCH):
                 self._commit(commits[start : start + MAX_BATCH])
-            _settle([_call(job) for job in jobs if isinstance(job, _CallJob)])
+            _report([_call(job) for job in jobs if isinstance(job, _CallJob)])
 
     def _next_jobs(self) -> tuple[list[_Job], bool]:
         """Wait for jobs; return all that wait (bounded), and whether to go on afterwards."""
@@ -155,37 +197,48 @@ class Committer:
                 extra=event("committer.failed"),
             )
         failpoints.hit("before answer")
-        _settle([_outcome(job, result) for job in jobs])
+        _report([_outcome(job, result) for job in jobs])
         self._outbox.release_events(result.event_ids)
 
 
-def _outcome(job: _CommitJob, result: BatchResult) -> _Settled:
+def _outcome(job: _CommitJob, result: BatchResult) -> _Report:
     outcome = result.outcomes.get(job.request.upload.id)
-    if isinstance(outcome, Stored):
-        return job.future, outcome, None
-    return job.future, None, outcome or UnknownOutcome("the committer failed")
+    return job.loop, job.done, outcome or UnknownOutcome("the committer failed")
 
 
-def _call(job: _CallJob) -> _Settled:
+def _call(job: _CallJob) -> _Report:
+    future = job.future
     try:
-        return job.future, job.function(), None
+        result = job.function()
     except Exception as error:
-        return job.future, None, error
+        return future.get_loop(), partial(_resolve, future), error
+    return future.get_loop(), partial(_set_result, future), result
 
 
-def _settle(settled: list[_Settled]) -> None:
-    """Give the results to the loops that wait for them, in one wake-up of each loop."""
+def _resolve(future: asyncio.Future[T], outcome: T | Exception) -> None:
+    """Give an outcome to the future of a caller, who may have been cancelled."""
+    if not isinstance(outcome, Exception):
+        _set_result(future, outcome)
+    elif not future.done():
+        future.set_exception(outcome)
 
-    def set_all(items: list[_Settled]) -> None:
-        for future, result, error in items:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
 
-    for loop in {future.get_loop() for future, _, _ in settled}:
+def _set_result(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _report(reports: list[_Report]) -> None:
+    """Call the callbacks on the loops that wait for them, in one wake-up of each loop."""
+    for loop in {loop for loop, _, _ in reports}:
         # A loop that was closed waits for nothing.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(set_all, [item for item in settled if item[0].get_loop() is loop])
+            loop.call_soon_threadsafe(_call_all, [item for item in reports if item[0] is loop])
+
+
+def _call_all(reports: list[_Report]) -> None:
+    for _, callback, argument in reports:
+        try:
+            callback(argument)
+        except Exception:  # its own mistake, which no other upload pays for
+            log.exception("an answer to an upload failed", extra=event("upload.unanswered"))

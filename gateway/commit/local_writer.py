@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Final
 
-from gateway.commit.committer import Committer
+from gateway.commit.committer import Committer, Done
 from gateway.commit.disk import Reservation
 from gateway.commit.failures import discard_quietly, refusal_of
 from gateway.commit.publish import check_target
@@ -72,12 +72,17 @@ class LocalWriter:
 
     async def store(self, upload: Upload, content: bytes, *, from_client: bool) -> Stored:
         """See `StorageWriter.store`."""
+        return await self._committer.commit(self._request(upload, content, from_client=from_client))
+
+    def submit(self, upload: Upload, content: bytes, done: Done) -> None:
+        """Commit a small body of a client's upload as `store` does; see `Committer.submit`."""
+        self._committer.submit(self._request(upload, content, from_client=True), done)
+
+    def _request(self, upload: Upload, content: bytes, *, from_client: bool) -> CommitRequest:
         file = self._file(upload)
         file.buffer(content)
-        request = CommitRequest(
-            upload, file, media_type(upload), {}, from_client=from_client, space_reserved=False
-        )
-        return await self._committer.commit(request)
+        mime = media_type(upload)
+        return CommitRequest(upload, file, mime, {}, from_client=from_client, space_reserved=False)
 
     def _file(self, upload: Upload, algorithms: Sequence[str] = ()) -> IncomingFile:
         file = self._disk.incoming.create(upload.id, self._file_mode, algorithms)

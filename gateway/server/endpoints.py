@@ -120,7 +120,7 @@ def _admission(
 
 
 async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metrics) -> Auth:
-    settings, verify = resources.settings, None
+    settings, verifier = resources.settings, None
     if settings.jwt_issuer is not None:
         from gateway.auth.jwt.verifier import Verifier  # most gateways do not need its libraries
 
@@ -128,8 +128,7 @@ async def _open_auth(stack: AsyncExitStack, resources: Resources, metrics: Metri
         metrics.gauge(
             "gateway_issuer_ready", "Whether JSON Web Tokens can be verified", lambda: verifier.ready
         )
-        verify = verifier.verify
-    return Auth(settings, tokens_of(settings), resources.base.installation, verify)
+    return Auth(settings, tokens_of(settings), resources.base.installation, verifier)
 
 
 async def _open_routing(

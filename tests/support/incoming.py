@@ -1,19 +1,12 @@
-"""Requests as `Auth` gets them, without a connection."""
+"""Requests as the plain checks get them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
-from typing import cast
 
-from aiohttp import web
-
-from gateway.auth.request import IncomingRequest
+from gateway.auth.request import RequestHead
 
 
-def incoming_request(
-    headers: Mapping[str, str], method: str = "GET", target: str = "/"
-) -> IncomingRequest:
+def head_of(headers: Mapping[str, str], method: str = "GET", target: str = "/") -> RequestHead:
     """Return a request with these headers (a case-insensitive mapping where case matters)."""
-    request = SimpleNamespace(method=method, raw_path=target, headers=headers)
-    return IncomingRequest(cast(web.BaseRequest, request))
+    return RequestHead(method, target, headers, None)

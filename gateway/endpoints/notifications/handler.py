@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from gateway.auth.request import IncomingRequest
+from gateway.auth.request import IncomingRequest, RequestHead
 from gateway.domain import failpoints
 from gateway.endpoints.notifications.parser import NotificationMessage, parse_message
 from gateway.endpoints.notifications.processor import NotificationProcessor
@@ -66,7 +66,7 @@ class NotificationHandler:
         authenticator: NotificationAuthenticator,
         processor: NotificationProcessor,
         sns: SnsVerifier,
-        client_of: Callable[[IncomingRequest], str],
+        client_of: Callable[[RequestHead], str],
         first_process: aiohttp.ClientSession | None = None,
     ) -> None:
         self._authenticator = authenticator

@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway.auth.authenticator import JWT, Auth
 from gateway.auth.jwt.claims import truncated_principal
-from gateway.auth.request import IncomingRequest
+from gateway.auth.request import RequestHead
 from gateway.domain import paths
 from gateway.domain.metadata import metadata_of_headers
 from gateway.domain.model import Upload
@@ -64,16 +64,16 @@ class Admission:
     one_time_marks: OneTimeMarks
     event_size: EventSizeLimit | None = None
 
-    async def admit(self, incoming: IncomingRequest, match: PathMatch, upload_id: str) -> AdmittedUpload:
+    async def admit(self, head: RequestHead, match: PathMatch, upload_id: str) -> AdmittedUpload:
         """Admit an upload and count it as in flight. Raises `Refusal`."""
-        headers = incoming.request.headers
+        headers = head.headers
         length, lines = preconditions.declared_length(headers), header_lines(headers)
-        whole_length = check_whole_file(lines, incoming.params, length)
+        whole_length = check_whole_file(lines, head.params, length)
         preconditions.check_conditions(lines)
         expected = expected_digests(lines)
         replaced = self.hooks.replaces_authorization()
-        caller = await self.auth.authenticate(incoming, jwt=self.auth.mode == JWT and not replaced)
-        upload = self._describe(incoming, match, upload_id, length)
+        caller = await self.auth.authenticate(head, jwt=self.auth.mode == JWT and not replaced)
+        upload = self._describe(head, match, upload_id, length)
         upload.principal, upload.grant = caller.principal, caller.grant
         if upload.grant is not None:
             upload.metadata = dict(upload.grant.metadata)
@@ -90,18 +90,18 @@ class Admission:
         return AdmittedUpload(upload, progress, expected, whole_length, "if-match" in lines)
 
     def _describe(
-        self, incoming: IncomingRequest, match: PathMatch, upload_id: str, length: int | None
+        self, head: RequestHead, match: PathMatch, upload_id: str, length: int | None
     ) -> Upload:
-        request, headers = incoming.request, incoming.request.headers
+        headers = head.headers
         fields = headers_as_dict(headers)
         return Upload(
             id=upload_id,
             path=match.path,
             resources=match.resources,
-            params=incoming.params,
+            params=head.params,
             headers=fields,
-            method=request.method,
-            remote=self.auth.proxies.client_address(request.remote, headers),
+            method=head.method,
+            remote=self.auth.proxies.client_address(head.remote, headers),
             content_length=length,
             content_type=_content_type(headers),
             max_bytes=self.settings.max_bytes,

@@ -27,7 +27,7 @@ from tests.support.harness import (
     request_head,
     write_plugin,
 )
-from tests.support.incoming import incoming_request
+from tests.support.incoming import head_of
 
 FILES = {
     "upload/reports/a.txt": b"text " * 50_000,
@@ -158,10 +158,10 @@ async def test_off_is_off_and_head_has_no_body(start_gateway: StartGateway, stor
 )
 def test_a_folder_is_where_its_files_would_be(template: str, raw_path: str, path: str | None) -> None:
     parsed = UploadPathTemplate.parse(template)
-    found = archived_folder(parsed, incoming_request({}, "GET", f"{raw_path}?format=zip"))
+    found = archived_folder(parsed, head_of({}, "GET", f"{raw_path}?format=zip"))
     assert (found and found.path) == path
     for query in ("?format=tar", ""):
-        request = incoming_request({}, "GET", raw_path + query)
+        request = head_of({}, "GET", raw_path + query)
         if path is None:
             assert archived_folder(parsed, request) is None
         else:

@@ -10,6 +10,7 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.auth.authenticator import Auth
+from gateway.auth.request import Caller
 from gateway.auth.tokens import (
     TOKENS_FILE,
     ensure_token,
@@ -20,7 +21,7 @@ from gateway.auth.tokens import (
 )
 from gateway.errors import ConfigError, Refusal
 from gateway.settings import Settings, Token
-from tests.support.incoming import incoming_request
+from tests.support.incoming import head_of
 
 ALICE = Token(name="alice", sha256=token_digest("secret-a"))
 BOB = Token(name="bob", sha256=token_digest("secret-b"))
@@ -37,7 +38,7 @@ def auth(**settings: Any) -> Auth:
 async def principal_of(
     guard: Auth, sent: CIMultiDict[str], *, jwt: bool = False
 ) -> dict[str, Any] | None:
-    return (await guard.authenticate(incoming_request(sent), jwt=jwt)).principal
+    return (await guard.authenticate(head_of(sent), jwt=jwt)).principal
 
 
 @pytest.mark.parametrize(
@@ -187,26 +188,53 @@ def test_tokens_are_long_and_never_the_same() -> None:
     assert min(map(len, tokens)) >= 43
 
 
-async def test_a_verifier_is_asked_only_about_bearer_tokens_that_are_none_of_ours() -> None:
-    asked: list[str] = []
+class OneToken:
+    """Accepts the token `theirs`, of carol; `asked` are the tokens that it had to verify."""
 
-    async def verify(token: str) -> dict[str, Any]:
-        asked.append(token)
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def cached_principal(self, token: str) -> dict[str, Any] | None:
+        return carol() if token in self.asked and token == "theirs" else None
+
+    async def verify(self, token: str) -> dict[str, Any]:
+        self.asked.append(token)
         if token != "theirs":
             raise Refusal("unauthorized", "not believed")
-        return {"name": "carol", "kind": "jwt", "groups": []}
+        return carol()
 
-    guard = Auth(Settings.model_validate({}), (ALICE,), verify=verify)
+
+def carol() -> dict[str, Any]:
+    return {"name": "carol", "kind": "jwt", "groups": []}
+
+
+async def test_a_verifier_is_asked_only_about_bearer_tokens_that_are_none_of_ours() -> None:
+    verifier = OneToken()
+    guard = Auth(Settings.model_validate({}), (ALICE,), verifier=verifier)
     alice = {"name": "alice", "kind": "token"}
     assert await principal_of(guard, headers(("X-Auth-Token", "secret-a"))) == alice
     both = headers(("Authorization", "Bearer theirs"), ("X-Auth-Token", "secret-a"))
     assert await principal_of(guard, both) == alice
     assert await principal_of(guard, headers(("X-Auth-Token", "theirs"))) is None
-    assert asked == []
-    carol = await principal_of(guard, headers(("Authorization", "Bearer theirs")))
-    assert carol == {"name": "carol", "kind": "jwt", "groups": []}
+    assert verifier.asked == []
+    assert await principal_of(guard, headers(("Authorization", "Bearer theirs"))) == carol()
     junk = headers(("Authorization", "Bearer junk"))
     assert await principal_of(guard, junk) is None
     with pytest.raises(Refusal, match="not believed"):
         await principal_of(guard, junk, jwt=True)
-    assert asked == ["theirs", "junk", "junk"]
+    assert verifier.asked == ["theirs", "junk", "junk"]
+
+
+async def test_who_sends_a_request_is_known_at_once_but_for_a_web_token_not_verified_lately() -> None:
+    guard = Auth(Settings.model_validate({}), (ALICE,), verifier=OneToken())
+    unknown = head_of(headers())
+    assert guard.authenticate_now(unknown) == Caller(None)
+    known = guard.authenticate_now(head_of(headers(("X-Auth-Token", "secret-a"))))
+    assert known == Caller({"name": "alice", "kind": "token"})
+    theirs = headers(("Authorization", "Bearer theirs"))
+    first = head_of(theirs)
+    assert guard.authenticate_now(first) is None
+    assert first.caller is None
+    await guard.authenticate(first)
+    assert guard.authenticate_now(first) == Caller(carol())
+    assert guard.authenticate_now(head_of(theirs)) == Caller(carol())

@@ -11,7 +11,7 @@ from gateway.auth.authenticator import Auth
 from gateway.auth.tokens import token_digest
 from gateway.cli import main
 from gateway.settings import load
-from tests.support.incoming import incoming_request
+from tests.support.incoming import head_of
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ async def test_the_printed_lines_let_the_printed_token_in(
     (tmp_path / "settings.yaml").write_text(lines[0] + "\n")
     settings = load({"config": "settings.yaml"}, {})
     guard = Auth(settings, settings.tokens)
-    caller = await guard.authenticate(incoming_request({"X-Auth-Token": found[1]}))
+    caller = await guard.authenticate(head_of({"X-Auth-Token": found[1]}))
     assert caller.principal == {"name": "alice", "kind": "token"}
     assert settings.auth == "token"
 

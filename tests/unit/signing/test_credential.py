@@ -19,7 +19,7 @@ from gateway.errors import ConfigError
 from gateway.settings import Settings, load
 from gateway.signing.keys import CREDENTIAL_SKEW, CREDENTIAL_TTL, CredentialSigner
 from gateway.telemetry.redaction import INTERNAL_HEADER
-from tests.support.incoming import incoming_request
+from tests.support.incoming import head_of
 
 KEY = b"k" * 32
 NOW = 1_750_000_000.0
@@ -259,10 +259,10 @@ async def test_auth_takes_a_credential_as_a_principal_for_its_own_request_only(t
     trusted = ours.credentials_for("GET", URL("http://127.0.0.1:8080/-/events"))
     assert trusted is not None
     headers = {INTERNAL_HEADER: trusted.credential}
-    principal = (await auth.authenticate(incoming_request(headers, "GET", "/-/events"))).principal
+    principal = (await auth.authenticate(head_of(headers, "GET", "/-/events"))).principal
     assert principal == {"name": "internal", "kind": "internal"}
     auth.authorize(principal)
-    assert (await auth.authenticate(incoming_request(headers, "PUT", "/-/events"))).principal is None
-    assert (await auth.authenticate(incoming_request(headers))).principal is None
+    assert (await auth.authenticate(head_of(headers, "PUT", "/-/events"))).principal is None
+    assert (await auth.authenticate(head_of(headers))).principal is None
     alone = Auth(settings(tmp_path), ())
-    assert (await alone.authenticate(incoming_request(headers, "GET", "/-/events"))).principal is None
+    assert (await alone.authenticate(head_of(headers, "GET", "/-/events"))).principal is None

@@ -1,0 +1,156 @@
+"""Commits with a callback: who is called, where and when."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.commit.local_writer import LocalWriter
+from gateway.commit.records import CommitRequest
+from gateway.domain.model import Stored, Upload, new_id
+from gateway.errors import Refusal, UnknownOutcome
+from tests.support.committer import TIMEOUT, CommitterHarness
+
+Outcome = Stored | Exception
+
+
+class Answers:
+    """Collects the outcomes of `count` commits, in the order of the calls."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._complete = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.outcomes: list[tuple[str, Outcome]] = []
+
+    def of(self, name: str) -> Callable[[Outcome], None]:
+        """Return the callback of one commit."""
+
+        def done(outcome: Outcome) -> None:
+            assert asyncio.get_running_loop() is self._loop
+            self.outcomes.append((name, outcome))
+            if len(self.outcomes) == self._count:
+                self._complete.set()
+
+        return done
+
+    async def all(self) -> dict[str, Outcome]:
+        async with asyncio.timeout(TIMEOUT):
+            await self._complete.wait()
+        assert len(self.outcomes) == self._count
+        return dict(self.outcomes)
+
+
+def large(harness: CommitterHarness, path: str) -> CommitRequest:
+    """Return the request of a body that is synced before its batch."""
+    request = harness.request(path)
+    request.body.buffer(b"")
+    request.body.write([b"x" * (1 << 20)])
+    return request
+
+
+async def test_each_outcome_goes_to_its_own_callback_after_submit_has_returned(
+    harness: CommitterHarness,
+) -> None:
+    await harness.commit("/file", b"")
+    answers = Answers(3)
+    for path in ("/one", "/file/below", "/new/two"):
+        harness.committer.submit(harness.request(path), answers.of(path))
+    assert answers.outcomes == []
+    outcomes = await answers.all()
+    assert {path: type(outcome) for path, outcome in outcomes.items()} == {
+        "/one": Stored,
+        "/file/below": Refusal,
+        "/new/two": Stored,
+    }
+    assert set(harness.stored()) == {"file", "one", "new/two"}
+    assert harness.bodies() == []
+
+
+async def test_the_outcomes_of_a_batch_come_back_in_one_wake_up_of_the_loop(
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    answers, wake_ups = Answers(20), list[object]()
+    wake = loop.call_soon_threadsafe
+
+    def counted(callback: Callable[..., object], *arguments: Any, **named: Any) -> asyncio.Handle:
+        wake_ups.append(callback)
+        return wake(callback, *arguments, **named)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    harness.handlers = []
+    for number in range(20):
+        harness.committer.submit(harness.request(f"/{number}"), answers.of(str(number)))
+    await answers.all()
+    assert [name for name, _ in answers.outcomes] == [str(number) for number in range(20)]
+    assert len(wake_ups) == 1
+
+
+async def test_a_large_body_and_one_in_a_new_folder_are_prepared_before_their_batch(
+    harness: CommitterHarness,
+) -> None:
+    answers = Answers(2)
+    harness.committer.submit(large(harness, "/new/large"), answers.of("large"))
+    harness.committer.submit(harness.request("/new/folder/x"), answers.of("small"))
+    outcomes = await answers.all()
+    assert all(isinstance(outcome, Stored) for outcome in outcomes.values())
+    assert set(harness.stored()) == {"new/large", "new/folder/x"}
+
+
+async def test_a_preparation_that_fails_is_told_and_leaves_no_body(
+    harness: CommitterHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers(1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "mkdir", full)
+    harness.committer.submit(large(harness, "/new/x"), answers.of("x"))
+    refusal = (await answers.all())["x"]
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "no_space"
+    assert (harness.bodies(), harness.stored(), harness.deliveries()) == ([], {}, [])
+
+
+async def test_a_callback_that_fails_takes_no_answer_from_another_upload(
+    harness: CommitterHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Outcome) -> None:
+        raise ValueError("the connection is in no state to be answered")
+
+    answers = Answers(1)
+    harness.committer.submit(harness.request("/x"), fail)
+    harness.committer.submit(harness.request("/y"), answers.of("y"))
+    with caplog.at_level(logging.ERROR, "gateway.commit"):
+        assert isinstance((await answers.all())["y"], Stored)
+    assert [record.getMessage() for record in caplog.records] == ["an answer to an upload failed"]
+
+
+async def test_an_upload_that_the_end_of_the_loop_finds_unprepared_has_no_certain_outcome(
+    harness: CommitterHarness,
+) -> None:
+    answers = Answers(1)
+    others = asyncio.all_tasks()
+    harness.committer.submit(harness.request("/new/x"), answers.of("x"))
+    await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - others:
+        task.cancel()
+    assert isinstance((await answers.all())["x"], UnknownOutcome)
+    assert (harness.stored(), harness.deliveries(), harness.bodies()) == ({}, [], [])
+
+
+async def test_a_writer_commits_a_body_in_memory_with_a_callback(harness: CommitterHarness) -> None:
+    writer, answers = LocalWriter(harness.local_disk, harness.committer, 0o640), Answers(1)
+    writer.submit(Upload(new_id(0), "/a/x", created=1.0), b"small", answers.of("x"))
+    stored = (await answers.all())["x"]
+    assert isinstance(stored, Stored)
+    assert (stored.path, stored.bytes, harness.stored()) == ("/a/x", 5, {"a/x": b"small"})
+    assert await harness.claimable() == ["/a/x"]
