@@ -151,7 +151,7 @@ def _make_servers(settings: Settings, dispatcher: Dispatcher) -> list[web.Server
         is_shared_address=lambda peer: dispatcher.auth.proxies.believes(peer, {}),
     )
     return [
-        make_runner(dispatcher.handle, limits),
+        make_runner(dispatcher.handle, limits, dispatcher.take if settings.short_path else None),
         make_runner(dispatcher.handle_owner, replace(limits, share=None)),
     ]
 
@@ -212,7 +212,7 @@ async def _drain(dispatcher: Dispatcher, delivery: EventDelivery, grace: float) 
 async def _clean_up(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:
     """Close the connections. Requests that are cut off still need scripts and storage for their end."""
     await asyncio.gather(*(server.cleanup() for server in servers))
-    await dispatcher.wait_idle(CANCEL_TIMEOUT)
+    await dispatcher.serving.wait_idle(CANCEL_TIMEOUT)
 
 
 def _schedules(resources: Resources) -> dict[str, Schedule]:

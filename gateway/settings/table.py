@@ -88,6 +88,15 @@ class Settings(AccessSettings, EventAndStorageSettings):
             "CIDR",
         ),
     ] = ()
+    short_path: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(
+            _LISTENING,
+            "serve whole small requests as soon as they are read; false: each in a task of its own",
+            "true|false",
+        ),
+    ] = True
     grace: Annotated[
         Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "TIME")
     ] = 30.0
