@@ -29,7 +29,8 @@ from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
-from gateway.endpoints.uploads.handler import UploadHandler, UploadOutcomes
+from gateway.endpoints.uploads.handler import UploadHandler
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
