@@ -27,6 +27,7 @@ from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Termi
 from gateway.plugins import Handler, Plugins
 from gateway.plugins.handler_runs import HandlerRun
 from gateway.plugins.models import DELIVERED
+from gateway.plugins.scripting.calls import never_suspends
 from gateway.plugins.scripting.decision import (
     Changes,
     Handle,
@@ -36,7 +37,6 @@ from gateway.plugins.scripting.decision import (
     read_served,
 )
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
-from gateway.plugins.scripting.executor_thread import never_suspends
 from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
 from gateway.plugins.scripting.values import Event
 from gateway.telemetry import logs

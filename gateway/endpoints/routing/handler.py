@@ -20,6 +20,7 @@ from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
+from gateway.endpoints.short_path import ShortExchange
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
@@ -137,6 +138,10 @@ class Routing:
 
     async def _openapi(self, _: IncomingRequest) -> Response:
         return json_response(document(self.table.routes, self._settings))
+
+    def take_short(self, exchange: ShortExchange) -> bool:
+        """Serve a whole small request at once, or leave it to the ordinary path."""
+        return False
 
     async def serve_route(self, incoming: IncomingRequest) -> GatewayResponse:
         """Respond to a request. Raises `Refusal`, `ClientDisconnected`."""

@@ -17,6 +17,7 @@ from gateway.domain import failpoints
 from gateway.domain.model import Stored, new_id
 from gateway.domain.path_template import PathMatch
 from gateway.endpoints.inflight import Progress
+from gateway.endpoints.short_path import ShortExchange
 from gateway.endpoints.uploads.admission import Admission, DescribedUpload, as_hook_failure
 from gateway.endpoints.uploads.body import BodyReceiver, body_is_buffered, check_received, read_buffered
 from gateway.endpoints.uploads.digests import RFC_NAMES, digest_field
@@ -66,6 +67,10 @@ class UploadHandler:
         self.outcomes.upload_stored(stored)
         logs.add_fields(bytes=stored.bytes)
         return _response(stored)
+
+    def take_short(self, exchange: ShortExchange, match: PathMatch) -> bool:
+        """Serve a whole small request at once, or leave it to the ordinary path."""
+        return False
 
     async def _receive(
         self, request: web.BaseRequest, described: DescribedUpload, progress: Progress
