@@ -24,7 +24,7 @@ import uvloop
 from aiohttp import web
 
 from bench.bare import in_the_loop
-from gateway.commit.committer import Committer
+from gateway.commit.committer import Committer, Done
 from gateway.commit.records import CommitRequest
 from gateway.domain.model import Stored
 from gateway.server.app import running_gateway
@@ -61,16 +61,11 @@ class _Nowhere(asyncio.Transport):
         return 0
 
 
-async def at_once(_: Committer, request: CommitRequest) -> Stored:
+def at_once(_: Committer, request: CommitRequest, done: Done) -> None:
     """Report an upload as stored in the next turn of the loop, the earliest for a committer."""
-    loop = asyncio.get_running_loop()
-    answer = loop.create_future()
     upload = request.upload
-    loop.call_soon(
-        answer.set_result, Stored(upload.id, upload.path, request.body.size, request.mime, False, {})
-    )
-    stored: Stored = await answer
-    return stored
+    stored = Stored(upload.id, upload.path, request.body.size, request.mime, False, {})
+    asyncio.get_running_loop().call_soon(done, stored)
 
 
 async def measure(connect: Connect) -> list[float]:
@@ -99,7 +94,7 @@ async def measure(connect: Connect) -> list[float]:
 async def gateway(folder: Path, plugins: Sequence[str]) -> AsyncIterator[Connect]:
     """Start the gateway, with a committer that does nothing."""
     given = {"directory": str(folder), "port": "0", "durability": "none", "plugins": list(plugins)}
-    with mock.patch.object(Committer, "commit", at_once):
+    with mock.patch.object(Committer, "submit", at_once):
         resources = await asyncio.to_thread(open_resources, load(given, {}))
         async with running_gateway(resources) as running:
             server = running.servers[0].server
