@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
@@ -62,13 +62,28 @@ def insert(
     rows: Sequence[Sequence[Any]],
     *,
     on_conflict: str = "",
-) -> None:
-    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason."""
+) -> int:
+    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason.
+
+    Returns the number of the last row, 0 without rows. In a table with `AUTOINCREMENT` and without a
+    conflict they have successive numbers. Source: https://www.sqlite.org/autoinc.html
+    """
+    last = 0
     for start in range(0, len(rows), MAX_ROWS):
         chunk = rows[start : start + MAX_ROWS]
         marks = ", ".join([f"({', '.join('?' * len(chunk[0]))})"] * len(chunk))
         statement = f"INSERT INTO {table} {columns} VALUES {marks} {on_conflict}"  # noqa: S608 (ours)
-        db.execute(statement, [*itertools.chain.from_iterable(chunk)])
+        last = db.execute(statement, [*itertools.chain.from_iterable(chunk)]).lastrowid or 0
+    return last
+
+
+def rows_by_id(
+    db: sqlite3.Connection, statement: str, upload_ids: Sequence[str]
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the row that `statement` finds for each of these ids, where there is one."""
+    for upload_id in upload_ids:
+        if (row := db.execute(statement, (upload_id,)).fetchone()) is not None:
+            yield upload_id, row
 
 
 class Database(SqliteWriter):
