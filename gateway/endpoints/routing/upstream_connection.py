@@ -144,12 +144,12 @@ class UpstreamConnection(BaseProtocol):
         transport = self.transport
         if transport is None:
             return
-        if reuse and self.is_usable() and self._is_quiet(transport):
+        if reuse and self.is_usable() and self._is_clean(transport):
             self._idle(self)
         else:
             self._abort()
 
-    def _is_quiet(self, transport: asyncio.Transport) -> bool:
+    def _is_clean(self, transport: asyncio.Transport) -> bool:
         """Tell whether nothing of this exchange is left: no byte to be sent, and none behind the end."""
         if transport.get_write_buffer_size() or self._parser is None:
             return False
