@@ -27,8 +27,9 @@ from gateway.endpoints.downloads.response import (
     ResponseOptions,
 )
 from gateway.endpoints.downloads.transfer import TransferPool
+from gateway.endpoints.short_path import ShortExchange
 from gateway.errors import Refusal, Superseded
-from gateway.http.protocol import headers_as_dict
+from gateway.http.header_fields import headers_as_dict
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare, MinRate
 from gateway.plugins.hooks import Hooks
@@ -70,6 +71,10 @@ class DownloadHandler:
         with self.count_refusals():
             path, options = await self.authorizer.authorize_file(incoming, match)
             return await self._respond(incoming, path, options)
+
+    def take_short(self, exchange: ShortExchange, match: PathMatch) -> bool:
+        """Serve a whole small request at once, or leave it to the ordinary path."""
+        return False
 
     async def serve(
         self,

@@ -1,14 +1,13 @@
 """The steps that admit a request to its route: authentication and authorization, then the rate limit.
 
 Every request is authenticated, whatever the route requires. Credentials of this gateway are not
-forwarded. The counters of rates live in this process, and survive a reload.
+forwarded. The counters of rates are those of all processes, and survive a reload.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import hdrs
@@ -19,7 +18,7 @@ from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, refuse_cross_site
 from gateway.http.responses import GatewayResponse
-from gateway.limits import client_key
+from gateway.limits import FixedWindowCounters, client_key
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -33,9 +32,6 @@ TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
 METHOD_OVERRIDES: Final = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
 METHOD_PARAMETER: Final = "_method"
 """What some frameworks read another method from."""
-
-MAX_COUNTERS: Final = 100_000
-"""Counters of rates; one more removes the oldest."""
 
 
 class AuthorizeStep:
@@ -120,34 +116,11 @@ def _check_rights(principal: Mapping[str, Any], route: Route) -> None:
     raise Refusal("insufficient_scope", message, {"WWW-Authenticate": challenge})
 
 
-class FixedWindowCounters:
-    """Counts by key, each within a window of seconds that begins with its first count."""
-
-    def __init__(
-        self, max_counters: int = MAX_COUNTERS, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._max_counters = max_counters
-        self._clock = clock
-        self._windows: dict[Hashable, tuple[int, float]] = {}
-
-    def increment(self, key: Hashable, window: float) -> tuple[int, float]:
-        """Count once; return the count in the window of `window` seconds, and the seconds left of it."""
-        now = self._clock()
-        count, end = self._windows.get(key, (0, now))
-        if end <= now:
-            self._windows.pop(key, None)  # a new window is the youngest
-            count, end = 0, now + window
-        self._windows[key] = count + 1, end
-        if len(self._windows) > self._max_counters:
-            del self._windows[next(iter(self._windows))]
-        return count + 1, end - now
-
-
 class RateLimitStep:
     """Sets `RateLimit-*` headers on responses; refuses what is too much with `Retry-After`."""
 
-    def __init__(self) -> None:
-        self._counters = FixedWindowCounters()
+    def __init__(self, counters: FixedWindowCounters) -> None:
+        self._counters = counters
 
     async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
         """Count the request. Raises `Refusal("too_many_requests")`."""
