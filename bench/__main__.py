@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,33 +20,56 @@ from pathlib import Path
 
 from bench import report
 from bench.cases import CASES, FULL, QUICK, Sizes, Sources
-from bench.entrants import Case, play
+from bench.entrants import Case, play, spread
+from bench.peers import install
 from bench.report import Outcome, Outcomes
 from bench.samples import BenchError
+from bench.scheduling import isolate
 from bench.targets import needed
 
 TMPFS = "/dev/shm"
 
 DESCRIPTION = """\
-Measures the gateway beside its peers, in turns, and checks the bytes that landed. Needs 8 GiB in
-/dev/shm and 5 GiB on a disk (a sixth of that with --quick), and a machine that does nothing else."""
+Measures the gateway beside other servers, in turns, and checks the bytes that were stored. All cases
+take less than 20 minutes on two cores, --quick less than 5. It needs 4 GiB in /dev/shm and 3 GiB on a
+disk (a quarter of that with --quick), and a machine that does nothing else."""
+
+EPILOG = """\
+cases (--only):
+{cases}
+
+how to read the figures:
+  The servers of a case take turns within a round. A ratio is computed within a round; its median, least
+  and greatest are printed, beside the goal. Rates are of this machine in these minutes: compare them
+  within one table, never between two runs.
+
+examples:
+  scripts/bench --quick                        each goal, roughly
+  scripts/bench --only get-16 --only json-16   two cases in full
+  scripts/bench --install                      with @tus/server, which npm installs into .venv/npm
+  scripts/bench --write                        figures into bench/results.json, README.md and
+                                               docs/benchmarks.md"""
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser("scripts/bench", description=DESCRIPTION)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="small sizes, one turn each, no more entrants than goals need: under a minute",
+    parser = argparse.ArgumentParser(
+        "scripts/bench",
+        description=DESCRIPTION,
+        epilog=EPILOG.format(cases=textwrap.indent(textwrap.fill(" ".join(CASES), 94), "  ")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--only", metavar="CASE", action="append", choices=CASES, help="(repeatable) " + " ".join(CASES)
+        "--quick", action="store_true", help="short turns, two rounds, only the servers that goals name"
     )
-    parser.add_argument("--rounds", type=int, help="turns of each entrant")
+    parser.add_argument(
+        "--only", metavar="CASE", action="append", choices=CASES, help="play this case (repeatable)"
+    )
+    parser.add_argument("--rounds", type=int, help="turns of each server (default: 5, with --quick 2)")
     parser.add_argument(
         "--folder", default="/var/tmp", help="where the cases on a disk run (default: /var/tmp)"
     )
+    parser.add_argument("--install", action="store_true", help="install the peers of npm first")
     parser.add_argument(
         "--write", action="store_true", help="keep the figures, write them into the pages"
     )
@@ -62,9 +87,7 @@ def _folder(stack: ExitStack, parent: str, space: int) -> Path:
     return folder
 
 
-def _prepare_disk(folder: Path) -> None:
-    # ext4 gives each folder below a part of the disk of its own then; others need no such thing.
-    subprocess.run(["chattr", "+T", folder], capture_output=True, check=False)
+def _check_disk(folder: Path) -> None:
     kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=True)
     if kind.stdout.strip() in {"tmpfs", "ramfs"}:
         raise BenchError(f"{folder.parent} is in memory: say --folder with a folder on a disk")
@@ -90,17 +113,23 @@ def run(keys: Sequence[str], sizes: Sizes, disk: str, *, quick: bool, memory: st
             "memory": _folder(stack, memory, 4 * sizes.big),
             "disk": _folder(stack, disk, 5 * sizes.big // 2),
         }
-        _prepare_disk(places["disk"])
+        _check_disk(places["disk"])
+        spread(places["disk"])
         sources = Sources(_folder(stack, memory, 4 * sizes.big))
         for key in keys:
             case = _chosen(key, sizes, sources, quick=quick)
             _say(f"{key}: {case.title}")
             home = places[case.place] / key
             home.mkdir()
-            outcomes[key] = Outcome(
-                case.title, case.unit, play(case, home, sizes.rounds, _say, sources.folder)
-            )
-            print(f"\n### {case.title}\n\n{report.case_table(outcomes[key])}\n", flush=True)
+            try:
+                results = play(case, home, sizes.rounds, _say, sources.folder)
+            except BenchError as error:
+                # The figures of the other cases are not lost with this one.
+                _say(f"scripts/bench: {key}: no figures: {error}")
+                shutil.rmtree(home)
+                continue
+            outcomes[key] = Outcome(case.title, case.unit, results)
+            print(report.case_section(key, outcomes[key]), flush=True)
     return outcomes
 
 
@@ -110,21 +139,29 @@ def main(words: Sequence[str]) -> int:
     # A plain SIGTERM would leave the servers behind, and in the background Ctrl-C may be ignored.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sizes = QUICK if wish.quick else FULL
-    if wish.rounds:
-        sizes = replace(sizes, rounds=wish.rounds)
+    _say(isolate())
+    if wish.install:
+        _say(install())
     try:
-        outcomes = run(wish.only or list(CASES), sizes, wish.folder, quick=wish.quick)
+        return _play(wish)
     except BenchError as error:
         _say(f"scripts/bench: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
-    print(report.targets_table(outcomes))
+
+
+def _play(wish: argparse.Namespace) -> int:
+    sizes = QUICK if wish.quick else FULL
+    if wish.rounds:
+        sizes = replace(sizes, rounds=wish.rounds)
+    keys, started = wish.only or list(CASES), time.monotonic()
+    outcomes = run(keys, sizes, wish.folder, quick=wish.quick)
+    print(f"## Goals\n\n{report.targets_table(outcomes)}")
+    _say(f"{len(outcomes)} of {len(keys)} cases in {(time.monotonic() - started) / 60:.1f} minutes")
     if wish.write:
-        kept = report.keep(outcomes, CASES)
-        report.write_pages(kept)
-    return 0
+        report.write_pages(report.keep(outcomes, CASES))
+    return 0 if len(outcomes) == len(keys) else 1
 
 
 if __name__ == "__main__":

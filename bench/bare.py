@@ -1,8 +1,8 @@
-"""The yardstick: plain aiohttp PUT handlers.
+"""The yardstick: plain aiohttp handlers.
 
-`python bare.py loop|aiofiles FOLDER PORT` serves `PUT /upload/<name>` on 127.0.0.1. `loop` opens,
-writes and renames in the event loop; `aiofiles` runs each chunk in a thread. Neither syncs, checks the
-path nor starts handlers.
+`python bare.py loop|aiofiles FOLDER PORT` serves `PUT` and `GET /upload/<name>` on 127.0.0.1. `loop`
+opens, writes and renames in the event loop; `aiofiles` runs each chunk in a thread. A GET opens and
+reads the file in the event loop. None of them syncs, checks the path nor starts handlers.
 """
 
 from __future__ import annotations
@@ -53,6 +53,16 @@ def with_aiofiles(folder: Path) -> Handler:
     return put
 
 
+def get_in_the_loop(folder: Path) -> Handler:
+    """Return the handler that sends a file as one body."""
+
+    async def get(request: web.Request) -> web.Response:
+        with open(f"{folder}/{request.match_info['name']}", "rb") as file:
+            return web.Response(body=file.read())
+
+    return get
+
+
 KINDS = {"loop": in_the_loop, "aiofiles": with_aiofiles}
 
 
@@ -60,6 +70,7 @@ async def serve(kind: str, folder: Path, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     app = web.Application()
     app.router.add_put("/upload/{name:.+}", KINDS[kind](folder))
+    app.router.add_get("/upload/{name:.+}", get_in_the_loop(folder))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

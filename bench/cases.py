@@ -11,16 +11,17 @@ from pathlib import Path
 from bench.contestants import (
     Bare,
     Contestant,
-    Copyparty,
+    Durability,
     Ours,
+    OursAsStarted,
     OursProxy,
     OursTls,
-    Rclone,
     program,
 )
 from bench.entrants import Case, Entrant, probing, proxying, serving
 from bench.load import Download, Fetch, Json, Load, Refusal, Upload, Wrk, make_source
 from bench.nginx import Nginx, NginxProxy, NginxRefusing, NginxStatic
+from bench.peers import Copyparty, Rclone, Tus
 from bench.probes import batches, dd
 
 MIB = 1 << 20
@@ -30,27 +31,36 @@ MIB = 1 << 20
 class Sizes:
     """Amounts: bytes, seconds, counts."""
 
-    big: int = 2048 * MIB
-    part: int = 256 * MIB
-    middle: int = 1024 * MIB
-    seconds: int = 5
+    big: int = 1024 * MIB
+    part: int = 128 * MIB
+    middle: int = 512 * MIB
+    seconds: int = 2
     refusals: int = 200
     rounds: int = 5
 
 
 FULL = Sizes()
-QUICK = Sizes(big=256 * MIB, part=32 * MIB, middle=128 * MIB, seconds=1, refusals=50, rounds=1)
+QUICK = Sizes(big=256 * MIB, part=32 * MIB, middle=128 * MIB, seconds=1, refusals=50, rounds=2)
 
 OURS = "gateway"
+OURS_2 = "gateway, 2 processes"
 HOOK = "gateway, OnFileUploading"
 HOOKS = "gateway, both hooks"
+HOOKS_2 = "gateway, both hooks, 2 processes"
+STARTED = "gateway, as the README starts it"
 NGINX = "nginx"
 LOOP = "bare aiohttp"
 AIOFILES = "bare aiohttp, aiofiles"
 COPYPARTY = "copyparty"
-RCLONE = "rclone"
+RCLONE = "rclone webdav"
+RCLONE_S3 = "rclone s3"
+TUS = "@tus/server"
 DD = "dd conv=fsync"
 DISK = "disk, batches of 64"
+DISK_SINGLE = "disk, one by one"
+
+MANY = (1, 16, 64)
+"""Connections of the cases with small requests."""
 
 
 class Sources:
@@ -76,8 +86,9 @@ class Sources:
 Make = Callable[[Path], Contestant]
 
 
-def _ours(*handlers: str, durability: str = "none") -> Make:
-    return lambda folder: Ours(folder, "full" if durability == "full" else "none", handlers)
+def _ours(*handlers: str, durability: Durability = "none", processes: int = 1) -> Make:
+    flags = ("--processes", str(processes))
+    return lambda folder: Ours(folder, durability, handlers, flags)
 
 
 def _nginx(folder: Path) -> Contestant:
@@ -88,8 +99,8 @@ def _nginx_single(folder: Path) -> Contestant:
     return Nginx(folder, "1")
 
 
-def _loop(folder: Path) -> Contestant:
-    return Bare(folder, "loop")
+def _rclone_s3(folder: Path) -> Contestant:
+    return Rclone(folder, "s3")
 
 
 def _aiofiles(folder: Path) -> Contestant:
@@ -103,7 +114,7 @@ def _all(load: Load, *pairs: tuple[str, Make]) -> tuple[Entrant, ...]:
 def big(sizes: Sizes, sources: Sources) -> Case:
     load = Upload(sources.file(sizes.big))
     who = _all(load, (OURS, _ours()), (NGINX, _nginx), (RCLONE, Rclone), (COPYPARTY, Copyparty),
-               (LOOP, _loop), (AIOFILES, _aiofiles))  # fmt: skip
+               (LOOP, Bare), (AIOFILES, _aiofiles))  # fmt: skip
     return Case(
         "big", f"One PUT of {_size(sizes.big)}, nothing synced, tmpfs", "memory", "bytes", who, sizes.big
     )
@@ -112,7 +123,7 @@ def big(sizes: Sizes, sources: Sources) -> Case:
 def parallel(sizes: Sizes, sources: Sources) -> Case:
     load = Upload(sources.file(sizes.part), copies=8)
     who = _all(load, (OURS, _ours()), (NGINX, _nginx), (RCLONE, Rclone), (COPYPARTY, Copyparty),
-               (LOOP, _loop), (AIOFILES, _aiofiles))  # fmt: skip
+               (LOOP, Bare), (AIOFILES, _aiofiles))  # fmt: skip
     title = f"8 PUTs of {_size(sizes.part)} at once, nothing synced, tmpfs"
     return Case("parallel", title, "memory", "bytes", who, 8 * sizes.part)
 
@@ -127,7 +138,7 @@ def big_synced(sizes: Sizes, sources: Sources) -> Case:
 
 def chunked(sizes: Sizes, sources: Sources) -> Case:
     load = Upload(sources.file(sizes.middle), chunked=True)
-    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, _loop))
+    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, Bare))
     title = f"One chunked PUT of {_size(sizes.middle)}, nothing synced, tmpfs"
     return Case("chunked", title, "memory", "bytes", who, sizes.middle)
 
@@ -142,28 +153,35 @@ def tls(sizes: Sizes, sources: Sources) -> Case:
 
 def small(connections: int, sizes: Sizes, sources: Sources) -> Case:
     load = Wrk(4096, connections, sizes.seconds)
-    who = _all(load, (OURS, _ours()), (HOOK, _ours("uploading")), (LOOP, _loop), (COPYPARTY, Copyparty),
+    who = _all(load, (OURS, _ours()), (HOOK, _ours("uploading")), (LOOP, Bare), (COPYPARTY, Copyparty),
                (NGINX, _nginx_single))  # fmt: skip
     if connections == 64:
-        who += _all(
-            load, (HOOKS, _ours("uploading", "uploaded")), (AIOFILES, _aiofiles), (RCLONE, Rclone)
-        )
+        who += _all(load, (OURS_2, _ours(processes=2)), (HOOKS, _ours("uploading", "uploaded")))
+        who += _all(load, (AIOFILES, _aiofiles), (RCLONE, Rclone), (RCLONE_S3, _rclone_s3), (TUS, Tus))
     title = f"PUTs of 4 KiB over {_connections(connections)}, nothing synced, tmpfs"
     return Case(f"small-{connections}", title, "memory", "requests", who)
 
 
 def small_synced(sizes: Sizes, sources: Sources) -> Case:
-    load = Wrk(4096, 64, sizes.seconds)
-    full = {"durability": "full"}
-    who = _all(load, (HOOKS, _ours("uploading", "uploaded", **full)), (OURS, _ours(**full)))
+    load, both = Wrk(4096, 64, sizes.seconds), ("uploading", "uploaded")
+    who = _all(load, (HOOKS, _ours(*both, durability="full")),
+               (HOOKS_2, _ours(*both, durability="full", processes=2)),
+               (OURS, _ours(durability="full")), (STARTED, OursAsStarted))  # fmt: skip
     who += (probing(DISK, partial(batches, seconds=sizes.seconds)),)
     title = f"PUTs of 4 KiB over {_connections(64)}, synced, disk"
     return Case("small-synced", title, "disk", "requests", who)
 
 
+def started(sizes: Sizes, sources: Sources) -> Case:
+    load = Wrk(4096, 1, sizes.seconds)
+    probe = probing(DISK_SINGLE, partial(batches, seconds=sizes.seconds, size=1))
+    title = f"PUTs of 4 KiB over {_connections(1)}, synced, disk"
+    return Case("started", title, "disk", "requests", (*_all(load, (STARTED, OursAsStarted)), probe))
+
+
 def medium(sizes: Sizes, sources: Sources) -> Case:
     load = Wrk(MIB, 16, sizes.seconds, ring=512)
-    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, _loop), (AIOFILES, _aiofiles))
+    who = _all(load, (OURS, _ours()), (NGINX, _nginx), (LOOP, Bare), (AIOFILES, _aiofiles))
     title = f"PUTs of 1 MiB over {_connections(16)}, nothing synced, tmpfs"
     return Case("medium", title, "memory", "requests", who, 1024 * MIB)
 
@@ -185,11 +203,12 @@ def proxied(sizes: Sizes, sources: Sources) -> Case:
     return Case("proxied", title, "memory", "bytes", who, sizes.middle)
 
 
-def proxied_json(sizes: Sizes, sources: Sources) -> Case:
-    load = Json(4096, 16, sizes.seconds, ring=-1)
+def proxied_json(connections: int, sizes: Sizes, sources: Sources) -> Case:
+    load = Json(4096, connections, sizes.seconds)
     who = (proxying(OURS, OursProxy, load), proxying(NGINX, NginxProxy, load))
-    title = f"Proxying POSTs of 4 KiB of JSON with a response of 4 KiB, over {_connections(16)}"
-    return Case("proxied-json", title, "memory", "requests", who)
+    over = _connections(connections)
+    title = f"Proxying POSTs of 4 KiB of JSON with a response of 4 KiB, over {over}"
+    return Case(f"json-{connections}", title, "memory", "requests", who)
 
 
 def get_big(sizes: Sizes, sources: Sources) -> Case:
@@ -198,10 +217,11 @@ def get_big(sizes: Sizes, sources: Sources) -> Case:
     return Case("get-big", f"One GET of {_size(sizes.big)}, tmpfs", "memory", "bytes", who, sizes.big)
 
 
-def get_16(sizes: Sizes, sources: Sources) -> Case:
-    load = Fetch(4096, 16, sizes.seconds)
-    who = _all(load, (OURS, _downloads), (NGINX, lambda folder: NginxStatic(folder, "1")))
-    return Case("get-16", f"GETs of 4 KiB over {_connections(16)}, tmpfs", "memory", "requests", who)
+def get(connections: int, sizes: Sizes, sources: Sources) -> Case:
+    load = Fetch(4096, connections, sizes.seconds)
+    who = _all(load, (OURS, _downloads), (NGINX, lambda folder: NginxStatic(folder, "1")), (LOOP, Bare))
+    title = f"GETs of 4 KiB over {_connections(connections)}, tmpfs"
+    return Case(f"get-{connections}", title, "memory", "requests", who)
 
 
 def _downloads(folder: Path) -> Contestant:
@@ -217,19 +237,19 @@ def _connections(number: int) -> str:
 
 
 CASES: dict[str, Callable[[Sizes, Sources], Case]] = {
+    **{f"get-{number}": partial(get, number) for number in MANY},
+    **{f"json-{number}": partial(proxied_json, number) for number in MANY},
+    **{f"small-{number}": partial(small, number) for number in MANY},
+    "small-synced": small_synced,
+    "started": started,
+    "refusal": refusal,
+    "medium": medium,
     "big": big,
     "parallel": parallel,
     "big-synced": big_synced,
     "chunked": chunked,
     "tls": tls,
-    "small-1": partial(small, 1),
-    "small-16": partial(small, 16),
-    "small-64": partial(small, 64),
-    "small-synced": small_synced,
-    "medium": medium,
-    "refusal": refusal,
     "proxied": proxied,
-    "proxied-json": proxied_json,
     "get-big": get_big,
-    "get-16": get_16,
 }
+"""How each case is made, in the order of a run."""

@@ -1,7 +1,7 @@
-"""The contestants: how each server is set up, started and stopped.
+"""The contestants: how a server is set up, started and stopped; the gateway and the bare handlers.
 
-Each one is used as its own documentation says, logs as little as it can, and has the settings that are
-fastest for what is measured; where that is a choice, its docstring says so.
+Each one logs as little as it can and has the settings that are fastest for what is measured; where that
+is a choice, its docstring says so.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from bench.processes import Server, free_port
 from bench.samples import NotInstalledError
 
 Durability = Literal["none", "full"]
+
+QUICKSTART = Path(__file__).parent.parent / "plugins" / "quickstart"
 
 HANDLERS = {
     "uploading": """\
@@ -63,6 +65,8 @@ class Contestant:
 
     prefix = "/upload/"
     scheme = "http"
+    creates = False
+    """Whether an upload is a POST that creates it, of the tus protocol, and not a PUT."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -93,7 +97,7 @@ class Contestant:
 
 
 class Ours(Contestant):
-    """The gateway, one process. `handlers` names some of `HANDLERS`; `flags` are further flags."""
+    """The gateway, one process unless said. `handlers` names some of `HANDLERS`; `flags` are more."""
 
     def __init__(
         self,
@@ -117,6 +121,14 @@ class Ours(Contestant):
     def command(self) -> list[str]:
         words = [sys.executable, "-m", "gateway", "serve", "--directory", str(self.data)]
         return [*words, "--port", str(self.port), "--log-level", "warning", *self._flags]
+
+
+class OursAsStarted(Contestant):
+    """The gateway as `scripts/serve` starts it: the quickstart plugins, all else by default."""
+
+    def command(self) -> list[str]:
+        words = [sys.executable, "-m", "gateway", "serve", "--directory", str(self.data)]
+        return [*words, "--plugins", str(QUICKSTART), "--port", str(self.port)]
 
 
 class OursTls(Ours):
@@ -148,46 +160,10 @@ target: {{path: "/upload/{{rest}}"}}
         )
 
 
-class Rclone(Contestant):
-    """`rclone serve webdav` over a local folder, without its cache and without checksums."""
-
-    def command(self) -> list[str]:
-        words = [
-            program("rclone"),
-            "serve",
-            "webdav",
-            str(self.data),
-            "--addr",
-            f"127.0.0.1:{self.port}",
-        ]
-        return [
-            *words,
-            "--config",
-            str(self.folder / "rclone.conf"),
-            "--no-checksum",
-            "--no-modtime",
-            "-q",
-        ]
-
-    def environ(self) -> dict[str, str]:
-        return {"XDG_CACHE_HOME": str(self.folder)}
-
-
-class Copyparty(Contestant):
-    """copyparty without hashing of uploads (its default is SHA-512)."""
-
-    def command(self) -> list[str]:
-        words = [sys.executable, "-m", "copyparty", "-q", "-i", "127.0.0.1", "-p", str(self.port)]
-        return [*words, "--put-ck", "no", "--no-crt", "--no-thumb", "--wram", "-v", f"{self.data}::rwd"]
-
-    def environ(self) -> dict[str, str]:
-        return {"XDG_CONFIG_HOME": str(self.folder), "HOME": str(self.folder), "PRTY_NO_TLS": "1"}
-
-
 class Bare(Contestant):
     """One of the handlers of `bench.bare`, one process."""
 
-    def __init__(self, folder: Path, kind: Literal["loop", "aiofiles"]) -> None:
+    def __init__(self, folder: Path, kind: Literal["loop", "aiofiles"] = "loop") -> None:
         super().__init__(folder)
         self._kind = kind
 

@@ -1,7 +1,8 @@
 """Loads: curl for large bodies, wrk for small ones, a plain socket for refusals.
 
 A client is cheap and bounded in time, and what it sent is compared with what was stored. Each load is a
-class with `run`, which is timed, and `check`, which is not.
+class with `run`, which is timed, and `check`, which is not. A server gets a shorter one first, so that
+it is warm when it counts.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, Self
 
 from bench.contestants import Contestant, program
 from bench.samples import BenchError, Sample
@@ -25,6 +26,13 @@ LIMIT = 120
 """Seconds after which a client gives up."""
 
 BLOCK = 1 << 20
+
+WARM_UP_BYTES = 32 * BLOCK
+WARM_UP_SECONDS = 1
+WARM_UP_REFUSALS = 10
+
+Kind = Literal["put", "tus", "get", "json"]
+"""What `load.lua` sends."""
 
 
 class Load(Protocol):
@@ -39,6 +47,9 @@ class Load(Protocol):
     def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
         """Compare what was stored. Raises `BenchError` if it differs from what was sent."""
 
+    def shorter(self) -> Self:
+        """Return the same load, short: what warms a server up."""
+
 
 def make_source(path: Path, size: int) -> Path:
     """Write `size` bytes, a multiple of 1 MiB, of which no two blocks are the same."""
@@ -47,6 +58,14 @@ def make_source(path: Path, size: int) -> Path:
         for number in range(size // BLOCK):
             file.write(number.to_bytes(8, "big") + noise[8:])
     return path
+
+
+def _part_of(source: Path) -> Path:
+    """Return a short file beside `source`, or `source` where it is short itself."""
+    if source.stat().st_size <= WARM_UP_BYTES:
+        return source
+    part = source.with_name("warm-up")
+    return part if part.exists() else make_source(part, WARM_UP_BYTES)
 
 
 def random_block() -> bytes:
@@ -99,6 +118,9 @@ class Upload:
             if not landed.exists() or not same(self.source, landed):
                 raise BenchError(f"{landed.name} does not hold the bytes that were sent")
 
+    def shorter(self) -> Self:
+        return replace(self, source=_part_of(self.source))
+
 
 @contextlib.contextmanager
 def _client(words: list[str]) -> Iterator[subprocess.Popen[str]]:
@@ -124,22 +146,15 @@ class Wrk:
     large = False
 
     def run(self, contestant: Contestant, turn: str) -> Sample:
-        return self._wrk(contestant, f"{contestant.prefix}{turn}")
+        return self._wrk(
+            contestant, "tus" if contestant.creates else "put", f"{contestant.prefix}{turn}"
+        )
 
-    def _wrk(self, contestant: Contestant, path: str, *, get: bool = False) -> Sample:
+    def _wrk(self, contestant: Contestant, kind: Kind, path: str) -> Sample:
         script = str(Path(__file__).with_name("load.lua"))
         words = [program("wrk"), "-t", "1", "-c", str(self.connections), "-d", f"{self.seconds}s"]
-        words += [
-            "--timeout",
-            "20s",
-            "-s",
-            script,
-            contestant.url,
-            "--",
-            path,
-            "0" if get else str(self.size),
-            str(self.ring),
-        ]
+        words += ["--timeout", "20s", "-s", script, contestant.url]
+        words += ["--", kind, path, str(self.size), str(self.ring)]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT)
         lines = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
         if not lines:
@@ -151,6 +166,9 @@ class Wrk:
 
     def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
         names = [file.name for file in contestant.landed.iterdir() if file.name.startswith(turn)]
+        if contestant.creates:
+            # A tus server keeps the part of a body whose client left, to be continued.
+            names = [n for n in names if (contestant.landed / n).stat().st_size == self.size]
         least = min(sample.amount, self.ring) if self.ring else sample.amount
         # What was on its way when wrk stopped may have landed too.
         if not least <= len(names) <= least + self.connections:
@@ -168,13 +186,16 @@ class Wrk:
             if file.read_bytes() != head + filler[len(head) :]:
                 raise BenchError(f"{name} does not hold the bytes that were sent")
 
+    def shorter(self) -> Self:
+        return replace(self, seconds=WARM_UP_SECONDS)
+
 
 @dataclass(frozen=True)
 class Json(Wrk):
     """wrk that POSTs `size` bytes of JSON to `json/` again and again."""
 
     def run(self, contestant: Contestant, turn: str) -> Sample:
-        return self._wrk(contestant, f"{contestant.prefix}json/")
+        return self._wrk(contestant, "json", f"{contestant.prefix}json/")
 
     def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
         request = urllib.request.Request(f"{contestant.url}json/", b"{}")
@@ -189,7 +210,7 @@ class Fetch(Wrk):
 
     def run(self, contestant: Contestant, turn: str) -> Sample:
         (contestant.landed / turn).write_bytes(random_block()[: self.size])
-        return self._wrk(contestant, f"{contestant.prefix}{turn}", get=True)
+        return self._wrk(contestant, "get", f"{contestant.prefix}{turn}")
 
     def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
         with urllib.request.urlopen(f"{contestant.url}{turn}", timeout=LIMIT) as answer:
@@ -216,6 +237,9 @@ class Download:
         if not same(self.source, fetched):
             raise BenchError("the bytes that came are not those of the file")
         fetched.unlink()
+
+    def shorter(self) -> Self:
+        return replace(self, source=_part_of(self.source))
 
     def _fetch(self, contestant: Contestant, turn: str, out: str) -> None:
         words = [program("curl"), "-sS", "--fail", "--max-time", str(LIMIT), "-o", out]
@@ -261,18 +285,8 @@ class Refusal:
         return seconds * 1000
 
     def _sent(self, contestant: Contestant, name: str) -> int:
-        words = [
-            program("curl"),
-            "-sS",
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{size_upload}",
-            "--expect100-timeout",
-            "30",
-            "--max-time",
-            str(LIMIT),
-        ]
+        words = [program("curl"), "-sS", "-o", "/dev/null", "-w", "%{size_upload}"]
+        words += ["--expect100-timeout", "30", "--max-time", str(LIMIT)]
         words += ["-T", str(self.source), f"{contestant.url}{name}"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         return int(done.stdout or -1)
@@ -280,3 +294,6 @@ class Refusal:
     def check(self, contestant: Contestant, turn: str, sample: Sample) -> None:
         if any(contestant.landed.iterdir()):
             raise BenchError("something of a refused body is visible")
+
+    def shorter(self) -> Self:
+        return replace(self, count=min(self.count, WARM_UP_REFUSALS))

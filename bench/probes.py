@@ -26,8 +26,8 @@ def dd(source: Path, folder: Path, turn: str) -> Sample:
     return Sample(seconds, source.stat().st_size)
 
 
-def batches(folder: Path, turn: str, seconds: float) -> Sample:
-    """Store files of 4 KiB in batches of 64, each as safe as after a 2xx, for `seconds`.
+def batches(folder: Path, turn: str, seconds: float, size: int = BATCH) -> Sample:
+    """Store files of 4 KiB in batches of `size`, each as safe as after a 2xx, for `seconds`.
 
     A batch: write into `incoming`, start writing back all, sync each (faster than any other order and
     than threads), one SQLite transaction with a row a file (WAL, FULL), rename all, sync both folders.
@@ -42,14 +42,14 @@ def batches(folder: Path, turn: str, seconds: float) -> Sample:
     times: list[float] = []
     started = now = time.perf_counter()
     while not times or now - started < seconds:
-        names = [f"{len(times)}-{number}" for number in range(BATCH)]
+        names = [f"{len(times)}-{number}" for number in range(size)]
         _batch(incoming, landed, journal, names, body)
         before, now = now, time.perf_counter()
         times.append((now - before) * 1000)
     journal.close()
     ranked = sorted(times)
     p99 = ranked[int(len(ranked) * 0.99)]
-    return Sample(now - started, len(times) * BATCH, ranked[len(ranked) // 2], p99)
+    return Sample(now - started, len(times) * size, ranked[len(ranked) // 2], p99)
 
 
 def _journal(path: Path) -> sqlite3.Connection:

@@ -61,13 +61,16 @@ class Server:
         held = _HeldSignals()
         try:
             with log.open("wb") as output:
-                # A session of its own: Ctrl-C reaches the bench only, which then ends everything.
+                # A process group of its own: Ctrl-C reaches the bench only, which then ends everything.
+                # Not a session: the kernel would share the processors among servers and clients
+                # by session, see `scheduling`.
                 self._process = subprocess.Popen(
                     command,
+                    stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     env={**os.environ, **(environ or {})},
-                    start_new_session=True,
+                    process_group=0,
                 )
         except BaseException:
             held.let_go()

@@ -104,6 +104,11 @@ def case_table(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
+def case_section(key: str, outcome: Outcome) -> str:
+    """Return all of a case for the terminal: its title, its figures, its goals."""
+    return f"\n### {outcome.title}\n\n{case_table(outcome)}\n\n{targets_table({key: outcome})}\n"
+
+
 def _memory(turns: Turns) -> str:
     if turns.idle is None or turns.peak is None:
         return ""

@@ -5,16 +5,37 @@ A ratio is computed turn by turn, between neighbours in time, and shown as its m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.cases import AIOFILES, COPYPARTY, DD, DISK, HOOK, HOOKS, LOOP, NGINX, OURS
+from bench.cases import (
+    AIOFILES,
+    COPYPARTY,
+    DD,
+    DISK,
+    DISK_SINGLE,
+    HOOK,
+    HOOKS,
+    HOOKS_2,
+    LOOP,
+    MANY,
+    NGINX,
+    OURS,
+    OURS_2,
+    RCLONE,
+    RCLONE_S3,
+    STARTED,
+    TUS,
+)
 from bench.samples import Results, Spread
 
 Figure = Literal["rate", "cpu", "p50 ms", "p99 ms", "body bytes sent", "memory MiB"]
 
 EVERY = "every case"
+
+SEVERAL = frozenset({OURS_2, HOOKS_2})
+"""Entrants of several processes: their memory is in the tables, the goal is about one."""
 
 UNITS: dict[Figure, str] = {
     "rate": "",
@@ -31,6 +52,7 @@ class Target:
     """`figure` of `who` in `case`, beside that of `peer` if there is one, within `bound`.
 
     A rate must be at least the bound, every other figure at most. Without a bound it is only shown.
+    `stretch` is a bound to aim at beyond.
     """
 
     case: str
@@ -39,6 +61,7 @@ class Target:
     figure: Figure
     bound: float | None
     peer: str = ""
+    stretch: float | None = None
 
     @property
     def at_least(self) -> bool:
@@ -48,7 +71,8 @@ class Target:
         """Return the bound as text."""
         if self.bound is None:
             return ""
-        return f"{'≥' if self.at_least else '≤'} {self.bound:g}{self.unit}"
+        beyond = "" if self.stretch is None else f", better {self.stretch:g}"
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}{self.unit}{beyond}"
 
     @property
     def unit(self) -> str:
@@ -59,10 +83,15 @@ class Target:
         """Return whether the target was reached, else by how much of the bound it was missed."""
         if self.bound is None:
             return ""
-        over = measured.middle - self.bound
-        if (over >= 0) if self.at_least else (over <= 0):
+        if self.stretch is not None and self._within(measured.middle, self.stretch):
+            return "reached, the better one too"
+        if self._within(measured.middle, self.bound):
             return "reached"
-        return f"missed by {abs(over) / self.bound:.0%}" if self.bound else "missed"
+        over = abs(measured.middle - self.bound)
+        return f"missed by {over / self.bound:.0%}" if self.bound else "missed"
+
+    def _within(self, value: float, bound: float) -> bool:
+        return value >= bound if self.at_least else value <= bound
 
     def measured(self, results: Mapping[str, Results]) -> Spread | None:
         """Return what was measured; None where the case was not run, or not with both."""
@@ -92,43 +121,86 @@ def _memory(results: Mapping[str, Results]) -> Spread | None:
         turns.peak / 2**20
         for case in results.values()
         for who, turns in case.items()
-        if who.startswith(OURS) and turns.peak
+        if who.startswith(OURS) and who not in SEVERAL and turns.peak
     ]
     # The target is about the worst of all cases, so that is what stands in the middle.
     return Spread(min(peaks), max(peaks), max(peaks)) if peaks else None
 
 
+def _by_connections(
+    case: str, what: str, who: str, peer: str, bounds: Mapping[int, tuple[float | None, float | None]]
+) -> Iterator[Target]:
+    for connections, (bound, stretch) in bounds.items():
+        over = "1 connection" if connections == 1 else f"{connections} connections"
+        yield Target(f"{case}-{connections}", f"{what}, {over}", who, "rate", bound, peer, stretch)
+
+
+SYNCED = "4 KiB PUTs, 64 connections, synced, both hooks"
+
 TARGETS = (
+    *_by_connections(
+        "get", "4 KiB GETs", OURS, NGINX, {1: (0.35, 0.45), 16: (0.25, 0.35), 64: (0.25, 0.35)}
+    ),
+    *_by_connections(
+        "json",
+        "4 KiB of JSON through the proxy",
+        OURS,
+        NGINX,
+        {1: (0.25, 0.3), 16: (0.15, 0.25), 64: (0.14, 0.25)},
+    ),
+    *_by_connections(
+        "small", "4 KiB PUTs, not synced", OURS, LOOP, {1: (0.3, 0.4), 16: (0.7, 0.9), 64: (0.75, 1.0)}
+    ),
+    *_by_connections(
+        "small",
+        "the same with OnFileUploading",
+        HOOK,
+        LOOP,
+        {1: (0.25, 0.35), 16: (0.55, 0.8), 64: (0.6, 0.85)},
+    ),
+    Target(
+        "small-64", "4 KiB PUTs, not synced, 64 connections, 2 processes", OURS_2, "rate", 1.1, LOOP, 1.4
+    ),
+    Target("small-synced", SYNCED, HOOKS, "rate", 0.28, DISK, 0.4),
+    Target("small-synced", "the same, 2 processes", HOOKS_2, "rate", 0.4, DISK, 0.6),
+    Target("small-synced", "p99 response time, one process", HOOKS, "p99 ms", 60),
+    Target(
+        "refusal", "refusal of a PUT with Expect: 100-continue", "gateway, --auth token", "p50 ms", 2
+    ),
+    Target("refusal", "body bytes of a refused upload", "gateway, --auth token", "body bytes sent", 0),
     Target("big", "one large PUT, not synced", OURS, "rate", 1.0, NGINX),
     Target("big", "CPU of that", OURS, "cpu", 1.15, NGINX),
     Target("parallel", "8 large PUTs at once, not synced", OURS, "rate", 1.0, NGINX),
     Target("big-synced", "one large PUT, synced, disk", OURS, "rate", 0.95, DD),
     Target("chunked", "one large chunked PUT, not synced", OURS, "rate", 0.7, NGINX),
-    Target("small-16", "4 KiB PUTs, 16 connections, not synced", OURS, "rate", 1.0, LOOP),
-    Target("small-16", "4 KiB PUTs, 16 connections, not synced", OURS, "rate", 2.5, COPYPARTY),
-    Target("small-64", "4 KiB PUTs, 64 connections, not synced", OURS, "rate", 1.0, LOOP),
-    Target("small-64", "4 KiB PUTs, 64 connections, not synced", OURS, "rate", 2.5, COPYPARTY),
-    Target("small-16", "the same, 16 connections, with OnFileUploading", HOOK, "rate", 0.85, LOOP),
-    Target("small-64", "the same, 64 connections, with OnFileUploading", HOOK, "rate", 0.85, LOOP),
-    Target("small-synced", "4 KiB PUTs, 64 connections, synced, both hooks", HOOKS, "rate", 0.4, DISK),
-    Target("small-synced", "p99 response time of that", HOOKS, "p99 ms", 60),
-    Target(
-        "refusal", "refusal of a PUT with Expect: 100-continue", "gateway, --auth token", "p50 ms", 2
-    ),
-    Target("refusal", "body bytes of a refused upload", "gateway, --auth token", "body bytes sent", 0),
+    Target("small-16", "4 KiB PUTs, not synced, 16 connections", OURS, "rate", 2.5, COPYPARTY),
+    Target("small-64", "4 KiB PUTs, not synced, 64 connections", OURS, "rate", 2.5, COPYPARTY),
     Target("proxied", "a large body through the proxy", OURS, "rate", 0.4, NGINX),
-    Target(EVERY, "maximum memory of all cases", OURS, "memory MiB", 120),
+    Target(EVERY, "maximum memory, one process", OURS, "memory MiB", 120),
 )
-"""What the project aims at, for one process on two cores."""
+"""What the project aims at on two cores, with one process unless two are named."""
 
 CONTEXT = (
-    Target("small-1", "4 KiB PUTs, 1 connection, not synced", OURS, "rate", None, LOOP),
+    *_by_connections("get", "4 KiB GETs", OURS, LOOP, dict.fromkeys(MANY, (None, None))),
+    Target("small-64", "4 KiB PUTs, not synced, 64 connections, both hooks", HOOKS, "rate", None, LOOP),
+    *(
+        Target("small-64", "4 KiB PUTs, not synced, 64 connections", OURS, "rate", None, peer)
+        for peer in (NGINX, RCLONE, RCLONE_S3, TUS)
+    ),
+    Target(
+        "small-synced",
+        "4 KiB PUTs, as the README starts it, 64 connections",
+        STARTED,
+        "rate",
+        None,
+        DISK,
+    ),
+    Target("started", "the same, 1 connection", STARTED, "rate", None, DISK_SINGLE),
+    Target("started", "p50 response time of that", STARTED, "p50 ms", None),
     Target("medium", "1 MiB PUTs, 16 connections, not synced", OURS, "rate", None, NGINX),
     Target("big", "one large PUT, not synced", OURS, "rate", None, AIOFILES),
     Target("tls", "one large PUT over TLS", OURS, "rate", None, NGINX),
-    Target("proxied-json", "4 KiB of JSON through the proxy", OURS, "rate", None, NGINX),
     Target("get-big", "one large GET", OURS, "rate", None, NGINX),
-    Target("get-16", "4 KiB GETs, 16 connections", OURS, "rate", None, NGINX),
 )
 """Further comparisons, without a goal."""
 

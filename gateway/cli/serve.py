@@ -33,7 +33,8 @@ HELP = """\
 Run the server. When it is ready it prints one line `listening on http://HOST:PORT` to stdout; the
 log goes to stderr. On SIGTERM it stops accepting, finishes running uploads (up to --grace)
 and returns unfinished deliveries to the queue. SIGHUP reloads plugins and certificates, all or
-nothing. With --processes N a supervisor keeps N servers alive behind one port; send signals to it.
+nothing. With --processes N (auto: one for each core) a supervisor keeps N servers alive behind one
+port; send signals to it.
 """
 
 log = logging.getLogger("gateway")

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -22,16 +20,26 @@ from gateway.domain import failpoints, paths
 from gateway.domain.api_routes import Access, match_api_route
 from gateway.domain.model import random_bytes
 from gateway.domain.path_template import PathMatch
+from gateway.endpoints.access_log import AccessLog, Ending
 from gateway.endpoints.downloads.archive import ArchiveHandler, archived_folder
 from gateway.endpoints.downloads.handler import DownloadHandler
 from gateway.endpoints.internal_files import InternalFilesEndpoint
 from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.table import NoRoute
+from gateway.endpoints.serving import ServingCount
+from gateway.endpoints.short_path import ExchangeContext, ShortExchange, make_take
 from gateway.endpoints.uploads.handler import UploadHandler
-from gateway.errors import ClientDisconnected, Refusal, UnknownOutcome, descriptor_refusal
+from gateway.errors import Refusal
 from gateway.http.cors import SIGNED_URLS, serve_cross_origin
 from gateway.http.protocol import PRINCIPAL, UPLOAD_ID, abort
-from gateway.http.responses import ApiHandler, GatewayResponse, json_response, refusal_response
+from gateway.http.responses import (
+    ApiHandler,
+    GatewayResponse,
+    error_response,
+    json_response,
+    set_gateway_headers,
+)
+from gateway.http.short_path import Take
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.settings import Settings
 from gateway.telemetry import logs
@@ -39,14 +47,7 @@ from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.redaction import Redaction
 
-access_log = logging.getLogger("gateway.access")
 log = logging.getLogger("gateway")
-
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Methods that are counted by name; all others are counted as one."""
-
-MAX_LOGGED_PATH: Final = 500
-"""Characters of a path in the access log."""
 
 UPLOAD_METHODS: Final = "GET, HEAD, PUT"
 
@@ -78,20 +79,18 @@ class Dispatcher:
         self.api = dict(api)
         self.metrics = metrics
         self.stopping = False
-        self._serving = 0
-        self._drained: asyncio.Event | None = None
+        self.serving = ServingCount()
+        self._access_log = AccessLog(metrics, auth.proxies)
         self._template = settings.upload_template
         self._redaction = Redaction(settings.redact)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request of the network."""
-        self._serving += 1
+        self.serving.begin()
         try:
             return await self._handle(request, owner=False)
         finally:
-            self._serving -= 1
-            if self._drained is not None and not self._serving:
-                self._drained.set()
+            self.serving.end()
 
     async def handle_owner(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request of the owner's Unix socket, which only the operator can open."""
@@ -99,23 +98,39 @@ class Dispatcher:
 
     async def drain(self, grace: float) -> None:
         """Wait until no request of the network is being served, at most `grace` seconds."""
-        if not await self.wait_idle(grace):
-            message, count = "%d requests are cut off: the grace time is over", self._serving
+        if not await self.serving.wait_idle(grace):
+            message, count = "%d requests are cut off: the grace time is over", self.serving.count
             log.warning(message, count, extra=event("requests.aborted", requests=count))
 
-    async def wait_idle(self, seconds: float) -> bool:
-        """Wait at most `seconds` until no request of the network is served; tell whether none is."""
-        self._drained = asyncio.Event()
-        if self._serving:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._drained.wait()
-        return not self._serving
+    # -- a whole small request
+
+    @property
+    def take(self) -> Take:
+        """What the server offers whole small requests to."""
+        access_log, redaction = self._access_log, self._redaction
+        return make_take(ExchangeContext(access_log, redaction, self.serving), self._offer)
+
+    def _offer(self, exchange: ShortExchange) -> bool:
+        """Offer a request to the endpoint that `_serve` would dispatch it to."""
+        if self.stopping:
+            return False
+        head, checks = exchange.head, self.auth.local_only
+        checks.refuse_foreign_host(head.headers)
+        checks.refuse_proxy(head.headers)
+        raw_path, method = head.raw_path, head.method
+        match = None if raw_path == "/" else self._template.match(raw_path)
+        if match is None:
+            return self.routing.take_short(exchange)
+        if method == "PUT":
+            return self.files.uploads.take_short(exchange, match)
+        if method == "GET":
+            return self.files.downloads.take_short(exchange, match)
+        return False
 
     # -- one request
 
     async def _handle(self, request: web.BaseRequest, *, owner: bool) -> web.StreamResponse:
-        started = time.monotonic()
+        started, level = time.monotonic(), logging.DEBUG if owner else logging.INFO
         request_id = random_bytes(8).hex()
         with logs.bind(request_id=request_id):
             # Not around the access log: clients could hide who they are. Not with the request itself:
@@ -125,10 +140,10 @@ class Dispatcher:
                 response = await self._respond(request, owner=owner)
             if response is None:
                 abort(request)
-                self._record(request, None, started, owner=owner)
+                self._record(request, None, started, level)
                 return web.Response(status=500)
-            response.set_gateway_headers(request_id)
-            self._record(request, response, started, owner=owner)
+            set_gateway_headers(response.headers, request_id)
+            self._record(request, response.status, started, level)
             try:
                 await response.send(request)
                 failpoints.hit("after answer")
@@ -141,7 +156,7 @@ class Dispatcher:
         try:
             return await self._dispatch(request, owner=owner)
         except Exception as error:
-            response = _error_response(error)
+            response = error_response(error)
             drop_tracebacks(error)
         if response is not None and request.body_exists:
             response.force_close()
@@ -243,53 +258,10 @@ class Dispatcher:
         incoming.reject_unenforceable_grant()
         return self.auth.operator(caller.principal)
 
-    def _record(
-        self, request: web.BaseRequest, response: GatewayResponse | None, started: float, *, owner: bool
-    ) -> None:
-        """Count and log one request, the owner's own at the level debug.
-
-        The query is left out: it may hold a signature.
-        """
-        method = request.method if request.method in METHODS else "other"
-        status = "none" if response is None else str(response.status)
-        self.metrics.requests.add(method, status)
-        level = logging.DEBUG if owner else logging.INFO
-        if not access_log.isEnabledFor(level):
-            return
-        path = request.raw_path.partition("?")[0][:MAX_LOGGED_PATH]
-        fields: dict[str, object] = {
-            "method": request.method[:20],
-            "path": path.encode("utf-8", "replace").decode(),
-            **({} if response is None else {"status": response.status}),
-            "ms": round((time.monotonic() - started) * 1000, 1),
-            "remote": self.auth.proxies.client_address(request.remote, request.headers),
-        }
-        if PRINCIPAL in request:
-            fields["principal"] = request[PRINCIPAL]
-        if UPLOAD_ID in request:
-            fields["upload_id"] = request[UPLOAD_ID]
-        if response is None:
-            access_log.log(level, "request", extra=event("request.aborted", **fields))
-        else:
-            access_log.log(level, "request", extra=event("request.answered", **fields))
-
-
-def _error_response(error: Exception) -> GatewayResponse | None:
-    """Return the response to what an endpoint raised; None: the connection is closed without one."""
-    if isinstance(error, Refusal):
-        return refusal_response(error)
-    if isinstance(error, ClientDisconnected):
-        return None
-    if isinstance(error, UnknownOutcome):
-        message = "closing connection without a response: outcome of the upload is unknown: %s"
-        log.error(message, error, extra=event("upload.unknown"))
-        return None
-    if (refusal := descriptor_refusal(error)) is not None:
-        log.error("a request was refused: %s", error, extra=event("descriptors.exhausted"))
-        return refusal_response(refusal)
-    log.error("a request failed", exc_info=error, extra=event("request.failed"))
-    message = "internal server error; the server log has details under this X-Request-Id"
-    return refusal_response(Refusal("internal", message))
+    def _record(self, request: web.BaseRequest, status: int | None, started: float, level: int) -> None:
+        """Count and log one request, the owner's own at the level debug."""
+        ending = Ending(status, started, request.get(PRINCIPAL), request.get(UPLOAD_ID))
+        self._access_log.record(request, ending, level)
 
 
 def _upload_with_put(allowed: str) -> Refusal:

@@ -157,15 +157,15 @@ class MemoryQueue:
 
     # -- the deliveries
 
-    def reserve(self, event: RecordedEvent) -> tuple[FirstRun, ...]:
-        """Return those deliveries of an event that are to be recorded as running."""
+    def reserve(self, event: RecordedEvent) -> dict[str, FirstRun]:
+        """Return those deliveries of an event that are to be recorded as running, by handler."""
         size = len(event.text)
         with self._lock:
             if not self._shares:
-                return ()
+                return {}
             max_count = min(MAX_WAITING // len(self._shares), MAX_WAITING_OF_HANDLER)
             max_bytes = MAX_WAITING_BYTES // len(self._shares)
-            runs = []
+            runs = {}
             for handler in event.handlers:
                 share = self._shares.get(handler)
                 if share is None or share.behind:
@@ -175,8 +175,8 @@ class MemoryQueue:
                     continue
                 share.count += 1
                 share.bytes += size
-                runs.append(FirstRun(event, handler, share))
-        return tuple(runs)
+                runs[handler] = FirstRun(event, handler, share)
+        return runs
 
     def leave(self, runs: Iterable[FirstRun]) -> None:
         """Note that these wait no longer: they begin, are returned, or were never recorded."""

@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import Identity
@@ -32,6 +33,10 @@ _EVENTS: Final = "(id, type, upload_id, path, holder, created, body)"
 _DELIVERIES: Final = "(event_id, handler, state, attempt, due, created, updated)"
 _ONCE: Final = "ON CONFLICT DO NOTHING"
 
+MAX_RECORDED_HERE: Final = 16
+"""Uploads up to which the thread that records them does so itself: the journal's thread works beside the
+event loop on more of them."""
+
 
 class EventRecord(NamedTuple):
     """One event of an upload for `handlers`. `body` is what they get, its secrets redacted."""
@@ -40,6 +45,10 @@ class EventRecord(NamedTuple):
     type: str
     body: dict[str, Any]
     handlers: Sequence[str]
+
+
+_NewDelivery = tuple[RecordedEvent, str, FirstRun | None]
+"""An event, one of its handlers, and the run of it that needs no claim, if any."""
 
 
 class UploadRecord(NamedTuple):
@@ -110,29 +119,74 @@ class JournalOutbox:
 
         Raises what JSON cannot write.
         """
-        events = [_recorded_event(r, event) for r in records for event in r.events if event.handlers]
-        pending = {record.upload_id for record in records if record.pending}
-        reserved = [
-            run
-            for event in events
-            if event.upload_id not in pending  # of these the body is not complete yet
-            for run in self._memory.reserve(event)
-        ]
-        runs = {(run.event.id, run.handler): run for run in reserved}
-        self._unpublished.hold([_held(event, runs) for event in events])
-
-        def operation(db: sqlite3.Connection) -> None:
-            self._database.check_files()
-            _record(db, records, events, runs)
+        deliveries = self._hold(records)
 
         def finish(future: Future[None]) -> None:
             if future.exception() is not None:
-                self._unpublished.release([event.id for event in events])
-                self._memory.leave(reserved)
+                self._drop(deliveries)
 
-        future = self._database.submit(operation)
+        future = self._database.submit(partial(self._record, records, deliveries))
         future.add_done_callback(finish)
         return future
+
+    def record_uploads_now(self, records: Sequence[UploadRecord]) -> None:
+        """Write uploads as `record_uploads` does, a few of them in this thread. Blocking.
+
+        Raises what that future would.
+        """
+        if len(records) > MAX_RECORDED_HERE:
+            return self.record_uploads(records).result()
+        deliveries = self._hold(records)
+        try:
+            self._database.run(partial(self._record, records, deliveries))
+        except BaseException:
+            self._drop(deliveries)
+            raise
+
+    def _hold(self, records: Sequence[UploadRecord]) -> list[_NewDelivery]:
+        """Return the deliveries of uploads, those with a first run in memory; all are held now."""
+        deliveries: list[_NewDelivery] = []
+        held: list[UnpublishedEvent] = []
+        for record in records:
+            for event in record.events:
+                if event.handlers:
+                    recorded = _recorded_event(record, event)
+                    # Of a pending object the body is not complete yet.
+                    runs = {} if record.pending else self._memory.reserve(recorded)
+                    deliveries += [(recorded, name, runs.get(name)) for name in event.handlers]
+                    claimed = [name for name in event.handlers if name not in runs]
+                    first_runs = tuple(runs.values())
+                    held.append(UnpublishedEvent(recorded.id, record.upload_id, claimed, first_runs))
+        self._unpublished.hold(held)
+        return deliveries
+
+    def _drop(self, deliveries: list[_NewDelivery]) -> None:
+        """Hold no longer what could not be recorded."""
+        self._unpublished.release({event.id for event, _, _ in deliveries})
+        self._memory.leave([run for _, _, run in deliveries if run is not None])
+
+    def _record(
+        self, records: Sequence[UploadRecord], deliveries: list[_NewDelivery], db: sqlite3.Connection
+    ) -> None:
+        self._database.check_files()
+        now = time.time()
+        events = {event.id: event for event, _, _ in deliveries}.values()
+        rows = [(e.id, e.type, e.upload_id, None, None, now, e.text) for e in events]
+        states = [("ready", 0) if run is None else ("running", 1) for _, _, run in deliveries]
+        insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
+        insert(db, "events", _EVENTS, rows)
+        last = insert(
+            db,
+            "deliveries",
+            _DELIVERIES,
+            [
+                (event.id, handler, *state, 0, now, now)
+                for (event, handler, _), state in zip(deliveries, states, strict=True)
+            ],
+        )
+        for seq, (event, _, run) in enumerate(deliveries, last - len(deliveries) + 1):
+            if run is not None:
+                run.seq, event.created = seq, now
 
     def move_upload(self, upload_id: str, path: str) -> Future[None]:
         """Change the final path of an upload that is not yet published."""
@@ -206,32 +260,6 @@ def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
 def _recorded_event(record: UploadRecord, event: EventRecord) -> RecordedEvent:
     body = json.dumps(event.body)
     return RecordedEvent(event.event_id, event.type, record.upload_id, record.path, body, event.handlers)
-
-
-def _held(event: RecordedEvent, runs: dict[tuple[str, str], FirstRun]) -> UnpublishedEvent:
-    first = [run for handler in event.handlers if (run := runs.get((event.id, handler)))]
-    claimed = [handler for handler in event.handlers if (event.id, handler) not in runs]
-    return UnpublishedEvent(event.id, event.upload_id, claimed, first)
-
-
-def _record(
-    db: sqlite3.Connection,
-    records: Sequence[UploadRecord],
-    events: Sequence[RecordedEvent],
-    runs: dict[tuple[str, str], FirstRun],
-) -> None:
-    """Write the rows; those of `runs` are running, and get their numbers."""
-    now = time.time()
-    pairs = [(event.id, handler) for event in events for handler in event.handlers]
-    insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
-    rows = [(event.id, event.type, event.upload_id, None, None, now, event.text) for event in events]
-    insert(db, "events", _EVENTS, rows)
-    states = [("running", 1) if pair in runs else ("ready", 0) for pair in pairs]
-    deliveries = [(*pair, *state, 0, now, now) for pair, state in zip(pairs, states, strict=True)]
-    last = insert(db, "deliveries", _DELIVERIES, deliveries)
-    for seq, pair in enumerate(pairs, last - len(pairs) + 1):
-        if (run := runs.get(pair)) is not None:
-            run.seq, run.event.created = seq, now
 
 
 def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:

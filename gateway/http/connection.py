@@ -25,7 +25,12 @@ from gateway.http.limits import (
     HeadCounter,
     WriteProgress,
 )
-from gateway.http.responses import SHORT_DRAIN_TIMEOUT, Response, refusal_response
+from gateway.http.responses import (
+    SHORT_DRAIN_TIMEOUT,
+    Response,
+    encode_response,
+    refusal_response,
+)
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.limits import Lease
 from gateway.limits.clients import client_network
@@ -67,7 +72,8 @@ class ClientConnection(web.RequestHandler):
             self._force_close = True
             log.info("connection refused", extra=event("connection.refused", reason=refusal.message))
             client = cast(asyncio.Transport, transport)
-            client.write(_raw_response(Refusal("overloaded", refusal.message)))
+            response = refusal_response(Refusal("overloaded", refusal.message))
+            client.write(encode_response(response.small(), close=True))
             client.close()
             return
         super().connection_made(transport)
@@ -126,7 +132,7 @@ class ClientConnection(web.RequestHandler):
         """
         count, body, size = self._request_count, self._latest_body, len(piece)
         received = 0 if body is None else body.total_bytes
-        super().data_received(piece)
+        self._feed_parser(piece)
         if new := self._request_count - count:
             if not self._head.is_small(size):
                 self._check_heads(new, size)
@@ -147,6 +153,9 @@ class ClientConnection(web.RequestHandler):
             self._head.add(size)
             if not self._head.remaining and not self._upgraded:
                 self._refuse(431, self._too_large())
+
+    def _feed_parser(self, piece: bytes) -> None:
+        super().data_received(piece)
 
     def _check_heads(self, new: int, size: int) -> None:
         """Put an error in the place of a request whose head is too large, and of what follows it."""
@@ -280,16 +289,3 @@ def refuse_request(request: web.BaseRequest, refusal: Refusal) -> Response:
     words = "malformed request" if refusal.code == "bad_request" else "request refused"
     log.info(words, extra=event("request.refused", **fields))
     return refusal_response(refusal)
-
-
-def _raw_response(refusal: Refusal) -> bytes:
-    """Return a whole response for a connection that no request is read from."""
-    response = refusal_response(refusal)
-    body = cast(bytes, response.body)
-    lines = [
-        f"HTTP/1.1 {response.status} {response.reason}",
-        *(f"{name}: {value}" for name, value in response.headers.items()),
-        f"Content-Length: {len(body)}",
-        "Connection: close",
-    ]
-    return "\r\n".join([*lines, "", ""]).encode() + body

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import HttpVersion10, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from gateway.errors import ConfigError, Refusal
 from gateway.http import connection
+from gateway.http.ambiguity import HTTP_VERSIONS, find_ambiguity
 from gateway.http.connection import ClientConnection, refuse_request
 from gateway.http.limits import ConnectionLimits
+from gateway.http.short_path import ShortPathConnection, Take
 from gateway.http.tracebacks import drop_tracebacks
-from gateway.telemetry.redaction import INTERNAL_HEADER
 
 log = logging.getLogger("gateway.http")
 
@@ -36,14 +38,6 @@ UPLOAD_ID: Final = web.RequestKey("upload_id", str)
 PRINCIPAL: Final = web.RequestKey("principal", str)
 """The name of who sent a request, for its line in the access log."""
 
-HTTP_VERSIONS: Final = (HttpVersion10, HttpVersion11)
-
-SINGLE_HEADERS: Final = ("Authorization", "Content-Type")
-"""Headers of one line, which decide something here: of two lines, others may read the other one."""
-
-_HOST: Final = re.compile(r"[A-Za-z0-9._~:\[\]!$&'()*+;=%-]*")
-_ABSOLUTE_TARGET: Final = re.compile(r"https?://([^/?#]+)", re.IGNORECASE)
-
 DEFAULT_LIMITS: Final = ConnectionLimits()
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -52,14 +46,32 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class _Server(web.Server):
     """Makes connections with limits, and checks their times while there are any."""
 
-    def __init__(self, limits: ConnectionLimits, handler: Handler, **named: Any) -> None:
-        super().__init__(handler, **named)
+    def __init__(
+        self, limits: ConnectionLimits, handler: Handler, take: Take | None, **named: Any
+    ) -> None:
+        super().__init__(handler, request_factory=self._new_request, **named)
         self._limits = limits
+        self._take = take
         self._checked = 0.0
         self._check_timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> web.RequestHandler:
-        return ClientConnection(self._limits, self, loop=self._loop, **self._kwargs)
+        if self._take is None:
+            return ClientConnection(self._limits, self, loop=self._loop, **self._kwargs)
+        return ShortPathConnection(self._take, self._limits, self, loop=self._loop, **self._kwargs)
+
+    def _new_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """Make the request of aiohttp's task, which has just taken its message."""
+        if isinstance(protocol, ShortPathConnection):
+            protocol.begin_ordinary()
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -77,8 +89,12 @@ class _Server(web.Server):
             self._check_timer = self._loop.call_later(connection.CHECK_INTERVAL, self._check)
 
 
-def make_runner(handler: Handler, limits: ConnectionLimits = DEFAULT_LIMITS) -> web.ServerRunner:
+def make_runner(
+    handler: Handler, limits: ConnectionLimits = DEFAULT_LIMITS, take: Take | None = None
+) -> web.ServerRunner:
     """Return a runner that gives each unambiguous request to `handler`, body unread and undecoded.
+
+    Whole small requests are offered to `take` first, if it is given (`short_path`).
 
     Raises `ConfigError` if aiohttp has only its parser in Python, which is more lenient.
     """
@@ -90,6 +106,7 @@ def make_runner(handler: Handler, limits: ConnectionLimits = DEFAULT_LIMITS) -> 
     server = _Server(
         limits,
         _refusing_ambiguous(handler),
+        take,
         auto_decompress=False,
         read_bufsize=READ_BUFFER_BYTES,
         keepalive_timeout=KEEP_ALIVE_TIMEOUT,
@@ -106,7 +123,7 @@ def make_runner(handler: Handler, limits: ConnectionLimits = DEFAULT_LIMITS) -> 
 
 def _refusing_ambiguous(handler: Handler) -> Handler:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        problem = _ambiguity(request)
+        problem = find_ambiguity(request.version, request.raw_path, request.headers)
         if "Upgrade" in request.headers:
             # We stay with HTTP/1.1, but aiohttp (3.14) loses bytes behind such a request: what came
             # next could be read from its middle.
@@ -125,57 +142,6 @@ def _refusing_ambiguous(handler: Handler) -> Handler:
         return response
 
     return handle
-
-
-def _ambiguity(request: web.BaseRequest) -> str | None:
-    """Return what the parser accepts, yet others might read differently: request smuggling."""
-    if request.version not in HTTP_VERSIONS:
-        return "the HTTP version is neither 1.0 nor 1.1"
-    codings = request.headers.get("Transfer-Encoding")
-    if codings is not None and codings.strip().lower() != "chunked":
-        return "unsupported Transfer-Encoding: send chunked"
-    if codings is not None and request.version < HttpVersion11:
-        return "Transfer-Encoding in an HTTP/1.0 request"  # RFC 9112 section 6.1
-    host = request.headers.get("Host", "")
-    if not _HOST.fullmatch(host):
-        return "invalid Host header"  # RFC 9112 section 3.2
-    absolute = None if request.raw_path.startswith("/") else _ABSOLUTE_TARGET.match(request.raw_path)
-    if absolute is not None and absolute[1].lower() != host.lower():
-        return "the Host header differs from the host of the request target"
-    repeated = (name for name in SINGLE_HEADERS if len(request.headers.getall(name, ())) > 1)
-    return next((f"more than one {name} header" for name in repeated), None)
-
-
-def replace_surrogates(value: str) -> str:
-    """Return a header's value as valid text: aiohttp leaves bytes that are not UTF-8 as surrogates."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def headers_as_dict(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers as a plain dict; lines of one name are joined (RFC 9110 section 5.2).
-
-    Without the internal credential: it is for `auth` alone, not for scripts.
-    """
-    values: dict[str, str] = {}
-    names: dict[str, str] = {}
-    for name, raw in headers.items():
-        lowered = name.lower()
-        if lowered == INTERNAL_HEADER.lower():
-            continue
-        value = raw if raw.isascii() else replace_surrogates(raw)
-        first = names.setdefault(lowered, name)
-        if first in values:
-            value = f"{values[first]}{'; ' if lowered == 'cookie' else ', '}{value}"
-        values[first] = value
-    return values
-
-
-def header_lines(headers: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return every line of each header, by its name in lower case (RFC 9110 section 5.3)."""
-    lines: dict[str, list[str]] = {}
-    for name, value in headers.items():
-        lines.setdefault(name.lower(), []).append(value)
-    return lines
 
 
 @contextlib.contextmanager

@@ -10,19 +10,29 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, NamedTuple, cast
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http_writer import _serialize_headers
+from aiohttp.web_response import REASON_PHRASES
+from multidict import CIMultiDict
 
 from gateway.auth.request import IncomingRequest
-from gateway.errors import Refusal, Terminated
+from gateway.errors import (
+    ClientDisconnected,
+    Refusal,
+    Terminated,
+    UnknownOutcome,
+    descriptor_refusal,
+)
 from gateway.http.socket_turns import duplicate_tcp_socket
 from gateway.http.tracebacks import drop_tracebacks
 from gateway.telemetry.logs import event
 
 log = logging.getLogger("gateway.http")
+server_log = logging.getLogger("gateway")
 
 SERVER: Final = "upload-gateway"
 
@@ -37,18 +47,14 @@ DETACHED: Final = web.RequestKey("detached", bool)
 """Set on a request whose socket was detached: its connection serves no other request."""
 
 _DRAIN_CHUNK_BYTES: Final = 64 << 10
+_WITHOUT_BODY: Final = frozenset({204, 304})
+"""Statuses whose responses have neither a body nor its length (RFC 9110 section 8.6)."""
 
 encode_json_string: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class GatewayResponse(web.StreamResponse):
     """A response that sends itself. Every endpoint returns one."""
-
-    def set_gateway_headers(self, request_id: str) -> None:
-        """Set the headers that the gateway gives to each response."""
-        self.headers["X-Request-Id"] = request_id
-        self.headers["Server"] = SERVER
-        self.headers["X-Content-Type-Options"] = "nosniff"
 
     async def send(self, request: web.BaseRequest, *, close: bool = False) -> None:
         """Send headers and body. Raises `ConnectionError` if the client has disconnected.
@@ -122,52 +128,47 @@ def is_unread(request: web.BaseRequest) -> bool:
     return not request.content.is_eof()
 
 
+class SmallResponse(NamedTuple):
+    """A response as plain data, for the short path; it is used once: encoding adds to `headers`."""
+
+    status: int
+    headers: MutableMapping[str, str]
+    content: bytes
+
+
+def encode_response(response: SmallResponse, *, close: bool = False) -> bytes:
+    """Return head and body of a response to HTTP/1.1, to the byte as aiohttp would send it.
+
+    Raises `ValueError` for a header that contains a line break.
+    """
+    status, headers, content = response
+    if status not in _WITHOUT_BODY:
+        headers["Content-Length"] = str(len(content))
+    headers["Date"] = rfc822_formatted_time()
+    if close:
+        headers.setdefault("Connection", "close")
+    status_line = f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}"
+    head = _serialize_headers(status_line, cast(CIMultiDict[str], headers))
+    return head + content
+
+
+def set_gateway_headers(headers: MutableMapping[str, str], request_id: str) -> None:
+    """Set the headers that the gateway gives to each response."""
+    headers["X-Request-Id"] = request_id
+    headers["Server"] = SERVER
+    headers["X-Content-Type-Options"] = "nosniff"
+
+
 class Response(GatewayResponse, web.Response):
     """A response whose body is in memory."""
+
+    def small(self) -> SmallResponse:
+        """Return the same as plain data."""
+        return SmallResponse(self.status, self.headers, cast(bytes | None, self._body) or b"")
 
     def release_body(self) -> None:
         """Let go of the body, which is sent or will never be."""
         self._body = self._compressed_body = None
-
-
-class SmallJsonResponse(GatewayResponse):
-    """A short JSON text, sent in one packet, past aiohttp's general and slower machinery."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(status=status)
-        self.content = text.encode()
-        self._sent = False
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Note whether the connection stays open; nothing is sent yet."""
-        self._request = request
-        if self._keep_alive is None:
-            self._keep_alive = request.keep_alive
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send headers and body. Raises `ConnectionError` if the client has disconnected."""
-        request = self._request
-        if self._sent or request is None:
-            return
-        self._sent = self._eof_sent = True
-        if request.transport is None:
-            raise ConnectionResetError("the client has disconnected")
-        request.transport.write(self._encode_headers(request) + self.content)
-        if request.protocol.writing_paused:
-            await request.writer.drain()
-
-    def _encode_headers(self, request: web.BaseRequest) -> bytes:
-        old = request.version < HttpVersion11
-        lines = [
-            f"HTTP/1.{0 if old else 1} {self.status} {self.reason}",
-            "Content-Type: application/json; charset=utf-8",
-            *[f"{name}: {value}" for name, value in self.headers.items()],
-            f"Content-Length: {len(self.content)}",
-            f"Date: {rfc822_formatted_time()}",
-        ]
-        if self.keep_alive == old:  # the other case is the default (RFC 9112 section 9.3)
-            lines.append("Connection: keep-alive" if old else "Connection: close")
-        return "\r\n".join([*lines, "", ""]).encode()
 
 
 def json_response(body: Any, status: int = 200) -> Response:
@@ -192,3 +193,21 @@ def refusal_response(refusal: Refusal) -> Response:
     if refusal.headers.get("Connection") == "close":
         response.force_close()
     return response
+
+
+def error_response(error: Exception) -> Response | None:
+    """Return the response to what an endpoint raised; None: the connection is closed without one."""
+    if isinstance(error, Refusal):
+        return refusal_response(error)
+    if isinstance(error, ClientDisconnected):
+        return None
+    if isinstance(error, UnknownOutcome):
+        message = "closing connection without a response: outcome of the upload is unknown: %s"
+        server_log.error(message, error, extra=event("upload.unknown"))
+        return None
+    if (refusal := descriptor_refusal(error)) is not None:
+        server_log.error("a request was refused: %s", error, extra=event("descriptors.exhausted"))
+        return refusal_response(refusal)
+    server_log.error("a request failed", exc_info=error, extra=event("request.failed"))
+    message = "internal server error; the server log has details under this X-Request-Id"
+    return refusal_response(Refusal("internal", message))

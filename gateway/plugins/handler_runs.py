@@ -10,9 +10,9 @@ from typing import Any, Final
 from gateway.errors import GatewayError, Refusal
 from gateway.plugins import Handler
 from gateway.plugins.scripting.callout import HTTPError
+from gateway.plugins.scripting.calls import TimedOut
 from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.executor import ExecutorLost
-from gateway.plugins.scripting.executor_thread import TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 from gateway.telemetry.logs import event
 

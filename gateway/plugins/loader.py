@@ -17,9 +17,9 @@ from gateway.domain.schedules import Schedule
 from gateway.errors import ConfigError
 from gateway.plugins.kinds import HANDLER, KINDS, Handler, Kind, ParsedPlugin, Plugin, parse
 from gateway.plugins.models import EVENTS, ConfigModel
+from gateway.plugins.scripting.calls import ScriptStopped
 from gateway.plugins.scripting.compile import PluginModules, show_lines
 from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
-from gateway.plugins.scripting.executor_thread import ScriptStopped
 from gateway.plugins.scripting.namespace import PluginContext, Services
 from gateway.plugins.scripting.values import Configs
 from gateway.plugins.secrets import LoadKeys, References, SecretKeys

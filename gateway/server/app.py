@@ -32,7 +32,7 @@ from gateway.server.endpoints import Endpoints, open_endpoints
 from gateway.server.process import protected_places
 from gateway.server.resources import Resources
 from gateway.server.script_services import HOOKS_GRACE
-from gateway.settings import Settings
+from gateway.settings import Settings, describe_processes
 from gateway.storage.local.one_time_marks import OneTimeMarks
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
@@ -69,15 +69,15 @@ class Gateway:
         return self.resources.base.shared.url
 
     def describe(self) -> list[str]:
-        """Return the lines of the start: where files go, what each plugin does, who may upload."""
+        """Return the lines of the start: where files go, processes, what plugins do, who may upload."""
         plugins, authorization = self.resources.plugins.describe(), _authorization(self.resources)
         return [*_places(self.resources), *plugins, authorization]
 
     def log_description(self) -> None:
         """Log the description, once for all processes."""
         if self.resources.base.state.slot == 0:
-            files, uploads, *plugins, authorization = self.describe()
-            for line in (files, uploads):
+            files, uploads, processes, *plugins, authorization = self.describe()
+            for line in (files, uploads, processes):
                 log.info("%s", line, extra=event("gateway.configured"))
             for line in plugins:
                 log.info("%s", line, extra=event("plugin.loaded"))
@@ -151,7 +151,7 @@ def _make_servers(settings: Settings, dispatcher: Dispatcher) -> list[web.Server
         is_shared_address=lambda peer: dispatcher.auth.proxies.believes(peer, {}),
     )
     return [
-        make_runner(dispatcher.handle, limits),
+        make_runner(dispatcher.handle, limits, dispatcher.take if settings.short_path else None),
         make_runner(dispatcher.handle_owner, replace(limits, share=None)),
     ]
 
@@ -212,7 +212,7 @@ async def _drain(dispatcher: Dispatcher, delivery: EventDelivery, grace: float) 
 async def _clean_up(dispatcher: Dispatcher, servers: list[web.ServerRunner]) -> None:
     """Close the connections. Requests that are cut off still need scripts and storage for their end."""
     await asyncio.gather(*(server.cleanup() for server in servers))
-    await dispatcher.wait_idle(CANCEL_TIMEOUT)
+    await dispatcher.serving.wait_idle(CANCEL_TIMEOUT)
 
 
 def _schedules(resources: Resources) -> dict[str, Schedule]:
@@ -220,15 +220,16 @@ def _schedules(resources: Resources) -> dict[str, Schedule]:
     return resources.plugins.current.schedules if resources.base.state.slot == 0 else {}
 
 
-def _places(resources: Resources) -> tuple[str, str]:
-    """Return the lines that say where files are stored, and where they are uploaded to."""
+def _places(resources: Resources) -> tuple[str, str, str]:
+    """Return the lines that say where files are stored and uploaded to, and how many processes serve."""
     settings, installation = resources.settings, resources.base.installation
     stored = settings.directory if settings.storage == "file" else settings.storage
     path = fill_variables(
         settings.file_upload_api_path,
         lambda name: "<name>" if name in {"filepath", "filename"} else f"<{name}>",
     )
-    return f"files: {stored}", f"uploads: {public_url(settings, installation.own)}{path}"
+    uploads = f"uploads: {public_url(settings, installation.own)}{path}"
+    return f"files: {stored}", uploads, describe_processes(settings.processes)
 
 
 def _authorization(resources: Resources) -> str:

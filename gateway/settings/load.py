@@ -1,6 +1,6 @@
 """Loads settings: precedence (flag, environment, file, default) and checks across settings.
 
-`load` opens no other file than the settings file.
+`load` opens no other file than the settings file, and for `--processes auto` the limits of the cores.
 """
 
 from __future__ import annotations

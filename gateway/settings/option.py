@@ -25,7 +25,7 @@ class Option:
     `group` is its heading, `metavar` stands for its value, `shown` documents a default that is
     computed. `path` values are made absolute; `secret` ones are never quoted in an error. `in_file`
     is False for settings that a file cannot hold, `in_flags` for secrets, which other users could
-    read in the process list.
+    read in the process list. The reference links to the how-to `page`.
     """
 
     group: str
@@ -37,6 +37,7 @@ class Option:
     in_file: bool = True
     separator: str = ","
     in_flags: bool = True
+    page: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

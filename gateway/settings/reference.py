@@ -65,7 +65,9 @@ def _table_row(row: Setting) -> str:
         default += " (not a key of the file)"
     shown = f"[={metavar}]" if row.is_switch else f" {metavar}"
     flag = f"`{row.flag}{shown}`" if row.option.in_flags else "no flag"
-    return f"| {flag} | `{row.variable}` | {default} | {row.option.help} |"
+    page = row.option.page
+    link = f". See [{page.replace('-', ' ')}](../how-to/{page}.md)" if page else ""
+    return f"| {flag} | `{row.variable}` | {default} | {row.option.help}{link} |"
 
 
 def _example_lines(row: Setting) -> str:

@@ -19,6 +19,7 @@ from gateway.domain.model import OnConflict
 from gateway.domain.path_template import UploadPathTemplate
 from gateway.settings import values
 from gateway.settings.access import ACCESS, JWT, AccessSettings
+from gateway.settings.cores import MAX_PROCESSES, process_count
 from gateway.settings.events import EVENTS, EventAndStorageSettings
 from gateway.settings.option import Option, Seconds, Setting
 
@@ -87,6 +88,15 @@ class Settings(AccessSettings, EventAndStorageSettings):
             "CIDR",
         ),
     ] = ()
+    short_path: Annotated[
+        bool,
+        BeforeValidator(values.truth),
+        Option(
+            _LISTENING,
+            "serve whole small requests as soon as they are read; false: each in a task of its own",
+            "true|false",
+        ),
+    ] = True
     grace: Annotated[
         Seconds, Option(_LISTENING, "how long a stop waits for running uploads", "TIME")
     ] = 30.0
@@ -245,7 +255,15 @@ class Settings(AccessSettings, EventAndStorageSettings):
         Option(_LIMITS, "request line and header lines of a request together", "SIZE", shown="32KiB"),
     ] = 32 * 1024
     processes: Annotated[
-        int, Field(ge=1, le=64), Option(_LIMITS, "server processes that share the port", "N")
+        int,
+        Field(ge=1, le=MAX_PROCESSES),
+        BeforeValidator(process_count),
+        Option(
+            _LIMITS,
+            "server processes that share the port; auto: one for each core that the gateway may use",
+            "N|auto",
+            page="use-all-cores",
+        ),
     ] = 1
 
     log_format: Annotated[

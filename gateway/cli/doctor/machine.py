@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from cryptography import x509
 from gateway.cli.doctor.finding import Finding
 from gateway.errors import ConfigError
 from gateway.http.sockets import tls_context
-from gateway.settings import Settings
+from gateway.settings import Settings, describe_processes, usable_cores
 
 MIN_OPEN_FILES: Final = 4096
 """An upload needs a connection and a file, a proxied request two connections."""
@@ -24,9 +23,8 @@ EXPIRES_SOON: Final = timedelta(days=14)
 
 def processes(settings: Settings) -> Iterator[Finding]:
     """There are no more processes than cores."""
-    cores = len(os.sched_getaffinity(0))
-    summary = f"--processes {settings.processes} on {cores} {'core' if cores == 1 else 'cores'}"
-    if settings.processes > cores:
+    summary = describe_processes(settings.processes)
+    if settings.processes > usable_cores():
         yield Finding("warn", summary, "more processes than cores only take memory")
     else:
         yield Finding("ok", summary)

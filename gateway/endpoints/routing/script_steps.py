@@ -33,8 +33,8 @@ from gateway.endpoints.routing.script_values import (
 from gateway.errors import GatewayError, RecordsUnavailable, Refusal
 from gateway.http.responses import GatewayResponse, Response
 from gateway.plugins.scripting.callout import HTTPError
+from gateway.plugins.scripting.calls import TimedOut
 from gateway.plugins.scripting.decision import InvalidResult
-from gateway.plugins.scripting.executor_thread import TimedOut
 from gateway.plugins.scripting.trace import place_of_error, plugin_traceback
 from gateway.telemetry import logs
 from gateway.telemetry.logs import event

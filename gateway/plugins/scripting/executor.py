@@ -8,18 +8,15 @@ probes from the server's thread, which is not blocked, and costs nothing while n
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from gateway.errors import GatewayError, Refusal
-from gateway.plugins.scripting.executor_thread import (
-    REACTION_TIMEOUT,
-    Closer,
-    ExecutorThread,
-    ScriptCall,
-)
+from gateway.plugins.scripting.calls import ScriptCall, result_of
+from gateway.plugins.scripting.executor_thread import REACTION_TIMEOUT, Closer, ExecutorThread
 from gateway.plugins.scripting.live_work import LiveWork
 from gateway.plugins.scripting.trace import frame_of, outermost_and_innermost, place_of_frame
 from gateway.telemetry.logs import event
@@ -87,6 +84,37 @@ class ScriptExecutor:
         """Start the thread now, rather than at the first call."""
         self._running_thread()
 
+    def submit(
+        self,
+        function: Callable[[], Awaitable[Result]],
+        timeout: float,
+        done: Callable[[Result, Exception | None], None],
+        *,
+        context: contextvars.Context | None = None,
+        suspends: bool = True,
+        live: LiveWork | None = None,
+    ) -> ScriptCall:
+        """Run `function()` in the executor and call `done(result, error)` later on, in no context.
+
+        Calls of one turn of the loop cross together. The script runs in `context`, by default in a
+        copy of this one. `suspends` is False for a coroutine that never awaits: it needs no task.
+        `live` gets what of the call has not ended, and may outlive its time-out. The error is what
+        the script raises, `ScriptStopped` for what would stop a program, `TimeoutError` after
+        `timeout` seconds, or `ExecutorLost`; the result is None then. The call that is returned can
+        be cancelled. Raises `ExecutorLost`, and `Refusal("overloaded")` with `max_calls` in flight.
+        """
+        thread = self._running_thread()
+        if len(thread.calls) >= self._max_calls:
+            raise Refusal("overloaded", "too many requests are waiting for handlers")
+        if context is None:
+            context = contextvars.copy_context()
+        deadline = time.monotonic() + timeout
+        call = ScriptCall(function, timeout, done, context, suspends, live, deadline, thread.loop)
+        thread.submit(call)
+        if self._probe_timer is None:
+            self._schedule_probe()
+        return call
+
     async def call_script(
         self,
         function: Callable[[], Awaitable[Result]],
@@ -95,26 +123,10 @@ class ScriptExecutor:
         suspends: bool = True,
         live: LiveWork | None = None,
     ) -> Result:
-        """Run `function()` in the executor, in a copy of this context, and return its result.
-
-        `suspends` is False for a coroutine that never awaits: it needs no task. `live` gets what of
-        the call has not ended, and may outlive its time-out. Raises what it raises, `ScriptStopped`
-        for what would stop a program, `TimeoutError` after `timeout` seconds, `ExecutorLost`,
-        `Refusal("overloaded")` with `max_calls` calls in flight.
-        """
-        thread = self._running_thread()
-        if len(thread.calls) >= self._max_calls:
-            raise Refusal("overloaded", "too many requests are waiting for handlers")
-        future = asyncio.get_running_loop().create_future()
-        call = ScriptCall(function, timeout, future, suspends, time.monotonic() + timeout, live)
-        thread.submit(call)
-        self._schedule_probe()
-        try:
-            result: Result = await call.result
-            return result
-        except asyncio.CancelledError:
-            thread.cancel_call(call)
-            raise
+        """Run `function()` as `submit` does and return its result, or raise its error."""
+        return await result_of(
+            lambda done: self.submit(function, timeout, done, suspends=suspends, live=live)
+        )
 
     async def close(self, grace: float) -> None:
         """Let calls in flight end for `grace` seconds, cancel the rest, stop the thread."""
@@ -122,9 +134,7 @@ class ScriptExecutor:
         thread = self._thread
         if thread is None:
             return
-        results = [call.result for call in thread.calls if not call.result.done()]
-        if results:
-            await asyncio.wait(results, timeout=grace)
+        await thread.wait_for_results(grace)
         thread.stop()
         self._fail_calls(thread, "the gateway is stopping")
         if self._probe_timer is not None:
@@ -147,9 +157,10 @@ class ScriptExecutor:
         return self._thread
 
     def _schedule_probe(self) -> None:
-        if self._probe_timer is None:
-            self._scheduled_at = time.monotonic()
-            self._probe_timer = asyncio.get_running_loop().call_later(PROBE_INTERVAL, self._probe)
+        self._scheduled_at = time.monotonic()
+        self._probe_timer = asyncio.get_running_loop().call_later(
+            PROBE_INTERVAL, self._probe, context=contextvars.Context()
+        )
 
     def _probe(self) -> None:
         """Check all calls at once: a timer for each of them costs more than a short script."""
@@ -165,7 +176,7 @@ class ScriptExecutor:
             self._awake_since = now
         latest = now - REACTION_TIMEOUT + PROBE_INTERVAL
         if self._awake_since < latest and any(
-            call.deadline < latest and not call.result.done() for call in thread.calls
+            call.deadline < latest and call.done is not None for call in thread.calls
         ):
             self._replace(thread)
         self._schedule_probe()
@@ -189,10 +200,10 @@ class ScriptExecutor:
             self._running_thread()
 
     def _fail_calls(self, thread: ExecutorThread, reason: str) -> None:
-        for call in thread.calls:
-            if not call.result.done():
-                call.result.set_exception(ExecutorLost(reason))
-        thread.calls.clear()
+        calls, thread.calls = thread.calls, set()
+        context = contextvars.Context()
+        for call in calls:
+            context.run(call.give_result, None, ExecutorLost(reason))
 
 
 class Watchdog:

@@ -10,20 +10,22 @@ import asyncio
 import contextlib
 import contextvars
 import ctypes
-import dis
 import functools
-import inspect
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from types import CodeType
 from typing import Any, Final
 
-from gateway.errors import GatewayError
-from gateway.plugins.scripting.live_work import LiveWork, ScriptThreads, add_task, keep_in
+from gateway.plugins.scripting.calls import (
+    ScriptCall,
+    ScriptStopped,
+    TimedOut,
+    as_exception,
+    contained,
+)
+from gateway.plugins.scripting.live_work import ScriptThreads, add_task, keep_in
 from gateway.plugins.scripting.trace import place_of_wait
 from gateway.telemetry.logs import event
 
@@ -33,43 +35,8 @@ REACTION_TIMEOUT: Final = 1.0
 CLEANUP_TIMEOUT: Final = 1.0
 """Seconds for cancelled tasks, and then for each closer, before the loop is closed."""
 
-_SUSPENDING: Final = frozenset({"SEND", "YIELD_VALUE", "YIELD_FROM"})
-"""What `await`, `async for` and `async with` are compiled to."""
-
 Closer = Callable[[], Awaitable[None]]
 log = logging.getLogger("gateway.executor")
-
-
-class ScriptStopped(GatewayError):
-    """A script raised what would stop a program (`SystemExit`, `KeyboardInterrupt`): only it stops."""
-
-
-class TimedOut(TimeoutError):
-    """A script ran longer than its time-out. `place` is the `file:line` where it waited, if known."""
-
-    def __init__(self, seconds: float, place: str | None) -> None:
-        where = f", waiting at {place}" if place else ""
-        super().__init__(f"not finished within {seconds:g} s{where}")
-        self.place = place
-
-
-@dataclass(slots=True, eq=False)
-class ScriptCall:
-    """One call of a script: its function, its context, its deadline and the future of its result.
-
-    `live`, if given, holds what of the call has not ended, also behind its result.
-    """
-
-    function: Callable[[], Awaitable[Any]]
-    timeout: float
-    result: asyncio.Future[Any]
-    suspends: bool
-    deadline: float
-    live: LiveWork | None = None
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    task: asyncio.Task[Any] | None = None
-    timer: asyncio.TimerHandle | None = None
-    time_out_error: TimedOut | None = None
 
 
 class ExecutorThread:
@@ -86,7 +53,8 @@ class ExecutorThread:
         self._caller_loop = asyncio.get_running_loop()
         self._closers = closers
         self._submitted: deque[ScriptCall] = deque()
-        self._results: deque[tuple[ScriptCall, Any, BaseException | None, bool]] = deque()
+        self._results: deque[tuple[ScriptCall, Any, Exception | None, bool]] = deque()
+        self._delivered: asyncio.Event | None = None
         self._start_scheduled = self._delivery_scheduled = self._stopping = False
         self._thread = threading.Thread(target=self._run_loop, name=f"script-{name}", daemon=True)
         self._thread.start()
@@ -104,10 +72,14 @@ class ExecutorThread:
             self._start_scheduled = True
             self.loop.call_soon_threadsafe(self._start_submitted)
 
-    def cancel_call(self, call: ScriptCall) -> None:
-        """Cancel a call whose caller was cancelled."""
-        with contextlib.suppress(RuntimeError):  # the loop may have been closed since
-            self.loop.call_soon_threadsafe(self._cancel_task, call)
+    async def wait_for_results(self, seconds: float) -> None:
+        """Wait until no caller waits for a result, `seconds` at most."""
+        self._delivered = delivered = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(call.done is not None for call in self.calls):
+                    delivered.clear()
+                    await delivered.wait()
 
     def stop(self) -> None:
         """Let the loop cancel its tasks, run its closers and end."""
@@ -133,16 +105,13 @@ class ExecutorThread:
 
     def _deliver_results(self) -> None:
         self._delivery_scheduled = False
-        while self._results:
+        for _ in range(len(self._results)):
             call, value, error, ended = self._results.popleft()
             if ended:
                 self.calls.discard(call)
-            if call.result.done():
-                continue
-            if error is None:
-                call.result.set_result(value)
-            else:
-                call.result.set_exception(error)
+            call.give_result(value, error)
+        if self._delivered is not None:
+            self._delivered.set()
 
     # The methods below run in the thread.
 
@@ -181,39 +150,48 @@ class ExecutorThread:
 
     def _start_submitted(self) -> None:
         self._start_scheduled = False
-        while self._submitted and not self._stopping:
+        tasks: list[ScriptCall] = []
+        # No more than are here now: whatever else the loop has to do comes between two batches.
+        for _ in range(len(self._submitted)):
+            if self._stopping:
+                return
             call = self._submitted.popleft()
             if call.suspends:
                 self._start_task(call)
+                tasks.append(call)
             else:
                 self._run_to_end(call)
+        if tasks:
+            self.loop.call_soon(self._watch_unfinished, tasks)
 
     def _start_task(self, call: ScriptCall) -> None:
         if call.live is not None:
             call.context.run(keep_in, call.live)
-        call.task = self.loop.create_task(_contained(call.function), context=call.context)
+        call.task = self.loop.create_task(contained(call.function), context=call.context)
         call.task.add_done_callback(functools.partial(self._finish_task, call))
-        if call.live is not None:
-            add_task(call.live, call.task)
-        remaining = max(0.0, call.deadline - time.monotonic())
-        call.timer = self.loop.call_later(remaining, self._time_out, call)
+
+    def _watch_unfinished(self, calls: Sequence[ScriptCall]) -> None:
+        """Watch the calls that their first step has not ended: few do not, and a timer costs a lot."""
+        now = time.monotonic()
+        for call in calls:
+            if call.task is None or call.task.done():
+                continue
+            if call.live is not None:
+                add_task(call.live, call.task)
+            call.timer = self.loop.call_later(max(0.0, call.deadline - now), self._time_out, call)
 
     def _run_to_end(self, call: ScriptCall) -> None:
         """Run a script that never suspends, without a task."""
         value: Any = None
         error: BaseException | None = None
         try:
-            call.context.run(_contained(call.function).send, None)
+            call.context.run(contained(call.function).send, None)
             error = ScriptStopped("the script suspended although it has no `await`")
         except StopIteration as end:
             value = end.value
-        except asyncio.CancelledError:
-            error = ScriptStopped("the script was cancelled")
         except BaseException as raised:
             error = raised
-        if time.monotonic() > call.deadline:
-            error = TimedOut(call.timeout, None)
-        self._send_result(call, value, _as_stopped(error), ended=True)
+        self._end_call(call, value, error)
 
     def _time_out(self, call: ScriptCall) -> None:
         if call.task is None:
@@ -230,53 +208,38 @@ class ExecutorThread:
         )
         self._send_result(call, None, call.time_out_error, ended=False)
 
-    def _cancel_task(self, call: ScriptCall) -> None:
-        if call.task is not None:
-            call.task.cancel()
-
     def _finish_task(self, call: ScriptCall, task: asyncio.Task[Any]) -> None:
         if call.timer is not None:
             call.timer.cancel()
-        error = ScriptStopped("the script was cancelled") if task.cancelled() else task.exception()
-        error = call.time_out_error or _as_stopped(error)
-        self._send_result(call, None if error else task.result(), error, ended=True)
+        if task.cancelled():
+            self._end_call(call, None, ScriptStopped("the script was cancelled"))
+        elif (error := task.exception()) is not None:
+            self._end_call(call, None, error)
+        else:
+            self._end_call(call, task.result(), None)
+
+    def _end_call(self, call: ScriptCall, value: Any, error: BaseException | None) -> None:
+        """Send the result of a call, or its time-out, also where it has blocked until then."""
+        if call.time_out_error is not None:
+            error = call.time_out_error
+        elif time.monotonic() > call.deadline:
+            error = TimedOut(call.timeout, None)
+        if error is None:
+            self._send_result(call, value, None, ended=True)
+        else:
+            self._send_result(call, None, as_exception(error), ended=True)
 
     def _send_result(
-        self, call: ScriptCall, value: Any, error: BaseException | None, *, ended: bool
+        self, call: ScriptCall, value: Any, error: Exception | None, *, ended: bool
     ) -> None:
         self._results.append((call, value, error, ended))
         if not self._delivery_scheduled:
             self._delivery_scheduled = True
             with contextlib.suppress(RuntimeError):  # the caller's loop may have been closed since
-                self._caller_loop.call_soon_threadsafe(self._deliver_results)
-
-
-def never_suspends(function: Callable[..., Any]) -> bool:
-    """Tell whether an `async def` has no `await`, nor anything else that could suspend it."""
-    code = getattr(function, "__code__", None)
-    return isinstance(code, CodeType) and _code_never_suspends(code)
-
-
-@functools.lru_cache(maxsize=1024)
-def _code_never_suspends(code: CodeType) -> bool:
-    flags = code.co_flags & (inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
-    return flags == inspect.CO_COROUTINE and all(
-        step.opname not in _SUSPENDING for step in dis.get_instructions(code)
-    )
-
-
-async def _contained(function: Callable[[], Awaitable[Any]]) -> Any:
-    """Run a script so that nothing it raises reaches the loop (asyncio lets SystemExit through)."""
-    try:
-        return await function()
-    except (SystemExit, KeyboardInterrupt, StopIteration) as error:
-        raise ScriptStopped(f"the script raised {type(error).__name__}") from error
-
-
-def _as_stopped(error: BaseException | None) -> BaseException | None:
-    if isinstance(error, GeneratorExit):
-        return ScriptStopped("the script raised GeneratorExit")
-    return error
+                # In no context: this one belongs to another request.
+                self._caller_loop.call_soon_threadsafe(
+                    self._deliver_results, context=contextvars.Context()
+                )
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from gateway.server.supervisor import Supervisor
+from gateway.settings import usable_cores
 from tests.conftest import StartProcess
 from tests.support import PROJECT
 from tests.support.harness import (
@@ -510,6 +512,36 @@ async def test_a_process_that_cannot_start_is_told_of_and_the_others_go_on(
 
 
 # -- fewer and more
+
+
+@pytest.fixture
+def on_cores() -> Iterator[Callable[[int], None]]:
+    """Let the gateways that start from now on use so many cores only."""
+    mine = os.sched_getaffinity(0)
+    yield lambda count: os.sched_setaffinity(0, sorted(mine)[:count])
+    os.sched_setaffinity(0, mine)
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
+async def test_auto_is_a_process_for_each_core_of_each_start(
+    gateway_process: StartProcess, recorder: RunRecorder, on_cores: Callable[[int], None]
+) -> None:
+    flags = ("--processes", "auto", *recorder.flags)
+    on_cores(2)
+    gateway = gateway_process(*flags)
+    assert len(messages(gateway, "processes: 2 on 2 cores")) == 1
+    ids = await served_by_all(gateway, 2)
+    dying = pid_of(gateway, 1)
+    os.kill(dying, signal.SIGKILL)
+    await until_up(gateway, 2, but=dying)
+    ids |= {len(ids) + slot: upload_id for slot, upload_id in (await served_by_all(gateway, 2)).items()}
+    await wait_settled(gateway)
+    assert gateway.terminate() == 0
+    on_cores(1)
+    single = gateway_process(*flags)
+    assert len(messages(single, "processes: 1 on 1 core")) == 1
+    for upload_id in ids.values():
+        assert (await get(single, f"/-/uploads/{upload_id}")).json["handlers"][0]["state"] == "done"
 
 
 async def test_fewer_processes_take_over_what_the_others_left(

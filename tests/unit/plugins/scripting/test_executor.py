@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import Refusal
+from gateway.plugins.scripting.calls import ScriptStopped
 from gateway.plugins.scripting.compile import ScriptSource, compile_source
 from gateway.plugins.scripting.executor import MAX_REPLACEMENTS, ExecutorLost, ScriptExecutor
-from gateway.plugins.scripting.executor_thread import ScriptStopped
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, Services, run_script
 from gateway.plugins.scripting.values import Configs
 from gateway.telemetry import logs

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from gateway.plugins.scripting.calls import ScriptStopped, TimedOut, never_suspends
 from gateway.plugins.scripting.executor import ScriptExecutor
-from gateway.plugins.scripting.executor_thread import ScriptStopped, TimedOut, never_suspends
 from gateway.telemetry import logs
 
 

@@ -1,0 +1,154 @@
+"""Offers whole small requests to the endpoints that can serve them at once (`http.short_path`).
+
+An endpoint takes a request before any side effect, or leaves it to the ordinary path, which refuses it,
+waits for something, or serves what is rare. Both paths call the same plain functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final
+
+from gateway.auth.request import RequestHead
+from gateway.domain import failpoints
+from gateway.domain.model import random_bytes
+from gateway.endpoints.access_log import AccessLog, Ending
+from gateway.endpoints.serving import ServingCount
+from gateway.http.responses import SmallResponse, encode_response, error_response, set_gateway_headers
+from gateway.http.short_path import ShortRequest
+from gateway.http.tracebacks import drop_tracebacks
+from gateway.telemetry import logs
+from gateway.telemetry.redaction import Redaction
+
+API_PREFIX: Final = "/-/"
+
+
+class ExchangeContext:
+    """What all exchanges of a process share."""
+
+    def __init__(self, access_log: AccessLog, redaction: Redaction, serving: ServingCount) -> None:
+        self.access_log = access_log
+        self.redaction = redaction
+        self.serving = serving
+
+
+class ShortExchange:
+    """One request that an endpoint may take: `begin`, then exactly one of `respond` and `fail`.
+
+    `upload_id` goes into the access line, as the caller of `head` does.
+    """
+
+    __slots__ = ("_context", "_request", "_started", "begun", "head", "request_id", "upload_id")
+
+    def __init__(self, context: ExchangeContext, request: ShortRequest) -> None:
+        self._context = context
+        self._request = request
+        self._started = time.monotonic()
+        self.request_id = random_bytes(8).hex()
+        self.upload_id: str | None = None
+        self.begun = False
+        self.head = RequestHead(request.method, request.raw_path, request.headers, request.remote)
+
+    @property
+    def request(self) -> ShortRequest:
+        """The request on its connection."""
+        return self._request
+
+    @property
+    def body(self) -> bytes:
+        """The whole body, until `begin`."""
+        return self._request.body
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has disconnected."""
+        return self._request.disconnected
+
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` once the client disconnects; return what ends that."""
+        return self._request.on_disconnect(callback)
+
+    def context(self) -> ExitStack:
+        """Bind the log fields of the request, and hide its secrets, around what may log."""
+        stack = ExitStack()
+        fields = {"request_id": self.request_id}
+        if self.upload_id is not None:
+            fields["upload_id"] = self.upload_id
+        stack.enter_context(logs.bind(**fields))
+        headers, query, redaction = self.head.headers, self.head.raw_query, self._context.redaction
+        stack.enter_context(logs.hide(lambda: redaction.values(headers, query)))
+        return stack
+
+    def begin(self) -> None:
+        """Take the request."""
+        self.begun = True
+        self._context.serving.begin()
+        self._request.begin()
+
+    def respond(self, response: SmallResponse, *, close: bool = False) -> None:
+        """Send a response, and count and log the request."""
+        set_gateway_headers(response.headers, self.request_id)
+        self._record(response.status)
+        try:
+            content = encode_response(response, close=close)
+        except ValueError as error:  # a header that a script or an upstream wrote
+            self._abort(error)
+            return
+        self._request.end(content, close=close)
+        failpoints.hit("after answer")
+        self._context.serving.end()
+
+    def fail(self, error: Exception) -> None:
+        """Send the response to an error; close the connection without one where none is true."""
+        with self.context():
+            response = error_response(error)
+        drop_tracebacks(error)
+        if response is None:
+            self._record(None)
+            self._request.end(None)
+            self._context.serving.end()
+            return
+        self.respond(response.small(), close=self._request.body_exists)
+
+    def _abort(self, error: Exception) -> None:
+        with self.context():
+            error_response(error)
+        self._request.end(None)
+        self._context.serving.end()
+
+    def _record(self, status: int | None) -> None:
+        principal = None
+        if self.head.caller is not None and self.head.caller.principal is not None:
+            principal = self.head.caller.principal["name"]
+        ending = Ending(status, self._started, principal, self.upload_id)
+        access_log = self._context.access_log
+        if not access_log.writes():
+            access_log.record(self._request, ending)
+            return
+        with logs.bind(request_id=self.request_id):
+            access_log.record(self._request, ending)
+
+
+Offer = Callable[[ShortExchange], bool]
+"""Takes an exchange, or leaves it. Raises `Refusal` for what the ordinary path refuses."""
+
+
+def make_take(context: ExchangeContext, offer: Offer) -> Callable[[ShortRequest], bool]:
+    """Return the `Take` of a server. What is refused before an endpoint has taken it is left."""
+
+    def take(request: ShortRequest) -> bool:
+        if request.raw_path.startswith(API_PREFIX):
+            return False
+        exchange = None
+        try:
+            exchange = ShortExchange(context, request)
+            return offer(exchange)
+        except Exception as error:
+            if exchange is None or not exchange.begun:
+                return False  # the ordinary path meets it again, and answers
+            exchange.fail(error)
+            return True
+
+    return take
