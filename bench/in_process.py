@@ -1,0 +1,198 @@
+"""A gateway in this process, and requests to it without sockets: what `layers` measures.
+
+Small requests, some at once, are given to `data_received` of the server's connections, and the responses
+counted. So no client and no kernel share the processors, and a figure is the least of many batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from bench.bare import get_in_the_loop, in_the_loop
+from gateway.server.app import running_gateway
+from gateway.server.resources import open_resources
+from gateway.settings import load
+
+BODY: Final = b"x" * 4096
+JSON_BODY: Final = b'{"text": "' + b"x" * 4084 + b'"}'
+
+TASKS: Final = Path("/proc/self/task")
+
+Connect = Callable[[], web.RequestHandler]
+
+
+class Connection(asyncio.Transport):
+    """A connection without peer that counts the responses."""
+
+    def __init__(self, connect: Connect, request: bytes) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.responses = 0
+        self.failed = b""
+        self._request = request
+        self._protocol = connect()
+        self._protocol.connection_made(self)
+
+    def send(self) -> None:
+        """Let the request arrive at the server."""
+        self._protocol.data_received(self._request)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        head = bytes(data[:10])
+        if head.startswith(b"HTTP/1.1 "):
+            self.responses += 1
+            if head[9:] != b"2":
+                self.failed = bytes(data)
+
+    def writelines(self, list_of_data: Sequence[bytes | bytearray | memoryview]) -> None:  # type: ignore[override]
+        self.write(b"".join(list_of_data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def is_reading(self) -> bool:
+        return True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None:
+        self.failed = b"aborted"
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def end(self) -> None:
+        """Disconnect."""
+        self._protocol.connection_lost(None)
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many requests at once, batch by batch; `rounds` of them are one measurement."""
+
+    at_once: int
+    rounds: int
+    batches: int
+
+
+def request(method: str, target: str, body: bytes = b"") -> bytes:
+    """Return a whole request; `{}` in the target is a number of its own for each connection."""
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    kind = "Content-Type: application/json\r\n" if method == "POST" else ""
+    return f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{kind}{length}\r\n".encode() + body
+
+
+async def drive(connect: Connect, method: str, target: str, body: bytes, load: Load) -> dict[str, float]:
+    """Return the seconds that each thread took for a request, in the batch that took least.
+
+    Raises RuntimeError if a response is none of 2xx.
+    """
+    connections = [
+        Connection(connect, request(method, target.format(number), body))
+        for number in range(load.at_once)
+    ]
+    await _rounds(connections, load.rounds)  # warm
+    best: dict[str, float] = {}
+    gc.collect()
+    gc.freeze()  # as the gateway does once it serves
+    for _ in range(load.batches):
+        before = thread_seconds()
+        await _rounds(connections, load.rounds)
+        await _settled()
+        after = thread_seconds()
+        spent: dict[str, float] = {}
+        for (number, name), seconds in after.items():
+            took = (seconds - before.get((number, name), 0.0)) / (load.at_once * load.rounds)
+            spent[name] = spent.get(name, 0.0) + took
+        if not best or sum(spent.values()) < sum(best.values()):
+            best = spent
+    gc.unfreeze()
+    for connection in connections:
+        connection.end()
+    await asyncio.sleep(0)
+    return best
+
+
+async def _rounds(connections: Sequence[Connection], rounds: int) -> None:
+    for _ in range(rounds):
+        wanted = connections[0].responses + 1
+        for connection in connections:
+            connection.send()
+        while any(connection.responses < wanted for connection in connections):
+            await asyncio.sleep(0)
+            for connection in connections:
+                if connection.failed:
+                    raise RuntimeError(f"not answered 2xx: {connection.failed[:300]!r}")
+
+
+async def _settled() -> None:
+    """Wait until the other threads have done what comes after the responses."""
+    before: dict[tuple[int, str], float] = {}
+    while True:
+        now = {key: value for key, value in thread_seconds().items() if key[0] != os.getpid()}
+        if sum(now.values()) - sum(before.values()) < 0.0002:
+            return
+        before = now
+        await asyncio.sleep(0.02)
+
+
+def thread_seconds() -> dict[tuple[int, str], float]:
+    """Return the processor seconds of each thread of this process, by its number and name."""
+    seconds = {}
+    for task in TASKS.iterdir():
+        with contextlib.suppress(OSError):
+            name = (task / "comm").read_text().strip()
+            spent = int((task / "schedstat").read_text().split()[0]) / 1e9
+            if int(task.name) == os.getpid():
+                name, spent = "loop", time.thread_time()
+            seconds[(int(task.name), name.rstrip("_-0123456789"))] = spent
+    return seconds
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    folder: Path, plugins: Sequence[Path] = (), settings: Mapping[str, object] | None = None
+) -> AsyncIterator[Connect]:
+    """Start the gateway in this process; yield what opens a connection to it."""
+    given = {
+        "directory": str(folder),
+        "port": "0",
+        "durability": "none",
+        "downloads": True,
+        "plugins": [str(path) for path in plugins],
+        **(settings or {}),
+    }
+    resources = await asyncio.to_thread(open_resources, load(given, {}))
+    async with running_gateway(resources) as running:
+        server = running.servers[0].server
+        assert server is not None
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def bare(folder: Path) -> AsyncIterator[Connect]:
+    """Start the bare handlers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    app = web.Application()
+    app.router.add_put("/upload/{name:.+}", in_the_loop(folder))
+    app.router.add_get("/upload/{name:.+}", get_in_the_loop(folder))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        assert runner.server is not None
+        yield runner.server
+    finally:
+        await runner.cleanup()
