@@ -43,6 +43,7 @@ from gateway.server.process import (
 from gateway.server.script_services import connect_services, make_plugins
 from gateway.settings import Settings
 from gateway.storage.keyfile import read_secrets
+from gateway.storage.local.cached_read import CachedReader
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.storage import LocalStorage
 from gateway.storage.protocols import Storage
@@ -163,7 +164,13 @@ def _open_storage(base: ProcessBase, hooks: Hooks, clients: tuple[Clients, ...])
     read_pool = ReadPool(DISK_THREADS)
     if settings.storage == "file":
         exclusive = nullcontext if disk.rename_lock is None else disk.rename_lock.exclusive
-        storage = LocalStorage(disk.tree, committer.between_batches, exclusive, read_pool)
+        storage = LocalStorage(
+            disk.tree,
+            committer.between_batches,
+            exclusive,
+            read_pool,
+            CachedReader.where_supported(disk.tree),
+        )
         writer = LocalWriter(disk, committer, settings.file_mode)
         return StorageParts(storage, writer, committer, read_pool)
     reading, signing, writing = clients

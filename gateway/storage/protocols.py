@@ -133,6 +133,14 @@ class SinglePassReader(Protocol):
         Raises `Refusal` as `open` does, `Superseded` for a file that is cut short meanwhile.
         """
 
+    def read_parts_now(
+        self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
+    ) -> SinglePassRead | None:
+        """Do the same at once, without waiting for a disk; None where `read_parts` has to.
+
+        `choose` is called here, and `opened` is None. Raises `Refusal` as `open` does.
+        """
+
 
 class ExpiryRule(Protocol):
     """What a storage will remove by itself. As text it is for a person to read."""

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -22,6 +23,7 @@ from gateway.domain import paths
 from gateway.domain.grant import Grant
 from gateway.domain.model import Identity
 from gateway.errors import Refusal, Superseded
+from gateway.storage.local.cached_read import CachedReader
 from gateway.storage.local.listing import Entries, Entry, walk
 from gateway.storage.local.read_pool import ReadPool
 from gateway.storage.local.tree import DirectoryTree
@@ -53,12 +55,14 @@ class LocalStorage:
 
     `between_batches` runs removals while this process publishes nothing, `exclusive` keeps other
     processes from publishing. With a `read_pool`, `read_parts` uses its threads and belongs to its loop.
+    With a `cached_reader`, which belongs to that loop too, `read_parts_now` reads small files.
     """
 
     tree: DirectoryTree
     between_batches: RunBetweenBatches = asyncio.to_thread
     exclusive: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     read_pool: ReadPool | None = None
+    cached_reader: CachedReader | None = None
 
     async def stat(self, path: str) -> Stat:
         """Describe a file."""
@@ -86,6 +90,12 @@ class LocalStorage:
             reading = self.read_pool(work)
         fd, read = await _or_close(reading)
         return read if fd is None else replace(read, opened=_opened(read.stat, fd))
+
+    def read_parts_now(
+        self, path: str, choose: Callable[[Stat], Sequence[tuple[int, int]]]
+    ) -> SinglePassRead | None:
+        """Read parts of a small file without waiting for the disk, None where that is not possible."""
+        return None if self.cached_reader is None else self.cached_reader.read(path, choose)
 
     async def list(self, prefix: str, *, after: str | None = None) -> AsyncGenerator[Stat, None]:
         """Iterate over files in the order of their keys. Their stats have no type and no metadata."""
@@ -131,13 +141,15 @@ class LocalStorage:
 
     def _open(self, path: str) -> tuple[int, Stat]:
         """Return a descriptor and what it is. Raises `Refusal`."""
-        segments = paths.check_path(path)
+        segments, started = paths.check_path(path), time.time()
         with _as_refusals():
             fd = self.tree.open_file(segments)
         try:
-            attributes = read_xattr(fd)
+            attributes, status = read_xattr(fd), os.fstat(fd)
             clean_path = "/" + "/".join(segments)
-            stat = _described(clean_path, os.fstat(fd), attributes.mime, attributes.metadata)
+            stat = _described(clean_path, status, attributes.mime, attributes.metadata)
+            if self.cached_reader is not None:
+                self.cached_reader.remember(stat, status, started)
         except BaseException:
             os.close(fd)
             raise

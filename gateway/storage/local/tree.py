@@ -87,6 +87,11 @@ class DirectoryTree:
         self._protected = _protect(self._root, protected)
         self._fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    @property
+    def root_fd(self) -> int:
+        """The descriptor of DIRECTORY, the tree's to close."""
+        return self._fd
+
     def reload_protected(self, protected: Iterable[Path]) -> None:
         """Replace the protected places. Raises as the constructor does, and keeps the old ones then."""
         self._protected = _protect(self._root, protected)
