@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,13 +31,40 @@ TASKS: Final = Path("/proc/self/task")
 Connect = Callable[[], web.RequestHandler]
 
 
+class Client:
+    """Waits for the responses to one request on each of its connections."""
+
+    def __init__(self) -> None:
+        self._expected = 0
+        self._all_answered: asyncio.Future[None] | None = None
+
+    async def play(self, connections: Sequence[Connection], rounds: int) -> None:
+        """Send all requests at once and await all responses, so many times."""
+        for _ in range(rounds):
+            self._expected = len(connections)
+            self._all_answered = asyncio.get_running_loop().create_future()
+            for connection in connections:
+                connection.send()
+            await self._all_answered
+
+    def note(self, head: bytes) -> None:
+        """Note a response, or that a connection was aborted."""
+        self._expected -= 1
+        waiter = self._all_answered
+        if waiter is None or waiter.done():
+            return
+        if not head.startswith(b"HTTP/1.1 2"):
+            waiter.set_exception(RuntimeError(f"not answered 2xx: {head!r}"))
+        elif self._expected == 0:
+            waiter.set_result(None)
+
+
 class Connection(asyncio.Transport):
     """A connection without peer that counts the responses."""
 
-    def __init__(self, connect: Connect, request: bytes) -> None:
+    def __init__(self, client: Client, connect: Connect, request: bytes) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
-        self.responses = 0
-        self.failed = b""
+        self._client = client
         self._request = request
         self._protocol = connect()
         self._protocol.connection_made(self)
@@ -47,13 +74,11 @@ class Connection(asyncio.Transport):
         self._protocol.data_received(self._request)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        head = bytes(data[:10])
+        head = bytes(data[:300])
         if head.startswith(b"HTTP/1.1 "):
-            self.responses += 1
-            if head[9:] != b"2":
-                self.failed = bytes(data)
+            self._client.note(head)
 
-    def writelines(self, list_of_data: Sequence[bytes | bytearray | memoryview]) -> None:  # type: ignore[override]
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))
 
     def is_closing(self) -> bool:
@@ -69,7 +94,7 @@ class Connection(asyncio.Transport):
     def close(self) -> None: ...
 
     def abort(self) -> None:
-        self.failed = b"aborted"
+        self._client.note(b"aborted")
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -100,17 +125,18 @@ async def drive(connect: Connect, method: str, target: str, body: bytes, load: L
 
     Raises RuntimeError if a response is none of 2xx.
     """
+    client = Client()
     connections = [
-        Connection(connect, request(method, target.format(number), body))
+        Connection(client, connect, request(method, target.format(number), body))
         for number in range(load.at_once)
     ]
-    await _rounds(connections, load.rounds)  # warm
+    await client.play(connections, load.rounds)  # warm
     best: dict[str, float] = {}
     gc.collect()
     gc.freeze()  # as the gateway does once it serves
     for _ in range(load.batches):
         before = thread_seconds()
-        await _rounds(connections, load.rounds)
+        await client.play(connections, load.rounds)
         await _settled()
         after = thread_seconds()
         spent: dict[str, float] = {}
@@ -124,18 +150,6 @@ async def drive(connect: Connect, method: str, target: str, body: bytes, load: L
         connection.end()
     await asyncio.sleep(0)
     return best
-
-
-async def _rounds(connections: Sequence[Connection], rounds: int) -> None:
-    for _ in range(rounds):
-        wanted = connections[0].responses + 1
-        for connection in connections:
-            connection.send()
-        while any(connection.responses < wanted for connection in connections):
-            await asyncio.sleep(0)
-            for connection in connections:
-                if connection.failed:
-                    raise RuntimeError(f"not answered 2xx: {connection.failed[:300]!r}")
 
 
 async def _settled() -> None:
