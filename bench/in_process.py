@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,11 +107,16 @@ class Connection(asyncio.Transport):
 
 @dataclass(frozen=True)
 class Load:
-    """So many requests at once, batch by batch; `rounds` of them are one measurement."""
+    """`at_once` requests at once, `rounds` times in a batch."""
 
     at_once: int
     rounds: int
     batches: int
+
+    @property
+    def requests(self) -> int:
+        """The requests of a batch."""
+        return self.at_once * self.rounds
 
 
 def request(method: str, target: str, body: bytes = b"") -> bytes:
@@ -120,8 +126,10 @@ def request(method: str, target: str, body: bytes = b"") -> bytes:
     return f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{kind}{length}\r\n".encode() + body
 
 
-async def drive(connect: Connect, method: str, target: str, body: bytes, load: Load) -> dict[str, float]:
-    """Return the seconds that each thread took for a request, in the batch that took least.
+async def drive(
+    connect: Connect, method: str, target: str, body: bytes, load: Load
+) -> AsyncIterator[dict[str, float]]:
+    """Yield the processor seconds of each thread for a request, batch by batch.
 
     Raises RuntimeError if a response is none of 2xx.
     """
@@ -131,25 +139,28 @@ async def drive(connect: Connect, method: str, target: str, body: bytes, load: L
         for number in range(load.at_once)
     ]
     await client.play(connections, load.rounds)  # warm
-    best: dict[str, float] = {}
     gc.collect()
     gc.freeze()  # as the gateway does once it serves
-    for _ in range(load.batches):
-        before = thread_seconds()
-        await client.play(connections, load.rounds)
-        await _settled()
-        after = thread_seconds()
-        spent: dict[str, float] = {}
-        for (number, name), seconds in after.items():
-            took = (seconds - before.get((number, name), 0.0)) / (load.at_once * load.rounds)
-            spent[name] = spent.get(name, 0.0) + took
-        if not best or sum(spent.values()) < sum(best.values()):
-            best = spent
-    gc.unfreeze()
-    for connection in connections:
-        connection.end()
-    await asyncio.sleep(0)
-    return best
+    try:
+        for _ in range(load.batches):
+            before = thread_seconds()
+            await client.play(connections, load.rounds)
+            await _settled()
+            yield _spent(before, thread_seconds(), load.requests)
+    finally:
+        gc.unfreeze()
+        for connection in connections:
+            connection.end()
+
+
+def _spent(
+    before: Mapping[tuple[int, str], float], after: Mapping[tuple[int, str], float], requests: int
+) -> dict[str, float]:
+    spent: dict[str, float] = {}
+    for (number, name), seconds in after.items():
+        took = (seconds - before.get((number, name), 0.0)) / requests
+        spent[name] = spent.get(name, 0.0) + took
+    return spent
 
 
 async def _settled() -> None:
@@ -171,9 +182,14 @@ def thread_seconds() -> dict[tuple[int, str], float]:
             name = (task / "comm").read_text().strip()
             spent = int((task / "schedstat").read_text().split()[0]) / 1e9
             if int(task.name) == os.getpid():
-                name, spent = "loop", time.thread_time()
-            seconds[(int(task.name), name.rstrip("_-0123456789"))] = spent
+                name, spent = threading.main_thread().name, time.thread_time()
+            seconds[(int(task.name), thread_label(name))] = spent
     return seconds
+
+
+def thread_label(name: str) -> str:
+    """Return the name of a thread, or of the pool that it belongs to, as the kernel cuts it."""
+    return "loop" if name == threading.main_thread().name else name[:15].rstrip("_-0123456789")
 
 
 @contextlib.asynccontextmanager

@@ -67,6 +67,12 @@ class Meter:
             for undo in restore:
                 undo()
 
+    def per_request(self, requests: int) -> dict[tuple[str, str], float]:
+        """Return what was counted, seconds for each of so many requests; forget it."""
+        counted = {key: spent.seconds / requests for key, spent in self.spent.items()}
+        self.reset()
+        return counted
+
     def reset(self) -> None:
         """Forget what was counted."""
         self.spent.clear()
