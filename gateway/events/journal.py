@@ -15,7 +15,8 @@ from gateway.events.claims import UnpublishedEvents, Wakeups
 from gateway.events.database import Database, Row, select
 from gateway.events.journal_schema import migrate
 from gateway.events.ledger import JournalLedger
-from gateway.events.outbox import JournalOutbox, PendingUploads
+from gateway.events.outbox import JournalOutbox
+from gateway.events.pending_uploads import PendingUploads
 from gateway.events.published_notes import PublishedNotes
 from gateway.events.queue import JournalQueue
 from gateway.events.scheduler import ScheduleState

@@ -1,8 +1,7 @@
 """The journal as an outbox: what the commit writes before it publishes, and events of others.
 
 The commit's methods queue one small operation each and return its future, durable when done. The
-deliveries of an upload are held back in memory from their recording to their release. The row of an
-object is pending until it is known whether S3 has published it.
+deliveries of an upload are held back in memory from their recording to their release.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import itertools
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, NamedTuple
 
-from gateway.domain.model import OBJECT_CREATED, Identity
+from gateway.domain.model import Identity
 from gateway.events.claims import UnpublishedEvents, Wakeups
-from gateway.events.database import Database, insert
+from gateway.events.database import Database, insert, rows_by_id
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
 from gateway.events.protocols import NewEvent
 
@@ -30,6 +30,10 @@ _EVENTS: Final = "(id, type, upload_id, path, holder, created, body)"
 _DELIVERIES: Final = "(event_id, handler, state, due, created, updated)"
 _ONCE: Final = "ON CONFLICT DO NOTHING"
 
+MAX_RECORDED_HERE: Final = 16
+"""Uploads up to which the thread that records them does so itself: the journal's thread works beside the
+event loop on more of them."""
+
 
 class EventRecord(NamedTuple):
     """One event of an upload for `handlers`. `body` is what they get, its secrets redacted."""
@@ -38,6 +42,9 @@ class EventRecord(NamedTuple):
     type: str
     body: dict[str, Any]
     handlers: Sequence[str]
+
+
+_UploadEvent = tuple[str, EventRecord]
 
 
 class UploadRecord(NamedTuple):
@@ -101,25 +108,46 @@ class JournalOutbox:
 
     def record_uploads(self, records: Sequence[UploadRecord]) -> Future[None]:
         """Write uploads with their deliveries, all or none; they are not claimed before the release."""
-        events = [(r.upload_id, event) for r in records for event in r.events if event.handlers]
-        for upload_id, event in events:
-            self._unpublished.hold(event.event_id, upload_id, event.handlers)
-
-        def operation(db: sqlite3.Connection) -> None:
-            self._database.check_files()
-            now = time.time()
-            pairs = [(event.event_id, handler) for _, event in events for handler in event.handlers]
-            insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
-            insert(db, "events", _EVENTS, [_event(upload_id, event, now) for upload_id, event in events])
-            insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", 0, now, now) for pair in pairs])
+        events = self._hold(records)
 
         def finish(future: Future[None]) -> None:
             if future.exception() is not None:
                 self._unpublished.release(event.event_id for _, event in events)
 
-        future = self._database.submit(operation)
+        future = self._database.submit(partial(self._record, records, events))
         future.add_done_callback(finish)
         return future
+
+    def record_uploads_now(self, records: Sequence[UploadRecord]) -> None:
+        """Write uploads as `record_uploads` does, a few of them in this thread. Blocking.
+
+        Raises what that future would.
+        """
+        if len(records) > MAX_RECORDED_HERE:
+            return self.record_uploads(records).result()
+        events = self._hold(records)
+        try:
+            self._database.run(partial(self._record, records, events))
+        except BaseException:
+            self._unpublished.release(event.event_id for _, event in events)
+            raise
+
+    def _hold(self, records: Sequence[UploadRecord]) -> list[_UploadEvent]:
+        """Return the events that have handlers, each with the id of its upload; they are held now."""
+        events = [(r.upload_id, event) for r in records for event in r.events if event.handlers]
+        for upload_id, event in events:
+            self._unpublished.hold(event.event_id, upload_id, event.handlers)
+        return events
+
+    def _record(
+        self, records: Sequence[UploadRecord], events: list[_UploadEvent], db: sqlite3.Connection
+    ) -> None:
+        self._database.check_files()
+        now = time.time()
+        pairs = [(event.event_id, handler) for _, event in events for handler in event.handlers]
+        insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
+        insert(db, "events", _EVENTS, [_event(upload_id, event, now) for upload_id, event in events])
+        insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", 0, now, now) for pair in pairs])
 
     def move_upload(self, upload_id: str, path: str) -> Future[None]:
         """Change the final path of an upload that is not yet published."""
@@ -159,18 +187,10 @@ class JournalOutbox:
 
         def operation(db: sqlite3.Connection) -> dict[str, tuple[str, Identity]]:
             statement = "SELECT path, inode, bytes, mtime_ns FROM uploads WHERE id = ?"
-            rows = _rows_by_id(db, statement, upload_ids)
+            rows = rows_by_id(db, statement, upload_ids)
             return {upload_id: (str(path), Identity(*identity)) for upload_id, (path, *identity) in rows}
 
         return self._database.submit(operation)
-
-
-def _rows_by_id(
-    db: sqlite3.Connection, statement: str, upload_ids: Sequence[str]
-) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for upload_id in upload_ids:
-        if (row := db.execute(statement, (upload_id,)).fetchone()) is not None:
-            yield upload_id, row
 
 
 def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
@@ -205,79 +225,3 @@ def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
     insert(db, "events", _EVENTS, rows, on_conflict=_ONCE)
     due = [(e.id, handler, "ready", 0, e.created, now) for e in events for handler in e.handlers]
     insert(db, "deliveries", _DELIVERIES, due, on_conflict=_ONCE)
-
-
-_HANDLERS: Final = (
-    "SELECT e.upload_id, e.id, d.handler FROM uploads u JOIN events e ON e.upload_id = u.id"
-    " JOIN deliveries d ON d.event_id = e.id WHERE u.pending"
-)
-
-
-class PendingUpload(NamedTuple):
-    """A recorded upload: its id, its path, where it may lie, and its events."""
-
-    upload_id: str
-    path: str
-    place: dict[str, Any]
-    event_ids: tuple[str, ...]
-
-
-class PendingUploads:
-    """The rows with `pending`. Each is settled once; a release of its events lets them be claimed."""
-
-    def __init__(self, database: Database, unpublished: UnpublishedEvents) -> None:
-        self._database = database
-        self._unpublished = unpublished
-
-    def hold(self) -> Future[list[PendingUpload]]:
-        """After a start: return all of them, and hold back their deliveries."""
-
-        def operation(db: sqlite3.Connection) -> list[PendingUpload]:
-            handlers: dict[str, dict[str, list[str]]] = {}
-            for upload_id, event_id, handler in db.execute(_HANDLERS):
-                handlers.setdefault(upload_id, {}).setdefault(event_id, []).append(handler)
-            uploads = []
-            rows = db.execute("SELECT id, path, place FROM uploads WHERE pending")
-            for upload_id, path, place in rows:
-                events = handlers.get(upload_id, {})
-                for event_id, names in events.items():
-                    self._unpublished.hold(event_id, upload_id, names)
-                uploads.append(PendingUpload(upload_id, path, json.loads(place), tuple(events)))
-            return uploads
-
-        return self._database.submit(operation)
-
-    def move(self, upload_id: str, path: str, place: dict[str, Any]) -> Future[None]:
-        """Change the object of an upload that is not published."""
-
-        statement = "UPDATE uploads SET path = ?, place = ? WHERE id = ? AND pending"
-        return self._database.write(statement, (path, json.dumps(place), upload_id))
-
-    def mark_published(self, upload_id: str, etag: str) -> Future[None]:
-        """Note that it was published with this entity tag; its deliveries stay held."""
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute(
-                "UPDATE uploads SET pending = 0, place = json_set(place, '$.etag', ?)"
-                " WHERE id = ? AND pending",
-                (etag, upload_id),
-            )
-            db.execute(
-                "UPDATE events SET body = json_set(body, '$.etag', ?) WHERE upload_id = ? AND type = ?",
-                (etag, upload_id, OBJECT_CREATED),
-            )
-
-        return self._database.submit(operation)
-
-    def published_objects(self, upload_ids: Sequence[str]) -> Future[dict[str, tuple[str, str]]]:
-        """Return path and entity tag of those of `upload_ids` that were published."""
-
-        def operation(db: sqlite3.Connection) -> dict[str, tuple[str, str]]:
-            statement = (
-                "SELECT path, json_extract(place, '$.etag') FROM uploads"
-                " WHERE id = ? AND place IS NOT NULL AND NOT pending"
-            )
-            rows = _rows_by_id(db, statement, upload_ids)
-            return {upload_id: (str(path), str(etag)) for upload_id, (path, etag) in rows}
-
-        return self._database.submit(operation)

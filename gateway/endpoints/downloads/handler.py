@@ -29,7 +29,7 @@ from gateway.endpoints.downloads.response import (
 from gateway.endpoints.downloads.transfer import TransferPool
 from gateway.endpoints.short_path import ShortExchange
 from gateway.errors import Refusal, Superseded
-from gateway.http.protocol import headers_as_dict
+from gateway.http.header_fields import headers_as_dict
 from gateway.http.responses import GatewayResponse
 from gateway.limits import FairShare, MinRate
 from gateway.plugins.hooks import Hooks
