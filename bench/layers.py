@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -219,6 +221,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("bench.layers", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer batches")
     wish = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the upstream is stopped first
     logging.getLogger().setLevel(logging.WARNING)
     name_threads()
     load = Load(1, REQUESTS, 4 if wish.quick else BATCHES)

@@ -1,7 +1,7 @@
 """What each thread of a gateway takes for a request under load, read from the kernel's accounts.
 
-Unlike `layers`, with sockets, a client beside it and cold caches: 1.5 to 2.5 times as much, most with one
-connection. `switches` is how often a thread waited for something, for each request.
+Unlike `layers`, with sockets, a client beside it and cold caches: 1.5 to 2.5 times as much, most with
+one connection.
 """
 
 from __future__ import annotations
@@ -80,11 +80,15 @@ def line(title: str, connections: int, sample: Sample, taken: Mapping[str, Accou
     return f"{title:<22} {connections:>3} {rate:>8.0f} {total:>7.0f}   {threads}"
 
 
-class _Named(Ours):
+class NamedGateway(Ours):
+    """The gateway with names on its threads."""
+
     starter = STARTER
 
 
-class _NamedProxy(OursProxy):
+class NamedProxy(OursProxy):
+    """The same as a proxy."""
+
     starter = STARTER
 
 
@@ -101,20 +105,24 @@ def servers(folder: Path) -> Iterator[list[tuple[str, Contestant, Wrk]]]:
 
     with ExitStack() as stack:
         listed: list[tuple[str, Contestant, Wrk]] = [
-            ("PUT", stack.enter_context(_Named(place(), "none")), put),
-            ("PUT, OnFileUploading", stack.enter_context(_Named(place(), "none", ("uploading",))), put),
+            ("PUT", stack.enter_context(NamedGateway(place(), "none")), put),
             (
-                "PUT, both hooks",
-                stack.enter_context(_Named(place(), "none", ("uploading", "uploaded"))),
+                "PUT, OnFileUploading",
+                stack.enter_context(NamedGateway(place(), "none", ("uploading",))),
                 put,
             ),
-            ("GET", stack.enter_context(_Named(place(), "none", flags=("--downloads",))), get),
+            (
+                "PUT, both hooks",
+                stack.enter_context(NamedGateway(place(), "none", ("uploading", "uploaded"))),
+                put,
+            ),
+            ("GET", stack.enter_context(NamedGateway(place(), "none", flags=("--downloads",))), get),
             ("bare aiohttp: PUT", stack.enter_context(Bare(place())), put),
             ("bare aiohttp: GET", stack.enter_context(Bare(place())), get),
         ]
         try:
             upstream = stack.enter_context(NginxUpstream(place()))
-            proxy = stack.enter_context(_NamedProxy(place(), upstream))
+            proxy = stack.enter_context(NamedProxy(place(), upstream))
             listed.insert(4, ("POST to an upstream", proxy, Json(4096, 1, 1)))
         except NotInstalledError as error:
             print(f"nothing is proxied: {error}", file=sys.stderr)
