@@ -29,7 +29,7 @@ def spend(seconds: float) -> None:
 def named_threads() -> Iterator[None]:
     name_threads()
     yield
-    threading.setprofile(None)  # type: ignore[arg-type]
+    threading.setprofile(None)
 
 
 # -- the meter
