@@ -25,7 +25,7 @@ from tests.support.routing.proxying import (
     upstream,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.both_paths
 
 HASTY = Limits(connect=5.0, idle=0.2)
 OK = respond()
