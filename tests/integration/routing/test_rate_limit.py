@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from gateway.auth.tokens import token_digest
 from tests.support.harness import get
 from tests.support.routing.scripted import Serve, route
+
+pytestmark = pytest.mark.both_paths
 
 LIMIT = "rate_limit: {count: 2, seconds: 3600}\n"
 
