@@ -162,7 +162,7 @@ class BatchCommitter:
     ) -> list[StagedUpload]:
         """Write the rows in one transaction; return the uploads whose rows are durable."""
         try:
-            self._outbox.record_uploads([self._row(item, subscribers) for item in staged]).result()
+            self._outbox.record_uploads_now([self._row(item, subscribers) for item in staged])
         except sqlite3.Error as error:
             self._undo([item.request for item in staged], refusal_of(error), result)
             return []

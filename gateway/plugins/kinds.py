@@ -28,6 +28,7 @@ from gateway.plugins.models import (
     HandlerModel,
     HandlerTestModel,
 )
+from gateway.plugins.scripting.calls import never_suspends
 from gateway.plugins.scripting.compile import compile_source, provide_get_session
 from gateway.plugins.scripting.decision import Handle
 from gateway.plugins.scripting.namespace import PluginContext, ScriptContext, run_script
@@ -120,6 +121,7 @@ class Handler:
     """A handler of one event. `timeout` in seconds; `file` and `line` say where its document begins.
 
     `schedule` is there for the event `Schedule` only, `prefix` and `suffix` for `OnObjectCreated`.
+    `suspends` is False for a function that has no `await`.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Handler:
     tests: tuple[HandlerTestModel, ...]
     file: str
     line: int
+    suspends: bool
     function: Function = field(repr=False)
     code: CodeType = field(repr=False)
     document: Document = field(repr=False)
@@ -190,6 +193,7 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
     code = compile_source(document.source("script"))
     provide_get_session(model.script)
     names = _run_top_level(document, code, ScriptContext(model.name, document.folder, context))
+    function = _function(document, model.name, names)
     return Handler(
         name=model.name,
         event=model.event,
@@ -204,7 +208,8 @@ def _make_handler(parsed: ParsedPlugin, context: PluginContext) -> Handler:
         tests=tuple(model.tests),
         file=str(document.file),
         line=document.line(),
-        function=_function(document, model.name, names),
+        suspends=not never_suspends(function),
+        function=function,
         code=code,
         document=document,
     )

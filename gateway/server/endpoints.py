@@ -25,14 +25,17 @@ from gateway.endpoints.notifications.processor import (
 )
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
-from gateway.endpoints.routing.handler import Routing
+from gateway.endpoints.routing.handler import RouteSteps, Routing
 from gateway.endpoints.routing.proxy import Proxy
+from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
-from gateway.endpoints.uploads.handler import UploadHandler, UploadOutcomes
+from gateway.endpoints.uploads.handler import UploadHandler
+from gateway.endpoints.uploads.outcomes import UploadOutcomes
 from gateway.events.combined_ledger import CombinedLedger
 from gateway.events.protocols import Ledger
 from gateway.events.remote_ledger import RemoteLedger
+from gateway.http.cors import CorsPolicy
 from gateway.http.responses import ApiHandler
 from gateway.limits import MinRate
 from gateway.server.delivery import EventDelivery
@@ -137,14 +140,12 @@ async def _open_routing(
     proxy = Proxy(lambda request: auth.proxies.believes(request.remote, request.headers))
     await proxy.start()
     stack.push_async_callback(proxy.close)
-    return Routing(
-        resources.settings,
-        resources.plugins,
-        auth=auth,
-        hooks=resources.hooks,
-        proxy=proxy,
-        metrics=metrics,
-    )
+    origins, plugins = resources.settings.cors_origins, resources.plugins
+    scripts = ScriptSteps(resources.hooks.run_script, plugins.mask, proxy.fetch_whole)
+    default_cors = CorsPolicy(origins) if origins else None
+    counters = resources.base.shared.rate_counters
+    steps = RouteSteps(auth, scripts, proxy, default_cors, metrics, counters)
+    return Routing(resources.settings, plugins, auth, steps)
 
 
 def _open_notifications(

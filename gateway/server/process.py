@@ -23,6 +23,7 @@ from gateway.commit.records import LocalDisk, ProcessState
 from gateway.domain.addresses import host_port
 from gateway.events.journal import Journal
 from gateway.http.sockets import listening_socket
+from gateway.limits import FixedWindowCounters
 from gateway.server import forking
 from gateway.server.heartbeat import ProcessHealth
 from gateway.settings import Settings
@@ -76,6 +77,7 @@ class SharedResources:
     socket: socket.socket
     address: tuple[str, int]
     reservations: ReservationTable
+    rate_counters: FixedWindowCounters
     token: str | None
     fresh: FreshState
     _stack: ExitStack
@@ -115,8 +117,10 @@ def open_shared_resources(settings: Settings) -> SharedResources:
         stack.callback(port.close)
         host, number = port.getsockname()[:2]
         address, table = (str(host), int(number)), ReservationTable(settings.processes)
+        counters = FixedWindowCounters(settings.processes)
+        stack.callback(counters.close)
         discarding.pop_all()
-        return SharedResources(settings, port, address, table, token, fresh, stack.pop_all())
+        return SharedResources(settings, port, address, table, counters, token, fresh, stack.pop_all())
 
 
 @dataclass(frozen=True, slots=True)

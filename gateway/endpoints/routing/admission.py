@@ -1,14 +1,13 @@
 """The steps that admit a request to its route: authentication and authorization, then the rate limit.
 
 Every request is authenticated, whatever the route requires. Credentials of this gateway are not
-forwarded. The counters of rates live in this process, and survive a reload.
+forwarded. The counters of rates are those of all processes, and survive a reload.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import hdrs
@@ -19,7 +18,7 @@ from gateway.endpoints.routing.model import Next, Rate, RequestContext, Route
 from gateway.errors import Refusal
 from gateway.http.cors import CorsPolicy, refuse_cross_site
 from gateway.http.responses import GatewayResponse
-from gateway.limits import client_key
+from gateway.limits import FixedWindowCounters, client_key
 from gateway.telemetry.redaction import INTERNAL_HEADER
 
 PRINCIPAL_KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -33,9 +32,6 @@ TOKEN_HEADERS: Final = (hdrs.AUTHORIZATION, "X-Auth-Token")
 METHOD_OVERRIDES: Final = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
 METHOD_PARAMETER: Final = "_method"
 """What some frameworks read another method from."""
-
-MAX_COUNTERS: Final = 100_000
-"""Counters of rates; one more removes the oldest."""
 
 
 class AuthorizeStep:
@@ -53,11 +49,23 @@ class AuthorizeStep:
 
         As `Auth.authenticate`; `unauthorized`, `insufficient_scope`, `forbidden`, `bad_request`.
         """
-        route = context.route
         _refuse_other_method(context)
-        mode = self._auth.mode if route.auth == "default" else route.auth
-        caller = await self._auth.authenticate(context.incoming, jwt=mode == JWT)
-        context.principal = caller.principal
+        await self._auth.authenticate(context.incoming, jwt=self._mode(context.route) == JWT)
+        self.authorize(context)
+        return await call_next(context)
+
+    def is_known(self, context: RequestContext) -> bool:
+        """Authenticate at once; False where that has to wait. Raises as `Auth.authenticate`."""
+        return self._auth.authenticate_now(context.incoming) is not None
+
+    def _mode(self, route: Route) -> str:
+        return self._auth.mode if route.auth == "default" else route.auth
+
+    def authorize(self, context: RequestContext) -> None:
+        """Set the principal of a request whose caller is authenticated. Raises as `__call__`."""
+        route, mode = context.route, self._mode(context.route)
+        caller = context.incoming.caller
+        context.principal = None if caller is None else caller.principal
         context.incoming.reject_unenforceable_grant()
         self._remove_gateway_credentials(context)
         if route.auth == "default":
@@ -70,8 +78,7 @@ class AuthorizeStep:
         if mode != "none":
             _check_rights(context.principal or {}, route)
         elif context.principal is None:
-            refuse_cross_site(context.request, self._cors_policy(route))
-        return await call_next(context)
+            refuse_cross_site(context.incoming, self._cors_policy(route))
 
     def _remove_gateway_credentials(self, context: RequestContext) -> None:
         """Remove this gateway's tokens from what is forwarded; others are the upstream's.
@@ -120,40 +127,24 @@ def _check_rights(principal: Mapping[str, Any], route: Route) -> None:
     raise Refusal("insufficient_scope", message, {"WWW-Authenticate": challenge})
 
 
-class FixedWindowCounters:
-    """Counts by key, each within a window of seconds that begins with its first count."""
-
-    def __init__(
-        self, max_counters: int = MAX_COUNTERS, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._max_counters = max_counters
-        self._clock = clock
-        self._windows: dict[Hashable, tuple[int, float]] = {}
-
-    def increment(self, key: Hashable, window: float) -> tuple[int, float]:
-        """Count once; return the count in the window of `window` seconds, and the seconds left of it."""
-        now = self._clock()
-        count, end = self._windows.get(key, (0, now))
-        if end <= now:
-            self._windows.pop(key, None)  # a new window is the youngest
-            count, end = 0, now + window
-        self._windows[key] = count + 1, end
-        if len(self._windows) > self._max_counters:
-            del self._windows[next(iter(self._windows))]
-        return count + 1, end - now
-
-
 class RateLimitStep:
     """Sets `RateLimit-*` headers on responses; refuses what is too much with `Retry-After`."""
 
-    def __init__(self) -> None:
-        self._counters = FixedWindowCounters()
+    def __init__(self, counters: FixedWindowCounters) -> None:
+        self._counters = counters
 
     async def __call__(self, context: RequestContext, call_next: Next) -> GatewayResponse:
         """Count the request. Raises `Refusal("too_many_requests")`."""
+        headers = self.count(context)
+        response = await call_next(context)
+        response.headers.update(headers)
+        return response
+
+    def count(self, context: RequestContext) -> Mapping[str, str]:
+        """Count the request, and return the headers for its response. Raises as `__call__`."""
         rate = context.route.rate
         if rate is None:
-            return await call_next(context)
+            return {}
         # A reload that changes the rate begins a new window.
         key = (context.route.name, _client_key(context, rate), rate.count, rate.seconds)
         count, seconds_left = self._counters.increment(key, rate.seconds)
@@ -166,9 +157,7 @@ class RateLimitStep:
             headers["Retry-After"] = headers["RateLimit-Reset"]
             message = f"at most {rate.count} requests in {rate.seconds:g} seconds are allowed here"
             raise Refusal("too_many_requests", message, headers)
-        response = await call_next(context)
-        response.headers.update(headers)
-        return response
+        return headers
 
 
 def _client_key(context: RequestContext, rate: Rate) -> str:

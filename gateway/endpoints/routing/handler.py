@@ -16,7 +16,6 @@ from gateway.endpoints.routing.admission import AuthorizeStep, RateLimitStep
 from gateway.endpoints.routing.model import Next, RequestContext, Route, chain
 from gateway.endpoints.routing.openapi import document
 from gateway.endpoints.routing.plugin import KIND
-from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.routing.script_steps import ScriptSteps
 from gateway.endpoints.routing.table import MethodNotAllowed, RouteMatch, RouteTable
 from gateway.endpoints.routing.validate import BodyBuffer, ValidateStep
@@ -24,9 +23,8 @@ from gateway.endpoints.short_path import ShortExchange
 from gateway.http.cors import CorsPolicy, preflight_method, serve_cross_origin
 from gateway.http.request_body import expects_continue
 from gateway.http.responses import ApiHandler, GatewayResponse, Response, json_response
-from gateway.limits import MinRate
+from gateway.limits import FixedWindowCounters, MinRate
 from gateway.plugins import Plugins
-from gateway.plugins.hooks import Hooks
 from gateway.settings import Settings
 from gateway.telemetry.logs import event
 from gateway.telemetry.metrics import Metrics
@@ -40,7 +38,8 @@ class RouteSteps:
     """The steps of every route, in their order. A refusal comes before the body is requested.
 
     `default_cors` is for routes without a policy of their own. `metrics` counts the responses whose
-    status the route does not list as normal; None, in tests of plugins, counts none.
+    status the route does not list as normal; None, in tests of plugins, counts none. `counters` are
+    those of rate limits.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class RouteSteps:
         ask_upstream: Next,
         default_cors: CorsPolicy | None,
         metrics: Metrics | None,
+        counters: FixedWindowCounters,
     ) -> None:
         self._ask_upstream = ask_upstream
         self._default_cors = default_cors
@@ -58,7 +58,7 @@ class RouteSteps:
         steps = (
             self._cors,
             AuthorizeStep(auth, self.cors_policy),
-            RateLimitStep(),
+            RateLimitStep(counters),
             ValidateStep(self._bodies),
             self._count_abnormal,
             scripts.before,
@@ -108,23 +108,12 @@ class RouteSteps:
 class Routing:
     """Serves what routing plugins describe. One object per gateway, on the server's loop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        plugins: Plugins,
-        *,
-        auth: Auth,
-        hooks: Hooks,
-        proxy: Proxy,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, settings: Settings, plugins: Plugins, auth: Auth, steps: RouteSteps) -> None:
         self._settings = settings
         self._min_rate = MinRate(settings.min_rate)
         self._plugins = plugins
         self._auth = auth
-        origins = settings.cors_origins
-        scripts = ScriptSteps(hooks.run_script, plugins.mask, proxy.fetch_whole)
-        self._steps = RouteSteps(auth, scripts, proxy, CorsPolicy(origins) if origins else None, metrics)
+        self._steps = steps
 
     @property
     def table(self) -> RouteTable:

@@ -16,7 +16,8 @@ from aiohttp import hdrs, web
 
 from gateway.endpoints.routing.model import NOT_PROXIED_METHODS, RequestContext, Route
 from gateway.endpoints.routing.proxy_response import ProxyResponse, UpstreamResponse
-from gateway.endpoints.routing.upstream_call import UpstreamCaller, UpstreamFailed
+from gateway.endpoints.routing.upstream_call import UpstreamCaller
+from gateway.endpoints.routing.upstream_errors import UpstreamFailed
 from gateway.endpoints.routing.upstreams import UpstreamAttempt, Upstreams
 from gateway.endpoints.routing.whole_response import BufferedResponse, read_whole, request_whole
 from gateway.errors import Refusal

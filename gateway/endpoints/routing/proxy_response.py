@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 
 from gateway.endpoints.routing.forwarding import response_headers
 from gateway.endpoints.routing.proxy_request import ProxyRequestBody, UpstreamTimeout
+from gateway.endpoints.routing.upstream_connection import PlainResponse
 from gateway.http.protocol import abort
 from gateway.http.responses import GatewayResponse, is_unread
 from gateway.http.tracebacks import drop_tracebacks
@@ -39,7 +40,7 @@ class UpstreamResponse:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        response: aiohttp.ClientResponse | PlainResponse,
         request: web.BaseRequest,
         timeout: UpstreamTimeout,
         request_body: ProxyRequestBody | None,

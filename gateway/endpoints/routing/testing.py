@@ -33,6 +33,7 @@ from gateway.endpoints.routing.whole_response import BufferedResponse, request_w
 from gateway.errors import Refusal
 from gateway.http.cors import preflight_method
 from gateway.http.responses import GatewayResponse, Response, refusal_response
+from gateway.limits import FixedWindowCounters
 from gateway.plugins.models import AnswerModel
 from gateway.plugins.route_models import (
     RouteExpectModel,
@@ -145,7 +146,7 @@ async def _respond(
     if not context.route.allows(method):
         raise MethodNotAllowed(context.route.methods)
     scripts = ScriptSteps(run_script, str, upstream.fetch_whole)
-    steps = RouteSteps(_auth(context), scripts, upstream, default_cors=None, metrics=None)
+    steps = RouteSteps(_auth(context), scripts, upstream, None, None, FixedWindowCounters())
     return await steps.respond(context)
 
 

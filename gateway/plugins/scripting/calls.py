@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from gateway.errors import GatewayError
 from gateway.plugins.scripting.live_work import LiveWork
@@ -19,8 +19,16 @@ from gateway.plugins.scripting.live_work import LiveWork
 _SUSPENDING: Final = frozenset({"SEND", "YIELD_VALUE", "YIELD_FROM"})
 """What `await`, `async for` and `async with` are compiled to."""
 
+T = TypeVar("T")
 Done = Callable[[Any, Exception | None], None]
 """What gets the result of a call, or the exception that it ended with."""
+
+
+class Cancellable(Protocol):
+    """What has been submitted and can be given up."""
+
+    def cancel(self) -> None:
+        """End it and give no result."""
 
 
 class ScriptStopped(GatewayError):
@@ -82,6 +90,27 @@ class ScriptCall:
     def _cancel_task(self) -> None:
         if self.task is not None:
             self.task.cancel()
+
+
+async def result_of(submit: Callable[[Callable[[T, Exception | None], None]], Cancellable | None]) -> T:
+    """Return what `submit` gives to its receiver, or raise the error; cancelled, cancel it."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def receive(value: T, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    submitted = submit(receive)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if submitted is not None:
+            submitted.cancel()
+        raise
 
 
 async def contained(function: Callable[[], Awaitable[Any]]) -> Any:

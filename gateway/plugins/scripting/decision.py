@@ -41,10 +41,9 @@ class Handle:
     `latest_progress` is the units done and in all, as last reported.
     """
 
-    def __init__(self) -> None:
-        self.verdict: Verdict | None = None
-        self.invalid: InvalidResult | None = None
-        self.latest_progress: tuple[float, float] | None = None
+    verdict: Verdict | None = None
+    invalid: InvalidResult | None = None
+    latest_progress: tuple[float, float] | None = None
 
     @property
     def refusal(self) -> Verdict | None:
@@ -127,11 +126,15 @@ class Served(NamedTuple):
 
 
 _OPTIONAL_KEYS: Final = frozenset({"max_bytes", "on_conflict"})
+_NO_KEYS: Final[frozenset[str]] = frozenset()
 
 
 def read_changes(event: Event) -> Changes:
     """Read path, max_bytes and on_conflict of an event after its handler. Raises `InvalidResult`."""
     path = _path(event)
+    given = dict.keys(event)
+    if given.isdisjoint(_OPTIONAL_KEYS):
+        return Changes(path, _NO_KEYS)
     max_bytes = dict.get(event, "max_bytes")
     if max_bytes is not None and (
         not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0
@@ -140,7 +143,7 @@ def read_changes(event: Event) -> Changes:
     on_conflict = dict.get(event, "on_conflict", "replace")
     if on_conflict not in ON_CONFLICT:
         raise InvalidResult(f'event["on_conflict"] must be one of {", ".join(ON_CONFLICT)}')
-    keys = frozenset(dict.keys(event) & _OPTIONAL_KEYS)
+    keys = frozenset(given & _OPTIONAL_KEYS)
     return Changes(path, keys, max_bytes, cast(OnConflict, on_conflict))
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from gateway.errors import GatewayError, Refusal
-from gateway.plugins.scripting.calls import ScriptCall
+from gateway.plugins.scripting.calls import ScriptCall, result_of
 from gateway.plugins.scripting.executor_thread import REACTION_TIMEOUT, Closer, ExecutorThread
 from gateway.plugins.scripting.live_work import LiveWork
 from gateway.plugins.scripting.trace import frame_of, outermost_and_innermost, place_of_frame
@@ -125,14 +124,9 @@ class ScriptExecutor:
         live: LiveWork | None = None,
     ) -> Result:
         """Run `function()` as `submit` does and return its result, or raise its error."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        receive = functools.partial(_set_result, future)
-        call = self.submit(function, timeout, receive, suspends=suspends, live=live)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
+        return await result_of(
+            lambda done: self.submit(function, timeout, done, suspends=suspends, live=live)
+        )
 
     async def close(self, grace: float) -> None:
         """Let calls in flight end for `grace` seconds, cancel the rest, stop the thread."""
@@ -210,15 +204,6 @@ class ScriptExecutor:
         context = contextvars.Context()
         for call in calls:
             context.run(call.give_result, None, ExecutorLost(reason))
-
-
-def _set_result(future: asyncio.Future[Result], result: Result, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 class Watchdog:

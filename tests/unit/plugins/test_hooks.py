@@ -6,25 +6,19 @@ import asyncio
 import logging
 import os
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.domain.model import UPLOAD_FAILED, UPLOADED, UPLOADING, Delivery, RetryPolicy, Upload
-from gateway.endpoints.routing.plugin import routing_kind
 from gateway.errors import HandlerFailed, HandlerGone, Postponed, Refusal, Terminated
-from gateway.plugins import KINDS, Plugins
-from gateway.plugins.hooks import Hooks
 from gateway.plugins.scripting.executor import MAX_REPLACEMENTS
 from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
-from gateway.plugins.scripting.namespace import Services
 from tests.support import TESTS
+from tests.unit.plugins.conftest import Start
 
-Start = Callable[..., Awaitable[Hooks]]
 GOLDEN = TESTS / "golden" / "plugins"
-EVERY_KIND = (*KINDS, routing_kind("/upload/{filepath}"))
 
 
 def plugin(name: str, body: str, event: str = UPLOADING, more: str = "") -> str:
@@ -32,33 +26,6 @@ def plugin(name: str, body: str, event: str = UPLOADING, more: str = "") -> str:
     return (
         f"name: {name}\nevent: {event}\n{more}script: |\n  async def {name}(event, handle):\n{script}\n"
     )
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start hooks with these plugins, one file `0.yaml`, `1.yaml` ... each."""
-    running: list[tuple[Hooks, Plugins]] = []
-
-    async def begin(*texts: str, folder: Path = tmp_path) -> Hooks:
-        for number, text in enumerate(texts):
-            (tmp_path / f"{number}.yaml").write_text(text)
-        plugins = Plugins([folder], Services(), EVERY_KIND)
-        plugins.load()
-        hooks = Hooks(plugins)
-        running.append((hooks, plugins))
-        await hooks.start()
-        return hooks
-
-    yield begin
-    for hooks, plugins in running:
-        await hooks.close(0)
-        plugins.close()
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call an executor stuck after 0.2 s rather than 1 s."""
-    monkeypatch.setattr("gateway.plugins.scripting.executor.REACTION_TIMEOUT", 0.2)
 
 
 def upload(**values: Any) -> Upload:
@@ -439,7 +406,7 @@ async def test_a_run_whose_time_is_up_ends_when_its_thread_has_ended(
         await asyncio.to_thread(gate.write_text, "")
         return await wait_for_live_work(live, 30)
 
-    monkeypatch.setattr("gateway.plugins.hooks.wait_for_live_work", wait)
+    monkeypatch.setattr("gateway.plugins.delivery_runs.wait_for_live_work", wait)
     with pytest.raises(HandlerFailed, match=r"not finished within 0\.1 s"):
         await hooks.run_delivery(delivery(), {"gate": str(gate)})
     assert Path(f"{gate}.ended").exists()

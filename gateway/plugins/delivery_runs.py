@@ -1,0 +1,169 @@
+"""Runs handlers of journalled events, and knows which of them run and how far they are."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.domain.model import Delivery
+from gateway.errors import HandlerFailed, Postponed, Refusal
+from gateway.plugins import Handler
+from gateway.plugins.handler_runs import HandlerRun, log
+from gateway.plugins.scripting.calls import ScriptCall
+from gateway.plugins.scripting.decision import Handle
+from gateway.plugins.scripting.executor import ExecutorLost, ScriptExecutor
+from gateway.plugins.scripting.live_work import LiveWork, wait_for_live_work
+from gateway.plugins.scripting.values import Event
+from gateway.telemetry import logs
+
+Done = Callable[[Exception | None], None]
+
+
+class DeliveryRuns:
+    """Runs deliveries in `executor`. `mask` hides secrets in log lines and stored messages."""
+
+    def __init__(self, executor: ScriptExecutor, mask: Callable[[str], str]) -> None:
+        self.executor = executor
+        self.mask = mask
+        self.running: dict[tuple[str, str], Handle] = {}
+        """The handles of those that run, by event and handler."""
+        self.waits: set[asyncio.Task[None]] = set()
+        """Waits for what failed runs have left running."""
+
+    def submit(
+        self, handler: Handler, delivery: Delivery, event: dict[str, Any], done: Done
+    ) -> DeliveryRun:
+        """Run a handler on a complete event, then call `done(error)` as `Hooks.submit_delivery` says."""
+        run = DeliveryRun(self, handler, delivery, done)
+        run.start(Event(event))
+        return run
+
+    def progress(self, event_id: str, handler: str) -> dict[str, float] | None:
+        """Return the latest `done` and `total` of a running delivery, None if it reported none."""
+        handle = self.running.get((event_id, handler))
+        if handle is None or handle.latest_progress is None:
+            return None
+        done, total = handle.latest_progress
+        return {"done": done, "total": total}
+
+
+class DeliveryRun:
+    """One run of a handler of a journalled event."""
+
+    __slots__ = (
+        "_call",
+        "_context",
+        "_done",
+        "_handle",
+        "_handler",
+        "_key",
+        "_live",
+        "_runs",
+        "_started",
+        "_wait",
+    )
+
+    def __init__(self, runs: DeliveryRuns, handler: Handler, delivery: Delivery, done: Done) -> None:
+        self._runs = runs
+        self._handler = handler
+        self._key = (delivery.event_id, handler.name)
+        self._done: Done | None = done
+        self._handle = Handle()
+        self._live: LiveWork | None = set() if handler.suspends else None
+        self._context = logs.context_with(upload_id=delivery.upload_id, event_id=delivery.event_id)
+        self._started = time.monotonic()
+        self._call: ScriptCall | None = None
+        self._wait: asyncio.Task[None] | None = None
+
+    def start(self, event: Event) -> None:
+        """Run the handler; without an executor the result is given before this returns."""
+        self._runs.running[self._key] = self._handle
+        handler = self._handler
+        try:
+            self._call = self._runs.executor.submit(
+                functools.partial(handler.function, event, self._handle),
+                handler.timeout,
+                self._take_result,
+                context=self._context.copy(),
+                suspends=handler.suspends,
+                live=self._live,
+            )
+        except (ExecutorLost, Refusal) as error:
+            self._take_result(None, error)
+
+    def cancel(self) -> None:
+        """Cancel the handler or the wait for what it left, and do not call `done`."""
+        self._done = None
+        self._forget()
+        if self._call is not None:
+            self._call.cancel()
+        if self._wait is not None:
+            self._wait.cancel()
+
+    def _forget(self) -> None:
+        if self._runs.running.get(self._key) is self._handle:
+            del self._runs.running[self._key]
+
+    def _take_result(self, _: object, error: Exception | None) -> None:
+        self._forget()
+        succeeded = error is None and self._handle.invalid is None and self._handle.refusal is None
+        if succeeded and not log.isEnabledFor(logging.INFO):
+            self._finish(None)
+            return
+        milliseconds = (time.monotonic() - self._started) * 1000
+        run = HandlerRun(self._handler, self._handle, error, milliseconds, self._runs.mask)
+        try:
+            failure = self._context.run(self._take_outcome, run)
+        except Exception as raised:
+            failure = raised
+        if failure is not None and self._live:
+            self._wait_until_ended(failure, self._live)
+        else:
+            self._finish(failure)
+
+    def _take_outcome(self, run: HandlerRun) -> Exception | None:
+        """Log the outcome of a run; return why it has to run again, None if it has succeeded."""
+        message = run.failure_message()
+        run.log_outcome(message or "done")
+        if isinstance(run.error, Postponed):
+            return run.error
+        failure: Exception
+        if isinstance(run.error, ExecutorLost) and self._runs.executor.lost:
+            failure = Postponed("no script executor is left to run it: restart this process")
+        elif message is None:
+            return None
+        else:
+            failure = HandlerFailed(message, run.traceback())
+        failure.__cause__ = run.error
+        return failure
+
+    def _wait_until_ended(self, failure: Exception, live: LiveWork) -> None:
+        wait = self._wait_for(failure, live)
+        self._wait = asyncio.get_running_loop().create_task(wait, context=self._context)
+        self._runs.waits.add(self._wait)
+        self._wait.add_done_callback(self._runs.waits.discard)
+
+    async def _wait_for(self, failure: Exception, live: LiveWork) -> None:
+        """Wait for what a failed run has left running: its next run would overlap it.
+
+        At most as long as the run itself could take: a thread that hangs must not stop the handler for
+        ever.
+        """
+        handler = self._handler
+        if not await wait_for_live_work(live, handler.timeout):
+            log.warning(
+                "%s still runs %g s after it failed: its next run may overlap it",
+                handler.name,
+                handler.timeout,
+                extra=logs.event("delivery.overlapping", handler=handler.name),
+            )
+        self._finish(failure)
+
+    def _finish(self, error: Exception | None) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(error)
