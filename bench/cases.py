@@ -87,8 +87,7 @@ Make = Callable[[Path], Contestant]
 
 
 def _ours(*handlers: str, durability: Durability = "none", processes: int = 1) -> Make:
-    flags = ("--processes", str(processes))
-    return lambda folder: Ours(folder, durability, handlers, flags)
+    return lambda folder: Ours(folder, durability, handlers, processes=processes)
 
 
 def _nginx(folder: Path) -> Contestant:

@@ -71,13 +71,19 @@ def insert(
     rows: Sequence[Sequence[Any]],
     *,
     on_conflict: str = "",
-) -> None:
-    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason."""
+) -> int:
+    """Insert rows, as many as fit into one statement at a time; see `packed` for the reason.
+
+    Returns the number of the last row, 0 without rows. In a table with `AUTOINCREMENT` and without a
+    conflict they have successive numbers. Source: https://www.sqlite.org/autoinc.html
+    """
+    last = 0
     for start in range(0, len(rows), MAX_ROWS):
         chunk = rows[start : start + MAX_ROWS]
         marks = ", ".join([f"({', '.join('?' * len(chunk[0]))})"] * len(chunk))
         statement = f"INSERT INTO {table} {columns} VALUES {marks} {on_conflict}"  # noqa: S608 (ours)
-        db.execute(statement, [*itertools.chain.from_iterable(chunk)])
+        last = db.execute(statement, [*itertools.chain.from_iterable(chunk)]).lastrowid or 0
+    return last
 
 
 class Database(SqliteWriter):

@@ -1,7 +1,8 @@
 """The journal as an outbox: what the commit writes before it publishes, and events of others.
 
 The commit's methods queue one small operation each and return its future, durable when done. The
-deliveries of an upload are held back in memory from their recording to their release.
+deliveries of an upload are held back in memory from their recording to their release. Those that this
+process runs at once are recorded as running.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import Identity
-from gateway.events.claims import UnpublishedEvents, Wakeups
+from gateway.events.claims import Wakeups
 from gateway.events.database import Database, insert, rows_by_id
 from gateway.events.loop_bridge import BatchWriter, LoopBridge
+from gateway.events.memory_queue import FirstRun, MemoryQueue, RecordedEvent
 from gateway.events.protocols import NewEvent
+from gateway.events.unpublished import UnpublishedEvent, UnpublishedEvents
 
 _UPLOADS: Final = (
     "(id, path, bytes, mime, digests, device, inode, mtime_ns, principal, remote, created, committed,"
     " metadata, place, pending)"
 )
 _EVENTS: Final = "(id, type, upload_id, path, holder, created, body)"
-_DELIVERIES: Final = "(event_id, handler, state, due, created, updated)"
+_DELIVERIES: Final = "(event_id, handler, state, attempt, due, created, updated)"
 _ONCE: Final = "ON CONFLICT DO NOTHING"
 
 MAX_RECORDED_HERE: Final = 16
@@ -44,7 +47,8 @@ class EventRecord(NamedTuple):
     handlers: Sequence[str]
 
 
-_UploadEvent = tuple[str, EventRecord]
+_NewDelivery = tuple[RecordedEvent, str, FirstRun | None]
+"""An event, one of its handlers, and the run of it that needs no claim, if any."""
 
 
 class UploadRecord(NamedTuple):
@@ -71,9 +75,12 @@ class UploadRecord(NamedTuple):
 class JournalOutbox:
     """Records uploads and events, and wakes the claims of their handlers."""
 
-    def __init__(self, database: Database, unpublished: UnpublishedEvents, wakeups: Wakeups) -> None:
+    def __init__(
+        self, database: Database, unpublished: UnpublishedEvents, memory: MemoryQueue, wakeups: Wakeups
+    ) -> None:
         self._database = database
         self._unpublished = unpublished
+        self._memory = memory
         self._wakeups = wakeups
         bridge = LoopBridge(database)
         self._published = BatchWriter[Sequence[NewEvent]](bridge, self._write, self._notify)
@@ -96,25 +103,29 @@ class JournalOutbox:
         self._wakeups.notify({handler for event in events for handler in event.handlers})
 
     def has_unclaimed(self) -> Future[bool]:
-        """Return whether deliveries wait that were never claimed: their uploads may be unpublished."""
+        """Return whether deliveries may never have begun: their uploads may be unpublished."""
 
         def operation(db: sqlite3.Connection) -> bool:
             (exists,) = db.execute(
                 "SELECT EXISTS (SELECT 1 FROM deliveries WHERE state = 'ready' AND attempt = 0)"
+                " OR EXISTS (SELECT 1 FROM deliveries WHERE state = 'running' AND attempt = 1)"
             ).fetchone()
             return bool(exists)
 
         return self._database.submit(operation)
 
     def record_uploads(self, records: Sequence[UploadRecord]) -> Future[None]:
-        """Write uploads with their deliveries, all or none; they are not claimed before the release."""
-        events = self._hold(records)
+        """Write uploads with their deliveries, all or none; none is run before the release.
+
+        Raises what JSON cannot write.
+        """
+        deliveries = self._hold(records)
 
         def finish(future: Future[None]) -> None:
             if future.exception() is not None:
-                self._unpublished.release(event.event_id for _, event in events)
+                self._drop(deliveries)
 
-        future = self._database.submit(partial(self._record, records, events))
+        future = self._database.submit(partial(self._record, records, deliveries))
         future.add_done_callback(finish)
         return future
 
@@ -125,33 +136,61 @@ class JournalOutbox:
         """
         if len(records) > MAX_RECORDED_HERE:
             return self.record_uploads(records).result()
-        events = self._hold(records)
+        deliveries = self._hold(records)
         try:
-            self._database.run(partial(self._record, records, events))
+            self._database.run(partial(self._record, records, deliveries))
         except BaseException:
-            self._unpublished.release(event.event_id for _, event in events)
+            self._drop(deliveries)
             raise
 
-    def _hold(self, records: Sequence[UploadRecord]) -> list[_UploadEvent]:
-        """Return the events that have handlers, each with the id of its upload; they are held now."""
-        events = [(r.upload_id, event) for r in records for event in r.events if event.handlers]
-        for upload_id, event in events:
-            self._unpublished.hold(event.event_id, upload_id, event.handlers)
-        return events
+    def _hold(self, records: Sequence[UploadRecord]) -> list[_NewDelivery]:
+        """Return the deliveries of uploads, those with a first run in memory; all are held now."""
+        deliveries: list[_NewDelivery] = []
+        held: list[UnpublishedEvent] = []
+        for record in records:
+            for event in record.events:
+                if event.handlers:
+                    recorded = _recorded_event(record, event)
+                    # Of a pending object the body is not complete yet.
+                    runs = {} if record.pending else self._memory.reserve(recorded)
+                    deliveries += [(recorded, name, runs.get(name)) for name in event.handlers]
+                    claimed = [name for name in event.handlers if name not in runs]
+                    first_runs = tuple(runs.values())
+                    held.append(UnpublishedEvent(recorded.id, record.upload_id, claimed, first_runs))
+        self._unpublished.hold(held)
+        return deliveries
+
+    def _drop(self, deliveries: list[_NewDelivery]) -> None:
+        """Hold no longer what could not be recorded."""
+        self._unpublished.release({event.id for event, _, _ in deliveries})
+        self._memory.leave([run for _, _, run in deliveries if run is not None])
 
     def _record(
-        self, records: Sequence[UploadRecord], events: list[_UploadEvent], db: sqlite3.Connection
+        self, records: Sequence[UploadRecord], deliveries: list[_NewDelivery], db: sqlite3.Connection
     ) -> None:
         self._database.check_files()
         now = time.time()
-        pairs = [(event.event_id, handler) for _, event in events for handler in event.handlers]
+        events = {event.id: event for event, _, _ in deliveries}.values()
+        rows = [(e.id, e.type, e.upload_id, None, None, now, e.text) for e in events]
+        states = [("ready", 0) if run is None else ("running", 1) for _, _, run in deliveries]
         insert(db, "uploads", _UPLOADS, [_upload(record, now) for record in records])
-        insert(db, "events", _EVENTS, [_event(upload_id, event, now) for upload_id, event in events])
-        insert(db, "deliveries", _DELIVERIES, [(*pair, "ready", 0, now, now) for pair in pairs])
+        insert(db, "events", _EVENTS, rows)
+        last = insert(
+            db,
+            "deliveries",
+            _DELIVERIES,
+            [
+                (event.id, handler, *state, 0, now, now)
+                for (event, handler, _), state in zip(deliveries, states, strict=True)
+            ],
+        )
+        for seq, (event, _, run) in enumerate(deliveries, last - len(deliveries) + 1):
+            if run is not None:
+                run.seq, event.created = seq, now
 
     def move_upload(self, upload_id: str, path: str) -> Future[None]:
         """Change the final path of an upload that is not yet published."""
-
+        self._unpublished.move(upload_id, path)
         return self._database.write("UPDATE uploads SET path = ? WHERE id = ?", (path, upload_id))
 
     def forget_uploads(self, upload_ids: Iterable[str]) -> Future[None]:
@@ -167,15 +206,19 @@ class JournalOutbox:
 
         def finish(future: Future[None]) -> None:
             if future.exception() is None:
-                self._unpublished.forget(ids)
+                for event in self._unpublished.forget(ids):
+                    self._memory.leave(event.first_runs)
 
         future = self._database.submit(operation)
         future.add_done_callback(finish)
         return future
 
     def release_events(self, event_ids: Sequence[str]) -> None:
-        """Let the deliveries of published uploads be claimed. Costs no transaction."""
-        self._wakeups.notify(self._unpublished.release(event_ids))
+        """Let the deliveries of published uploads run. Costs no transaction."""
+        released = self._unpublished.release(event_ids)
+        if handlers := {handler for event in released for handler in event.handlers}:
+            self._wakeups.notify(handlers)
+        self._memory.release([run for event in released for run in event.first_runs])
 
     async def has_recorded(self, upload_id: str, path: str) -> bool:
         """Return whether the journal has recorded this upload under this path."""
@@ -214,8 +257,9 @@ def _upload(record: UploadRecord, now: float) -> tuple[Any, ...]:
     )
 
 
-def _event(upload_id: str, event: EventRecord, now: float) -> tuple[Any, ...]:
-    return event.event_id, event.type, upload_id, None, None, now, json.dumps(event.body)
+def _recorded_event(record: UploadRecord, event: EventRecord) -> RecordedEvent:
+    body = json.dumps(event.body)
+    return RecordedEvent(event.event_id, event.type, record.upload_id, record.path, body, event.handlers)
 
 
 def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
@@ -223,5 +267,5 @@ def _publish(db: sqlite3.Connection, batches: list[Sequence[NewEvent]]) -> None:
     events = [event for batch in batches for event in batch]
     rows = [(e.id, e.type, e.upload_id, e.path, e.holder, e.created, json.dumps(e.body)) for e in events]
     insert(db, "events", _EVENTS, rows, on_conflict=_ONCE)
-    due = [(e.id, handler, "ready", 0, e.created, now) for e in events for handler in e.handlers]
+    due = [(e.id, handler, "ready", 0, 0, e.created, now) for e in events for handler in e.handlers]
     insert(db, "deliveries", _DELIVERIES, due, on_conflict=_ONCE)

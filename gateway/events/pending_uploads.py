@@ -1,4 +1,7 @@
-"""The rows of uploads to a bucket, pending until it is known whether S3 has published the object."""
+"""Uploads that are recorded while it is not known whether S3 has published them.
+
+Their deliveries are held back until that is known. Each is settled once.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.model import OBJECT_CREATED
-from gateway.events.claims import UnpublishedEvents
 from gateway.events.database import Database, rows_by_id
+from gateway.events.unpublished import UnpublishedEvent, UnpublishedEvents
 
 _HANDLERS: Final = (
     "SELECT e.upload_id, e.id, d.handler FROM uploads u JOIN events e ON e.upload_id = u.id"
@@ -45,8 +48,9 @@ class PendingUploads:
             rows = db.execute("SELECT id, path, place FROM uploads WHERE pending")
             for upload_id, path, place in rows:
                 events = handlers.get(upload_id, {})
-                for event_id, names in events.items():
-                    self._unpublished.hold(event_id, upload_id, names)
+                self._unpublished.hold(
+                    [UnpublishedEvent(event_id, upload_id, names) for event_id, names in events.items()]
+                )
                 uploads.append(PendingUpload(upload_id, path, json.loads(place), tuple(events)))
             return uploads
 
