@@ -25,9 +25,10 @@ from gateway.endpoints.notifications.processor import (
 )
 from gateway.endpoints.notifications.reconcile import PresignedUploadReconciler
 from gateway.endpoints.notifications.sns import SnsVerifier
-from gateway.endpoints.routing.handler import RouteSteps, Routing
+from gateway.endpoints.routing.handler import Routing
 from gateway.endpoints.routing.proxy import Proxy
 from gateway.endpoints.routing.script_steps import ScriptSteps
+from gateway.endpoints.routing.steps import RouteSteps
 from gateway.endpoints.uploads.admission import Admission
 from gateway.endpoints.uploads.body import BodyReceiver
 from gateway.endpoints.uploads.handler import UploadHandler
@@ -145,7 +146,7 @@ async def _open_routing(
     default_cors = CorsPolicy(origins) if origins else None
     counters = resources.base.shared.rate_counters
     steps = RouteSteps(auth, scripts, proxy, default_cors, metrics, counters)
-    return Routing(resources.settings, plugins, auth, steps)
+    return Routing(resources.settings, plugins, auth, steps, proxy)
 
 
 def _open_notifications(
